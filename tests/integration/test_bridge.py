@@ -178,7 +178,7 @@ def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays
         ports = dict(zip(PORTS, free_ports(4), strict=True))  # others in each life
         process = program("up", "--data-dir", str(tmp_path), *(f"--{each}={port}" for each, port in ports.items()))
         assert process.stdout is not None
-        printed = list(iter(process.stdout.readline, "ready; Ctrl-C stops everything\n"))
+        printed = list(iter(process.stdout.readline, "ready; press Ctrl-C to stop everything\n"))
         edge, streams = (f"http://127.0.0.1:{ports[each]}" for each in ("edge-port", "streams-port"))
         assert f"{edge}/yida/tasks/" in printed[0]
         assert f"task center  {streams}/\n" in printed
@@ -225,7 +225,7 @@ def test_commands_find_the_bridge_that_runs_in_a_data_folder_whatever_its_ports(
         assert json.loads(record.stdout)["topic"] == topic.name, record.stderr
     ports = (f"--{each}={port}" for each, port in zip(PORTS, free_ports(4), strict=True))
     second = taskbridge("up", "--data-dir", folder, *ports, environment=ENVIRONMENT)
-    says = f"this bridge runs already: its task center is {running.bridge.streams_url}/; stop it first"
+    says = f"a bridge already runs in this folder (task center: {running.bridge.streams_url}/); stop it first"
     assert (second.returncode, second.stderr) == (
         1,
         f"taskbridge: {says}, or choose another --data-dir and other ports\n",
@@ -239,8 +239,8 @@ def test_the_doctor_follows_a_task_all_the_way_through_a_bridge_that_runs(runnin
     found = [json.loads(line) for line in examined.stdout.splitlines()]
     assert [each["state"] for each in found if each["check"] == "service"] == ["ok", "ok"]
     created, deleted = [each["says"] for each in found if each["check"] == "end-to-end"]
-    assert created.startswith("create was accepted (kafka) and told live in ")
-    assert deleted.startswith("delete was accepted (kafka) and told live in ")
+    assert created.startswith("create accepted (kafka), live update after ")
+    assert deleted.startswith("delete accepted (kafka), live update after ")
 
 
 def test_a_change_that_is_not_in_force_is_said_by_the_commands_that_look_at_a_bridge(
@@ -338,4 +338,4 @@ def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge, event
 
     ended = taskbridge("tail", "no.such.topic", *where, environment=ENVIRONMENT)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("taskbridge: there is no topic no.such.topic")
+    assert ended.stderr.startswith("taskbridge: topic no.such.topic does not exist")

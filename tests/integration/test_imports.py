@@ -123,7 +123,7 @@ def test_of_a_file_with_a_bad_line_nothing_is_written(file: File) -> None:
     result = file.imports(HEADS + WANG + "u2,\n" + "u3,韩梅梅\n")
     assert result.exit_code == 1
     assert "line 3: no name" in result.stderr
-    assert "1 of 3 lines are not right; nothing was written" in str(result.exception)
+    assert "1 of 3 lines are invalid; nothing was written" in str(result.exception)
     assert file.on_topic() == []
 
 
@@ -149,5 +149,5 @@ def test_a_kafka_that_takes_a_part_of_it_says_so_and_the_rest_comes_with_the_nex
         refusing.setattr(importing, "AsyncProducer", Refusing)
         result = file.imports(HEADS + WANG + LI)
     assert result.exit_code == 1
-    assert "no; 1 of 2 records are there: import the file again" in str(result.exception)
+    assert "no; 1 of 2 records were written: import the file again" in str(result.exception)
     assert said(file.imports(HEADS + WANG + LI)) == outcome(new=1, changed=0, unchanged=1)

@@ -273,7 +273,7 @@ def test_a_rebuild_that_is_killed_changes_nothing_wherever_it_was_and_the_next_o
         process = rebuild.start()
         process.communicate(timeout=180)
         assert process.returncode == 1
-        assert "a rebuild is running already" in rebuild.log_path.read_text()
+        assert "another rebuild is running" in rebuild.log_path.read_text()
     processed(connection, [first], eventually)
 
     rebuild.start()

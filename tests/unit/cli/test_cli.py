@@ -178,9 +178,9 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("send", "delete", "--url", "http://127.0.0.1:9", "--token", TOKEN), "taskbridge: no answer from http://127"),
-        (("send", "delete", "--url", "nonsense", "--token", TOKEN), "taskbridge: no answer from nonsense"),
-        (("send", "delete", *SOURCE_FLAGS), "taskbridge: no answer from http://127.0.0.1:1"),
+        (("send", "delete", "--url", "http://127.0.0.1:9", "--token", TOKEN), "taskbridge: the edge at http://127"),
+        (("send", "delete", "--url", "nonsense", "--token", TOKEN), "taskbridge: the edge at nonsense"),
+        (("send", "delete", *SOURCE_FLAGS), "taskbridge: the edge at http://127.0.0.1:1"),
         (("tail", "t", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
         (("quarantine", "list", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
         (
@@ -193,7 +193,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         ),
         (
             ("up", "--data-dir", "/nowhere", "--edge-port", "18400", "--streams-port", "18400"),
-            "taskbridge: --edge-port and --streams-port are both 18400: each needs a port of its own",
+            "taskbridge: --edge-port and --streams-port are both 18400: choose different ports",
         ),
         (
             ("tail", "t", "--data-dir", "/nowhere"),
@@ -246,7 +246,7 @@ def test_a_data_folder_that_cannot_be_made_is_one_readable_line(
 def test_a_credentials_file_that_is_not_there_is_one_readable_line(run: Callable[..., tuple[int, str]]) -> None:
     ports = [f"--{name}-port={port}" for name, port in zip(("edge", "streams"), free_ports(2), strict=True)]
     ended = run("up", "--credentials", "/nowhere/c.toml", *ports)
-    assert_one_readable_line(ended, "there is no credentials file /nowhere/c.toml: check --credentials")
+    assert_one_readable_line(ended, "credentials file /nowhere/c.toml does not exist: check --credentials")
 
 
 def test_the_version_is_told() -> None:

@@ -40,7 +40,7 @@ def test_what_runs_in_a_folder_is_found_there_until_it_stops(folder: DataFolder)
     assert folder.running() is None
     with folder.occupy():
         assert folder.running() is None, "it is still starting"
-        folder.tell(RUNNING)
+        folder.announce(RUNNING)
         assert folder.running() == RUNNING
         assert str(folder.credentials) == RUNNING.credentials
         folder.forget()
@@ -50,7 +50,7 @@ def test_what_runs_in_a_folder_is_found_there_until_it_stops(folder: DataFolder)
 
 def test_what_a_bridge_that_was_killed_left_is_not_taken_for_running(folder: DataFolder) -> None:
     with folder.occupy():
-        folder.tell(RUNNING)
+        folder.announce(RUNNING)
     assert folder.running() is None
 
 
@@ -68,10 +68,10 @@ def test_a_second_bridge_in_a_folder_is_told_that_the_first_runs(folder: DataFol
         options = BridgeOptions(
             data_dir=folder.path, edge_port=port, streams_port=port + 1, kafka_port=port + 2, registry_port=port + 3
         )
-        folder.tell(RUNNING)
+        folder.announce(RUNNING)
         second = Bridge(options, progress=print)
         with pytest.raises(
-            StackError, match=r"^this bridge runs already: its task center is http://127\.0\.0\.1:18500/"
+            StackError, match=r"^a bridge already runs in this folder \(task center: http://127\.0\.0\.1:18500/"
         ):
             second.start()
         second.stop()
@@ -81,7 +81,7 @@ def test_a_second_bridge_in_a_folder_is_told_that_the_first_runs(folder: DataFol
 def test_the_running_bridge_is_what_commands_ask(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = (RUNNING.bootstrap_servers, RUNNING.registry_url)
     with folder.occupy():
-        folder.tell(RUNNING)
+        folder.announce(RUNNING)
         assert found(data_dir=folder.path) == ours
         assert found(TASKBRIDGE_DATA_DIR=str(folder.path)) == ours
         assert found(data_dir=folder.path, flag="flag:1")[0] == "flag:1"

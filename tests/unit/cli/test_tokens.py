@@ -52,7 +52,7 @@ def test_a_file_without_tokens_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "credentials.toml").write_text("")
     result = CliRunner().invoke(app, ["tokens", "--data-dir", str(tmp_path)])
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == f"{tmp_path}/credentials.toml has no token\n"
+    assert result.stderr == f"{tmp_path}/credentials.toml has no system token\n"
 
 
 def test_of_a_folder_without_a_record_nothing_is_said(credentials: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_port_in_use_is_told_before_anything_is_fetched(tmp_path: Path) -> Non
 
 def test_a_full_disk_is_one_line_that_says_how_much_is_needed(tmp_path: Path) -> None:
     with pytest.raises(
-        StackError, match=rf"^{tmp_path}/new needs 999999999 MB of disk and has \d+ MB: choose another$"
+        StackError, match=rf"^{tmp_path}/new needs 999999999 MB of disk space, but has \d+ MB: choose another$"
     ):
         require_space(tmp_path / "new", needed_mb=999_999_999, remedy="choose another")
 

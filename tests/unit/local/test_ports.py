@@ -25,7 +25,7 @@ def test_a_port_that_was_given_out_is_given_to_nobody_else_and_its_service_may_l
 ) -> None:
     port = free_port()
     monkeypatch.setattr(ports, "_CANDIDATES", range(port, port + 1))
-    with pytest.raises(StackError, match="are free: close something"):
+    with pytest.raises(StackError, match="are free: stop a program that uses them"):
         free_port()
     for _ in range(2):
         with socket.create_server(("127.0.0.1", port)):
@@ -35,7 +35,7 @@ def test_a_port_that_was_given_out_is_given_to_nobody_else_and_its_service_may_l
                 pass
     elsewhere = "from taskbridge.local import ports; ports._CANDIDATES = range({0}, {0} + 1); ports.free_port()"
     found = subprocess.run([sys.executable, "-c", elsewhere.format(port)], capture_output=True, text=True, check=False)
-    assert "close something" in found.stderr
+    assert "stop a program" in found.stderr
 
 
 def test_free_ports_stay_clear_of_the_kernels_own_range() -> None:
@@ -60,5 +60,5 @@ def test_a_number_that_is_no_port_is_one_line_too() -> None:
 
 def test_a_port_chosen_twice_is_one_line_with_both_flags() -> None:
     check_distinct({"--edge-port": 8400, "--streams-port": 8500, "--kafka-port": 9092})
-    with pytest.raises(StackError, match=r"^--edge-port and --kafka-port are both 9092: each needs a port of its own$"):
+    with pytest.raises(StackError, match=r"^--edge-port and --kafka-port are both 9092: choose different ports$"):
         check_distinct({"--edge-port": 9092, "--streams-port": 8500, "--kafka-port": 9092})

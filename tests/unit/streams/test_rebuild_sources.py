@@ -254,8 +254,8 @@ def test_of_several_workers_stores_the_one_that_is_further_counts(
     assert world.stores.get(b"x") is None
     assert world.stores.get(b"y") is None
     assert (world.stores.positions[3].offset, world.stores.reaches[3]) == (20, KeptPosition("events", 40))
-    assert "a changelog that was given up" in said[0]
-    assert said[1].startswith("2 local stores are read")
+    assert "a replaced changelog" in said[0]
+    assert said[1].startswith("read 2 local stores")
 
 
 def test_a_store_that_a_worker_has_open_is_passed_over_and_refused_where_it_is_needed(
@@ -263,15 +263,13 @@ def test_a_store_that_a_worker_has_open_is_passed_over_and_refused_where_it_is_n
 ) -> None:
     path = tmp_path / "worker/v1/tables/instances-v2-3.db"
     db = left_on_disk(path, {KEY: stored(history[0]).value}, offset=1)
-    with pytest.raises(StoreInUse, match="stop its worker"):
+    with pytest.raises(StoreInUse, match="stop that worker"):
         read(world.stores, tmp_path / "worker")
-    assert read(world.stores, tmp_path / "worker", needed=False) == [f"{path} is not read: its worker has it open"]
+    assert read(world.stores, tmp_path / "worker", needed=False) == [f"skipping {path}: a worker uses it"]
     db.close()
     assert not world.stores.positions
     said = read(world.stores, tmp_path / "elsewhere")
-    assert said == [
-        f"there are no local stores of version 2 in {tmp_path / 'elsewhere'}: STREAMS_DATA_DIR says where to look"
-    ]
+    assert said == [f"no local stores of version 2 in {tmp_path / 'elsewhere'}: check STREAMS_DATA_DIR"]
 
 
 def test_of_a_damaged_store_what_can_be_read_is_taken_and_how_far_it_is_is_not_believed(

@@ -1,4 +1,4 @@
-"""Where the program begins: Ctrl-C ends it without a word while it is still being loaded."""
+"""Entry point: while the program loads, Ctrl-C ends it without a message."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import signal
 
 
 def main() -> None:
-    """Run ``taskbridge``. What has begun is asked to end by KeyboardInterrupt, or as its command takes signals."""
+    """Run ``taskbridge``. Once loaded, Ctrl-C raises KeyboardInterrupt, unless the command handles signals."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # What is loaded stays: to look through it as often as Python would takes a tenth of the CPU time of loading it.
+    # Loaded modules stay: collecting garbage at Python's default rate takes a tenth of the CPU time of loading.
     gc.set_threshold(50_000, 20, 100)
-    from taskbridge.cli.program import main as run  # noqa: PLC0415 - loading it is what takes its time
+    from taskbridge.cli.program import main as run  # noqa: PLC0415 - loading takes the time
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     run()

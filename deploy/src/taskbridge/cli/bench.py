@@ -1,4 +1,4 @@
-"""``taskbridge bench``: measures this checkout. The harness in ``tests/bench``, which is in no wheel, has the flags."""
+"""``taskbridge bench``: run the benchmarks of this checkout. The harness in ``tests/bench`` defines the options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HANDS_ON = {"ignore_unknown_options": True}
 
 
 class _Measured(TyperCommand):
-    """Its help has the flags of its harness too, where there is one."""
+    """Its help includes the options of its harness, where the checkout has it."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
@@ -30,10 +30,10 @@ class _Measured(TyperCommand):
             typer.echo(done.stdout)
 
 
-bench_app = typer.Typer(help="Measurements; they run from a checkout.", no_args_is_help=True)
+bench_app = typer.Typer(help="Run benchmarks, from a checkout.", no_args_is_help=True)
 
 Flags = Annotated[
-    list[str] | None, typer.Argument(metavar="[FLAG]...", help="The harness's own, which `--help` lists too.")
+    list[str] | None, typer.Argument(metavar="[FLAG]...", help="Options of the harness, which `--help` lists.")
 ]
 
 
@@ -43,9 +43,9 @@ Flags = Annotated[
     epilog=example("taskbridge bench edge", "taskbridge bench edge --most-rounds 3 --peers go bare-asgi"),
 )
 def edge(flags: Flags = None) -> None:
-    """Measure the edge beside a bare ASGI app, Go and Spring Boot, in one run of some 20 minutes.
+    """Benchmark the edge against a bare ASGI app, Go and Spring Boot, in one run of about 20 minutes.
 
-    Needs wrk (apt-get install wrk); a peer whose toolchain (go, mvn) is missing is left out, and the page says so.
+    Needs wrk (apt-get install wrk); a peer without its toolchain (go, mvn) is skipped, and the page says so.
     """
     _run("edge", flags)
 
@@ -58,10 +58,10 @@ def edge(flags: Flags = None) -> None:
     ),
 )
 def streams(flags: Flags = None) -> None:
-    """Measure the streams service beside Kafka Streams, Quix Streams, stock Faust and a plain loop, in some 40 minutes.
+    """Benchmark streams against Kafka Streams, Quix Streams, stock Faust and a plain loop, in about 40 minutes.
 
-    What each of them writes is compared with the project's own fold before a figure counts. Kafka Streams needs mvn
-    (apt-get install maven) and Quix Streams uv; a peer whose tool is missing is left out, and the page says so.
+    The output of each is compared with the project's own fold before its result counts. Kafka Streams needs mvn
+    (apt-get install maven) and Quix Streams uv; a peer without its tool is skipped, and the page says so.
     """
     _run("streams", flags)
 
@@ -72,7 +72,7 @@ def streams(flags: Flags = None) -> None:
     epilog=example("taskbridge bench query", "taskbridge bench query --users 100 --busy-tasks 10000 --most-rounds 1"),
 )
 def query(flags: Flags = None) -> None:
-    """Measure the task center's queries beside a FastAPI handler that returns a constant, in some ten minutes.
+    """Benchmark task center queries against a FastAPI handler that returns a constant, in about ten minutes.
 
     Needs wrk (apt-get install wrk).
     """
@@ -85,7 +85,7 @@ def query(flags: Flags = None) -> None:
     epilog=example("taskbridge bench live", "taskbridge bench live --most-rounds 1 --streams 1000"),
 )
 def live(flags: Flags = None) -> None:
-    """Measure the way from a callback to an open event stream, and what many open ones take, in some six minutes."""
+    """Benchmark the latency from a callback to an open event stream, and the cost of many, in about six minutes."""
     _run("live", flags)
 
 
@@ -95,22 +95,24 @@ def live(flags: Flags = None) -> None:
     epilog=example("taskbridge bench sizing", "taskbridge bench sizing --instances 10000 100000 --rebuilt 10000"),
 )
 def sizing(flags: Flags = None) -> None:
-    """Measure what sizes of machines and disks follow from: rates of callbacks, instances kept, rebuilds.
+    """Measure what determines the size of machines and disks: callback rates, stored instances, rebuilds.
 
-    Some 20 minutes and 15 GB of disk; writes docs/how-to/size-it.md.
+    Takes about 20 minutes and 15 GB of disk; writes docs/how-to/size-it.md.
     """
     _run("sizing", flags)
 
 
 def _run(part: str, flags: list[str] | None) -> None:
-    """Have the part measured by its harness, whose pages are written where the command is run."""
+    """Run the harness of the part; it writes its pages into the working folder."""
     harness = _harness(part)
     if not (_CHECKOUT / harness).is_file():
-        raise ConfigurationError(f"{harness} is not there: benchmarks run from a checkout of taskbridge, not a wheel")
-    # It stops its servers on Ctrl-C, and so it does when this process is killed.
+        raise ConfigurationError(
+            f"{harness} is missing: benchmarks run from a checkout of taskbridge, not from a wheel"
+        )
+    # The harness stops its servers on Ctrl-C, and also when this process is killed.
     argv = tethered([*_argv(part), *(flags or ())], orphan_signal=signal.SIGINT)
     with subprocess.Popen(argv, env=_env()) as process:
-        # Ctrl-C reaches it from the terminal too: it stops its servers, and we wait for that.
+        # The terminal sends Ctrl-C to the harness too: wait until it has stopped its servers.
         signal.signal(signal.SIGINT, lambda _signal, _frame: None)
         signal.signal(signal.SIGTERM, lambda _signal, _frame: process.send_signal(signal.SIGINT))
     raise typer.Exit(process.returncode if process.returncode >= 0 else 1)

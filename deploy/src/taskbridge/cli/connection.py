@@ -1,4 +1,4 @@
-"""Where an operator's command finds Kafka and the registry: flags, the environment, the bridge that runs here."""
+"""Finds Kafka and the registry for commands: from options, the environment, or the bridge that runs here."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _LOCAL_KAFKA_PORT = 9092
 LOCAL_BOOTSTRAP_SERVERS = f"{ports.LOOPBACK}:{_LOCAL_KAFKA_PORT}"
 LOCAL_REGISTRY_URL = "http://127.0.0.1:8081/apis/ccompat/v7"
 
-_OTHERS = "name another Kafka and registry with --bootstrap-servers and --registry-url"
+_OTHERS = "set --bootstrap-servers and --registry-url"
 _PREFIXES = ("TASKBRIDGE", "EDGE", "STREAMS")
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Addresses, and the clients' extra properties (TLS, SASL, the registry's); one client of the registry for all."""
+    """Addresses, extra client properties (TLS, SASL, registry), and one shared registry client."""
 
     bootstrap_servers: str
     registry_url: str
     kafka_properties: Mapping[str, str]
     is_default: bool = False
-    """Nobody said where they are, and no bridge runs."""
+    """No address is given, and no bridge runs."""
 
     @cached_property
     def registry(self) -> Registry:
         return Registry(self.registry_url, properties=self.kafka_properties)
 
     def close(self) -> None:
-        """Close the registry's connections."""
+        """Close the connections to the registry."""
         self.registry.close()
 
     def admin(self) -> Admin:
@@ -56,13 +56,13 @@ def find_connection(
     *,
     data_dir: Path | None = None,
 ) -> Connection:
-    """The first that is given.
+    """The first connection that is given.
 
-    The address' flag, the bridge that runs in ``data_dir``, ``TASKBRIDGE_*``, the services' own settings, the bridge
-    that runs in ``TASKBRIDGE_DATA_DIR`` or here, the local stack's default.
+    Looked up in this order: the address option, the bridge that runs in ``data_dir``, ``TASKBRIDGE_*``, the services'
+    own settings, the bridge that runs in ``TASKBRIDGE_DATA_DIR`` or here, the local stack's default.
 
     Raises:
-        ConfigurationError: a bridge's data folder is named, nothing else is, and nothing runs in it.
+        ConfigurationError: only a data folder is given, and no bridge runs in it.
     """
     folder = data_folder(data_dir, environment)
     running = folder.running()
@@ -79,15 +79,15 @@ def find_connection(
 
 
 def check_something_runs(connection: Connection) -> None:
-    """Prove that Kafka listens, where nobody said where it is.
+    """Check that Kafka listens at the default address, where no address is given.
 
     Raises:
-        OperatorError: it does not: the user has forgotten ``taskbridge up``, or a flag.
+        OperatorError: it does not; the message names ``taskbridge up`` and the options.
     """
     if connection.is_default and not ports.is_listened_on(_LOCAL_KAFKA_PORT):
         raise OperatorError(f"{data_folder().nothing_runs()}, or {_OTHERS}")
 
 
 def first_given(environment: Mapping[str, str], name: str) -> str | None:
-    """The first that is set: for all commands, the edge's own, the streams service's own."""
+    """The first that is set of ``TASKBRIDGE_NAME``, ``EDGE_NAME`` and ``STREAMS_NAME``."""
     return next((value for prefix in _PREFIXES if (value := environment.get(f"{prefix}_{name}"))), None)

@@ -1,4 +1,4 @@
-"""The folder that every ``--data-dir`` means: what ``up`` keeps, and where that listens while it runs."""
+"""The folder of ``--data-dir``: the data of ``up``, and the addresses of the bridge while it runs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ VARIABLE = "TASKBRIDGE_DATA_DIR"
 
 _LOCK, _RUNNING = "bridge.lock", "running.json"
 _EDGE_ALONE = Path("edge-data")
-"""The default of an edge that runs without ``up``."""
+"""The default folder of an edge that runs without ``up``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where the parts of a running bridge are."""
+    """The addresses and files of a running bridge."""
 
     bootstrap_servers: str
     registry_url: str
@@ -39,17 +39,17 @@ class Running:
 class DataFolder:
     path: Path
     is_named: bool
-    """By a flag or by ``TASKBRIDGE_DATA_DIR``: nothing else is meant then."""
+    """By an option or by ``TASKBRIDGE_DATA_DIR``: then no other folder is tried."""
 
     @property
     def edge(self) -> Path:
-        """The edge's part; the folder itself where it is that of an edge without ``up``."""
+        """The folder of the edge; the folder itself for an edge without ``up``."""
         part = self.path / "edge"
         return part if part.is_dir() else self.path
 
     @property
     def is_bridges(self) -> bool:
-        """Whether it is a bridge's, and not that of an edge alone; one that is still to be made counts as such."""
+        """Whether it belongs to a bridge, and not to an edge alone; a missing folder counts as a bridge's."""
         return (self.path / "edge").is_dir() or not self.path.is_dir()
 
     @property
@@ -58,12 +58,12 @@ class DataFolder:
 
     @property
     def credentials(self) -> Path:
-        """The credentials file in force, as far as that can be known from here."""
+        """The credentials file of the running bridge, else the default one."""
         running = self.running()
         return Path(running.credentials) if running is not None else self.path / "credentials.toml"
 
     def running(self) -> Running | None:
-        """The bridge that runs in it; None where none does, whatever one that was killed has left there."""
+        """The bridge that runs in it; None if none runs, even where a killed one left its files."""
         try:
             with (self.path / _LOCK).open("r") as lock:
                 if try_lock(lock.fileno()):
@@ -73,50 +73,50 @@ class DataFolder:
             return None
 
     def nothing_runs(self) -> str:
-        """What a command says that was told no address and finds no bridge."""
+        """The error text for a command without an address that finds no bridge."""
         where, flag = (f"in {self.path}", f" --data-dir {self.path}") if self.is_named else ("here", "")
         return f"no bridge runs {where}; start it with 'taskbridge up{flag}'"
 
     def check_is_free(self) -> None:
-        """Prove that no bridge runs in it; one that is still starting is found by ``occupy``.
+        """Check that no bridge runs in it; ``occupy`` finds one that is still starting.
 
         Raises:
-            StackError: one does.
+            StackError: one runs.
         """
         if (running := self.running()) is not None:
             raise StackError(
-                f"this bridge runs already: its task center is {running.streams_url}/; "
+                f"a bridge already runs in this folder (task center: {running.streams_url}/); "
                 "stop it first, or choose another --data-dir and other ports"
             )
 
     def occupy(self) -> contextlib.ExitStack:
-        """Have it for one bridge, until the returned stack is closed.
+        """Lock the folder for one bridge, until the returned stack is closed.
 
         Raises:
             StackError: another one runs in it.
         """
         return hold_lock(self.path / _LOCK, remedy="stop it, or choose another --data-dir")
 
-    def tell(self, running: Running) -> None:
-        """Let commands find what runs here. To be called by its occupant only."""
+    def announce(self, running: Running) -> None:
+        """Let commands find the running bridge. Only its occupant may call this."""
         new = self.path / f"{_RUNNING}.new"
         new.write_text(json.dumps(asdict(running), indent=1), "utf-8")
         new.replace(self.path / _RUNNING)
 
     def forget(self) -> None:
-        """Nothing runs here any more."""
+        """Remove what ``announce`` wrote."""
         with contextlib.suppress(OSError):
             (self.path / _RUNNING).unlink()
 
 
 def data_folder(given: Path | None = None, environment: Mapping[str, str] = os.environ) -> DataFolder:
-    """The flag's, else ``TASKBRIDGE_DATA_DIR``, else that of ``up`` without flags."""
+    """The folder of the option, else ``TASKBRIDGE_DATA_DIR``, else the default of ``up``."""
     named = given or (Path(environment[VARIABLE]) if environment.get(VARIABLE) else None)
     return DataFolder(named or DEFAULT, is_named=named is not None)
 
 
 def edge_folder(given: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path:
-    """The edge's: in the flag's folder, else ``EDGE_DATA_DIR``, else in that of ``up``, else an edge's default."""
+    """The edge's folder: in that of the option, else ``EDGE_DATA_DIR``, else in that of ``up``, else the default."""
     if given is None and environment.get("EDGE_DATA_DIR"):
         return Path(environment["EDGE_DATA_DIR"])
     folder = data_folder(given, environment)

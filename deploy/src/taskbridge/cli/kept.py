@@ -1,4 +1,4 @@
-"""What dead letters and quarantined callbacks have in common: they are listed, shown, and chosen to be replayed."""
+"""Listing, showing and choosing stored records: dead letters and quarantined callbacks alike."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """One kind of them, by what is said where there is none."""
+    """One kind of stored record, with the messages for an empty result."""
 
     none: str
     none_for: str
-    """Of the reason that stands behind it."""
+    """Followed by the reason."""
     none_with: str
-    """Of the ids that ``{}`` stands for."""
+    """``{}`` is replaced by the ids."""
 
     def print_list(
         self, summaries: Sequence[dict[str, Any]], replays: Mapping[str, str], reason: str | None, *, as_json: bool
     ) -> None:
-        """A line for each of the reason, or for each; ``replays`` says by ids when one was replayed."""
+        """Print one line per record, of one reason if given; ``replays`` has the time of replay by id."""
         found = [each for each in summaries if reason is None or each["reason"] == reason]
         for each in found:
             each["replayed_at"] = replays.get(each["id"])
@@ -37,19 +37,19 @@ class Kept:
             progress(self._nothing_for(reason, [each["reason"] for each in summaries]))
 
     def check(self, ids: Sequence[str], there: Collection[str]) -> None:
-        """Return if these are there.
+        """Check that all ids exist.
 
         Raises:
-            ConfigurationError: one is not.
+            ConfigurationError: one does not.
         """
         if missing := [each for each in ids if each not in there]:
             raise ConfigurationError(self.none_with.format(", ".join(missing)))
 
     def chosen(self, reasons: Mapping[str, str | None], ids: list[str] | None, reason: str | None) -> list[str]:
-        """Which are to be replayed: those given, else all of the reason, else all; ``reasons`` are by the ids there.
+        """The ids to replay: those given, else all of the reason, else all; ``reasons`` has all by id.
 
         Raises:
-            ConfigurationError: one that is given is not there, or none of the reason.
+            ConfigurationError: an id does not exist, or no record has the reason.
         """
         if ids:
             self.check(ids, reasons)
@@ -65,7 +65,7 @@ class Kept:
         if reason is None or not there:
             return self.none
         counted = Counter(each or "-" for each in there).most_common()
-        return f"{self.none_for} '{reason}'; there are: {', '.join(f'{each} ({count})' for each, count in counted)}"
+        return f"{self.none_for} '{reason}'; reasons found: {', '.join(f'{each} ({count})' for each, count in counted)}"
 
 
 def _text_line(summary: dict[str, Any]) -> str:
@@ -74,17 +74,17 @@ def _text_line(summary: dict[str, Any]) -> str:
 
 
 def check_one_way(ids: list[str] | None, reason: str | None, *, everything: bool) -> None:
-    """Prove that what to replay is said in one way.
+    """Check that records are selected in exactly one way.
 
     Raises:
         typer.BadParameter: in none, or in several.
     """
     if sum((bool(ids), reason is not None, everything)) != 1:
-        raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
+        raise typer.BadParameter("select records by exactly one of: ids, --reason R, --all", param_hint="ID")
 
 
 def print_whole(shown: dict[str, Any], text: str, *, width: int) -> None:
-    """Everything of one, a line each, whatever line breaks were sent; only ``text``, at the end, may have them."""
+    """Print all fields of one record, one line each: line breaks are escaped, except in ``text`` at the end."""
     lines = [f"{name:{width}} {'-' if each is None else each}" for name, each in shown.items() if name != "headers"]
     lines += [f"{'header':{width}} {name}: {each}" for name, each in shown["headers"].items()]
     say("\n".join(each.replace("\n", "\\n") for each in lines) + f"\n\n{text}")

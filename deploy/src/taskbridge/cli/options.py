@@ -1,4 +1,4 @@
-"""Flags that several commands share, and the connection that they name."""
+"""Options that several commands share, and the connection that they describe."""
 
 from __future__ import annotations
 
@@ -16,40 +16,38 @@ if TYPE_CHECKING:
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="The data folder of 'taskbridge up', or of an edge that runs without it. "
+        help="Data folder of 'taskbridge up', or of an edge that runs alone. "
         "Default: TASKBRIDGE_DATA_DIR, else taskbridge-data."
     ),
 ]
 BootstrapServers = Annotated[
-    str | None, typer.Option(help="Kafka's address; else from the environment, else that of what runs in --data-dir.")
+    str | None, typer.Option(help="Address of Kafka. Default: from the environment, else of --data-dir.")
 ]
 RegistryUrl = Annotated[
     str | None,
-    typer.Option(help="The registry's Confluent API; else from the environment, else that of what runs in --data-dir."),
+    typer.Option(help="URL of the registry's Confluent API. Default: from the environment, else of --data-dir."),
 ]
 Credentials = Annotated[
     Path | None,
-    typer.Option(help="The edge's credentials file. Default: that of --data-dir.", envvar="EDGE_CREDENTIALS_FILE"),
+    typer.Option(help="Credentials file of the edge. Default: the one in --data-dir.", envvar="EDGE_CREDENTIALS_FILE"),
 ]
-EdgeUrl = Annotated[
-    str | None, typer.Option(help="The edge's base address. Default: the edge of what runs in --data-dir.")
-]
-WhichOne = Annotated[str, typer.Argument(metavar="ID", help="Which one, as `list` shows it.")]
-WhichOnes = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which ones, as `list` shows them.")]
-Everything = Annotated[bool, typer.Option("--all", help="All there are.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+EdgeUrl = Annotated[str | None, typer.Option(help="Base URL of the edge. Default: the edge of --data-dir.")]
+WhichOne = Annotated[str, typer.Argument(metavar="ID", help="Id, as `list` shows it.")]
+WhichOnes = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids, as `list` shows them.")]
+Everything = Annotated[bool, typer.Option("--all", help="Select all.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 @contextmanager
 def operator_connection(
     bootstrap_servers: str | None, registry_url: str | None, data_dir: Path | None
 ) -> Generator[Connection]:
-    """Where a command finds Kafka and the registry. Errors that are logged go to standard error, but librdkafka's.
+    """The connection of a command to Kafka and the registry.
 
-    What librdkafka says last is in the command's own one line.
+    Logged errors go to standard error, except librdkafka's: its last error is in the command's own error line.
 
     Raises:
-        OperatorError: nobody said where they are, and nothing runs here.
+        OperatorError: no address is given, and no bridge runs here.
     """
     from taskbridge.cli.connection import check_something_runs, find_connection
     from taskbridge.runtime.kafka import LIBRDKAFKA
@@ -67,7 +65,7 @@ def operator_connection(
 
 
 def edge_url(given: str | None, data_dir: Path | None) -> str:
-    """Where to post: the flag's address, else the edge of the bridge that runs, else the default's.
+    """The URL of the edge: the option, else the edge of the running bridge, else the default port.
 
     Raises:
         OperatorError: nothing listens there.
@@ -76,7 +74,7 @@ def edge_url(given: str | None, data_dir: Path | None) -> str:
 
 
 def streams_url(given: str | None, data_dir: Path | None) -> str:
-    """Whom to ask, found likewise, and raises likewise."""
+    """The URL of a worker, found in the same way; raises in the same way."""
     return given or _service_url("streams", 8500, data_dir, flag="--streams-url")
 
 
@@ -89,10 +87,10 @@ def _service_url(service: str, port: int, data_dir: Path | None, *, flag: str) -
     if (running := folder.running()) is not None:
         return running.edge_url if service == "edge" else running.streams_url
     if (folder.is_named and folder.is_bridges) or not ports.is_listened_on(port):
-        raise OperatorError(f"{folder.nothing_runs()}, or name another {service} with {flag}")
+        raise OperatorError(f"{folder.nothing_runs()}, or set the address of another {service} with {flag}")
     return f"http://{ports.LOOPBACK}:{port}"
 
 
 def example(*lines: str) -> str:
-    """The end of a command's help."""
+    """The examples at the end of a command's help."""
     return "\n\n".join(["Example:", *lines])

@@ -1,4 +1,4 @@
-"""The program ``taskbridge``: every command and its help. What a command does stands in its own module."""
+"""The program ``taskbridge``: every command and its help. Each command is implemented in its own module."""
 
 from __future__ import annotations
 
@@ -55,17 +55,19 @@ app.command(epilog=DOCTOR_EXAMPLES)(doctor)
 app.command(epilog=STATUS_EXAMPLES)(status)
 
 Rebuild = Annotated[
-    bool, typer.Option("--rebuild", help="Make all states anew from the events, beside the workers, and switch.")
+    bool, typer.Option("--rebuild", help="Rebuild all states from the events while workers run, then switch over.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="With --rebuild: only tell what would come out another.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --rebuild: report what would change; change nothing.")]
 ForgetOld = Annotated[
-    bool, typer.Option("--forget-old", help="Delete what is left on Kafka of the states before the last rebuild.")
+    bool, typer.Option("--forget-old", help="Delete from Kafka the states that earlier rebuilds replaced.")
 ]
 Partitions = Annotated[
-    int | None, typer.Option(min=1, help="With --rebuild: have all topics moved to so many, which may be more only.")
+    int | None,
+    typer.Option(min=1, metavar="N", help="With --rebuild: move all topics to N partitions (increase only)."),
 ]
 Republish = Annotated[
-    bool, typer.Option("--republish", help="Tell everybody again what they see, from the states; makes inboxes anew.")
+    bool,
+    typer.Option("--republish", help="Publish every present list entry again, from the states; rebuild the inboxes."),
 ]
 
 
@@ -84,7 +86,7 @@ Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_
 def program(
     version: Version = False,  # noqa: FBT002
 ) -> None:
-    """Yida's approval-task callbacks, on Kafka: verified, folded into states, and out as notifications."""
+    """Bridge Yida's approval-task callbacks to Kafka: verify them, fold them into states, publish notifications."""
 
 
 @app.command(
@@ -94,7 +96,7 @@ def program(
     )
 )
 def edge() -> None:
-    """Run the edge against an existing Kafka and registry, configured by EDGE_* in the environment."""
+    """Run the edge with an existing Kafka and registry, configured by EDGE_* in the environment."""
     from taskbridge.edge.app import run
 
     run()
@@ -117,17 +119,16 @@ def streams(
     republish: Republish = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Run the streams service against an existing Kafka and registry, configured by STREAMS_* in the environment.
+    """Run the streams service with an existing Kafka and registry, configured by STREAMS_* in the environment.
 
-    With --rebuild it is no worker: it makes the states anew while workers go on, and ends when the new ones are live.
-    With --republish neither: workers stop until everybody is told.
+    --rebuild recomputes states while workers run; --republish needs them stopped.
     """
     if dry_run and not rebuild:
-        raise typer.BadParameter("goes with --rebuild", param_hint="--dry-run")
+        raise typer.BadParameter("needs --rebuild", param_hint="--dry-run")
     if partitions is not None and (dry_run or not rebuild):
-        raise typer.BadParameter("goes with --rebuild, and not with --dry-run", param_hint="--partitions")
+        raise typer.BadParameter("needs --rebuild, and excludes --dry-run", param_hint="--partitions")
     if rebuild + forget_old + republish > 1:
-        raise typer.BadParameter("one at a time", param_hint="--rebuild, --republish, --forget-old")
+        raise typer.BadParameter("use one of them at a time", param_hint="--rebuild, --republish, --forget-old")
     if rebuild or forget_old or republish:
         from taskbridge.cli.rebuild import forget, rebuild_states, republish_entries
 
@@ -149,15 +150,15 @@ app.command(epilog=SIGN_EXAMPLES)(sign)
 
 @app.command(epilog=_example("taskbridge tail taskbridge.task-notifications.v1 --from-beginning --max 5"))
 def tail(
-    topic: Annotated[str, typer.Argument(help="The topic's whole name.")],
+    topic: Annotated[str, typer.Argument(help="The full name of the topic.")],
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start with the oldest record.")] = False,  # noqa: FBT002
-    maximum: Annotated[int | None, typer.Option("--max", min=1, help="Stop after so many records.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The only format there is: one JSON object a line.")] = True,  # noqa: ARG001, FBT002
+    maximum: Annotated[int | None, typer.Option("--max", min=1, metavar="N", help="Stop after N records.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line: the only format.")] = True,  # noqa: ARG001, FBT002
 ) -> None:
-    """Print a topic's records, decoded, as they come: one JSON object a line, until Ctrl-C."""
+    """Print the decoded records of a topic as they arrive, one JSON object per line, until Ctrl-C."""
     with stop_signal() as stop:
         from taskbridge.cli.topics.tail import Decoder, follow
 
@@ -174,13 +175,13 @@ app.command(epilog=TOKENS_EXAMPLES)(tokens)
 
 
 def main() -> None:
-    """Run the program: exit code 0, 1 with one readable line, or 2 for usage."""
+    """Run the program; exit code 0, 1 for an error in one line, or 2 for wrong usage."""
     try:
         app()
     except TaskbridgeError as error:
         sys.exit(f"taskbridge: {error}")
     except BrokenPipeError:
-        # The reader of our output has gone (`taskbridge tail … | head`); the interpreter must not complain at exit.
+        # The reader of the output has closed it (`taskbridge tail … | head`): Python must print no error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

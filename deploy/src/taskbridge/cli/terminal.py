@@ -1,4 +1,4 @@
-"""How commands speak and how they end: results on standard output, progress on standard error, signals as an event."""
+"""Output and signals of commands: results on standard output, progress on standard error, signals as an event."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-"""What strangers sent is printed: their escape sequences must not reach the terminal. The escapes are JSON's own."""
+"""Received data is printed, and its escape sequences must not reach the terminal. The escapes are those of JSON."""
 
 
 def say(line: str) -> None:
-    """Part of the result."""
+    """Print a line of the result on standard output."""
     typer.echo(printable(line))
 
 
 def printable(text: str) -> str:
-    """The text without what a terminal would take for a command."""
+    """The text with control characters escaped."""
     return text.translate(_CONTROLS)
 
 
 def json_line(value: Any) -> str:
-    """One JSON object, as programs and people read it."""
+    """The value as JSON on one line."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def progress(line: str) -> None:
-    """What is being done meanwhile; never part of the result."""
+    """Print a line of progress on standard error; never part of the result."""
     typer.echo(line, err=True)
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM came while something was under way that nobody waits for any more."""
+    """Ctrl-C or SIGTERM interrupted a block of ``interrupting``."""
 
 
 class StopSignal(threading.Event):
-    """Is set by Ctrl-C and SIGTERM."""
+    """An event that Ctrl-C and SIGTERM set."""
 
     _interrupts = False
 
     @contextmanager
     def interrupting(self) -> Generator[None]:
-        """What is done meanwhile is given up when the signal comes, where it stands.
+        """Abort the block when the signal arrives.
 
         Raises:
-            Stopped: it came, or had come before.
+            Stopped: the signal arrived, or had arrived before.
         """
         self._interrupts = True
         try:
@@ -64,15 +64,15 @@ class StopSignal(threading.Event):
     def arrive(self, _signum: int, _frame: object) -> None:
         self.set()
         if self._interrupts:
-            self._interrupts = False  # once: what follows is the tidying up
+            self._interrupts = False  # once: cleanup follows
             raise Stopped
 
 
 @contextmanager
 def stop_signal() -> Generator[StopSignal]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands.
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process.
 
-    What is given up for them (``interrupting``) ends the block like any other end.
+    An aborted ``interrupting`` block ends this block normally.
     """
     stop = StopSignal()
     before = {each: signal.signal(each, stop.arrive) for each in (signal.SIGINT, signal.SIGTERM)}

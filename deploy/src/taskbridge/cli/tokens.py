@@ -1,4 +1,4 @@
-"""The commands ``taskbridge tokens`` and ``token``: the edge's tokens and their use, new tokens and secrets."""
+"""The commands ``taskbridge tokens`` and ``token``: report the use of system tokens, create tokens and secrets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TOKENS_EXAMPLES = example("taskbridge tokens", "taskbridge tokens --data-dir /var/lib/taskbridge --json")
 
 token_app = typer.Typer(
-    help="Tokens of the streams service's API, and secrets of other systems that report tasks.", no_args_is_help=True
+    help="Create tokens of the task center's API, and secrets of other systems that send tasks.", no_args_is_help=True
 )
 
 
@@ -29,7 +29,7 @@ def tokens(
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Tell for each token when it was last used, so that an old one can be retired. Tokens are named, never shown."""
+    """Print when each system token was last used, so that you can retire old ones. Tokens are named, never shown."""
     from taskbridge.cli.data_folder import data_folder, edge_folder
 
     path = credentials or data_folder(data_dir).credentials
@@ -38,17 +38,17 @@ def tokens(
         used = f"last used {each['last_used']}" if each["last_used"] else f"never used since {each['recorded_since']}"
         say(json_line(each) if as_json else f"{each['app_type']}  {each['token']}  {each['place']}  {used}")
     if not reports:
-        progress(f"{path} has no token")
+        progress(f"{path} has no system token")
 
 
 def report_tokens(credentials: Path, data_dir: Path) -> list[dict[str, str | None]]:
-    """What is known of each token, in the order of the credentials file. Times are ISO 8601, UTC.
+    """The last use of each token, in the order of the credentials file. Times are ISO 8601, UTC.
 
-    ``recorded_since``: one without ``last_used`` was not used since then.
+    ``recorded_since``: a token without ``last_used`` was not used since then.
 
     Raises:
         FileBroken: the credentials cannot be read.
-        UseUnknown: ``data_dir`` has no record: nothing may be said then, least of all that a token is not used.
+        UseUnknown: ``data_dir`` has no record, so no token can be called unused.
     """
     from taskbridge.edge.verification.credentials import CredentialsFile
     from taskbridge.edge.verification.token_use import read_use
@@ -73,11 +73,11 @@ def _iso(seconds: float) -> str:
 
 @token_app.command("new", epilog=example("taskbridge token new portal --corps ding5d17e3add038d445"))
 def token_new(
-    name: Annotated[str, typer.Argument(help="Names the program that will ask; shown to it, and in logs.")],
-    corps: Annotated[str, typer.Option(help="The corps that it may ask about, comma-separated; * for all.")],
+    name: Annotated[str, typer.Argument(help="Name of the client program; shown to it and in logs.")],
+    corps: Annotated[str, typer.Option(help="Corps that it may query, comma-separated; * for all.")],
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Make a token. It is printed once and kept nowhere; what goes into STREAMS_API_TOKENS_FILE is its digest."""
+    """Create a token. It is printed once and not stored; STREAMS_API_TOKENS_FILE holds only its digest."""
     from taskbridge.streams.api.tokens import digest_of, new_token, parse_tokens
 
     token = new_token()
@@ -88,17 +88,17 @@ def token_new(
     if as_json:
         say(json.dumps({"name": name, "token": token, "sha256": digest_of(token), "corps": named}))
         return
-    _show("the token, which is shown this once: give it to the program", token)
-    _show("add this to the file that STREAMS_API_TOKENS_FILE names; it is read again within a second or two", entry)
+    _show("the token, shown only once; configure it in the client:", token)
+    _show("add this to the file of STREAMS_API_TOKENS_FILE; changes apply within a second or two:", entry)
 
 
 @token_app.command("source", epilog=example("taskbridge token source flowable --corp ding5d17e3add038d445"))
 def token_source(
-    name: Annotated[str, typer.Argument(help="Names the system: it posts to /sources/NAME/tasks/.")],
-    corp: Annotated[str, typer.Option(help="The corp that it speaks for.")],
+    name: Annotated[str, typer.Argument(help="Name of the system; it posts to /sources/NAME/tasks/.")],
+    corp: Annotated[str, typer.Option(help="Corp of its tasks.")],
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Make a secret by which another system signs. It is printed once; the edge's credentials file has to hold it."""
+    """Create a secret with which another system signs. It is printed once; add it to the edge's credentials file."""
     from taskbridge.edge.verification.credentials import parse_credentials
     from taskbridge.edge.verification.webhooks import new_secret
 
@@ -108,12 +108,12 @@ def token_source(
     if as_json:
         say(json.dumps({"name": name, "secret": secret, "corp_id": corp}))
         return
-    _show("the secret, which is shown this once: give it to the system that is to sign with it", secret)
-    _show("add this to the edge's credentials file; it is read again within a second or two", entry)
+    _show("the secret, shown only once; configure it in the system that signs:", secret)
+    _show("add this to the edge's credentials file; changes apply within a second or two:", entry)
 
 
 def _entry(table: str, lines: Sequence[str], parse: Callable[[str], object]) -> str:
-    """What goes into the file, which reads it without complaint."""
+    """The text for the file, checked by its own parser."""
     from taskbridge.runtime.reloaded_file import FileBroken
 
     entry = "\n".join([table, *lines])

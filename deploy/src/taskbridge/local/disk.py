@@ -1,4 +1,4 @@
-"""Folders that can be full, unwritable or somebody else's: one readable line for each case."""
+"""Errors of folders that are full, not writable or in use, as one readable line each."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _MB = 1_000_000
 
 
 def require_space(folder: Path, *, needed_mb: int, remedy: str) -> None:
-    """Make sure that ``folder`` exists and that its disk has room.
+    """Make sure that ``folder`` exists and that its disk has space.
 
     Raises:
-        StackError: it cannot be made, or there is too little room; ``remedy`` is the end of the line.
+        StackError: it cannot be created, or has too little space; ``remedy`` ends the message.
     """
     with readable_os_errors(folder, remedy=remedy):
         folder.mkdir(parents=True, exist_ok=True)
         free_mb = shutil.disk_usage(folder).free // _MB
     if free_mb < needed_mb:
-        raise StackError(f"{folder} needs {needed_mb} MB of disk and has {free_mb} MB: {remedy}")
+        raise StackError(f"{folder} needs {needed_mb} MB of disk space, but has {free_mb} MB: {remedy}")
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def readable_os_errors(folder: Path, *, remedy: str) -> Generator[None]:
 
 @contextlib.contextmanager
 def locked(lock_path: Path, *, progress: Progress, waiting_for: str) -> Generator[None]:
-    """Hold the lock of ``lock_path`` during the block, after waiting for as long as another process holds it."""
+    """Hold the lock of ``lock_path`` during the block, after waiting while another process holds it."""
     heartbeat = Heartbeat(progress)
     with lock_path.open("a") as lock:
         while not try_lock(lock.fileno()):
@@ -54,14 +54,14 @@ def locked(lock_path: Path, *, progress: Progress, waiting_for: str) -> Generato
 
 
 def hold_lock(lock_path: Path, *, remedy: str) -> contextlib.ExitStack:
-    """Take the lock of ``lock_path`` at once, until the returned stack is closed.
+    """Hold the lock of ``lock_path``, without waiting, until the returned stack is closed.
 
     Raises:
         StackError: another process holds it.
     """
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(lock_path.open("a"))
-        # Who only looks whether it is held has it for a moment.
+        # A process that only checks the lock holds it for a moment.
         if not try_lock(lock.fileno(), tries=5, pause_s=0.02):
             raise StackError(f"another taskbridge is using {lock_path.parent}: {remedy}")
         return stack.pop_all()

@@ -1,4 +1,4 @@
-"""The two services as Docker images, run by testcontainers."""
+"""Run Kafka and the registry as Docker containers, with testcontainers."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class ContainerSpec:
 
 
 def docker_answers(*, timeout_s: float = 1.0) -> bool:
-    """Tell within about a second whether a Docker daemon answers whose ports can be reached from here.
+    """Tell within about a second whether a Docker daemon answers and its ports can be reached from here.
 
-    Asked without Docker's own client, which takes long to import and leaves its socket open when it fails.
+    Without Docker's own client, which is slow to import and leaves its socket open on failure.
     """
     address = urlsplit(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
     try:
@@ -69,7 +69,7 @@ def docker_answers(*, timeout_s: float = 1.0) -> bool:
 def _connect_to_docker(address: SplitResult, timeout_s: float) -> socket.socket:
     if address.scheme in ("tcp", "http", "https"):
         return socket.create_connection((address.hostname or "localhost", address.port or 2375), timeout=timeout_s)
-    if address.scheme != "unix":  # by ssh the ports of its containers would be on the far side
+    if address.scheme != "unix":  # by ssh its ports would be on the remote machine
         raise ValueError(address.scheme)
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -84,7 +84,7 @@ def _connect_to_docker(address: SplitResult, timeout_s: float) -> socket.socket:
 def kafka_container(
     environ: Mapping[str, str], *, host: str, host_port: int, volume: str | None = None
 ) -> ContainerSpec:
-    """Return a broker that tells clients to come to ``host:host_port``, and itself to an address inside."""
+    """Return a broker that advertises ``host:host_port`` to clients, and an inner address to itself."""
     properties = {
         **BROKER_PROPERTIES,
         "controller.quorum.voters": f"1@localhost:{_CONTROLLER_PORT}",
@@ -111,7 +111,7 @@ def kafka_container(
 def registry_container(
     environ: Mapping[str, str], *, host: str, host_port: int, volume: str | None = None
 ) -> ContainerSpec:
-    """Return a registry that keeps its schemas in one H2 file."""
+    """Return a registry that stores its schemas in one H2 file."""
     return ContainerSpec(
         image=environ.get(REGISTRY_IMAGE_VARIABLE) or REGISTRY_IMAGE,
         image_variable=REGISTRY_IMAGE_VARIABLE,
@@ -130,8 +130,8 @@ def registry_container(
 
 
 def run_container(spec: ContainerSpec) -> DockerContainer:
-    """Start a container, pulling its image where it is missing."""
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415  half a second, for this source only
+    """Start a container, pulling its image if it is missing."""
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415  slow, and needed for this source only
 
     container = DockerContainer(spec.image, env=dict(spec.environment))
     # Docker takes (address, port), to listen on loopback only; testcontainers' annotation knows plain ports.
@@ -146,7 +146,7 @@ def run_container(spec: ContainerSpec) -> DockerContainer:
 
 
 def _docker_host() -> str:
-    from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415  half a second, for this source only
+    from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415  slow, and needed for this source only
 
     client = DockerClient()
     try:
@@ -157,9 +157,9 @@ def _docker_host() -> str:
 
 
 def _bind_address(host: str) -> str:
-    """Return the address that a container's port is published on: loopback unless the daemon is elsewhere."""
+    """Return the address that a container's port is published on: loopback unless the daemon is remote."""
     try:
-        return host if ipaddress.ip_address(host).is_loopback else "0.0.0.0"  # noqa: S104  a daemon elsewhere
+        return host if ipaddress.ip_address(host).is_loopback else "0.0.0.0"  # noqa: S104  a remote daemon
     except ValueError:
         return "0.0.0.0"  # noqa: S104
 
@@ -203,7 +203,7 @@ class DockerStack:
 
     def _start(self, spec: ContainerSpec, ready: Callable[[], bool]) -> None:
         try:
-            # Noted where it is started: whoever gives up waiting must still find it.
+            # Recorded at its start, so that an interrupted wait can still stop it.
             call_with_heartbeat(lambda: self._running.append(self.run(spec)), self.progress, f"starting {spec.image}")
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
@@ -215,6 +215,8 @@ class DockerStack:
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while not ready():
             if time.monotonic() > deadline:
-                raise StackError(f"{spec.image} did not answer within {_READY_TIMEOUT_S:g} s: see its log in Docker")
+                raise StackError(
+                    f"{spec.image} did not answer within {_READY_TIMEOUT_S:g} s: see its log with 'docker logs'"
+                )
             heartbeat.beat(f"waiting for {spec.image}")
             time.sleep(0.2)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where Kafka and the registry are; ``registry_url`` is the whole base of its Confluent API."""
+    """The addresses of Kafka and the registry; ``registry_url`` is the base URL of its Confluent API."""
 
     bootstrap_servers: str
     registry_url: str

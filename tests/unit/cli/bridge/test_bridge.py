@@ -179,7 +179,7 @@ def test_files_are_checked_before_anything_starts(
     path.write_text(text)
     said, lines = started(monkeypatch, tmp_path, {variable: str(path)})
     assert said.startswith(says.format(path))
-    assert said.endswith(": correct the file, and start again")
+    assert said.endswith(": correct the file and start again")
     assert lines == [] or "example" in lines[0]
 
 
@@ -193,7 +193,7 @@ def test_without_an_app_up_starts_and_says_where_to_add_one(tmp_path: Path, monk
     path.touch()
     said, lines = started(monkeypatch, tmp_path, {})
     assert said == "Starts"
-    assert lines[0].startswith(f"no app is configured, so the edge refuses every callback: add your apps to {path}")
+    assert lines[0].startswith(f"no app is configured, so the edge rejects every callback: add your apps to {path}")
 
 
 def test_what_becomes_of_a_change_of_a_file_is_said_in_the_terminal(tmp_path: Path) -> None:

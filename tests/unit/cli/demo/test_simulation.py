@@ -187,10 +187,10 @@ def test_nobody_waits_for_an_answer_after_ctrl_c() -> None:
 def test_what_was_dropped_is_said_next_to_what_was_posted() -> None:
     tally = Tally(posted=7, seconds=2.0)
     tally.outcomes["kafka"] = 7
-    assert tally.line() == "7 callbacks in 2 s (3.5 a second): 7 kafka"
+    assert tally.line() == "7 sent in 2 s (3.5 per second), all stored in Kafka"
     assert tally.as_json()["dropped"] == 0
     tally.kinds[DROPPED] = 3
-    assert tally.line() == "7 callbacks in 2 s (3.5 a second): 7 kafka; 3 dropped, which Yida would have posted"
+    assert tally.line() == "7 sent in 2 s (3.5 per second), all stored in Kafka; 3 dropped, not posted"
     assert tally.as_json()["dropped"] == 3
 
 
@@ -206,7 +206,7 @@ def test_a_company_at_work_names_a_page_to_open(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("taskbridge.cli.demo.simulate.introduce", Mock())
     monkeypatch.setattr("taskbridge.cli.demo.simulate.simulate", Mock())
     with folder.occupy():
-        folder.tell(Running("k:1", "http://r", "http://e", "http://127.0.0.1:8500", str(tmp_path / "c.toml")))
+        folder.announce(Running("k:1", "http://r", "http://e", "http://127.0.0.1:8500", str(tmp_path / "c.toml")))
         said = CliRunner().invoke(app, ["simulate", "--data-dir", str(tmp_path)])
     assert said.exit_code == 0, said.output
     assert f"http://127.0.0.1:8500/?corp_id=ding1&user_id={busiest().user_id}" in said.stderr

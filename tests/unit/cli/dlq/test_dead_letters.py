@@ -81,11 +81,11 @@ def test_a_reason_that_nothing_was_parked_for_is_an_error_that_names_those_there
 ) -> None:
     parked(monkeypatch, LETTER, changed(LETTER, id="3-18"))
     result = CliRunner().invoke(app, ["dlq", "list", "--reason", "undecodeable"])
-    assert result.stderr == "no record was parked for 'undecodeable'; there are: undecodable (2)\n"
+    assert result.stderr == "no dead letter has the reason 'undecodeable'; reasons found: undecodable (2)\n"
     result = CliRunner().invoke(app, ["dlq", "replay", "--reason", "undecodeable"])
     assert result.exit_code == 1
     assert isinstance(result.exception, ConfigurationError)
-    assert str(result.exception) == "no record was parked for 'undecodeable'; there are: undecodable (2)"
+    assert str(result.exception) == "no dead letter has the reason 'undecodeable'; reasons found: undecodable (2)"
 
 
 class Broker:

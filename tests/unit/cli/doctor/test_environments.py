@@ -163,7 +163,7 @@ def test_api_tokens_that_cannot_be_used_are_named(streams_environment: dict[str,
 
 @pytest.mark.parametrize(
     ("servers", "says"),
-    [("no-such-host.invalid:9092", "no-such-host.invalid is not known here"), ("kafka", "'kafka' is no host:port")],
+    [("no-such-host.invalid:9092", "no-such-host.invalid does not resolve"), ("kafka", "'kafka' is not host:port")],
 )
 def test_an_address_that_leads_nowhere_is_named(environment: dict[str, str], servers: str, says: str) -> None:
     found = wrong(environment | {"EDGE_KAFKA_BOOTSTRAP_SERVERS": servers})
@@ -261,7 +261,7 @@ def test_a_service_that_should_run_and_does_not_is_named() -> None:
 def test_a_worker_that_cannot_be_followed_is_named(environment: dict[str, str]) -> None:
     credentials = Path(environment["EDGE_CREDENTIALS_FILE"])
     with answering({}) as url:
-        for streams_url, says in ((f"http://{NOBODY}", "cannot be followed"), (url, "answered 404")):
+        for streams_url, says in ((f"http://{NOBODY}", "cannot read the event stream"), (url, "answered 404")):
             examination = Examination({}, edge_url=url, streams_url=streams_url, credentials=credentials)
             *_, found = examination.findings(end_to_end=True)
             assert (found.check, found.state) == ("end-to-end", State.FAILED)
@@ -283,7 +283,7 @@ def test_brokers_at_addresses_that_are_not_reached_from_here_are_named() -> None
         there = server.getsockname()
         found = list(doctors_kafka.brokers([there, there, ("127.0.0.1", 1)]))
     assert [each.state for each in found] == [State.FAILED, State.OK]
-    assert "127.0.0.1:1, which cannot be reached" in found[0].says
+    assert "cannot reach the broker that Kafka advertises as 127.0.0.1:1" in found[0].says
     assert "advertised.listeners" in found[0].do
 
 
@@ -294,7 +294,7 @@ def test_partitions_without_leaders_and_replicas_that_are_behind_are_named() -> 
     assert [each.state for each in doctors_kafka.replicas({"t": {0: well}})] == [State.OK]
     assert [each.state for each in doctors_kafka.replicas({"t": {0: well, 1: behind}})] == [State.WARNING]
     found = list(doctors_kafka.replicas({"t": {0: well, 1: gone}}))
-    assert (found[0].state, found[0].says) == (State.FAILED, "t has no leader for [1]")
+    assert (found[0].state, found[0].says) == (State.FAILED, "t has no leader for partitions [1]")
 
 
 @pytest.mark.parametrize(

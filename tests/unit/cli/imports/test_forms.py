@@ -32,15 +32,15 @@ def test_forms_that_are_to_be_forgotten_need_no_fields_and_may_have_them() -> No
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("ding1,,,textField_c,A", "no form_uuid"),
-        ("ding1,F-1,,,A", "no field_id"),
-        ("ding1,F-1,,textField_c, ", "no label"),
-        ("ding1,F-1,,textField_a,A", "textField_a stands on line 3 too"),
-        ("ding1,F-1,,textField_c,A\x1b[2J", "label has control characters"),
+        ("ding1,,,textField_c,A", "form_uuid is missing"),
+        ("ding1,F-1,,,A", "field_id is missing"),
+        ("ding1,F-1,,textField_c, ", "label is missing"),
+        ("ding1,F-1,,textField_a,A", "textField_a is also on line 3"),
+        ("ding1,F-1,,textField_c,A\x1b[2J", "label contains control characters"),
     ],
 )
 def test_a_line_that_is_not_right_is_named(line: str, problem: str) -> None:
-    with pytest.raises(BadFile, match="1 of 4 lines are not right") as caught:
+    with pytest.raises(BadFile, match="1 of 4 lines are invalid") as caught:
         read_forms(f"{HEADS}{LINES}{line}\n".encode())
     assert caught.value.problems == [f"line 5: {problem}"]
 
@@ -51,5 +51,5 @@ def test_a_form_with_two_titles_is_refused() -> None:
 
 
 def test_a_file_without_labels_is_refused() -> None:
-    with pytest.raises(BadFile, match="names no column field_id, label"):
+    with pytest.raises(BadFile, match="lacks the column field_id, label"):
         read_forms(b"corp_id,form_uuid\nding1,F-1\n")

@@ -111,9 +111,9 @@ def test_a_table_has_its_columns_under_each_other() -> None:
 def test_where_nobody_is_found_it_says_so_and_what_to_do(topic: list[Record]) -> None:
     found = people("nobody")
     assert (found.exit_code, found.stdout) == (0, "")
-    assert found.stderr.endswith("no person of the 3 that are known has 'nobody'\n")
+    assert found.stderr.endswith("none of the 3 imported people matches 'nobody'\n")
     topic.clear()
-    assert people().stderr == "nobody is known: 'taskbridge people import' fills the topic from a CSV file\n"
+    assert people().stderr == "no people imported yet: import a CSV file with 'taskbridge people import'\n"
 
 
 def test_what_strangers_wrote_is_no_command_for_the_terminal(topic: list[Record]) -> None:

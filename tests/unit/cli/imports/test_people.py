@@ -31,7 +31,7 @@ def test_it_is_read_however_it_is_saved(content: bytes) -> None:
 
 def test_gbk_is_told_from_utf_8_and_read_where_it_is_named() -> None:
     content = (HEADS + LINE).encode("gbk")
-    with pytest.raises(BadFile, match=r"line 2 is not utf-8: save it as 'CSV UTF-8', or .*--encoding gb18030"):
+    with pytest.raises(BadFile, match=r"line 2 is not utf-8: save the file as 'CSV UTF-8', or .*--encoding gb18030"):
         read_people(content)
     assert read_people(content, encoding="gb18030") == WANG
 
@@ -48,32 +48,35 @@ def test_who_is_to_be_forgotten_needs_no_name() -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (",u2,B", "no corp_id"),
-        ("ding1,,B", "no user_id"),
-        ("ding1,u2, ", "no name"),
-        ("ding1,u2", "no name"),
-        ("ding/1,u2,B", "corp_id has a slash"),
-        ("ding1,u1,B", "u1 stands on line 2 too"),
-        ("ding1,u2,B,,,,more", "a cell has no column"),
+        (",u2,B", "corp_id is missing"),
+        ("ding1,,B", "user_id is missing"),
+        ("ding1,u2, ", "name is missing"),
+        ("ding1,u2", "name is missing"),
+        ("ding/1,u2,B", "corp_id contains a slash"),
+        ("ding1,u1,B", "u1 is also on line 2"),
+        ("ding1,u2,B,,,,more", "a cell is outside the columns"),
         ("ding1,u2," + "B" * (MAX_NAME_CHARACTERS + 1), f"name has more than {MAX_NAME_CHARACTERS} characters"),
-        ("ding1,u2,B\x1b[2J", "name has control characters"),
-        ('ding1,u2,"B\nC"', "name has control characters"),
+        ("ding1,u2,B\x1b[2J", "name contains control characters"),
+        ('ding1,u2,"B\nC"', "name contains control characters"),
     ],
 )
 def test_a_line_that_is_not_right_is_named_and_so_are_the_others(line: str, problem: str) -> None:
     content = f"{HEADS}{LINE}{line}\nding1,u9,\n"
-    with pytest.raises(BadFile, match="2 of 3 lines are not right") as caught:
+    with pytest.raises(BadFile, match="2 of 3 lines are invalid") as caught:
         read_people(content.encode())
-    assert caught.value.problems == [f"line 3: {problem}", f"line {4 + line.count(chr(10))}: no name"]
+    assert caught.value.problems == [f"line 3: {problem}", f"line {4 + line.count(chr(10))}: name is missing"]
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", "names no column corp_id, user_id, name"),
-        ("user_id,name\nu1,A", r"names no column corp_id \(--corp names one for all\); it names user_id, name"),
-        ("corp_id;user_id;name\n", "names no column corp_id, user_id, name"),
-        (HEADS.replace("ldap", "name"), "names name twice"),
+        ("", "lacks the column corp_id, user_id, name"),
+        (
+            "user_id,name\nu1,A",
+            r"lacks the column corp_id \(or set corp_id for all lines with --corp\); it has user_id, name",
+        ),
+        ("corp_id;user_id;name\n", "lacks the column corp_id, user_id, name"),
+        (HEADS.replace("ldap", "name"), "has the column name twice"),
         (HEADS + 'ding1,u1,"A', "line 2 is not CSV"),
     ],
 )

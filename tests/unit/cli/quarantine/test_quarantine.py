@@ -246,7 +246,7 @@ def test_an_empty_list_says_so_beside_the_result(kept: list[QuarantinedCallback]
         assert (result.exit_code, result.stdout, result.stderr) == (0, "", "the quarantine is empty\n")
     kept += [ORIGINAL, COPY, replace(FORGED, reason="unknown-app")]
     result = run("list", "--reason", "wrong_sign")
-    says = "no callback was rejected for 'wrong_sign'; there are: wrong-sign (2), unknown-app (1)"
+    says = "no quarantined callback has the reason 'wrong_sign'; reasons found: wrong-sign (2), unknown-app (1)"
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"{says}\n")
 
 
@@ -258,4 +258,4 @@ def test_a_replay_for_a_reason_that_nothing_was_rejected_for_is_an_error(
     result = run("replay", "--reason", "wrng-sign", "--credentials", str(tmp_path / "c.toml"))
     assert result.exit_code == 1
     assert isinstance(result.exception, ConfigurationError)
-    assert str(result.exception) == "no callback was rejected for 'wrng-sign'; there are: wrong-sign (1)"
+    assert str(result.exception) == "no quarantined callback has the reason 'wrng-sign'; reasons found: wrong-sign (1)"

@@ -85,7 +85,10 @@ def test_status_tells_what_is_kept(given: Mapping[str, str], tmp_path: Path) -> 
     [
         (["reconcile", "run"], "registry"),
         (["backfill", "--app", "APP_1", "--since", "2026-09-01"], "registry"),
-        (["backfill", "--app", "APP_1", "--since", "lately"], "--since lately: a day as 2026-09-01 is needed"),
+        (
+            ["backfill", "--app", "APP_1", "--since", "lately"],
+            "--since lately is not a day or time: write it as 2026-09-01",
+        ),
     ],
 )
 def test_what_is_not_right_is_one_line(
@@ -123,7 +126,7 @@ def test_the_bridge_of_a_data_folder_is_nearer_than_the_environment(
     monkeypatch.setenv("RECONCILE_KAFKA_BOOTSTRAP_SERVERS", "own:9092")
     folder = data_folder(tmp_path)
     with folder.occupy():
-        folder.tell(Running("bridge:9092", "http://bridge:8081", "http://edge", "http://streams", "c.toml"))
+        folder.announce(Running("bridge:9092", "http://bridge:8081", "http://edge", "http://streams", "c.toml"))
         found = environment_of(data_dir=tmp_path)
     assert found["RECONCILE_KAFKA_BOOTSTRAP_SERVERS"] == "bridge:9092"
     assert found["RECONCILE_SCHEMA_REGISTRY_URL"] == "http://bridge:8081"

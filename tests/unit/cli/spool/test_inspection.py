@@ -51,7 +51,11 @@ def test_status_and_verify_beside_a_living_owner_and_without_one(tmp_path: Path)
 def test_a_spool_without_files_is_said_to_be_one(tmp_path: Path, command: str) -> None:
     (tmp_path / "spool").mkdir()
     result = CliRunner().invoke(app, ["spool", command, "--data-dir", str(tmp_path)])
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "there is no spool file, so nothing waits\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        0,
+        "",
+        "there is no spool file, so no event is waiting\n",
+    )
 
 
 def test_verify_names_what_is_damaged_and_exits_with_1(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from fake_operations import overview
 from fake_task_center import FakeTaskCenter, serving
 from taskbridge.cli.program import app
-from taskbridge.cli.status.overview import ask
+from taskbridge.cli.status.overview import fetch_overview
 from taskbridge.cli.status.screen import problems_of, screen
 from taskbridge.schemas.errors import OperatorError
 
@@ -50,7 +50,7 @@ def test_what_needs_a_person_stands_first() -> None:
     found = overview(NOW, dead_workers=1)
     assert problems_of(found) == [
         "edge http://10.0.0.21:8400 is degraded: Kafka did not acknowledge within 1000 ms",
-        "worker http://10.0.0.13:8500 is not reached",
+        "worker http://10.0.0.13:8500 is unreachable",
     ]
     assert shown(found).startswith(problems_of(found)[0])
     found["partitions"][0]["lag_seconds"] = 90.0
@@ -61,12 +61,12 @@ def test_when_all_is_well_it_says_so() -> None:
     found = overview(NOW)
     del found["edges"][0]
     assert problems_of(found) == []
-    assert shown(found).startswith("nothing needs you now\n")
+    assert shown(found).startswith("nothing needs attention\n")
     # What was logged may be long over, and is no part of the verdict.
-    assert "\nlogged last:\n" in shown(found)
+    assert "\nlast errors:\n" in shown(found)
     found["errors"] = []
     assert shown(found).startswith("all is well\n")
-    assert "logged last" not in shown(found)
+    assert "last errors" not in shown(found)
 
 
 def test_what_strangers_wrote_is_no_command_for_the_terminal() -> None:
@@ -92,6 +92,6 @@ def test_without_a_terminal_it_is_printed_once_and_the_exit_code_tells(url: str)
 
 def test_who_is_no_worker_is_named(url: str) -> None:
     with pytest.raises(OperatorError, match=r"no worker answers at http://127\.0\.0\.1:1 "):
-        ask("http://127.0.0.1:1", None)
-    with pytest.raises(OperatorError, match="answered 404: is it a worker"):
-        ask(f"{url}/nowhere", None)
+        fetch_overview("http://127.0.0.1:1", None)
+    with pytest.raises(OperatorError, match="answered 404: check that --streams-url is a worker"):
+        fetch_overview(f"{url}/nowhere", None)

@@ -36,7 +36,7 @@ def test_a_failure_gives_mavens_own_reason_and_where_the_rest_is(tmp_path: Path)
         tmp_path, "echo '[INFO] scanning'; echo '[ERROR] Could not resolve'; echo '[ERROR] more'; exit 1"
     )
 
-    with pytest.raises(StackError, match=rf"\(Could not resolve\); the whole story is in {tmp_path}/log") as caught:
+    with pytest.raises(StackError, match=rf"\(Could not resolve\); see {tmp_path}/log") as caught:
         copy_dependencies(tmp_path, log_path=tmp_path / "log", progress=print, environ=environ)
 
     assert "\n" not in str(caught.value)
@@ -55,4 +55,4 @@ def test_a_slow_fetch_reports_how_far_it_is(tmp_path: Path) -> None:
 
     copy_dependencies(tmp_path, log_path=tmp_path / "log", progress=lines.append, environ=environ)
 
-    assert lines[1] == "fetching: 2 files so far, 2 s"
+    assert lines[1] == "downloading: 2 files so far, 2 s"

@@ -107,7 +107,7 @@ def test_a_service_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) 
         wait_until(lambda: [event.phase for event in events].count(Phase.RESTARTING) >= 4)
 
     pauses = [event.detail for event in events if event.phase is Phase.RESTARTING][:4]
-    assert pauses == [f"starts again in {pause} s" for pause in ("0.1", "0.2", "0.4", "0.4")]
+    assert pauses == [f"restarts in {pause} s" for pause in ("0.1", "0.2", "0.4", "0.4")]
     assert all(event.exit_status == 7 for event in events if event.phase is Phase.DIED)
 
 
@@ -130,7 +130,7 @@ def test_a_service_that_only_a_restart_mends_is_stopped_in_order_and_started_aga
 
     phases = [event.phase for event in events]
     assert phases[2:6] == [Phase.AILED, Phase.RESTARTING, Phase.STARTING, Phase.READY]
-    assert str(events[2]) == "service was stopped, because only a restart mends this: its spool is broken"
+    assert str(events[2]) == "service was stopped, because only a restart fixes this: its spool is broken"
 
 
 def test_after_a_time_of_health_the_pause_is_short_again(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_after_a_time_of_health_the_pause_is_short_again(tmp_path: Path) -> None
         supervisor.start(service(tmp_path, CRASHES_WHEN_READY))
         wait_until(lambda: [event.phase for event in events].count(Phase.RESTARTING) >= 3)
 
-    assert {event.detail for event in events if event.phase is Phase.RESTARTING} == {"starts again in 0.1 s"}
+    assert {event.detail for event in events if event.phase is Phase.RESTARTING} == {"restarts in 0.1 s"}
 
 
 def test_the_defaults_double_from_half_a_second_to_fifteen() -> None:
@@ -381,7 +381,7 @@ def test_who_was_told_to_end_before_it_was_seen_ready_is_no_failure(tmp_path: Pa
     with Supervisor(on_event=events.append, backoff=Backoff(first_s=60)) as supervisor:
         supervisor.start(service(tmp_path, ENDS_WELL))
         wait_until(lambda: [each.phase for each in events].count(Phase.STARTING) == 3, 30)
-    assert [each.detail for each in events if each.phase is Phase.RESTARTING] == ["starts again"] * 2
+    assert [each.detail for each in events if each.phase is Phase.RESTARTING] == ["restarts"] * 2
 
 
 def test_a_successor_is_ready_before_the_one_that_it_replaces_is_told_to_end(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The whole bridge on one machine: Kafka, registry, edge, streams; started in order, supervised, stopped in reverse."""
+"""Run the whole bridge on one machine: start Kafka, registry, edge and streams, supervise, stop in reverse order."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 _QUEUES = 8
-"""Each holds net.core.somaxconn connections, 4096 where nobody changed it: together a minute's callbacks at 500/s."""
+"""Each holds net.core.somaxconn connections, 4096 by default: together a minute of callbacks at 500/s."""
 _NOWHERE = Endpoints("127.0.0.1:1", "http://127.0.0.1:1")
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to be compared with
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - only compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeOptions:
-    """What ``up`` and ``demo`` are told on the command line."""
+    """The command-line options of ``up`` and ``demo``."""
 
     data_dir: Path
     edge_port: int
@@ -66,10 +66,10 @@ class BridgeOptions:
 
 
 class Bridge:
-    """Starts and supervises everything; what dies comes back by itself until ``stop``.
+    """Starts and supervises all services; one that dies is restarted until ``stop``.
 
-    A service gets the ``EDGE_*`` and ``STREAMS_*`` of ``environment``; what must fit together here (addresses, ports,
-    data folders, credentials) is set by us.
+    A service gets the ``EDGE_*`` and ``STREAMS_*`` of ``environment``; the bridge itself sets addresses, ports, data
+    folders and credentials, which must fit together.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Bridge:
         self._stopped = Event()
         self.credentials = options.credentials or options.data_dir / "credentials.toml"
         self.edge_url = f"http://{LOOPBACK}:{options.edge_port}"
-        # Where it tells the details; nowhere else, when operators have an address of their own.
+        # The edge gives details only at the operator's address, where one is set.
         operator_port = environment.get("EDGE_OPERATOR_PORT")
         operator_host = environment.get("EDGE_OPERATOR_HOST") or LOOPBACK
         operator_host = LOOPBACK if operator_host in _EVERYWHERE else operator_host
@@ -112,12 +112,12 @@ class Bridge:
         """Return when callbacks are accepted and notifications flow.
 
         Raises:
-            StackError: what is in the way, and what to do about it.
+            StackError: the message says what is wrong, and what to do.
         """
         self._folder.check_is_free()
         self._check_ports()
         if self._options.credentials is not None and not self._options.credentials.is_file():
-            raise StackError(f"there is no credentials file {self._options.credentials}: check --credentials")
+            raise StackError(f"credentials file {self._options.credentials} does not exist: check --credentials")
         with readable_os_errors(self._options.data_dir, remedy="choose another folder with --data-dir"):
             self._options.data_dir.mkdir(parents=True, exist_ok=True)
             self._occupied = self._folder.occupy()
@@ -127,11 +127,11 @@ class Bridge:
         self._progress(f"using {self._stack.description}")
         endpoints = self._stack.start()
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
-        call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "making topics and schemas")
+        call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "creating topics and schemas")
         self._sockets = self._listen()
         self._edge_settings, streams = self._settings_of_services(endpoints)
         self._supervisor.start(self._edge(), self._service("streams", self.streams_url, streams))
-        self._folder.tell(
+        self._folder.announce(
             Running(
                 bootstrap_servers=endpoints.bootstrap_servers,
                 registry_url=endpoints.registry_url,
@@ -143,7 +143,7 @@ class Bridge:
         return connection
 
     def replace_edge(self, *_signal: object) -> None:
-        """Have another edge started beside the one that runs, which ends when the new one is ready; returns at once."""
+        """Start a new edge while the old one runs; the old one ends when the new one is ready. Returns at once."""
         if self._edge_settings is not None:
             self._supervisor.replace(self._edge())
 
@@ -152,7 +152,7 @@ class Bridge:
         connection.registry.register(topics.ALL)
 
     def stop(self) -> None:
-        """Stop what is running, the last started first. A second call does nothing."""
+        """Stop all services, the last started first. A second call does nothing."""
         self._stopped.set()
         self._supervisor.stop("edge", "streams")
         for each in self._sockets:
@@ -169,7 +169,7 @@ class Bridge:
 
     @property
     def data_dir(self) -> Path:
-        """What the flag ``--data-dir`` of other commands must name."""
+        """The value for the option ``--data-dir`` of other commands."""
         return self._options.data_dir.resolve()
 
     def _report(self, event: ServiceEvent) -> None:
@@ -186,10 +186,10 @@ class Bridge:
         if not self.credentials.exists():
             self.credentials.touch(mode=0o600)
             self.credentials.write_text(_EXAMPLE_CREDENTIALS.format(token=secrets.token_hex(20)))
-            self._progress(f"wrote an example credentials file: put your apps into {self.credentials}")
+            self._progress(f"wrote an example credentials file: add your apps to {self.credentials}")
 
     def _check_files(self) -> None:
-        """Raise for what the services would fail with once Kafka and the registry run, and write to their logs only."""
+        """Check settings and files first; later, the services would report errors in their logs only."""
         edge_settings, streams_settings = self._settings_of_services(_NOWHERE)
         partitions_setting(self._environment)
         edge, streams = load_settings(EdgeSettings, edge_settings), load_settings(StreamsSettings, streams_settings)
@@ -200,10 +200,10 @@ class Bridge:
             if streams.api_tokens_file is not None:
                 self._files.append(TokensFile(streams.api_tokens_file))
         except ConfigurationError as error:
-            raise StackError(f"{error}: correct the file, and start again") from error
+            raise StackError(f"{error}: correct the file and start again") from error
         if not self._has_apps():
-            refuses = "no app is configured, so the edge refuses every callback"
-            self._progress(f"{refuses}: add your apps to {self.credentials}, which it reads again when it changes")
+            refuses = "no app is configured, so the edge rejects every callback"
+            self._progress(f"{refuses}: add your apps to {self.credentials}; the edge reloads it when it changes")
 
     def _has_apps(self) -> bool:
         return self._files[0].current.count > 0
@@ -216,7 +216,9 @@ class Bridge:
         try:
             return listen(self._environment.get("EDGE_HOST", LOOPBACK), self._options.edge_port, queues=_QUEUES)
         except ConfigurationError as error:
-            raise StackError(f"{error}: stop what listens there, or choose another with --edge-port") from error
+            raise StackError(
+                f"{error}: stop the program that uses the port, or choose another with --edge-port"
+            ) from error
 
     def _edge(self) -> ServiceSpec:
         assert self._edge_settings is not None
@@ -240,12 +242,12 @@ class Bridge:
             ready=answers_ready(url, identity(name, {RUN_VARIABLE: run}), can_be_ready=can_be_ready),
             ready_timeout_s=_READY_TIMEOUT_S,
             stop_timeout_s=_STOP_TIMEOUT_S,
-            # Killed outright, an edge with several workers would leave them behind, on its port.
+            # SIGKILL would leave the workers of an edge running, on its port.
             orphan_signal=signal.SIGTERM,
         )
 
     def _settings_of_services(self, endpoints: Endpoints) -> tuple[dict[str, str], dict[str, str]]:
-        """Of the edge, and of the streams service."""
+        """The settings of the edge and of the streams service."""
         credentials = str(self.credentials.resolve())
         edges = self._environment.get("STREAMS_EDGE_URLS", self.operator_url)
         return (
@@ -267,7 +269,7 @@ class Bridge:
 
 
 def report_changes(files: Iterable[ReloadedFile[Any]], progress: Progress) -> None:
-    """Say of each file that has changed whether the change is in force: the services see the same within a second."""
+    """Report for each changed file whether the change is in force; the services reload it within a second."""
     for each in files:
         if each.refresh():
             done = f"{each.title} {each.path}: the last change is in force ({each.current.count} entries)"
@@ -276,7 +278,7 @@ def report_changes(files: Iterable[ReloadedFile[Any]], progress: Progress) -> No
 
 _EXAMPLE_CREDENTIALS = f"""\
 # One entry for each Yida app, in place of this example. The system token is the app's secret: application settings,
-# deployment and operation. While you rotate it, list the old and the new one. The edge reads this file again when it
+# deployment and operation. While you rotate it, list the old and the new one. The edge reloads this file when it
 # changes.
 [[apps]]
 app_type = "APP_EXAMPLE"

@@ -1,4 +1,4 @@
-"""The commands ``taskbridge up`` and ``demo``: everything on this machine, and what is printed of it."""
+"""The commands ``taskbridge up`` and ``demo``: run everything on this machine, and print its addresses."""
 
 from __future__ import annotations
 
@@ -25,28 +25,31 @@ if TYPE_CHECKING:
 UP_EXAMPLES = example("taskbridge up", "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml")
 DEMO_EXAMPLES = example("taskbridge demo", "taskbridge demo --keep")
 
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Where it is served on this machine.")]
+EdgePort = Annotated[int, typer.Option(min=1, max=65535, help="Port on which the edge receives callbacks.")]
+StreamsPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the task center and its API.")]
+KafkaPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of Kafka, where this starts Kafka.")]
+RegistryPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the registry, where this starts it.")]
 FreePort = Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free port.")]
 
 _INTERRUPTED = 130
-"""Exit code of what Ctrl-C ended before it was done, as shells have it."""
+"""Exit code of a command that Ctrl-C interrupted, as in shells."""
 
 
 def up(  # one flag each: the contract's list
-    data_dir: Annotated[Path, typer.Option(help="Where everything is kept.", envvar="TASKBRIDGE_DATA_DIR")] = Path(
+    data_dir: Annotated[Path, typer.Option(help="Folder for all data.", envvar="TASKBRIDGE_DATA_DIR")] = Path(
         "taskbridge-data"
     ),
-    edge_port: Port = 8400,
-    streams_port: Port = 8500,
-    kafka_port: Port = 9092,
-    registry_port: Port = 8081,
+    edge_port: EdgePort = 8400,
+    streams_port: StreamsPort = 8500,
+    kafka_port: KafkaPort = 9092,
+    registry_port: RegistryPort = 8081,
     credentials: Annotated[
-        Path | None, typer.Option(help="Credentials file; an example is made in the data folder where none is given.")
+        Path | None, typer.Option(help="Credentials file. Default: one in the data folder, created with an example.")
     ] = None,
 ) -> None:
     """Start Kafka, registry, edge and streams in the foreground, until Ctrl-C or SIGTERM.
 
-    SIGUSR2 replaces the edge: the new one takes callbacks before the old one ends.
+    SIGUSR2 replaces the edge: the new one accepts callbacks before the old one ends.
     """
     flags = locals()
     with stop_signal() as stop, _bridge(**flags) as bridge:
@@ -55,23 +58,23 @@ def up(  # one flag each: the contract's list
             connection = bridge.start()
         _print_addresses(bridge, connection)
         say("try it       taskbridge simulate")
-        say("ready; Ctrl-C stops everything")
+        say("ready; press Ctrl-C to stop everything")
         stop.wait()
         progress("stopping")
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave it running afterwards, until Ctrl-C.")] = False,  # noqa: FBT002
+    keep: Annotated[bool, typer.Option("--keep", help="Keep it running until Ctrl-C.")] = False,  # noqa: FBT002
     data_dir: Annotated[Path | None, typer.Option(help="Default: a temporary folder, removed at the end.")] = None,
     edge_port: FreePort = None,
     streams_port: FreePort = None,
     kafka_port: FreePort = None,
     registry_port: FreePort = None,
     credentials: Annotated[
-        Path | None, typer.Option(help="Where the demo's app and token are written. Default: in the data folder.")
+        Path | None, typer.Option(help="File to which the demo writes its app and token. Default: in the data folder.")
     ] = None,
 ) -> None:
-    """Start everything, post the life of three requests as signed callbacks, and show the notifications they become."""
+    """Start everything, post three requests as signed callbacks, and show the resulting notifications."""
     from rich.console import Console
 
     from taskbridge.cli.demo.demo import person_pages, play, trickle, write_credentials
@@ -95,7 +98,7 @@ def demo(
                 _print_addresses(bridge, connection)
                 for name, page in person_pages(bridge.streams_url).items():
                     say(f"  {name:28} {page}")
-                say("a simulated company is at work, so the pages change by themselves; Ctrl-C stops everything")
+                say("a simulated company keeps the pages changing; press Ctrl-C to stop everything")
                 trickle(bridge.edge_url, bridge.credentials, stop)
             progress("stopping")
         return
@@ -124,5 +127,5 @@ def _print_addresses(bridge: Bridge, connection: Connection) -> None:
     say(f"Kafka        {connection.bootstrap_servers}")
     say(f"registry     {connection.registry_url}")
     say(f"credentials  {bridge.credentials}")
-    say("for commands in other terminals, so that they find all this:")
+    say("to use commands in another terminal:")
     say(f"  export TASKBRIDGE_DATA_DIR={shlex.quote(str(bridge.data_dir))}")

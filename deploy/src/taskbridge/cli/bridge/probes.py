@@ -1,4 +1,4 @@
-"""What the bridge asks of the services it started: whether they are ready, and whether an edge's spool is broken."""
+"""Probes of the services that the bridge started: is it ready, and is the spool of an edge broken."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def _asking() -> httpx2.Client:
-    """For one question after the other, each on a connection of its own, which reaches any of several workers.
+def _client() -> httpx2.Client:
+    """A client whose requests each use a new connection, so that they reach any of several workers.
 
-    Kept: a client made for each would read the certificates of the world each time, some thirty milliseconds.
+    Made once: a new client reads the certificates of the system, which takes about thirty milliseconds.
     """
     return httpx2.Client(timeout=2, trust_env=False, headers={"Connection": "close"})
 
@@ -23,11 +23,11 @@ def _asking() -> httpx2.Client:
 def answers_ready(
     url: str, who: Mapping[str, str], *, can_be_ready: Callable[[], bool] = lambda: True
 ) -> Callable[[], bool]:
-    """Tells whether the service that we started is ready: another that has its address is not taken for it.
+    """A probe: is the service that we started ready? Another service at its address does not count.
 
-    A service that cannot be ready yet needs only to answer.
+    A service that cannot be ready yet only has to answer.
     """
-    client = _asking()
+    client = _client()
 
     def ready() -> bool:
         try:
@@ -41,8 +41,8 @@ def answers_ready(
 
 
 def broken_spool(url: str) -> Callable[[], str | None]:
-    """Tells whether an edge's spool is broken: Kafka alone keeps callbacks then. A start saves every intact row."""
-    client = _asking()
+    """A probe: is an edge's spool broken, so that only Kafka stores callbacks? A restart recovers every intact row."""
+    client = _client()
 
     def problem() -> str | None:
         try:

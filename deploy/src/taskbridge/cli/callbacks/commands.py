@@ -1,4 +1,4 @@
-"""The commands ``taskbridge send`` and ``sign``: one callback as Yida would sign and post it, or another system."""
+"""The commands ``taskbridge send`` and ``sign``: sign and post one callback, as Yida or another system does."""
 
 from __future__ import annotations
 
@@ -31,27 +31,32 @@ Token = Annotated[
 SystemToken = Annotated[
     str | None, typer.Option("--token", help="The app's system token.", envvar="TASKBRIDGE_SYSTEM_TOKEN")
 ]
-SourceName = Annotated[str | None, typer.Option(help="Post as this other system, a CloudEvent, and not as Yida.")]
+SourceName = Annotated[
+    str | None, typer.Option(help="Post a CloudEvent as this source, instead of a callback as Yida.")
+]
 Secret = Annotated[
     str | None, typer.Option(help="With --source: its whsec_ secret.", envvar="TASKBRIDGE_SOURCE_SECRET")
 ]
 DataFile = Annotated[
-    Path | None, typer.Option(exists=True, dir_okay=False, help="With --source: a JSON object; -p is added to it.")
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="With --source: a file with a JSON object; -p adds to it."),
 ]
 Parameters = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="May be repeated.")
 ]
 TaskFile = Annotated[
-    Path | None, typer.Option(exists=True, dir_okay=False, help="A file whose text is the 'task' parameter.")
+    Path | None, typer.Option(exists=True, dir_okay=False, help="File with the value of the parameter 'task'.")
 ]
 Encoding = Annotated[
     Literal["json", "form", "multipart", "query"],
-    typer.Option(help="How the parameters are sent: Yida offers all of them."),
+    typer.Option(help="Encoding of the parameters; Yida offers all of these."),
 ]
 
 
 def send(
-    action: Annotated[Literal["create", "complete", "cancel", "delete", "cc"], typer.Argument(help="What happened.")],
+    action: Annotated[
+        Literal["create", "complete", "cancel", "delete", "cc"], typer.Argument(help="What happened to the task.")
+    ],
     token: SystemToken = None,
     url: EdgeUrl = None,
     parameter: Parameters = None,
@@ -63,7 +68,7 @@ def send(
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Sign and post one callback as Yida would, with dateTime where it is not given; or as another system would."""
+    """Sign and post one callback as Yida does, adding dateTime if missing; or as another system does."""
     from taskbridge.cli.callbacks.sending import Sender
 
     parameters = _parameters(parameter, task_file)
@@ -85,7 +90,7 @@ def sign(
     task_file: TaskFile = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Print the signature of these parameters and the text that is signed, with the token masked."""
+    """Print the signature of the parameters and the signed text, with the token masked."""
     from taskbridge.edge.verification import signature
 
     parameters = _parameters(parameter, task_file)
@@ -102,9 +107,9 @@ def sign(
 
 def _token(token: str | None) -> str:
     if token is None:
-        raise typer.BadParameter("is required, or --source and --secret", param_hint="--token")
+        raise typer.BadParameter("is required, unless --source and --secret are given", param_hint="--token")
     if not token.strip():
-        raise typer.BadParameter("a blank token signs nothing", param_hint="--token")
+        raise typer.BadParameter("must not be empty", param_hint="--token")
     return token
 
 
@@ -119,7 +124,7 @@ def _secret(secret: str | None) -> str:
 
 
 def _value(text: str) -> Any:
-    """Objects and lists may be given as JSON; anything else is a text."""
+    """JSON objects and lists are parsed; anything else is a string."""
     if text.startswith(("{", "[")):
         try:
             return json.loads(text)
@@ -134,9 +139,9 @@ def _data(data_file: Path | None) -> dict[str, Any]:
     try:
         found = json.loads(data_file.read_bytes())
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{data_file} is no JSON: {error}", param_hint="--data-file") from error
+        raise typer.BadParameter(f"{data_file} is not valid JSON: {error}", param_hint="--data-file") from error
     if not isinstance(found, dict):
-        raise typer.BadParameter(f"{data_file} holds no JSON object", param_hint="--data-file")
+        raise typer.BadParameter(f"{data_file} is not a JSON object", param_hint="--data-file")
     return cast("dict[str, Any]", found)
 
 
@@ -153,5 +158,5 @@ def _parameters(given: list[str] | None, task_file: Path | None) -> dict[str, st
         try:
             parameters["task"] = task_file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise typer.BadParameter(f"{task_file} is no text in UTF-8: {error}", param_hint="--task-file") from error
+            raise typer.BadParameter(f"{task_file} is not UTF-8 text: {error}", param_hint="--task-file") from error
     return parameters

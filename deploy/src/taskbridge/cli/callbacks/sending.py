@@ -1,4 +1,4 @@
-"""Posts one callback as Yida would, or one event as another system would."""
+"""Post one callback as Yida does, or one event as another system does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIMEOUT_S = 10
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the edge answered."""
+    """The response of the edge."""
 
     status: int
     body: Any
@@ -36,11 +36,11 @@ class Answer:
 
 
 class Sender:
-    """Posts to one edge over one connection."""
+    """A client of one edge, with one connection."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        # Without the environment's proxies: the address given is the one that is meant.
+        # No proxies of the environment: post to exactly the given address.
         self._client = httpx2.Client(timeout=_TIMEOUT_S, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -50,20 +50,20 @@ class Sender:
         self._client.close()
 
     def post(self, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: Encoding) -> Answer:
-        """Sign and post. ``dateTime`` is now, in milliseconds, where it is not given.
+        """Sign and post. ``dateTime`` defaults to now, in milliseconds.
 
         Raises:
-            OperatorError: no HTTP answer at all.
+            OperatorError: the edge did not answer.
         """
         stamped = {"dateTime": str(time.time_ns() // 1_000_000), **parameters}
         request = encode_callback(signed(stamped, system_token=system_token), encoding)
         return self._post(f"/yida/tasks/{action}" + (f"?{request.query}" if request.query else ""), request)
 
     def post_message(self, action: str, data: Mapping[str, Any], *, source: str, secret: str) -> Answer:
-        """Sign and post a CloudEvent of this moment, with an id of its own.
+        """Sign and post a CloudEvent with the present time and a new id.
 
         Raises:
-            OperatorError: no HTTP answer at all.
+            OperatorError: the edge did not answer.
         """
         request = signed_message(
             data,
@@ -82,7 +82,9 @@ class Sender:
             response = self._client.post(address, content=request.body, headers=dict(request.headers))
             milliseconds = (time.perf_counter() - started) * 1000
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise OperatorError(f"no answer from {self._url}: {error}") from error
+            raise OperatorError(
+                f"the edge at {self._url} does not answer: {error}. Start it, or check --url"
+            ) from error
         try:
             body = response.json()
         except ValueError:
@@ -96,7 +98,7 @@ def post_callback(
     """Sign and post one callback to the edge at ``url``.
 
     Raises:
-        OperatorError: no HTTP answer at all.
+        OperatorError: the edge did not answer.
     """
     with Sender(url) as sender:
         return sender.post(action, parameters, system_token=system_token, encoding=encoding)

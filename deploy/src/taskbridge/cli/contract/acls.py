@@ -1,4 +1,4 @@
-"""Least privilege on Kafka: what each user needs, as ``kafka-acls`` takes it and as an admin client does."""
+"""Least privilege on Kafka: the ACLs of each role, for ``kafka-acls`` and for an admin client."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ _CONTRACT = "taskbridge."
 
 OPERATOR = (
     Acl("Create", "topic", _CONTRACT, "topics apply", prefixed=True),
-    Acl("DescribeConfigs", "topic", _CONTRACT, "topics apply tells what differs", prefixed=True),
+    Acl("DescribeConfigs", "topic", _CONTRACT, "topics apply reports differences", prefixed=True),
     Acl("Read", "topic", _CONTRACT, "tail, dlq, quarantine, --rebuild", prefixed=True),
     Acl("Write", "topic", _CONTRACT, "dlq and quarantine replay, people and forms import, --rebuild", prefixed=True),
     Acl("Describe", "group", GROUP, "tail, dlq, quarantine"),
 )
-"""Who runs ``taskbridge topics``, ``tail``, ``dlq``, ``quarantine``, ``people`` and ``spool``."""
+"""For ``taskbridge topics``, ``tail``, ``dlq``, ``quarantine``, ``people`` and ``spool``."""
 
 REBUILD = (
     *OPERATOR,
-    Acl("Delete", "topic", _CONTRACT, "--partitions makes the states' topic anew", prefixed=True),
+    Acl("Delete", "topic", _CONTRACT, "--partitions recreates the states topic", prefixed=True),
     Acl("Alter", "topic", _CONTRACT, "--partitions adds partitions", prefixed=True),
     Acl("Create", "topic", INTERNAL, "--rebuild and --republish create changelogs", prefixed=True),
-    Acl("Read", "topic", INTERNAL, "what was known so far", prefixed=True),
-    Acl("Write", "topic", INTERNAL, "the new version, and that it is live", prefixed=True),
-    Acl("Delete", "topic", INTERNAL, "--forget-old, and inboxes made anew", prefixed=True),
-    Acl("Read", "group", APP_ID, "where workers go on"),
+    Acl("Read", "topic", INTERNAL, "read the states so far", prefixed=True),
+    Acl("Write", "topic", INTERNAL, "write the new version, and switch to it", prefixed=True),
+    Acl("Delete", "topic", INTERNAL, "--forget-old, and rebuilding inboxes", prefixed=True),
+    Acl("Read", "group", APP_ID, "set the positions of workers"),
     Acl("Read", "group", REBUILD_ID, "one rebuild at a time"),
     Acl("Write", "transactional-id", INTERNAL, "the switch is one transaction", prefixed=True),
 )
-"""Who runs ``taskbridge streams --rebuild``, ``--republish`` and ``--forget-old`` as well."""
+"""Also for ``taskbridge streams --rebuild``, ``--republish`` and ``--forget-old``."""
 
 
 def roles(subscriber: str) -> dict[str, tuple[Acl, ...]]:
-    """What each needs, by the role's name. ``subscriber``'s groups begin with its user's name."""
+    """The ACLs by role. The groups of ``subscriber`` begin with its user's name."""
     return {
         "edge": EDGE,
         "streams": (*WORK, *TASK_CENTER, *EXTRAS),
         "subscriber": (
             Acl("Read", "topic", TASK_NOTIFICATIONS.name, "the notifications"),
-            Acl("Read", "group", subscriber, "its groups, which begin with its name", prefixed=True),
-            Acl("Describe", "group", _INBOXES, "an inbox, which joins no group and still names one"),
+            Acl("Read", "group", subscriber, "its consumer groups, which begin with its name", prefixed=True),
+            Acl("Describe", "group", _INBOXES, "the Python client's inbox, which names a group without joining it"),
         ),
         "operator": OPERATOR,
         "rebuild": REBUILD,
@@ -68,7 +68,7 @@ def roles(subscriber: str) -> dict[str, tuple[Acl, ...]]:
 
 
 def commands(principal: str, acls: Sequence[Acl]) -> Iterator[str]:
-    """A line of the shell each, for ``kafka-acls``; what it is for stands behind it."""
+    """One shell line of ``kafka-acls`` per ACL, with its purpose as a comment."""
     for acl in acls:
         pattern = ["--resource-pattern-type", "prefixed"] if acl.prefixed else []
         argv = ["--add", "--force", "--allow-principal", principal, "--operation", acl.operation]
@@ -77,7 +77,7 @@ def commands(principal: str, acls: Sequence[Acl]) -> Iterator[str]:
 
 
 def bindings(principal: str, acls: Sequence[Acl]) -> list[AclBinding]:
-    """The same for an admin client."""
+    """The same ACLs for an admin client."""
     return [
         AclBinding(
             _TYPES[acl.resource],
@@ -93,7 +93,7 @@ def bindings(principal: str, acls: Sequence[Acl]) -> list[AclBinding]:
 
 
 def apply_acls(admin: AdminClient, wanted: Sequence[AclBinding]) -> None:
-    """All of these are there. Safe to repeat. Blocks.
+    """Create all of these ACLs. Safe to repeat. Blocks.
 
     Raises:
         OperatorError: Kafka refuses, or does not answer.
@@ -103,7 +103,9 @@ def apply_acls(admin: AdminClient, wanted: Sequence[AclBinding]) -> None:
         for answer in asked.values():
             answer.result(_ANSWER_S)
     except (KafkaException, TimeoutError) as error:
-        raise OperatorError(f"Kafka does not take the ACLs: {error}: its user needs Alter on the cluster") from error
+        raise OperatorError(
+            f"Kafka refuses to create the ACLs: {error}. Use a user with Alter on the cluster"
+        ) from error
 
 
 _TYPES: Mapping[str, ResourceType] = {

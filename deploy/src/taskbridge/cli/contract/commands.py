@@ -12,8 +12,10 @@ from taskbridge.cli.terminal import json_line, say
 
 # Commands import what they need when they run, as in program.py.
 
-topics_app = typer.Typer(help="The topics of the contract.", no_args_is_help=True)
-schemas_app = typer.Typer(help="The Avro schemas of the contract.", no_args_is_help=True)
+topics_app = typer.Typer(
+    help="Create and check the topics of the contract, and print their ACLs.", no_args_is_help=True
+)
+schemas_app = typer.Typer(help="Register and check the Avro schemas of the contract.", no_args_is_help=True)
 
 
 @topics_app.command("apply", epilog=example("taskbridge topics apply --bootstrap-servers kafka:9092"))
@@ -22,12 +24,12 @@ def topics_apply(
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
     partitions: Annotated[
-        int | None, typer.Option(min=1, help="For topics that are created. Default: TASKBRIDGE_PARTITIONS, else 12.")
+        int | None, typer.Option(min=1, help="Partitions of created topics. Default: TASKBRIDGE_PARTITIONS, else 12.")
     ] = None,
     replication: Annotated[int, typer.Option(help="Replicas of created topics; -1 is the broker's default.")] = -1,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Create the missing topics and report how the others differ from the contract; exit code 1 if they do or may."""
+    """Create missing topics, and report how the others differ from the contract; exit code 1 if they do or may."""
     from taskbridge.runtime.settings import partitions_setting
     from taskbridge.runtime.topic_admin import apply_topics
     from taskbridge.schemas import topics
@@ -49,17 +51,17 @@ def topics_apply(
 
 @topics_app.command("acls", epilog=example("taskbridge topics acls --principal streams=User:CN=streams > acls.sh"))
 def topics_acls(
-    role: Annotated[list[str] | None, typer.Argument(metavar="[ROLE]...", help="Which ones. Default: all.")] = None,
+    role: Annotated[list[str] | None, typer.Argument(metavar="[ROLE]...", help="Roles to print. Default: all.")] = None,
     principal: Annotated[
         list[str] | None,
-        typer.Option(metavar="ROLE=PRINCIPAL", help="Whom Kafka knows it as. Default: User: and the role's name."),
+        typer.Option(metavar="ROLE=PRINCIPAL", help="Kafka principal of the role. Default: User: and the role's name."),
     ] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Create them, as a user who may.")] = False,  # noqa: FBT002
+    apply: Annotated[bool, typer.Option("--apply", help="Also create them; needs Alter on the cluster.")] = False,  # noqa: FBT002
     bootstrap_servers: BootstrapServers = None,
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Print what the Kafka users of the roles need, as lines for kafka-acls: least privilege, with what each is for."""
+    """Print the least ACLs that each role needs, as kafka-acls commands with their purpose."""
     from taskbridge.cli.connection import find_connection
     from taskbridge.cli.contract.acls import apply_acls, bindings, commands, roles
 
@@ -68,7 +70,7 @@ def topics_acls(
     subscriber = named.get("subscriber", "User:subscriber")
     wanted = roles(subscriber.partition(":")[2])
     if unknown := {*(role or ()), *named} - wanted.keys():
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: the roles are {', '.join(wanted)}")
+        raise typer.BadParameter(f"unknown role {', '.join(sorted(unknown))}: use {', '.join(wanted)}")
     of = {name: named.get(name, f"User:{name}") for name in role or wanted}
     if apply:
         connection = find_connection(bootstrap_servers, None, data_dir=data_dir)
@@ -98,7 +100,7 @@ def schemas_register(
 
 @schemas_app.command("check", epilog=example("taskbridge schemas check"))
 def schemas_check(as_json: Json = False) -> None:  # noqa: FBT002
-    """Prove that each schema is fully compatible with every version published before; needs no registry."""
+    """Check that each schema is fully compatible with every published version; needs no registry."""
     from taskbridge.cli.contract.schema_versions import check
 
     reports = check()

@@ -1,7 +1,7 @@
-"""Proves that schemas only ever change compatibly, against every version that was published.
+"""Check that schemas change only compatibly, against every published version.
 
-``schemas/avro/versions`` keeps, for each published version N of a record, ``{record}.{N}.avsc`` and
-``{record}.{N}.avro``, a container file with records that were written by it; ``tools/publish_schema.py`` adds to them.
+``schemas/avro/versions`` stores, for each published version N of a record, ``{record}.{N}.avsc`` and
+``{record}.{N}.avro``, a container file with records that it wrote; ``tools/publish_schema.py`` adds to them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VERSION_FILE = re.compile(r"(?P<record>\w+)\.(?P<version>\d+)\.avsc")
 
 @dataclass(frozen=True, slots=True)
 class VersionReport:
-    """How the current schema of a record stands to one published version; no problems means compatible."""
+    """The compatibility of a record's current schema with one published version; no problems means compatible."""
 
     record: str
     version: int
@@ -68,7 +68,7 @@ def _check(record: str, version: int, folder: Path) -> VersionReport:
         with (folder / f"{record}.{version}.avro").open("rb") as written:
             if not list(fastavro.reader(written, fastavro.parse_schema(json.loads(current)))):
                 problems.append("holds no stored record to read")
-    except Exception as error:  # noqa: BLE001 - whatever the reader stumbles over is the finding
+    except Exception as error:  # noqa: BLE001 - any error of the reader is the finding
         problems.append(f"a stored record does not decode: {type(error).__name__}: {error}")
     return VersionReport(record, version, problems)
 

@@ -1,4 +1,4 @@
-"""The command ``taskbridge simulate``: flags, help and what is printed."""
+"""The command ``taskbridge simulate``: options, help and output."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ SIMULATE_EXAMPLES = example(
 
 def simulate(
     url: EdgeUrl = None,
-    rate: Annotated[float, typer.Option(min=0.01, help="Callbacks a second.")] = 5.0,
-    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
-    chaos: Annotated[float, typer.Option(min=0, max=1, help="Share that comes twice, or out of order.")] = 0.05,
-    drop: Annotated[float, typer.Option(min=0, max=0.9, help="Share that is never posted, though it happened.")] = 0.0,
+    rate: Annotated[float, typer.Option(min=0.01, help="Callbacks per second.")] = 5.0,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after this many callbacks.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after this many seconds.")] = None,
+    chaos: Annotated[float, typer.Option(min=0, max=1, help="Share of callbacks posted twice or out of order.")] = 0.05,
+    drop: Annotated[float, typer.Option(min=0, max=0.9, help="Share of callbacks never posted.")] = 0.0,
     dingtalk_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Serve a DingTalk that knows all that happened; 0 is a free port."),
+        typer.Option(
+            min=0, max=65535, help="Serve a fake DingTalk that has all events, also dropped ones; 0 is a free port."
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed is the same company life. Default: a new one.")
+        int | None, typer.Option(help="Seed of the random events; the same seed repeats them. Default: random.")
     ] = None,
-    app: Annotated[
-        list[str] | None, typer.Option(help="An app type that posts; may be repeated. Default: all.")
-    ] = None,
-    corp: Annotated[str | None, typer.Option(help="The organisation, where the credentials name none.")] = None,
+    app: Annotated[list[str] | None, typer.Option(help="App type that posts; may be repeated. Default: all.")] = None,
+    corp: Annotated[str | None, typer.Option(help="Corp of apps without one in the credentials.")] = None,
     token: Annotated[
         str | None,
-        typer.Option(help="The apps' system token, instead of a credentials file.", envvar="TASKBRIDGE_SYSTEM_TOKEN"),
+        typer.Option(help="System token of the apps, instead of a credentials file.", envvar="TASKBRIDGE_SYSTEM_TOKEN"),
     ] = None,
     credentials: Credentials = None,
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Be a company at work: some dozen people file, approve, cancel and copy, until Ctrl-C.
+    """Simulate a company at work, until Ctrl-C: some dozen people file, approve, cancel and copy.
 
-    Every callback is signed and posted as Yida does it, and never a second time, whatever the answer. Without --url
-    its people and forms are called by their names. Exit code 0, on Ctrl-C too; 1 when not even the first was accepted.
+    Every callback is signed and posted once, as Yida does, with any response. Without --url, the names of people and
+    labels of forms are imported. Exit code 0, also on Ctrl-C; 1 if not even the first callback was accepted.
     """
     if token is not None and not (app and token.strip()):
-        raise typer.BadParameter("needs --app, and must not be blank", param_hint="--token")
+        raise typer.BadParameter("needs --app, and must not be empty", param_hint="--token")
     import secrets
     from dataclasses import replace
 
@@ -74,19 +74,23 @@ def simulate(
             with operator_connection(None, None, data_dir) as connection:
                 introduce(connection, {each.corp_id for each in apps}, progress)
         except OperatorError as error:
-            progress(f"people and forms will have no names: {error}")
+            progress(f"names of people and forms were not imported: {error}")
         page, name = page_of(running.streams_url, apps[0].corp_id, busiest().user_id), busiest().name
-        progress(f"open {page} for the tasks of {name}; 'taskbridge people list' has the other people's ids")
+        progress(f"open {page} for the tasks of {name}; list other people with 'taskbridge people list'")
     url = edge_url(url, data_dir)
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
-    progress(f"{len(apps)} apps post {rate:g} callbacks a second to {url}, seed {chosen}; Ctrl-C ends it")
-    truth, tally = Truth(apps, is_asked=dingtalk_port is not None), Tally()
+    progress(f"{len(apps)} apps post {rate:g} callbacks per second to {url}, seed {chosen}; press Ctrl-C to stop")
+    truth, tally = Truth(apps, is_served=dingtalk_port is not None), Tally()
     simulation = Simulation(apps, seed=chosen, chaos=chaos, drop=drop, happened=truth.happened)
-    with stop_signal() as stop, truth.served(dingtalk_port) as dingtalk, stop.interrupting():  # an answer may take long
+    with (
+        stop_signal() as stop,
+        truth.served(dingtalk_port) as dingtalk,
+        stop.interrupting(),
+    ):  # a response may take long
         if dingtalk is not None:
             corps = ", ".join(sorted({each.corp_id for each in apps}))
-            known = f"{truth.dingtalk.app_key}, {truth.dingtalk.user_id} of {corps}"
-            progress(f"what happened is known at {dingtalk}, to {known}")
+            account = f"app_key {truth.dingtalk.app_key}, user_id {truth.dingtalk.user_id}, corp {corps}"
+            progress(f"Fake DingTalk at {dingtalk}; {account}")
         post(url, simulation, tally=tally, rate=rate, stop=stop, progress=progress, count=count, seconds=seconds)
     if as_json:
         say(json_line({**tally.as_json(), "instances": dict(simulation.started), "seed": chosen}))
@@ -94,4 +98,4 @@ def simulate(
     say(tally.line())
     say("instances: " + ", ".join(f"{name} {started}" for name, started in simulation.started.most_common()))
     if tally.problem is not None:
-        say(f"the last that was not accepted: {tally.problem}")
+        say(f"last rejected callback: {tally.problem}")

@@ -1,4 +1,4 @@
-"""The simulated company: its people, and the processes that its apps hold. Plain values; what happens is elsewhere."""
+"""The simulated company: its people, and the processes of its apps, as plain values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 }
 
 _KNOWN_IDS = {"李雷": "0169-li-lei", "韩梅梅": "0169-han-mei", "王伟": "0169-wang-wei"}
-"""Those of the demo's story work here too."""
+"""The people of the demo's story are employees too."""
 
 EMPLOYEES: tuple[Employee, ...] = (
     Employee("01690741902689", "张红", "研发部"),

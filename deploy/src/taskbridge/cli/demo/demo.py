@@ -1,4 +1,4 @@
-"""The demo: posts the story's callbacks to a running bridge and shows what comes back, through Kafka, to a consumer."""
+"""The demo: post the story's callbacks to a running bridge, and show the notifications that a consumer receives."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from taskbridge.schemas.inbox import Inbox
 
 _NOTIFICATIONS_WITHIN_S = 20.0
-_COMPANYS_APPS = ("APP_OA7K2MDEMO", "APP_FIN3XDEMO")
-"""Beside the story's: a company has several."""
+_COMPANY_APPS = ("APP_OA7K2MDEMO", "APP_FIN3XDEMO")
+"""Further apps, as a company has several."""
 _TRICKLE_A_SECOND, _CHAOS = 0.7, 0.05
 _QUIET_S = 0.3
-"""A callback's notifications are written together; this long after the last one, no more are expected."""
+"""The notifications of a callback are written together; after this pause no more are expected."""
 
 _VIEW_NAMES = {
     View.CREATED: "created by me",
@@ -50,8 +50,8 @@ _VIEW_NAMES = {
 
 
 def write_credentials(path: Path) -> str:
-    """A credentials file for the demo's apps; returns the token of the story's, which nobody else knows."""
-    tokens = {app: secrets.token_hex(20).upper() for app in (APP, *_COMPANYS_APPS)}
+    """Write a credentials file for the demo's apps; returns the token of the story's app."""
+    tokens = {app: secrets.token_hex(20).upper() for app in (APP, *_COMPANY_APPS)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_text(
@@ -64,12 +64,12 @@ def write_credentials(path: Path) -> str:
 
 
 def person_pages(streams_url: str) -> dict[str, str]:
-    """The task center of each person of the story, by their name."""
+    """The URL of the task center of each person in the story, by name."""
     return {name: page_of(streams_url, CORP, user_id) for user_id, name in PEOPLE.items()}
 
 
 def trickle(edge_url: str, credentials: Path, stop: threading.Event) -> None:
-    """A company at work, until told to stop: the pages live. Whatever becomes of the edge, the demo goes on."""
+    """Simulate a company until ``stop``, so that the pages change. Errors of the edge do not end the demo."""
     simulation = Simulation(apps_of(credentials), seed=secrets.randbelow(1 << 32), chaos=_CHAOS)
     while not stop.is_set():
         with suppress(OperatorError):
@@ -81,14 +81,14 @@ def play(connection: Connection, edge_url: str, system_token: str, console: Cons
     """Post every callback of the story, show its notifications as they arrive, then everyone's four views.
 
     Raises:
-        OperatorError: a callback was refused, or nothing came back for it in time.
+        OperatorError: a callback was rejected, or its notifications did not arrive in time.
     """
     inbox: Inbox = {}
     callbacks, notifications, slowest_ms = 0, 0, 0.0
     codec = task_notification_codec(connection.registry)
     introduce(connection, [CORP], progress=lambda _: None)
     with closing(follow(connection, TASK_NOTIFICATIONS.name, from_beginning=True)) as batches:
-        next(batches)  # so that it is there before the first callback
+        next(batches)  # so that the consumer is ready before the first callback
         for step in story():
             posted = time.perf_counter()
             event_id = _post(step, edge_url, system_token, console)
@@ -111,7 +111,7 @@ def play(connection: Connection, edge_url: str, system_token: str, console: Cons
 def _post(step: Step, edge_url: str, system_token: str, console: Console) -> str:
     answer = post_callback(edge_url, step.action, step.parameters, system_token=system_token, encoding=step.encoding)
     if not answer.accepted:
-        raise OperatorError(f"the edge refused '{step.action}' with {answer.status}: {answer.body}")
+        raise OperatorError(f"the edge rejected '{step.action}' with {answer.status}: {answer.body}")
     event_id = str(answer.body["eventId"])
     console.print(
         f"\n[bold]{step.says}[/bold]\n"
@@ -145,7 +145,7 @@ def _four_views(inbox: Inbox) -> Table:
 def _caused_by(
     event_id: str, batches: Iterator[list[Message]], codec: Codec[TaskNotification]
 ) -> Iterator[TaskNotification]:
-    """The notifications of one event as they arrive, until there is quiet."""
+    """The notifications of one event as they arrive, until a pause."""
     until, came = time.monotonic() + _NOTIFICATIONS_WITHIN_S, False
     while time.monotonic() < until:
         for message in next(batches):
@@ -154,4 +154,6 @@ def _caused_by(
                 until, came = time.monotonic() + _QUIET_S, True
                 yield notification
     if not came:
-        raise OperatorError(f"no notification of event {event_id} came within {_NOTIFICATIONS_WITHIN_S:.0f} s")
+        raise OperatorError(
+            f"no notification of event {event_id} within {_NOTIFICATIONS_WITHIN_S:.0f} s; run 'taskbridge doctor'"
+        )

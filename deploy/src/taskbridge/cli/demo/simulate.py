@@ -1,4 +1,4 @@
-"""Posts the simulated company's callbacks to an edge at a steady rate, as Yida would: once, whatever the answer."""
+"""Post the simulated company's callbacks to an edge at a steady rate, once each, as Yida does."""
 
 from __future__ import annotations
 
@@ -28,20 +28,23 @@ if TYPE_CHECKING:
 _SAY_EVERY_S = 5.0
 
 SIMULATED_CORP = CORP
-"""For apps whose corp the credentials do not name; that of the demo."""
+"""The corp of apps without one in the credentials; that of the demo."""
+
+
+_OUTCOMES = {"kafka": "{} stored in Kafka", "spool": "{} stored in the spool", "unanswered": "{} unanswered"}
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of what was posted."""
+    """Counts of the outcomes."""
 
     posted: int = 0
     outcomes: Counter[str] = field(default_factory=Counter[str])
-    """``kafka`` and ``spool`` as the edge answered, else the status."""
+    """By durability (``kafka``, ``spool``), else by HTTP status."""
     actions: Counter[str] = field(default_factory=Counter[str])
     kinds: Counter[str] = field(default_factory=Counter[str])
     problem: str | None = None
-    """Of the last one that was not accepted."""
+    """Of the last rejected callback."""
     seconds: float = 0.0
 
     @property
@@ -58,10 +61,14 @@ class Tally:
         return {**self.outcomes, "unanswered": unanswered} if unanswered else dict(self.outcomes)
 
     def line(self) -> str:
-        told = ", ".join(f"{count} {name}" for name, count in sorted(self.all_outcomes.items()))
-        a_second = self.posted / self.seconds if self.seconds else 0.0
-        dropped = f"; {self.dropped} dropped, which Yida would have posted" if self.dropped else ""
-        return f"{self.posted} callbacks in {self.seconds:.0f} s ({a_second:.1f} a second): {told or 'none'}{dropped}"
+        counts = sorted(self.all_outcomes.items())
+        stored = ", ".join(_OUTCOMES.get(name, f"{{}} answered {name}").format(count) for name, count in counts)
+        if [name for name, _ in counts] == ["kafka"]:
+            stored = "all stored in Kafka"
+        per_second = self.posted / self.seconds if self.seconds else 0.0
+        dropped = f"; {self.dropped} dropped, not posted" if self.dropped else ""
+        sent = f"{self.posted} sent in {self.seconds:.0f} s ({per_second:.1f} per second)"
+        return f"{sent}, {stored or 'none stored'}{dropped}"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -76,10 +83,10 @@ class Tally:
 
 
 def apps_of(credentials: Path, wanted: Collection[str] = ()) -> list[SimulatedApp]:
-    """The apps of a credentials file that are to post, each with its newest token.
+    """The apps of a credentials file that post, each with its newest token.
 
     Raises:
-        ConfigurationError: the file cannot be read, or lacks one that is wanted.
+        ConfigurationError: the file cannot be read, or lacks a requested app.
     """
     current = CredentialsFile(credentials).current
     found = [
@@ -95,15 +102,15 @@ def apps_of(credentials: Path, wanted: Collection[str] = ()) -> list[SimulatedAp
 
 
 def page_of(streams_url: str, corp_id: str, user_id: str) -> str:
-    """The task center of one person."""
+    """The URL of one person's task center."""
     return f"{streams_url}/?{urlencode({'corp_id': corp_id, 'user_id': user_id})}"
 
 
 def introduce(connection: Connection, corps: Collection[str], progress: Progress) -> None:
-    """Have the company's people known by their names, and its forms by their labels, in these corps. Safe to repeat.
+    """Import the names of the company's people and the labels of its forms in these corps. Safe to repeat.
 
     Raises:
-        OperatorError: Kafka or the registry does not answer, or this user may not.
+        OperatorError: Kafka or the registry does not answer, or denies access.
     """
     people = [PersonRecord(each.user_id, each.name, each.department) for each in EMPLOYEES]
     named = {notification_key(corp, each.user_id): each for corp in corps for each in people}
@@ -123,10 +130,10 @@ def simulate(
     count: int | None = None,
     seconds: float | None = None,
 ) -> None:
-    """Post until told to stop, or until there were as many, or for as long. One connection, one callback at a time.
+    """Post until ``stop``, ``count`` or ``seconds``. One connection, one callback at a time.
 
     Raises:
-        OperatorError: not even the first is accepted. Later ones are counted, for Yida goes on too.
+        OperatorError: the first callback is rejected. Later rejections are only counted, as Yida continues too.
     """
     said = started = time.monotonic()
     with Sender(url) as sender:
@@ -140,8 +147,8 @@ def simulate(
                 raise OperatorError(str(tally.problem))
             if time.monotonic() - said >= _SAY_EVERY_S:
                 said = time.monotonic()
-                progress(f"{tally.line()}; {simulation.under_way} under way")
-            # By the beginning, not by the last: the rate holds however long an answer takes.
+                progress(f"{tally.line()}; {simulation.under_way} requests open")
+            # Relative to the start, so that slow responses do not lower the rate.
             stop.wait(max(0.0, started + tally.posted / rate - time.monotonic()))
 
 
@@ -164,5 +171,5 @@ def _post(sender: Sender, simulation: Simulation, tally: Tally) -> None:
     else:
         tally.outcomes[str(answer.status)] += 1
         tally.problem = (
-            f"the edge refused '{posting.action}' of {posting.app.app_type} with {answer.status}: {answer.body}"
+            f"the edge rejected '{posting.action}' of {posting.app.app_type} with {answer.status}: {answer.body}"
         )

@@ -1,6 +1,6 @@
-"""What happens in the simulated company, as callbacks in their order: the same seed, the same company life.
+"""The events of the simulated company, as callbacks in order: the same seed gives the same events.
 
-Does no I/O and knows no clock: whoever asks for a callback says what time it is.
+Does no I/O and reads no clock: the caller passes the time.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from taskbridge.cli.demo.company import Step as Approval
 
 _OPEN_INSTANCES = 30
-"""About so many are under way at a time: everybody finds something to do in their task center."""
+"""The approximate number of open instances: enough for tasks in each person's task center."""
 
 _REFUSED, _CANCELLED, _DELETED, _TRANSFERRED = 0.08, 0.05, 0.02, 0.1
 _RUNNING, _COMPLETED, _TERMINATED = "RUNNING", "COMPLETED", "TERMINATED"
 _ENCODINGS = ("form", "json", "multipart", "query")
 _REMEMBERED = 50
 DROPPED = "dropped"
-"""The kind of a callback that nobody ever posts, though what it reports happened."""
+"""The kind of a callback that is never posted, though its event happened."""
 _HELD_BACK_FOR = 5
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedApp:
-    """An app that posts: one of the credentials file."""
+    """An app of the credentials file that posts."""
 
     app_type: str
     corp_id: str
@@ -43,7 +43,7 @@ class SimulatedApp:
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """One callback to be signed and posted, unless it is DROPPED. ``kind`` says what became of it on its way."""
+    """One callback to sign and post, unless it is DROPPED. ``kind`` says how it is delivered."""
 
     app: SimulatedApp
     action: str
@@ -53,7 +53,7 @@ class Posting:
 
 
 class Simulation:
-    """Gives one callback at a time, for ever."""
+    """Generates one callback at a time, endlessly."""
 
     def __init__(
         self,
@@ -64,15 +64,15 @@ class Simulation:
         drop: float = 0.0,
         happened: Callable[[Posting], None] = lambda _: None,
     ) -> None:
-        """``chaos`` is the share of callbacks that come twice, or later than what happened after them.
+        """``chaos`` is the share of callbacks that are posted twice or out of order.
 
-        ``drop`` is the share of those that never come; ``happened`` is told of all that are caused, these too.
+        ``drop`` is the share of callbacks never posted; ``happened`` is called for all, also for these.
         """
         self._apps = apps
         self._drop = drop
-        self._lost = random.Random(f"dropped {seed}")  # noqa: S311 - so that the same are dropped
+        self._lost = random.Random(f"dropped {seed}")  # noqa: S311 - so that the same callbacks are dropped
         self._happened = happened
-        self._chance = random.Random(seed)  # noqa: S311 - so that a company's life can be repeated
+        self._chance = random.Random(seed)  # noqa: S311 - so that events are reproducible
         self._chaos = chaos
         self._now_ms = 0
         self._open: list[Iterator[Posting]] = []
@@ -87,7 +87,7 @@ class Simulation:
         return len(self._open)
 
     def next(self, now_ms: int) -> Posting:
-        """What is posted now. A callback that was held back keeps the time at which it happened."""
+        """The next callback. A delayed one has the time at which it happened."""
         self._given += 1
         if self._held_back and self._held_back[0][0] <= self._given:
             return self._held_back.popleft()[1]
@@ -110,7 +110,7 @@ class Simulation:
         return posting
 
     def _happen(self) -> Posting:
-        """Something new, or the next in something that is under way."""
+        """A new instance, or the next event of an open one."""
         while True:
             if not self._open or self._chance.random() > len(self._open) / (_OPEN_INSTANCES * 1.2):
                 self._open.append(self._life())
@@ -122,7 +122,7 @@ class Simulation:
             del self._open[at]
 
     def _life(self) -> Iterator[Posting]:
-        """One instance, from its filing to its end."""
+        """One instance, from filing to end."""
         chance, process = self._chance, self._chance.choice(PROCESSES)
         # Processes of a kind belong to one app, as they do in a company.
         instance = _Instance(self._apps[PROCESSES.index(process) % len(self._apps)], process, chance)
@@ -133,7 +133,7 @@ class Simulation:
             task_id = f"TASK-{chance.getrandbits(32):08X}"
             yield self._post(instance, "create", instance.described(self._now_ms, task_id=task_id, assignees=assignees))
             if chance.random() < _TRANSFERRED:
-                # Named again with somebody else: nobody who may decide loses sight of it.
+                # Described again with one more assignee: the earlier ones still see it.
                 assignees = [*assignees, chance.choice(EMPLOYEES)]
                 again = instance.described(self._now_ms, task_id=task_id, assignees=assignees[-1:])
                 yield self._post(instance, "create", again)
@@ -181,12 +181,12 @@ class _Instance:
         return self._chance.sample(_of(approval.department), k=approval.assignees)
 
     def filed(self, now_ms: int) -> dict[str, str]:
-        """The ``task`` of the create that begins it."""
+        """The ``task`` of its first create."""
         self._filed_ms = now_ms
         return self.described(now_ms)
 
     def ended(self, now_ms: int, status: str, result: str) -> dict[str, str]:
-        """The ``task`` of a create that describes the instance once more: how it ended. No result: it was withdrawn."""
+        """The ``task`` of a create that describes the end of the instance. No result: it was withdrawn."""
         self._state = {"processInstanceStatus": status, "processApprovedResult": result, "finishTime": now_ms}
         return self.described(self._filed_ms)
 

@@ -37,13 +37,13 @@ VISITORS = Form(
         "textareaField_l4s57vmf": "来访事由",
     },
 )
-"""The sample's form, in words that are invented."""
+"""The sample's form, with invented labels."""
 _ZHANG, _LI, _HAN, _WANG = PEOPLE
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One callback, and what it means to the people in it."""
+    """One callback, and its meaning for people."""
 
     says: str
     action: str
@@ -52,7 +52,7 @@ class Step:
 
 
 def vendor_sample() -> dict[str, Any]:
-    """The ``task`` of the vendor's page, with the comma that the page lacks after ``instValue``."""
+    """The ``task`` of the vendor's page, with the missing comma after ``instValue``."""
     return json.loads(files("taskbridge.cli.demo").joinpath("vendor-sample.json").read_text("utf-8"))
 
 

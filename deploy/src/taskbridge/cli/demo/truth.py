@@ -1,4 +1,4 @@
-"""A DingTalk that knows all that happens in the simulated company, the callbacks that were dropped too."""
+"""A fake DingTalk with all events of the simulated company, also of dropped callbacks."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 
 def event_of_posting(posting: Posting) -> TaskEvent:
-    """What the callback reports, whether it is posted or not."""
+    """The event of a callback, posted or dropped."""
     received_at = int(posting.parameters["dateTime"])
     return event_of(locate(posting.action, posting.parameters), posting.parameters, received_at=received_at)
 
 
 class Truth:
-    """Told of all that happens, it answers as DingTalk's open API does."""
+    """Records all events, and answers as DingTalk's open API does."""
 
-    def __init__(self, apps: Sequence[SimulatedApp], *, is_asked: bool = True) -> None:
-        """Where nobody will ask, nothing is remembered."""
-        self._is_asked = is_asked
+    def __init__(self, apps: Sequence[SimulatedApp], *, is_served: bool = True) -> None:
+        """Without ``is_served`` no event is recorded."""
+        self._is_served = is_served
         self.company = Company()
         tokens = {each.app_type: each.system_token for each in apps}
         self.dingtalk = FakeDingTalk(self.company, SystemClock(), system_tokens=tokens)
 
     def happened(self, posting: Posting) -> None:
-        if self._is_asked:
+        if self._is_served:
             self.company.happened(event_of_posting(posting))
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The commands ``taskbridge dlq list|show|replay``: flags, help and what is printed."""
+"""The commands ``taskbridge dlq list|show|replay``: options, help and output."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from taskbridge.cli.terminal import json_line, progress, say
 # Commands import what they need when they run, as in program.py.
 
 dlq_app = typer.Typer(
-    help="Records that the streams service could not use, as they were received.", no_args_is_help=True
+    help="List, show and replay dead letters: records that streams could not process.", no_args_is_help=True
 )
 
 _KEPT = Kept(
     none="there are no dead letters",
-    none_for="no record was parked for",
-    none_with="no dead letter has the id {}: 'taskbridge dlq list' shows them",
+    none_for="no dead letter has the reason",
+    none_with="no dead letter has the id {}: list the ids with 'taskbridge dlq list'",
 )
 
 
 @dlq_app.command("list", epilog=example("taskbridge dlq list", "taskbridge dlq list --reason undecodable --json"))
 def list_(
-    reason: Annotated[str | None, typer.Option(help="Only those that were parked for this reason.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only those with this reason.")] = None,
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """List the dead letters in the order in which they were parked, and when those that were replayed were."""
+    """List the dead letters in the order of their arrival, with the time of their replay."""
     from taskbridge.cli.dlq.dead_letters import read_dead_letters, summary
 
     replays: dict[str, str] = {}
@@ -59,7 +59,7 @@ def show(
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Print everything that is kept of one dead letter; its value decoded where that can be done."""
+    """Print all fields of one dead letter, its value decoded if possible."""
     from taskbridge.cli.dlq.dead_letters import in_full, read_dead_letters
 
     replays: dict[str, str] = {}
@@ -79,19 +79,19 @@ def show(
 )
 def replay(
     ids: WhichOnes = None,
-    reason: Annotated[str | None, typer.Option(help="All that were parked for this reason.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Select all with this reason.")] = None,
     everything: Everything = False,  # noqa: FBT002
-    force: Annotated[bool, typer.Option("--force", help="Also those parked more than 30 days ago.")] = False,  # noqa: FBT002
+    force: Annotated[bool, typer.Option("--force", help="Also replay those older than 30 days.")] = False,  # noqa: FBT002
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Put records back on the topic they were taken from, once what was wrong with them, or with us, is mended.
+    """Publish dead letters to their original topic again, after the cause is fixed.
 
-    What still cannot be used is parked again, as a new dead letter. Safe to repeat: each is put back once. Exit code 1
-    when any could not be delivered, was too large to be parked whole and is no longer kept where it came from, or was
-    parked more than 30 days ago: what became of its task since may be forgotten, and it would be pending again.
+    A record that still fails becomes a new dead letter. Safe to repeat: each is published once. Exit code 1 if any
+    could not be delivered, was too large to store and is gone from its topic, or is older than 30 days: the later
+    events of its task may be gone, and it would be pending again.
     """
     check_one_way(ids, reason, everything=everything)
     from taskbridge.cli.dlq.dead_letters import FAILED, GONE, TOO_OLD, read_dead_letters

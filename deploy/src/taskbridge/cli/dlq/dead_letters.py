@@ -1,4 +1,4 @@
-"""What operators do with dead letters: read them, and put them back on the topic that they were taken from."""
+"""Read dead letters, and publish them to their original topic again."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _REMEMBERED_MS = REPLAYED_DAYS * 24 * 60 * 60 * 1000
 
 
 def read_dead_letters(connection: Connection, progress: Progress, replays: dict[str, str]) -> Iterator[DeadLetter]:
-    """Every dead letter, partition by partition; ``replays`` gets when each of them was replayed."""
+    """Every dead letter, partition by partition; ``replays`` receives the time of replay by id."""
     for message in without_replays(read_to_end(connection, TASK_EVENTS_DLQ.name, progress=progress), replays):
         yield dead_letter_of(message)
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:
-    """What a list shows of a dead letter."""
+    """The fields of a dead letter in a list."""
     return {
         "id": letter.id,
         "at": letter.parked_at,
@@ -57,7 +57,7 @@ def summary(letter: DeadLetter) -> dict[str, Any]:
 
 
 def in_full(letter: DeadLetter, replayed_at: str | None, connection: Connection) -> dict[str, Any]:
-    """Everything that is kept of one dead letter; the value decoded where its schema can be had."""
+    """All fields of one dead letter; the value is decoded if its schema is available."""
     letter = _whole(letter, connection)
     headers = {name: text_of(value) for name, value in letter.received_headers}
     value = Decoder(connection.registry).value(letter.value)
@@ -72,12 +72,12 @@ def replay(
     *,
     older_too: bool = False,
 ) -> list[tuple[DeadLetter, str]]:
-    """Put the letters back with the key, value and headers they had, each once; says what became of each.
+    """Publish the letters again with their original key, value and headers, each once; returns each outcome.
 
-    What was put back is marked as replayed on the dead letters' topic, but for what ``replays`` has already.
+    Each published letter is marked as replayed on the dead letters' topic, unless ``replays`` has it already.
 
-    One that was parked before the time for which instances are remembered stays, unless ``older_too``: nothing may be
-    left that knows what became of its task since, which would be pending again.
+    A letter older than the retention of instances stays, unless ``older_too``: the later events of its task may be
+    gone, and it would be pending again.
 
     Raises:
         OperatorError: Kafka does not answer.
@@ -102,7 +102,7 @@ async def _replay(
         letter = _whole(parked, connection)
         outcome = _outcome(letter, before, oldest_ms=oldest_ms)
         if outcome == REPLAYED:
-            # In front: the last of those that were received may be their trace.
+            # First: the last of the received headers may be the trace.
             headers = [(REPLAY_HEADER, letter.id.encode()), *letter.received_headers]
             try:
                 await producer.produce(TASK_EVENTS.name, key=letter.key, value=letter.value, headers=headers)
@@ -119,7 +119,7 @@ async def _replay(
         for start in range(0, len(parked), _BATCH):
             done += await asyncio.gather(*map(put_back, parked[start : start + _BATCH]))
         for each in letters:
-            if each.was_left:  # one by one: they are large
+            if each.was_left:  # one at a time: they are large
                 done.append(await put_back(each))
     finally:
         await producer.close()
@@ -137,7 +137,7 @@ def _outcome(letter: DeadLetter, before: set[str], *, oldest_ms: float) -> str:
 
 
 def _whole(letter: DeadLetter, connection: Connection) -> DeadLetter:
-    """The letter with what was left on the topic that it was taken from, as long as that is kept there."""
+    """The letter, completed from its original topic as long as the record is still there."""
     topic, partition, offset = letter.topic, letter.partition, letter.offset
     if not letter.was_left or topic is None or partition is None or offset is None:
         return letter

@@ -20,7 +20,7 @@ DOCTOR_EXAMPLES = example(
 )
 
 EndToEnd = Annotated[
-    bool, typer.Option("--end-to-end", help="Post a signed task for nobody, follow it to its live update, delete it.")
+    bool, typer.Option("--end-to-end", help="Post a signed test task, wait for its live update, delete it.")
 ]
 
 _MARKS = {"ok": "ok", "warning": "warn", "failed": "FAIL"}
@@ -31,20 +31,19 @@ def doctor(
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
     credentials: Credentials = None,
-    edge_url: Annotated[str | None, typer.Option(help="An edge that should be running.")] = None,
-    streams_url: Annotated[str | None, typer.Option(help="A worker that should be running.")] = None,
+    edge_url: Annotated[str | None, typer.Option(help="URL of an edge that should be running.")] = None,
+    streams_url: Annotated[str | None, typer.Option(help="URL of a worker that should be running.")] = None,
     end_to_end: EndToEnd = False,  # noqa: FBT002
     api_token: Annotated[
         str | None,
-        typer.Option(help="With --end-to-end: for the read API, if it asks for one.", envvar="TASKBRIDGE_API_TOKEN"),
+        typer.Option(help="With --end-to-end: token for the API, if it requires one.", envvar="TASKBRIDGE_API_TOKEN"),
     ] = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Check an environment before and after going live: what is wrong, and what to do about it.
+    """Check an environment before and after going live, and say what is wrong and what to do.
 
-    Looks at each service whose settings (EDGE_*, STREAMS_*) are in the environment, as that service would start here,
-    else at the bridge that runs in --data-dir. Changes nothing; --end-to-end posts one task and deletes it. Exit code 1
-    where something failed.
+    Checks each service whose settings (EDGE_*, STREAMS_*) are in the environment, else the bridge that runs in
+    --data-dir. Changes nothing; --end-to-end posts one task and deletes it. Exit code 1 if a check failed.
     """
     from taskbridge.cli.doctor.examination import Examination
     from taskbridge.cli.doctor.findings import State

@@ -1,4 +1,4 @@
-"""What is looked at, in the order in which one thing stands on the other."""
+"""All checks, in the order of their dependencies."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 _STATES_BYTES = 1 << 30
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_CORRECT = "correct it: docs/reference/settings.md has every setting"
+_CORRECT = "correct the setting; docs/reference/settings.md lists all"
 
 
 @dataclass(frozen=True)
 class Examination:
-    """Of one environment. What fails ends only what stands on it."""
+    """The checks of one environment. A failed check skips only those that depend on it."""
 
     environment: Mapping[str, str]
     bootstrap_servers: str | None = None
@@ -55,7 +55,7 @@ class Examination:
             yield from found("settings", self._streams, _CORRECT)
         running = None if alone else data_folder(self.data_dir, self.environment).running()
         if not alone:
-            yield from found("kafka", self._connection, "start it, or say where it is")
+            yield from found("kafka", self._connection, "start it, or set --bootstrap-servers")
         edge = self.edge_url or (running.edge_url if running else None)
         streams = self.streams_url or (running.streams_url if running else None)
         if edge is not None:
@@ -65,7 +65,9 @@ class Examination:
             yield from services.readiness("streams", streams)
         if end_to_end:
             if edge is None or streams is None:
-                yield failed("end-to-end", "it is not known where the services run", "--edge-url and --streams-url")
+                yield failed(
+                    "end-to-end", "the addresses of the services are unknown", "set --edge-url and --streams-url"
+                )
             else:
                 yield from found(
                     "end-to-end", partial(self._end_to_end, edge, streams, api_token), "start what is missing"
@@ -80,7 +82,7 @@ class Examination:
 
     def _edge(self) -> Iterator[Finding]:
         settings = load_settings(EdgeSettings, self.environment)
-        yield ok("settings", "the edge's can be read")
+        yield ok("settings", "the settings of the edge are valid")
         yield from found("credentials", partial(self._credentials, settings.credentials_file), "correct the file")
         yield from host.folder(settings.data_dir, setting="EDGE_DATA_DIR", needs_bytes=settings.spool_max_bytes)
         yield from host.port(settings.host, settings.port, service="edge", setting="EDGE_PORT")
@@ -89,7 +91,7 @@ class Examination:
 
     def _streams(self) -> Iterator[Finding]:
         settings = load_settings(StreamsSettings, self.environment)
-        yield ok("settings", "the streams service's can be read")
+        yield ok("settings", "the settings of streams are valid")
         if settings.api_tokens_file is not None:
             yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
         yield from host.folder(settings.data_dir, setting="STREAMS_DATA_DIR", needs_bytes=_STATES_BYTES)
@@ -115,18 +117,20 @@ class Examination:
     def _credentials(self, path: Path) -> Iterator[Finding]:
         current = CredentialsFile(path).current
         if not current.count:
-            yield failed("credentials", f"{path} has no apps: every callback is refused", "taskbridge token new")
+            yield failed(
+                "credentials", f"{path} has no apps, so every callback is rejected", "add [[apps]] to the file"
+            )
         else:
             yield ok("credentials", f"{path} has {current.count} apps and sources")
         if path.stat().st_mode & _OTHERS:
-            yield warning("credentials", f"others than its owner may read {path}", f"chmod 600 {path}")
+            yield warning("credentials", f"users other than its owner can read {path}", f"chmod 600 {path}")
 
     def _end_to_end(self, edge: str, streams: str, api_token: str | None) -> Iterator[Finding]:
         named = self.credentials or data_folder(self.data_dir, self.environment).credentials
         try:
             credentials = CredentialsFile(named).current
         except FileBroken as error:
-            yield failed("end-to-end", str(error), "name the credentials file of the edge with --credentials")
+            yield failed("end-to-end", str(error), "set --credentials to the credentials file of the edge")
             return
         yield from services.end_to_end(edge, streams, credentials, api_token)
 

@@ -1,4 +1,4 @@
-"""What a look at an environment found, one by one, and what to do about it."""
+"""Findings: the result of one check, and what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """``FAILED``: it will not work, or something can be lost. ``WARNING``: it works, and could go wrong."""
+    """``FAILED``: it will not work, or data can be lost. ``WARNING``: it works, but is at risk."""
 
     OK = "ok"
     WARNING = "warning"
@@ -25,11 +25,11 @@ class Finding:
     """One line of the report."""
 
     check: str
-    """A word for programs, always the same for the same check."""
+    """A stable name of the check, for programs."""
     state: State
     says: str
     do: str = ""
-    """What to do, unless all is well."""
+    """What to do; empty if the check passed."""
 
     def as_json(self) -> dict[str, str]:
         return {"check": self.check, "state": self.state, "says": self.says, "do": self.do}
@@ -48,7 +48,7 @@ def failed(check: str, says: str, do: str) -> Finding:
 
 
 def found(check: str, look: Callable[[], Iterable[Finding]], do: str) -> Iterator[Finding]:
-    """What a look finds; an error of ours that it ends with is a finding too."""
+    """The findings of a check; an error that it raises becomes a finding too."""
     try:
         yield from look()
     except TaskbridgeError as error:

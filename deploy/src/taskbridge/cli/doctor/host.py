@@ -1,4 +1,4 @@
-"""The machine that a service runs on: names, disks, ports, limits, the clock."""
+"""Checks of the machine: host names, disks, ports, limits, the clock."""
 
 from __future__ import annotations
 
@@ -29,47 +29,47 @@ _SYNC_BYTES = 4096
 _VOLATILE = {"tmpfs", "ramfs"}
 _SHARED = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 _SKEW_WARNING_S, _SKEW_S = 5, 60
-_FILES_BESIDE_CONNECTIONS = 256
+_OTHER_FILES = 256
 _TIMEOUT_S = 3
 
 
 def names(addresses: str, *, setting: str) -> Iterator[Finding]:
-    """Whether the hosts of ``host:port``, comma-separated, are known here."""
+    """Check that the hosts of ``host:port``, comma-separated, resolve."""
     for address in (each.strip() for each in addresses.split(",")):
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal():
-            yield failed("names", f"{address!r} is no host:port", f"correct {setting}")
+            yield failed("names", f"{address!r} is not host:port", f"correct {setting}")
             continue
         try:
             socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
         except OSError as error:
-            yield failed(
-                "names", f"{host} is not known here: {error.strerror}", f"correct {setting}, or the name service"
-            )
+            yield failed("names", f"{host} does not resolve: {error.strerror}", f"correct {setting}, or DNS")
         else:
-            yield ok("names", f"{host} is known")
+            yield ok("names", f"{host} resolves")
 
 
 def folder(path: Path, *, setting: str, needs_bytes: int) -> Iterator[Finding]:
-    """Whether what a service keeps is safe in this folder, and how long a promise to keep it takes."""
+    """Check that data is safe in this folder, and how long an fsync takes."""
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
     kind = _filesystem(there)
     if kind in _VOLATILE:
         yield failed(
-            "disk", f"{path} is in memory ({kind}): a restart of the machine empties it", f"set {setting} to a disk"
+            "disk",
+            f"{path} is in memory ({kind}): a restart of the machine deletes its contents",
+            f"set {setting} to a disk",
         )
     elif kind in _SHARED:
         yield warning(
             "disk",
-            f"{path} is on a shared file system ({kind}), whose locks and fsync are not always what they say",
+            f"{path} is on a shared file system ({kind}), whose locks and fsync may be unreliable",
             f"set {setting} to a local disk",
         )
     free = shutil.disk_usage(there).free
     if free < needs_bytes:
         yield failed(
             "space",
-            f"{path} has {free >> 20} MiB free, and may need {needs_bytes >> 20}",
-            f"make room, or set {setting} to a larger disk",
+            f"{path} has {free >> 20} MiB free, but may need {needs_bytes >> 20} MiB",
+            f"free space, or set {setting} to a larger disk",
         )
     else:
         yield ok("space", f"{path} has {free >> 20} MiB free")
@@ -77,21 +77,21 @@ def folder(path: Path, *, setting: str, needs_bytes: int) -> Iterator[Finding]:
         slowest = sync_seconds(there)
     except OSError as error:
         yield failed(
-            "writable", f"{path} cannot be written: {error.strerror}", f"let this user write it, or change {setting}"
+            "writable", f"cannot write to {path}: {error.strerror}", f"give this user write access, or change {setting}"
         )
         return
     if slowest > _SLOW_SYNC_S:
         yield warning(
             "fsync",
-            f"an fsync in {path} took up to {slowest * 1000:.0f} ms: callbacks wait for it while Kafka is away",
-            "a faster disk, or one of its own",
+            f"an fsync in {path} took up to {slowest * 1000:.0f} ms: callbacks wait for it while Kafka is down",
+            "use a faster disk, or a dedicated one",
         )
     else:
         yield ok("fsync", f"an fsync in {path} takes up to {slowest * 1000:.1f} ms")
 
 
 def sync_seconds(path: Path) -> float:
-    """The longest of some small writes to a file in this folder, each with its fsync. The file has no name."""
+    """The longest of several small writes with fsync to an unnamed file in this folder."""
     slowest = 0.0
     with tempfile.TemporaryFile(dir=path) as file:
         for _ in range(_SYNCS):
@@ -104,7 +104,7 @@ def sync_seconds(path: Path) -> float:
 
 
 def port(host: str, number: int, *, service: str, setting: str) -> Iterator[Finding]:
-    """Whether a service can have its port; one of ours may have it already."""
+    """Check that a service can listen on its port, or already does."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -115,29 +115,29 @@ def port(host: str, number: int, *, service: str, setting: str) -> Iterator[Find
         else:
             yield failed(
                 "port",
-                f"{service} cannot have {host}:{number}: {error.strerror}",
-                f"end what has it, or change {setting}",
+                f"{service} cannot listen on {host}:{number}: {error.strerror}",
+                f"stop the program that uses it, or change {setting}",
             )
     else:
         yield ok("port", f"port {number} is free for {service}")
 
 
 def open_files(connections: int) -> Iterator[Finding]:
-    """Whether a process may have a file open for each connection that it accepts."""
+    """Check that a process may open a file for each connection that it accepts."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _FILES_BESIDE_CONNECTIONS
+    wanted = connections + _OTHER_FILES
     if most < wanted:
         yield failed(
             "open-files",
-            f"{most} files may be open, and {connections} connections need {wanted}",
+            f"the limit is {most} open files, but {connections} connections need {wanted}",
             "raise the limit (ulimit -n, LimitNOFILE=), or lower EDGE_MAX_CONNECTIONS",
         )
     else:
-        yield ok("open-files", f"{most} files may be open")
+        yield ok("open-files", f"the limit is {most} open files")
 
 
 def clock(url: str) -> Iterator[Finding]:
-    """How far this clock is from that of whoever answers at ``url``. Who tells no time is passed over."""
+    """Compare this clock with that of the server at ``url``; skipped if it sends no date."""
     try:
         before = time.time()
         said = httpx2.get(url, timeout=_TIMEOUT_S, trust_env=False).headers.get("date")
@@ -149,10 +149,12 @@ def clock(url: str) -> Iterator[Finding]:
         return
     skew = abs((here - there).total_seconds())
     who = urlsplit(url).netloc
-    do = "have both keep time (chrony, systemd-timesyncd)"
+    do = "synchronize both clocks (chrony, systemd-timesyncd)"
     if skew > _SKEW_S:
         yield failed(
-            "clock", f"this clock and that of {who} are {skew:.0f} s apart: signed messages are refused as untimely", do
+            "clock",
+            f"this clock and that of {who} are {skew:.0f} s apart: signed messages are rejected as untimely",
+            do,
         )
     elif skew > _SKEW_WARNING_S:
         yield warning("clock", f"this clock and that of {who} are {skew:.0f} s apart", do)

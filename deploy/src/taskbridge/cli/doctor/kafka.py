@@ -1,4 +1,4 @@
-"""Kafka as a service would meet it: brokers, topics, replicas, and what this user may do."""
+"""Checks of Kafka: brokers, topics, replicas, and the ACLs of this user."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _ENOUGH_BROKERS = 3
 
 
 class Rights(NamedTuple):
-    """What a service's Kafka user should be allowed."""
+    """The ACLs that a service's Kafka user should have."""
 
     service: str
     needed: Sequence[Acl]
     """Without one of these the service does not work."""
     wished: Sequence[Acl] = ()
-    """Without one of these it does, and goes without something."""
+    """Without one of these it works, with a limitation."""
 
 
 def kafka(admin: Admin, *, wanted: Rights | None, partitions: int) -> Iterator[Finding]:
-    """All of it.
+    """All checks of Kafka.
 
     Raises:
-        TopicsUnavailable: no answer.
+        TopicsUnavailable: Kafka does not answer.
     """
     cluster = metadata(admin)
     yield ok("kafka", f"{admin.servers} answers")
@@ -44,13 +44,13 @@ def kafka(admin: Admin, *, wanted: Rights | None, partitions: int) -> Iterator[F
     there = {report.name for report in reports if report.partitions}
     for report in reports:
         if not report.partitions:
-            yield failed("topics", f"{report.name} is not there", "taskbridge topics apply")
+            yield failed("topics", f"topic {report.name} does not exist", "run taskbridge topics apply")
         for each in report.drift if report.partitions else ():
-            yield warning("topics", f"{report.name}: {each}", "correct it on Kafka; nothing alters topics by itself")
+            yield warning("topics", f"{report.name}: {each}", "correct it in Kafka; taskbridge does not alter topics")
         if report.unchecked:
-            yield warning("topics", f"{report.name}: {report.unchecked}", "let somebody who may look run this")
+            yield warning("topics", f"{report.name}: {report.unchecked}", "run this as a user who may read it")
     if there and not any(report.remarks for report in reports):
-        yield ok("topics", f"all {len(there)} are there, as the contract has them")
+        yield ok("topics", f"all {len(there)} topics match the contract")
     yield from replicas({name: cluster.topics[name].partitions for name in sorted(there)})
     if wanted is not None:
         yield from rights(admin, wanted, there)
@@ -64,14 +64,16 @@ def brokers(addresses: list[tuple[str, int]]) -> Iterator[Finding]:
             why = error.strerror or error
             yield failed(
                 "brokers",
-                f"Kafka says that one of its brokers is at {host}:{port}, which cannot be reached from here: {why}",
-                "have advertised.listeners name an address that this machine reaches",
+                f"cannot reach the broker that Kafka advertises as {host}:{port}: {why}",
+                "set advertised.listeners to an address that this machine can reach",
             )
     if len(addresses) < _ENOUGH_BROKERS:
         yield warning(
             "brokers",
-            f"there are {len(addresses)} brokers: what only one disk has is lost with it",
-            f"{_ENOUGH_BROKERS} brokers, topics with {_ENOUGH_BROKERS} replicas",
+            "One broker: if its disk dies, the data is gone."
+            if len(addresses) == 1
+            else f"{len(addresses)} brokers: too few for {_ENOUGH_BROKERS} replicas",
+            f"run {_ENOUGH_BROKERS} brokers, with {_ENOUGH_BROKERS} replicas of each topic",
         )
     else:
         yield ok("brokers", f"{len(addresses)} brokers")
@@ -82,21 +84,23 @@ def replicas(found: Mapping[str, Mapping[int, Any]]) -> Iterator[Finding]:
     for name, partitions in found.items():
         leaderless = [number for number, each in partitions.items() if each.leader < 0]
         if leaderless:
-            yield failed("replicas", f"{name} has no leader for {sorted(leaderless)}", "bring the missing brokers back")
+            yield failed(
+                "replicas", f"{name} has no leader for partitions {sorted(leaderless)}", "start the missing brokers"
+            )
         behind += sum(len(each.isrs) < len(each.replicas) for each in partitions.values())
     if behind:
         yield warning(
-            "replicas", f"{behind} partitions have replicas that are not in sync", "see to the missing brokers"
+            "replicas", f"{behind} partitions have replicas that are not in sync", "start the missing brokers"
         )
     else:
         yield ok("replicas", "all replicas are in sync")
 
 
 def rights(admin: Admin, wanted: Rights, there: set[str]) -> Iterator[Finding]:
-    """Whether this user may do what the service does with the topics that are there."""
+    """Check that this user has the ACLs of the service on the existing topics."""
     missing = lacking(admin, (*wanted.needed, *wanted.wished), topics=sorted(there))
     for acl in missing:
         says, do = f"the {wanted.service}'s Kafka user lacks {acl}: {acl.why}", SEE
         yield failed("rights", says, do) if acl in wanted.needed else warning("rights", says, do)
     if not missing:
-        yield ok("rights", f"the {wanted.service}'s Kafka user may do what it does")
+        yield ok("rights", f"the {wanted.service}'s Kafka user has all ACLs that it needs")

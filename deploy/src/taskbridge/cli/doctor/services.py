@@ -1,4 +1,4 @@
-"""What runs: what the services say of themselves, the registry, and one callback all the way through."""
+"""Checks of running services: readiness, the registry, and one callback end to end."""
 
 from __future__ import annotations
 
@@ -29,62 +29,60 @@ _DOCTOR = "taskbridge-doctor"
 _REFUSED = 401
 
 
-def registry(asked: Registry) -> Iterator[Finding]:
-    """Whether it answers, and has our schemas or takes them.
+def registry(checked: Registry) -> Iterator[Finding]:
+    """Check that it answers, and has our schemas or accepts them.
 
     Raises:
-        RegistryUnavailable: no answer.
+        RegistryUnavailable: the registry does not answer.
     """
-    asked.client.ask()
+    checked.client.ask()
     yield ok("registry", "it answers")
     missing: list[str] = []
     for schema in (SchemaRef.of(topic) for topic in topics.ALL if topic.record is not None):
         try:
-            asked.client.look_up(schema.subject, schema.text)
+            checked.client.look_up(schema.subject, schema.text)
         except SchemaRefused:
-            if asked.client.takes(schema.subject, schema.text):
+            if checked.client.takes(schema.subject, schema.text):
                 missing.append(schema.subject)
             else:
                 yield failed(
                     "schemas",
-                    f"{schema.subject} has a schema that ours is not compatible with",
-                    "find out who registered it; taskbridge needs the subject for itself",
+                    f"{schema.subject} has a schema that is incompatible with ours",
+                    "find out who registered it; taskbridge must be the only writer of this subject",
                 )
     if missing:
         yield warning(
-            "schemas", f"not registered: {', '.join(missing)}", "taskbridge schemas register, or start the services"
+            "schemas", f"not registered: {', '.join(missing)}", "run taskbridge schemas register, or start the services"
         )
     else:
         yield ok("schemas", "all are registered")
 
 
 def readiness(service: str, url: str) -> Iterator[Finding]:
-    """What a service that should run says of itself."""
+    """Check the readiness of a service that should be running."""
     try:
         answer = httpx2.get(f"{url.rstrip('/')}/readyz", timeout=_TIMEOUT_S, trust_env=False)
         said: Mapping[str, Any] = answer.json()
         ready = bool(said["ready"])
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
-        yield failed(
-            "service", f"no {service} answers at {url}: {error}", f"start it, or say where it is (--{service}-url)"
-        )
+        yield failed("service", f"no {service} answers at {url}: {error}", f"start it, or set --{service}-url")
         return
     wrong = "; ".join(f"{name}: {value}" for name, value in said.items() if _is_wrong(value))
     if not ready:
-        yield failed("service", f"the {service} at {url} is not ready: {wrong or answer.text}", "its log says why")
+        yield failed("service", f"the {service} at {url} is not ready: {wrong or answer.text}", "see its log")
     elif said.get("degraded") or said.get("problems"):
-        yield warning("service", f"the {service} at {url} is ready, but {wrong}", "its log says why")
+        yield warning("service", f"the {service} at {url} is ready, but {wrong}", "see its log")
     else:
         yield ok("service", f"the {service} at {url} is ready")
 
 
 def end_to_end(edge_url: str, streams_url: str, credentials: Credentials, api_token: str | None) -> Iterator[Finding]:
-    """One signed task for somebody who does not exist, until it is told live, and its deletion after it."""
+    """Post a signed task for a person who does not exist, wait for its live update, then delete it."""
     signers = (each for token in credentials.tokens for each in credentials.signers(token.app_type))
     app, token = next(((app, token) for app, token in signers if app.corp_id is not None), (None, None))
     if app is None or token is None:
         yield failed(
-            "end-to-end", "the credentials file has no app with a corp_id to sign for", "name one, or --credentials"
+            "end-to-end", "the credentials file has no app with a corp_id to sign for", "add one, or set --credentials"
         )
         return
     instance = f"{_DOCTOR}-{uuid.uuid4()}"
@@ -101,14 +99,12 @@ def end_to_end(edge_url: str, streams_url: str, credentials: Credentials, api_to
     with Sender(edge_url) as sender, _event_stream(target, api_token) as stream:
         if not stream.is_success:
             do = (
-                "TASKBRIDGE_API_TOKEN has a token for that organisation"
-                if stream.status_code == _REFUSED
-                else "its log"
+                "set TASKBRIDGE_API_TOKEN to a token for that corp" if stream.status_code == _REFUSED else "see its log"
             )
             yield failed("end-to-end", f"{target} answered {stream.status_code}", do)
             return
         lines = stream.iter_lines()
-        # The stream is open before anything is posted.
+        # Open the stream before posting.
         next(lines, None)
         for action, parameters, change in (
             ("create", {"task": json.dumps(task)}, "ADDED"),
@@ -117,17 +113,19 @@ def end_to_end(edge_url: str, streams_url: str, credentials: Credentials, api_to
             started = time.perf_counter()
             answer = sender.post(action, parameters, system_token=secret, encoding="form")
             if not answer.accepted:
-                yield failed("end-to-end", f"the edge answered {answer.status}: {answer.body}", "the body says why")
+                yield failed("end-to-end", f"the edge answered {answer.status}: {answer.body}", "see the response body")
                 return
-            if not _told(lines, instance, change):
+            if not _received(lines, instance, change):
                 yield failed(
-                    "end-to-end", f"{change} was not told within {_THROUGH_S} s", "taskbridge status; the worker's log"
+                    "end-to-end",
+                    f"no live update {change} within {_THROUGH_S} s",
+                    "see taskbridge status and the worker's log",
                 )
                 return
             milliseconds = (time.perf_counter() - started) * 1000
             yield ok(
                 "end-to-end",
-                f"{action} was accepted ({answer.body['durability']}) and told live in {milliseconds:.0f} ms",
+                f"{action} accepted ({answer.body['durability']}), live update after {milliseconds:.0f} ms",
             )
 
 
@@ -136,7 +134,7 @@ def _event_stream(target: str, api_token: str | None) -> Generator[httpx2.Respon
     """The open stream.
 
     Raises:
-        OperatorError: it does not open, or breaks off while it is read.
+        OperatorError: it does not open, or breaks while it is read.
     """
     headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
     try:
@@ -146,10 +144,10 @@ def _event_stream(target: str, api_token: str | None) -> Generator[httpx2.Respon
         ):
             yield stream
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise OperatorError(f"{target} cannot be followed: {error}") from error
+        raise OperatorError(f"cannot read the event stream {target}: {error}") from error
 
 
-def _told(lines: Iterator[str], instance: str, change: str) -> bool:
+def _received(lines: Iterator[str], instance: str, change: str) -> bool:
     deadline = time.monotonic() + _THROUGH_S
     for line in lines:
         if line.startswith("data: ") and f'"{instance}"' in line and f'"change":"{change}"' in line:

@@ -1,4 +1,4 @@
-"""The commands ``taskbridge people import|list`` and ``forms import``: flags, help and what is printed."""
+"""The commands ``taskbridge people import|list`` and ``forms import``: options, help and output."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 # Commands import what they need when they run, as in program.py.
 
-people_app = typer.Typer(help="Names of people, for whoever shows tasks.", no_args_is_help=True)
-forms_app = typer.Typer(help="Labels of forms' fields, for whoever shows their values.", no_args_is_help=True)
+people_app = typer.Typer(help="Import and list the names of people, shown with tasks.", no_args_is_help=True)
+forms_app = typer.Typer(help="Import the labels of form fields, shown with their values.", no_args_is_help=True)
 
 _SHOWN_PROBLEMS = 20
 
-_Corp = Annotated[str | None, typer.Option(help="The corp of those lines that name none.")]
-_Encoding = Annotated[Encoding, typer.Option(help="Of the file; gb18030 for what is saved as GBK.")]
-_Delete = Annotated[bool, typer.Option("--delete", help="Have what the file names forgotten instead.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be written.")]
+_Corp = Annotated[str | None, typer.Option(help="Corp of lines without a corp_id.")]
+_Encoding = Annotated[Encoding, typer.Option(help="Encoding of the file; gb18030 also reads GBK.")]
+_Delete = Annotated[bool, typer.Option("--delete", help="Delete the records in the file instead.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be written; write nothing.")]
 
 
 def _file(columns: str) -> Any:
     return typer.Argument(
-        exists=True, dir_okay=False, readable=True, help=f"Its first line names the columns: {columns}"
+        exists=True, dir_okay=False, readable=True, help=f"CSV file; its first line has the columns: {columns}"
     )
 
 
 @people_app.callback()
 def people() -> None:
-    """Names of people, for whoever shows tasks."""
+    """Import and list the names of people, shown with tasks."""
 
 
 @forms_app.callback()
 def forms() -> None:
-    """Labels of forms' fields, for whoever shows their values."""
+    """Import the labels of form fields, shown with their values."""
 
 
 @people_app.command(
@@ -56,7 +56,7 @@ def forms() -> None:
 def import_people(
     file: Annotated[
         Path,
-        _file("corp_id, user_id, name, department, employee_number; any other is another id of the person."),
+        _file("corp_id, user_id, name, department, employee_number; any other column is another id of the person."),
     ],
     corp: _Corp = None,
     encoding: _Encoding = "utf-8",
@@ -67,9 +67,9 @@ def import_people(
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Fill the people's topic from a CSV file: all of it, or nothing where a line is not right. Safe to repeat.
+    """Import people from a CSV file: all lines, or none if one is invalid. Safe to repeat.
 
-    Who is not in the file stays as they are.
+    People who are not in the file are unchanged.
     """
     from taskbridge.cli.imports.importing import PEOPLE_TARGET
     from taskbridge.cli.imports.people import read_people
@@ -85,26 +85,24 @@ def import_people(
     "list", epilog=example("taskbridge people list", "taskbridge people list 王 --corp ding5d17e3add038d445 --json")
 )
 def list_people(
-    text: Annotated[
-        str | None, typer.Argument(help="Only those who have this in an id, their name or their department.")
-    ] = None,
-    corp: Annotated[str | None, typer.Option(help="Only those of this corp.")] = None,
+    text: Annotated[str | None, typer.Argument(help="Only people with this text in an id, name or department.")] = None,
+    corp: Annotated[str | None, typer.Option(help="Only people of this corp.")] = None,
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """List who is known by name, with the ids that the task center's page asks for."""
+    """List the imported people, with the ids that the task center's page needs."""
     from taskbridge.cli.imports.listing import matches, read_people, table
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         people = read_people(connection, progress)
     found = [each for each in people if matches(each, corp, text)]
     if not people:
-        progress("nobody is known: 'taskbridge people import' fills the topic from a CSV file")
+        progress("no people imported yet: import a CSV file with 'taskbridge people import'")
     elif not found:
         wanted = " of " + corp if corp else ""
-        progress(f"no person{wanted} of the {len(people)} that are known has '{text or ''}'")
+        progress(f"none of the {len(people)} imported people{wanted} matches '{text or ''}'")
     for line in map(json_line, found) if as_json else table(found) if found else ():
         say(line)
 
@@ -119,7 +117,7 @@ def list_people(
 )
 def import_forms(
     file: Annotated[
-        Path, _file("corp_id, form_uuid, form_title, field_id, label; others are not looked at. A line a field.")
+        Path, _file("corp_id, form_uuid, form_title, field_id, label; others are ignored. One line per field.")
     ],
     corp: _Corp = None,
     encoding: _Encoding = "utf-8",
@@ -130,9 +128,9 @@ def import_forms(
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Fill the forms' topic from a CSV file: all of it, or nothing where a line is not right. Safe to repeat.
+    """Import form labels from a CSV file: all lines, or none if one is invalid. Safe to repeat.
 
-    A form that the file names is as the file says, all its fields; the others stay as they are.
+    Forms in the file are replaced completely; other forms are unchanged.
     """
     from taskbridge.cli.imports.forms import read_forms
     from taskbridge.cli.imports.importing import FORMS_TARGET

@@ -1,4 +1,4 @@
-"""Forms of a CSV file, a line a field."""
+"""Parse a CSV file of forms, one line per field."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FORM_UUID, FORM_TITLE, FIELD_ID, LABEL = "form_uuid", "form_title", "field_id", 
 def read_forms(
     content: bytes, *, corp_id: str | None = None, encoding: Encoding = "utf-8", labelled: bool = True
 ) -> dict[bytes, Form]:
-    """The forms of the file by their records' keys. ``labelled``: each line must have a field and its label.
+    """The forms of the file by record key. ``labelled``: each line must have a field and its label.
 
-    Columns that are not ours are not looked at: exports have more.
+    Unknown columns are ignored: exports have more.
 
     Raises:
-        BadFile: as ``read_lines`` does; or lines give a form several titles.
+        BadFile: as ``read_lines``; or a form has several titles.
     """
     needed = (FORM_UUID, FIELD_ID, LABEL) if labelled else (FORM_UUID,)
     lines = read_lines(content, ids=(FORM_UUID, FIELD_ID), needed=needed, corp_id=corp_id, encoding=encoding)
@@ -33,6 +33,6 @@ def _form(fields: list[dict[str, str]]) -> Form:
     titles = {found[FORM_TITLE] for found in fields if FORM_TITLE in found}
     if len(titles) > 1:
         raise BadFile(f"{form_uuid} has several titles: {', '.join(sorted(titles))}")
-    # In one order, so that the same form in a file of another order is the same bytes.
+    # Sorted, so that the order of lines does not change the record's bytes.
     labels = sorted((found[FIELD_ID], found[LABEL]) for found in fields if FIELD_ID in found and LABEL in found)
     return Form(form_uuid, next(iter(titles), None), dict(labels))

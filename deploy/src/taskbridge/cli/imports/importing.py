@@ -1,4 +1,4 @@
-"""Brings a compacted topic to what a file says: what is there already is not written again."""
+"""Update a compacted topic to the contents of a file; unchanged records are not written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ R = TypeVar("R", PersonRecord, Form)
 
 
 class Target(NamedTuple, Generic[R]):
-    """Where records go, and how they are written."""
+    """The topic of the records, and their codec."""
 
     topic: Topic
     codec: Callable[[Registry], Codec[R]]
@@ -46,7 +46,7 @@ PEOPLE_TARGET, FORMS_TARGET = Target(PEOPLE, person_codec), Target(FORMS, form_c
 
 @dataclass(frozen=True, slots=True)
 class Plan(Generic[R]):
-    """What is to be written, and what that is beside what is there."""
+    """The records to write, and counts compared with the topic."""
 
     records: Mapping[bytes, R | None]
     new: int = 0
@@ -56,16 +56,16 @@ class Plan(Generic[R]):
 
 
 def fill(connection: Connection, target: Target[R], records: Mapping[bytes, R], progress: Progress) -> None:
-    """Have these records on the topic, which is made where it is missing. Safe to repeat; raises as its parts do."""
+    """Write these records to the topic, which is created if missing. Safe to repeat; raises as its parts do."""
     prepare(connection, target.topic)
     carry_out(connection, target, plan(connection, target, records, progress), progress)
 
 
 def prepare(connection: Connection, topic: Topic) -> None:
-    """Make the topic where it is missing, and register its schema. Safe to repeat.
+    """Create the topic if it is missing, and register its schema. Safe to repeat.
 
     Raises:
-        OperatorError: Kafka or the registry does not answer, or this user may not.
+        OperatorError: Kafka or the registry does not answer, or denies access.
     """
     apply_topics(connection.admin(), [topic], partitions=partitions_setting(os.environ))
     connection.registry.register([topic])
@@ -74,10 +74,10 @@ def prepare(connection: Connection, topic: Topic) -> None:
 def plan(
     connection: Connection, target: Target[R], records: Mapping[bytes, R], progress: Progress, *, delete: bool = False
 ) -> Plan[R]:
-    """Compare the records with the topic; with ``delete``, those of these keys are to be there no more.
+    """Compare the records with the topic; with ``delete``, plan to delete their keys.
 
     Raises:
-        ConfigurationError: there is no such topic.
+        ConfigurationError: the topic does not exist.
         OperatorError: Kafka or the registry does not answer.
     """
     codec = target.codec(connection.registry)
@@ -86,7 +86,7 @@ def plan(
     counts: Counter[str] = Counter()
     for key, record in records.items():
         before, wanted = known.get(key), None if delete else record
-        if (before is None) == (wanted is None) and (before is None or _says(codec, before, record)):
+        if (before is None) == (wanted is None) and (before is None or _equals(codec, before, record)):
             counts["unchanged"] += 1
         else:
             differing[key] = wanted
@@ -94,18 +94,18 @@ def plan(
     return Plan(differing, **counts)
 
 
-def _says(codec: Codec[R], value: bytes, record: R) -> bool:
+def _equals(codec: Codec[R], value: bytes, record: R) -> bool:
     try:
         return codec.decode(value) == record
-    except Undecodable:  # any system may have written it
+    except Undecodable:  # written by another program
         return False
 
 
 def carry_out(connection: Connection, target: Target[R], found: Plan[R], progress: Progress) -> None:
-    """Write it; return once all in-sync replicas have all of it.
+    """Write the planned records; return once all in-sync replicas have them.
 
     Raises:
-        OperatorError: Kafka did not take all of it. What it took stands; the same import again writes the rest.
+        OperatorError: Kafka did not accept all records. Accepted records stay; importing again writes the rest.
     """
     codec = target.codec(connection.registry)
     records = {key: None if each is None else codec.encode(each) for key, each in found.records.items()}
@@ -123,9 +123,9 @@ async def _write(connection: Connection, topic: str, records: Mapping[bytes, byt
             ]
             done = await asyncio.gather(*batch, return_exceptions=True)
             for error in filter(None, done):
-                taken = len(records) - len(left) + done.count(None)
+                accepted = len(records) - len(left) + done.count(None)
                 raise OperatorError(
-                    f"{error}; {taken} of {len(records)} records are there: import the file again"
+                    f"{error}; {accepted} of {len(records)} records were written: import the file again"
                 ) from error
             left = left[_BATCH:]
             heartbeat.beat(f"writing {topic}: {len(records) - len(left)} of {len(records)} records")

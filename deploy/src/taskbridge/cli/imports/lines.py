@@ -1,4 +1,4 @@
-"""Reads the lines of a CSV file, as a spreadsheet saves it: all of them are right, or none of them is used."""
+"""Parse a CSV file as saved by a spreadsheet: all lines are valid, or none is used."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 Encoding = Literal["utf-8", "gb18030"]
-"""GB18030 reads GBK and GB2312 too, which a spreadsheet in Chinese saves where it is not told otherwise."""
+"""GB18030 also reads GBK and GB2312, the default of spreadsheets in Chinese."""
 
 CORP_ID = "corp_id"
 
 
 class BadFile(ConfigurationError):
-    """Not a file of what was asked for, or not all of it; ``problems`` has a line for each place."""
+    """The file is invalid; ``problems`` has one line per invalid line."""
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -29,13 +29,12 @@ class BadFile(ConfigurationError):
 def read_lines(
     content: bytes, *, ids: Sequence[str], needed: Sequence[str], corp_id: str | None, encoding: Encoding
 ) -> list[dict[str, str]]:
-    """The cells of each line by column, without the blank ones; ``corp_id`` counts where a line has none.
+    """The cells of each line by column, without empty ones; ``corp_id`` is the default for lines without one.
 
-    The first line names the columns. Each line has a corp, one that no other line is about by ``ids``, and what is
-    ``needed``.
+    The first line has the column names. Each line must have a corp, unique ``ids``, and the ``needed`` columns.
 
     Raises:
-        BadFile: the encoding or the columns are not right, or lines are not.
+        BadFile: the encoding, the columns or some lines are invalid.
     """
     needed = (CORP_ID, *needed)
     table = _table(_text(content, encoding))
@@ -53,30 +52,30 @@ def read_lines(
         if problem is None:
             before = lines.setdefault(tuple(found.get(each) for each in (CORP_ID, *ids)), number)
             last = next(found[each] for each in reversed(ids) if each in found)
-            problem = None if before == number else f"{last} stands on line {before} too"
+            problem = None if before == number else f"{last} is also on line {before}"
         if problem is None:
             good.append(found)
         else:
             problems.append(f"line {number}: {problem}")
     if problems:
-        raise BadFile(f"{len(problems)} of {len(good) + len(problems)} lines are not right", problems)
+        raise BadFile(f"{len(problems)} of {len(good) + len(problems)} lines are invalid", problems)
     return good
 
 
 def _text(content: bytes, encoding: Encoding) -> str:
-    # Excel marks UTF-8 by three bytes, which are no part of the first column's name.
+    # Excel writes a byte order mark before UTF-8; it is no part of the first column's name.
     content = content.removeprefix(BOM_UTF8)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadFile(
-            f"line {line} is not {encoding}: save it as 'CSV UTF-8', or say what it is: --encoding gb18030 for GBK"
+            f"line {line} is not {encoding}: save the file as 'CSV UTF-8', or use --encoding gb18030 for GBK"
         ) from error
 
 
 def _table(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record's first line, and its cells."""
+    """The first line number and the cells of each record."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = 1
     try:
@@ -89,26 +88,26 @@ def _table(text: str) -> Iterator[tuple[int, list[str]]]:
 
 def _columns(heads: list[str], needed: Sequence[str]) -> list[str]:
     if missing := [each for each in needed if each not in heads]:
-        hint = " (--corp names one for all)" if CORP_ID in missing else ""
-        raise BadFile(f"the first line names no column {', '.join(missing)}{hint}; it names {', '.join(heads)}")
+        hint = f" (or set {CORP_ID} for all lines with --corp)" if CORP_ID in missing else ""
+        raise BadFile(f"the first line lacks the column {', '.join(missing)}{hint}; it has {', '.join(heads)}")
     if twice := {each for each in heads if each and heads.count(each) > 1}:
-        raise BadFile(f"the first line names {', '.join(sorted(twice))} twice")
+        raise BadFile(f"the first line has the column {', '.join(sorted(twice))} twice")
     return heads
 
 
 def _problem(found: Mapping[str, str], cells: list[str], columns: list[str], needed: Sequence[str]) -> str | None:
-    from taskbridge.schemas.events import MAX_NAME_CHARACTERS  # noqa: PLC0415 - the flags stand on this module
+    from taskbridge.schemas.events import MAX_NAME_CHARACTERS  # noqa: PLC0415 - the options import this module
 
     if len(cells) > len(columns) or "" in found:
-        return "a cell has no column"
+        return "a cell is outside the columns"
     for column in needed:
         if not found.get(column):
-            return f"no {column}"
-    if "/" in found[CORP_ID]:  # it ends at the first slash of the record's key
-        return f"{CORP_ID} has a slash"
+            return f"{column} is missing"
+    if "/" in found[CORP_ID]:  # in the record's key, it ends at the first slash
+        return f"{CORP_ID} contains a slash"
     for column, cell in found.items():
         if len(cell) > MAX_NAME_CHARACTERS:
             return f"{column} has more than {MAX_NAME_CHARACTERS} characters"
         if not cell.isprintable():
-            return f"{column} has control characters"
+            return f"{column} contains control characters"
     return None

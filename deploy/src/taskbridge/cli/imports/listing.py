@@ -1,4 +1,4 @@
-"""Who is known: the people of their topic, as it says at its end."""
+"""List the imported people, from the end state of their topic."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _HEADS = ("corp", "user", "name", "department", "employee number", "other ids")
 
 
 def read_people(connection: Connection, progress: Progress) -> list[dict[str, Any]]:
-    """Everybody, by corp and id. What is no record of a person is reported and left out.
+    """All people, sorted by corp and id. Undecodable records are reported and skipped.
 
     Raises:
-        ConfigurationError: there is no such topic.
+        ConfigurationError: the topic does not exist.
         OperatorError: Kafka or the registry does not answer.
     """
     codec = person_codec(connection.registry)
@@ -56,7 +56,7 @@ def _shown(key: str, person: PersonRecord) -> dict[str, Any]:
 
 
 def matches(person: Mapping[str, Any], corp_id: str | None, text: str | None) -> bool:
-    """Whether the person is of this corp, and has this text in an id, the name or the department, in any case."""
+    """Whether the person is in this corp and has the text in an id, name or department, ignoring case."""
     texts = (*(person[name] for name in ("user_id", "name", "department", "employee_number")), *_others(person))
     return corp_id in (None, person["corp_id"]) and (
         text is None or any(text.casefold() in each.casefold() for each in texts if each)
@@ -64,7 +64,7 @@ def matches(person: Mapping[str, Any], corp_id: str | None, text: str | None) ->
 
 
 def table(people: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines with their columns under each other: a Chinese character is two wide."""
+    """Lines with aligned columns: a Chinese character is two cells wide."""
     names = ("corp_id", "user_id", "name", "department", "employee_number")
     rows = [_HEADS, *((*(each[name] or "-" for name in names), " ".join(_others(each)) or "-") for each in people)]
     texts = [[printable(cell).replace("\n", "\\n") for cell in row] for row in rows]

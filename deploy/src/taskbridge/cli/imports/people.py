@@ -1,4 +1,4 @@
-"""People of a CSV file."""
+"""Parse a CSV file of people."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _OWN = (CORP_ID, USER_ID, NAME, "department", "employee_number")
 def read_people(
     content: bytes, *, corp_id: str | None = None, encoding: Encoding = "utf-8", named: bool = True
 ) -> dict[bytes, PersonRecord]:
-    """The people of the file by their records' keys. ``named``: each must have a name.
+    """The people of the file by record key. ``named``: each must have a name.
 
-    A column that is not ours is another id of the person, by its name.
+    An unknown column is another id of the person, by the column's name.
 
     Raises:
-        BadFile: as ``read_lines`` does.
+        BadFile: as ``read_lines``.
     """
     needed = (USER_ID, NAME) if named else (USER_ID,)
     lines = read_lines(content, ids=(USER_ID,), needed=needed, corp_id=corp_id, encoding=encoding)
@@ -27,7 +27,7 @@ def read_people(
             name=found.get(NAME),
             department=found.get("department"),
             employee_number=found.get("employee_number"),
-            # In one order, so that the same people in a file of other columns' order are the same bytes.
+            # Sorted, so that the order of columns does not change the record's bytes.
             other_ids={column: found[column] for column in sorted(found) if column not in _OWN},
         )
         for found in lines

@@ -1,4 +1,4 @@
-"""What operators do with quarantined callbacks: read them, judge them again, and publish those that are right now."""
+"""Read quarantined callbacks, check them again, and publish those that pass."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ WOULD_BE_RELEASED = "would-be-released"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What became of one entry."""
+    """The outcome for one entry."""
 
     entry: QuarantinedCallback
     outcome: str
     reason: str | None = None
-    """Why it is still rejected, or was not delivered."""
+    """The reason why it is still rejected, or was not delivered."""
     event: TaskEvent | None = None
 
     @property
@@ -60,9 +60,9 @@ class Judgement:
 def read_quarantine(
     connection: Connection, progress: Progress, replays: dict[str, str]
 ) -> Iterator[QuarantinedCallback]:
-    """Every entry, partition by partition. What is no entry is reported and left out.
+    """Every entry, partition by partition. Undecodable records are reported and skipped.
 
-    ``replays`` gets when each of them was replayed.
+    ``replays`` receives the time of replay by id.
     """
     codec = quarantined_callback_codec(connection.registry)
     for message in without_replays(read_to_end(connection, CALLBACKS_QUARANTINE.name, progress=progress), replays):
@@ -80,10 +80,10 @@ def judge(
     delete_extra_keys: Collection[str],
     known_before: FileWindows | None,
 ) -> list[Judgement]:
-    """Those with the wanted ids, in order of receipt: what is right now as WOULD_BE_RELEASED, all else as REJECTED.
+    """Check those with the requested ids, in order of receipt: WOULD_BE_RELEASED if they pass, else REJECTED.
 
-    The others are judged too, for an earlier one may be the original that a wanted one is a copy of. Nothing is
-    remembered beyond this call.
+    The others are checked too, because a requested entry may be a copy of an earlier one. Nothing is remembered
+    beyond this call.
     """
     window = MemoryWindow(known_before)
     judgements: list[Judgement] = []
@@ -100,7 +100,7 @@ def judge(
 
 
 def leave_out_published(connection: Connection, judgements: Sequence[Judgement], progress: Progress) -> list[Judgement]:
-    """The same, with those whose event is on the topic already, or comes twice among them, as PUBLISHED_BEFORE."""
+    """The same, with PUBLISHED_BEFORE for events that are on the topic already, or twice in the list."""
     right = [each for each in judgements if each.event is not None]
     if not right:
         return list(judgements)
@@ -129,9 +129,9 @@ async def release(
     window: Window | None,
     progress: Progress,
 ) -> list[Judgement]:
-    """Publish the events that would be released, as the edge does, and say of each whether Kafka has acknowledged it.
+    """Publish the events that would be released, as the edge does; returns the outcome of each.
 
-    What is on the events' topic then is marked as replayed in the quarantine, but for what ``replays`` has already.
+    Entries whose event is on the topic are then marked as replayed, unless ``replays`` has them already.
 
     Raises:
         RegistryUnavailable: the registry does not answer.
@@ -146,7 +146,7 @@ async def release(
             return judgement
         try:
             if window is not None:
-                # The running edge is to refuse copies of it from now on.
+                # So that the running edge rejects copies of it from now on.
                 refuse_replay(event, window)
             headers = event_headers(event, traceparent=valid_traceparent(entry.headers.get("traceparent")))
             value = codec.encode(event)
@@ -170,9 +170,9 @@ async def release(
         for start in range(0, len(judgements), _BATCH):
             batch = asyncio.ensure_future(all_of(judgements[start : start + _BATCH]))
             while not (await asyncio.wait([batch], timeout=1))[0]:
-                heartbeat.beat(f"publishing: {len(done)} of {len(judgements)} are through")
+                heartbeat.beat(f"publishing: {len(done)} of {len(judgements)} done")
             done += batch.result()
-            heartbeat.beat(f"publishing: {len(done)} of {len(judgements)} are through")
+            heartbeat.beat(f"publishing: {len(done)} of {len(judgements)} done")
     finally:
         await producer.close()
     return done

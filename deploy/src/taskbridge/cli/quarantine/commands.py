@@ -1,4 +1,4 @@
-"""The commands ``taskbridge quarantine list|show|replay``: flags, help and what is printed."""
+"""The commands ``taskbridge quarantine list|show|replay``: options, help and output."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 # Commands import what they need when they run, as in program.py.
 
-quarantine_app = typer.Typer(help="Callbacks that were rejected, as they were received.", no_args_is_help=True)
+quarantine_app = typer.Typer(help="List, show and replay rejected callbacks.", no_args_is_help=True)
 
 _KEPT = Kept(
     none="the quarantine is empty",
-    none_for="no callback was rejected for",
-    none_with="no quarantined callback has the id {}",
+    none_for="no quarantined callback has the reason",
+    none_with="no quarantined callback has the id {}: list the ids with 'taskbridge quarantine list'",
 )
 
 
@@ -42,13 +42,13 @@ _KEPT = Kept(
     "list", epilog=example("taskbridge quarantine list", "taskbridge quarantine list --reason wrong-sign --json")
 )
 def list_(
-    reason: Annotated[str | None, typer.Option(help="Only those that were rejected for this reason.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only those with this reason.")] = None,
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """List the quarantined callbacks in order of receipt, and when those that were replayed were."""
+    """List the quarantined callbacks in the order of receipt, with the time of their replay."""
     from taskbridge.cli.quarantine.callbacks import read_quarantine
     from taskbridge.runtime.quarantined import quarantined_summary
 
@@ -67,7 +67,7 @@ def show(
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Print everything that is kept of one callback."""
+    """Print all fields of one callback."""
     from msgspec.structs import asdict
 
     from taskbridge.cli.quarantine.callbacks import read_quarantine
@@ -98,21 +98,22 @@ def show(
 )
 def replay(
     ids: WhichOnes = None,
-    reason: Annotated[str | None, typer.Option(help="All that were rejected for this reason.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Select all with this reason.")] = None,
     everything: Everything = False,  # noqa: FBT002
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and publish nothing.")] = False,  # noqa: FBT002
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would happen; publish nothing.")] = False,  # noqa: FBT002
     credentials: Credentials = None,
     delete_extra_keys: Annotated[
-        str, typer.Option(help="Parameters that a delete may carry, by commas.", envvar="EDGE_DELETE_EXTRA_KEYS")
+        str,
+        typer.Option(help="Extra parameters that a delete may have, comma-separated.", envvar="EDGE_DELETE_EXTRA_KEYS"),
     ] = "",
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Judge callbacks again, as those that arrive are, and publish what is right now with its own time.
+    """Check stored callbacks with today's credentials; publish those that pass, with their original time.
 
-    Exit code 1 when any of them stays rejected. Safe to repeat: what is on the topic is not published again.
+    Exit code 1 if any stays rejected. Safe to repeat: an event that is on the topic is not published again.
     """
     check_one_way(ids, reason, everything=everything)
     import asyncio
@@ -144,7 +145,7 @@ def _windows(folder: Path) -> FileWindows | None:
 
     windows = FileWindows(folder, entries=None)
     if not windows.open():
-        progress(f"no {windows.path()}: copies are told only within the quarantine; --data-dir names the folder")
+        progress(f"no file {windows.path()}: copies are found only within the quarantine; check --data-dir")
         return None
     if windows.problem is not None:
         raise OperatorError(f"{windows.path()}: {windows.problem}")
@@ -153,5 +154,5 @@ def _windows(folder: Path) -> FileWindows | None:
 
 def _line(judgement: Judgement) -> str:
     entry, event = judgement.entry, judgement.event
-    said = judgement.reason or (f"event {event.event_id}" if event else "")
-    return f"{judgement.outcome:18}{entry.quarantine_id}  {entry.action}  {said}"
+    detail = judgement.reason or (f"event {event.event_id}" if event else "")
+    return f"{judgement.outcome:18}{entry.quarantine_id}  {entry.action}  {detail}"

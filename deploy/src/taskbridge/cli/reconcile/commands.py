@@ -1,4 +1,4 @@
-"""``taskbridge reconcile`` and ``taskbridge backfill``: what Yida never delivered, found and mended; history."""
+"""The commands ``taskbridge reconcile run|status`` and ``taskbridge backfill``: options, help and output."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from taskbridge.cli.terminal import json_line, progress, say
 if TYPE_CHECKING:
     from taskbridge.cli.reconcile.working import Outcome
 
-reconcile_app = typer.Typer(help="What Yida never delivered, by DingTalk's open API.", no_args_is_help=True)
+reconcile_app = typer.Typer(
+    help="Find and repair callbacks that never arrived, by DingTalk's open API.", no_args_is_help=True
+)
 
 Service = Annotated[
-    bool, typer.Option("--service", help="Go on, a pass every RECONCILE_EVERY_MINUTES, with health and metrics.")
+    bool,
+    typer.Option(
+        "--service", help="Run as a service: one pass every RECONCILE_EVERY_MINUTES, with health and metrics."
+    ),
 ]
 
 BACKFILL_EXAMPLES = example(
@@ -32,9 +37,9 @@ def reconcile_run(
     service: Service = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Find and mend what was never delivered since the last run; exit code 1 when not all could be looked at.
+    """Find and repair callbacks lost since the last run; exit code 1 if not all could be checked.
 
-    Configured by RECONCILE_* in the environment. What could not be looked at is, by the next run.
+    Configured by RECONCILE_* in the environment. The next run checks the rest.
     """
     from taskbridge.cli.reconcile import working
 
@@ -42,14 +47,14 @@ def reconcile_run(
     if service:
         working.serve(environment)
         return
-    _tell(working.one_pass(environment), as_json=as_json)
+    _print(working.one_pass(environment), as_json=as_json)
 
 
 @reconcile_app.command("status", epilog=example("RECONCILE_APPS_FILE=apps.toml taskbridge reconcile status"))
 def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
-    """Print how far forms are read, the calls that are left, what was found missing, and absences that wait.
+    """Print how far forms are read, the calls left, what was missing, and absences not yet confirmed.
 
-    Asks neither DingTalk nor Kafka.
+    Calls neither DingTalk nor Kafka.
     """
     from taskbridge.cli.reconcile import working
 
@@ -57,7 +62,7 @@ def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
     if as_json:
         say(json_line(found))
         return
-    say(f"last pass {found['last_pass_at'] or 'never'}, last whole one {found['last_whole_pass_at'] or 'never'}")
+    say(f"last pass {found['last_pass_at'] or 'never'}, last complete one {found['last_whole_pass_at'] or 'never'}")
     for each in found["calls"]:
         made = f"{each['today']} calls today, {each['this_month']} this month"
         say(f"{each['corp_id']}: {made}, {each['left_today']} left today")
@@ -74,25 +79,25 @@ def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
 
 
 def backfill(
-    app: Annotated[str, typer.Option("--app", help="The app's code, as in the file of apps.")],
-    since: Annotated[str, typer.Option("--since", help="A day (China's time) or a moment: 2026-09-01.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print how many calls it takes.")] = False,  # noqa: FBT002
+    app: Annotated[str, typer.Option("--app", help="Code of the app, as in the file of apps.")],
+    since: Annotated[str, typer.Option("--since", help="A day (China time) or a time, such as 2026-09-01.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print how many API calls it takes.")] = False,  # noqa: FBT002
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Bring in what an app's instances were and did: all that were modified since then. Safe to repeat.
+    """Import the history of an app: all instances modified since then. Safe to repeat.
 
-    Where calls are spent or DingTalk is away it ends with exit code 1; started again it goes on there. Its events say
-    "backfill", and come no faster than RECONCILE_RECORDS_PER_SECOND.
+    Ends with exit code 1 when no calls are left or DingTalk does not answer; run it again to continue. Its events
+    have the cause "backfill", at most RECONCILE_RECORDS_PER_SECOND.
     """
     from taskbridge.cli.reconcile import working
 
     environment = working.environment_of(bootstrap_servers, registry_url, data_dir)
     since_ms = working.moment_of(since)
     if not dry_run:
-        _tell(working.backfill(environment, app, since_ms, progress), as_json=as_json)
+        _print(working.backfill(environment, app, since_ms, progress), as_json=as_json)
         return
     found = working.dry_run(environment, app, since_ms)
     if as_json:
@@ -100,22 +105,22 @@ def backfill(
         return
     say(f"{found['instances']:>9,}  instances of {found['forms']} forms")
     say(f"{found['list_calls']:>9,}  calls to list them")
-    say(f"{found['detail_calls']:>9,}  calls at most to ask for their tasks; none for what is known already")
-    say(f"{found['left_today']:>9,}  calls left today; RECONCILE_CALLS_PER_DAY, RECONCILE_CALLS_PER_MONTH")
-    say(f"{found['days']:>9,}  days at most, on which it is to be started")
+    say(f"{found['detail_calls']:>9,}  calls at most to get their tasks; none for known instances")
+    say(f"{found['left_today']:>9,}  calls left today (RECONCILE_CALLS_PER_DAY, RECONCILE_CALLS_PER_MONTH)")
+    say(f"{found['days']:>9,}  days at most; run it once a day")
 
 
-def _tell(outcome: Outcome, *, as_json: bool) -> None:
+def _print(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         say(json_line(outcome.as_json()))
     else:
-        say(f"{outcome.rows:>9,}  instances looked at, {outcome.asked:,} of them asked for")
-        say(f"{outcome.unsettled:>9,}  left for later, for they had just changed")
+        say(f"{outcome.rows:>9,}  instances checked, details fetched for {outcome.asked:,}")
+        say(f"{outcome.unsettled:>9,}  changed within RECONCILE_SETTLE_MINUTES; the next run checks them")
         for (app_type, kind), count in sorted(outcome.repairs.items()):
-            say(f"{count:>9,}  events: {kind} in {app_type}")
+            say(f"{count:>9,}  lost ({kind}) found in {app_type} and repaired")
         for app_type, problem in outcome.problems.items():
             progress(f"{app_type}: {problem}")
         if outcome.retry_at is not None:
-            progress(f"run it again after {outcome.retry_at}: it goes on where it ended")
+            progress(f"run it again after {outcome.retry_at}; it continues where it ended")
     if outcome.problems:
         raise typer.Exit(1)

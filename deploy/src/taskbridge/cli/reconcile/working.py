@@ -1,4 +1,4 @@
-"""Runs a pass or a backfill to its end, for the commands."""
+"""Run a pass, a backfill or a dry run, for the commands."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _PREFIX = "RECONCILE_"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was done, and what was not."""
+    """The result of a run."""
 
     rows: int
     asked: int
     unsettled: int
     repairs: Mapping[tuple[str, str], int]
     problems: Mapping[str, str]
-    """By app, why not all of it was looked at."""
+    """By app, why it was not checked completely."""
     retry_at: str | None
 
     def as_json(self) -> dict[str, Any]:
@@ -65,9 +65,9 @@ class Outcome:
 def environment_of(
     bootstrap_servers: str | None = None, registry_url: str | None = None, data_dir: Path | None = None
 ) -> dict[str, str]:
-    """The environment, with Kafka and the registry as every command finds them where it says nothing of reconcile's.
+    """The environment; addresses of Kafka and the registry that it lacks are found as for every command.
 
-    A flag is nearer than the environment, also that of the data folder.
+    Options, also --data-dir, take precedence over the environment.
     """
     found = dict(os.environ)
     connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
@@ -83,20 +83,20 @@ def environment_of(
 
 
 def moment_of(text: str) -> int:
-    """The moment in ms; without a zone it is China's time.
+    """The time in ms; without a zone it is China time.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: the text is no time.
     """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigurationError(f"--since {text}: a day as 2026-09-01 is needed, or a moment") from None
+        raise ConfigurationError(f"--since {text} is not a day or time: write it as 2026-09-01") from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=CHINA)).timestamp() * 1000)
 
 
 def serve(environment: Mapping[str, str]) -> None:
-    """Be the service, as ``python -m taskbridge.reconcile.app`` is."""
+    """Run the service, as ``python -m taskbridge.reconcile.app`` does."""
     os.environ.update(environment)
     run()
 
@@ -110,7 +110,7 @@ def one_pass(environment: Mapping[str, str]) -> Outcome:
     """Make one pass.
 
     Raises:
-        ConfigurationError: a setting is not right, or the service works in this folder.
+        ConfigurationError: a setting is wrong, or the service uses this folder.
         OperatorError: Kafka or the registry does not answer.
     """
 
@@ -124,7 +124,7 @@ def one_pass(environment: Mapping[str, str]) -> Outcome:
 
 
 def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, tell: Callable[[str], None]) -> Outcome:
-    """Bring an app's history in, as far as it goes today; raises as ``one_pass``."""
+    """Import an app's history, as far as today's calls allow; raises as ``one_pass``."""
 
     async def work(found: Reconciler) -> Outcome:
         api = _api(found, app_type)
@@ -147,7 +147,7 @@ def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, tell:
 
 
 def dry_run(environment: Mapping[str, str], app_type: str, since_ms: int) -> dict[str, Any]:
-    """What a backfill takes; asking for that takes a call for each form, and raises what calls may."""
+    """The cost of a backfill; the estimate itself takes one call per form, and raises as calls do."""
     settings = _settings(environment)
 
     async def work(found: Reconciler) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _api(found: Reconciler, app_type: str) -> YidaApi:
     for each in found.apis:
         if each.app.app_type == app_type:
             return each
-    raise ConfigurationError(f"--app {app_type}: the file of apps has no such app")
+    raise ConfigurationError(f"--app {app_type} is not in the file of RECONCILE_APPS_FILE")
 
 
 def _outcome(tally: Tally, problems: Mapping[str, str], retry_at_ms: int | None) -> Outcome:
@@ -190,7 +190,7 @@ def _outcome(tally: Tally, problems: Mapping[str, str], retry_at_ms: int | None)
 
 
 class _Progress:
-    """A line every two seconds, with how long the rest may take."""
+    """Reports a line every two seconds, with the estimated time left."""
 
     expected = 0
 
@@ -206,6 +206,6 @@ class _Progress:
         left_s = (now - self._began) / max(1, tally.rows) * max(0, self.expected - tally.rows)
         events = tally.repairs.total()
         self._tell(
-            f"{tally.rows} of about {self.expected} instances, {tally.asked} asked for, {events} events;"
+            f"{tally.rows} of about {self.expected} instances, details fetched for {tally.asked}, {events} events;"
             f" about {left_s / 60:.0f} min left"
         )

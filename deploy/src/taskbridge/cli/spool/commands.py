@@ -1,4 +1,4 @@
-"""``taskbridge spool``: what the edge keeps on disk until Kafka has it."""
+"""The commands ``taskbridge spool status|set-aside|verify|replay``: options, help and output."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import typer
 from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example
 from taskbridge.cli.terminal import json_line, progress, say, stop_signal
 
-spool_app = typer.Typer(help="What the edge keeps on disk until Kafka has it.", no_args_is_help=True)
+spool_app = typer.Typer(
+    help="Inspect and deliver the spool: events on the edge's disk that Kafka does not have yet.", no_args_is_help=True
+)
 
-_NO_FILES = "there is no spool file, so nothing waits"
+_NO_FILES = "there is no spool file, so no event is waiting"
 
 
 @spool_app.command("status", epilog=example("taskbridge spool status --data-dir /var/lib/taskbridge"))
 def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
-    """Print what each spool file holds, and which were damaged; beside the running edge or without it."""
+    """Print the contents of each spool file, and which were damaged; works while the edge runs."""
     from taskbridge.cli.spool import inspection
 
     found = inspection.status(inspection.spool_folder(data_dir))
@@ -28,9 +30,9 @@ def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # no
 
 @spool_app.command("set-aside", epilog=example("taskbridge spool set-aside --json"))
 def spool_set_aside(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
-    """List the records that Kafka refuses for good, or that are damaged: they are kept, and delivered by nobody.
+    """List the records that Kafka refused permanently, or that are damaged: they are stored, and not delivered.
 
-    'taskbridge spool replay' tries those that Kafka refused once more, in the running edge too.
+    'taskbridge spool replay' retries those that Kafka refused, also while the edge runs.
     """
     from taskbridge.cli.spool import inspection
 
@@ -44,7 +46,7 @@ def spool_set_aside(data_dir: DataDir = None, as_json: Json = False) -> None:  #
 
 @spool_app.command("verify", epilog=example("taskbridge spool verify --data-dir /var/lib/taskbridge"))
 def spool_verify(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
-    """Check every page and every record of the spool files; exit code 1 when one is damaged. Changes nothing."""
+    """Check every page and record of the spool files; exit code 1 if one is damaged. Changes nothing."""
     from taskbridge.cli.spool import inspection
 
     reports = inspection.verify(inspection.spool_folder(data_dir), progress)
@@ -65,7 +67,7 @@ def spool_replay(
     registry_url: RegistryUrl = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Deliver the spool to Kafka: watch the edge do it while it runs, else do it here. Exit code 1 when any is left."""
+    """Deliver the spool to Kafka: by the edge if it runs, else from here. Exit code 1 if records are left."""
     from taskbridge.cli.spool import inspection
 
     folder = inspection.spool_folder(data_dir)

@@ -1,4 +1,4 @@
-"""``taskbridge spool``: what the spool holds, whether it is sound, and its delivery, beside the edge or without it."""
+"""Inspect, verify and deliver the spool, while the edge runs or without it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FileStatus:
 
     file: str
     owner: int | None
-    """The process that writes it; None when the edge does not run."""
+    """The process that writes it; None if the edge does not run."""
     records: int
     bytes: int
     oldest_age_s: float
@@ -61,7 +61,7 @@ def spool_folder(data_dir: Path | None, environment: Mapping[str, str] = os.envi
     """The spool in the edge's data folder.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: the folder has no spool.
     """
     folder = edge_folder(data_dir, environment)
     if (folder / SPOOL_FOLDER).is_dir():
@@ -70,21 +70,21 @@ def spool_folder(data_dir: Path | None, environment: Mapping[str, str] = os.envi
 
 
 def status(folder: SpoolFolder) -> list[FileStatus]:
-    """Each file, and after them the damaged ones that were moved aside. Changes nothing."""
+    """The status of each file, then of the damaged files that were moved aside. Changes nothing."""
     found = [_status_of(folder, number) for number in folder.numbers()]
     for path in folder.damaged():
-        problem = "damaged, moved aside; its intact records were taken over"
+        problem = "damaged and moved aside; its intact records were recovered"
         found.append(FileStatus(path.name, None, 0, path.stat().st_size, 0.0, {}, problem))
     return found
 
 
 def verify(folder: SpoolFolder, progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Each file, and what is the matter with it: by SQLite's integrity check, the log's and every row's checksums."""
+    """Check each file by SQLite's integrity check, and by the checksums of the log and of every row."""
     found: list[dict[str, Any]] = []
     for number in folder.numbers():
         path = folder.file(number)
         progress(f"checking {path}")
-        # While it is written to, its log is read in motion: the owner checks it at its start.
+        # The log of a file in use changes while it is read; its owner checked it at its start.
         problem = _examined(path) if folder.owner(number) is None else None
         damaged, rows = list[int](), 0
         if problem is None:
@@ -107,21 +107,21 @@ def verify(folder: SpoolFolder, progress: Callable[[str], None]) -> list[dict[st
 def replay(
     folder: SpoolFolder, connection: Connection, *, progress: Callable[[str], None], stopped: Callable[[], bool]
 ) -> int:
-    """Return when the spool is empty: watched while the edge runs, else delivered here; returns what is left.
+    """Deliver until the spool is empty: by the edge if it runs, else here; returns the number of records left.
 
-    What Kafka refused for good is tried once more. Progress comes every two seconds.
+    Records that Kafka refused are retried. Progress is reported every two seconds.
 
     Raises:
         OperatorError: Kafka does not answer, or a file cannot be read.
     """
-    # Logs belong to standard error here, and only what is the matter.
+    # Log to standard error, warnings and errors only.
     configure_logs("text", "WARNING")
     folder.prepare()
     for number in folder.numbers():
         if _status_of(folder, number).set_aside.keys() & {TOO_LARGE, REFUSED}:
             ask_back(folder.file(number))
     if any(folder.owner(number) is not None for number in folder.numbers()):
-        progress("the edge runs and delivers it: watching")
+        progress("the edge is running and delivers the spool; waiting for it")
         return _watch(folder, progress, stopped)
     return asyncio.run(_deliver(folder, connection, progress, stopped))
 
@@ -129,7 +129,7 @@ def replay(
 def _watch(folder: SpoolFolder, progress: Callable[[str], None], stopped: Callable[[], bool]) -> int:
     heartbeat = Heartbeat(progress)
     while True:
-        # In this order: what is taken back is among those that wait before nobody asks for it any more.
+        # In this order: a record to be retried is counted before its request for it is removed.
         asked_back = any(is_asked_back(folder.file(number)) for number in folder.numbers())
         left = sum(each.records for each in status(folder))
         if stopped() or not (left or asked_back):
@@ -147,14 +147,16 @@ async def _deliver(
     schemas = (task_event_codec(registry).schema, quarantined_callback_codec(registry).schema)
     kafka = KafkaPath(lambda: AsyncProducer(config), registry)
     kafka.start()
-    # Whoever replays without the edge has made them: 'taskbridge topics apply'.
+    # Without the edge, 'taskbridge topics apply' has created them.
     for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
         kafka.open(topic.name, partitions=0)
     kafka.know(*schemas)
     keeper = SpoolKeeper(folder.path, schemas, kafka, max_bytes=0, metrics=SpoolMetrics())
     try:
         if not await kafka.check():
-            raise OperatorError(f"Kafka at {connection.bootstrap_servers} does not answer")
+            raise OperatorError(
+                f"Kafka at {connection.bootstrap_servers} does not answer: start it, or check --bootstrap-servers"
+            )
         await keeper.adopt()
         heartbeat = Heartbeat(progress)
         while keeper.waiting and not stopped():
@@ -164,7 +166,7 @@ async def _deliver(
         left = keeper.waiting
         if keeper.unopened:
             unopened = "; ".join(f"{folder.file(number)}: {problem}" for number, problem in keeper.unopened.items())
-            raise OperatorError(f"{left} records left, and not all could be read: {unopened}")
+            raise OperatorError(f"{left} records left; some files could not be read: {unopened}")
     finally:
         await keeper.close()
         await kafka.close()
@@ -196,7 +198,7 @@ def _status_of(folder: SpoolFolder, number: int) -> FileStatus:
 
 
 def set_aside(folder: SpoolFolder) -> list[dict[str, Any]]:
-    """Each record that cannot be delivered, and why; nothing of its body."""
+    """Each record that cannot be delivered, with its reason, without its body."""
     found: list[dict[str, Any]] = []
     query = "SELECT position, created_at, topic, key, length(body), reason FROM set_aside ORDER BY position"
     for number in folder.numbers():

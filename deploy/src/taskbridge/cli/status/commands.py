@@ -24,29 +24,29 @@ _REFRESH_S = 2.0
 
 def status(
     streams_url: Annotated[
-        str | None, typer.Option(help="Any worker. Default: that of what runs in --data-dir, else port 8500 here.")
+        str | None, typer.Option(help="URL of any worker. Default: the bridge in --data-dir, else port 8500 here.")
     ] = None,
     data_dir: DataDir = None,
     api_token: Annotated[
         str | None,
-        typer.Option(help="For all corps, where the API asks for one.", envvar="TASKBRIDGE_API_TOKEN"),
+        typer.Option(help="Token for all corps, if the API requires one.", envvar="TASKBRIDGE_API_TOKEN"),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Print it once, as where no terminal is.")] = False,  # noqa: FBT002
+    once: Annotated[bool, typer.Option("--once", help="Print once and exit, as without a terminal.")] = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Show the whole system on one screen, live until Ctrl-C: edges, workers, what waits, what was set aside.
+    """Show the whole system on one screen, live until Ctrl-C: edges, workers, lag, dead letters, rejected callbacks.
 
-    Once with --once or --json, and where the output is no terminal; exit code 1 then if something needs a person.
+    Prints once with --once or --json, or without a terminal; then exit code 1 means that something needs attention.
     """
     from rich.console import Console
     from rich.live import Live
 
-    from taskbridge.cli.status.overview import ask
+    from taskbridge.cli.status.overview import fetch_overview
     from taskbridge.cli.status.screen import problems_of, screen
 
     url = url_of(streams_url, data_dir)
     if once or as_json or not sys.stdout.isatty():
-        found = ask(url, api_token)
+        found = fetch_overview(url, api_token)
         if as_json:
             say(json_line(found))
         else:
@@ -56,5 +56,5 @@ def status(
         return
     with stop_signal() as stop, stop.interrupting(), Live(screen=True, auto_refresh=False) as live:
         while True:
-            live.update(screen(ask(url, api_token)), refresh=True)
+            live.update(screen(fetch_overview(url, api_token)), refresh=True)
             stop.wait(_REFRESH_S)

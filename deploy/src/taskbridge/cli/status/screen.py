@@ -1,4 +1,4 @@
-"""The overview on one screen, and what of it needs a person. Does no I/O."""
+"""Render the overview on one screen, and find what needs attention. Does no I/O."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _LINES = 5
-"""Of what was logged last."""
+"""Number of log lines shown."""
 _RECENT_MINUTES = 5
 _LAG_S = 60
 _MIB = 1 << 20
 
 
 def problems_of(found: Mapping[str, Any]) -> list[str]:
-    """What needs a person now, a line each; nothing where all is well."""
+    """One line per problem that needs attention; empty if there is none."""
     return list(_problems(found))
 
 
 def screen(found: Mapping[str, Any]) -> Group:
-    """All of it: what needs a person first."""
+    """The whole screen, problems first."""
     problems = problems_of(found)
-    well = "nothing needs you now" if found["errors"] else "all is well"
+    well = "nothing needs attention" if found["errors"] else "all is well"
     verdict = Text("\n".join(problems), "bold red") if problems else Text(well, "bold green")
-    errors = ["logged last:"] if found["errors"] else []
+    errors = ["last errors:"] if found["errors"] else []
     errors += [
         f"{each['at']}  {each['level']:8} {printable(str(each['message']))}" for each in found["errors"][:_LINES]
     ]
@@ -51,13 +51,13 @@ def screen(found: Mapping[str, Any]) -> Group:
 def _problems(found: Mapping[str, Any]) -> Iterator[str]:
     for edge in found["edges"]:
         if not edge["reachable"] or not edge["ready"]:
-            how = "not ready" if edge["reachable"] else "not reached"
+            how = "not ready" if edge["reachable"] else "unreachable"
             yield f"edge {edge['url']} is {how}: {edge['problem'] or '?'}"
         elif edge["degraded"]:
             yield f"edge {edge['url']} is degraded: {edge['problem'] or '?'}"
     for worker in found["workers"]:
         if not worker["ready"]:
-            yield f"worker {worker['url']} is {'not ready' if worker['reachable'] else 'not reached'}"
+            yield f"worker {worker['url']} is {'not ready' if worker['reachable'] else 'unreachable'}"
         elif worker.get("problem"):
             yield f"worker {worker['url']}: {worker['problem']}"
     late = [each for each in found["partitions"] if each["lag_seconds"] > _LAG_S]
@@ -67,8 +67,8 @@ def _problems(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _flow(actions: Mapping[str, list[int]]) -> str:
     counted = {action: sum(counts[-_RECENT_MINUTES:]) for action, counts in actions.items()}
-    told = ", ".join(f"{count} {action.lower()}" for action, count in counted.items() if count)
-    return f"in {_RECENT_MINUTES} minutes: {told or 'nothing'}"
+    listed = ", ".join(f"{count} {action.lower()}" for action, count in counted.items() if count)
+    return f"in {_RECENT_MINUTES} minutes: {listed or 'nothing'}"
 
 
 def _edges(edges: list[dict[str, Any]]) -> Table:
@@ -87,27 +87,29 @@ def _edges(edges: list[dict[str, Any]]) -> Table:
             f"{spool['oldest_age_s'] or 0:.0f} s",
         )
     if not edges:
-        table.add_row("none is known: STREAMS_EDGE_URLS names them")
+        table.add_row("no edge is known: set STREAMS_EDGE_URLS")
     return table
 
 
 def _workers(workers: list[dict[str, Any]]) -> Table:
-    table = Table("worker", "state", "partitions", "standbys", "events wait", "for inboxes", "live", box=None)
+    table = Table(
+        "worker", "state", "partitions", "standbys", "event lag", "inbox lag", "open live connections", box=None
+    )
     for each in workers:
-        waiting = [each[name] for name in ("lag_records", "inbox_lag_records", "sse_connections")]
+        counts = [each[name] for name in ("lag_records", "inbox_lag_records", "sse_connections")]
         table.add_row(
             each["url"],
             _state(each),
             str(len(each["active"])),
             str(len(each["standby"])),
-            *("?" if count is None else str(count) for count in waiting),
+            *("?" if count is None else str(count) for count in counts),
         )
     return table
 
 
 def _state(each: Mapping[str, Any]) -> Text:
     if not each["reachable"]:
-        return Text("not reached", "red")
+        return Text("unreachable", "red")
     if not each["ready"]:
         return Text("not ready", "red")
     return Text("degraded", "yellow") if each.get("degraded") else Text("ready", "green")

@@ -1,4 +1,4 @@
-"""Marks entries of the quarantine and dead letters as replayed, on their own topic."""
+"""Mark quarantined callbacks and dead letters as replayed, on their own topic."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 async def mark_replayed(
     producer: AsyncProducer, topic: Topic, entry_id: str, key: bytes | None, progress: Progress
 ) -> None:
-    """Returns also where Kafka refuses it: the next replay finds that the entry is published, and marks it."""
+    """Returns also if Kafka refuses the mark: the next replay finds the entry published, and marks it."""
     headers = replay_headers(entry_id, time.time_ns() // 1_000_000)
     try:
         await producer.produce(topic.name, key=key, value=None, headers=headers)
     except (DeliveryFailed, QueueFull) as error:
-        progress(f"{entry_id} was replayed, but is not marked as such ({error}): replay it again to mark it")
+        progress(f"{entry_id} was replayed, but not marked as replayed ({error}): replay it again to mark it")

@@ -1,4 +1,4 @@
-"""Reads what a topic holds now, from its beginning or from a time on, and ends."""
+"""Read a topic from its beginning or from a time on, up to its present end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LOOK_S = 0.1
 
 
 def reader_of(connection: Connection, **properties: object) -> PartitionReader:
-    """Joins no group, commits nothing, and keeps librdkafka's log to itself."""
+    """A reader that joins no group, commits nothing, and does not log librdkafka's messages."""
     config = consumer_config(connection.bootstrap_servers, GROUP, connection.kafka_properties)
     return PartitionReader({**config, **properties})
 
@@ -40,7 +40,7 @@ def partitions_of(connection: Connection, consumer: Consumer, topic: str) -> lis
     """The topic's partitions.
 
     Raises:
-        ConfigurationError: there is no such topic.
+        ConfigurationError: the topic does not exist.
         OperatorError: Kafka does not answer.
     """
     try:
@@ -50,17 +50,19 @@ def partitions_of(connection: Connection, consumer: Consumer, topic: str) -> lis
     if found.error is not None and is_refusal(found.error):
         raise OperatorError(not_allowed(f"Read on topic {topic}"))
     if found.error is not None:
-        raise ConfigurationError(f"there is no topic {topic}: 'taskbridge topics apply' makes those of the contract")
+        raise ConfigurationError(
+            f"topic {topic} does not exist: create the topics of the contract with 'taskbridge topics apply'"
+        )
     return sorted(found.partitions)
 
 
 def read_to_end(
     connection: Connection, topic: str, *, progress: Progress, since_ms: int | None = None
 ) -> Iterator[Message]:
-    """Every record that is there at the start of the call, each partition in order; with ``since_ms`` from then on.
+    """Every record on the topic at the time of the call, each partition in order; only from ``since_ms`` on if given.
 
     Raises:
-        ConfigurationError: there is no such topic.
+        ConfigurationError: the topic does not exist.
         OperatorError: Kafka does not answer, or stops answering.
     """
     with closing(reader_of(connection)) as reader:
@@ -77,7 +79,7 @@ def read_to_end(
 
 
 def read_one(connection: Connection, topic: str, partition: int, offset: int) -> Message | None:
-    """The record of this place; None where it is no longer kept.
+    """The record at this offset; None if it is no longer stored.
 
     Raises:
         OperatorError: Kafka does not answer.
@@ -92,7 +94,7 @@ def read_one(connection: Connection, topic: str, partition: int, offset: int) ->
 def _bounds(
     connection: Connection, consumer: Consumer, topic: str, since_ms: int | None
 ) -> tuple[dict[int, int], dict[int, int]]:
-    """Where to start in each partition that has something to read, and where each ends."""
+    """The start offset of each partition that has records to read, and the end offset of each."""
     starts: list[TopicPartition] = []
     ends: dict[int, int] = {}
     try:
@@ -108,7 +110,7 @@ def _bounds(
 
 
 def _watermarks(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
-    """Where the partition begins and ends. One of a topic that was just made gets its leader a moment later."""
+    """The first and end offset of the partition. A new topic gets its leaders a moment after its creation."""
     deadline = time.monotonic() + _LEADERLESS_S
     while True:
         try:

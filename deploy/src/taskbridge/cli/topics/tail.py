@@ -1,4 +1,4 @@
-"""Follows a topic as a consumer outside would, and gives its records as plain JSON values."""
+"""Follow a topic like any consumer, and decode its records to JSON values."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def follow(connection: Connection, topic: str, *, from_beginning: bool) -> Generator[list[Message]]:
-    """The records of all partitions in batches as they come, empty ones while none do; for ever.
+    """The records of all partitions in batches as they arrive; empty batches while none arrive. Never ends.
 
     Raises:
-        ConfigurationError: there is no such topic.
+        ConfigurationError: the topic does not exist.
         OperatorError: Kafka does not answer.
     """
     with closing(reader_of(connection)) as reader:
@@ -38,7 +38,7 @@ def follow(connection: Connection, topic: str, *, from_beginning: bool) -> Gener
 
 
 class Decoder:
-    """Turns a record into the JSON object that ``tail`` prints, by the schema that the record names."""
+    """Decodes a record into the JSON object that ``tail`` prints, by the schema id in the record."""
 
     def __init__(self, registry: Registry) -> None:
         deserializer: Any = AvroDeserializer
@@ -57,7 +57,7 @@ class Decoder:
         }
 
     def value(self, value: bytes | None) -> Any:
-        """The decoded record; what is in no schema (a dead letter may be anything) as text, else as base64."""
+        """The decoded value; a value without a schema (as in dead letters) as text, else as base64."""
         if value is None:
             return None
         try:
@@ -69,7 +69,7 @@ class Decoder:
 
 
 def json_value(value: Any) -> Any:
-    """Times as RFC 3339, bytes as text or base64; all else as it is."""
+    """Times as RFC 3339, bytes as text or base64, everything else unchanged."""
     if isinstance(value, dict):
         return {key: json_value(each) for key, each in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):

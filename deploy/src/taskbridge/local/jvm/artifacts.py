@@ -1,7 +1,7 @@
-"""Kafka and the Apicurio registry as files: fetched once by Maven, verified, and kept in the user's cache folder.
+"""Kafka and the Apicurio registry as files: downloaded once by Maven, verified, cached per user.
 
-``artifacts.sha256`` lists what pom.xml resolves to. After a change of pom.xml, have ``tools/jar_sums.py`` write it anew
-and review the difference; ``bootstrap.checkpoint`` belongs to Kafka's release too, and tests/integration/test_stack.py
+``artifacts.sha256`` lists what pom.xml resolves to. After a change of pom.xml, write it with ``tools/jar_sums.py`` and
+review the difference; ``bootstrap.checkpoint`` belongs to Kafka's release too, and tests/integration/test_stack.py
 compares it with what that writes.
 """
 
@@ -66,15 +66,15 @@ def ensure_artifacts(
     fetch. Later runs compare names and sizes only.
 
     Raises:
-        StackError: no Maven, no network, no disk, or a file that is not what it should be.
+        StackError: no Maven, no network, no disk space, or a file with a wrong checksum.
     """
-    # Another list of files is another folder: an upgrade never meets the files of the version before.
+    # One folder per list of files: an upgrade never uses the files of an earlier version.
     home = cache / f"stack-{hashlib.sha256(sums_path.read_bytes()).hexdigest()[:16]}"
     if _is_complete(home):
         return Artifacts.of(home)
     with readable_os_errors(cache, remedy=_REMEDY):
         cache.mkdir(parents=True, exist_ok=True)
-        with locked(cache / "fetch.lock", progress=progress, waiting_for="waiting for another taskbridge to fetch"):
+        with locked(cache / "fetch.lock", progress=progress, waiting_for="waiting for another taskbridge to download"):
             if not _is_complete(home):
                 require_space(cache, needed_mb=_NEEDED_MB, remedy=_REMEDY)
                 _fetch(cache, home, sums=read_sums(sums_path), progress=progress, fetch=fetch)
@@ -88,7 +88,7 @@ def read_sums(sums_path: Path) -> dict[str, str]:
 
 
 def verify(folder: Path, sums: Mapping[str, str]) -> None:
-    """Prove that ``folder`` holds the files of ``sums``, all of them and no other.
+    """Check that ``folder`` holds exactly the files of ``sums``.
 
     Raises:
         StackError: a file is missing, is not listed, or differs.
@@ -96,15 +96,15 @@ def verify(folder: Path, sums: Mapping[str, str]) -> None:
     actual = sums_of(folder)
     for name in sorted(sums.keys() | actual.keys()):
         if name not in actual:
-            problem = "was not delivered"
+            problem = "is missing"
         elif name not in sums:
             problem = "is not listed"
         elif actual[name] != sums[name]:
-            problem = f"has the SHA-256 {actual[name]}, which is not the listed one"
+            problem = f"has the SHA-256 {actual[name]} instead of the listed one"
         else:
             continue
         raise StackError(
-            f"refused: {name} {problem} (in {SUMS_PATH.name}); delete Maven's copy under ~/.m2/repository and try again"
+            f"download rejected: {name} {problem} (in {SUMS_PATH.name}); delete it in ~/.m2/repository, then retry"
         )
 
 
@@ -117,7 +117,7 @@ def sums_of(folder: Path) -> dict[str, str]:
 
 
 def _fetch(cache: Path, home: Path, *, sums: Mapping[str, str], progress: Progress, fetch: Callable[..., None]) -> None:
-    for leftover in cache.glob(f"{_WORK_PREFIX}*"):  # of a fetch that was killed: we hold the lock
+    for leftover in cache.glob(f"{_WORK_PREFIX}*"):  # of a killed download: we hold the lock
         shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix=_WORK_PREFIX, dir=cache) as work:
         downloads, made = Path(work, "downloads"), Path(work, "home")
@@ -127,7 +127,7 @@ def _fetch(cache: Path, home: Path, *, sums: Mapping[str, str], progress: Progre
         verify(downloads, sums)
         _arrange(downloads, Artifacts.of(made))
         (made / _STAMP).write_text(json.dumps(_sizes(made)))
-        if home.exists():  # incomplete, or we would not be here
+        if home.exists():  # incomplete
             shutil.rmtree(home)
         made.rename(home)
 

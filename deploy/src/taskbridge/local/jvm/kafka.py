@@ -22,7 +22,7 @@ _PROPERTIES = "server.properties"
 _STORAGE = "storage"
 _IDENTITY = "meta.properties"
 _CHECKPOINT = Path(__file__).with_name("bootstrap.checkpoint")
-"""The features that a new cluster begins with, as ``kafka-storage format`` of this release of Kafka writes them."""
+"""The features of a new cluster, as ``kafka-storage format`` of this release of Kafka writes them."""
 _RECORD_MAX_BYTES = 5 * 1024 * 1024  # topics carry 4 MiB; a batch is a little more than its records
 
 BROKER_PROPERTIES: Mapping[str, str] = {
@@ -40,7 +40,7 @@ BROKER_PROPERTIES: Mapping[str, str] = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "group.initial.rebalance.delay.ms": "0",
-    # After a kill the controller refuses the broker until the session of its former life is over: 9 s by default.
+    # After a kill the controller refuses the broker until its old session ends: 9 s by default.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
     # By default an idle controller writes twice a second that there is nothing to write.
@@ -69,9 +69,9 @@ def loopback_properties(*, port: int, controller_port: int, log_dir: str) -> dic
 def kafka_service(
     *, jars: Path, data_dir: Path, port: int, controller_port: int, flags: Sequence[str] = ()
 ) -> ServiceSpec:
-    """Prepare ``data_dir`` for a broker on ``port`` and return what to run; what it holds already stays.
+    """Prepare ``data_dir`` for a broker on ``port`` and return what to run; existing data stays.
 
-    ``flags`` of the JVM win over ours, which are for a quick start.
+    ``flags`` of the JVM override the defaults, which are for a quick start.
 
     Raises:
         OSError: the folder cannot be written.
@@ -93,11 +93,11 @@ def kafka_service(
 
 
 def _format_storage(storage: Path) -> None:
-    """As Kafka's own tool does, which takes a JVM's start for it."""
+    """Format as Kafka's own tool does, without starting a JVM."""
     storage.mkdir(exist_ok=True)
     shutil.copy(_CHECKPOINT, storage)
     identity = {"version": "1", "node.id": "1", "cluster.id": _uuid(), "directory.id": _uuid()}
-    # The last, and whole by its rename: a format that was interrupted is done again.
+    # Written last, by rename: an interrupted format is repeated.
     _write_properties(storage, identity, name="unfinished")
     (storage / "unfinished").rename(storage / _IDENTITY)
 
@@ -112,5 +112,5 @@ def _java(jars: Path, *arguments: str) -> list[str]:
 
 
 def _write_properties(folder: Path, properties: Mapping[str, str], *, name: str = _PROPERTIES) -> None:
-    # Names of folders never stand here, only relative ones: Java reads this file as Latin-1.
+    # Only relative folder names: Java reads this file as Latin-1.
     (folder / name).write_text("".join(f"{key}={value}\n" for key, value in properties.items()))

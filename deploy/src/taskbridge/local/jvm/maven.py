@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 POM = Path(__file__).with_name("pom.xml")
 ALTERNATIVES = (
-    "start Docker, or set TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS and TASKBRIDGE_SCHEMA_REGISTRY_URL to services that run"
+    "start Docker, or set TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS and TASKBRIDGE_SCHEMA_REGISTRY_URL to running services"
 )
 
 
 def copy_dependencies(
     into: Path, *, log_path: Path, progress: Progress, environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Have Maven put every file that pom.xml names, its checksum proven, into the folder ``into``.
+    """Download every file of pom.xml with Maven, checksums verified, into the folder ``into``.
 
     Raises:
-        StackError: there is no Maven, or it failed; the line says what to do.
+        StackError: Maven is missing or failed; the message says what to do.
     """
     maven = shutil.which("mvn", path=environ.get("PATH"))
     if maven is None:
         raise StackError(
-            f"Maven (mvn) is needed once to fetch Kafka and the schema registry: install it, or {ALTERNATIVES}"
+            f"Maven (mvn) is needed once to download Kafka and the schema registry: install it, or {ALTERNATIVES}"
         )
     argv = [maven, "-B", "--strict-checksums", "-f", str(POM), f"-DoutputDirectory={into}"]
     argv.append("org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies")
-    progress("fetching Kafka and the schema registry with Maven, once (about 235 MB)")
+    progress("downloading Kafka and the schema registry with Maven, once (about 235 MB)")
     heartbeat = Heartbeat(progress)
     with log_path.open("wb") as log:
         process = subprocess.Popen(
@@ -49,10 +49,10 @@ def copy_dependencies(
         try:
             while process.poll() is None:
                 time.sleep(0.1)
-                heartbeat.beat(f"fetching: {_downloads(log_path)} files so far")
+                heartbeat.beat(f"downloading: {_downloads(log_path)} files so far")
         finally:
             if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)  # mvn is a script: what it runs must not be left
+                os.killpg(process.pid, signal.SIGKILL)  # mvn is a script: kill its children too
                 process.wait()
     if process.returncode != 0:
         raise StackError(_explain(log_path))
@@ -68,6 +68,6 @@ def _explain(log_path: Path) -> str:
     if any("No space left on device" in line for line in lines):
         reason = "no space left on device"
     return (
-        f"Maven could not fetch Kafka and the schema registry ({reason[:300] or 'no reason given'}); the whole story"
-        f" is in {log_path}: try again when that is mended, or {ALTERNATIVES}"
+        f"Maven could not download Kafka and the schema registry ({reason[:300] or 'no reason given'}); see"
+        f" {log_path}, fix the cause and try again, or {ALTERNATIVES}"
     )

@@ -16,7 +16,7 @@ _HEAP_MB = 256
 API_PATH = "/apis/ccompat/v7"
 
 # WRITE_DELAY=0 writes each commit before it is answered. H2's default is half a second later, and a registry that is
-# killed in between hands out the lost schema's id a second time.
+# killed in between assigns the lost schema's id a second time.
 H2_OPTIONS = ";WRITE_DELAY=0"
 
 
@@ -26,7 +26,7 @@ def registry_url(host: str, port: int) -> str:
 
 
 def registry_service(*, home: Path, data_dir: Path, port: int, management_port: int) -> ServiceSpec:
-    """Prepare ``data_dir`` for a registry on ``port`` and return what to run; what it holds already stays.
+    """Prepare ``data_dir`` for a registry on ``port`` and return what to run; existing data stays.
 
     Raises:
         OSError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Notices a problem of a running service that only a restart mends."""
+"""Detect a lasting problem of a running service that only a restart fixes."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ if TYPE_CHECKING:
 
 _EVERY_S = 1.0
 _FORGOTTEN_S = 10.0
-"""Without being seen. One of several workers may have the problem, and each time another one answers."""
+"""A problem not seen for so long is over. With several workers, each probe may reach another one."""
 
 
 class Ailment:
-    """Tells of a problem once it has lasted. It may be looked at often, and asks the service once a second."""
+    """Reports a problem once it has lasted; probes the service at most once a second."""
 
     def __init__(
-        self, ask: Callable[[], str | None], *, lasts_s: float, clock: Callable[[], float] = time.monotonic
+        self, probe: Callable[[], str | None], *, lasts_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``ask`` gives the problem that the service has now, or None."""
-        self._ask = ask
+        """``probe`` returns the present problem of the service, or None."""
+        self._probe = probe
         self._lasts_s = lasts_s
         self._clock = clock
-        self._asked_at = self._seen_at = float("-inf")
+        self._probed_at = self._seen_at = float("-inf")
         self._since = 0.0
 
     def lasting(self) -> str | None:
         now = self._clock()
-        if now - self._asked_at < _EVERY_S:
+        if now - self._probed_at < _EVERY_S:
             return None
-        self._asked_at = now
-        problem = self._ask()
+        self._probed_at = now
+        problem = self._probe()
         if problem is None:
             return None
         if now - self._seen_at > _FORGOTTEN_S:

@@ -1,4 +1,4 @@
-"""One process of ours: in a session of its own, tied to the thread that started it, ended with all its children."""
+"""One child process: in its own session, tied to the thread that started it, ended with all its children."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def tethered(argv: Sequence[str], *, orphan_signal: signal.Signals, descriptors:
 class Child:
     """A running process whose output goes to the end of ``log_path``; a log over 5 MB is moved aside first.
 
-    It has a session of its own, so that the terminal's Ctrl-C reaches the supervisor only, which then stops
-    the children in order. ``sockets`` listen, and are handed over as systemd does it (``LISTEN_FDS``).
+    It has its own session, so that the terminal's Ctrl-C reaches the supervisor only, which then stops
+    the children in order. ``sockets`` listen, and are passed as systemd does (``LISTEN_FDS``).
 
     Raises:
-        OSError: the log cannot be written or no process can be made. A program that is not there is an exit
-            status and a line in the log instead.
+        OSError: the log cannot be written or no process can be created. A missing program is an exit status and
+            a line in the log instead.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Child:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def end(self, stop_signal: signal.Signals, *, timeout_s: float) -> int:
-        """Stop the process, by force after ``timeout_s``, and what is left of its group; return its exit status."""
+        """Stop the process, by force after ``timeout_s``, and the rest of its process group; return its exit status."""
         if self._process.returncode is not None:
             return self._process.returncode
         if not self.has_ended():
@@ -82,13 +82,13 @@ class Child:
             deadline = time.monotonic() + timeout_s
             while not self.has_ended() and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
-        # Before it is reaped its id cannot belong to anyone else. Orphans of a dead parent would keep its port.
+        # Until it is reaped, its id is not reused. Orphans would hold its port.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         return self._process.wait()
 
     def last_lines(self, count: int = 3) -> str:
-        """Return the last lines that this process wrote, as one."""
+        """Return the last lines of this process's output, joined."""
         try:
             with self._log_path.open("rb") as log:
                 size = log.seek(0, os.SEEK_END)

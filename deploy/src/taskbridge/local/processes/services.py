@@ -1,4 +1,4 @@
-"""What the supervisor is told of a program, and what it tells of it."""
+"""The description of a supervised program, and the events that the supervisor reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """One program to keep alive. ``ready`` is asked until it first says yes; it must answer within seconds."""
+    """One program to supervise. ``ready`` is polled until it is true; it must return within seconds."""
 
     name: str
     argv: Sequence[str]
@@ -24,16 +24,16 @@ class ServiceSpec:
     ready: Callable[[], bool]
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: Path | None = None
-    # A minute was too short for a JVM beside four others that start on two slow cores; one that dies is told at once.
+    # A minute was too short for five JVMs that start on two slow cores; a death is reported at once.
     ready_timeout_s: float = 150.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 10.0
-    # Asked while it runs: a problem that only a restart mends, or None; once it has lasted, it is restarted.
+    # Polled while it runs: a problem that only a restart fixes, or None; a lasting problem causes a restart.
     ailment: Callable[[], str | None] | None = None
     ailment_lasts_s: float = 5.0
-    # What the program gets when the supervisor is killed. SIGTERM suits one that has children of its own to stop.
+    # Signal to the program when the supervisor is killed. SIGTERM suits a program with children.
     orphan_signal: signal.Signals = signal.SIGKILL
-    # Listening sockets that it is given at each start: who connects while it is down waits in them and is not refused.
+    # Listening sockets passed at each start: connections wait in them while the program is down.
     sockets: Sequence[socket.socket] = ()
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.1
 _UNREADY_STOP_S = 3.0
 _LIVED_S = 1.0
-"""Who ends well earlier than this, and was never ready, may do so for ever."""
+"""A program that exits 0 earlier than this, and was never ready, might repeat that endlessly."""
 
 
 class Supervised:
@@ -38,7 +38,7 @@ class Supervised:
         self._backoff = backoff
         self._on_event = on_event
         self._stopping = threading.Event()
-        self._settled = threading.Event()  # ready for the first time, or given up
+        self._settled = threading.Event()  # ready for the first time, or failed
         self._ready_at: float | None = None
         self._began_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"supervise-{spec.name}", daemon=True)
@@ -47,7 +47,7 @@ class Supervised:
         self._thread.start()
 
     def wait_until_settled(self) -> StackError | None:
-        """Why it did not become ready, when that is known or it is."""
+        """Wait until it is ready or failed; returns the failure."""
         self._settled.wait()
         return self._failure
 
@@ -61,7 +61,7 @@ class Supervised:
     def _run(self) -> None:
         try:
             self._supervise()
-        except Exception as error:  # noqa: BLE001  a probe with a bug must not leave start() waiting for ever
+        except Exception as error:  # noqa: BLE001  a bug in a probe must not block start() forever
             self._failure = StackError(f"{self._spec.name} is no longer supervised: {error!r}")
             self._emit(Phase.DIED, f"is no longer supervised: {error!r}")
         finally:
@@ -83,15 +83,15 @@ class Supervised:
                 failures = 0
             lived_s = time.monotonic() - self._began_at
             if death.exit_status == 0 and (self._ready_at is not None or lived_s >= _LIVED_S):
-                self._emit(Phase.RESTARTING, "starts again")  # it was told to end, which is no failure
+                self._emit(Phase.RESTARTING, "restarts")  # it was asked to end, which is no failure
                 continue
             delay_s = self._backoff.delay_s(failures)
             failures += 1
-            self._emit(Phase.RESTARTING, f"starts again in {delay_s:g} s")
+            self._emit(Phase.RESTARTING, f"restarts in {delay_s:g} s")
             self._stopping.wait(delay_s)
 
     def _live(self) -> ServiceEvent | None:
-        """Start the process and return when it is over: why, or None when it was asked to stop."""
+        """Run the process until it ends; returns the reason, or None if it was asked to stop."""
         if self._stopping.is_set():
             return None
         self._ready_at = None
@@ -101,7 +101,7 @@ class Supervised:
         try:
             child = _child(self._spec)
         except OSError as error:
-            return self._death(f"cannot be started: {error}")
+            return self._death(f"cannot start: {error}")
         self.pid = child.pid
         try:
             while (death := self._watch(child)) is None and self._wanted is not None and not self._stopping.is_set():
@@ -110,7 +110,7 @@ class Supervised:
             return death
         finally:
             self.pid = None
-            # Before it was ever ready nobody has relied on it, and whoever gives up does not want to wait.
+            # Before its first readiness no client relied on it: do not wait long.
             stop_s = self._spec.stop_timeout_s
             self._end(child, timeout_s=stop_s if self._settled.is_set() else min(stop_s, _UNREADY_STOP_S))
 
@@ -118,22 +118,22 @@ class Supervised:
         return child.end(self._spec.stop_signal, timeout_s=timeout_s)
 
     def _replaced(self, old: Child) -> Child:
-        """The successor once it is ready and ``old`` has ended, else ``old``."""
+        """The new child once it is ready and ``old`` has ended, else ``old``."""
         assert self._wanted is not None
         spec, self._wanted = self._wanted, None
         began = time.monotonic()
-        self._emit(Phase.STARTING, "starts beside the one that runs")
+        self._emit(Phase.STARTING, "starts, while the old one runs")
         try:
             new = _child(spec)
         except OSError as error:
-            self._report(self._death(f"was not replaced: the new one cannot be started: {error}"))
+            self._report(self._death(f"was not replaced: the new one cannot start: {error}"))
             return old
         while not (ended := new.has_ended()) and time.monotonic() - began < spec.ready_timeout_s:
             if self._stopping.wait(_POLL_S):
                 break
             if spec.ready() and not new.has_ended():
                 self._spec, self._ready_at, self._began_at = spec, time.monotonic(), began
-                self._emit(Phase.READY, f"is ready after {self._ready_at - began:.1f} s, and the one before it ends")
+                self._emit(Phase.READY, f"is ready after {self._ready_at - began:.1f} s, and the old one stops")
                 self._end(old, timeout_s=spec.stop_timeout_s)
                 return new
         if not self._stopping.is_set():
@@ -144,8 +144,8 @@ class Supervised:
 
     def _watch(self, child: Child) -> ServiceEvent | None:
         began = time.monotonic()
-        ask = self._spec.ailment
-        ailment = Ailment(ask, lasts_s=self._spec.ailment_lasts_s) if ask is not None else None
+        probe = self._spec.ailment
+        ailment = Ailment(probe, lasts_s=self._spec.ailment_lasts_s) if probe is not None else None
         heartbeat = Heartbeat(lambda message: self._emit(Phase.WAITING, message))
         while not self._stopping.wait(_POLL_S):
             if child.has_ended():
@@ -154,12 +154,12 @@ class Supervised:
             if self._ready_at is not None:
                 problem = ailment.lasting() if ailment is not None else None
                 if problem is not None:
-                    detail = f"was stopped, because only a restart mends this: {problem}"
+                    detail = f"was stopped, because only a restart fixes this: {problem}"
                     return ServiceEvent(self._spec.name, Phase.AILED, detail)
                 if self._wanted is not None:
                     return None
                 continue
-            # Asked again after the probe: a stranger on the same port must not pass for a child that just died.
+            # Checked again after the probe: another program on the port must not pass for a dead child.
             if self._spec.ready() and not child.has_ended():
                 self._ready_at = time.monotonic()
                 self._emit(Phase.READY, f"is ready after {self._ready_at - began:.1f} s")
@@ -177,7 +177,7 @@ class Supervised:
         self._report(ServiceEvent(self._spec.name, phase, detail))
 
     def _report(self, event: ServiceEvent) -> None:
-        # A reader who went away (`taskbridge up | head`) must not cost the service.
+        # A closed output (`taskbridge up | head`) must not stop the service.
         with contextlib.suppress(OSError):
             self._on_event(event)
 

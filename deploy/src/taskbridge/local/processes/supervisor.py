@@ -1,4 +1,4 @@
-"""Keeps long-running programs alive: started in order, restarted with back-off, stopped in reverse order."""
+"""Supervise long-running programs: start in order, restart with back-off, stop in reverse order."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Supervisor:
         self._services: dict[str, Supervised] = {}
 
     def start(self, *specs: ServiceSpec) -> None:
-        """Return when all are ready; they start side by side. From then on each is restarted when it dies or ails.
+        """Start all in parallel and return when they are ready. From then on each is restarted when it dies or ails.
 
         Raises:
-            StackError: one died or timed out before it was ready; none of these runs any more.
+            StackError: one died or timed out before it was ready; all of these are stopped.
         """
         for spec in specs:
             if spec.name in self._services:
@@ -43,13 +43,13 @@ class Supervisor:
             raise failure
 
     def replace(self, spec: ServiceSpec) -> None:
-        """Start it beside the one of this name that runs, which is stopped once the new one is ready; returns at once.
+        """Start it while the one of this name runs, which is stopped once the new one is ready; returns at once.
 
-        ``spec.ready`` must not take an answer of the old one for its own. If the new one dies or is not ready in time
+        ``spec.ready`` must be false for an answer of the old one. If the new one dies or is not ready in time
         the old one stays. While the service is down there is nothing to replace: the next start is of this ``spec``.
 
         Raises:
-            KeyError: no such service is started.
+            KeyError: no such service was started.
         """
         self._services[spec.name].replace(spec)
 
@@ -64,7 +64,7 @@ class Supervisor:
         """Return the process id of a service, None while it is down.
 
         Raises:
-            KeyError: no such service is started.
+            KeyError: no such service was started.
         """
         return self._services[name].pid
 

@@ -1,7 +1,7 @@
-"""Becomes the program given as arguments, which then dies with the process that started it, however that ends.
+"""Run the program given as arguments, tied to its parent: it dies when the parent process ends in any way.
 
 Run as ``python -I -S tether.py PARENT_PID SIGNAL DESCRIPTORS PROGRAM ARGUMENT...``. DESCRIPTORS, with commas, are of
-listening sockets, which the program gets as systemd would hand them over. A program of its own instead of a
+listening sockets, which the program receives as from systemd. A program of its own instead of a
 ``preexec_fn``, because Python code between fork and exec can hang where the parent has threads.
 """
 
@@ -11,22 +11,22 @@ import os
 import sys
 
 _PR_SET_PDEATHSIG = 1
-_FIRST_GIVEN = 3  # sd_listen_fds(3): descriptors from here on, their number, and the process that they are for
+_FIRST_GIVEN = 3  # sd_listen_fds(3): the first descriptor
 
 
 def main() -> None:
     parent_pid, signal_number, descriptors, *argv = sys.argv[1:]
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415  is not needed, and takes its time, elsewhere
+        import ctypes  # noqa: PLC0415  slow to import, and not needed elsewhere
 
         if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) != 0:
             sys.exit(f"cannot tie {argv[0]} to its parent: {os.strerror(ctypes.get_errno())}")
-        if os.getppid() != int(parent_pid):  # it died before the call above, so no signal will come
-            sys.exit("the parent is gone already")
+        if os.getppid() != int(parent_pid):  # it died before the call above, so no signal follows
+            sys.exit("the parent process has ended already")
     if descriptors:
         hand_over([int(each) for each in descriptors.split(",")])
     try:
-        os.execvp(argv[0], argv)  # noqa: S606  to become the program is the purpose
+        os.execvp(argv[0], argv)  # noqa: S606  replacing this process is the purpose
     except OSError as error:
         sys.exit(f"cannot run {argv[0]}: {error.strerror}")
 
@@ -34,7 +34,7 @@ def main() -> None:
 def hand_over(descriptors: list[int]) -> None:
     import fcntl  # noqa: PLC0415  as above
 
-    # Out of the way first: one of them may stand where another is to go.
+    # Move them away first: one may have a number that another needs.
     end = _FIRST_GIVEN + len(descriptors)
     for number, each in enumerate([fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, end) for each in descriptors]):
         os.dup2(each, _FIRST_GIVEN + number, inheritable=True)

@@ -1,4 +1,4 @@
-"""``taskbridge streams --rebuild`` and ``--forget-old``: states made anew beside the workers, and a switch to them."""
+"""``taskbridge streams --rebuild`` and ``--forget-old``: rebuild all states while workers run, then switch over."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 
 class NothingToRebuild(OperatorError):
-    """There is no events topic on this Kafka."""
+    """The events topic, or the changelog of the live version, is missing."""
 
 
 def rebuild(
     environment: Mapping[str, str], *, dry_run: bool, tell: Callable[[str], None], partitions: int | None = None
 ) -> dict[str, Any]:
-    """Make the live version of the instances anew from the events; returns what it came to, by name.
+    """Rebuild the instances from the events as a new version; returns counts by name.
 
-    Workers go on meanwhile, and stop for the switch only. With ``dry_run`` nothing is written to Kafka at all.
-    ``partitions``: how many all topics are to have from then on.
+    Workers run meanwhile, and stop only for the switch. With ``dry_run`` nothing is written to Kafka.
+    ``partitions``: the new number of partitions of all topics.
 
     Raises:
-        ConfigurationError: before anything is begun.
-        OperatorError: nothing changed; it can be started again.
+        ConfigurationError: a setting is wrong; nothing was started.
+        OperatorError: nothing changed; it is safe to run it again.
     """
     began = time.monotonic()
     with operation(environment, tell) as run:
@@ -46,10 +46,10 @@ def rebuild(
 
 
 def forget_old(environment: Mapping[str, str]) -> list[str]:
-    """Delete what is left of versions that are not live any more: returns the names of their changelogs.
+    """Delete the changelogs of versions that are no longer live; returns their names.
 
     Raises:
-        OperatorError: Kafka does not answer, or does not allow it.
+        OperatorError: Kafka does not answer, or denies access.
     """
     with operation(environment, tell=lambda _line: None) as run:
         there = run.topics()
@@ -62,7 +62,7 @@ def forget_old(environment: Mapping[str, str]) -> list[str]:
 
 
 def _try(run: Operation) -> dict[str, Any]:
-    # On the disk of the data folder, and of a missing one nothing is to be left behind.
+    # On the disk of the data folder, which a dry run does not create.
     data_dir = run.settings.data_dir
     there = next(each for each in (data_dir, *data_dir.absolute().parents) if each.is_dir())
     homes = _partitions(run)[topics.TASK_EVENTS.name]
@@ -72,7 +72,7 @@ def _try(run: Operation) -> dict[str, Any]:
         closing(Rebuilding(run, run.registry, Path(folder), live=live, homes=homes)) as rebuilding,
     ):
         rebuilding.read()
-        # Once more for what came meanwhile, or it would count as a difference.
+        # Again, because new events would count as differences.
         rebuilding.catch_up()
         rebuilding.compare(live + 1)
         rebuilding.count()
@@ -86,21 +86,23 @@ def _rebuild(run: Operation, partitions: int | None) -> dict[str, Any]:
         move = None if partitions is None else Move(run, partitions)
         homes = partitions or there[topics.TASK_EVENTS.name]
         if move is not None and instances_changelog(live).name not in there:
-            raise NothingToRebuild(f"{instances_changelog(live).name} is lost: rebuild once without --partitions first")
-        # Those that are lost; of states, a move makes all anew.
+            raise NothingToRebuild(
+                f"Kafka has no topic {instances_changelog(live).name}: run --rebuild without --partitions first"
+            )
+        # Create missing topics; a move recreates the states topic.
         published = [topics.TASK_NOTIFICATIONS, *([] if move else [topics.TASK_STATES])]
         apply_topics(run.admin, published, partitions=homes)
-        # What an earlier rebuild left in it goes first.
+        # Remains of an earlier rebuild are deleted.
         made = run.recreate(changelog, partitions=homes)
         ground = run.ground(topics.TASK_EVENTS.name, changelog.name, made, version=version, partitions=homes)
         publication = Publication(run, run.registry, writer, ground)
-        run.tell(f"version {version} of the instances is made beside version {live}, which stays live")
+        run.tell(f"building version {version} of the instances; version {live} stays live")
         with closing(Rebuilding(run, run.registry, folder, live=live, homes=homes)) as rebuilding:
             rebuilding.read()
             if move is None:
                 rebuilding.compare(version)
             publication.write_changelog(rebuilding)
-            # What came meanwhile, so that little is left while no worker works.
+            # New events first, so that workers are stopped only briefly.
             rebuilding.catch_up()
             if move is None:
                 rebuilding.compare(version)
@@ -114,9 +116,9 @@ def _partitions(run: Operation) -> dict[str, int]:
     """How many each topic has.
 
     Raises:
-        NothingToRebuild: there are no events.
+        NothingToRebuild: the events topic does not exist.
     """
     there = run.topics()
     if topics.TASK_EVENTS.name not in there:
-        raise NothingToRebuild(f"{topics.TASK_EVENTS.name} is not on this Kafka")
+        raise NothingToRebuild(f"Kafka has no topic {topics.TASK_EVENTS.name}, so there is nothing to rebuild from")
     return there

@@ -1,4 +1,4 @@
-"""What a rebuild came to, for people."""
+"""The counts of a rebuild."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ class Counts:
 
     events: int = 0
     rejected: int = 0
-    """Records on the events topic that cannot be folded; they are on the dead-letter topic already."""
+    """Records on the events topic that cannot be folded; they are dead letters already."""
     instances: int = 0
     carried_over: int = 0
-    """Instances of which no event is left on the topic, taken from the live version as they are."""
+    """Instances without events on the topic, copied from the live version unchanged."""
     built_upon: int = 0
-    """Instances of which the first events are gone: the others were folded onto what the live version had."""
+    """Instances whose first events are deleted: the rest were folded onto the live version's state."""
     from_stores: int = 0
-    """Of the two above: those that the live version's changelog could not tell, so that a local store was asked."""
+    """Of the two above: read from a local store, because the live version's changelog lacks them."""
     from_published: int = 0
-    """Of the two above: those that not even a store could tell, so that their published state was taken."""
+    """Of the two above: read from the published state, because no store has them either."""
     let_go: int = 0
-    """Instances that the events still tell of, and whose retention is over."""
+    """Instances that still have events, but whose retention is over."""
     lost: int = 0
-    """Instances of which neither events nor anything that can be read is left."""
+    """Instances without events and without a readable state."""
     states: int = 0
-    """States that are published, because they came out another."""
+    """States that changed, and are published."""
     notifications: int = 0

@@ -1,4 +1,4 @@
-"""Folds every event on the topic, from the first that is left to the last, and tells nobody."""
+"""Fold every event on the topic, from the first to the last, without notifications."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from taskbridge.streams.rebuild.sources.copies import Copy
 
 _GENERATION = 0
-"""Of a group that there is none of."""
+"""No group."""
 
 
 class FetchedRecord(NamedTuple):
-    """A record in the shape that the fold takes, and when it was written."""
+    """A record as the fold accepts it, and its time."""
 
     topic: str
     partition: int
@@ -42,31 +42,31 @@ class FetchedRecord(NamedTuple):
 
 @dataclass(eq=False)
 class EventFold:
-    """Reads on from where it stopped; whatever it met is in the copy ``new`` as a worker would have stored it."""
+    """Continues where it stopped; each instance is in the copy ``new`` as a worker stores it."""
 
     run: Operation
     new: Copy
     folding: Folding
-    """The workers' own."""
+    """The same fold as in workers."""
     homes: int
-    """That there will be: an instance is kept where its key belongs among so many, wherever its events are."""
+    """The number of partitions of the new version: an instance is stored on the partition of its key."""
     base: Callable[[bytes], bytes | None]
-    """Gives what an instance is built upon, as it is stored, by its key."""
+    """Returns the stored state onto which the events of an instance are folded, by key."""
 
     def __post_init__(self) -> None:
-        # An event that comes to larger ones is refused by workers and rebuild alike.
+        # Workers and rebuild reject an event with larger notifications.
         self._notification_bytes = notification_bytes(self.run.offsets)
         self.bounds: dict[int, Bounds] = {}
-        """Of each partition of events: where it began when this did, and where it ended at the last look."""
+        """The first offset of each partition at the start, and its end at the last check."""
         self.reached: dict[int, int] = {}
-        """Behind the last event of each partition that is folded."""
+        """The offset after the last folded event of each partition."""
         self.folded = self.rejected = 0
         self._reader = bulk_reader(self.run.consumer)
 
     def catch_up(self, partitions: int) -> None:
-        """Fold what the workers have by now.
+        """Fold up to the workers' positions.
 
-        Not what they have not: they fold that as ever, and tell people what happened, not that it came out another.
+        Not further: workers fold later events, and publish their notifications with the right cause.
 
         Raises:
             KafkaException, TimeoutError: Kafka refuses, or does not answer.

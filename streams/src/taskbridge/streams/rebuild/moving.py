@@ -1,16 +1,16 @@
-"""Brings the topics to another number of partitions while no worker works: for a rebuild whose version has that many.
+"""Move the topics to more partitions while no worker runs: for a rebuild whose version has that many.
 
-Kafka adds partitions and takes none away, and a key has another partition then. So each topic is treated by what it is:
+Kafka can only add partitions, and then maps a key to another partition. So each topic is treated by its kind:
 
-- Events stay where they are. The rebuild folds them by their keys, wherever they stand, and workers send on whatever
-  comes, or still waits, on another partition than its key's (``streams.fold.homes``).
-- States and inboxes are made anew: what is on a compacted topic would be there for ever beside what replaces it.
-- Notifications so far are taken away and everybody is told again what they see. Else who has not read them yet might
-  apply what was told on the old partition after what is told on the new one.
-- Dead letters and quarantine only grow: they have no order.
-- People and forms stay where they are: nothing is kept beside them, and the numbers of their topics are their own.
+- Events stay where they are. The rebuild folds them by key from any partition, and workers forward events that are on
+  another partition than their key's (``streams.fold.homes``).
+- States and inboxes are recreated: on a compacted topic, an old value on the old partition would never be removed.
+- Notifications are deleted and every present entry is published again. Otherwise a slow reader might apply an old
+  notification from the old partition after a new one from the new partition.
+- Dead letters and quarantine only get partitions: they have no order.
+- People and forms stay where they are: no other topic is partitioned like theirs.
 
-Should this end halfway, no worker works until another run has done all of it: the word for that is said before.
+If this ends halfway, workers wait until another run has completed it: that is recorded in Kafka first.
 """
 
 from __future__ import annotations
@@ -44,38 +44,40 @@ _LOOK_S = 0.2
 
 
 class FewerPartitions(OperatorError):
-    """Kafka takes no partitions away."""
+    """Kafka cannot remove partitions."""
 
 
 class Move:
-    """To that many partitions."""
+    """A move to that many partitions."""
 
     def __init__(self, run: Operation, partitions: int) -> None:
-        """Look at what there is.
+        """Check that the move only adds partitions.
 
         Raises:
-            FewerPartitions: a topic has more.
+            FewerPartitions: a topic has more already.
         """
         self._run = run
         self.partitions = partitions
         there = run.topics()
         most = max(there.get(topic.name, 0) for topic in _GROW)
         if partitions < most:
-            raise FewerPartitions(f"there are {most}, and Kafka takes no partitions away: ask for {most} or more")
+            raise FewerPartitions(
+                f"topics have {most} partitions, and Kafka cannot remove any: use --partitions {most} or more"
+            )
         self.inboxes: Ground | None = None
-        """What workers stand upon that make them anew."""
+        """The ground of workers that rebuild them."""
         self.notified: dict[int, int] = {}
-        """Where the notifications begin from which they make them."""
+        """The start offsets of the notifications from which they are rebuilt."""
 
     def make(self, version: int) -> TransactionalWriter:
-        """Bring all topics to the number, for that version; what writes from then on knows of it. Blocks.
+        """Move all topics, for that version; returns a writer that knows the new partitions. Blocks.
 
         Raises:
             KafkaException, TimeoutError: Kafka refuses, or does not answer.
         """
         run, there = self._run, self._run.topics()
         self._grow(there)
-        self._take_notifications_away(there)
+        self._delete_notifications(there)
         run.recreate(TASK_STATES, partitions=self.partitions)
         if INBOX_CHANGELOG.name in there or run.settings.task_center:
             self.inboxes = run.new_inboxes(version, self.partitions)
@@ -91,10 +93,10 @@ class Move:
         deadline = time.monotonic() + _ANSWER_S
         while any(count < self.partitions for name, count in self._run.topics().items() if name in names):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"Kafka was asked for {self.partitions} partitions and does not show them")
+                raise TimeoutError(f"Kafka did not add partitions (target {self.partitions}) within {_ANSWER_S:.0f} s")
             time.sleep(_LOOK_S)
 
-    def _take_notifications_away(self, there: Mapping[str, int]) -> None:
+    def _delete_notifications(self, there: Mapping[str, int]) -> None:
         name = TASK_NOTIFICATIONS.name
         self.notified = self._run.offsets.ends(name, range(there.get(name, 0)))
         gone = [TopicPartition(name, each, end) for each, end in self.notified.items() if end > 0]

@@ -1,9 +1,9 @@
-"""Makes a rebuilt version live: its changelog first, and then, while no worker works, where they go on, at one stroke.
+"""Make a rebuilt version live: write its changelog, then, while no worker runs, its positions in one transaction.
 
-What is to be told of instances that came out another stands in that changelog too, and workers tell it once the version
-is live (``streams.processing.telling``): so no transaction is larger the more there is. The last one says where workers
-go on, and that the version is live. Whoever dies before its end has changed nothing. Only a move to another number of
-partitions takes more than a transaction: see ``streams.rebuild.moving``.
+The changelog also has the pending notifications of changed instances, which workers publish once the version is live
+(``streams.processing.telling``): so the size of transactions is bounded. The last transaction sets the positions of the
+workers and the live version. A process that dies before its end has changed nothing. Only a move to more partitions
+needs several transactions: see ``streams.rebuild.moving``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TOGETHER = 20_000
 
 
 class Publication:
-    """Of the version whose workers are to stand upon that ground."""
+    """The publication of the version with that ground."""
 
     def __init__(self, run: Operation, registry: Registry, writer: TransactionalWriter, ground: Ground) -> None:
         self._run = run
@@ -45,12 +45,12 @@ class Publication:
         self._states = task_state_codec(registry)
 
     def write_changelog(self, rebuilding: Rebuilding) -> None:
-        """Everything so far; from then on the changes are remembered, for ``write_changes``."""
+        """Write all instances so far; later changes are remembered for ``write_changes``."""
         rebuilding.new.changed = {}
         self._write(((key, kept.partition, kept.value) for key, kept in rebuilding.new.items()), "new changelog")
 
     def write_changes(self, rebuilding: Rebuilding) -> None:
-        """What has changed since."""
+        """Write the changes since then."""
         new, changed = rebuilding.new, rebuilding.new.changed or {}
         new.changed = {}
         values = ((key, partition, new.get(key)) for key, partition in changed.items())
@@ -66,13 +66,13 @@ class Publication:
             tick(written, written)
 
     def switch(self, rebuilding: Rebuilding, versions: Versions, move: Move | None = None) -> None:
-        """Have the workers of the live version stop, make ours as up to date as theirs was, and live.
+        """Stop the workers of the live version, bring the new version up to date, and make it live.
 
         Raises:
-            OperatorError: it was given up. The live version is what it was, and its workers go on; but for one whose
-                ``move`` had begun: they wait until it is done.
+            OperatorError: the switch was aborted. The live version and its workers continue; but once a ``move`` has
+                begun, workers wait until it is complete.
         """
-        self._run.tell("workers stop for the switch")
+        self._run.tell("stopping the workers for the switch")
         with self._run.nobody_at_work(self._writer, versions, self._version) as way_back:
             rebuilding.catch_up()
             if move is None:
@@ -83,16 +83,16 @@ class Publication:
             else:
                 way_back.pop_all()
                 self._move(rebuilding, versions, move)
-        self._run.tell(f"version {self._version} is live: workers go on, and tell what came out another")
+        self._run.tell(f"version {self._version} is live: workers continue, and publish what changed")
 
     def _move(self, rebuilding: Rebuilding, versions: Versions, move: Move) -> None:
         tell = self._run.tell
-        tell(f"all topics get {move.partitions} partitions; from here on, only the end of this lets workers start")
+        tell(f"moving all topics to {move.partitions} partitions; workers can start only after this is complete")
         with self._writer.transaction():
             say(self._writer, Versions(versions.live, self._version, move.partitions))
         self._writer = move.make(self._version)
         self.write_changes(rebuilding)
-        tell("telling everybody what they see")
+        tell("publishing every present list entry")
         outcomes = rebuilding.outcomes(self._version, everything=True)
         while some := list(islice(outcomes, _TOGETHER)):
             with self._writer.transaction():
@@ -105,7 +105,7 @@ class Publication:
             self._go_live(rebuilding)
 
     def _go_live(self, rebuilding: Rebuilding) -> None:
-        """Workers go on where they were: what they miss there is theirs to say."""
+        """Workers continue at their positions, also where these are lower than what the rebuild has read."""
         stood = self._run.workers.positions()
         positions = {each: min(offset, stood.get(each, offset)) for each, offset in rebuilding.reached.items()}
         self._writer.hand_over(APP_ID, TASK_EVENTS.name, self._ground, positions)

@@ -1,4 +1,4 @@
-"""The instances made anew on this machine's disk, beside what the live version and the published states say of them."""
+"""Rebuild the instances on this machine's disk, and compare them with the live version and the published states."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _Copy = TypeVar("_Copy", bound=Copy)
 
 
 class Outcome(NamedTuple):
-    """Of one instance that came out another."""
+    """The new state of one instance, and its pending notifications."""
 
     key: bytes
     new: Kept
@@ -52,10 +52,10 @@ class Outcome(NamedTuple):
 
 
 class Rebuilding:
-    """Brought up to date again and again, each time with less to do, until nothing changes any more."""
+    """The rebuilt instances; ``catch_up`` is repeated, each time with fewer new events."""
 
     def __init__(self, run: Operation, registry: Registry, folder: Path, *, live: int, homes: int) -> None:
-        """``live`` is the version that is live, and ``homes`` how many partitions the new one has."""
+        """``live`` is the live version, and ``homes`` the number of partitions of the new one."""
         self._run = run
         self._live = live
         self._states = task_state_codec(registry)
@@ -70,7 +70,7 @@ class Rebuilding:
         if self._is_sound:
             self._is_sound = not any(run.offsets.begins(changelog, range(there[changelog])).values())
         self._is_untold = False
-        """Whether the rebuild before has left anything to be told."""
+        """Whether the last rebuild has left pending notifications."""
         self.new = self._kept(Copy(folder / "new"))
         self._old = self._kept(run.copy_of(changelog, folder / "old")) if changelog in ids else None
         self._published = self._kept(run.copy_of(TASK_STATES.name, folder / "published"))
@@ -95,16 +95,16 @@ class Rebuilding:
         self._resources.close()
 
     def read(self) -> None:
-        """Read all that there is.
+        """Read all sources.
 
         Raises:
-            StoreInUse: a worker has a store open that is needed.
+            StoreInUse: a worker uses a store that is needed.
         """
         run = self._run
         if not self._is_sound:
             changelog = instances_changelog(self._live).name
             run.tell(
-                f"{changelog} is lost or cut: what the events do not tell is taken from local and published states"
+                f"{changelog} is missing or truncated: local stores and published states complete what events lack"
             )
         self._stores.read(
             run.settings.data_dir,
@@ -119,10 +119,10 @@ class Rebuilding:
         self._is_untold = any(next(iter(copy), FIRST_INSTANCE) < FIRST_INSTANCE for copy in copies)
 
     def catch_up(self) -> None:
-        """Read on as far as the live version is by now, and complete what the events do not tell any more.
+        """Read up to the positions of the live version, and add instances without events from the other sources.
 
-        In this order: what is published is in the changelog too, unless that has lost it; and an instance that the
-        events do not tell of then has none, and is not merely not folded yet.
+        In this order: what is published is in the changelog too, unless that has lost it; and an instance that is not
+        folded by then has no events left.
         """
         there, ticker = self._partitions, self._run.ticker
         self._published.catch_up(there.get(TASK_STATES.name, 0), ticker("published states"))
@@ -140,7 +140,7 @@ class Rebuilding:
             if new is None:
                 known = self._known.best(key, old, left, published)
                 if known is None:
-                    # Of a store alone it is gone, and not lost.
+                    # Present in a store only: deleted, not lost.
                     self.counts.lost += is_first and old is not None
                     continue
                 self.new.write({key: self._taken(known)})
@@ -152,7 +152,7 @@ class Rebuilding:
             self.counts.instances += 1
 
     def compare(self, version: int) -> None:
-        """Keep with each instance that came out another what everybody who followed the old version is to be told."""
+        """Store the pending notifications of each changed instance next to it."""
         is_first = self.new.changed is None
         for outcome in self.outcomes(version):
             if outcome.notifications or not outcome.untold.is_published:
@@ -164,9 +164,9 @@ class Rebuilding:
                 copy.changed = {}
 
     def outcomes(self, version: int, *, everything: bool = False) -> Iterator[Outcome]:
-        """How they came out beside the old version.
+        """Compare the instances with the old version.
 
-        ``everything``: of all that there are, for people who have nothing yet.
+        ``everything``: of all instances, for readers without any earlier notification.
         """
         compare = self._run.ticker("compared")
         for number, (key, row) in enumerate(self._side_by_side() if everything else self._rows()):
@@ -187,7 +187,7 @@ class Rebuilding:
         if not everything and earlier is None and old is not None and old.value[HEAD_BYTES:] == new.value[HEAD_BYTES:]:
             return Outcome(key, new, Untold(is_published, is_certain=True, notifications=0, before=old.value), [])
         known = self._known.best(key, old, left, published)
-        # Only the changelog says for certain what people were told.
+        # Only the changelog is certain about earlier notifications.
         is_certain = old is None if known is None else known.source is Source.CHANGELOG
         before = None if known is None else known.kept.value
         if earlier is not None:
@@ -197,7 +197,7 @@ class Rebuilding:
         return Outcome(key, new, replace(untold, notifications=len(told)), told)
 
     def count(self) -> None:
-        """Count what there is, now that it is all."""
+        """Count the complete result."""
         self.counts.instances = 0
         for key, kept in self.new.items():
             if key < FIRST_INSTANCE:
@@ -209,11 +209,11 @@ class Rebuilding:
 
     @property
     def reached(self) -> Mapping[int, int]:
-        """Behind the last event of each partition that is in it."""
+        """The offset after the last folded event of each partition."""
         return self._fold.reached
 
     def _base(self, key: bytes) -> bytes | None:
-        """What the events of an instance are folded onto: nothing, where all of them are still there."""
+        """The state onto which events are folded; None if all events of the instance are still there."""
         known = self._known.of(key)
         if known is None or self._known.is_whole(known):
             return None
@@ -226,7 +226,7 @@ class Rebuilding:
         return self._known.moved(known)
 
     def _rows(self) -> Iterator[tuple[bytes, Sequence[Kept | None]]]:
-        """Of each instance what there is of it; once all are compared, of those only of which anything has changed."""
+        """The values of each source by instance; after the first comparison, of changed instances only."""
         if self.new.changed is None:
             yield from self._side_by_side()
             return
@@ -236,7 +236,7 @@ class Rebuilding:
             yield key, [None if copy is None else copy.get(key) for copy in sources]
 
     def _side_by_side(self) -> Iterator[tuple[bytes, Sequence[Kept | None]]]:
-        """Of each instance: what the changelog has, what a store has, what is published, and how it came out."""
+        """By instance: the values in the changelog, a store, the published states, and the new version."""
         sources = (self._old, self._stores, self._published, self.new)
         return side_by_side(*(() if copy is None else copy.items(FIRST_INSTANCE) for copy in sources))
 

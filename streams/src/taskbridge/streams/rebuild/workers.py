@@ -1,4 +1,4 @@
-"""Who else is at work, as a rebuild sees them: how far the workers are, that all are gone, and no other rebuild."""
+"""The workers as a rebuild sees them: their positions, whether all have stopped, and no other rebuild runs."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _LOOK_S = 0.5
 
 
 class AnotherRebuild(OperatorError):
-    """A rebuild is running already; there can be one at a time."""
+    """Another rebuild is running; only one can run at a time."""
 
 
 class WorkersStay(OperatorError):
-    """Workers did not stop for the switch, so that it was given up: they are of a program that knows no versions."""
+    """Workers did not stop, so the switch was aborted: their release knows no versions."""
 
 
 @dataclass(eq=False)
 class Workers:
-    """Every method blocks, and may be told to stop.
+    """Every method blocks, and a signal can stop it.
 
     Raises:
         KafkaException, TimeoutError: Kafka refuses, or does not answer.
@@ -51,14 +51,14 @@ class Workers:
 
     offsets: Offsets
     claim: Callable[[str], object]
-    """Takes the producers of the worker of that name over, and blocks."""
+    """Fences the producers of the worker of that name; blocks."""
     tell: Callable[[str], None]
     stopping: Callable[[], None]
 
     def positions(self, topic: str = TASK_EVENTS.name) -> dict[int, int]:
-        """Up to where each partition of the topic is processed, at the least; not where it has never been.
+        """The least position of each partition of the topic; partitions without one are missing.
 
-        A transaction that is open is waited for: what it wrote may be readable a moment before its position is.
+        Waits for open transactions: their records may be readable a moment before their position.
         """
         left = {TP(topic, each) for each in self.offsets.partitions(topic)}
         found: dict[int, int] = {}
@@ -71,35 +71,39 @@ class Workers:
                     if at.offset >= 0:
                         found[source.partition] = at.offset
             if left and time.monotonic() > deadline:
-                raise TimeoutError(f"transactions stay open: partitions {sorted(each.partition for each in left)}")
+                raise TimeoutError(
+                    f"transactions are still open on partitions {sorted(each.partition for each in left)}"
+                )
             time.sleep(POLL_S if left else 0)
         return found
 
     def changelogs(self, version: int) -> frozenset[str]:
-        """Kafka's ids of those that the group's positions name as that version's: one, where nothing is wrong."""
+        """The changelog ids of that version in the group's positions: one, unless something is wrong."""
         marks = [at.mark for at in self._committed(TASK_EVENTS.name) if at.mark is not None]
         return frozenset(mark.changelog_id for mark in marks if mark.version == version)
 
     def wait_until_gone(self) -> None:
-        """Return once no worker is there, and nothing is open that one of them wrote.
+        """Return once no worker is in the group, and no transaction of theirs is open.
 
-        A worker that is frozen, and counts as gone, can write nothing when it wakes: its producers are claimed.
+        A frozen worker that has left the group can write nothing when it resumes: its producers are fenced.
 
         Raises:
-            WorkersStay: they are still there after minutes.
+            WorkersStay: they did not stop within minutes.
         """
         deadline, said = time.monotonic() + _LEAVE_S, 0.0
         while found := self.offsets.members(APP_ID):
             self.stopping()
             if time.monotonic() > deadline:
-                raise WorkersStay(f"still there after {_LEAVE_S:.0f} s: {named(found)}. Nothing was switched")
+                raise WorkersStay(
+                    f"workers still run after {_LEAVE_S:.0f} s: {named(found)}. Stop them, and run it again"
+                )
             if time.monotonic() - said > Ticker.EVERY_S:
                 said = time.monotonic()
-                self.tell(f"waiting until the workers have stopped: {named(found)}")
+                self.tell(f"waiting for workers to stop: {named(found)}")
             time.sleep(_LOOK_S)
-        # Whoever may have something open: see ``streams.transactions.takeover``.
+        # Owners that may have an open transaction: see ``streams.transactions.takeover``.
         if owners := {at.owner for at in self._committed(TASK_EVENTS.name, TASK_NOTIFICATIONS.name) if at.owner}:
-            # Side by side: each waits up to half a second for librdkafka's timers.
+            # In parallel: each waits up to half a second for librdkafka's timers.
             with ThreadPoolExecutor(len(owners)) as pool:
                 for claimed in [pool.submit(self.claim, owner) for owner in owners]:
                     claimed.result()
@@ -111,19 +115,19 @@ class Workers:
 
 @contextmanager
 def alone(offsets: Offsets, consumer: Mapping[str, object]) -> Generator[None]:
-    """Be the one rebuild that there is.
+    """Make sure that no other rebuild runs.
 
-    That two begin at the same moment is not excluded here: the first one to claim the transactional id loses it, and
-    fails at its next write.
+    Two may start at the same moment: then the first one to claim the transactional id is fenced, and fails at its
+    next write.
 
     Raises:
-        AnotherRebuild: somebody else is.
+        AnotherRebuild: another one runs.
     """
     deadline = time.monotonic() + _WAIT_S
     while found := offsets.members(REBUILD_ID):
-        # One that was killed counts as there until its session is over.
+        # A killed one stays in the group until its session ends.
         if time.monotonic() > deadline:
-            raise AnotherRebuild(f"a rebuild is running already: {named(found)}")
+            raise AnotherRebuild(f"another rebuild is running: {named(found)}. Wait for its end")
         time.sleep(_LOOK_S)
     stop = threading.Event()
     thread = threading.Thread(target=_be_there, args=(consumer, stop), name="rebuild-membership", daemon=True)
@@ -132,7 +136,7 @@ def alone(offsets: Offsets, consumer: Mapping[str, object]) -> Generator[None]:
         deadline = time.monotonic() + _WAIT_S
         while not offsets.members(REBUILD_ID):
             if time.monotonic() > deadline:
-                raise OperatorError(f"Kafka does not let this rebuild into the group {REBUILD_ID}")
+                raise OperatorError(f"this rebuild could not join the group {REBUILD_ID}: check Kafka and its ACLs")
             time.sleep(_LOOK_S)
         yield
     finally:
@@ -150,5 +154,5 @@ def _be_there(consumer: Mapping[str, object], stop: threading.Event) -> None:
 
 
 def named(members: Mapping[str, str]) -> str:
-    """The members of a group, for people."""
+    """The members of a group, for messages."""
     return ", ".join(f"{name} on {host}" for name, host in members.items())

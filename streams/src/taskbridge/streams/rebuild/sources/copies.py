@@ -1,4 +1,4 @@
-"""What a rebuild keeps on its own disk: values by key with the partition of each, in RocksDB, made anew each time."""
+"""Values by key, with the partition of each, in RocksDB on the disk of a rebuild; empty at each start."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class TopicCopy(Copy):
             if all(bounds[each].end >= end for each, end in written.items()):
                 return bounds
             if time.monotonic() > deadline:
-                raise TimeoutError(f"a transaction on {self.topic} stays open")
+                raise TimeoutError(f"a transaction on {self.topic} is still open")
             tick(0, 0)
             time.sleep(POLL_S)
 
@@ -174,7 +174,7 @@ class Ticker:
     EVERY_S: ClassVar = 2.0
 
     def __init__(self, say: Callable[[str], None], what: str, *, stopping: Callable[[], None]) -> None:
-        """``stopping`` raises where whoever runs this was told to stop."""
+        """``stopping`` raises once a signal has asked the run to stop."""
         self._say = say
         self._what = what
         self._stopping = stopping

@@ -1,4 +1,4 @@
-"""What is known of an instance besides the events that are left: of several sources, the one that knows most of it."""
+"""Choose what is known of an instance apart from its events: the source with the most recent data."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ class Knowledge:
     homes: int
 
     def of(self, key: bytes) -> Known | None:
-        """What is known by that key."""
+        """The best known state by key."""
         old = None if self.changelog is None else self.changelog.get(key)
         return self.best(key, old, self.stores.get(key), self.published.get(key))
 
     def best(self, key: bytes, old: Kept | None, left: Kept | None, published: Kept | None) -> Known | None:
-        """Of what the changelog has, what a store has, and what is published. None where none of it can be used."""
+        """The best of the changelog, a store and the published state; None if none is usable."""
         candidates = [(Source.CHANGELOG, old), (Source.STORE, left)]
         if left is not None and self._is_further(left.partition):
             candidates.reverse()
         elif old is None and self.is_sound:
-            # It was let go of since.
+            # Its retention has ended since.
             candidates = []
         for source, kept in candidates:
             found = self._shown(key, kept)
@@ -90,7 +90,7 @@ class Knowledge:
         return None if published is None else self._stand_in(published)
 
     def untold(self, key: bytes, left: Kept | None) -> Untold | None:
-        """What people have not been told yet of it by the rebuild before; ``left`` is what a store has for it."""
+        """The pending notifications of the last rebuild; ``left`` is the value in a store."""
         is_left = left is not None and self._is_further(left.partition)
         source = self.stores if is_left or self.changelog is None else self.changelog
         found = source.get(untold_key(key))
@@ -105,7 +105,7 @@ class Knowledge:
         return self._is_of_these_events(known) and is_whole(known.shown.offsets, first_offset=first_offset)
 
     def moved(self, known: Known) -> Kept:
-        """It, where its key belongs. Where its events stand is known of the partition and the topic that it was on."""
+        """The state on the partition of its key. Offsets are valid only for the partition and topic where they were."""
         home = home_of(known.shown.instance.state.instance_id.encode(), self.homes)
         kept = known.kept
         if home == kept.partition and self._is_of_these_events(known):
@@ -149,14 +149,14 @@ class Knowledge:
         return stand_in if stand_in.shown.instance.state.revision > state.revision else stored
 
     def _stand_in(self, published: Kept) -> Known:
-        """What would be stored of an instance of which only the published state is left."""
+        """The stored form of an instance of which only the published state is left."""
         instance = from_published(self.states.decode(published.value))
         value = pack(published.value, instance, GONE, now_ms=instance.state.updated_at)
         home = home_of(instance.state.instance_id.encode(), self.homes)
         return Known(Source.PUBLISHED, Kept(home, value), show(instance, GONE))
 
     def _shown(self, key: bytes, kept: Kept | None) -> Shown | None:
-        """An instance of the live version; None where it cannot be read, or is another one's."""
+        """An instance of the live version; None if it is unreadable, or has another key."""
         if kept is None:
             return None
         try:

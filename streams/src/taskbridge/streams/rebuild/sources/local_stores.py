@@ -33,7 +33,7 @@ _WHERE = ("v*/tables", "*/v*/tables")
 
 
 class StoreInUse(OperatorError):
-    """A worker has a store open that is needed: it knows what is lost elsewhere."""
+    """A worker uses a store that is needed, because other sources have lost its contents."""
 
 
 class _Left(NamedTuple):
@@ -46,16 +46,16 @@ class _Left(NamedTuple):
 
 
 class LocalStores(Copy):
-    """What the stores of one version hold, of each partition the one that was read the furthest."""
+    """The contents of the stores of one version; of each partition the most recent store."""
 
     def __init__(self, path: Path, *, retention_days: int) -> None:
-        """``path`` is this copy's own. Instances whose retention is over are not taken."""
+        """``path`` is the folder of this copy. Instances whose retention is over are skipped."""
         super().__init__(path)
         self._retention_days = retention_days
         self.positions: dict[int, StorePosition] = {}
-        """How far each partition's store had its changelog."""
+        """The changelog position of each partition's store."""
         self.reaches: dict[int, KeptPosition | None] = {}
-        """And how far the events, as far as it says."""
+        """The position in the events, if the store has it."""
 
     def read(
         self,
@@ -67,10 +67,9 @@ class LocalStores(Copy):
         tell: Callable[[str], None],
         tick: Callable[[int, int], None],
     ) -> None:
-        """Take what is there. A store that a worker has open is passed over, unless it is ``needed``.
+        """Read all stores. A store that a worker uses is skipped, unless it is ``needed``.
 
-        ``changelogs``: the ids of those that the group's positions name; where they name any, a store of another one
-        is out of date.
+        ``changelogs``: the ids in the group's positions; if there are any, a store of another changelog is outdated.
 
         Raises:
             StoreInUse: stop that worker first.
@@ -83,17 +82,17 @@ class LocalStores(Copy):
                     continue
                 stack.callback(left.db.close)
                 if changelogs and left.position.changelog_id not in changelogs:
-                    tell(f"{path} is not read: it is of a changelog that was given up")
+                    tell(f"skipping {path}: it belongs to a replaced changelog")
                 else:
                     found.append(left)
-            # What comes later, was further: it is what counts.
+            # The most recent store is read last, and overwrites the others.
             for number, left in enumerate(sorted(found, key=lambda each: each.position.offset)):
                 tick(number, len(found))
                 self._take(left, tell)
         if found:
-            tell(f"{len(found)} local stores are read: {', '.join(str(each.path) for each in found)}")
+            tell(f"read {len(found)} local stores: {', '.join(str(each.path) for each in found)}")
         elif needed:
-            tell(f"there are no local stores of version {version} in {data_dir}: STREAMS_DATA_DIR says where to look")
+            tell(f"no local stores of version {version} in {data_dir}: check STREAMS_DATA_DIR")
 
     def _take(self, left: _Left, tell: Callable[[str], None]) -> None:
         now_ms = time.time_ns() // 1_000_000
@@ -111,8 +110,8 @@ class LocalStores(Copy):
         except Exception as error:
             if not is_damage(error):
                 raise
-            # Each block has a checksum: what was read is as it was written. How far it all is says another store.
-            tell(f"{left.path} is damaged: what could be read of it is taken")
+            # Each block has a checksum: what was read is correct. Only the position is unknown.
+            tell(f"{left.path} is damaged: its readable part is used")
         else:
             self.positions[left.partition], self.reaches[left.partition] = left.position, reaches
         self.write(together)
@@ -125,7 +124,7 @@ class LocalStores(Copy):
 
 
 def stores_in(data_dir: Path, version: int) -> Iterator[tuple[Path, int]]:
-    """The stores of that version of the instances, with the partition of each."""
+    """The stores of that version, with the partition of each."""
     name = instances_table_name(version)
     for where in _WHERE:
         for path in sorted(data_dir.glob(f"{where}/{name}-*.db")):
@@ -144,11 +143,13 @@ def _opened(path: Path, partition: int, *, needed: bool, tell: Callable[[str], N
         # The library's errors have no classes.
         if is_lock(error):
             if needed:
-                raise StoreInUse(f"{path} is in use, and is needed: stop its worker, and run this again") from error
-            tell(f"{path} is not read: its worker has it open")
+                raise StoreInUse(
+                    f"{path} is needed, but a worker uses it: stop that worker, and run this again"
+                ) from error
+            tell(f"skipping {path}: a worker uses it")
             return None
         if is_damage(error):
-            tell(f"{path} is not read: it cannot be opened: {error}")
+            tell(f"skipping {path}: cannot open it: {error}")
             return None
         raise
     try:
@@ -157,7 +158,7 @@ def _opened(path: Path, partition: int, *, needed: bool, tell: Callable[[str], N
         db.close()
         if not is_damage(error):
             raise
-        tell(f"{path} is not read: {error}")
+        tell(f"skipping {path}: {error}")
         return None
     if position is None:
         db.close()
