@@ -205,7 +205,7 @@ def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays
             assert outsider.notified(yesterdays) == yesterdays
         assert process.stderr is not None
         process.send_signal(signal.SIGUSR2)
-        assert any(line.startswith("edge is ready") and "before it ends" in line for line in process.stderr)
+        assert any(line.startswith("edge is ready") and "the old one stops" in line for line in process.stderr)
         process.send_signal(signum)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err

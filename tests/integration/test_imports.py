@@ -110,7 +110,7 @@ def test_forms_are_written_once_changed_as_a_whole_and_forgotten(file: File) -> 
     assert len(file.on_topic(FORMS_TARGET)) == 2
     result = file.imports(heads + "F-2,,textField_a,\nF-3,,textField_a,物品\n", what="forms")
     assert result.exit_code == 1
-    assert "line 2: no label" in result.stderr
+    assert "line 2: label is missing" in result.stderr
     assert len(file.on_topic(FORMS_TARGET)) == 2
     assert said(file.imports(heads + "F-1,,textField_a,对方\n", what="forms")) == outcome(new=0, changed=1, unchanged=0)
     assert dict(file.on_topic(FORMS_TARGET))["F-1"] == Form("F-1", None, {"textField_a": "对方"})
@@ -122,7 +122,7 @@ def test_forms_are_written_once_changed_as_a_whole_and_forgotten(file: File) -> 
 def test_of_a_file_with_a_bad_line_nothing_is_written(file: File) -> None:
     result = file.imports(HEADS + WANG + "u2,\n" + "u3,韩梅梅\n")
     assert result.exit_code == 1
-    assert "line 3: no name" in result.stderr
+    assert "line 3: name is missing" in result.stderr
     assert "1 of 3 lines are invalid; nothing was written" in str(result.exception)
     assert file.on_topic() == []
 

@@ -329,7 +329,7 @@ def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) ->
         process.communicate(timeout=180)
         assert process.returncode == 1
         last = company.command.log_path.read_text().splitlines()[-1]
-        assert "is in use, and is needed: stop that worker" in last
+        assert "is needed, but a worker uses it: stop that worker" in last
     finally:
         company.worker.kill_if_running()
         company.worker.process = None

@@ -121,7 +121,7 @@ def streams(
 ) -> None:
     """Run the streams service with an existing Kafka and registry, configured by STREAMS_* in the environment.
 
-    --rebuild recomputes states while workers run; --republish needs them stopped.
+    --rebuild recomputes states while workers run; --republish needs them stopped, which they do by themselves.
     """
     if dry_run and not rebuild:
         raise typer.BadParameter("needs --rebuild", param_hint="--dry-run")
