@@ -47,7 +47,7 @@ def reconcile_run(
     if service:
         working.serve(environment)
         return
-    _print(working.one_pass(environment), as_json=as_json)
+    _print(working.one_pass(environment), "lost {} found in {} and repaired", as_json=as_json)
 
 
 @reconcile_app.command("status", epilog=example("RECONCILE_APPS_FILE=apps.toml taskbridge reconcile status"))
@@ -97,7 +97,8 @@ def backfill(
     environment = working.environment_of(bootstrap_servers, registry_url, data_dir)
     since_ms = working.moment_of(since)
     if not dry_run:
-        _print(working.backfill(environment, app, since_ms, progress), as_json=as_json)
+        outcome = working.backfill(environment, app, since_ms, progress)
+        _print(outcome, "{} events imported for {}", as_json=as_json)
         return
     found = working.dry_run(environment, app, since_ms)
     if as_json:
@@ -110,14 +111,14 @@ def backfill(
     say(f"{found['days']:>9,}  days at most; run it once a day")
 
 
-def _print(outcome: Outcome, *, as_json: bool) -> None:
+def _print(outcome: Outcome, repair: str, *, as_json: bool) -> None:
     if as_json:
         say(json_line(outcome.as_json()))
     else:
         say(f"{outcome.rows:>9,}  instances checked, details fetched for {outcome.asked:,}")
         say(f"{outcome.unsettled:>9,}  changed within RECONCILE_SETTLE_MINUTES; the next run checks them")
         for (app_type, kind), count in sorted(outcome.repairs.items()):
-            say(f"{count:>9,}  lost ({kind}) found in {app_type} and repaired")
+            say(f"{count:>9,}  {repair.format(kind, app_type)}")
         for app_type, problem in outcome.problems.items():
             progress(f"{app_type}: {problem}")
         if outcome.retry_at is not None:
