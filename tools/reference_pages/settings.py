@@ -20,65 +20,80 @@ if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
 _INTRODUCTION = """\
-The services take their settings from environment variables, check all of them at start, and end with one line for
-what is missing or wrong, which never shows a value. `taskbridge up` and `taskbridge demo` set the addresses, ports,
-folders and credentials themselves and pass every other `EDGE_…` and `STREAMS_…` on."""
+The services read their settings from environment variables and check all of them at start. If one is missing or wrong,
+the service exits with one line that names it, without its value. `taskbridge up` and `taskbridge demo` set addresses,
+ports, folders and credentials themselves, and pass all other `EDGE_…` and `STREAMS_…` variables on."""
 
 SHARED = {
     "TASKBRIDGE_DATA_DIR": (
         "taskbridge-data",
-        "`--data-dir` of every command: the folder of `taskbridge up`, or of an edge that runs without it.",
+        "Default of `--data-dir` of every command: the folder of `taskbridge up`, or of an edge that runs without it.",
     ),
     "TASKBRIDGE_PARTITIONS": (
         str(DEFAULT_PARTITIONS),
-        "Partitions of topics that are made anew; the same for all services and commands.",
+        "Number of partitions of a new topic. Set the same value for all services and commands.",
     ),
     "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": (
         "",
-        "For `up`, `demo` and tests: use this Kafka, start none. For commands: `--bootstrap-servers`.",
+        (
+            "`up`, `demo` and tests use this Kafka instead of starting one. For other commands: "
+            "default of `--bootstrap-servers`."
+        ),
     ),
-    "TASKBRIDGE_SCHEMA_REGISTRY_URL": ("", "The registry's Confluent API, likewise."),
-    "TASKBRIDGE_SYSTEM_TOKEN": ("", "`--token` of `send` and `sign`, kept out of the shell's history."),
-    "TASKBRIDGE_SOURCE_SECRET": ("", "`--secret` of `send`, likewise."),
-    "TASKBRIDGE_API_TOKEN": ("", "`--api-token` of `doctor` and `status`, likewise."),
+    "TASKBRIDGE_SCHEMA_REGISTRY_URL": ("", "The same for the schema registry's Confluent API."),
+    "TASKBRIDGE_SYSTEM_TOKEN": (
+        "",
+        "Default of `--token` of `send` and `sign`. A variable does not appear in the shell's history.",
+    ),
+    "TASKBRIDGE_SOURCE_SECRET": ("", "Default of `--secret` of `send`, for the same reason."),
+    "TASKBRIDGE_API_TOKEN": ("", "Default of `--api-token` of `doctor` and `status`, for the same reason."),
     "TASKBRIDGE_CACHE_DIR": (
         "a folder in the user's cache",
-        "Where the jars of Kafka and the registry are kept that `up` and `demo` fetch.",
+        "Folder for the jars of Kafka and the registry that `up` and `demo` download.",
     ),
-    "TASKBRIDGE_KAFKA_IMAGE": ("", "Where a Docker daemon answers: another image of Kafka for `up` and `demo`."),
-    "TASKBRIDGE_REGISTRY_IMAGE": ("", "Likewise, of the registry."),
+    "TASKBRIDGE_KAFKA_IMAGE": ("", "Another Kafka image for `up` and `demo`, where Docker is available."),
+    "TASKBRIDGE_REGISTRY_IMAGE": ("", "The same for the schema registry."),
     "TASKBRIDGE_NATIVE_CORE": (
         "",
-        "When taskbridge is installed: `off` leaves the Rust core out, `required` fails where it cannot be built.",
+        "While taskbridge is being installed: `off` skips the Rust core, `required` fails if it cannot be built.",
     ),
 }
-"""What is no service's own, by hand: these are read in several places."""
+"""Settings that several parts read, written by hand."""
 
 TRACES = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": (
         "",
-        "Where traces go, by OTLP over HTTP: `http://collector:4318`. Without this or the next two there are none.",
+        (
+            "URL that receives traces, by OTLP over HTTP: `http://collector:4318`. Traces are "
+            "off without this or one of the next two."
+        ),
     ),
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("", "Likewise, for traces alone, with its path: `…/v1/traces`."),
-    "OTEL_TRACES_EXPORTER": ("", "`otlp`: to the default endpoint, if no other is given; `none`: no traces."),
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("", "The same for traces only, with its path: `…/v1/traces`."),
+    "OTEL_TRACES_EXPORTER": ("", "`otlp`: send to the default endpoint if no other is set; `none`: no traces."),
     "OTEL_SDK_DISABLED": ("false", "`true`: no traces."),
-    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/protobuf", "No other is spoken: with another one there are no traces."),
-    "OTEL_EXPORTER_OTLP_HEADERS": ("", "What the receiver asks for, such as a token: `key=value,…`, percent-encoded."),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/protobuf", "The only supported protocol. Any other value turns traces off."),
+    "OTEL_EXPORTER_OTLP_HEADERS": (
+        "",
+        "Headers that the receiver requires, such as a token: `key=value,…`, percent-encoded.",
+    ),
     "OTEL_TRACES_SAMPLER": (
         "parentbased_always_on",
-        "Which traces are recorded: `parentbased_traceidratio` a part of those that begin here.",
+        "Which traces are recorded. `parentbased_traceidratio` records a share of the traces that begin here.",
     ),
-    "OTEL_TRACES_SAMPLER_ARG": ("1.0", "What part."),
+    "OTEL_TRACES_SAMPLER_ARG": ("1.0", "The share, from 0 to 1."),
     "OTEL_SERVICE_NAME": (
         "the distribution",
-        "What the service is called: else `taskbridge-edge`, `taskbridge-streams`.",
+        "Name of the service in traces. Default: `taskbridge-edge`, `taskbridge-streams`.",
     ),
-    "OTEL_RESOURCE_ATTRIBUTES": ("", "What else is said of it: `deployment.environment.name=production`."),
-    "OTEL_BSP_MAX_QUEUE_SIZE": ("2048", "So many spans wait to be sent; what comes beyond that drops the oldest."),
-    "OTEL_BSP_SCHEDULE_DELAY": ("5000", "Milliseconds that a span waits at most before it is sent."),
-    "OTEL_SPAN_LINK_COUNT_LIMIT": ("128", "So many events at most are linked to the span of their chunk."),
+    "OTEL_RESOURCE_ATTRIBUTES": ("", "Further attributes of the service: `deployment.environment.name=production`."),
+    "OTEL_BSP_MAX_QUEUE_SIZE": (
+        "2048",
+        "Maximum number of spans that wait to be sent. Beyond it, the oldest are dropped.",
+    ),
+    "OTEL_BSP_SCHEDULE_DELAY": ("5000", "Maximum time that a span waits before it is sent, in milliseconds."),
+    "OTEL_SPAN_LINK_COUNT_LIMIT": ("128", "Maximum number of events that are linked to the span of their chunk."),
 }
-"""Of OpenTelemetry's SDK, which reads these and all its others itself, by hand."""
+"""Settings of OpenTelemetry's SDK, which reads these and all its others itself; written by hand."""
 
 INTERNAL = frozenset({"TASKBRIDGE_RUN"})
 """Set by ``taskbridge up`` for the services that it starts; nobody else sets them."""
@@ -100,7 +115,7 @@ def settings_page() -> str:
             [(code(name), code_or_words(default), meaning) for name, (default, meaning) in SHARED.items()],
         ),
         "## Traces",
-        "With the extra `otel`: see [Trace it](../how-to/trace-it.md). OpenTelemetry's SDK has more of them.",
+        "With the extra `otel`: see [Trace it](../how-to/trace-it.md). OpenTelemetry's SDK has further settings.",
         table(
             ("setting", "default", "meaning"),
             [(code(name), code_or_words(default), meaning) for name, (default, meaning) in TRACES.items()],

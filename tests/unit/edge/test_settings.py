@@ -58,8 +58,8 @@ def test_networks_are_cidrs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"EDGE_OPERATOR_PORT": "8400"}, "EDGE_OPERATOR_PORT: .*another port than the callbacks'"),
-        ({"EDGE_OPERATOR_HOST": "192.0.2.1"}, "EDGE_OPERATOR_HOST: .*needs EDGE_OPERATOR_PORT beside it"),
+        ({"EDGE_OPERATOR_PORT": "8400"}, "EDGE_OPERATOR_PORT: .*must differ from EDGE_PORT"),
+        ({"EDGE_OPERATOR_HOST": "192.0.2.1"}, "EDGE_OPERATOR_HOST: .*requires EDGE_OPERATOR_PORT"),
     ],
 )
 def test_an_operators_address_that_would_not_be_one_of_its_own_is_refused(given: dict[str, str], said: str) -> None:

@@ -30,7 +30,7 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(text)
     except ValueError as error:
-        raise ValueError("one of the networks is not a CIDR like 10.0.0.0/8, without host bits") from error
+        raise ValueError("one of the networks is not a CIDR without host bits, such as 10.0.0.0/8") from error
     if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
         mapped = network.network_address.ipv4_mapped
         if mapped is not None:
@@ -43,9 +43,9 @@ def _split(value: Any) -> Any:
 
 
 def _no_blank_token(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    # A secret that was not filled in must not open the edge to everyone, nor to whoever sends a blank one.
+    # A secret that was not filled in must not open the edge to everyone, nor to a client that sends an empty one.
     if not all(token.get_secret_value().strip() for token in tokens):
-        raise ValueError("one of the tokens is blank")
+        raise ValueError("one of the tokens is empty")
     return tokens
 
 
@@ -63,14 +63,14 @@ def _or_loopback(value: Any) -> Any:
 
 def _another_port(port: int | None, info: ValidationInfo) -> int | None:
     if port is not None and port == info.data.get("port"):
-        raise ValueError("must be another port than the callbacks'")
+        raise ValueError("must differ from EDGE_PORT")
     return port
 
 
 def _with_a_port(host: str, info: ValidationInfo) -> str:
     # Alone it would look as if the metrics were there, and leave them on the callbacks' port.
     if host != LOOPBACK and info.data.get("operator_port") is None:
-        raise ValueError("needs EDGE_OPERATOR_PORT beside it")
+        raise ValueError("requires EDGE_OPERATOR_PORT")
     return host
 
 
@@ -88,67 +88,77 @@ class EdgeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="EDGE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
-    """Addresses of Kafka, `host:port`, comma-separated."""
+    """Addresses of Kafka brokers: `host:port`, comma-separated."""
     schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
-    """Address of the schema registry's Confluent API."""
+    """URL of the schema registry's Confluent API."""
     credentials_file: Path
-    """The apps whose callbacks are accepted, and other systems, with their secrets. Read again when it changes."""
+    """TOML file with the apps and other systems whose callbacks are accepted, and their secrets. Changes are loaded
+    without a restart."""
 
     host: str = LOOPBACK
-    """Where callbacks are accepted. Loopback by default, so that nothing is open by accident; containers set
-    `0.0.0.0`."""
+    """Address on which the edge receives callbacks. The default is loopback, so that nothing is open by accident;
+    containers set `0.0.0.0`."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8400
-    """The port where callbacks are accepted."""
+    """Port on which the edge receives callbacks."""
     operator_port: Annotated[
         int | None, Field(ge=1, le=65535), BeforeValidator(_or_none), AfterValidator(_another_port)
     ] = None
-    """A port of its own for `/metrics` and the details of `/readyz`, which the callbacks' port then lacks. Name it in
+    """Separate port for `/metrics` and the details of `/readyz`; the callback port then serves neither. List it in
     `STREAMS_EDGE_URLS`."""
     operator_host: Annotated[str, BeforeValidator(_or_loopback), AfterValidator(_with_a_port)] = LOOPBACK
-    """The address that belongs to `EDGE_OPERATOR_PORT`."""
+    """Address of the separate port. Requires `EDGE_OPERATOR_PORT`."""
     workers: Annotated[int, Field(ge=1)] = 1
-    """Processes. With more than one, every metric has the label `worker`, and one scrape has all of them."""
+    """Number of processes. With more than one, every metric has the label `worker`, and one scrape returns the metrics
+    of all."""
     kafka_config_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
-    """More properties of all clients (TLS, SASL), one `name=value` a line: librdkafka's, and the registry's as
-    `schema.registry.…`."""
+    """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the
+    registry begin with `schema.registry.`."""
     data_dir: Path = Path("edge-data")
-    """The spool, the signatures that were seen and the ids of the schemas: keep it on a real disk."""
+    """Folder for the spool, the signatures of past callbacks and the schema ids. Put it on a disk that survives
+    restarts."""
     max_body_bytes: Annotated[int, Field(ge=1, le=(MAX_MESSAGE_BYTES - _MIB) // 2)] = _MIB
-    """Larger bodies are answered 413. A body stands in its event twice, and the event must fit into a record."""
+    """Maximum size of a request body; a larger one gets 413. An event contains the body twice and must fit into one
+    record."""
     spool_max_bytes: Annotated[int, Field(ge=1)] = 1024 * _MIB
-    """Bound of the spool, all workers together."""
+    """Maximum size of the spool, for all workers together."""
     kafka_timeout_ms: Annotated[int, Field(ge=1)] = 1000
-    """How long a callback waits for Kafka before it goes to the spool."""
+    """How long a callback waits for Kafka's acknowledgement before it goes to the spool, in milliseconds."""
     bearer_tokens: Annotated[
         tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_no_blank_token)
     ] = ()
-    """Comma-separated. Where there are any, one must stand in `Authorization: Bearer …` of each callback of Yida's."""
+    """Bearer tokens, comma-separated. If set, each callback from Yida must have one of them in `Authorization: Bearer
+    …`."""
     delete_extra_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(_split), AfterValidator(_no_blank)] = (
         frozenset()
     )
-    """Parameters that a delete may carry beside the documented ones, comma-separated."""
+    """Parameters that a delete callback may have in addition to the documented ones, comma-separated."""
     source_networks: Annotated[Networks, NoDecode, BeforeValidator(_networks)] = ()
-    """Networks (CIDR, comma-separated) that callbacks may come from; from anywhere when not given. Blank is wrong, lest
-    it opens the edge by accident."""
+    """Networks that may send callbacks (CIDR, comma-separated). Unset: any network. An empty value is rejected, so that
+    the edge is never opened by accident."""
     trusted_proxies: Annotated[Networks, NoDecode, BeforeValidator(_networks_or_none)] = ()
-    """Networks (CIDR, comma-separated) of your proxies: only what they append to `X-Forwarded-For` is believed."""
+    """Networks of your proxies (CIDR, comma-separated). The edge trusts only the entries that they append to
+    `X-Forwarded-For`."""
     max_header_bytes: Annotated[int, Field(ge=_KIB, le=_MIB)] = 16 * _KIB
-    """The largest head of a request, all headers together."""
+    """Maximum size of a request's headers, all together."""
     max_url_bytes: Annotated[int, Field(ge=_KIB, le=_URL_MAX)] = _URL_MAX
-    """The longest URL. As large as can be: a whole callback may stand in the query string."""
+    """Maximum length of a URL. The default is the largest possible value, because a query string can contain a whole
+    callback."""
     header_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
-    """How long a connection may take to deliver the head of a request."""
+    """How long a client may take to send a request's headers, in seconds."""
     max_connections: Annotated[int, Field(ge=1)] = 1000
-    """Connections of each worker; idle ones give way to new ones."""
+    """Maximum number of connections per worker. At the limit, idle connections are closed for new ones."""
     max_connections_per_address: Annotated[int, Field(ge=0)] = 0
-    """Connections of one address to each worker; 0 is no bound. Trusted proxies are not counted."""
+    """Maximum number of connections per client address and worker. `0`: no limit. Trusted proxies are exempt."""
     quarantine_max_per_minute: Annotated[int, Field(ge=1)] = 600
-    """Rejected callbacks that are kept of one sender; ten times as many of all."""
+    """Rejected callbacks of one sender that are stored per minute. The limit for all senders together is ten times as
+    high."""
     quarantine_max_bytes_per_day: Annotated[int, Field(ge=0)] = 256 * _MIB
-    """Of all senders; one of them gets a quarter. A day's worth may come at once."""
+    """Bytes of rejected callbacks that are stored per day, for all senders. One sender gets a quarter. A day's
+    allowance may be used at once."""
     replay_window_entries: Annotated[int, Field(ge=8, le=1 << 28)] = 1 << 20
-    """Latest callbacks whose signatures pass for nothing else; each takes 32 bytes of disk, and 8 for each source."""
+    """Number of latest callbacks whose signatures are stored, so that copies are rejected. Each takes 32 bytes of disk,
+    plus 8 per source."""
     log_format: Literal["text", "json"] = "text"
-    """`json`: one object a line."""
+    """`text`, or `json` for one object per line."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """`DEBUG` has a line for each accepted callback too."""
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`. `DEBUG` also logs each accepted callback."""

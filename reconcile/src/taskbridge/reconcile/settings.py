@@ -1,4 +1,4 @@
-"""The settings of reconcile, all by environment; what is known of each app stands in a file: ``apps``."""
+"""The settings of reconcile, all from the environment; each app is described in a file: ``apps``."""
 
 from __future__ import annotations
 
@@ -19,60 +19,62 @@ class ReconcileSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RECONCILE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
-    """Addresses of Kafka, `host:port`, comma-separated."""
+    """Addresses of Kafka brokers: `host:port`, comma-separated."""
     schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
-    """Address of the schema registry's Confluent API."""
+    """URL of the schema registry's Confluent API."""
     apps_file: Path
-    """The apps that are asked for, and the organisations' credentials for the open API: TOML."""
+    """TOML file with the apps to reconcile, and the credentials of their corps for DingTalk's API."""
 
     credentials_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
-    """The edge's credentials file: system tokens are taken from it of apps that say none in the file of apps."""
+    """The edge's credentials file. An app without a system token in the apps file uses its token from here."""
     kafka_config_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
-    """More properties of all clients (TLS, SASL), one `name=value` a line: librdkafka's, and the registry's as
-    `schema.registry.…`."""
+    """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the
+    registry begin with `schema.registry.`."""
     host: str = "127.0.0.1"
-    """Where the service has its health and metrics."""
+    """Address on which health and metrics are served."""
     port: Annotated[int, Field(ge=1, le=65_535)] = 8600
-    """The port of `RECONCILE_HOST`."""
+    """Port on which health and metrics are served."""
     data_dir: Path = Path("reconcile-data")
-    """What was called this month, how far each form was read, and what was found absent: keep it on a real disk."""
+    """Folder for this month's call counts, the progress of each form and the missing instances. Put it on a disk that
+    survives restarts."""
     api_url: Annotated[str, Field(pattern="^https?://.")] = "https://api.dingtalk.com"
-    """Where DingTalk's open API is."""
+    """URL of DingTalk's API."""
     calls_per_second: Annotated[float, Field(gt=0, le=20)] = 10.0
-    """Calls of an organisation, all kinds together. DingTalk refuses more than 20 of an app to one API."""
+    """Maximum calls per second for one corp, all APIs together. DingTalk refuses more than 20 per app and API."""
     calls_per_day: Annotated[int, Field(ge=1)] = 250
-    """Calls of an organisation on one day, China's time."""
+    """Maximum calls per day for one corp. Days begin at midnight in China."""
     calls_per_month: Annotated[int, Field(ge=1)] = 2500
-    """Calls of an organisation in one month, China's time. The standard edition has 5,000, of which all apps and
-    integrations of the organisation take."""
+    """Maximum calls per month for one corp, in China's time. The standard edition includes 5,000, which all apps and
+    integrations of the corp share."""
     call_timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
-    """How long one call may take."""
+    """Timeout of one call, in seconds."""
     call_attempts: Annotated[int, Field(ge=1, le=20)] = 5
-    """How often a call is tried that meets a limit for a second, a fault of DingTalk's or of the network; each try
-    counts as a call."""
+    """Maximum attempts of a call after a rate limit, a server error or a network error. Each attempt counts as a
+    call."""
     settle_minutes: Annotated[float, Field(ge=1, le=1440)] = 15.0
-    """What was modified in DingTalk so lately is left for the next pass: its callbacks may be on their way."""
+    """Instances that changed in DingTalk within this time are left for the next pass, because their callbacks may still
+    arrive."""
     every_minutes: Annotated[float, Field(ge=1, le=10_080)] = 1440.0
-    """How long the service waits from pass to pass. Each takes a call for 100 instances of a form, at least one."""
+    """Minutes between two passes. A pass makes at least one call per form, and one for every 100 instances."""
     read_back_quiet: Annotated[float, Field(ge=0, le=604_800)] = 0.0
-    """Seconds that an instance must be quiet for before the service asks for it, by three calls, between passes, where
-    its callbacks left open who may decide, how it was decided or how it ended. Not less than
-    `RECONCILE_SETTLE_MINUTES`, and only while half of a day's calls are left. 0: none."""
+    """Seconds without a callback after which the service reads an instance whose callbacks left its assignees, outcome
+    or result open. It makes three calls between passes, while half of the day's calls are left. At least
+    `RECONCILE_SETTLE_MINUTES`. `0`: never."""
     records_per_second: Annotated[float, Field(gt=0, le=10_000)] = 50.0
-    """Events a second at most, of a pass and of a backfill, so that no consumer is flooded."""
+    """Maximum events per second that a pass or a backfill publishes, so that no consumer is flooded."""
     ids_per_pass: Annotated[int, Field(ge=0, le=10_000)] = 200
-    """Instances of an app that a pass asks for by id, 50 a call, for DingTalk has not shown them for a day, or, once
-    finished, for a month: only so deletions are found. 0: none."""
+    """Maximum number of instances per app that a pass reads by id, 50 per call. It reads those that DingTalk has not
+    listed for a day, or for a month once finished. Deletions are found only this way. `0`: none."""
     outcomes: bool = True
-    """Whether instances are asked for, by two calls each, of which only how they were decided and ended is not known:
-    most that change. Without, only those whose open tasks may differ."""
+    """Whether to read instances of which only the outcome or the result is missing, which most changes are. Each takes
+    two calls. `false`: read only those whose open tasks may differ."""
     remarks: bool = False
-    """Whether the words that people leave with a decision go into events and states: whoever may read states reads
-    them."""
+    """Whether events and states contain the remarks that people leave with a decision. Everyone who may read states can
+    read them."""
     copies: bool = False
-    """Whether records that DingTalk calls `carbon` are taken for who was copied in, which no document says: whoever
-    they name is shown the instance."""
+    """Whether records that DingTalk calls `carbon` mean that a person was copied in; no document of DingTalk says so.
+    If `true`, these people see the instance."""
     log_format: Literal["text", "json"] = "text"
-    """`json`: one object a line."""
+    """`text`, or `json` for one object per line."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """`DEBUG` has a line for each call too, without its parameters."""
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`. `DEBUG` also logs each call, without its parameters."""

@@ -1,4 +1,4 @@
-"""Reads a service's settings from the environment, with one readable line for what is wrong."""
+"""Reads a service's settings from the environment, and reports all errors in one line."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def partitions_setting(environment: Mapping[str, str]) -> int:
     """``TASKBRIDGE_PARTITIONS``: how many partitions a topic gets that does not exist yet."""
     text = environment.get("TASKBRIDGE_PARTITIONS", str(DEFAULT_PARTITIONS))
     if not text.isdecimal() or not 1 <= int(text) <= _PARTITIONS_MAX:
-        raise ConfigurationError(f"TASKBRIDGE_PARTITIONS: a number from 1 to {_PARTITIONS_MAX} is needed")
+        raise ConfigurationError(f"TASKBRIDGE_PARTITIONS: must be a number from 1 to {_PARTITIONS_MAX}")
     return int(text)

@@ -1,4 +1,4 @@
-"""The settings of the streams service, all by environment."""
+"""The settings of the streams service, all from the environment."""
 
 from __future__ import annotations
 
@@ -18,81 +18,86 @@ class StreamsSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="STREAMS_", frozen=True, extra="ignore")
 
     host: str = "127.0.0.1"
-    """Where the API, health, metrics and pages are served. More than loopback needs `STREAMS_API_TOKENS_FILE`."""
+    """Address on which the API, health, metrics and pages are served. Any address other than loopback requires
+    `STREAMS_API_TOKENS_FILE`."""
     port: int = Field(8500, ge=0, le=65535)
-    """The port of the same; 0 is a free one."""
+    """Port on which they are served. `0` chooses a free port."""
     kafka_bootstrap_servers: str
-    """Addresses of Kafka, `host:port`, comma-separated."""
+    """Addresses of Kafka brokers: `host:port`, comma-separated."""
     kafka_config_file: Path | None = None
-    """More properties of all clients (TLS, SASL), one `name=value` a line: librdkafka's, and the registry's as
-    `schema.registry.…`."""
+    """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the
+    registry begin with `schema.registry.`."""
     schema_registry_url: str
-    """Address of the schema registry's Confluent API."""
+    """URL of the schema registry's Confluent API."""
     data_dir: Path = Path("taskbridge-streams")
-    """The worker's state. One folder a worker: a second one in it is refused."""
+    """Folder with the worker's local state. Each worker needs its own: a second worker in it does not start."""
     live_instances: int = Field(60_000, ge=0)
-    """Instances that are held in memory, some 2 KiB each (4 without the native core); the others are read from disk."""
+    """Maximum number of instances in memory, about 2 KiB each (4 KiB without the native core). Others are read from
+    disk."""
     retention_days: int = Field(0, ge=0)
-    """How long an instance is kept after its last event once nobody has anything to do; 0 is for ever, else 30 or more:
-    so long, dead letters can be put back, and would be pending again. Deleted instances are kept for 30 days."""
+    """Days that an instance without open tasks is stored after its last event. `0`: for ever. Otherwise at least 30, so
+    that replayed dead letters do not make it pending again. Deleted instances are stored for 30 days."""
     state_form_fields: str = ""
-    """Fields of forms whose values stand in states, for the data platform: names, comma-separated, or `*` for all; at
-    most 8 KiB of an instance. Whoever may read states reads them. The same for all workers. `--rebuild` fills them in
-    where states were made before."""
+    """Form fields whose values states contain, for the data platform: names, comma-separated, or `*` for all. At most 8
+    KiB per instance. Everyone who may read states can read them. Set the same value on all workers. `--rebuild` adds
+    them to existing states."""
     advertised_url: str | None = None
-    """Where other workers reach this one. Default: `http://` with host and port."""
+    """URL under which other workers reach this one. Default: `http://` with host and port."""
     task_center: bool = True
-    """`false`: no inboxes and no API, only states and notifications; the same for all workers of a group. Switched on
-    later: run `taskbridge streams --republish` once."""
+    """`false`: publish states and notifications only, without inboxes and API. Set the same value on all workers of a
+    group. After enabling it later, run `taskbridge streams --republish` once."""
     event_streams: int = Field(10_000, ge=1)
-    """Connections for live updates that a worker holds at a time, some ten kilobytes each, those to other workers too;
-    more get 503."""
+    """Maximum number of live-update connections per worker, including those to other workers. Each takes about 10 KB.
+    Further ones get 503."""
     event_streams_per_user: int = Field(32, ge=1)
-    """Connections for live updates of one person, all tabs and devices; more get 429."""
+    """Maximum number of live-update connections per person, across all tabs and devices. Further ones get 429."""
     edge_urls: str = ""
-    """Where the edges are, comma-separated: the operator's page shows what they say of themselves."""
+    """URLs of the edges, comma-separated. The operator page shows their status."""
     reconcile_url: str = ""
-    """Where the service of reconcile is: the operator's page shows what it found missing, by app and day."""
+    """URL of the reconcile service. The operator page shows the callbacks that it found missing, by app and day."""
     api_tokens_file: Path | None = None
-    """Who may ask, by token. Needed before the service may listen on more than loopback. Read again when it changes."""
+    """File with the API tokens and their permissions. Required before the service may listen on an address other than
+    loopback. Changes are loaded without a restart."""
     allowed_origins: str = ""
-    """Whose pages may embed the task list: origins such as `https://portal.example`, comma-separated."""
+    """Origins whose pages may embed the task list, such as `https://portal.example`, comma-separated."""
     query_rate_per_s: float = Field(500.0, gt=0)
-    """Queries of one caller (a token, a person who signed in, else an address) that a worker answers, on average; more
-    get 429 with `Retry-After`."""
+    """Average queries per second that a worker answers for one caller: a token, a signed-in person, or an address.
+    Further ones get 429 with `Retry-After`."""
     sso_proxies: str = ""
-    """Networks of the reverse proxies whose word on who is asking is believed: CIDRs, comma-separated."""
+    """Networks of the reverse proxies whose identity headers are trusted (CIDR, comma-separated)."""
     sso_user_header: str = "x-forwarded-user"
-    """The header in which these proxies say who signed in."""
+    """Header in which these proxies send the id of the person who signed in."""
     sso_corp_header: str | None = None
-    """The header in which these proxies say whose user that is; this or `STREAMS_SSO_CORP_ID` goes with
-    `STREAMS_SSO_PROXIES`."""
+    """Header in which these proxies send the person's corp. `STREAMS_SSO_PROXIES` requires this or
+    `STREAMS_SSO_CORP_ID`."""
     sso_corp_id: str | None = None
-    """The organisation of everybody who signed in, where there is only one."""
+    """Corp of every person who signs in, if there is only one corp."""
     sso_mapped_id: str | None = None
-    """Which id of a person the header has, where it is not the user id: `employee_number`, or the name of another id in
-    the topic of people."""
+    """Type of id in the user header, if it is not the user id: `employee_number`, or the name of another id in the
+    people topic."""
     people_max: int = Field(200_000, ge=0)
-    """People whose names and departments each worker holds in memory, some 250 bytes each, or 650 with
-    `STREAMS_SSO_MAPPED_ID`; others are shown by their ids."""
+    """Maximum number of people whose names and departments a worker stores in memory. Each takes about 250 bytes, or
+    650 with `STREAMS_SSO_MAPPED_ID`. Others appear by their ids."""
     labels_max: int = Field(100_000, ge=0)
-    """Labels of forms' fields, and titles of forms, that each worker holds in memory, some 200 bytes each; a form that
-    has no room is shown by its fields' ids."""
+    """Maximum number of field labels and form titles that a worker stores in memory, about 200 bytes each. A form
+    beyond the limit appears with its field ids."""
     sso_stream_s: float = Field(300.0, gt=0)
-    """How long an event stream of somebody who signed in stays open before they come back through the proxy."""
+    """Seconds after which the live-update connection of a signed-in person closes, so that they reconnect through the
+    proxy."""
     cluster_secret: SecretStr | None = Field(None, min_length=16)
-    """16 characters or more, the same on all workers: they sign with it on whose behalf they forward a query. Needed
-    with single sign-on and several workers."""
+    """Secret with which workers sign the identity in queries that they forward: at least 16 characters, the same on all
+    workers. Required for single sign-on with several workers."""
     standbys: int = Field(1, ge=0)
-    """How many other workers keep the states of each partition warm."""
+    """Number of other workers that hold a standby copy of each partition's states."""
     session_timeout_s: float = Field(6.0, gt=0, le=60)
-    """A worker that died is missed after this long; one that restarts in time is not missed."""
+    """Seconds after which a worker that sends no heartbeat loses its partitions. A worker that restarts sooner gets
+    them back without a rebalance."""
     restore_buffer_bytes: int = Field(64 << 20, ge=1 << 20)
-    """Changelog that may wait in memory while tables are restored."""
+    """Maximum size of changelog records that wait in memory while tables are restored."""
     watchdog_s: float = Field(120.0, gt=0)
-    """A worker that has work and does none of it for this long ends, to be started anew."""
+    """A worker that makes no progress for this long exits, so that its supervisor restarts it. In seconds."""
     log_format: Literal["text", "json"] = "text"
-    """`json`: one object a line."""
+    """`text`, or `json` for one object per line."""
     log_level: str = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
@@ -101,14 +106,14 @@ class StreamsSettings(BaseSettings):
     def _outlives_replays(cls, days: int) -> int:
         if 0 < days < REPLAYED_DAYS:
             raise ValueError(
-                f"0 (for ever) or {REPLAYED_DAYS} or more is needed: as long, an event can be put back, "
-                "and what it says was to be done would be pending again"
+                f"must be 0 (for ever) or at least {REPLAYED_DAYS}: an event can be replayed for {REPLAYED_DAYS} days, "
+                "and would make its task pending again"
             )
         return days
 
     @property
     def form_fields(self) -> frozenset[str]:
-        """Names of those whose values stand in states."""
+        """Names of the form fields whose values states contain."""
         return frozenset(each.strip() for each in self.state_form_fields.split(",")) - {""}
 
     @property
