@@ -1,4 +1,4 @@
-"""What Grafana's dashboards show: see tools/dashboards.py."""
+"""The panels of Grafana's dashboards: see tools/dashboards.py."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import NamedTuple
 
 
 class Panel(NamedTuple):
-    """A graph over time; with ``stat`` one figure, red from ``bad`` on."""
+    """A graph over time; with ``stat`` one number, red from ``bad`` on."""
 
     title: str
-    asks: dict[str, str]
+    queries: dict[str, str]
     """PromQL by legend; ``{{label}}`` in a legend is that label's value."""
     unit: str = "short"
     stat: bool = False
     bad: float | None = None
-    says: str = ""
+    description: str = ""
     stacked: bool = False
 
 
 class Dashboard(NamedTuple):
-    """A file of its own. Rows are of panels side by side."""
+    """One file. A row has its panels side by side."""
 
     uid: str
     title: str
@@ -50,12 +50,12 @@ def _where(more: str) -> str:
 
 def _times(histogram: str, by: str = "") -> dict[str, str]:
     name = f"{{{{{by}}}}} " if by else ""
-    return {f"{name}half": _quantile(0.5, histogram, by), f"{name}99 %": _quantile(0.99, histogram, by)}
+    return {f"{name}50 %": _quantile(0.5, histogram, by), f"{name}99 %": _quantile(0.99, histogram, by)}
 
 
 def _process() -> list[Panel]:
     return [
-        Panel("Processor", {"{{instance}}": _rate("process_cpu_seconds_total", "instance")}, "percentunit"),
+        Panel("CPU", {"{{instance}}": _rate("process_cpu_seconds_total", "instance")}, "percentunit"),
         Panel("Memory", {"{{instance}}": _now("process_resident_memory_bytes", "instance")}, "bytes"),
         Panel("Open files", {"{{instance}}": _now("process_open_fds", "instance")}),
     ]
@@ -72,20 +72,20 @@ EDGE = Dashboard(
     "taskbridge: edge",
     "taskbridge-edge",
     {
-        "Is anything lost?": [
+        "Losses": [
             Panel("Accepted", {"": _gained(f"{_EDGE}callbacks_total", where=_TAKEN)}, stat=True),
             Panel(
-                "Answered 5xx: lost",
+                "Lost (5xx responses)",
                 {"": _gained(f"{_EDGE}callbacks_total", where=_LOST)},
                 stat=True,
                 bad=1,
-                says="The sender does not send these again.",
+                description="Yida does not send these callbacks again.",
             ),
             Panel("Rejected", {"": _gained(f"{_EDGE}quarantine_total")}, stat=True, bad=1),
-            Panel("Kafka away", {"": f"1 - {_now(f'{_EDGE}kafka_up', how='min')}"}, stat=True, bad=1),
-            Panel("Wait in the spool", {"": _now(f"{_EDGE}spool_depth", "instance", "max")}, stat=True, bad=1),
+            Panel("Kafka unreachable", {"": f"1 - {_now(f'{_EDGE}kafka_up', how='min')}"}, stat=True, bad=1),
+            Panel("Records in the spool", {"": _now(f"{_EDGE}spool_depth", "instance", "max")}, stat=True, bad=1),
             Panel(
-                "Spool in use",
+                "Spool usage",
                 {"": f"max({_SPOOL_BYTES} / {_SPOOL_MOST})"},
                 "percentunit",
                 stat=True,
@@ -102,45 +102,49 @@ EDGE = Dashboard(
                 "reqps",
                 stacked=True,
             ),
-            Panel("From the first byte to the answer", _times(f"{_EDGE}callback_seconds"), "s"),
+            Panel("Response time", _times(f"{_EDGE}callback_seconds"), "s"),
             Panel(
-                "Rejected, by reason",
+                "Rejected by reason",
                 {"{{reason}} {{outcome}}": f"{_rate(f'{_EDGE}quarantine_total', 'reason, outcome')} > 0"},
                 "reqps",
             ),
         ],
-        "Where the time goes": [
-            Panel("Until it is proven", _times(f"{_EDGE}verify_seconds"), "s"),
-            Panel("Until it is durable", _times(f"{_EDGE}publish_seconds"), "s"),
-            Panel("One commit of the spool", _times(f"{_EDGE}spool_commit_seconds"), "s"),
-            Panel("Records in a commit", _times(f"{_EDGE}spool_commit_records")),
+        "Durations": [
+            Panel("Verification", _times(f"{_EDGE}verify_seconds"), "s"),
+            Panel("Durable write", _times(f"{_EDGE}publish_seconds"), "s"),
+            Panel("Spool commit", _times(f"{_EDGE}spool_commit_seconds"), "s"),
+            Panel("Records per commit", _times(f"{_EDGE}spool_commit_records")),
         ],
-        "Kafka and the spool": [
+        "Kafka and spool": [
             Panel(
-                "What answers",
+                "Availability",
                 {
                     "Kafka {{instance}}": _now(f"{_EDGE}kafka_up", "instance", "min"),
-                    "takes records {{instance}}": _now(f"{_EDGE}kafka_usable", "instance", "min"),
+                    "accepts records {{instance}}": _now(f"{_EDGE}kafka_usable", "instance", "min"),
                     "registry {{instance}}": _now(f"{_EDGE}registry_up", "instance", "min"),
                 },
             ),
             Panel(
-                "Partitions that fail",
+                "Failing partitions",
                 {"{{topic}} {{instance}}": _now(f"{_EDGE}kafka_failing_partitions", "instance, topic", "max")},
             ),
             Panel(
-                "The spool holds",
+                "Spool contents",
                 {
                     "records {{instance}}": _now(f"{_EDGE}spool_depth", "instance", "max"),
                     "set aside {{instance}}": _now(f"{_EDGE}spool_set_aside_records", "instance", "max"),
                     "files not opened {{instance}}": _now(f"{_EDGE}spool_unopened_files", "instance", "max"),
                 },
             ),
-            Panel("Its oldest record", {"{{instance}}": _now(f"{_EDGE}spool_oldest_seconds", "instance", "max")}, "s"),
-        ],
-        "The disk": [
             Panel(
-                "Bytes of the spool",
+                "Oldest record in the spool",
+                {"{{instance}}": _now(f"{_EDGE}spool_oldest_seconds", "instance", "max")},
+                "s",
+            ),
+        ],
+        "Disk": [
+            Panel(
+                "Spool size",
                 {
                     "{{instance}}": _now(f"{_EDGE}spool_bytes", "instance", "max"),
                     "maximum {{instance}}": _now(f"{_EDGE}spool_max_bytes", "instance", "max"),
@@ -151,7 +155,7 @@ EDGE = Dashboard(
                 "Delivered from the spool", {"{{instance}}": _rate(f"{_EDGE}spool_drained_total", "instance")}, "reqps"
             ),
             Panel(
-                "What went wrong",
+                "Spool errors",
                 {
                     "errors": _gained(f"{_EDGE}spool_failures_total"),
                     "damaged files": _gained(f"{_EDGE}spool_damaged_files_total"),
@@ -160,15 +164,15 @@ EDGE = Dashboard(
                 },
             ),
             Panel(
-                "What stands in the way",
+                "Spool and replay window problems",
                 {
                     "broken {{instance}}": _now(f"{_EDGE}spool_broken", "instance", "max"),
                     "full {{instance}}": _now(f"{_EDGE}spool_full", "instance", "max"),
-                    "copies not told {{instance}}": f"1 - {_now(f'{_EDGE}replay_window_usable', 'instance', 'min')}",
+                    "window unusable {{instance}}": f"1 - {_now(f'{_EDGE}replay_window_usable', 'instance', 'min')}",
                 },
             ),
         ],
-        "Who sends": [
+        "Clients and credentials": [
             Panel("Connections", {"{{instance}}": _now(f"{_EDGE}connections", "instance")}),
             Panel(
                 "Refused connections",
@@ -176,7 +180,7 @@ EDGE = Dashboard(
                 "reqps",
             ),
             Panel(
-                "Since a token signed",
+                "Time since a token was used",
                 {"{{app_type}} {{token}}": f"time() - {_TOKEN_USED} < 1e9"},
                 "s",
             ),
@@ -187,9 +191,9 @@ EDGE = Dashboard(
                     "broken {{instance}}": _now(f"{_EDGE}credentials_broken", "instance", "max"),
                 },
             ),
-            Panel("Fields not understood", {"{{field}}": _rate(f"{_EDGE}left_out_total", "field")}, "reqps"),
+            Panel("Fields that could not be parsed", {"{{field}}": _rate(f"{_EDGE}left_out_total", "field")}, "reqps"),
         ],
-        "The processes": _process(),
+        "Processes": _process(),
     },
 )
 
@@ -201,23 +205,23 @@ STREAMS = Dashboard(
     "taskbridge: streams",
     "taskbridge-streams",
     {
-        "Does it keep up?": [
-            Panel("Events that wait", {"": _now(f"{_STREAMS}lag_records")}, stat=True),
-            Panel("The oldest waits for", {"": _now(f"{_STREAMS}lag_seconds", how="max")}, "s", stat=True, bad=60),
+        "Lag and failures": [
+            Panel("Event lag", {"": _now(f"{_STREAMS}lag_records")}, stat=True),
+            Panel("Event lag in seconds", {"": _now(f"{_STREAMS}lag_seconds", how="max")}, "s", stat=True, bad=60),
             Panel(
                 "Partitions without a worker",
                 {"": f"{_now(f'{_STREAMS}partitions', how='max')} - {_OWNED}"},
                 stat=True,
                 bad=1,
             ),
-            Panel("Parked", {"": _gained(f"{_STREAMS}dead_letters_total")}, stat=True, bad=1),
+            Panel("Dead letters", {"": _gained(f"{_STREAMS}dead_letters_total")}, stat=True, bad=1),
             Panel("Positions lost", {"": _now(f"{_STREAMS}positions_lost_total")}, stat=True, bad=1),
-            Panel("Stood still", {"": _gained(f"{_STREAMS}watchdog_total")}, stat=True, bad=1),
+            Panel("Stalled workers", {"": _gained(f"{_STREAMS}watchdog_total")}, stat=True, bad=1),
         ],
-        "What is done": [
+        "Throughput and lag": [
             Panel(
                 "Events",
-                {"taken": _rate(f"{_STREAMS}records_total"), "folded": _rate(f"{_STREAMS}folds_total")},
+                {"processed": _rate(f"{_STREAMS}records_total"), "folded": _rate(f"{_STREAMS}folds_total")},
                 "reqps",
             ),
             Panel(
@@ -227,17 +231,23 @@ STREAMS = Dashboard(
                 stacked=True,
             ),
             Panel("Lag by partition", {"{{partition}}": _now(f"{_STREAMS}lag_records", "partition")}),
-            Panel("Age of what waits", {"{{partition}}": _now(f"{_STREAMS}lag_seconds", "partition", "max")}, "s"),
-        ],
-        "How": [
-            Panel("One chunk", _times(f"{_STREAMS}chunk_seconds"), "s"),
-            Panel("Records in a chunk", _times(f"{_STREAMS}chunk_records")),
             Panel(
-                "Parked, by reason", {"{{reason}}": f"{_rate(f'{_STREAMS}dead_letters_total', 'reason')} > 0"}, "reqps"
+                "Lag in seconds by partition",
+                {"{{partition}}": _now(f"{_STREAMS}lag_seconds", "partition", "max")},
+                "s",
+            ),
+        ],
+        "Chunks": [
+            Panel("Time per chunk", _times(f"{_STREAMS}chunk_seconds"), "s"),
+            Panel("Records per chunk", _times(f"{_STREAMS}chunk_records")),
+            Panel(
+                "Dead letters by reason",
+                {"{{reason}}": f"{_rate(f'{_STREAMS}dead_letters_total', 'reason')} > 0"},
+                "reqps",
             ),
             Panel("Position", {"{{partition}}": _now(f"{_STREAMS}position", "partition", "max")}),
         ],
-        "Who has what": [
+        "Partitions and recovery": [
             Panel(
                 "Partitions",
                 {"{{role}} {{instance}}": _now(f"{_STREAMS}assigned_partitions", "role, instance")},
@@ -245,28 +255,28 @@ STREAMS = Dashboard(
             ),
             Panel("Rebalances", {"{{instance}}": _now(f"{_STREAMS}rebalances", "instance")}),
             Panel(
-                "To be restored",
+                "Records to restore",
                 {
                     "tables {{instance}}": _now(f"{_STREAMS}recovery_remaining_records", "instance"),
                     "standbys {{instance}}": _now(f"{_STREAMS}standby_lag_records", "instance"),
                 },
             ),
             Panel(
-                "Restored",
+                "Restored records",
                 {
-                    "a second {{instance}}": _now(f"{_STREAMS}recovery_records_per_second", "instance"),
-                    "in all {{instance}}": _now(f"{_STREAMS}recovery_records", "instance"),
+                    "per second {{instance}}": _now(f"{_STREAMS}recovery_records_per_second", "instance"),
+                    "total {{instance}}": _now(f"{_STREAMS}recovery_records", "instance"),
                 },
             ),
             Panel(
-                "Damaged stores, positions lost",
+                "Damaged stores and lost positions",
                 {
                     "stores": _now(f"{_STREAMS}damaged_stores_total"),
                     "{{reason}}": _now(f"{_STREAMS}positions_lost_total", "reason"),
                 },
             ),
         ],
-        "The processes": _process(),
+        "Processes": _process(),
     },
 )
 
@@ -280,22 +290,20 @@ TASK_CENTER = Dashboard(
     "taskbridge: task center",
     "taskbridge-streams",
     {
-        "What people see": [
+        "Overview": [
             Panel("Queries", {"": _rate(f"{_STREAMS}query_seconds_count")}, "reqps", stat=True),
+            Panel("99th percentile", {"": _quantile(0.99, f"{_STREAMS}query_seconds")}, "s", stat=True, bad=0.5),
             Panel(
-                "99 % are answered within", {"": _quantile(0.99, f"{_STREAMS}query_seconds")}, "s", stat=True, bad=0.5
-            ),
-            Panel(
-                "Not answered",
+                "Error rate (5xx)",
                 {"": f"({_UNANSWERED} or vector(0)) / {_rate(f'{_STREAMS}query_seconds_count')}"},
                 "percentunit",
                 stat=True,
                 bad=0.02,
             ),
-            Panel("Follow live", {"": _now(f"{_STREAMS}sse_connections")}, stat=True),
-            Panel("Wait for inboxes", {"": _now(f"{_STREAMS}inbox_lag_records")}, stat=True, bad=10_000),
+            Panel("Live connections", {"": _now(f"{_STREAMS}sse_connections")}, stat=True),
+            Panel("Inbox lag", {"": _now(f"{_STREAMS}inbox_lag_records")}, stat=True, bad=10_000),
             Panel(
-                "Tokens file not in force",
+                "Tokens file invalid",
                 {"": f"1 - {_now(f'{_STREAMS}api_tokens_usable', how='min')}"},
                 stat=True,
                 bad=1,
@@ -307,31 +315,35 @@ TASK_CENTER = Dashboard(
                 "By status", {"{{status}}": _rate(f"{_STREAMS}query_seconds_count", "status")}, "reqps", stacked=True
             ),
             Panel(
-                "Until the answer begins, 99 %",
+                "99th percentile by route",
                 {"{{route}}": _quantile(0.99, f"{_STREAMS}query_seconds", "route")},
                 "s",
             ),
         ],
         "Inboxes": [
-            Panel("Applied", {"{{instance}}": _rate(f"{_STREAMS}inbox_notifications_total", "instance")}, "reqps"),
-            Panel("One chunk", _times(f"{_STREAMS}inbox_chunk_seconds"), "s"),
+            Panel(
+                "Notifications applied",
+                {"{{instance}}": _rate(f"{_STREAMS}inbox_notifications_total", "instance")},
+                "reqps",
+            ),
+            Panel("Time per chunk", _times(f"{_STREAMS}inbox_chunk_seconds"), "s"),
             Panel("Lag by partition", {"{{partition}}": _now(f"{_STREAMS}inbox_lag_records", "partition")}),
         ],
         "Live updates": [
             Panel(
                 "Event streams",
                 {
-                    "held {{instance}}": _now(f"{_STREAMS}sse_connections", "instance"),
-                    "passed on {{instance}}": _now(f"{_STREAMS}sse_forwarded", "instance"),
+                    "open {{instance}}": _now(f"{_STREAMS}sse_connections", "instance"),
+                    "forwarded {{instance}}": _now(f"{_STREAMS}sse_forwarded", "instance"),
                 },
             ),
-            Panel("Sent", {"{{instance}}": _rate(f"{_STREAMS}sse_sent_total", "instance")}, "reqps"),
-            Panel("Ended from here", {"{{reason}}": _rate(f"{_STREAMS}sse_cut_total", "reason")}, "reqps"),
+            Panel("Notifications sent", {"{{instance}}": _rate(f"{_STREAMS}sse_sent_total", "instance")}, "reqps"),
+            Panel("Closed by the worker", {"{{reason}}": _rate(f"{_STREAMS}sse_cut_total", "reason")}, "reqps"),
         ],
         "People and forms": [
-            Panel("Known", _known("")),
-            Panel("No room for", _known("_left_out")),
-            Panel("Last read", _known("_age_seconds"), "s"),
+            Panel("In memory", _known("")),
+            Panel("Beyond the limit", _known("_left_out")),
+            Panel("Age of the data", _known("_age_seconds"), "s"),
         ],
     },
 )
@@ -343,42 +355,42 @@ RECONCILE = Dashboard(
     "taskbridge: reconcile",
     "taskbridge-reconcile",
     {
-        "What callbacks did not tell": [
+        "Missing callbacks": [
             Panel(
-                "Missing since an app's last callback",
+                "Most events missing since an app's last callback",
                 {"": _now(f"{_RECONCILE}missing_since_callback", how="max")},
                 stat=True,
                 bad=3,
-                says="More than two: the app's connector is probably dead.",
+                description="More than two: the app's connector has probably failed.",
             ),
-            Panel("Mended", {"": _gained(f"{_RECONCILE}repairs_total")}, stat=True),
+            Panel("Repairs", {"": _gained(f"{_RECONCILE}repairs_total")}, stat=True),
             Panel(
-                "Last whole pass, ago",
+                "Time since the last complete pass",
                 {"": _now(f"{_RECONCILE}last_whole_pass_age_seconds", how="max")},
                 "s",
                 stat=True,
             ),
             Panel("Calls left today", {"": _now(f"{_RECONCILE}calls_left", how="min")}, stat=True),
-            Panel("Absent once", {"": _now(f"{_RECONCILE}absences")}, stat=True),
+            Panel("Instances missing once", {"": _now(f"{_RECONCILE}absences")}, stat=True),
         ],
         "By app": [
             Panel(
-                "Missing since the last callback",
+                "Events missing since the last callback",
                 {"{{app_type}}": _now(f"{_RECONCILE}missing_since_callback", "app_type", "max")},
             ),
             Panel(
-                "Last callback, ago",
+                "Time since the last callback",
                 {"{{app_type}}": f"time() - {_now(f'{_RECONCILE}last_callback_seconds', 'app_type', 'max')}"},
                 "s",
             ),
             Panel(
-                "Mended",
+                "Repairs",
                 {"{{app_type}} {{kind}} ({{work}})": _gained(f"{_RECONCILE}repairs_total", "app_type, kind, work")},
             ),
         ],
         "DingTalk": [
             Panel("Calls", {"{{api}}": _gained(f"{_RECONCILE}calls_total", "api")}, stacked=True),
-            Panel("Their answers", {"{{answer}}": _gained(f"{_RECONCILE}calls_total", "answer")}, stacked=True),
+            Panel("Results of calls", {"{{answer}}": _gained(f"{_RECONCILE}calls_total", "answer")}, stacked=True),
             Panel("Calls left today", {"{{corp_id}}": _now(f"{_RECONCILE}calls_left", "corp_id", "min")}),
         ],
     },

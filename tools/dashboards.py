@@ -1,4 +1,4 @@
-"""Writes Grafana's dashboards, in ``deploy/dashboards``, from what each panel asks for (``dashboard_panels.py``).
+"""Writes Grafana's dashboards, in ``deploy/dashboards``, from the panels in ``dashboard_panels.py``.
 
 uv run python tools/dashboards.py
 """
@@ -73,11 +73,11 @@ def _panel(panel: Panel) -> dict[str, Any]:
     return {
         "type": "stat" if panel.stat else "timeseries",
         "title": panel.title,
-        "description": panel.says,
+        "description": panel.description,
         "datasource": _DATASOURCE,
         "targets": [
             {"refId": chr(ord("A") + number), "expr": expression, "legendFormat": legend or "__auto"}
-            for number, (legend, expression) in enumerate(panel.asks.items())
+            for number, (legend, expression) in enumerate(panel.queries.items())
         ],
         "fieldConfig": {
             "defaults": {"unit": panel.unit, "min": 0, "thresholds": {"mode": "absolute", "steps": steps}} | style,

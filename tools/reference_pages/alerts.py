@@ -10,8 +10,9 @@ from reference_pages.markdown import code, page, table
 FOLDER = Path(__file__).parents[2] / "deploy" / "alerts"
 
 _INTRODUCTION = """\
-Prometheus' rules for these are in `deploy/alerts`; each leads to the part of the [runbook](../runbook.md) that says
-what to do. Severity `page`: callbacks are being lost, or soon will be; `ticket`: look at it on the next working day."""
+The Prometheus rules are in `deploy/alerts`. Each alert links to the section of the [runbook](../runbook.md) that says
+what to do. Severity `page`: callbacks are being lost, or soon will be, or people do not see their tasks. Severity
+`ticket`: handle it on the next working day."""
 
 _RULE = re.compile(
     r"- alert: (?P<name>\w+)\n"
@@ -38,5 +39,5 @@ def _section(path: Path) -> str:
         )
         for each in _RULE.finditer(path.read_text("utf-8"))
     ]
-    heads = ("alert", "severity", "after", "says", "asks for")
+    heads = ("alert", "severity", "after", "summary", "expression")
     return f"## {path.name}\n\n{table(heads, rows)}"

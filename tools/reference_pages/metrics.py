@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 _INTRODUCTION = """\
-Each service has them at `/metrics`, in Prometheus' text format, beside the usual `process_…` and `python_gc_…` of its
-process. A counter is scraped under its name and `_total`, a histogram under its name and `_bucket`, `_sum` and
-`_count`. What is worth an [alert](alerts.md) has one."""
+Each service serves its metrics at `/metrics`, in Prometheus' text format, together with the usual `process_…` and
+`python_gc_…`. Prometheus adds `_total` to the name of a counter, and `_bucket`, `_sum` and `_count` to that of a
+histogram. The [alerts](alerts.md) use these metrics."""
 
 
 def metrics_page() -> str:
@@ -50,7 +50,7 @@ def metrics_page() -> str:
 
 
 def edge_metrics() -> list[tuple[str, str, str]]:
-    """Name, kind and meaning of each; they are asked for as Prometheus does, of an edge that reaches nothing."""
+    """Name, kind and meaning of each; scraped as by Prometheus, from an edge that reaches no Kafka."""
     with tempfile.TemporaryDirectory() as folder:
         credentials = Path(folder, "credentials.toml")
         write_credentials(credentials, "token")
@@ -92,7 +92,7 @@ def _described(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _rows(found: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    # Of a counter's family there are two in the text: the second tells since when it counts.
+    # Of a counter's family there are two in the text: the second is the time since which it counts.
     ours = [each for each in found if each[0].startswith("taskbridge_") and not each[0].endswith("_created")]
     for name, _, meaning in ours:
         if not meaning.strip():

@@ -1,4 +1,4 @@
-"""What Prometheus is told: calls as they are made, the rest from what is kept, whenever it is asked for."""
+"""The Prometheus metrics of reconcile: calls as they are made, the rest from the database at every scrape."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._calls = Counter(
             "taskbridge_reconcile_calls",
-            "Calls of DingTalk's API that were made, by its path and what became of them.",
+            "Calls of DingTalk's API, by path and result.",
             ["api", "answer"],
             registry=self.registry,
         )
@@ -39,15 +39,13 @@ class _Kept(Collector):
 
     def collect(self) -> Iterator[Metric]:
         budget, kept = self._memory.budget, self._memory.kept
-        left = GaugeMetricFamily(
-            "taskbridge_reconcile_calls_left", "Calls that may still be made today.", labels=["corp_id"]
-        )
+        left = GaugeMetricFamily("taskbridge_reconcile_calls_left", "Calls left for today.", labels=["corp_id"])
         for corp_id in self._memory.corp_ids:
             left.add_metric([corp_id], budget.left(corp_id))
         yield left
         repairs = CounterMetricFamily(
             "taskbridge_reconcile_repairs",
-            "Events that mended a state, by app, what was missing and what found it; kept across restarts.",
+            "Events that repaired a state, by app, kind of loss, and the run that found it. Survives restarts.",
             labels=["app_type", "kind", "work"],
         )
         sums = Counting[tuple[str, str, str]]()
@@ -58,12 +56,12 @@ class _Kept(Collector):
         yield repairs
         missing = GaugeMetricFamily(
             "taskbridge_reconcile_missing_since_callback",
-            "Events that a callback should have told and none did, and that happened after the app's last callback.",
+            "Events after the app's last callback for which no callback arrived.",
             labels=["corp_id", "app_type"],
         )
         told = GaugeMetricFamily(
             "taskbridge_reconcile_last_callback_seconds",
-            "When what the app's last callback told happened; before the first, when the app was first looked at.",
+            "Event time of the app's last callback; before the first, the time of the app's first check.",
             labels=["corp_id", "app_type"],
         )
         for each in kept.callbacks.all():
@@ -72,11 +70,13 @@ class _Kept(Collector):
         yield missing
         yield told
         yield GaugeMetricFamily(
-            "taskbridge_reconcile_absences", "Instances that were absent once.", value=len(kept.absences.all())
+            "taskbridge_reconcile_absences",
+            "Instances that were missing in DingTalk once.",
+            value=len(kept.absences.all()),
         )
         age = GaugeMetricFamily(
             "taskbridge_reconcile_last_whole_pass_age_seconds",
-            "How long ago the last pass ended that left nothing out; none is told before the first.",
+            "Time since the last complete pass ended. No sample before the first.",
         )
         if (last_ms := kept.found.last_pass_ms(whole=True)) is not None:
             age.add_metric([], (self._clock.now_ms() - last_ms) / 1000)

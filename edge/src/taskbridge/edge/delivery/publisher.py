@@ -234,14 +234,14 @@ class KafkaPublisher:
 
 
 def _watch(kafka: KafkaPath, registry: CollectorRegistry) -> None:
-    """Read these gauges from the present state, whenever they are asked for."""
+    """Read these gauges from the present state at every scrape."""
     usable = Gauge(
-        "taskbridge_edge_kafka_usable", "1 while records are expected to be acknowledged.", registry=registry
+        "taskbridge_edge_kafka_usable", "1 while Kafka is expected to acknowledge records.", registry=registry
     )
     usable.set_function(lambda: kafka.usable)
     failing = Gauge(
         "taskbridge_edge_kafka_failing_partitions",
-        "Partitions that have not acknowledged a record since the last that failed.",
+        "Partitions whose last record failed and that have acknowledged none since.",
         ["topic"],
         registry=registry,
     )

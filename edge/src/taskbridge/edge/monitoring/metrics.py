@@ -1,4 +1,4 @@
-"""What Prometheus is told of one edge process."""
+"""The Prometheus metrics of one edge process."""
 
 from __future__ import annotations
 
@@ -38,40 +38,45 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.outcomes = Outcomes(
             "taskbridge_edge_callbacks",
-            "Callbacks by action and outcome: how durable the event is, or why there is none.",
+            "Callbacks by action and outcome. The outcome is where the event was stored, or "
+            "why the callback was rejected.",
         )
         self.outcomes.expect((*ACTIONS, PUSH, UNKNOWN), (*Durability, *REASONS, "not-durable", "error", "aborted"))
         self._seconds = Durations(
             "taskbridge_edge_callback_seconds",
-            "From the first byte of a callback's body to its answer.",
+            "Time from the first byte of a callback's body to its response.",
             (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
         )
         self.verify_seconds = Durations(
             "taskbridge_edge_verify_seconds",
-            "From the end of a callback's body to what is proven: parsing, verification, shape.",
+            "Time from the end of a callback's body until it is parsed, verified and validated.",
             _STEP_BUCKETS,
         )
         self.publish_seconds = Durations(
             "taskbridge_edge_publish_seconds",
-            "From a verified event until it is durable, or until nothing could keep it.",
+            "Time to store a verified event in Kafka or the spool, or to fail.",
             _STEP_BUCKETS,
         )
         for each in (self.outcomes, self._seconds, self.verify_seconds, self.publish_seconds):
             self.registry.register(each)
         self._connections_refused = Counter(
             "taskbridge_edge_connections_refused",
-            "Connections closed by the server, by reason: a limit, a sender that is too slow, no HTTP.",
+            "Connections closed by the server, by reason: limit reached, client too slow, not HTTP.",
             ["reason"],
             registry=self.registry,
         )
         for reason in (*SERVERS_REASONS, FULL, ADDRESS_FULL, GAVE_WAY):
             self._connections_refused.labels(reason)
         Gauge(
-            "taskbridge_edge_build_info", "Always 1; the label says what runs.", ["version"], registry=self.registry
+            "taskbridge_edge_build_info",
+            "Always 1; the label is the running version.",
+            ["version"],
+            registry=self.registry,
         ).labels(version("taskbridge-edge")).set(1)
         self.quarantine = Counter(
             "taskbridge_edge_quarantine",
-            "Rejected callbacks by reason and outcome: kept, suppressed by a bound, or failed to be kept.",
+            "Rejected callbacks by reason and outcome: kept (stored), suppressed (over a "
+            "limit), or failed (not stored).",
             ["reason", "outcome"],
             registry=self.registry,
         )
@@ -79,7 +84,7 @@ class Metrics:
             self.quarantine.labels(reason, outcome)
         self._left_out = Counter(
             "taskbridge_edge_left_out",
-            "Fields of accepted callbacks that only describe and were not understood; they are raw in the event.",
+            "Optional fields of accepted callbacks that could not be parsed. The event contains the raw body.",
             ["field"],
             registry=self.registry,
         )
@@ -87,12 +92,12 @@ class Metrics:
         GCCollector(registry=self.registry)
 
     def count(self, action: str, outcome: str, seconds: float) -> None:
-        """Note what became of a callback. Only on the event loop, as all that the tallies are told."""
+        """Count a callback by its outcome. Call it on the event loop only, as all methods of the tallies."""
         self.outcomes.count(action, outcome)
         self._seconds.observe(action, seconds)
 
     def count_left_out(self, field: str) -> None:
-        """A field was not understood, and its callback taken all the same."""
+        """Count a field that could not be parsed in a callback that was accepted."""
         self._left_out.labels(field).inc()
 
     def count_refused(self, reason: str) -> None:
@@ -107,27 +112,29 @@ class Metrics:
         window: FileWindows,
         gate: Gate,
     ) -> None:
-        """Read these from the present state, whenever they are asked for."""
+        """Read these gauges from the present state at every scrape."""
         self._gauge("connections", "Open connections.", lambda: gate.open)
         self._gauge(
-            "kafka_up", "1 while Kafka answers and has the topics.", lambda: publisher.health().get("kafka") == "ok"
+            "kafka_up", "1 while Kafka responds and the topics exist.", lambda: publisher.health().get("kafka") == "ok"
         )
         self._gauge(
             "registry_up",
-            "1 while the schemas' ids are known, so that events can be encoded.",
+            "1 while the schema ids are known. Without them events cannot be encoded.",
             lambda: publisher.health().get("registry") == "ok",
         )
         self._gauge(
             "replay_window_usable",
-            "0 when the file that tells copied signatures cannot be used: copies then pass for new callbacks.",
+            "0 while the file of past signatures cannot be used. Copied callbacks are then accepted as new ones.",
             lambda: window.problem is None,
         )
         self._gauge(
-            "credentials_apps", "Apps and other systems in the credentials in force.", lambda: credentials.current.count
+            "credentials_apps",
+            "Apps and other systems in the credentials that are in use.",
+            lambda: credentials.current.count,
         )
         self._gauge(
             "credentials_broken",
-            "1 when the newest version of the credentials file is not in force, because it is broken.",
+            "1 while the credentials file is invalid and an older version is in use.",
             lambda: credentials.broken is not None,
         )
         self.registry.register(_TokenCollector(credentials, token_use))
@@ -137,7 +144,7 @@ class Metrics:
 
 
 class _TokenCollector(Collector):
-    """Made anew each time, so that a token that is retired goes with its series."""
+    """Built at every scrape, so that the series of a retired token disappears."""
 
     def __init__(self, credentials: CredentialsFile, token_use: TokenUse) -> None:
         self._credentials = credentials
@@ -146,7 +153,7 @@ class _TokenCollector(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         family = GaugeMetricFamily(
             "taskbridge_edge_token_last_used_seconds",
-            "When each configured token last signed a callback, in seconds since 1970; 0 when it never did.",
+            "Time of the last callback signed with each configured token, in seconds since 1970; 0 if there was none.",
             labels=["app_type", "token"],
         )
         last = self._token_use.last()

@@ -65,17 +65,19 @@ class SpoolKeeper(FolderCounts):
         self._own: Spool | None = None
         self._kept: dict[int, _Kept] = {}
         self._unopened = Unopened(self.folder)
-        metrics.gauge("depth", "Records that are not delivered yet.", lambda: self.waiting)
-        metrics.gauge("bytes", "Bytes that count against EDGE_SPOOL_MAX_BYTES.", lambda: self.size)
-        metrics.gauge("max_bytes", "EDGE_SPOOL_MAX_BYTES.", lambda: max_bytes)
-        oldest = "Age of the oldest record that is not delivered yet."
+        metrics.gauge("depth", "Records that wait for delivery to Kafka.", lambda: self.waiting)
+        metrics.gauge("bytes", "Size of the spool, limited by EDGE_SPOOL_MAX_BYTES.", lambda: self.size)
+        metrics.gauge("max_bytes", "Maximum size of the spool: EDGE_SPOOL_MAX_BYTES.", lambda: max_bytes)
+        oldest = "Age of the oldest record that waits for delivery."
         metrics.gauge("oldest_seconds", oldest, lambda: self.oldest_age_s)
         metrics.gauge(
-            "set_aside_records", "Records that cannot be delivered: 'taskbridge spool status'.", lambda: self.set_aside
+            "set_aside_records",
+            "Records set aside because they cannot be delivered; see 'taskbridge spool status'.",
+            lambda: self.set_aside,
         )
-        metrics.gauge("full", "1 while there is no room for another record.", lambda: self.full)
+        metrics.gauge("full", "1 while the spool is full.", lambda: self.full)
         metrics.gauge("broken", "1 after an I/O error, until a new file is open.", lambda: self.broken is not None)
-        without = "Files that cannot be opened now; the depth is without their records."
+        without = "Files that cannot be opened now. The depth does not include their records."
         metrics.gauge("unopened_files", without, lambda: len(self.unopened))
 
     @property

@@ -1,4 +1,4 @@
-"""What Prometheus is told of the spool: what it holds, how fast it commits, and what needs a person."""
+"""The Prometheus metrics of the spool: its contents, its commits, and failures that need an operator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PREFIX = "taskbridge_edge_spool"
 
 
 class SpoolMetrics:
-    """Depth, bytes and age are those of the whole folder, so any worker may be asked; the rest is this process's."""
+    """Depth, bytes and age cover the whole folder, so every worker reports the same; the rest is of this process."""
 
     def __init__(
         self,
@@ -23,25 +23,25 @@ class SpoolMetrics:
         *,
         on_drained: Callable[[Sequence[SpooledRecord]], None] | None = None,
     ) -> None:
-        """``on_drained`` is told of records as soon as Kafka has acknowledged them."""
+        """``on_drained`` receives records as soon as Kafka has acknowledged them."""
         self._on_drained = on_drained
         self._registry = registry or CollectorRegistry()
         self._drained = self._counter("drained", "Records delivered from the spool.")
-        self._rows_damaged = self._counter("damaged_records", "Records found damaged, and set aside.")
-        self._files_damaged = self._counter("damaged_files", "Spool files found damaged, and moved aside.")
+        self._rows_damaged = self._counter("damaged_records", "Damaged records that were set aside.")
+        self._files_damaged = self._counter("damaged_files", "Damaged spool files that were moved aside.")
         self._set_aside = self._counter(
-            "set_aside", "Records and files moved out of the way: damaged, or refused by the broker for good."
+            "set_aside", "Records and files that were set aside: damaged, or rejected by the broker for good."
         )
-        self._failures = self._counter("failures", "Errors after which a file was left, and a new one begun.")
+        self._failures = self._counter("failures", "I/O errors after which the spool continued in a new file.")
         self._commit_seconds = Histogram(
             f"{_PREFIX}_commit_seconds",
-            "One commit of records: transaction, write and fsync.",
+            "Duration of a commit: transaction, write and fsync.",
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
             registry=self._registry,
         )
         self._commit_records = Histogram(
             f"{_PREFIX}_commit_records",
-            "Records that shared one commit.",
+            "Records per commit.",
             buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
             registry=self._registry,
         )
@@ -71,7 +71,7 @@ class SpoolMetrics:
             self._on_drained(records)
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """Have ``read`` give the present state, whenever it is asked for."""
+        """Register a gauge that calls ``read`` at every scrape."""
         Gauge(f"{_PREFIX}_{name}", documentation, registry=self._registry).set_function(read)
 
     def _counter(self, name: str, documentation: str) -> Counter:

@@ -1,4 +1,4 @@
-"""What the streams service tells Prometheus. Names start with ``taskbridge_streams_``."""
+"""The Prometheus metrics of the streams service. Names start with ``taskbridge_streams_``."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _PREFIX = "taskbridge_streams_"
 _QUERY_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _DIRECTORIES = {
-    "people": "People of whom something is known.",
-    "labels": "Labels of fields and titles of forms that are known.",
+    "people": "People in memory.",
+    "labels": "Field labels and form titles in memory.",
 }
 _CHUNK_SIZES = (1, 2, 5, 10, 50, 100, 250, 500, 1000, 5000)
 
@@ -34,7 +34,7 @@ _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 
 
 class _Children(dict[tuple[Any, ...], _Metric]):
-    """A metric by its labels: each time it is asked for, it takes a lock and makes texts of them."""
+    """A metric's children by labels: ``labels()`` locks and formats texts at each call."""
 
     def __init__(self, metric: _Metric) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class _Children(dict[tuple[Any, ...], _Metric]):
 class Metrics:
     """One set a process, in a registry of its own, so that tests can make many.
 
-    Counters tell of each reason from the start, with 0: Prometheus sees no rise in a series that begins with 1.
+    Counters have each reason from the start, with 0: Prometheus sees no rise in a series that begins with 1.
     """
 
     def __init__(self, *, times_stuck: int = 0) -> None:
@@ -56,82 +56,86 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self.flow = Flow()
-        self._records = self._counter("records", "Records taken from the task-events topic.")
+        self._records = self._counter("records", "Records processed from the task-events topic.")
         self._folds = self._counter("folds", "Events folded into an instance.")
         self._notifications = _Children(
             self._counter("notifications", "Notifications delivered, by view and change.", "view", "change")
         )
-        self._dead_letters = self._counter("dead_letters", "Records parked, by reason.", "reason")
+        self._dead_letters = self._counter("dead_letters", "Records sent to the dead letters, by reason.", "reason")
         for reason in DlqReason:
             self._dead_letters.labels(reason)
-        self._chunk_records = self._histogram("chunk_records", "Records in a chunk.", buckets=_CHUNK_SIZES)
-        self._chunk_seconds = self._histogram("chunk_seconds", "From a chunk's fold to its local store.")
-        self._position = _Children(
-            self._gauge("position", "Offset of the last record that was processed.", "partition")
+        self._chunk_records = self._histogram("chunk_records", "Records per chunk.", buckets=_CHUNK_SIZES)
+        self._chunk_seconds = self._histogram(
+            "chunk_seconds", "Time to process a chunk, from its fold to the local store."
         )
+        self._position = _Children(self._gauge("position", "Offset of the last processed record.", "partition"))
         self._tokens_usable = self._gauge(
-            "api_tokens_usable", "0 while the newest version of the API tokens file is not in force."
+            "api_tokens_usable", "0 while the API tokens file is invalid and an older version is in use."
         )
         self._tokens_usable.set(1)
         self._directories = {
             what: (
                 self._gauge(what, known),
                 self._gauge(
-                    f"{what}_left_out", f"Records that had no room: raise STREAMS_{what.upper()}_MAX and start again."
+                    f"{what}_left_out", f"Records beyond the limit; raise STREAMS_{what.upper()}_MAX and restart."
                 ),
-                self._gauge(f"{what}_age_seconds", "How long ago their topic was read to its end, or found missing."),
+                self._gauge(
+                    f"{what}_age_seconds", "Time since their topic was last read to its end, or was found missing."
+                ),
             )
             for what, known in _DIRECTORIES.items()
         }
         self._inbox_records = self._counter("inbox_notifications", "Notifications applied to inboxes.")
         self._inbox_seconds = self._histogram(
-            "inbox_chunk_seconds", "From the decoding of a chunk of notifications to its local store."
+            "inbox_chunk_seconds", "Time to process a chunk of notifications, from decoding to the local store."
         )
         self._inbox_lag = self._gauge(
-            "inbox_lag_records", "Notifications that wait to be applied to inboxes.", "partition"
+            "inbox_lag_records", "Notifications that are not applied to inboxes yet.", "partition"
         )
         self._queries = _Children(
             self._histogram(
                 "query_seconds",
-                "From a query's arrival to the beginning of its answer, by route and status.",
+                "Time from a query's arrival to the first byte of its response, by route and status.",
                 "route",
                 "status",
                 buckets=_QUERY_SECONDS,
             )
         )
-        self._lag = self._gauge("lag_records", "Records that wait to be processed.", "partition")
+        self._lag = self._gauge("lag_records", "Records that are not processed yet.", "partition")
         self._lag_seconds = self._gauge(
             "lag_seconds",
-            "While records wait: age of the last one that was processed, else of the first that waits. Else 0.",
+            "While records wait: age of the last processed one, or of the first that waits. Otherwise 0.",
             "partition",
         )
         self._restoring = self._gauge(
-            "recovery_remaining_records", "Changelog records still to be restored.", "partition"
+            "recovery_remaining_records", "Changelog records that are not restored yet.", "partition"
         )
         self._standby_lag = self._gauge(
-            "standby_lag_records", "Changelog records that a standby is behind.", "partition"
+            "standby_lag_records", "Changelog records that a standby has not applied yet.", "partition"
         )
-        self._assigned = self._gauge("assigned_partitions", "Partitions of this worker: active or standby.", "role")
-        self.partitions = self._gauge("partitions", "Partitions of the task-events topic; each should have a worker.")
+        self._assigned = self._gauge(
+            "assigned_partitions", "Partitions assigned to this worker, by role: active or standby.", "role"
+        )
+        self.partitions = self._gauge(
+            "partitions", "Partitions of the task-events topic. Each should be assigned to a worker."
+        )
         self._recovered = self._gauge("recovery_records", "Changelog records applied since the start.")
         self._recovery_rate = self._gauge(
             "recovery_records_per_second", "Changelog records applied in the last second."
         )
         self._rebalances = self._gauge("rebalances", "Rebalances since the start.")
         self._positions_lost = self._counter(
-            "positions_lost", "Partitions that did not go on from where the group was, by reason.", "reason"
+            "positions_lost", "Partitions that did not resume at the group's position, by reason.", "reason"
         )
         for reason in REASONS:
             self._positions_lost.labels(reason)
         self._stores_emptied = self._counter(
-            "damaged_stores", "Stores that were found damaged, and emptied to be restored from their changelogs."
+            "damaged_stores", "Damaged stores that were emptied and restored from their changelogs."
         )
-        self._counter("watchdog", "Times that a worker on this data folder ended because it stood still.").inc(
-            times_stuck
-        )
+        self._counter("watchdog", "How often a worker on this data folder exited because it stalled.").inc(times_stuck)
 
     def progress(self, now: Snapshot, *, rebalances: int) -> None:
-        """Show how far everything is. A partition that left is shown no more."""
+        """Set the gauges of all partitions. The series of a partition that left disappear."""
         for gauge, values in (
             (self._lag, now.lag),
             (self._lag_seconds, now.lag_seconds),
@@ -178,11 +182,11 @@ class Metrics:
         self._queries[route, status].observe(seconds)
 
     def watch_tokens(self, usable: Callable[[], bool]) -> None:
-        """Ask at every scrape whether the tokens file is in force."""
+        """Read at every scrape whether the tokens file is in use."""
         self._tokens_usable.set_function(usable)
 
     def watch_directory(self, what: str, *asked: Callable[[], float]) -> None:
-        """Ask at every scrape how many ``people`` or ``labels`` are known, how many had no room, and since when so."""
+        """Read at every scrape how many ``people`` or ``labels`` are known, how many had no room, and their age."""
         for gauge, each in zip(self._directories[what], asked, strict=True):
             gauge.set_function(each)
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told of the event streams; read from the hub whenever it is asked for."""
+"""The Prometheus metrics of the event streams, read from the hub at every scrape."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ class HubCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily(
-            "taskbridge_streams_sse_connections", "Event streams that are held here.", value=self._hub.count
+            "taskbridge_streams_sse_connections",
+            "Open event streams of this worker's partitions.",
+            value=self._hub.count,
         )
         yield GaugeMetricFamily(
             "taskbridge_streams_sse_forwarded",
-            "Event streams that other workers hold and this one passes on.",
+            "Open event streams that this worker forwards to other workers.",
             value=self._hub.forwarded,
         )
         yield CounterMetricFamily(
@@ -35,7 +37,7 @@ class HubCollector(Collector):
         )
         cut = CounterMetricFamily(
             "taskbridge_streams_sse_cut",
-            "Event streams that were ended from here: too slow a reader, a partition that moved, a stop, access.",
+            "Event streams that the worker closed, by reason: slow client, moved partition, shutdown, access.",
             labels=["reason"],
         )
         for ending in Ending:
