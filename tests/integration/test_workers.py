@@ -87,7 +87,7 @@ def test_a_worker_whose_agent_never_comes_back_ends_and_says_why(connection: Con
         assert worker.exit_code() == 1
     finally:
         worker.kill_if_running()
-    assert "worker_stands_still" in worker.log_path.read_text()
+    assert "worker_stalled" in worker.log_path.read_text()
     # Nobody scraped it in time: the next worker tells Prometheus.
     assert TimesStuck(worker.data_dir).count() == 1
 

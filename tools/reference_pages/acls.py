@@ -24,7 +24,7 @@ _SAYS = {
         "`topic_not_checked`."
     ),
     "streams": (
-        "`taskbridge streams`. A worker that lacks one waits, and says in the log (`start_waits`) and among the "
+        "`taskbridge streams`. A worker that lacks one waits, and says in the log (`startup_waiting`) and among the "
         "`problems` of `/readyz`: `this Kafka user lacks Read on topic … (what for)`. Without one that is "
         "marked with a + it works, and says what it goes without in the log (`not_allowed`, "
         "`topic_not_checked`) and among the `topics` of `/readyz`."

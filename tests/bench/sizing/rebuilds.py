@@ -65,7 +65,7 @@ def measure_rebuild(surroundings: Surroundings, instances: int) -> Rebuilt:
     with Worker(surroundings, f"telling-{instances}") as worker:
         worker.until_ready(active=partitions)
         ready_cpu_s, ready = worker.cpu_s, time.monotonic()
-        wait_until(lambda: worker.logged("rebuilt_instances_told") == partitions, "all is told")
+        wait_until(lambda: worker.logged("rebuilt_instances_published") == partitions, "all is told")
         telling_s, telling_cpu_s = time.monotonic() - ready, worker.cpu_s - ready_cpu_s
         if sum(kafka.ends(TASK_STATES.name, partitions)) - before < instances:
             raise NotCounted("not every state is published")

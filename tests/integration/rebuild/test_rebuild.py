@@ -162,7 +162,7 @@ def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_
     assert versions(connection) == Versions(2)
     processed(connection, workers, eventually)
     for worker in workers:
-        assert "streams_starts_again" in worker.log_path.read_text()
+        assert "streams_restarting" in worker.log_path.read_text()
     assert_all_is_right(connection, read, instances={**expected(connection, read), "only-old": only_old})
     codec = task_event_codec(connection.registry)
     others = [event for event in map(codec.decode, values(read, TASK_EVENTS.name)) if event.instance_id not in wrong]

@@ -235,7 +235,7 @@ def test_a_registry_that_is_away_is_waited_for_and_told(caplog: pytest.LogCaptur
     kafka.put(notification_key("ding1", "u-1"), b"\x00" + LATER.to_bytes(4, "big") + written[5:])
     kafka.tell(told[2])
     kafka.registry.away = True
-    away = "registry_away error=the fake registry is away"
+    away = "registry_unreachable error=the fake registry is away"
     found: list[TaskNotification] = []
 
     async def come_back() -> None:

@@ -153,7 +153,7 @@ class Reader:
     def _wait_for_registry(self, error: RegistryUnavailable, unread: Sequence[Message]) -> None:
         """Give them back, to be read again: who only held them would be taken for dead by the group."""
         if not self._waits_for_registry:
-            _log.warning("registry_away error=%s", error)
+            _log.warning("registry_unreachable error=%s", error)
         self._waits_for_registry = True
         first: dict[int, Message] = {}
         for each in unread:

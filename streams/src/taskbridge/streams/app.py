@@ -82,7 +82,7 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
     if switched is not None and not stop.is_set():
-        log.info("streams_starts_again", because=str(switched))
+        log.info("streams_restarting", because=str(switched))
         # In its own place, so that it comes back at once, whoever watches over it and whatever back-off that has.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
 

@@ -213,5 +213,5 @@ def _most_streams(wanted: int) -> int:
     if allowed >= wanted + _OWN_FILES:
         return wanted
     most = max(1, allowed - _OWN_FILES)
-    log.warning("fewer_event_streams_than_wanted", open_files_allowed=allowed, streams=most)
+    log.warning("event_stream_limit_lowered", open_files_allowed=allowed, streams=most)
     return most

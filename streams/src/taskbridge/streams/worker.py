@@ -102,7 +102,7 @@ async def _run(
                     await essential
             if watching.done():
                 TimesStuck(surroundings.settings.data_dir).add()
-                log.error("worker_stands_still", problem=str(watching.exception()), **health.readiness())
+                log.error("worker_stalled", problem=str(watching.exception()), **health.readiness())
                 # As a crash: then nobody waits for the chunk that does not end.
                 await app.crash(cast("BaseException", watching.exception()))
             with suppress(asyncio.TimeoutError):

@@ -83,7 +83,7 @@ def test_a_record_that_cannot_be_written_is_reported_once_and_tried_again(tmp_pa
     with capture_logs() as lines:
         use.flush()
         use.flush()
-    assert [line["event"] for line in lines] == ["token_use_not_kept"]
+    assert [line["event"] for line in lines] == ["token_use_not_stored"]
     assert ONE.fingerprint in use.last()
     use_folder(tmp_path).unlink()
     use.flush()

@@ -245,7 +245,7 @@ def test_smaller_batches_are_as_large_as_they_may_be_and_said_in_the_log(
         producer.commit()
     assert [len(data) // 100_000 for _, found in kafka.produced for _, _, data in found] == [9, 9, 4, 4, 4, 4, 1, 1]
     assert [(each["event"], each["topic"], each["most_bytes"]) for each in logged] == [
-        ("smaller_batches", "states", 500_000)
+        ("batch_size_reduced", "states", 500_000)
     ] * 2
 
 

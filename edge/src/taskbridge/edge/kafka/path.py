@@ -142,7 +142,7 @@ class KafkaPath:
             self._heard_at = now
             self._replace_producer(problem="no answer")
         if answers != self.answers:
-            _log.info("kafka_answers" if answers else "kafka_does_not_answer")
+            _log.info("kafka_reachable" if answers else "kafka_unreachable")
         self.answers = answers
         self._update()
         return answers
@@ -161,14 +161,14 @@ class KafkaPath:
             if not delivery.done() and self.place_of(other) == place:
                 delivery.set_exception(DeliveryFailed(f"another delivery failed: {problem}"))
         if error.topic_is_gone and self._topics.pop(record.topic, None) is not None:
-            _log.error("kafka_topic_gone", topic=record.topic)
+            _log.error("kafka_topic_missing", topic=record.topic)
 
     def succeed(self, record: Record) -> None:
         if not self._failed:
             return
         place = self.place_of(record)
         if self._failed.pop(place, None) is not None:
-            _log.info("kafka_delivers", topic=place[0], partition=place[1])
+            _log.info("partition_recovered", topic=place[0], partition=place[1])
 
     def forgive(self, *, but: Container[Place] = ()) -> None:
         """Let a callback try a partition again, where no spooled record is there to be tried."""

@@ -108,7 +108,7 @@ class Surroundings:
             self._answered = answers
             if not answers:
                 problem = f"Kafka at {self._bootstrap_servers} does not answer: EDGE_KAFKA_BOOTSTRAP_SERVERS"
-                _log.warning("kafka_away", problem=problem)
+                _log.warning("kafka_check_failed", problem=problem)
         if not answers:
             return
         unsure = [topic for topic in _OWN_TOPICS if not self._kafka.has(topic.name)]
@@ -175,6 +175,6 @@ async def _survive(call: Callable[[], Awaitable[None]]) -> bool:
     try:
         await call()
     except Exception as error:  # noqa: BLE001 - see above
-        _log.warning("not_prepared", problem=str(error), foreseen=isinstance(error, TaskbridgeError))
+        _log.warning("preparation_failed", problem=str(error), foreseen=isinstance(error, TaskbridgeError))
         return False
     return True

@@ -44,7 +44,7 @@ def open_and_take_back(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
     if is_asked_back(path):
         try:
             with contextlib.suppress(SpoolFull):
-                _log.info("spool_taken_back", file=str(path), records=opened.store.take_back())
+                _log.info("spool_records_requeued", file=str(path), records=opened.store.take_back())
                 _wish(path).unlink(missing_ok=True)
         except BaseException:
             opened.store.abandon()

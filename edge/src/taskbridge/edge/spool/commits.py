@@ -205,9 +205,9 @@ class Committer:
 
     def _say(self, refused: SpoolFull | None) -> None:
         if refused is not None and self.refused is None:
-            _log.error("spool_refuses", file=str(self._path), problem=str(refused))
+            _log.error("spool_full", file=str(self._path), problem=str(refused))
         elif self.refused is not None and refused is None:
-            _log.info("spool_accepts", file=str(self._path))
+            _log.info("spool_has_room", file=str(self._path))
         self.refused = refused
 
     def _free_bytes_of_disk(self) -> tuple[int, int]:

@@ -171,9 +171,9 @@ class SpoolKeeper(FolderCounts):
         try:
             await call()
         except NotDurable as error:
-            _log.warning("spool_not_tended", problem=str(error))
+            _log.warning("spool_upkeep_failed", problem=str(error))
         except Exception:  # noqa: BLE001 - whatever happened once, spools must be tended
-            _log.exception("spool_not_tended")
+            _log.exception("spool_upkeep_failed")
 
     async def _open_own(self) -> None:
         if self._own is not None:
@@ -234,7 +234,7 @@ class SpoolKeeper(FolderCounts):
         occupancy = self.folder.occupancy
         spool = Spool(opened.store, claim, occupancy, max_bytes=self._max_bytes, metrics=self._metrics)
         if spool.waiting:
-            _log.info("spool_holds", file=str(claim.path), records=spool.waiting)
+            _log.info("spool_file_opened", file=str(claim.path), records=spool.waiting)
         drainer = Drainer(spool, self._kafka, occupancy, self._metrics)
         self._kept[claim.number] = _Kept(spool, drainer, asyncio.create_task(drainer.run()))
         return spool

@@ -110,7 +110,7 @@ class TokenUse:
         except OSError as error:
             self._changed = True
             if not self._failed:
-                _log.error("token_use_not_kept", problem=error.strerror)
+                _log.error("token_use_not_stored", problem=error.strerror)
             self._failed = True
         else:
             self._failed = False

@@ -67,7 +67,7 @@ class StatesTopic:
         if positions and (
             positions.keys() != bounds.keys() or any(positions[each] > end for each, (_, end) in bounds.items())
         ):
-            _log.warning("states_topic_is_another_one", partitions=len(bounds))
+            _log.warning("states_topic_recreated", partitions=len(bounds))
             self._states.forget()
             positions = {}
         starts = {each: max(first, positions.get(each, first)) for each, (first, _) in bounds.items()}

@@ -33,7 +33,7 @@ async def look_for_deleted(mender: Mender) -> None:
     for instance_id in shown:
         kept.absences.seen(app.corp_id, app.app_type, instance_id)
     if not shown and len(ids) >= _SUSPICIOUS:
-        _log.warning("nothing_is_shown", app_type=app.app_type, instances=len(ids), user_id=app.user_id)
+        _log.warning("no_instances_visible", app_type=app.app_type, instances=len(ids), user_id=app.user_id)
         return
     for instance_id in ids:
         if instance_id not in shown:

@@ -62,7 +62,7 @@ class ReadBack:
         try:
             await self._catch_up()
         except StatesBehind as error:
-            _log.info("read_back_waits", problem=str(error))
+            _log.info("read_back_postponed", problem=str(error))
             return tally
         known_ms = self._kept.states.current_ms
         for api in self._apis:

@@ -163,5 +163,5 @@ def _kept(answer: aiohttp.ClientResponse) -> dict[str, str]:
 
 
 def _unreachable(url: str, error: Exception) -> OwnerUnreachable:
-    log.warning("owner_does_not_answer", owner=url, problem=f"{type(error).__name__}: {error}")
+    log.warning("owner_unreachable", owner=url, problem=f"{type(error).__name__}: {error}")
     return OwnerUnreachable("the worker that has this does not answer")

@@ -225,7 +225,7 @@ async def until_connected(contract: Contract, health: Health, stop: asyncio.Even
             prepared = await asyncio.to_thread(contract.apply)
         except OperatorError as error:
             health.waits(str(error))
-            log.warning("start_waits", problem=str(error))
+            log.warning("startup_waiting", problem=str(error))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), delay)
             delay = _SWITCH_POLL_S if isinstance(error, SwitchUnderWay) else min(delay * 2, _RETRY_MAX_S)

@@ -109,7 +109,7 @@ class LiveVersion:
         if versions.partitions is not None:
             raise SwitchUnderWay(_under_way(versions))
         if versions.next is not None:
-            log.warning("version_change_given_up", what=_under_way(versions))
+            log.warning("version_change_abandoned", what=_under_way(versions))
             with writer.transaction():
                 say(writer, versions._replace(next=None))
         return versions.live

@@ -135,7 +135,7 @@ class InboxAgent:
                     raise Overtaken("a rebalance came while a chunk was committed")  # noqa: TRY301
                 self.store.write_chunk(partition, changes, changelog_offset=written)
         except Overtaken:
-            log.info("notifications_overtaken", partition=partition, records=len(records))
+            log.info("notifications_aborted_by_rebalance", partition=partition, records=len(records))
             return None
         return len(told)
 

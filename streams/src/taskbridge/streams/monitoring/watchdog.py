@@ -77,7 +77,7 @@ def end_within(seconds: float, outcome: int | str, *, end: Callable[[int], None]
 
     def wait() -> None:
         time.sleep(seconds)
-        log.warning("ended_without_waiting", seconds=seconds)
+        log.warning("exited_by_force", seconds=seconds)
         if isinstance(outcome, str):
             print(outcome, file=sys.stderr, flush=True)  # noqa: T201 - as sys.exit does
         end(1 if isinstance(outcome, str) else outcome)
@@ -109,7 +109,7 @@ class LoopGuard:
         while not self._ended.wait(min(_POLL_S, self._patience_s / 4)):
             still_s = time.monotonic() - self._beat
             if still_s > self._patience_s:
-                log.error("event_loop_stands_still", seconds=round(still_s))
+                log.error("event_loop_stalled", seconds=round(still_s))
                 faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
                 self._times.add()
                 self._end(_STUCK_EXIT_CODE)

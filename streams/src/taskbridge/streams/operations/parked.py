@@ -99,7 +99,7 @@ class Parked:
             try:
                 self._read_on()
             except (KafkaException, TimeoutError, Unreadable) as error:
-                log.warning("set_aside_not_read", topic=self.topic.name, problem=str(error))
+                log.warning("parked_records_not_read", topic=self.topic.name, problem=str(error))
             self._looked = time.monotonic()
         # What is older than the topic's retention is counted no more.
         first_hour = (now_ms - int(self.topic.settings["retention.ms"])) // _HOUR_MS

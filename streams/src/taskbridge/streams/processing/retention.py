@@ -102,7 +102,7 @@ class Retention:
                 states.append((key, None, state_headers(instance.state, deleted=True)))
                 told += [notification_record(each, self.notifications) for each in farewell(instance, now_ms=now_ms)]
         if gone:
-            log.info("instances_let_go", partition=partition, count=len(gone))
+            log.info("instances_expired", partition=partition, count=len(gone))
         return Beside(gone, states, told)
 
 

@@ -119,7 +119,7 @@ class TaskAgent:
                     message.tp, message.offset + 1, batches, generation=generation, more_follow=message.more_follow
                 )
             except Overtaken:
-                log.info("chunk_overtaken", partition=partition, records=len(records))
+                log.info("chunk_aborted_by_rebalance", partition=partition, records=len(records))
                 return None
             self.folding.keep(folded, generation=generation)
             stored = {**dict.fromkeys(first.gone), **folded.stored}

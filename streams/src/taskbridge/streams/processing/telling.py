@@ -122,7 +122,7 @@ class Telling:
             start, count = found[-1][0] + b"\x00", count + len(found)
         self.agent.untold.told.add(partition)
         if count:
-            log.info("rebuilt_instances_told", partition=partition, count=count)
+            log.info("rebuilt_instances_published", partition=partition, count=count)
 
     def _of(self, partition: int, keys: list[bytes]) -> Beside:
         with naming(self.changelog, partition):

@@ -120,7 +120,7 @@ class MissedReader:
                 try:
                     await loop.run_in_executor(self._thread, self._pass, self._at_work)
                 except (KafkaException, TimeoutError, OperatorError) as error:
-                    log.warning("missed_not_read", problem=str(error))
+                    log.warning("missed_notifications_not_read", problem=str(error))
                     _fail(self._at_work)
                 for each in self._at_work:
                     if not each.answer.done():  # its stream may have gone

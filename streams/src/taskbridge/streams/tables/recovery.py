@@ -123,7 +123,7 @@ class Recovery(Service):
             try:
                 await self._take_on(self._generation)
             except Superseded:
-                log.info("recovery_overtaken")
+                log.info("recovery_aborted_by_rebalance")
             except Exception as error:
                 log.exception("tables_not_recovered")
                 await self.app.crash(error)
@@ -233,7 +233,7 @@ class Recovery(Service):
         await work
 
     def _fail(self, error: BaseException) -> None:
-        log.error("table_not_kept", problem=str(error))
+        log.error("table_update_failed", problem=str(error))
         self.add_future(self.app.crash(error))
 
 

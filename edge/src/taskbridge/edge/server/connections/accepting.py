@@ -136,7 +136,7 @@ class Listener(asyncio.AbstractServer):
         except ConnectionAbortedError:
             return True
         except OSError as error:  # no more files may be opened, say
-            _log.error("not_accepted", problem=str(error))
+            _log.error("accept_failed", problem=str(error))
             if not self._closed:
                 self._pause(_FAILED_S)
             return False

@@ -58,7 +58,7 @@ def with_open_files(settings: EdgeSettings) -> EdgeSettings:
     if allowed == wanted:
         return settings
     fewer = max(1, allowed - OWN_FILES)
-    _log.warning("fewer_connections_than_wanted", open_files_allowed=allowed, connections=fewer)
+    _log.warning("connection_limit_lowered", open_files_allowed=allowed, connections=fewer)
     return settings.model_copy(update={"max_connections": fewer})
 
 

@@ -153,7 +153,7 @@ class RecordBatches:
         # First as large as they may be by now: another partition's batch may have been refused already.
         while len(found := self._refilled(topic, batch)) == 1:
             self._most_bytes[topic] = self._most_bytes.get(topic, _BYTES) // 2
-        log.warning("smaller_batches", topic=topic, most_bytes=self._most_bytes.get(topic))
+        log.warning("batch_size_reduced", topic=topic, most_bytes=self._most_bytes.get(topic))
         return found
 
     def _refilled(self, topic: str, batch: RecordBatch) -> list[RecordBatch]:
