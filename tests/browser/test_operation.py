@@ -30,7 +30,9 @@ def test_it_says_first_what_is_wrong(fake: FakeTaskCenter, open_page: OpenPage) 
 def test_a_change_of_a_file_that_is_not_in_force_is_among_the_first_things_to_know(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
-    fake.not_in_force = "the last change is not in force: API tokens file tokens.toml: line 3: tokens.0: no corps"
+    fake.not_in_force = (
+        "the last change is invalid and not in use: API tokens file tokens.toml: line 3: tokens.0: no corps"
+    )
     page = open_page(f"{fake.url}/ops", locale="en-GB")
     expect(page.locator(".notices li").filter(has_text=fake.not_in_force)).to_have_text(
         [

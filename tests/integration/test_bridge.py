@@ -255,7 +255,8 @@ def test_a_change_that_is_not_in_force_is_said_by_the_commands_that_look_at_a_br
     bridge.credentials.write_text(f"{good}[[apps\n")
     try:
         says = (
-            f"the last change is not in force: credentials file {bridge.credentials}: line 15: not TOML: Expected ']]'"
+            "the last change is invalid and not in use: credentials file "
+            f"{bridge.credentials}: line 15: not TOML: Expected ']]'"
         )
         eventually(lambda: is_ready_and_says(says), what="the edge reads the file")
         status = taskbridge("status", "--json", "--data-dir", str(bridge.data_dir), environment=ENVIRONMENT)

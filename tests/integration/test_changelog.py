@@ -190,7 +190,7 @@ def test_a_changelog_made_anew_empties_the_store_only_where_the_group_knows_it(
     write(connection, topic, state, seed=5, count=6000)
 
     async def refused(keeper: TableKeeper) -> None:
-        with pytest.raises(StoreOfAnother, match="made anew"):
+        with pytest.raises(StoreOfAnother, match="recreated"):
             await keeper.restore(PARTITIONS)
         assert held_by(keeper.store, 0) == {key: value for (at, key), value in before.items() if at == 0}
 

@@ -106,7 +106,7 @@ class Place:
         self._at_work(prepared, fold, name=name)
 
     def leave(self, source: str, changelog: topics.Topic, *, version: int) -> None:
-        """What a rebuild or a republication does at its end, which has made that changelog."""
+        """What a rebuild or a retelling does at its end, which has made that changelog."""
         apply_topics(self.admin, [changelog], partitions=PARTITIONS)
         names = [source, changelog.name, VERSION_TOPIC.name]
         source_id, changelog_id, version_id = (self.offsets.topics(names)[name].topic_id for name in names)
@@ -261,19 +261,19 @@ def test_where_nothing_is_lost_workers_start_and_go_on_where_they_were(place: Pl
 
 def test_the_changelog_of_the_states_is_lost_made_anew_or_cut(place: Place) -> None:
     place.cut(INSTANCES.name, to=3)
-    refused(place, f"{INSTANCES.name} was cut", REBUILD)
+    refused(place, f"{INSTANCES.name} was truncated", REBUILD)
     place.make_anew(INSTANCES)
-    refused(place, f"{INSTANCES.name} was deleted and made anew", REBUILD)
+    refused(place, f"{INSTANCES.name} was deleted and recreated", REBUILD)
     with pytest.raises(StartRefused):
         place.check()
     place.lose(INSTANCES.name)
-    refused(place, f"{INSTANCES.name} is lost", REBUILD)
+    refused(place, f"{INSTANCES.name} is missing", REBUILD)
     with pytest.raises(StartRefused):
         place.check()
     place.leave(TASK_EVENTS.name, instances_changelog(2), version=2)
     assert place.start().version == 2
     place.make_anew(instances_changelog(2))
-    refused(place, f"{instances_changelog(2).name} was deleted and made anew", REBUILD)
+    refused(place, f"{instances_changelog(2).name} was deleted and recreated", REBUILD)
 
 
 def test_the_end_of_a_changelog_is_lost_before_any_worker_has_taken_it_over(place: Place) -> None:
@@ -287,23 +287,23 @@ def test_the_end_of_a_changelog_is_lost_before_any_worker_has_taken_it_over(plac
 
 def test_the_changelog_of_the_inboxes_is_lost_made_anew_or_cut(place: Place) -> None:
     place.cut(INBOX_CHANGELOG.name, to=3)
-    refused(place, f"{INBOX_CHANGELOG.name} was cut", REPUBLISH)
+    refused(place, f"{INBOX_CHANGELOG.name} was truncated", REPUBLISH)
     place.make_anew(INBOX_CHANGELOG)
-    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", REPUBLISH)
+    refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
     place.lose(INBOX_CHANGELOG.name)
-    refused(place, f"{INBOX_CHANGELOG.name} is lost", REPUBLISH)
+    refused(place, f"{INBOX_CHANGELOG.name} is missing", REPUBLISH)
     assert place.start(task_center=False).version == 1, "without the task center nobody needs it"
     place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
     after = place.start()
     assert INBOX_CHANGELOG.name in after.known
     place.make_anew(INBOX_CHANGELOG)
-    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", REPUBLISH)
+    refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
     place.lose(INBOX_CHANGELOG.name)
     place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
     after = place.start()
     assert set(place.take_over(after, kept(after)).values()) == {10}
     place.make_anew(INBOX_CHANGELOG)
-    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", REPUBLISH)
+    refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
 
 
 def test_the_record_of_the_live_version_is_lost_made_anew_cut_or_damaged(place: Place) -> None:
@@ -317,15 +317,15 @@ def test_the_record_of_the_live_version_is_lost_made_anew_cut_or_damaged(place: 
     refused(place, f"{VERSION_TOPIC.name} says b'nonsense'", REBUILD)
     place.cut(VERSION_TOPIC.name, to=place.offsets.ends(VERSION_TOPIC.name, [0])[0])
     assert LiveVersion(place.servers, {}, place.offsets).read() == Versions(2), "for a rebuild, the positions name it"
-    refused(place, f"{VERSION_TOPIC.name} was cut", REBUILD)
+    refused(place, f"{VERSION_TOPIC.name} was truncated", REBUILD)
     place.lose(VERSION_TOPIC.name)
-    refused(place, f"{VERSION_TOPIC.name} is lost", REBUILD)
+    refused(place, f"{VERSION_TOPIC.name} is missing", REBUILD)
     apply_topics(place.admin, [VERSION_TOPIC], partitions=1)
-    refused(place, f"{VERSION_TOPIC.name} was deleted and made anew", REBUILD)
+    refused(place, f"{VERSION_TOPIC.name} was deleted and recreated", REBUILD)
     place.leave(TASK_EVENTS.name, instances_changelog(3), version=3)
     assert place.start().version == 3
     place.make_anew(VERSION_TOPIC, partitions=1)
-    refused(place, f"{VERSION_TOPIC.name} was deleted and made anew", REBUILD)
+    refused(place, f"{VERSION_TOPIC.name} was deleted and recreated", REBUILD)
 
 
 def test_other_numbers_of_partitions_refuse_start_and_are_named(place: Place) -> None:
@@ -439,4 +439,4 @@ def test_a_restoration_that_finds_its_records_gone_ends_the_worker_and_the_next_
             raise failed.get(timeout=60)
     finally:
         reader.close()
-    refused(place, f"{INSTANCES.name} was cut", REBUILD)
+    refused(place, f"{INSTANCES.name} was truncated", REBUILD)

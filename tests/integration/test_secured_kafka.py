@@ -150,7 +150,7 @@ def test_the_doctor_names_what_is_wrong_with_such_a_kafka(
     # One broker, whose topics have what they have, is all that is to be said.
     assert {check for check, state in well if state == "warning"} - {"fsync"} == {"brokers"}
 
-    assert "12 partitions, 5 are configured" in found(TASKBRIDGE_PARTITIONS="5")["topics", "warning"]
+    assert "12 partitions, but 5 are configured" in found(TASKBRIDGE_PARTITIONS="5")["topics", "warning"]
     wrong = found(EDGE_KAFKA_CONFIG_FILE=str(secured.config_file("SCRAM-SHA-512", password="wrong")))
     assert "invalid credentials" in wrong["kafka", "failed"]
     plain = tmp_path / "plain.properties"

@@ -294,11 +294,11 @@ if FULL:
 def test_what_was_made_anew_and_is_lost_before_any_worker_has_started_is_missed(company: Company) -> None:
     company.command.run("--rebuild")
     _states_anew(company)
-    company.is_refused(f"{company.states} was deleted and made anew", REBUILD)
+    company.is_refused(f"{company.states} was deleted and recreated", REBUILD)
     assert company.is_mended("--rebuild")["lost"] == 0
     company.command.run("--republish")
     _inbox_anew(company)
-    company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and made anew", REPUBLISH)
+    company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
     company.is_mended("--republish")
 
 
@@ -308,13 +308,13 @@ def test_without_changelog_published_states_and_old_events_all_comes_back_from_t
     states = company.states
     company.forget(TASK_EVENTS.name)
     company.lose(states, TASK_STATES.name)
-    company.is_refused(f"{states} is lost", REBUILD)
+    company.is_refused(f"{states} is missing", REBUILD)
     before = len(company.right)
     company.happen(5)
     found = company.is_mended("--rebuild")
     assert (found["from_stores"], found["carried_over"], found["lost"]) == (before, before, 0)
     assert found["from_published"] == 0
-    assert "local stores: " in company.command.log_path.read_text()
+    assert "local stores are read" in company.command.log_path.read_text()
 
 
 def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) -> None:
@@ -329,11 +329,11 @@ def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) ->
         process.communicate(timeout=180)
         assert process.returncode == 1
         last = company.command.log_path.read_text().splitlines()[-1]
-        assert "is needed, but a worker uses it: stop that worker" in last
+        assert "is in use, and is needed: stop its worker" in last
     finally:
         company.worker.kill_if_running()
         company.worker.process = None
-    company.is_refused(f"{states} is lost", REBUILD)
+    company.is_refused(f"{states} is missing", REBUILD)
     company.is_mended("--rebuild")
 
 
@@ -357,7 +357,7 @@ def test_inboxes_that_are_being_made_anew_are_asked_for_later_and_then_answered_
         return [plain_http.get(f"{url}/user-{user}/counts", timeout=10) for user in range(20)]
 
     company.lose(INBOX_CHANGELOG.name)
-    company.is_refused(f"{INBOX_CHANGELOG.name} is lost", REPUBLISH)
+    company.is_refused(f"{INBOX_CHANGELOG.name} is missing", REPUBLISH)
     company.command.run("--republish")
     go_on = company.folder / "go-on"
     company.worker.start(_HELD.format(path=str(go_on)))
@@ -396,7 +396,7 @@ def test_a_changelog_that_lost_its_end_is_refused_by_the_disk_that_has_it_and_by
     company.is_refused(states, "it is at offset", "of a changelog that ends at", REBUILD)
     other = Worker(company.folder, company.connection)
     try:
-        company.is_refused(f"{states}, partition", "has lost its end", REBUILD, worker=other)
+        company.is_refused(f"{states}, partition", "is truncated", REBUILD, worker=other)
     finally:
         other.kill_if_running()
         shutil.rmtree(other.data_dir)
@@ -476,7 +476,7 @@ def a_topic_with_another_number_of_partitions_is_named_and_all_get_it(company: C
     company.is_refused(f"{TASK_EVENTS.name} has {PARTITIONS + 1}", f"{REBUILD} --partitions")
     company.command.run("--rebuild", "--partitions", str(PARTITIONS + 1))
     company.make_anew(INBOX_CHANGELOG, PARTITIONS + 1)
-    company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and made anew", REPUBLISH)
+    company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
     company.is_mended("--republish")
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _INTRODUCTION = """\
-Every error is answered with a problem document (RFC 9457, `application/problem+json`): `type` names the kind and
-stays the same for ever, `detail` says in a sentence what to do, and `success` is `false`. A kind is the end of its
-type, after `urn:taskbridge:problem:`; what only the HTTP status says (an unknown path, another method) has the type
-`about:blank`. What is worth another try comes with `Retry-After`."""
+Every error response has a problem document (RFC 9457, `application/problem+json`). `type` names the kind and never
+changes; `detail` says in one sentence what failed and what to do; `success` is `false`. A type is
+`urn:taskbridge:problem:` followed by the kind. Errors that the HTTP status explains (unknown path, wrong method) have
+the type `about:blank`. Errors that a client may retry have a `Retry-After` header."""
 
 _HEADS = ("kind", "status", "meaning")
 
@@ -30,11 +30,11 @@ def problems_page() -> str:
     return page(
         "Problems",
         _INTRODUCTION,
-        "## Of the edge",
+        "## Edge",
         table(_HEADS, _edge()),
-        "## Of the task center's API",
+        "## Task center API",
         table(_HEADS, _queries()),
-        "## Of the server, before a request reaches its route",
+        "## Server, before a request reaches its route",
         table(_HEADS, _servers()),
     )
 
@@ -52,14 +52,16 @@ def _edge() -> Iterator[tuple[str, str, str]]:
 def _queries() -> Iterator[tuple[str, str, str]]:
     for error in refusals.Refused.__subclasses__():
         yield _row(error.kind, error.status, error.__doc__)
-    yield _row(FOREIGN_HOST, 400, "A service that asks for no token was asked under a name that is not its machine's.")
+    yield _row(
+        FOREIGN_HOST, 400, "A service without tokens received a request under a host name other than its machine's."
+    )
 
 
 def _servers() -> Iterator[tuple[str, str, str]]:
     own = [each for each in vars(servers).values() if isinstance(each, Refusal)]
     for each in [*own, not_admitted(FULL), not_admitted(ADDRESS_FULL)]:
         yield _row(each.reason, each.status, each.detail)
-    yield _row("internal-error", unforeseen().status_code, "An error that was not foreseen; it is in the log.")
+    yield _row("internal-error", unforeseen().status_code, "Internal error; the log has the details.")
 
 
 def _first(found: Any) -> str:

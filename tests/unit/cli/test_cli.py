@@ -262,7 +262,7 @@ def test_a_data_folder_is_one_workers(tmp_path: Path) -> None:
     }
     with only_one_in(tmp_path, "worker.lock", setting="-"), pytest.raises(ConfigurationError) as refused:
         run_streams(environment)
-    assert str(refused.value) == f"another process works in STREAMS_DATA_DIR={tmp_path}: each needs a folder of its own"
+    assert str(refused.value) == f"another process uses STREAMS_DATA_DIR={tmp_path}. Give each process its own folder"
     with pytest.raises(ConfigurationError, match=r"STREAMS_DATA_DIR=.* cannot be written: File exists"):
         run_streams({**environment, "STREAMS_DATA_DIR": __file__})
 

@@ -74,5 +74,5 @@ def test_what_kafka_does_not_tell_counts_as_granted() -> None:
 def test_one_line_names_all_that_is_lacking() -> None:
     assert not_allowed(READ_EVENTS, WRITE_OWN) == (
         "this Kafka user lacks Read on topic events (what is folded), Write on topic own-* (changelogs):"
-        " 'taskbridge topics acls' says what each user needs"
+        " 'taskbridge topics acls' lists what each user needs"
     )

@@ -110,7 +110,7 @@ def test_existing_topics_whose_settings_are_hidden_are_reported_and_hold_nothing
 
 def test_partitions_are_compared_even_where_settings_are_hidden() -> None:
     events, _ = applied(Admin(existing(1), describe_errors={TASK_EVENTS.name: NOT_ALLOWED[0]}))
-    assert events.drift == ["1 partitions, 3 are configured (TASKBRIDGE_PARTITIONS)"]
+    assert events.drift == ["1 partitions, but 3 are configured (TASKBRIDGE_PARTITIONS)"]
 
 
 @pytest.mark.parametrize("code", NOT_ALLOWED)

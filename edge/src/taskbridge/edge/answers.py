@@ -1,4 +1,4 @@
-"""The one place where what became of a callback is turned into an HTTP answer."""
+"""Maps the outcome of a callback to its HTTP response."""
 
 from __future__ import annotations
 
@@ -81,5 +81,5 @@ def rejected(rejection: Rejection) -> Response:
 
 def unavailable() -> Response:
     status, kind = UNAVAILABLE
-    detail = "The event cannot be kept now. Send it again later."
+    detail = "The event cannot be stored now. Send it again later."
     return problem(status, detail, kind=kind, headers={"Retry-After": str(RETRY_AFTER_S)})

@@ -162,7 +162,7 @@ def create_app(
         callbacks,
         operators,
         title="taskbridge edge",
-        summary="Takes Yida's task callbacks and answers once they are durable.",
+        summary="Receives Yida's task callbacks, and responds once they are stored durably.",
         version=version("taskbridge-edge"),
         lifespan=lifespan,
         redirect_slashes=False,
@@ -216,7 +216,7 @@ def _sockets(settings: EdgeSettings, given: Sockets) -> list[socket.socket]:
     sockets = given.callbacks or listen_beside_fellows(settings.host, settings.port, data_dir=settings.data_dir)
     if settings.operator_port is None:
         if given.operator:
-            raise ConfigurationError("EDGE_OPERATOR_PORT: is required with a socket for operators")
+            raise ConfigurationError("EDGE_OPERATOR_PORT: required if the supervisor passes a socket for operators")
         return sockets
     return sockets + (
         given.operator

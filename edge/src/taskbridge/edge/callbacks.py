@@ -92,7 +92,7 @@ def locate(wire_action: str, parameters: Mapping[str, str], before: Callback | N
         described = _located(action, parameters)
     named = [each for each in (parameters.get("appType"), described.get("appType")) if not fields.is_blank(each)]
     if not named or named.count(named[0]) < len(named):
-        raise _not_located("no-app", "appType is missing, or differs between the places that name it.", parameters)
+        raise _not_located("no-app", "appType is missing, or has different values in the request.", parameters)
     return Callback(
         action=action,
         wire_action=wire_action,
@@ -118,7 +118,7 @@ def event_of(
     """
     action, parameters = callback.action, callback.parameters
     if len(callback.corp_ids) > 1 and len(set(callback.corp_ids)) > 1:
-        raise Malformed("two-corps", "corpId is not the same in all places.")
+        raise Malformed("two-corps", "corpId has different values in the request.")
     described = _described(callback)
     instance_id, task_id = _ids(callback, described)
     told = together(described, parameters).get if described else parameters.get
@@ -170,7 +170,7 @@ def _located(action: Action, parameters: Mapping[str, str]) -> Picked | Mapping[
     try:
         return _find_app(text)
     except ValueError as error:
-        detail = f"task is not a JSON object that can be read: {error}."
+        detail = f"Parameter 'task' is not a JSON object: {error}." if text.strip() else "Parameter 'task' is missing."
         raise _not_located("task-json", detail, parameters) from error
 
 

@@ -1,16 +1,16 @@
-"""Why a callback is turned away, by what its sender is told.
+"""Why a callback is rejected, by the response that its sender gets.
 
 CallerError
-└── Rejection              ``reason`` is a short code for the log, the metric and the quarantine, the same for ever
+└── Rejection              ``reason`` is a short code for the log, the metric and the quarantine, which never changes
     ├── Malformed          400: the request cannot be understood
-    ├── Unverified         401: who sent it is not proven; all of these look alike from outside
-    ├── UnknownPath        404: it may have been a callback, but no action is known at this path
+    ├── Unverified         401: the sender is not verified; all causes get the same response
+    ├── UnknownPath        404: it may have been a callback, but the path names no known action
     ├── TooSlow            408: the body did not arrive in time
     ├── TooLarge           413
     ├── UnsupportedType    415
-    └── Overloaded         503: too much is being received at once
+    └── Overloaded         503: too many large bodies are being received at once
 OperatorError
-└── NotDurable             503: understood and verified, but nothing can keep the event now
+└── NotDurable             503: parsed and verified, but neither Kafka nor the spool can store the event now
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from taskbridge.schemas.errors import CallerError, OperatorError
 if TYPE_CHECKING:
     from taskbridge.edge.received import Received
 
-UNVERIFIED = (
-    "The request is not proven to come from a sender that is known here. Check the signature and the credentials."
-)
-"""Which of the checks failed would tell a forger how far they got, so every Unverified says this."""
+UNVERIFIED = "The request is not verified: no configured credentials match it. Check the signature and the credentials."
+"""Every Unverified has this text: the failed check would show a forger how far they got."""
 
 OTHER_SCHEME = "other-signing-scheme"
 
@@ -39,15 +37,15 @@ REASONS = (
     *("duplicate-key", "too-many-parameters", "content-type", "charset", "content-encoding"),
     *("unknown-path", "too-large", "unpacks-too-large", "record-size", "slow-body", "overloaded"),
 )
-"""All there are: each is counted from zero, for a counter that appears with its first loss does not seem to rise."""
+"""All reasons. Each is counted from zero: a counter that appears with its first loss does not seem to rise."""
 OTHER_SCHEME_HINT = (
-    " It carries __signature, which belongs to Yida's service registration;"
-    " callbacks of the Integration Center are signed by another scheme, in the parameter sign."
+    " It has the parameter __signature of Yida's service registration;"
+    " the edge accepts callbacks of the Integration Center, which are signed in the parameter sign."
 )
 
 
 class Rejection(CallerError):
-    """The callback is not accepted; the message is for its sender and repeats nothing of the request."""
+    """The callback is not accepted. The message is for its sender and repeats no part of the request."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -62,7 +60,7 @@ class Rejection(CallerError):
 
 
 class Malformed(Rejection):
-    """The request cannot be understood."""
+    """The request cannot be parsed."""
 
 
 MAX_PARAMETERS = 256
@@ -74,7 +72,7 @@ def too_many_parameters() -> Malformed:
 
 
 class Unverified(Rejection):
-    """Nothing proves that a known sender sent the request."""
+    """The request is not verified: its signature or token matches no configured sender."""
 
     def __init__(self, reason: str, *, other_scheme: bool = False) -> None:
         super().__init__(
@@ -83,11 +81,13 @@ class Unverified(Rejection):
 
 
 class UnknownPath(Rejection):
-    """It was posted where no action is known."""
+    """The path names no known action."""
 
     def __init__(self) -> None:
         super().__init__(
-            "unknown-path", "Post to /yida/tasks/ or /sources/NAME/tasks/, and create, complete, cancel, delete or cc."
+            "unknown-path",
+            "Unknown path. Post to /yida/tasks/ACTION or /sources/NAME/tasks/ACTION: create, "
+            "complete, cancel, delete or cc.",
         )
 
 
@@ -96,16 +96,16 @@ class TooSlow(Rejection):
 
 
 class TooLarge(Rejection):
-    """The request is over the limit."""
+    """The request is larger than the limit."""
 
 
 class UnsupportedType(Rejection):
-    """The body's type or character set is none that is accepted."""
+    """The body's content type, encoding or character set is not supported."""
 
 
 class Overloaded(Rejection):
-    """More is being received at once than memory is set aside for."""
+    """Too many large bodies are being received at once."""
 
 
 class NotDurable(OperatorError):
-    """Nothing can keep the event now; the message says what is away."""
+    """Neither Kafka nor the spool can store the event now. The log names the cause."""

@@ -102,7 +102,7 @@ def reconsider(
     if fault or entry.reason in STAY_REJECTED:
         raise Unverified(fault or entry.reason)
     if entry.reason in HEADS:
-        raise Malformed(entry.reason, "Only its first bytes were received.")
+        raise Malformed(entry.reason, "Only the first bytes of the body were received.")
     received = Received(
         wire_action=entry.action,
         received_at=entry.received_at,
@@ -183,7 +183,7 @@ class Quarantine:
         left_out = self._failures.admit(type(error).__name__, received.remote_address)
         if left_out is not None:
             foreseen = isinstance(error, (NotDurable, TimeoutError))
-            problem = str(error) or "it took too long"
+            problem = str(error) or "timed out"
             _log.error("quarantine_failed", problem=problem, left_out=left_out, exc_info=None if foreseen else error)
 
 

@@ -209,7 +209,7 @@ class CallbackRoutes:
 
 def _unforeseen(decided: Decided | None) -> Rejection:
     """What the quarantine is told of an error of ours; the event, where it was understood so far."""
-    rejection = Rejection("error", "An error that was not foreseen.")
+    rejection = Rejection("error", "Internal error.")
     if decided is not None:
         rejection.app_type, rejection.proven = decided.app_type, True
     return rejection

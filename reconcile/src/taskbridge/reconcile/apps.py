@@ -27,7 +27,7 @@ class _Corp(BaseModel):
     @model_validator(mode="after")
     def _has_secret(self) -> _Corp:
         if (self.app_secret is None) == (self.app_secret_file is None):
-            raise ValueError("app_secret or app_secret_file is required, and not both")
+            raise ValueError("exactly one of app_secret and app_secret_file is required")
         return self
 
 
@@ -98,25 +98,25 @@ def read_apps(path: Path, credentials: Path | None = None) -> tuple[App, ...]:
     try:
         return _read(path, credentials)
     except FileBroken as error:
-        raise FileBroken(f"file of apps {path}: {error}") from None
+        raise FileBroken(f"apps file {path}: {error}") from None
 
 
 def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
     file = parse_toml(_text(path), _File)
     corps = {each.corp_id: Corp(each.corp_id, each.app_key, _corps_secret(each, path)) for each in file.corps}
     if len(corps) < len(file.corps):
-        raise FileBroken("corps: the same corp_id stands twice")
+        raise FileBroken("corps: a corp_id occurs twice")
     users = {each.corp_id: each.user_id for each in file.corps}
     found: dict[tuple[str, str], App] = {}
     for at, each in enumerate(file.apps):
         corp_id = each.corp_id or (next(iter(corps)) if len(corps) == 1 else None)
         if corp_id not in corps:
-            raise FileBroken(f"apps.{at}: corp_id must name one of corps")
+            raise FileBroken(f"apps.{at}: corp_id must be the corp_id of one of [[corps]]")
         token = _apps_token(each, corp_id, path, credentials)
         if token is None or not token.get_secret_value().strip():
-            raise FileBroken(f"apps.{at}: system_token is required, or the app in RECONCILE_CREDENTIALS_FILE")
+            raise FileBroken(f"apps.{at}: system_token is required, unless the app is in RECONCILE_CREDENTIALS_FILE")
         if (corp_id, each.app_type) in found:
-            raise FileBroken(f"apps.{at}: the same app_type stands twice with the same corp_id")
+            raise FileBroken(f"apps.{at}: an app_type occurs twice with the same corp_id")
         found[corp_id, each.app_type] = App(
             corps[corp_id], each.app_type, token, each.user_id or users[corp_id], each.forms, each.url
         )
@@ -126,7 +126,7 @@ def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
 def _corps_secret(corp: _Corp, path: Path) -> SecretStr:
     secret = corp.app_secret or _secret_in(path, corp.app_secret_file or "")
     if not secret.get_secret_value().strip():
-        raise FileBroken("corps: an app_secret is blank")
+        raise FileBroken("corps: an app_secret is empty")
     return secret
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Resource = Literal["topic", "group", "transactional-id"]
 Operation = Literal["Read", "Write", "Create", "Delete", "Alter", "Describe", "DescribeConfigs"]
 
-SEE = "'taskbridge topics acls' says what each user needs"
+SEE = "'taskbridge topics acls' lists what each user needs"
 
 _ANSWER_S = 10.0
 _ALLOWED = {"include_authorized_operations": True}
@@ -26,7 +26,7 @@ _REFUSALS = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    # Whoever may write to no topic at all is told so.
+    # A user that may write to no topic at all gets this one.
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 )
 _ASKED: Mapping[str, AclOperation] = {
@@ -34,11 +34,11 @@ _ASKED: Mapping[str, AclOperation] = {
     "Write": AclOperation.WRITE,
     "Describe": AclOperation.DESCRIBE,
 }
-"""What work needs. Whether topics may be made or their settings looked at is told where that is tried."""
+"""What work needs. Whether it may create topics or read their settings shows when it tries to."""
 
 
 class NotAllowed(OperatorError):
-    """Kafka does not let this user do what is needed."""
+    """Kafka does not allow this user what is needed."""
 
 
 class Acl(NamedTuple):

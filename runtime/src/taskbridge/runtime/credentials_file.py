@@ -11,14 +11,14 @@ from taskbridge.runtime.reloaded_file import NotBlank  # noqa: TC001 - pydantic 
 
 def _file_names(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names or not all(name.strip() and "\0" not in name for name in names):
-        raise ValueError("must name at least one file, and none that is blank")
+        raise ValueError("must name at least one file, and no empty name")
     return names
 
 
 def _tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     # What an empty token verifies, anybody can sign.
     if not tokens or not all(token.get_secret_value().strip() for token in tokens):
-        raise ValueError("must hold at least one token, and none that is blank")
+        raise ValueError("must have at least one token, and no empty token")
     return tokens
 
 

@@ -166,6 +166,6 @@ def no_answer(client: AdminClient | Consumer, servers: str, error: KafkaExceptio
     client.poll(0)  # only then does librdkafka hand its log over
     why = _last_said.text or error.args[0].str()
     return (
-        f"Kafka at {servers} does not answer ({why}): is it up, and is the address right"
-        " (--bootstrap-servers, or the service's setting …_KAFKA_BOOTSTRAP_SERVERS)?"
+        f"Kafka at {servers} does not answer ({why}). Check that it runs, and the address:"
+        " --bootstrap-servers, or the service's setting …_KAFKA_BOOTSTRAP_SERVERS"
     )

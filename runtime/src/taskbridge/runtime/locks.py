@@ -41,5 +41,5 @@ def only_one_in(folder: Path, name: str, *, setting: str) -> Generator[None]:
         except OSError as error:
             raise ConfigurationError(f"{setting}={folder} cannot be written: {error.strerror}") from error
         if not try_lock(lock.fileno()):
-            raise ConfigurationError(f"another process works in {setting}={folder}: each needs a folder of its own")
+            raise ConfigurationError(f"another process uses {setting}={folder}. Give each process its own folder")
         yield

@@ -102,7 +102,7 @@ class PartitionReader:
             while left:
                 now = time.monotonic()
                 if now - began >= within_s or now - heard >= quiet_s:
-                    raise TimeLimit(f"reading {topic}: Kafka gives no more records")
+                    raise TimeLimit(f"reading {topic}: Kafka returns no more records")
                 # Not all at once: that would wait for as many, or for all of the time.
                 messages = consumer.consume(1, _WAIT_S)
                 if messages:

@@ -43,7 +43,7 @@ class FileBroken(ConfigurationError):
 
 def _not_blank(text: str) -> str:
     if not text.strip():
-        raise ValueError("must not be blank")
+        raise ValueError("must not be empty")
     return text
 
 
@@ -148,7 +148,7 @@ class ReloadedFile(ABC, Generic[T]):
     @property
     def problem(self) -> str | None:
         """Why the last change is not in force, as readiness and the terminal of ``up`` say it; None when it is."""
-        return None if self.broken is None else f"the last change is not in force: {self.broken}"
+        return None if self.broken is None else f"the last change is invalid and not in use: {self.broken}"
 
     async def watch(self) -> None:
         """Keep up with the files until cancelled."""

@@ -33,12 +33,12 @@ _OURS = "taskbridge"
 _IN_SYNC = "min.insync.replicas"
 _IN_SYNC_OF_ENOUGH = "2"
 _MAY_NOT_LOOK = (
-    "its settings could not be checked: allow this Kafka user DescribeConfigs on it, or let one who may run"
-    " 'taskbridge topics apply' now and then"
+    "its settings could not be checked. Allow this Kafka user DescribeConfigs on it, or run"
+    " 'taskbridge topics apply' now and then as a user who may"
 )
 _MAY_NOT_KNOW = (
-    f"how many replicas it got may not be looked at, and {_IN_SYNC} stays the brokers' own: allow this Kafka user"
-    " DescribeConfigs on cluster kafka-cluster, or say how many (--replication)"
+    f"its replication factor could not be read, so {_IN_SYNC} is the brokers' default. Allow this Kafka user"
+    " DescribeConfigs on cluster kafka-cluster, or set --replication"
 )
 _NOT_ALLOWED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 
@@ -170,8 +170,8 @@ def _create(admin: Admin, missing: list[Topic], *, partitions: int, replication:
             code = error.args[0].code()
             if code in _NOT_ALLOWED:
                 raise TopicsUnavailable(
-                    f"topic {name} is not there, or hidden from this Kafka user, who may not create it: let one who"
-                    f" may run 'taskbridge topics apply', and let this one describe and write it; {SEE}"
+                    f"topic {name} does not exist or is not visible, and this Kafka user may not create it. Run"
+                    f" 'taskbridge topics apply' as a user who may, and allow this one to describe and write it; {SEE}"
                 ) from error
             # Somebody else created it in the meantime: it is compared like any other.
             if code != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -189,7 +189,7 @@ def _compare(admin: Admin, cluster: _Cluster, topics: list[Topic], *, partitions
         partitions_found, replicas = cluster.topics.get(topic.name, (0, 0))
         drift = _drift(topic, settings, replicas) if settings is not None else []
         if partitions_found != partitions and not topic.any_partitions:
-            drift.append(f"{partitions_found} partitions, {partitions} are configured (TASKBRIDGE_PARTITIONS)")
+            drift.append(f"{partitions_found} partitions, but {partitions} are configured (TASKBRIDGE_PARTITIONS)")
         drift += _few_replicas(replicas, cluster.brokers)
         reports.append(
             TopicReport(topic.name, created=False, partitions=partitions_found, drift=drift, unchecked=unchecked)
@@ -198,7 +198,7 @@ def _compare(admin: Admin, cluster: _Cluster, topics: list[Topic], *, partitions
 
 
 DescribedTopic = tuple["dict[str, str | None] | None", "str | None"]
-"""Settings, or why they cannot be told."""
+"""Settings, or why they could not be read."""
 
 
 def _described(admin: Admin, resources: list[ConfigResource]) -> dict[str, DescribedTopic]:

@@ -80,7 +80,10 @@ def build_http(
         return {"status": "ok"}
 
     @http.get(
-        "/readyz", summary="Tables are restored and events are being processed", tags=["operation"], responses=READINESS
+        "/readyz",
+        summary="Ready when tables are restored and events are processed",
+        tags=["operation"],
+        responses=READINESS,
     )
     async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         found = readiness()

@@ -207,7 +207,7 @@ def test_what_becomes_of_a_change_of_a_file_is_said_in_the_terminal(tmp_path: Pa
     report_changes([watched], lines.append)
     report_changes([watched], lines.append)
     (said,) = lines
-    assert said.startswith(f"the last change is not in force: credentials file {path}: line 1: not TOML: ")
+    assert said.startswith(f"the last change is invalid and not in use: credentials file {path}: line 1: not TOML: ")
     write_credentials(path, "other")
     report_changes([watched], lines.append)
     assert lines[1:] == [f"credentials file {path}: the last change is in force (1 entries)"]

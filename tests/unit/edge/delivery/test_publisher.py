@@ -546,14 +546,14 @@ class Kept:
     ("known", "health"),
     [
         ({}, "ok"),
-        ({"broken": "I/O", "full": True}, "broken, and no new file can be made: I/O"),
+        ({"broken": "I/O", "full": True}, "broken, and no new file can be created: I/O"),
         ({"full": True, "problem": "locked", "unopened": {1: "torn"}}, "full: locked"),
         ({"full": True}, "full: no room"),
         (
             {"unopened": {1: "torn", 3: "gone"}, "set_aside": 1},
             "1.db cannot be opened: torn; 3.db cannot be opened: gone",
         ),
-        ({"set_aside": 2}, "2 records set aside, Kafka never takes them: 'taskbridge spool set-aside'"),
+        ({"set_aside": 2}, "2 records set aside, Kafka rejects them: 'taskbridge spool set-aside'"),
     ],
 )
 def test_the_worst_of_the_spool_is_what_its_health_says(

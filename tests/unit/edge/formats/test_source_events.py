@@ -343,11 +343,11 @@ def test_an_instance_id_may_be_as_long_as_an_id_may_be_with_the_systems_name(
 
 @pytest.mark.parametrize(
     ("changed", "detail"),
-    [({"source": ""}, "It lacks source."), ({"specversion": "0.3"}, "Its specversion is not 1.0.")],
+    [({"source": ""}, "Attribute source is missing."), ({"specversion": "0.3"}, "Attribute specversion must be 1.0.")],
 )
 def test_who_sends_no_cloudevent_is_told_what_it_lacks(
     client: TestClient, changed: Mapping[str, str], detail: str
 ) -> None:
     sent = message("create")
     answer = post_message(client, "create", resigned(sent, body=json.dumps(json.loads(sent.body) | changed).encode()))
-    assert (answer.status_code, answer.json()["detail"]) == (400, f"The request is no CloudEvent 1.0: {detail}")
+    assert (answer.status_code, answer.json()["detail"]) == (400, f"The request is not a CloudEvent 1.0: {detail}")

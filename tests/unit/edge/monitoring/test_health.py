@@ -56,7 +56,8 @@ def test_a_change_of_the_credentials_that_is_not_in_force_is_where_operators_loo
     answer = TestClient(app).get("/readyz")
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
     says = (
-        f"credentials: the last change is not in force: credentials file {settings.credentials_file}: line 1: not TOML"
+        "credentials: the last change is invalid and not in use: credentials file "
+        f"{settings.credentials_file}: line 1: not TOML"
     )
     edge = edge_of(Answers("http://edge", answer.text, ""))
     (problem,) = problems_of({"edges": [edge], "workers": [], "partitions": []})

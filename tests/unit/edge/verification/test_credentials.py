@@ -342,7 +342,7 @@ def test_with_several_organisations_every_app_says_whose_it_is(tmp_path: Path) -
     path.write_text(one + unsaid + other)
     file.reload_if_changed()
     assert file.broken is not None
-    assert "apps.1: corp_id is required, because the file has apps of several organisations" in file.broken
+    assert "apps.1: corp_id is required, because the file has apps of several corps" in file.broken
     assert file.current.count == 2
     with pytest.raises(FileBroken):
         CredentialsFile(path)

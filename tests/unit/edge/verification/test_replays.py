@@ -497,7 +497,7 @@ def test_a_file_that_another_has_locked_for_too_long_is_not_prepared(
     with path.open("rb+") as other, capture_logs():
         fcntl.flock(other, fcntl.LOCK_EX)
         assert window.claim(mark(b"d" * 16)) is None
-        assert window.problem == "another process has locked it for too long"
+        assert window.problem == "another process holds the lock for too long"
     assert (path.stat().st_size, open_files()) == (0, before)
     assert window.claim(mark(b"d" * 16)) is None
     assert window.claim(mark(b"d" * 16, 2)) == mark(b"d" * 16)

@@ -19,7 +19,7 @@ def test_work_that_nobody_does_for_too_long_is_standing_still() -> None:
     watchdog = Watchdog(patience_s=10)
     watchdog.look(done=5, waiting=3, now=100)
     watchdog.look(done=5, waiting=3, now=110)
-    with pytest.raises(Stuck, match="3 records wait, and none was processed for 11 s"):
+    with pytest.raises(Stuck, match="3 records wait, but none was processed for 11 s"):
         watchdog.look(done=5, waiting=3, now=111)
 
 

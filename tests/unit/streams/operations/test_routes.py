@@ -94,7 +94,7 @@ def test_a_change_of_the_tokens_that_is_not_in_force_is_where_operators_look(
     assert Health(tokens).readiness()["problems"] == []
     tokens.path.write_text("[[tokens]\n")
     tokens.reload_if_changed()
-    says = f"the last change is not in force: API tokens file {tokens.path}: line 1: not TOML: Expected ']]'"
+    says = f"the last change is invalid and not in use: API tokens file {tokens.path}: line 1: not TOML: Expected ']]'"
     (problem,) = Health(tokens).readiness()["problems"]
     assert problem.startswith(says)
     (worker,) = client.get("/v1/ops/overview", headers=OPERATOR).json()["workers"]

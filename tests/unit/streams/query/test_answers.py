@@ -348,4 +348,4 @@ def test_what_moves_to_another_worker_while_it_is_read_may_be_asked_for_again_so
     context.close()
     answer = client.get(path)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert answer.json()["detail"] == "what is asked for is moving to another worker"
+    assert answer.json()["detail"] == "the data is moving to another worker"

@@ -50,7 +50,7 @@ def test_what_is_out_of_date_is_not_built_upon(position: StorePosition, reason: 
 @pytest.mark.parametrize(
     ("position", "bounds", "reason"),
     [
-        (StorePosition(3, "other", NOW), Bounds(0, 10), "made anew"),
+        (StorePosition(3, "other", NOW), Bounds(0, 10), "recreated"),
         (StorePosition(10, "first", NOW), Bounds(0, 10), "ends at 10"),
         (StorePosition(3, "first", NOW), Bounds(5, 10), "begins at 5"),
     ],

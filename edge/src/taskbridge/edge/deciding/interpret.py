@@ -73,7 +73,9 @@ def proven_event(received: Received, credentials: Credentials, rules: Rules) -> 
         callback, signed = _proven(received, body, credentials, rules)
     except Malformed as malformed:
         if received.headers.get("content-encoding", "").strip().lower() in _PACKED:
-            raise UnsupportedType("content-encoding", "Send the body as it is, or as gzip.") from malformed
+            raise UnsupportedType(
+                "content-encoding", "Unsupported Content-Encoding. Send the body uncompressed, or as gzip."
+            ) from malformed
         raise
     try:
         event = event_of(callback, signed, received_at=received.received_at, noted=rules.noted)

@@ -45,7 +45,7 @@ _HEADERS_BYTES = 16 << 10
 
 SPOOL_FOLDER = "spool"
 
-SPOOL_IS_BROKEN = "broken, and no new file can be made"
+SPOOL_IS_BROKEN = "broken, and no new file can be created"
 """How the spool's part of the health begins. For a second that is nothing; if it lasts, a restart may mend it."""
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -219,7 +219,7 @@ class KafkaPublisher:
     def _check_size(self, record: Record) -> None:
         if len(record.body) + _HEADERS_BYTES > self._max_record_bytes < record.size:
             # Before anything is promised: the producer would refuse it for ever.
-            raise TooLarge("record-size", "The event is larger than a record may be.")
+            raise TooLarge("record-size", "The event is larger than a Kafka record may be.")
 
     def _spool_health(self) -> str:
         if self._spools.broken is not None:
@@ -229,7 +229,7 @@ class KafkaPublisher:
         if unopened := self._spools.unopened:
             return "; ".join(f"{number}.db cannot be opened: {problem}" for number, problem in unopened.items())
         if self._spools.set_aside:
-            return f"{self._spools.set_aside} records set aside, Kafka never takes them: 'taskbridge spool set-aside'"
+            return f"{self._spools.set_aside} records set aside, Kafka rejects them: 'taskbridge spool set-aside'"
         return "ok"
 
 

@@ -61,7 +61,7 @@ class Router:
             tried = True
         try:
             if not may_spool:
-                raise SpoolFull("the spool has room only for callbacks that are proven")
+                raise SpoolFull("the spool has room only for verified callbacks")
             await self._spools.own.put(record)
         except NotDurable:
             if not tried and self._kafka.takes(record) and await self._sent(record):

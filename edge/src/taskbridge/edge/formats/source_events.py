@@ -137,7 +137,7 @@ def _reported(received: Received, body: bytes, source: Source) -> tuple[Action, 
     # Where the path says what happened, it is believed: some senders have an address for each.
     action = action or told
     if action is None:
-        raise Malformed("unknown-event", f"It says of no task or instance what happened, as {source.format} would.")
+        raise Malformed("unknown-event", f"The body is no event of a task or instance in the format {source.format}.")
     return action, data, {"body": text}
 
 

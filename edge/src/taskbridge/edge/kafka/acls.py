@@ -6,7 +6,7 @@ from taskbridge.runtime.acls import Acl
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 EDGE = (
-    Acl("Write", "topic", TASK_EVENTS.name, "accepted callbacks; meanwhile they wait in the spool"),
-    Acl("Write", "topic", CALLBACKS_QUARANTINE.name, "rejected callbacks; meanwhile they wait in the spool"),
-    Acl("DescribeConfigs", "topic", "taskbridge.", "changed settings of topics are told", prefixed=True),
+    Acl("Write", "topic", TASK_EVENTS.name, "stores accepted callbacks; without it they wait in the spool"),
+    Acl("Write", "topic", CALLBACKS_QUARANTINE.name, "stores rejected callbacks; without it they wait in the spool"),
+    Acl("DescribeConfigs", "topic", "taskbridge.", "reports changed topic settings", prefixed=True),
 )

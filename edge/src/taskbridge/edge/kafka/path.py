@@ -207,7 +207,7 @@ class KafkaPath:
         """
         frame = self._frames.get(record.schema)
         if frame is None:
-            raise SchemaIdUnknown(f"{record.topic}: the id of its schema is not known yet")
+            raise SchemaIdUnknown(f"{record.topic}: the schema id is not known yet")
         return self._producer.produce(record.topic, key=record.key, value=frame + record.body, headers=record.headers)
 
     async def send_within(self, record: Record, *, timeout_s: float) -> None:

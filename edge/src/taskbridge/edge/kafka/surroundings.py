@@ -86,14 +86,14 @@ class Surroundings:
             return "does not answer"
         failure = self._kafka.problem_of(topic.name)
         if not self._kafka.has(topic.name):
-            return f"{topic.name} is not usable: {self._topic_problems.get(topic.name, 'not made sure of yet')}"
+            return f"{topic.name} is not usable: {self._topic_problems.get(topic.name, 'not checked yet')}"
         return "ok" if failure is None else f"{topic.name} does not acknowledge records: {failure}"
 
     def _registry_health(self) -> str:
         if not all(self._kafka.can_frame(schema.key) for schema in self._schemas):
-            return f"has not given the schemas' ids yet: {self._registry_problem or 'not asked yet'}"
+            return f"schema ids are not known yet: {self._registry_problem or 'not requested yet'}"
         if self._ids_unsaved is not None:
-            return f"its ids are not on the disk, for a start without it: {self._ids_unsaved}"
+            return f"the schema ids are not on disk, so a start without the registry would fail: {self._ids_unsaved}"
         return "ok"
 
     async def _keep_kafka(self) -> None:
@@ -107,7 +107,7 @@ class Surroundings:
         if answers != self._answered:
             self._answered = answers
             if not answers:
-                problem = f"Kafka at {self._bootstrap_servers} does not answer: EDGE_KAFKA_BOOTSTRAP_SERVERS"
+                problem = f"Kafka at {self._bootstrap_servers} does not answer; check EDGE_KAFKA_BOOTSTRAP_SERVERS"
                 _log.warning("kafka_check_failed", problem=problem)
         if not answers:
             return
@@ -167,7 +167,7 @@ class Surroundings:
     async def _save_ids(self) -> None:
         self._ids_unsaved = await asyncio.to_thread(self._registry.save)
         if self._ids_unsaved is not None:
-            raise NotDurable(f"the schemas' ids could not be written: {self._ids_unsaved}")
+            raise NotDurable(f"the schema ids could not be written to disk: {self._ids_unsaved}")
 
 
 async def _survive(call: Callable[[], Awaitable[None]]) -> bool:

@@ -18,16 +18,16 @@ _ACCEPTED: dict[str, Any] = {
 }
 
 _REFUSALS = {
-    400: "The request cannot be understood.",
-    401: "The request is not proven to come from a known sender.",
+    400: "The request cannot be parsed.",
+    401: "The request is not verified as coming from a configured sender.",
     408: "The body did not arrive in time.",
-    413: "The request is over the limit.",
+    413: "The request is larger than the limit.",
     415: "The content type or character set is not accepted.",
-    503: "Nothing can keep the event now; see Retry-After.",
+    503: "The event cannot be stored now; retry after Retry-After.",
 }
-ANSWERS = {"200": {"description": "The event is durable.", "content": {"application/json": {"schema": _ACCEPTED}}}} | {
-    str(status): documented(status, meaning) for status, meaning in _REFUSALS.items()
-}
+ANSWERS = {
+    "200": {"description": "The event is stored durably.", "content": {"application/json": {"schema": _ACCEPTED}}}
+} | {str(status): documented(status, meaning) for status, meaning in _REFUSALS.items()}
 
 
 def an_id(description: str, example: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ _PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "task": {
         "type": "string",
         "contentMediaType": "application/json",
-        "description": "The task or instance, a JSON object as text: it is signed as it stands.",
+        "description": "The task or instance, as JSON text. The signature covers this text unchanged.",
         "examples": [_TASK],
     },
     "dateTime": {
@@ -52,7 +52,7 @@ _PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "sign": {
         "type": "string",
         "pattern": "^[0-9A-Fa-f]{32}$",
-        "description": "MD5 in hex over the values of all other parameters, ordered by key, and the app's token.",
+        "description": "MD5 (hex) of the values of all other parameters, ordered by key, and the app's token.",
         "examples": ["0a32735262fc24f232651cdac468573b"],
     },
 }

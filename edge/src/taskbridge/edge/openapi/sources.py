@@ -14,12 +14,14 @@ from taskbridge.schemas.registry import schema_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_UNKNOWN = {"404": documented(404, "No action is known at this path.")}
+_UNKNOWN = {"404": documented(404, "The path names no known action.")}
 _ONLY_HERE: Mapping[str, Mapping[str, Any]] = {
-    "app_type": an_id("The app within the other system, the same in all events of an instance.", "leave"),
-    "instance_id": an_id("The process instance. In topics and API the source's name and a colon precede it.", "I-1"),
-    "task_id": an_id("The approval step; `complete` and `cancel` need it.", "T-1"),
-    "corp_id": an_id("The organisation; where it is given, the source's own.", "ding5d17e3add038d445"),
+    "app_type": an_id("App in the other system; the same in all events of an instance.", "leave"),
+    "instance_id": an_id(
+        "The process instance. Topics and the API prefix it with the source's name and a colon.", "I-1"
+    ),
+    "task_id": an_id("The approval step; required for `complete` and `cancel`.", "T-1"),
+    "corp_id": an_id("The corp. If present, it must be the source's own.", "ding5d17e3add038d445"),
     "recipient_ids": {"type": "array", "items": {"type": "string"}, "examples": [["manager02"]]},
     "actor_id": {"examples": ["manager02"]},
     "originator": {
@@ -31,7 +33,7 @@ _ONLY_HERE: Mapping[str, Mapping[str, Any]] = {
     "url": {"examples": ["https://flow.example/tasks/T-1"]},
     "process_name": {"examples": ["请假"]},
     "created_at": {"description": "When the instance began: ISO 8601, or ms or s since 1970."},
-    "finished_at": {"description": "When it ended, likewise."},
+    "finished_at": {"description": "When it ended, in the same format."},
     "form_data": {"type": "object", "examples": [{"days": "3"}]},
 }
 """Of the fields of an event, what the event's schema does not say."""
@@ -49,24 +51,32 @@ _DATA_EXAMPLE = {name: found["examples"][0] for name, found in _DATA_FIELDS.item
 
 _ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
     "specversion": {"type": "string", "enum": ["1.0"], "description": "Of CloudEvents.", "examples": ["1.0"]},
-    "id": {"type": "string", "description": "Names the event.", "examples": ["E-1"]},
-    "source": {"type": "string", "description": "Where it comes from: a URI, also relative.", "examples": ["/flow"]},
+    "id": {"type": "string", "description": "Id of the event.", "examples": ["E-1"]},
+    "source": {
+        "type": "string",
+        "description": "Origin of the event: a URI or relative reference.",
+        "examples": ["/flow"],
+    },
     "type": {
         "type": "string",
-        "description": "What kind it is; the path says what counts.",
+        "description": "Type of the event. The edge uses the action in the path instead.",
         "examples": ["task.create"],
     },
     "time": {
         "type": "string",
         "format": "date-time",
-        "description": "When it happened; else the time of receipt counts.",
+        "description": "When it happened. Default: the time of receipt.",
         "examples": ["2023-08-31T06:07:42.502Z"],
     },
 }
 _NEEDED_ATTRIBUTES = ("specversion", "id", "source", "type")
 _PROOF: Mapping[str, tuple[str, str, str]] = {
-    "webhook-id": ("The message's id: a message that is sent again keeps it.", "^[!-~]{1,128}$", "msg_1"),
-    "webhook-timestamp": ("Seconds since 1970, at most five minutes from ours.", "^[0-9]{10}$", "1693462062"),
+    "webhook-id": ("Id of the message. A retry must use the same id.", "^[!-~]{1,128}$", "msg_1"),
+    "webhook-timestamp": (
+        "Seconds since 1970. At most five minutes from the edge's clock.",
+        "^[0-9]{10}$",
+        "1693462062",
+    ),
     "webhook-signature": (
         "`v1,` and HMAC-SHA256 in base64 over `id.timestamp.body`, by a secret of the source; several by spaces.",
         "^v1,[A-Za-z0-9+/]{43}=$",
@@ -83,7 +93,7 @@ _SOURCE = _parameter(
     "source",
     "path",
     {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$", "examples": ["flow"]},
-    "The system, as the credentials file names it.",
+    "Name of the system in the credentials file.",
     required=True,
 )
 MESSAGE: dict[str, Any] = {
@@ -132,7 +142,7 @@ PUSH: dict[str, Any] = {
             "Authorization",
             "header",
             {"type": "string", "pattern": "^Bearer [A-Za-z0-9._~+/=-]{32,}$"},
-            "`Bearer` and a token, where the body is not signed.",
+            "`Bearer` and a token, if the body is not signed.",
             required=False,
         ),
     ],

@@ -58,11 +58,11 @@ def unpacked(body: bytes, *, max_bytes: int) -> bytes:
     try:
         found = unpacking.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise Malformed("gzip", "The body is not gzip that can be unpacked.") from error
+        raise Malformed("gzip", "The body is not valid gzip.") from error
     if len(found) > max_bytes:
-        raise TooLarge("unpacks-too-large", f"It unpacks to more than {max_bytes} bytes.")
+        raise TooLarge("unpacks-too-large", f"The body is larger than {max_bytes} bytes after decompression.")
     if not unpacking.eof or unpacking.unused_data:
-        raise Malformed("gzip", "The body is not one whole gzip stream.")
+        raise Malformed("gzip", "The body is not one complete gzip stream.")
     return found
 
 
@@ -145,7 +145,7 @@ class Body:
             return strict_json.members(body.removeprefix(BOM_UTF8))
         except ValueError as error:
             text_of(body, _UTF_8)
-            raise Malformed("json", f"The body is not a JSON object that can be read: {error}.") from error
+            raise Malformed("json", f"The body is not a JSON object: {error}.") from error
 
     def _multipart_pairs(self, *, other: bool) -> Pairs:
         boundary = self._boundary or self._bytes.lstrip().partition(b"\n")[0].strip()[2:].decode("latin-1")
@@ -156,7 +156,7 @@ class Body:
         try:
             return list(_parts(boundary, self._bytes, codec_of))
         except MultipartError as error:
-            detail = f"The body is not multipart/form-data that can be read: {error.args[0]}."
+            detail = f"The body is not valid multipart/form-data: {error.args[0]}."
             raise Malformed("multipart", detail) from error
 
 
@@ -190,7 +190,7 @@ def _kind_of(media_type: str, body: bytes) -> str:
         return _MULTIPART
     if media_type in (_JSON, "text/json") or media_type.endswith("+json"):
         return _JSON
-    raise UnsupportedType("content-type", f"Send {_JSON}, {_FORM} or {_MULTIPART}.")
+    raise UnsupportedType("content-type", f"Unsupported Content-Type. Send {_JSON}, {_FORM} or {_MULTIPART}.")
 
 
 def _parts(boundary: str, body: bytes, codec_of: Callable[[MultipartSegment], str]) -> Iterable[tuple[str, str]]:
@@ -200,7 +200,7 @@ def _parts(boundary: str, body: bytes, codec_of: Callable[[MultipartSegment], st
         for event in parser.parse(body):
             if isinstance(event, MultipartSegment):
                 if event.filename is not None:
-                    raise Malformed("file-part", "A file is no parameter.")
+                    raise Malformed("file-part", "A file part is not accepted as a parameter.")
                 segment = event
             elif event is not None:
                 value += event

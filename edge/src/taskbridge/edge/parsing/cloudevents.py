@@ -35,7 +35,7 @@ def attributes_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == BATCH:
-        raise UnsupportedType("batch", "Send each event in a request of its own: batches are not taken.")
+        raise UnsupportedType("batch", "Batches are not supported. Send each event in its own request.")
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise UnsupportedType("content-type", f"Send {STRUCTURED}, or application/json with the ce- headers.")
     body = body.removeprefix(BOM_UTF8)
@@ -47,8 +47,8 @@ def attributes_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         } | {DATA: text_of(body, "utf-8")}
     missing = [name for name in _NEEDED if not found.get(name, "").strip()]
     if missing or found["specversion"] != _VERSION:
-        detail = f"It lacks {missing[0]}." if missing else f"Its specversion is not {_VERSION}."
-        raise Malformed("cloudevent", f"The request is no CloudEvent {_VERSION}: {detail}")
+        detail = f"Attribute {missing[0]} is missing." if missing else f"Attribute specversion must be {_VERSION}."
+        raise Malformed("cloudevent", f"The request is not a CloudEvent {_VERSION}: {detail}")
     if DATA not in found:
         raise Malformed("cloudevent", "The event has no data.")
     return found
@@ -63,7 +63,7 @@ def members(text: str | bytes, what: str) -> dict[str, str | None]:
     try:
         return _once(strict_json.members(text))
     except ValueError as error:
-        raise Malformed("json", f"{what} is not a JSON object that can be read: {error}.") from error
+        raise Malformed("json", f"{what} is not a JSON object: {error}.") from error
 
 
 def _structured(body: bytes) -> dict[str, str]:
@@ -76,12 +76,12 @@ def _structured(body: bytes) -> dict[str, str]:
     try:
         return found | {DATA: text_of(base64.b64decode(packed, validate=True), "utf-8")}
     except (binascii.Error, ValueError) as error:
-        raise Malformed("cloudevent", "data_base64 is not base64.") from error
+        raise Malformed("cloudevent", "data_base64 is not valid base64.") from error
 
 
 def _once(pairs: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
     given = list(pairs)
     found = dict(given)
     if len(found) < len(given):
-        raise Malformed("duplicate-key", "A member is given twice.")
+        raise Malformed("duplicate-key", "A member occurs twice.")
     return found

@@ -63,7 +63,7 @@ def required_id(value: Any, name: str) -> str:
     """
     found = optional_id(value, name)
     if found is None:
-        raise Malformed(f"no-{name}", f"{name} is missing or blank.")
+        raise Malformed(f"no-{name}", f"{name} is missing or empty.")
     return found
 
 
@@ -200,7 +200,7 @@ def _zone_of(name: str) -> tzinfo:
         ahead = timedelta(hours=int(hours), minutes=int(minutes))
         return timezone(-ahead if sign == "-" else ahead)
     if name not in _ZONES:
-        raise ValueError("a zone that is not known here")
+        raise ValueError("unknown time zone")
     return _ZONES[name]
 
 

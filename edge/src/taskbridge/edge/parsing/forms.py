@@ -80,7 +80,7 @@ def _unescaped(encoded: bytes, *, plus: bool) -> bytes:
     if b"%" not in encoded:
         return encoded if plus or b"+" not in encoded else encoded.translate(_SPACES)
     if encoded.count(b"=") > _MAX_EQUALS:
-        raise Malformed("percent-escape", f"More than {_MAX_EQUALS} equals signs beside percent signs.")
+        raise Malformed("percent-escape", f"More than {_MAX_EQUALS} equals signs in a form with percent escapes.")
     written = encoded.replace(b"=", b"=3D").translate(_QUOTED if plus else _QUOTED_SPACES)
     found = a2b_qp(written)
     if len(written) - len(found) != 2 * written.count(b"=") or (

@@ -126,5 +126,5 @@ def _together(in_query: _Pairs, in_body: _Pairs) -> Mapping[str, str | None]:
     whole = dict([*in_query, *in_body] if in_query else in_body)
     if len(whole) < given or not are_distinct(tuple(whole)):
         # They would have no defined order, and so no defined signature.
-        raise Malformed("duplicate-key", "A parameter is given twice; names that differ only by case count as one.")
+        raise Malformed("duplicate-key", "A parameter occurs twice. Names that differ only in case count as equal.")
     return whole

@@ -201,7 +201,7 @@ class Committer:
         free, total = self._free_bytes()
         # What is in the log is written once more into the file, and a delete needs room too.
         floor = min(_FLOOR_BYTES, int(total * _FLOOR_SHARE)) + 2 * size + self._store.log_bytes
-        return SpoolFull("the disk of the spool is full") if free < floor else None
+        return SpoolFull("the spool's disk is full") if free < floor else None
 
     def _say(self, refused: SpoolFull | None) -> None:
         if refused is not None and self.refused is None:

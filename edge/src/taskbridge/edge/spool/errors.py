@@ -53,7 +53,7 @@ def classified() -> Generator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0)
         if code in _FULL_CODES:
-            raise SpoolFull("the disk of the spool is full") from error
+            raise SpoolFull("the spool's disk is full") from error
         if code & _PRIMARY in _BUSY_CODES:
             raise SpoolBusy("another process has locked the spool's file") from error
         raise SpoolBroken(f"the spool's file: {error}") from error

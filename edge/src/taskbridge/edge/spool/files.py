@@ -134,7 +134,7 @@ class SpoolFolder:
             claim = self._claim(number) if number not in but else None
             if claim is not None:
                 return claim
-        raise SpoolFull(f"{MAX_FILES} processes share the spool's folder already")
+        raise SpoolFull(f"{MAX_FILES} processes use the spool's folder already")
 
     def claim_orphans(self, but: Container[int] = ()) -> list[Claim]:
         """Files that nobody owns, among those that exist or that are said to hold something."""

@@ -92,7 +92,7 @@ class Store:
             unfinished.replace(path)
             sync(path.parent)
         except OSError as error:
-            raise SpoolFull(f"the spool's file cannot be made: {error}") from error
+            raise SpoolFull(f"the spool's file cannot be created: {error}") from error
 
     def write(
         self, rows: Sequence[Row], *, delete: Sequence[int] = (), set_aside: Sequence[tuple[int, str]] = ()

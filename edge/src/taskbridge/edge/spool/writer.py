@@ -79,7 +79,7 @@ class Spool:
             raise type(self.refused)(str(self.refused))
         if self._occupancy.total_bytes() + record.size > self._max_bytes:
             self._refused_bytes = record.size
-            raise SpoolFull("the spool has reached its bound")
+            raise SpoolFull("the spool has reached EDGE_SPOOL_MAX_BYTES")
         self._refused_bytes = 0
         position, self._next_position = self._next_position, self._next_position + 1
         self._last_created = created_at = max(time.time_ns(), self._last_created + 1)

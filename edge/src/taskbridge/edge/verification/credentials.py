@@ -141,14 +141,14 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
     file = parse_toml(text, _File)
     apps, sources = file.apps, file.sources
     if len({(app.app_type, app.corp_id) for app in apps}) < len(apps):
-        raise FileBroken("apps: the same app_type stands twice with the same corp_id")
+        raise FileBroken("apps: an app_type occurs twice with the same corp_id")
     if len({source.name for source in sources}) < len(sources):
-        raise FileBroken("sources: the same name stands twice")
+        raise FileBroken("sources: a name occurs twice")
     if len({each.corp_id for each in (*apps, *sources)} - {None}) > 1:
         unsaid = next((at for at, app in enumerate(apps) if app.corp_id is None), None)
         if unsaid is not None:
             # Whoever holds its token could sign for any of them.
-            problem = f"apps.{unsaid}: corp_id is required, because the file has apps of several organisations"
+            problem = f"apps.{unsaid}: corp_id is required, because the file has apps of several corps"
             raise FileBroken(problem)
 
     def held(
@@ -217,5 +217,5 @@ class CredentialsFile(ReloadedFile[Credentials]):
         except FileBroken as error:
             raise FileBroken(f"token file {name}: {error}") from error
         if not token.strip():
-            raise FileBroken(f"token file {name}: it is blank")
+            raise FileBroken(f"token file {name}: is empty")
         return token

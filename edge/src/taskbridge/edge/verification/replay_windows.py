@@ -217,7 +217,7 @@ class FileWindow:
         """The key of the file, once this worker or another has made an empty window of it."""
         if not try_lock(fd, tries=_PREPARE_ATTEMPTS, pause_s=_PREPARE_PAUSE_S):
             # With a second key, two workers would not know each other's marks.
-            raise BlockingIOError(errno.EWOULDBLOCK, "another process has locked it for too long")
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock for too long")
         try:
             return self._key(fd) or self._prepare(fd)
         finally:

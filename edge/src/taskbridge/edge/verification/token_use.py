@@ -59,10 +59,10 @@ def read_use(data_dir: Path) -> Use:
         found = {path.name: path.stat().st_mtime_ns / _NS for path in folder.iterdir()}
         return Use(found.pop(_SINCE), found)
     except (FileNotFoundError, NotADirectoryError, KeyError):
-        problem = f"no use of tokens is recorded in {folder}: is this the data folder of an edge that has run?"
+        problem = f"no token usage in {folder}; check that it is the data folder of an edge that has run"
         raise UseUnknown(problem) from None
     except OSError as error:
-        raise UseUnknown(f"the record of the tokens' use cannot be read: {folder}: {error.strerror}") from error
+        raise UseUnknown(f"the token usage file cannot be read: {folder}: {error.strerror}") from error
 
 
 class TokenUse:

@@ -7,8 +7,8 @@ from taskbridge.runtime.acls import Acl
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 
 RECONCILE = (
-    Acl("Read", "topic", TASK_STATES.name, "what is known of each instance"),
+    Acl("Read", "topic", TASK_STATES.name, "reads the state of each instance"),
     Acl("Write", "topic", TASK_EVENTS.name, "repairs, and history"),
-    Acl("Read", "topic", TASK_EVENTS.name, "whether an event waits for the workers"),
-    Acl("Describe", "group", GROUP, "how far the workers are; it joins no group"),
+    Acl("Read", "topic", TASK_EVENTS.name, "checks whether events wait for the workers"),
+    Acl("Describe", "group", GROUP, "reads the workers' positions; joins no group"),
 )

@@ -30,17 +30,17 @@ READINESS: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"schema": _READINESS, "example": {"ready": status == HTTPStatus.OK}}},
     }
     for status, meaning in (
-        (HTTPStatus.OK, "It can do its work."),
-        (HTTPStatus.SERVICE_UNAVAILABLE, "It cannot; the body says what is missing."),
+        (HTTPStatus.OK, "The service is ready."),
+        (HTTPStatus.SERVICE_UNAVAILABLE, "The service is not ready; the body says why."),
     )
 }
 """The answers of ``/readyz``."""
 
 _ELSEWHERE = (
-    "Any other path is answered 404, and a known one asked by another method 405, both with a problem document"
-    " (RFC 9457): see the response `UnknownPath`."
+    "An unknown path gets 404, a known one with another method 405, both with a problem document (RFC 9457):"
+    " see the response `UnknownPath`."
 )
-_UNKNOWN_PATH = documented(404, "Nothing is there, or not by this method.")
+_UNKNOWN_PATH = documented(404, "Unknown path, or a method that it does not support.")
 
 
 def amend_document(app: FastAPI, amend: Callable[[dict[str, Any]], None]) -> None:

@@ -23,11 +23,11 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     "properties": {
         "type": {
             "type": "string",
-            "description": "Names the kind of problem: about:blank or urn:taskbridge:problem:…",
+            "description": "Kind of problem: about:blank or urn:taskbridge:problem:…",
         },
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "What to do about it, in a sentence."},
+        "detail": {"type": "string", "description": "What failed and what to do, in one sentence."},
         "success": {"type": "boolean", "enum": [False]},
     },
 }
@@ -54,7 +54,7 @@ def _content(status: int, detail: str, name: str) -> dict[str, Any]:
 
 def unforeseen() -> JSONResponse:
     """What is answered to a request that failed for a reason of ours, which is in the log and not in the answer."""
-    return problem(500, "An error that was not foreseen; it is in the log.", kind="internal-error")
+    return problem(500, "Internal error; the log has the details.", kind="internal-error")
 
 
 def answer_with_problems(app: FastAPI) -> None:

@@ -40,12 +40,12 @@ class Refusal:
         return encoded_answer(self.status, lines, body)
 
 
-MALFORMED = Refusal(HTTPStatus.BAD_REQUEST, "malformed-http", "This is not HTTP/1.1.")
-SLOW_HEAD = Refusal(HTTPStatus.REQUEST_TIMEOUT, "slow-head", "The head of the request did not arrive in time.")
-LONG_URL = Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "long-url", "The URL is too long: send the parameters as a body.")
-LARGE_HEAD = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "large-head", "Too many headers, or too large ones.")
-PIPELINED = Refusal(HTTPStatus.BAD_REQUEST, "pipelined", "Too many requests at once on one connection.")
-STOPPING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping", "The service is being stopped. Send it again.")
+MALFORMED = Refusal(HTTPStatus.BAD_REQUEST, "malformed-http", "The request is not valid HTTP/1.1.")
+SLOW_HEAD = Refusal(HTTPStatus.REQUEST_TIMEOUT, "slow-head", "The request headers did not arrive in time.")
+LONG_URL = Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "long-url", "The URL is too long. Send the parameters in the body.")
+LARGE_HEAD = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "large-head", "The request headers are too large.")
+PIPELINED = Refusal(HTTPStatus.BAD_REQUEST, "pipelined", "Too many pipelined requests on one connection.")
+STOPPING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping", "The service is shutting down. Send the request again.")
 
 SERVERS_REASONS = tuple(each.reason for each in (MALFORMED, SLOW_HEAD, LONG_URL, LARGE_HEAD, PIPELINED, STOPPING))
 

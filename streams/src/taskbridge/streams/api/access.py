@@ -32,7 +32,7 @@ FOREIGN_HOST = "foreign-host"
 """The kind of problem that is answered under another name than the machine's own."""
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
-TOKEN = Depends(HTTPBearer(auto_error=False, description="A token of the API tokens file."))
+TOKEN = Depends(HTTPBearer(auto_error=False, description="A token from the API tokens file."))
 """For routers: says in the OpenAPI document that a token may be needed. ``Access`` is what asks for it."""
 
 _BURST_S = 2.0
@@ -72,7 +72,7 @@ class Caller:
             Forbidden: neither says nor depends on whether there is such a user.
         """
         if not self.may_see(corp_id, user_id):
-            raise Forbidden("this caller may not see this user of this corp")
+            raise Forbidden("this caller may not read this user of this corp")
 
     @property
     def is_operator(self) -> bool:
@@ -119,7 +119,7 @@ class Access:
         caller = self.identify(request)
         bucket = self._rates.of(caller.rate_key)
         if not bucket.holds(1, now=time.monotonic()):
-            raise TooManyQueries("too many queries: ask again in a second", retry_after_s=1)
+            raise TooManyQueries("too many queries: try again in a second", retry_after_s=1)
         bucket.take(1)
         return caller
 
@@ -137,7 +137,7 @@ class Access:
         if self.tokens is not None and scheme.lower() == "bearer":
             entry = self.tokens.current.find(token.strip())
         if entry is None:
-            raise Unauthorized("a bearer token that is known here is needed")
+            raise Unauthorized("a valid bearer token is required")
         return Caller(
             "token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}", token_sha256=entry.sha256
         )
@@ -206,7 +206,7 @@ class OnlyOwnHosts:
         if scope["type"] in ("http", "websocket"):
             host = HTTPConnection(scope).headers.get("host", "")
             if _without_port(host) not in self._hosts:
-                detail = "this service is open to its own machine only, under that machine's own names"
+                detail = "this service accepts requests from its own machine only, under a local host name"
                 await problem(400, detail, kind=FOREIGN_HOST)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -106,7 +106,7 @@ class Forwarding:
 
     def _target(self, request: Request, url: str) -> URL:
         if FORWARDED_HEADER in request.headers:
-            raise OwnerUnreachable("two workers take each other for the owner: a rebalance is on")
+            raise OwnerUnreachable("a rebalance is running: two workers regard each other as the owner")
         return URL(url + target_of(request), encoded=True)
 
     def _headers(self, request: Request, caller: Caller) -> dict[str, str]:
@@ -115,7 +115,9 @@ class Forwarding:
         if caller.identity is not None:
             if self._seal is None:
                 log.error("query_not_forwarded", problem="with SSO, several workers need STREAMS_CLUSTER_SECRET")
-                raise OwnerUnreachable("this worker may not forward queries of people who signed in")
+                raise OwnerUnreachable(
+                    "this worker cannot forward queries of signed-in people: STREAMS_CLUSTER_SECRET is missing"
+                )
             headers.pop("authorization", None)
             headers[IDENTITY_HEADER] = self._seal.seal(caller.identity, target_of(request))
         return headers
@@ -164,4 +166,4 @@ def _kept(answer: aiohttp.ClientResponse) -> dict[str, str]:
 
 def _unreachable(url: str, error: Exception) -> OwnerUnreachable:
     log.warning("owner_unreachable", owner=url, problem=f"{type(error).__name__}: {error}")
-    return OwnerUnreachable("the worker that has this does not answer")
+    return OwnerUnreachable("the worker that has this data does not answer")

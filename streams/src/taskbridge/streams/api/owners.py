@@ -79,9 +79,9 @@ class Owners:
         for url, topics in self._distribution().items():
             if partition in topics.get(self._changelog, ()):
                 if url.rstrip("/") == self._own_url:
-                    raise OwnerUnknown("the worker that has this is still taking it over")
+                    raise OwnerUnknown("the worker that has this data is still restoring it")
                 return Owner(partition, url.rstrip("/"), here=False)
-        raise OwnerUnknown("no worker has this yet")
+        raise OwnerUnknown("no worker has this data yet")
 
     def workers(self) -> list[str]:
         """The URLs of all workers of the group, this one among them."""

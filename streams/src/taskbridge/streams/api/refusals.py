@@ -45,11 +45,11 @@ class Refused(TaskbridgeError):
 
 
 class BadQuery(Refused):
-    """The query cannot be answered as it is."""
+    """The query is invalid."""
 
 
 class Unauthorized(Refused):
-    """No token, or none that is known here. Which of the two is not told."""
+    """The bearer token is missing or unknown."""
 
     status = 401
     kind = "unauthorized"
@@ -60,35 +60,35 @@ class Unauthorized(Refused):
 
 
 class Forbidden(Refused):
-    """The caller is known, and may not see this corp or user."""
+    """The caller may not read this corp or user."""
 
     status = 403
     kind = "forbidden"
 
 
 class UnknownPerson(Refused):
-    """Somebody signed in by an id that is nobody's here, or that of several people."""
+    """The id of the signed-in person matches nobody, or several people."""
 
     status = 403
     kind = "unknown-person"
 
 
 class Unknown(Refused):
-    """Nothing of that name that the caller may see."""
+    """It does not exist, or the caller may not read it."""
 
     status = 404
     kind = "unknown"
 
 
 class TooManyQueries(Refused):
-    """The caller's rate is used up for the moment."""
+    """The caller has exceeded its query rate."""
 
     status = 429
     kind = "too-many-queries"
 
 
 class NotNow(Refused):
-    """The worker that has the answer is unknown, restores, or cannot be reached."""
+    """The worker that has the data is unknown, is restoring it, or cannot be reached."""
 
     status = 503
     kind = "not-now"
@@ -100,7 +100,7 @@ class NotNow(Refused):
 def refusal_answer(error: Refused | PartitionNotHeld) -> Response:
     """The problem document that tells it."""
     if isinstance(error, PartitionNotHeld):
-        error = NotNow("what is asked for is moving to another worker")
+        error = NotNow("the data is moving to another worker")
     return problem(error.status, str(error), kind=error.kind, headers=error.headers)
 
 

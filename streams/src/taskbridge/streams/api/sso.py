@@ -70,7 +70,7 @@ class SingleSignOn:
             return None
         corp_id = self.corp_id if self.corp_header is None else _only(connection, self.corp_header)
         if corp_id is None:
-            raise Unauthorized(f"the proxy names a user and no corp: {self.corp_header} is missing")
+            raise Unauthorized(f"the proxy names a user but no corp: {self.corp_header} is missing")
         return Identity(corp_id, user_id if self.people is None else _user_of(self.people, corp_id, user_id))
 
     def _is_proxy(self, host: str) -> bool:
@@ -87,12 +87,14 @@ def _user_of(people: People, corp_id: str, mapped_id: str) -> str:
     # In this order: whoever is known only now, or has not been read yet, may have the id too.
     users = people.users_of(corp_id, mapped_id)
     if not people.is_whole:
-        raise NotNow("who signed in cannot be told while not all people are known: see STREAMS_PEOPLE_MAX and the log")
+        raise NotNow(
+            "the signed-in person is unknown while not all people are loaded: see STREAMS_PEOPLE_MAX and the log"
+        )
     if len(users) == 1:
         return users[0]
     if users:
-        raise UnknownPerson("you are signed in by an id that several people have here: an administrator has to mend it")
-    raise UnknownPerson("you are signed in, and nobody here has your id: an administrator has to import it")
+        raise UnknownPerson("you are signed in, but several people have your id: ask an administrator to fix it")
+    raise UnknownPerson("you are signed in, but no person has your id: ask an administrator to import it")
 
 
 def single_sign_on(settings: StreamsSettings, people: People | None) -> SingleSignOn | None:
@@ -108,7 +110,7 @@ def single_sign_on(settings: StreamsSettings, people: People | None) -> SingleSi
             "it the header has the user id"
         )
     if mapped_id is not None and (people is None or not settings.people_max):
-        raise ConfigurationError("STREAMS_SSO_MAPPED_ID needs people: set STREAMS_PEOPLE_MAX to more than 0")
+        raise ConfigurationError("STREAMS_SSO_MAPPED_ID requires people: set STREAMS_PEOPLE_MAX to more than 0")
     networks = [each.strip() for each in settings.sso_proxies.split(",") if each.strip()]
     if not networks:
         return None
@@ -147,12 +149,12 @@ class IdentitySeal:
         try:
             payload, mac = (_bytes(each) for each in sealed.split("."))
             if not hmac.compare_digest(mac, self._mac(payload, target)):
-                raise Unauthorized("the forwarded identity is not signed as it must be")
+                raise Unauthorized("the forwarded identity has no valid signature")
             corp_id, user_id, until = msgspec.msgpack.decode(payload, type=tuple[str, str, int])
         except (ValueError, msgspec.DecodeError) as error:
             raise Unauthorized("the forwarded identity cannot be read") from error
         if time.time() > until:
-            raise Unauthorized("the forwarded identity is too old: do the workers' clocks agree?")
+            raise Unauthorized("the forwarded identity is too old: check the workers' clocks")
         return Identity(corp_id, user_id)
 
     def _mac(self, payload: bytes, target: str) -> bytes:
@@ -176,7 +178,7 @@ def _only(connection: HTTPConnection, name: str) -> str | None:
     if not values:
         return None
     if len(values) > 1:
-        raise Unauthorized(f"{name} stands more than once: the proxy must replace what clients send")
+        raise Unauthorized(f"{name} occurs more than once: the proxy must replace the header of clients")
     try:
         value = values[0].decode().strip()
     except UnicodeDecodeError as error:

@@ -29,9 +29,9 @@ def _digest(text: str) -> str:
 
 def _corps(corps: tuple[str, ...]) -> tuple[str, ...]:
     if not corps or not all(corp.strip() for corp in corps):
-        raise ValueError('must name at least one corp, and none that is blank; ["*"] is for all')
+        raise ValueError('must name at least one corp, and no empty one; ["*"] allows all')
     if ALL_CORPS in corps and len(corps) > 1:
-        raise ValueError('"*" stands for all corps, and stands alone')
+        raise ValueError('"*" allows all corps and must be the only entry')
     return corps
 
 
@@ -94,7 +94,7 @@ def parse_tokens(text: str) -> ApiTokens:
         raise FileBroken("no tokens")
     for what, values in (("name", [each.name for each in tokens]), ("sha256", [each.sha256 for each in tokens])):
         if len(set(values)) < len(values):
-            raise FileBroken(f"tokens: the same {what} stands twice")
+            raise FileBroken(f"tokens: a {what} occurs twice")
     return ApiTokens(tokens)
 
 

@@ -11,30 +11,36 @@ INTERNAL = f"{APP_ID}-"
 """So all names begin that are the worker's own: changelogs, the live version, transactional ids."""
 
 WORK = (
-    Acl("Read", "topic", topics.TASK_EVENTS.name, "the events that states come of"),
+    Acl("Read", "topic", topics.TASK_EVENTS.name, "reads the events"),
     Acl("Write", "topic", topics.TASK_STATES.name, "the states"),
     Acl("Write", "topic", topics.TASK_NOTIFICATIONS.name, "the notifications"),
-    Acl("Write", "topic", topics.TASK_EVENTS_DLQ.name, "events that cannot be folded are parked there"),
-    Acl("Create", "topic", INTERNAL, "a worker makes its own changelogs", prefixed=True),
-    Acl("Read", "topic", INTERNAL, "a worker's tables are restored from its changelogs", prefixed=True),
-    Acl("Write", "topic", INTERNAL, "each change of a table goes into its changelog", prefixed=True),
-    Acl("Read", "group", APP_ID, "workers share the partitions, and commit how far they are"),
-    Acl("Describe", "group", REBUILD_ID, "a worker waits while a rebuild makes its version live"),
-    Acl("Write", "transactional-id", INTERNAL, "a chunk's states, notifications and position are one", prefixed=True),
+    Acl("Write", "topic", topics.TASK_EVENTS_DLQ.name, "stores events that cannot be processed"),
+    Acl("Create", "topic", INTERNAL, "creates the changelogs", prefixed=True),
+    Acl("Read", "topic", INTERNAL, "restores tables from changelogs", prefixed=True),
+    Acl("Write", "topic", INTERNAL, "writes each change of a table to its changelog", prefixed=True),
+    Acl("Read", "group", APP_ID, "shares partitions and commits positions"),
+    Acl("Describe", "group", REBUILD_ID, "waits while a rebuild switches the live version"),
+    Acl(
+        "Write",
+        "transactional-id",
+        INTERNAL,
+        "commits states, notifications and position of a chunk in one transaction",
+        prefixed=True,
+    ),
 )
 """Without one of these no worker works."""
 
-TASK_CENTER = (Acl("Read", "topic", topics.TASK_NOTIFICATIONS.name, "the inboxes come of the notifications"),)
+TASK_CENTER = (Acl("Read", "topic", topics.TASK_NOTIFICATIONS.name, "builds inboxes from notifications"),)
 """The same, where ``STREAMS_TASK_CENTER`` is not switched off."""
 
 EXTRAS = (
-    Acl("Write", "topic", topics.TASK_EVENTS.name, "after a move to more partitions events are sent on"),
-    Acl("Read", "topic", topics.PEOPLE.name, "people are shown by their names"),
-    Acl("Read", "topic", topics.FORMS.name, "fields of forms are shown by their labels"),
-    Acl("Read", "topic", topics.TASK_EVENTS_DLQ.name, "the operator's page shows what is parked"),
-    Acl("Read", "topic", topics.CALLBACKS_QUARANTINE.name, "the operator's page shows what was rejected"),
-    Acl("DescribeConfigs", "topic", "taskbridge.", "changed settings of topics are told", prefixed=True),
-    Acl("DescribeConfigs", "topic", INTERNAL, "changed settings of topics are told", prefixed=True),
+    Acl("Write", "topic", topics.TASK_EVENTS.name, "forwards events after an increase of partitions"),
+    Acl("Read", "topic", topics.PEOPLE.name, "shows people by name"),
+    Acl("Read", "topic", topics.FORMS.name, "shows form fields by label"),
+    Acl("Read", "topic", topics.TASK_EVENTS_DLQ.name, "shows dead letters on the operator page"),
+    Acl("Read", "topic", topics.CALLBACKS_QUARANTINE.name, "shows rejected callbacks on the operator page"),
+    Acl("DescribeConfigs", "topic", "taskbridge.", "reports changed topic settings", prefixed=True),
+    Acl("DescribeConfigs", "topic", INTERNAL, "reports changed topic settings", prefixed=True),
 )
 """Without one of these workers work, and tell what they go without."""
 

@@ -79,21 +79,21 @@ class Contract:
         try:
             return self._apply()
         except (KafkaException, TimeoutError) as error:
-            raise TopicsUnavailable(f"Kafka does not tell what there is: {error}") from error
+            raise TopicsUnavailable(f"Kafka is still starting or does not answer; retrying: {error}") from error
 
     def check(self, prepared: Prepared) -> None:
         """Return if a worker that was prepared so may still work. Blocks.
 
         Raises:
             AnotherVersion: another one is live, or about to be.
-            StartRefused: a topic that it stands upon is lost, or another one by now.
+            StartRefused: a topic that it depends on was deleted or recreated.
             KafkaException, TimeoutError: Kafka refuses, or does not answer.
         """
         self.live_version.check(prepared.version)
         with suppress(KeyError):
             if self._grounds(prepared.partitions, prepared.version) == prepared.grounds:
                 return
-        raise StartRefused("topics that this worker stands upon are lost or made anew: a new start says which")
+        raise StartRefused("A topic that this worker depends on was deleted or recreated; restart it for details")
 
     def _apply(self) -> Prepared:
         # First: without Kafka each of the other questions waits its whole time, and whoever ends the worker too.
@@ -120,7 +120,7 @@ class Contract:
             grounds = self._grounds(found, version)
         except KeyError as error:
             # Made a moment ago, and not known everywhere yet.
-            raise TopicsUnavailable(f"topic {error.args[0]} is not there yet") from error
+            raise TopicsUnavailable(f"topic {error.args[0]} does not exist yet; retrying") from error
         said = {mark.changelog_id for each in marks.values() for mark in each if mark}
         known = frozenset(each.changelog for each in grounds.values() if each.mark.changelog_id in said)
         drift = [*goes_without, *(f"{report.name}: {line}" for report in reports for line in report.drift)]
@@ -184,7 +184,7 @@ class Contract:
         if refused is None:
             return marks
         if is_there and self.live_version.has_more():
-            raise TopicsUnavailable("topics were made or moved while they were looked at")
+            raise TopicsUnavailable("topics were created or moved during the check; retrying")
         raise StartRefused(refused)
 
     def _grounds(self, partitions: int, version: int) -> dict[str, Ground]:
@@ -218,7 +218,7 @@ def notification_bytes(offsets: Offsets) -> int:
 
 
 async def until_connected(contract: Contract, health: Health, stop: asyncio.Event) -> Prepared | None:
-    """Wait for Kafka and the registry, and for the end of a switch, however long; None when told to stop."""
+    """Wait for Kafka and the registry, and for the end of a switch, without a limit; None when stopped."""
     delay = _FIRST_RETRY_S
     while not stop.is_set():
         try:

@@ -34,16 +34,16 @@ class Found(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """What a worker finds that would start."""
+    """What a worker finds at its start."""
 
     topics: Mapping[str, Found]
     marks: Mapping[str, Sequence[Mark | None]]
     """By topic, of each position that the group has in it; None where an earlier program wrote it."""
     versions: Versions
-    """What is said; where nothing is said, the newest version that a position names."""
+    """What the topic says; if it says nothing, the newest version that a position names."""
     is_said: bool = True
     unreadable: str | None = None
-    """Why the record that says which version is live says none."""
+    """Why the record with the live version cannot be read."""
 
 
 def partitions_problem(counts: Mapping[str, int]) -> str | None:
@@ -52,13 +52,13 @@ def partitions_problem(counts: Mapping[str, int]) -> str | None:
         return None
     told = ", ".join(f"{name} has {number}" for name, number in counts.items())
     return (
-        f"the topics differ in their number of partitions, so that events are not where their states are: {told}."
-        f" Bring all to one number: {REBUILD} --partitions N"
+        f"topics have different numbers of partitions, so events are not in the partitions of their states: {told}."
+        f" Move all to one number: {REBUILD} --partitions N"
     )
 
 
 def problem(found: Situation, *, task_center: bool) -> str | None:
-    """Why no worker may start now, and which command mends it; None where all is well."""
+    """Why no worker may start now, and which command fixes it; None if there is no problem."""
     return next(_problems(found, task_center=task_center), None)
 
 
@@ -77,31 +77,31 @@ def _problems(found: Situation, *, task_center: bool) -> Iterator[str]:
     of_live = [mark for mark in events if mark is not None and mark.version == live]
     lost = _lost(found, instances_changelog(live).name, {mark.changelog_id for mark in of_live})
     if events and lost is not None:
-        yield f"{lost}, while events are folded upon it. {mend(instances_changelog(live).name)}"
+        yield f"{lost}, but the group has processed events into it. {mend(instances_changelog(live).name)}"
     told = found.marks.get(TASK_NOTIFICATIONS.name, ()) if task_center else ()
     lost = _lost(found, INBOX_CHANGELOG.name, {mark.changelog_id for mark in told if mark is not None})
     if told and lost is not None:
-        yield f"{lost}, while notifications are in people's inboxes. {mend(INBOX_CHANGELOG.name)}"
+        yield f"{lost}, but the group has applied notifications to it. {mend(INBOX_CHANGELOG.name)}"
 
 
 def _of_version(found: Situation) -> Iterator[str]:
-    say_anew = f"Which version of the states is live must be said anew: {REBUILD}"
+    set_again = f"Set the live version of the states again: {REBUILD}"
     if found.unreadable is not None:
-        yield f"{found.unreadable}. {say_anew}"
+        yield f"{found.unreadable}. {set_again}"
     marks = [mark for each in found.marks.values() for mark in each if mark is not None]
-    # A rebuild since then has said it anew.
+    # A later rebuild has set it again.
     of_live = [mark for mark in marks if mark.version >= found.versions.live]
     lost = _lost(found, VERSION_TOPIC.name, {mark.version_topic_id for mark in of_live}, is_state=False)
     if any(found.marks.values()) and lost is not None:
-        yield f"{lost}. {say_anew}"
+        yield f"{lost}. {set_again}"
     topic = found.topics.get(VERSION_TOPIC.name)
     # An empty one is that of a group which has never had another version than the first.
     if topic is not None and not found.is_said and (topic.first > 0 or found.versions.live > FIRST_VERSION):
-        yield f"{VERSION_TOPIC.name} was cut: it names no version. {say_anew}"
+        yield f"{VERSION_TOPIC.name} was truncated and names no version. {set_again}"
     if any(mark.version > found.versions.live for mark in marks):
         yield (
-            f"{VERSION_TOPIC.name} has lost records: it says that version {found.versions.live} is live, and there are"
-            f" states of version {max(mark.version for mark in marks)}. {say_anew}"
+            f"{VERSION_TOPIC.name} has lost records: it names live version {found.versions.live}, but there are"
+            f" states of version {max(mark.version for mark in marks)}. {set_again}"
         )
 
 
@@ -111,18 +111,18 @@ def _of_numbers(found: Situation, together: Sequence[str]) -> Iterator[str]:
     for name in together:
         if name in found.topics and recorded and recorded != {found.topics[name].partitions}:
             yield (
-                f"{name} has {found.topics[name].partitions} partitions, and its events were folded in"
-                f" {', '.join(map(str, sorted(recorded)))}: half of them would not find their states."
-                f" Move the states to the number that is wanted: {REBUILD} --partitions N"
+                f"{name} has {found.topics[name].partitions} partitions, but its states were built with"
+                f" {', '.join(map(str, sorted(recorded)))}. Events would not find their states."
+                f" Move the states to the number that you want: {REBUILD} --partitions N"
             )
 
 
 def _lost(found: Situation, name: str, known: set[str], *, is_state: bool = True) -> str | None:
     topic = found.topics.get(name)
     if topic is None:
-        return f"{name} is lost"
+        return f"{name} is missing"
     if known - {topic.topic_id}:
-        return f"{name} was deleted and made anew"
+        return f"{name} was deleted and recreated"
     if is_state and topic.first > 0:
-        return f"{name} was cut: it begins at offset {topic.first}"
+        return f"{name} was truncated: it begins at offset {topic.first}"
     return None

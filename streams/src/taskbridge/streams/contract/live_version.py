@@ -121,7 +121,7 @@ class LiveVersion:
             AnotherVersion: another one is live, or about to be.
         """
         if self.read() != Versions(version):
-            raise AnotherVersion(f"version {version} of the instances is not the live one any more")
+            raise AnotherVersion(f"version {version} of the states is no longer live")
 
     def _read(self) -> tuple[Versions, int]:
         written: dict[bytes | None, bytes | None] = {}
@@ -130,7 +130,7 @@ class LiveVersion:
                 for batch in reader.read(VERSION_TOPIC.name, {0: OFFSET_BEGINNING}, within_s=_ANSWER_S):
                     written.update((message.key(), message.value()) for message in batch)
         except Unreadable as error:
-            raise TimeoutError(f"Kafka does not answer about {VERSION_TOPIC.name}: {error}") from error
+            raise TimeoutError(f"Kafka does not answer for {VERSION_TOPIC.name}: {error}") from error
         return self._understood(written), reader.reached[0]
 
     def _understood(self, written: Mapping[bytes | None, bytes | None]) -> Versions:
@@ -154,12 +154,12 @@ class LiveVersion:
 def _under_way(versions: Versions) -> str:
     if versions.partitions is not None:
         return (
-            f"all topics are being moved to {versions.partitions} partitions; should nobody be at it any more, run"
+            f"all topics are being moved to {versions.partitions} partitions. If the move was interrupted, run"
             f" taskbridge streams --rebuild --partitions {versions.partitions} again"
         )
     if versions.next == versions.live:
-        return "everybody is being told again what they see"
-    return f"a rebuild is making version {versions.next} of the instances live"
+        return "a republish is running; workers start when it ends"
+    return f"a rebuild is switching to version {versions.next} of the states"
 
 
 def say(writer: TransactionalWriter, versions: Versions) -> None:

@@ -67,7 +67,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         try:
             fetched = await super()._fetch_records(consumer, *args, **options)
         except OffsetOutOfRangeError as error:
-            raise PositionGone(f"deleted before it was read, or the topic was cut: {error}") from error
+            raise PositionGone(
+                f"records were deleted before they were read, or the topic was truncated: {error}"
+            ) from error
         waiting = consumer._fetcher._records  # noqa: SLF001 - polled in this dict's order
         for tp, records in fetched.items():
             self.polled[tp] = records[-1].offset + 1

@@ -40,7 +40,7 @@ class AnotherApp(RecordError):
 
 
 class TooLarge(RecordError):
-    """With this event, what is kept or told of its instance would be larger than a record may be."""
+    """With this event, its instance's state or notification would be larger than a Kafka record may be."""
 
     dlq_reason = DlqReason.TOO_LARGE
 
@@ -55,12 +55,12 @@ class Refusal(Enum):
         OutsideContract,
         f"the instance_id is not a text of 1 to {MAX_ID_CHARACTERS} characters without control characters",
     )
-    IMPOSSIBLE_MOMENT = OutsideContract, "{}, {}, is not a moment of the years 1 to 9999"
+    IMPOSSIBLE_MOMENT = OutsideContract, "{}, {}, is not a time in the years 1 to 9999"
     MISPLACED_KEY = MisplacedKey, "the record's key is not the event's instance_id"
-    UNKNOWN_ACTION = UnknownAction, "the event's action is not known to this version"
+    UNKNOWN_ACTION = UnknownAction, "this version does not know the event's action"
     ANOTHER_CORP = AnotherCorp, "the instance belongs to {}, the event to {}"
     ANOTHER_APP = AnotherApp, "the instance belongs to {}, the event to {}"
-    TOO_LARGE = TooLarge, "what is kept or told of its instance would be larger than a record may be"
+    TOO_LARGE = TooLarge, "its instance's state or notification would be larger than a Kafka record may be"
 
     def error(self, *about: object) -> RecordError:
         kind, words = self.value

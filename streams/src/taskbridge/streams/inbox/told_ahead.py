@@ -57,5 +57,5 @@ class ToldAhead:
             return False
         done, _ = await asyncio.wait([chunk.end], timeout=_AT_MOST_S)
         if done and not chunk.end.result():
-            raise PartitionNotHeld("a rebalance came before these lists had what was told")
+            raise PartitionNotHeld("a rebalance came before these lists had the notifications")
         return True

@@ -45,7 +45,7 @@ class Watchdog:
         if done != self._done or waiting == 0:
             self._done, self._since = done, now
         if (still_s := now - self._since) > self._patience_s:
-            raise Stuck(f"{waiting} records wait, and none was processed for {still_s:.0f} s")
+            raise Stuck(f"{waiting} records wait, but none was processed for {still_s:.0f} s")
 
 
 class TimesStuck:

@@ -48,7 +48,7 @@ def edge_of(answers: Answers) -> dict[str, Any]:
         if answers.metrics is not None:
             shown |= _counted(answers.metrics)
     except (ValueError, KeyError, TypeError) as error:
-        shown |= {"reachable": False, "problem": f"it answers as no edge does: {error}"[:_PROBLEM_MAX]}
+        shown |= {"reachable": False, "problem": f"the response is not that of an edge: {error}"[:_PROBLEM_MAX]}
     return shown
 
 

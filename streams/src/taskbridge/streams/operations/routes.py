@@ -37,15 +37,15 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
             Unauthorized, Forbidden: not from an operator.
         """
         if not (await access.caller_of(request)).is_operator:
-            raise Forbidden("this is for operators: a token for all corps is needed")
+            raise Forbidden("operators only: a token for all corps is required")
         return request.headers.get("authorization")
 
-    @router.get("/overview", summary="How the bridge is doing", responses=refused)
+    @router.get("/overview", summary="Status of the bridge", responses=refused)
     async def overview(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Flow, edges, what was set aside, partitions, workers and last errors, of all workers together."""
         return json_answer(await reporter.overview(await authorization_of(request)))
 
-    @router.get("/callbacks", summary="What became of an instance's callbacks", responses=refused)
+    @router.get("/callbacks", summary="Search an instance's callbacks", responses=refused)
     async def callbacks(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
         """One search of states, events, quarantine, dead letters and notifications, and a verdict in a sentence."""
         return json_answer(await reporter.callbacks(instance_id, await authorization_of(request)))

@@ -28,7 +28,7 @@ REPUBLISH = "taskbridge streams --republish"
 
 
 def mend(changelog: str) -> str:
-    """What to do where that changelog has lost something, in a sentence without its full stop."""
+    """The command that rebuilds what this changelog has lost, as a sentence without its full stop."""
     if changelog == INBOX_CHANGELOG.name:
         return f"Rebuild the inboxes: {REPUBLISH}"
     return f"Rebuild the states: {REBUILD}"

@@ -73,7 +73,7 @@ def described_group(admin: Admin, group: str) -> Any:
     """
     answer = admin.described_groups([group], _ANSWER_S).get(group)
     if answer is None:
-        raise TimeoutError(f"nobody answers for the group {group}")
+        raise TimeoutError(f"no coordinator answers for the group {group}")
     return answer.result()
 
 

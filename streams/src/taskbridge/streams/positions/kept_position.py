@@ -46,7 +46,7 @@ def read_position(written: bytes | None) -> KeptPosition | None:
         found = json.loads(written)
         return KeptPosition(str(found["topic_id"]), int(found["offset"]), bool(found.get("after_loss")))
     except (ValueError, KeyError, TypeError) as error:
-        raise PositionUnreadable(f"a changelog's position says {written[:100]!r}") from error
+        raise PositionUnreadable(f"a changelog contains an invalid position: {written[:100]!r}") from error
 
 
 def position_if_readable(written: bytes | None) -> KeptPosition | None:

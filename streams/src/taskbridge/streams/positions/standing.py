@@ -46,9 +46,10 @@ def standing(
         reaches = -1 if ours is None else ours
         if reaches < committed.offset:
             raise ChangelogCut(
-                f"{ground.changelog}, partition {source.partition}, has lost its end: the group has read {source.topic}"
-                f" to offset {committed.offset}, and what came of it is there only to {max(reaches, 0)}."
-                f" {mend(ground.changelog)}. Local stores are left as they are"
+                f"{ground.changelog}, partition {source.partition}, is truncated: the group "
+                f"has processed {source.topic}"
+                f" to offset {committed.offset}, but the changelog ends at {max(reaches, 0)}."
+                f" {mend(ground.changelog)}. Local stores are not changed"
             )
     if source.topic == TASK_NOTIFICATIONS.name and committed.offset == bounds.first - 1:
         # Only the end of a transaction stood there: every notification is in one, and would be a record and an end.
@@ -68,17 +69,19 @@ def _without_group(kept: KeptPosition | None, ours: int | None, bounds: Bounds) 
     if kept is None:
         return Standing(bounds.first)
     if ours is None:
-        return Standing(bounds.first, MADE_ANEW, "the topic is another one than its changelog was made of")
+        return Standing(bounds.first, MADE_ANEW, "the topic was recreated after its changelog was built")
     found = _within(ours, bounds)
     if found.reason is not None:
         return found
-    return Standing(ours, EXPIRED, "the group has no position any more; its changelog has")
+    return Standing(ours, EXPIRED, "the group's position expired; the changelog's is used")
 
 
 def _within(offset: int, bounds: Bounds) -> Standing:
     if offset < bounds.first:
-        return Standing(bounds.first, OUT_OF_RANGE, f"what stood before offset {bounds.first} is gone unread")
+        return Standing(
+            bounds.first, OUT_OF_RANGE, f"records before offset {bounds.first} were deleted before they were read"
+        )
     if offset > bounds.end:
         # Where it was cut is not known: what comes again is folded to the same, and nothing is missed.
-        return Standing(bounds.first, OUT_OF_RANGE, f"the topic was cut: it ends at {bounds.end}")
+        return Standing(bounds.first, OUT_OF_RANGE, f"the topic was truncated: it ends at {bounds.end}")
     return Standing(offset)

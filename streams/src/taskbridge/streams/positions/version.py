@@ -70,7 +70,7 @@ def read_versions(written: bytes | None) -> Versions:
             None if partitions is None else int(partitions),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise VersionUnreadable(f"{VERSION_TOPIC.name} says {written[:100]!r}, which names no version") from error
+        raise VersionUnreadable(f"{VERSION_TOPIC.name} contains {written[:100]!r}, which is no version") from error
 
 
 def write_told(told: Republished) -> bytes:

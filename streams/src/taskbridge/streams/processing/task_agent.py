@@ -189,7 +189,7 @@ class TaskAgent:
         for key, value in zip(keys, found, strict=True):
             # A state has its instance's id in it.
             if value is not None and key not in value:
-                raise StoreUnreadable(f"under {key!r} stands another instance")
+                raise StoreUnreadable(f"key {key!r} holds a different instance")
         return found
 
     def _batches(self, partition: int, first: Beside, folded: Folded) -> list[Batch]:

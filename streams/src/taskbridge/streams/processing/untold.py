@@ -66,7 +66,7 @@ def read_untold(written: bytes) -> Untold:
     try:
         return _read_untold(written)
     except msgspec.DecodeError as error:
-        raise StoreUnreadable(f"what is to be told of an instance cannot be read: {error}") from error
+        raise StoreUnreadable(f"pending notifications of an instance cannot be read: {error}") from error
 
 
 def told_of(untold: Untold, stored: bytes, states: Codec[TaskState], *, version: int) -> list[TaskNotification]:

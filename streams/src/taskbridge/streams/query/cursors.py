@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _BOUND_BYTES = 8
 _VERSION = b"\x01"
 
-_NOT_OURS = "cursor: it is not one that this view of this user has given; begin again without it"
+_NOT_OURS = "cursor: does not belong to this view of this user; start again without it"
 
 
 def write_cursor(user: bytes, view: View, place: bytes) -> str:

@@ -65,7 +65,7 @@ class Wholeness:
             return
         at = self._positions().get(TP(TASK_NOTIFICATIONS.name, partition))
         if at is None or at.offset < self._missing[partition]:
-            raise NotNow("these lists are being made anew", retry_after_s=_LATER_S)
+            raise NotNow("these lists are being rebuilt", retry_after_s=_LATER_S)
         del self._missing[partition]
 
 

@@ -33,7 +33,7 @@ class Instances:
         """
         found = self.look_up(partition, instance_id)
         if found is None or not _may_see(caller, found[0]):
-            raise Unknown("no such instance, or none that this caller may see")
+            raise Unknown("no such instance, or this caller may not read it")
         return found
 
     def look_up(self, partition: int, instance_id: str) -> tuple[Instance, tuple[int, ...]] | None:

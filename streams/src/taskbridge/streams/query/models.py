@@ -15,7 +15,7 @@ ViewName = Literal["created", "pending", "handled", "copied"]
 StatusName = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]
 
 MOMENT = "2026-01-31T08:00:00.000Z"
-_source = Field(description="The sending system; ids of instances of another one than yida are `{source}:{id}`.")
+_source = Field(description="The sending system. Instance ids of systems other than yida are `{source}:{id}`.")
 _moment = Field(description="ISO 8601, UTC, with milliseconds.", examples=[MOMENT])
 
 PERSON_EXAMPLE = {"user_id": "manager01", "name": "王小明"}
@@ -52,27 +52,26 @@ class NamedOut(BaseModel):
     name: str
 
 
-_originator = Field(description="Called as the sender does, or as `people import` says; null where neither is known.")
+_originator = Field(description="Name from the sender or from `people import`; null if neither is known.")
 _people = Field(
     default_factory=list["NamedOut"],
-    description="Those of the people named by id here whose names are known, each once.",
+    description="Names of the people whose ids occur here, as far as they are known; each once.",
 )
 
-_form_title = Field(None, description="What the form is called, where `forms import` says so.")
+_form_title = Field(None, description="Title of the form, if `forms import` imported it.")
 _form_labels = Field(
     default_factory=dict[str, str],
-    description="Labels of the form's fields by their ids, those within tables too, as far as they were imported; "
-    "empty where there are no values.",
+    description="Imported labels of the form's fields by field id, also within tables; empty if there are no values.",
 )
 
 
 class ItemOut(BaseModel):
-    """One line of a view."""
+    """One entry of a view."""
 
     model_config = _shown(ITEM_EXAMPLE)
 
     instance_id: str
-    task_id: str | None = Field(description="Null in the views created and copied: one line stands for the instance.")
+    task_id: str | None = Field(description="Null in the views created and copied, where an entry is a whole instance.")
     view: ViewName
     title: str | None
     url: str | None = Field(description="The approval page; http or https.")
@@ -81,17 +80,16 @@ class ItemOut(BaseModel):
     process_name: str | None
     originator: PersonOut | None = _originator
     status: StatusName
-    created_at: str = Field(description="When it entered the view: the order of the list.", examples=[MOMENT])
+    created_at: str = Field(
+        description="When the entry was added to the view. Lists are sorted by it.", examples=[MOMENT]
+    )
     updated_at: str = Field(
-        description="When what it is about last moved. As created_at, it depends on what happened when, not on what "
-        "was heard of when.",
+        description="When the entry last changed. Like created_at, it is the time of the event, not of its receipt.",
         examples=[MOMENT],
     )
-    outcome: str | None = Field(
-        description="Of a handled task: how it was decided, in the sender's own words, where they are known."
-    )
-    finished_at: str | None = Field(description="Of created and copied: when the instance ended, where that is known.")
-    result: str | None = Field(description="Of created and copied: how it ended, in the sender's own words.")
+    outcome: str | None = Field(description="For a handled task: how it was decided, as the sender names it, if known.")
+    finished_at: str | None = Field(description="In created and copied: when the instance ended, if known.")
+    result: str | None = Field(description="In created and copied: how the instance ended, as the sender names it.")
 
 
 class PageOut(BaseModel):
@@ -99,8 +97,8 @@ class PageOut(BaseModel):
 
     items: list[ItemOut]
     next_cursor: str | None = Field(
-        description="For the next page; null at the end. A search may give one with few items or none: then there is "
-        "more to look through."
+        description="Cursor of the next page; null on the last. A search may return few items, or none, with a "
+        "cursor: then there is more to search."
     )
 
 
@@ -135,8 +133,8 @@ class TaskOut(BaseModel):
     url: str | None
     created_at: str | None = _moment
     decided_at: str | None = _moment
-    outcome: str | None = Field(description="How it was decided, in the sender's own words, where they are known.")
-    remark: str | None = Field(description="What the actor said of it, where that is known.")
+    outcome: str | None = Field(description="How it was decided, as the sender names it, if known.")
+    remark: str | None = Field(description="Remark of the actor, if known.")
 
 
 class CopiedOut(BaseModel):
@@ -145,7 +143,7 @@ class CopiedOut(BaseModel):
 
 
 class InstanceOut(BaseModel):
-    """A process instance as the events of it add up to."""
+    """The state of a process instance: all its events added up."""
 
     model_config = _shown(
         {
@@ -198,22 +196,26 @@ class InstanceOut(BaseModel):
     originator: PersonOut | None = _originator
     process_code: str | None
     process_name: str | None
-    lifecycle: Literal["ACTIVE"] = Field(description="A deleted instance is answered like an unknown one.")
+    lifecycle: Literal["ACTIVE"] = Field(
+        description="Always ACTIVE: a deleted instance gets the response of an unknown one."
+    )
     tasks: list[TaskOut]
     copied: list[CopiedOut]
-    created_at: str = Field(description="When it began, as created_at of its line in `created`.", examples=[MOMENT])
+    created_at: str = Field(
+        description="When it was created, as created_at of its entry in `created`.", examples=[MOMENT]
+    )
     updated_at: str = _moment
-    revision: int = Field(description="How many events have changed it.")
+    revision: int = Field(description="Number of events that have changed it.")
     form_uuid: str | None
-    serial_no: str | None = Field(description="Its number as people see it.")
-    instance_status: str | None = Field(description="The sender's own status of it; free text.")
-    approved_result: str | None = Field(description="The sender's own result of the approval; free text.")
+    serial_no: str | None = Field(description="Serial number, as people see it.")
+    instance_status: str | None = Field(description="Status from the sender; free text.")
+    approved_result: str | None = Field(description="Result of the approval from the sender; free text.")
     finished_at: str | None = _moment
     result: str | None = Field(
-        description="How it ended: once finished_at is known, approved_result, or instance_status where there is none."
+        description="How it ended, once finished_at is known: approved_result, or else instance_status."
     )
     form_data: dict[str, str | None] = Field(
-        description="Values of the form's fields that STREAMS_STATE_FORM_FIELDS names; `history` has the whole form."
+        description="Values of the form fields in STREAMS_STATE_FORM_FIELDS. `history` has the whole form."
     )
     form_title: str | None = _form_title
     form_labels: dict[str, str] = _form_labels
@@ -221,7 +223,7 @@ class InstanceOut(BaseModel):
 
 
 class EventOut(BaseModel):
-    """One event: a callback as it was understood."""
+    """One event: a parsed callback."""
 
     event_id: str
     action: Literal["CREATED", "COMPLETED", "CANCELLED", "DELETED", "COPIED", "UNKNOWN"]
@@ -232,10 +234,10 @@ class EventOut(BaseModel):
     recipient_ids: list[str]
     title: str | None
     app_type: str
-    instance_status: str | None = Field(description="Of the instance, in the sender's own words, as approved_result.")
+    instance_status: str | None = Field(description="Status of the instance from the sender, like approved_result.")
     approved_result: str | None
-    finished_at: str | None = Field(description="When the instance ended: also a create says so, once it has.")
-    partition: int = Field(description="Where it stands on the topic taskbridge.task-events.v1.")
+    finished_at: str | None = Field(description="When the instance ended. A create event has it too, once it is known.")
+    partition: int = Field(description="Partition of the event in the topic taskbridge.task-events.v1.")
     offset: int
 
 
@@ -273,12 +275,12 @@ class HistoryOut(BaseModel):
 
     instance_id: str
     corp_id: str
-    form: dict[str, str | None] = Field(description="The form's values, of the latest event that carried any.")
+    form: dict[str, str | None] = Field(description="Form values of the latest event that has any.")
     form_title: str | None = _form_title
     form_labels: dict[str, str] = _form_labels
-    form_of: str | None = Field(description="That event's id.")
-    events: list[EventOut] = Field(description="Oldest first. The same callback, received twice, stands here once.")
-    complete: bool = Field(description="False when older events are beyond the topic's retention or the last hundred.")
+    form_of: str | None = Field(description="Id of that event.")
+    events: list[EventOut] = Field(description="Oldest first. A callback that was received twice occurs once.")
+    complete: bool = Field(description="False if older events exist beyond the topic's retention or the last hundred.")
     people: list[NamedOut] = _people
 
 
@@ -297,11 +299,11 @@ class MeOut(BaseModel):
 
     mode: Literal["open", "token", "sso"]
     name: str | None = Field(description="The token's name in the tokens file.")
-    corps: list[str] = Field(description='Corps that may be asked about; ["*"] for all.')
-    corp_id: str | None = Field(description="With single sign-on: whose corp.")
-    user_id: str | None = Field(description="With single sign-on: who.")
-    user_name: str | None = Field(description="With single sign-on: their name, where that is known.")
-    operator: bool = Field(description="Whether /ops may be seen.")
+    corps: list[str] = Field(description='Corps that the caller may read; ["*"] for all.')
+    corp_id: str | None = Field(description="With single sign-on: the person's corp.")
+    user_id: str | None = Field(description="With single sign-on: the person's user id.")
+    user_name: str | None = Field(description="With single sign-on: the person's name, if known.")
+    operator: bool = Field(description="Whether the caller may open /ops.")
 
 
 class FoundPersonOut(BaseModel):
@@ -323,11 +325,10 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _MEANINGS = {
-    400: "The query cannot be answered as it is.",
-    401: "A bearer token is needed, and none that is known was given.",
-    403: "The caller may not see this user of this corp; or signed in by an id that does not say who they are here.",
-    404: "Unknown, deleted, or not for this caller: the three are not told apart.",
-    429: "This caller asks too often; `Retry-After` says when to come back.",
-    503: "The worker that has the answer is unknown, restores its tables, or does not answer; `Retry-After` says when "
-    "to come back.",
+    400: "The query is invalid; the detail says why.",
+    401: "The bearer token is missing or unknown.",
+    403: "The caller may not read this user of this corp, or the id of the signed-in person matches nobody.",
+    404: "The instance is unknown or deleted, or the caller may not read it. The three look alike.",
+    429: "The caller has exceeded its query rate; retry after `Retry-After`.",
+    503: "The worker that has the data is unknown, is restoring it, or does not answer; retry after `Retry-After`.",
 }

@@ -37,22 +37,27 @@ TASKS_PATH, COUNTS_PATH = _PREFIX + _TASKS, _PREFIX + _COUNTS
 CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
 UserId = Annotated[str, Path(max_length=ID_MAX, examples=["manager02"])]
 InstanceId = Annotated[str, Path(max_length=ID_MAX, examples=["f30233fb-72e1-4af4-8cb8-c7e0ea9ee530"])]
-_View = Annotated[models.ViewName, Query(description="Which of the four lists.")]
-_AppType = Annotated[str | None, Query(max_length=ID_MAX, description="Only of this app.")]
-_Source = Annotated[str | None, Query(max_length=ID_MAX, description="Only of this sending system.", examples=["yida"])]
+_View = Annotated[models.ViewName, Query(description="One of the four views.")]
+_AppType = Annotated[str | None, Query(max_length=ID_MAX, description="Only entries of this app.")]
+_Source = Annotated[
+    str | None, Query(max_length=ID_MAX, description="Only entries of this sending system.", examples=["yida"])
+]
 _Q = Annotated[
     str,
     Query(
         max_length=Q_MAX,
-        description="Only where this stands in the title, the process' name or the originator's name, in any case. One "
-        "query looks at no more than the next 10,000 lines of the view: `next_cursor` goes on behind them.",
+        description="Only entries with this text in the title, the process name or the originator's "
+        "name, ignoring case. "
+        "One query searches at most 10,000 entries of the view; `next_cursor` continues after them.",
         examples=["请假"],
     ),
 ]
-_Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items on a page.")]
+_Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Maximum number of items.")]
 _Cursor = Annotated[
     str | None,
-    Query(max_length=CURSOR_MAX, description="`next_cursor` of the page before, for the same user, view and filters."),
+    Query(
+        max_length=CURSOR_MAX, description="`next_cursor` of the previous page, for the same user, view and filters."
+    ),
 ]
 
 
@@ -63,7 +68,10 @@ def build_router(context: ApiContext) -> APIRouter:
     of_user: dict[str, Any] = {"responses": models.problems(400, 401, 403, 429, 503)}
 
     @router.get(
-        "/me", summary="Who is asking", response_model=models.MeOut, responses=models.problems(401, 403, 429, 503)
+        "/me",
+        summary="Identity of the caller",
+        response_model=models.MeOut,
+        responses=models.problems(401, 403, 429, 503),
     )
     async def me(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         caller = await resolver.access.caller_of(request)
@@ -73,21 +81,21 @@ def build_router(context: ApiContext) -> APIRouter:
 
     @router.get(
         "/people",
-        summary="Whose lists there are",
-        description="Of the people who were imported, of the corps that the caller may ask about, the first who have "
-        "`q` in their name, department or user id, in any case; without it, the first of all. Not with single sign-on: "
-        "there, everybody sees their own lists.",
+        summary="Search people",
+        description="Returns imported people of the caller's corps with `q` in name, department or user id, ignoring "
+        "case. Without `q` it returns the first of all. Not available with single sign-on, where everybody sees their "
+        "own lists.",
         response_model=models.PeopleOut,
         responses=models.problems(400, 401, 403, 429, 503),
     )
     async def people(  # pyright: ignore[reportUnusedFunction]
         request: Request,
         q: Annotated[str, Query(max_length=Q_MAX, examples=["王"])] = "",
-        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="People in the answer.")] = LIMIT_DEFAULT,
+        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Maximum number of people.")] = LIMIT_DEFAULT,
     ) -> Response:
         caller = await resolver.access.caller_of(request)
         if caller.mode == "sso":
-            raise Forbidden("who signed in sees their own lists, and may not look for other people")
+            raise Forbidden("signed-in people see their own lists only")
         matches = text_matcher(q)
         found = await context.readers.people.search(q.strip(), matches, caller.may_see, limit=limit)
         shown = [
@@ -98,7 +106,7 @@ def build_router(context: ApiContext) -> APIRouter:
 
     @router.get(
         _TASKS,
-        summary="A view, newest first",
+        summary="Entries of a view, newest first",
         response_model=models.PageOut,
         **of_user,
     )
@@ -119,7 +127,7 @@ def build_router(context: ApiContext) -> APIRouter:
 
     @router.get(
         _COUNTS,
-        summary="How many lines each view has",
+        summary="Number of entries in each view",
         response_model=models.CountsOut,
         **of_user,
     )
@@ -132,9 +140,9 @@ def build_router(context: ApiContext) -> APIRouter:
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/apps",
-        summary="What the lines belong to",
-        description="The apps, with the names of their processes, of this person's newest lines: 500 of each view, "
-        "2,000 in all. An app stands here once for each of its processes, and without a name only where none is known.",
+        summary="Apps of the entries",
+        description="Returns the apps and process names of this person's newest entries: 500 of each view, 2,000 in "
+        "all. An app occurs once per process, and without a name only if none is known.",
         response_model=models.AppsOut,
         **of_user,
     )
@@ -160,7 +168,10 @@ def build_instances_router(context: ApiContext) -> APIRouter:
     # An id may have any character: also a slash, which comes here decoded.
 
     @router.get(
-        "/{instance_id:path}/history", summary="Its events, and its form", response_model=models.HistoryOut, **refused
+        "/{instance_id:path}/history",
+        summary="Events and form of an instance",
+        response_model=models.HistoryOut,
+        **refused,
     )
     async def history(  # pyright: ignore[reportUnusedFunction]
         request: Request,
@@ -170,7 +181,7 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         found, offsets = context.readers.instances.find(here.partition, instance_id, here.caller)
         return json_answer(await context.readers.histories.of(here.partition, found.state, offsets))
 
-    @router.get("/{instance_id:path}", summary="An instance", response_model=models.InstanceOut, **refused)
+    @router.get("/{instance_id:path}", summary="State of an instance", response_model=models.InstanceOut, **refused)
     async def instance(  # pyright: ignore[reportUnusedFunction]
         request: Request,
         instance_id: InstanceId,

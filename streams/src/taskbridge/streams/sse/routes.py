@@ -35,7 +35,7 @@ _LastEventId = Annotated[
     str | None,
     Header(
         max_length=_ID_MAX,
-        description="The last id that was received: what was missed comes first.",
+        description="Last event id that the client received. Missed notifications are sent first.",
         json_schema_extra=_SHAPE,
     ),
 ]
@@ -44,7 +44,7 @@ _After = Annotated[
     Query(
         alias="last_event_id",
         max_length=_ID_MAX,
-        description="The same, for clients that cannot set headers.",
+        description="The same as the header, for clients that cannot set headers.",
         json_schema_extra=_SHAPE,
     ),
 ]
@@ -55,9 +55,9 @@ _EXAMPLE = (
 )
 _FOUND: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Each notification of this person as it happens, and lists that are asked for after it have it; "
-        "a comment every 15 seconds. The event `reset` says that something was missed that is no longer there: load "
-        "the lists again. A stream may end at any time: connect again with the last id, and nothing is missed.",
+        "description": "Each notification of this person as it happens; lists queried after it contain the change. A "
+        "comment follows every 15 seconds. After the event `reset`, missed notifications are no longer available: load "
+        "the lists again. The stream may end at any time: reconnect with the last id, and nothing is missed.",
         "content": {MEDIA_TYPE.partition(";")[0]: {"schema": {"type": "string"}, "example": _EXAMPLE}},
     }
 }

@@ -37,8 +37,8 @@ _HELD = "taskbridge.event_stream"
 _NEEDED_BY_SERVER = {"type", "method", "http_version", "path", "query_string", "client"}
 """What uvicorn reads of a request until its end. The rest, headers and all, would be kept as long as the stream."""
 
-_MADE_ANEW = "the topic was made anew since this id was given"
-_TOO_OLD = "what happened after this id is no longer there in full"
+_MADE_ANEW = "the topic was recreated after this id"
+_TOO_OLD = "notifications after this id are no longer stored"
 
 
 class EventStream(Response):

@@ -136,7 +136,7 @@ class Store(TableStore):
         while partition not in self.held:
             try:
                 if damage_mark(self.partition_path(partition)).exists():
-                    self._empty(partition, "damage was met while it was read")
+                    self._empty(partition, "it was found damaged while it was read")
                 self.open_partition(partition)
             except Exception as error:
                 if is_lock(error):
@@ -187,7 +187,7 @@ class Store(TableStore):
             path = self.partition_path(partition)
             with suppress(OSError):
                 damage_mark(path).touch()
-            damage = StoreDamaged(f"{path} is damaged, and is restored from its changelog at the next start: {error}")
+            damage = StoreDamaged(f"{path} is damaged; the next start restores it from its changelog: {error}")
             log.error("store_damaged", partition=partition, path=str(path), problem=str(error))  # noqa: TRY400
             if self._on_damage is not None:
                 self._on_damage(damage)

@@ -58,7 +58,7 @@ def assigned(assignor: Any, changelogs: Collection[str]) -> dict[str, Wanted]:
     events = {tp.partition for tp in actives if tp.topic not in changelogs}
     for topic, each in wanted.items():
         if missing := events - each.actives:
-            raise Misassigned(f"partitions {sorted(missing)} were assigned without those of {topic}")
+            raise Misassigned(f"partitions {sorted(missing)} were assigned, but not those of {topic}")
     return wanted
 
 
@@ -83,16 +83,14 @@ def starting_point(
         return Start(bounds.first)
     if position.changelog_id != changelog_id:
         if is_known:
-            return Start(bounds.first, "it is of a changelog that was given up")
-        raise StoreOfAnother(
-            "the changelog was deleted and made anew, and no position of the group says that it is right"
-        )
+            return Start(bounds.first, "it belongs to an abandoned changelog")
+        raise StoreOfAnother("the changelog was deleted and recreated, and no position of the group confirms it")
     if position.offset >= bounds.end:
         raise StoreOfAnother(f"it is at offset {position.offset} of a changelog that ends at {bounds.end}")
     if position.offset + 1 < bounds.first:
-        raise StoreOfAnother(f"the changelog begins at {bounds.first}, behind its offset {position.offset}")
+        raise StoreOfAnother(f"the changelog begins at {bounds.first}, after its offset {position.offset}")
     if now_ms - position.at_ms > _OLDEST_MS:
-        return Start(bounds.first, "it is older than the tombstones that the changelog still has")
+        return Start(bounds.first, "it is older than the changelog's tombstones")
     return Start(position.offset + 1)
 
 
@@ -193,12 +191,12 @@ class TableKeeper:
                 )
             except StoreOfAnother as error:
                 raise StoreOfAnother(
-                    f"{self.topic}, partition {partition}: {error}. The local store is left as it is:"
+                    f"{self.topic}, partition {partition}: {error}. The local store is not changed:"
                     f" {store.partition_path(partition)}. {mend(self.topic)}"
                 ) from error
             because = start.wipe_because
             if position is None and not store.is_empty(partition):
-                because = "it does not say how far it is"
+                because = "it has no position"
             if because is not None:
                 log.error("store_emptied", partition=partition, because=because)
                 store.wipe(partition)

@@ -139,7 +139,7 @@ class Takeover:
             if not open_partitions:
                 return committed
             if waited_s > _PATIENCE_S:
-                raise Undecided(f"transactions of former owners are open: partitions {sorted(open_partitions)}")
+                raise Undecided(f"transactions of former owners are still open: partitions {sorted(open_partitions)}")
             time.sleep(_POLL_S)
 
     def _until_told(self, moved: Mapping[TP, int]) -> None:
@@ -147,7 +147,7 @@ class Takeover:
         deadline = time.monotonic() + _PATIENCE_S
         while not all(at.is_stable for at in self.offsets.committed(self.group, moved).values()):
             if time.monotonic() > deadline:
-                raise Undecided("the group's positions are committed, and not told yet")
+                raise Undecided("the group's committed positions are not readable yet")
             time.sleep(_POLL_S)
 
     def _undecided(self, changelogs: Collection[TP]) -> frozenset[TP]:

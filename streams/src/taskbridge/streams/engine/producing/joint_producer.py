@@ -141,6 +141,6 @@ class JointProducer:
                 await client.send_offsets(offsets, name, member, time.monotonic() + OFFSETS_S)
             except KafkaException as raised:
                 if raised.args[0].code() in AGAIN:
-                    raise OffsetsNotTaken("the group's coordinator does not take offsets", raised.args[0]) from raised
+                    raise OffsetsNotTaken("the group's coordinator rejects offsets", raised.args[0]) from raised
                 raise
         await client.end(deadline, commit=True)
