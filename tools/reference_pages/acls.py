@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from taskbridge.runtime.acls import Acl
 
 _INTRODUCTION = """\
-What each Kafka user needs, and no more. `taskbridge topics acls` prints it as lines for `kafka-acls.sh`, with
-`--apply` it creates them: see [how to run on your own Kafka](../how-to/run-on-your-kafka.md). A name that ends in
-`*` is a prefix. Read, Write, Delete and Alter bring Describe along, and whoever may write to a topic may do so
-idempotently. A test takes away each ACL of the first four, on three brokers: what is said then names it."""
+The permissions that each Kafka user needs, and no more. `taskbridge topics acls` prints them as lines for
+`kafka-acls.sh`; with `--apply` it creates them: see [how to run on your own Kafka](../how-to/run-on-your-kafka.md). A name that ends in
+`*` is a prefix. Read, Write, Delete and Alter imply Describe. Write on a topic implies idempotent writes. A test
+removes each ACL of the first four on three brokers: the error then names it."""
 
 _SAYS = {
     "edge": (
-        "`taskbridge edge`. Without one of the first two, callbacks are answered and wait in the spool, and "
+        "`taskbridge edge`. Without one of the first two, callbacks get 200 and wait in the spool, and "
         "`/readyz` and the log say `this Kafka user lacks Write on topic …`. Without the last, the log says "
         "`topic_not_checked`."
     ),

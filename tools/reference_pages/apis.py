@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 NOWHERE = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1"}
 
 _SAME_FOR_BOTH = """\
-The same for programs, with the schemas of all answers, as OpenAPI 3.1: [{file}]({file}). The service itself answers
-that at `/openapi.json`, and shows it at `/docs`, without the internet too.
+The same for programs, with the schemas of all answers, as OpenAPI 3.1: [{file}]({file}). The service
+serves it at `/openapi.json`, and as a page at `/docs`, also without internet access.
 Errors are [problem documents](problems.md)."""
 
 

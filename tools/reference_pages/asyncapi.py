@@ -37,101 +37,106 @@ CONSUMERS, OPERATORS = "consumers", "operators"
 _BINDING = {"bindingVersion": "0.5.0"}
 
 _DESCRIPTION = f"""\
-What taskbridge sends: `send` is said from its side, and whoever subscribes receives.
+The topics that taskbridge writes. The operation `send` is from its side; subscribers receive.
 
 Values are Avro in the Confluent wire format: a zero byte, the id of the schema in the registry in four bytes, \
 big-endian, then the Avro body. The schemas are here too, and in the registry under `TOPIC-value`, with compatibility \
-`{COMPATIBILITY}`: take whatever schema a record names, and read it by the one that your types were made from. \
-Values of headers are UTF-8. They follow CloudEvents 1.0 in Kafka's binary mode, so that a reader can choose without \
-decoding. Partitions are chosen by the Java client's hash of the key. Read with `isolation.level=read_committed`, and \
-expect repeats: ids are the same then. In the examples moments are milliseconds, and bytes a character each.
+`{COMPATIBILITY}`: decode with the schema that the record names, and resolve it to the one of your types. \
+Header values are UTF-8. Headers follow CloudEvents 1.0 in Kafka's binary mode, so that consumers can filter without \
+decoding. The partition is the Java client's hash of the key. Read with `isolation.level=read_committed`, and expect \
+duplicates, which have the same ids. In the examples, times are milliseconds, and bytes are one character each.
 
-Topics that begin with `taskbridge-streams` are the streams service's own, and no part of this."""
+Topics that begin with `taskbridge-streams` are internal to the streams service."""
 
 _TAGS = {
-    CONSUMERS: "For whoever subscribes.",
-    OPERATORS: "For operators and their commands: what was not proven, or could not be processed.",
+    CONSUMERS: "For subscribers.",
+    OPERATORS: "For operators and their commands: records that were rejected or could not be processed.",
 }
 
 _TOPICS = {
-    topics.TASK_EVENTS.name: (CONSUMERS, "instance id", "One callback that was verified and understood."),
+    topics.TASK_EVENTS.name: (CONSUMERS, "instance id", "One verified callback."),
     topics.TASK_STATES.name: (
         CONSUMERS,
         "instance id",
-        "The instance as it stands; a tombstone when it is deleted.",
+        "The present state of an instance; a tombstone once it is deleted.",
     ),
-    topics.TASK_NOTIFICATIONS.name: (CONSUMERS, "`{corp_id}/{user_id}`", "One change in one person's view."),
+    topics.TASK_NOTIFICATIONS.name: (CONSUMERS, "`{corp_id}/{user_id}`", "One change of an entry in a person's view."),
     topics.TASK_EVENTS_DLQ.name: (
         OPERATORS,
         "as received",
-        "A record that could not be processed, the reason in its headers; and, without a value, which was replayed.",
+        (
+            "A record that could not be processed, with the reason in its headers; without a "
+            "value, a note that it was replayed."
+        ),
     ),
     topics.CALLBACKS_QUARANTINE.name: (
         OPERATORS,
         "app type, or empty",
-        "A rejected request as received, and why; and, without a value, which was replayed.",
+        "A rejected request as received, with the reason; without a value, a note that it was replayed.",
     ),
     topics.PEOPLE.name: (
         CONSUMERS,
         "`{corp_id}/{user_id}`",
-        "A person's name; a tombstone when it is to be forgotten. Any system may write it.",
+        "A person's name; a tombstone deletes it. Any system may write it.",
     ),
     topics.FORMS.name: (
         CONSUMERS,
         "`{corp_id}/{form_uuid}`",
-        "What a form and its fields are called; a tombstone when it is to be forgotten. Any system may write it.",
+        "The title and field labels of a form; a tombstone deletes them. Any system may write it.",
     ),
 }
-"""Who reads it, what its key is, and what a record is."""
+"""Reader, key and record of each topic."""
 
 _OTHER_MESSAGES = {
     "TaskStateTombstone": (
-        "The instance was deleted, or let go.",
-        {"type": "null", "description": "A record without a value, by which Kafka forgets the key."},
+        "The instance was deleted, or its retention ended.",
+        {"type": "null", "description": "A record without a value, which deletes the key."},
     ),
     "PersonTombstone": (
-        "The person is to be forgotten.",
-        {"type": "null", "description": "A record without a value, by which Kafka forgets the key."},
+        "The person is deleted.",
+        {"type": "null", "description": "A record without a value, which deletes the key."},
     ),
     "FormTombstone": (
-        "The form is to be forgotten.",
-        {"type": "null", "description": "A record without a value, by which Kafka forgets the key."},
+        "The form is deleted.",
+        {"type": "null", "description": "A record without a value, which deletes the key."},
     ),
     "ReplayedCallback": (
-        "A rejected request was replayed: its event is on the events' topic.",
+        "A rejected request was replayed; its event is in the events topic.",
         {"type": "null", "description": "A record without a value."},
     ),
     "ReplayedDeadLetter": (
-        "A dead letter was put back on the topic that it was taken from.",
+        "A dead letter was replayed to its original topic.",
         {"type": "null", "description": "A record without a value."},
     ),
     "DeadLetter": (
-        "A record as it was received, with these headers beside its own.",
-        {"description": "The bytes that were received, a TaskEvent as a rule; none where dlq_left is there."},
+        "A record as received, with these headers added to its own.",
+        {"description": "The bytes as received, usually a TaskEvent; none if dlq_left is present."},
     ),
 }
-"""Those whose value has no schema of ours: what they say, and what stands in place of the schema."""
+"""Messages without a schema of ours: summary, and a description in place of the schema."""
 
 _HEADERS = {
     "ce_specversion": "CloudEvents' version.",
-    "ce_id": "The record's own id, the same whenever it is sent again.",
+    "ce_id": "Id of the record; a duplicate has the same id.",
     "ce_type": "What happened.",
-    "ce_source": "`/{source}/{corp_id}/{app_type}`; in the quarantine `/edge`, since nothing proves who sent it.",
-    "ce_subject": "The instance; in the quarantine the app that the request names, unverified.",
+    "ce_source": "`/{source}/{corp_id}/{app_type}`; in the quarantine `/edge`, because the sender is not verified.",
+    "ce_subject": "Instance id; in the quarantine the app that the request names, not verified.",
     "ce_time": "When it happened.",
     "ce_reason": "Why the request was rejected: a short code.",
-    "content-type": "What the value is.",
-    "traceparent": "W3C Trace Context, the last header: the trace of the callback that this is of, if any.",
-    REASON_HEADER: "Why it could not be processed.",
-    DETAIL_HEADER: "The same in words, for people.",
-    TOPIC_HEADER: "The topic that it was taken from.",
-    PARTITION_HEADER: "Its partition there.",
-    OFFSET_HEADER: "Its offset there.",
-    AT_HEADER: "When it was parked.",
-    LEFT_HEADER: "It was too large to be parked whole: so many bytes are left where they were received.",
-    REPLAY_OF_HEADER: "What was replayed: the request's `quarantine_id`, or the dead letter's partition and offset.",
+    "content-type": "Media type of the value.",
+    "traceparent": "W3C Trace Context, the last header: trace of the callback that caused this record, if any.",
+    REASON_HEADER: "Code of the reason why it could not be processed.",
+    DETAIL_HEADER: "The reason in words.",
+    TOPIC_HEADER: "Topic that it was consumed from.",
+    PARTITION_HEADER: "Partition in that topic.",
+    OFFSET_HEADER: "Offset in that topic.",
+    AT_HEADER: "When it was sent to the dead letters.",
+    LEFT_HEADER: "Present if the record was too large for this topic: number of bytes that remain in the "
+    "original topic.",
+    REPLAY_OF_HEADER: "Id of what was replayed: the request's `quarantine_id`, or the dead letter's partition "
+    "and offset.",
     REPLAYED_AT_HEADER: "When it was replayed.",
-    REPLAY_HEADER: "It was put back from the dead letters: its partition and offset there.",
+    REPLAY_HEADER: "Present if it was replayed from the dead letters: its partition and offset there.",
 }
 _FORMS: Mapping[str, Mapping[str, str]] = {
     "ce_source": {"format": "uri-reference"},
@@ -143,7 +148,7 @@ _FORMS: Mapping[str, Mapping[str, str]] = {
     LEFT_HEADER: {"pattern": "^[0-9]+$"},
 }
 _WORDS = {"ce_specversion", "ce_type", "content-type", REASON_HEADER}
-"""Those that have one of a few values."""
+"""Headers with one of a few values."""
 
 
 def asyncapi_text() -> str:
@@ -180,7 +185,7 @@ def _server() -> dict[str, Any]:
     return {
         "host": "{bootstrapServers}",
         "protocol": "kafka",
-        "description": "Your Kafka; the default is the one that `taskbridge up` starts.",
+        "description": "Your Kafka. Default: the one that `taskbridge up` starts.",
         "variables": {"bootstrapServers": {"default": LOCAL_BOOTSTRAP_SERVERS}},
         "bindings": {
             "kafka": {"schemaRegistryUrl": LOCAL_REGISTRY_URL, "schemaRegistryVendor": "confluent", **_BINDING}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _FOR_PROGRAMS = """\
 The same for programs, as AsyncAPI 3.1: [asyncapi.json](asyncapi.json).
-What to do with the topics: [Read the topics](../how-to/read-the-topics.md)."""
+How to use the topics: [Read the topics](../how-to/read-the-topics.md)."""
 
 _DAY_MS = 24 * 60 * 60 * 1000
 
@@ -27,7 +27,7 @@ def topics_page() -> str:
         rows.append(_row(channel, messages))
         for message in messages:
             parts += _message(channel, message, document["components"]["schemas"])
-    heads = ("topic", "key", "value", "a record is", "kept", "largest record")
+    heads = ("topic", "key", "value", "a record is", "retention", "largest record")
     return page("Topics and records", document["info"]["description"], _FOR_PROGRAMS, table(heads, rows), *parts)
 
 

@@ -40,14 +40,14 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Service:
-    """Makes passes; what goes wrong is told, and tried again."""
+    """Makes passes; a failed pass is logged and repeated."""
 
     def __init__(self, settings: ReconcileSettings, memory: Memory) -> None:
         self._settings, self._memory = settings, memory
         self._clock = SystemClock()
         self.metrics = Metrics(memory, self._clock)
         self._failures = 0
-        self.problem: str | None = "no pass has ended yet"
+        self.problem: str | None = "no pass has completed yet"
 
     async def work(self) -> None:
         """Go on for ever."""
@@ -175,7 +175,8 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
 if __name__ == "__main__":
     explain_program(
         "python -m taskbridge.reconcile.app",
-        does="Find and repair what Yida never delivered, over and over, configured by RECONCILE_* in the environment.",
+        does="Find and repair callbacks that never arrived, at intervals, configured by "
+        "RECONCILE_* in the environment.",
         example="RECONCILE_APPS_FILE=apps.toml RECONCILE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 "
         "RECONCILE_SCHEMA_REGISTRY_URL=http://registry:8081 python -m taskbridge.reconcile.app",
     )

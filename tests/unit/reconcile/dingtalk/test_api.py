@@ -59,7 +59,7 @@ def test_pages_that_lack_a_row_are_given_and_then_said_to_be_incomplete() -> Non
             there.dingtalk.weather.short_pages = True
             pages = there.api.instances(FORM, WEEK, by=By.CREATED)
             assert [len(await anext(pages)) for _ in range(2)] == [99, 49]
-            with pytest.raises(Unreachable, match="148 of 150 instances came"):
+            with pytest.raises(Unreachable, match="DingTalk returned 148 of 150 instances"):
                 await anext(pages)
 
     asyncio.run(ask())
@@ -88,7 +88,7 @@ def test_rows_that_go_at_every_page_end_the_reading() -> None:
             for _ in range(6):
                 gone = (await anext(pages))[0].process_instance_id
                 there.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
-            with pytest.raises(Unreachable, match="rows went while they were read"):
+            with pytest.raises(Unreachable, match="rows disappeared while they were read"):
                 await anext(pages)
             assert there.dingtalk.calls[wire.GetInstances.path] == 12
 

@@ -179,7 +179,7 @@ def test_an_app_that_is_listed_with_another_organisation_is_left_alone_and_told(
                 api.app = replace(api.app, corp=replace(api.app.corp, corp_id="ding-mistyped"))
             report = await found.run(clock)
             assert set(report.problems) == set(APPS)
-            assert all("mend the file of apps" in each for each in report.problems.values())
+            assert all("fix the apps file" in each for each in report.problems.values())
             for api in found.apis:
                 with pytest.raises(Refused):
                     await found.backfill(api, clock, SINCE)

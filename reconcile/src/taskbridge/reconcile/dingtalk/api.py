@@ -136,7 +136,7 @@ class YidaApi:
                 # Rows were deleted, or modified since: the rows behind them moved up, onto pages that were read.
                 shrunk += 1
                 if shrunk > _SHRINKS:
-                    self._incomplete("rows went while they were read")
+                    self._incomplete("rows disappeared while they were read")
                 page = max(1, page - math.ceil((total - answer.total_count) / wire.PAGE_ROWS))
                 total = answer.total_count
         self._check_complete(len(came), answer.total_count, "instances")
@@ -146,7 +146,7 @@ class YidaApi:
 
     def _check_complete(self, came: int, total: int, what: str) -> None:
         if came < total:
-            self._incomplete(f"{came} of {total} {what} came")
+            self._incomplete(f"DingTalk returned {came} of {total} {what}")
 
     def _incomplete(self, why: str) -> NoReturn:
         retry_at_ms = self._clock.now_ms() + _INCOMPLETE_RETRY_MS

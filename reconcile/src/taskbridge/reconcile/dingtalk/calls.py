@@ -149,23 +149,25 @@ class Calls:
     async def _send(self, call: _Call, answer: type[T]) -> T:
         now, path = self._clock.now_ms(), call.path
         if now < self._closed_until_ms:
-            raise AddressLimited("DingTalk limits this address", retry_at_ms=self._closed_until_ms)
+            raise AddressLimited("DingTalk rate-limits this address", retry_at_ms=self._closed_until_ms)
         try:
             response = await self._http.request(
                 call.method, path, params=call.query, json=call.body, headers=call.headers
             )
         except httpx2.HTTPError as error:
             # Not as its cause: what it holds is the address, with the app's secret.
-            raise Unreachable(f"{path}: {type(error).__name__}", retry_at_ms=now + _RETRY_MS) from None
+            base = self._http.base_url
+            why = f"DingTalk at {base.scheme}://{base.host} does not answer to {path} ({type(error).__name__})"
+            raise Unreachable(f"{why}; check RECONCILE_API_URL", retry_at_ms=now + _RETRY_MS) from None
         if _is_punishment(response.headers.get("content-type", ""), response.content):
             self._closed_until_ms = now + _PUNISHED_MS
-            raise AddressLimited("DingTalk limits this address: too many calls", retry_at_ms=self._closed_until_ms)
+            raise AddressLimited("DingTalk rate-limits this address: too many calls", retry_at_ms=self._closed_until_ms)
         if not response.is_success:
             raise self._error_of(call, response.status_code, response.content)
         try:
             return msgspec.json.decode(response.content, type=answer)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise Unexpected(f"{path}: answered what is not {answer.__name__}: {error}") from None
+            raise Unexpected(f"{path}: the response is not a valid {answer.__name__}: {error}") from None
 
     def _error_of(self, call: _Call, status: int, content: bytes) -> Exception:
         now = self._clock.now_ms()

@@ -87,7 +87,9 @@ class StatesTopic:
         until_ms = self._clock.now_ms() + _WORKERS_S * 1000
         while await asyncio.to_thread(self._are_waiting, events):
             if self._clock.now_ms() >= until_ms:
-                raise StatesBehind("the streams workers have not processed all events yet: see their readiness and lag")
+                raise StatesBehind(
+                    "the streams workers have not processed all events yet; check their readiness and lag"
+                )
             await self._clock.sleep(_LOOK_S)
 
     def _are_waiting(self, events: Mapping[int, tuple[int, int]]) -> bool:
@@ -156,7 +158,7 @@ class StatesTopic:
         if found.error is not None and is_refusal(found.error):
             raise OperatorError(not_allowed(f"Read on topic {topic}"))
         if found.error is not None:
-            raise ConfigurationError(f"there is no topic {topic}: 'taskbridge topics apply' makes it")
+            raise ConfigurationError(f"topic {topic} does not exist; create it with 'taskbridge topics apply'")
         return sorted(found.partitions)
 
     @staticmethod

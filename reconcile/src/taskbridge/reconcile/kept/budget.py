@@ -76,10 +76,10 @@ class Budget:
             raise Spent(closed[1], retry_at_ms=closed[0])
         used = self.used(corp_id)
         if used.month >= self.allowance.per_month:
-            problem = f"{used.month} calls were made this month, and RECONCILE_CALLS_PER_MONTH allows no more"
+            problem = f"RECONCILE_CALLS_PER_MONTH is used up: {used.month} calls this month"
             raise Spent(problem, retry_at_ms=next_month_ms(now))
         if used.day >= self.allowance.per_day:
-            problem = f"{used.day} calls were made today, and RECONCILE_CALLS_PER_DAY allows no more"
+            problem = f"RECONCILE_CALLS_PER_DAY is used up: {used.day} calls today"
             raise Spent(problem, retry_at_ms=next_day_ms(now))
 
     def left(self, corp_id: str) -> int:

@@ -155,8 +155,8 @@ class Mender:
     def _check(self, instance_id: str) -> None:
         state, corp_id = self.kept.states.find(instance_id), self.api.app.corp_id
         if state is not None and state is not GONE and state.corp_id != corp_id:
-            told = f"instance {instance_id} is of corp_id {state.corp_id}, as its callbacks tell, and not of {corp_id}"
-            raise Refused(f"{told}: mend the file of apps")
+            told = f"instance {instance_id} belongs to corp_id {state.corp_id} by its callbacks, not to {corp_id}"
+            raise Refused(f"{told}: fix the apps file")
 
     def _wants_all(self, instance: wire.Instance) -> bool:
         """Whether it is asked for though nothing differs: steps of which no callback told show nowhere in a state."""
