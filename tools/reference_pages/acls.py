@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 _INTRODUCTION = """\
 The permissions that each Kafka user needs, and no more. `taskbridge topics acls` prints them as lines for
-`kafka-acls.sh`; with `--apply` it creates them: see [how to run on your own Kafka](../how-to/run-on-your-kafka.md). A name that ends in
-`*` is a prefix. Read, Write, Delete and Alter imply Describe. Write on a topic implies idempotent writes. A test
-removes each ACL of the first four on three brokers: the error then names it."""
+`kafka-acls.sh`; with `--apply` it creates them: see [how to run on your own Kafka](../how-to/run-on-your-kafka.md).
+A name that ends in `*` is a prefix. Read, Write, Delete and Alter imply Describe. Write on a topic implies idempotent
+writes. A test removes each ACL of the first four on three brokers: the error then names it."""
 
 _SAYS = {
     "edge": (

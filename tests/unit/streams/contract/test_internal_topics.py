@@ -58,7 +58,7 @@ def test_where_all_is_there_a_worker_may_start() -> None:
         (but(INBOX=TOPICS[INBOX]._replace(partitions=6)), f"{INBOX} has 6", f"{REBUILD} --partitions"),
         (
             GOOD._replace(topics={name: found._replace(partitions=24) for name, found in TOPICS.items()}),
-            "folded in 12",
+            "built with 12",
             f"{REBUILD} --partitions",
         ),
     ],

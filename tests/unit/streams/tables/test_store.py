@@ -135,7 +135,7 @@ def test_damage_that_is_met_while_reading_is_told_and_the_store_is_emptied_when_
             file.seek(table.stat().st_size // 2)
             file.write(b"\xff" * 9000)
         store.hold(0)
-        with pytest.raises(StoreDamaged, match="restored"):
+        with pytest.raises(StoreDamaged, match="restores"):
             read()
         assert len(told) == number
         store.release(0)

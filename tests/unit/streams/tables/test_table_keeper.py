@@ -36,7 +36,7 @@ def test_it_reads_on_behind_what_it_has(position: StorePosition | None, bounds: 
 @pytest.mark.parametrize(
     ("position", "reason"),
     [
-        (StorePosition(3, "other", NOW), "given up"),
+        (StorePosition(3, "other", NOW), "abandoned"),
         (StorePosition(3, "first", NOW - TOMBSTONES_KEPT_MS), "tombstones"),
     ],
     ids=["of-a-changelog-that-the-group-has-left", "missed-tombstones"],
