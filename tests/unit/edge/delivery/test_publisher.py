@@ -316,7 +316,7 @@ def test_rejected_callbacks_leave_half_of_the_spool_to_proven_ones(
         for _ in range(100):
             with contextlib.suppress(NotDurable):
                 await publisher.quarantine(QUARANTINED)
-        with pytest.raises(NotDurable, match="proven"):
+        with pytest.raises(NotDurable, match="verified"):
             await publisher.quarantine(QUARANTINED)
         assert await publisher.publish(Decided.of(EVENT), traceparent=None) is Durability.SPOOL
         await publisher.close()
