@@ -183,7 +183,7 @@ OTHERS = '\n[[apps]]\napp_type = "OTHER"\n'
             "line 9: sources.0.corp_id: ",
         ),
         (ENTRY.replace("[[apps", "[[app"), "line 1: app: Extra inputs are not permitted"),
-        (ENTRY + ENTRY, "apps: the same app_type"),
+        (ENTRY + ENTRY, "apps: an app_type occurs twice"),
         (f'apps = [{{app_type = "A", system_tokens = ["{SECRET}"]}}, {{app_type = "B"}}]', "apps.1: "),
     ],
 )
@@ -209,7 +209,7 @@ def test_the_running_edge_keeps_up_with_the_file(client: TestClient, settings: E
         time.sleep(0.05)
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
-    assert "not in force" in answer.json()["credentials"]
+    assert "not in use" in answer.json()["credentials"]
     assert "taskbridge_edge_credentials_broken 1.0" in client.get("/metrics").text
     write_credentials(settings.credentials_file, "new", corp_id=CORP_ID)
     while said() != "ok":
