@@ -192,7 +192,7 @@ def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays
             assert f"{changed}the last change is in force (3 entries)\n" in process.stderr
             good = credentials.read_text()
             credentials.write_text(f"{good}[[apps\n")
-            assert any(f"not in force: {changed}line 15: not TOML: Expected ']]'" in line for line in process.stderr)
+            assert any(f"not in use: {changed}line 15: not TOML: Expected ']]'" in line for line in process.stderr)
             credentials.write_text(good)
             assert f"{changed}the last change is in force (3 entries)\n" in process.stderr
             ready = partial(httpx2.get, f"{edge}/readyz", trust_env=False)

@@ -333,7 +333,7 @@ def test_a_token_is_rotated_by_changing_the_file(edge: EdgeProcess, instance_id:
     wait_until(lambda: status("rotated") == 200)
     assert status(SYSTEM_TOKEN) == 200
     edge.credentials.write_text("[[apps]")
-    wait_until(lambda: "not in force" in edge.client.get("/readyz").json()["credentials"])
+    wait_until(lambda: "not in use" in edge.client.get("/readyz").json()["credentials"])
     assert (status("rotated"), status(SYSTEM_TOKEN)) == (200, 200)
     write_credentials(edge.credentials, SYSTEM_TOKEN)
     wait_until(lambda: status("rotated") == 401)
@@ -343,9 +343,9 @@ def test_a_token_is_rotated_by_changing_the_file(edge: EdgeProcess, instance_id:
 def test_its_log_names_events_and_no_secret(edge: EdgeProcess, topic: EventsTopic, instance_id: str) -> None:
     """Of all that was sent to this edge so far, and of the three kinds of line sent here."""
     edge.credentials.write_text("[[apps]")
-    wait_until(lambda: "not in force" in edge.client.get("/readyz").json()["credentials"])
+    wait_until(lambda: "not in use" in edge.client.get("/readyz").json()["credentials"])
     write_credentials(edge.credentials, SYSTEM_TOKEN)
-    wait_until(lambda: "not in force" not in edge.client.get("/readyz").json()["credentials"])
+    wait_until(lambda: "not in use" not in edge.client.get("/readyz").json()["credentials"])
     assert edge.send("create", good("create", instance_id, "wrong")).status_code == 401
     assert edge.is_ready("/readyz")
     assert edge.send("create", good("create", instance_id)).status_code == 200
