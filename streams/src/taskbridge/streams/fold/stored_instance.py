@@ -34,7 +34,7 @@ HEAD_BYTES = _HEAD.size
 
 _LIVE, _FINISHED, _DELETED = b"L", b"F", b"D"
 
-_OTHER_VERSION = f"a stored instance has not format {_VERSION}, which this version reads"
+_OTHER_VERSION = f"a stored instance is not of format {_VERSION}, the one that this version reads"
 
 _write_marks = msgspec.msgpack.Encoder().encode
 _read_marks = msgspec.msgpack.Decoder(Marks).decode
@@ -142,7 +142,7 @@ def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
         # Damaged bytes surface as anything.
         raise StoreUnreadable(f"a stored instance cannot be read: {type(error).__name__}: {error}") from error
     if (len(marks.tasks), len(marks.facts), len(marks.details)) != (len(state.tasks), len(FACTS), len(DETAILS)):
-        raise StoreUnreadable("a stored instance cannot be read: its positions belong to another state")
+        raise StoreUnreadable("a stored instance cannot be read: its marks are of another state")
     if marks.began_at == LATEST:  # a version wrote it that did not remember this
         marks = replace(marks, began_at=earliest_known(state))
     return Instance(state, marks)
