@@ -106,7 +106,7 @@ class Place:
         self._at_work(prepared, fold, name=name)
 
     def leave(self, source: str, changelog: topics.Topic, *, version: int) -> None:
-        """What a rebuild or a retelling does at its end, which has made that changelog."""
+        """What a rebuild or a republication does at its end, which has made that changelog."""
         apply_topics(self.admin, [changelog], partitions=PARTITIONS)
         names = [source, changelog.name, VERSION_TOPIC.name]
         source_id, changelog_id, version_id = (self.offsets.topics(names)[name].topic_id for name in names)
