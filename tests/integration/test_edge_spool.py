@@ -217,7 +217,7 @@ def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, e
         assert send(edge, "taken again").status_code == 200
         assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 2
     (ailed,) = [str(each) for each in events if each.phase is Phase.AILED]
-    assert "only a restart mends this: its spool is broken" in ailed
+    assert "only a restart fixes this: its spool is broken" in ailed
 
 
 def run_spool(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,7 @@ from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
+from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
@@ -181,7 +182,7 @@ def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
     letters: list[dict[str, Any]] = []
 
     def parked() -> bool:
-        headers = [dict(message.headers() or []) for message in read_topic(TASK_EVENTS_DLQ.name)]
+        headers = [dict(headers_of(message)) for message in read_topic(TASK_EVENTS_DLQ.name)]
         letters[:] = [each for each in headers if each.get("mark") == corp.encode()]
         return len(letters) == 4
 

@@ -252,7 +252,9 @@ def test_usage_and_unknown_ids(connection: Connection, tmp_path: Path) -> None:
     for command in (("show", "nobody"), ("replay", "nobody", *credentials)):
         code, printed, err = taskbridge(connection, "quarantine", *command)
         assert (code, printed) == (1, [])
-        assert err.splitlines()[-1] == "taskbridge: no quarantined callback has the id nobody"
+        assert err.splitlines()[-1] == (
+            "taskbridge: no quarantined callback has the id nobody: list the ids with 'taskbridge quarantine list'"
+        )
 
 
 def copies(wire_action: str, original: Mapping[str, str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from taskbridge.reconcile.testing.fake import FakeDingTalk
 from taskbridge.reconcile.testing.serving import served
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.events import Action, Person, TaskEvent
+from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def test_what_was_dropped_and_what_was_before_is_brought_in_once(
         marks = {(event.app_type, event.recovered_by) for event in (decode(each.value()) for each in told)}
         assert marks == {(APP, None), (APP, "reconcile"), (LATER_APP, "backfill")}
         for each in told:
-            assert dict(each.headers() or ())["ce_subject"] == each.key()
+            assert dict(headers_of(each))["ce_subject"] == each.key()
 
         found = ran(given, "reconcile", "status")
         assert {(each["app_type"], each["kind"]) for each in found["found"] if each["missing"]} >= {(APP, "task")}

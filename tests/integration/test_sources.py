@@ -6,7 +6,7 @@ import json
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
@@ -18,6 +18,7 @@ from taskbridge.edge.testing import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN
 from taskbridge.edge.verification.webhooks import new_secret
 from taskbridge.local.ports import free_port
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.replays import without_replays
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
@@ -80,7 +81,7 @@ def events_of(read_topic: Callable[[str], list[Message]], connection: Connection
     def found(instance_id: str) -> list[tuple[TaskEvent, dict[str, bytes]]]:
         key = f"{SOURCE}:{instance_id}".encode()
         return [
-            (codec.decode(each.value()), dict(cast("list[tuple[str, bytes]]", each.headers())))
+            (codec.decode(each.value()), dict(headers_of(each)))
             for each in read_topic(TASK_EVENTS.name)
             if each.key() == key
         ]

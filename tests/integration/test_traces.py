@@ -19,6 +19,7 @@ from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import CORP_ID, SYSTEM_TOKEN, task_of
 from taskbridge.local.ports import free_port
 from taskbridge.runtime.tracing.traceparent import traceparent_of
+from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def assert_records_carry(read_topic: Callable[[str], list[Message]], poster: Pos
     spans = {(each.trace_id, each.span_id): each.name for each in receiver.spans()}
     subject = ("ce_subject", poster.instance_id.encode())
     for topic, names in ((TASK_EVENTS.name, {CREATE, SEND}), (TASK_NOTIFICATIONS.name, {NOTIFY})):
-        headers: list[Any] = [each.headers() or [] for each in read_topic(topic)]
+        headers: list[Any] = [headers_of(each) for each in read_topic(topic)]
         carried = [found.split("-") for each in headers if subject in each if (found := traceparent_of(each))]
         assert {spans[trace_id, span_id] for _, trace_id, span_id, _ in carried} == names
         assert len(carried) >= MANY

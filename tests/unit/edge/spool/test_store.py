@@ -292,7 +292,7 @@ def test_its_pages_are_as_large_as_whoever_salvages_them_believes(store: Store) 
 
 def test_where_no_file_can_be_made_there_is_no_room(tmp_path: Path) -> None:
     (tmp_path / "0.db.new").mkdir()
-    with pytest.raises(SpoolFull, match="cannot be made"):
+    with pytest.raises(SpoolFull, match="cannot be created"):
         Store.create(tmp_path / "0.db", [SCHEMA])
 
 

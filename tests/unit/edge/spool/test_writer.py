@@ -104,7 +104,7 @@ def test_over_its_bound_it_refuses_until_there_is_room(tmp_path: Path) -> None:
         size = record(size=1000).size
         async with open_spool(tmp_path, max_bytes=10 * size) as spool:
             await asyncio.gather(*(spool.put(record(number, size=1000)) for number in range(10)))
-            with pytest.raises(SpoolFull, match="bound"):
+            with pytest.raises(SpoolFull, match="EDGE_SPOOL_MAX_BYTES"):
                 spool.put(record(size=1000))
             assert spool.is_over_bound
             await spool.remove(await spool.read(-1, count=3, max_bytes=1 << 30))
@@ -400,7 +400,7 @@ def test_nothing_was_refused_at_the_start_however_much_is_there(tmp_path: Path) 
         for max_bytes in (1, 2 * record().size):
             async with open_spool(tmp_path, max_bytes=max_bytes) as spool:
                 assert not spool.is_over_bound
-                with pytest.raises(SpoolFull, match="bound"):
+                with pytest.raises(SpoolFull, match="EDGE_SPOOL_MAX_BYTES"):
                     spool.put(record(3))
                 assert spool.is_over_bound
 

@@ -65,7 +65,7 @@ def test_no_token_is_written_down(tmp_path: Path) -> None:
 
 
 def test_where_nothing_was_recorded_nothing_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UseUnknown, match="is this the data folder"):
+    with pytest.raises(UseUnknown, match="check that it is the data folder"):
         read_use(tmp_path)
 
 
