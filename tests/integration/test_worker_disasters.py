@@ -314,7 +314,7 @@ def test_without_changelog_published_states_and_old_events_all_comes_back_from_t
     found = company.is_mended("--rebuild")
     assert (found["from_stores"], found["carried_over"], found["lost"]) == (before, before, 0)
     assert found["from_published"] == 0
-    assert "local stores are read" in company.command.log_path.read_text()
+    assert " local stores: " in company.command.log_path.read_text()
 
 
 def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) -> None:
@@ -329,7 +329,7 @@ def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) ->
         process.communicate(timeout=180)
         assert process.returncode == 1
         last = company.command.log_path.read_text().splitlines()[-1]
-        assert "is in use, and is needed: stop its worker" in last
+        assert "is needed, but a worker uses it: stop that worker" in last
     finally:
         company.worker.kill_if_running()
         company.worker.process = None
@@ -451,7 +451,7 @@ def events_that_went_before_a_worker_could_read_them_end_it_and_it_goes_on_behin
         company.forget(TASK_EVENTS.name)
         worker.signal(signal.SIGCONT)
         assert worker.exit_code() == 1
-        assert "deleted before it was read" in worker.log_path.read_text().splitlines()[-1]
+        assert "deleted before they were read" in worker.log_path.read_text().splitlines()[-1]
         company.happen(5)
         company.work(worker)
         assert worker.metrics()['taskbridge_streams_positions_lost_total{reason="out-of-range"}'] > 0
