@@ -17,13 +17,13 @@ import httpx2
 import pytest
 
 import forked
+from quarantine_topic import quarantined
 from running_edge import RunningEdge
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
-from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
-from taskbridge.schemas.replays import without_replays
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -119,8 +119,7 @@ def kept_of(
     """
 
     def there(text: str, *, distinct: bool) -> list[QuarantinedCallback]:
-        codec = quarantined_callback_codec(connection.registry)
-        entries = [codec.decode(each.value()) for each in without_replays(read_topic(CALLBACKS_QUARANTINE.name), {})]
+        entries = quarantined(connection, read_topic)
         if distinct:
             entries = list({each.quarantine_id: each for each in entries}.values())
         named = [each for each in entries if text in each.query or text.encode() in each.body]

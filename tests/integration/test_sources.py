@@ -13,14 +13,14 @@ import pytest
 
 from forked import taskbridge
 from posted import message
+from quarantine_topic import quarantined
 from running_edge import RunningEdge, wait_until
 from taskbridge.edge.testing import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, message_of, write_credentials
 from taskbridge.edge.verification.webhooks import new_secret
 from taskbridge.local.ports import free_port
-from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.headers import headers_of
-from taskbridge.schemas.replays import without_replays
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -134,11 +134,9 @@ def test_what_was_refused_is_replayed_once_the_secret_is_mended_though_it_is_not
     edge.restart(connection.bootstrap_servers)
     assert edge.send(told(instance_id)).status_code == 401
     assert edge.send(told(f"{instance_id}-forged", secret=new_secret())).status_code == 401
-    codec = quarantined_callback_codec(connection.registry)
 
     def kept() -> list[str]:
-        entries = [codec.decode(each.value()) for each in without_replays(read_topic(CALLBACKS_QUARANTINE.name), {})]
-        mine = [each for each in entries if instance_id.encode() in each.body]
+        mine = [each for each in quarantined(connection, read_topic) if instance_id.encode() in each.body]
         assert {each.reason for each in mine} <= {"wrong-sign"}
         return [each.quarantine_id for each in sorted(mine, key=lambda each: each.received_at)]
 
