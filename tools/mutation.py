@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
 from mutants import Mutant, mutants_of
 from warm_tests import WarmTests
 

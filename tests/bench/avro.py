@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import fastavro
 import msgspec
 from aiokafka.structs import ConsumerRecord
+from tests.bench.streams.workload import workload
 
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.testing import parameters_of
@@ -25,7 +26,6 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import ALL, TASK_EVENTS
 from taskbridge.streams.folding.native import NativeFolding
 from taskbridge.streams.folding.python import PythonFolding
-from tests.bench.streams.workload import workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,10 +9,10 @@ import time
 from typing import TYPE_CHECKING
 
 import httpx2
-
-from taskbridge.local.processes.child import Child
 from tests.bench.errors import NotCounted
 from tests.bench.toolchains import CHECKOUT
+
+from taskbridge.local.processes.child import Child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -27,16 +27,16 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
-from recorded_series import Recording
-from watched_bridge import INTERVAL_S, WatchedBridge
 
 from jvm_artifacts import artifacts
+from recorded_series import Recording
 from running_edge import wait_until
 from spool_disk import fill, small_disk
 from stream_lives import lives, produce
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.rebuild.operation import delete_topics
+from watched_bridge import INTERVAL_S, WatchedBridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -14,8 +14,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from in_background import InBackground
 
+from in_background import InBackground
 from raw_http import callback
 from running_edge import wait_until, worker_processes
 from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions

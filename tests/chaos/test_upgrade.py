@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from faust.types import TP
+
+import plain_http
 from in_background import InBackground
 from previous_release import previous_release
 from rebuilding import Rebuild, lines_kept, lines_of
-
-import plain_http
 from running_edge import OwnStack, RunningEdge
 from running_edge import wait_until as wait_within
 from running_workers import Worker, show_log
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from previous_release import PreviousRelease
-
     from taskbridge.cli.demo.simulation import Posting
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]

@@ -18,9 +18,9 @@ import fastavro
 import httpx2
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from rebuilding import Rebuild, ends, lines_by_the_states, lines_kept, lines_of
 
 from jvm_artifacts import artifacts
+from rebuilding import Rebuild, ends, lines_by_the_states, lines_kept, lines_of
 from running_edge import OwnStack, RunningEdge, wait_until
 from running_workers import Worker
 from stream_lives import assert_all_is_right, caught_up, expected, read_topic, start_anew

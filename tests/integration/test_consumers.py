@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-import go_builds
 import pytest
 from confluent_kafka import Producer
 
+import go_builds
 import needs
 import npm
 import plain_http

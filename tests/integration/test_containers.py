@@ -8,9 +8,9 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-import image
 import pytest
 
+import image
 import needs
 import plain_http
 import stand_ins

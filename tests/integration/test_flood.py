@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from hostile import Hostile, hostile
 
+from hostile import Hostile, hostile
 from raw_http import ask, callback, connect, read_answer, status_of
 from running_edge import RunningEdge, wait_until
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from faust_apps import faust_app
 from msgspec import structs
 
 import plain_http
+from faust_apps import faust_app
 from running_workers import Worker
 from stream_lives import TOLD_DIRECTLY, inboxes_told, lives, produce
 from taskbridge.runtime.kafka import producer_config

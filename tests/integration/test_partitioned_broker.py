@@ -6,11 +6,11 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kafka_cluster import BROKERS
-from split_cluster import APART, SplitCluster
 
+from kafka_cluster import BROKERS
 from running_edge import RunningEdge, wait_until
 from running_workers import Worker
+from split_cluster import APART, SplitCluster
 from steadily import Steadily
 from stream_lives import assert_all_is_right, caught_up, read_topic
 from taskbridge.cli.connection import Connection

@@ -25,8 +25,8 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from kafka_cluster import BROKERS
 
+from kafka_cluster import BROKERS
 from running_edge import RunningEdge, wait_until
 from running_workers import Worker
 from secured_cluster import OAUTH, SCRAM, SecuredCluster

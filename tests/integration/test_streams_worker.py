@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Producer
-from foreign_records import produce_foreign
 from msgspec import structs
 from typer.testing import CliRunner
 
+from foreign_records import produce_foreign
 from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
 from taskbridge.cli.program import app
 from taskbridge.runtime.kafka import producer_config

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
-from kafka_cluster import BROKERS, KafkaCluster
 
+from kafka_cluster import BROKERS, KafkaCluster
 from running_edge import RunningEdge, wait_until
 from steadily import Steadily
 from stream_lives import read_topic

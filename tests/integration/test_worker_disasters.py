@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
-from rebuilding import Rebuild, ends, lines_kept, lines_of
 
 import plain_http
+from rebuilding import Rebuild, ends, lines_kept, lines_of
 from running_edge import wait_until
 from running_workers import Worker
 from stream_lives import assert_all_is_right, caught_up, lives, produce, read_topic, start_anew, topics_on

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from faust_apps import faust_app
-
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.testing import FakeRegistry

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_requests import FORM, Request, parts_of
-
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.parsing.parameters import readings

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_requests import CREDENTIALS, FIGURES, Request, almost, decided_by_python, left, usual
-
 from taskbridge.edge.errors import Rejection
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import go_builds
 import yaml
+
+import go_builds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from kafka_cluster import BROKERS, KafkaCluster
 
 from jvm_artifacts import change_properties
+from kafka_cluster import BROKERS, KafkaCluster
 from secured_kafka import self_signed
 from taskbridge.local.ports import LOOPBACK, free_ports
 from taskbridge.runtime.kafka import admin_client

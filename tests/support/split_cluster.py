@@ -7,10 +7,9 @@ import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kafka_cluster import BROKERS, KafkaCluster
-
 import needs
 from jvm_artifacts import change_properties
+from kafka_cluster import BROKERS, KafkaCluster
 from taskbridge.local.ports import free_ports
 from taskbridge.local.probes import kafka_answers, port_answers
 

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 from in_background import InBackground
-
 from taskbridge.cli.callbacks.sending import Sender
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 

@@ -11,9 +11,9 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import httpx2
-from recorded_series import Scrapes, told_by
 
 import plain_http
+from recorded_series import Scrapes, told_by
 from running_edge import OwnStack, RunningEdge, wait_until
 from running_workers import Worker
 from taskbridge.cli.connection import Connection

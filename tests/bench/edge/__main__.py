@@ -9,17 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.local.disk import require_space
-from taskbridge.local.jvm.artifacts import cache_folder
-from taskbridge.local.ports import free_ports
-from taskbridge.local.processes.supervisor import Supervisor
-from taskbridge.local.stack import JvmStack
-from taskbridge.runtime.kafka import admin_client
-from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas import topics
-from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.registry import Registry
-from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.edge.callbacks import make_kinds
 from tests.bench.edge.comparisons import watched
@@ -39,6 +28,18 @@ from tests.bench.toolchains import ToolMissing, need
 from tests.bench.variants import named, peer_of, write_page
 from tests.bench.variants import watched as watched_of_variants
 from tests.bench.warming import warm_up
+
+from taskbridge.local.disk import require_space
+from taskbridge.local.jvm.artifacts import cache_folder
+from taskbridge.local.ports import free_ports
+from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.stack import JvmStack
+from taskbridge.runtime.kafka import admin_client
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.registry import Registry
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
 
 if TYPE_CHECKING:
     import argparse

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-
 from tests.bench.errors import NotCounted
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas.errors import ConfigurationError
 from tests.bench.machine import machine_section
 from tests.bench.spreads import Estimate, estimate, spread
+
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

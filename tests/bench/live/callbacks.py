@@ -14,6 +14,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tests.bench.errors import NotCounted
+from tests.bench.query.company import Trickle
+from tests.bench.services import answers, start_service, wait_until
+from tests.bench.spreads import Estimate, estimate
+
 from taskbridge.cli.demo.demo import write_credentials
 from taskbridge.cli.demo.story import APP, CORP
 from taskbridge.edge.sender import encode_callback, signed
@@ -21,10 +26,6 @@ from taskbridge.local.ports import LOOPBACK, free_ports
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
-from tests.bench.errors import NotCounted
-from tests.bench.query.company import Trickle
-from tests.bench.services import answers, start_service, wait_until
-from tests.bench.spreads import Estimate, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,13 +11,14 @@ from contextlib import ExitStack
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
+from tests.bench.cpu import cpu_seconds, resident_mb
+from tests.bench.live.holding import CORP
+from tests.bench.services import start_service, wait_until
+
 from taskbridge.local.ports import LOOPBACK, free_port
 from taskbridge.local.probes import port_answers
 from taskbridge.runtime.process import allow_open_files
 from taskbridge.schemas.errors import OperatorError
-from tests.bench.cpu import cpu_seconds, resident_mb
-from tests.bench.live.holding import CORP
-from tests.bench.services import start_service, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,12 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
-
-from taskbridge.local.ports import LOOPBACK, free_ports
-from taskbridge.local.processes.supervisor import Supervisor
-from taskbridge.runtime.kafka import admin_client
-from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas import topics
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.cpu import resident_mb
 from tests.bench.machine import before
@@ -28,6 +22,12 @@ from tests.bench.rounds import add_rounds, rounds_of, told
 from tests.bench.services import answers, start_service, wait_until
 from tests.bench.streams.surroundings import Surroundings, start
 from tests.bench.toolchains import need
+
+from taskbridge.local.ports import LOOPBACK, free_ports
+from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.runtime.kafka import admin_client
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
 
 if TYPE_CHECKING:
     import argparse

@@ -7,6 +7,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
+from tests.bench.streams.records import Writer
+
 from taskbridge.schemas.cloudevents import event_headers, notification_headers
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec
 from taskbridge.schemas.events import (
@@ -21,7 +23,6 @@ from taskbridge.schemas.events import (
     notification_key,
 )
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from tests.bench.streams.records import Writer
 
 if TYPE_CHECKING:
     from tests.bench.streams.surroundings import Surroundings

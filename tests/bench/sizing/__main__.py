@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.local.disk import require_space
-from taskbridge.local.processes.supervisor import Supervisor
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.errors import NotCounted
 from tests.bench.machine import before
@@ -18,6 +16,9 @@ from tests.bench.sizing.rebuilds import measure_rebuild
 from tests.bench.sizing.report import Found, write_page
 from tests.bench.sizing.traffic import measure_traffic
 from tests.bench.streams.surroundings import start
+
+from taskbridge.local.disk import require_space
+from taskbridge.local.processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import argparse

@@ -13,6 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+from tests.bench.cpu import resident_mb, tree_seconds
+from tests.bench.services import wait_until
+from tests.bench.sizing.disk import bytes_below, topics_bytes
+from tests.bench.streams.contenders import TASKBRIDGE
+from tests.bench.streams.records import Writer
+from tests.bench.streams.seeds import Seeds
+from tests.bench.toolchains import CHECKOUT
 
 from taskbridge.local.ports import LOOPBACK, free_port
 from taskbridge.local.processes.child import Child
@@ -23,13 +30,6 @@ from taskbridge.streams.fold.views import show
 from taskbridge.streams.inbox.changes import inbox_changes
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.rebuild.comparison import republished
-from tests.bench.cpu import resident_mb, tree_seconds
-from tests.bench.services import wait_until
-from tests.bench.sizing.disk import bytes_below, topics_bytes
-from tests.bench.streams.contenders import TASKBRIDGE
-from tests.bench.streams.records import Writer
-from tests.bench.streams.seeds import Seeds
-from tests.bench.toolchains import CHECKOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,15 +6,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from taskbridge.streams.rebuild.command import rebuild
 from tests.bench.errors import NotCounted
 from tests.bench.services import wait_until
 from tests.bench.sizing.disk import topic_bytes
 from tests.bench.sizing.holding import Worker
 from tests.bench.sizing.wrong_states import make_wrong_states
+
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.rebuild.command import rebuild
 
 if TYPE_CHECKING:
     from tests.bench.streams.surroundings import Surroundings

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas import topics
 from tests.bench.machine import machine_section
 from tests.bench.sizing.holding import INBOX, INSTANCES
 from tests.bench.sizing.traffic import EDGE, KAFKA, STREAMS
 from tests.bench.streams.workload import EVENTS_PER_INSTANCE
+
+from taskbridge.schemas import topics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

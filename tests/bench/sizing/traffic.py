@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx2
+from tests.bench.cpu import cpu_seconds, resident_mb
+from tests.bench.errors import NotCounted
+from tests.bench.services import answers, start_service, wait_until
+from tests.bench.sizing.disk import topics_bytes
+from tests.bench.streams.workload import APP_TYPE, CORP_ID, workload
 
 from taskbridge.cli.callbacks.sending import Sender
 from taskbridge.local.ports import LOOPBACK, free_port, free_ports
@@ -18,18 +23,14 @@ from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from tests.bench.cpu import cpu_seconds, resident_mb
-from tests.bench.errors import NotCounted
-from tests.bench.services import answers, start_service, wait_until
-from tests.bench.sizing.disk import topics_bytes
-from tests.bench.streams.workload import APP_TYPE, CORP_ID, workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Self
 
-    from taskbridge.schemas.events import TaskEvent
     from tests.bench.streams.surroundings import Surroundings
+
+    from taskbridge.schemas.events import TaskEvent
 
 TOPICS = (
     topics.TASK_EVENTS.name,

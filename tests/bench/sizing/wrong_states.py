@@ -6,6 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
+from tests.bench.streams.records import Writer
+from tests.bench.streams.seeds import instance_id
+from tests.bench.streams.workload import Life
 
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas import topics
@@ -16,9 +19,6 @@ from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.transactions.transaction import TransactionalWriter
-from tests.bench.streams.records import Writer
-from tests.bench.streams.seeds import instance_id
-from tests.bench.streams.workload import Life
 
 if TYPE_CHECKING:
     from tests.bench.streams.surroundings import Surroundings

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.local.disk import require_space
-from taskbridge.local.processes.supervisor import Supervisor
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.machine import before
 from tests.bench.rounds import add_rounds, rounds_of, told
@@ -21,6 +19,9 @@ from tests.bench.streams.scaling import INSTANCES
 from tests.bench.streams.surroundings import start
 from tests.bench.streams.variants import VARIANTS, latency, throughput
 from tests.bench.variants import named, write_page
+
+from taskbridge.local.disk import require_space
+from taskbridge.local.processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import argparse

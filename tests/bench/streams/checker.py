@@ -7,11 +7,11 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import fastavro
+from tests.bench.errors import NotCounted
+from tests.bench.streams.peers.job import without_logical_types
 
 from taskbridge.schemas.events import Change, View, notification_id_for
 from taskbridge.schemas.registry import schema_text
-from tests.bench.errors import NotCounted
-from tests.bench.streams.peers.job import without_logical_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

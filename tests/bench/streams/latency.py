@@ -10,10 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
-
-from taskbridge.runtime.kafka import consumer_config
-from taskbridge.schemas.codec import task_event_codec
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from tests.bench.errors import NotCounted
 from tests.bench.streams.checker import Decoder
 from tests.bench.streams.contenders import LOW_LINGER_MS
@@ -21,6 +17,10 @@ from tests.bench.streams.records import Writer
 from tests.bench.streams.reference import Reference
 from tests.bench.streams.running import Running, drop_topics, make_topics
 from tests.bench.streams.workload import workload
+
+from taskbridge.runtime.kafka import consumer_config
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from tests.bench.streams.contenders import Channels, Contender

@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.topics import TASK_EVENTS
 from tests.bench.errors import NotCounted
 from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, watched
 from tests.bench.streams.contenders import (
@@ -30,6 +28,9 @@ from tests.bench.streams.variants import latency, throughput
 from tests.bench.streams.workload import EVENTS_PER_INSTANCE
 from tests.bench.variants import peer_of
 from tests.bench.variants import watched as watched_of_variants
+
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

@@ -6,20 +6,19 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+from tests.bench.errors import NotCounted
+from tests.bench.streams.reference import Reference
+from tests.bench.streams.workload import workload
 
 from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import task_event_codec
-from tests.bench.errors import NotCounted
-from tests.bench.streams.reference import Reference
-from tests.bench.streams.workload import workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from confluent_kafka import KafkaError, Message
-
     from tests.bench.streams.surroundings import Surroundings
 
 _BATCH = 10_000

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
-
-from taskbridge.schemas.codec import task_event_codec
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from tests.bench.errors import NotCounted
 from tests.bench.streams.checker import Decoder, check_states
 from tests.bench.streams.records import Writer, fill, read_all
@@ -18,6 +15,9 @@ from tests.bench.streams.reference import Reference
 from tests.bench.streams.running import Running, drop_topics, make_topics
 from tests.bench.streams.seeds import Seeds
 from tests.bench.streams.workload import Life
+
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 
 if TYPE_CHECKING:
     from tests.bench.streams.contenders import Contender

@@ -9,13 +9,14 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.local.processes.child import Child
-from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.cpu import resident_mb, tree_seconds
 from tests.bench.errors import NotCounted
 from tests.bench.streams.contenders import LINGER_MS
 from tests.bench.streams.surroundings import LOGGED
 from tests.bench.toolchains import CHECKOUT
+
+from taskbridge.local.processes.child import Child
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,18 +8,20 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.bench.toolchains import CHECKOUT, ToolMissing, built, need
+
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas.events import ID_NAMESPACE
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.folding.folding import MOST_TOLD_BYTES
 from taskbridge.streams.folding.native import HEADERS, RULES
 from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS
-from tests.bench.toolchains import CHECKOUT, ToolMissing, built, need
 
 if TYPE_CHECKING:
+    from tests.bench.streams.surroundings import Surroundings
+
     from taskbridge.local.progress import Progress
     from taskbridge.schemas.topics import Topic
-    from tests.bench.streams.surroundings import Surroundings
 
 CRATE = Path(__file__).parent / "rust_loop"
 CORE = CHECKOUT / "native"

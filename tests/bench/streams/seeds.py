@@ -7,21 +7,22 @@ import time
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
+from tests.bench.streams.contenders import TASKBRIDGE
+from tests.bench.streams.peers.job import Job
+from tests.bench.streams.workload import EVENTS_PER_INSTANCE, Life
 
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.stored_instance import pack
-from tests.bench.streams.contenders import TASKBRIDGE
-from tests.bench.streams.peers.job import Job
-from tests.bench.streams.workload import EVENTS_PER_INSTANCE, Life
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from taskbridge.streams.fold.instance import Instance
     from tests.bench.streams.surroundings import Surroundings
+
+    from taskbridge.streams.fold.instance import Instance
 
 _TEMPLATES = 500
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import NewTopic, OffsetSpec
+from tests.bench.errors import NotCounted
 
 from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.local.ports import free_ports
@@ -15,7 +16,6 @@ from taskbridge.local.stack import JvmStack
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.schemas import topics
 from taskbridge.schemas.registry import Registry
-from tests.bench.errors import NotCounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,11 +6,12 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.errors import NotCounted
 from tests.bench.streams.checker import Decoder, Notified, check_notifications, check_states
 from tests.bench.streams.records import read_all
 from tests.bench.streams.running import Running, drop_topics, make_topics
+
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from rebuilding import Rebuild
 
+from rebuilding import Rebuild
 from stream_lives import read_topic, start_anew
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rebuilding import Read
-
     from taskbridge.cli.connection import Connection
 
 

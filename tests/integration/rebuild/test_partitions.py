@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from confluent_kafka import Producer, murmur2
 from confluent_kafka.admin import NewPartitions
-from rebuilding import lines_by_the_states, lines_kept
 
+from rebuilding import lines_by_the_states, lines_kept
 from running_workers import Load
 from stream_lives import (
     assert_all_is_right,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rebuilding import Read, Rebuild
-
     from running_workers import Worker
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from msgspec import structs
-from rebuilding import ends, lines_by_the_states, lines_kept, processed, untold, versions
 
 from fold_inputs import by_first_state_schema, published_schema
+from rebuilding import ends, lines_by_the_states, lines_kept, processed, untold, versions
 from running_workers import Load, Worker
 from stream_lives import (
     assert_all_is_right,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rebuilding import Read, Rebuild
-
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
 

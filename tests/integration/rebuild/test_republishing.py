@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from rebuilding import ends, lines_by_the_states, lines_kept, processed
 
+from rebuilding import ends, lines_by_the_states, lines_kept, processed
 from running_workers import Load, Worker
 from stream_lives import assert_all_is_right, lives, produce
 from taskbridge.runtime.kafka import producer_config
@@ -21,7 +21,6 @@ from taskbridge.streams.rebuild.operation import delete_topics
 
 if TYPE_CHECKING:
     from rebuilding import Read, Rebuild
-
     from taskbridge.cli.connection import Connection
 
 STALE = b"stale\0"

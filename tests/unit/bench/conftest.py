@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from tests.bench.streams import contenders
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import tomllib
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-
-from taskbridge.runtime.kafka import producer_config
 from tests.bench.streams import rust
 from tests.bench.toolchains import ToolMissing
+
+from taskbridge.runtime.kafka import producer_config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.machine import Before
 from tests.bench.sizing.holding import INBOX, INSTANCES, Holding, Started
 from tests.bench.sizing.rebuilds import Rebuilt
 from tests.bench.sizing.report import Found, write_page
 from tests.bench.sizing.traffic import EDGE, KAFKA, STREAMS, TOPICS, Traffic
+
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:
     from pathlib import Path

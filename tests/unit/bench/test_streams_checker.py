@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 from msgspec.structs import replace
+from tests.bench.errors import NotCounted
+from tests.bench.streams.checker import Decoder, Notified, check_notifications, check_states
+from tests.bench.streams.reference import Reference
+from tests.bench.streams.workload import workload
 
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
@@ -14,10 +18,6 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications
-from tests.bench.errors import NotCounted
-from tests.bench.streams.checker import Decoder, Notified, check_notifications, check_states
-from tests.bench.streams.reference import Reference
-from tests.bench.streams.workload import workload
 
 _EVENTS = 2000
 _REGISTRY = FakeRegistry()

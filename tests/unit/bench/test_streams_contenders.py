@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from tests.bench.streams.contenders import (
     KAFKA_STREAMS,
     KAFKA_STREAMS_EXACTLY_ONCE,

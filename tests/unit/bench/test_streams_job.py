@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
+from tests.bench.streams.peers.job import Job
+from tests.bench.streams.workload import workload
 
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Lifecycle
@@ -12,8 +14,6 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications
-from tests.bench.streams.peers.job import Job
-from tests.bench.streams.workload import workload
 
 if TYPE_CHECKING:
     from taskbridge.streams.fold.instance import Instance

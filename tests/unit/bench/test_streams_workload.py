@@ -7,13 +7,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.bench.streams.workload import EVENTS_PER_INSTANCE, workload
 
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications
-from tests.bench.streams.workload import EVENTS_PER_INSTANCE, workload
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent

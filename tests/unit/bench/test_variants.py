@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from tests.bench.edge import servers
 from tests.bench.edge.loads import Schedule
 from tests.bench.edge.scaling import WORKERS, Scaling

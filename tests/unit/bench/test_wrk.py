@@ -7,7 +7,6 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-
 from tests.bench import wrk as module
 from tests.bench.errors import NotCounted
 from tests.bench.wrk import wrk

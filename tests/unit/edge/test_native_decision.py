@@ -6,12 +6,12 @@ import random
 import re
 from typing import TYPE_CHECKING, Any
 
-import edge_corpus
 import pytest
-from edge_requests import CREDENTIALS, FORM, RECEIVED_AT, Request, almost, decided_by_python, encoded, parts_of, usual
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edge_corpus
+from edge_requests import CREDENTIALS, FORM, RECEIVED_AT, Request, almost, decided_by_python, encoded, parts_of, usual
 from installed_parts import WHERE_CARGO_BUILDS
 from taskbridge.edge.deciding.decision import Decision, core_of
 from taskbridge.edge.deciding.interpret import Rules

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hostile import SIZE, Hostile, hostile, least_processor_s
 
+from hostile import SIZE, Hostile, hostile, least_processor_s
 from taskbridge.edge.parsing import strict_json
 
 HASHES = 20

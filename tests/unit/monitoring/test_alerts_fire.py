@@ -7,10 +7,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from alerting import ALERTS, Outage, firing, series_of
 from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 
+from alerting import ALERTS, Outage, firing, series_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, write_credentials

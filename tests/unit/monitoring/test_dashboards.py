@@ -8,9 +8,9 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from dashboards import DASHBOARDS, FOLDER, rendered
 
 import needs
+from dashboards import DASHBOARDS, FOLDER, rendered
 from reference_pages.metrics import edge_metrics, streams_metrics
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from alerting import ALERTS, complaints, samples
 from recorded_series import FOLDER, Recording
 

@@ -6,10 +6,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from previous_release import previous_release
 
 import needs
 from installed_parts import PYPROJECT, ROOT
+from previous_release import previous_release
 
 if TYPE_CHECKING:
     from pathlib import Path

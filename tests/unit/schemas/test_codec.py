@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from records import EVENTS, FORMS, NOTIFICATIONS, PERSON_RECORDS, QUARANTINED, STATES
 
+from records import EVENTS, FORMS, NOTIFICATIONS, PERSON_RECORDS, QUARANTINED, STATES
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import (
     Undecodable,

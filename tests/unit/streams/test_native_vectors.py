@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fold_vectors
-
 from installed_parts import WHERE_CARGO_BUILDS, in_native
 
 

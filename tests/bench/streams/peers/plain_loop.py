@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
-
 from tests.bench.streams.peers.given import Given
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quixstreams import Application
 from quixstreams.models.serializers import Serializer
-
 from tests.bench.streams.peers.given import Given
 
 if TYPE_CHECKING:

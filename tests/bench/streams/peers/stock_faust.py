@@ -7,7 +7,6 @@ import logging
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
-
 from tests.bench.streams.peers.given import Given
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from publish_schema import publish
 
+from publish_schema import publish
 from taskbridge.cli.contract.schema_versions import check, published_versions, records, versions_folder
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from strimzi import FILES, FOLDER, SUBSCRIBER
 
+from strimzi import FILES, FOLDER, SUBSCRIBER
 from taskbridge.cli.contract.acls import roles
 from taskbridge.schemas.topics import ALL
 

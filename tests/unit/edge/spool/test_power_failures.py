@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from crash_states import Disk, Recorder, State, Step
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import needs
+from crash_states import Disk, Recorder, State, Step
 from spool_bench import SCHEMA, number_of, record
 from taskbridge.edge.kafka.record import record_of, row_of
 from taskbridge.edge.spool.recovery.recovery import open_or_recover

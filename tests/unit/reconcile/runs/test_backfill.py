@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from reconciled_company import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
 from structlog.testing import capture_logs
 
+from reconciled_company import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
 from taskbridge.reconcile.dingtalk.errors import Later, Refused, Spent, Unexpected
 from taskbridge.reconcile.dingtalk.moments import DAY_MS
 from taskbridge.reconcile.dingtalk.wire import GetOperationRecords

@@ -10,8 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from reconciled_company import BEGIN, GENEROUS, HOUR_MS, Streams, company_life, losses, reconciled
 
+from reconciled_company import BEGIN, GENEROUS, HOUR_MS, Streams, company_life, losses, reconciled
 from taskbridge.reconcile.dingtalk.moments import DAY_MS
 from taskbridge.reconcile.kept.budget import Allowance
 from taskbridge.reconcile.testing.clock import FakeClock
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reconciled_company import Reconciled
-
     from taskbridge.reconcile.testing.weather import Weather
     from taskbridge.schemas.events import TaskEntry, TaskEvent
     from taskbridge.streams.fold.views import Entry, EntryKey

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from msgspec import structs
-from reconciled_company import Streams, company_life, reconciled
 
 from asked_dingtalk import CORP_ID, MINUTE_MS, NOW, Asked, asked, assigned, filed, happened
+from reconciled_company import Streams, company_life, reconciled
 from taskbridge.reconcile.kept.budget import Allowance
 from taskbridge.reconcile.runs.mending import Kept, Rules
 from taskbridge.reconcile.runs.passes import Passes

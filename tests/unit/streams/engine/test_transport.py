@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
-from faust_apps import faust_app
 
+from faust_apps import faust_app
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.engine.transport import ChunkConsumer, Position
 
