@@ -15,9 +15,8 @@ from taskbridge.cli.program import app
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producing.producer import DeliveryFailed
-from taskbridge.schemas.cloudevents import CONTENT_TYPE
+from taskbridge.schemas.cloudevents import CONTENT_TYPE, headers_of
 from taskbridge.schemas.events import Form, PersonRecord, notification_key
-from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.topics import PEOPLE
 
 if TYPE_CHECKING:

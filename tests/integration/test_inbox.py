@@ -19,10 +19,10 @@ from faust_apps import faust_app
 from running_workers import Worker
 from stream_lives import TOLD_DIRECTLY, inboxes_told, lives, produce
 from taskbridge.runtime.kafka import producer_config
+from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
-from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG

@@ -16,8 +16,8 @@ from running_workers import Worker
 from stream_lives import lives, produce
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.codec import quarantined_callback_codec
+from taskbridge.schemas.dead_letters import replay_headers
 from taskbridge.schemas.events import QuarantinedCallback
-from taskbridge.schemas.replays import replay_headers
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS, TASK_EVENTS_DLQ
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from taskbridge.reconcile.clock import SystemClock
 from taskbridge.reconcile.testing.company import Company
 from taskbridge.reconcile.testing.fake import FakeDingTalk
 from taskbridge.reconcile.testing.serving import served
+from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.events import Action, Person, TaskEvent
-from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:

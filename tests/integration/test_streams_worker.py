@@ -20,10 +20,10 @@ from taskbridge.cli.program import app
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
+from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import framed, task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Action, Change, Lifecycle, TaskState
-from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.lifecycle import fold

@@ -19,8 +19,7 @@ from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server.heads import Heads
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, task_of
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS
-from taskbridge.schemas.moments import AHEAD_MS
+from taskbridge.schemas.events import AHEAD_MS, ID_NAMESPACE, MAX_ID_CHARACTERS
 
 if TYPE_CHECKING:
     import random

@@ -17,8 +17,17 @@ from msgspec.structs import replace
 from fold_inputs import EVENTS, REGISTRY, FakeRecord, event, reading
 from taskbridge.schemas.cloudevents import NOTIFICATION_TYPES
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
-from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS, Action, Change, Person, View
-from taskbridge.schemas.moments import AHEAD_MS, FIRST_MS, LAST_MS
+from taskbridge.schemas.events import (
+    AHEAD_MS,
+    FIRST_MS,
+    ID_NAMESPACE,
+    LAST_MS,
+    MAX_ID_CHARACTERS,
+    Action,
+    Change,
+    Person,
+    View,
+)
 from taskbridge.streams.fold.forms import FORM_BYTES
 from taskbridge.streams.fold.rejections import Refusal
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS

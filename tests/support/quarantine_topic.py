@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.codec import quarantined_callback_codec
-from taskbridge.schemas.replays import without_replays
+from taskbridge.schemas.dead_letters import without_replays
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:

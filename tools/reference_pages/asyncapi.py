@@ -20,10 +20,11 @@ from taskbridge.schemas.dead_letters import (
     PARTITION_HEADER,
     REASON_HEADER,
     REPLAY_HEADER,
+    REPLAY_OF_HEADER,
+    REPLAYED_AT_HEADER,
     TOPIC_HEADER,
 )
 from taskbridge.schemas.registry import COMPATIBILITY, schema_text
-from taskbridge.schemas.replays import REPLAY_OF_HEADER, REPLAYED_AT_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

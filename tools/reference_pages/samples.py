@@ -28,7 +28,7 @@ from taskbridge.schemas.codec import (
     task_notification_codec,
     task_state_codec,
 )
-from taskbridge.schemas.dead_letters import LEFT_HEADER, REPLAY_HEADER, DlqReason, dead_letter_headers
+from taskbridge.schemas.dead_letters import LEFT_HEADER, REPLAY_HEADER, DlqReason, dead_letter_headers, replay_headers
 from taskbridge.schemas.events import (
     Action,
     Change,
@@ -39,7 +39,6 @@ from taskbridge.schemas.events import (
     form_key,
     notification_key,
 )
-from taskbridge.schemas.replays import replay_headers
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications

@@ -13,7 +13,7 @@ pub fn accept<'a>(event: &mut Event<'a>, rules: &Rules) -> Result<(), Refusal<'a
     let check = |field, at| {
         if rules.moments.contains(&at) { Ok(()) } else { Err(Refusal::ImpossibleMoment { field, at }) }
     };
-    // The moment that counts. Mirrors `schemas/moments.py`.
+    // The moment that counts. Mirrors `effective_time` of `schemas/events.py`.
     let latest = event.received_at.saturating_add(rules.ahead_ms);
     let believed = |at| if at > latest { event.received_at } else { at };
     check("occurred_at", event.occurred_at)?;

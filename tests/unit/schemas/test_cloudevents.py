@@ -17,6 +17,8 @@ from taskbridge.schemas.cloudevents import (
     state_headers,
 )
 from taskbridge.schemas.events import (
+    FIRST_MS,
+    LAST_MS,
     Action,
     Change,
     QuarantinedCallback,
@@ -26,7 +28,6 @@ from taskbridge.schemas.events import (
     TaskState,
     View,
 )
-from taskbridge.schemas.moments import FIRST_MS, LAST_MS
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

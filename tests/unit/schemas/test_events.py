@@ -1,10 +1,10 @@
-"""Ids are the same for ever: these literals must never change."""
+"""Ids never change, so these literals must never change. A sender's clock may be ahead by five minutes at most."""
 
 from __future__ import annotations
 
 import pytest
 
-from taskbridge.schemas.events import Change, View, event_id_for, notification_id_for, notification_key
+from taskbridge.schemas.events import Change, View, effective_time, event_id_for, notification_id_for, notification_key
 
 PARAMETERS = {"appType": "APP_1", "corpId": "ding1", "formInstId": "I-1", "taskId": "T-1", "dateTime": "1693462062502"}
 
@@ -34,7 +34,7 @@ def test_event_id_differs_between_actions() -> None:
     assert event_id_for("yida", "cancel", PARAMETERS) != EVENT_ID
 
 
-def test_values_do_not_run_together() -> None:
+def test_values_with_the_same_concatenation_give_different_ids() -> None:
     assert event_id_for("yida", "create", {"a": "1", "b": "2"}) != event_id_for("yida", "create", {"a": "1b2"})
 
 
@@ -44,6 +44,23 @@ def test_notification_id_is_pinned() -> None:
 
 def test_notifications_of_a_person_share_a_key() -> None:
     assert notification_key("ding1", "张红") == "ding1/张红".encode()
+
+
+RECEIVED = 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("at", "counts_as"),
+    [
+        (RECEIVED - 10_000_000, RECEIVED - 10_000_000),
+        (RECEIVED, RECEIVED),
+        (RECEIVED + 300_000, RECEIVED + 300_000),
+        (RECEIVED + 300_001, RECEIVED),
+        (253_402_300_799_999, RECEIVED),
+    ],
+)
+def test_a_time_more_than_five_minutes_after_its_receipt_counts_as_the_receipt(at: int, counts_as: int) -> None:
+    assert effective_time(at, received_at=RECEIVED) == counts_as
 
 
 EVENT_ID = "3197dbfe-3abf-571e-ba67-20de4f1d4452"

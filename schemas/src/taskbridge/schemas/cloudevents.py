@@ -1,14 +1,18 @@
-"""CloudEvents 1.0 in Kafka's binary mode: attributes as headers, so that a consumer can route without decoding."""
+"""Record headers: CloudEvents 1.0 in Kafka's binary mode, and safe reading of the headers of any record.
+
+The attributes are headers, so that a consumer can route a record without decoding it.
+"""
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from taskbridge.schemas.events import Action, Change, state_id_for
-from taskbridge.schemas.moments import FIRST_MS, LAST_MS
+from taskbridge.schemas.events import FIRST_MS, LAST_MS, Action, Change, state_id_for
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent, TaskNotification, TaskState
@@ -16,7 +20,11 @@ if TYPE_CHECKING:
 Header = tuple[str, bytes]
 
 _PCHAR = "!$&'()*+,;=:@"
-"""What RFC 3986 allows unescaped in a path segment, beside letters, digits and ``-._~``."""
+"""What RFC 3986 allows unescaped in a path segment, apart from letters, digits and ``-._~``."""
+_call_headers = methodcaller("headers")
+"""Calls the method from C: with an ordinary call, the interpreter reports the pending error of a damaged name."""
+_BAD_NAME = "\ufffd"
+_NULL_NAME = "(<NULL>"
 
 
 def _type(words: str) -> Header:
@@ -31,14 +39,14 @@ EVENT_TYPES = {action: _type(f"task.{action.lower()}") for action in Action}
 _QUARANTINED = _type("callback.quarantined")
 
 _MS_A_DAY = 24 * 60 * 60 * 1000
-# Put together from these, a time takes a third of what it takes to be formatted; every record and line has some.
+# A time composed of these costs a third of formatting it. Every record and line has some.
 _MINUTES = [f"T{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
 _SECONDS = [f"{second:02d}." for second in range(60)]
 _MILLISECONDS = [f"{millisecond:03d}Z" for millisecond in range(1000)]
 
 
 def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[Header]:
-    """Headers of a record on ``taskbridge.task-events.v1``; ``traceparent`` is the last, where there is one."""
+    """Headers of a record on ``taskbridge.task-events.v1``. The last is ``traceparent``, if there is one."""
     headers = [
         SPECVERSION,
         ("ce_id", event.event_id.encode()),
@@ -52,7 +60,7 @@ def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[H
 
 
 def notification_headers(notification: TaskNotification, *, traceparent: str | None = None) -> list[Header]:
-    """Headers of a record on ``taskbridge.task-notifications.v1``; ``traceparent`` as with events."""
+    """Headers of a record on ``taskbridge.task-notifications.v1``. The last is ``traceparent``, if there is one."""
     headers = [
         SPECVERSION,
         ("ce_id", notification.notification_id.encode()),
@@ -66,7 +74,7 @@ def notification_headers(notification: TaskNotification, *, traceparent: str | N
 
 
 def with_trace(headers: list[Header], traceparent: str | None) -> list[Header]:
-    """The same list, with a W3C trace context as its last, where there is one."""
+    """Append a W3C trace context, if there is one, and return the same list."""
     if traceparent is not None:
         headers.append(("traceparent", traceparent.encode()))
     return headers
@@ -75,7 +83,7 @@ def with_trace(headers: list[Header], traceparent: str | None) -> list[Header]:
 def quarantined_headers(callback: QuarantinedCallback) -> list[Header]:
     """Headers of a record on ``taskbridge.callbacks-quarantine.v1``.
 
-    The source is the edge: nothing proves who sent the callback. The subject is the app that it names, if any.
+    The source is the edge, because nothing proves who sent the callback. The subject is the app that it names, if any.
     """
     return [
         SPECVERSION,
@@ -90,15 +98,15 @@ def quarantined_headers(callback: QuarantinedCallback) -> list[Header]:
 
 
 def state_headers(state: TaskState, *, deleted: bool) -> list[Header]:
-    """Headers of a record on ``taskbridge.task-states.v1``; ``deleted`` for a tombstone, which has no content."""
+    """Headers of a record on ``taskbridge.task-states.v1``. With ``deleted`` it is a tombstone without content."""
     headers = [
         SPECVERSION,
         ("ce_id", state_id_for(state).encode()),
         STATE_DELETED if deleted else STATE_CHANGED,
         ("ce_source", _source(state.source, state.corp_id, state.app_type)),
         ("ce_subject", state.instance_id.encode()),
-        # One that was stored before such moments were refused, or is damaged, may have any.
-        ("ce_time", rfc3339(min(max(state.updated_at, FIRST_MS), LAST_MS)).encode()),
+        # A state that is damaged, or older than the check of times, may contain any number.
+        ("ce_time", iso(state.updated_at).encode()),
     ]
     return headers if deleted else [*headers, CONTENT_TYPE]
 
@@ -111,6 +119,45 @@ def rfc3339(time_ms: int) -> str:
     return f"{_date(day)}{_MINUTES[minute]}{_SECONDS[second]}{_MILLISECONDS[millisecond]}"
 
 
+def iso(time_ms: int) -> str:
+    """As ``rfc3339``, for a time that may be outside the years 1 to 9999: the nearest of them."""
+    return rfc3339(time_ms if FIRST_MS <= time_ms <= LAST_MS else min(max(time_ms, FIRST_MS), LAST_MS))
+
+
+class WithHeaders(Protocol):
+    """A message of confluent_kafka, for modules that do not import that library."""
+
+    def headers(self) -> Any: ...
+
+
+def headers_of(message: WithHeaders) -> list[Header]:
+    """All headers in their order. A header without a value has an empty one."""
+    return [(name, value or b"") for name, value in header_pairs(message)]
+
+
+def header_pairs(message: WithHeaders) -> list[tuple[str, bytes | None]]:
+    """All names and values in their order. A name that is not UTF-8 becomes U+FFFD.
+
+    For such a name confluent-kafka leaves a null pointer in the pair, and a pending error that an optimised call does
+    not see. Touching the pointer ends the process. The ``repr`` of the pair is safe, and so is its value.
+    """
+    try:
+        pairs = _call_headers(message)
+    except SystemError:
+        pairs = _call_headers(message)
+    return [(_BAD_NAME, each[1]) if repr(each).startswith(_NULL_NAME) else each for each in pairs or ()]
+
+
+def text_of(value: Any) -> str | None:
+    """Bytes as text, or as base64 if they are not UTF-8."""
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(value).decode()
+
+
 @lru_cache(maxsize=1024)
 def _date(day: int) -> str:
     return datetime.fromtimestamp(day * _MS_A_DAY // 1000, UTC).date().isoformat()
@@ -119,8 +166,3 @@ def _date(day: int) -> str:
 @lru_cache(maxsize=1024)  # organisations and apps are few
 def _source(*segments: str) -> bytes:
     return "".join("/" + quote(segment, safe=_PCHAR) for segment in segments).encode()
-
-
-def iso(time_ms: int) -> str:
-    """Of any record: it may say anything."""
-    return rfc3339(time_ms if FIRST_MS <= time_ms <= LAST_MS else min(max(time_ms, FIRST_MS), LAST_MS))

@@ -1,39 +1,45 @@
-"""Dead letters: why there are any, and what their headers say. Key, value and other headers are as they were received.
+"""Dead letters with their reasons, and the marks that say which dead letter or quarantined callback was replayed.
 
-A record that is so large that its reason does not fit beside it is parked without its value and headers; they stay
-where they were received, for as long as records of that topic are kept.
+The key, value and other headers of a dead letter are as received. If a record is too large for its reason to fit, its
+dead letter has no value and no received headers: they stay in the source topic until its retention ends.
+
+A mark is a record without a value, on the topic and with the key of the entry. A reader that does not know marks
+finds nothing to decode.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from taskbridge.schemas.cloudevents import rfc3339
+from taskbridge.schemas.cloudevents import WithHeaders, headers_of, rfc3339, text_of
 from taskbridge.schemas.events import Word
-from taskbridge.schemas.headers import WithHeaders, headers_of, text_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from taskbridge.schemas.cloudevents import Header
 
 _PREFIX = "dlq_"
-"""Of all headers that are added; nothing else begins with it."""
+"""Every added header begins with it, and no other does."""
 
 REASON_HEADER = "dlq_reason"
 DETAIL_HEADER = "dlq_detail"
 TOPIC_HEADER, PARTITION_HEADER, OFFSET_HEADER = "dlq_topic", "dlq_partition", "dlq_offset"
-"""From where the record was taken."""
+"""The position of the record in its source topic."""
 AT_HEADER = "dlq_at"
 LEFT_HEADER = "dlq_left"
-"""On a dead letter without its value: how many bytes were left where they were received."""
+"""On a dead letter without its value: how many bytes stay in the source topic."""
 REPLAY_HEADER = "dlq_replay_of"
-"""On a record that was put back: the id of its dead letter, so that it is put back once."""
+"""On a record that was replayed: the id of its dead letter, so that it is replayed once."""
+REPLAY_OF_HEADER, REPLAYED_AT_HEADER = "replay_of", "replayed_at"
+"""The headers of a mark."""
 
 _DETAIL_MAX = 1000
 
 
 class DlqReason(Word):
-    """Why a record is parked: the value of ``dlq_reason`` and a metric's label, the same for ever."""
+    """Why a record is a dead letter: the value of ``dlq_reason`` and a metric's label. It never changes."""
 
     UNDECODABLE = "undecodable"
     OUTSIDE_CONTRACT = "outside-contract"
@@ -49,7 +55,7 @@ class DlqReason(Word):
 def dead_letter_headers(
     reason: DlqReason, detail: str, *, topic: str, partition: int, offset: int, now_ms: int
 ) -> list[Header]:
-    """What is added to a record that is parked: why, and from where it was taken."""
+    """The headers that are added to a dead letter: the reason, and the position of the record."""
     return [
         (REASON_HEADER, reason.encode()),
         (DETAIL_HEADER, detail[:_DETAIL_MAX].encode("utf-8", "replace")),
@@ -62,13 +68,13 @@ def dead_letter_headers(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """One record of the dead-letter topic; what it says of itself is None where a header is missing, or is no number.
+    """One record of the dead-letter topic. A property is None if its header is missing or not a number.
 
-    A record that is parked again has the headers of both times: the later ones count.
+    A record that became a dead letter twice has the headers of both times. The later ones count.
     """
 
     id: str
-    """Its place there, as ``partition-offset``."""
+    """``partition-offset`` in the dead-letter topic."""
     at_ms: int
     key: bytes | None
     value: bytes | None
@@ -76,44 +82,50 @@ class DeadLetter:
 
     @property
     def reason(self) -> str | None:
-        """A ``DlqReason``, or what a newer version parks for."""
-        return self._said(REASON_HEADER)
+        """A ``DlqReason``, or a reason of a newer version."""
+        return self._header(REASON_HEADER)
 
     @property
     def detail(self) -> str | None:
-        return self._said(DETAIL_HEADER)
+        return self._header(DETAIL_HEADER)
 
     @property
     def parked_at(self) -> str | None:
-        return self._said(AT_HEADER)
+        return self._header(AT_HEADER)
 
     @property
     def topic(self) -> str | None:
-        return self._said(TOPIC_HEADER)
+        return self._header(TOPIC_HEADER)
 
     @property
     def partition(self) -> int | None:
-        return _number(self._said(PARTITION_HEADER))
+        return _number(self._header(PARTITION_HEADER))
 
     @property
     def offset(self) -> int | None:
-        return _number(self._said(OFFSET_HEADER))
+        return _number(self._header(OFFSET_HEADER))
 
     @property
     def was_left(self) -> bool:
-        """Too large to be parked: its value and headers are still where they were received, if they are kept there."""
-        return self._said(LEFT_HEADER) is not None
+        """Whether its value and headers were too large, and stay in the source topic until its retention ends."""
+        return self._header(LEFT_HEADER) is not None
 
     @property
     def received_headers(self) -> list[Header]:
         return [each for each in self.headers if not each[0].startswith(_PREFIX)]
 
-    def _said(self, name: str) -> str | None:
+    def _header(self, name: str) -> str | None:
         return next((text_of(value) for key, value in reversed(self.headers) if key == name), None)
 
 
 class Message(WithHeaders, Protocol):
-    """A message of confluent_kafka, for who does not import that."""
+    """A message of confluent_kafka, for modules that do not import that library."""
+
+    def value(self) -> bytes | None: ...
+
+
+class StoredMessage(Message, Protocol):
+    """A message with its position."""
 
     def partition(self) -> int | None: ...
 
@@ -123,11 +135,9 @@ class Message(WithHeaders, Protocol):
 
     def key(self) -> bytes | None: ...
 
-    def value(self) -> bytes | None: ...
 
-
-def dead_letter_of(message: Message) -> DeadLetter:
-    """A record of the dead-letter topic, whoever wrote it."""
+def dead_letter_of(message: StoredMessage) -> DeadLetter:
+    """A record of the dead-letter topic, from any writer."""
     return DeadLetter(
         id=f"{message.partition()}-{message.offset()}",
         at_ms=message.timestamp()[1],
@@ -139,3 +149,41 @@ def dead_letter_of(message: Message) -> DeadLetter:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() else None
+
+
+class Replay(NamedTuple):
+    """Which entry was replayed, and when, as RFC 3339."""
+
+    entry_id: str
+    at: str
+
+
+M = TypeVar("M", bound=Message)
+
+
+def replay_headers(entry_id: str, at_ms: int) -> list[Header]:
+    return [(REPLAY_OF_HEADER, entry_id.encode()), (REPLAYED_AT_HEADER, rfc3339(at_ms).encode())]
+
+
+def replay_of(message: Message) -> Replay | None:
+    """The replay that a mark records; None for every other record.
+
+    A dead letter that was received with these headers is no mark, because it has more headers.
+    """
+    if message.value() is None:
+        match headers_of(message):
+            case [(name, entry_id), (other, at)] if (name, other) == (REPLAY_OF_HEADER, REPLAYED_AT_HEADER):
+                return Replay(text_of(entry_id) or "", text_of(at) or "")
+            case _:
+                pass
+    return None
+
+
+def without_replays(messages: Iterable[M], replays: dict[str, str]) -> Iterator[M]:
+    """Yield the entries without the marks. ``replays`` gets, by entry id, the time of its first replay."""
+    for message in messages:
+        replay = replay_of(message)
+        if replay is None:
+            yield message
+        else:
+            replays.setdefault(replay.entry_id, replay.at)

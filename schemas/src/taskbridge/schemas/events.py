@@ -1,44 +1,49 @@
-"""The records that both sides share, a struct for each Avro schema: one module, in which codecs look up their types.
+"""The records of the contract, one struct for each Avro schema, and the rules for their ids and times. Pure.
 
-Field names are the Avro names; fields that must be given come first. Times are milliseconds since the epoch, UTC. What
-each field means is documented in the ``.avsc`` file, which is what consumers in other languages read.
+Field names are the Avro names; required fields come first. Times are milliseconds since the epoch, UTC. The ``.avsc``
+file documents each field, because consumers in other languages read that file. Codecs look up their types here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping  # noqa: TC003 - whoever asks for the records' types must be able to resolve them
+from collections.abc import Mapping  # noqa: TC003 - get_type_hints of the records resolves it
 from enum import StrEnum
 
 from msgspec import Struct, field
 
 SOURCE_YIDA = "yida"
-"""The sending system of whatever does not say another one."""
+"""The default source of an event."""
 SOURCE_TASKBRIDGE = "taskbridge"
-"""Of the cause of a notification that no callback caused: the end of a retention, or a rebuild of the states."""
+"""The source of a notification that no callback caused: a retention ended, or the states were rebuilt."""
 
 MAX_ID_CHARACTERS = 128
-"""Of an ``instance_id``; it has one at least, and no control characters."""
+"""The maximum length of an ``instance_id``. It has at least one character, and no control characters."""
 MAX_NAME_CHARACTERS = 256
-"""Of a name or an id of a person, and of a title, an id or a label of a form: what is longer is a note, or two columns
-that ran together, and is not taken."""
+"""The maximum length of a person's name or id, and of a form's title, id or label. A longer one is rejected: it is a
+note, or two columns that ran together."""
+
+FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999: what CloudEvents' ``time`` and ISO 8601 can express."""
+AHEAD_MS = 5 * 60 * 1000
+"""How far a sender's clock may be ahead of ours."""
 
 ID_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1").bytes
-"""Of the UUIDs, version 5, that are made here."""
+"""The namespace of the UUIDs, version 5, that this module makes."""
 _NAMESPACE = hashlib.sha1(ID_NAMESPACE, usedforsecurity=False)
 _VARIANTS = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))
-"""A hex digit → the one that says which variant of UUID it is, with the two bits that are kept."""
+"""Sets the variant bits of a UUID in a hex digit; its two low bits stay."""
 
 
 class Word(StrEnum):
-    """One of a fixed set of words. Hashed as the text that it equals, in C: an enum's own hash is a Python function."""
+    """One of a fixed set of words. It hashes as its text, in C: an enum's own hash is a Python function."""
 
     __hash__ = str.__hash__
 
 
 class Action(Word):
-    """What happened, in the past tense. ``UNKNOWN`` stands for an action of a newer schema."""
+    """What happened, in the past tense. ``UNKNOWN`` is an action of a newer schema."""
 
     CREATED = "CREATED"
     COMPLETED = "COMPLETED"
@@ -55,7 +60,7 @@ class Lifecycle(Word):
 
 
 class Status(Word):
-    """The state of a task; ``ACTIVE`` is an instance's before it has any task."""
+    """The status of a task. ``ACTIVE`` is the status of an instance that has no task yet."""
 
     PENDING = "PENDING"
     COMPLETED = "COMPLETED"
@@ -87,9 +92,9 @@ class Person(Struct, frozen=True, gc=False):
 
 
 class PersonRecord(Struct, frozen=True, gc=False):
-    """What is known of one person: Avro ``Person``. Topic ``taskbridge.people.v1``, key as of notifications, compacted.
+    """One person: Avro ``Person``. Topic ``taskbridge.people.v1``, key as for notifications, compacted.
 
-    A type of its own: a ``Person`` within other records stays as small as it was, on the wire and in the stores.
+    It is a separate type, so that a ``Person`` within other records stays small on the wire and in the stores.
     """
 
     user_id: str
@@ -100,7 +105,7 @@ class PersonRecord(Struct, frozen=True, gc=False):
 
 
 class Form(Struct, frozen=True, gc=False):
-    """What a form and its fields are called. Topic ``taskbridge.forms.v1``, key as ``form_key`` has it, compacted."""
+    """The title of a form and the labels of its fields. Topic ``taskbridge.forms.v1``, key ``form_key``, compacted."""
 
     form_uuid: str
     title: str | None = None
@@ -108,7 +113,7 @@ class Form(Struct, frozen=True, gc=False):
 
 
 class TaskEvent(Struct, frozen=True, gc=False):
-    """One callback that was verified and understood. Topic ``taskbridge.task-events.v1``, key ``instance_id``."""
+    """One verified callback. Topic ``taskbridge.task-events.v1``, key ``instance_id``."""
 
     event_id: str
     source: str
@@ -170,14 +175,14 @@ class TaskEntry(Struct, frozen=True, gc=False):
 
 
 class CopiedEntry(Struct, frozen=True, gc=False):
-    """Somebody who was copied in, and when first."""
+    """A person who was copied in, and the first time."""
 
     user_id: str
     at: int
 
 
 class TaskState(Struct, frozen=True, gc=False):
-    """What is known of one process instance. Topic ``taskbridge.task-states.v1``, key ``instance_id``, compacted."""
+    """The state of one process instance. Topic ``taskbridge.task-states.v1``, key ``instance_id``, compacted."""
 
     instance_id: str
     corp_id: str
@@ -232,27 +237,27 @@ class TaskNotification(Struct, frozen=True, gc=False):
 
 
 def event_id_for(source: str, action: str, parameters: Mapping[str, str]) -> str:
-    """The same for ever for the same callback: UUIDv5 of source, action and all parameters but ``sign``.
+    """The UUIDv5 of source, action and all parameters but ``sign``. The same callback always has the same id.
 
-    Encoding, token, hex case of the signature and order of the parameters do not enter it. Each part is preceded by its
-    length, so that no two different callbacks run together to one text.
+    The id does not depend on the encoding, the token, the hex case of the signature or the order of the parameters.
+    A length precedes each part, so that two different callbacks never give the same text.
     """
     parts = [f"{len(key)}:{key}{len(value := parameters[key])}:{value}" for key in sorted(parameters) if key != "sign"]
     return _uuid5(f"{len(source)}:{source}{len(action)}:{action}{''.join(parts)}")
 
 
 def notification_id_for(event_id: str, recipient_id: str, view: View, task_id: str | None, change: Change) -> str:
-    """The same for ever for the same change of the same entry by the same event, so that a consumer can deduplicate."""
+    """The id of one change of one entry by one event. It never changes, so that a consumer can deduplicate."""
     return _uuid5("\n".join((event_id, recipient_id, view, task_id or "", change)))
 
 
 def state_id_for(state: TaskState) -> str:
-    """The same for ever for the same revision of an instance's state."""
+    """The id of one revision of an instance's state. It never changes."""
     return _uuid5(f"state\n{state.instance_id}\n{state.revision}\n{state.updated_at}")
 
 
 def notification_key(corp_id: str, user_id: str) -> bytes:
-    """The key of a person's records: the order of notifications is kept, and one inbox reads one partition."""
+    """The key of a person's records: their notifications stay in order, in one partition."""
     return f"{corp_id}/{user_id}".encode()
 
 
@@ -261,8 +266,17 @@ def form_key(corp_id: str, form_uuid: str) -> bytes:
     return f"{corp_id}/{form_uuid}".encode()
 
 
+def effective_time(at: int, *, received_at: int) -> int:
+    """The time that counts, in the edge and in the fold: the time of receipt, if ``at`` is more than 5 minutes later.
+
+    The latest fact or decision wins, so a date in the far future would win against every true one. The event contains
+    the time of receipt too, so each event counts as of the same time in any order.
+    """
+    return received_at if at > received_at + AHEAD_MS else at
+
+
 def _uuid5(name: str) -> str:
-    """The text of the UUIDv5, without the object between, which takes longer to make than the hash."""
+    """The text of the UUIDv5. A ``UUID`` object takes longer to make than the hash."""
     digest = _NAMESPACE.copy()
     digest.update(name.encode())
     digits = digest.hexdigest()

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from taskbridge.schemas.dead_letters import DeadLetter
+from taskbridge.schemas.dead_letters import DeadLetter, replay_headers
 from taskbridge.schemas.errors import RecordError
-from taskbridge.schemas.replays import replay_headers
 from taskbridge.schemas.topics import Topic
 from taskbridge.streams.operations.parked import LATEST, Parked, SetAside
 from taskbridge.streams.operations.search import dead_letter_summary

@@ -12,9 +12,8 @@ from taskbridge.cli.topics.reading import read_one, read_to_end
 from taskbridge.cli.topics.tail import Decoder
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed, QueueFull
-from taskbridge.schemas.dead_letters import REPLAY_HEADER, dead_letter_of
-from taskbridge.schemas.headers import headers_of, text_of
-from taskbridge.schemas.replays import without_replays
+from taskbridge.schemas.cloudevents import headers_of, text_of
+from taskbridge.schemas.dead_letters import REPLAY_HEADER, dead_letter_of, without_replays
 from taskbridge.schemas.topics import REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
 
 if TYPE_CHECKING:

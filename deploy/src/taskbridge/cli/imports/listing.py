@@ -8,8 +8,8 @@ from rich.cells import cell_len
 
 from taskbridge.cli.terminal import printable
 from taskbridge.cli.topics.reading import read_to_end
+from taskbridge.schemas.cloudevents import text_of
 from taskbridge.schemas.codec import Undecodable, person_codec
-from taskbridge.schemas.headers import text_of
 from taskbridge.schemas.topics import PEOPLE
 
 if TYPE_CHECKING:

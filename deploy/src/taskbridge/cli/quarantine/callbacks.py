@@ -16,10 +16,9 @@ from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed, QueueFull
 from taskbridge.runtime.tracing.traceparent import valid_traceparent
-from taskbridge.schemas.cloudevents import event_headers
+from taskbridge.schemas.cloudevents import event_headers, headers_of
 from taskbridge.schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec
-from taskbridge.schemas.headers import headers_of
-from taskbridge.schemas.replays import without_replays
+from taskbridge.schemas.dead_letters import without_replays
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:

@@ -26,10 +26,9 @@ from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.producing.producer import AsyncProducer
-from taskbridge.schemas.cloudevents import rfc3339
+from taskbridge.schemas.cloudevents import rfc3339, text_of
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
-from taskbridge.schemas.headers import text_of
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
-from taskbridge.schemas.replays import replay_headers
+from taskbridge.schemas.dead_letters import replay_headers
 
 if TYPE_CHECKING:
     from taskbridge.local.progress import Progress

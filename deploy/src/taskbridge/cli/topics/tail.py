@@ -11,8 +11,7 @@ from confluent_kafka import OFFSET_END
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 
 from taskbridge.cli.topics.reading import partitions_of, reader_of
-from taskbridge.schemas.cloudevents import rfc3339
-from taskbridge.schemas.headers import named, text_of
+from taskbridge.schemas.cloudevents import header_pairs, rfc3339, text_of
 from taskbridge.schemas.registry import RegistryUnavailable
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Decoder:
             "offset": message.offset(),
             "key": text_of(message.key()),
             "timestamp": rfc3339(kind_and_timestamp[1]),
-            "headers": {name: text_of(value) for name, value in named(message)},
+            "headers": {name: text_of(value) for name, value in header_pairs(message)},
             "value": self.value(message.value()),
         }
 

@@ -13,8 +13,7 @@ from taskbridge.edge.decided import Decided, Mark
 from taskbridge.edge.deciding.interpret import Rules, interpret
 from taskbridge.edge.deciding.paths import YIDA_PATHS
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, EVENT_TYPES, SPECVERSION
-from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS
-from taskbridge.schemas.moments import AHEAD_MS
+from taskbridge.schemas.events import AHEAD_MS, ID_NAMESPACE, MAX_ID_CHARACTERS
 
 try:
     from taskbridge.native._native import Edge as _Edge

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.parsing import fields
-from taskbridge.schemas.events import MAX_ID_CHARACTERS
-from taskbridge.schemas.moments import believed
+from taskbridge.schemas.events import MAX_ID_CHARACTERS, effective_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,7 +51,7 @@ def told_moment(told: Told, key: str, received_at: int, noted: Noted) -> int | N
         if not fields.is_blank(value):
             noted(key)
         return None
-    moment = believed(found, received_at=received_at)
+    moment = effective_time(found, received_at=received_at)
     if moment != found:
         noted(key)
     return moment

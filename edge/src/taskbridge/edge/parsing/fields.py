@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 
 from taskbridge.edge.errors import Malformed
 from taskbridge.edge.parsing import strict_json
-from taskbridge.schemas.events import MAX_ID_CHARACTERS
-from taskbridge.schemas.moments import LAST_MS
+from taskbridge.schemas.events import LAST_MS, MAX_ID_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

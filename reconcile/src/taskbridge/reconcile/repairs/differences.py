@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.repairs.events import Kind, Repair, repair
 from taskbridge.reconcile.repairs.reading import copies, decisions, id_of, last_operation, open_tasks
-from taskbridge.schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, Status
-from taskbridge.schemas.moments import AHEAD_MS
+from taskbridge.schemas.events import AHEAD_MS, SOURCE_YIDA, Action, Lifecycle, Person, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from taskbridge.schemas.events import MAX_ID_CHARACTERS
-from taskbridge.schemas.moments import FIRST_MS, LAST_MS, believed
+from taskbridge.schemas.events import FIRST_MS, LAST_MS, MAX_ID_CHARACTERS, effective_time
 from taskbridge.streams.fold.rejections import Refusal
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def accept(event: TaskEvent) -> TaskEvent:
     if event.finished_at is not None:
         check_moment("finished_at", event.finished_at)
     stated = event.occurred_at, event.created_at, event.finished_at
-    counts = [None if at is None else believed(at, received_at=event.received_at) for at in stated]
+    counts = [None if at is None else effective_time(at, received_at=event.received_at) for at in stated]
     if counts == [*stated]:
         return event
     check_moment("received_at", event.received_at)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, NOTIFICATION_TYPES, SPECVERSION, STATE_CHANGED, STATE_DELETED
 from taskbridge.schemas.errors import RecordError
-from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS, Action, Change, View
-from taskbridge.schemas.moments import AHEAD_MS, FIRST_MS, LAST_MS
+from taskbridge.schemas.events import AHEAD_MS, FIRST_MS, ID_NAMESPACE, LAST_MS, MAX_ID_CHARACTERS, Action, Change, View
 from taskbridge.streams.fold.chunk import Rejected
 from taskbridge.streams.fold.forms import EVERY_FIELD, FORM_BYTES
 from taskbridge.streams.fold.rejections import Refusal

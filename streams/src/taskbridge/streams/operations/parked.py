@@ -13,15 +13,15 @@ import structlog
 from confluent_kafka import KafkaException
 
 from taskbridge.runtime.partition_reader import PartitionReader, TimeLimit, Unreadable
+from taskbridge.schemas.dead_letters import replay_of
 from taskbridge.schemas.errors import TaskbridgeError
-from taskbridge.schemas.replays import replay_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from confluent_kafka import Message
 
-    from taskbridge.schemas.replays import Replay
+    from taskbridge.schemas.dead_letters import Replay
     from taskbridge.schemas.topics import Topic
     from taskbridge.streams.positions.offsets import Offsets
 

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 from taskbridge.runtime.quarantined import quarantined_summary
-from taskbridge.schemas.cloudevents import iso
-from taskbridge.schemas.dead_letters import dead_letter_of
+from taskbridge.schemas.cloudevents import headers_of, iso
+from taskbridge.schemas.dead_letters import dead_letter_of, without_replays
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import notification_key
-from taskbridge.schemas.headers import headers_of
-from taskbridge.schemas.replays import without_replays
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from taskbridge.streams.api.json_forms import notification_json
 from taskbridge.streams.operations.parked import newest
