@@ -15,9 +15,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from jvm_artifacts import artifacts
-from needs import pytest_sessionfinish
-from shared_registry import KafkaBeside, SharedRegistry, given_registry, say
+from support.kafka.stack import KafkaBeside, SharedRegistry, artifacts, given_registry, say
+from support.needs import pytest_sessionfinish
 from taskbridge.local.ports import free_ports
 from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import JvmStack, choose_stack

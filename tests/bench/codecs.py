@@ -1,6 +1,6 @@
 """What a codec costs: the edge's and the streams service's own producers and a consumer, one codec beside the other.
 
-``PYTHONPATH=tests/support uv run python tests/bench/codecs.py`` starts a Kafka of its own and prints a table. Every
+``PYTHONPATH=tests uv run python tests/bench/codecs.py`` starts a Kafka of its own and prints a table. Every
 figure is a ratio to ``none`` of the same round, or bytes a record; rounds take turns, and the median is told.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from running_edge import OwnStack
+from support.edge.process import OwnStack
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.kafka import consumer_config, producer_config

@@ -1,6 +1,6 @@
 """What a megabyte that nobody signed costs the edge's processor, kind by kind.
 
-``PYTHONPATH=tests/support uv run python tests/bench/unproven.py`` prints a table: the least of nine, from the
+``PYTHONPATH=tests uv run python tests/bench/unproven.py`` prints a table: the least of nine, from the
 body to the refusal, beside what hashing a megabyte once takes on that machine.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 
-from hostile import SIZE, hostile, least_processor_s
+from support.edge.expensive import SIZE, hostile, least_processor_s
 
 TIMES = 9
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from browsing import Watched, chromium, new_context
-from fake_task_center import FakeTaskCenter, serving
+from support.browser.browsing import Watched, chromium, new_context
+from support.browser.fake_task_center import FakeTaskCenter, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

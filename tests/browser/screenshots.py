@@ -1,4 +1,4 @@
-"""Takes the pictures of the documents: ``PYTHONPATH=tests/support uv run python tests/browser/screenshots.py``."""
+"""Takes the pictures of the documents: ``PYTHONPATH=tests uv run python tests/browser/screenshots.py``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from browsing import chromium, new_context
-from fake_task_center import FakeTaskCenter, serving
+from support.browser.browsing import chromium, new_context
+from support.browser.fake_task_center import FakeTaskCenter, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

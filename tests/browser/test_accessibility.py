@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from browsing import serious_findings
-from fake_people import ME
+from support.browser.browsing import serious_findings
+from support.browser.fake_task_center import ME
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from browsing import OpenPage
-    from fake_task_center import FakeTaskCenter
+    from support.browser.browsing import OpenPage
+    from support.browser.fake_task_center import FakeTaskCenter
 
 
 DESK = {"width": 1360, "height": 860}

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from fake_people import CORP, ME
-from fake_portal import portal, put
-from fake_task_center import FakeTaskCenter, serving
+from support.browser.browsing import portal, put
+from support.browser.fake_task_center import CORP, ME, FakeTaskCenter, serving
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from browsing import OpenPage
+    from support.browser.browsing import OpenPage
 
 Embedded = tuple[FakeTaskCenter, str]
 

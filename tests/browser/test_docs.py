@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from served_apps import edge_app, serving
+from support.served_apps import edge_app, serving
 from taskbridge.streams.http import build_http
 from taskbridge.streams.monitoring.metrics import Metrics
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Request
 
-    from browsing import OpenPage
+    from support.browser.browsing import OpenPage
 
 
 @pytest.mark.parametrize("service", ["edge", "streams"])

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
 
-from fake_people import MARKUP, ME
+from support.browser.fake_task_center import MARKUP, ME
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from browsing import OpenPage
-    from fake_task_center import FakeTaskCenter
+    from support.browser.browsing import OpenPage
+    from support.browser.fake_task_center import FakeTaskCenter
 
 
 def live(page: Page) -> None:

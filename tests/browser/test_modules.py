@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from browsing import Watched, new_context
-from fake_task_center import FakeTaskCenter, serving
+from support.browser.browsing import Watched, new_context
+from support.browser.fake_task_center import FakeTaskCenter, serving
 from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
 from taskbridge.edge.errors import REASONS
 from taskbridge.schemas.dead_letters import DlqReason

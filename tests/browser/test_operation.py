@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from fake_people import ME
+from support.browser.fake_task_center import ME
 
 if TYPE_CHECKING:
-    from browsing import OpenPage
-    from fake_task_center import FakeTaskCenter
+    from support.browser.browsing import OpenPage
+    from support.browser.fake_task_center import FakeTaskCenter
 
 
 def test_it_says_first_what_is_wrong(fake: FakeTaskCenter, open_page: OpenPage) -> None:

@@ -14,8 +14,8 @@ import httpx2
 import pytest
 from playwright.sync_api import expect
 
-from fake_portal import portal, put
-from forked import taskbridge
+from support.browser.browsing import portal, put
+from support.forked import taskbridge
 from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.demo.demo import write_credentials
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-    from browsing import OpenPage
+    from support.browser.browsing import OpenPage
     from taskbridge.cli.connection import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from fake_people import CORP, LONG, MARKUP, ME, RIGHT_TO_LEFT
-from fake_task_center import history
+from support.browser.fake_task_center import CORP, LONG, MARKUP, ME, RIGHT_TO_LEFT, history
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from browsing import OpenPage
-    from fake_task_center import FakeTaskCenter
+    from support.browser.browsing import OpenPage
+    from support.browser.fake_task_center import FakeTaskCenter
 
 PHONE = {"width": 390, "height": 780}
 

@@ -1,7 +1,7 @@
 """Records real outages, as Prometheus would see them, for the tests of our alert rules.
 
-    PYTHONPATH=tests/support uv run python tests/chaos/record_outages.py --at-once 6
-    PYTHONPATH=tests/support uv run python tests/chaos/record_outages.py kafka-is-killed
+    PYTHONPATH=tests uv run python tests/chaos/record_outages.py --at-once 6
+    PYTHONPATH=tests uv run python tests/chaos/record_outages.py kafka-is-killed
 
 Each gets a Kafka, a registry, an edge and a worker of its own, some 1 GiB of memory, and takes as long as its alert
 does to fire: 4 to 20 minutes. Needs root (a small disk) and strace. It goes to ``tests/vectors/outages``.
@@ -28,20 +28,20 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
-from jvm_artifacts import artifacts
-from recorded_series import Recording
-from running_edge import wait_until
-from spool_disk import fill, small_disk
-from stream_lives import lives, produce
+from support.alerts import Recording
+from support.edge.process import wait_until
+from support.edge.spool import fill, small_disk
+from support.kafka.stack import artifacts
+from support.streams.lives import lives, produce
+from support.watched_bridge import INTERVAL_S, WatchedBridge
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.rebuild.operation import delete_topics
-from watched_bridge import INTERVAL_S, WatchedBridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from running_edge import RunningEdge
+    from support.edge.process import RunningEdge
 
 OUTAGES: dict[str, Callable[[WatchedBridge], None]] = {}
 

@@ -1,6 +1,6 @@
 """An outage of minutes at a steady rate: is memory flat, does all of it drain, and does latency recover?
 
-    PYTHONPATH=tests/support uv run python tests/chaos/soak.py --outage-s 180 --rate 200
+    PYTHONPATH=tests uv run python tests/chaos/soak.py --outage-s 180 --rate 200
 
 Runs its own Kafka, registry and edge; the broker is frozen for the outage.
 Prints a line a step, and the figures as JSON.
@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx2
 
-from running_edge import OwnStack, RunningEdge, wait_until
+from support.edge.process import OwnStack, RunningEdge, wait_until
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 

@@ -27,8 +27,8 @@ from urllib.parse import urlsplit
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from running_edge import OwnStack, RunningEdge, wait_until
-from spool_disk import can_mount, fill, small_disk
+from support.edge.process import OwnStack, RunningEdge, wait_until
+from support.edge.spool import can_mount, fill, small_disk
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.runtime.kafka import consumer_config

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from in_background import InBackground
-from raw_http import callback
-from running_edge import wait_until, worker_processes
+from support.background import InBackground
+from support.edge.process import wait_until, worker_processes
+from support.http_clients import callback
 from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.local.ports import free_ports

@@ -1,6 +1,6 @@
 """A release is rolled over the one before it while callbacks keep coming: no one is refused, and nothing is lost.
 
-The one before is installed from its own wheels: see ``previous_release``. TASKBRIDGE_UPGRADE_FROM=COMMIT rolls from an
+The one before is installed from its own wheels: see ``support/wheels.py``. TASKBRIDGE_UPGRADE_FROM=COMMIT rolls from an
 older one, TASKBRIDGE_UPGRADE_RATE=200 with more callbacks a second.
 """
 
@@ -23,14 +23,11 @@ import httpx2
 import pytest
 from faust.types import TP
 
-import plain_http
-from in_background import InBackground
-from previous_release import previous_release
-from rebuilding import Rebuild, lines_kept, lines_of
-from running_edge import OwnStack, RunningEdge
-from running_edge import wait_until as wait_within
-from running_workers import Worker, show_log
-from stream_lives import (
+from support import http_clients
+from support.background import InBackground
+from support.edge.process import OwnStack, RunningEdge
+from support.edge.process import wait_until as wait_within
+from support.streams.lives import (
     assert_all_is_right,
     assert_told_exactly_once,
     caught_up,
@@ -38,6 +35,8 @@ from stream_lives import (
     notifications_on_topic,
     read_topic,
 )
+from support.streams.processes import Rebuild, Worker, lines_kept, lines_of, show_log
+from support.wheels import previous_release
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.demo.company import EMPLOYEES
 from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
-    from previous_release import PreviousRelease
+    from support.wheels import PreviousRelease
     from taskbridge.cli.demo.simulation import Posting
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
@@ -267,7 +266,7 @@ class Rollout:
         people = [f"/v1/corps/{CORP_ID}/users/{each.user_id}/counts" for each in EMPLOYEES[:6]]
         asked = [f"http://{LOOPBACK}:{worker.port}{path}" for worker in everyone for path in people]
         wait_until(
-            lambda: {plain_http.get(each).status_code for each in asked} == {200}, what="anybody is answered for"
+            lambda: {http_clients.get(each).status_code for each in asked} == {200}, what="anybody is answered for"
         )
 
     def close(self) -> None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from running_edge import OwnStack, wait_until
-from running_workers import Load, Worker
-from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, read_topic
+from support.edge.process import OwnStack, wait_until
+from support.streams.lives import assert_all_is_right, assert_told_exactly_once, caught_up, read_topic
+from support.streams.processes import Load, Worker
 from taskbridge.cli.connection import Connection
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-import plain_http
-from forked import Forked
-from own_broker import OwnBroker
-from running_workers import Worker
-from stream_lives import read_topic, start_anew
+from support import http_clients
+from support.forked import Forked
+from support.kafka.brokers import OwnBroker
+from support.streams.lives import read_topic, start_anew
+from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
 from taskbridge.local.ports import free_port
 from taskbridge.runtime.topic_admin import apply_topics
@@ -64,7 +64,7 @@ class Service:
 
     def status(self, path: str) -> int | None:
         with contextlib.suppress(httpx2.HTTPError):
-            return plain_http.get(f"{self.url}{path}", timeout=2).status_code
+            return http_clients.get(f"{self.url}{path}", timeout=2).status_code
         return None
 
     def wait_until_ready(self) -> None:

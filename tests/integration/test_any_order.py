@@ -11,8 +11,8 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
-from running_edge import RunningEdge, wait_until
-from stream_lives import assert_all_is_right, caught_up, states_on_topic
+from support.edge.process import RunningEdge, wait_until
+from support.streams.lives import assert_all_is_right, caught_up, states_on_topic
 from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of, task_of
 from taskbridge.schemas.codec import task_notification_codec

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import npm
 from reference import DOCS
+from support import toolchains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Callable[[Any], N
         document = json.loads(DOCUMENT.read_text("utf-8"))
         change(document)
         path.write_text(json.dumps(document), "utf-8")
-    printed = npm.run(npm.installed("asyncapi") / "validate.js", *map(str, paths))
+    printed = toolchains.run_node(toolchains.npm_installed("asyncapi") / "validate.js", *map(str, paths))
     return dict(zip(changes, map(json.loads, printed.splitlines()), strict=True))
 
 

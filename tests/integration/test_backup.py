@@ -19,11 +19,10 @@ import httpx2
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from jvm_artifacts import artifacts
-from rebuilding import Rebuild, ends, lines_by_the_states, lines_kept, lines_of
-from running_edge import OwnStack, RunningEdge, wait_until
-from running_workers import Worker
-from stream_lives import assert_all_is_right, caught_up, expected, read_topic, start_anew
+from support.edge.process import OwnStack, RunningEdge, wait_until
+from support.kafka.stack import artifacts
+from support.streams.lives import assert_all_is_right, caught_up, expected, read_topic, start_anew
+from support.streams.processes import Rebuild, Worker, ends, lines_by_the_states, lines_kept, lines_of
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.contract.schema_versions import versions_folder
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from forked import taskbridge
+from support.forked import taskbridge
 from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.connection import Connection

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from faust_apps import faust_app
+from support.streams.api_context import faust_app
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.positions.offsets import Offsets

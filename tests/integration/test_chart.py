@@ -20,9 +20,9 @@ import pytest
 import yaml
 from fastapi import FastAPI
 
-import plain_http
-from helm_charts import OUTSIDE, Document, Helm, Peer, Rendered, allows, selects
-from running_edge import wait_until
+from support import http_clients
+from support.deployment.helm import OUTSIDE, Document, Helm, Peer, Rendered, allows, selects
+from support.edge.process import wait_until
 from taskbridge.edge import app as edge_app
 from taskbridge.edge.server import serving
 from taskbridge.edge.settings import EdgeSettings
@@ -590,7 +590,7 @@ class Pod:
     def ask(self, port: str, path: str) -> int | None:
         assert self.process.poll() is None, self.log.read_text()
         with contextlib.suppress(httpx2.HTTPError):
-            return plain_http.get(f"http://127.0.0.1:{self.ports[port]}{path}", timeout=5).status_code
+            return http_clients.get(f"http://127.0.0.1:{self.ports[port]}{path}", timeout=5).status_code
         return None
 
     def probe(self, name: str) -> int | None:

@@ -21,13 +21,10 @@ from urllib.parse import quote
 import pytest
 from confluent_kafka import Producer
 
-import go_builds
-import needs
-import npm
-import plain_http
-from own_broker import OwnBroker
-from running_workers import Worker
-from stream_lives import caught_up, read_topic
+from support import http_clients, needs, toolchains
+from support.kafka.brokers import OwnBroker
+from support.streams.lives import caught_up, read_topic
+from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.demo.company import EMPLOYEES
 from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
@@ -75,7 +72,7 @@ class Example:
         blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
         *self._build, self._start = "".join(blocks).splitlines()
         self._place = next((each for each in self._build if each.startswith("cd ")), "cd .")
-        self._environment = {**os.environ, **go_builds.QUICKLY, "PATH": f"{programs}:{os.environ['PATH']}"}
+        self._environment = {**os.environ, **toolchains.GO_QUICKLY, "PATH": f"{programs}:{os.environ['PATH']}"}
         self._running: list[subprocess.Popen[bytes]] = []
         self._command = ""
 
@@ -176,7 +173,7 @@ def lists_of_the_api(worker: Worker) -> Lists:
             query: dict[str, Any] = {"view": view.lower(), "limit": 200}
             entries = found[employee.user_id, view] = []
             while query:
-                page = plain_http.get(f"http://127.0.0.1:{worker.port}{path}", params=query, timeout=10).json()
+                page = http_clients.get(f"http://127.0.0.1:{worker.port}{path}", params=query, timeout=10).json()
                 entries += [(item["instance_id"], item["task_id"]) for item in page["items"]]
                 query = {**query, "cursor": page["next_cursor"]} if page["next_cursor"] else {}
     return found
@@ -228,7 +225,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, Ex
     folder = tmp_path_factory.mktemp("examples")
     for each in ("javac", "cc"):
         needs.program(each)
-    programs = npm.programs(tmp_path_factory.mktemp("bin"))
+    programs = toolchains.node_programs(tmp_path_factory.mktemp("bin"))
     found = {each: Example(each, folder, programs) for each in LANGUAGES}
     for language, building in [(each, found[each].build()) for each in LANGUAGES]:
         assert building.wait(1200) == 0, f"{language}: {found[language].said()}"

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import image
-import needs
-import plain_http
-import stand_ins
-from docker_daemon import BASE, DockerDaemon
-from event_stream import EventStreamClient
+from support import http_clients, needs
+from support.deployment import docker
+from support.deployment.docker import BASE, DockerDaemon
+from support.http_clients import EventStreamClient
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.doctor.examination import Examination
@@ -46,7 +45,7 @@ def daemon(disk_folder: Callable[[], Path]) -> Generator[DockerDaemon]:
     with DockerDaemon(disk_folder()) as daemon:
         daemon.make_base()
         image.main(["--build-arg", f"BASE={BASE}"], docker=daemon.docker)
-        stand_ins.build(daemon, disk_folder())
+        docker.build(daemon, disk_folder())
         yield daemon
 
 
@@ -140,7 +139,7 @@ class Composed:
         return f"{self.streams}/v1/corps/{CORP_ID}/users/{ASSIGNEE}/{path}"
 
     def pending(self) -> set[str]:
-        answer = plain_http.get(self.of_assignee("tasks?view=pending"), headers=AUTHORIZED)
+        answer = http_clients.get(self.of_assignee("tasks?view=pending"), headers=AUTHORIZED)
         return {item["instance_id"] for item in answer.raise_for_status().json()["items"]}
 
 
@@ -209,7 +208,7 @@ def test_where_docker_answers_the_local_stack_is_its_containers_and_keeps_its_da
             assert {report.state for report in reports} == {state}
             schema_ids.append(found.registry.register(topics.ALL))
             subject = f"{topics.ALL[0].name}-value"
-            level = plain_http.get(f"{endpoints.registry_url}/config/{subject}").json()
+            level = http_clients.get(f"{endpoints.registry_url}/config/{subject}").json()
             assert level == {"compatibilityLevel": "FULL_TRANSITIVE"}
             found.close()
         finally:

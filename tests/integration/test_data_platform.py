@@ -22,8 +22,8 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 
-from running_workers import Worker
-from stream_lives import caught_up, start_anew
+from support.streams.lives import caught_up, start_anew
+from support.streams.processes import Worker
 from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.runtime.kafka import producer_config

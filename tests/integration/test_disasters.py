@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 from faust.types import TP
 
-from stream_lives import read_topic, start_anew
+from support.streams.lives import read_topic, start_anew
 from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES

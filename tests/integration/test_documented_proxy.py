@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response
 
-from api_context import AnsweringWorker
-from nginx import proxying
-from served_apps import serving
+from support.deployment.nginx import proxying
+from support.served_apps import serving
+from support.streams.api_context import AnsweringWorker
 from taskbridge.runtime.settings import load_settings
 from taskbridge.streams.api.access import build_access
 from taskbridge.streams.api.tokens import digest_of

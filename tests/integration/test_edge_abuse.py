@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bad_messages import bad_messages
-from bad_requests import bad_requests
-from forked import taskbridge
-from raw_http import ask, callback, connect, read_all, read_answer, status_of
-from running_edge import RunningEdge
+from support.edge.process import RunningEdge
+from support.edge.refused import bad_messages, bad_requests
+from support.forked import taskbridge
+from support.http_clients import ask, callback, connect, read_all, read_answer, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

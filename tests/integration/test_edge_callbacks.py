@@ -18,8 +18,8 @@ import httpx2
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from bad_requests import BadRequest, bad_requests
-from running_edge import RunningEdge
+from support.edge.process import RunningEdge
+from support.edge.refused import BadRequest, bad_requests
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials

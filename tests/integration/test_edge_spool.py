@@ -16,10 +16,10 @@ import httpx2
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
-import needs
-from forked import taskbridge
-from running_edge import RunningEdge, wait_until
-from spool_disk import can_mount, fill, small_disk
+from support import needs
+from support.edge.process import RunningEdge, wait_until
+from support.edge.spool import can_mount, fill, small_disk
+from support.forked import taskbridge
 from taskbridge.cli.bridge.probes import broken_spool
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import needs
-import plain_http
-from running_edge import RunningEdge, wait_until
-from running_workers import Worker
+from support import http_clients, needs
+from support.edge.process import RunningEdge, wait_until
+from support.streams.processes import Worker
 from taskbridge.edge.verification import webhooks
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class Company:
 
     def shown(self, user: str, view: str) -> list[dict[str, Any]]:
         address = f"http://127.0.0.1:{self._worker.port}/v1/corps/{self._corp}/users/{user}/tasks"
-        return plain_http.get(address, params={"view": view, "limit": 200}, timeout=10).json()["items"]
+        return http_clients.get(address, params={"view": view, "limit": 200}, timeout=10).json()["items"]
 
     def agrees(self, what: str) -> None:
         """In time, all lists are what the engines say."""

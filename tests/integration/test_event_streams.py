@@ -13,10 +13,10 @@ import msgspec
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
-import plain_http
-from event_stream import EventStreamClient
-from event_streams_worker import EventStreamsWorker
-from stream_lives import lives, produce
+from support import http_clients
+from support.http_clients import EventStreamClient
+from support.streams.event_streams_worker import EventStreamsWorker
+from support.streams.lives import lives, produce
 from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_notification_codec
@@ -243,7 +243,7 @@ def test_while_nobody_has_the_partition_it_is_said_when_to_come_back(
     start_worker: Callable[..., EventStreamsWorker],
 ) -> None:
     worker = start_worker([])
-    found = plain_http.get(f"{worker.url}/v1/corps/corp/users/ann/events")
+    found = http_clients.get(f"{worker.url}/v1/corps/corp/users/ann/events")
     assert found.status_code == 503
     assert int(found.headers["retry-after"]) > 0
     assert found.json()["status"] == 503
@@ -333,16 +333,16 @@ def test_what_happens_to_an_instance_reaches_whom_it_concerns_once_their_list_sh
     bob = person()
     first = msgspec.structs.replace(created, instance_id=str(uuid.uuid4()), recipient_ids=(bob,))
     user = f"{streams_service.url}/v1/corps/corp/users/{bob}"
-    eventually(lambda: plain_http.get(f"{user}/counts").status_code == 200, what="inboxes are there")
+    eventually(lambda: http_clients.get(f"{user}/counts").status_code == 200, what="inboxes are there")
     client = EventStreamClient(f"{user}/events").open()
     try:
         wait_for_place(client)
         produce(connection, [first])
         event = client.wait_for(1)[0]
         assert (event["instance_id"], event["view"], event["change"]) == (first.instance_id, "pending", "ADDED")
-        found = plain_http.get(f"{user}/tasks", params={"view": "pending"}).json()
+        found = http_clients.get(f"{user}/tasks", params={"view": "pending"}).json()
         assert found["items"][0]["instance_id"] == first.instance_id
-        assert "taskbridge_streams_sse_connections 1.0" in plain_http.get(f"{streams_service.url}/metrics").text
+        assert "taskbridge_streams_sse_connections 1.0" in http_clients.get(f"{streams_service.url}/metrics").text
 
         assert streams_service.stop() == 0
         assert client.ended.wait(5)

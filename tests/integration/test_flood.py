@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from hostile import Hostile, hostile
-from raw_http import ask, callback, connect, read_answer, status_of
-from running_edge import RunningEdge, wait_until
+from support.edge.expensive import Hostile, hostile
+from support.edge.process import RunningEdge, wait_until
+from support.http_clients import ask, callback, connect, read_answer, status_of
 
 if TYPE_CHECKING:
     from pathlib import Path

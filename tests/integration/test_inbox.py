@@ -14,10 +14,10 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from msgspec import structs
 
-import plain_http
-from faust_apps import faust_app
-from running_workers import Worker
-from stream_lives import TOLD_DIRECTLY, inboxes_told, lives, produce
+from support import http_clients
+from support.streams.api_context import faust_app
+from support.streams.lives import TOLD_DIRECTLY, inboxes_told, lives, produce
+from support.streams.processes import Worker
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import task_notification_codec
@@ -175,7 +175,7 @@ def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
     url = f"http://127.0.0.1:{worker.port}/v1/corps/{corp}/users/user-0/counts"
 
     def pending() -> int:
-        answer = plain_http.get(url, timeout=5)
+        answer = http_clients.get(url, timeout=5)
         return answer.json().get("pending", 0) if answer.status_code == 200 else 0
 
     eventually(lambda: pending() == 1, what="the good one is in the inbox")

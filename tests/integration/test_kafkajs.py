@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import npm
+from support import toolchains
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.kafka import producer_config
@@ -32,12 +32,12 @@ COUNT = 40
 
 @pytest.fixture(scope="session")
 def kafkajs() -> Path:
-    return npm.installed("kafkajs") / "consume.js"
+    return toolchains.npm_installed("kafkajs") / "consume.js"
 
 
 def consume(kafkajs: Path, connection: Connection, key: str, count: int, *topics: str) -> list[dict[str, str]]:
     arguments = [connection.bootstrap_servers, f"kafkajs-{uuid.uuid4()}", str(count), key, *topics]
-    return [json.loads(line) for line in npm.run(kafkajs, *arguments).splitlines()]
+    return [json.loads(line) for line in toolchains.run_node(kafkajs, *arguments).splitlines()]
 
 
 def test_kafkajs_reads_events_of_the_edge(kafkajs: Path, connection: Connection) -> None:

@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-import plain_http
-from running_workers import Worker
-from stream_lives import lives, produce
+from support import http_clients
+from support.streams.lives import lives, produce
+from support.streams.processes import Worker
 from taskbridge.cli.program import app
 from taskbridge.schemas.events import Action
 
@@ -34,7 +34,7 @@ def imports(connection: Connection, what: str, file: Path, lines: str) -> None:
 
 def get(worker: Worker, path: str, signed_in_as: str) -> httpx2.Response:
     headers = {"x-forwarded-user": signed_in_as}
-    return plain_http.get(f"http://127.0.0.1:{worker.port}{path}", headers=headers, timeout=10)
+    return http_clients.get(f"http://127.0.0.1:{worker.port}{path}", headers=headers, timeout=10)
 
 
 def test_who_signs_in_by_a_mapped_id_sees_people_by_names_and_fields_by_labels(

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 
-import plain_http
-from running_workers import Worker
-from stream_lives import lives, produce
+from support import http_clients
+from support.streams.lives import lives, produce
+from support.streams.processes import Worker
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.codec import quarantined_callback_codec
 from taskbridge.schemas.dead_letters import replay_headers
@@ -45,7 +45,7 @@ def workers(connection: Connection, tmp_path: Path, eventually: Any) -> Generato
 
 
 def ask(worker: Worker, path: str, **query: str) -> dict[str, Any]:
-    found = plain_http.get(f"http://127.0.0.1:{worker.port}/v1/ops/{path}", params=query, timeout=30)
+    found = http_clients.get(f"http://127.0.0.1:{worker.port}/v1/ops/{path}", params=query, timeout=30)
     return found.json() if found.status_code == 200 else {}
 
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kafka_cluster import BROKERS
-from running_edge import RunningEdge, wait_until
-from running_workers import Worker
-from split_cluster import APART, SplitCluster
-from steadily import Steadily
-from stream_lives import assert_all_is_right, caught_up, read_topic
+from support.background import Steadily
+from support.edge.process import RunningEdge, wait_until
+from support.kafka.brokers import APART, BROKERS, SplitCluster
+from support.streams.lives import assert_all_is_right, caught_up, read_topic
+from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics

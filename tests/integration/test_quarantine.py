@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx2
 import pytest
 
-import forked
-from quarantine_topic import quarantined
-from running_edge import RunningEdge
+from support import forked
+from support.edge.process import RunningEdge
+from support.kafka.records import quarantined
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials

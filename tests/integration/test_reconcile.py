@@ -14,9 +14,9 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
-import plain_http
-from running_workers import Worker
-from stream_lives import produce, read_topic
+from support import http_clients
+from support.streams.lives import produce, read_topic
+from support.streams.processes import Worker
 from taskbridge.cli.program import app
 from taskbridge.local.ports import free_port
 from taskbridge.reconcile.clock import SystemClock
@@ -103,7 +103,7 @@ def ran(given: dict[str, str], *arguments: str) -> dict[str, Any]:
 
 def pending(worker: Worker, user_id: str) -> set[str]:
     path = f"http://127.0.0.1:{worker.port}/v1/corps/{CORP}/users/{user_id}/tasks"
-    found = plain_http.get(path, params={"view": "pending"}, timeout=30)
+    found = http_clients.get(path, params={"view": "pending"}, timeout=30)
     return {each["task_id"] for each in found.json()["items"]} if found.status_code == 200 else set()
 
 
@@ -159,7 +159,7 @@ def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> Non
         service = subprocess.Popen(argv, env={**os.environ, **given, "RECONCILE_PORT": str(port)}, stderr=log)
     try:
         eventually(lambda: status_of(f"{url}/readyz") == 200, what="the service has made a pass")
-        scraped = plain_http.get(f"{url}/metrics", timeout=10).text
+        scraped = http_clients.get(f"{url}/metrics", timeout=10).text
         assert f'taskbridge_reconcile_repairs_total{{app_type="{APP}",kind="task",work="reconcile"}} 1.0' in scraped
         assert "taskbridge_reconcile_last_whole_pass_age_seconds" in scraped
         service.terminate()
@@ -175,9 +175,9 @@ def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> Non
 
 def status_of(url: str) -> int | None:
     with contextlib.suppress(httpx2.HTTPError):
-        return plain_http.get(url, timeout=5).status_code
+        return http_clients.get(url, timeout=5).status_code
     return None
 
 
 def instance(worker: Worker, instance_id: str) -> bool:
-    return plain_http.get(f"http://127.0.0.1:{worker.port}/v1/instances/{instance_id}", timeout=30).status_code == 200
+    return http_clients.get(f"http://127.0.0.1:{worker.port}/v1/instances/{instance_id}", timeout=30).status_code == 200

@@ -26,12 +26,12 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from kafka_cluster import BROKERS
-from running_edge import RunningEdge, wait_until
-from running_workers import Worker
-from secured_cluster import OAUTH, SCRAM, SecuredCluster
-from steadily import Steadily
-from stream_lives import assert_all_is_right, caught_up, read_topic
+from support.background import Steadily
+from support.edge.process import RunningEdge, wait_until
+from support.kafka.brokers import BROKERS
+from support.kafka.secured import OAUTH, SCRAM, SecuredCluster
+from support.streams.lives import assert_all_is_right, caught_up, read_topic
+from support.streams.processes import Worker
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.contract.acls import apply_acls, bindings, roles

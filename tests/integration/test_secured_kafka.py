@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-import forked
-from running_edge import RunningEdge, wait_until
-from running_workers import Worker
-from secured_kafka import SecuredKafka
-from stream_lives import assert_all_is_right, read_topic, states_on_topic
+from support import forked
+from support.edge.process import RunningEdge, wait_until
+from support.kafka.secured import SecuredKafka
+from support.streams.lives import assert_all_is_right, read_topic, states_on_topic
+from support.streams.processes import Worker
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.doctor.examination import Examination

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from forked import taskbridge
-from posted import message
-from quarantine_topic import quarantined
-from running_edge import RunningEdge, wait_until
+from support.edge.callbacks import message
+from support.edge.process import RunningEdge, wait_until
+from support.forked import taskbridge
+from support.kafka.records import quarantined
 from taskbridge.edge.testing import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, message_of, write_credentials
 from taskbridge.edge.verification.webhooks import new_secret
 from taskbridge.local.ports import free_port

@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from jvm_artifacts import artifacts
+from support.kafka.stack import artifacts
 from taskbridge.local.errors import StackError
 from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.local.jvm.java import ENVIRONMENT, cache_of, java_argv, make_service_folder

@@ -14,8 +14,8 @@ from confluent_kafka import Producer
 from msgspec import structs
 from typer.testing import CliRunner
 
-from foreign_records import produce_foreign
-from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
+from support.kafka.records import produce_foreign
+from support.streams.lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
 from taskbridge.cli.program import app
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics

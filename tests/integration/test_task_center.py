@@ -13,9 +13,9 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
-import plain_http
-from running_workers import Load, Worker
-from stream_lives import caught_up, lives, notifications_on_topic, produce
+from support import http_clients
+from support.streams.lives import caught_up, lives, notifications_on_topic, produce
+from support.streams.processes import Load, Worker
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
@@ -35,7 +35,7 @@ VIEWS = ("created", "pending", "handled", "copied")
 
 
 def get(url: str, path: str, **query: Any) -> httpx2.Response:
-    return plain_http.get(f"{url}{path}", params=query, timeout=10)
+    return http_clients.get(f"{url}{path}", params=query, timeout=10)
 
 
 def walk(url: str, user: str, **query: Any) -> Iterator[dict[str, Any]]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
-from kafka_cluster import BROKERS, KafkaCluster
-from running_edge import RunningEdge, wait_until
-from steadily import Steadily
-from stream_lives import read_topic
+from support.background import Steadily
+from support.edge.process import RunningEdge, wait_until
+from support.kafka.brokers import BROKERS, KafkaCluster
+from support.streams.lives import read_topic
 from taskbridge.cli.connection import Connection
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import ALL, CALLBACKS_QUARANTINE, DEFAULT_PARTITIONS, TASK_EVENTS

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from event_stream import EventStreamClient
-from otlp_receiver import OtlpReceiver
-from running_edge import RunningEdge
-from running_workers import Worker
+from support.edge.process import RunningEdge
+from support.http_clients import EventStreamClient
+from support.streams.processes import Worker
+from support.tracing import OtlpReceiver
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import CORP_ID, SYSTEM_TOKEN, task_of
 from taskbridge.local.ports import free_port
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from otlp_receiver import Received
+    from support.tracing import Received
     from taskbridge.cli.connection import Connection
 
 pytestmark = pytest.mark.integration

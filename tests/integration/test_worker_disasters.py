@@ -16,11 +16,10 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 
-import plain_http
-from rebuilding import Rebuild, ends, lines_kept, lines_of
-from running_edge import wait_until
-from running_workers import Worker
-from stream_lives import assert_all_is_right, caught_up, lives, produce, read_topic, start_anew, topics_on
+from support import http_clients
+from support.edge.process import wait_until
+from support.streams.lives import assert_all_is_right, caught_up, lives, produce, read_topic, start_anew, topics_on
+from support.streams.processes import Rebuild, Worker, ends, lines_kept, lines_of
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     import httpx2
     from confluent_kafka import Message
 
-    from own_broker import OwnBroker
+    from support.kafka.brokers import OwnBroker
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent
     from taskbridge.streams.fold.instance import Instance
@@ -354,7 +353,7 @@ main()
 def test_inboxes_that_are_being_made_anew_are_asked_for_later_and_then_answered_whole(company: Company) -> None:
     def counts() -> list[httpx2.Response]:
         url = f"http://127.0.0.1:{company.worker.port}/v1/corps/corp/users"
-        return [plain_http.get(f"{url}/user-{user}/counts", timeout=10) for user in range(20)]
+        return [http_clients.get(f"{url}/user-{user}/counts", timeout=10) for user in range(20)]
 
     company.lose(INBOX_CHANGELOG.name)
     company.is_refused(f"{INBOX_CHANGELOG.name} is missing", REPUBLISH)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from running_workers import Load, Worker
-from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
+from support.streams.lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
+from support.streams.processes import Load, Worker
 from taskbridge.streams.monitoring.watchdog import TimesStuck
 
 if TYPE_CHECKING:

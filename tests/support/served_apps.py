@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
-from api_context import AnsweringWorker, notification
+from support.streams.api_context import AnsweringWorker, notification
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials

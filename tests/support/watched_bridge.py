@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-import plain_http
-from recorded_series import Scrapes, told_by
-from running_edge import OwnStack, RunningEdge, wait_until
-from running_workers import Worker
+from support import http_clients
+from support.alerts import Scrapes, told_by
+from support.edge.process import OwnStack, RunningEdge, wait_until
+from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import CORP_ID, SYSTEM_TOKEN, parameters_of
@@ -161,11 +161,11 @@ class WatchedBridge:
             for worker in [*self.workers]:
                 url = f"http://127.0.0.1:{worker.port}/v1/corps/{CORP_ID}/users/user-{number % 50}/counts"
                 with suppress(httpx2.HTTPError):
-                    plain_http.get(url, timeout=5)
+                    http_clients.get(url, timeout=5)
 
 
 def _metrics(port: int) -> str | None:
     with suppress(httpx2.HTTPError):
-        answer = plain_http.get(f"http://127.0.0.1:{port}/metrics", timeout=_TIMEOUT_S)
+        answer = http_clients.get(f"http://127.0.0.1:{port}/metrics", timeout=_TIMEOUT_S)
         return answer.text if answer.status_code == 200 else None
     return None

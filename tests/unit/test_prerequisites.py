@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import needs
 import prerequisites
-from installed_parts import ROOT
+from support import needs
+from support.wheels import ROOT
 from taskbridge.local.jvm import artifacts
 from taskbridge.local.ports import free_port
 

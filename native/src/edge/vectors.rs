@@ -1,4 +1,4 @@
-//! Requests, and what the Python edge decides: `tests/vectors/edge-vectors.json`, from `tests/support/edge_vectors.py`.
+//! Requests, and what the Python edge decides: `tests/vectors/edge-vectors.json`, from `tests/support/edge/vectors.py`.
 
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};

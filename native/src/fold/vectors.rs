@@ -1,4 +1,4 @@
-//! Chunks, and what the Python fold makes of them: `tests/vectors/fold-vectors.json`, from `tests/support/fold_vectors.py`.
+//! Chunks, and what the Python fold makes of them: `tests/vectors/fold-vectors.json`, from `tests/support/streams/fold_vectors.py`.
 
 use std::collections::{HashMap, HashSet};
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rebuilding import Rebuild
-from stream_lives import read_topic, start_anew
+from support.streams.lives import read_topic, start_anew
+from support.streams.processes import Rebuild
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from rebuilding import Read
+    from support.streams.processes import Read
     from taskbridge.cli.connection import Connection
 
 

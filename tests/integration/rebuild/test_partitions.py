@@ -8,9 +8,7 @@ import pytest
 from confluent_kafka import Producer, murmur2
 from confluent_kafka.admin import NewPartitions
 
-from rebuilding import lines_by_the_states, lines_kept
-from running_workers import Load
-from stream_lives import (
+from support.streams.lives import (
     assert_all_is_right,
     expected,
     lives,
@@ -18,6 +16,7 @@ from stream_lives import (
     states_on_topic,
     topics_on,
 )
+from support.streams.processes import Load, lines_by_the_states, lines_kept
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.cloudevents import event_headers
@@ -32,8 +31,7 @@ from taskbridge.streams.transactions.transaction import TransactionalWriter
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rebuilding import Read, Rebuild
-    from running_workers import Worker
+    from support.streams.processes import Read, Rebuild, Worker
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent
 

@@ -11,10 +11,8 @@ import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from msgspec import structs
 
-from fold_inputs import by_first_state_schema, published_schema
-from rebuilding import ends, lines_by_the_states, lines_kept, processed, untold, versions
-from running_workers import Load, Worker
-from stream_lives import (
+from support.streams.fold_inputs import by_first_state_schema, published_schema
+from support.streams.lives import (
     assert_all_is_right,
     assert_told_exactly_once,
     expected,
@@ -23,6 +21,7 @@ from stream_lives import (
     produce,
     states_on_topic,
 )
+from support.streams.processes import Load, Worker, ends, lines_by_the_states, lines_kept, processed, untold, versions
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
@@ -43,7 +42,7 @@ from taskbridge.streams.rebuild.workers import alone
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rebuilding import Read, Rebuild
+    from support.streams.processes import Read, Rebuild
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
 

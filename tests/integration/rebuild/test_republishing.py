@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
-from rebuilding import ends, lines_by_the_states, lines_kept, processed
-from running_workers import Load, Worker
-from stream_lives import assert_all_is_right, lives, produce
+from support.streams.lives import assert_all_is_right, lives, produce
+from support.streams.processes import Load, Worker, ends, lines_by_the_states, lines_kept, processed
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
@@ -20,7 +19,7 @@ from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.rebuild.operation import delete_topics
 
 if TYPE_CHECKING:
-    from rebuilding import Read, Rebuild
+    from support.streams.processes import Read, Rebuild
     from taskbridge.cli.connection import Connection
 
 STALE = b"stale\0"

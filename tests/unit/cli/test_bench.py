@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from running_edge import wait_until
+from support.edge.process import wait_until
 from taskbridge.cli import bench
 from taskbridge.schemas.errors import ConfigurationError
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import needs
-from running_edge import RunningEdge, wait_until
+from support import needs
+from support.edge.process import RunningEdge, wait_until
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
-from metadata_broker import metadata_broker
+from support.kafka.metadata_broker import metadata_broker
 from taskbridge.client import source
 from taskbridge.client.source import Consumer, Kafka
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-import needs
 from reference_pages.commands import commands
 from reference_pages.settings import INTERNAL, SHARED
+from support import needs
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings

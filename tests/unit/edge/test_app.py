@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from forked import run_forked
-from running_edge import RunningEdge, wait_until
+from support.edge.process import RunningEdge, wait_until
+from support.forked import run_forked
 from taskbridge.edge.testing import write_credentials
 from taskbridge.local.ports import free_port
 

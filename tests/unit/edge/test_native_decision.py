@@ -10,9 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import edge_corpus
-from edge_requests import CREDENTIALS, FORM, RECEIVED_AT, Request, almost, decided_by_python, encoded, parts_of, usual
-from installed_parts import WHERE_CARGO_BUILDS
+from support.edge import vectors
+from support.edge.generated import (
+    CREDENTIALS,
+    FORM,
+    RECEIVED_AT,
+    Request,
+    almost,
+    decided_by_python,
+    encoded,
+    parts_of,
+    usual,
+)
+from support.wheels import WHERE_CARGO_BUILDS
 from taskbridge.edge.deciding.decision import Decision, core_of
 from taskbridge.edge.deciding.interpret import Rules
 from taskbridge.edge.deciding.paths import YIDA_PATHS
@@ -199,8 +209,8 @@ def test_half_of_what_is_almost_a_callback_and_proves_something_is_taken() -> No
 
 
 def test_every_input_of_the_fuzzer_is_decided_as_python_decides_it() -> None:
-    credentials = edge_corpus.CREDENTIALS
-    requests, wholes = edge_corpus.requests(), edge_corpus.wholes()
+    credentials = vectors.FUZZ_CREDENTIALS
+    requests, wholes = vectors.requests(), vectors.wholes()
     assert sum(is_taken(each, credentials) for each in requests) > len(requests) / 20
     assert sum(is_taken_whole(each, credentials) for each in wholes) > len(wholes) / 20
 
@@ -217,7 +227,7 @@ def with_proof(piece: bytes) -> bytes:
 
 
 def test_every_head_of_the_fuzzer_is_read_as_python_reads_it() -> None:
-    pieces = edge_corpus.wholes()
+    pieces = vectors.wholes()
     assert sum(is_taken_whole(with_proof(each)) for each in pieces) > len(pieces) / 5
 
 

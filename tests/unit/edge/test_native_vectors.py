@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import edge_vectors
-from installed_parts import WHERE_CARGO_BUILDS, in_native
+from support.edge import vectors
+from support.wheels import WHERE_CARGO_BUILDS, in_native
 
 
 def test_the_vectors_are_what_the_python_edge_exports() -> None:
-    assert edge_vectors.PATH.read_text("utf-8") == edge_vectors.vectors(), "see tests/support/edge_vectors.py"
+    assert vectors.PATH.read_text("utf-8") == vectors.vectors(), "see tests/support/edge/vectors.py"
 
 
 @WHERE_CARGO_BUILDS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.testclient import TestClient
 
-from served_apps import TOKEN, differences, edge_app, serving
+from support.served_apps import TOKEN, differences, edge_app, serving
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import signed

@@ -14,9 +14,8 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from bad_messages import bad_messages
-from bad_requests import BadRequest, bad_requests
-from posted import good, message, send
+from support.edge.callbacks import good, message, send
+from support.edge.refused import BadRequest, bad_messages, bad_requests
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.errors import Malformed, Rejection, Unverified

@@ -12,9 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from bad_messages import OTHER_SECRET, bad_messages
-from bad_requests import BadRequest, bad_requests
-from posted import good, message, post_message, send
+from support.edge.callbacks import good, message, post_message, send
+from support.edge.refused import OTHER_SECRET, BadRequest, bad_messages, bad_requests
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from hostile import SIZE, Hostile, hostile, least_processor_s
+from support.edge.expensive import SIZE, Hostile, hostile, least_processor_s
 from taskbridge.edge.parsing import strict_json
 
 HASHES = 20

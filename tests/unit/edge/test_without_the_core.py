@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from posted import good, send
+from support.edge.callbacks import good, send
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.deciding import decision

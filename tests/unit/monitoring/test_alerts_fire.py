@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 
-from alerting import ALERTS, Outage, firing, series_of
+from support.alerts import ALERTS, Outage, firing, series_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, write_credentials

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import needs
 from dashboards import DASHBOARDS, FOLDER, rendered
 from reference_pages.metrics import edge_metrics, streams_metrics
+from support import needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from alerting import ALERTS, complaints, samples
-from recorded_series import FOLDER, Recording
+from support.alerts import ALERTS, FOLDER, Recording, complaints, samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from installed_parts import built
+from support.wheels import built
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-import needs
-from installed_parts import ROOT
+from support import needs
+from support.wheels import ROOT
 
 # Whatever installs from an index, its flags, other packages; then the bare name.
 INSTALLS = re.compile(

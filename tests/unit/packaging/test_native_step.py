@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from installed_parts import ROOT
+from support.wheels import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import needs
-from installed_parts import PYPROJECT, ROOT
-from previous_release import previous_release
+from support import needs
+from support.wheels import PYPROJECT, ROOT, previous_release
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import httpx2
 from packaging.requirements import Requirement
 
-import needs
-from installed_parts import NATIVE, PYPROJECT, ROOT, WHERE_CARGO_BUILDS, in_native, install
-from running_edge import RunningEdge, wait_until
+from support import needs
+from support.edge.process import RunningEdge, wait_until
+from support.wheels import NATIVE, PYPROJECT, ROOT, WHERE_CARGO_BUILDS, in_native, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -17,7 +17,7 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from metadata_broker import metadata_broker
+from support.kafka.metadata_broker import metadata_broker
 from taskbridge.runtime.kafka import (
     admin_client,
     client_config,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException
 
-from metadata_broker import metadata_broker
+from support.kafka.metadata_broker import metadata_broker
 from taskbridge.runtime import partition_reader
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader, TimeLimit, Unreadable
 from taskbridge.schemas.errors import OperatorError

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records import EVENTS, FORMS, NOTIFICATIONS, PERSON_RECORDS, QUARANTINED, STATES
+from support.records import EVENTS, FORMS, NOTIFICATIONS, PERSON_RECORDS, QUARANTINED, STATES
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import (
     Undecodable,

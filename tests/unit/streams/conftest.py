@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import strategies as st
 
-from api_context import AnsweringWorker
+from support.streams.api_context import AnsweringWorker
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 from taskbridge.streams.api.access import Access
 

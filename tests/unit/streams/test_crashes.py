@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from fold_inputs import entry_of, reading
+from support.streams.fold_inputs import entry_of, reading
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.inbox import inbox_of

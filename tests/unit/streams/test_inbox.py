@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from api_context import notification
+from support.streams.api_context import notification
 from taskbridge.schemas.events import Action, Change, Person, TaskNotification, View
 from taskbridge.schemas.inbox import Inbox, Line, apply
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx2
 import pytest
 
-from api_context import AnsweringWorker, notification
+from support.streams.api_context import AnsweringWorker, notification
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import notification_key
 from taskbridge.streams.api.access import Access

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from fold_inputs import (
+from support.streams.fold_inputs import (
     CHUNKS,
     EVENTS,
     NEVER_SEEN,
@@ -28,7 +28,7 @@ from fold_inputs import (
     event,
     reading,
 )
-from installed_parts import WHERE_THE_CORE_IS
+from support.wheels import WHERE_THE_CORE_IS
 from taskbridge.schemas.codec import framed, task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import RecordError, TaskbridgeError
 from taskbridge.schemas.events import Action, Person

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fold_vectors
-from installed_parts import WHERE_CARGO_BUILDS, in_native
+from support.streams import fold_vectors
+from support.wheels import WHERE_CARGO_BUILDS, in_native
 
 
 def test_the_vectors_are_what_the_python_fold_exports() -> None:
-    assert fold_vectors.PATH.read_text("utf-8") == fold_vectors.vectors(), "see tests/support/fold_vectors.py"
+    assert fold_vectors.PATH.read_text("utf-8") == fold_vectors.vectors(), "see tests/support/streams/fold_vectors.py"
 
 
 @WHERE_CARGO_BUILDS

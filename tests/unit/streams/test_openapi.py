@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from served_apps import TOKEN, differences, serving, streams_app
+from support.served_apps import TOKEN, differences, serving, streams_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from spool_bench import open_spool, record
+from support.edge.spool import open_spool, record
 from taskbridge.cli.program import app
 from taskbridge.cli.spool.inspection import spool_folder
 from taskbridge.schemas.errors import ConfigurationError

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from fake_operations import overview
-from fake_task_center import FakeTaskCenter, serving
+from support.browser.fake_operations import overview
+from support.browser.fake_task_center import FakeTaskCenter, serving
 from taskbridge.cli.program import app
 from taskbridge.cli.status.overview import fetch_overview
 from taskbridge.cli.status.screen import problems_of, screen

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 from uvicorn.server import ServerState
 
-from raw_http import callback
-from spool_bench import until
+from support.edge.spool import until
+from support.http_clients import callback
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.decided import Decided

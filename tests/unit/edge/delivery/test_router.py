@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
+from support.edge.spool import SCHEMA, TestProducer, open_path, open_spool, record, until
 from taskbridge.edge.delivery.router import Durability, Router
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.spool.errors import SpoolFull

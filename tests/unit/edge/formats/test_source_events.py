@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.testclient import TestClient
 
-from bad_messages import OTHER_SECRET
-from posted import good, message, post_message, send
+from support.edge.callbacks import good, message, post_message, send
+from support.edge.refused import OTHER_SECRET
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import EncodedCallback

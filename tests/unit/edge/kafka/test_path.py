@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import KafkaError
 from msgspec.structs import replace
 
-from metadata_broker import metadata_broker
-from spool_bench import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
+from support.edge.spool import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
+from support.kafka.metadata_broker import metadata_broker
 from taskbridge.edge.kafka.path import KafkaPath, SchemaIdUnknown
 from taskbridge.edge.kafka.sending import Sendings
 from taskbridge.edge.spool.draining.drainer import Drainer

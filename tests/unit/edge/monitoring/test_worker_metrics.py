@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from spool_disk import can_mount, fill, small_disk
+from support.edge.spool import can_mount, fill, small_disk
 from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
 
 if TYPE_CHECKING:

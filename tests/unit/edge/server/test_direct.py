@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from uvicorn.server import ServerState
 
-from raw_http import callback
+from support.http_clients import callback
 from taskbridge.edge.app import create_app
 from taskbridge.edge.deciding.paths import YIDA_PATHS
 from taskbridge.edge.delivery.router import Durability

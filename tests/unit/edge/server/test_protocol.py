@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from raw_http import ask, callback, connect, read_all, read_answer, status_of
+from support.http_clients import ask, callback, connect, read_all, read_answer, status_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server import protocol

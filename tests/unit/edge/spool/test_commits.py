@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from spool_bench import Disk, open_spool, record, until
+from support.edge.spool import Disk, open_spool, record, until
 from taskbridge.edge.kafka.record import row_of
 from taskbridge.edge.spool.commits import Put, Remove, Work
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import KafkaError
 from prometheus_client import CollectorRegistry
 
-from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
+from support.edge.spool import SCHEMA, TestProducer, open_path, open_spool, record, until
 from taskbridge.edge.spool.asked_back import ask_back, is_asked_back, open_and_take_back
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull, classified
 from taskbridge.edge.spool.files import SpoolFolder

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spool_bench import SCHEMA, number_of, record
+from support.edge.spool import SCHEMA, number_of, record
 from taskbridge.edge.kafka.record import record_of, row_of
 from taskbridge.edge.spool.connections import owners_connection, read_only
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull

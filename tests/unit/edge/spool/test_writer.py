@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spool_bench import Disk, number_of, numbers, open_spool, record, until
+from support.edge.spool import Disk, number_of, numbers, open_spool, record, until
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull, classified
 from taskbridge.edge.spool.files import Slot
 from taskbridge.edge.spool.metrics import SpoolMetrics

@@ -11,8 +11,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from starlette.testclient import TestClient
 from structlog.contextvars import get_contextvars
 
-from posted import good, message, post_message, send
-from spans import NOT_SAMPLED, TRACE, TRACE_ID, KeptSpans, parent_of, trace_of_span, traceparent_of_span
+from support.edge.callbacks import good, message, post_message, send
+from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID, KeptSpans, parent_of, trace_of_span, traceparent_of_span
 from taskbridge.edge.app import create_app
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.kafka.record import SpooledRecord

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from spool_disk import can_mount, fill, small_disk
+from support.edge.spool import can_mount, fill, small_disk
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.decided import Decided
 from taskbridge.edge.errors import Unverified

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asked_dingtalk import APP_TYPE, FORM, MINUTE_MS, NOW, asked, assigned, filed, happened
+from support.reconcile import APP_TYPE, FORM, MINUTE_MS, NOW, asked, assigned, filed, happened
 from taskbridge.reconcile.dingtalk import api as api_module
 from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.dingtalk.api import By, Days
@@ -16,7 +16,7 @@ from taskbridge.reconcile.dingtalk.moments import DAY_MS, day_of, day_start_ms, 
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
-    from asked_dingtalk import Asked
+    from support.reconcile import Asked
 
 WEEK = Days(day_of(NOW - 7 * DAY_MS), day_of(NOW))
 

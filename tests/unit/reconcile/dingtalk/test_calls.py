@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asked_dingtalk import APP_SECRET, NOW, SYSTEM_TOKEN, asked, filed
+from support.reconcile import APP_SECRET, NOW, SYSTEM_TOKEN, asked, filed
 from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.dingtalk.errors import AddressLimited, Refused, Spent, TooFast, Unexpected, Unreachable
 from taskbridge.reconcile.dingtalk.moments import DAY_MS, day_start_ms
@@ -19,7 +19,7 @@ from taskbridge.reconcile.kept.budget import Allowance
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asked_dingtalk import Asked
+    from support.reconcile import Asked
 
 QPS = 403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
 ANY = 1000

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from installed_parts import uv
+from support.wheels import uv
 from taskbridge.reconcile.dingtalk import wire
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asked_dingtalk import APP_TYPE, CORP_ID, MINUTE_MS, NOW, assigned, filed, happened
+from support.reconcile import APP_TYPE, CORP_ID, MINUTE_MS, NOW, assigned, filed, happened
 from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.repairs.differences import differences, is_settled, needs_details
 from taskbridge.reconcile.repairs.events import LOST, Kind, deletion

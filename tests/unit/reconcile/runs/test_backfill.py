@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from reconciled_company import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
+from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
 from taskbridge.reconcile.dingtalk.errors import Later, Refused, Spent, Unexpected
 from taskbridge.reconcile.dingtalk.moments import DAY_MS
 from taskbridge.reconcile.dingtalk.wire import GetOperationRecords

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciled_company import BEGIN, GENEROUS, HOUR_MS, Streams, company_life, losses, reconciled
+from support.reconcile import BEGIN, GENEROUS, HOUR_MS, Streams, company_life, losses, reconciled
 from taskbridge.reconcile.dingtalk.moments import DAY_MS
 from taskbridge.reconcile.kept.budget import Allowance
 from taskbridge.reconcile.testing.clock import FakeClock
@@ -21,7 +21,7 @@ from taskbridge.schemas.events import Action, Lifecycle, Status
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reconciled_company import Reconciled
+    from support.reconcile import Reconciled
     from taskbridge.reconcile.testing.weather import Weather
     from taskbridge.schemas.events import TaskEntry, TaskEvent
     from taskbridge.streams.fold.views import Entry, EntryKey

@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
-from asked_dingtalk import CORP_ID, MINUTE_MS, NOW, Asked, asked, assigned, filed, happened
-from reconciled_company import Streams, company_life, reconciled
+from support.reconcile import (
+    CORP_ID,
+    MINUTE_MS,
+    NOW,
+    Asked,
+    Streams,
+    asked,
+    assigned,
+    company_life,
+    filed,
+    happened,
+    reconciled,
+)
 from taskbridge.reconcile.kept.budget import Allowance
 from taskbridge.reconcile.runs.mending import Kept, Rules
 from taskbridge.reconcile.runs.passes import Passes

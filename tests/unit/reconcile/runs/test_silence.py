@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 from msgspec import structs
 
-from reconciled_company import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, company_life, losses, reconciled
+from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, company_life, losses, reconciled
 from taskbridge.reconcile.kept.states import StatesBehind
 from taskbridge.reconcile.runs.read_back import ReadBack
 from taskbridge.reconcile.testing.clock import FakeClock

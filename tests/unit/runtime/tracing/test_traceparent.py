@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spans import NOT_SAMPLED, TRACE, TRACE_ID
+from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID
 from taskbridge.runtime.tracing.traceparent import (
     flags_of,
     is_sampled,

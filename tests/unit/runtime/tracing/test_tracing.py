@@ -11,7 +11,16 @@ from opentelemetry.semconv._incubating.attributes import messaging_attributes
 from opentelemetry.semconv.attributes import error_attributes, http_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
-from spans import NOT_SAMPLED, TRACE, TRACE_ID, KeptSpans, links_of, parent_of, trace_of_span, traceparent_of_span
+from support.tracing import (
+    NOT_SAMPLED,
+    TRACE,
+    TRACE_ID,
+    KeptSpans,
+    links_of,
+    parent_of,
+    trace_of_span,
+    traceparent_of_span,
+)
 from taskbridge.runtime.tracing import names, tracing
 from taskbridge.runtime.tracing.tracing import Tracing
 

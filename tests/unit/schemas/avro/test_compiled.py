@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records import EVENTS, NOTIFICATIONS, QUARANTINED, STATES
+from support.records import EVENTS, NOTIFICATIONS, QUARANTINED, STATES
 from taskbridge.schemas import events
 from taskbridge.schemas.avro.compiled import compile_reader, compile_writer
 from taskbridge.schemas.registry import schema_text

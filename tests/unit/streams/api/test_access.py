@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
-from api_context import AnsweringWorker, notification
+from support.streams.api_context import AnsweringWorker, notification
 from taskbridge.runtime.reloaded_file import FileBroken
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.testclient import TestClient
 
-from api_context import PARTITIONS, URL, AnsweringWorker, notification
-from served_apps import serving
+from support.served_apps import serving
+from support.streams.api_context import PARTITIONS, URL, AnsweringWorker, notification
 from taskbridge.local.ports import free_port
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import FORWARDED_HEADER

@@ -31,7 +31,7 @@ from faust.transport.consumer import Fetcher as FaustFetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from faust_apps import faust_app
+from support.streams.api_context import faust_app
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine import consumer_thread, parts, table_manager, table_store, transport
 from taskbridge.streams.tables import recovery, store

@@ -20,7 +20,7 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from installed_parts import WHERE_THE_CORE_IS
+from support.wheels import WHERE_THE_CORE_IS
 from taskbridge.streams.engine import fetched_records
 from taskbridge.streams.engine.fetched_records import FetchedPartition, FetchedRecords, read_fetches
 

@@ -9,7 +9,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from installed_parts import WHERE_THE_CORE_IS
+from support.wheels import WHERE_THE_CORE_IS
 from taskbridge.streams.encoded_records import EncodedRecords, PythonRecords
 from taskbridge.streams.engine.producing import record_batches
 from taskbridge.streams.engine.producing.record_batches import CODECS, PythonBatchBuilder, RecordBatches

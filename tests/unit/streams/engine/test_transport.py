@@ -14,7 +14,7 @@ import pytest
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
 
-from faust_apps import faust_app
+from support.streams.api_context import faust_app
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.engine.transport import ChunkConsumer, Position
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from fold_inputs import by_version_without_beginnings
+from support.streams.fold_inputs import by_version_without_beginnings
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.dead_letters import LEFT_HEADER

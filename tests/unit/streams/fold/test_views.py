@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from fold_inputs import entry_of
+from support.streams.fold_inputs import entry_of
 from taskbridge.schemas.events import Action, Change, Person, Status, View
 from taskbridge.schemas.inbox import Line, inbox_of
 from taskbridge.streams.fold.lifecycle import fold

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fold_inputs import EVENTS, REGISTRY, FakeRecord, event, reading
+from support.streams.fold_inputs import EVENTS, REGISTRY, FakeRecord, event, reading
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 
-from api_context import AnsweringWorker
-from asked_dingtalk import APP_TYPE, CORP_ID, NOW
+from support.reconcile import APP_TYPE, CORP_ID, NOW
+from support.streams.api_context import AnsweringWorker
 from taskbridge.reconcile.assembly import Memory
 from taskbridge.reconcile.clock import SystemClock
 from taskbridge.reconcile.dingtalk.moments import DAY_MS

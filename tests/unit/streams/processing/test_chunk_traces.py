@@ -9,8 +9,17 @@ from faust.types import TP
 from msgspec.structs import replace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from fold_inputs import EVENTS, REGISTRY, FakeRecord, event, reading
-from spans import NOT_SAMPLED, TRACE, TRACE_ID, KeptSpans, links_of, parent_of, trace_of_span, traceparent_of_span
+from support.streams.fold_inputs import EVENTS, REGISTRY, FakeRecord, event, reading
+from support.tracing import (
+    NOT_SAMPLED,
+    TRACE,
+    TRACE_ID,
+    KeptSpans,
+    links_of,
+    parent_of,
+    trace_of_span,
+    traceparent_of_span,
+)
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.folding.native import NativeFolding

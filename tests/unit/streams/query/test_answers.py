@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
-from api_context import notification
+from support.streams.api_context import notification
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.events import Action, Change, Form, Person, PersonRecord, Status, View
 from taskbridge.streams.fold.lifecycle import fold
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from api_context import AnsweringWorker
+    from support.streams.api_context import AnsweringWorker
     from taskbridge.schemas.events import TaskEvent
 
 

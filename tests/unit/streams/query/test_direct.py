@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api_context import PARTITIONS, AnsweringWorker, notification
+from support.streams.api_context import PARTITIONS, AnsweringWorker, notification
 from taskbridge.schemas.events import Change, Person, PersonRecord, Status, View
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.query.direct import page_query

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from installed_parts import WHERE_THE_CORE_IS
+from support.wheels import WHERE_THE_CORE_IS
 from taskbridge.schemas.events import SOURCE_YIDA
 from taskbridge.streams.folding.native import CORE
 from taskbridge.streams.inbox import layout

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from api_context import WHOLE, AnsweringWorker, notification
+from support.streams.api_context import WHOLE, AnsweringWorker, notification
 from taskbridge.schemas.events import Action, Change, Person, TaskNotification, View
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.refusals import BadQuery

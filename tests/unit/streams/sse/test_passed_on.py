@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from starlette.requests import Request
 
-from api_context import PARTITIONS, AnsweringWorker
+from support.streams.api_context import PARTITIONS, AnsweringWorker
 from taskbridge.streams.api.access import Access, Caller
 from taskbridge.streams.api.forwarding import Forwarding, OwnerUnreachable
 from taskbridge.streams.api.tokens import TokensFile, digest_of

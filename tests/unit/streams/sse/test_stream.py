@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from fastapi.testclient import TestClient
 
-from api_context import AnsweringWorker
+from support.streams.api_context import AnsweringWorker
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile, digest_of
 from taskbridge.streams.http import build_http

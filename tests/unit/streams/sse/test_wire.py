@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from records import NOTIFICATIONS
+from support.records import NOTIFICATIONS
 from taskbridge.schemas.events import Person, TaskNotification
 from taskbridge.streams.sse.wire import (
     BrokenEventId,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from faust_apps import faust_app
+from support.streams.api_context import faust_app
 from taskbridge.streams.tables.store import PartitionNotHeld, Store
 from taskbridge.streams.tables.store_files import StoreDamaged
 from taskbridge.streams.topology import instances_table

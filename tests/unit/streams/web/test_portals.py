@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
-from api_context import PARTITIONS, URL, AnsweringWorker
-from served_apps import serving
+from support.served_apps import serving
+from support.streams.api_context import PARTITIONS, URL, AnsweringWorker
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile, digest_of
 from taskbridge.streams.sse.hub import Hub

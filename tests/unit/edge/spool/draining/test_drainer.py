@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError
 from msgspec.structs import asdict, replace
 
-from spool_bench import TestProducer, number_of, numbers, open_path, open_spool, record, until
+from support.edge.spool import TestProducer, number_of, numbers, open_path, open_spool, record, until
 from taskbridge.cli.spool.inspection import set_aside
 from taskbridge.edge.kafka.record import SpooledRecord
 from taskbridge.edge.spool.draining import turns

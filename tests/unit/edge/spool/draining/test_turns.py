@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import asdict
 
-from spool_bench import SCHEMA, numbers, record
+from support.edge.spool import SCHEMA, numbers, record
 from taskbridge.edge.kafka.record import SpooledRecord, row_of
 from taskbridge.edge.spool.draining import turns
 from taskbridge.edge.spool.draining.turns import Turns

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spool_bench import SCHEMA, TestProducer, number_of, open_path, record, until
-from spool_disk import can_mount, fill, small_disk
+from support.edge.spool import SCHEMA, TestProducer, can_mount, fill, number_of, open_path, record, small_disk, until
 from taskbridge.edge.kafka.record import record_of, row_of
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
@@ -37,10 +36,10 @@ FRAME = 24 + PAGE_BYTES
 WRITER = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, "tests/support")
+sys.path.insert(0, "tests")
 from taskbridge.edge.kafka.record import row_of
 from taskbridge.edge.spool.store import Store
-from spool_bench import SCHEMA, record
+from support.edge.spool import SCHEMA, record
 path = Path(sys.argv[1])
 Store.create(path, [SCHEMA])
 store = Store(path)

@@ -1,0 +1,68 @@
+"""Work in a thread of its own, such as callbacks that keep coming, while a test disturbs what it works against."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import Counter
+from typing import TYPE_CHECKING, cast
+
+from taskbridge.cli.callbacks.sending import Sender
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from support.edge.process import RunningEdge
+
+
+class InBackground(ABC):
+    """Works for as long as its context is open. What goes wrong in the thread is raised at the context's end."""
+
+    def __init__(self) -> None:
+        self.is_over = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    @abstractmethod
+    def work(self) -> None:
+        """In that thread. Returns when ``is_over`` is set."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            self.work()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test fails by it
+            self._failure = error
+
+
+class Steadily(InBackground):
+    """Posts one callback after the other, each of another instance, and so to any partition."""
+
+    def __init__(self, edge: RunningEdge) -> None:
+        super().__init__()
+        self.statuses: Counter[int] = Counter()
+        self.in_a_row: Counter[str] = Counter()
+        """The last so many answers, all alike."""
+        self.instances: set[str] = set()
+        self._url = edge.url
+
+    def work(self) -> None:
+        with Sender(self._url) as sender:
+            while not self.is_over.wait(0.01):
+                instance_id = f"of-three-{len(self.instances)}"
+                parameters = parameters_of("create", instance_id=instance_id)
+                answer = sender.post("create", parameters, system_token=SYSTEM_TOKEN, encoding="json")
+                self.statuses[answer.status] += 1
+                self.instances.add(instance_id)
+                durability = cast("dict[str, str]", answer.body)["durability"]
+                self.in_a_row = Counter({durability: self.in_a_row[durability] + 1})

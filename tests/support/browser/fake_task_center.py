@@ -1,0 +1,475 @@
+"""A task center in memory with the JSON of the real one: what the pages are developed and tested against."""
+# ruff: noqa: RUF001 - Chinese text
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from support.browser.fake_operations import callbacks, overview
+from taskbridge.runtime.http.problems import answer_with_problems, problem
+from taskbridge.streams.http import Server, listen
+from taskbridge.streams.web.portals import let_portals_in
+from taskbridge.streams.web.routes import pages_router
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator
+
+    from starlette.types import ASGIApp
+
+CORP = "ding5d17e3add038d44535c2f4657eb6378f"
+ME = "0169-li-lei"
+
+PEOPLE = {
+    ME: "李雷",
+    "0169-han-mei": "韩梅梅",
+    "0169-wang-wei": "王伟",
+    "0169-zhang-hong": "张红",
+    "0169-ouyang": "欧阳静怡",
+    "0169-chen-chen": "陈晨",
+    "0169-smith": "Ann-Marie Smith",
+}
+DEPARTMENTS = {ME: "研发部", "0169-han-mei": "财务部", "0169-smith": "财务部"}
+OTHERS = [{"user_id": user, "name": name} for user, name in PEOPLE.items() if user != ME]
+
+APPS = [
+    ("APP_RY60OCRF33Z7534", "访客申请"),
+    ("APP_FNXK2201QW8810", "费用报销"),
+    ("APP_HRLV77A0PP1292", "请假申请"),
+    ("APP_PROC55TT3301XX", "采购审批"),
+]
+
+MARKUP = '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"><b>加粗</b>&amp;'
+LONG = (
+    "关于二〇二六年第四季度华东大区渠道合作伙伴联合市场推广活动专项经费预算调整及跨部门资源协调的申请"
+    "（含附件三份，请财务、法务、市场三个部门会签后返回）"
+)
+RIGHT_TO_LEFT = "طلب إجازة سنوية ‎(Omar)‎ — تجديد"
+
+# Title, app, originator.
+TITLES: list[tuple[str | None, int, int]] = [
+    ("张红的1位访客申请", 0, 2),
+    ("差旅费报销：上海—深圳，¥3,482.00", 1, 1),
+    ("韩梅梅的年假申请（3天）", 2, 0),
+    (LONG, 3, 4),
+    (MARKUP, 0, 5),
+    (RIGHT_TO_LEFT, 2, 5),
+    (None, 3, 1),
+    ("采购：27英寸显示器 × 12", 3, 3),
+    ("Laptop replacement for the Hangzhou office", 3, 5),
+    ("欧阳静怡的转正申请", 2, 3),
+    ("会议室投影仪维修", 1, 4),
+]
+
+VIEWS = ("pending", "handled", "created", "copied")
+TOKEN = "let-me-in"
+_LINES_A_SEARCH = 300
+
+
+@dataclass(slots=True)
+class FakeTaskCenter:
+    """What the service answers, and how it fails; both may be changed while a browser looks."""
+
+    mode: str = "open"
+    corps: list[str] = field(default_factory=lambda: ["*"])
+    operator: bool = True
+    fails: dict[str, int] = field(default_factory=dict[str, int])
+    """End of a path → the status that it is answered with."""
+    delay_s: float = 0.0
+    streams_refused: bool = False
+    dead_workers: int = 0
+    missed: dict[str, Any] | None = None
+    rejected: int = 5
+    not_in_force: str | None = None
+    """Why the last change of a file is not in force, as an edge and a worker say it."""
+    names: dict[str, str] = field(default_factory=lambda: dict(PEOPLE))
+    """What is known of people, beside what the lines say of who started them."""
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    """What fields of the form are called."""
+    allowed_origins: str = ""
+    port: int = 0
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    items: dict[tuple[str, str], list[dict[str, Any]]] = field(
+        default_factory=dict[tuple[str, str], list[dict[str, Any]]]
+    )
+    told: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
+    """(user, notification): an event's id is its place in here."""
+    queries: list[str] = field(default_factory=list[str])
+    last_event_ids: list[str | None] = field(default_factory=list["str | None"])
+    _epoch: int = 0
+    _resets: int = 0
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def page_of(self, user: str = ME, more: str = "") -> str:
+        return f"{self.url}/?corp_id={CORP}&user_id={user}{more}"
+
+    # What happens
+
+    def fill(self, *, handled: int = 1000) -> None:
+        """Somebody with a day's work: titles of every kind, and a long past."""
+        for index, (title, app, who) in reversed(list(enumerate(TITLES))):
+            minutes = 3 + 37 * index if index < 8 else 1500 * (index - 6)
+            self._put(ME, "pending", title, index=app, minutes=minutes, originator=OTHERS[who]["user_id"])
+        for number in reversed(range(handled)):
+            title = f"{APPS[number % len(APPS)][1]} 第{number + 1}号"
+            self._put(ME, "handled", title, index=number, minutes=20 + 95 * number, status="COMPLETED")
+        for number, status in enumerate(("PENDING", "COMPLETED", "CANCELLED", "ACTIVE")):
+            title = f"李雷的{APPS[number][1]}"
+            self._put(ME, "created", title, index=number, minutes=400 - 90 * number, status=status, originator=ME)
+        for number in reversed(range(3)):
+            self._put(ME, "copied", f"{OTHERS[number]['name']}的周报", index=number, minutes=50 + 700 * number)
+
+    def add(self, title: str | None, *, view: str = "pending", user: str = ME, **more: Any) -> dict[str, Any]:
+        """It enters a view now, and the stream says so."""
+        item = self._put(user, view, title, index=next(self._numbers), minutes=0, **more)
+        self._tell(user, "ADDED", item)
+        return item
+
+    def remove(self, item: dict[str, Any], *, user: str = ME) -> None:
+        self.items[user, item["view"]].remove(item)
+        self._tell(user, "REMOVED", item)
+
+    def complete(self, item: dict[str, Any], *, user: str = ME) -> dict[str, Any]:
+        """From pending to handled."""
+        self.remove(item, user=user)
+        done = {**item, "view": "handled", "status": "COMPLETED", "created_at": _iso(datetime.now(UTC))}
+        self.items.setdefault((user, "handled"), []).insert(0, done)
+        self._tell(user, "ADDED", done)
+        return done
+
+    def break_streams(self, *, refuse: bool = False) -> None:
+        """End every open stream; with ``refuse`` no new one is let in until it is set back."""
+        self.streams_refused = refuse
+        self._epoch += 1
+
+    def reset_streams(self) -> None:
+        """Tell all who listen that something was missed, as after a pause longer than the topic's retention."""
+        self._resets += 1
+
+    def _put(
+        self,
+        user: str,
+        view: str,
+        title: str | None,
+        *,
+        index: int,
+        minutes: int,
+        status: str = "PENDING",
+        originator: str | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        app, process = APPS[index % len(APPS)]
+        number = next(self._numbers)
+        per_task = view in {"pending", "handled"}
+        at = _iso(self.now - timedelta(minutes=minutes) if minutes else datetime.now(UTC))
+        item = {
+            "instance_id": f"inst-{number:05d}",
+            "task_id": f"TASK-{number:05d}" if per_task else None,
+            "view": view,
+            "title": title,
+            "url": f"https://yida.example/{app}/processDetail?procInsId=inst-{number:05d}",
+            "app_type": app,
+            "source": "yida",
+            "process_name": process,
+            "originator": {"user_id": originator, "name": PEOPLE[originator]}
+            if originator
+            else OTHERS[index % len(OTHERS)],
+            "status": status,
+            "created_at": at,
+            "updated_at": at,
+            "outcome": None,
+            "finished_at": None,
+            "result": None,
+            **more,
+        }
+        self.items.setdefault((user, view), []).insert(0, item)
+        return item
+
+    def _tell(self, user: str, change: str, item: dict[str, Any]) -> None:
+        kept = {name: item[name] for name in item if name not in {"created_at", "updated_at"}}
+        told = {**kept, "change": change, "corp_id": CORP, "recipient_id": user, "actor_id": None}
+        self.told.append((user, {**told, "occurred_at": _iso(datetime.now(UTC)), "event_id": f"e{len(self.told)}"}))
+
+    # What is answered
+
+    def app(self) -> ASGIApp:
+        api = APIRouter(dependencies=[Depends(self._as_told)])
+        api.get("/v1/me")(self._me)
+        api.get("/v1/people", response_model=None)(self._people_found)
+        api.get("/v1/corps/{corp}/users/{user}/tasks")(self._tasks)
+        api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
+        api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
+        api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
+        api.get("/v1/instances/{instance:path}/history")(self._history)
+        api.get("/v1/instances/{instance:path}")(self._instance)
+        api.get("/v1/ops/overview")(self._overview)
+        api.get("/v1/ops/callbacks")(self._callbacks)
+        app = FastAPI()
+        answer_with_problems(app)
+        app.include_router(pages_router())
+        app.include_router(api)
+        return let_portals_in(app, self.allowed_origins)
+
+    async def _as_told(self, request: Request) -> None:
+        path = request.url.path
+        self.queries.append(f"{path}?{request.url.query}")
+        if self.delay_s and "events" not in path:
+            await asyncio.sleep(self.delay_s)
+        for end, status in self.fails.items():
+            if path.endswith(end):
+                headers = {"Retry-After": "0"} if status == 503 else None
+                raise HTTPException(status, "It was told to fail.", headers=headers)
+        if self.mode == "token" and request.headers.get("authorization") != f"Bearer {TOKEN}":
+            raise HTTPException(401, "A bearer token is needed.")
+
+    async def _me(self) -> dict[str, Any]:
+        sso = self.mode == "sso"
+        return {
+            "mode": self.mode,
+            "name": "portal" if self.mode == "token" else None,
+            "corps": [CORP] if sso else self.corps,
+            "corp_id": CORP if sso else None,
+            "user_id": ME if sso else None,
+            "user_name": self.names.get(ME) if sso else None,
+            "operator": self.operator,
+        }
+
+    async def _people_found(self, q: str = "", limit: int = 20) -> Any:
+        if self.mode == "sso":
+            return problem(403, "Only for who may ask about everybody.")
+        found = [
+            {"corp_id": CORP, "user_id": user, "name": name, "department": DEPARTMENTS.get(user)}
+            for user, name in self.names.items()
+            if q.lower() in f"{user} {name} {DEPARTMENTS.get(user)}".lower()
+        ]
+        return {"items": sorted(found, key=lambda each: each["user_id"] != q)[:limit]}
+
+    async def _tasks(  # noqa: PLR0917 - the query's parameters
+        self,
+        corp: str,
+        user: str,
+        view: str,
+        app_type: str = "",
+        source: str = "",
+        q: str = "",
+        limit: int = 50,
+        cursor: str = "0",
+    ) -> Any:
+        if corp != CORP:
+            return problem(403, "This token may not see this corp.")
+        # As the real one: a search looks at so many lines at a time, and goes on with the next page.
+        lines = self.items.get((user, view), [])
+        start = int(cursor)
+        end = start + (_LINES_A_SEARCH if q or app_type or source else limit)
+        found = [
+            item
+            for item in lines[start:end]
+            if (not app_type or item["app_type"] == app_type)
+            and (not source or item["source"] == source)
+            and (not q or q.lower() in f"{item['title']} {item['process_name']} {item['originator']['name']}".lower())
+        ]
+        items = [{name: value for name, value in item.items() if name != "waits_for"} for item in found]
+        return {"items": items, "next_cursor": str(end) if end < len(lines) else None}
+
+    async def _counts(self, user: str) -> dict[str, int]:
+        return {view: len(self.items.get((user, view), [])) for view in VIEWS}
+
+    async def _apps(self, user: str) -> dict[str, Any]:
+        lines = (item for view in VIEWS for item in self.items.get((user, view), []))
+        named = ("app_type", "process_name", "source")
+        found = sorted({tuple(item[name] for name in named) for item in lines}, key=str)
+        return {"items": [dict(zip(named, each, strict=True)) for each in found]}
+
+    async def _events(self, request: Request, user: str) -> Response:
+        if self.streams_refused:
+            return problem(503, "Told to refuse.", headers={"Retry-After": "0"})
+        given = request.headers.get("last-event-id")
+        self.last_event_ids.append(given)
+        start = len(self.told) if given is None else int(given.split("-")[1]) + 1
+        return StreamingResponse(self._stream(user, start, self._epoch), media_type="text/event-stream")
+
+    async def _stream(self, user: str, place: int, epoch: int) -> AsyncIterator[bytes]:
+        yield b"retry: 1000\n\n"
+        yield f": alive\nid: 0-{place - 1}\n\n".encode() if place else b": alive\n\n"
+        resets = self._resets
+        while epoch == self._epoch:
+            if resets != self._resets:
+                resets = self._resets
+                yield b'event: reset\ndata: {"reason": "told to"}\n\n'
+            for number in range(place, len(self.told)):
+                recipient, notification = self.told[number]
+                if recipient == user:
+                    body = JSONResponse(notification).body
+                    yield b"id: 0-%d\nevent: notification\ndata: %b\n\n" % (number, bytes(body))
+            place = len(self.told)
+            await asyncio.sleep(0.02)
+
+    def _found(self, instance: str) -> list[dict[str, Any]]:
+        return [item for items in self.items.values() for item in items if item["instance_id"] == instance]
+
+    async def _instance(self, instance: str) -> Any:
+        found = self._found(instance)
+        return self._state(found[0]) if found else problem(404, "There is no such instance.")
+
+    def _state(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "instance_id": item["instance_id"],
+            "corp_id": CORP,
+            "app_type": item["app_type"],
+            "source": item["source"],
+            "updated_at": item["updated_at"],
+            "revision": 3,
+            "title": item["title"],
+            "url": item["url"],
+            "originator": item["originator"],
+            "process_code": "TPROC--9BC6687125N9XAJ8873I",
+            "process_name": item["process_name"],
+            "lifecycle": "ACTIVE",
+            "created_at": history(item)["events"][0]["occurred_at"],
+            "finished_at": item["updated_at"] if item["result"] else None,
+            "result": item["result"],
+            "tasks": [
+                self._task(item, item["task_id"] or f"TASK-of-{item['instance_id']}", item["status"]),
+                *(self._task(item, f"TASK-of-{user}", "PENDING", user) for user in item.get("waits_for", ())),
+            ],
+            "copied": [{"user_id": "0169-wang-wei", "at": item["created_at"]}],
+            "people": self._people(ME, "0169-han-mei", "0169-wang-wei"),
+        }
+
+    def _task(self, item: dict[str, Any], task_id: str, status: str, *assignees: str) -> dict[str, Any]:
+        decided = status in {"COMPLETED", "CANCELLED"}
+        return {
+            "task_id": task_id,
+            "status": "PENDING" if status == "ACTIVE" else status,
+            "assignee_ids": assignees or [ME, "0169-han-mei"],
+            "actor_id": ME if decided else None,
+            "url": item["url"],
+            "created_at": item["created_at"],
+            "decided_at": item["updated_at"] if decided else None,
+            "outcome": item["outcome"] if decided else None,
+            "remark": None,
+        }
+
+    async def _history(self, instance: str) -> Any:
+        found = self._found(instance)
+        if not found:
+            return problem(404, "There is no such instance.")
+        people = self._people(ME, "0169-han-mei", "0169-wang-wei", found[0]["originator"]["user_id"])
+        title = "采购申请" if self.labels else None
+        return {**history(found[0]), "people": people, "form_title": title, "form_labels": self.labels}
+
+    def _people(self, *users: str) -> list[dict[str, str]]:
+        return [{"user_id": each, "name": self.names[each]} for each in users if each in self.names]
+
+    async def _overview(self) -> Any:
+        if not self.operator:
+            return problem(403, "Not an operator.")
+        found = overview(
+            self.now, dead_workers=self.dead_workers, rejected=self.rejected, not_in_force=self.not_in_force
+        )
+        return {**found, "missed": self.missed}
+
+    async def _callbacks(self, instance_id: str) -> Any:
+        found = self._found(instance_id)
+        state = self._state(found[0]) if found else None
+        return callbacks(instance_id, state, history(found[0]) if found else None, self.now)
+
+
+def history(item: dict[str, Any]) -> dict[str, Any]:
+    """Created, put before its assignees, copied to somebody; handled, and ended, if it was."""
+    start = datetime.fromisoformat(item["created_at"]) - timedelta(minutes=4)
+    steps: list[tuple[str, int, str | None, list[str], int]] = [
+        ("CREATED", 0, item["originator"]["user_id"], [], 1),
+        ("CREATED", 4, None, [ME, "0169-han-mei"], 95),
+        ("COPIED", 5, None, ["0169-wang-wei"], 0),
+    ]
+    if item["status"] == "COMPLETED":
+        steps.append(("COMPLETED", 30, ME, [], 0))
+    # Yida describes the instance once more: its process has ended.
+    ended = len(steps) if item["result"] else None
+    if ended is not None:
+        steps.append(("CREATED", 31, None, [], 0))
+    return {
+        "instance_id": item["instance_id"],
+        "corp_id": CORP,
+        "form": {
+            "申请事由": f"{item['title'] or '—'}\n请于本周五之前批复, 谢谢。",
+            "textField_l4s57vm9": "<img src=x onerror=alert(1)>",
+            "numberField_l4s57vma": "1280.50",
+            "employeeField_l5": '["王伟","韩梅梅"]',
+            "tableField_l4s57vmb": '[{"物品":"显示器","数量":"2","单价":"1,299.00"},'
+            '{"物品":"键盘","数量":"2","单价":"399.00"}]',
+            "radioField_l6": "否",
+            "textareaField_l4s57vmf": "",
+            "cascadeDateField_l4sbkqco": None,
+        },
+        "form_of": "e-1",
+        "events": [
+            {
+                "event_id": f"e-{number}",
+                "action": action,
+                "occurred_at": _iso(start + timedelta(minutes=minutes)),
+                "received_at": _iso(start + timedelta(minutes=minutes, seconds=late_s)),
+                "task_id": item["task_id"],
+                "actor_id": actor,
+                "recipient_ids": recipients,
+                "title": item["title"],
+                "app_type": item["app_type"],
+                "instance_status": "COMPLETED" if number == ended else "RUNNING",
+                "approved_result": item["result"] if number == ended else None,
+                "finished_at": _iso(start + timedelta(minutes=minutes)) if number == ended else None,
+                "partition": 3,
+                "offset": 100 + number,
+            }
+            for number, (action, minutes, actor, recipients, late_s) in enumerate(steps)
+        ],
+        "complete": True,
+    }
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def serving(fake: FakeTaskCenter) -> Generator[FakeTaskCenter]:
+    """The fake on a free port of this machine, in a thread."""
+    server = Server(fake.app())
+    listening = listen("127.0.0.1", fake.port)
+    fake.port = listening.getsockname()[1]
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
+    thread.start()
+    try:
+        yield fake
+    finally:
+        fake.break_streams()
+        server.should_exit = True
+        thread.join(20)
+
+
+def main() -> None:
+    """For developing the pages: ``PYTHONPATH=tests uv run python -m support.browser.fake_task_center``."""
+    fake = FakeTaskCenter(port=8599)
+    fake.fill()
+    with serving(fake):
+        print(fake.page_of(), f"{fake.url}/ops")  # noqa: T201 - for people
+        for number in itertools.count():
+            threading.Event().wait(8)
+            fake.add(f"新到的申请 {number}")
+
+
+if __name__ == "__main__":
+    main()

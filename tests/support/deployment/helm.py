@@ -1,0 +1,137 @@
+"""Charts rendered by Helm's own packages, built by Go; and what a NetworkPolicy lets through."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from support import toolchains
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+_SOURCES = Path(__file__).parents[1] / "programs" / "helm"
+_BUILD_S = 1200
+
+Document = dict[str, Any]
+
+
+def _go(*arguments: str) -> str:
+    go = Path(sys.executable).parent / "go"
+    done = subprocess.run(
+        [str(go), *arguments],
+        cwd=_SOURCES,
+        env={**os.environ, **toolchains.GO_QUICKLY},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_BUILD_S,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _without_clients(folder: Path) -> Path:
+    """A go.mod by which Go leaves out an import of Helm's that is there to say which version Kubernetes' clients have.
+
+    It brings a client of each of Kubernetes' kinds, which nothing here calls, and with them a sixth of the packages.
+    """
+    fetched = json.loads(_go("mod", "download", "-json", "helm.sh/helm/v4"))
+    helm = folder / "sources"
+    # What Go fetches is read-only, folders too.
+    subprocess.run(["cp", "-r", "--no-preserve=mode", fetched["Dir"], str(helm)], check=True)
+    there = helm / "internal" / "version" / "clientgo.go"
+    text, found = re.subn(r'^\t_ "k8s.io/client-go/kubernetes".*\n', "", there.read_text("utf-8"), flags=re.MULTILINE)
+    assert found == 1, f"{there} does not import them any more: build it as it is"
+    there.write_text(text, "utf-8")
+    for name, more in (("go.mod", f"replace helm.sh/helm/v4 => {helm}\n"), ("go.sum", "")):
+        (folder / name).write_text((_SOURCES / name).read_text("utf-8") + more, "utf-8")
+    return folder / "go.mod"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What Helm makes of one set of values: documents, or an error."""
+
+    documents: list[Document]
+    error: str
+    lint: list[str]
+
+    def of(self, kind: str, **labels: str) -> list[Document]:
+        """Those of a kind, of one part where ``component`` is given."""
+        wanted = {f"app.kubernetes.io/{name}": value for name, value in labels.items()}
+        return [
+            each
+            for each in self.documents
+            if each["kind"] == kind and wanted.items() <= each["metadata"].get("labels", {}).items()
+        ]
+
+    def one(self, kind: str, component: str) -> Document:
+        (found,) = self.of(kind, component=component)
+        return found
+
+
+class Helm:
+    """Built once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._program = folder / "helm"
+        _go("build", f"-modfile={_without_clients(folder)}", "-o", str(self._program), ".")
+
+    def render(self, chart: Path, *values: Mapping[str, Any], release: str = "taskbridge") -> list[Rendered]:
+        asked = "".join(json.dumps({"release": release, "values": each}) + "\n" for each in values)
+        done = subprocess.run(
+            [str(self._program), str(chart)], input=asked, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return [_rendered(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def _rendered(answer: Mapping[str, Any]) -> Rendered:
+    files: dict[str, str] = answer["files"] or {}
+    texts = [text for path, text in files.items() if path.endswith(".yaml")]
+    documents = [each for text in texts for each in yaml.safe_load_all(text) if each is not None]
+    return Rendered(documents, answer["error"], answer["lint"])
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who connects, or is connected to: a pod by its labels, or an address outside."""
+
+    labels: Mapping[str, str]
+    namespace: str = "tasks"
+
+
+OUTSIDE = None
+"""Any address that is no pod's."""
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    assert selector.keys() <= {"matchLabels"}, "this reads no expressions"
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
+def allows(rules: Iterable[Mapping[str, Any]], direction: str, peer: Peer | None, port: int, protocol: str) -> bool:
+    """Whether one of a policy's rules lets it through; ``direction`` is ``from`` or ``to``."""
+    return any(
+        any(each["port"] == port and each.get("protocol", "TCP") == protocol for each in rule["ports"])
+        and (direction not in rule or any(_is(each, peer) for each in rule[direction]))
+        for rule in rules
+    )
+
+
+def _is(given: Mapping[str, Any], peer: Peer | None) -> bool:
+    if peer is None or "ipBlock" in given:
+        return peer is None and "ipBlock" in given
+    named = {"kubernetes.io/metadata.name": peer.namespace}
+    there = selects(given["namespaceSelector"], named) if "namespaceSelector" in given else peer.namespace == "tasks"
+    return there and selects(given.get("podSelector", {}), peer.labels)

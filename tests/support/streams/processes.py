@@ -1,0 +1,232 @@
+"""Workers of the streams service and ``taskbridge streams --rebuild`` and its like as processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from support import http_clients
+from support.edge.process import LOAD_FAST
+from support.forked import Forked
+from support.streams.lives import caught_up, expected, lives, produce, read_topic, topics_on
+from taskbridge.local.ports import free_port
+from taskbridge.runtime.kafka import consumer_config
+from taskbridge.streams.contract.live_version import LiveVersion
+from taskbridge.streams.fold.views import show
+from taskbridge.streams.inbox.changes import inbox_changes
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.processing.untold import UNTOLD, instance_key
+from taskbridge.streams.rebuild.comparison import republished
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+    from taskbridge.cli.connection import Connection
+    from taskbridge.streams.fold.instance import Instance
+    from taskbridge.streams.positions.version import Versions
+
+    Read = Callable[[str], list[Message]]
+
+
+_SHOWN_CHARACTERS = 100_000
+_CODE = f"{LOAD_FAST}; from taskbridge.streams.app import main; main()"
+
+
+class Worker:
+    """One worker with a data directory and a port that stay the same over its restarts."""
+
+    def __init__(self, folder: Path, connection: Connection, **environment: str) -> None:
+        self.port = free_port()
+        self.log_path = folder / f"worker-{self.port}.log"
+        self.data_dir = folder / f"worker-{self.port}"
+        self._environment = {
+            **os.environ,
+            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+            "STREAMS_SCHEMA_REGISTRY_URL": connection.registry_url,
+            "STREAMS_DATA_DIR": str(self.data_dir),
+            "STREAMS_PORT": str(self.port),
+            **environment,
+        }
+        self.python = sys.executable
+        """Whose environment has the program: by default this one."""
+        self.process: subprocess.Popen[bytes] | Forked | None = None
+
+    def start(self, code: str = _CODE) -> None:
+        """Start it; with other code, one that was changed for a test."""
+        if code == _CODE and self.python == sys.executable:
+            self.process = Forked(code, environment=self._environment, log=self.log_path)
+            return
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen([self.python, "-c", code], env=self._environment, stderr=log)
+
+    def signal(self, signum: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(signum)
+
+    def end(self, signum: signal.Signals, *, within_s: float = 60) -> int:
+        self.signal(signum)
+        return self.exit_code(within_s)
+
+    def exit_code(self, timeout_s: float = 60) -> int:
+        """How it ended, when it does."""
+        assert self.process is not None
+        code = self.process.wait(timeout_s)
+        self.process = None
+        return code
+
+    def readiness(self, *, timeout_s: float = 2) -> dict[str, Any]:
+        """What ``/readyz`` tells; empty where nobody answers."""
+        with contextlib.suppress(httpx2.HTTPError):
+            return http_clients.get(f"http://127.0.0.1:{self.port}/readyz", timeout=timeout_s).json()
+        return {}
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log_path.read_text()[-3000:]
+        return self.readiness().get("ready", False)
+
+    def metrics(self) -> dict[str, float]:
+        """Every series by its name and labels, as Prometheus reads them."""
+        with contextlib.suppress(httpx2.HTTPError):
+            text = http_clients.get(f"http://127.0.0.1:{self.port}/metrics", timeout=5).text
+            lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+            return {name: float(value) for name, value in lines}
+        return {}
+
+    def kill_if_running(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def show_log(self) -> None:
+        """At a test's end: pytest keeps what is printed with a failure, and drops it otherwise."""
+        show_log(self.log_path)
+
+
+def show_log(path: Path) -> None:
+    if path.exists():
+        print(f"{path.name}:\n{path.read_text()[-_SHOWN_CHARACTERS:]}")  # noqa: T201 - that is what it is for
+
+
+class Load:
+    """A thread that writes the lives of new instances, a few at a time, until it is stopped."""
+
+    def __init__(self, connection: Connection, seed: int) -> None:
+        self._connection = connection
+        self._chance = random.Random(seed)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        while not self._stop.is_set():
+            produce(self._connection, lives(10, seed=self._chance.randrange(1 << 30)))
+            time.sleep(0.1)
+
+
+class Rebuild:
+    """``taskbridge streams --rebuild`` as a process of its own."""
+
+    def __init__(self, connection: Connection, folder: Path, *, data_dir: Path | None = None) -> None:
+        """``data_dir``: where workers have left their stores, else one of its own."""
+        self.log_path = folder / "rebuild.log"
+        self.data_dir = data_dir or folder / "rebuild"
+        self._environment = {
+            **os.environ,
+            "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+            "TASKBRIDGE_SCHEMA_REGISTRY_URL": connection.registry_url,
+            "STREAMS_DATA_DIR": str(self.data_dir),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "taskbridge.cli", "streams", "--json", *(arguments or ("--rebuild",))]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, stderr=log)
+        return self._process
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """What it came to."""
+        process = self.start(*arguments)
+        out, _ = process.communicate(timeout=180)
+        assert process.returncode == 0, self.log_path.read_text()
+        return json.loads(out)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.communicate()
+
+    def kill_if_running(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+    def show_log(self) -> None:
+        show_log(self.log_path)
+
+
+def ends(connection: Connection) -> dict[str, dict[int, int]]:
+    """Where each partition of each topic of ours ends."""
+    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+    return {name: offsets.ends(name, partitions) for name, partitions in topics_on(connection).items()}
+
+
+def processed(connection: Connection, workers: Iterable[Worker], eventually: Any) -> None:
+    """Return once the workers are ready, have folded every event, and have told what a rebuild left to be told."""
+    eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
+    eventually(lambda: caught_up(connection), what="all events are processed")
+    eventually(lambda: not untold(connection), what="all is told that a rebuild left")
+
+
+def versions(connection: Connection) -> Versions:
+    """What is said of them now."""
+    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+    return LiveVersion(connection.bootstrap_servers, {}, offsets).read()
+
+
+def untold(connection: Connection) -> set[bytes]:
+    """Keys of the instances of which the live changelog has something that people have not been told."""
+    changelog = instances_changelog(versions(connection).live).name
+    last = {bytes(each.key() or b""): each.value() for each in read_topic(connection, changelog)}
+    return {instance_key(key) for key, value in last.items() if key.startswith(UNTOLD) and value is not None}
+
+
+def lines_kept(read: Read) -> dict[bytes, bytes]:
+    """All inboxes, by their changelog."""
+    found = {bytes(each.key() or b""): each.value() for each in read(INBOX_CHANGELOG.name)}
+    return {key: bytes(value) for key, value in found.items() if value is not None and key[:1] in b"ELC"}
+
+
+def lines_by_the_states(connection: Connection, read: Read) -> dict[bytes, bytes]:
+    """The same as the plain fold of the events has it."""
+    return lines_of(expected(connection, read).values())
+
+
+def lines_of(instances: Iterable[Instance]) -> dict[bytes, bytes]:
+    """The same of these instances."""
+    store: dict[bytes, bytes] = {}
+    for instance in instances:
+        for key, value in inbox_changes(republished(show(instance), number=1), stored=store.get).items():
+            if value is None:
+                store.pop(key, None)
+            else:
+                store[key] = value
+    return store
