@@ -161,10 +161,10 @@ def test_the_doctor_names_what_is_wrong_with_such_a_kafka(
 def test_the_registry_tells_whether_it_would_take_a_schema(outside: Connection) -> None:
     client = outside.registry.client
     subject, other = "taskbridge.doctor-value", schema_text("Person")
-    assert client.takes(subject, other)
+    assert client.is_compatible(subject, other)
     client.register(subject, schema_text("TaskEvent"), compatibility="FULL_TRANSITIVE")
-    assert client.takes(subject, schema_text("TaskEvent"))
-    assert not client.takes(subject, other)
+    assert client.is_compatible(subject, schema_text("TaskEvent"))
+    assert not client.is_compatible(subject, other)
 
 
 def post(edge: RunningEdge, parameters: dict[str, str]) -> dict[str, Any]:

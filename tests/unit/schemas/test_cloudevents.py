@@ -126,17 +126,17 @@ def test_times_are_rfc3339_with_milliseconds(time_ms: int, text: str) -> None:
 
 
 @given(st.integers(FIRST_MS, LAST_MS))
-def test_any_time_of_the_calendar_is_written_as_the_standard_library_does(time_ms: int) -> None:
+def test_every_time_of_the_calendar_is_formatted_as_by_the_standard_library(time_ms: int) -> None:
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)
     assert rfc3339(time_ms) == at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @pytest.mark.parametrize("app_type", ["APP_1", None])
 def test_a_quarantined_callback_carries_cloudevents_headers_and_claims_no_proven_source(app_type: str | None) -> None:
-    kept = QuarantinedCallback(
+    callback = QuarantinedCallback(
         "q-1", 1_693_462_062_502, "complete", "wrong-sign", app_type, "", "POST", "/", "", {}, b""
     )
-    assert quarantined_headers(kept) == [
+    assert quarantined_headers(callback) == [
         ("ce_specversion", b"1.0"),
         ("ce_id", b"q-1"),
         ("ce_type", b"taskbridge.callback.quarantined.v1"),

@@ -1,4 +1,4 @@
-"""Every record survives the wire format, and what is not a record is told apart from a registry that is away."""
+"""Every record survives the wire format. Bytes that are no record differ from a registry that does not answer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REGISTRY = FakeRegistry()
 
 
 @given(event=EVENTS)
-def test_a_body_that_is_framed_later_is_what_is_encoded_at_once(event: TaskEvent) -> None:
+def test_a_body_with_a_later_frame_equals_the_encoded_record(event: TaskEvent) -> None:
     codec = task_event_codec(FakeRegistry(away=True))
     schema_id = REGISTRY.known_id(codec.schema)
     assert schema_id is not None
@@ -65,13 +65,13 @@ def test_a_body_that_is_framed_later_is_what_is_encoded_at_once(event: TaskEvent
     ids=lambda each: type(each).__name__,
 )
 @given(data=st.data())
-def test_a_record_comes_back_as_it_was(codec: Codec[Any], records: st.SearchStrategy[Any], data: st.DataObject) -> None:
+def test_a_record_survives_the_codec(codec: Codec[Any], records: st.SearchStrategy[Any], data: st.DataObject) -> None:
     record = data.draw(records)
     assert codec.decode(codec.encode(record)) == record
 
 
 @given(event=EVENTS)
-def test_an_event_of_another_version_of_the_schema_is_read_by_that_version(event: TaskEvent) -> None:
+def test_an_event_of_another_schema_version_is_read_with_that_version(event: TaskEvent) -> None:
     newer = json.loads(schema_text("TaskEvent"))
     newer["fields"].insert(3, {"name": "colour", "type": "string", "default": "", "doc": "Of a later version."})
     registry = FakeRegistry()
@@ -110,8 +110,8 @@ def test_every_field_of_every_schema_is_documented(record: str) -> None:
 
 
 @pytest.mark.parametrize("record", ["TaskEvent", "TaskState", "TaskNotification"])
-def test_a_person_begins_as_the_person_within_other_records_does(record: str) -> None:
-    """They are of one name: types that are made of both schemas read either's bytes."""
+def test_a_person_record_begins_with_the_fields_of_a_person(record: str) -> None:
+    """Both Avro types have one name, so a type made from either schema must read the bytes of both."""
     within: list[Any] = []
 
     def look(found: dict[str, Any]) -> dict[str, Any]:
@@ -147,19 +147,19 @@ def test_the_wire_format_is_a_zero_byte_the_schema_id_and_the_body() -> None:
 @pytest.mark.parametrize(
     "value", [None, b"", b"junk", b"\x00\x00\x00\x00\x01", b"\x07" * 40, b"\x00\x00\x00\x00\x63abc"]
 )
-def test_what_is_not_a_record_is_undecodable(value: bytes | None) -> None:
+def test_bytes_of_no_record_are_undecodable(value: bytes | None) -> None:
     with pytest.raises(Undecodable):
         task_event_codec(REGISTRY).decode(value)
 
 
 @given(junk=st.binary(max_size=60))
-def test_no_bytes_raise_anything_but_undecodable(junk: bytes) -> None:
+def test_random_bytes_raise_undecodable_only(junk: bytes) -> None:
     codec = task_event_codec(REGISTRY)
     with suppress(Undecodable):
         codec.decode(b"\x00\x00\x00\x00\x01" + junk)
 
 
-def test_a_registry_that_is_away_is_not_taken_for_a_bad_record() -> None:
+def test_a_registry_without_an_answer_is_no_bad_record() -> None:
     registry = FakeRegistry(away=True)
     with pytest.raises(RegistryUnavailable):
         task_event_codec(registry).decode(b"\x00\x00\x00\x00\x01" + b"x" * 20)

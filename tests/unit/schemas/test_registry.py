@@ -1,4 +1,4 @@
-"""Ids that were seen once are known for ever, for exactly the schema that they were given for."""
+"""A known id stays known, for exactly its schema."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 NOBODY = "http://127.0.0.1:9"
 
 
-def test_a_restart_without_the_registry_goes_on_with_the_ids_on_disk(tmp_path: Path) -> None:
+def test_a_restart_without_the_registry_uses_the_ids_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "ids.json"
     known = [SchemaRef.of(topic).key for topic in topics.ALL if topic.record is not None]
     path.write_text(json.dumps({key: number for number, key in enumerate(known, 1)}))
     registry = Registry(NOBODY, ids_path=path)
     assert registry.knows(topics.ALL)
     assert registry.text_of(1)
-    assert task_event_codec(registry)  # asks nothing when it is made
+    assert task_event_codec(registry)  # makes no request
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a": "b"}'])
@@ -40,14 +40,14 @@ def test_a_damaged_ids_file_counts_as_none(tmp_path: Path, content: str) -> None
     assert not Registry(NOBODY, ids_path=path).knows(topics.ALL)
 
 
-def test_an_id_of_another_text_is_not_ours(tmp_path: Path) -> None:
+def test_the_id_of_another_schema_text_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "ids.json"
     subject = topics.TASK_EVENTS.subject
     path.write_text(json.dumps({f"{subject}#{'0' * 64}": 7}))
     assert not Registry(NOBODY, ids_path=path).knows([topics.TASK_EVENTS])
 
 
-def test_no_answer_is_said_as_such() -> None:
+def test_no_answer_raises_registry_unavailable() -> None:
     registry = Registry(NOBODY)
     assert not registry.answers()
     with pytest.raises(RegistryUnavailable):
@@ -57,7 +57,7 @@ def test_no_answer_is_said_as_such() -> None:
 
 
 class Answering:
-    """A registry's HTTP side that says one thing to whatever is asked."""
+    """An HTTP server with the same answer to every request."""
 
     def __init__(self, status: int, body: str, content_type: str = "application/json") -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -90,7 +90,7 @@ class Answering:
 NO_API = (404, '{"detail":"RESTEASY003210","status":404}')
 
 
-def test_ids_that_cannot_be_written_down_are_known_all_the_same(tmp_path: Path) -> None:
+def test_ids_that_cannot_be_stored_are_known_all_the_same(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("no folder can be here")
     with Answering(200, '{"id": 5, "compatibility": "FULL_TRANSITIVE"}') as url:
@@ -105,7 +105,7 @@ def test_ids_that_cannot_be_written_down_are_known_all_the_same(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("answer", [NO_API, (404, ""), (404, "<html>", "text/html"), (200, "<html>", "text/html")])
-def test_what_is_no_registry_is_named_with_what_to_do(answer: tuple[int, str]) -> None:
+def test_a_url_without_a_registry_is_named_with_the_action(answer: tuple[int, str]) -> None:
     with Answering(*answer) as url:
         for ask in (lambda: Registry(url).register([topics.TASK_EVENTS]), lambda: Registry(url).text_of(5)):
             with pytest.raises(RegistryUnavailable, match=re.escape(url)) as caught:
@@ -116,13 +116,13 @@ def test_what_is_no_registry_is_named_with_what_to_do(answer: tuple[int, str]) -
 
 
 @pytest.mark.parametrize("status", [401, 403, 408, 429])
-def test_a_registry_that_does_not_let_us_look_makes_no_schema_unknown(status: int) -> None:
+def test_a_registry_that_denies_access_makes_no_schema_unknown(status: int) -> None:
     with Answering(status, '{"message": "no"}') as url, pytest.raises(RegistryUnavailable, match="no"):
         Registry(url).text_of(5)
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_who_is_not_let_in_waits_and_is_told_which_property_says_who_it_is(status: int) -> None:
+def test_denied_access_is_retried_and_the_error_names_the_property(status: int) -> None:
     with Answering(status, '{"message": "no"}') as url:
         shown = url.replace("//", "//edge:secret@")
         with pytest.raises(RegistryUnavailable, match=f"{status}.*schema.registry.basic.auth.user.info") as caught:
@@ -130,18 +130,18 @@ def test_who_is_not_let_in_waits_and_is_told_which_property_says_who_it_is(statu
     assert "secret" not in str(caught.value)
 
 
-def test_properties_that_the_registrys_client_does_not_take_are_a_wrong_configuration() -> None:
+def test_invalid_properties_are_a_configuration_error() -> None:
     for wrong in ("no.such.property", "ssl.ca.location"):
         with pytest.raises(ConfigurationError, match=r"schema\.registry"):
             Registry(NOBODY, properties={f"schema.registry.{wrong}": "/nowhere"}).text_of(5)
 
 
-def test_only_a_registry_can_say_that_it_has_no_such_schema() -> None:
+def test_only_the_answer_of_a_registry_makes_a_schema_unknown() -> None:
     with Answering(404, '{"error_code": 40403, "message": "Schema not found"}') as url, pytest.raises(UnknownSchema):
         Registry(url).text_of(5)
 
 
-def test_the_client_is_not_imported_before_anything_is_asked() -> None:
-    """It brings a second of CPU with it, which a service that is started again would have before it accepts."""
+def test_the_client_is_imported_at_the_first_request() -> None:
+    """The import takes a second of CPU, which would delay the restart of a service."""
     script = "import taskbridge.edge.app, sys; sys.exit('confluent_kafka.schema_registry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

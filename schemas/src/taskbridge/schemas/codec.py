@@ -1,4 +1,4 @@
-"""Dataclass ⇄ Avro in the Confluent wire format: a zero byte, four bytes of schema id, the Avro body."""
+"""Records ⇄ Avro in the Confluent wire format: a zero byte, four bytes of schema id, the Avro body."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ Reader = Callable[[bytes, int], Any]
 
 
 class Undecodable(RecordError):
-    """The bytes are not a record that this topic's schema can read."""
+    """The bytes are not a record of this topic's schema."""
 
     dlq_reason = DlqReason.UNDECODABLE
 
 
 class Bodies(Generic[R]):
-    """Encodes and decodes the records of one topic without the frame: needs no registry, now or ever."""
+    """Encodes and decodes the records of one topic without the frame, and so without a registry."""
 
     def __init__(self, topic: Topic, record: type[R], *, before: str | None = None) -> None:
-        """With ``before``, records are read up to that field only; the others get their defaults."""
+        """With ``before``, records are read up to that field. The other fields get their defaults."""
         self.schema = SchemaRef.of(topic)
         self.schema_key = self.schema.key
         self._record = record
         self._own, self._read_own, self._write = _compiled(self.schema.text, record, before)
 
     def encode_body(self, record: R) -> bytes:
-        """What ``Codec.encode`` gives, without the frame."""
+        """The record as ``Codec.encode`` encodes it, without the frame."""
         return self._write(record)
 
     def decode_body(self, body: bytes) -> R:
-        """The record that ``encode_body`` made the body of."""
+        """The record of a body that ``encode_body`` returned."""
         return self._read_own(body, 0)
 
 
 class Codec(Bodies[R]):
-    """Encodes and decodes the records of one topic. The registry is asked only for schema ids never seen before."""
+    """Encodes and decodes the records of one topic. The registry gets a request only for an unknown schema id."""
 
     def __init__(self, topic: Topic, record: type[R], registry: Registry, *, before: str | None = None) -> None:
         super().__init__(topic, record, before=before)
@@ -68,30 +68,30 @@ class Codec(Bodies[R]):
         """The record in the Confluent wire format.
 
         Raises:
-            RegistryUnavailable: the schema's id is not known yet and the registry does not answer.
+            RegistryUnavailable: The schema's id is not known yet, and the registry does not answer.
         """
         return self.frame() + self._write(record)
 
     def frame(self) -> bytes:
-        """What stands in front of each record that ``encode`` gives.
+        """The five bytes before the body of each record of ``encode``.
 
         Raises:
-            RegistryUnavailable: the schema's id is not known yet and the registry does not answer.
+            RegistryUnavailable: The schema's id is not known yet, and the registry does not answer.
         """
         if self._frame is None:
             self._frame = framed(self._registry.id_of(self.schema), b"")
         return self._frame
 
     def own_frames(self) -> list[bytes]:
-        """The frames that ``decode`` has met of a schema that writes just what ours does."""
+        """The frames that ``decode`` has read whose schema is the same as ours."""
         return [frame for frame, read in self._readers.items() if read is self._read_own]
 
     def decode(self, value: bytes | None) -> R:
-        """The record that was written by this schema or any compatible version of it.
+        """The record, written with this schema or any compatible version of it.
 
         Raises:
-            Undecodable: not in the wire format, of an unknown schema, or damaged.
-            RegistryUnavailable: written by a schema not seen before, and the registry does not answer.
+            Undecodable: The value is not in the wire format, has an unknown schema, or is damaged.
+            RegistryUnavailable: The schema is not known yet, and the registry does not answer.
         """
         if value is None:
             raise Undecodable("the record has no value")
@@ -104,7 +104,7 @@ class Codec(Bodies[R]):
         except (RegistryUnavailable, Undecodable):
             raise
         except Exception as error:
-            # Damaged bytes surface as anything: EOFError, IndexError, ValueError, OverflowError and more.
+            # Damaged bytes raise EOFError, IndexError, ValueError, OverflowError and others.
             raise Undecodable(f"not a readable record: {type(error).__name__}: {error}") from error
 
     def _reader_of(self, frame: bytes) -> Reader:
@@ -147,7 +147,7 @@ def task_event_bodies() -> Bodies[TaskEvent]:
 
 
 def task_event_head_codec(registry: Registry, *, with_form: bool = False) -> Codec[TaskEvent]:
-    """Reads events without ``raw_parameters``, and without ``form_data``: those come last, and a fold needs neither."""
+    """Reads events without ``raw_parameters`` and, by default, ``form_data``, which come last and no fold needs."""
     return Codec(TASK_EVENTS, TaskEvent, registry, before="raw_parameters" if with_form else "form_data")
 
 
@@ -171,16 +171,16 @@ def form_codec(registry: Registry) -> Codec[Form]:
     return Codec(FORMS, Form, registry)
 
 
-@lru_cache(maxsize=64)  # each who folds has some of the same, which Python takes long to compile
+@lru_cache(maxsize=64)  # compiling is slow, and many codecs of one process are for the same schema
 def _compiled(text: str, record: type[Any], before: str | None) -> tuple[Any, Reader, Callable[[Any], bytes]]:
-    """The schema, and what reads and writes by it."""
+    """The schema, its reader and its writer."""
     own = _plain(json.loads(text))
     read = compile_reader(own, {**vars(events), own["name"]: record}, before=before)
     return own, read, compile_writer(own)
 
 
 def _plain(schema: Any) -> Any:
-    """The schema without what is said for people, and with moments as the numbers that they are written as."""
+    """The schema without documentation, and with times as numbers."""
     if isinstance(schema, dict):
         members = cast("dict[str, Any]", schema)
         return {key: _plain(value) for key, value in members.items() if key not in ("doc", "logicalType")}

@@ -1,10 +1,10 @@
 """The tree of errors, named by who acts next.
 
 TaskbridgeError
-├── CallerError          the sender of one request: answered 4xx
-├── OperatorError        whoever is on call: answered 503, and an alert
-├── RecordError          nobody now: the record is parked with its reason, and the stream goes on
-└── ConfigurationError   whoever set it up: the program says so in one line and exits at start
+├── CallerError          the sender of the request: answered 4xx
+├── OperatorError        the operator: answered 503, with an alert
+├── RecordError          nobody now: the record becomes a dead letter, and the stream goes on
+└── ConfigurationError   the administrator: the program prints one line and exits at start
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TaskbridgeError(Exception):
-    """An error that taskbridge foresees; its message is one line that a person can act on."""
+    """An expected error. Its message is one line that a person can act on."""
 
 
 class CallerError(TaskbridgeError):
@@ -24,15 +24,15 @@ class CallerError(TaskbridgeError):
 
 
 class OperatorError(TaskbridgeError):
-    """Something that the service needs is away; the request may succeed later."""
+    """Something that the service needs does not answer. The request may succeed later."""
 
 
 class RecordError(TaskbridgeError):
-    """A record that cannot be read or applied, whatever is tried again."""
+    """A record that cannot be read or applied, also not by a retry."""
 
     dlq_reason: ClassVar[DlqReason]
-    """For which it is parked; each class declares its own."""
+    """The reason of its dead letter. Each class declares its own."""
 
 
 class ConfigurationError(TaskbridgeError):
-    """Settings, files or the surroundings do not allow the program to run."""
+    """Settings, files or the environment do not allow the program to run."""

@@ -1,4 +1,4 @@
-"""A person's task center as a fold of their notifications: apply them as they arrive, and the views are right."""
+"""A person's views as a fold of their notifications: apply them in order of arrival. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Line(NamedTuple):
-    """What identifies an entry of a view, among all persons and instances."""
+    """The identity of an entry, among all persons and instances."""
 
     corp_id: str
     user_id: str
@@ -26,7 +26,7 @@ Inbox = dict[Line, "TaskNotification"]
 
 
 def apply(inbox: Inbox, notification: TaskNotification) -> None:
-    """Bring the inbox up to date with one notification. Repeats are harmless; per person, arrival order is enough."""
+    """Apply one notification to the inbox. Repeats have no effect. The order matters within one person only."""
     line = Line(
         notification.corp_id,
         notification.recipient_id,
@@ -41,7 +41,7 @@ def apply(inbox: Inbox, notification: TaskNotification) -> None:
 
 
 def inbox_of(notifications: Iterable[TaskNotification]) -> Inbox:
-    """The inbox after these notifications, in their order of arrival."""
+    """The inbox after these notifications, in order of arrival."""
     inbox: Inbox = {}
     for notification in notifications:
         apply(inbox, notification)

@@ -1,6 +1,6 @@
-"""The schema registry: registers our schemas under the contract's rules, and remembers their ids on disk.
+"""The schema registry: register our schemas with the contract's compatibility, and store their ids on disk.
 
-A service that restarts while the registry is away goes on with the ids it saw last: an id never changes its schema.
+A service that restarts without the registry uses the stored ids. The schema of an id never changes.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ if TYPE_CHECKING:
 COMPATIBILITY = "FULL_TRANSITIVE"
 
 PROPERTY_PREFIX = "schema.registry."
-"""So the registry's among a Kafka client's properties begin, as Confluent's own clients have it."""
+"""The prefix of the registry's properties among those of a Kafka client, as in Confluent's own clients."""
 
 _log = logging.getLogger(__name__)
 
 
 class RegistryUnavailable(OperatorError):
-    """The schema registry does not answer as one, and the schema asked for was never seen before."""
+    """No schema registry answers, and the requested schema is not known yet."""
 
 
 class SchemaRefused(ConfigurationError):
-    """The registry does not take our schema; its message says why."""
+    """The registry rejects our schema. The message has its reason."""
 
 
 class UnknownSchema(RecordError):
-    """The registry has no schema of the id that a record names."""
+    """The registry has no schema with the id that a record names."""
 
     dlq_reason = DlqReason.UNDECODABLE
 
 
 def schema_text(record: str) -> str:
-    """The current Avro schema of a record, as it stands in ``schemas/avro``."""
+    """The current Avro schema of a record, from ``schemas/avro``."""
     return files("taskbridge.schemas").joinpath("avro", f"{record}.avsc").read_text("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaRef:
-    """A schema as the registry knows it: what was encoded by it can be framed later, by another version of us too."""
+    """A schema in the registry. A body that was encoded by it can be framed later, also by a newer version of us."""
 
     subject: str
     text: str
@@ -67,21 +67,21 @@ class SchemaRef:
 
     @property
     def key(self) -> str:
-        """The same for the same subject and text, for ever: a changed schema never goes out under another one's id."""
+        """The identity of subject and text, so that a changed schema is never published under the id of another."""
         canonical = json.dumps(json.loads(self.text), sort_keys=True)
         return f"{self.subject}#{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
 class Registry:
-    """Answers for our own schemas from memory once their ids are known, and asks the registry for all else.
+    """Answers for known schemas from memory, and requests all others from the registry.
 
-    Every schema that was registered through this object or is in ``ids_path`` is known.
+    A schema is known once this object registered it, or if ``ids_path`` has its id.
     """
 
     def __init__(
         self, url: str, *, ids_path: Path | None = None, properties: Mapping[str, object] | None = None
     ) -> None:
-        """``properties``: of a Kafka client; what begins with ``schema.registry.`` is for here (TLS, passwords)."""
+        """``properties`` are those of a Kafka client. Only those with the prefix ``schema.registry.`` are used."""
         self._url = url
         self._properties = {
             name.removeprefix(PROPERTY_PREFIX): value
@@ -92,7 +92,7 @@ class Registry:
         self._problem: str | None = None
         self._ids: dict[str, int] = _read(ids_path)
         self._own: dict[int, str] = {}
-        """Our schemas by their ids."""
+        """Our schemas by id."""
         for topic in topics.ALL:
             if topic.record is not None:
                 schema = SchemaRef.of(topic)
@@ -101,26 +101,26 @@ class Registry:
 
     @cached_property
     def client(self) -> RegistryClient:
-        """Only where something is to be asked: what it imports takes a quarter of a service's start."""
+        """Made at the first request, because its import takes a quarter of the start of a service."""
         from taskbridge.schemas.registry_client import RegistryClient  # noqa: PLC0415
 
         return RegistryClient(self._url, self._properties)
 
-    def knows(self, wanted: Iterable[Topic]) -> bool:
-        """Whether records of all these topics can be encoded without asking the registry."""
-        return all(topic.record is None or SchemaRef.of(topic).key in self._ids for topic in wanted)
+    def knows(self, required: Iterable[Topic]) -> bool:
+        """Whether records of all these topics can be encoded without a request."""
+        return all(topic.record is None or SchemaRef.of(topic).key in self._ids for topic in required)
 
-    def register(self, wanted: Iterable[Topic]) -> dict[str, int]:
-        """Register the schema of each topic and set its compatibility; returns subject → id. Safe to repeat.
+    def register(self, requested: Iterable[Topic]) -> dict[str, int]:
+        """Register the schema of each topic and set its compatibility. Return subject → id. Safe to repeat.
 
-        Where the ids cannot be written down they are known all the same: see ``save``.
+        The ids are known even if they cannot be stored: see ``save``.
 
         Raises:
-            RegistryUnavailable: no answer.
-            SchemaRefused: the registry finds a schema invalid or incompatible with an earlier version.
+            RegistryUnavailable: The registry does not answer.
+            SchemaRefused: A schema is invalid, or incompatible with an earlier version.
         """
         registered: dict[str, int] = {}
-        for topic in wanted:
+        for topic in requested:
             if topic.record is not None:
                 schema = SchemaRef.of(topic)
                 known = self.client.register(schema.subject, schema.text, compatibility=COMPATIBILITY)
@@ -130,7 +130,7 @@ class Registry:
         return registered
 
     def save(self) -> str | None:
-        """Write the ids down, for a start without the registry; returns why that is not possible now, if so."""
+        """Store the ids, for a start without the registry. Return the problem, if there is one."""
         problem = _write(self._ids_path, self._ids)
         if problem is not None and self._problem is None:
             _log.error("schema_ids_not_written path=%s problem=%s", self._ids_path, problem)
@@ -138,15 +138,15 @@ class Registry:
         return problem
 
     def known_id(self, schema: SchemaRef) -> int | None:
-        """The id of a schema, where it can be told without asking the registry."""
+        """The id of a schema, if it is known without a request."""
         return self._ids.get(schema.key)
 
     def learn_id(self, schema: SchemaRef) -> int:
-        """The id of a schema, registered where it is not yet; it may be an earlier version of one of ours.
+        """The id of a schema, which is registered first if necessary. It may be an earlier version of one of ours.
 
         Raises:
-            RegistryUnavailable: not known yet, and no answer.
-            SchemaRefused: the registry does not take it.
+            RegistryUnavailable: The id is not known yet, and the registry does not answer.
+            SchemaRefused: The registry rejects the schema.
         """
         known = self.known_id(schema)
         if known is None:
@@ -156,21 +156,21 @@ class Registry:
         return known
 
     def id_of(self, schema: SchemaRef) -> int:
-        """The id of a schema that is registered.
+        """The id of a registered schema.
 
         Raises:
-            RegistryUnavailable: not known yet, and no answer.
-            SchemaRefused: the registry does not have it.
+            RegistryUnavailable: The id is not known yet, and the registry does not answer.
+            SchemaRefused: The registry does not have the schema.
         """
         known = self.known_id(schema)
         return self.client.look_up(schema.subject, schema.text) if known is None else known
 
     def text_of(self, schema_id: int) -> str:
-        """The schema by which a record was written.
+        """The schema with this id.
 
         Raises:
-            RegistryUnavailable: not seen before, and no answer.
-            UnknownSchema: the registry has none of this id.
+            RegistryUnavailable: The schema is not known yet, and the registry does not answer.
+            UnknownSchema: The registry has no schema with this id.
         """
         own = self._own.get(schema_id)
         return self.client.text_of(schema_id) if own is None else own
@@ -184,16 +184,16 @@ class Registry:
         self._own[schema_id] = schema.text
 
     def answers(self) -> bool:
-        """Whether the registry answers a request now."""
+        """Whether the registry answers now."""
         try:
-            self.client.ask()
+            self.client.ping()
         except TaskbridgeError:
             return False
         return True
 
 
 def _read(path: Path | None) -> dict[str, int]:
-    """The ids that were written down; none where they cannot be read."""
+    """The stored ids; none if they cannot be read."""
     try:
         return {str(key): int(value) for key, value in json.loads(path.read_text()).items()} if path else {}
     except (OSError, ValueError, AttributeError):
@@ -201,7 +201,7 @@ def _read(path: Path | None) -> dict[str, int]:
 
 
 def _write(path: Path | None, ids: dict[str, int]) -> str | None:
-    """Why they could not be written, if so: a full disk must not keep those from being used that are known."""
+    """Store the ids. Return the problem, if there is one: with a full disk, known ids must stay usable."""
     if path is None:
         return None
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

@@ -1,4 +1,4 @@
-"""Confluent's client of a schema registry, with our errors. Imported where something is asked: it brings much along."""
+"""Confluent's client of a schema registry, with our errors. Imported at the first request, because that is slow."""
 
 from __future__ import annotations
 
@@ -24,36 +24,31 @@ _NOT_FOUND = 404
 _CONFLICT = 409
 _SERVER_ERRORS = 500
 _API_NOT_FOUND = range(40400, 40500)
-"""Error codes of a registry that looked and found nothing: any other 404 comes from something that is none."""
+"""Error codes of a registry that has no such schema. Any other 404 is not from a registry."""
 
 
 class RegistryClient(SchemaRegistryClient):
-    """Each method blocks.
-
-    Raises:
-        RegistryUnavailable: no answer.
-        SchemaRefused, UnknownSchema: where it is said.
-    """
+    """Every method blocks, and raises RegistryUnavailable if no registry answers."""
 
     def __init__(self, url: str, properties: Mapping[str, object]) -> None:
-        """Connect to nothing yet.
+        """Opens no connection.
 
         Raises:
-            ConfigurationError: Confluent's client does not take these properties.
+            ConfigurationError: Confluent's client rejects these properties.
         """
         fixed = {"url": url, "timeout": _REQUEST_TIMEOUT_S, "max.retries": 1, "retries.wait.ms": 200}
         try:
             super().__init__({**fixed, **properties})
         except (ValueError, TypeError, OSError) as error:
             raise ConfigurationError(f"properties {PROPERTY_PREFIX}…: {error}") from error
-        # Where a password stands in the address, it stands in no error.
+        # A URL may contain a password, which must not be in any error.
         self._url = re.sub(r"//[^/@]*@", "//", url)
 
     def register(self, subject: str, text: str, *, compatibility: str | None = None) -> int:
-        """The id of a schema that is there or made, under a rule where one is given.
+        """Register a schema, and set the compatibility of its subject if one is given. Return the schema's id.
 
         Raises:
-            SchemaRefused: the registry finds it invalid or incompatible with an earlier version.
+            SchemaRefused: The schema is invalid, or incompatible with an earlier version.
         """
         # Two services that set the compatibility of one subject at the same moment get a 409 from Apicurio.
         for attempt in range(_CONFLICT_ATTEMPTS):
@@ -72,18 +67,18 @@ class RegistryClient(SchemaRegistryClient):
         raise AssertionError("unreachable")
 
     def look_up(self, subject: str, text: str) -> int:
-        """The id of a schema.
+        """The id of a registered schema.
 
         Raises:
-            SchemaRefused: it is not there.
+            SchemaRefused: The registry does not have it.
         """
         with _registry_errors(self._url, SchemaRefused):
             found = self.lookup_schema(subject, Schema(text, "AVRO")).schema_id
             assert found is not None
             return found
 
-    def takes(self, subject: str, text: str) -> bool:
-        """Whether a schema could be registered. True where nothing is registered yet."""
+    def is_compatible(self, subject: str, text: str) -> bool:
+        """Whether a schema could be registered. True if the subject has none yet."""
         try:
             return self.test_compatibility(subject, Schema(text, "AVRO"))
         except SchemaRegistryError as error:
@@ -92,33 +87,32 @@ class RegistryClient(SchemaRegistryClient):
             raise RegistryUnavailable(f"the schema registry at {self._url} failed: {error.error_message}") from error
 
     def text_of(self, schema_id: int) -> str:
-        """A schema.
+        """The schema with this id.
 
         Raises:
-            UnknownSchema: there is none of this id.
+            UnknownSchema: There is none.
         """
         with _registry_errors(self._url, UnknownSchema):
             return self.get_schema(schema_id).schema_str or "null"
 
-    def ask(self) -> None:
-        """Return when it answers."""
+    def ping(self) -> None:
+        """Make a request that every registry answers."""
         with _registry_errors(self._url, SchemaRefused):
             self.get_subjects()
 
 
 @contextmanager
 def _registry_errors(url: str, refusal: type[TaskbridgeError]) -> Generator[None]:
-    """Maps what the client raises to our errors: what a registry refuses to ``refusal``, else to RegistryUnavailable.
+    """Map a refusal by a registry to ``refusal``, and every other error of the client to RegistryUnavailable.
 
-    A schema is unknown only where a registry says so: records must not be parked because of a mistyped URL, or of a
-    password that has expired.
+    A schema is unknown only if a registry says so. A mistyped URL or an expired password must not make dead letters.
     """
     try:
         yield
     except SchemaRegistryError as error:
-        status, said = error.http_status_code, error.error_message or f"HTTP {error.http_status_code}"
+        status, message = error.http_status_code, error.error_message or f"HTTP {error.http_status_code}"
         if status >= _SERVER_ERRORS:
-            raise RegistryUnavailable(f"the schema registry at {url} failed: {said}") from error
+            raise RegistryUnavailable(f"the schema registry at {url} failed: {message}") from error
         if status == _NOT_FOUND and error.error_code not in _API_NOT_FOUND:
             raise RegistryUnavailable(
                 f"there is no schema registry at {url} (HTTP {status}): check the URL, it ends in the path of the"
@@ -126,12 +120,12 @@ def _registry_errors(url: str, refusal: type[TaskbridgeError]) -> Generator[None
             ) from error
         if status in _NOT_LET_IN:
             raise RegistryUnavailable(
-                f"the schema registry at {url} does not let us in (HTTP {status}: {said}): check"
+                f"the schema registry at {url} does not let us in (HTTP {status}: {message}): check"
                 f" {PROPERTY_PREFIX}basic.auth.user.info among the properties of the Kafka clients, and what it may do"
             ) from error
         if refusal is UnknownSchema and status != _NOT_FOUND:
-            raise RegistryUnavailable(f"the schema registry at {url} refused to answer: {said}") from error
-        raise refusal(f"the schema registry at {url} refused: {said}") from error
+            raise RegistryUnavailable(f"the schema registry at {url} refused to answer: {message}") from error
+        raise refusal(f"the schema registry at {url} refused: {message}") from error
     except Exception as error:
-        # The client lets its HTTP library's errors through, and which library that is has changed between its versions.
+        # The client does not catch the errors of its HTTP library, which differs between versions.
         raise RegistryUnavailable(f"the schema registry at {url} does not answer: {error}") from error

@@ -1,4 +1,4 @@
-"""A registry for unit tests, in memory; it ships so that everybody's tests can encode and decode without a server."""
+"""A registry in memory, for tests that encode and decode without a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class FakeRegistry(Registry):
-    """Has our own schemas under the ids 1, 2, 3, … and those in ``others``; while ``away``, it answers nothing new."""
+    """Has our schemas under the ids 1, 2, 3, … and those in ``others``. While ``away``, it only knows these."""
 
     def __init__(self, *, away: bool = False) -> None:
         super().__init__("http://registry.invalid")
@@ -23,11 +23,11 @@ class FakeRegistry(Registry):
         if not away:
             self.register(topics.ALL)
 
-    def register(self, wanted: Iterable[Topic]) -> dict[str, int]:
+    def register(self, requested: Iterable[Topic]) -> dict[str, int]:
         self._refuse_while_away()
         subjects = [topic.subject for topic in topics.ALL if topic.record is not None]
         registered: dict[str, int] = {}
-        for topic in wanted:
+        for topic in requested:
             if topic.record is not None:
                 registered[topic.subject] = subjects.index(topic.subject) + 1
                 self._remember(SchemaRef.of(topic), registered[topic.subject])

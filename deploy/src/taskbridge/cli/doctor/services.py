@@ -35,14 +35,14 @@ def registry(checked: Registry) -> Iterator[Finding]:
     Raises:
         RegistryUnavailable: the registry does not answer.
     """
-    checked.client.ask()
+    checked.client.ping()
     yield ok("registry", "it answers")
     missing: list[str] = []
     for schema in (SchemaRef.of(topic) for topic in topics.ALL if topic.record is not None):
         try:
             checked.client.look_up(schema.subject, schema.text)
         except SchemaRefused:
-            if checked.client.takes(schema.subject, schema.text):
+            if checked.client.is_compatible(schema.subject, schema.text):
                 missing.append(schema.subject)
             else:
                 yield failed(
