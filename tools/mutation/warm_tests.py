@@ -1,9 +1,8 @@
-"""One pytest session, collected once, out of which each change is tried in a fork of its own.
+"""One pytest session, collected once; each change is tried in a fork of it.
 
-A change within a function is put into the function objects that are there, a change of a module's constant into every
-module that took it over; so nothing is imported anew, and only the tests run that reach the changed lines, the fastest
-first. ``None`` is the outcome of what cannot be changed like that: a class's fields, a function's defaults, and what
-runs only when the module is imported.
+A changed function replaces the code of the existing function objects, a changed constant is set in every module that
+imported it. So nothing is imported again, and only tests that reach the changed lines run, the fastest first. The
+outcome is ``None`` for changes that need an import: fields of a class, defaults of a function, code at module level.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ FAILED = 2
 
 @dataclass(slots=True)
 class _Seen:
-    """What one test did as things are."""
+    """One test on the unchanged module."""
 
     seconds: float
     lines: set[int] = field(default_factory=set[int])
@@ -47,7 +46,7 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Fork:
-    """A process that tries one change. It writes into ``limit`` of its folder which test it runs, and for how long."""
+    """A process that tries one change. It writes the test that runs, and its time limit, to ``limit`` in its folder."""
 
     number: int
     folder: Path
@@ -55,12 +54,12 @@ class _Fork:
     test: str = ""
     test_started_s: float = 0
     waited_ns: dict[str, int] = field(default_factory=dict[str, int])
-    """Thread → how long it was ready to run, and had no processor."""
+    """Thread → time in which it was ready to run but had no processor."""
     is_late: bool = False
 
     def look(self, pid: int) -> None:
-        """See whether its test takes too long, without the time in which others had the processors."""
-        with contextlib.suppress(OSError):  # it ends, or has not begun
+        """Check whether its test takes too long, not counting the time without a processor."""
+        with contextlib.suppress(OSError):  # it ends, or has not started
             for thread in Path(f"/proc/{pid}/task").iterdir():
                 self.waited_ns[thread.name] = int((thread / "schedstat").read_text("ascii").split()[1])
         now_s = time.monotonic() - self.started_s - sum(self.waited_ns.values()) / 1e9
@@ -72,7 +71,7 @@ class _Fork:
 
 
 class WarmTests:
-    """A pytest plugin that tells ``verdict`` of each change: its outcome, and after how long."""
+    """A pytest plugin that calls ``verdict`` for each change, with its outcome and seconds."""
 
     def __init__(
         self,
@@ -84,7 +83,7 @@ class WarmTests:
         slow: Callable[[Sequence[str]], None],
         verdict: Callable[[int, str | None, float], None],
     ) -> None:
-        """``slow`` is told, first of all, which tests take longer than ``quick_s`` and are left out."""
+        """First, ``slow`` is called with the tests that take longer than ``quick_s`` and are left out."""
         self._name = module.partition("/src/")[2].removesuffix(".py").replace("/", ".")
         self._mutants = mutants
         self._processes = processes
@@ -138,11 +137,11 @@ class WarmTests:
                     run(item)
                 code = 0
             finally:
-                os._exit(code)  # whatever a test raises through pytest, this process is not the session
+                os._exit(code)  # even where a test raises through pytest: this process is not the session
         self._running[pid] = fork
 
     def _wait(self) -> None:
-        """Until one of those that run has ended, by itself or for being late."""
+        """Return when one of the forks has ended, by itself or killed because it was late."""
         while True:
             for pid, fork in list(self._running.items()):
                 ended, status = os.waitpid(pid, os.WNOHANG)
@@ -159,18 +158,18 @@ class WarmTests:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)  # what its tests started
         shutil.rmtree(fork.folder, ignore_errors=True)
-        # By any other code than a failed test's, the change took the process down.
+        # Any code other than that of a failed test: the change crashed the process.
         outcome = "survived" if code == 0 else "late" if fork.is_late else "killed"
         self._verdict(fork.number, outcome, time.monotonic() - fork.started_s)
 
 
 def run(item: pytest.Item) -> None:
-    # No next one: each ends what it began, so that none depends on which came before.
+    # No next item: each tears down its fixtures, so that no test depends on the one before.
     item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
 
 
 def in_fork(work: Callable[[], dict[str, _Seen]]) -> dict[str, _Seen]:
-    """What the work returned, done by a process of its own, which a failing test ends."""
+    """Run ``work`` in a process of its own, which a failing test ends, and return its result."""
     folder = Path(tempfile.mkdtemp(prefix="mutation-"))
     pid = os.fork()
     if pid == 0:
@@ -187,7 +186,7 @@ def in_fork(work: Callable[[], dict[str, _Seen]]) -> dict[str, _Seen]:
 
 
 def watched(items: Sequence[pytest.Item], file: str) -> dict[str, _Seen]:
-    """How long each test takes, and which lines of the file it reaches, in whatever thread."""
+    """The seconds of each test, and the lines of the file that it reaches in any thread."""
     seen = dict[str, _Seen]()
     for item in items:
         lines, started = set[int](), time.monotonic()
@@ -210,7 +209,7 @@ def watched(items: Sequence[pytest.Item], file: str) -> dict[str, _Seen]:
 def functions_of(file: str) -> dict[tuple[str, int], list[FunctionType]]:
     """(qualified name, line) → the function objects of this file, wherever they are referred to."""
     found = dict[tuple[str, int], list[FunctionType]]()
-    gc.unfreeze()  # what tests/conftest.py has frozen is in no list of objects, and every change would survive
+    gc.unfreeze()  # objects that tests/conftest.py froze are in no list, and every change would survive
     for each in gc.get_objects():
         if type(each) is FunctionType and each.__code__.co_filename == file:
             found.setdefault(place_of(each.__code__), []).append(each)

@@ -1,14 +1,12 @@
-"""Changes the code that decides, one small change at a time, and says which changes no test notices.
+"""Changes the code that decides, one small change at a time, and prints the changes that no test notices: README.md.
 
-    uv run python tools/mutation.py                       # a sample of each module, 95 % must be noticed
-    uv run python tools/mutation.py edge/ --sample 0       # every change of some modules
-    uv run python tools/mutation.py --seed 7 --json survivors.jsonl
-    uv run python tools/mutation.py --again survivors.jsonl   # after tests were added
+    uv run python tools/mutation                          # a sample of each module, 95 % must be noticed
+    uv run python tools/mutation edge/ --sample 0          # every change of some modules
+    uv run python tools/mutation --seed 7 --json survivors.jsonl
+    uv run python tools/mutation --again survivors.jsonl   # after tests were added
 
-Each change is made in a copy of the tree, in which the module's unit tests then run until one fails. What cannot be
-noticed by any test, because the program does the same, stands in ``tools/equivalent_mutants.toml`` with the reason.
-mutmut and cosmic-ray were tried: the first does not work with the pytest in use, the second starts an interpreter for
-each change, which takes five times as long.
+The module's unit tests run against each change until one fails. ``equivalents.toml`` lists the changes that no test can
+notice because the program does the same.
 """
 
 from __future__ import annotations
@@ -35,7 +33,6 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-
 from mutants import Mutant, mutants_of
 from warm_tests import WarmTests
 
@@ -44,8 +41,8 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import CodeType
 
-ROOT = Path(__file__).parent.parent
-TOOLS = Path(__file__).parent
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 NEEDED_SHARE = 0.95
 SLOWEST_S = 120
 ARGUMENTS = (
@@ -59,20 +56,20 @@ class Verdict:
     mutant: Mutant
     module: str
     outcome: str
-    """``killed``, ``late`` where a test did not end in time, which counts as killed, ``survived`` or ``equivalent``."""
+    """``killed``, ``late`` (a test did not end in time: counts as killed), ``survived`` or ``equivalent``."""
     seconds: float
 
 
 def main() -> None:
-    """Exit code 0 when enough of what is not equivalent was killed; the survivors are printed either way."""
+    """Exit with 0 when tests noticed enough of the changes that are not equivalent. Print survivors in any case."""
     options = parsed_options()
     targets = {
         module: tests
-        for module, tests in tomllib.loads((TOOLS / "mutation.toml").read_text("utf-8"))["modules"].items()
+        for module, tests in tomllib.loads((HERE / "modules.toml").read_text("utf-8"))["modules"].items()
         if not options.modules or any(module.startswith(start) for start in options.modules)
     }
     if not targets:
-        sys.exit("no module of tools/mutation.toml begins like that")
+        sys.exit("no module of modules.toml begins like that")
     equivalents = known_equivalents()
     import_libraries()
     verdicts = list[Verdict]()
@@ -86,21 +83,23 @@ def main() -> None:
         )
         for verdict in judged:
             if verdict.outcome in ("survived", "late"):
-                told(f"{verdict.outcome}: {verdict.module} {verdict.mutant}")
-        told(f"{module:58}{share(judged)}  {sum(each.seconds for each in judged):.0f} s")
+                log(f"{verdict.outcome}: {verdict.module} {verdict.mutant}")
+        log(f"{module:58}{share(judged)}  {sum(each.seconds for each in judged):.0f} s")
         verdicts += judged
     report(verdicts, options.json)
 
 
 def parsed_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", help="starts of paths; all of tools/mutation.toml where none is given")
-    parser.add_argument("--sample", type=int, default=20, help="changes of each module; 0: all there are")
-    parser.add_argument("--quick", type=float, default=float("inf"), help="leave out tests that take more seconds")
+    parser.add_argument("modules", nargs="*", help="starts of paths; default: all of modules.toml")
+    parser.add_argument("--sample", type=int, default=20, help="changes of each module; 0: all")
+    parser.add_argument(
+        "--quick", type=float, default=float("inf"), help="leave out tests that take longer, in seconds"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--json", type=Path, help="where survivors, and those that were late, are written")
-    parser.add_argument("--again", type=Path, help="try only what stands in such a file")
+    parser.add_argument("--json", type=Path, help="write survivors and late ones here")
+    parser.add_argument("--again", type=Path, help="try only the changes in such a file")
     return parser.parse_args()
 
 
@@ -111,18 +110,18 @@ def sample(module: str, size: int, seed: int) -> list[Mutant]:
 
 def listed(module: str, survivors: Path) -> list[Mutant]:
     lines = [json.loads(line) for line in survivors.read_text("utf-8").splitlines()]
-    wanted = {(each["function"], each["change"]) for each in lines if each["module"] == module}
-    return [each for each in mutants_of((ROOT / module).read_text("utf-8")) if (each.function, each.change) in wanted]
+    changes = {(each["function"], each["change"]) for each in lines if each["module"] == module}
+    return [each for each in mutants_of((ROOT / module).read_text("utf-8")) if (each.function, each.change) in changes]
 
 
 def known_equivalents() -> set[tuple[str, str, str]]:
-    """(module, function, change) of what no test could notice."""
-    listed = tomllib.loads((TOOLS / "equivalent_mutants.toml").read_text("utf-8"))["equivalent"]
-    return {(each["module"], each["function"], each["change"]) for each in listed}
+    """(module, function, change) of those that no test can notice."""
+    found = tomllib.loads((HERE / "equivalents.toml").read_text("utf-8"))["equivalent"]
+    return {(each["module"], each["function"], each["change"]) for each in found}
 
 
 def import_libraries() -> None:
-    """What every test run imports is imported once; nothing of ours is: that is what changes."""
+    """Import once the libraries that every test run needs, and none of our modules, which change."""
     for name in ("httpx2", "fastapi", "uvicorn", "confluent_kafka", "aiokafka", "faust", "typer"):
         __import__(name)
     settings.register_profile(
@@ -138,37 +137,37 @@ def import_libraries() -> None:
 def judge(
     module: str, tests: Sequence[str], mutants: Sequence[Mutant], *, processes: int, quick_s: float
 ) -> Iterator[Verdict]:
-    """Try each change in one collected session; where that cannot be, in a session of its own."""
+    """Try each change in one collected session, or in a session of its own."""
 
-    def warm(told_of: TextIO) -> int:
+    def warm(lines: TextIO) -> int:
         def verdict(number: int, outcome: str | None, seconds: float) -> None:
-            told_of.write(json.dumps([number, outcome, seconds]) + "\n")
-            told_of.flush()
+            lines.write(json.dumps([number, outcome, seconds]) + "\n")
+            lines.flush()
 
-        def slow(tests: Sequence[str]) -> None:
-            told_of.write(json.dumps(tests) + "\n")
-            told_of.flush()
+        def slow(names: Sequence[str]) -> None:
+            lines.write(json.dumps(names) + "\n")
+            lines.flush()
 
         plugin = WarmTests(module, mutants, processes=processes, quick_s=quick_s, slow=slow, verdict=verdict)
         return pytest.main([*ARGUMENTS, *tests], plugins=[plugin])
 
     code, lines, output = in_own_process(warm)
     if code != 0:
-        told(output[-5000:])
+        log(output[-5000:])
         sys.exit(f"the tests of {module} do not run without any change: {' '.join(tests)}")
     less = [option for test in json.loads(lines[0]) for option in ("--deselect", test)]
     for line in lines[1:]:
         number, outcome, seconds = cast("tuple[int, str | None, float]", json.loads(line))
         mutant, started = mutants[number], time.monotonic()
         if outcome is None:
-            failed = in_own_process(partial(run_anew, module, [*tests, *less], mutant))[0] != 0
+            failed = in_own_process(partial(run_in_new_session, module, [*tests, *less], mutant))[0] != 0
             is_late = time.monotonic() - started > SLOWEST_S
             outcome = "survived" if not failed else "late" if is_late else "killed"
         yield Verdict(mutant, module, outcome, seconds + time.monotonic() - started)
 
 
-def run_anew(module: str, tests: Sequence[str], mutant: Mutant, _: TextIO) -> int:
-    """Import everything with the change in it, and run the tests, whatever they reach."""
+def run_in_new_session(module: str, tests: Sequence[str], mutant: Mutant, _: TextIO) -> int:
+    """Import everything with the change in it, and run all tests of the module."""
     faulthandler.dump_traceback_later(SLOWEST_S, exit=True)
     sys.meta_path.insert(0, ChangedModule(module, mutant))
     return pytest.main([*ARGUMENTS, "-x", *tests])
@@ -191,9 +190,9 @@ class ChangedModule(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def in_own_process(work: Callable[[TextIO], int]) -> tuple[int, list[str], str]:
-    """Exit code, lines told, and what was printed. What the process started ends with it."""
+    """Exit code, lines that ``work`` wrote, and output. Processes that it started end with it."""
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        told_lines, output = Path(folder) / "told", Path(folder) / "output"
+        written, output = Path(folder) / "lines", Path(folder) / "output"
         pid = os.fork()
         if pid == 0:
             tempfile.tempdir = folder
@@ -205,9 +204,9 @@ def in_own_process(work: Callable[[TextIO], int]) -> tuple[int, list[str], str]:
                 os.dup2(descriptor, 2)
                 os.chdir(ROOT)
                 sys.dont_write_bytecode = True
-                with told_lines.open("w") as stream:
+                with written.open("w") as stream:
                     code = int(work(stream))
-            except BaseException:  # noqa: BLE001 - whatever it is, this process ends below
+            except BaseException:  # noqa: BLE001 - this process ends below in any case
                 traceback.print_exc()
             sys.stdout.flush()
             sys.stderr.flush()
@@ -217,7 +216,7 @@ def in_own_process(work: Callable[[TextIO], int]) -> tuple[int, list[str], str]:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-        lines = told_lines.read_text("utf-8").splitlines() if told_lines.exists() else []
+        lines = written.read_text("utf-8").splitlines() if written.exists() else []
         return os.waitstatus_to_exitcode(status), lines, output.read_text("utf-8", "replace")
 
 
@@ -255,7 +254,7 @@ def share(verdicts: Sequence[Verdict]) -> str:
     return f"{killed:5} of {len(counted):5} killed  {part:>5}  {late} of them late, {same} equivalent"
 
 
-def told(line: str) -> None:
+def log(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 

@@ -1,4 +1,4 @@
-"""The small changes of a module's source that a test ought to notice: one mutant for each."""
+"""The small changes of a module's source that a test should notice: one mutant for each."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ _LOGS = frozenset({"debug", "info", "warning", "error", "exception", "critical"}
 @dataclass(frozen=True, slots=True)
 class Mutant:
     function: str
-    """The qualified name of the function or class in which the change is."""
+    """The qualified name of the changed function or class."""
     change: str
-    """``before -> after``, each the line or expression as Python prints it."""
+    """``before -> after``, each as Python prints the line."""
     tree: ast.Module
-    """The whole module with the change, at its old lines."""
+    """The whole changed module, with the old line numbers."""
     lines: frozenset[int] | None
-    """A test that runs none of these cannot notice it; None where that is not known."""
+    """A test that runs none of these lines cannot notice the change; None: unknown."""
     in_function: bool
-    """It is in the body of a function, which is not read when the module is imported."""
+    """The change is in the body of a function, which does not run at import."""
     constant: str | None
-    """The name of the module's constant that is changed."""
+    """The name of the changed constant of the module."""
 
     def __str__(self) -> str:
         return f"{self.function}: {self.change}"
 
 
 def mutants_of(source: str) -> list[Mutant]:
-    """Every change of this module, in the order of its lines. Texts for people (errors, logs, docstrings) stay."""
+    """Every change of this module, by line. Texts for people (errors, logs, docstrings) are not changed."""
     tree = ast.parse(source)
     found = list[Mutant]()
     for function, path, node in _places(tree, "", ()):
@@ -111,7 +111,7 @@ def _is_for_people(node: ast.AST) -> bool:
         case ast.Expr(value=ast.Call(func=ast.Attribute(attr=attr))):
             return attr in _LOGS
         case ast.Assign(targets=[ast.Name(id=name)]):
-            return name.endswith("_S")  # how long is waited is a choice
+            return name.endswith("_S")  # a waiting time is a choice
         case ast.If(body=body, orelse=orelse):
             return all(isinstance(each, ast.Expr | ast.If) and _is_for_people(each) for each in [*body, *orelse])
         case _:
@@ -119,7 +119,7 @@ def _is_for_people(node: ast.AST) -> bool:
 
 
 def _is_for_checkers(node: ast.AST) -> bool:
-    """Its keywords say what must not be done, and nobody does: a class's ``frozen``, ``strict`` of ``zip``."""
+    """Its keywords only forbid misuse: a class's ``frozen``, ``strict`` of ``zip``."""
     return isinstance(node, ast.ClassDef) or (isinstance(node, ast.Call) and ast.unparse(node.func) == "zip")
 
 
@@ -187,7 +187,7 @@ def _put(tree: ast.AST, path: Path, replacement: ast.AST) -> None:
 
 
 def _statement(tree: ast.AST, path: Path) -> ast.stmt:
-    """The innermost statement on this path: its first line is what a reader looks for."""
+    """The innermost statement on this path, whose first line is printed."""
     statement = None
     for step in path:
         tree = _below(tree, step)
@@ -204,7 +204,7 @@ def _lines(statement: ast.stmt, node: ast.AST) -> Iterator[int]:
 
 
 def _uses(tree: ast.Module, name: str) -> Iterator[int]:
-    """Where the constant is read; each line of an expression of several lines can be the one that is reached."""
+    """The lines that read the constant: of an expression of several lines, all of them."""
     for each in ast.walk(tree):
         if isinstance(each, ast.stmt) and not hasattr(each, "body") and _reads(each, name):
             yield from range(each.lineno, (each.end_lineno or each.lineno) + 1)
