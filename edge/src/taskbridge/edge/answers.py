@@ -17,7 +17,7 @@ from taskbridge.edge.errors import (
     UnsupportedType,
     Unverified,
 )
-from taskbridge.edge.server.answering import ANSWER_AT_ONCE
+from taskbridge.edge.server.protocol import ANSWER_AT_ONCE
 from taskbridge.runtime.http.problems import problem
 from taskbridge.runtime.http.refusals import RETRY_AFTER_S
 

@@ -18,16 +18,15 @@ from fastapi import FastAPI
 from taskbridge.edge.deciding.decision import Decision
 from taskbridge.edge.deciding.interpret import Rules
 from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
-from taskbridge.edge.direct import DirectWay
 from taskbridge.edge.monitoring.health import HealthRoutes
 from taskbridge.edge.monitoring.metrics import Metrics
 from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
 from taskbridge.edge.openapi.callbacks import document_callbacks
 from taskbridge.edge.quarantine import Quarantine
-from taskbridge.edge.routes import CallbackRoutes
+from taskbridge.edge.routes import CallbackRoutes, FastCallbacks
 from taskbridge.edge.server.connections.gate import GATE, Gate, with_open_files
 from taskbridge.edge.server.connections.listening import given_sockets, listen_beside_fellows
-from taskbridge.edge.server.direct import WAY
+from taskbridge.edge.server.protocol import FAST_PATH
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.serving import end_when_told, end_with_parent, serve
 from taskbridge.edge.server.sources import Sources
@@ -120,8 +119,9 @@ def create_app(
         _log.info("edge_started", apps=credentials.current.count, workers=settings.workers)
         if owns_process:
             collect_garbage_rarely()
-        # Spans belong to the general way.
-        yield {GATE: gate} | ({} if tracing is not None else {WAY: DirectWay(callbacks, settings, not_at=operators)})
+        # Only the general path makes spans.
+        fast = {} if tracing is not None else {FAST_PATH: FastCallbacks(callbacks, settings, not_at=operators)}
+        yield {GATE: gate} | fast
         if owns_process:
             _end_process_within(_LAST_S)
         for each in upkeep:

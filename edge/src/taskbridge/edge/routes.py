@@ -1,7 +1,12 @@
-"""The path of one callback: receive, decide, claim, publish, answer; what is rejected goes into the quarantine."""
+"""The path of one callback: receive, decide, claim, publish, answer; what is rejected goes into the quarantine.
+
+``FastCallbacks`` starts callbacks of Yida that arrived whole, without a task of their own. ``CallbackRoutes`` serves
+all others, and continues those that the fast path could not finish: docs/adr/0012-the-fast-path-of-the-edge.md.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
@@ -9,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec import Struct
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,8 +22,10 @@ from starlette.routing import Route
 from taskbridge.edge import answers
 from taskbridge.edge.deciding.paths import SOURCE_PATHS, YIDA_PATHS, action_of
 from taskbridge.edge.delivery.router import Durability
-from taskbridge.edge.errors import NotDurable, Rejection
-from taskbridge.edge.server.direct import BEGUN, Begun
+from taskbridge.edge.errors import NotDurable, Rejection, Unverified
+from taskbridge.edge.received import Received
+from taskbridge.edge.server.heads import Heads
+from taskbridge.edge.server.protocol import FAST_REQUEST, MAX_HEADERS
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.edge.verification.replays import claim
 from taskbridge.runtime.http.problems import unforeseen
@@ -25,6 +33,8 @@ from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
 from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, valid_traceparent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
@@ -34,13 +44,17 @@ if TYPE_CHECKING:
     from taskbridge.edge.kafka.record import Record
     from taskbridge.edge.monitoring.metrics import Metrics
     from taskbridge.edge.quarantine import Quarantine
-    from taskbridge.edge.received import Received
     from taskbridge.edge.server.rejection_log import RejectionLog
     from taskbridge.edge.server.sources import Sources
+    from taskbridge.edge.settings import EdgeSettings
     from taskbridge.edge.verification.replays import Window
 
 _log = structlog.stdlib.get_logger(__name__)
 _stdlib_log = logging.getLogger(__name__)
+
+_FORWARDED_FOR = "x-forwarded-for"
+_KAFKA = Durability.KAFKA
+_BEFORE_ID, _AFTER_ID = answers.around_id(_KAFKA)
 
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
@@ -49,20 +63,6 @@ _GONE = 499
 def logs_accepted() -> bool:
     """Whether each callback gets a line, which costs as much as all else that is done for it."""
     return _stdlib_log.isEnabledFor(logging.DEBUG)
-
-
-class BegunCallback(Begun, eq=False, kw_only=True):
-    """One that went directly so far; here it goes on, where that did not work out."""
-
-    started: float
-    publishing: float = 0.0
-    decided: Decided | None = None
-    record: Record | None = None
-
-    @property
-    def received(self) -> Received:
-        """The request: it is made of the piece where somebody wants it, which nearly nobody does."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +105,13 @@ class CallbackRoutes:
         return await self._answer(wire_action, request.scope, request.receive)
 
     async def _answer(self, wire_action: str, scope: Scope, from_network: Receive) -> Response:
-        direct: BegunCallback | None = scope.get(BEGUN)
-        started = time.perf_counter() if direct is None else direct.started
-        received = None if direct is None else direct.received
-        decided = None if direct is None else direct.decided
+        fast: FastCallback | None = scope.get(FAST_REQUEST)
+        started = time.perf_counter() if fast is None else fast.started
+        received = None if fast is None else fast.received
+        decided = None if fast is None else fast.decided
         try:
-            if direct is not None:
-                durability = await self._goes_on(direct)
+            if fast is not None:
+                durability = await self._continue(fast)
             else:
                 self.sources.check(remote_address(scope))
                 received = await receive(
@@ -159,10 +159,10 @@ class CallbackRoutes:
         except Exception:
             self.metrics.verify_seconds.observe(received.wire_action, time.perf_counter() - started)
             raise
-        return self.claimed(decided, received.wire_action, started)
+        return self.claim(decided, received.wire_action, started)
 
-    def claimed(self, decided: Decided, wire_action: str, started: float) -> Decided:
-        """The same, once its signature is claimed for it."""
+    def claim(self, decided: Decided, wire_action: str, started: float) -> Decided:
+        """Return the same event, once its signature is claimed for it."""
         try:
             claim(decided, self.window)
         finally:
@@ -177,19 +177,18 @@ class CallbackRoutes:
         finally:
             self.metrics.publish_seconds.observe(received.wire_action, time.perf_counter() - started)
 
-    async def _goes_on(self, direct: BegunCallback) -> Durability:
+    async def _continue(self, fast: FastCallback) -> Durability:
         try:
-            await direct.outcome()
+            await fast.outcome()
         except (DeliveryFailed, QueueFull):
-            # Perhaps it arrived all the same, as in ``Router.keep``.
-            assert direct.record is not None, "it was sent"
-            return await self.publisher.keep_elsewhere(direct.record)
+            # Kafka may have it nevertheless. A duplicate is allowed, a loss is not.
+            assert fast.record is not None, "it was sent"
+            return await self.publisher.spool(fast.record)
         else:
             return Durability.KAFKA
         finally:
-            if direct.decided is not None:
-                took = time.perf_counter() - direct.publishing
-                self.metrics.publish_seconds.observe(direct.received.wire_action, took)
+            if fast.decided is not None:
+                self.metrics.publish_seconds.observe(fast.wire_action, time.perf_counter() - fast.publishing)
 
     def _log_rejection(
         self, rejection: Rejection, log: structlog.stdlib.BoundLogger, source: str, kept: str | None
@@ -205,6 +204,133 @@ class CallbackRoutes:
                 quarantine_id=kept,
                 **said,
             )
+
+
+class FastCallbacks:
+    """Starts callbacks of Yida that arrived whole. Those of other systems take the general path."""
+
+    def __init__(self, routes: CallbackRoutes, settings: EdgeSettings, *, not_at: Container[int]) -> None:
+        """``not_at`` are the ports where callbacks are not served."""
+        self.routes = routes
+        self._not_at = not_at
+        self._max_body_bytes = routes.decision.rules.max_body_bytes
+        # A header may count as one byte more than it has.
+        self._within_limits = min(self._max_body_bytes, settings.max_header_bytes - MAX_HEADERS)
+        self.heads = Heads(
+            {f"POST {path} HTTP/1.1".encode(): path for path in YIDA_PATHS}, max_bytes=settings.max_header_bytes
+        )
+
+    def serves(self, port: int) -> bool:
+        return port not in self._not_at
+
+    def start(self, data: bytes, *, peer: str, settled: Callable[[FastCallback], None]) -> FastCallback | None:
+        routes = self.routes
+        if not routes.publisher.is_direct() or logs_accepted():
+            return None
+        started = time.perf_counter()
+        received_at = time.time_ns() // 1_000_000
+        # In one call, where all of it is no larger than any part of it may be.
+        whole = routes.decision.of_whole(data, received_at) if len(data) <= self._within_limits else None
+        if whole is not None:
+            wire_action, forwarded_for, traceparent, found = whole
+        else:
+            parts = self.heads.whole(data)
+            if parts is None or parts[0].body_bytes > self._max_body_bytes:
+                return None
+            head, found = parts[0], None
+            wire_action = YIDA_PATHS[head.path]
+            forwarded_for, traceparent = head.headers.get(_FORWARDED_FOR), head.headers.get(TRACEPARENT)
+        address = routes.sources.sender(peer, forwarded_for)
+        try:
+            routes.sources.check(address)
+        except Unverified:
+            return None
+        callback = FastCallback(self, settled, data, wire_action, received_at, address, started)
+        try:
+            if found is None:
+                decided = routes.decide(callback.received)
+            else:
+                decided = routes.claim(routes.decision.taken(wire_action, found), wire_action, started)
+            callback.decided = decided
+            callback.publishing = time.perf_counter()
+            callback.record = routes.publisher.send(
+                decided, traceparent=valid_traceparent(traceparent), then=callback.settle
+            )
+        except Exception as error:  # noqa: BLE001 - the general path handles it
+            callback.error = error
+        return callback
+
+
+class FastCallback(Struct, eq=False):
+    """One callback on the fast path, from its bytes to its answer, which is written as soon as Kafka has the event.
+
+    When anything else happens, the protocol hands it over to the general path, which continues from here. Nothing is
+    decided or sent twice.
+    """
+
+    path: FastCallbacks
+    settled: Callable[[FastCallback], None]
+    """Called once Kafka has acknowledged the event, or has not."""
+    data: bytes
+    """The request as it was received."""
+    wire_action: str
+    received_at: int
+    address: str
+    started: float
+    publishing: float = 0.0
+    decided: Decided | None = None
+    record: Record | None = None
+    error: Exception | None = None
+    """Why it cannot be answered on the fast path."""
+    _outcome: asyncio.Future[None] | None = None
+
+    @property
+    def received(self) -> Received:
+        """The request, parsed again: few callbacks need it."""
+        parts = self.path.heads.whole(self.data)
+        assert parts is not None, "it was plain at the start"
+        head, body = parts
+        return Received(
+            wire_action=self.wire_action,
+            received_at=self.received_at,
+            remote_address=self.address,
+            method="POST",
+            path=head.path,
+            query=b"",
+            headers=head.headers,
+            body=body,
+        )
+
+    def settle(self, error: Exception | None) -> None:
+        self.error = error
+        if self._outcome is None:
+            self.settled(self)
+        elif self._outcome.done():
+            pass  # its task was cancelled
+        elif error is None:
+            self._outcome.set_result(None)
+        else:
+            self._outcome.set_exception(error)
+
+    def hand_over(self, *, is_settled: bool) -> None:
+        """From now on the general path waits for ``outcome``, and ``settled`` is called no more."""
+        self._outcome = asyncio.get_running_loop().create_future()
+        if is_settled:
+            self.settle(self.error)
+
+    async def outcome(self) -> None:
+        """Return once Kafka has the event; raises the error that prevents it."""
+        assert self._outcome is not None, "it was handed over"
+        await self._outcome
+
+    def accepted(self) -> bytes:
+        """Return the 200 after the server's own headers, and count it: it is written now."""
+        assert self.decided is not None, "it was sent"
+        now = time.perf_counter()
+        metrics = self.path.routes.metrics
+        metrics.publish_seconds.observe(self.wire_action, now - self.publishing)
+        metrics.count(self.wire_action, _KAFKA, now - self.started)
+        return _BEFORE_ID + self.decided.event_id.encode() + _AFTER_ID
 
 
 def _unforeseen(decided: Decided | None) -> Rejection:

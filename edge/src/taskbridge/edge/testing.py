@@ -61,7 +61,7 @@ class MemoryPublisher:
         self.traceparents.append(traceparent)
         return Durability.KAFKA
 
-    def takes_directly(self) -> bool:
+    def is_direct(self) -> bool:
         return self.direct and self.away is None
 
     def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
@@ -71,7 +71,7 @@ class MemoryPublisher:
         asyncio.get_running_loop().call_soon(then, self.undelivered)
         return Record(topic="", key=decided.key, headers=(), schema="", body=b"")
 
-    async def keep_elsewhere(self, record: Record) -> Durability:
+    async def spool(self, record: Record) -> Durability:
         if self.away is not None:
             raise NotDurable(self.away)
         self.spooled.append(record)

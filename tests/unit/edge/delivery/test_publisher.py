@@ -25,7 +25,7 @@ from taskbridge.edge.delivery.publisher import KafkaPublisher
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, TooLarge
 from taskbridge.edge.kafka import surroundings
-from taskbridge.edge.server.direct import DirectProtocol
+from taskbridge.edge.server.protocol import EdgeProtocol
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
@@ -158,9 +158,9 @@ def test_an_event_that_nobody_waits_for_is_the_same_record(
 ) -> None:
     async def scenario() -> None:
         publisher = KafkaPublisher(settings, partitions=1)
-        assert not publisher.takes_directly()
+        assert not publisher.is_direct()
         publisher = await prepared(settings)
-        assert publisher.takes_directly()
+        assert publisher.is_direct()
         told: list[Exception | None] = []
         publisher.send(Decided.of(EVENT), traceparent=TRACE, then=told.append)
         assert around.produced == [
@@ -178,7 +178,7 @@ def test_an_event_that_nobody_waits_for_is_the_same_record(
         around.sent[1].set_exception(DeliveryFailed("away"))
         await asyncio.sleep(0)
         assert [str(each) for each in told] == ["None", "away"]
-        assert await publisher.keep_elsewhere(kept) is Durability.SPOOL
+        assert await publisher.spool(kept) is Durability.SPOOL
         huge = replace(EVENT, raw_parameters={"a": "x" * (20 << 20)})
         with pytest.raises(TooLarge):
             publisher.send(Decided.of(huge), traceparent=None, then=told.append)
@@ -244,11 +244,11 @@ def test_a_callback_is_answered_from_the_spool_where_no_new_producer_can_be_made
     async def scenario() -> bytes:
         app = create_app(settings)
         async with app.router.lifespan_context(app) as state:
-            config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="off")
+            config = uvicorn.Config(app, http=EdgeProtocol, log_config=None, lifespan="off")
             config.load()
-            await until(cast("EdgeApp", app).callbacks.publisher.takes_directly)
+            await until(cast("EdgeApp", app).callbacks.publisher.is_direct)
             listening = await asyncio.get_running_loop().create_server(
-                lambda: DirectProtocol(config, ServerState(), cast("Any", state)), "127.0.0.1", 0
+                lambda: EdgeProtocol(config, ServerState(), cast("Any", state)), "127.0.0.1", 0
             )
             reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
             writer.write(callback("inst-raw", *headers))

@@ -62,23 +62,23 @@ def test_a_record_that_nobody_waits_for_is_told_of_and_kept_elsewhere_where_it_w
         kafka = await open_path(producer)
         topic, schema = record(0).topic, record(0).schema
         async with outbox_on(tmp_path, kafka, timeout_s=30) as (router, keeper):
-            assert router.takes_directly(topic, schema)
-            assert not router.takes_directly(topic, "unknown")
-            assert not router.takes_directly("unknown", schema)
+            assert router.is_direct(topic, schema)
+            assert not router.is_direct(topic, "unknown")
+            assert not router.is_direct("unknown", schema)
             producer.held = True
             failure = await sent(Router(kafka, keeper, timeout_s=0.01), 1)
             assert isinstance(failure, DeliveryFailed)
             assert "in time" in str(failure)
-            assert not router.takes_directly(topic, schema)
-            assert await router.keep_elsewhere(record(1)) is Durability.SPOOL
+            assert not router.is_direct(topic, schema)
+            assert await router.spool(record(1)) is Durability.SPOOL
             producer.held = False
             producer.release()
-            await until(lambda: router.takes_directly(topic, schema))
+            await until(lambda: router.is_direct(topic, schema))
             assert await sent(router, 2) is None
             producer.queue_full = True
             assert isinstance(await sent(router, 3), QueueFull)
             producer.queue_full = False
-            assert router.takes_directly(topic, schema), "that says nothing of Kafka"
+            assert router.is_direct(topic, schema), "that says nothing of Kafka"
             assert producer.delivered == [1, 2]
 
     asyncio.run(scenario())
@@ -111,10 +111,10 @@ def test_nothing_is_sent_past_what_the_spool_holds(tmp_path: Path) -> None:
             producer.held = True
             await keeper.own.put(record(1))
             assert kafka.usable
-            assert not router.takes_directly(record(1).topic, record(1).schema)
+            assert not router.is_direct(record(1).topic, record(1).schema)
             producer.held = False
             producer.release()
-            await until(lambda: router.takes_directly(record(1).topic, record(1).schema))
+            await until(lambda: router.is_direct(record(1).topic, record(1).schema))
 
     asyncio.run(scenario())
 

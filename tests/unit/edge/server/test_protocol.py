@@ -21,8 +21,7 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server import protocol
 from taskbridge.edge.server.connections.listening import listen
-from taskbridge.edge.server.direct import DirectProtocol
-from taskbridge.edge.server.protocol import MAX_PIPELINED
+from taskbridge.edge.server.protocol import MAX_PIPELINED, Deadline, EdgeProtocol
 from taskbridge.edge.server.requests import FREE_BODY_BYTES
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
@@ -50,7 +49,7 @@ class Served:
             uvicorn.Config(
                 self.app,
                 loop="taskbridge.edge.server.connections.accepting:AcceptingLoop",
-                http=DirectProtocol,
+                http=EdgeProtocol,
                 proxy_headers=False,
                 log_config=None,
                 access_log=False,
@@ -433,7 +432,7 @@ def test_while_the_reader_lags_behind_an_answer_waits(serve: Callable[..., Serve
     with connect(served.port) as connection:
         eventually(lambda: served.open() == 1)
         (at_work,) = served.server.server_state.connections
-        limited = cast("DirectProtocol", at_work)
+        limited = cast("EdgeProtocol", at_work)
         limited.loop.call_soon_threadsafe(limited.pause_writing)
         connection.sendall(callback())
         connection.settimeout(0.3)
@@ -612,3 +611,32 @@ def test_a_query_is_no_longer_than_its_escapes(serve: Callable[..., Served]) -> 
 def test_a_misspelt_path_is_understood_by_the_server_too(serve: Callable[..., Served], path: str) -> None:
     first, head = in_query("one", path=path)
     assert status_of(ask(serve().port, first + head)) == 200
+
+
+def test_the_first_time_that_is_set_counts() -> None:
+    async def scenario() -> None:
+        passed: list[str] = []
+        deadline = Deadline(asyncio.get_running_loop())
+        deadline.set(0.01, lambda: passed.append("first"))
+        deadline.set(0, lambda: passed.append("second"))
+        await asyncio.sleep(0.05)
+        assert passed == ["first"]
+        deadline.set(0, lambda: passed.append("third"))
+        await asyncio.sleep(0.01)
+        assert passed == ["first", "third"]
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_deadline_never_passes_and_another_may_be_set() -> None:
+    async def scenario() -> None:
+        passed: list[str] = []
+        deadline = Deadline(asyncio.get_running_loop())
+        deadline.cancel()
+        deadline.set(0, lambda: passed.append("cancelled"))
+        deadline.cancel()
+        deadline.set(0, lambda: passed.append("set again"))
+        await asyncio.sleep(0.01)
+        assert passed == ["set again"]
+
+    asyncio.run(scenario())

@@ -75,21 +75,21 @@ class Publisher(Protocol):
         """
         ...
 
-    def takes_directly(self) -> bool:
+    def is_direct(self) -> bool:
         """Whether an event may be sent without anybody who waits for it."""
         ...
 
     def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
-        """Send an event where ``takes_directly``; ``then`` is called, but not yet, with None once Kafka has it.
+        """Send an event where ``is_direct``; ``then`` is called, but not yet, with None once Kafka has it.
 
-        Else with DeliveryFailed or QueueFull: the record is for ``keep_elsewhere``.
+        Else with DeliveryFailed or QueueFull: the record is for ``spool``.
 
         Raises:
             TooLarge: it never can be durable; nothing was sent.
         """
         ...
 
-    async def keep_elsewhere(self, record: Record) -> Durability:
+    async def spool(self, record: Record) -> Durability:
         """Return once the record is durable that was sent in vain. Raises NotDurable as ``publish`` does."""
         ...
 
@@ -179,8 +179,8 @@ class KafkaPublisher:
     async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
         return await self._keep(self._record_of(decided, traceparent))
 
-    def takes_directly(self) -> bool:
-        return self._router.takes_directly(TASK_EVENTS.name, self._events.schema_key)
+    def is_direct(self) -> bool:
+        return self._router.is_direct(TASK_EVENTS.name, self._events.schema_key)
 
     def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
         record = self._record_of(decided, traceparent)
@@ -188,8 +188,8 @@ class KafkaPublisher:
         self._router.send(record, then)
         return record
 
-    async def keep_elsewhere(self, record: Record) -> Durability:
-        return await self._router.keep_elsewhere(record)
+    async def spool(self, record: Record) -> Durability:
+        return await self._router.spool(record)
 
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
         return await self._keep(

@@ -69,18 +69,18 @@ class Router:
             raise
         return Durability.SPOOL
 
-    def takes_directly(self, topic: str, schema: str) -> bool:
+    def is_direct(self, topic: str, schema: str) -> bool:
         """Whether a record that is sent now will probably be in Kafka soon, whatever its key, and overtakes none."""
         return self._kafka.takes_all_of(topic, schema) and not self._spools.anything_moves()
 
     def send(self, record: Record, then: Callable[[Exception | None], None]) -> None:
-        """Send a record where ``takes_directly``; ``then`` is called with None once it is durable.
+        """Send a record where ``is_direct``; ``then`` is called with None once it is durable.
 
-        Else with DeliveryFailed or QueueFull: it counts as undelivered, and is for ``keep_elsewhere``.
+        Else with DeliveryFailed or QueueFull: it counts as undelivered, and is for ``spool``.
         """
         self._kafka.send_then(record, then, timeout_s=self._timeout_s)
 
-    async def keep_elsewhere(self, record: Record) -> Durability:
+    async def spool(self, record: Record) -> Durability:
         """Return once the record is durable that Kafka did not take.
 
         Raises:

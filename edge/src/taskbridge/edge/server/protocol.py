@@ -1,6 +1,9 @@
-"""uvicorn's HTTP protocol with bounds on heads and on slow senders: one class, as it is one connection's state.
+"""The edge's HTTP/1.1 protocol: uvicorn's, with bounds on heads and slow senders, and with a fast path.
 
 httptools bounds neither, and uvicorn adds no bound: see docs/adr/0010-limits-in-the-server.md.
+
+The fast path answers a whole request on an idle connection without parser, scope and task. Any other request takes the
+general path, and anything unexpected moves a request there: see docs/adr/0012-the-fast-path-of-the-edge.md.
 """
 
 from __future__ import annotations
@@ -9,16 +12,14 @@ import fcntl
 import socket
 import termios
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from taskbridge.edge.server.answering import ANSWER_AT_ONCE, AnsweringProtocol
-from taskbridge.edge.server.connections.deadline import Deadline
 from taskbridge.edge.server.connections.gate import GATE
 from taskbridge.edge.server.requests import FREE_BODY_BYTES, WHOLE_BODY
-from taskbridge.edge.server.upgrade import head_without_offer
 from taskbridge.runtime.http.refusals import (
     LARGE_HEAD,
     LONG_URL,
@@ -26,43 +27,84 @@ from taskbridge.runtime.http.refusals import (
     PIPELINED,
     SLOW_HEAD,
     STOPPING,
+    encoded_answer,
     not_admitted,
 )
 from taskbridge.runtime.http.request_line import cut_at_lines, ends_in_line, escape_request_line
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from uvicorn.config import Config
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
     from taskbridge.edge.server.connections.gate import Gate
-    from taskbridge.runtime.http.refusals import Refusal
+    from taskbridge.runtime.http.refusals import Headers, Refusal
 
 MAX_HEADERS = 100
 MAX_PIPELINED = 16
-"""Requests in a row that may wait for the one before: 256 KiB hold thousands of small ones."""
+"""Requests on one connection that may wait for an earlier one: 256 KiB hold thousands of small ones."""
 
 LINGER_S = 2.0
-"""How long what is still sent after an answer is read and dropped: closed at once, the sender might not see it."""
+"""How long input is read and dropped after a last answer. If we closed at once, the sender might not see the answer."""
 LAST_HEAD_S = 1.0
-"""How long a request may still begin once the process is to end: it may be on its way, or here and not read yet."""
+"""How long a request may still start after shutdown began: it may be on its way, or here and not read yet."""
 LAST_BODY_S = 5.0
-"""How long a body may still take once the process is to end; less than uvicorn waits for all."""
+"""How long a body may still take after shutdown began; less than uvicorn waits for all."""
 UNREAD_S = 30
-"""How long a peer may not take what it is sent."""
+"""How long a peer may leave our answers unread."""
 
 SLICE_BYTES = 16 << 10
 PER_HEADER_BYTES = 4
 """Of each header line: the colon, the space and the end."""
 
+FAST_PATH = "fast-path"
+"""Key of the lifespan state under which the protocol finds the fast path, if there is one."""
+FAST_REQUEST = "taskbridge.fast-request"
+"""Key of a request's scope: what the fast path did for it before it was handed over."""
+ANSWER_AT_ONCE = "taskbridge.answer"
+"""Key of a request's scope: a function that writes headers and body of a 200 at once, and returns whether it could."""
 
-class _Stopped(Exception):
-    """The parser is not to go on."""
+_OFFER = (b"connection", b"upgrade")
 
 
-class LimitedProtocol(AnsweringProtocol):
-    """One connection. It is admitted by the gate, and closed when its sender exceeds a limit."""
+class FastRequest(Protocol):
+    """One request on the fast path."""
+
+    data: bytes
+    """The request as it was received."""
+    error: Exception | None
+    """Why it cannot be answered on the fast path."""
+
+    def hand_over(self, *, is_settled: bool) -> None:
+        """From now on the general path waits for the outcome, and ``settled`` is called no more."""
+        ...
+
+    def accepted(self) -> bytes:
+        """Return the 200 after the server's own headers, and count it: it is written now."""
+        ...
+
+
+class FastPath(Protocol):
+    """What does the work of requests on the fast path."""
+
+    def serves(self, port: int) -> bool:
+        """Whether requests at this port may take the fast path."""
+        ...
+
+    def start(self, data: bytes, *, peer: str, settled: Callable[[FastRequest], None]) -> FastRequest | None:
+        """Do everything up to the wait for durability; None, without effect, if the data is not one plain request.
+
+        ``settled`` is called when that wait is over, never before this returns. A request that failed already has its
+        ``error``.
+        """
+        ...
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """One connection. The gate admits it; a sender that exceeds a limit is answered and disconnected."""
 
     def __init__(
         self,
@@ -75,26 +117,32 @@ class LimitedProtocol(AnsweringProtocol):
         self._gate: Gate = app_state[GATE]
         self._limits = self._gate.settings
         self._peer = ""
+        self._running: RequestResponseCycle | None = None
+        """The request on the general path that is being answered, or was answered last."""
         self._refusal: Refusal | None = None
         self._deaf = False
-        """What is still received is dropped."""
+        """Further input is dropped."""
         self._stops = False
-        """The process is to end."""
+        """The process is shutting down."""
         self._in_head = True
-        """The next thing to be received is a head, or the rest of one."""
+        """The next input is a head, or the rest of one."""
         self._head_began = False
         self._began = False
-        """A head began in what was received last."""
+        """A head began in the last input."""
         self._line_goes_on = False
-        """What was received last ended within a request's first line."""
+        """The last input ended within a request's first line."""
         self._header_bytes = 0
         self._unseen_bytes = 0
-        """Received since the parser last told of anything but headers: it keeps unfinished lines to itself."""
+        """Input since the parser last reported anything but headers: it reports no unfinished line."""
         self._seen = False
         self._head_deadline = Deadline(self.loop)
         self._close_deadline = Deadline(self.loop)
+        self._fast_path: FastPath | None = app_state.get(FAST_PATH)
+        self._fast: FastRequest | None = None
+        self._handed_over: FastRequest | None = None
+        self._idle_since = 0.0
 
-    # What the transport tells.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         peer = transport.get_extra_info("peername")
@@ -102,11 +150,14 @@ class LimitedProtocol(AnsweringProtocol):
         reason = self._gate.admit(self, self._peer)
         if reason is not None:
             self._deaf = True
+            self._fast_path = None
             self.transport = transport
             transport.write(not_admitted(reason).encoded([]))
             transport.close()
             return
         super().connection_made(transport)
+        if self._fast_path is not None and (self.server is None or not self._fast_path.serves(self.server[1] or 0)):
+            self._fast_path = None
         sock = transport.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             # Also bounds how long a peer may leave our answers in the buffers, which nothing above TCP would notice.
@@ -114,17 +165,42 @@ class LimitedProtocol(AnsweringProtocol):
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_deadline.lift()
-        self._close_deadline.lift()
+        if self._fast is not None:
+            self._hand_over()
+        self._head_deadline.cancel()
+        self._close_deadline.cancel()
         self._gate.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._fast is not None:
+            self._hand_over()
+        elif (
+            self._fast_path is not None
+            and len(data) <= SLICE_BYTES
+            and self._is_idle()
+            and self._start_fast(self._fast_path, data)
+        ):
+            return
+        self._receive(data)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A sender may close its side right after the request: it still gets its answer."""
+        if self._fast is not None:
+            self._hand_over()
+        if self._at_work and self._in_head and not self._deaf:
+            self.cycle.keep_alive = False
+            return True
+        return None
+
+    # The general path.
+
+    def _receive(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         if len(data) <= SLICE_BYTES and not self._deaf:
             self._feed(data)
             return
-        # In slices, because the parser tells of an unfinished line only that nothing has come of it.
+        # In slices, because the parser reports nothing of an unfinished line.
         for at in range(0, len(data), SLICE_BYTES):
             if not self._deaf:
                 self._feed(data[at : at + SLICE_BYTES])
@@ -144,7 +220,7 @@ class LimitedProtocol(AnsweringProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            head = head_without_offer(self.parser, self.url, self.headers)
+            head = _head_without_offer(self.parser, self.url, self.headers)
             if head is None:
                 self._refuse(MALFORMED)
             else:
@@ -164,14 +240,7 @@ class LimitedProtocol(AnsweringProtocol):
         elif self._in_head and not self._at_work and self.timeout_keep_alive_task is None:
             self._wait_for_head()
 
-    def eof_received(self) -> bool | None:  # type: ignore[override]
-        """Sending no more is no reason not to be served: a sender may close its side right after the request."""
-        if self._at_work and self._in_head and not self._deaf:
-            self.cycle.keep_alive = False
-            return True
-        return None
-
-    # What the parser tells.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -188,15 +257,15 @@ class LimitedProtocol(AnsweringProtocol):
         self._header_bytes += len(name) + len(value) + PER_HEADER_BYTES
         if self._header_bytes > self._limits.max_header_bytes or len(self.headers) >= MAX_HEADERS:
             self._stop(LARGE_HEAD)
-        if self._in_head:  # else a trailer, and nothing here wants one
-            HttpToolsProtocol.on_header(self, name, value)
+        if self._in_head:  # else it is a trailer, which nothing here uses
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # it is parsed once more without the offer
         self._in_head = self._head_began = False
         self._seen = True
-        self._head_deadline.lift()
+        self._head_deadline.cancel()
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(PIPELINED)
         super().on_headers_complete()
@@ -208,6 +277,9 @@ class LimitedProtocol(AnsweringProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._handed_over is not None:
+            self.scope[FAST_REQUEST] = self._handed_over  # type: ignore[typeddict-unknown-key]
+            self._handed_over = None
         if self.parser.should_upgrade():
             return
         self._in_head = self._seen = True
@@ -215,13 +287,13 @@ class LimitedProtocol(AnsweringProtocol):
             self.scope[WHOLE_BODY] = self.cycle.body  # type: ignore[typeddict-unknown-key]
             self.scope[ANSWER_AT_ONCE] = self._answer_at_once  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
-        self._close_deadline.lift()
+        self._close_deadline.cancel()
         if self._at_work:
             self._gate.works(self)
-        else:  # it was answered before its end
-            self._wait_for_next()
+        else:  # it was answered before its end, and uvicorn starts this timer only when it answers
+            self._wait_for_next(self.timeout_keep_alive)
 
-    # What the server tells.
+    # Called by the server and the gate.
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -229,33 +301,39 @@ class LimitedProtocol(AnsweringProtocol):
             return
         self._gate.waits(self)
         if not self._in_head:
-            self._close_deadline.lift()
+            self._close_deadline.cancel()
             self._close_deadline.set(LINGER_S, self.transport.close)
         elif self._head_began:
             self._unset_keepalive_if_required()
             self._wait_for_head()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """The fast path leaves this timer running: resetting it for each request would cost more than its head."""
+        self.timeout_keep_alive_task = None
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._fast is not None or left > 0:
+            self._wait_for_next(max(left, 0) or self.timeout_keep_alive)
+        else:
+            super().timeout_keep_alive_handler()
+
     def room(self, arriving: int) -> bool:
-        """Whether this connection can stay once it is made, beside others that are arriving."""
+        """Whether this connection can stay once it is made, together with others that are arriving."""
         return self._gate.room(arriving)
 
     def shutdown(self) -> None:
-        """Answer what is under way, or the request that may be on its way to us, and close.
+        """Answer the current request, or the one that may be on its way, and close.
 
-        Closed at once, a connection whose request is not read yet is reset, and its sender is told nothing.
+        Closed at once, a connection whose request is not read yet is reset, and its sender gets no answer.
         """
+        if self._fast is not None:
+            self._hand_over()
         self._stops = True
         if self._at_work:
             self._end_with_this_one()
         elif self._in_head and not self._deaf:
             self._unset_keepalive_if_required()
-            self._head_deadline.lift()
+            self._head_deadline.cancel()
             self._head_deadline.set(LAST_HEAD_S, self._head_is_late)
-
-    def _end_with_this_one(self) -> None:
-        self.cycle.keep_alive = False
-        if not self._in_head:
-            self._close_deadline.set(LAST_BODY_S, partial(self._refuse, STOPPING))
 
     def has_unread(self) -> bool:
         descriptor = self.transport.get_extra_info("socket").fileno()
@@ -266,18 +344,87 @@ class LimitedProtocol(AnsweringProtocol):
         self._deaf = True
         self.transport.abort()
 
-    # The rest.
+    # The fast path.
+
+    def _is_idle(self) -> bool:
+        """No request is open, the parser holds no input, and an answer can be written."""
+        return (
+            self._in_head
+            and not (self._head_began or self._unseen_bytes or self._deaf or self._stops or self.flow.write_paused)
+            and (self._running is None or self._running.response_complete)
+            and not self.transport.is_closing()
+        )
+
+    def _start_fast(self, path: FastPath, data: bytes) -> bool:
+        request = path.start(data, peer=self._peer, settled=self._settled)
+        if request is None:
+            return False
+        self._fast = request
+        self._head_deadline.cancel()
+        self._gate.works(self)
+        if request.error is not None:
+            self._hand_over(is_settled=True)
+        return True
+
+    def _settled(self, request: FastRequest) -> None:
+        if request.error is not None or self.flow.write_paused or self.transport.is_closing():
+            self._hand_over(is_settled=True)
+            return
+        self._fast = None
+        self.transport.write(_heads.of(self.server_state.default_headers) + request.accepted())
+        self.server_state.total_requests += 1
+        self._gate.waits(self)
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_for_next(self.timeout_keep_alive)
+
+    def _hand_over(self, *, is_settled: bool = False) -> None:
+        """The general path parses the request as if it had arrived now, and finds in its scope what was done for it."""
+        request, self._fast = self._fast, None
+        assert request is not None, "one is open"
+        request.hand_over(is_settled=is_settled)
+        self._handed_over = request
+        self._receive(request.data)
+
+    # Answering.
+
+    @property
+    def _at_work(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _answer_at_once(self, headers: Headers, body: bytes) -> bool:
+        """Answer the running request with 200 by one system call; uvicorn makes one for the head, one for the body.
+
+        False, without effect, if that is not possible now.
+        """
+        cycle = self._running
+        if cycle is None or cycle.disconnected or cycle.response_started or self.flow.write_paused:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        lines = [*cycle.default_headers, *headers]
+        if not cycle.keep_alive:
+            lines.append((b"connection", b"close"))
+        self.transport.write(encoded_answer(HTTPStatus.OK, lines, body))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def _stop(self, refusal: Refusal) -> None:
         self._refusal = refusal
         raise _Stopped
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer with a problem, unless an answer is under way, and close."""
+        """Answer with a problem, unless an answer is being written, and close."""
         self._gate.refuse(refusal.reason, self._peer)
         self._deaf = True
-        self._head_deadline.lift()
-        self._close_deadline.lift()
+        self._head_deadline.cancel()
+        self._close_deadline.cancel()
         self._unset_keepalive_if_required()
         self.pipeline.clear()
         running = self._running
@@ -296,6 +443,13 @@ class LimitedProtocol(AnsweringProtocol):
         self.flow.resume_reading()
         self._close_deadline.set(LINGER_S, self.transport.close)
 
+    # Deadlines.
+
+    def _end_with_this_one(self) -> None:
+        self.cycle.keep_alive = False
+        if not self._in_head:
+            self._close_deadline.set(LAST_BODY_S, partial(self._refuse, STOPPING))
+
     def _wait_for_head(self) -> None:
         self._head_deadline.set(self._limits.header_timeout_s, self._head_is_late)
 
@@ -303,4 +457,65 @@ class LimitedProtocol(AnsweringProtocol):
         if self._head_began:
             self._refuse(STOPPING if self._stops else SLOW_HEAD)
         else:
-            self.transport.close()  # nothing was asked, so nothing is answered
+            self.transport.close()  # there is no request to answer
+
+    def _wait_for_next(self, seconds: float) -> None:
+        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+
+class Deadline:
+    """A timer of a connection. While it is set, setting it again has no effect."""
+
+    __slots__ = ("_loop", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, seconds: float, late: Callable[[], None]) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._pass, late)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _pass(self, late: Callable[[], None]) -> None:
+        self._timer = None
+        late()
+
+
+class _Stopped(Exception):
+    """The parser is not to go on."""
+
+
+class _AnswerHeads:
+    """The server's own part of each 200. uvicorn makes a new list of headers each second, and changes none."""
+
+    def __init__(self) -> None:
+        self._headers: Headers = []
+        self._head = b""
+
+    def of(self, headers: Headers) -> bytes:
+        if headers is not self._headers:
+            self._headers = headers
+            self._head = b"".join((STATUS_LINE[HTTPStatus.OK], *(b"%s: %s\r\n" % each for each in headers)))
+        return self._head
+
+
+_heads = _AnswerHeads()
+
+
+def _head_without_offer(parser: httptools.HttpRequestParser, url: bytes, headers: Headers) -> bytes | None:
+    """The parsed head without its offer of another protocol, to be parsed again; None if it requests a tunnel.
+
+    Java's HttpClient offers HTTP/2 with every first request, and httptools would read the body as HTTP/2.
+    """
+    method = parser.get_method()
+    if method == b"CONNECT":
+        return None
+    lines = [b"%s %s HTTP/%s\r\n" % (method, url, parser.get_http_version().encode())]
+    lines += [b"%s: %s\r\n" % each for each in headers if each[0] not in _OFFER]
+    return b"".join((*lines, b"\r\n"))

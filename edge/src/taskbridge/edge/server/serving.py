@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from taskbridge.edge.server.direct import DirectProtocol
+from taskbridge.edge.server.protocol import EdgeProtocol
 
 if TYPE_CHECKING:
     import socket
@@ -45,7 +45,7 @@ def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers
         factory=workers > 1,
         workers=workers,
         loop=loop_of(are_held=are_held, workers=workers),
-        http=DirectProtocol,
+        http=EdgeProtocol,
         proxy_headers=False,  # uvicorn's own would let anyone on this machine name any address
         ws="none",
         lifespan="on",

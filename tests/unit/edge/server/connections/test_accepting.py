@@ -16,7 +16,7 @@ from taskbridge.edge.server.serving import loop_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.edge.server.protocol import LimitedProtocol
+    from taskbridge.edge.server.protocol import EdgeProtocol
 
 WAITING = 10
 
@@ -37,7 +37,7 @@ def test_one_of_several_workers_leaves_the_next_connection_to_whoever_is_free(
             for _ in range(WAITING):
                 stack.enter_context(socket.create_connection(listening.getsockname()))
             arriving: set[asyncio.Task[None]] = set()
-            make = cast("Callable[[], LimitedProtocol]", Roomy)
+            make = cast("Callable[[], EdgeProtocol]", Roomy)
             running = asyncio.get_running_loop()
             listener = Listener(running, make, listening, arriving, outlives_us=True, in_a_row=loop.accepted_in_a_row)
             listener._accept()  # pyright: ignore[reportPrivateUsage]

@@ -16,7 +16,7 @@ import uvloop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.edge.server.protocol import LimitedProtocol
+    from taskbridge.edge.server.protocol import EdgeProtocol
 
 _FULL_S = 0.01
 _FAILED_S = 0.5
@@ -74,7 +74,7 @@ class Listener(asyncio.AbstractServer):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        make: Callable[[], LimitedProtocol],
+        make: Callable[[], EdgeProtocol],
         sock: socket.socket,
         arriving: set[asyncio.Task[None]],
         *,
@@ -148,7 +148,7 @@ class Listener(asyncio.AbstractServer):
         task.add_done_callback(self._arriving.discard)
         return True
 
-    async def _connect(self, connection: socket.socket, protocol: LimitedProtocol) -> None:
+    async def _connect(self, connection: socket.socket, protocol: EdgeProtocol) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection)
         except OSError:  # its sender is gone

@@ -1,4 +1,4 @@
-"""A request that goes directly is answered as the general way answers it, to the byte, whatever happens meanwhile."""
+"""The fast path answers a request as the general path does, to the byte, with any event in between."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.deciding.paths import YIDA_PATHS
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable
-from taskbridge.edge.server.direct import DirectProtocol
 from taskbridge.edge.server.heads import Heads, plain_head
-from taskbridge.edge.server.protocol import LimitedProtocol
+from taskbridge.edge.server.protocol import FAST_PATH, EdgeProtocol
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.runtime.producing.producer import DeliveryFailed
@@ -46,9 +45,9 @@ COUNTED = tuple(f"taskbridge_edge_{name}" for name in _COUNTED)
 
 @dataclass(slots=True)
 class SlowPublisher(MemoryPublisher):
-    """Kafka answers when it is told, with what it is told; then the spool."""
+    """Kafka answers when ``settle`` is called; after a failure the spool does."""
 
-    under_way: list[Callable[[Exception | None], None]] = field(default_factory=list[Any])
+    open: list[Callable[[Exception | None], None]] = field(default_factory=list[Any])
 
     async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
         if self.away is not None:
@@ -58,11 +57,11 @@ class SlowPublisher(MemoryPublisher):
         def settle(error: Exception | None) -> None:
             future.set_result(None) if error is None else future.set_exception(error)
 
-        self.under_way.append(settle)
+        self.open.append(settle)
         try:
             await future
         except DeliveryFailed:
-            return await self.keep_elsewhere(cast("Record", decided))
+            return await self.spool(cast("Record", decided))
         self.published.append(decided.event())
         self.traceparents.append(traceparent)
         return Durability.KAFKA
@@ -74,17 +73,17 @@ class SlowPublisher(MemoryPublisher):
                 self.traceparents.append(traceparent)
             then(error)
 
-        self.under_way.append(settle)
+        self.open.append(settle)
         return cast("Record", decided)
 
     def settle(self, error: Exception | None) -> None:
-        under_way, self.under_way = self.under_way, []
-        for each in under_way:
+        waiting, self.open = self.open, []
+        for each in waiting:
             each(error)
 
 
 class Wire(asyncio.Transport):
-    """Keeps what is written."""
+    """Stores what is written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,9 +119,9 @@ Step = bytes | str
 
 
 class Edge:
-    """An app, and connections to it by one protocol."""
+    """An app, and connections to it, with the fast path or without it."""
 
-    def __init__(self, folder: Path, protocol: type[LimitedProtocol]) -> None:
+    def __init__(self, folder: Path, *, fast: bool) -> None:
         folder.mkdir()
         write_credentials(folder / "credentials.toml", SYSTEM_TOKEN)
         settings = EdgeSettings(
@@ -133,23 +132,24 @@ class Edge:
         )
         self.publisher = SlowPublisher(direct=True)
         self.app = cast("EdgeApp", create_app(settings, publisher=self.publisher))
-        self._protocol = protocol
         self._state = uvloop.run(self._of_lifespan())
+        if not fast:
+            del self._state[FAST_PATH]
 
     async def _of_lifespan(self) -> dict[str, Any]:
-        """What the lifespan hands to the protocol; the rest of it is not needed."""
+        """The state that the lifespan hands to the protocol."""
         async with self.app.router.lifespan_context(self.app) as state:
             return cast("dict[str, Any]", state)
 
     async def hold(self, steps: Sequence[Step], turns: int) -> dict[str, object]:
-        """What becomes of one connection."""
+        """The outcome of one connection."""
         self.publisher.away = None
         before = self.counted()
-        config = uvicorn.Config(self.app, http=self._protocol, log_config=None, lifespan="off", server_header=False)
+        config = uvicorn.Config(self.app, http=EdgeProtocol, log_config=None, lifespan="off", server_header=False)
         config.load()
         shared = ServerState()
         shared.default_headers = DATE
-        protocol = self._protocol(config, shared, self._state)
+        protocol = EdgeProtocol(config, shared, self._state)
         wire = Wire()
         protocol.connection_made(wire)
         is_lost = False
@@ -157,7 +157,7 @@ class Edge:
             for _ in range(10 if step in OF_KAFKA else 0):
                 await asyncio.sleep(0)  # until a task has come as far as no task has to
             if step in OF_KAFKA or not (is_lost or wire.is_closed):
-                self._take(step, protocol)
+                self._apply(step, protocol)
             is_lost = is_lost or step == "lost"
             for _ in range(10 if step in OF_KAFKA else turns):
                 await asyncio.sleep(0)
@@ -165,8 +165,7 @@ class Edge:
         for _ in range(40):
             self.publisher.settle(None)
             await asyncio.sleep(0)
-        if isinstance(protocol, DirectProtocol):
-            assert protocol._begun is None, "an idle connection keeps nothing"  # pyright: ignore[reportPrivateUsage]
+        assert protocol._fast is None, "an idle connection holds no request"  # pyright: ignore[reportPrivateUsage]
         if not is_lost:
             protocol.connection_lost(None)
         found: dict[str, object] = {
@@ -190,7 +189,7 @@ class Edge:
         self.publisher.quarantined.clear()
         return found
 
-    def _take(self, step: Step, protocol: LimitedProtocol) -> None:
+    def _apply(self, step: Step, protocol: EdgeProtocol) -> None:
         match step:
             case bytes():
                 protocol.data_received(step)
@@ -218,14 +217,14 @@ class Edge:
 @pytest.fixture(scope="module")
 def edges(tmp_path_factory: pytest.TempPathFactory) -> tuple[Edge, Edge]:
     folder = tmp_path_factory.mktemp("edges")
-    return Edge(folder / "direct", DirectProtocol), Edge(folder / "general", LimitedProtocol)
+    return Edge(folder / "fast", fast=True), Edge(folder / "general", fast=False)
 
 
 def both(edges: tuple[Edge, Edge], steps: Sequence[Step], turns: int = 3) -> dict[str, object]:
-    """What the direct way makes of it, which the general way makes of it, too."""
-    direct, general = (uvloop.run(each.hold(steps, turns)) for each in edges)
-    assert direct == general
-    return direct
+    """The outcome on the fast path, which equals the outcome on the general path."""
+    fast, general = (uvloop.run(each.hold(steps, turns)) for each in edges)
+    assert fast == general
+    return fast
 
 
 numbers = itertools.count()
@@ -329,7 +328,7 @@ def connections(draw: st.DrawFn) -> list[Step]:
 
 
 @given(connections(), st.integers(0, 4))
-def test_both_ways_write_and_publish_the_same(edges: tuple[Edge, Edge], steps: list[Step], turns: int) -> None:
+def test_both_paths_write_and_publish_the_same(edges: tuple[Edge, Edge], steps: list[Step], turns: int) -> None:
     both(edges, steps, turns)
 
 
@@ -352,7 +351,7 @@ def test_each_kind_of_request_is_answered_alike_alone_and_repeated(edges: tuple[
         (["lost", "failure"], 0, 1, b""),
     ],
 )
-def test_what_happens_while_one_is_under_way(
+def test_events_while_a_request_is_open(
     edges: tuple[Edge, Edge], steps: list[Step], published: int, spooled: int, written: bytes
 ) -> None:
     outcome = both(edges, [fresh(), *steps])
@@ -364,13 +363,13 @@ def test_a_plain_request_starts_no_task_but_where_each_is_logged(
     edges: tuple[Edge, Edge], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks: list[object] = []
-    start = LimitedProtocol._start_asgi_task  # pyright: ignore[reportPrivateUsage]
+    start = EdgeProtocol._start_asgi_task  # pyright: ignore[reportPrivateUsage]
 
-    def started(self: LimitedProtocol, cycle: Any, app: Any) -> None:
+    def started(self: EdgeProtocol, cycle: Any, app: Any) -> None:
         tasks.append(cycle)
         start(self, cycle, app)
 
-    monkeypatch.setattr(LimitedProtocol, "_start_asgi_task", started)
+    monkeypatch.setattr(EdgeProtocol, "_start_asgi_task", started)
     for edge, expected in zip(edges, (0, 2), strict=True):
         found = uvloop.run(edge.hold([fresh(), "kafka", fresh(TRACE), "kafka"], 1))
         assert (len(cast("list[str]", found["published"])), len(tasks)) == (2, expected)
@@ -379,7 +378,7 @@ def test_a_plain_request_starts_no_task_but_where_each_is_logged(
     assert len(tasks) == 3
 
 
-def test_a_head_is_read_only_where_there_is_one_way_to_read_it() -> None:
+def test_a_head_is_plain_only_if_there_is_one_way_to_read_it() -> None:
     good = b"POST /yida/tasks/create HTTP/1.1\r\nhost: a\r\nContent-Length: 12"
     head = plain_head(good, PATHS)
     assert head is not None
@@ -412,7 +411,7 @@ def test_a_head_is_read_only_where_there_is_one_way_to_read_it() -> None:
 
 
 class Parsed:
-    """What the parser of the general way tells of one request."""
+    """What the general path's parser reports of one request."""
 
     def __init__(self, request: bytes) -> None:
         self.headers: dict[str, str] = {}
@@ -434,7 +433,7 @@ class Parsed:
         self.is_whole = True
 
 
-def test_whatever_header_a_plain_request_has_the_parser_reads_it_alike() -> None:
+def test_the_parser_reads_the_headers_of_a_plain_request_alike() -> None:
     plain = 0
     for name, value in itertools.product(NAMES, VALUES):
         head = f"POST /yida/tasks/create HTTP/1.1\r\n{name}: {value}\r\nContent-Length: 2".encode()
