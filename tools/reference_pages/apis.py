@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reference_pages.markdown import code, fenced, page, prose, table
+from reference_pages.markdown import also, code, fenced, page, prose, repeated, table
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import MemoryPublisher, write_credentials
@@ -17,14 +17,15 @@ from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.task_center import TaskCenter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from reference_pages.markdown import Row
 
 NOWHERE = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1"}
 
 _SAME_FOR_BOTH = """\
-The same for programs, with the schemas of all answers, as OpenAPI 3.1: [{file}]({file}). The service
-serves it at `/openapi.json`, and as a page at `/docs`, also without internet access.
-Errors are [problem documents](problems.md)."""
+As OpenAPI 3.1, with the schemas of all responses: [{file}]({file}). The service serves it at `/openapi.json`, and as a
+page at `/docs`, also without internet access. Errors are [problem documents](problems.md)."""
 
 
 def edge_document() -> dict[str, Any]:
@@ -65,29 +66,42 @@ def streams_page() -> str:
 
 def _page(title: str, document: Mapping[str, Any], file: str) -> str:
     schemas = document.get("components", {}).get("schemas", {})
-    parts = [
-        _route(path, method, operation, schemas)
+    routes = [
+        (f"{method.upper()} {path}", operation)
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
     ]
-    said = f"{document['info'].get('description', '')}\n\n{_SAME_FOR_BOTH.format(file=file)}"
-    return page(title, said, *parts, *_shapes(schemas))
+    shared = repeated((_responses(operation) for _, operation in routes), at_least=3)
+    parts = [_route(name, operation, schemas, shared) for name, operation in routes]
+    introduction = f"{document['info'].get('description', '')}\n\n{_SAME_FOR_BOTH.format(file=file)}"
+    common = f"## Responses of several routes\n\n{_table(sorted(shared))}"
+    return page(title, introduction, common, *parts, *_shapes(schemas))
 
 
-def _route(path: str, method: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
-    parts = [f"## {method.upper()} {path}", f"{prose(operation.get('summary', '')).rstrip('.')}."]
+def _responses(operation: Mapping[str, Any]) -> list[Row]:
+    return [
+        (code(status), prose(response.get("description", "")), ", ".join(_media(response)))
+        for status, response in operation["responses"].items()
+    ]
+
+
+def _table(responses: Iterable[Row]) -> str:
+    return table(("status", "meaning", "body"), responses)
+
+
+def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], shared: Sequence[Row]) -> str:
+    parts = [f"## {name}", f"{prose(operation.get('summary', '')).rstrip('.')}."]
     if description := operation.get("description"):
         parts.append(prose(description))
     if rows := [*_parameters(operation)]:
         parts.append(table(("parameter", "where", "meaning"), rows))
-    answers = [
-        (code(status), prose(answer.get("description", "")), ", ".join(_media(answer)))
-        for status, answer in operation["responses"].items()
-    ]
-    parts.append(table(("answer", "meaning", "body"), answers))
+    responses = _responses(operation)
+    if own := [each for each in responses if each not in shared]:
+        parts.append(_table(own))
+    parts.append(also(responses, shared))
     if (example := _example(operation, schemas)) is not None:
         parts.append(fenced(json.dumps(example, ensure_ascii=False, indent=2), "json"))
-    return "\n\n".join(parts)
+    return "\n\n".join(each for each in parts if each)
 
 
 def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -131,7 +145,7 @@ def _example(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
 
 def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
     if schemas:
-        yield "## Answers' parts"
+        yield "## Schemas"
     for name, schema in schemas.items():
         parts = [f"### {name}", prose(schema.get("description", ""))]
         if choices := schema.get("enum"):

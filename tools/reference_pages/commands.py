@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import typer.main
 
-from reference_pages.markdown import code, fenced, page, prose, table
+from reference_pages.markdown import also, code, fenced, page, prose, repeated, table
 from taskbridge.cli.program import app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from reference_pages.markdown import Row
 
 _INTRODUCTION = """\
 `uv run taskbridge COMMAND --help` shows the same. Exit code 0 is success, 1 comes with one line that says what is
 wrong and what to do, 2 is wrong usage. Commands that ask a running bridge find the one in `taskbridge-data`, or in
 `--data-dir`; those that print take `--json` and print one JSON object a line."""
+
+_HEADS = ("argument or option", "default", "meaning")
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -25,7 +29,10 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 
 def commands_page() -> str:
-    return page("Commands", _INTRODUCTION, *(_section(name, command) for name, command in commands()))
+    found = [*commands()]
+    shared = repeated((_rows(command) for _, command in found), at_least=10)
+    common = f"## Options of most commands\n\n{table(_HEADS, shared)}"
+    return page("Commands", _INTRODUCTION, common, *(_section(name, command, shared) for name, command in found))
 
 
 def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
@@ -36,17 +43,22 @@ def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from _below(f"{name} {word}", each)
 
 
-def _section(name: str, command: Any) -> str:
+def _section(name: str, command: Any, shared: Sequence[Row]) -> str:
     parts = [f"## {name}", *(prose(each) for each in (command.help or "").split("\n\n"))]
-    rows = [_row(each) for each in command.params]
-    if rows:
-        parts.append(table(("argument or option", "default", "meaning"), rows))
+    rows = _rows(command)
+    if own := [each for each in rows if each not in shared]:
+        parts.append(table(_HEADS, own))
+    parts.append(also(rows, shared))
     if examples := _examples(command.epilog or ""):
         parts.append(fenced("\n".join(examples)))
-    return "\n\n".join(parts)
+    return "\n\n".join(each for each in parts if each)
 
 
-def _row(parameter: Any) -> tuple[str, str, str]:
+def _rows(command: Any) -> list[Row]:
+    return [_row(each) for each in command.params]
+
+
+def _row(parameter: Any) -> Row:
     is_option = parameter.param_type_name == "option"
     names = ", ".join(code(each) for each in [*parameter.opts, *parameter.secondary_opts])
     names = names if is_option else code(parameter.name.upper())

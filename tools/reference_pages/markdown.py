@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    Row = tuple[str, ...]
 
 NOTICE = "<!-- Written by tools/reference.py: change what it is written from. -->"
 
@@ -36,3 +39,15 @@ def fenced(text: str, language: str = "") -> str:
 def prose(text: str) -> str:
     """A docstring as Markdown: one paragraph, names of code in single ticks, nothing taken for HTML."""
     return " ".join(text.split()).replace("``", "`").replace("<", "&lt;")
+
+
+def repeated(tables: Iterable[Iterable[Row]], *, at_least: int) -> list[Row]:
+    """The rows that so many tables have, to be shown once for all of them; in order of appearance."""
+    counts = Counter(row for rows in tables for row in rows)
+    return [row for row, count in counts.items() if count >= at_least]
+
+
+def also(rows: Iterable[Row], shared: Sequence[Row]) -> str:
+    """One line in place of the rows that are shown once for all; empty where there are none."""
+    names = [row[0] for row in rows if row in shared]
+    return f"Also {', '.join(names)}." if names else ""

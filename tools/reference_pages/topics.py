@@ -6,27 +6,32 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from reference_pages.asyncapi import OPERATORS, asyncapi_document
-from reference_pages.markdown import code, fenced, page, prose, table
+from reference_pages.markdown import also, code, fenced, page, prose, repeated, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from reference_pages.markdown import Row
 
 _FOR_PROGRAMS = """\
 The same for programs, as AsyncAPI 3.1: [asyncapi.json](asyncapi.json).
 How to use the topics: [Read the topics](../how-to/read-the-topics.md)."""
+
+_HEADS = ("header", "present", "meaning")
 
 _DAY_MS = 24 * 60 * 60 * 1000
 
 
 def topics_page() -> str:
     document = asyncapi_document()
-    rows: list[tuple[str, ...]] = []
-    parts: list[str] = []
+    headers = repeated(map(_headers, document["components"]["messages"].values()), at_least=4)
+    rows: list[Row] = []
+    parts = [f"## Headers of most records\n\n{table(_HEADS, headers)}"]
     for channel in document["channels"].values():
         messages = [document["components"]["messages"][name] for name in channel["messages"]]
         rows.append(_row(channel, messages))
         for message in messages:
-            parts += _message(channel, message, document["components"]["schemas"])
+            parts += _message(channel, message, document["components"]["schemas"], headers)
     heads = ("topic", "key", "value", "a record is", "retention", "largest record")
     return page("Topics and records", document["info"]["description"], _FOR_PROGRAMS, table(heads, rows), *parts)
 
@@ -51,18 +56,26 @@ def _kept(configuration: Mapping[str, Any]) -> str:
     return f"{kept}, {limit >> 20} MiB a partition" if limit else kept
 
 
-def _message(channel: Mapping[str, Any], message: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
+def _headers(message: Mapping[str, Any]) -> list[Row]:
+    required = message["headers"]["required"]
+    return [
+        (code(name), "always" if name in required else "sometimes", _meaning(found))
+        for name, found in message["headers"]["properties"].items()
+    ]
+
+
+def _message(
+    channel: Mapping[str, Any], message: Mapping[str, Any], schemas: Mapping[str, Any], shared: Sequence[Row]
+) -> Iterator[str]:
     yield f"## {message['name']}"
     yield f"{prose(message['summary'])} On {code(channel['address'])}."
     schema: Any = schemas[message["name"]]["schema"] if message["name"] in schemas else None
     yield prose(message["payload"]["description"]) if schema is None else _fields(schema)
-    required = message["headers"]["required"]
-    rows = [
-        (code(name), "always" if name in required else "at times", _meaning(found))
-        for name, found in message["headers"]["properties"].items()
-    ]
-    if rows:
-        yield table(("header", "is there", "meaning"), rows)
+    rows = _headers(message)
+    if own := [each for each in rows if each not in shared]:
+        yield table(_HEADS, own)
+    if headers := also(rows, shared):
+        yield headers
     yield fenced(json.dumps(message["examples"][0], ensure_ascii=False, indent=2), "json")
     if schema is not None:
         for name, found in _named(schema["fields"]):
