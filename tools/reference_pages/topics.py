@@ -76,8 +76,8 @@ def _message(
         yield table(_HEADS, own)
     if headers := also(rows, shared):
         yield headers
-    yield fenced(json.dumps(message["examples"][0], ensure_ascii=False, indent=2), "json")
     if schema is not None:
+        yield fenced(json.dumps(message["examples"][0], ensure_ascii=False, indent=2), "json")
         for name, found in _named(schema["fields"]):
             # A heading's address is its text: a link to a message must not lead to a part of another one.
             yield f"### {name} in {message['name']}" if name in schemas else f"### {name}"
