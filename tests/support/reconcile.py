@@ -14,11 +14,10 @@ from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
 from taskbridge.cli.demo.truth import event_of_posting
 from taskbridge.reconcile.apps import App, Corp
 from taskbridge.reconcile.dingtalk.api import YidaApi
-from taskbridge.reconcile.dingtalk.calls import Calls, open_http
-from taskbridge.reconcile.kept.budget import Allowance, Budget
-from taskbridge.reconcile.runs.backfill import Backfill
-from taskbridge.reconcile.runs.mending import Kept, Rules
-from taskbridge.reconcile.runs.passes import Passes, PassReport
+from taskbridge.reconcile.dingtalk.calls import Allowance, Budget, Calls, open_http
+from taskbridge.reconcile.repairer import Context, Rules
+from taskbridge.reconcile.runs import Backfill, Passes, PassReport
+from taskbridge.reconcile.store import Store
 from taskbridge.reconcile.testing.clock import FakeClock
 from taskbridge.reconcile.testing.company import Company
 from taskbridge.reconcile.testing.fake import FakeDingTalk
@@ -156,24 +155,26 @@ class Reconciled:
         self, apis: list[YidaApi], budget: Budget, database: sqlite3.Connection, fake: FakeDingTalk, clock: FakeClock
     ) -> None:
         self.apis, self.budget, self.dingtalk, self._clock = apis, budget, fake, clock
-        self.streams, self.kept = Streams(), Kept(database)
+        self.streams, self.store = Streams(), Store(database)
         self.rules = RULES
 
     async def catch_up(self) -> None:
         for each in self.streams.changed:
-            self.kept.states.take(self.streams.instances[each].state)
+            self.store.states.store(self.streams.instances[each].state)
         self.streams.changed.clear()
-        self.kept.states.current_ms = self._clock.now_ms()
+        self.store.states.current_ms = self._clock.now_ms()
 
     async def run(self, clock: FakeClock) -> PassReport:
-        passes = Passes(self.apis, self.kept, self.streams, clock, self.rules, catch_up=self.catch_up)
-        return await passes.run()
+        return await Passes(self.context(clock), self.apis).run()
 
     async def backfill(self, api: YidaApi, clock: FakeClock, since_ms: int) -> Backfill:
         await self.catch_up()
-        work = Backfill(api, self.kept, self.streams, clock, self.rules, told=lambda _: None)
+        work = Backfill(self.context(clock), api, on_progress=lambda _: None)
         await work.run(since_ms)
         return work
+
+    def context(self, clock: FakeClock, rules: Rules | None = None) -> Context:
+        return Context(self.store, self.streams, clock, rules or self.rules, self.catch_up)
 
 
 @asynccontextmanager

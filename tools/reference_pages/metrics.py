@@ -15,11 +15,11 @@ from reference_pages.markdown import code, page, prose, table
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import write_credentials
-from taskbridge.reconcile.assembly import Memory
+from taskbridge.reconcile.assembly import LocalData
 from taskbridge.reconcile.clock import SystemClock
-from taskbridge.reconcile.kept.budget import Allowance, Budget
-from taskbridge.reconcile.metrics import Metrics as ReconcileMetrics
-from taskbridge.reconcile.runs.mending import Kept
+from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
+from taskbridge.reconcile.status import Metrics as ReconcileMetrics
+from taskbridge.reconcile.store import Store
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.metrics import HubCollector
@@ -64,7 +64,7 @@ def edge_metrics() -> list[tuple[str, str, str]]:
 def reconcile_metrics() -> list[tuple[str, str, str]]:
     database = sqlite3.connect(":memory:", isolation_level=None)
     clock = SystemClock()
-    memory = Memory((), Kept(database), Budget(database, Allowance(1, 1, 1), clock))
+    memory = LocalData((), Store(database), Budget(database, Allowance(1, 1, 1), clock))
     with closing(database):
         return list(_collected(ReconcileMetrics(memory, clock).registry.collect()))
 

@@ -15,11 +15,11 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, write_credentials
 from taskbridge.edge.verification.credentials import fingerprint
-from taskbridge.reconcile.assembly import Memory
+from taskbridge.reconcile.assembly import LocalData
 from taskbridge.reconcile.clock import SystemClock
-from taskbridge.reconcile.kept.budget import Allowance, Budget
-from taskbridge.reconcile.metrics import Metrics as ReconcileMetrics
-from taskbridge.reconcile.runs.mending import Kept
+from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
+from taskbridge.reconcile.status import Metrics as ReconcileMetrics
+from taskbridge.reconcile.store import Store
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.monitoring.snapshot import Snapshot
 
@@ -79,8 +79,8 @@ def reconcile_series() -> dict[str, tuple[str, float]]:
     database = sqlite3.connect(":memory:", isolation_level=None)
     with closing(database):
         clock = SystemClock()
-        memory = Memory((), Kept(database), Budget(database, Allowance(1, 1, 1), clock))
-        memory.kept.callbacks.listen(CORP_ID, APP_TYPE, now_ms=clock.now_ms())
+        memory = LocalData((), Store(database), Budget(database, Allowance(1, 1, 1), clock))
+        memory.store.callbacks.watch(CORP_ID, APP_TYPE, now_ms=clock.now_ms())
         return series_of(generate_latest(ReconcileMetrics(memory, clock).registry).decode(), job=RECONCILE)
 
 

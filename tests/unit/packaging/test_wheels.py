@@ -70,8 +70,8 @@ from taskbridge.reconcile.apps import App, Corp
 from taskbridge.reconcile.clock import SystemClock
 from taskbridge.reconcile.dingtalk.api import YidaApi
 from taskbridge.reconcile.dingtalk.calls import Calls, open_http
-from taskbridge.reconcile.dingtalk.errors import Refused
-from taskbridge.reconcile.kept.budget import Allowance, Budget
+from taskbridge.reconcile.dingtalk.calls import Refused
+from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
 from taskbridge.reconcile.testing.company import Company
 from taskbridge.reconcile.testing.fake import FakeDingTalk
 from taskbridge.reconcile.testing.serving import served

@@ -1,4 +1,4 @@
-"""The file of apps: what it may leave out, what is wrong with it, and that no secret of it is shown."""
+"""The apps file: optional fields, errors, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def written(folder: Path, text: str, name: str = "apps.toml") -> Path:
     return path
 
 
-def test_an_app_is_asked_for_in_the_name_of_its_organisations_user(tmp_path: Path) -> None:
+def test_an_app_has_the_user_of_its_corp_by_default(tmp_path: Path) -> None:
     other = '[[apps]]\napp_type = "APP_2"\nsystem_token = "t"\nuser_id = "head"\nforms = ["FORM-1"]\nurl = "https://y.example/{instance_id}"\n'
     first, second = read_apps(written(tmp_path, CORP + APP + other))
     assert (first.corp_id, first.app_type, first.user_id, first.forms) == ("ding1", "APP_1", "manager", ())
@@ -35,7 +35,7 @@ def test_an_app_is_asked_for_in_the_name_of_its_organisations_user(tmp_path: Pat
     )
 
 
-def test_secrets_may_stand_in_files_beside_it_and_system_tokens_in_the_edges_file(tmp_path: Path) -> None:
+def test_secrets_may_be_in_files_and_system_tokens_in_the_credentials_file(tmp_path: Path) -> None:
     written(tmp_path, "from-a-file\n", "secret")
     written(tmp_path, "tokens-file\n", "token")
     edges = written(
@@ -72,12 +72,12 @@ def test_secrets_may_stand_in_files_beside_it_and_system_tokens_in_the_edges_fil
         (CORP + APP + 'typo = "the-other-secret"\n', "typo"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_without_secrets(tmp_path: Path, text: str, problem: str) -> None:
-    with pytest.raises(FileBroken, match=problem) as told:
+def test_an_error_is_one_line_without_secrets(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(FileBroken, match=problem) as raised:
         read_apps(written(tmp_path, text))
-    said = repr(told.value)
-    assert "\n" not in str(told.value)
-    assert [each for each in ("the-app-secret", "the-system-token", "the-other-secret") if each in said] == []
+    shown = repr(raised.value)
+    assert "\n" not in str(raised.value)
+    assert [each for each in ("the-app-secret", "the-system-token", "the-other-secret") if each in shown] == []
 
 
 def test_an_app_shows_no_secret(tmp_path: Path) -> None:
@@ -94,15 +94,15 @@ def test_an_app_shows_no_secret(tmp_path: Path) -> None:
         ("", "apps.0: .*is required"),
     ],
 )
-def test_what_is_wrong_in_the_edges_file_is_said_of_that_file_as_the_edge_says_it(
+def test_an_error_in_the_credentials_file_names_it_with_the_text_of_the_edge(
     tmp_path: Path, wrong: str, problem: str
 ) -> None:
     text = f'[[apps]]\napp_type = "APP_1"\n{wrong}\n'
-    with pytest.raises(FileBroken, match=problem) as told:
+    with pytest.raises(FileBroken, match=problem) as raised:
         read_apps(
             written(tmp_path, CORP + '[[apps]]\napp_type = "APP_1"\n'), written(tmp_path, text, "credentials.toml")
         )
-    assert "credentials file" in str(told.value)
-    assert "the-system-token" not in repr(told.value)
+    assert "credentials file" in str(raised.value)
+    assert "the-system-token" not in repr(raised.value)
     with pytest.raises(FileBroken, match=problem):
         parse_credentials(text)

@@ -1,4 +1,4 @@
-"""The composition root of the service: a pass now and then, health and metrics, until it is told to end."""
+"""The service: a pass at intervals, health and metrics, until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from taskbridge.reconcile.assembly import assembled, opened_memory
+from taskbridge.reconcile.assembly import open_data, open_reconciler
 from taskbridge.reconcile.clock import SystemClock
-from taskbridge.reconcile.metrics import Metrics
 from taskbridge.reconcile.settings import ReconcileSettings
-from taskbridge.reconcile.status import status_of
+from taskbridge.reconcile.status import Metrics, status_of
 from taskbridge.runtime.locks import only_one_in
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import explain_program, load_settings
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from types import FrameType
 
-    from taskbridge.reconcile.assembly import Memory
-    from taskbridge.reconcile.runs.passes import PassReport
+    from taskbridge.reconcile.assembly import LocalData
+    from taskbridge.reconcile.runs import PassReport
 
 LOCK = "reconcile.lock"
 _RETRY_S = 60.0
@@ -40,24 +39,22 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Service:
-    """Makes passes; a failed pass is logged and repeated."""
+    """Makes passes. A failed pass is logged and repeated."""
 
-    def __init__(self, settings: ReconcileSettings, memory: Memory) -> None:
-        self._settings, self._memory = settings, memory
+    def __init__(self, settings: ReconcileSettings, data: LocalData) -> None:
+        self._settings, self._data = settings, data
         self._clock = SystemClock()
-        self.metrics = Metrics(memory, self._clock)
+        self.metrics = Metrics(data, self._clock)
         self._failures = 0
         self.problem: str | None = "no pass has completed yet"
 
     async def work(self) -> None:
-        """Go on for ever."""
+        """Make passes and read-backs for ever."""
         while True:
             try:
-                async with assembled(
-                    self._settings, self._memory, clock=self._clock, count=self.metrics.count_call
-                ) as found:
+                async with open_reconciler(self._settings, self._data, on_call=self.metrics.count_call) as reconciler:
                     while True:
-                        await found.read_back.work_for(self._next_s(await found.passes.run()))
+                        await reconciler.read_back.work_for(self._next_s(await reconciler.passes.run()))
             except OperatorError as error:
                 self.problem = str(error)
                 _log.error("pass_failed", problem=self.problem)
@@ -72,12 +69,12 @@ class Service:
 
         @app.get("/readyz")
         async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-            told: dict[str, Any] = {"ready": self.problem is None, "problem": self.problem}
-            return JSONResponse(told, status_code=200 if self.problem is None else 503)
+            body: dict[str, Any] = {"ready": self.problem is None, "problem": self.problem}
+            return JSONResponse(body, status_code=200 if self.problem is None else 503)
 
         @app.get("/status")
         async def status() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-            return JSONResponse(status_of(self._memory))
+            return JSONResponse(status_of(self._data))
 
         @app.get("/metrics")
         async def metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -91,7 +88,7 @@ class Service:
         _log.info(
             "pass_ended",
             rows=tally.rows,
-            asked=tally.asked,
+            fetched=tally.fetched,
             unsettled=tally.unsettled,
             repairs=tally.repairs.total(),
         )
@@ -103,9 +100,9 @@ class Service:
 
 
 def pause_s(retry_at_ms: int | None, *, now_ms: int, failures: int, every_s: float) -> float:
-    """How long until the next pass: sooner than planned after one that DingTalk ended, and never before it is of use.
+    """The pause before the next pass. It is shorter after a pass that DingTalk ended, but no retry comes too early.
 
-    Each time in a row twice as long: while DingTalk is away, passes too take calls, which count.
+    It doubles with each failure in a row, because passes spend calls while DingTalk does not answer.
     """
     if retry_at_ms is None:
         return every_s
@@ -113,7 +110,7 @@ def pause_s(retry_at_ms: int | None, *, now_ms: int, failures: int, every_s: flo
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn would raise the signal once more that it ended by, in the midst of its own task."""
+    """Without uvicorn's signal handling, which raises the signal again within its own task."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -149,21 +146,21 @@ async def _serve(service: Service, settings: ReconcileSettings) -> None:
 
 
 def run() -> None:
-    """Work until SIGTERM or Ctrl-C, then end what is under way and exit with 0: the next start goes on there.
+    """Work until SIGTERM or Ctrl-C, then exit with 0. The next start continues.
 
-    A wrong configuration is one line on standard error and exit code 1.
+    A wrong configuration prints one line on standard error and exits with 1.
     """
-    # Before it serves. Whatever is under way is left where it stands: it was not counted, and is found again.
+    # For a signal before the service runs. Interrupted work was not counted, and is found again.
     signal.signal(signal.SIGTERM, _exit)
     try:
         settings = load_settings(ReconcileSettings, os.environ)
         configure_logs(settings.log_format, settings.log_level)
         with (
             only_one_in(settings.data_dir, LOCK, setting="RECONCILE_DATA_DIR"),
-            opened_memory(settings) as memory,
+            open_data(settings) as data,
             suppress(KeyboardInterrupt),
         ):
-            asyncio.run(_serve(Service(settings, memory), settings))
+            asyncio.run(_serve(Service(settings, data), settings))
     except TaskbridgeError as error:
         sys.exit(f"taskbridge reconcile: {error}")
 

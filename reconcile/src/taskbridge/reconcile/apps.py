@@ -1,4 +1,4 @@
-"""Whom is asked, and in whose name: the file of apps, with the organisations' secrets. TOML."""
+"""The apps file (TOML): the apps to reconcile, and the credentials of their corps for DingTalk's API."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _File(BaseModel):
 
 
 class _Credentials(BaseModel):
-    """Of the edge's file; other senders than apps are no matter of ours."""
+    """The apps of the edge's credentials file. Its other senders are ignored."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
@@ -60,7 +60,7 @@ class _Credentials(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Corp:
-    """An organisation, and the application of its own that asks. A repr does not show the secret."""
+    """A corp, with the credentials of its DingTalk application. The repr does not show the secret."""
 
     corp_id: str
     app_key: str
@@ -69,17 +69,17 @@ class Corp:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """An app of Yida's that is asked for."""
+    """An app of Yida to reconcile."""
 
     corp: Corp
     app_type: str
     system_token: SecretStr
     user_id: str
-    """In whose name: somebody who may see all data of the app."""
+    """A user who may see all data of the app."""
     forms: tuple[str, ...]
-    """Those that are asked for; empty for all that start a process."""
+    """The forms to read. Empty: all that start a process."""
     url: str | None = None
-    """Where an instance is shown, with its id as `{instance_id}`: DingTalk does not say it."""
+    """The URL of an instance's page, with `{instance_id}` for its id: DingTalk's API does not return it."""
 
     @property
     def corp_id(self) -> str:
@@ -90,10 +90,10 @@ class App:
 
 
 def read_apps(path: Path, credentials: Path | None = None) -> tuple[App, ...]:
-    """The apps of the file, with system tokens from the edge's credentials file where it says none.
+    """The apps of the file. An app without a system token uses its token from the edge's credentials file.
 
     Raises:
-        FileBroken: one of the files cannot be read or is not right; the message holds no secret.
+        FileBroken: A file cannot be read or is wrong. The message contains no secret.
     """
     try:
         return _read(path, credentials)
@@ -103,7 +103,7 @@ def read_apps(path: Path, credentials: Path | None = None) -> tuple[App, ...]:
 
 def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
     file = parse_toml(_text(path), _File)
-    corps = {each.corp_id: Corp(each.corp_id, each.app_key, _corps_secret(each, path)) for each in file.corps}
+    corps = {each.corp_id: Corp(each.corp_id, each.app_key, _app_secret(each, path)) for each in file.corps}
     if len(corps) < len(file.corps):
         raise FileBroken("corps: a corp_id occurs twice")
     users = {each.corp_id: each.user_id for each in file.corps}
@@ -112,7 +112,7 @@ def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
         corp_id = each.corp_id or (next(iter(corps)) if len(corps) == 1 else None)
         if corp_id not in corps:
             raise FileBroken(f"apps.{at}: corp_id must be the corp_id of one of [[corps]]")
-        token = _apps_token(each, corp_id, path, credentials)
+        token = _system_token(each, corp_id, path, credentials)
         if token is None or not token.get_secret_value().strip():
             raise FileBroken(f"apps.{at}: system_token is required, unless the app is in RECONCILE_CREDENTIALS_FILE")
         if (corp_id, each.app_type) in found:
@@ -123,14 +123,14 @@ def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
     return tuple(found.values())
 
 
-def _corps_secret(corp: _Corp, path: Path) -> SecretStr:
+def _app_secret(corp: _Corp, path: Path) -> SecretStr:
     secret = corp.app_secret or _secret_in(path, corp.app_secret_file or "")
     if not secret.get_secret_value().strip():
         raise FileBroken("corps: an app_secret is empty")
     return secret
 
 
-def _apps_token(app: _App, corp_id: str, path: Path, credentials: Path | None) -> SecretStr | None:
+def _system_token(app: _App, corp_id: str, path: Path, credentials: Path | None) -> SecretStr | None:
     if app.system_token is not None:
         return app.system_token
     if app.system_token_file is not None:
@@ -143,7 +143,7 @@ def _apps_token(app: _App, corp_id: str, path: Path, credentials: Path | None) -
         raise FileBroken(f"credentials file {credentials}: {error}") from None
     for known in entries:
         if known.app_type == app.app_type and known.corp_id in (None, corp_id):
-            # The first is the one in force; the others are on their way out, or in.
+            # The first is current; the others are previous or future ones.
             if known.system_tokens:
                 return known.system_tokens[0]
             if known.system_token_files:
@@ -151,8 +151,8 @@ def _apps_token(app: _App, corp_id: str, path: Path, credentials: Path | None) -
     return None
 
 
-def _secret_in(beside: Path, name: str) -> SecretStr:
-    return SecretStr(_text(beside.parent / name).removesuffix("\n").removesuffix("\r"))
+def _secret_in(base: Path, name: str) -> SecretStr:
+    return SecretStr(_text(base.parent / name).removesuffix("\n").removesuffix("\r"))
 
 
 def _text(path: Path) -> str:

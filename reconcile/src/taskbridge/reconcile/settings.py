@@ -1,4 +1,4 @@
-"""The settings of reconcile, all from the environment; each app is described in a file: ``apps``."""
+"""The settings of reconcile, from the environment. The apps are in a file: see ``apps``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _or_none(value: Any) -> Any:
 
 
 class ReconcileSettings(BaseSettings):
-    """Each field is the environment variable ``RECONCILE_`` and its name in capitals; the reference has its text."""
+    """Each field is read from ``RECONCILE_`` plus its name in capitals. The reference quotes its text."""
 
     model_config = SettingsConfigDict(env_prefix="RECONCILE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 

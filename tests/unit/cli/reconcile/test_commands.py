@@ -12,11 +12,9 @@ from typer.testing import CliRunner
 from taskbridge.cli.data_folder import Running, data_folder
 from taskbridge.cli.program import app, main
 from taskbridge.cli.reconcile.working import environment_of, moment_of
-from taskbridge.reconcile.dingtalk.moments import DAY_MS, day_start_ms
-from taskbridge.reconcile.kept.cursors import Cursor, Place
-from taskbridge.reconcile.kept.database import open_database
-from taskbridge.reconcile.repairs.events import deletion
-from taskbridge.reconcile.runs.mending import Kept
+from taskbridge.reconcile.clock import DAY_MS, day_start_ms
+from taskbridge.reconcile.repairs import deletion
+from taskbridge.reconcile.store import Cursor, CursorKey, Store, open_database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,14 +50,14 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
 
 
 def test_status_tells_what_is_kept(given: Mapping[str, str], tmp_path: Path) -> None:
-    kept = Kept(open_database(tmp_path / "kept"))
+    store = Store(open_database(tmp_path / "kept"))
     lost = deletion("ding1", "APP_1", "I-1", first_absent_ms=NOW, received_at=NOW + DAY_MS)
     for _ in range(2):
-        kept.found.note([lost], work="reconcile")
-    kept.cursors.move(Place("reconcile", "ding1", "APP_1", "FORM-1"), Cursor(NOW - DAY_MS, NOW))
-    kept.absences.absent("ding1", "APP_1", "I-2", now_ms=NOW)
-    kept.found.pass_ended(now_ms=NOW, is_whole=True)
-    kept.found.pass_ended(now_ms=NOW + DAY_MS, is_whole=False)
+        store.findings.record([lost], work="reconcile")
+    store.cursors.move(CursorKey("reconcile", "ding1", "APP_1", "FORM-1"), Cursor(NOW - DAY_MS, NOW))
+    store.absences.record("ding1", "APP_1", "I-2", now_ms=NOW)
+    store.findings.pass_ended(now_ms=NOW, is_whole=True)
+    store.findings.pass_ended(now_ms=NOW + DAY_MS, is_whole=False)
     told = CliRunner().invoke(app, ["reconcile", "status", "--json"], env=given)
     found = json.loads(told.stdout)
     assert (found["last_whole_pass_at"], found["last_pass_at"]) == (

@@ -1,4 +1,4 @@
-"""One app's part of the open API, asked over HTTP of the fake that ships: everything is found, once or more."""
+"""The API of one app, over HTTP against the fake: every instance is found, once or more."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.reconcile import APP_TYPE, FORM, MINUTE_MS, NOW, asked, assigned, filed, happened
+from taskbridge.reconcile.clock import DAY_MS, day_of, day_start_ms, span_of
 from taskbridge.reconcile.dingtalk import api as api_module
 from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.api import By, Days
-from taskbridge.reconcile.dingtalk.errors import Absent, Unreachable
-from taskbridge.reconcile.dingtalk.moments import DAY_MS, day_of, day_start_ms, span_of
+from taskbridge.reconcile.dingtalk.api import Days
+from taskbridge.reconcile.dingtalk.calls import Absent, Unreachable
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 WEEK = Days(day_of(NOW - 7 * DAY_MS), day_of(NOW))
 
 
-async def listed(there: Asked, days: Days = WEEK, *, by: By = By.MODIFIED) -> list[str]:
-    return [each.process_instance_id async for rows in there.api.instances(FORM, days, by=by) for each in rows]
+async def listed(there: Asked, days: Days = WEEK) -> list[str]:
+    return [each.process_instance_id async for rows in there.api.instances(FORM, days) for each in rows]
 
 
-def test_all_pages_of_a_query_come() -> None:
+def test_all_pages_of_a_query_are_read() -> None:
     async def ask() -> None:
         async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(250))) as there:
             assert sorted(await listed(there)) == [f"I-{n:03}" for n in range(250)]
@@ -34,7 +34,7 @@ def test_all_pages_of_a_query_come() -> None:
     asyncio.run(ask())
 
 
-def test_a_last_page_that_is_full_is_followed_by_one_more_question() -> None:
+def test_a_full_last_page_is_followed_by_one_more_call() -> None:
     async def ask() -> None:
         async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(100))) as there:
             assert len(await listed(there)) == 100
@@ -53,11 +53,11 @@ def test_rows_that_come_twice_hide_no_others() -> None:
     asyncio.run(ask())
 
 
-def test_pages_that_lack_a_row_are_given_and_then_said_to_be_incomplete() -> None:
+def test_pages_that_lack_a_row_are_returned_before_the_error() -> None:
     async def ask() -> None:
         async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(150))) as there:
             there.dingtalk.weather.short_pages = True
-            pages = there.api.instances(FORM, WEEK, by=By.CREATED)
+            pages = there.api.instances(FORM, WEEK)
             assert [len(await anext(pages)) for _ in range(2)] == [99, 49]
             with pytest.raises(Unreachable, match="DingTalk returned 148 of 150 instances"):
                 await anext(pages)
@@ -65,13 +65,13 @@ def test_pages_that_lack_a_row_are_given_and_then_said_to_be_incomplete() -> Non
     asyncio.run(ask())
 
 
-def test_rows_that_go_while_pages_are_read_hide_no_others() -> None:
-    """A deleted row lets all behind it slip: the first of the next page is on the page that was read."""
+def test_rows_that_disappear_during_a_read_hide_no_others() -> None:
+    """After a deletion later rows move up, onto the page that was read already."""
 
     async def ask() -> None:
         async with asked(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as there:
             found = list[str]()
-            async for rows in there.api.instances(FORM, WEEK, by=By.MODIFIED):
+            async for rows in there.api.instances(FORM, WEEK):
                 found += (each.process_instance_id for each in rows)
                 for gone in {100: ("I-007",), 200: ("I-008", "I-009")}.get(len(found), ()):
                     there.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
@@ -81,10 +81,10 @@ def test_rows_that_go_while_pages_are_read_hide_no_others() -> None:
     asyncio.run(ask())
 
 
-def test_rows_that_go_at_every_page_end_the_reading() -> None:
+def test_rows_that_disappear_on_every_page_end_the_read() -> None:
     async def ask() -> None:
         async with asked(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as there:
-            pages = there.api.instances(FORM, WEEK, by=By.MODIFIED)
+            pages = there.api.instances(FORM, WEEK)
             for _ in range(6):
                 gone = (await anext(pages))[0].process_instance_id
                 there.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
@@ -95,7 +95,7 @@ def test_rows_that_go_at_every_page_end_the_reading() -> None:
     asyncio.run(ask())
 
 
-def test_more_rows_than_a_query_gives_are_asked_for_by_fewer_days_and_at_last_by_state(
+def test_more_rows_than_a_query_returns_are_read_by_fewer_days_and_then_by_status(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(api_module.wire, "QUERY_ROWS", 100)
@@ -111,7 +111,7 @@ def test_more_rows_than_a_query_gives_are_asked_for_by_fewer_days_and_at_last_by
     asyncio.run(ask())
 
 
-def test_a_query_counts_whole_days_of_china() -> None:
+def test_a_query_is_for_whole_days_of_china() -> None:
     midnight = day_start_ms("2026-09-21")
 
     async def ask() -> None:
@@ -122,7 +122,7 @@ def test_a_query_counts_whole_days_of_china() -> None:
     asyncio.run(ask())
 
 
-def test_an_instance_its_tasks_and_its_records_come_as_they_are() -> None:
+def test_an_instance_its_tasks_and_its_records_are_read() -> None:
     lives = [
         filed(),
         assigned("T-1", "u-li", "u-wang", at=NOW - 50 * MINUTE_MS),
@@ -137,11 +137,11 @@ def test_an_instance_its_tasks_and_its_records_come_as_they_are() -> None:
             assert span_of(found.modified_time) == (NOW - 40 * MINUTE_MS + 40_000, NOW - 39 * MINUTE_MS + 40_000)
             [running] = await there.api.running_tasks("I-1")
             assert (running.task_id, running.actual_actioner_id) == ("T-2", "u-chen")
-            told = [
+            records = [
                 (each.task_id, each.action_exit, each.operator_user_id, each.remark)
                 for each in await there.api.operation_records("I-1")
             ]
-            assert told == [
+            assert records == [
                 ("null", "submit", "u-zhang", ""),
                 ("T-1", "agree", "u-li", "fine"),
                 ("T-2", "doing", "u-chen", None),
@@ -150,7 +150,7 @@ def test_an_instance_its_tasks_and_its_records_come_as_they_are() -> None:
     asyncio.run(ask())
 
 
-def test_an_instance_that_is_not_there_is_said_to_be_absent() -> None:
+def test_a_missing_instance_is_absent() -> None:
     lives = [filed("I-1"), filed("I-2"), happened(Action.DELETED, NOW - MINUTE_MS, instance_id="I-2")]
 
     async def ask() -> None:
@@ -162,7 +162,7 @@ def test_an_instance_that_is_not_there_is_said_to_be_absent() -> None:
     asyncio.run(ask())
 
 
-def test_many_ids_are_asked_for_in_parts() -> None:
+def test_many_ids_are_read_in_batches() -> None:
     async def ask() -> None:
         async with asked(*(filed(f"I-{n:03}", NOW) for n in range(120))) as there:
             found = await there.api.instances_by_id([f"I-{n:03}" for n in range(120)] * 2)
@@ -172,7 +172,7 @@ def test_many_ids_are_asked_for_in_parts() -> None:
     asyncio.run(ask())
 
 
-def test_the_forms_of_an_app_are_those_that_start_a_process() -> None:
+def test_the_forms_of_an_app_are_its_process_forms() -> None:
     async def ask() -> None:
         async with asked(filed(), filed("I-2", form_uuid="FORM-2"), filed("I-3", app_type="APP_2")) as there:
             assert [each.form_uuid for each in await there.api.forms()] == [FORM, "FORM-2"]
@@ -181,7 +181,7 @@ def test_the_forms_of_an_app_are_those_that_start_a_process() -> None:
     asyncio.run(ask())
 
 
-def test_what_just_happened_is_not_in_a_query_by_time_yet() -> None:
+def test_a_recent_change_is_not_in_a_query_by_time_yet() -> None:
     async def ask() -> None:
         async with asked(filed(at=NOW - MINUTE_MS)) as there:
             there.dingtalk.weather.lag_ms = 2 * MINUTE_MS

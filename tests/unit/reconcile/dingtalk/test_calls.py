@@ -1,4 +1,4 @@
-"""What is tried again, what is not, by whom it must be mended, and that no secret is ever told."""
+"""Retries, the budget of calls, errors by who acts next, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.reconcile import APP_SECRET, NOW, SYSTEM_TOKEN, asked, filed
+from taskbridge.reconcile.clock import DAY_MS, day_start_ms
 from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.errors import AddressLimited, Refused, Spent, TooFast, Unexpected, Unreachable
-from taskbridge.reconcile.dingtalk.moments import DAY_MS, day_start_ms
-from taskbridge.reconcile.kept.budget import Allowance
+from taskbridge.reconcile.dingtalk.calls import (
+    AddressLimited,
+    Allowance,
+    Refused,
+    Spent,
+    TooFast,
+    Unexpected,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +32,7 @@ QPS = 403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
 ANY = 1000
 
 
-def test_a_limit_of_a_second_is_waited_for_and_each_try_counts() -> None:
+def test_after_the_limit_per_second_each_retry_counts_as_a_call() -> None:
     async def ask() -> None:
         async with asked(filed()) as there:
             await there.api.instance("I-1")
@@ -38,14 +45,14 @@ def test_a_limit_of_a_second_is_waited_for_and_each_try_counts() -> None:
     asyncio.run(ask())
 
 
-def test_a_fault_that_stays_is_given_up_after_the_attempts_and_says_when_to_come_back() -> None:
+def test_after_the_last_attempt_the_error_has_the_time_of_the_next_retry() -> None:
     async def ask() -> None:
         async with asked(filed()) as there:
             await there.api.instance("I-1")
             there.dingtalk.weather.is_down = True
-            with pytest.raises(Unreachable, match="503") as told:
+            with pytest.raises(Unreachable, match="503") as raised:
                 await there.api.instance("I-1")
-            assert told.value.retry_at_ms > there.clock.now_ms()
+            assert raised.value.retry_at_ms > there.clock.now_ms()
             assert there.budget.used("ding1").day == 4
             there.dingtalk.weather.is_down = False
             there.dingtalk.weather.answers_next.extend([QPS] * 3)
@@ -56,7 +63,7 @@ def test_a_fault_that_stays_is_given_up_after_the_attempts_and_says_when_to_come
 
 
 @pytest.mark.parametrize("refused", [(500, "unclassifiedError"), (504, ""), (429, "")])
-def test_a_fault_of_dingtalks_is_tried_again(refused: tuple[int, str]) -> None:
+def test_a_fault_of_dingtalk_is_retried(refused: tuple[int, str]) -> None:
     async def ask() -> None:
         async with asked(filed()) as there:
             await there.api.instance("I-1")
@@ -74,10 +81,10 @@ def test_the_page_for_a_limited_address_stops_all_calls_for_five_minutes() -> No
                 await there.api.instance("I-1")
             there.dingtalk.weather.punishes = False
             there.clock.pass_s(299)
-            asked_before = sum(there.dingtalk.calls.values())
+            calls_before = sum(there.dingtalk.calls.values())
             with pytest.raises(AddressLimited):
                 await there.api.instance("I-1")
-            assert sum(there.dingtalk.calls.values()) == asked_before
+            assert sum(there.dingtalk.calls.values()) == calls_before
             there.clock.pass_s(2)
             assert await there.api.instance("I-1")
 
@@ -91,9 +98,9 @@ def test_the_quota_of_the_month_stops_all_calls_until_the_next_one_across_restar
         async with asked(filed(), database=database) as there:
             there.dingtalk.weather.calls_per_month = 1
             await there.api.instance("I-1")
-            with pytest.raises(Spent) as told:
+            with pytest.raises(Spent) as raised:
                 await there.api.instance("I-1")
-            assert told.value.retry_at_ms == day_start_ms("2026-10-01")
+            assert raised.value.retry_at_ms == day_start_ms("2026-10-01")
         async with asked(filed(), database=database) as again:
             with pytest.raises(Spent, match="ApiCountLimitForOrg"):
                 await again.api.instance("I-1")
@@ -104,17 +111,17 @@ def test_the_quota_of_the_month_stops_all_calls_until_the_next_one_across_restar
     asyncio.run(ask())
 
 
-def test_what_the_administrator_allows_is_never_exceeded_and_survives_restarts() -> None:
+def test_the_allowance_is_never_exceeded_and_survives_restarts() -> None:
     database = sqlite3.connect(":memory:", isolation_level=None)
     allowance = Allowance(per_second=10, per_day=3, per_month=5)
 
-    async def spend(there: Asked, wanted: int) -> int:
-        for made in range(wanted):
+    async def spend(there: Asked, calls: int) -> int:
+        for made in range(calls):
             try:
                 await there.api.instance("I-1")
             except Spent:
                 return made
-        return wanted
+        return calls
 
     async def ask() -> None:
         async with asked(filed(), allowance=allowance, database=database) as there:
@@ -123,15 +130,15 @@ def test_what_the_administrator_allows_is_never_exceeded_and_survives_restarts()
             assert there.budget.left("ding1") == 1
             assert await spend(there, ANY) == 1
             there.clock.pass_s(DAY_MS / 1000)
-            assert await spend(there, ANY) == 2, "and then the month is spent"
-            with pytest.raises(Spent, match="PER_MONTH") as told:
+            assert await spend(there, ANY) == 2, "and then the month is used up"
+            with pytest.raises(Spent, match="PER_MONTH") as raised:
                 there.budget.check("ding1")
-            assert told.value.retry_at_ms == day_start_ms("2026-10-01")
+            assert raised.value.retry_at_ms == day_start_ms("2026-10-01")
 
     asyncio.run(ask())
 
 
-def test_calls_keep_their_distance() -> None:
+def test_calls_are_spaced_by_the_limit_per_second() -> None:
     async def ask() -> None:
         async with asked(filed(), allowance=Allowance(per_second=4, per_day=ANY, per_month=ANY)) as there:
             before = there.clock.now_ms()
@@ -142,7 +149,7 @@ def test_calls_keep_their_distance() -> None:
     asyncio.run(ask())
 
 
-def test_a_token_is_kept_renewed_in_time_and_once_more_when_it_is_refused() -> None:
+def test_a_token_is_reused_renewed_in_time_and_renewed_once_when_refused() -> None:
     async def ask() -> None:
         async with asked(filed()) as there:
             for _ in range(3):
@@ -191,7 +198,7 @@ def no_permission(there: Asked) -> None:
         (down, Unreachable),
     ],
 )
-def test_no_secret_is_told_by_an_error_a_trace_a_repr_or_a_log(
+def test_no_secret_is_in_an_error_a_trace_a_repr_or_a_log(
     breaks: Callable[[Asked], None], error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -201,23 +208,23 @@ def test_no_secret_is_told_by_an_error_a_trace_a_repr_or_a_log(
             if breaks is not broken_secret:
                 await there.api.instance("I-1")
             breaks(there)
-            with pytest.raises(error) as told:
+            with pytest.raises(error) as raised:
                 await there.api.instance("I-1")
-            return "".join(traceback.format_exception(told.value)) + repr(told.value) + repr(there.api.app)
+            return "".join(traceback.format_exception(raised.value)) + repr(raised.value) + repr(there.api.app)
 
-    said = asyncio.run(ask()) + caplog.text
-    assert "instancesInfos" in said or "limits this address" in said or "accessToken" in said
-    assert SYSTEM_TOKEN not in said
-    assert APP_SECRET not in said
+    shown = asyncio.run(ask()) + caplog.text
+    assert "instancesInfos" in shown or "limits this address" in shown or "accessToken" in shown
+    assert SYSTEM_TOKEN not in shown
+    assert APP_SECRET not in shown
 
 
-def test_a_request_does_not_show_what_it_proves_itself_with() -> None:
+def test_the_repr_of_a_request_has_no_secret() -> None:
     request = wire.GetRunningTasks(app_type="APP_1", system_token=SYSTEM_TOKEN, user_id="u", process_instance_id="I-1")
     shown = repr([request, wire.GetAccessToken("key", APP_SECRET), wire.AccessToken("a-token", 7200)])
     assert [each for each in (SYSTEM_TOKEN, APP_SECRET, "a-token") if each in shown] == []
 
 
-def test_an_answer_that_is_not_understood_is_not_taken_for_nothing() -> None:
+def test_an_answer_that_is_not_understood_is_an_error() -> None:
     async def ask() -> None:
         async with asked(filed()) as there:
             await there.api.running_tasks("I-1")

@@ -1,7 +1,6 @@
-"""The names of the open API are those of the vendor's own SDK: every path, parameter and field, read from its source.
+"""Every path, parameter and field of our API module is in the vendor's SDK, by the source of that SDK.
 
-The SDK is an oracle, not a dependency: 41 MB of Python, of which three modules are read and none is run. uv's cache has
-it after the first time.
+The SDK is an oracle, not a dependency: three modules of its 41 MB of Python are read, and none is run. uv caches it.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.OperationRecordPart: ("yida_1_0.GetOperationRecordsResponseBodyResultDomainList",),
 }
 NO_TIMES = {"createTimeGMT", "modifiedTimeGMT"}
-"""What the answer for several ids lacks of an instance."""
+"""The fields that the answer for several ids lacks."""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ def models(sdk: Path) -> dict[str, ast.ClassDef]:
 
 
 def fields_of(model: ast.ClassDef) -> set[str]:
-    """The names of a model's fields on the wire: what its ``from_map`` looks for."""
+    """The names of a model's fields on the wire: those that its ``from_map`` reads."""
     (reader,) = [each for each in model.body if isinstance(each, ast.FunctionDef) and each.name == "from_map"]
     return {
         argument.value
@@ -95,7 +94,7 @@ def ours(model: type[msgspec.Struct]) -> set[str]:
 
 
 @pytest.mark.parametrize("request_type", REQUESTS, ids=lambda each: each.__name__)
-def test_what_we_ask_with_is_what_the_sdk_asks_with(
+def test_our_requests_are_those_of_the_sdk(
     request_type: type[msgspec.Struct], models: dict[str, ast.ClassDef], sdk: Path
 ) -> None:
     module, _, name = REQUESTS[request_type].partition(".")
@@ -111,7 +110,7 @@ def test_what_we_ask_with_is_what_the_sdk_asks_with(
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda each: each.__name__)
-def test_what_we_read_is_what_the_sdk_reads(answer: type[msgspec.Struct], models: dict[str, ast.ClassDef]) -> None:
+def test_our_answers_are_those_of_the_sdk(answer: type[msgspec.Struct], models: dict[str, ast.ClassDef]) -> None:
     for name in ANSWERS[answer]:
         assert ours(answer) <= fields_of(models[name]), name
 
@@ -121,7 +120,7 @@ def test_several_instances_come_without_their_times(models: dict[str, ast.ClassD
     assert ours(wire.Instance) - theirs == NO_TIMES
 
 
-def test_the_token_is_sent_where_the_sdk_sends_it(sdk: Path) -> None:
+def test_the_token_is_in_the_header_of_the_sdk(sdk: Path) -> None:
     client = (sdk / "yida_2_0" / "client.py").read_text("utf-8")
     assert f"real_headers['{wire.TOKEN_HEADER}']" in client
 

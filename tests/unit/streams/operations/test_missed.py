@@ -12,13 +12,12 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 
 from support.reconcile import APP_TYPE, CORP_ID, NOW
 from support.streams.api_context import AnsweringWorker
-from taskbridge.reconcile.assembly import Memory
-from taskbridge.reconcile.clock import SystemClock
-from taskbridge.reconcile.dingtalk.moments import DAY_MS
-from taskbridge.reconcile.kept.budget import Allowance, Budget
-from taskbridge.reconcile.repairs.events import Kind, Repair, repair
-from taskbridge.reconcile.runs.mending import Kept
+from taskbridge.reconcile.assembly import LocalData
+from taskbridge.reconcile.clock import DAY_MS, SystemClock
+from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
+from taskbridge.reconcile.repairs import Kind, Repair, repair
 from taskbridge.reconcile.status import status_of
+from taskbridge.reconcile.store import Store
 from taskbridge.reconcile.testing.serving import served
 from taskbridge.schemas.events import Action
 from taskbridge.streams.api.access import Access
@@ -39,15 +38,15 @@ def found(kind: Kind, at: int, task_id: str) -> Repair:
 def status() -> dict[str, Any]:
     """Of an app of which two decisions were missed on one day, and one on the next, beside outcomes and history."""
     database = sqlite3.connect(":memory:", isolation_level=None)
-    kept = Kept(database)
-    memory = Memory((), kept, Budget(database, Allowance(1, 1, 1), SystemClock()))
-    kept.callbacks.listen(CORP_ID, APP_TYPE, now_ms=NOW)
+    store = Store(database)
+    data = LocalData((), store, Budget(database, Allowance(1, 1, 1), SystemClock()))
+    store.callbacks.watch(CORP_ID, APP_TYPE, now_ms=NOW)
     lost = [found(Kind.DECISION, NOW, "1"), found(Kind.TASK, NOW, "2"), found(Kind.DECISION, NOW + DAY_MS, "3")]
-    kept.found.note([*lost, found(Kind.OUTCOME, NOW, "4")], work="reconcile")
-    kept.found.note([found(Kind.DECISION, NOW, "5")], work="backfill")
-    kept.callbacks.missed(lost)
-    kept.found.pass_ended(now_ms=NOW + DAY_MS, is_whole=True)
-    return status_of(memory)
+    store.findings.record([*lost, found(Kind.OUTCOME, NOW, "4")], work="reconcile")
+    store.findings.record([found(Kind.DECISION, NOW, "5")], work="backfill")
+    store.callbacks.record_missing(lost)
+    store.findings.pass_ended(now_ms=NOW + DAY_MS, is_whole=True)
+    return status_of(data)
 
 
 def test_what_was_missed_is_counted_by_app_and_day_the_latest_first(status: dict[str, Any]) -> None:

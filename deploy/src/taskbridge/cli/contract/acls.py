@@ -10,7 +10,7 @@ from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, R
 
 from taskbridge.cli.topics.reading import GROUP
 from taskbridge.edge.kafka.acls import EDGE
-from taskbridge.reconcile.kafka.acls import RECONCILE
+from taskbridge.reconcile.kafka import RECONCILE
 from taskbridge.runtime.acls import Acl
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.connection import find_connection, first_given
 from taskbridge.reconcile.app import LOCK, run
-from taskbridge.reconcile.assembly import assembled, opened_memory
-from taskbridge.reconcile.dingtalk.errors import Later, Refused, Unexpected
-from taskbridge.reconcile.dingtalk.moments import CHINA
-from taskbridge.reconcile.runs.backfill import Backfill, estimate
+from taskbridge.reconcile.assembly import open_data, open_reconciler
+from taskbridge.reconcile.clock import CHINA
+from taskbridge.reconcile.dingtalk.calls import Later, Refused, Unexpected
+from taskbridge.reconcile.runs import Backfill, estimate
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
 from taskbridge.runtime.locks import only_one_in
@@ -28,9 +28,9 @@ from taskbridge.schemas.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.reconcile.assembly import Memory, Reconciler
+    from taskbridge.reconcile.assembly import LocalData, Reconciler
     from taskbridge.reconcile.dingtalk.api import YidaApi
-    from taskbridge.reconcile.runs.mending import Tally
+    from taskbridge.reconcile.repairer import Tally
 
 _SAY_EVERY_S = 2.0
 _PREFIX = "RECONCILE_"
@@ -102,8 +102,8 @@ def serve(environment: Mapping[str, str]) -> None:
 
 
 def status(environment: Mapping[str, str]) -> dict[str, Any]:
-    with opened_memory(load_settings(ReconcileSettings, environment)) as memory:
-        return status_of(memory)
+    with open_data(load_settings(ReconcileSettings, environment)) as data:
+        return status_of(data)
 
 
 def one_pass(environment: Mapping[str, str]) -> Outcome:
@@ -128,13 +128,13 @@ def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, tell:
 
     async def work(found: Reconciler) -> Outcome:
         api = _api(found, app_type)
-        await found.states.catch_up()
+        await found.context.catch_up()
         shown = _Progress(tell)
-        work = Backfill(api, found.memory.kept, found.outbox, found.clock, found.rules, told=shown)
+        work = Backfill(found.context, api, on_progress=shown)
         problems: dict[str, str] = {}
         retry_at_ms: int | None = None
         try:
-            shown.expected = (await estimate(api, found.clock, since_ms=since_ms)).instances
+            shown.expected = (await estimate(api, found.context.clock, since_ms=since_ms)).instances
             await work.run(since_ms)
         except (Later, Refused, Unexpected) as error:
             problems[app_type] = str(error)
@@ -152,10 +152,10 @@ def dry_run(environment: Mapping[str, str], app_type: str, since_ms: int) -> dic
 
     async def work(found: Reconciler) -> dict[str, Any]:
         api = _api(found, app_type)
-        expected = await estimate(api, found.clock, since_ms=since_ms)
+        expected = await estimate(api, found.context.clock, since_ms=since_ms)
         calls = expected.list_calls + expected.detail_calls
         days = math.ceil(calls / settings.calls_per_day)
-        return {**expected._asdict(), "left_today": found.memory.budget.left(api.app.corp_id), "days": days}
+        return {**expected._asdict(), "left_today": found.data.budget.left(api.app.corp_id), "days": days}
 
     return _with_all(settings, work)
 
@@ -167,13 +167,13 @@ def _settings(environment: Mapping[str, str]) -> ReconcileSettings:
 
 
 def _with_all(settings: ReconcileSettings, work: Callable[[Reconciler], Any]) -> Any:
-    async def worked(memory: Memory) -> Any:
-        async with assembled(settings, memory) as found:
+    async def worked(data: LocalData) -> Any:
+        async with open_reconciler(settings, data) as found:
             return await work(found)
 
     Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
-    with opened_memory(settings) as memory:
-        return asyncio.run(worked(memory))
+    with open_data(settings) as data:
+        return asyncio.run(worked(data))
 
 
 def _api(found: Reconciler, app_type: str) -> YidaApi:
@@ -186,7 +186,7 @@ def _api(found: Reconciler, app_type: str) -> YidaApi:
 def _outcome(tally: Tally, problems: Mapping[str, str], retry_at_ms: int | None) -> Outcome:
     repairs = {(app_type, kind.value): count for (app_type, kind), count in tally.repairs.items()}
     retry_at = None if retry_at_ms is None else iso(retry_at_ms)
-    return Outcome(tally.rows, tally.asked, tally.unsettled, repairs, problems, retry_at)
+    return Outcome(tally.rows, tally.fetched, tally.unsettled, repairs, problems, retry_at)
 
 
 class _Progress:
@@ -206,6 +206,6 @@ class _Progress:
         left_s = (now - self._began) / max(1, tally.rows) * max(0, self.expected - tally.rows)
         events = tally.repairs.total()
         self._tell(
-            f"{tally.rows} of about {self.expected} instances, details fetched for {tally.asked}, {events} events;"
+            f"{tally.rows} of about {self.expected} instances, details fetched for {tally.fetched}, {events} events;"
             f" about {left_s / 60:.0f} min left"
         )

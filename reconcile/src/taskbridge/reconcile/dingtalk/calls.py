@@ -1,30 +1,34 @@
-"""One call of the open API: its token, its turn, what it is answered, and when it is tried again.
+"""Calls of DingTalk's open API: the budget of calls, the access token, retries, and the errors.
 
-Of what is refused only DingTalk's code, its request id and its words are told, with every secret of ours taken out:
-addresses hold the app's secret in their query.
+The path and query of a request contain the app's secret. So an error has only DingTalk's code, message and request id,
+with every secret of ours removed.
+
+OperatorError
+├── Later                nobody: it passes; ``retry_at_ms`` says when to try again
+│   ├── TooFast          DingTalk's limit of calls per second
+│   ├── AddressLimited   DingTalk answers this address with a page, for minutes
+│   ├── Unreachable      the network, or a fault of DingTalk
+│   └── Spent            the calls that the administrator allows, or those of the corp's month, are used up
+├── Refused              the administrator: a secret, a permission or a setting is wrong
+└── Unexpected           the administrator, then us: an answer that we do not understand
+TaskbridgeError
+└── Absent               nobody: DingTalk has no such instance
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import httpx2
 import msgspec
 
+from taskbridge.reconcile.clock import day_of, month_of, next_day_ms, next_month_ms
 from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.errors import (
-    Absent,
-    AddressLimited,
-    Refused,
-    Spent,
-    TooFast,
-    Unexpected,
-    Unreachable,
-)
-from taskbridge.reconcile.dingtalk.moments import next_month_ms
+from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterator, Mapping
 
     from taskbridge.reconcile.apps import Corp
@@ -33,23 +37,136 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PUNISHED_MS = 5 * 60 * 1000
-"""How long DingTalk answers an address with a page that asked too often."""
+"""How long DingTalk answers a rate-limited address with a page."""
 _RENEWED_BEFORE_S = 300
 _BACKOFF_S, _BACKOFF_MAX_S = 1.0, 60.0
 _RETRY_MS = 60_000
-"""After a call that was tried often enough."""
+"""When to try again after the last attempt of a call."""
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
+_TABLES = """
+CREATE TABLE IF NOT EXISTS calls (
+    corp_id TEXT NOT NULL, day TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (corp_id, day)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS closed (corp_id TEXT PRIMARY KEY, until_ms INTEGER NOT NULL, reason TEXT NOT NULL);
+"""
 
 
-class CallBudget(Protocol):
-    """Who says when a call may be made, and keeps count."""
+class Later(OperatorError):
+    """The call may be tried again at ``retry_at_ms``, and not before."""
 
-    async def take(self, corp_id: str) -> None: ...
+    def __init__(self, message: str, *, retry_at_ms: int) -> None:
+        super().__init__(message)
+        self.retry_at_ms = retry_at_ms
 
-    async def pace(self, corp_id: str) -> None: ...
 
-    def close(self, corp_id: str, *, until_ms: int, reason: str) -> None: ...
+class TooFast(Later):
+    """DingTalk refused the call: too many in this second."""
+
+
+class AddressLimited(Later):
+    """DingTalk answers this address with a page instead of data, for five minutes."""
+
+
+class Unreachable(Later):
+    """DingTalk cannot be reached, or has a fault."""
+
+
+class Spent(Later):
+    """The calls of this day or month are used up."""
+
+
+class Refused(OperatorError):
+    """DingTalk refuses the call until the administrator of the app changes something."""
+
+
+class Unexpected(OperatorError):
+    """DingTalk's answer is not understood. Nothing is concluded from it."""
+
+
+class Absent(TaskbridgeError):
+    """DingTalk has no such instance. A single absence proves nothing."""
+
+
+class Allowance(NamedTuple):
+    """The calls that the administrator allows for one corp."""
+
+    per_second: float
+    per_day: int
+    per_month: int
+
+
+class Used(NamedTuple):
+    day: int
+    month: int
+
+
+class Budget:
+    """The calls of each corp, by second, day and month. A call counts before it is made, also across a crash."""
+
+    def __init__(self, database: sqlite3.Connection, allowance: Allowance, clock: Clock) -> None:
+        self._database = database
+        self.allowance = allowance
+        self._clock = clock
+        self._free_at_ms: dict[str, float] = {}
+        database.executescript(_TABLES)
+
+    async def acquire(self, corp_id: str) -> None:
+        """Wait until one more call may be made, and count it.
+
+        Raises:
+            Spent: No call may be made in this day or month.
+        """
+        self.check(corp_id)
+        await self.pace(corp_id)
+        self._database.execute(
+            "INSERT INTO calls VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
+            (corp_id, day_of(self._clock.now_ms())),
+        )
+
+    async def pace(self, corp_id: str) -> None:
+        """Wait as long as the limit per second requires, and count nothing: DingTalk does not count token calls."""
+        now = self._clock.now_ms()
+        turn = max(self._free_at_ms.get(corp_id, now), now)
+        self._free_at_ms[corp_id] = turn + 1000 / self.allowance.per_second
+        if turn > now:
+            await self._clock.sleep((turn - now) / 1000)
+
+    def check(self, corp_id: str) -> None:
+        """Return if a call may be made today.
+
+        Raises:
+            Spent: No call may be made.
+        """
+        now = self._clock.now_ms()
+        closed = self._database.execute("SELECT until_ms, reason FROM closed WHERE corp_id = ?", (corp_id,)).fetchone()
+        if closed is not None and closed[0] > now:
+            raise Spent(closed[1], retry_at_ms=closed[0])
+        used = self.used(corp_id)
+        if used.month >= self.allowance.per_month:
+            problem = f"RECONCILE_CALLS_PER_MONTH is used up: {used.month} calls this month"
+            raise Spent(problem, retry_at_ms=next_month_ms(now))
+        if used.day >= self.allowance.per_day:
+            problem = f"RECONCILE_CALLS_PER_DAY is used up: {used.day} calls today"
+            raise Spent(problem, retry_at_ms=next_day_ms(now))
+
+    def left(self, corp_id: str) -> int:
+        """The calls left for today."""
+        used = self.used(corp_id)
+        return max(0, min(self.allowance.per_day - used.day, self.allowance.per_month - used.month))
+
+    def used(self, corp_id: str) -> Used:
+        now = self._clock.now_ms()
+        [(day, month)] = self._database.execute(
+            "SELECT coalesce(sum(count) FILTER (WHERE day = ?), 0), coalesce(sum(count), 0) FROM calls"
+            " WHERE corp_id = ? AND day >= ?",
+            (day_of(now), corp_id, f"{month_of(now)}-01"),
+        )
+        return Used(day, month)
+
+    def close(self, corp_id: str, *, until_ms: int, reason: str) -> None:
+        """Allow no call of this corp until then, because DingTalk says that its quota is used up."""
+        self._database.execute("INSERT OR REPLACE INTO closed VALUES (?, ?, ?)", (corp_id, until_ms, reason))
 
 
 class _Call(NamedTuple):
@@ -65,57 +182,57 @@ class _Call(NamedTuple):
         return wire.GetInstanceById.path if self.path.startswith(wire.GetInstanceById.path) else self.path
 
     def secrets(self) -> Iterator[str]:
-        """What is not to be repeated, even where DingTalk repeats it."""
-        for place in (self.query, self.body or {}, self.headers):
-            yield from (str(value) for name, value in place.items() if name in wire.SECRETS and value)
+        """The values that must not be in any error, even if DingTalk's message repeats them."""
+        for fields in (self.query, self.body or {}, self.headers):
+            yield from (str(value) for name, value in fields.items() if name in wire.SECRETS and value)
 
 
 class Calls:
-    """Calls in the name of one organisation's application."""
+    """Calls with the credentials of one corp."""
 
     def __init__(
         self,
         http: httpx2.AsyncClient,
         corp: Corp,
-        budget: CallBudget,
+        budget: Budget,
         clock: Clock,
         *,
         attempts: int,
-        count: Callable[[str, str], None] | None = None,
+        on_call: Callable[[str, str], None] | None = None,
     ) -> None:
-        """``count`` hears of each that is made: its path, and ``ok`` or the error's name."""
+        """``on_call`` gets the path of each call, and ``ok`` or the name of its error."""
         self._http = http
         self._corp = corp
         self._budget = budget
         self._clock = clock
         self._attempts = attempts
-        self._count = count
+        self._on_call = on_call
         self._token: str | None = None
         self._token_until_ms = 0
         self._closed_until_ms = 0
 
     async def get(self, request: wire.Request, answer: type[T], *, path_end: str = "", page: int | None = None) -> T:
-        """The answer to a request whose fields stand in the query.
+        """The answer to a request whose fields are in the query.
 
         Raises:
-            Later, Refused, Unexpected, Absent: as their docstrings say.
+            Later, Refused, Unexpected, Absent: As their docstrings say.
         """
-        query = {**_plain(request), **_paging(page)}
-        return await self._ask(_Call("GET", request.path + path_end, query), answer)
+        query = {**msgspec.to_builtins(request), **_paging(page)}
+        return await self._call(_Call("GET", request.path + path_end, query), answer)
 
     async def post(self, request: wire.Request, answer: type[T], *, page: int | None = None) -> T:
         """The answer to a request whose fields are the body; otherwise as ``get``."""
-        return await self._ask(_Call("POST", request.path, _paging(page), _plain(request)), answer)
+        return await self._call(_Call("POST", request.path, _paging(page), msgspec.to_builtins(request)), answer)
 
-    async def _ask(self, call: _Call, answer: type[T]) -> T:
+    async def _call(self, call: _Call, answer: type[T]) -> T:
         renewed = False
         attempt = 0
         while True:
             attempt += 1
             try:
                 token = await self._access_token()
-                await self._budget.take(self._corp.corp_id)
-                return await self._counted(call._replace(headers={wire.TOKEN_HEADER: token}), answer)
+                await self._budget.acquire(self._corp.corp_id)
+                return await self._reported(call._replace(headers={wire.TOKEN_HEADER: token}), answer)
             except _TokenRefused as refused:
                 if renewed:
                     raise Refused(str(refused)) from None
@@ -125,7 +242,7 @@ class Calls:
                     raise
                 await self._clock.sleep(min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_MAX_S))
 
-    async def _counted(self, call: _Call, answer: type[T]) -> T:
+    async def _reported(self, call: _Call, answer: type[T]) -> T:
         outcome = "ok"
         try:
             return await self._send(call, answer)
@@ -133,15 +250,15 @@ class Calls:
             outcome = type(error).__name__.strip("_")
             raise
         finally:
-            if self._count is not None:
-                self._count(call.name, outcome)
+            if self._on_call is not None:
+                self._on_call(call.name, outcome)
 
     async def _access_token(self) -> str:
         now = self._clock.now_ms()
         if self._token is None or now >= self._token_until_ms:
             await self._budget.pace(self._corp.corp_id)
             request = wire.GetAccessToken(self._corp.app_key, self._corp.app_secret.get_secret_value())
-            found = await self._send(_Call("POST", request.path, {}, _plain(request)), wire.AccessToken)
+            found = await self._send(_Call("POST", request.path, {}, msgspec.to_builtins(request)), wire.AccessToken)
             self._token = found.access_token
             self._token_until_ms = now + max(found.expire_in - _RENEWED_BEFORE_S, found.expire_in // 2) * 1000
         return self._token
@@ -155,7 +272,7 @@ class Calls:
                 call.method, path, params=call.query, json=call.body, headers=call.headers
             )
         except httpx2.HTTPError as error:
-            # Not as its cause: what it holds is the address, with the app's secret.
+            # Without its cause, which contains the URL with the app's secret.
             base = self._http.base_url
             why = f"DingTalk at {base.scheme}://{base.host} does not answer to {path} ({type(error).__name__})"
             raise Unreachable(f"{why}; check RECONCILE_API_URL", retry_at_ms=now + _RETRY_MS) from None
@@ -178,39 +295,35 @@ class Calls:
         message = problem.message
         for secret in call.secrets():
             message = message.replace(secret, "…")
-        said = f"{call.path}: {status} {problem.code} {message[:_MESSAGE_CHARACTERS]} {problem.requestid}".strip()
+        text = f"{call.path}: {status} {problem.code} {message[:_MESSAGE_CHARACTERS]} {problem.requestid}".strip()
         if problem.code == wire.CODE_MONTH:
             until = next_month_ms(now)
-            self._budget.close(self._corp.corp_id, until_ms=until, reason=said)
-            return Spent(said, retry_at_ms=until)
+            self._budget.close(self._corp.corp_id, until_ms=until, reason=text)
+            return Spent(text, retry_at_ms=until)
         if problem.code in wire.CODE_QPS or status == _TOO_MANY:
-            return TooFast(said, retry_at_ms=now + _RETRY_MS)
+            return TooFast(text, retry_at_ms=now + _RETRY_MS)
         if problem.code in wire.CODE_TOKEN:
-            return _TokenRefused(said)
+            return _TokenRefused(text)
         if problem.code in wire.CODE_ABSENT:
-            return Absent(said)
+            return Absent(text)
         if status >= _SERVER_ERROR:
-            return Unreachable(said, retry_at_ms=now + _RETRY_MS)
-        return Refused(said)
+            return Unreachable(text, retry_at_ms=now + _RETRY_MS)
+        return Refused(text)
 
 
 class _TokenRefused(Exception):
-    """The access token is not taken: once, that is no surprise."""
+    """DingTalk refuses the access token. Once, that is normal."""
 
 
 def open_http(url: str, *, timeout_s: float) -> httpx2.AsyncClient:
-    """A client of this address, to be closed by who asked for it. It goes through no proxy of the environment's."""
-    # Its own log has each address, whose query holds the app's secret.
-    logging.getLogger("httpx2").addFilter(_without_addresses)
+    """A client for this URL, which the caller closes. It uses no proxy of the environment."""
+    # The library's own log has each URL, whose query contains the app's secret.
+    logging.getLogger("httpx2").addFilter(_without_urls)
     return httpx2.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False, follow_redirects=False)
 
 
-def _without_addresses(record: logging.LogRecord) -> bool:
+def _without_urls(record: logging.LogRecord) -> bool:
     return "HTTP Request" not in str(record.msg)
-
-
-def _plain(request: Any) -> dict[str, Any]:
-    return msgspec.to_builtins(request)
 
 
 def _paging(page: int | None) -> dict[str, Any]:

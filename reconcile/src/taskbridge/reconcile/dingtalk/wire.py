@@ -1,7 +1,7 @@
-"""What DingTalk's open API calls things, in one module: no other has its paths, parameters, fields, words or codes.
+"""The names of DingTalk's open API: paths, parameters, fields, words and codes. No other module contains them.
 
-As the vendor documents them in 2026 and as its SDK has them (``yida_1_0``, ``yida_2_0``, ``oauth2_1_0``), against which
-a test holds every name. Where these and answers that people published differ, docs/how-to/find-what-was-missed.md says.
+They are those of the vendor's documents of 2026 and of its SDK (``yida_1_0``, ``yida_2_0``, ``oauth2_1_0``). A test
+compares every name with the SDK. See docs/how-to/find-what-was-missed.md for differences from published answers.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ from msgspec import Struct, field
 
 TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
 SECRETS = frozenset({TOKEN_HEADER, "systemToken", "appKey", "appSecret"})
-"""Names of what proves who asks."""
+"""The names of all credentials."""
 PAGE_NUMBER, PAGE_SIZE = "pageNumber", "pageSize"
 PAGE_ROWS = 100
-"""The most that a page holds."""
+"""Maximum rows of a page."""
 QUERY_ROWS = 30_000
-"""The most that one query gives, all pages together."""
+"""Maximum rows of one query, all pages together."""
 PROCESS = "process"
 """The type of a form that starts a process."""
 
 OLDEST_FIRST = '{"gmt_create":"+"}'
-"""An order that no change of an instance moves it in, so that the next page begins where the last one ended."""
+"""By creation, so that a change of an instance never moves it to another page."""
 
 RUNNING, COMPLETED, TERMINATED, ERROR = "RUNNING", "COMPLETED", "TERMINATED", "ERROR"
 ENDED = frozenset({COMPLETED, TERMINATED, ERROR})
-"""States of an instance in which nobody has anything to do."""
+"""The statuses of an instance without open tasks."""
 
 Id = str | int | None
-"""Ids are strings by the documents; some callers send numbers."""
+"""The documents say that ids are strings. Some answers have numbers."""
 
 
 class Request(Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """What every call of Yida's says. A repr of it would show the app's secret, so it has none."""
+    """The fields of every call of Yida's API. The repr does not show the app's secret."""
 
     path: ClassVar[str]
 
     app_type: str
     system_token: str
     user_id: str
-    """In whose name is asked: somebody who may see the data of the app."""
+    """A user who may see the data of the app."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.app_type})"
 
 
 class GetInstances(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """POST: the instances of a form. Moments are whole days, `yyyy-MM-dd`, both ends included."""
+    """POST: the instances of a form. Times are whole days, `yyyy-MM-dd`, both included."""
 
     path: ClassVar[str] = "/v2.0/yida/processes/instances"
 
@@ -62,13 +62,13 @@ class GetInstances(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GetInstanceById(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """GET: one instance; its id is the end of the path."""
+    """GET: one instance. Its id is the end of the path."""
 
     path: ClassVar[str] = "/v2.0/yida/processes/instancesInfos/"
 
 
 class GetInstancesByIdList(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """GET: several instances; the answer has no times."""
+    """GET: several instances. The answer has no times."""
 
     path: ClassVar[str] = "/v1.0/yida/processes/instances/searchWithIds"
 
@@ -85,7 +85,7 @@ class GetFormListInApp(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GetRunningTasks(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """GET: what is to be done in an instance now."""
+    """GET: the open tasks of an instance."""
 
     path: ClassVar[str] = "/v1.0/yida/processes/tasks/getRunningTasks"
 
@@ -93,7 +93,7 @@ class GetRunningTasks(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GetOperationRecords(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """GET: what was done in an instance."""
+    """GET: the operations of an instance."""
 
     path: ClassVar[str] = "/v1.0/yida/processes/operationRecords"
 
@@ -127,7 +127,7 @@ class Name(Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Member(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Somebody who started an instance, or has to do something in it."""
+    """A person who started an instance, or has an open task in it."""
 
     user_id: Id = None
     name: Name | str | None = None
@@ -144,7 +144,7 @@ class Instance(Struct, frozen=True, rename="camel", omit_defaults=True):
     modified_time: str | int | None = field(default=None, name="modifiedTimeGMT")
     originator: Member | None = None
     action_executor: list[Member] | None = None
-    """Who has to do something now."""
+    """The people with an open task."""
     data: dict[str, Any] | None = None
     """The form."""
 
@@ -196,7 +196,7 @@ class RunningTaskList(Struct, frozen=True):
 
 
 class OperationRecordPart(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What one of several did at a step that is theirs together; they call the person and the word otherwise."""
+    """The operation of one of several people at a common step. Its person and word have other names."""
 
     task_id: Id = None
     operator: Id = None
@@ -210,14 +210,14 @@ class OperationRecordPart(Struct, frozen=True, rename="camel", omit_defaults=Tru
 class OperationRecord(Struct, frozen=True, rename="camel", omit_defaults=True):
     process_instance_id: Id = None
     task_id: Id = None
-    """The text `null` where the record is of no task."""
+    """The text `null` if the record is about no task."""
     operator_user_id: Id = None
     operator_name: str | None = None
     action: str | None = None
     action_exit: str | None = None
     operate_type: str | None = None
     operate_time: str | int | None = field(default=None, name="operateTimeGMT")
-    """None for what is still to be done."""
+    """None for an open task."""
     active_time: str | int | None = field(default=None, name="activeTimeGMT")
     remark: str | None = None
     type: str | None = None
@@ -229,7 +229,7 @@ class OperationRecordList(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True, rename="lower"):
-    """What a call is refused with."""
+    """The body of a refusal."""
 
     code: str
     message: str = ""
@@ -259,7 +259,7 @@ ACTIONS = {
     "处理中": DOING,
     "等待审批": NEXT,
 }
-"""A record's word, in either of the fields in which the documents put it, and in either language → the API's word."""
+"""The words of a record, in both of its fields and both languages → the API's word."""
 
 CODE_QPS = frozenset(
     {
@@ -268,10 +268,10 @@ CODE_QPS = frozenset(
         *("failure.operation.tooManyVisitors",),
     }
 )
-"""Too many calls at this moment."""
+"""Too many calls in this second."""
 CODE_MONTH = "Forbidden.AccessDenied.ApiCountLimitForOrg"
-"""The organisation's calls of this month are spent."""
+"""The corp's calls of this month are used up."""
 CODE_TOKEN = frozenset({"InvalidAuthentication", "invalidAccessToken", "accesstoken.expired"})
-"""The access token is not valid, or not any more."""
+"""The access token is invalid or expired."""
 CODE_ABSENT = frozenset({"invalidState.form.dataDoesNotExistOrIsDeleted", "invalidState.form.pageInstanceNotFound"})
-"""There is no such instance."""
+"""No such instance."""

@@ -16,8 +16,8 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from taskbridge.reconcile.clock import day_of, month_of
 from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.moments import day_of, month_of
 from taskbridge.reconcile.testing import answers
 from taskbridge.reconcile.testing.weather import Weather
 

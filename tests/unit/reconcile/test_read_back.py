@@ -1,4 +1,4 @@
-"""What callbacks leave open is asked for once they are quiet, once for each change."""
+"""Instances that callbacks leave open are read once they are quiet, once per change."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from support.reconcile import (
     happened,
     reconciled,
 )
-from taskbridge.reconcile.kept.budget import Allowance
-from taskbridge.reconcile.runs.mending import Kept, Rules
-from taskbridge.reconcile.runs.passes import Passes
-from taskbridge.reconcile.runs.read_back import ReadBack
+from taskbridge.reconcile.dingtalk.calls import Allowance
+from taskbridge.reconcile.repairer import Context, Rules
+from taskbridge.reconcile.runs import Passes, ReadBack
+from taskbridge.reconcile.store import Store
 from taskbridge.reconcile.testing.clock import FakeClock
 from taskbridge.reconcile.testing.company import Company
 from taskbridge.schemas.events import Action, Lifecycle, Status
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 QUIET_MS = 20 * MINUTE_MS
 BEGIN = NOW - 60 * MINUTE_MS
-# DingTalk knows how it was decided; the callback says only that it was.
+# DingTalk knows the outcome of the decision. The callback only reports the decision.
 LIFE = [
     filed(at=BEGIN),
     assigned("1", "u-li", at=BEGIN),
@@ -47,35 +47,37 @@ LIFE = [
 ]
 
 
-def told(event: TaskEvent) -> TaskEvent:
-    """As its callback tells it: without how it was decided."""
+def callback_of(event: TaskEvent) -> TaskEvent:
+    """The event of its callback, without an outcome."""
     return structs.replace(event, outcome=None, remark=None)
 
 
-CALLBACKS = [*LIFE[:2], told(LIFE[2])]
+CALLBACKS = [*LIFE[:2], callback_of(LIFE[2])]
 
 
 @dataclass
 class Followed:
     asked: Asked
     streams: Streams
-    kept: Kept
+    store: Store
     rules: Rules
 
     async def catch_up(self) -> None:
         for each in self.streams.changed:
-            self.kept.states.take(self.streams.instances[each].state)
+            self.store.states.store(self.streams.instances[each].state)
         self.streams.changed.clear()
-        self.kept.states.current_ms = self.asked.clock.now_ms()
+        self.store.states.current_ms = self.asked.clock.now_ms()
 
     @property
     def read_back(self) -> ReadBack:
-        apis, clock, budget = [self.asked.api], self.asked.clock, self.asked.budget
-        return ReadBack(apis, self.kept, self.streams, clock, self.rules, budget=budget, catch_up=self.catch_up)
+        return ReadBack(self.context, [self.asked.api], self.asked.budget)
 
     async def make_pass(self) -> None:
-        apis = [self.asked.api]
-        await Passes(apis, self.kept, self.streams, self.asked.clock, self.rules, catch_up=self.catch_up).run()
+        await Passes(self.context, [self.asked.api]).run()
+
+    @property
+    def context(self) -> Context:
+        return Context(self.store, self.streams, self.asked.clock, self.rules, self.catch_up)
 
     @property
     def calls(self) -> int:
@@ -88,15 +90,15 @@ class Followed:
 
 @asynccontextmanager
 async def followed(*life: TaskEvent, quiet_ms: int = QUIET_MS, per_day: int = 1000) -> AsyncGenerator[Followed]:
-    """DingTalk knows this life; callbacks of it come as the test has them."""
+    """DingTalk knows this life. The test decides which callbacks arrive."""
     database = sqlite3.connect(":memory:", isolation_level=None)
     allowance = Allowance(per_second=10, per_day=per_day, per_month=10_000)
     async with asked(*life, database=database, allowance=allowance) as found:
         rules = Rules(settle_ms=15 * MINUTE_MS, read_back_ms=quiet_ms)
-        yield Followed(found, Streams(), Kept(database), rules)
+        yield Followed(found, Streams(), Store(database), rules)
 
 
-def test_how_it_was_decided_is_asked_for_once() -> None:
+def test_an_unknown_outcome_is_read_once() -> None:
     async def run() -> None:
         async with followed(*LIFE) as found:
             found.streams.fold(CALLBACKS)
@@ -108,23 +110,23 @@ def test_how_it_was_decided_is_asked_for_once() -> None:
             for _ in range(3):
                 found.asked.clock.pass_s(24 * 3600)
                 await found.read_back.run()
-            assert found.calls == calls, "its own repairs are no change to ask about"
+            assert found.calls == calls, "its own repairs are no change to read"
 
     asyncio.run(run())
 
 
-def test_callbacks_that_follow_each_other_are_asked_about_once_after_the_last() -> None:
+def test_consecutive_callbacks_cause_one_read_after_the_last() -> None:
     async def run() -> None:
-        begin = NOW - 18 * MINUTE_MS
+        start = NOW - 18 * MINUTE_MS
         later = [
-            assigned("2", "u-wu", at=begin),
-            happened(Action.COMPLETED, begin + 9 * MINUTE_MS, task_id="2", actor_id="u-wu", outcome="disagree"),
+            assigned("2", "u-wu", at=start),
+            happened(Action.COMPLETED, start + 9 * MINUTE_MS, task_id="2", actor_id="u-wu", outcome="disagree"),
         ]
         async with followed(*LIFE, *later) as found:
             found.streams.fold([*CALLBACKS, later[0]])
             await found.read_back.run()
             assert found.calls == 0
-            found.streams.fold([told(later[1])])
+            found.streams.fold([callback_of(later[1])])
             await found.read_back.work_for(9 * 60)
             assert found.calls == 0
             await found.read_back.work_for(5 * 60)
@@ -134,20 +136,20 @@ def test_callbacks_that_follow_each_other_are_asked_about_once_after_the_last() 
     asyncio.run(run())
 
 
-def test_who_may_decide_is_asked_for_where_no_callback_said_it_and_counts_as_nothing_lost() -> None:
+def test_unknown_assignees_are_read_and_do_not_count_as_lost() -> None:
     async def run() -> None:
         async with followed(*LIFE[:2]) as found:
             found.streams.fold([filed(at=BEGIN), assigned("1", at=BEGIN)])
             await found.read_back.run()
             assert found.state.tasks[0].assignee_ids == ("u-li",)
-            assert [each.is_lost for each in found.kept.found.counts()] == [False]
+            assert [each.is_lost for each in found.store.findings.counts()] == [False]
 
     asyncio.run(run())
 
 
-def test_what_nobody_can_tell_is_asked_for_once_until_a_callback_comes() -> None:
+def test_an_instance_that_stays_open_is_read_once_until_the_next_callback() -> None:
     async def run() -> None:
-        # All is decided, and it has not ended: DingTalk, too, says no more.
+        # Every task is decided and the instance has not ended. DingTalk knows no more either.
         async with followed(*LIFE) as found:
             found.streams.fold(LIFE)
             for _ in range(2):
@@ -162,7 +164,7 @@ def test_what_nobody_can_tell_is_asked_for_once_until_a_callback_comes() -> None
     asyncio.run(run())
 
 
-def test_none_is_asked_for_where_it_is_off_or_nothing_is_open() -> None:
+def test_nothing_is_read_if_it_is_off_or_nothing_is_open() -> None:
     async def run() -> None:
         async with followed(*LIFE, quiet_ms=0) as found:
             found.streams.fold(CALLBACKS)
@@ -179,7 +181,7 @@ def test_none_is_asked_for_where_it_is_off_or_nothing_is_open() -> None:
 
 
 @pytest.mark.parametrize(("per_day", "calls"), [(6, 3), (13, 9)])
-def test_passes_have_half_of_the_calls_to_themselves(per_day: int, calls: int) -> None:
+def test_half_of_the_calls_are_reserved_for_passes(per_day: int, calls: int) -> None:
     async def run() -> None:
         lives = [
             each
@@ -197,12 +199,12 @@ def test_passes_have_half_of_the_calls_to_themselves(per_day: int, calls: int) -
             assert found.calls == calls
             found.asked.clock.pass_s(24 * 3600)
             await found.read_back.run()
-            assert found.calls == 2 * calls, "the next day it goes on"
+            assert found.calls == 2 * calls, "the next day it continues"
 
     asyncio.run(run())
 
 
-def test_what_just_changed_in_dingtalk_is_left_until_it_has_settled() -> None:
+def test_a_recent_change_in_dingtalk_is_read_after_the_settle_time() -> None:
     async def run() -> None:
         decided = happened(Action.COMPLETED, NOW - 5 * MINUTE_MS, task_id="1", actor_id="u-li", outcome="agree")
         async with followed(*LIFE[:2], decided) as found:
@@ -217,7 +219,7 @@ def test_what_just_changed_in_dingtalk_is_left_until_it_has_settled() -> None:
     asyncio.run(run())
 
 
-def test_one_that_is_gone_is_left_to_passes_and_stops_nobody() -> None:
+def test_a_missing_instance_is_left_to_passes_and_stops_no_other() -> None:
     async def run() -> None:
         async with followed(*LIFE) as found:
             found.streams.fold(
@@ -233,38 +235,36 @@ def test_one_that_is_gone_is_left_to_passes_and_stops_nobody() -> None:
     asyncio.run(run())
 
 
-def test_a_pass_before_it_leaves_nothing_to_ask() -> None:
+def test_after_a_pass_there_is_nothing_to_read() -> None:
     async def run() -> None:
         async with followed(*LIFE) as found:
             found.streams.fold(CALLBACKS)
             await found.make_pass()
             calls = found.calls
             await found.read_back.run()
-            # Whether it ended is not known: one call says that nothing was modified since.
+            # Whether it ended is unknown: one call shows that nothing was modified since.
             assert found.calls <= calls + 1
 
     asyncio.run(run())
 
 
-def test_a_company_that_is_read_back_sees_what_its_callbacks_and_dingtalk_say() -> None:
+def test_a_company_with_read_backs_sees_its_callbacks_and_dingtalks_outcomes() -> None:
     events = company_life(21, 150)
 
     async def run() -> None:
-        clock, wanted = FakeClock(events[0].occurred_at), Streams()
-        wanted.fold(events)
+        clock, expected = FakeClock(events[0].occurred_at), Streams()
+        expected.fold(events)
         async with reconciled(Company(events), clock) as found:
             rules = Rules(settle_ms=15 * MINUTE_MS, read_back_ms=QUIET_MS)
-            read_back = ReadBack(
-                found.apis, found.kept, found.streams, clock, rules, budget=found.budget, catch_up=found.catch_up
-            )
+            read_back = ReadBack(found.context(clock, rules), found.apis, found.budget)
             for event in events:
                 await read_back.work_for((event.occurred_at - clock.now_ms()) / 1000)
-                found.streams.fold([told(event) if event.action is Action.COMPLETED else event])
+                found.streams.fold([callback_of(event) if event.action is Action.COMPLETED else event])
             await read_back.work_for(3600)
             assert {each.recovered_by for each in found.streams.published} == {"read-back"}
             lines = found.streams.lines()
-            assert lines.keys() == wanted.lines().keys()
-            for key, line in wanted.lines().items():
+            assert lines.keys() == expected.lines().keys()
+            for key, line in expected.lines().items():
                 assert (lines[key].status, lines[key].actor_id) == (line.status, line.actor_id)
             outcomes = {
                 task.outcome
@@ -273,6 +273,6 @@ def test_a_company_that_is_read_back_sees_what_its_callbacks_and_dingtalk_say() 
                 if task.status is Status.COMPLETED and each.state.lifecycle is not Lifecycle.DELETED
             }
             assert None not in outcomes
-            assert {each.missing for each in found.kept.callbacks.all()} == {0}
+            assert {each.missing for each in found.store.callbacks.all()} == {0}
 
     asyncio.run(run())

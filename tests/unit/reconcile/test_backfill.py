@@ -1,4 +1,4 @@
-"""A connector that is switched on in a company's life: after its backfill everybody sees what they would have seen."""
+"""A connector that starts in the middle of a company's life: after the backfill everybody sees complete lists."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
-from taskbridge.reconcile.dingtalk.errors import Later, Refused, Spent, Unexpected
-from taskbridge.reconcile.dingtalk.moments import DAY_MS
+from taskbridge.reconcile.clock import DAY_MS
+from taskbridge.reconcile.dingtalk.calls import Allowance, Later, Refused, Spent, Unexpected
 from taskbridge.reconcile.dingtalk.wire import GetOperationRecords
-from taskbridge.reconcile.kept.budget import Allowance
-from taskbridge.reconcile.runs.backfill import estimate
+from taskbridge.reconcile.runs import estimate
 from taskbridge.reconcile.testing.clock import FakeClock
 from taskbridge.reconcile.testing.company import Company
 
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
 EVENTS = company_life(5, 240)
 END = EVENTS[-1].occurred_at
 SINCE = BEGIN - 40 * DAY_MS
-"""Days in which nothing was yet, too."""
+"""Some days before the first event."""
 
 
 def seen(streams: Streams) -> dict[object, object]:
-    """Everybody's lines, without their times: those of what is repaired are off by a millisecond."""
+    """All entries without their times, because those of a repair are off by a millisecond."""
     return {
         key: (each.title, each.url, each.status, each.actor_id, each.originator, each.process_name)
         for key, each in streams.lines().items()
@@ -37,7 +36,7 @@ def seen(streams: Streams) -> dict[object, object]:
 
 
 async def backfilled(found: Reconciled, clock: FakeClock) -> int:
-    """All apps; returns how often it was started."""
+    """Backfill all apps. Return the number of starts."""
     starts = 0
     for api in found.apis:
         while True:
@@ -51,44 +50,44 @@ async def backfilled(found: Reconciled, clock: FakeClock) -> int:
 
 
 @pytest.mark.parametrize("calls_per_day", [100_000, 60])
-def test_after_it_inboxes_are_equal_however_often_it_was_given_up(calls_per_day: int) -> None:
+def test_after_the_backfill_all_lists_are_equal_also_with_interruptions(calls_per_day: int) -> None:
     async def run() -> None:
         clock, everything = FakeClock(END + HOUR_MS), Streams()
         everything.fold(EVENTS)
         allowance = Allowance(per_second=10, per_day=calls_per_day, per_month=10**6)
         async with reconciled(Company(EVENTS), clock, allowance=allowance) as found:
-            # From its middle on callbacks came.
+            # Callbacks arrive from the middle on.
             found.streams.fold(EVENTS[120:])
             starts = await backfilled(found, clock)
             assert (starts > len(APPS)) == (calls_per_day == 60)
             assert seen(found.streams) == seen(everything)
             assert {each.recovered_by for each in found.streams.published} == {"backfill"}
-            told = len(found.streams.published)
-            assert found.kept.cursors.all() == []
+            published = len(found.streams.published)
+            assert found.store.cursors.all() == []
             await backfilled(found, clock)
-            assert len(found.streams.published) == told, "twice changes nothing"
+            assert len(found.streams.published) == published, "twice changes nothing"
 
     asyncio.run(run())
 
 
-def test_what_it_takes_is_told_before() -> None:
+def test_the_estimate_matches_the_calls() -> None:
     async def run() -> None:
         clock = FakeClock(END + HOUR_MS)
         async with reconciled(Company(EVENTS), clock) as found:
             [api, _] = found.apis
             expected = await estimate(api, clock, since_ms=SINCE)
-            asked = found.budget.used("ding1").day
-            assert asked == expected.forms + 1
+            before = found.budget.used("ding1").day
+            assert before == expected.forms + 1
             await found.backfill(api, clock, SINCE)
-            done = found.budget.used("ding1").day - asked
-            # Beside what was told: the list of forms, and how many there are in some days.
+            done = found.budget.used("ding1").day - before
+            # In addition to the estimate: the list of forms, and the counts of some slices.
             assert expected.list_calls + expected.detail_calls <= done
             assert done <= expected.list_calls + expected.detail_calls + 1 + 3 * expected.forms
 
     asyncio.run(run())
 
 
-def test_an_instance_that_has_just_changed_is_left_to_its_callbacks() -> None:
+def test_a_recently_changed_instance_is_left_to_its_callbacks() -> None:
     async def run() -> None:
         clock = FakeClock(END + MINUTE_MS)
         async with reconciled(Company(EVENTS), clock) as found:
@@ -99,7 +98,7 @@ def test_an_instance_that_has_just_changed_is_left_to_its_callbacks() -> None:
     asyncio.run(run())
 
 
-def test_the_cursor_stays_where_a_window_was_not_read_whole() -> None:
+def test_the_cursor_stays_before_an_incomplete_slice() -> None:
     async def run() -> None:
         clock = FakeClock(END + HOUR_MS)
         async with reconciled(Company(EVENTS), clock) as found:
@@ -109,18 +108,18 @@ def test_the_cursor_stays_where_a_window_was_not_read_whole() -> None:
             found.dingtalk.weather.short_pages = True
             report = await found.run(clock)
             assert set(report.problems) == set(APPS)
-            assert report.tally.repairs, "what came is mended all the same"
-            assert found.kept.cursors.all() == []
-            told = len(found.streams.published)
+            assert report.tally.repairs, "the returned rows are repaired all the same"
+            assert found.store.cursors.all() == []
+            published = len(found.streams.published)
             found.dingtalk.weather.short_pages = False
             assert (await found.run(clock)).is_whole
-            assert len(found.streams.published) > told, "what was missing on the pages is found"
-            assert {clock.now_ms() - HOUR_MS < cursor.until_ms for _, cursor in found.kept.cursors.all()} == {True}
+            assert len(found.streams.published) > published, "the rows that the pages lacked are found"
+            assert {clock.now_ms() - HOUR_MS < cursor.until_ms for _, cursor in found.store.cursors.all()} == {True}
 
     asyncio.run(run())
 
 
-def test_calls_that_are_spent_end_a_pass_until_their_time() -> None:
+def test_a_used_up_budget_ends_a_pass_until_its_time() -> None:
     async def run() -> None:
         clock = FakeClock(END + HOUR_MS)
         allowance = Allowance(per_second=10, per_day=20, per_month=1000)
@@ -130,31 +129,31 @@ def test_calls_that_are_spent_end_a_pass_until_their_time() -> None:
             assert found.budget.left("ding1") == 0
             with pytest.raises(Spent):
                 found.budget.check("ding1")
-            told = len(found.streams.published)
+            published = len(found.streams.published)
             clock.pass_s((report.retry_at_ms - clock.now_ms()) / 1000)
             await found.run(clock)
-            assert len(found.streams.published) > told, "it goes on behind what was asked for"
+            assert len(found.streams.published) > published, "it continues after the instances that were read"
 
     asyncio.run(run())
 
 
-def test_what_has_not_changed_costs_no_call_of_its_own() -> None:
+def test_an_unchanged_instance_costs_no_call() -> None:
     async def run() -> None:
         clock = FakeClock(END + HOUR_MS)
         async with reconciled(Company(EVENTS), clock) as found:
             found.streams.fold(EVENTS)
             first = await found.run(clock)
-            assert first.tally.asked > 0
+            assert first.tally.fetched > 0
             before = found.budget.used("ding1").day
             again = await found.run(clock)
-            assert (again.tally.asked, again.tally.repairs.total()) == (0, 0)
+            assert (again.tally.fetched, again.tally.repairs.total()) == (0, 0)
             forms = {each.form_uuid for each in EVENTS} - {None}
             assert found.budget.used("ding1").day - before == len(APPS) + len(forms)
 
     asyncio.run(run())
 
 
-def test_without_outcomes_only_what_was_lost_is_asked_for() -> None:
+def test_without_outcomes_only_instances_with_losses_are_read() -> None:
     async def run() -> None:
         clock = FakeClock(END + HOUR_MS)
         async with reconciled(Company(EVENTS), clock) as found:
@@ -165,12 +164,12 @@ def test_without_outcomes_only_what_was_lost_is_asked_for() -> None:
             report = await found.run(clock)
             lacking = {opened.instance_id}
             assert {each.instance_id for each in found.streams.published if each.task_id} == lacking
-            assert report.tally.asked <= 2, "and an instance whose end came after its last callback"
+            assert report.tally.fetched <= 2, "and an instance that ended after its last callback"
 
     asyncio.run(run())
 
 
-def test_an_app_that_is_listed_with_another_organisation_is_left_alone_and_told() -> None:
+def test_an_app_with_the_wrong_corp_is_reported_and_not_repaired() -> None:
     async def run() -> None:
         clock = FakeClock(END + HOUR_MS)
         async with reconciled(Company(EVENTS), clock) as found:
@@ -189,7 +188,7 @@ def test_an_app_that_is_listed_with_another_organisation_is_left_alone_and_told(
     asyncio.run(run())
 
 
-def test_an_answer_about_one_instance_that_nobody_understands_keeps_no_other_from_being_mended() -> None:
+def test_an_answer_that_is_not_understood_stops_no_other_instance() -> None:
     async def run() -> None:
         clock = FakeClock(END + HOUR_MS)
         async with reconciled(Company(EVENTS), clock) as found:
@@ -204,11 +203,11 @@ def test_an_answer_about_one_instance_that_nobody_understands_keeps_no_other_fro
                 return await read(instance_id)
 
             api.operation_records = misread  # pyright: ignore[reportAttributeAccessIssue] - for this test
-            with capture_logs() as said:
+            with capture_logs() as logs:
                 report = await found.run(clock)
             assert set(report.problems) == {api.app.app_type}
-            [told] = [each for each in said if each["event"] == "app_not_read"]
-            assert (told["app_type"], told["problem"]) == (api.app.app_type, report.problems[api.app.app_type])
+            [logged] = [each for each in logs if each["event"] == "app_not_read"]
+            assert (logged["app_type"], logged["problem"]) == (api.app.app_type, report.problems[api.app.app_type])
             there = {each.instance_id for each in Company(EVENTS).instances(at_ms=clock.now_ms())}
             assert there - {each.instance_id for each in found.streams.published} == {odd}
             api.operation_records = read

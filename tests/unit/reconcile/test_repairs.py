@@ -1,7 +1,7 @@
-"""Whatever callbacks were lost, the repairs show everybody what they would see; those that come late change no list.
+"""After the repairs everybody sees the lists of a bridge that lost nothing. A late callback changes no list.
 
-The property runs over lives of instances: some of their callbacks came, DingTalk was read, repairs were made, and then
-the others came after all.
+The properties run over lives of instances: some callbacks arrive, DingTalk is read, repairs are published, and then
+the other callbacks arrive after all.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from support.reconcile import APP_TYPE, CORP_ID, MINUTE_MS, NOW, assigned, filed, happened
 from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.repairs.differences import differences, is_settled, needs_details
-from taskbridge.reconcile.repairs.events import LOST, Kind, deletion
-from taskbridge.reconcile.repairs.reading import Reading
+from taskbridge.reconcile.repairs import LOST, Kind, deletion, differences, is_settled, needs_details
+from taskbridge.reconcile.snapshots import Snapshot
 from taskbridge.reconcile.testing import answers
 from taskbridge.reconcile.testing.company import Company
 from taskbridge.schemas.events import Action, Person, Status
@@ -38,12 +37,12 @@ PEOPLE = ("u-li", "u-wang", "u-chen", "u-zhao")
 @dataclass(frozen=True)
 class Life:
     callbacks: tuple[TaskEvent, ...]
-    came: tuple[TaskEvent, ...]
-    """Those that came in time, in some order."""
+    arrived: tuple[TaskEvent, ...]
+    """Those that arrived in time, in some order."""
 
     @property
     def late(self) -> list[TaskEvent]:
-        return [each for each in self.callbacks if each not in self.came]
+        return [each for each in self.callbacks if each not in self.arrived]
 
 
 @st.composite
@@ -55,8 +54,8 @@ def lives(draw: st.DrawFn) -> Life:
         at += draw(st.integers(1, 3 * MINUTE_MS))
         return at
 
-    began = at
-    callbacks = [filed(at=began, instance_status=wire.RUNNING)]
+    start = at
+    callbacks = [filed(at=start, instance_status=wire.RUNNING)]
     outcome = None
     for number in range(draw(st.integers(1, 3))):
         task_id = f"T-{number}"
@@ -76,12 +75,12 @@ def lives(draw: st.DrawFn) -> Life:
         status = wire.TERMINATED if outcome == wire.REVOKED else wire.COMPLETED
         result = None if outcome == wire.REVOKED else outcome
         end = later()
-        ended = {"instance_status": status, "approved_result": result, "finished_at": end, "created_at": began}
+        ended = {"instance_status": status, "approved_result": result, "finished_at": end, "created_at": start}
         callbacks.append(filed("I-1", end, event_id="ended", **ended))
         copied = draw(st.lists(st.sampled_from(PEOPLE), max_size=2, unique=True))
         callbacks += [happened(Action.COPIED, later(), recipient_ids=(each,)) for each in copied]
-    came = draw(st.lists(st.sampled_from(callbacks), unique_by=lambda each: each.event_id))
-    return Life(tuple(callbacks), tuple(draw(st.permutations(came))))
+    arrived = draw(st.lists(st.sampled_from(callbacks), unique_by=lambda each: each.event_id))
+    return Life(tuple(callbacks), tuple(draw(st.permutations(arrived))))
 
 
 def folded(events: Iterable[TaskEvent], instance: Instance | None = None) -> Instance | None:
@@ -90,15 +89,15 @@ def folded(events: Iterable[TaskEvent], instance: Instance | None = None) -> Ins
     return instance
 
 
-def reading(company: Company, told: Callable[[int], str] = answers.by_minute) -> Reading:
+def snapshot(company: Company, time_text: Callable[[int], str] = answers.by_minute) -> Snapshot:
     known = company.instance("I-1", at_ms=NOW)
     assert known is not None
-    return Reading(
+    return Snapshot(
         CORP_ID,
         APP_TYPE,
-        answers.instance(known, told),
-        answers.running_tasks(known, told),
-        answers.operation_records(known, told),
+        answers.instance(known, time_text),
+        answers.running_tasks(known, time_text),
+        answers.operation_records(known, time_text),
     )
 
 
@@ -107,16 +106,16 @@ def state_of(instance: Instance | None) -> TaskState | None:
 
 
 def repaired(life: Life) -> tuple[Instance, list[TaskEvent]]:
-    came = folded(life.came)
-    found = differences(reading(Company(life.callbacks)), state_of(came), received_at=NOW, with_copies=True)
+    arrived = folded(life.arrived)
+    found = differences(snapshot(Company(life.callbacks)), state_of(arrived), received_at=NOW, with_copies=True)
     events = [each.event for each in found]
-    instance = folded(events, came)
+    instance = folded(events, arrived)
     assert instance is not None
     return instance, events
 
 
 def seen(lines: Lines) -> dict[object, tuple[object, ...]]:
-    """What people see, but for times."""
+    """The entries that people see, without times."""
     return {
         key: (each.status, each.title, each.originator, each.actor_id, each.app_type) for key, each in lines.items()
     }
@@ -124,78 +123,78 @@ def seen(lines: Lines) -> dict[object, tuple[object, ...]]:
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(lives())
-def test_after_the_repairs_everybody_sees_what_they_would_see_had_nothing_been_lost(life: Life) -> None:
+def test_after_the_repairs_everybody_sees_the_same_as_without_losses(life: Life) -> None:
     instance, _ = repaired(life)
     whole = folded(life.callbacks)
     assert seen(views(instance)) == seen(views(whole))
     for key, line in views(whole).items():
-        mended = views(instance)[key]
-        if life.callbacks[0] in life.came:
-            assert abs(mended.entered_at - line.entered_at) <= MINUTE_MS
-        assert abs(mended.updated_at - line.updated_at) <= MINUTE_MS
+        repaired_line = views(instance)[key]
+        if life.callbacks[0] in life.arrived:
+            assert abs(repaired_line.entered_at - line.entered_at) <= MINUTE_MS
+        assert abs(repaired_line.updated_at - line.updated_at) <= MINUTE_MS
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(lives(), st.randoms(use_true_random=False))
-def test_callbacks_that_come_after_all_change_nobodys_list_in_any_order(life: Life, chance: object) -> None:
+def test_late_callbacks_change_no_list_in_any_order(life: Life, chance: object) -> None:
     instance, repairs = repaired(life)
     late = life.late
     after = folded(late, instance)
     assert seen(views(after)) == seen(views(instance))
-    if life.callbacks[0] in life.came or not life.came:
-        assert views(after) == views(instance), "not even a time of theirs"
+    if life.callbacks[0] in life.arrived or not life.arrived:
+        assert views(after) == views(instance), "not even a time"
     assert after is not None
     ends = [(each.instance_status, each.approved_result) for each in (after.state, instance.state)]
-    assert ends[0] == ends[1] or None in ends[1], "nor how it ended"
-    shuffled = [*life.came, *repairs, *late]
+    assert ends[0] == ends[1] or None in ends[1], "nor the end"
+    shuffled = [*life.arrived, *repairs, *late]
     chance.shuffle(shuffled)  # pyright: ignore[reportAttributeAccessIssue]
     other = folded(shuffled)
     assert other is not None
     assert (other.marks, views(other)) == (after.marks, views(after))
     for task in after.state.tasks:
         if task.status is not Status.PENDING:
-            assert task.outcome is not None, "which no callback says, and none that comes late takes away"
+            assert task.outcome is not None, "no callback contains it, and no late callback removes it"
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(lives())
-def test_what_was_repaired_is_found_to_differ_no_more(life: Life) -> None:
+def test_after_the_repairs_there_is_no_difference(life: Life) -> None:
     instance, _ = repaired(life)
-    found = reading(Company(life.callbacks))
+    found = snapshot(Company(life.callbacks))
     assert differences(found, instance.state, received_at=NOW, with_copies=True) == []
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(lives())
-def test_a_repair_has_the_same_id_whenever_it_is_made(life: Life) -> None:
-    found = reading(Company(life.callbacks))
-    state = state_of(folded(life.came))
+def test_a_repair_has_the_same_id_at_any_time(life: Life) -> None:
+    found = snapshot(Company(life.callbacks))
+    state = state_of(folded(life.arrived))
     made = [differences(found, state, received_at=at, with_copies=True) for at in (NOW, NOW + 99 * MINUTE_MS)]
     first, second = ([each.event.event_id for each in repairs] for repairs in made)
     assert first == second
     assert len({*first}) == len(first)
 
 
-def test_nothing_is_concluded_from_what_was_not_asked() -> None:
+def test_nothing_is_concluded_from_answers_that_were_not_requested() -> None:
     life = [filed(), assigned("T-1", "u-li", at=NOW - 50 * MINUTE_MS)]
     known = folded(life)
     decided = [*life, happened(Action.COMPLETED, NOW - 40 * MINUTE_MS, task_id="T-1", actor_id="u-li")]
-    whole = reading(Company(decided))
+    whole = snapshot(Company(decided))
     for running, records in ((None, None), (whole.running, None), (None, whole.records)):
-        partly = Reading(CORP_ID, APP_TYPE, whole.instance, running, records)
+        partly = Snapshot(CORP_ID, APP_TYPE, whole.instance, running, records)
         assert differences(partly, state_of(known), received_at=NOW) == []
     [found] = differences(whole, state_of(known), received_at=NOW)
     assert (found.kind, found.event.action, found.event.outcome) == (Kind.DECISION, Action.COMPLETED, wire.AGREE)
 
 
-def test_what_no_callback_says_is_told_apart_from_what_a_callback_should_have_said() -> None:
+def test_fields_that_no_callback_contains_do_not_count_as_lost() -> None:
     life = [
         filed(),
         assigned("T-1", "u-li", at=NOW - 50 * MINUTE_MS),
         happened(Action.COMPLETED, NOW - 40 * MINUTE_MS, task_id="T-1", actor_id="u-li"),
     ]
     ended = filed(at=NOW - 39 * MINUTE_MS, event_id="e", instance_status=wire.COMPLETED, approved_result=wire.AGREE)
-    found = differences(reading(Company([*life, ended])), state_of(folded(life)), received_at=NOW)
+    found = differences(snapshot(Company([*life, ended])), state_of(folded(life)), received_at=NOW)
     assert [each.kind for each in found] == [Kind.END, Kind.OUTCOME]
     assert not {each.kind for each in found} & LOST
     end, outcome = (each.event for each in found)
@@ -204,29 +203,29 @@ def test_what_no_callback_says_is_told_apart_from_what_a_callback_should_have_sa
     assert (outcome.actor_id, outcome.outcome, outcome.remark) == ("u-li", wire.AGREE, None)
 
 
-def test_remarks_go_along_only_where_they_are_wanted() -> None:
+def test_remarks_are_included_only_if_configured() -> None:
     life = [filed(), happened(Action.COMPLETED, NOW - 40 * MINUTE_MS, task_id="T-1", actor_id="u-li", remark="fine")]
     for remarks, remark in ((False, None), (True, "fine")):
-        found = differences(reading(Company(life)), None, received_at=NOW, remarks=remarks)
+        found = differences(snapshot(Company(life)), None, received_at=NOW, remarks=remarks)
         assert [each.event.remark for each in found if each.kind is Kind.DECISION] == [remark]
 
 
-def test_who_was_copied_is_taken_from_records_only_where_that_is_wanted() -> None:
+def test_copies_are_read_from_records_only_if_configured() -> None:
     life = [filed(), happened(Action.COPIED, NOW - 40 * MINUTE_MS, recipient_ids=("u-li",))]
     state = state_of(folded(life[:1]))
-    assert differences(reading(Company(life)), state, received_at=NOW) == []
-    [found] = differences(reading(Company(life)), state, received_at=NOW, with_copies=True)
+    assert differences(snapshot(Company(life)), state, received_at=NOW) == []
+    [found] = differences(snapshot(Company(life)), state, received_at=NOW, with_copies=True)
     assert (found.event.action, found.event.recipient_ids) == (Action.COPIED, ("u-li",))
 
 
-def test_an_open_task_that_nobody_decided_ends_and_who_says_it_was_decided_is_right() -> None:
+def test_an_undecided_task_is_closed_and_every_decision_wins_against_it() -> None:
     life = [
         filed(),
         assigned("T-1", "u-li", at=NOW - 50 * MINUTE_MS),
         filed(at=NOW - 39 * MINUTE_MS, event_id="e", instance_status=wire.TERMINATED),
     ]
-    whole = reading(Company(life))
-    ended = Reading(CORP_ID, APP_TYPE, whole.instance, [], whole.records)
+    whole = snapshot(Company(life))
+    ended = Snapshot(CORP_ID, APP_TYPE, whole.instance, [], whole.records)
     state = folded(life)
     end, found = differences(ended, state_of(state), received_at=NOW)
     assert end.kind is Kind.END
@@ -238,28 +237,28 @@ def test_an_open_task_that_nobody_decided_ends_and_who_says_it_was_decided_is_ri
         assert after.state.tasks[0].status is Status.COMPLETED
 
 
-def test_a_withdrawal_that_names_no_task_ends_all_that_were_open() -> None:
+def test_a_withdrawal_without_a_task_ends_all_open_tasks() -> None:
     life = [filed(), assigned("T-1", "u-li", at=NOW - 50 * MINUTE_MS)]
-    whole = reading(Company(life))
+    whole = snapshot(Company(life))
     record = wire.OperationRecord(
         task_id="null", operator_user_id="u-zhang", action_exit="revoked", operate_time=answers.by_minute(NOW)
     )
-    withdrawn = Reading(CORP_ID, APP_TYPE, whole.instance, [], [record])
+    withdrawn = Snapshot(CORP_ID, APP_TYPE, whole.instance, [], [record])
     [found] = differences(withdrawn, state_of(folded(life)), received_at=NOW)
     assert (found.event.task_id, found.event.action, found.event.actor_id) == ("T-1", Action.CANCELLED, "u-zhang")
     assert found.event.outcome == wire.REVOKED
-    begun_anew = folded([filed(), assigned("T-1", "u-li", at=NOW + 2 * MINUTE_MS)])
-    [found] = differences(withdrawn, state_of(begun_anew), received_at=NOW)
-    assert (found.kind, found.event.outcome) == (Kind.CLOSED, None), "a task of later is not of what was withdrawn"
+    later_task = folded([filed(), assigned("T-1", "u-li", at=NOW + 2 * MINUTE_MS)])
+    [found] = differences(withdrawn, state_of(later_task), received_at=NOW)
+    assert (found.kind, found.event.outcome) == (Kind.CLOSED, None), "a later task was not withdrawn"
 
 
-def test_a_step_of_several_is_read_one_by_one_and_numbers_are_ids_too() -> None:
+def test_a_common_step_is_read_person_by_person_and_ids_may_be_numbers() -> None:
     parts = [
         wire.OperationRecordPart(task_id=11, operator="u-li", action="已同意", operate_time="2026-09-21T10:00Z"),
         wire.OperationRecordPart(task_id=12, operator="u-wang", format_action="拒绝", operate_time="2026-09-21T10:01Z"),
     ]
     record = wire.OperationRecord(task_id="null", domain_list=parts)
-    whole = Reading(CORP_ID, APP_TYPE, wire.Instance("I-1"), [], [record])
+    whole = Snapshot(CORP_ID, APP_TYPE, wire.Instance("I-1"), [], [record])
     found = [each.event for each in differences(whole, None, received_at=NOW)]
     assert [(each.task_id, each.actor_id, each.outcome) for each in found] == [
         ("11", "u-li", wire.AGREE),
@@ -267,33 +266,33 @@ def test_a_step_of_several_is_read_one_by_one_and_numbers_are_ids_too() -> None:
     ]
 
 
-def test_another_apps_instance_and_a_deleted_one_are_left_alone() -> None:
+def test_an_instance_of_another_app_and_a_deleted_one_are_not_repaired() -> None:
     life = [filed()]
-    whole = reading(Company([*life, assigned("T-1", "u-li", at=NOW)]))
+    whole = snapshot(Company([*life, assigned("T-1", "u-li", at=NOW)]))
     for events in ([filed(app_type="APP_2")], [*life, happened(Action.DELETED, NOW)]):
         state = state_of(folded(events))
         assert differences(whole, state, received_at=NOW) == []
         assert not needs_details(whole, state)
 
 
-def test_what_just_changed_is_not_judged_yet() -> None:
-    changed = reading(Company([filed(at=NOW - MINUTE_MS)]))
+def test_a_recent_change_is_not_compared_yet() -> None:
+    changed = snapshot(Company([filed(at=NOW - MINUTE_MS)]))
     assert changed.modified is not None
     end = changed.modified.end
     assert not is_settled(changed, now_ms=end + 10 * MINUTE_MS - 1, settle_ms=10 * MINUTE_MS)
     assert is_settled(changed, now_ms=end + 10 * MINUTE_MS, settle_ms=10 * MINUTE_MS)
 
 
-def test_an_instance_that_is_as_we_have_it_costs_no_details() -> None:
+def test_an_instance_without_a_difference_needs_no_details() -> None:
     life: Sequence[TaskEvent] = [filed(), assigned("T-1", "u-li", at=NOW - 50 * MINUTE_MS)]
-    assert not needs_details(reading(Company(life)), state_of(folded(life)))
-    assert needs_details(reading(Company(life)), None)
-    assert needs_details(reading(Company(life)), state_of(folded(life[:1])))
+    assert not needs_details(snapshot(Company(life)), state_of(folded(life)))
+    assert needs_details(snapshot(Company(life)), None)
+    assert needs_details(snapshot(Company(life)), state_of(folded(life[:1])))
     decided = happened(Action.COMPLETED, NOW - 40 * MINUTE_MS, task_id="T-1", actor_id="u-li")
-    assert needs_details(reading(Company([*life, decided])), state_of(folded(life)))
+    assert needs_details(snapshot(Company([*life, decided])), state_of(folded(life)))
 
 
-def test_a_deletion_is_the_same_for_ever() -> None:
+def test_a_deletion_has_the_same_id_at_any_time() -> None:
     found = [
         deletion(CORP_ID, APP_TYPE, "I-1", first_absent_ms=NOW, received_at=at).event for at in (NOW, NOW + MINUTE_MS)
     ]
@@ -301,11 +300,11 @@ def test_a_deletion_is_the_same_for_ever() -> None:
     assert (found[0].action, found[0].occurred_at) == (Action.DELETED, NOW)
 
 
-def test_an_unknown_instance_brings_its_form_and_its_people() -> None:
+def test_an_unknown_instance_is_repaired_with_its_form_and_originator() -> None:
     form = {"textField_a": "x", "employeeField_b": None}
-    whole = reading(Company([filed(form_data=form)]))
+    whole = snapshot(Company([filed(form_data=form)]))
     whole.instance.data["listField_c"] = ["好", 1]  # pyright: ignore[reportOptionalSubscript]
-    whole = Reading(CORP_ID, APP_TYPE, whole.instance, [], whole.records, "https://yida.example/I-1", "Leave")
+    whole = Snapshot(CORP_ID, APP_TYPE, whole.instance, [], whole.records, "https://yida.example/I-1", "Leave")
     [found] = differences(whole, None, received_at=NOW)
     assert found.kind is Kind.INSTANCE
     assert found.event.form_data == {**form, "listField_c": '["好",1]'}

@@ -1,4 +1,4 @@
-"""The states are taken for current only where the workers have processed every event that was there at the start."""
+"""The states are current only if the workers have processed every event that Kafka had at the start."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from taskbridge.reconcile.kafka import states_topic
-from taskbridge.reconcile.kafka.states_topic import GROUP, StatesTopic
-from taskbridge.reconcile.kept.states import States, StatesBehind
+from taskbridge.reconcile import kafka
+from taskbridge.reconcile.kafka import GROUP, StatesTopic
+from taskbridge.reconcile.states import States, StatesBehind
 from taskbridge.reconcile.testing.clock import FakeClock
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.testing import FakeRegistry
@@ -25,7 +25,7 @@ NOW = 1_790_000_000_000
 
 
 class FakeKafka:
-    """Two partitions a topic; of the events some offsets are records, the others ends of transactions."""
+    """Each topic has two partitions. Some offsets of the events are records, the others markers of transactions."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.events = {0: {0, 1, 2}, 1: set[int]()}
@@ -77,16 +77,16 @@ class FakeKafka:
         return {}
 
 
-class Reading:
+class CatchUp:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = FakeClock(NOW)
         self.kafka = FakeKafka(self.clock)
 
-        def kafka(*_: Any, **__: Any) -> FakeKafka:
+        def fake(*_: Any, **__: Any) -> FakeKafka:
             return self.kafka
 
-        monkeypatch.setattr(states_topic, "PartitionReader", kafka)
-        monkeypatch.setattr(states_topic, "Consumer", kafka)
+        monkeypatch.setattr(kafka, "PartitionReader", fake)
+        monkeypatch.setattr(kafka, "Consumer", fake)
         self.states = States(sqlite3.connect(":memory:", isolation_level=None))
         self._topic = StatesTopic("none", {}, FakeRegistry(), self.states, self.clock)  # pyright: ignore[reportArgumentType]
 
@@ -95,65 +95,65 @@ class Reading:
 
 
 @pytest.fixture
-def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
-    return Reading(monkeypatch)
+def run(monkeypatch: pytest.MonkeyPatch) -> CatchUp:
+    return CatchUp(monkeypatch)
 
 
-def test_the_group_is_the_workers() -> None:
+def test_the_group_is_that_of_the_workers() -> None:
     assert GROUP == APP_ID
 
 
-def test_states_are_current_as_of_the_start_when_the_workers_are_at_the_end(reading: Reading) -> None:
-    reading.catch_up()
-    assert (reading.states.current_ms, reading.kafka.states_read_at) == (NOW, [NOW])
+def test_states_are_current_as_of_the_start_if_the_workers_are_at_the_end(run: CatchUp) -> None:
+    run.catch_up()
+    assert (run.states.current_ms, run.kafka.states_read_at) == (NOW, [NOW])
 
 
-def test_workers_that_need_a_moment_are_waited_for_and_the_start_counts(reading: Reading) -> None:
-    reading.kafka.workers_need_s = 10
-    reading.catch_up()
-    assert (reading.states.current_ms, reading.kafka.states_read_at) == (NOW, [NOW + 10_000])
+def test_a_run_waits_for_the_workers_and_its_start_counts(run: CatchUp) -> None:
+    run.kafka.workers_need_s = 10
+    run.catch_up()
+    assert (run.states.current_ms, run.kafka.states_read_at) == (NOW, [NOW + 10_000])
 
 
-def test_workers_that_stay_behind_end_it_and_the_moment_stays(reading: Reading) -> None:
-    reading.catch_up()
-    reading.kafka.positions[0] = 2
-    reading.clock.pass_s(3600)
+def test_workers_that_stay_behind_end_the_run_and_the_time_stays(run: CatchUp) -> None:
+    run.catch_up()
+    run.kafka.positions[0] = 2
+    run.clock.pass_s(3600)
     with pytest.raises(StatesBehind, match="have not processed all events"):
-        reading.catch_up()
-    assert (reading.states.current_ms, reading.kafka.states_read_at) == (NOW, [NOW])
-    assert reading.clock.now_ms() == NOW + 3600_000 + 30_000
+        run.catch_up()
+    assert (run.states.current_ms, run.kafka.states_read_at) == (NOW, [NOW])
+    assert run.clock.now_ms() == NOW + 3600_000 + 30_000
 
 
-def test_where_no_worker_ever_was_an_event_waits(reading: Reading) -> None:
-    reading.kafka.positions[0] = -1001
+def test_without_any_position_of_the_workers_they_are_behind(run: CatchUp) -> None:
+    run.kafka.positions[0] = -1001
     with pytest.raises(StatesBehind):
-        reading.catch_up()
+        run.catch_up()
 
 
 @pytest.mark.parametrize("first", [0, 4])
-def test_the_end_of_a_transaction_is_no_event_that_waits(reading: Reading, first: int) -> None:
-    """Nor is what retention took."""
-    reading.kafka.ends[0], reading.kafka.first = 4, first
-    reading.kafka.ends[1] = max(0, first)
-    reading.catch_up()
-    assert reading.states.current_ms == NOW
+def test_a_transaction_marker_is_no_unprocessed_event(run: CatchUp, first: int) -> None:
+    """A record that retention deleted is none either."""
+    run.kafka.ends[0], run.kafka.first = 4, first
+    run.kafka.ends[1] = max(0, first)
+    run.catch_up()
+    assert run.states.current_ms == NOW
 
 
-def test_a_coordinator_that_moves_is_asked_again(reading: Reading) -> None:
-    reading.kafka.error = KafkaError(KafkaError.NOT_COORDINATOR)
+def test_a_moving_coordinator_is_retried(run: CatchUp) -> None:
+    run.kafka.error = KafkaError(KafkaError.NOT_COORDINATOR)
     with pytest.raises(StatesBehind):
-        reading.catch_up()
+        run.catch_up()
 
 
 @pytest.mark.parametrize(
-    ("code", "says"),
+    ("code", "message"),
     [
         (KafkaError.GROUP_AUTHORIZATION_FAILED, f"lacks Describe on group {GROUP}"),
         (KafkaError._TRANSPORT, "Kafka at none does not answer"),
     ],
 )
-def test_positions_that_kafka_does_not_tell_end_it(reading: Reading, code: int, says: str) -> None:
-    reading.kafka.error = KafkaError(code)
-    with pytest.raises(OperatorError, match=says):
-        reading.catch_up()
-    assert reading.states.current_ms == 0
+def test_unreadable_positions_end_the_run(run: CatchUp, code: int, message: str) -> None:
+    run.kafka.error = KafkaError(code)
+    with pytest.raises(OperatorError, match=message):
+        run.catch_up()
+    assert run.states.current_ms == 0

@@ -1,6 +1,6 @@
-"""Whatever callbacks a company loses, in whatever weather, in the end everybody sees what they would have seen.
+"""A company that loses callbacks ends with the same lists as one that loses none, under all faults of DingTalk.
 
-The company is simulated in virtual time; DingTalk is a fake, asked over HTTP. ``TASKBRIDGE_COMPANIES`` says how many.
+The company is simulated in virtual time. DingTalk is a fake over HTTP. ``TASKBRIDGE_COMPANIES`` is the number of runs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.reconcile import BEGIN, GENEROUS, HOUR_MS, Streams, company_life, losses, reconciled
-from taskbridge.reconcile.dingtalk.moments import DAY_MS
-from taskbridge.reconcile.kept.budget import Allowance
+from taskbridge.reconcile.clock import DAY_MS
+from taskbridge.reconcile.dingtalk.calls import Allowance
 from taskbridge.reconcile.testing.clock import FakeClock
 from taskbridge.reconcile.testing.company import Company
 from taskbridge.schemas.events import Action, Lifecycle, Status
@@ -30,24 +30,24 @@ COMPANIES = int(os.environ.get("TASKBRIDGE_COMPANIES", "2"))
 SHARE = 0.01
 EVENTS = 400
 _OFF_MS = 1
-"""As docs/adr/0066 has it: the line of something repaired is off by no more, where DingTalk's times are exact."""
+"""By docs/adr/0066 the times of a repaired entry are off by at most this, if DingTalk's times are exact."""
 
 
-def told(line: Entry) -> tuple[object, ...]:
-    """All that a line says but its times."""
+def content(line: Entry) -> tuple[object, ...]:
+    """All fields of an entry but its times."""
     return (line.title, line.url, line.app_type, line.originator, line.actor_id, line.status, line.process_name)
 
 
-def assert_same(found: Mapping[tuple[str, EntryKey], Entry], wanted: Mapping[tuple[str, EntryKey], Entry]) -> None:
-    assert found.keys() == wanted.keys()
+def assert_same(found: Mapping[tuple[str, EntryKey], Entry], expected: Mapping[tuple[str, EntryKey], Entry]) -> None:
+    assert found.keys() == expected.keys()
     for key, line in found.items():
-        assert told(line) == told(wanted[key])
-        assert abs(line.entered_at - wanted[key].entered_at) <= _OFF_MS, key
-        assert abs(line.updated_at - wanted[key].updated_at) <= _OFF_MS, key
+        assert content(line) == content(expected[key])
+        assert abs(line.entered_at - expected[key].entered_at) <= _OFF_MS, key
+        assert abs(line.updated_at - expected[key].updated_at) <= _OFF_MS, key
 
 
 def change(weather: Weather, hour: int) -> None:
-    """Of every day: an hour without answers, one with pages, one with short pages, hours that are slow or behind."""
+    """The faults of each day: hours without answers, with rate-limit pages, short pages, slow answers or a lag."""
     weather.is_down = hour % 24 in {5, 6}
     weather.punishes = hour % 24 == 9
     weather.short_pages = hour % 24 in {12, 13}
@@ -57,7 +57,7 @@ def change(weather: Weather, hour: int) -> None:
 
 
 async def live(company: Reconciled, clock: FakeClock, events: list[TaskEvent], seed: int, share: float) -> None:
-    """The company's life, with a pass every hour, in all weathers; then days of calm."""
+    """The company's life, with a pass every hour and all faults; then days without faults."""
     dropped, late = losses(seed, events, share)
     held: list[TaskEvent] = []
     hour = 0
@@ -78,16 +78,16 @@ async def live(company: Reconciled, clock: FakeClock, events: list[TaskEvent], s
     for at in range(8):
         clock.pass_s(DAY_MS / 2 / 1000)
         await company.run(clock)
-        if at == 4:  # the last of those that were late come after all
+        if at == 4:  # the last late callbacks arrive
             company.streams.fold(held)
-    # What is finished is looked for after a month, and a day later once more.
+    # Finished instances are read after a month, and again a day later.
     for days in (31, 1.1, 1.1):
         clock.pass_s(days * DAY_MS / 1000)
         assert (await company.run(clock)).is_whole
 
 
 @pytest.mark.parametrize("seed", range(COMPANIES))
-def test_a_company_that_loses_callbacks_sees_what_one_that_loses_none_does(seed: int) -> None:
+def test_a_company_that_loses_callbacks_sees_the_same_as_one_that_loses_none(seed: int) -> None:
     asyncio.run(_lives_through_chaos(seed))
 
 
@@ -97,7 +97,7 @@ async def _lives_through_chaos(seed: int) -> None:
     undisturbed = Streams()
     undisturbed.fold(events)
     clock, company = FakeClock(BEGIN), Company(events)
-    # So few a day that some days end early, at a limit of ours.
+    # With so few calls, the limit of the day ends some passes early.
     async with reconciled(company, clock, allowance=Allowance(per_second=10, per_day=900, per_month=10**6)) as found:
         await live(found, clock, events, seed, SHARE)
         assert_same(found.streams.lines(), undisturbed.lines())
@@ -109,19 +109,19 @@ async def _lives_through_chaos(seed: int) -> None:
         assert len(dropped) > 0
         assert {each.recovered_by for each in found.streams.published} == {"reconcile"}
         # Each repair is counted, once.
-        counts = found.kept.found.counts()
+        counts = found.store.findings.counts()
         assert sum(each.repairs for each in counts) == len({each.event_id for each in found.streams.published})
         lost = {each.instance_id for each in events if each.event_id in dropped and each.action is not Action.COPIED}
-        mended = {each.instance_id for each in found.streams.published}
-        assert lost & (exist | deleted) <= mended | deleted
+        repaired = {each.instance_id for each in found.streams.published}
+        assert lost & (exist | deleted) <= repaired | deleted
 
 
 def _pending(task: TaskEntry) -> list[str]:
-    """Whose task it is; who might have decided one that is decided nobody is shown, and DingTalk does not tell."""
+    """The assignees of a pending task. Those of a decided one are not shown, and DingTalk does not return them."""
     return sorted(task.assignee_ids) if task.status is Status.PENDING else []
 
 
-def test_states_too_are_those_of_a_company_that_lost_nothing() -> None:
+def test_states_too_are_the_same_as_without_losses() -> None:
     assert asyncio.run(_states(share=0.05)) == asyncio.run(_states(share=0.0))
 
 

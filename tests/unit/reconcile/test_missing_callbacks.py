@@ -1,4 +1,4 @@
-"""A connector that died: DingTalk shows what happens in its app, and no callback tells it."""
+"""An app without callbacks: DingTalk lists changes, and no callback arrives for them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from msgspec import structs
 
 from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, company_life, losses, reconciled
-from taskbridge.reconcile.kept.states import StatesBehind
-from taskbridge.reconcile.runs.read_back import ReadBack
+from taskbridge.reconcile.runs import ReadBack
+from taskbridge.reconcile.states import StatesBehind
 from taskbridge.reconcile.testing.clock import FakeClock
 from taskbridge.reconcile.testing.company import Company
 from taskbridge.schemas.errors import OperatorError
@@ -26,52 +26,52 @@ if TYPE_CHECKING:
 EVENTS = company_life(11, 300)
 DEATH = EVENTS[150].occurred_at
 ENOUGH = 3
-"""What the alert ReconcileAppSilent waits for."""
+"""The threshold of the alert ReconcileAppSilent."""
 
 
-async def worst(found: Reconciled, clock: FakeClock, comes: Callable[[TaskEvent], bool]) -> dict[str, int]:
-    """The most that was missing of each app after any pass, one an hour, while callbacks come as ``comes`` says."""
+async def most_missing(found: Reconciled, clock: FakeClock, arrives: Callable[[TaskEvent], bool]) -> dict[str, int]:
+    """The most missing callbacks of each app after any pass, one per hour. ``arrives`` selects the callbacks."""
     most = dict.fromkeys(APPS, 0)
     waiting = [*EVENTS]
     while waiting:
         clock.pass_s(HOUR_MS / 1000)
         while waiting and waiting[0].occurred_at <= clock.now_ms():
             event = waiting.pop(0)
-            if comes(event):
+            if arrives(event):
                 found.streams.fold([event])
         await found.run(clock)
-        for each in found.kept.callbacks.all():
+        for each in found.store.callbacks.all():
             most[each.app_type] = max(most[each.app_type], each.missing)
     return most
 
 
-def test_only_the_app_whose_callbacks_stopped_is_silent_and_one_callback_ends_that() -> None:
+def test_only_the_app_whose_callbacks_stopped_is_silent_until_the_next_callback() -> None:
     async def run() -> None:
         clock = FakeClock(BEGIN)
         async with reconciled(Company(EVENTS), clock) as found:
             dead, alive = APPS
             last = max(each.occurred_at for each in EVENTS if each.app_type == dead and each.occurred_at <= DEATH)
-            most = await worst(found, clock, lambda each: each.app_type == alive or each.occurred_at <= DEATH)
+            most = await most_missing(found, clock, lambda each: each.app_type == alive or each.occurred_at <= DEATH)
             assert most[dead] > ENOUGH
             assert most[alive] == 0
-            silence = {each.app_type: each for each in found.kept.callbacks.all()}[dead]
-            assert silence.since_ms == last, "repairs are not taken for callbacks"
-            # Another connector: the next callback is of something that DingTalk has not shown yet.
+            silence = {each.app_type: each for each in found.store.callbacks.all()}[dead]
+            assert silence.since_ms == last, "a repair does not count as a callback"
+            # A new connector: the next callback is for a change that DingTalk has not listed yet.
             late = next(each for each in reversed(EVENTS) if each.app_type == dead)
             found.streams.fold([late])
             await found.catch_up()
-            assert {each.missing for each in found.kept.callbacks.all()} == {0}
+            assert {each.missing for each in found.store.callbacks.all()} == {0}
 
     asyncio.run(run())
 
 
-def test_an_app_whose_callbacks_never_came_is_silent_from_when_it_is_looked_at() -> None:
+def test_an_app_without_any_callback_is_silent_from_its_first_check() -> None:
     async def run() -> None:
         clock = FakeClock(BEGIN)
         async with reconciled(Company(EVENTS), clock) as found:
             await found.run(clock)
-            assert [each.missing for each in found.kept.callbacks.all()] == [0, 0]
-            most = await worst(found, clock, lambda _: False)
+            assert [each.missing for each in found.store.callbacks.all()] == [0, 0]
+            most = await most_missing(found, clock, lambda _: False)
             assert min(most.values()) > ENOUGH
 
     asyncio.run(run())
@@ -83,22 +83,22 @@ def test_an_app_that_loses_some_callbacks_is_not_silent(seed: int) -> None:
         clock = FakeClock(BEGIN)
         dropped, _ = losses(seed, EVENTS, 0.03)
         async with reconciled(Company(EVENTS), clock) as found:
-            most = await worst(found, clock, lambda each: each.event_id not in dropped)
+            most = await most_missing(found, clock, lambda each: each.event_id not in dropped)
             assert found.streams.published, "some were missed"
             assert max(most.values()) < ENOUGH
 
     asyncio.run(run())
 
 
-def test_what_a_backfill_brings_in_is_no_silence() -> None:
+def test_a_backfill_counts_no_missing_callback() -> None:
     async def run() -> None:
         clock = FakeClock(EVENTS[-1].occurred_at + HOUR_MS)
         async with reconciled(Company(EVENTS), clock) as found:
             for api in found.apis:
-                found.kept.callbacks.listen(api.app.corp_id, api.app.app_type, now_ms=BEGIN)
+                found.store.callbacks.watch(api.app.corp_id, api.app.app_type, now_ms=BEGIN)
                 await found.backfill(api, clock, BEGIN)
             assert found.streams.published
-            assert {each.missing for each in found.kept.callbacks.all()} == {0}
+            assert {each.missing for each in found.store.callbacks.all()} == {0}
 
     asyncio.run(run())
 
@@ -115,21 +115,21 @@ def test_a_repair_that_kafka_refuses_sixty_times_hides_no_callbacks() -> None:
             [repaired] = {each.instance_id for call in refused.call_args_list for each in call.args[0]}
             await found.run(clock)
             await found.catch_up()
-            state, callbacks = found.streams.instances[repaired].state, found.kept.callbacks
-            assert not callbacks.take(state), "repairs are not taken for callbacks"
-            assert callbacks.take(structs.replace(state, revision=state.revision + 1))
+            state, callbacks = found.streams.instances[repaired].state, found.store.callbacks
+            assert not callbacks.update(state), "a repair does not count as a callback"
+            assert callbacks.update(structs.replace(state, revision=state.revision + 1))
 
     asyncio.run(run())
 
 
-def test_callbacks_that_come_during_a_long_pass_are_not_lost() -> None:
-    """The pass knows the states as they were at its start."""
+def test_callbacks_during_a_long_pass_do_not_count_as_lost() -> None:
+    """The pass compares with the states at its start."""
 
     async def run() -> None:
         clock, waiting = FakeClock(EVENTS[100].occurred_at), [*EVENTS]
         async with reconciled(Company(EVENTS), clock) as found:
 
-            def come() -> None:
+            def arrive() -> None:
                 while waiting and waiting[0].occurred_at <= clock.now_ms():
                     found.streams.fold([waiting.pop(0)])
 
@@ -137,40 +137,32 @@ def test_callbacks_that_come_during_a_long_pass_are_not_lost() -> None:
 
                 async def slowly(forms: Callable[[], Awaitable[list[Form]]] = api.forms) -> list[Form]:
                     clock.pass_s(46 * 60)
-                    come()
+                    arrive()
                     return await forms()
 
                 api.forms = slowly  # pyright: ignore[reportAttributeAccessIssue] - for this test
-            come()
+            arrive()
             for _ in range(3):
                 report = await found.run(clock)
                 assert report.tally.unsettled
-                assert [each for each in found.kept.found.counts() if each.is_lost] == []
-                settled_ms = found.kept.states.current_ms - found.rules.settle_ms
-                assert all(cursor.until_ms <= settled_ms for _, cursor in found.kept.cursors.all())
-            assert {each.missing for each in found.kept.callbacks.all()} == {0}
+                assert [each for each in found.store.findings.counts() if each.is_lost] == []
+                settled_ms = found.store.states.current_ms - found.rules.settle_ms
+                assert all(cursor.until_ms <= settled_ms for _, cursor in found.store.cursors.all())
+            assert {each.missing for each in found.store.callbacks.all()} == {0}
 
     asyncio.run(run())
 
 
-def test_nothing_is_asked_while_the_workers_are_behind_the_events() -> None:
+def test_dingtalk_gets_no_call_while_the_workers_are_behind() -> None:
     async def run() -> None:
         clock = FakeClock(EVENTS[-1].occurred_at + HOUR_MS)
         async with reconciled(Company(EVENTS), clock) as found:
             with patch.object(found, "catch_up", side_effect=StatesBehind("some wait")):
                 with pytest.raises(StatesBehind, match="some wait"):
                     await found.run(clock)
-                read_back = ReadBack(
-                    found.apis,
-                    found.kept,
-                    found.streams,
-                    clock,
-                    replace(found.rules, read_back_ms=MINUTE_MS),
-                    budget=found.budget,
-                    catch_up=found.catch_up,
-                )
-                await read_back.work_for(3600)
+                context = found.context(clock, replace(found.rules, read_back_ms=MINUTE_MS))
+                await ReadBack(context, found.apis, found.budget).work_for(3600)
             assert not found.dingtalk.calls
-            assert found.kept.found.last_pass_ms(whole=False) is None
+            assert found.store.findings.last_pass_ms(whole=False) is None
 
     asyncio.run(run())

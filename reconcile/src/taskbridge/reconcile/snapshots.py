@@ -1,12 +1,12 @@
-"""What DingTalk's answers say of an instance, in our words: who may decide, who decided what, who was copied. Pure."""
+"""DingTalk's answers about an instance in our terms: open tasks, decisions, and the people copied in. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from taskbridge.reconcile.clock import Span, span_of
 from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.moments import Span, span_of
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _NO_ID = ("", "null", "None")
 
-_DECIDES: Mapping[str, Action] = {
+_DECISIONS: Mapping[str, Action] = {
     wire.AGREE: Action.COMPLETED,
     wire.DISAGREE: Action.COMPLETED,
     wire.FORWARD: Action.COMPLETED,
@@ -22,12 +22,12 @@ _DECIDES: Mapping[str, Action] = {
     wire.REDIRECT: Action.COMPLETED,
     wire.REVOKED: Action.CANCELLED,
 }
-"""Words after which whoever had the task has it no more. Others add somebody, or take a decision back."""
+"""The words that end a task for its assignees. Others add an assignee, or withdraw a decision."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """Whole answers about one instance, of one moment. None: not asked for, so nothing is concluded from it."""
+class Snapshot:
+    """Complete answers about one instance at one time. None means not requested, so nothing is concluded from it."""
 
     corp_id: str
     app_type: str
@@ -35,9 +35,9 @@ class Reading:
     running: Sequence[wire.RunningTask] | None = None
     records: Sequence[wire.OperationRecord] | None = None
     url: str | None = None
-    """Where the instance is shown; DingTalk does not say it."""
+    """The URL of the instance's page, which DingTalk's API does not return."""
     process_name: str | None = None
-    """What its form is called."""
+    """The title of its form."""
 
     @property
     def modified(self) -> Span | None:
@@ -58,10 +58,10 @@ class OpenTask:
 @dataclass(frozen=True, slots=True)
 class Decision:
     task_id: str | None
-    """None where the record is of no task: then it ended all that were open."""
+    """None if the record names no task. Then it ended all open tasks."""
     action: Action
     word: str
-    """Agree, disagree, forward …: the API's."""
+    """The API's word: agree, disagree, forward …"""
     actor_id: str | None
     at: Span
     remark: str | None
@@ -74,7 +74,7 @@ class Copy:
 
 
 def open_tasks(running: Sequence[wire.RunningTask]) -> dict[str, OpenTask]:
-    """By id. A task may come once for each who may decide it."""
+    """The open tasks by id. DingTalk may return a task once for each of its assignees."""
     found: dict[str, OpenTask] = {}
     for each in running:
         task_id = id_of(each.task_id)
@@ -90,37 +90,44 @@ def open_tasks(running: Sequence[wire.RunningTask]) -> dict[str, OpenTask]:
 
 
 def decisions(records: Sequence[wire.OperationRecord]) -> list[Decision]:
-    """Those that took a task from whoever had it, oldest first; of records at one time, in DingTalk's order."""
+    """The decisions, oldest first. Those of one time stay in DingTalk's order."""
     found = [each for record in records for each in _decided(record)]
     return sorted(found, key=lambda each: each.at)
 
 
 def copies(records: Sequence[wire.OperationRecord]) -> list[Copy]:
-    """Who was copied in, as far as the records tell."""
+    """The people copied in, as far as the records name them."""
     return [
         Copy(user_id, span)
-        for user_id, word, told, _, _ in _flat(records)
-        if word == wire.CARBON and user_id is not None and (span := span_of(told)) is not None
+        for user_id, word, at, _, _ in _flat(records)
+        if word == wire.CARBON and user_id is not None and (span := span_of(at)) is not None
     ]
 
 
 def last_operation(records: Sequence[wire.OperationRecord]) -> Span | None:
-    """When something was last done in the instance, copies aside: they follow its end."""
-    spans = [span_of(told) for _, word, told, _, _ in _flat(records) if word != wire.CARBON]
+    """The time of the last operation, except copies, which follow the end of the instance."""
+    spans = [span_of(at) for _, word, at, _, _ in _flat(records) if word != wire.CARBON]
     return max((span for span in spans if span is not None), default=None)
 
 
-def id_of(told: wire.Id) -> str | None:
-    """The id as text; None where there is none, which some answers write as ``null``."""
-    text = str(told).strip() if told is not None else ""
+def last_activity_ms(snapshot: Snapshot) -> int:
+    """The time of the last operation or the start of an open task, whichever is later; 0 if there is none."""
+    done = last_operation(snapshot.records or ())
+    starts = [each.since.first for each in open_tasks(snapshot.running or ()).values() if each.since is not None]
+    return max(starts if done is None else [*starts, done.end], default=0)
+
+
+def id_of(value: wire.Id) -> str | None:
+    """The id as text; None if there is none, which some answers write as ``null``."""
+    text = str(value).strip() if value is not None else ""
     return None if text in _NO_ID else text
 
 
 def _decided(record: wire.OperationRecord) -> Iterator[Decision]:
-    for user_id, word, told, task_id, remark in _flat([record]):
-        span = span_of(told)
-        action = _DECIDES.get(word)
-        # Without a time it is still to be done.
+    for user_id, word, at, task_id, remark in _flat([record]):
+        span = span_of(at)
+        action = _DECISIONS.get(word)
+        # A record without a time is of an open task.
         if span is not None and action is not None and (task_id is not None or action is Action.CANCELLED):
             yield Decision(task_id, action, word, user_id, span, remark or None)
 
@@ -129,7 +136,7 @@ _Flat = tuple["str | None", str, "str | int | None", "str | None", "str | None"]
 
 
 def _flat(records: Sequence[wire.OperationRecord]) -> Iterator[_Flat]:
-    """Who, the word, when, of which task, with which remark: of a step of several, each for themselves."""
+    """Person, word, time, task and remark of each record, and of each part of a common step."""
     for record in records:
         if record.domain_list:
             for each in record.domain_list:
@@ -140,5 +147,5 @@ def _flat(records: Sequence[wire.OperationRecord]) -> Iterator[_Flat]:
             yield id_of(record.operator_user_id), word, record.operate_time, id_of(record.task_id), record.remark
 
 
-def _word(*told: str | None) -> str:
-    return next((wire.ACTIONS[each] for each in told if each in wire.ACTIONS), "")
+def _word(*words: str | None) -> str:
+    return next((wire.ACTIONS[each] for each in words if each in wire.ACTIONS), "")

@@ -1,4 +1,4 @@
-"""What is true of a simulated company."""
+"""The simulated company behind the fake DingTalk."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def filed(instance_id: str) -> TaskEvent:
     )
 
 
-def test_more_may_happen_while_it_is_asked_how_things_stand() -> None:
+def test_events_may_be_added_while_instances_are_read() -> None:
     company = Company(map(filed, ("I-1", "I-2")))
-    told = company.instances(at_ms=1)
-    first = next(told)
+    instances = company.instances(at_ms=1)
+    first = next(instances)
     company.happened(filed("I-3"))
-    assert [first.instance_id, *(each.instance_id for each in told)] == ["I-1", "I-2"]
+    assert [first.instance_id, *(each.instance_id for each in instances)] == ["I-1", "I-2"]

@@ -1,17 +1,17 @@
-"""A time of the API is a span, as long as the time is vague."""
+"""A time of the API is a span, as long as its precision."""
 
 from __future__ import annotations
 
 import pytest
 
-from taskbridge.reconcile.dingtalk.moments import DAY_MS, Span, day_of, day_start_ms, next_month_ms, span_of
+from taskbridge.reconcile.clock import DAY_MS, Span, day_of, day_start_ms, next_month_ms, span_of
 
 MINUTE = 1_714_206_360_000
 """2024-04-27T08:26Z."""
 
 
 @pytest.mark.parametrize(
-    ("told", "span"),
+    ("value", "span"),
     [
         ("2024-04-27T08:26Z", Span(MINUTE, MINUTE + 60_000)),
         ("2024-04-27 16:26", Span(MINUTE, MINUTE + 60_000)),
@@ -31,11 +31,11 @@ MINUTE = 1_714_206_360_000
         (12, None),
     ],
 )
-def test_a_time_stands_for_a_span(told: str | int | None, span: Span | None) -> None:
-    assert span_of(told) == span
+def test_a_time_is_a_span(value: str | int | None, span: Span | None) -> None:
+    assert span_of(value) == span
 
 
-def test_days_and_months_begin_in_china() -> None:
+def test_days_and_months_start_in_china() -> None:
     assert day_start_ms("2024-04-28") == MINUTE + 34 * 60_000 + 7 * 60 * 60_000
     assert day_of(day_start_ms("2024-04-28")) == "2024-04-28"
     assert day_of(day_start_ms("2024-04-28") - 1) == "2024-04-27"

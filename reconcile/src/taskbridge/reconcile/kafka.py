@@ -1,0 +1,223 @@
+"""Reconcile's side of Kafka: it reads the states topic into the store, and publishes repairs to the events topic."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from taskbridge.reconcile.states import StatesBehind
+from taskbridge.runtime.acls import Acl, is_refusal, not_allowed
+from taskbridge.runtime.kafka import LIBRDKAFKA, consumer_config, coordinator_moves, no_answer, producer_config
+from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
+from taskbridge.runtime.producing.producer import AsyncProducer
+from taskbridge.schemas.cloudevents import event_headers
+from taskbridge.schemas.codec import Codec, Undecodable, task_event_codec
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.events import TaskState
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from confluent_kafka import Message
+
+    from taskbridge.reconcile.clock import Clock
+    from taskbridge.reconcile.states import States
+    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.schemas.registry import Registry
+
+GROUP = "taskbridge-streams"
+"""The workers' group, for its positions. Reconcile never joins it or commits for it."""
+RECONCILE = (
+    Acl("Read", "topic", TASK_STATES.name, "reads the state of each instance"),
+    Acl("Write", "topic", TASK_EVENTS.name, "repairs, and history"),
+    Acl("Read", "topic", TASK_EVENTS.name, "checks whether events wait for the workers"),
+    Acl("Describe", "group", GROUP, "reads the workers' positions; joins no group"),
+)
+"""The permissions of reconcile's Kafka user."""
+_METADATA_S = 10
+_WORKERS_S = 30.0
+"""How long a run waits for the workers to process all events. After that the next pass tries again."""
+_POLL_S = 0.5
+_STALLED_S = 30
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class KafkaOutbox:
+    """Publishes repairs as the edge publishes callbacks, at a limited rate. Make and use it in one event loop."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        properties: Mapping[str, str],
+        registry: Registry,
+        clock: Clock,
+        *,
+        records_per_second: float,
+    ) -> None:
+        self._producer = AsyncProducer(producer_config(bootstrap_servers, properties))
+        self._codec = task_event_codec(registry)
+        self._clock = clock
+        self._pause_ms = 1000 / records_per_second
+        self._free_at_ms = 0.0
+
+    async def publish(self, events: Sequence[TaskEvent]) -> None:
+        """Return once all in-sync replicas have all of them, in this order.
+
+        Raises:
+            OperatorError: Kafka does not accept them, or the schema's id is unknown. Some may be in Kafka.
+        """
+        await self._wait_turn(len(events))
+        deliveries = [
+            self._producer.produce(
+                TASK_EVENTS.name,
+                key=event.instance_id.encode(),
+                value=self._codec.encode(event),
+                headers=event_headers(event),
+            )
+            for event in events
+        ]
+        for outcome in await asyncio.gather(*deliveries, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
+
+    async def close(self) -> None:
+        await self._producer.close()
+
+    async def _wait_turn(self, count: int) -> None:
+        now_ms = self._clock.now_ms()
+        turn_ms = max(self._free_at_ms, now_ms)
+        self._free_at_ms = turn_ms + count * self._pause_ms
+        if turn_ms > now_ms:
+            await self._clock.sleep((turn_ms - now_ms) / 1000)
+
+
+class StatesTopic:
+    """Reads the states topic into the store, once the workers have processed all events."""
+
+    def __init__(
+        self, bootstrap_servers: str, properties: Mapping[str, str], registry: Registry, states: States, clock: Clock
+    ) -> None:
+        self._bootstrap_servers, self._clock = bootstrap_servers, clock
+        self._config: dict[str, Any] = {
+            **consumer_config(bootstrap_servers, GROUP, properties),
+            "auto.offset.reset": "error",
+            "enable.auto.commit": False,
+        }
+        self._reader = PartitionReader(self._config)
+        self._codec = Codec(TASK_STATES, TaskState, registry, before="form_data")
+        self._states = states
+
+    async def catch_up(self) -> None:
+        """Return once every event that Kafka had at the start of the call is in the stored states.
+
+        Raises:
+            ConfigurationError: The topic does not exist.
+            StatesBehind: The workers have not processed these events.
+            OperatorError: Kafka or the registry does not answer.
+        """
+        started_ms = self._clock.now_ms()
+        await self._wait_for_workers()
+        bounds = await asyncio.to_thread(self._bounds, TASK_STATES.name)
+        positions = self._states.positions()
+        if positions and (
+            positions.keys() != bounds.keys() or any(positions[each] > end for each, (_, end) in bounds.items())
+        ):
+            _log.warning("states_topic_recreated", partitions=len(bounds))
+            self._states.clear()
+            positions = {}
+        starts = {each: max(first, positions.get(each, first)) for each, (first, _) in bounds.items()}
+        try:
+            await self._read(starts, {each: end for each, (_, end) in bounds.items()})
+        except OutOfRange:
+            # The topic was recreated after its bounds were read.
+            self._states.clear()
+            raise
+        self._states.current_ms = started_ms
+
+    def close(self) -> None:
+        self._reader.close()
+
+    async def _wait_for_workers(self) -> None:
+        events = await asyncio.to_thread(self._bounds, TASK_EVENTS.name)
+        until_ms = self._clock.now_ms() + _WORKERS_S * 1000
+        while await asyncio.to_thread(self._workers_are_behind, events):
+            if self._clock.now_ms() >= until_ms:
+                raise StatesBehind(
+                    "the streams workers have not processed all events yet; check their readiness and lag"
+                )
+            await self._clock.sleep(_POLL_S)
+
+    def _workers_are_behind(self, events: Mapping[int, tuple[int, int]]) -> bool:
+        """Whether there is an event between the workers' positions and these ends."""
+        try:
+            positions = self._positions(events)
+        except KafkaException as error:
+            if coordinator_moves(error):
+                return True
+            if is_refusal(error.args[0]):
+                raise OperatorError(not_allowed(f"Describe on group {GROUP}")) from error
+            raise OperatorError(no_answer(self._reader.consumer, self._bootstrap_servers, error)) from error
+        starts = {each: max(first, positions[each]) for each, (first, _) in events.items()}
+        ends = {each: end for each, (_, end) in events.items()}
+        # A position before the end may have only the marker of a transaction after it.
+        with closing(self._reader.read(TASK_EVENTS.name, starts, ends, quiet_s=_STALLED_S)) as batches:
+            return any(batches)
+
+    def _positions(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The workers' position in each partition of the events; negative if there is none."""
+        # A consumer of its own: with read_committed the call would wait for the workers' open transactions.
+        requested = [TopicPartition(TASK_EVENTS.name, each) for each in partitions]
+        with closing(Consumer({**self._config, "isolation.level": "read_uncommitted"}, logger=LIBRDKAFKA)) as consumer:
+            try:
+                found = consumer.committed(requested, _METADATA_S)
+            except KafkaException as error:
+                # Only a poll reports that access to the group is denied; the call itself times out.
+                polled = consumer.poll(0)
+                raise KafkaException((polled and polled.error()) or error.args[0]) from error
+        for each in found:
+            if each.error is not None:
+                raise KafkaException(each.error)
+        return {each.partition: each.offset for each in found}
+
+    async def _read(self, starts: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        # In the event loop, not in a thread: a batch takes at most 0.2 s, and the read can be cancelled after it.
+        with closing(self._reader.read(TASK_STATES.name, starts, ends, quiet_s=_STALLED_S)) as batches:
+            for batch in batches:
+                with self._states.transaction():
+                    for message in batch:
+                        self._store(message)
+                    self._states.save_positions(self._reader.reached)
+                await asyncio.sleep(0)
+        self._states.save_positions(ends)
+
+    def _store(self, message: Message) -> None:
+        key, value = message.key(), message.value()
+        if value is None:
+            self._states.delete((key or b"").decode("utf-8", "replace"))
+            return
+        try:
+            self._states.store(self._codec.decode(value))
+        except Undecodable as error:
+            _log.error("state_not_readable", partition=message.partition(), offset=message.offset(), problem=str(error))
+
+    def _bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        """The first offset and the end of each partition."""
+        consumer = self._reader.consumer
+        try:
+            found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
+            if found.error is not None and is_refusal(found.error):
+                raise OperatorError(not_allowed(f"Read on topic {topic}"))
+            if found.error is not None:
+                raise ConfigurationError(f"topic {topic} does not exist; create it with 'taskbridge topics apply'")
+            return {
+                each: consumer.get_watermark_offsets(TopicPartition(topic, each), timeout=_METADATA_S)
+                for each in sorted(found.partitions)
+            }
+        except KafkaException as error:
+            raise OperatorError(no_answer(consumer, self._bootstrap_servers, error)) from error

@@ -1,0 +1,299 @@
+"""The three kinds of runs: a pass over all apps, a read-back of single instances, and the backfill of one app."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from taskbridge.reconcile.clock import DAY_MS, day_of, day_start_ms
+from taskbridge.reconcile.dingtalk import wire
+from taskbridge.reconcile.dingtalk.api import Days
+from taskbridge.reconcile.dingtalk.calls import Absent, Later, Refused, Unexpected, Unreachable
+from taskbridge.reconcile.repairer import BACKFILL, READ_BACK, RECONCILE, Repairer, Tally
+from taskbridge.reconcile.repairs import deletion
+from taskbridge.reconcile.states import GONE, StatesBehind
+from taskbridge.reconcile.store import Cursor, CursorKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from taskbridge.reconcile.clock import Clock
+    from taskbridge.reconcile.dingtalk.api import YidaApi
+    from taskbridge.reconcile.dingtalk.calls import Budget
+    from taskbridge.reconcile.repairer import Context
+
+_FIRST_PASS_MS = DAY_MS
+"""How far back the first pass over a form looks. A backfill reads what is older."""
+_SLICE_DAYS = 28
+_LONG_DAYS = 7
+_SLICE_ROWS = 2000
+"""A slice with more rows is halved, because an interrupted slice is read from its beginning again."""
+_SUSPICIOUS = 10
+"""If none of so many instances is returned, the user probably lost access to them."""
+_READ_BACK_S = 60.0
+_DETAIL_CALLS = 2
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class PassReport:
+    tally: Tally = field(default_factory=Tally)
+    problems: dict[str, str] = field(default_factory=dict[str, str])
+    """Why an app was not checked completely, by app."""
+    retry_at_ms: int | None = None
+    """The earliest time of a useful retry; None if any time is as good."""
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.problems
+
+
+class Passes:
+    """Checks and repairs all instances of all apps that changed since the last pass."""
+
+    def __init__(self, context: Context, apis: Sequence[YidaApi]) -> None:
+        self._context, self._apis = context, apis
+        self._store, self._clock = context.store, context.clock
+
+    async def run(self) -> PassReport:
+        """Make one pass. A refused or postponed app is in the report; the other apps are checked.
+
+        Raises:
+            StatesBehind: The workers are behind the events. DingTalk got no call.
+            OperatorError: Kafka does not return the states, or does not accept an event.
+        """
+        await self._context.catch_up()
+        report = PassReport()
+        closed: dict[str, Later] = {}
+        for api in self._apis:
+            app = api.app
+            try:
+                if app.corp_id in closed:
+                    raise closed[app.corp_id]
+                await self._check_app(api, report)
+            except Later as error:
+                closed[app.corp_id] = error
+                report.retry_at_ms = max(report.retry_at_ms or 0, error.retry_at_ms)
+                report.problems[app.app_type] = str(error)
+            except (Refused, Unexpected) as error:
+                report.problems[app.app_type] = str(error)
+                _log.error("app_not_read", app_type=app.app_type, problem=str(error))
+        self._store.open_instances.remove_old(now_ms=self._clock.now_ms())
+        self._store.findings.pass_ended(now_ms=self._clock.now_ms(), is_whole=report.is_whole)
+        return report
+
+    async def _check_app(self, api: YidaApi, report: PassReport) -> None:
+        self._store.callbacks.watch(api.app.corp_id, api.app.app_type, now_ms=self._clock.now_ms())
+        repairer = Repairer(self._context, api, work=RECONCILE, tally=report.tally)
+        incomplete: Unreachable | Unexpected | None = None
+        for form in await api.forms():
+            rows = report.tally.rows
+            try:
+                await _read_form(repairer, form, self._clock.now_ms() - _FIRST_PASS_MS)
+            except (Unreachable, Unexpected) as error:
+                if report.tally.rows == rows:
+                    raise
+                # DingTalk answered for some rows, so try the other forms.
+                incomplete = error
+        await _find_deletions(repairer)
+        if incomplete is not None:
+            raise incomplete
+
+
+class ReadBack:
+    """Reads instances that callbacks left open, once after the last callback. Off if no quiet time is set."""
+
+    def __init__(self, context: Context, apis: Sequence[YidaApi], budget: Budget) -> None:
+        rules = context.rules
+        self._context = replace(context, rules=replace(rules, outcomes=True))
+        self._apis, self._budget = apis, budget
+        self._store, self._clock = context.store, context.clock
+        # Callbacks need the settle time to arrive.
+        self._quiet_ms = max(rules.read_back_ms, rules.settle_ms) if rules.read_back_ms else 0
+
+    async def work_for(self, seconds: float) -> None:
+        """Run once a minute until this time is over. Raises what ``run`` raises."""
+        until_ms = self._clock.now_ms() + seconds * 1000
+        while (left_s := (until_ms - self._clock.now_ms()) / 1000) > 0:
+            await self._clock.sleep(min(left_s, _READ_BACK_S) if self._quiet_ms else left_s)
+            if self._quiet_ms and self._clock.now_ms() < until_ms:
+                await self.run()
+
+    async def run(self) -> Tally:
+        """Read all quiet instances while more than half of the day's calls are left, because passes come first.
+
+        Raises:
+            OperatorError: Kafka does not return the states, or does not accept an event.
+        """
+        tally, closed = Tally(), set[str]()
+        try:
+            await self._context.catch_up()
+        except StatesBehind as error:
+            _log.info("read_back_postponed", problem=str(error))
+            return tally
+        known_ms = self._store.states.current_ms
+        for api in self._apis:
+            corp_id = api.app.corp_id
+            repairer = Repairer(self._context, api, work=READ_BACK, tally=tally)
+            due = self._store.open_instances.due(corp_id, api.app.app_type, now_ms=known_ms, quiet_ms=self._quiet_ms)
+            for instance_id in due:
+                if corp_id in closed or 2 * self._budget.left(corp_id) <= self._budget.allowance.per_day:
+                    break
+                try:
+                    await self._read(repairer, instance_id)
+                except Later as error:
+                    closed.add(corp_id)
+                    _log.warning("read_back_stopped", corp_id=corp_id, problem=str(error))
+        if tally.rows:
+            _log.info("read_back", instances=tally.rows, repairs=tally.repairs.total())
+        return tally
+
+    async def _read(self, repairer: Repairer, instance_id: str) -> None:
+        try:
+            settled = await repairer.repair_one(instance_id)
+        except Absent:
+            settled = True
+        except (Refused, Unexpected) as error:
+            # A retry is useless. A later pass checks the instance.
+            _log.error("instance_not_read", app_type=repairer.api.app.app_type, problem=str(error))
+            settled = True
+        if settled:
+            self._store.open_instances.remove(instance_id)
+        else:
+            self._store.open_instances.postpone(instance_id, now_ms=self._clock.now_ms())
+
+
+class Estimate(NamedTuple):
+    """The size of a backfill, as DingTalk counts its instances now."""
+
+    forms: int
+    instances: int
+    list_calls: int
+    detail_calls: int
+    """At most: two for each instance. A known instance costs none."""
+
+
+async def estimate(api: YidaApi, clock: Clock, *, since_ms: int) -> Estimate:
+    """Count the instances. It costs one call per form, and those for the list of forms. Raises what calls raise."""
+    days = Days(day_of(since_ms - DAY_MS), day_of(clock.now_ms() + DAY_MS))
+    counts = [await api.count(form.form_uuid, days) for form in await api.forms()]
+    pages = sum(max(1, math.ceil(each / wire.PAGE_ROWS)) for each in counts)
+    return Estimate(len(counts), sum(counts), pages, _DETAIL_CALLS * sum(counts))
+
+
+class Backfill:
+    """Imports the history of one app. After an interruption it continues; after its end it starts again."""
+
+    def __init__(self, context: Context, api: YidaApi, *, on_progress: Callable[[Tally], None]) -> None:
+        """``on_progress`` gets the tally after each page."""
+        self.tally = Tally()
+        self._repairer = Repairer(context, api, work=BACKFILL, tally=self.tally, on_progress=on_progress)
+
+    async def run(self, since_ms: int) -> None:
+        """Import all instances that were modified since then.
+
+        Raises:
+            Later, Refused, Unexpected: A call failed. What was imported stays.
+            OperatorError: Kafka does not accept an event.
+        """
+        api = self._repairer.api
+        forms = await api.forms()
+        for form in forms:
+            await _read_form(self._repairer, form, since_ms)
+        for form in forms:
+            key = CursorKey(BACKFILL, api.app.corp_id, api.app.app_type, form.form_uuid)
+            self._repairer.store.cursors.delete(key)
+
+
+async def _read_form(repairer: Repairer, form: wire.Form, since_ms: int) -> None:
+    """Repair the instances of a form that were modified from ``since_ms`` or the cursor until now.
+
+    DingTalk compares days of its own clock, so one day more is requested at both ends. The cursor stays before changes
+    that are too recent for our states.
+
+    Raises:
+        Later, Refused, Unexpected: A call failed. What was repaired stays, and the cursor is after it.
+    """
+    settled_ms = repairer.store.states.current_ms - repairer.rules.settle_ms
+    key = CursorKey(repairer.work, repairer.api.app.corp_id, repairer.api.app.app_type, form.form_uuid)
+    title = None if form.title is None else form.title.in_chinese or form.title.in_english
+    cursors = repairer.store.cursors
+    cursor = cursors.find(key)
+    if cursor is None or cursor.since_ms > since_ms:
+        cursor = Cursor(since_ms, since_ms)
+    first = day_of(cursor.until_ms - DAY_MS)
+    last = day_of(repairer.clock.now_ms() + DAY_MS)
+    while first <= last:
+        days = await _slice(repairer, form, Days(first, last))
+        async for rows in repairer.api.instances(form.form_uuid, days):
+            await repairer.repair_page(rows, title)
+        if (error := repairer.last_unexpected) is not None:
+            repairer.last_unexpected = None
+            raise error
+        until_ms = min(day_start_ms(days.last), settled_ms)
+        cursor = Cursor(cursor.since_ms, max(cursor.until_ms, until_ms))
+        cursors.move(key, cursor)
+        first = _plus(days.last, 1)
+
+
+async def _slice(repairer: Repairer, form: wire.Form, days: Days) -> Days:
+    """The first of these days, as many as are read in one go."""
+    last = min(days.last, _plus(days.first, _SLICE_DAYS - 1))
+    while _length(days.first, last) > _LONG_DAYS:
+        if await repairer.api.count(form.form_uuid, Days(days.first, last)) <= _SLICE_ROWS:
+            break
+        last = _plus(days.first, _length(days.first, last) // 2 - 1)
+    return Days(days.first, last)
+
+
+def _length(first: str, last: str) -> int:
+    return (date.fromisoformat(last) - date.fromisoformat(first)).days + 1
+
+
+def _plus(day: str, days: int) -> str:
+    return (date.fromisoformat(day) + timedelta(days=days)).isoformat()
+
+
+async def _find_deletions(repairer: Repairer) -> None:
+    """Read instances by id that were absent a day ago, or not listed for long. Raises what calls raise.
+
+    An instance is deleted only after two absences, at least a day apart.
+    """
+    app, store, now_ms = repairer.api.app, repairer.store, repairer.clock.now_ms()
+    for instance_id in store.absences.due(app.corp_id, app.app_type, now_ms=now_ms):
+        if store.states.find(instance_id) in (None, GONE):
+            store.absences.delete(app.corp_id, app.app_type, instance_id)
+        else:
+            await _check_absence(repairer, instance_id)
+    ids = store.states.unseen(app.corp_id, app.app_type, now_ms=now_ms, most=repairer.rules.ids_per_pass)
+    returned = await repairer.api.instances_by_id(ids)
+    store.states.mark_seen(returned, now_ms=now_ms)
+    for instance_id in returned:
+        store.absences.delete(app.corp_id, app.app_type, instance_id)
+    if not returned and len(ids) >= _SUSPICIOUS:
+        _log.warning("no_instances_visible", app_type=app.app_type, instances=len(ids), user_id=app.user_id)
+        return
+    for instance_id in ids:
+        if instance_id not in returned:
+            await _check_absence(repairer, instance_id)
+
+
+async def _check_absence(repairer: Repairer, instance_id: str) -> None:
+    app, store, now_ms = repairer.api.app, repairer.store, repairer.clock.now_ms()
+    key = app.corp_id, app.app_type, instance_id
+    try:
+        await repairer.api.instance(instance_id)
+    except Absent:
+        first_ms = store.absences.record(*key, now_ms=now_ms)
+    else:
+        first_ms = None
+        store.absences.delete(*key)
+    store.states.mark_seen([instance_id], now_ms=now_ms)
+    if first_ms is not None:
+        await repairer.publish([deletion(*key, first_absent_ms=first_ms, received_at=now_ms)])
+        store.absences.delete(*key)

@@ -1,0 +1,220 @@
+"""The SQLite database of reconcile: states, cursors, comparisons, absences and findings. It survives restarts."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, NamedTuple
+
+from taskbridge.reconcile.clock import DAY_MS, day_of
+from taskbridge.reconcile.repairs import LOST, Kind
+from taskbridge.reconcile.states import States
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from taskbridge.reconcile.repairs import Repair
+
+FILE_NAME = "reconcile.db"
+_BUSY_S = 30.0
+"""How long a command waits for the service, or the service for a command. Each locks the file for milliseconds."""
+_TABLES = """
+CREATE TABLE IF NOT EXISTS cursors (
+    work TEXT NOT NULL, corp_id TEXT NOT NULL, app_type TEXT NOT NULL, form_uuid TEXT NOT NULL,
+    since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY (work, corp_id, app_type, form_uuid)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked (
+    corp_id TEXT NOT NULL, app_type TEXT NOT NULL, instance_id TEXT NOT NULL, modified TEXT NOT NULL,
+    PRIMARY KEY (corp_id, app_type, instance_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS absences (
+    corp_id TEXT NOT NULL, app_type TEXT NOT NULL, instance_id TEXT NOT NULL, first_ms INTEGER NOT NULL,
+    PRIMARY KEY (corp_id, app_type, instance_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS found (
+    event_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL, day TEXT NOT NULL, kind TEXT NOT NULL,
+    work TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS passes (ended_ms INTEGER PRIMARY KEY, is_whole INTEGER NOT NULL);
+"""
+
+
+def open_database(folder: Path) -> sqlite3.Connection:
+    """Open or create the database in this folder. Each statement is durable when it returns.
+
+    Raises:
+        ConfigurationError: The folder or the file cannot be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(folder / FILE_NAME, timeout=_BUSY_S, isolation_level=None)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigurationError(f"data folder {folder}: {error}") from error
+    return database
+
+
+class CursorKey(NamedTuple):
+    """A form, and the work that reads it: ``reconcile`` or ``backfill``."""
+
+    work: str
+    corp_id: str
+    app_type: str
+    form_uuid: str
+
+
+class Cursor(NamedTuple):
+    """All changes from ``since_ms`` until before ``until_ms`` were checked."""
+
+    since_ms: int
+    until_ms: int
+
+
+class Cursors:
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def find(self, key: CursorKey) -> Cursor | None:
+        row = self._database.execute(
+            "SELECT since_ms, until_ms FROM cursors WHERE (work, corp_id, app_type, form_uuid) = (?, ?, ?, ?)", key
+        ).fetchone()
+        return None if row is None else Cursor(*row)
+
+    def move(self, key: CursorKey, cursor: Cursor) -> None:
+        self._database.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?, ?, ?)", (*key, *cursor))
+
+    def delete(self, key: CursorKey) -> None:
+        self._database.execute("DELETE FROM cursors WHERE (work, corp_id, app_type, form_uuid) = (?, ?, ?, ?)", key)
+
+    def all(self) -> list[tuple[CursorKey, Cursor]]:
+        rows = self._database.execute(
+            "SELECT work, corp_id, app_type, form_uuid, since_ms, until_ms FROM cursors ORDER BY 1, 2, 3, 4"
+        )
+        return [(CursorKey(*row[:4]), Cursor(*row[4:])) for row in rows.fetchall()]
+
+
+class Compared:
+    """The modification at which each instance was last compared, so that no pass repeats the comparison."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def last_modified(self, corp_id: str, app_type: str, instance_id: str) -> str | None:
+        """The time of modification, in DingTalk's text, of the last comparison."""
+        row = self._database.execute(
+            "SELECT modified FROM asked WHERE (corp_id, app_type, instance_id) = (?, ?, ?)",
+            (corp_id, app_type, instance_id),
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def record(self, corp_id: str, app_type: str, instance_id: str, modified: str) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?)", (corp_id, app_type, instance_id, modified)
+        )
+
+
+class Absences:
+    """When DingTalk first had no such instance. Only a second absence, at least a day later, is a deletion."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def record(self, corp_id: str, app_type: str, instance_id: str, *, now_ms: int) -> int | None:
+        """Record an absence. Return the time of the first one, or None if that is less than a day ago."""
+        key = corp_id, app_type, instance_id
+        self._database.execute("INSERT OR IGNORE INTO absences VALUES (?, ?, ?, ?)", (*key, now_ms))
+        [(first_ms,)] = self._database.execute(
+            "SELECT first_ms FROM absences WHERE (corp_id, app_type, instance_id) = (?, ?, ?)", key
+        )
+        return first_ms if now_ms - first_ms >= DAY_MS else None
+
+    def delete(self, corp_id: str, app_type: str, instance_id: str) -> None:
+        """DingTalk returned the instance, so an earlier absence was wrong."""
+        self._database.execute(
+            "DELETE FROM absences WHERE (corp_id, app_type, instance_id) = (?, ?, ?)", (corp_id, app_type, instance_id)
+        )
+
+    def all(self) -> list[tuple[str, str, str, int]]:
+        """Corp, app and instance of each, and the time of the first absence."""
+        return self._database.execute(
+            "SELECT corp_id, app_type, instance_id, first_ms FROM absences ORDER BY first_ms"
+        ).fetchall()
+
+    def due(self, corp_id: str, app_type: str, *, now_ms: int) -> list[str]:
+        """Instances to read a second time now."""
+        found = self._database.execute(
+            "SELECT instance_id FROM absences WHERE corp_id = ? AND app_type = ? AND first_ms <= ? ORDER BY first_ms",
+            (corp_id, app_type, now_ms - DAY_MS),
+        )
+        return [instance_id for (instance_id,) in found.fetchall()]
+
+
+class Count(NamedTuple):
+    corp_id: str
+    app_type: str
+    day: str
+    """The day of the event, in China's time."""
+    kind: Kind
+    work: str
+    """The work that found it: ``reconcile``, ``read-back`` or ``backfill``."""
+    repairs: int
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a callback is missing for it."""
+        return self.kind in LOST
+
+
+class Findings:
+    """The repairs, each counted once even if it was published several times, and the ends of passes."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def record(self, repairs: Iterable[Repair], *, work: str) -> None:
+        """Count these repairs, which are durable in Kafka."""
+        self._database.executemany(
+            "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (event.event_id, event.corp_id, event.app_type, day_of(event.occurred_at), kind, work)
+                for kind, event in ((each.kind, each.event) for each in repairs)
+            ),
+        )
+
+    def counts(self) -> list[Count]:
+        """By app, day and kind, the latest day first."""
+        rows = self._database.execute(
+            "SELECT corp_id, app_type, day, kind, work, count(*) FROM found GROUP BY 1, 2, 3, 4, 5"
+            " ORDER BY day DESC, corp_id, app_type, kind, work"
+        )
+        return [
+            Count(corp_id, app_type, day, Kind(kind), work, repairs)
+            for corp_id, app_type, day, kind, work, repairs in rows.fetchall()
+        ]
+
+    def pass_ended(self, *, now_ms: int, is_whole: bool) -> None:
+        """Record the end of a pass over all apps. ``is_whole``: it checked everything."""
+        self._database.execute("INSERT OR REPLACE INTO passes VALUES (?, ?)", (now_ms, is_whole))
+        self._database.execute(
+            "DELETE FROM passes WHERE ended_ms NOT IN (SELECT max(ended_ms) FROM passes GROUP BY is_whole)"
+        )
+
+    def last_pass_ms(self, *, whole: bool) -> int | None:
+        """The end of the last pass; with ``whole``, of the last one that checked everything."""
+        [(at,)] = self._database.execute("SELECT max(ended_ms) FROM passes WHERE is_whole >= ?", (whole,))
+        return at
+
+
+class Store:
+    """Everything in the database but the budget of calls."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        database.executescript(_TABLES)
+        self.states = States(database)
+        self.callbacks, self.open_instances = self.states.callbacks, self.states.open_instances
+        self.cursors = Cursors(database)
+        self.compared = Compared(database)
+        self.absences = Absences(database)
+        self.findings = Findings(database)
