@@ -38,8 +38,7 @@ from taskbridge.cli.contract.acls import apply_acls, bindings, roles
 from taskbridge.cli.reconcile.working import one_pass
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.client.inbox import Inbox
-from taskbridge.client.reading import KafkaRefused
-from taskbridge.client.source import Kafka
+from taskbridge.client.source import Kafka, KafkaRefused
 from taskbridge.client.subscription import subscribe
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts

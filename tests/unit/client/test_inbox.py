@@ -1,4 +1,4 @@
-"""An inbox that keeps itself: all that was there when one enters, and then all that comes."""
+"""An inbox contains all earlier notifications on entering, and then follows the topic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskbridge.client.inbox import Inbox
-from taskbridge.client.reading import KafkaRefused
+from taskbridge.client.source import KafkaRefused
 from taskbridge.client.testing import FakeKafka, notification
 from taskbridge.schemas.events import Change, View
 
@@ -21,16 +21,16 @@ def run(work: Coroutine[None, None, None]) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - an inbox tells nobody that it changed
+    while not condition():  # noqa: ASYNC110 - an inbox has no event for a change
         await asyncio.sleep(0.01)
 
 
-def test_on_entering_all_is_in_and_later_changes_follow() -> None:
+def test_on_entering_all_entries_are_there_and_later_changes_follow() -> None:
     kafka = FakeKafka()
     people = [f"u-{number}" for number in range(10)]
     kafka.tell(*(notification(recipient_id=each) for each in people))
 
-    async def keep() -> None:
+    async def follow() -> None:
         async with Inbox(kafka) as inbox:
             assert sorted(inbox.people()) == [("ding1", each) for each in people]
             kafka.tell(
@@ -45,10 +45,10 @@ def test_on_entering_all_is_in_and_later_changes_follow() -> None:
             }
             assert inbox.counts("ding1", "u-2")[View.PENDING] == 1, "a repeat"
 
-    run(keep())
+    run(follow())
 
 
-def test_entries_stand_as_in_the_task_center() -> None:
+def test_entries_are_in_the_order_of_the_task_center() -> None:
     kafka = FakeKafka()
     kafka.tell(
         notification(instance_id="b", occurred_at=5),
@@ -57,43 +57,43 @@ def test_entries_stand_as_in_the_task_center() -> None:
         notification(instance_id="c", occurred_at=9),
     )
 
-    async def keep() -> None:
+    async def follow() -> None:
         async with Inbox(kafka) as inbox:
             found = [(each.instance_id, each.task_id) for each in inbox.entries("ding1", "u-1", View.PENDING)]
             assert found == [("c", "t-1"), ("a", "t-1"), ("a", "t-2"), ("b", "t-1")]
 
-    run(keep())
+    run(follow())
 
 
-def test_only_those_that_are_wanted_are_kept() -> None:
+def test_only_selected_people_have_an_inbox() -> None:
     kafka = FakeKafka()
     kafka.tell(notification(), notification(recipient_id="u-2"), notification(corp_id="ding2"))
 
-    async def keep() -> None:
+    async def follow() -> None:
         async with Inbox(kafka, corp="ding1", person=["u-1", "u-3"]) as inbox:
             assert inbox.people() == [("ding1", "u-1")]
 
-    run(keep())
+    run(follow())
 
 
-def test_what_cannot_be_shown_is_passed_over() -> None:
+def test_records_that_cannot_be_shown_are_skipped() -> None:
     kafka = FakeKafka(partitions=1)
     kafka.put(b"ding1/u-1", b"no record")
     kafka.tell(notification(view=View.UNKNOWN), notification(), notification(change=Change.UNKNOWN, title="Later"))
 
-    async def keep() -> None:
+    async def follow() -> None:
         async with Inbox(kafka) as inbox:
             (entry,) = inbox.entries("ding1", "u-1", View.PENDING)
             assert entry.title == "Leave"
             assert sum(inbox.counts("ding1", "u-1").values()) == 1
 
-    run(keep())
+    run(follow())
 
 
-def test_what_ended_the_following_is_told_to_who_asks() -> None:
+def test_a_query_raises_the_error_that_ended_the_updates() -> None:
     kafka = FakeKafka()
 
-    async def keep() -> None:
+    async def follow() -> None:
         async with Inbox(kafka) as inbox:
             kafka.refuse()
             with pytest.raises(
@@ -101,17 +101,17 @@ def test_what_ended_the_following_is_told_to_who_asks() -> None:
             ):
                 await until(lambda: bool(inbox.entries("ding1", "u-1", View.PENDING)))
 
-    run(keep())
+    run(follow())
 
 
-def test_it_is_kept_once_more_after_its_end() -> None:
+def test_an_inbox_can_be_entered_again() -> None:
     kafka = FakeKafka()
     kafka.tell(notification())
 
-    async def keep() -> None:
+    async def follow() -> None:
         inbox = Inbox(kafka)
         for _ in range(2):
             async with inbox:
                 assert inbox.people() == [("ding1", "u-1")]
 
-    run(keep())
+    run(follow())

@@ -1,4 +1,4 @@
-"""A consumer that no broker answers for long is made anew, and goes on where it was."""
+"""A consumer without an answer from brokers is replaced, and continues at its position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 
 class FakeConsumer:
-    """Gives nothing, and a second passes; ``reached`` are the positions that it says."""
+    """Returns nothing, and a second passes. ``reached`` are its positions."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -39,10 +39,10 @@ class FakeConsumer:
 
     def consume(self, _most: int, _wait_s: float) -> list[object]:
         self._cluster.now += 1
-        return [object()] if self._cluster.gives else []
+        return [object()] if self._cluster.has_records else []
 
     def list_topics(self, topic: str, *, timeout: float) -> SimpleNamespace:
-        self._cluster.asked += 1
+        self._cluster.metadata_requests += 1
         self._cluster.now += 0 if self._cluster.answers else timeout
         if not self._cluster.answers:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
@@ -56,8 +56,8 @@ class Cluster:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         self.answers = True
-        self.gives = False
-        self.asked = 0
+        self.has_records = False
+        self.metadata_requests = 0
         self.partitions = 2
         self.made: list[FakeConsumer] = []
         monkeypatch.setattr(source, "monotonic", lambda: self.now)
@@ -85,7 +85,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return Cluster(monkeypatch)
 
 
-def test_a_member_that_nobody_answers_joins_anew(cluster: Cluster) -> None:
+def test_a_member_without_an_answer_joins_again(cluster: Cluster) -> None:
     member = KAFKA.member("group")
     cluster.answers = False
     began = cluster.now
@@ -97,23 +97,23 @@ def test_a_member_that_nobody_answers_joins_anew(cluster: Cluster) -> None:
     assert cluster.made[1].closed
 
 
-def test_one_that_is_answered_stays_however_quiet_its_topic_is(cluster: Cluster) -> None:
+def test_a_member_with_answers_stays_on_a_quiet_topic(cluster: Cluster) -> None:
     member = KAFKA.member("group")
     for _ in range(100):
         member.consume(1, 0.5)
-    assert 1 <= cluster.asked <= 100 // 15
+    assert 1 <= cluster.metadata_requests <= 100 // 15
     assert len(cluster.made) == 1
 
 
-def test_nobody_is_asked_while_records_come(cluster: Cluster) -> None:
+def test_no_metadata_is_requested_while_records_come(cluster: Cluster) -> None:
     member = KAFKA.member("group")
-    cluster.gives = True
+    cluster.has_records = True
     for _ in range(100):
         member.consume(1, 0.5)
-    assert cluster.asked == 0
+    assert cluster.metadata_requests == 0
 
 
-def test_who_reads_the_whole_topic_goes_on_where_it_was(cluster: Cluster) -> None:
+def test_a_reader_of_the_whole_topic_continues_at_its_position(cluster: Cluster) -> None:
     whole = KAFKA.whole()
     whole.consume(1, 0.5)
     assert cluster.made[0].assigned == {0: OFFSET_BEGINNING, 1: OFFSET_BEGINNING}
@@ -123,38 +123,38 @@ def test_who_reads_the_whole_topic_goes_on_where_it_was(cluster: Cluster) -> Non
     assert cluster.made[1].assigned == {0: OFFSET_BEGINNING, 1: 7}
 
 
-def test_added_partitions_are_looked_for_once_a_minute(cluster: Cluster) -> None:
+def test_new_partitions_are_found_within_a_minute(cluster: Cluster) -> None:
     whole = KAFKA.whole()
-    cluster.gives = True
+    cluster.has_records = True
     for cluster.partitions in (2, 3, 3, 3):
         for _ in range(60):
             whole.consume(1, 0.5)
     assert cluster.made[0].assigned == dict.fromkeys(range(3), OFFSET_BEGINNING)
-    assert cluster.asked == 4
+    assert cluster.metadata_requests == 4
 
 
 def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One such moment in ten leaves librdkafka nobody to ask."""
+    """One such moment in ten leaves librdkafka without any broker."""
     monkeypatch.setattr(source, "_SILENT_S", 0)
 
     async def scenario() -> None:
         async with metadata_broker() as broker:
-            # So often it asks by itself what there is, as long as it knows anybody to ask.
+            # The interval at which librdkafka requests metadata while it knows a broker.
             often = {"topic.metadata.refresh.interval.ms": 50}
             member = Kafka(f"127.0.0.1:{broker.port}", "http://127.0.0.1:9", often).member("group")
 
-            async def until_asked() -> None:
-                asked = broker.asked
+            async def until_requested() -> None:
+                before = broker.asked
                 async with asyncio.timeout(30):
-                    while broker.asked == asked:
+                    while broker.asked == before:
                         await asyncio.to_thread(member.consume, 1, 0.01)
 
             for _ in range(20):
-                await until_asked()
+                await until_requested()
                 broker.is_fenced = True
-                await until_asked()
+                await until_requested()
                 broker.is_fenced = False
-            await until_asked()
+            await until_requested()
             await asyncio.to_thread(member.close)
 
     asyncio.run(scenario())

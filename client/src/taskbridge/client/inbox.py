@@ -1,4 +1,4 @@
-"""People's task centers in this program's memory, kept up to date by what comes."""
+"""The views of people in memory, updated by the notifications."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
-from taskbridge.client.reading import Reader
+from taskbridge.client.source import Reader
 from taskbridge.client.subscription import Filter, log_undecodable
 from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.events import Change, View
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from taskbridge.client.source import Source
-    from taskbridge.client.subscription import Wanted
+    from taskbridge.client.subscription import OneOrMany
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.schemas.inbox import Inbox as Lines
 
@@ -25,31 +25,31 @@ _BATCH = 500
 
 
 class Inbox:
-    """The lists of these organisations' people, as the notifications on the topic add up; ``async with`` keeps them.
+    """The views of the people of these corps, computed from the notifications on the topic. Use it with ``async with``.
 
-    Entering returns when everything is in that was on the topic then; from there on it follows by itself, until the
-    end of the ``async with``. It joins no group and commits nothing: each program that keeps one has all of it, rebuilt
-    from the topic's first record at each start. What is away is waited for; lists stay as they were meanwhile. What
-    cannot be decoded, or is of a newer version's view, is passed over; the first is logged.
+    Entering returns when all notifications that were on the topic are applied. From then on the inbox follows the topic
+    until the end of the ``async with``. It joins no group and commits nothing: each start reads the whole topic. It
+    waits for brokers and the registry; the views stay unchanged meanwhile. A record that cannot be decoded is logged
+    and skipped. A view or change of a newer version is skipped.
 
-    **As complete as the topic.** That keeps seven days, so a task that has not moved for longer is missing after a
-    start, until ``taskbridge streams --republish`` publishes every present entry again. Who needs all of it at every
-    start raises the topic's ``retention.ms``, or asks the task center's API.
+    **As complete as the topic.** The topic's retention is seven days. After a start, an entry that changed earlier is
+    missing until ``taskbridge streams --republish`` publishes every present entry again. For complete views at every
+    start, raise the topic's ``retention.ms`` or use the task center's API.
     """
 
-    def __init__(self, source: Source, *, corp: Wanted = None, person: Wanted = None) -> None:
+    def __init__(self, source: Source, *, corp: OneOrMany = None, person: OneOrMany = None) -> None:
         self._source = source
-        self._is_wanted = Filter.of(corp=corp, person=person)
+        self._accepts = Filter.of(corp=corp, person=person)
         self._people: dict[tuple[str, str], Lines] = {}
         self._open = AsyncExitStack()
         self._following: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Come to the end of the topic.
+        """Read to the end of the topic.
 
         Raises:
-            ConfigurationError: librdkafka does not take the source's properties.
-            KafkaRefused: Kafka does not let this client read.
+            ConfigurationError: librdkafka rejects the properties of the source.
+            KafkaRefused: Kafka denies this client access.
         """
         self._people, self._following = {}, None
         async with AsyncExitStack() as opened:
@@ -57,7 +57,7 @@ class Inbox:
                 Reader(self._source.whole, self._source.open_registry(), batch=_BATCH)
             )
             while not reader.is_at_end:
-                await self._take(reader)
+                await self._apply(reader)
             self._open = opened.pop_all()
         self._following = asyncio.create_task(self._follow(reader))
         return self
@@ -71,23 +71,23 @@ class Inbox:
             await asyncio.wait([self._following])
 
     def entries(self, corp: str, person: str, view: View) -> list[TaskNotification]:
-        """What the view shows, in the order of the task center: by the time it entered the view, newest first.
+        """The entries of a view in the order of the task center: by the time they entered the view, newest first.
 
-        Raises what ended the following, such as KafkaRefused.
+        Raises the error that ended the updates, such as KafkaRefused.
         """
         found = [each for line, each in self._lines(corp, person).items() if line.view is view]
-        return sorted(found, key=_place)
+        return sorted(found, key=_sort_key)
 
     def counts(self, corp: str, person: str) -> dict[View, int]:
-        """How many entries each of the four views has.
+        """The number of entries in each of the four views.
 
-        Raises what ended the following, such as KafkaRefused.
+        Raises the error that ended the updates, such as KafkaRefused.
         """
         counted = Counter(line.view for line in self._lines(corp, person))
         return {view: counted[view] for view in View if view is not View.UNKNOWN}
 
     def people(self) -> list[tuple[str, str]]:
-        """Organisation and id of everybody who has an entry."""
+        """The corp and the id of each person with an entry."""
         return [each for each, lines in self._people.items() if lines]
 
     def _lines(self, corp: str, person: str) -> Lines:
@@ -97,18 +97,18 @@ class Inbox:
 
     async def _follow(self, reader: Reader) -> None:
         while True:
-            await self._take(reader)
+            await self._apply(reader)
 
-    async def _take(self, reader: Reader) -> None:
+    async def _apply(self, reader: Reader) -> None:
         for record in await reader.read():
-            told = record.content
-            if isinstance(told, Undecodable):
+            found = record.content
+            if isinstance(found, Undecodable):
                 log_undecodable(record)
-            elif self._is_wanted(told) and told.view is not View.UNKNOWN and told.change is not Change.UNKNOWN:
-                apply(self._people.setdefault((told.corp_id, told.recipient_id), {}), told)
+            elif self._accepts(found) and found.view is not View.UNKNOWN and found.change is not Change.UNKNOWN:
+                apply(self._people.setdefault((found.corp_id, found.recipient_id), {}), found)
 
 
-def _place(entry: TaskNotification) -> tuple[int, bytes, bytes]:
-    """Those of one moment by their ids; an entry about the whole instance before those about its tasks."""
+def _sort_key(entry: TaskNotification) -> tuple[int, bytes, bytes]:
+    """Entries of one time are ordered by id; an entry of the instance comes before those of its tasks."""
     at = entry.occurred_at if entry.entered_at is None else entry.entered_at
     return -at, entry.instance_id.encode(), (entry.task_id or "").encode()

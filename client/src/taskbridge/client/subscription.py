@@ -1,4 +1,4 @@
-"""``async for notification in subscribe(...)``: at least once, and each once as far as the window remembers."""
+"""``async for notification in subscribe(...)``: at least once, and once within a window of ids."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskbridge.client.reading import Reader
+from taskbridge.client.source import Reader
 from taskbridge.schemas.codec import Undecodable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from taskbridge.client.reading import Record
-    from taskbridge.client.source import Source
+    from taskbridge.client.source import Record, Source
     from taskbridge.schemas.events import TaskNotification
 
-Wanted = str | Collection[str] | None
-"""One, any of several, or, where None, all."""
+OneOrMany = str | Collection[str] | None
+"""A value, several values, or None for all."""
 
 DEDUPE_WINDOW = 10_000
 
@@ -30,63 +29,60 @@ def subscribe(
     /,
     *,
     group: str,
-    corp: Wanted = None,
-    person: Wanted = None,
-    view: Wanted = None,
-    app: Wanted = None,
-    source: Wanted = None,
+    corp: OneOrMany = None,
+    person: OneOrMany = None,
+    view: OneOrMany = None,
+    app: OneOrMany = None,
+    source: OneOrMany = None,
     dedupe_window: int = DEDUPE_WINDOW,
     explicit_ack: bool = False,
     on_undecodable: Callable[[Record], None] | None = None,
 ) -> Subscription:
-    """Every notification of these organisations, people, views, apps and sources: ``async for`` gives one at a time.
+    """Every notification of these corps, people, views, apps and sources, one at a time by ``async for``.
 
-    **At least once.** A notification is done when the body of the loop asks for the next one, or, with
-    ``explicit_ack``, when ``Subscription.ack`` is called. What is done is committed for the group within a second, and
-    when the loop ends. Whoever dies, or leaves the body by an exception or ``break``, gets what was not done again, and
-    so does another member of the group.
+    **At least once.** A notification is processed when the loop requests the next one, or with ``explicit_ack`` when
+    ``Subscription.ack`` is called. Its position is committed for the group within a second, and when the loop ends.
+    After a crash, an exception in the body or ``break``, unprocessed notifications come again, maybe to another member.
 
-    **Once, within the window.** The ids of the last ``dedupe_window`` notifications that were done are remembered; one
-    that comes again is passed over. That is this subscription's memory: another member or the next start knows nothing
-    of it. Where a repeat must have no effect at all, keep ``notification_id`` in the transaction with the effect.
+    **Once, within the window.** The subscription remembers the ids of the last ``dedupe_window`` processed
+    notifications, and skips repeats. Another member or the next start does not know these ids. If a repeat must have no
+    effect at all, store ``notification_id`` in the transaction of the effect.
 
-    **In order, per person.** All of a person's notifications come in the order in which things happened to their lists,
-    also those of one instance. Two people's do not.
+    **In order, per person.** A person's notifications come in the order of the changes to their lists. Notifications of
+    two people have no order.
 
-    **Rebalances.** When a member joins or leaves, the partitions that move are committed first: nothing comes again
-    but what was not done. A body that takes longer than ``max.poll.interval.ms`` (five minutes) loses its partitions,
-    and what it was doing comes again elsewhere.
+    **Rebalances.** When a member joins or leaves, the partitions that move are committed first, so only unprocessed
+    notifications come again. A body that runs longer than ``max.poll.interval.ms`` (five minutes) loses its partitions.
 
-    **What is away is waited for**, brokers and registry alike, however long it takes; the log ``taskbridge.client``
-    says so. The group goes on where it was. A group that was away for longer than the topic keeps (seven days) goes
-    on with the first record that there is: ``taskbridge streams --republish`` publishes what it missed again.
+    **Outages.** The subscription waits for brokers and the registry as long as necessary, and logs this as
+    ``taskbridge.client``. The group continues at its position. After an outage longer than the topic's retention (seven
+    days) it continues with the oldest record. ``taskbridge streams --republish`` publishes all present entries again.
 
-    **A record that cannot be decoded** is logged, with its place, and passed over: it stops nothing. With
-    ``on_undecodable`` that is called instead; what it raises ends the loop, with the record not done.
+    **A record that cannot be decoded** is logged with its position and skipped. With ``on_undecodable``, this function
+    is called instead. If it raises, the loop ends and the record is unprocessed.
 
-    **Ends** when the task is cancelled, or by ``break``: the group is left and all that is done is committed. Signals
-    are the program's: let SIGTERM cancel the task.
+    **The end.** When the task is cancelled, or after ``break``, all processed notifications are committed and the
+    member leaves the group. The program handles signals: let SIGTERM cancel the task.
 
-    A new group begins with the oldest record that there is; ``auto.offset.reset`` of the properties of ``kafka`` says
-    otherwise.
+    A new group starts with the oldest record. Set ``auto.offset.reset`` in the properties of ``kafka`` to change that.
 
     Raises, from the loop:
-        ConfigurationError: librdkafka does not take the properties of ``kafka``.
-        KafkaRefused: Kafka does not let this client read.
+        ConfigurationError: librdkafka rejects the properties of ``kafka``.
+        KafkaRefused: Kafka denies this client access.
     """
-    wanted = Filter.of(corp=corp, person=person, view=view, app=app, source=source)
+    accepts = Filter.of(corp=corp, person=person, view=view, app=app, source=source)
     report = on_undecodable or log_undecodable
-    return Subscription(kafka, group, wanted, dedupe_window, explicit_ack=explicit_ack, on_undecodable=report)
+    return Subscription(kafka, group, accepts, dedupe_window, explicit_ack=explicit_ack, on_undecodable=report)
 
 
 class Subscription:
-    """What ``subscribe`` gives. Each ``async for`` over it is one membership in the group; one at a time."""
+    """The result of ``subscribe``. Each ``async for`` over it is one membership in the group; only one at a time."""
 
     def __init__(
         self,
         kafka: Source,
         group: str,
-        wanted: Callable[[TaskNotification], bool],
+        accepts: Callable[[TaskNotification], bool],
         dedupe_window: int,
         *,
         explicit_ack: bool,
@@ -94,18 +90,18 @@ class Subscription:
     ) -> None:
         self._kafka = kafka
         self._group = group
-        self._is_wanted = wanted
+        self._accepts = accepts
         self._explicit_ack = explicit_ack
         self._on_undecodable = on_undecodable
         self._window = _Window(dedupe_window)
         self._reader: Reader | None = None
         self._passed: dict[int, int] = {}
-        """Of each partition, the offset before which everything was given or passed over since the last ack."""
-        self._given: list[str] = []
-        """The ids of those that were given since."""
+        """The position in each partition after all notifications that were returned or skipped since the last ack."""
+        self._returned: list[str] = []
+        """The ids of those that were returned since the last ack."""
 
     async def __aiter__(self) -> AsyncGenerator[TaskNotification]:
-        self._passed, self._given = {}, []
+        self._passed, self._returned = {}, []
         async with Reader(lambda: self._kafka.member(self._group), self._kafka.open_registry()) as self._reader:
             while True:
                 for record in await self._reader.read():
@@ -113,27 +109,27 @@ class Subscription:
                         self._on_undecodable(record)
                     self._passed[record.partition] = record.offset + 1
                     if not isinstance(record.content, Undecodable) and self._is_new(record.content):
-                        self._given.append(record.content.notification_id)
+                        self._returned.append(record.content.notification_id)
                         yield record.content
                         if not self._explicit_ack:
                             self.ack()
-                if not self._given:
+                if not self._returned:
                     self.ack()
 
     def ack(self) -> None:
-        """Say that everything is done that was given so far. Does not block, and may be called from the loop's body."""
-        self._window.add(self._given)
+        """Mark everything that was returned so far as processed. Does not block; may be called from the loop's body."""
+        self._window.add(self._returned)
         if self._passed and self._reader is not None:
             self._reader.store(self._passed)
-        self._passed, self._given = {}, []
+        self._passed, self._returned = {}, []
 
     def _is_new(self, notification: TaskNotification) -> bool:
-        return self._is_wanted(notification) and notification.notification_id not in self._window
+        return self._accepts(notification) and notification.notification_id not in self._window
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which notifications are wanted."""
+    """Selects notifications."""
 
     corps: frozenset[str] | None
     people: frozenset[str] | None
@@ -144,11 +140,11 @@ class Filter:
     @staticmethod
     def of(
         *,
-        corp: Wanted = None,
-        person: Wanted = None,
-        view: Wanted = None,
-        app: Wanted = None,
-        source: Wanted = None,
+        corp: OneOrMany = None,
+        person: OneOrMany = None,
+        view: OneOrMany = None,
+        app: OneOrMany = None,
+        source: OneOrMany = None,
     ) -> Filter:
         return Filter(*(_as_set(each) for each in (corp, person, view, app, source)))
 
@@ -163,14 +159,14 @@ class Filter:
 
 
 class _Window:
-    """The last so many ids."""
+    """The last ``size`` ids."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._ids: dict[str, None] = {}
 
-    def __contains__(self, wanted: str) -> bool:
-        return wanted in self._ids
+    def __contains__(self, notification_id: str) -> bool:
+        return notification_id in self._ids
 
     def add(self, ids: Collection[str]) -> None:
         for each in ids:
@@ -179,10 +175,10 @@ class _Window:
             del self._ids[next(iter(self._ids))]
 
 
-def _as_set(wanted: Wanted) -> frozenset[str] | None:
-    if wanted is None:
+def _as_set(values: OneOrMany) -> frozenset[str] | None:
+    if values is None:
         return None
-    return frozenset([wanted] if isinstance(wanted, str) else wanted)
+    return frozenset([values] if isinstance(values, str) else values)
 
 
 def log_undecodable(record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Kafka and the registry for tests of who subscribes, in memory; it ships, so that their tests need neither."""
+"""Kafka and the registry in memory, for tests of subscribers."""
 
 from __future__ import annotations
 
@@ -28,55 +28,55 @@ _TOPIC = TASK_NOTIFICATIONS.name
 
 
 class FakeKafka:
-    """A source with what ``tell`` put on its topic. What ``subscribe`` and ``Inbox`` promise holds for it as well.
+    """A source of the notifications of ``tell``. The guarantees of ``subscribe`` and ``Inbox`` hold for it too.
 
-    Records are encoded and decoded, keys have their partitions, groups their positions and members their partitions.
-    Positions count as committed at once; a member that is cancelled leaves its group.
+    It encodes and decodes records, and has partitions, groups with positions, and members with partitions. Positions
+    are committed at once. A cancelled member leaves its group.
     """
 
     def __init__(self, *, partitions: int = 3) -> None:
         self.registry = FakeRegistry()
-        """``registry.away`` takes it away, for schemas that were not seen before."""
+        """While ``registry.away``, it has no answer for an unknown schema."""
         self._codec = task_notification_codec(self.registry)
         self._topic = _Topic([[] for _ in range(partitions)])
         self._groups: defaultdict[str, _Group] = defaultdict(_Group)
 
     def tell(self, *notifications: TaskNotification) -> None:
-        """Put these on the topic, in this order."""
+        """Publish these notifications, in this order."""
         for each in notifications:
             self.put(notification_key(each.corp_id, each.recipient_id), self._codec.encode(each))
 
     def put(self, key: bytes, value: bytes | None) -> None:
-        """Put any bytes on the topic, such as a record that cannot be decoded."""
+        """Publish any bytes, such as a record that cannot be decoded."""
         with self._topic.changed:
             self._topic.records[crc32(key) % len(self._topic.records)].append(value)
             self._topic.changed.notify_all()
 
     def rewind(self, group: str) -> None:
-        """Have what is not committed come again, as after Kafka took the members for dead."""
+        """Return uncommitted records again, as after Kafka expelled the members."""
         with self._topic.changed:
             for member in self._groups[group].members:
                 member.positions.update({each: self._groups[group].committed[each] for each in member.positions})
             self._topic.changed.notify_all()
 
     def stall(self, group: str) -> None:
-        """Have its members hear that the group is coordinated elsewhere, and read nothing more until they join anew."""
+        """Report a moved coordinator to the members. They read nothing until they join again."""
         with self._topic.changed:
             for member in self._groups[group].members:
                 member.stalled = KafkaError(KafkaError.NOT_COORDINATOR)
             self._topic.changed.notify_all()
 
     def refuse(self) -> None:
-        """Let nobody read any more."""
+        """Deny access from now on."""
         with self._topic.changed:
             self._topic.refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
             self._topic.changed.notify_all()
 
     async def done(self, group: str, *, within_s: float = 10) -> None:
-        """Return when the group has done everything that was told.
+        """Return when the group has processed all records.
 
         Raises:
-            TimeoutError: it has not, in that time.
+            TimeoutError: It has not, within this time.
         """
 
         def wait() -> bool:
@@ -87,13 +87,13 @@ class FakeKafka:
             raise TimeoutError(f"{group} has {self.left(group)} records left")
 
     def left(self, group: str) -> int:
-        """How many records the group has not done yet."""
+        """The number of records that the group has not processed yet."""
         with self._topic.changed:
             done = self._groups[group].committed
             return sum(len(each) - done[partition] for partition, each in enumerate(self._topic.records))
 
     def members(self, group: str) -> int:
-        """How many read for the group now."""
+        """The number of members of the group now."""
         return len(self._groups[group].members)
 
     def open_registry(self) -> Registry:
@@ -103,7 +103,7 @@ class FakeKafka:
         return _Member(self._topic, self._groups[group])
 
     def whole(self) -> Consumer:
-        return _Member(self._topic, _Group(), tells_ends=True)
+        return _Member(self._topic, _Group(), reports_ends=True)
 
 
 def notification(
@@ -121,7 +121,7 @@ def notification(
     occurred_at: int = 1_700_000_000_000,
     notification_id: str | None = None,
 ) -> TaskNotification:
-    """One with an id of its own, where none is given."""
+    """A notification. Without ``notification_id`` it gets a random one."""
     return TaskNotification(
         notification_id=notification_id or str(uuid.uuid4()),
         corp_id=corp_id,
@@ -147,7 +147,7 @@ def notification(
 @dataclass
 class _Topic:
     records: list[list[bytes | None]]
-    """Of each partition."""
+    """The records of each partition."""
     changed: threading.Condition = field(default_factory=threading.Condition)
     refusal: KafkaError | None = None
 
@@ -160,13 +160,13 @@ class _Group:
 
 
 class _Member:
-    def __init__(self, topic: _Topic, group: _Group, *, tells_ends: bool = False) -> None:
+    def __init__(self, topic: _Topic, group: _Group, *, reports_ends: bool = False) -> None:
         self.positions: dict[int, int] = {}
-        """Of each partition that it owns, what it reads next."""
+        """The next offset of each partition that it owns."""
         self.stalled: KafkaError | None = None
         self._topic = topic
         self._group = group
-        self._ended: set[int] | None = set() if tells_ends else None
+        self._ended: set[int] | None = set() if reports_ends else None
         with self._topic.changed:
             group.members.append(self)
             self._topic.changed.notify_all()
@@ -176,7 +176,7 @@ class _Member:
         with self._topic.changed:
             found: list[Message] = []
             while len(found) < num_messages:
-                self._take_share()
+                self._claim_share()
                 message = self._next()
                 if message is not None:
                     found.append(message)
@@ -205,8 +205,8 @@ class _Member:
             self._group.members.remove(self)
             self._own(set())
 
-    def _take_share(self) -> None:
-        """Every so manieth partition is this member's, as soon as who had it asks for more or leaves."""
+    def _claim_share(self) -> None:
+        """Claim an equal share of the partitions. Each is free once its owner reads again or leaves."""
         members = self._group.members
         self._own(set(range(members.index(self), len(self._topic.records), len(members))))
 
