@@ -24,14 +24,14 @@ from taskbridge.edge.testing import parameters_of
 from taskbridge.schemas.codec import task_event_codec, task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import ALL, TASK_EVENTS
-from taskbridge.streams.folding.native import NativeFolding
-from taskbridge.streams.folding.python import PythonFolding
+from taskbridge.streams.cores.native import NativeCore
+from taskbridge.streams.cores.python import PythonCore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taskbridge.schemas.codec import Codec
-    from taskbridge.streams.folding.folding import Folding
+    from taskbridge.streams.cores.core import Core
     from taskbridge.streams.records import Chunk
 
 ROUNDS, EVENTS, CHUNK, CACHED_INSTANCES = 9, 4000, 500, 100_000
@@ -77,7 +77,7 @@ def records() -> Chunk:
     return cast("Chunk", made)
 
 
-def fold(kind: type[Folding], codecs: tuple[Codec[Any], ...], given: Chunk) -> list[bytes]:
+def fold(kind: type[Core], codecs: tuple[Codec[Any], ...], given: Chunk) -> list[bytes]:
     """The values of all notifications."""
     events, states, notifications = codecs
     folding = kind(events=events, states=states, notifications=notifications, cached_instances=CACHED_INSTANCES)
@@ -85,7 +85,7 @@ def fold(kind: type[Folding], codecs: tuple[Codec[Any], ...], given: Chunk) -> l
     told: list[bytes] = []
     for begin in range(0, len(given), CHUNK):
         folded = folding.fold(given[begin : begin + CHUNK], lambda keys: [*map(stored.get, keys)], generation=1)
-        folding.keep(folded, generation=1)
+        folding.cache(folded, generation=1)
         told += [cast("bytes", value) for _, value, _ in folded.notifications]
     return told
 
@@ -105,8 +105,8 @@ def main() -> None:
         ],
     }
     compiled, other = tuple(ways["compiled"]), tuple(ways["fastavro"])
-    told = fold(PythonFolding, compiled, given)
-    assert told == fold(PythonFolding, other, given) == fold(NativeFolding, compiled, given)
+    told = fold(PythonCore, compiled, given)
+    assert told == fold(PythonCore, other, given) == fold(NativeCore, compiled, given)
     events, events_other = task_event_codec(REGISTRY), by_fastavro(task_event_codec(REGISTRY))
     uses: dict[str, dict[str, tuple[Callable[[], object], int]]] = {}
     for action in ("create", "complete"):
@@ -126,9 +126,9 @@ def main() -> None:
         "fastavro": (partial(each, other[2].decode, told), len(told)),
     }
     uses["an event is folded"] = {
-        "compiled": (partial(fold, PythonFolding, compiled, given), EVENTS),
-        "fastavro": (partial(fold, PythonFolding, other, given), EVENTS),
-        "native": (partial(fold, NativeFolding, compiled, given), EVENTS),
+        "compiled": (partial(fold, PythonCore, compiled, given), EVENTS),
+        "fastavro": (partial(fold, PythonCore, other, given), EVENTS),
+        "native": (partial(fold, NativeCore, compiled, given), EVENTS),
     }
     for use, calls in uses.items():
         taken: dict[str, list[float]] = {way: [] for way in calls}

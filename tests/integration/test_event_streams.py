@@ -22,7 +22,7 @@ from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS, Topic
-from taskbridge.streams.fold.homes import home_of
+from taskbridge.streams.cores.core import target_partition
 from taskbridge.streams.positions.offsets import Offsets
 
 if TYPE_CHECKING:
@@ -199,11 +199,11 @@ def test_a_heartbeat_brings_a_place_to_go_on_from(
     client = stream_of(worker, ann).open()
     wait_for_place(client)
     before = client.last_event_id
-    partition = home_of(notification_key("corp", ann), DEFAULT_PARTITIONS)
+    partition = target_partition(notification_key("corp", ann), DEFAULT_PARTITIONS)
     neighbour = next(
         each
         for each in map(str, itertools.count())
-        if home_of(notification_key("corp", each), DEFAULT_PARTITIONS) == partition
+        if target_partition(notification_key("corp", each), DEFAULT_PARTITIONS) == partition
     )
     notifications.tell(neighbour)
     deadline = time.monotonic() + 10
@@ -218,7 +218,7 @@ def test_a_worker_forwards_to_the_owner_and_the_stream_follows_a_partition_that_
     start_worker: Callable[..., EventStreamsWorker], notifications: Notifications, stream_of: Stream
 ) -> None:
     ann = person()
-    mine = home_of(notification_key("corp", ann), DEFAULT_PARTITIONS)
+    mine = target_partition(notification_key("corp", ann), DEFAULT_PARTITIONS)
     owner, other = start_worker([mine]), start_worker([each for each in ALL if each != mine])
     owner.others, other.others = {other.url: [each for each in ALL if each != mine]}, {owner.url: [mine]}
     client = stream_of(other, ann).open()
@@ -257,7 +257,7 @@ def test_an_id_that_was_never_given_is_refused_and_one_of_a_topic_made_anew_star
     assert refused.status == 400
     assert "Last-Event-ID" in refused.body
 
-    mine = home_of(notification_key("corp", ann), DEFAULT_PARTITIONS)
+    mine = target_partition(notification_key("corp", ann), DEFAULT_PARTITIONS)
     for broken in (f"{mine}-99999999", f"{mine + 1}-0"):
         client = stream_of(worker, ann, last_event_id=broken).open()
         told = notifications.tell(ann)
@@ -278,7 +278,7 @@ def test_what_retention_took_is_said_before_what_is_left(
     eventually: Any,
 ) -> None:
     worker, ann = start_worker(), person()
-    mine = home_of(notification_key("corp", ann), DEFAULT_PARTITIONS)
+    mine = target_partition(notification_key("corp", ann), DEFAULT_PARTITIONS)
     client = stream_of(worker, ann).open()
     notifications.tell(ann, 2)
     client.wait_for(2)

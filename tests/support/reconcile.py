@@ -23,7 +23,7 @@ from taskbridge.reconcile.testing.company import Company
 from taskbridge.reconcile.testing.fake import FakeDingTalk
 from taskbridge.reconcile.testing.serving import served
 from taskbridge.schemas.events import Action, Person, TaskEvent
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import views
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from taskbridge.schemas.events import (
     notification_key,
 )
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import notifications
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-//! What an event must be beside readable. Mirrors `streams/fold/acceptance.py`, which says why.
+//! What an event must be beside readable. Mirrors `streams/fold/rejections.py`, which says why.
 
 use crate::fold::event::Event;
 use crate::fold::refusal::Refusal;

@@ -1,4 +1,4 @@
-//! Which of a task's decisions holds. Mirrors `streams/fold/decisions.py`, which says why.
+//! Which of a task's decisions holds. Mirrors `streams/fold/instance.py`, which says why.
 
 use crate::fold::instance::{Decision, Task};
 use crate::fold::words::Status;

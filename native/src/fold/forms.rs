@@ -1,4 +1,4 @@
-//! Which of a form's values stand in its instance's state. Mirrors `streams/fold/forms.py`.
+//! Which of a form's values stand in its instance's state. Mirrors `streams/fold/instance.py`.
 
 use std::collections::HashSet;
 

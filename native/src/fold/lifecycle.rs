@@ -1,4 +1,4 @@
-//! The fold: what an instance is, whatever the order and repetition of its events. Mirrors `streams/fold/lifecycle.py`.
+//! The fold: what an instance is, whatever the order and repetition of its events. Mirrors `streams/fold/instance.py`.
 //!
 //! The Python module is the specification, and says why each register is as it is. Here an instance is changed in
 //! place, and each register says whether it changed.

@@ -14,7 +14,7 @@ use crate::fold::words::{Lifecycle, Status};
 const VERSION: u8 = 3;
 pub const HEAD_BYTES: usize = 16;
 
-/// Where the last events of an instance stand on their partition, growing. Mirrors `streams/fold/remembered_offsets.py`.
+/// Where the last events of an instance stand on their partition, growing. Mirrors `streams/fold/stored_instance.py`.
 #[derive(Default)]
 pub struct Offsets {
     growing: Vec<i64>,

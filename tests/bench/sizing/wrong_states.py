@@ -13,7 +13,7 @@ from tests.bench.streams.workload import Life
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from taskbridge.schemas.events import Lifecycle
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import notifications, views
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from tests.bench.toolchains import CHECKOUT, ToolMissing, built, need
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas.events import ID_NAMESPACE
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.folding.folding import MOST_TOLD_BYTES
-from taskbridge.streams.folding.native import HEADERS, RULES
+from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES
+from taskbridge.streams.cores.native import HEADERS, RULES
 from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def given(surroundings: Surroundings) -> str:
         "consumer": {**consumer_config(servers, "its own"), "isolation.level": "read_committed"},
         **RULES,
         "id_namespace": list(ID_NAMESPACE),
-        "told_bytes": MOST_TOLD_BYTES,
+        "told_bytes": MAX_PUBLISHED_BYTES,
         "event_frame": frame(TASK_EVENTS),
         "state_frame": frame(TASK_STATES),
         "notification_frame": frame(TASK_NOTIFICATIONS),

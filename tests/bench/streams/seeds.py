@@ -14,7 +14,7 @@ from tests.bench.streams.workload import EVENTS_PER_INSTANCE, Life
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack
 
 if TYPE_CHECKING:

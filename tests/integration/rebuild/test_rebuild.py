@@ -29,8 +29,7 @@ from taskbridge.schemas.events import SOURCE_TASKBRIDGE, Action, Lifecycle, even
 from taskbridge.schemas.registry import SchemaRef
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import REBUILD_ID
-from taskbridge.streams.fold.instance import DETAILS, Instance
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import DETAILS, Instance, fold
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, state_value, unpack
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.positions.changelog_topic import instances_changelog

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.folding.folding import Read
+    from taskbridge.streams.cores.core import Read
 
 
 OWN_AGAIN, NEWER, OLDER_STATE_ID, FIRST_STATE_ID, NEVER_SEEN = 76, 77, 78, 79, 99

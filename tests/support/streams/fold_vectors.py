@@ -28,19 +28,19 @@ from taskbridge.schemas.events import (
     Person,
     View,
 )
-from taskbridge.streams.fold.forms import FORM_BYTES
+from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES
+from taskbridge.streams.cores.native import RULES
+from taskbridge.streams.cores.python import PythonCore
+from taskbridge.streams.fold.chunk import MAX_OFFSETS
+from taskbridge.streams.fold.instance import FORM_BYTES
 from taskbridge.streams.fold.rejections import Refusal
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
-from taskbridge.streams.folding.folding import MOST_TOLD_BYTES
-from taskbridge.streams.folding.native import RULES
-from taskbridge.streams.folding.python import PythonFolding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from taskbridge.schemas.errors import RecordError
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.folding.folding import Folded
+    from taskbridge.streams.cores.core import Folded
 
 
 PATH = Path(__file__).parents[2] / "vectors" / "fold-vectors.json"
@@ -67,14 +67,14 @@ def vectors() -> str:
         stored: dict[bytes, bytes] = {}
         lives.append([])
         for records, too_large, told_bytes, form_fields in life:
-            folding = PythonFolding(
+            folding = PythonCore(
                 events=task_event_head_codec(REGISTRY, with_form=bool(form_fields)),
                 states=states,
                 notifications=notifications,
                 cached_instances=0,
                 form_fields=form_fields,
                 now_ms=lambda: NOW_MS,
-                most_told_bytes=told_bytes,
+                max_published_bytes=told_bytes,
             )
             folded = folding.fold([*records], reading(stored), generation=1, too_large=too_large)
             stored |= folded.stored
@@ -97,7 +97,7 @@ def by_chance(number: int) -> list[Chunk]:
         records = [record(chance, chunk * RECORDS + at) for at in range(RECORDS)]
         too_large = {chance.randrange(CHUNKS * RECORDS)} if chance.random() < 0.2 else set[int]()
         form_fields = frozenset(chance.choice(("", "", "*", "a")))
-        chunks.append((records, too_large, 200 if chance.random() < 0.1 else MOST_TOLD_BYTES, form_fields))
+        chunks.append((records, too_large, 200 if chance.random() < 0.1 else MAX_PUBLISHED_BYTES, form_fields))
     return chunks
 
 
@@ -205,7 +205,7 @@ def whole(events: list[TaskEvent], *, step: int = 1, form_fields: str = "") -> C
     records = [
         FakeRecord(each.instance_id.encode(), EVENTS.encode(each), 7 + step * at) for at, each in enumerate(events)
     ]
-    return records, set(), MOST_TOLD_BYTES, frozenset(form_fields)
+    return records, set(), MAX_PUBLISHED_BYTES, frozenset(form_fields)
 
 
 def expected(folded: Folded, records: list[FakeRecord]) -> Json:
@@ -218,7 +218,7 @@ def expected(folded: Folded, records: list[FakeRecord]) -> Json:
         "told": [notification_of(*each) for each in folded.notifications],
         "actions": [folded.actions.get(each, 0) for each in Action],
         "changes": [[folded.changes.get((view, change), 0) for change in list(Change)[:3]] for view in list(View)[:4]],
-        "untold": sorted(folded.untold),
+        "untold": sorted(folded.unpublished),
         "largest": folded.largest,
     }
 

@@ -21,8 +21,8 @@ from taskbridge.schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, Ta
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.fold.acceptance import accept
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
+from taskbridge.streams.fold.rejections import accept
 from taskbridge.streams.fold.views import notifications, views
 from taskbridge.streams.inbox.changes import check, inbox_changes
 from taskbridge.streams.positions.group_positions import described_group

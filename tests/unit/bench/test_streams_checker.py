@@ -16,7 +16,7 @@ from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Change, Lifecycle, TaskNotification, notification_id_for, notification_key
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import notifications
 
 _EVENTS = 2000

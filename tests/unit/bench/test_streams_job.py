@@ -12,7 +12,7 @@ from taskbridge.schemas.codec import task_event_codec, task_notification_codec, 
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import notifications
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from tests.bench.streams.workload import EVENTS_PER_INSTANCE, workload
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import notifications
 
 if TYPE_CHECKING:

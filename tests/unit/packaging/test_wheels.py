@@ -93,7 +93,7 @@ with served(FakeDingTalk(Company(), SystemClock(), system_tokens={"APP_1": "t"})
 STARTS_STREAMS = """
 from importlib.metadata import entry_points
 import taskbridge.streams.app
-from taskbridge.streams.folding.native import IS_BUILT
+from taskbridge.streams.cores.native import IS_BUILT
 engine = [*entry_points(group="faust.transports", name="chunks"), *entry_points(group="faust.stores", name="chunks")]
 print([each.load().__module__ for each in engine])
 print("native:", IS_BUILT)

@@ -20,7 +20,7 @@ from taskbridge.reconcile.snapshots import Snapshot
 from taskbridge.reconcile.testing import answers
 from taskbridge.reconcile.testing.company import Company
 from taskbridge.schemas.events import Action, Person, Status
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import views
 
 if TYPE_CHECKING:

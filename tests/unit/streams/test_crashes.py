@@ -22,11 +22,11 @@ from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.cores.native import IS_BUILT, NativeCore
+from taskbridge.streams.cores.python import PythonCore
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import unpack
 from taskbridge.streams.fold.views import views
-from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
-from taskbridge.streams.folding.python import PythonFolding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
+    from taskbridge.streams.cores.core import Core, Folded, Read
     from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.fold.views import Entry
-    from taskbridge.streams.folding.folding import Folded, Folding, Read
     from taskbridge.streams.records import Chunk
 
 REGISTRY = FakeRegistry()
 EVENTS = task_event_codec(REGISTRY)
 STATES = task_state_codec(REGISTRY)
 NOTIFICATIONS = task_notification_codec(REGISTRY)
-CORES = [NativeFolding.core, PythonFolding.core] if IS_BUILT else [PythonFolding.core]
+CORES = [NativeCore.name, PythonCore.name] if IS_BUILT else [PythonCore.name]
 
 OFFSETS_APART = "a transaction a chunk"
 """All that a chunk comes to is there, or nothing; its offset is committed later."""
@@ -80,7 +80,7 @@ class Outcome(NamedTuple):
     folded: Folded
 
 
-def take(folding: Folding, records: Sequence[Record], read: Read) -> Outcome:
+def take(folding: Core, records: Sequence[Record], read: Read) -> Outcome:
     found = folding.fold(cast("Chunk", records), read, generation=1)
     return Outcome(
         found.stored,
@@ -91,9 +91,9 @@ def take(folding: Folding, records: Sequence[Record], read: Read) -> Outcome:
     )
 
 
-def new_folding(core: str) -> Folding:
+def new_folding(core: str) -> Core:
     """With room for one instance in memory: some are read from the store, some are not."""
-    kind = NativeFolding if core == NativeFolding.core else PythonFolding
+    kind = NativeCore if core == NativeCore.name else PythonCore
     return kind(events=EVENTS, states=STATES, notifications=NOTIFICATIONS, cached_instances=2, now_ms=lambda: 0)
 
 
@@ -151,7 +151,7 @@ class Life:
             world.committed = self._position
         _die_if(dies_at == Step.DELIVERED)
         self._store.update(outcome.stored)
-        self._folding.keep(outcome.folded, generation=1)
+        self._folding.cache(outcome.folded, generation=1)
         world.disks.append((len(world.changelog), dict(self._store)))
         _die_if(dies_at == Step.STORED)
         if dies_at == Step.COMMITTED or self._data.draw(st.booleans()):  # from time to time, not with every chunk

@@ -14,7 +14,7 @@ from support.streams.api_context import notification
 from taskbridge.schemas.events import Action, Change, Person, TaskNotification, View
 from taskbridge.schemas.inbox import Inbox, Line, apply
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.rejections import OutsideContract, TooLarge
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.inbox import layout

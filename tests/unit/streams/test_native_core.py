@@ -34,13 +34,13 @@ from taskbridge.schemas.errors import RecordError, TaskbridgeError
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES, NONE, Folded
+from taskbridge.streams.cores.native import IS_BUILT, NativeCore
+from taskbridge.streams.cores.python import PythonCore
+from taskbridge.streams.fold.chunk import MAX_OFFSETS
 from taskbridge.streams.fold.instance import DETAILS
 from taskbridge.streams.fold.rejections import OutsideContract
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
-from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
-from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
-from taskbridge.streams.folding.python import PythonFolding
 from taskbridge.streams.tables.store import PartitionNotHeld, Store
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject
 
     from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.cores.core import Core
     from taskbridge.streams.fold.instance import Instance
-    from taskbridge.streams.folding.folding import Folding
 
 pytestmark = WHERE_THE_CORE_IS
 
@@ -73,13 +73,13 @@ def could_be_folded(instance: Instance) -> bool:
 
 
 def folding(
-    kind: type[Folding],
+    kind: type[Core],
     cached_instances: int,
     *,
     now_ms: int = 0,
-    most_told_bytes: int = MOST_TOLD_BYTES,
+    max_published_bytes: int = MAX_PUBLISHED_BYTES,
     form_fields: frozenset[str] = frozenset(),
-) -> Folding:
+) -> Core:
     return kind(
         events=task_event_head_codec(REGISTRY, with_form=bool(form_fields)),
         states=task_state_codec(REGISTRY),
@@ -87,7 +87,7 @@ def folding(
         cached_instances=cached_instances,
         form_fields=form_fields,
         now_ms=lambda: now_ms,
-        most_told_bytes=most_told_bytes,
+        max_published_bytes=max_published_bytes,
     )
 
 
@@ -104,14 +104,14 @@ def plain(folded: Folded) -> dict[str, Any]:
         "changes": dict(folded.changes),
         "folded": folded.folded,
         "largest": folded.largest,
-        "untold": sorted(folded.untold),
+        "untold": sorted(folded.unpublished),
     }
 
 
 def fold_both(records: Sequence[FakeRecord], stored: dict[bytes, bytes]) -> tuple[Folded | type, Folded | type]:
     """What each comes to, or what it raises."""
     found: list[Folded | type] = []
-    for kind in (NativeFolding, PythonFolding):
+    for kind in (NativeCore, PythonCore):
         try:
             found.append(folding(kind, 0).fold(list(records), reading(stored), generation=1))
         except TaskbridgeError as error:
@@ -123,7 +123,7 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
     records: list[Any] = [
         FakeRecord(each.instance_id.encode(), EVENTS.encode(each), at) for at, each in enumerate(events)
     ]
-    return folding(PythonFolding, 0).fold(records, reading({}), generation=1).stored
+    return folding(PythonCore, 0).fold(records, reading({}), generation=1).stored
 
 
 @settings(max_examples=3 * EXAMPLES)
@@ -132,7 +132,7 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
     cached=st.sampled_from((0, 1, 100)),
     now_ms=st.integers(-(1 << 63), (1 << 63) - 1),
     too_large=st.just(NONE) | st.sets(st.integers(0, 5)),
-    most_told_bytes=st.sampled_from((MOST_TOLD_BYTES, 200, 0)),
+    max_published_bytes=st.sampled_from((MAX_PUBLISHED_BYTES, 200, 0)),
     form_fields=st.sampled_from(("", "*", "a", ("b", "长"))).map(frozenset),
 )
 def test_any_chunks_come_to_the_same_bytes(  # noqa: PLR0917 - what may vary
@@ -140,11 +140,11 @@ def test_any_chunks_come_to_the_same_bytes(  # noqa: PLR0917 - what may vary
     cached: int,
     now_ms: int,
     too_large: set[int],
-    most_told_bytes: int,
+    max_published_bytes: int,
     form_fields: frozenset[str],
 ) -> None:
-    told: dict[str, Any] = {"now_ms": now_ms, "most_told_bytes": most_told_bytes, "form_fields": form_fields}
-    native, python = folding(NativeFolding, cached, **told), folding(PythonFolding, cached, **told)
+    told: dict[str, Any] = {"now_ms": now_ms, "max_published_bytes": max_published_bytes, "form_fields": form_fields}
+    native, python = folding(NativeCore, cached, **told), folding(PythonCore, cached, **told)
     stored: dict[bytes, bytes] = {}
     for chunk in chunks:
         records: list[Any] = list(chunk)
@@ -152,8 +152,8 @@ def test_any_chunks_come_to_the_same_bytes(  # noqa: PLR0917 - what may vary
         theirs = python.fold(records, reading(stored), generation=1, too_large=too_large)
         assert plain(ours) == plain(theirs)
         stored |= ours.stored
-        native.keep(ours, generation=1)
-        python.keep(theirs, generation=1)
+        native.cache(ours, generation=1)
+        python.cache(theirs, generation=1)
 
 
 @given(life=st.data(), repeats=st.integers(1, 3))
@@ -163,7 +163,7 @@ def test_whole_lives_come_to_the_same_bytes_in_any_order(life: DataObject, repea
     order: list[TaskEvent] = life.draw(st.permutations(events * repeats))
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), 7 * at) for at, each in enumerate(order)]
     every = frozenset("*")
-    native, python = (folding(each, 10, form_fields=every) for each in (NativeFolding, PythonFolding))
+    native, python = (folding(each, 10, form_fields=every) for each in (NativeCore, PythonCore))
     ours, theirs = (each.fold(records, reading({}), generation=1) for each in (native, python))
     assert plain(ours) == plain(theirs)
     assert ours.folded == len(records)
@@ -225,7 +225,7 @@ def test_a_store_of_the_first_version_is_folded_on_as_yidas_and_without_what_it_
     ours, theirs = fold_both(last, older)
     assert not isinstance(ours, type)
     assert not isinstance(theirs, type)
-    assert plain(ours) == plain(theirs) == plain(folding(PythonFolding, 0).fold([*last], reading(stored), generation=1))
+    assert plain(ours) == plain(theirs) == plain(folding(PythonCore, 0).fold([*last], reading(stored), generation=1))
 
 
 @pytest.mark.parametrize("by_version", [by_version_without_beginnings, by_version_without_recovery])
@@ -243,7 +243,7 @@ def test_a_store_of_a_version_that_remembered_less_is_read_by_both(
 def test_events_of_our_own_schema_under_another_id_need_no_translation_but_the_first() -> None:
     translated: list[bytes | None] = []
 
-    class Counting(NativeFolding):
+    class Counting(NativeCore):
         def _translate(self, value: bytes | None) -> bytes | RecordError:
             translated.append(value)
             return super()._translate(value)
@@ -259,7 +259,7 @@ def test_events_of_our_own_schema_under_another_id_need_no_translation_but_the_f
 def test_a_registry_that_is_away_is_not_the_records_fault() -> None:
     away = FakeRegistry()
     away.away = True
-    native = NativeFolding(
+    native = NativeCore(
         events=task_event_head_codec(away),
         states=task_state_codec(away),
         notifications=task_notification_codec(away),
@@ -274,7 +274,7 @@ def test_what_the_store_raises_comes_through_and_leaves_no_trace() -> None:
     def gone(keys: list[bytes]) -> list[bytes | None]:
         raise PartitionNotHeld(str(keys))
 
-    native = folding(NativeFolding, 10)
+    native = folding(NativeCore, 10)
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
     with pytest.raises(PartitionNotHeld):
         native.fold(records, gone, generation=1)
@@ -284,12 +284,12 @@ def test_what_the_store_raises_comes_through_and_leaves_no_trace() -> None:
 def test_an_instance_in_memory_is_found_in_its_generation_only_and_not_once_it_is_let_go() -> None:
     reads: list[bytes] = []
     read = reading({}, asked=reads)
-    native = folding(NativeFolding, 10)
+    native = folding(NativeCore, 10)
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
     for generation, forgotten in ((1, False), (1, False), (2, False), (2, True), (2, False)):
         if forgotten:
             native.forget([b"I"])
-        native.keep(native.fold(records, read, generation=generation), generation=generation)
+        native.cache(native.fold(records, read, generation=generation), generation=generation)
         reads.append(b"-")
     assert reads == [b"I", b"-", b"-", b"I", b"-", b"I", b"-", b"-"]
 
@@ -300,7 +300,7 @@ def test_an_id_that_no_event_may_have_is_never_looked_up() -> None:
     for at, name in enumerate((Store.offset_key.decode(), "", "x" * 129, "a\x7f")):
         changed = structs.replace(event(event_id="1"), instance_id=name)
         records.append(FakeRecord(name.encode(), EVENTS.encode(changed), at))
-    for kind in (NativeFolding, PythonFolding):
+    for kind in (NativeCore, PythonCore):
         reads: list[bytes] = []
         folded = folding(kind, 0).fold(records, reading({}, asked=reads), generation=1)
         assert [type(each.reason) for each in folded.rejected] == [OutsideContract] * 4

@@ -11,19 +11,12 @@ from hypothesis import strategies as st
 
 from taskbridge.schemas.events import Action, Change, Status, View
 from taskbridge.schemas.inbox import apply, inbox_of
-from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.fold.chunk import EVENTS_LOST, MAX_OFFSETS, has_all_events
+from taskbridge.streams.fold.instance import fold, from_published
 from taskbridge.streams.fold.views import EntryKey, show, views
 from taskbridge.streams.inbox.layout import LineId
 from taskbridge.streams.processing.rebuilt import told
-from taskbridge.streams.rebuild.comparison import (
-    GONE,
-    from_published,
-    is_whole,
-    republished,
-    side_by_side,
-    unfounded,
-)
+from taskbridge.streams.rebuild.comparison import republished, side_by_side, unfounded
 from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker
 
 if TYPE_CHECKING:
@@ -47,15 +40,15 @@ if TYPE_CHECKING:
         ((7, 9), 7, True),
         ((7, 9), 8, False),
         (tuple(range(500, 500 + MAX_OFFSETS)), 400, False),  # there may have been more
-        (GONE, 0, False),
-        ((*GONE, 9), 0, False),
-        ((*GONE, 900), 800, False),
+        (EVENTS_LOST, 0, False),
+        ((*EVENTS_LOST, 9), 0, False),
+        ((*EVENTS_LOST, 900), 800, False),
     ],
 )
 def test_an_instance_is_built_upon_nothing_only_where_all_of_its_events_are_certainly_there(
     offsets: tuple[int, ...], first_offset: int, *, whole: bool
 ) -> None:
-    assert is_whole(offsets, first_offset=first_offset) is whole
+    assert has_all_events(offsets, first_offset=first_offset) is whole
 
 
 def sent_by_the_old_one(events: list[TaskEvent]) -> tuple[Instance, list[TaskNotification]]:

@@ -11,11 +11,11 @@ import rocksdict
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import Action, Lifecycle
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.chunk import EVENTS_LOST
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import event_offsets, pack
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
 from taskbridge.streams.positions.offsets import Bounds
-from taskbridge.streams.rebuild.comparison import GONE
 from taskbridge.streams.rebuild.sources.copies import Copy, Kept
 from taskbridge.streams.rebuild.sources.known import Knowledge, Source
 from taskbridge.streams.rebuild.sources.local_stores import LocalStores, StoreInUse, stores_in
@@ -202,7 +202,7 @@ def test_all_events_are_there_only_where_they_certainly_stand_where_the_instance
         assert knowledge.is_whole(found) is is_whole
         # Of other events its offsets say nothing, and it says so from then on.
         of_these = position is not None and position[:1] + position[2:] == ("events", False) and position.offset <= 100
-        assert event_offsets(knowledge.moved(found).value) == ((7, 9) if of_these else GONE)
+        assert event_offsets(knowledge.moved(found).value) == ((7, 9) if of_these else EVENTS_LOST)
 
 
 def test_a_published_state_alone_never_has_all_events(world: World, history: list[Instance]) -> None:

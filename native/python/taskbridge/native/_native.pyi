@@ -6,8 +6,7 @@ from typing import TypeAlias, overload
 
 from taskbridge.schemas.cloudevents import Header
 from taskbridge.schemas.errors import RecordError
-from taskbridge.streams.fold.chunk import Record
-from taskbridge.streams.records import RecordWithHeaders
+from taskbridge.streams.records import Record, RecordWithHeaders
 
 Found: TypeAlias = tuple[str, str, bytes, list[Header], bytes, bytes, int]
 """What ``taskbridge.edge.decided.Decided`` is made of.
@@ -92,7 +91,7 @@ class BatchBuilder:
         """The batch, its records packed as its codec says. Once."""
 
 class Folded:
-    """What a chunk comes to, ready for Kafka and the store: ``streams.folding.folding``."""
+    """What a chunk comes to, ready for Kafka and the store: ``streams.cores.core``."""
 
     @property
     def stored(self) -> dict[bytes, bytes]: ...
@@ -116,7 +115,7 @@ class Folded:
         """By view, by change; neither has its UNKNOWN."""
     @property
     def untold(self) -> list[int]:
-        """Offsets, see ``streams.folding.folding.Folded``."""
+        """Offsets, see ``streams.cores.core.Folded``."""
     @property
     def largest(self) -> int: ...
 

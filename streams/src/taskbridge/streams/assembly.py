@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
+from taskbridge.streams.cores.native import choose_core
 from taskbridge.streams.engine.app import APP_ID, build_faust_app
 from taskbridge.streams.engine.parts import consumer_of, tables_of
 from taskbridge.streams.engine.producing.joint_producer import JointProducer
-from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.monitoring.progress import Ends, Progress
 from taskbridge.streams.monitoring.watchdog import LoopGuard, TimesStuck, Watchdog
 from taskbridge.streams.positions.changelog_topic import reader_config
@@ -87,13 +87,13 @@ def put_together(
     tables_of(app).recover_by(recovery)
     store, changelog = instances_table(app, partitions=partitions, version=version)
     states, notifications = task_state_codec(registry), task_notification_codec(registry)
-    folding = choose_folding(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
+    core = choose_core(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
     agent = TaskAgent(
         app,
         store=store,
         changelog=changelog,
         partitions=partitions,
-        folding=folding,
+        core=core,
         group_commit=group_commit,
         untold=UntoldInstances(states, notifications, version),
         notification_bytes=most_notification_bytes,
@@ -123,7 +123,7 @@ def put_together(
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s, TimesStuck(settings.data_dir)),
     )
-    health.follow(app, progress, core=folding.core)
+    health.follow(app, progress, core=core.name)
     center.operations.follow(progress, lambda: health.is_ready)
     retention = Retention(
         agent,

@@ -18,8 +18,7 @@ from taskbridge.schemas import events
 from taskbridge.schemas.avro.compiled import compile_reader, compile_writer
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.events import Lifecycle, notification_key
-from taskbridge.streams.fold.instance import DETAILS, FACTS, Instance, Marks, Stamp, TaskMarks
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import DETAILS, FACTS, Instance, Marks, Stamp, TaskMarks, fold
 from taskbridge.streams.fold.views import notifications
 
 if TYPE_CHECKING:

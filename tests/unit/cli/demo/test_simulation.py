@@ -25,7 +25,7 @@ from taskbridge.cli.demo.truth import Truth
 from taskbridge.cli.program import app
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.schemas.events import Action, Status, TaskEvent
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,7 +21,7 @@ from taskbridge.streams.api.refusals import Unauthorized
 from taskbridge.streams.api.sso import IDENTITY_HEADER, Identity, IdentitySeal
 from taskbridge.streams.api.tokens import TokensFile, digest_of, new_token, parse_tokens
 from taskbridge.streams.directories.people import People
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:

@@ -22,12 +22,18 @@ from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
-from taskbridge.streams.fold.chunk import ChunkResult, fold_chunk
-from taskbridge.streams.fold.dead_letters import dead_letter
-from taskbridge.streams.fold.instance import EARLIEST
-from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS, read_offsets, write_offsets
-from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
+from taskbridge.streams.fold.chunk import MAX_OFFSETS, ChunkResult, fold_chunk
+from taskbridge.streams.fold.instance import EARLIEST, fold
+from taskbridge.streams.fold.rejections import dead_letter
+from taskbridge.streams.fold.stored_instance import (
+    StoreUnreadable,
+    event_offsets,
+    pack,
+    read_offsets,
+    unpack,
+    with_event_offsets,
+    write_offsets,
+)
 from taskbridge.streams.fold.views import EntryKey, Shown, show, views
 from taskbridge.streams.tables.store import Store
 
@@ -83,7 +89,7 @@ def records_of(events: Iterable[TaskEvent]) -> list[FakeRecord]:
 
 
 def sent_by(result: ChunkResult) -> list[TaskNotification]:
-    return [each for _, told in result.told for each in told]
+    return [each for _, told in result.published for each in told]
 
 
 def without_revision(instance: Instance | None) -> Instance | None:

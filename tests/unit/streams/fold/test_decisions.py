@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskbridge.schemas.events import Action, Change, Person, Status, View
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import EntryKey, notifications, views
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import (
     Age,
     age_of,

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from support.streams.fold_inputs import entry_of
 from taskbridge.schemas.events import Action, Change, Person, Status, View
 from taskbridge.schemas.inbox import Line, inbox_of
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import EntryKey, is_finished, notifications, views, was_shown_to
 
 if TYPE_CHECKING:

@@ -22,13 +22,13 @@ from support.tracing import (
 )
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.folding.native import NativeFolding
-from taskbridge.streams.folding.python import PythonFolding
+from taskbridge.streams.cores.native import NativeCore
+from taskbridge.streams.cores.python import PythonCore
 from taskbridge.streams.processing.chunk_traces import follow, trace_of
 
 if TYPE_CHECKING:
     from taskbridge.runtime.tracing.tracing import Tracing
-    from taskbridge.streams.folding.folding import Folded, Folding
+    from taskbridge.streams.cores.core import Core, Folded
     from taskbridge.streams.records import Chunk
 
 PLACE = TP(TASK_EVENTS.name, 3)
@@ -42,8 +42,8 @@ def spans() -> KeptSpans:
     return KeptSpans()
 
 
-@pytest.fixture(params=[PythonFolding, NativeFolding])
-def folding(request: pytest.FixtureRequest) -> Folding:
+@pytest.fixture(params=[PythonCore, NativeCore])
+def folding(request: pytest.FixtureRequest) -> Core:
     return request.param(
         events=task_event_head_codec(REGISTRY),
         states=task_state_codec(REGISTRY),
@@ -69,7 +69,7 @@ CHUNK: Any = [
 ]
 
 
-def folded_by(folding: Folding, records: Chunk) -> Folded:
+def folded_by(folding: Core, records: Chunk) -> Folded:
     return folding.fold(records, reading({}), generation=1)
 
 
@@ -82,7 +82,7 @@ def carried(folded: Folded) -> dict[int, set[str | None]]:
     return found
 
 
-def test_without_traces_of_our_own_they_are_handed_on(folding: Folding) -> None:
+def test_without_traces_of_our_own_they_are_handed_on(folding: Core) -> None:
     folded = folded_by(folding, CHUNK)
     trace = follow(None, PLACE, CHUNK)
     assert trace is not None
@@ -98,7 +98,7 @@ def test_records_without_a_trace_are_no_work(spans: KeptSpans) -> None:
 
 
 def test_a_chunk_is_one_span_with_links_and_what_it_tells_is_in_each_records_own_trace(
-    folding: Folding, spans: KeptSpans
+    folding: Core, spans: KeptSpans
 ) -> None:
     folded = folded_by(folding, CHUNK)
     trace = follow(spans.tracing, PLACE, CHUNK)
@@ -133,7 +133,7 @@ def test_a_chunk_is_one_span_with_links_and_what_it_tells_is_in_each_records_own
     assert [(each.attributes or {})["messaging.batch.message_count"] for each in (sent[TRACE], sent[OTHER])] == told
 
 
-def test_alone_in_its_chunk_a_record_is_its_parent_too(folding: Folding, spans: KeptSpans) -> None:
+def test_alone_in_its_chunk_a_record_is_its_parent_too(folding: Core, spans: KeptSpans) -> None:
     one: Any = CHUNK[:1]
     follow_through(spans.tracing, one, folded_by(folding, one))
     process = spans.only(PROCESS)
@@ -142,9 +142,7 @@ def test_alone_in_its_chunk_a_record_is_its_parent_too(folding: Folding, spans: 
     assert {trace_of_span(each) for each in spans.all} == {TRACE_ID}
 
 
-def test_an_event_that_comes_again_is_told_in_the_trace_that_brought_it_again(
-    folding: Folding, spans: KeptSpans
-) -> None:
+def test_an_event_that_comes_again_is_told_in_the_trace_that_brought_it_again(folding: Core, spans: KeptSpans) -> None:
     again: Any = [CHUNK[0], record(14, "I-1", OTHER, recipients=("ann", "bob"))]
     again[1] = FakeRecord(CHUNK[0].key, CHUNK[0].value, 14, headers=again[1].headers)
     folded = folded_by(folding, again)
@@ -153,7 +151,7 @@ def test_an_event_that_comes_again_is_told_in_the_trace_that_brought_it_again(
     assert carried(folded) == {10: {sent[TRACE]}, 14: {sent[OTHER]}}
 
 
-def test_what_is_not_sampled_makes_no_spans(folding: Folding, spans: KeptSpans) -> None:
+def test_what_is_not_sampled_makes_no_spans(folding: Core, spans: KeptSpans) -> None:
     chunk: Any = CHUNK[1:2]
     folded = folded_by(folding, chunk)
     follow_through(spans.tracing, chunk, folded)
@@ -161,7 +159,7 @@ def test_what_is_not_sampled_makes_no_spans(folding: Folding, spans: KeptSpans) 
     assert spans.all == ()
 
 
-def test_what_is_never_committed_is_told_of_only_where_it_failed(folding: Folding, spans: KeptSpans) -> None:
+def test_what_is_never_committed_is_told_of_only_where_it_failed(folding: Core, spans: KeptSpans) -> None:
     """A chunk that a rebalance overtook comes again, and is told of then."""
     for failure in (None, RuntimeError("somebody's title")):
         folded = folded_by(folding, CHUNK)

@@ -15,7 +15,7 @@ from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Action, Change, View
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack
 from taskbridge.streams.fold.views import EntryKey, is_finished, notifications, views
 from taskbridge.streams.processing.retention import farewell, is_expired

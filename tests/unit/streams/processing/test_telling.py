@@ -13,7 +13,7 @@ from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Action, TaskNotification
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack, state_value, unpack
 from taskbridge.streams.fold.views import EntryKey, notifications, views
 from taskbridge.streams.processing.telling import UntoldInstances

@@ -11,10 +11,9 @@ from starlette.testclient import TestClient
 from support.streams.api_context import notification
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.events import Action, Change, Form, Person, PersonRecord, Status, View
-from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.fold.chunk import EVENTS_LOST, MAX_OFFSETS
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.query import models
-from taskbridge.streams.rebuild.comparison import GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -244,7 +243,7 @@ def test_an_instance_and_its_history(
     assert client.get("/v1/instances/I-1/history").json()["complete"] is True
 
 
-@pytest.mark.parametrize("offsets", [(), GONE, (*GONE, 9)])
+@pytest.mark.parametrize("offsets", [(), EVENTS_LOST, (*EVENTS_LOST, 9)])
 @pytest.mark.parametrize("at_0", [True, False])
 def test_the_history_of_an_instance_whose_events_are_gone_is_not_complete(
     client: TestClient,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from support.wheels import WHERE_THE_CORE_IS
 from taskbridge.schemas.events import SOURCE_YIDA
-from taskbridge.streams.folding.native import CORE
+from taskbridge.streams.cores.native import CORE
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.query.lines import lines_json, python_lines_json
 

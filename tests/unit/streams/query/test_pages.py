@@ -17,7 +17,7 @@ from support.streams.api_context import WHOLE, AnsweringWorker, notification
 from taskbridge.schemas.events import Action, Change, Person, TaskNotification, View
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.refusals import BadQuery
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.query.cursors import read_cursor, write_cursor
 from taskbridge.streams.query.inboxes import APPS_LOOKED_AT, LOOKED_AT_MAX, Inboxes

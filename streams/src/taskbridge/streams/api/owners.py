@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.schemas.events import notification_key
 from taskbridge.streams.api.refusals import NotNow
-from taskbridge.streams.fold.homes import home_of
+from taskbridge.streams.cores.core import target_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -70,7 +70,7 @@ class Owners:
         """The partition of a record key."""
         if self._partitions is None:
             raise OwnerUnknown("this worker is starting")
-        return home_of(key, self._partitions)
+        return target_partition(key, self._partitions)
 
     def of_partition(self, partition: int) -> Owner:
         """Who has what is on this partition."""

@@ -1,4 +1,4 @@
-"""One chunk of a partition's records: decoded, folded, and turned into what must be written. Does no I/O."""
+"""One chunk of a partition's records: decoded, folded, and turned into instances and notifications. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.errors import RecordError
-from taskbridge.streams.fold.acceptance import accept
-from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.fold.rejections import Refusal
-from taskbridge.streams.fold.remembered_offsets import with_offset
+from taskbridge.streams.fold.instance import fold
+from taskbridge.streams.fold.rejections import Refusal, Rejected, accept
 from taskbridge.streams.fold.views import Shown, difference, show
 
 if TYPE_CHECKING:
@@ -19,27 +17,22 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import Action, TaskEvent, TaskNotification
     from taskbridge.streams.records import Record
 
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A record that could not be decoded or folded, and why."""
-
-    record: Record
-    reason: RecordError
+MAX_OFFSETS = 100
+"""How many offsets of its last events an instance remembers, so that they are found on the topic."""
 
 
 @dataclass(slots=True)
 class ChunkResult:
-    """What a chunk comes to. ``instances`` holds every instance it met, by record key, as it stands at the end."""
+    """The result of a chunk. ``instances`` has the final version of every instance in it, by record key."""
 
     instances: dict[bytes, Shown] = field(default_factory=dict[bytes, "Shown"])
-    told: list[tuple[Record, list[TaskNotification]]] = field(
+    published: list[tuple[Record, list[TaskNotification]]] = field(
         default_factory=list["tuple[Record, list[TaskNotification]]"]
     )
-    """What each record that was folded has people told."""
+    """Each record that was folded, with its notifications."""
     rejected: list[Rejected] = field(default_factory=list[Rejected])
     actions: Counter[Action] = field(default_factory=Counter["Action"])
-    """Events that were folded, by what they say happened."""
+    """Events that were folded, by action."""
 
 
 def fold_chunk(
@@ -50,20 +43,20 @@ def fold_chunk(
     too_large: Container[int] = (),
     form_fields: Collection[str] = (),
 ) -> ChunkResult:
-    """Fold the records in their order. Events of one instance fold together: it is loaded, and will be written, once.
+    """Fold the records in their order. Each instance is loaded, and will be written, once.
 
-    ``load`` is called once, with the record keys of all instances that the chunk meets, and answers in their order.
-    ``too_large``: offsets of records that their instance cannot take: what would come of it fits into no record.
-    ``form_fields``: of forms, what stands in states.
-    A record that cannot be decoded or folded is set aside with its reason and changes nothing. Any other error leaves
-    no trace at all: the chunk can be tried again.
+    ``load`` is called once, with the record keys of all instances in the chunk; its result is in their order.
+    ``too_large``: offsets of records whose result would not fit into a Kafka record.
+    ``form_fields``: names of the form fields that a state contains.
+    A record that cannot be decoded or folded is rejected with its reason and changes nothing. Any other error has no
+    effect at all: the chunk can be tried again.
     """
     result = ChunkResult()
-    read = [(record, _read(record, decode)) for record in records]
-    # An id that is none is not looked for: it might be the name under which the store keeps something else.
-    keys = list(dict.fromkeys(event.instance_id.encode() for _, event in read if not isinstance(event, RecordError)))
+    decoded = [(record, _decoded(record, decode)) for record in records]
+    # An invalid id is not loaded: it might be the key of something else in the store.
+    keys = list(dict.fromkeys(event.instance_id.encode() for _, event in decoded if not isinstance(event, RecordError)))
     known = dict(zip(keys, load(keys), strict=True))
-    for record, event in read:
+    for record, event in decoded:
         try:
             if isinstance(event, RecordError):
                 raise event
@@ -80,12 +73,12 @@ def fold_chunk(
             else:
                 after = show(instance, offsets)
             known[key] = result.instances[key] = after
-            result.told.append((record, difference(before, after, event)))
+            result.published.append((record, difference(before, after, event)))
             result.actions[event.action] += 1
     return result
 
 
-def _read(record: Record, decode: Callable[[bytes | None], TaskEvent]) -> TaskEvent | RecordError:
+def _decoded(record: Record, decode: Callable[[bytes | None], TaskEvent]) -> TaskEvent | RecordError:
     try:
         event = accept(decode(record.value))
         if record.key != event.instance_id.encode():
@@ -94,3 +87,25 @@ def _read(record: Record, decode: Callable[[bytes | None], TaskEvent]) -> TaskEv
         return reason
     else:
         return event
+
+
+def with_offset(offsets: tuple[int, ...], offset: int) -> tuple[int, ...]:
+    """The last MAX_OFFSETS with one more event's. One that is not after the last is a repetition."""
+    if offsets and offset <= offsets[-1]:
+        return offsets
+    return (*offsets[-MAX_OFFSETS + 1 :], offset)
+
+
+EVENTS_LOST = (0, 0)
+"""Offsets of an instance of whose events some are not on its partition; no two events have one offset.
+
+The offsets of later events follow. So no later rebuild treats these events as all events of the instance.
+"""
+
+
+def has_all_events(offsets: Sequence[int], *, first_offset: int) -> bool:
+    """Whether every event of an instance is certainly still on its partition, which begins at ``first_offset``.
+
+    ``offsets``: those that the instance remembers.
+    """
+    return 0 < len(offsets) < MAX_OFFSETS and tuple(offsets[:2]) != EVENTS_LOST and offsets[0] >= first_offset

@@ -1,28 +1,42 @@
-"""Why a record is not folded; each says for which reason it is parked."""
+"""Which events are refused, why, and how a refused record becomes a dead letter. Pure."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from taskbridge.schemas.dead_letters import DlqReason
+from msgspec.structs import replace
+
+from taskbridge.schemas.dead_letters import LEFT_HEADER, DlqReason, dead_letter_headers
 from taskbridge.schemas.errors import RecordError
-from taskbridge.schemas.events import MAX_ID_CHARACTERS
+from taskbridge.schemas.events import FIRST_MS, LAST_MS, MAX_ID_CHARACTERS, effective_time
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.records import Record
+
+_NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ROOM_BYTES = 32 << 10
+"""For the headers that are added, the key and Kafka's own frame."""
 
 
 class OutsideContract(RecordError):
-    """The record can be read, but says what no event may say."""
+    """The record is readable, but contains a value that no event may have."""
 
     dlq_reason = DlqReason.OUTSIDE_CONTRACT
 
 
 class MisplacedKey(RecordError):
-    """The record's key is not its event's instance id, so its instance may live on another partition."""
+    """The record's key is not its event's instance id, so its instance may be on another partition."""
 
     dlq_reason = DlqReason.MISPLACED_KEY
 
 
 class UnknownAction(RecordError):
-    """The event's action belongs to a newer schema; this program cannot tell what it does."""
+    """The event's action belongs to a newer schema; this version does not know its effect."""
 
     dlq_reason = DlqReason.UNKNOWN_ACTION
 
@@ -34,7 +48,7 @@ class AnotherCorp(RecordError):
 
 
 class AnotherApp(RecordError):
-    """The event names another app than the instance's: whoever holds one app's token may not touch another's."""
+    """The event names another app than the instance's: the holder of one app's token must not change another's data."""
 
     dlq_reason = DlqReason.ANOTHER_APP
 
@@ -46,9 +60,9 @@ class TooLarge(RecordError):
 
 
 class Refusal(Enum):
-    """Whatever keeps an event that can be read from being folded: the error, and its words.
+    """Every reason why a readable event is not folded: the error, and its text.
 
-    The native core answers with a place among these, and with what the words are about: ``native/src/refusal.rs``.
+    The native core returns the index of one of these, with the values for its text: ``native/src/fold/refusal.rs``.
     """
 
     IMPOSSIBLE_ID = (
@@ -63,5 +77,72 @@ class Refusal(Enum):
     TOO_LARGE = TooLarge, "its instance's state or notification would be larger than a Kafka record may be"
 
     def error(self, *about: object) -> RecordError:
-        kind, words = self.value
-        return kind(words.format(*about))
+        kind, text = self.value
+        return kind(text.format(*about))
+
+
+def accept(event: TaskEvent) -> TaskEvent:
+    """The event with every date replaced by its ``effective_time``, if it can be folded, stored and published.
+
+    The edge publishes only such events; another program that can write to the topic might publish others.
+
+    Raises:
+        OutsideContract: an id with control characters might be the key of the store's own position; a moment outside
+            the calendar has no text, and would win against every real one for ever.
+    """
+    instance_id = event.instance_id
+    if not 0 < len(instance_id) <= MAX_ID_CHARACTERS or (
+        not instance_id.isprintable() and _NOT_IN_IDS.search(instance_id)
+    ):
+        raise Refusal.IMPOSSIBLE_ID.error()
+    check_moment("occurred_at", event.occurred_at)
+    if event.created_at is not None:
+        check_moment("created_at", event.created_at)
+    if event.finished_at is not None:
+        check_moment("finished_at", event.finished_at)
+    stated = event.occurred_at, event.created_at, event.finished_at
+    counts = [None if at is None else effective_time(at, received_at=event.received_at) for at in stated]
+    if counts == [*stated]:
+        return event
+    check_moment("received_at", event.received_at)
+    return replace(event, occurred_at=counts[0], created_at=counts[1], finished_at=counts[2])
+
+
+def check_moment(field: str, at: int) -> None:
+    """Check that the moment is in the calendar.
+
+    Raises:
+        OutsideContract: it is not, so it has no text.
+    """
+    if not FIRST_MS <= at <= LAST_MS:
+        raise Refusal.IMPOSSIBLE_MOMENT.error(field, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that could not be decoded or folded, and why."""
+
+    record: Record
+    reason: RecordError
+
+
+def dead_letter(rejected: Rejected, *, now_ms: int) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:
+    """Key, value and headers of the dead letter: the record as received, with reason and origin added as headers.
+
+    A record that would not fit with them is left out, with its size in a header: a dead letter always fits.
+    """
+    record, reason = rejected.record, rejected.reason
+    added = dead_letter_headers(
+        reason.dlq_reason,
+        str(reason),
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        now_ms=now_ms,
+    )
+    size = len(record.key or b"") + len(record.value or b"")
+    size += sum(len(name) + len(value or b"") for name, value in record.headers)
+    if size + _ROOM_BYTES <= MAX_MESSAGE_BYTES:
+        return record.key, record.value, [*record.headers, *added]
+    key = record.key if len(record.key or b"") <= _ROOM_BYTES // 4 else None
+    return key, None, [*added, (LEFT_HEADER, str(size).encode())]

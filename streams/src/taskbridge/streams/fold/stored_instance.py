@@ -1,10 +1,10 @@
-"""How an instance stands in the store and its changelog: the published state, where its events stand, the fold's marks.
+"""The format of an instance in the store and its changelog: its published state, its events' offsets, its marks.
 
-A head: the format's version, whether the instance is active, finished or deleted, when it was written, and the
-lengths of the two parts behind it (see ``_HEAD``). Then the ``TaskState`` in the Confluent wire format, byte for byte
-the value of its record on ``taskbridge.task-states.v1``; then where its last events stand
-(``streams.fold.remembered_offsets``); then the marks in MessagePack, arrays in the order of their fields: more may be
-added at the end, with a default.
+1. A head (``_HEAD``): the format's version; whether the instance is active, finished or deleted; when it was written;
+   the lengths of parts 2 and 3.
+2. The ``TaskState`` in the Confluent wire format, byte for byte the value of its record on the states topic.
+3. The offsets of its last events on their partition: see ``write_offsets``.
+4. The marks in MessagePack, as arrays in the order of their fields. Fields with a default may be added at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from msgspec.structs import replace
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.streams.fold.instance import DETAILS, FACTS, LATEST, Instance, Marks, earliest_known
-from taskbridge.streams.fold.remembered_offsets import read_offsets, write_offsets
 from taskbridge.streams.fold.views import is_finished
 
 if TYPE_CHECKING:
@@ -36,6 +35,9 @@ _LIVE, _FINISHED, _DELETED = b"L", b"F", b"D"
 
 _OTHER_VERSION = f"a stored instance is not of format {_VERSION}, the one that this version reads"
 
+_MORE, _BITS, _LOW = 0x80, 7, 0x7F
+_LARGEST_OFFSET = (1 << 63) - 1
+
 _write_marks = msgspec.msgpack.Encoder().encode
 _read_marks = msgspec.msgpack.Decoder(Marks).decode
 
@@ -45,18 +47,18 @@ class StoreUnreadable(OperatorError):
 
 
 class Age(NamedTuple):
-    """What a stored instance tells without being decoded."""
+    """What is readable in a stored instance without decoding it."""
 
     is_deleted: bool
     is_finished: bool
-    """Not deleted, and nobody has anything to do."""
+    """Not deleted, and nothing is pending."""
     written_ms: int
 
 
 def pack(state_value: bytes, instance: Instance, offsets: Sequence[int] = (), *, now_ms: int) -> bytes:
-    """The stored form of an instance whose state was already encoded for its topic.
+    """The stored form of an instance whose state is already encoded for its topic.
 
-    ``offsets``: of its last events, growing, at most MAX_OFFSETS.
+    ``offsets``: of its last events, growing, at most ``fold.chunk.MAX_OFFSETS``.
     """
     kind = _FINISHED if is_finished(instance) else _LIVE
     if instance.state.lifecycle is Lifecycle.DELETED:
@@ -67,7 +69,7 @@ def pack(state_value: bytes, instance: Instance, offsets: Sequence[int] = (), *,
 
 
 def age_of(stored: bytes) -> Age:
-    """The age of what ``pack`` stored, from its first HEAD_BYTES.
+    """The age of a stored instance; its first HEAD_BYTES are enough.
 
     Raises:
         StoreUnreadable: of another version, or damaged.
@@ -77,14 +79,14 @@ def age_of(stored: bytes) -> Age:
 
 
 def event_offsets(stored: bytes) -> tuple[int, ...]:
-    """Where the instance's last events stand on its partition of the events topic, oldest first, at most MAX_OFFSETS.
+    """The offsets of the instance's last events on its partition of the events topic, oldest first.
 
     Raises:
         StoreUnreadable: of another version, or damaged.
     """
     *_, state_length, length = _head(stored)
-    begin = _HEAD.size + state_length
-    written = stored[begin : begin + length]
+    start = _HEAD.size + state_length
+    written = stored[start : start + length]
     if len(written) != length:
         raise StoreUnreadable("a stored instance cannot be read: it ends within its offsets")
     try:
@@ -94,7 +96,7 @@ def event_offsets(stored: bytes) -> tuple[int, ...]:
 
 
 def restamped(stored: bytes, *, written_ms: int) -> bytes:
-    """The same instance, as if it had been written then.
+    """The same stored instance with another time of writing.
 
     Raises:
         StoreUnreadable: of another version, or damaged.
@@ -104,19 +106,19 @@ def restamped(stored: bytes, *, written_ms: int) -> bytes:
 
 
 def with_event_offsets(stored: bytes, offsets: Sequence[int]) -> bytes:
-    """The same instance, with its events there.
+    """The same stored instance with other offsets of its events.
 
     Raises:
         StoreUnreadable: of another version, or damaged.
     """
     *head, state_length, length = _head(stored)
-    begin, written = _HEAD.size + state_length, write_offsets(offsets)
-    state, marks = stored[_HEAD.size : begin], stored[begin + length :]
+    start, written = _HEAD.size + state_length, write_offsets(offsets)
+    state, marks = stored[_HEAD.size : start], stored[start + length :]
     return _HEAD.pack(*head, state_length, len(written)) + state + written + marks
 
 
 def state_value(stored: bytes) -> bytes:
-    """The instance's state as it is published.
+    """The instance's state, encoded as it is published.
 
     Raises:
         StoreUnreadable: of another version, or damaged.
@@ -129,7 +131,7 @@ def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
     """The instance that ``pack`` stored.
 
     Raises:
-        StoreUnreadable: of another version, or damaged. It is never taken for an unknown instance.
+        StoreUnreadable: of another version, or damaged. It is never treated as an unknown instance.
     """
     *_, state_length, offsets_length = _head(stored)
     end = _HEAD.size + state_length
@@ -139,11 +141,11 @@ def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
     except OperatorError:
         raise
     except Exception as error:
-        # Damaged bytes surface as anything.
+        # Damaged bytes can raise any error.
         raise StoreUnreadable(f"a stored instance cannot be read: {type(error).__name__}: {error}") from error
     if (len(marks.tasks), len(marks.facts), len(marks.details)) != (len(state.tasks), len(FACTS), len(DETAILS)):
         raise StoreUnreadable("a stored instance cannot be read: its marks are of another state")
-    if marks.began_at == LATEST:  # a version wrote it that did not remember this
+    if marks.began_at == LATEST:  # written by a version that did not store it
         marks = replace(marks, began_at=earliest_known(state))
     return Instance(state, marks)
 
@@ -155,3 +157,37 @@ def _head(stored: bytes) -> tuple[int, bytes, int, int, int]:
         return _HEAD.unpack_from(stored)
     except struct.error as error:
         raise StoreUnreadable(f"a stored instance cannot be read: {error}") from error
+
+
+def write_offsets(offsets: Sequence[int]) -> bytes:
+    """Each as its distance from the one before, seven bits a byte, the lowest first."""
+    written, before = bytearray(), 0
+    for offset in offsets:
+        rest, before = offset - before, offset
+        while rest > _LOW:
+            written.append(rest & _LOW | _MORE)
+            rest >>= _BITS
+        written.append(rest)
+    return bytes(written)
+
+
+def read_offsets(written: bytes) -> tuple[int, ...]:
+    """The offsets that ``write_offsets`` wrote.
+
+    Raises:
+        ValueError: it ends within a number, or one is larger than any offset.
+    """
+    offsets: list[int] = []
+    last = distance = shift = 0
+    for byte in written:
+        distance |= (byte & _LOW) << shift
+        shift += _BITS
+        if byte < _MORE:
+            last += distance
+            offsets.append(last)
+            distance = shift = 0
+    if shift:
+        raise ValueError("it ends within an offset")
+    if last > _LARGEST_OFFSET:
+        raise ValueError("an offset of more than 63 bits")
+    return tuple(offsets)

@@ -1,4 +1,4 @@
-"""What people see of an instance, and the notifications that bring a reader from one state to the next. Pure."""
+"""The view entries of an instance, and the notifications that bring a reader from one state to the next. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EntryKey(Struct, frozen=True, gc=False):
-    """One line in one person's view. ``task_id`` is None where the line is about the whole instance."""
+    """Identifies one entry in one person's view. ``task_id`` is None if the entry is about the whole instance."""
 
     user_id: str
     view: View
@@ -24,7 +24,7 @@ class EntryKey(Struct, frozen=True, gc=False):
 
 
 class Entry(Struct, frozen=True, gc=False):
-    """What the line says."""
+    """The content of an entry."""
 
     title: str | None
     url: str | None
@@ -35,14 +35,14 @@ class Entry(Struct, frozen=True, gc=False):
     process_name: str | None
     source: str
     entered_at: int
-    """When the line entered the view. As ``updated_at``, a function of the state: nothing says when we heard of it."""
+    """When the entry came into the view: like ``updated_at`` a function of the state, not of the order of arrival."""
     updated_at: int
-    """When what the line is about last moved."""
+    """The last creation or decision of what the entry is about."""
     outcome: str | None
-    """Of the task's decision, as the remark; of a line about the whole instance there is none."""
+    """Of the task's decision, as is the remark; None in an entry about the whole instance."""
     remark: str | None
     finished_at: int | None
-    """Of the instance, as its result; a line about a task has none."""
+    """Of the instance, as is the result; None in an entry about a task."""
     result: str | None
 
 
@@ -50,12 +50,12 @@ Lines = dict[EntryKey, Entry]
 
 
 class Shown(Struct, frozen=True, gc=False):
-    """An instance, and every line that anybody sees of it: found once, and compared with the next ones."""
+    """An instance with its entries: computed once, and compared with those after the next event."""
 
     instance: Instance
     lines: Lines
     offsets: tuple[int, ...] = ()
-    """Of its last events on their partition, growing. Not part of the instance: they depend on what came when."""
+    """Of its last events on their partition, growing. Not part of the instance: they depend on the order of arrival."""
 
 
 def show(instance: Instance, offsets: tuple[int, ...] = ()) -> Shown:
@@ -63,12 +63,12 @@ def show(instance: Instance, offsets: tuple[int, ...] = ()) -> Shown:
 
 
 def views(instance: Instance | None) -> Lines:
-    """Every line that anybody sees of this instance now; nothing when it is unknown or deleted.
+    """Every present entry of this instance; none when it is unknown or deleted.
 
     Created: the originator. Pending: the assignees of pending tasks, and those of the instance whom no task has named.
     Handled: the actor of a completed task. Copied: who was copied in.
 
-    A line about the whole instance tells how that ended, one about a task how that was decided.
+    An entry about the whole instance has the instance's result, one about a task the task's outcome.
 
     Times: created and copied from the instance's beginning, or the first copy, to the last creation or decision of a
     task; pending and handled from the task's creation, or decision, to the same.
@@ -98,16 +98,15 @@ def views(instance: Instance | None) -> Lines:
 
 
 def notifications(before: Instance | None, after: Instance, event: TaskEvent) -> list[TaskNotification]:
-    """What to tell people after ``event`` took the instance from ``before`` to ``after``: see ``difference``."""
+    """The notifications of ``event``, which changed the instance from ``before`` to ``after``: see ``difference``."""
     return difference(None if before is None else show(before), show(after), event)
 
 
 def difference(before: Shown | None, after: Shown, event: TaskEvent) -> list[TaskNotification]:
-    """What to tell people after ``event`` took the instance from ``before`` to ``after``, for whom both are at hand.
+    """The notifications of ``event``: the difference between the entries before and after it.
 
-    The difference of the two views. Where the instance is the same object, the event changed nothing: it is a repeat
-    whose first notifications may have been lost. Then everyone who has, or ever had, a line of the instance is told how
-    it stands now.
+    If the instance is the same object, the event changed nothing: it is a repetition whose first notifications may have
+    been lost. Then everyone who has, or ever had, an entry of the instance gets the present one, or its removal.
     """
     instance, shown = after.instance, after.lines
     if before is not None and before.instance is instance:
@@ -130,18 +129,18 @@ def difference(before: Shown | None, after: Shown, event: TaskEvent) -> list[Tas
 
 
 def is_finished(instance: Instance) -> bool:
-    """Whether it had something to be done and nobody has to do any of it now."""
+    """Whether it has tasks, and none of them, nor an assignee without a task, is pending."""
     done = _instance_status(instance) in (Status.COMPLETED, Status.CANCELLED)
     return done and not _unnamed_assignees(instance)
 
 
 def was_shown_to(instance: Instance, user_id: str) -> bool:
-    """Whether this person has, or ever had, a line of the instance in any view."""
+    """Whether this person has, or ever had, an entry of the instance in any view."""
     return any(key.user_id == user_id for key in _ever_shown(instance))
 
 
 def _ever_shown(instance: Instance) -> Iterator[EntryKey]:
-    """The key of every line that this instance's events can have put into a view."""
+    """The key of every entry that this instance's events can have added to a view."""
     for user_id in instance.marks.originator_ids:
         yield EntryKey(user_id, View.CREATED, None)
     for copied in instance.state.copied:
@@ -172,7 +171,7 @@ def _instance_status(instance: Instance) -> Status:
 
 
 def _moved_at(instance: Instance) -> int:
-    """The last creation or decision of a task; the beginning where there is none."""
+    """The last creation or decision of a task; without tasks, the beginning."""
     found = instance.marks.began_at
     for task in instance.state.tasks:
         for at in (task.created_at, task.decided_at):
@@ -182,16 +181,16 @@ def _moved_at(instance: Instance) -> int:
 
 
 def _task_entry(instance: Instance, task: TaskEntry, at: int | None) -> Entry:
-    # Who is assigned was so by a create, and who decided by a decision, so ``at`` is only missing in what is damaged.
+    # A create assigns and a decision completes, so ``at`` is missing only in damaged data.
     at = instance.marks.began_at if at is None else at
     return _entry(instance, task.status, (at, at), task)
 
 
-# Positional, here and below: names cost several times as much, and these are made for every event.
+# Positional arguments, here and below: keywords cost several times as much, for every event.
 
 
 def _entry(instance: Instance, status: Status, times: tuple[int, int], task: TaskEntry | None = None) -> Entry:
-    """Of a task, or of the whole instance. ``times``: when the line entered the view, and when that last moved."""
+    """About a task, or the whole instance. ``times``: ``entered_at`` and ``updated_at``."""
     state = instance.state
     return Entry(
         state.title,

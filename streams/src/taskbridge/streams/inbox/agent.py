@@ -13,8 +13,7 @@ import structlog
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ
 from taskbridge.streams.engine.parts import consumer_of
-from taskbridge.streams.fold.chunk import Rejected
-from taskbridge.streams.fold.dead_letters import dead_letter
+from taskbridge.streams.fold.rejections import Rejected, dead_letter
 from taskbridge.streams.inbox.changes import check, inbox_changes, keys_read
 from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, user_part, write_applied
 from taskbridge.streams.inbox.told_ahead import ToldAhead

@@ -8,8 +8,7 @@ from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Change, View, notification_key
 from taskbridge.schemas.topics import USUAL_MESSAGE_BYTES
-from taskbridge.streams.fold.acceptance import check_moment
-from taskbridge.streams.fold.rejections import TooLarge
+from taskbridge.streams.fold.rejections import TooLarge, check_moment
 from taskbridge.streams.inbox import layout
 
 if TYPE_CHECKING:

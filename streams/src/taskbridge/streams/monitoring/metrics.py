@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskbridge.schemas.errors import RecordError
-    from taskbridge.streams.folding.folding import Folded
+    from taskbridge.streams.cores.core import Folded
     from taskbridge.streams.monitoring.snapshot import Snapshot
     from taskbridge.streams.records import Chunk
 

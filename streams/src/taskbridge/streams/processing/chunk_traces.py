@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from faust.types import TP
 
     from taskbridge.runtime.tracing.tracing import Span, Tracing
-    from taskbridge.streams.folding.folding import Folded
+    from taskbridge.streams.cores.core import Folded
     from taskbridge.streams.records import Chunk, Record
 
 

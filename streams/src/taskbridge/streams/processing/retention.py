@@ -18,10 +18,10 @@ import structlog
 from taskbridge.schemas.cloudevents import state_headers
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, Action, TaskEvent, event_id_for
 from taskbridge.schemas.topics import REPLAYED_DAYS
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.cores.core import notification_record
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import Age, age_of, unpack
 from taskbridge.streams.fold.views import notifications
-from taskbridge.streams.folding.outgoing import notification_record
 from taskbridge.streams.processing.telling import Beside
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import naming

@@ -12,11 +12,10 @@ import structlog
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.cores.core import fold_within_limits, split_by_partition
 from taskbridge.streams.engine.parts import consumer_of
-from taskbridge.streams.fold.dead_letters import dead_letter
-from taskbridge.streams.fold.homes import at_home
+from taskbridge.streams.fold.rejections import dead_letter
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.folding.outgoing import fold_what_fits
 from taskbridge.streams.processing.chunk_traces import follow, trace_of
 from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.processing.pending_writes import PendingWrites
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
     import faust
 
     from taskbridge.runtime.tracing.tracing import Tracing
+    from taskbridge.streams.cores.core import Core, Folded
     from taskbridge.streams.engine.chunks import ChunkMessage
-    from taskbridge.streams.fold.chunk import Rejected
-    from taskbridge.streams.folding.folding import Folded, Folding
+    from taskbridge.streams.fold.rejections import Rejected
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.processing.chunk_traces import ChunkTrace
     from taskbridge.streams.processing.telling import Beside, UntoldInstances
@@ -72,7 +71,7 @@ class TaskAgent:
     store: Store
     changelog: str
     partitions: int
-    folding: Folding
+    core: Core
     group_commit: GroupCommit
     untold: UntoldInstances
     notification_bytes: int
@@ -95,7 +94,7 @@ class TaskAgent:
         if not records:
             return None
         partition, generation = message.partition, cast("int", message.generation_id)
-        ours, away = at_home(records, partition, self.partitions)
+        ours, away = split_by_partition(records, partition, self.partitions)
         with ExitStack() as stack:
             stack.enter_context(consumer.working())
             if (trace := follow(self.tracing, message.tp, ours)) is not None:
@@ -104,8 +103,8 @@ class TaskAgent:
             read_any = self._pending.reader(partition, self.store.read_many, generation=generation)
             with naming(self.changelog, partition):
                 first = self.untold.of(partition, (each.key for each in ours if each.key), read_any)
-                folded = fold_what_fits(
-                    partial(self.folding.fold, ours, read, generation=generation),
+                folded = fold_within_limits(
+                    partial(self.core.fold, ours, read, generation=generation),
                     ours,
                     notification_bytes=self.notification_bytes,
                 )
@@ -121,7 +120,7 @@ class TaskAgent:
             except Overtaken:
                 log.info("chunk_aborted_by_rebalance", partition=partition, records=len(records))
                 return None
-            self.folding.keep(folded, generation=generation)
+            self.core.cache(folded, generation=generation)
             stored = {**dict.fromkeys(first.gone), **folded.stored}
             self._pending.add(partition, stored, generation=generation)
             under_way = _UnderWay(message, records, folded, stored, started, stack.pop_all(), trace)
@@ -181,7 +180,7 @@ class TaskAgent:
                 if generation != self.app.consumer_generation_id:
                     return False
                 self.store.write_chunk(partition, dict.fromkeys(beside.gone), changelog_offset=written)
-                self.folding.forget(beside.gone)
+                self.core.forget(beside.gone)
         return True
 
     def _read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from taskbridge.streams.folding.outgoing import notification_record
+from taskbridge.streams.cores.core import notification_record
 from taskbridge.streams.processing.untold import (
     UNTOLD,
     UNTOLD_END,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
-    from taskbridge.streams.folding.folding import Read
+    from taskbridge.streams.cores.core import Read
     from taskbridge.streams.processing.task_agent import TaskAgent
     from taskbridge.streams.records import RecordWithHeaders
     from taskbridge.streams.tables.store import Store

@@ -19,7 +19,7 @@ from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.api.json_forms import event_json, form_json, no_form, nobody, people_json, users_of_events
 from taskbridge.streams.api.refusals import NotNow
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.fold.chunk import MAX_OFFSETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

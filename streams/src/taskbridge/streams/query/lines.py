@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.schemas.events import SOURCE_YIDA
 from taskbridge.streams.api.json_forms import item_json, to_json
-from taskbridge.streams.folding.native import CORE
+from taskbridge.streams.cores.native import CORE
 from taskbridge.streams.inbox import layout
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from taskbridge.schemas.events import (
     event_id_for,
     notification_id_for,
 )
+from taskbridge.streams.fold.chunk import MAX_OFFSETS
 from taskbridge.streams.fold.instance import FACTS, Instance, Marks, TaskMarks, earliest_known
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.views import difference
 from taskbridge.streams.processing.rebuilt import cause
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _ACTION = "retold"  # spellchecker:disable-line - part of the ids of events
 _Value = TypeVar("_Value")
 
-GONE = (0, 0)
+EVENTS_LOST = (0, 0)
 """Offsets of an instance of whose events some are not on its partition; no two events stand at one offset.
 
 Those that come later stand behind. So the next rebuild does not take these for all there were.
@@ -39,7 +39,7 @@ def is_whole(offsets: Sequence[int], *, first_offset: int) -> bool:
 
     ``offsets`` are those that the instance remembers. Where that is not certain, the answer is no.
     """
-    return 0 < len(offsets) < MAX_OFFSETS and tuple(offsets[:2]) != GONE and offsets[0] >= first_offset
+    return 0 < len(offsets) < MAX_OFFSETS and tuple(offsets[:2]) != EVENTS_LOST and offsets[0] >= first_offset
 
 
 def from_published(state: TaskState) -> Instance:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.contract.contract import notification_bytes
-from taskbridge.streams.fold.homes import home_of
+from taskbridge.streams.cores.core import fold_within_limits, target_partition
+from taskbridge.streams.fold.chunk import EVENTS_LOST
 from taskbridge.streams.fold.stored_instance import event_offsets, restamped, with_event_offsets
-from taskbridge.streams.folding.outgoing import fold_what_fits
-from taskbridge.streams.rebuild.comparison import GONE
 from taskbridge.streams.rebuild.sources.copies import Kept, bulk_reader, read_on
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.streams.folding.folding import Folding
+    from taskbridge.streams.cores.core import Core
     from taskbridge.streams.positions.offsets import Bounds
     from taskbridge.streams.rebuild.operation import Operation
     from taskbridge.streams.rebuild.sources.copies import Copy
@@ -46,7 +45,7 @@ class EventFold:
 
     run: Operation
     new: Copy
-    folding: Folding
+    folding: Core
     """The same fold as in workers."""
     homes: int
     """The number of partitions of the new version: an instance is stored on the partition of its key."""
@@ -88,7 +87,7 @@ class EventFold:
         fetched: dict[tuple[int, int], list[FetchedRecord]] = {}
         for message in batch:
             record = _record(message)
-            home = home_of(record.key, self.homes) if record.key else record.partition
+            home = target_partition(record.key, self.homes) if record.key else record.partition
             fetched.setdefault((record.partition, home), []).append(record)
         for (partition, home), records in fetched.items():
             self._fold_at(home, records, is_away=home != partition)
@@ -104,7 +103,7 @@ class EventFold:
         if is_away:
             # So that all of them are read.
             self.folding.forget({record.key for record in records if record.key})
-        result = fold_what_fits(
+        result = fold_within_limits(
             partial(self.folding.fold, [*records], read, generation=_GENERATION),
             [*records],
             notification_bytes=self._notification_bytes,
@@ -120,7 +119,7 @@ class EventFold:
         if is_away:
             self.folding.forget(stored)
         else:
-            self.folding.keep(result, generation=_GENERATION)
+            self.folding.cache(result, generation=_GENERATION)
 
     def _read(self, key: bytes) -> bytes | None:
         found = self.new.get(key)
@@ -128,7 +127,7 @@ class EventFold:
 
 
 def _offsets(stored: bytes | None) -> tuple[int, ...]:
-    return GONE if stored is None else event_offsets(stored) or GONE
+    return EVENTS_LOST if stored is None else event_offsets(stored) or EVENTS_LOST
 
 
 def _record(message: Message) -> FetchedRecord:

@@ -3,7 +3,7 @@
 Kafka can only add partitions, and then maps a key to another partition. So each topic is treated by its kind:
 
 - Events stay where they are. The rebuild folds them by key from any partition, and workers forward events that are on
-  another partition than their key's (``streams.fold.homes``).
+  another partition than their key's (``streams.cores.core``).
 - States and inboxes are recreated: on a compacted topic, an old value on the old partition would never be removed.
 - Notifications are deleted and every present entry is published again. Otherwise a slow reader might apply an old
   notification from the old partition after a new one from the new partition.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import say, say_told
+from taskbridge.streams.cores.core import notification_record
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.folding.outgoing import notification_record
 from taskbridge.streams.positions.version import Versions
 from taskbridge.streams.processing.untold import state_record
 

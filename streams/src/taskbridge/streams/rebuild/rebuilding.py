@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
+from taskbridge.streams.cores.native import choose_core
 from taskbridge.streams.fold.stored_instance import HEAD_BYTES, age_of, state_value
-from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.processing.retention import is_expired
 from taskbridge.streams.processing.untold import (
@@ -76,7 +76,7 @@ class Rebuilding:
         self._published = self._kept(run.copy_of(TASK_STATES.name, folder / "published"))
         self._stores = self._kept(LocalStores(folder / "stores", retention_days=run.settings.retention_days))
         settings = run.settings
-        folding = choose_folding(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
+        folding = choose_core(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
         self._fold = EventFold(run, self.new, folding=folding, homes=homes, base=self._base)
         self._resources.callback(self._fold.close)
         self._known = Knowledge(

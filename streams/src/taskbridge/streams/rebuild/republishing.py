@@ -17,10 +17,10 @@ from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import say, say_told
+from taskbridge.streams.cores.core import notification_record
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.stored_instance import unpack
 from taskbridge.streams.fold.views import show
-from taskbridge.streams.folding.outgoing import notification_record
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.version import VERSION_TOPIC

@@ -7,14 +7,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.events import Lifecycle
-from taskbridge.streams.fold.homes import home_of
+from taskbridge.streams.cores.core import target_partition
+from taskbridge.streams.fold.chunk import EVENTS_LOST, has_all_events
+from taskbridge.streams.fold.instance import from_published
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, pack, with_event_offsets
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.positions.kept_position import position_if_readable
 from taskbridge.streams.positions.offsets import Bounds
 from taskbridge.streams.positions.standing import is_after_loss
 from taskbridge.streams.processing.untold import Untold, read_untold, shown, untold_key
-from taskbridge.streams.rebuild.comparison import GONE, from_published, is_whole
 from taskbridge.streams.rebuild.sources.copies import Kept
 
 if TYPE_CHECKING:
@@ -102,15 +103,15 @@ class Knowledge:
     def is_whole(self, known: Known) -> bool:
         """Whether every event of it is still on its partition."""
         first_offset = self._bounds_of(known.kept.partition).first
-        return self._is_of_these_events(known) and is_whole(known.shown.offsets, first_offset=first_offset)
+        return self._is_of_these_events(known) and has_all_events(known.shown.offsets, first_offset=first_offset)
 
     def moved(self, known: Known) -> Kept:
         """The state on the partition of its key. Offsets are valid only for the partition and topic where they were."""
-        home = home_of(known.shown.instance.state.instance_id.encode(), self.homes)
+        home = target_partition(known.shown.instance.state.instance_id.encode(), self.homes)
         kept = known.kept
         if home == kept.partition and self._is_of_these_events(known):
             return kept
-        return Kept(home, with_event_offsets(kept.value, GONE))
+        return Kept(home, with_event_offsets(kept.value, EVENTS_LOST))
 
     def _is_further(self, partition: int) -> bool:
         """Whether the store has what the changelog has lost."""
@@ -151,9 +152,9 @@ class Knowledge:
     def _stand_in(self, published: Kept) -> Known:
         """The stored form of an instance of which only the published state is left."""
         instance = from_published(self.states.decode(published.value))
-        value = pack(published.value, instance, GONE, now_ms=instance.state.updated_at)
-        home = home_of(instance.state.instance_id.encode(), self.homes)
-        return Known(Source.PUBLISHED, Kept(home, value), show(instance, GONE))
+        value = pack(published.value, instance, EVENTS_LOST, now_ms=instance.state.updated_at)
+        home = target_partition(instance.state.instance_id.encode(), self.homes)
+        return Known(Source.PUBLISHED, Kept(home, value), show(instance, EVENTS_LOST))
 
     def _shown(self, key: bytes, kept: Kept | None) -> Shown | None:
         """An instance of the live version; None if it is unreadable, or has another key."""

@@ -16,7 +16,7 @@ import taskbridge.v1.TaskEntry;
 import taskbridge.v1.TaskEvent;
 import taskbridge.v1.TaskState;
 
-/** The fold of streams/fold/lifecycle.py, with the same registers and marks. */
+/** The fold of streams/fold/instance.py, with the same registers and marks. */
 final class Fold {
     private final Instance instance;
     private final TaskEvent event;

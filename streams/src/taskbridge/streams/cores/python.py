@@ -1,45 +1,45 @@
-"""Chunks folded by the Python implementation: what the native core is held to, and what runs where that is missing."""
+"""The core in Python: the specification of the native core, and its fallback where that is not built."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas.cloudevents import notification_headers, state_headers
-from taskbridge.schemas.events import Lifecycle, notification_key
+from taskbridge.schemas.cloudevents import state_headers
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.streams.cores.core import NONE, Core, Folded, notification_record
 from taskbridge.streams.fold.chunk import fold_chunk
 from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
 from taskbridge.streams.fold.views import show
-from taskbridge.streams.folding.folding import NONE, Folded, Folding
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from taskbridge.schemas.events import Change, View
+    from taskbridge.streams.cores.core import Read
     from taskbridge.streams.fold.chunk import ChunkResult
     from taskbridge.streams.fold.views import Shown
-    from taskbridge.streams.folding.folding import Read
     from taskbridge.streams.records import Chunk, RecordWithHeaders
 
 
-class PythonFolding(Folding):
-    """Its instances in memory are structs: they keep the lines that people see of them."""
+class PythonCore(Core):
+    """Caches instances as structs, with their view entries."""
 
-    core = "python"
+    name = "python"
 
     def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
         def load(keys: list[bytes]) -> list[Shown | None]:
             return self._cache.find(keys, lambda missing: map(self._shown, read(missing)), generation=generation)
 
         decode, form_fields = self.events.decode, self.form_fields
-        return self._written(
+        return self._encoded(
             fold_chunk(records, decode=decode, load=load, too_large=too_large, form_fields=form_fields)
         )
 
     def _shown(self, stored: bytes | None) -> Shown | None:
         return None if stored is None else show(unpack(stored, self.states), event_offsets(stored))
 
-    def _written(self, result: ChunkResult) -> Folded:
+    def _encoded(self, result: ChunkResult) -> Folded:
         now_ms = self.now_ms()
         stored: dict[bytes, bytes] = {}
         states: list[RecordWithHeaders] = []
@@ -52,17 +52,16 @@ class PythonFolding(Folding):
         notifications: list[RecordWithHeaders] = []
         causes: list[int] = []
         changes: Counter[tuple[View, Change]] = Counter()
-        untold: set[int] = set()
-        for record, told in result.told:
+        unpublished: set[int] = set()
+        for record, published in result.published:
             size = 0
-            for each in told:
-                value = self.notifications.encode(each)
-                size += len(value)
-                if size > self.most_told_bytes:
-                    untold.add(record.offset)
+            for each in published:
+                encoded = notification_record(each, self.notifications)
+                size += len(encoded[1] or b"")
+                if size > self.max_published_bytes:
+                    unpublished.add(record.offset)
                     break
-                key = notification_key(each.corp_id, each.recipient_id)
-                notifications.append((key, value, notification_headers(each)))
+                notifications.append(encoded)
                 causes.append(record.offset)
                 changes[each.view, each.change] += 1
         values = [*stored.values(), *(value or b"" for _, value, _ in notifications)]
@@ -77,5 +76,5 @@ class PythonFolding(Folding):
             changes=changes,
             instances=result.instances,
             largest=max(map(len, values), default=0),
-            untold=untold,
+            unpublished=unpublished,
         )

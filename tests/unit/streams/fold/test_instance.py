@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Person, Status, TaskEntry
-from taskbridge.streams.fold.instance import EARLIEST, LATEST, Instance, earliest_known
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.instance import (
+    EARLIEST,
+    FORM_BYTES,
+    LATEST,
+    Instance,
+    earliest_known,
+    fold,
+    published_form,
+)
 from taskbridge.streams.fold.rejections import AnotherApp, AnotherCorp, UnknownAction
 
 if TYPE_CHECKING:
@@ -345,3 +352,27 @@ def test_a_published_state_tells_the_earliest_of_its_moments(make_event: MakeEve
     assert earliest_known(replace(state, tasks=(decided,))) == 7_000
     created = TaskEntry(task_id="T-2", status=Status.PENDING, created_at=6_000)
     assert earliest_known(replace(state, tasks=(decided, created))) == 6_000
+
+
+FORMS = st.dictionaries(st.text(max_size=4), st.none() | st.text(max_size=9) | st.just("长" * 2_000), max_size=5)
+
+
+def test_only_the_named_form_fields_are_published() -> None:
+    form = {"b": "2", "a": None, "c": ""}
+    assert list(published_form(form, {"*"}).items()) == [("a", None), ("b", "2"), ("c", "")]
+    assert published_form(form, {"b", "d"}) == {"b": "2"}
+    assert published_form(form, ()) == {}
+
+
+def test_form_fields_that_do_not_fit_are_left_out_and_smaller_ones_may_still_fit() -> None:
+    form = {"a": "x" * (FORM_BYTES - 4), "b": "长", "c": "zz"}
+    assert published_form(form, {"*"}) == {"a": form["a"], "c": "zz"}
+    assert published_form({"a": "x" * FORM_BYTES}, {"*"}) == {}
+
+
+@given(FORMS)
+def test_a_published_form_is_bounded_and_publishing_it_again_changes_nothing(form: dict[str, str | None]) -> None:
+    found = published_form(form, {"*"})
+    assert sum(len(name.encode()) + len((value or "").encode()) for name, value in found.items()) <= FORM_BYTES
+    assert list(found.items()) == sorted(found.items(), key=lambda each: each[0])
+    assert published_form(found, {"*"}) == found

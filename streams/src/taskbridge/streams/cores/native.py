@@ -1,25 +1,31 @@
-"""Chunks folded by the native core, ``native``. What it cannot read by itself is read here, in Python."""
+"""The native core in Rust, and the choice of a core. What the native core cannot decode is decoded here, in Python."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, NOTIFICATION_TYPES, SPECVERSION, STATE_CHANGED, STATE_DELETED
+from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import AHEAD_MS, FIRST_MS, ID_NAMESPACE, LAST_MS, MAX_ID_CHARACTERS, Action, Change, View
-from taskbridge.streams.fold.chunk import Rejected
-from taskbridge.streams.fold.forms import EVERY_FIELD, FORM_BYTES
-from taskbridge.streams.fold.rejections import Refusal
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.cores.core import NONE, Core, Folded
+from taskbridge.streams.cores.python import PythonCore
+from taskbridge.streams.fold.chunk import MAX_OFFSETS
+from taskbridge.streams.fold.instance import EVERY_FIELD, FORM_BYTES
+from taskbridge.streams.fold.rejections import Refusal, Rejected
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
-from taskbridge.streams.folding.folding import NONE, Folded, Folding
 from taskbridge.streams.native_core import native
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from taskbridge.streams.folding.folding import Read
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.cores.core import Read
     from taskbridge.streams.records import Chunk
+
+log = structlog.get_logger(__name__)
 
 IS_BUILT = native is not None
 
@@ -32,7 +38,7 @@ RULES: dict[str, Any] = {
     "every_field": EVERY_FIELD,
     "id_namespace": ID_NAMESPACE,
 }
-"""The figures that every core is given which is to fold as Python does."""
+"""The constants that every core needs to fold as Python does."""
 
 HEADERS: dict[str, Any] = {
     "specversion": SPECVERSION,
@@ -41,19 +47,37 @@ HEADERS: dict[str, Any] = {
     "state_changed": STATE_CHANGED,
     "state_deleted": STATE_DELETED,
 }
-"""Those of its records that are always the same."""
+"""The headers of its records that never change."""
 
 CORE = native and native.Core(**RULES, **HEADERS)
 _REFUSALS, _ACTIONS, _VIEWS, _CHANGES = tuple(Refusal), tuple(Action), tuple(View), tuple(Change)
 
 
-class NativeFolding(Folding):
-    """Its instances in memory are the bytes that the store holds: one buffer each."""
+def choose_core(registry: Registry, *, cached_instances: int, form_fields: AbstractSet[str]) -> Core:
+    """The native core; if it was not built, the Python core and a warning, since it takes many times as long."""
+    if not IS_BUILT:
+        log.warning(
+            "native_core_not_built",
+            effect="events are folded in Python: as right, and far slower",
+            remedy="install taskbridge-streams[native]; in a checkout: make native, with Rust from https://rustup.rs",
+        )
+    core = NativeCore if IS_BUILT else PythonCore
+    return core(
+        events=task_event_head_codec(registry, with_form=bool(form_fields)),
+        states=task_state_codec(registry),
+        notifications=task_notification_codec(registry),
+        cached_instances=cached_instances,
+        form_fields=form_fields,
+    )
 
-    core = "native"
+
+class NativeCore(Core):
+    """Caches instances as the bytes of the store: one buffer each."""
+
+    name = "native"
 
     def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
-        assert CORE is not None, "only made where it is built"
+        assert CORE is not None, "only used where it is built"
         folded = CORE.fold(
             records,
             own_frames=self.events.own_frames(),
@@ -64,7 +88,7 @@ class NativeFolding(Folding):
             notification_frame=self.notifications.frame(),
             now_ms=self.now_ms(),
             too_large=too_large,
-            told_bytes=self.most_told_bytes,
+            told_bytes=self.max_published_bytes,
             form_fields=self.form_fields,
         )
         return Folded(
@@ -86,14 +110,14 @@ class NativeFolding(Folding):
             },
             instances=folded.stored,
             largest=folded.largest,
-            untold=frozenset(folded.untold),
+            unpublished=frozenset(folded.untold),
         )
 
     def _translate(self, value: bytes | None) -> bytes | RecordError:
-        """An event that another version's schema wrote, as ours writes it; or what is wrong with it.
+        """An event written with another version's schema, encoded with ours; or why it cannot be decoded.
 
         Raises:
-            RegistryUnavailable: its schema was never seen before, and the registry does not answer.
+            RegistryUnavailable: its schema is unknown, and the registry does not answer.
         """
         try:
             return self.events.encode_body(self.events.decode(value))
@@ -101,7 +125,7 @@ class NativeFolding(Folding):
             return reason
 
     def _renew(self, stored: bytes) -> bytes:
-        """An instance that another version's schema wrote, as ours writes it.
+        """An instance stored with another version's schema, encoded with ours.
 
         Raises:
             StoreUnreadable: it is of another format, or damaged.

@@ -11,22 +11,22 @@ from support.streams.fold_inputs import EVENTS, REGISTRY, FakeRecord, event, rea
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
-from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
-from taskbridge.streams.folding.outgoing import fold_what_fits
-from taskbridge.streams.folding.python import PythonFolding
+from taskbridge.streams.cores.core import fold_within_limits
+from taskbridge.streams.cores.native import IS_BUILT, NativeCore
+from taskbridge.streams.cores.python import PythonCore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.folding.folding import Folded
+    from taskbridge.streams.cores.core import Folded
 
     Taken = Callable[..., Folded]
 
 LONG = "x" * 200_000
 
 
-@pytest.fixture(params=[NativeFolding, PythonFolding] if IS_BUILT else [PythonFolding])
+@pytest.fixture(params=[NativeCore, PythonCore] if IS_BUILT else [PythonCore])
 def taken(request: pytest.FixtureRequest) -> Taken:
     """What a chunk of these events comes to, by each of the foldings."""
 
@@ -36,11 +36,11 @@ def taken(request: pytest.FixtureRequest) -> Taken:
             states=task_state_codec(REGISTRY),
             notifications=task_notification_codec(REGISTRY),
             cached_instances=0,
-            **{name: bounds.pop(name) for name in ("most_told_bytes",) if name in bounds},
+            **{name: bounds.pop(name) for name in ("max_published_bytes",) if name in bounds},
         )
         records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), at) for at, each in enumerate(events)]
         read = reading(stored or {})
-        return fold_what_fits(partial(folding.fold, records, read, generation=1), records, **bounds)
+        return fold_within_limits(partial(folding.fold, records, read, generation=1), records, **bounds)
 
     return take
 
@@ -106,7 +106,7 @@ def test_a_long_text_that_very_many_are_told_of_does_not_fill_the_memory(taken: 
         event(event_id="2", title="x" * 10_000, recipient_ids=people),
         event(event_id="3", task_id="T-1", recipient_ids=("bob",)),
     ]
-    folded = taken(events, most_told_bytes=1 << 20)
+    folded = taken(events, max_published_bytes=1 << 20)
     assert aside(folded) == [(1, "too-large")]
     assert folded.folded == 2
     assert len(folded.notifications) == 3

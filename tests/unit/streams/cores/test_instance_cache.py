@@ -6,9 +6,9 @@ import random
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.events import Action
-from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.cores.core import InstanceCache
+from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import Shown, show
-from taskbridge.streams.folding.instance_cache import InstanceCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def test_what_was_kept_is_found_in_the_same_generation_only(make_event: MakeEven
     cache = InstanceCache[Shown](10)
     assert found(cache, b"a", generation=1) is None
     kept = instances(make_event, "a")
-    cache.keep(kept, generation=1)
+    cache.add(kept, generation=1)
     assert found(cache, b"a", generation=1) is kept[b"a"]
     assert found(cache, b"a", generation=2) is None
     assert found(cache, b"a", generation=1) is None
@@ -41,7 +41,7 @@ def test_only_what_is_not_in_memory_is_read_and_all_of_it_at_once(make_event: Ma
     cache = InstanceCache[Shown](10)
     found(cache, b"a", generation=1)
     stored = instances(make_event, "a", "b", "c", "d")
-    cache.keep({key: stored[key] for key in (b"b", b"d")}, generation=1)
+    cache.add({key: stored[key] for key in (b"b", b"d")}, generation=1)
     reads: list[list[bytes]] = []
 
     def read(missing: list[bytes]) -> list[Shown | None]:
@@ -56,7 +56,7 @@ def test_only_what_is_not_in_memory_is_read_and_all_of_it_at_once(make_event: Ma
 def test_a_chunk_that_a_rebalance_overtook_leaves_nothing(make_event: MakeEvent) -> None:
     cache = InstanceCache[Shown](10)
     found(cache, b"a", generation=2)
-    cache.keep(instances(make_event, "a"), generation=1)
+    cache.add(instances(make_event, "a"), generation=1)
     assert found(cache, b"a", generation=2) is None
 
 
@@ -64,7 +64,7 @@ def test_those_that_were_touched_longest_ago_make_room(make_event: MakeEvent) ->
     cache = InstanceCache[Shown](4)
     found(cache, b"a", generation=1)
     for ids in (("a", "b"), ("c",), ("a",), ("d",)):
-        cache.keep(instances(make_event, *ids), generation=1)
+        cache.add(instances(make_event, *ids), generation=1)
     left = {key for key in (b"a", b"b", b"c", b"d") if found(cache, key, generation=1) is not None}
     assert left == {b"a", b"c", b"d"}
 
@@ -76,7 +76,7 @@ def test_there_are_never_more_than_the_bound_and_the_latest_is_found(make_event:
     latest: dict[bytes, Shown] = {}
     for _ in range(300):
         chunk = instances(make_event, *(str(chance.randrange(20)) for _ in range(chance.randrange(9))))
-        cache.keep(chunk, generation=1)
+        cache.add(chunk, generation=1)
         latest.update(chunk)
         assert len(cache) <= 10
         for key, shown in latest.items():
@@ -86,8 +86,8 @@ def test_there_are_never_more_than_the_bound_and_the_latest_is_found(make_event:
 def test_what_is_forgotten_is_gone_however_old_it_is(make_event: MakeEvent) -> None:
     cache = InstanceCache[Shown](4)
     found(cache, b"a", generation=1)
-    cache.keep(instances(make_event, "a", "b"), generation=1)
-    cache.keep(instances(make_event, "a", "c"), generation=1)
+    cache.add(instances(make_event, "a", "b"), generation=1)
+    cache.add(instances(make_event, "a", "c"), generation=1)
     cache.forget([b"a", b"b"])
     assert [found(cache, key, generation=1) is None for key in (b"a", b"b", b"c")] == [True, True, False]
 
@@ -95,5 +95,5 @@ def test_what_is_forgotten_is_gone_however_old_it_is(make_event: MakeEvent) -> N
 def test_a_bound_of_zero_keeps_nothing(make_event: MakeEvent) -> None:
     cache = InstanceCache[Shown](0)
     found(cache, b"a", generation=1)
-    cache.keep(instances(make_event, "a"), generation=1)
+    cache.add(instances(make_event, "a"), generation=1)
     assert len(cache) == 0

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.streams.fold.homes import at_home, home_of
+from taskbridge.streams.cores.core import split_by_partition, target_partition
 
 PARTITIONS = 5
 
@@ -27,18 +27,18 @@ def _records() -> st.SearchStrategy[list[Fetched]]:
 def test_each_record_is_folded_here_or_sent_on_to_where_its_key_belongs_in_its_order(
     records: list[Fetched], partition: int
 ) -> None:
-    ours, away = at_home(cast("Any", records), partition, PARTITIONS)
+    ours, away = split_by_partition(cast("Any", records), partition, PARTITIONS)
     assert partition not in away
     for home, sent_on in away.items():
-        theirs = [each for each in records if each.key and home_of(each.key, PARTITIONS) == home]
+        theirs = [each for each in records if each.key and target_partition(each.key, PARTITIONS) == home]
         assert sent_on == [(each.key, each.value, [*each.headers]) for each in theirs]
-    assert ours == [each for each in records if not each.key or home_of(each.key, PARTITIONS) == partition]
+    assert ours == [each for each in records if not each.key or target_partition(each.key, PARTITIONS) == partition]
     assert len(ours) + sum(map(len, away.values())) == len(records)
 
 
 def test_what_is_all_at_home_is_not_even_copied() -> None:
-    key = next(key for key in map(str.encode, map(str, range(99))) if home_of(key, PARTITIONS) == 3)
+    key = next(key for key in map(str.encode, map(str, range(99))) if target_partition(key, PARTITIONS) == 3)
     records: Any = [Fetched(key, b"x"), Fetched(None, b"y")]
-    ours, away = at_home(records, 3, PARTITIONS)
+    ours, away = split_by_partition(records, 3, PARTITIONS)
     assert ours is records
     assert away == {}

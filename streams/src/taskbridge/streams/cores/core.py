@@ -1,0 +1,241 @@
+"""How chunks are folded, by either core: the native one or Python. Both give the same bytes.
+
+Before the fold, records of other partitions are split off; after it, results that fit into no Kafka record are cut.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
+
+from confluent_kafka import murmur2
+
+from taskbridge.schemas.cloudevents import notification_headers
+from taskbridge.schemas.events import notification_key
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import Action, Change, TaskEvent, TaskNotification, TaskState, View
+    from taskbridge.streams.fold.rejections import Rejected
+    from taskbridge.streams.records import Chunk, RecordWithHeaders
+
+MAX_PUBLISHED_BYTES = 64 << 20
+"""Limit of one event's notifications together: a long title for very many people must not fill the memory."""
+
+NONE: AbstractSet[int] = frozenset()
+
+Read = Callable[[list[bytes]], "list[bytes | None]"]
+"""Returns the values in the local store under these record keys, in their order."""
+
+_FRAME_BYTES = 32 << 10
+"""For Kafka's own frame of a record."""
+_RECORD_TO_VALUE = 6
+"""At most so much larger than its value is a record: key and headers repeat parts of it, escaped to three times."""
+
+
+@dataclass(slots=True)
+class Folded:
+    """The result of a chunk, for Kafka and the store."""
+
+    stored: dict[bytes, bytes]
+    """The final stored form of every instance that was folded into, by record key."""
+    changelog: Sequence[RecordWithHeaders]
+    """The same as records."""
+    states: Sequence[RecordWithHeaders]
+    notifications: Sequence[RecordWithHeaders]
+    causes: Callable[[], Sequence[int]]
+    """The offset of the record that caused each notification; called only if records have traces."""
+    rejected: list[Rejected]
+    actions: Mapping[Action, int]
+    """Events that were folded, by action."""
+    changes: Mapping[tuple[View, Change], int]
+    """Notifications, by view and change."""
+    instances: Mapping[bytes, Any]
+    """What to cache of each instance once it is stored."""
+    largest: int
+    """Bytes of the largest value among ``stored`` and ``notifications``."""
+    unpublished: AbstractSet[int]
+    """Offsets of events with more than MAX_PUBLISHED_BYTES of notifications, which are incomplete here."""
+
+    @property
+    def folded(self) -> int:
+        return sum(self.actions.values())
+
+
+T = TypeVar("T")
+"""An instance in memory."""
+
+
+class InstanceCache(Generic[T]):
+    """The instances that were folded last, at most ``bound``; the least recently used half is dropped at once.
+
+    Contains only instances that are in the local store, or soon will be (``streams.processing.pending_writes``), so
+    anything may be dropped at any time. A rebalance drops everything: a partition that comes back may have had another
+    owner meanwhile.
+
+    Two dicts rather than one in the order of use: so a chunk is added by one call.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self._half = bound // 2
+        self._generation = -1
+        self._recent: dict[bytes, T] = {}
+        self._older: dict[bytes, T] = {}
+
+    def __len__(self) -> int:
+        return len(self._recent.keys() | self._older.keys())
+
+    def find(
+        self, keys: list[bytes], read: Callable[[list[bytes]], Iterable[T | None]], *, generation: int
+    ) -> list[T | None]:
+        """These instances, in the order of their keys; ``read`` is called once for those that are not in memory."""
+        if generation != self._generation:
+            self._generation = generation
+            self._recent, self._older = {}, {}
+        recent, older = self._recent, self._older
+        found = [recent[key] if key in recent else older.get(key) for key in keys]
+        missing = [at for at, instance in enumerate(found) if instance is None]
+        if missing:
+            for at, instance in zip(missing, read([keys[at] for at in missing]), strict=True):
+                found[at] = instance
+        return found
+
+    def add(self, instances: Mapping[bytes, T], *, generation: int) -> None:
+        """Add instances as just folded, in this generation of the group."""
+        if generation != self._generation:
+            return
+        if len(self._recent) + len(instances) > self._half:
+            self._recent, self._older = {}, self._recent
+        if len(instances) <= self._half:
+            self._recent.update(instances)
+        else:
+            # Too many to add: their older versions must not be found either.
+            self.forget(instances)
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            self._recent.pop(key, None)
+            self._older.pop(key, None)
+
+
+@dataclass(eq=False)
+class Core(ABC):
+    """Folds chunks and caches their instances. One generation of the group at a time."""
+
+    name: ClassVar[str]
+    events: Codec[TaskEvent]
+    states: Codec[TaskState]
+    notifications: Codec[TaskNotification]
+    cached_instances: int
+    form_fields: AbstractSet[str] = frozenset()
+    """Names of the form fields that states contain; if there are any, ``events`` must decode forms."""
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    max_published_bytes: int = MAX_PUBLISHED_BYTES
+
+    def __post_init__(self) -> None:
+        self._cache = InstanceCache[Any](self.cached_instances)
+
+    @abstractmethod
+    def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
+        """Fold the records in their order; ``read`` is called once, for the instances not in memory.
+
+        ``too_large``: offsets of records to reject although they could be folded: see ``fold_within_limits``.
+        Does no other I/O. An error that no record caused has no effect: the chunk can be tried again.
+
+        Raises:
+            RegistryUnavailable: a schema id is unknown, and the registry does not answer.
+            StoreUnreadable: the store contains an instance that this version cannot read.
+        """
+
+    def cache(self, folded: Folded, *, generation: int) -> None:
+        """Cache the instances of a chunk that was just written to the store."""
+        self._cache.add(folded.instances, generation=generation)
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Drop these instances from the cache: the store has changed without a fold."""
+        self._cache.forget(keys)
+
+
+_partition = cast("Callable[[bytes, int], int]", murmur2)
+
+
+def target_partition(key: bytes, partitions: int) -> int:
+    """The partition of this key among so many, by the partitioner of all our producers and of the Java client."""
+    return _partition(key, partitions)
+
+
+def split_by_partition(
+    records: Chunk, partition: int, partitions: int
+) -> tuple[Chunk, dict[int, list[RecordWithHeaders]]]:
+    """The records whose target is this partition; and the others, ready to forward, by their target partition.
+
+    Producers hash a key with the number of partitions that they know: after an increase they use the old number for
+    minutes, and earlier records stay where they are. A record without a key stays on its partition.
+    """
+    targets = [_partition(each.key, partitions) if each.key else partition for each in records]
+    others: dict[int, list[RecordWithHeaders]] = {}
+    if targets.count(partition) == len(targets):
+        return records, others
+    for record, target in zip(records, targets, strict=True):
+        if target != partition:
+            others.setdefault(target, []).append((record.key, record.value, [*record.headers]))
+    return [each for each, target in zip(records, targets, strict=True) if target == partition], others
+
+
+class FoldChunk(Protocol):
+    """Folds always the same chunk, without the records at ``too_large``."""
+
+    def __call__(self, *, too_large: AbstractSet[int]) -> Folded: ...
+
+
+def fold_within_limits(fold: FoldChunk, records: Chunk, *, notification_bytes: int = USUAL_MESSAGE_BYTES) -> Folded:
+    """Fold the records, except those that make a result too large for a Kafka record.
+
+    An instance with such a result is folded again without its largest records of the chunk: without one, two, four more
+    each time. ``notification_bytes``: the broker's limit for a record of notifications.
+    """
+    too_large: set[int] = set()
+    times: Counter[bytes] = Counter()
+    while True:
+        folded = fold(too_large=too_large)
+        found = _oversized(folded, notification_bytes)
+        if not found and not folded.unpublished:
+            return folded
+        too_large |= folded.unpublished
+        rejected = {each.record.offset for each in folded.rejected}
+        for key in found:
+            theirs = [each for each in records if each.key == key and each.offset not in rejected]
+            theirs.sort(key=lambda each: len(each.value or b""), reverse=True)
+            too_large.update(each.offset for each in theirs[: 1 << times[key]])
+            times[key] += 1
+
+
+def _oversized(folded: Folded, notification_bytes: int) -> set[bytes]:
+    """Keys of instances with a stored form, state or notification that does not fit into its record."""
+    room = notification_bytes - _FRAME_BYTES
+    if folded.largest * _RECORD_TO_VALUE <= room:
+        return set()
+    written = chain(folded.changelog, folded.states)
+    found = {each[0] or b"" for each in written if _size(each) > MAX_MESSAGE_BYTES - _FRAME_BYTES}
+    # The subject of a notification is its instance's record key.
+    return found | {dict(each[2])["ce_subject"] for each in folded.notifications if _size(each) > room}
+
+
+def _size(record: RecordWithHeaders) -> int:
+    key, value, headers = record
+    return len(key or b"") + len(value or b"") + sum(len(name) + len(text or b"") for name, text in headers)
+
+
+def notification_record(notification: TaskNotification, codec: Codec[TaskNotification]) -> RecordWithHeaders:
+    """The record of a notification for its topic."""
+    key = notification_key(notification.corp_id, notification.recipient_id)
+    return key, codec.encode(notification), notification_headers(notification)
