@@ -21,9 +21,8 @@ from support.streams.lives import read_topic, start_anew
 from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.contract.contract import Contract
-from taskbridge.streams.contract.internal_topics import StartRefused
-from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
+from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
+from taskbridge.streams.contract.start import Contract, StartRefused
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.producing.joint_producer import JointProducer
 from taskbridge.streams.positions.changelog_topic import (
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas import topics
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.contract.contract import Prepared
+    from taskbridge.streams.contract.start import Prepared
     from taskbridge.streams.positions.group_positions import Committed
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
@@ -114,7 +113,7 @@ class Place:
         writer = TransactionalWriter(producer_config(self.servers), REBUILD_ID)
         writer.claim()
         with writer.transaction():
-            say(writer, Versions(version))
+            announce(writer, Versions(version))
             writer.hand_over(APP_ID, source, ground, dict.fromkeys(range(PARTITIONS), 10))
 
     def take_over(

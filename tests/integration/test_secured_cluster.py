@@ -56,9 +56,8 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES, Topic
-from taskbridge.streams.contract.acls import EXTRAS, INTERNAL, TASK_CENTER, WORK
-from taskbridge.streams.contract.contract import Contract
 from taskbridge.streams.contract.live_version import LiveVersion
+from taskbridge.streams.contract.start import EXTRAS, INTERNAL, TASK_CENTER, WORK, Contract
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.group_positions import described_group
@@ -303,7 +302,7 @@ if FULL:
         with without(outside, "streams", acl):
             # It does not ask, and finds out.
             worker.start(
-                "import taskbridge.streams.contract.contract as contract; contract.lacking = lambda *_, **__: [];"
+                "import taskbridge.streams.contract.start as contract; contract.lacking = lambda *_, **__: [];"
                 "from taskbridge.streams.app import main; main()"
             )
             assert post(edge, f"unnoticed without {acl}", SYSTEM_TOKEN) == (200, "kafka")

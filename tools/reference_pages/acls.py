@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reference_pages.markdown import code, page, table
 from taskbridge.cli.contract.acls import roles
-from taskbridge.streams.contract.acls import EXTRAS
+from taskbridge.streams.contract.start import EXTRAS
 
 if TYPE_CHECKING:
     from taskbridge.runtime.acls import Acl

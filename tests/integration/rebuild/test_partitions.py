@@ -22,7 +22,7 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.contract.live_version import REBUILD_ID, say
+from taskbridge.streams.contract.live_version import REBUILD_ID, announce
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.positions.version import Versions
@@ -139,6 +139,6 @@ def die_moving(connection: Connection, *, live: int, partitions: int) -> None:
     writer = TransactionalWriter(producer_config(connection.bootstrap_servers), REBUILD_ID)
     writer.claim()
     with writer.transaction():
-        say(writer, Versions(live, live + 1, partitions))
+        announce(writer, Versions(live, live + 1, partitions))
     admin = connection.admin()
     cast("Any", admin).create_partitions([NewPartitions(TASK_EVENTS.name, partitions)])[TASK_EVENTS.name].result(30)

@@ -36,7 +36,7 @@ from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
 from taskbridge.streams.processing.untold import FIRST_INSTANCE
-from taskbridge.streams.rebuild.workers import alone
+from taskbridge.streams.rebuild.operation import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -27,7 +27,7 @@ from taskbridge.streams.inbox.changes import inbox_changes
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.processing.untold import UNTOLD, instance_key
-from taskbridge.streams.rebuild.comparison import republished
+from taskbridge.streams.rebuild.republication import republished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -21,7 +21,7 @@ from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
 from taskbridge.reconcile.store import Store
 from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.monitoring.snapshot import Snapshot
+from taskbridge.streams.monitoring.progress import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,8 +16,8 @@ from taskbridge.streams.fold.instance import fold, from_published
 from taskbridge.streams.fold.views import EntryKey, show, views
 from taskbridge.streams.inbox.layout import LineId
 from taskbridge.streams.processing.rebuilt import told
-from taskbridge.streams.rebuild.comparison import republished, side_by_side, unfounded
-from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker
+from taskbridge.streams.rebuild.copies import Copy, Located, Ticker, join_by_key
+from taskbridge.streams.rebuild.republication import republished, unfounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +145,7 @@ def test_a_published_state_alone_shows_the_lines_of_its_tasks_and_gives_way_to_e
 def test_side_by_side_has_every_key_once_in_its_order() -> None:
     one = [(b"a", b"1"), (b"c", b"1")]
     two = [(b"b", b"2"), (b"c", b"2")]
-    assert list(side_by_side(one, (), two)) == [
+    assert list(join_by_key(one, (), two)) == [
         (b"a", [b"1", None, None]),
         (b"b", [None, None, b"2"]),
         (b"c", [b"1", None, b"2"]),
@@ -154,13 +154,13 @@ def test_side_by_side_has_every_key_once_in_its_order() -> None:
 
 def test_a_copy_notes_what_changes_from_when_it_is_told_to(tmp_path: Path) -> None:
     copy = Copy(tmp_path / "copy")
-    copy.write({b"a": Kept(3, b"1"), b"b": Kept(4, b"1")})
+    copy.write({b"a": Located(3, b"1"), b"b": Located(4, b"1")})
     copy.changed = {}
     before = copy.items()
-    copy.write({b"a": None, b"c": Kept(5, b""), b"never there": None})
+    copy.write({b"a": None, b"c": Located(5, b""), b"never there": None})
     assert copy.changed == {b"a": 3, b"c": 5}
-    assert [*before] == [(b"a", Kept(3, b"1")), (b"b", Kept(4, b"1"))]
-    assert (copy.get(b"a"), copy.get(b"c")) == (None, Kept(5, b""))
+    assert [*before] == [(b"a", Located(3, b"1")), (b"b", Located(4, b"1"))]
+    assert (copy.get(b"a"), copy.get(b"c")) == (None, Located(5, b""))
     copy.close()
 
 

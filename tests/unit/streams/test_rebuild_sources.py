@@ -16,9 +16,8 @@ from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import event_offsets, pack
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
 from taskbridge.streams.positions.offsets import Bounds
-from taskbridge.streams.rebuild.sources.copies import Copy, Kept
-from taskbridge.streams.rebuild.sources.known import Knowledge, Source
-from taskbridge.streams.rebuild.sources.local_stores import LocalStores, StoreInUse, stores_in
+from taskbridge.streams.rebuild.copies import Copy, Located
+from taskbridge.streams.rebuild.sources import LocalStores, Source, Sources, StoreInUse, stores_in
 from taskbridge.streams.tables.store_files import OFFSET_KEY
 
 if TYPE_CHECKING:
@@ -49,10 +48,10 @@ class World:
 
     def left(self, *, offset: int = 9, changelog_id: str = "changelog", events: KeptPosition | None = None) -> None:
         self.stores.positions[0] = cast("Any", type("At", (), {"offset": offset, "changelog_id": changelog_id}))
-        self.stores.reaches[0] = events or KeptPosition("events", 50)
+        self.stores.reached[0] = events or KeptPosition("events", 50)
 
-    def knowledge(self, *, is_lost: bool = False, is_sound: bool = True) -> Knowledge:
-        return Knowledge(
+    def knowledge(self, *, is_lost: bool = False, is_sound: bool = True) -> Sources:
+        return Sources(
             None if is_lost else self.changelog,
             "changelog",
             self.stores,
@@ -61,7 +60,7 @@ class World:
             states=STATES,
             events_id="events",
             bounds=self.bounds,
-            homes=1,
+            partitions=1,
         )
 
     def close(self) -> None:
@@ -88,11 +87,11 @@ def history(make_event: Callable[..., TaskEvent]) -> list[Instance]:
     return [reduce(fold, events[1:count], fold(None, events[0])) for count in range(1, 5)]
 
 
-def stored(instance: Instance, *, offsets: tuple[int, ...] = ()) -> Kept:
-    return Kept(0, pack(STATES.encode(instance.state), instance, offsets, now_ms=NOW_MS))
+def stored(instance: Instance, *, offsets: tuple[int, ...] = ()) -> Located:
+    return Located(0, pack(STATES.encode(instance.state), instance, offsets, now_ms=NOW_MS))
 
 
-def chosen(knowledge: Knowledge, key: bytes = KEY) -> tuple[Source, int] | None:
+def chosen(knowledge: Sources, key: bytes = KEY) -> tuple[Source, int] | None:
     """Which source, and how often the instance had changed there."""
     found = knowledge.of(key)
     return None if found is None else (found.source, found.shown.instance.state.revision)
@@ -127,13 +126,13 @@ def test_what_cannot_be_read_or_is_another_instance_is_taken_from_the_next_sourc
 ) -> None:
     world.stores.write({KEY: stored(history[0])})
     world.left()
-    for damaged in (Kept(0, b"\x03 damaged"), Kept(0, b"")):
+    for damaged in (Located(0, b"\x03 damaged"), Located(0, b"")):
         world.changelog.write({KEY: damaged})
         assert chosen(world.knowledge()) == (Source.STORE, history[0].state.revision)
     world.changelog.write({b"I-2": stored(history[1])})
     assert chosen(world.knowledge(), b"I-2") is None
-    world.stores.write({KEY: Kept(0, b"damaged as well")})
-    world.published.write({KEY: Kept(0, STATES.encode(history[0].state))})
+    world.stores.write({KEY: Located(0, b"damaged as well")})
+    world.published.write({KEY: Located(0, STATES.encode(history[0].state))})
     assert chosen(world.knowledge()) == (Source.PUBLISHED, history[0].state.revision)
 
 
@@ -142,16 +141,16 @@ def test_a_store_that_ends_before_the_first_event_that_is_left_gives_way_to_what
 ) -> None:
     first, second, _, deleted = history
     world.stores.write({KEY: stored(first), b"I-2": stored(deleted)})
-    world.published.write({KEY: Kept(0, STATES.encode(second.state))})
+    world.published.write({KEY: Located(0, STATES.encode(second.state))})
     world.left()
     knowledge = world.knowledge(is_lost=True)
     assert chosen(knowledge) == (Source.STORE, first.state.revision)
     world.bounds[0] = Bounds(51, 100)
     assert chosen(knowledge) == (Source.PUBLISHED, second.state.revision)
-    world.published.write({KEY: Kept(0, STATES.encode(first.state))})
+    world.published.write({KEY: Located(0, STATES.encode(first.state))})
     assert chosen(knowledge) == (Source.STORE, first.state.revision), "of the same, it tells more"
     # Deleted in between, for others are published.
-    world.published.write({KEY: None, b"other": Kept(0, STATES.encode(first.state))})
+    world.published.write({KEY: None, b"other": Located(0, STATES.encode(first.state))})
     assert chosen(knowledge) is None
     # Nothing is published at all: that is lost too, and says nothing.
     world.published.write({b"other": None})
@@ -161,7 +160,7 @@ def test_a_store_that_ends_before_the_first_event_that_is_left_gives_way_to_what
 def test_a_deletion_is_remembered_by_a_store_alone(world: World, history: list[Instance]) -> None:
     deleted = history[-1]
     world.stores.write({KEY: stored(deleted)})
-    world.published.write({b"other": Kept(0, STATES.encode(history[0].state))})
+    world.published.write({b"other": Located(0, STATES.encode(history[0].state))})
     world.left(events=KeptPosition("events", 0))
     world.bounds[0] = Bounds(51, 100)
     found = world.knowledge(is_lost=True).of(KEY)
@@ -191,7 +190,7 @@ def test_all_events_are_there_only_where_they_certainly_stand_where_the_instance
         if is_lost:
             world.stores.write({KEY: kept})
             world.left()
-            world.stores.reaches[0] = position
+            world.stores.reached[0] = position
         else:
             world.changelog.write({KEY: kept})
             world.changelog.positions[0] = b"unreadable" if position is None else write_position(position)
@@ -199,19 +198,19 @@ def test_all_events_are_there_only_where_they_certainly_stand_where_the_instance
         found = knowledge.of(KEY)
         assert found is not None
         assert found.source is (Source.STORE if is_lost else Source.CHANGELOG)
-        assert knowledge.is_whole(found) is is_whole
+        assert knowledge.has_all_events(found) is is_whole
         # Of other events its offsets say nothing, and it says so from then on.
         of_these = position is not None and position[:1] + position[2:] == ("events", False) and position.offset <= 100
-        assert event_offsets(knowledge.moved(found).value) == ((7, 9) if of_these else EVENTS_LOST)
+        assert event_offsets(knowledge.on_target_partition(found).value) == ((7, 9) if of_these else EVENTS_LOST)
 
 
 def test_a_published_state_alone_never_has_all_events(world: World, history: list[Instance]) -> None:
-    world.published.write({KEY: Kept(0, STATES.encode(history[0].state))})
+    world.published.write({KEY: Located(0, STATES.encode(history[0].state))})
     world.changelog.positions[0] = write_position(KeptPosition("events", 70))
     knowledge = world.knowledge()
     found = knowledge.of(KEY)
     assert found is not None
-    assert not knowledge.is_whole(found)
+    assert not knowledge.has_all_events(found)
 
 
 def left_on_disk(path: Path, values: dict[bytes, bytes], *, offset: int, changelog_id: str = "changelog") -> Any:
@@ -249,11 +248,11 @@ def test_of_several_workers_stores_the_one_that_is_further_counts(
     assert [partition for _, partition in stores_in(folder, 2)] == [3, 4, 3]
     assert [partition for _, partition in stores_in(folder / "a", 2)] == [3, 4]
     said = read(world.stores, folder, named=("changelog",))
-    assert world.stores.get(KEY) == Kept(3, value["new"])
-    assert world.stores.get(b"only-old") == Kept(3, value["only-old"])
+    assert world.stores.get(KEY) == Located(3, value["new"])
+    assert world.stores.get(b"only-old") == Located(3, value["only-old"])
     assert world.stores.get(b"x") is None
     assert world.stores.get(b"y") is None
-    assert (world.stores.positions[3].offset, world.stores.reaches[3]) == (20, KeptPosition("events", 40))
+    assert (world.stores.positions[3].offset, world.stores.reached[3]) == (20, KeptPosition("events", 40))
     assert "a replaced changelog" in said[0]
     assert said[1].startswith("read 2 local stores")
 

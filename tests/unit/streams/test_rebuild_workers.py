@@ -9,8 +9,8 @@ from faust.types import TP
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.group_positions import Committed
-from taskbridge.streams.rebuild import workers as rebuild_workers
-from taskbridge.streams.rebuild.workers import Workers
+from taskbridge.streams.rebuild import operation as rebuild_operation
+from taskbridge.streams.rebuild.operation import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -62,7 +62,7 @@ def test_a_position_counts_once_no_transaction_is_open_that_would_move_it() -> N
 
 def test_everybody_who_had_partitions_is_claimed_when_all_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     there = [{"ann": "here", "bob": "there"}, {"bob": "there"}, {}]
-    monkeypatch.setattr(rebuild_workers, "_LOOK_S", 0)
+    monkeypatch.setattr(rebuild_operation, "_LOOK_S", 0)
     claimed: list[str] = []
     told = {
         TP(TASK_EVENTS.name, 0): Committed(5, "ann", is_stable=True),

@@ -9,7 +9,7 @@ from taskbridge.cli.connection import find_connection, first_given
 from taskbridge.cli.data_folder import data_folder
 from taskbridge.cli.terminal import json_line, progress, say
 from taskbridge.streams.rebuild.command import forget_old, rebuild
-from taskbridge.streams.rebuild.republishing import republish
+from taskbridge.streams.rebuild.republication import republish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

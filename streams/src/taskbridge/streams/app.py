@@ -19,8 +19,8 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.streams.assembly import Surroundings
 from taskbridge.streams.contract.live_version import AnotherVersion
 from taskbridge.streams.http import Server, build_http, listen
-from taskbridge.streams.monitoring.health import Health
 from taskbridge.streams.monitoring.metrics import Metrics
+from taskbridge.streams.monitoring.progress import Health
 from taskbridge.streams.monitoring.watchdog import TimesStuck, end_within
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.task_center import TaskCenter

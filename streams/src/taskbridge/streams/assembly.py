@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from taskbridge.runtime.tracing.tracing import Tracing
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.contract.contract import Prepared
-    from taskbridge.streams.monitoring.health import Health
+    from taskbridge.streams.contract.start import Prepared
     from taskbridge.streams.monitoring.metrics import Metrics
+    from taskbridge.streams.monitoring.progress import Health
     from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.settings import StreamsSettings
     from taskbridge.streams.task_center import TaskCenter
@@ -109,7 +109,7 @@ def put_together(
             Upstream(consumer, offsets, registry),
             group_commit,
             metrics,
-            told=prepared.told,
+            told=prepared.republished_to,
             tracing=tracing,
         )
     metrics.partitions.set(partitions)

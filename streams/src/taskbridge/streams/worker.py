@@ -15,8 +15,8 @@ from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.streams.assembly import put_together
-from taskbridge.streams.contract.contract import Contract, notification_bytes, until_connected
 from taskbridge.streams.contract.live_version import AnotherVersion, LiveVersion
+from taskbridge.streams.contract.start import Contract, notification_bytes, until_connected
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.monitoring.watchdog import TimesStuck
 from taskbridge.streams.positions.offsets import Offsets

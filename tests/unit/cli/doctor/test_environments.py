@@ -27,7 +27,7 @@ from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.runtime.topic_admin import TopicsUnavailable
 from taskbridge.schemas import topics
 from taskbridge.schemas.registry import Registry, RegistryUnavailable
-from taskbridge.streams.contract.acls import needed, wished
+from taskbridge.streams.contract.start import optional_acls, required_acls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -301,8 +301,8 @@ def test_partitions_without_leaders_and_replicas_that_are_behind_are_named() -> 
     "wanted",
     [
         doctors_kafka.Rights("edge", EDGE),
-        doctors_kafka.Rights("streams", needed(task_center=True), wished(task_center=True)),
-        doctors_kafka.Rights("streams", needed(task_center=False), wished(task_center=False)),
+        doctors_kafka.Rights("streams", required_acls(task_center=True), optional_acls(task_center=True)),
+        doctors_kafka.Rights("streams", required_acls(task_center=False), optional_acls(task_center=False)),
     ],
 )
 def test_each_right_that_is_missing_is_named(wanted: doctors_kafka.Rights) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from taskbridge.local.ports import LOOPBACK, free_port
 from taskbridge.runtime.kafka import admin_client
-from taskbridge.streams.contract.contract import Contract, Prepared, TopicsUnavailable, until_connected
-from taskbridge.streams.monitoring.health import Health
+from taskbridge.streams.contract.start import Contract, Prepared, TopicsUnavailable, until_connected
+from taskbridge.streams.monitoring.progress import Health
 
 
 def test_topics_that_differ_from_the_contract_are_told_by_readiness_and_hold_nothing_up() -> None:
@@ -27,7 +27,7 @@ def test_topics_that_differ_from_the_contract_are_told_by_readiness_and_hold_not
 def test_without_kafka_one_question_is_asked_and_why_there_is_no_answer_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("taskbridge.streams.contract.contract._REACHED_S", 0.5)
+    monkeypatch.setattr("taskbridge.streams.contract.start._REACHED_S", 0.5)
     nothing: Any = None
     contract = Contract(admin_client(f"{LOOPBACK}:{free_port()}"), nothing, 12, nothing, nothing, task_center=True)
     with pytest.raises(TopicsUnavailable, match=r"Kafka is still starting.* retrying: .*transport failure"):

@@ -6,7 +6,7 @@ import pytest
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.contract.internal_topics import Found, Situation, problem
+from taskbridge.streams.contract.start import Found, Situation, problem
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, REPUBLISH, instances_changelog
 from taskbridge.streams.positions.group_positions import Committed
 from taskbridge.streams.positions.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
@@ -36,7 +36,7 @@ def but(situation: Situation = GOOD, **changed: Found | None) -> Situation:
 
 def test_where_all_is_there_a_worker_may_start() -> None:
     assert problem(GOOD, task_center=True) is None
-    assert problem(Situation({}, {}, Versions(), is_said=False), task_center=True) is None, "nothing ever ran"
+    assert problem(Situation({}, {}, Versions(), is_recorded=False), task_center=True) is None, "nothing ever ran"
     assert problem(but(INBOX=None), task_center=False) is None, "nobody needs it"
 
 
@@ -51,7 +51,7 @@ def test_where_all_is_there_a_worker_may_start() -> None:
         (but(INBOX=TOPICS[INBOX]._replace(first=1)), f"{INBOX} was truncated", REPUBLISH),
         (but(VERSION=None), f"{VERSION} is missing", REBUILD),
         (but(VERSION=Found("another", 1)), f"{VERSION} was deleted and recreated", REBUILD),
-        (GOOD._replace(is_said=False), f"{VERSION} was truncated", REBUILD),
+        (GOOD._replace(is_recorded=False), f"{VERSION} was truncated", REBUILD),
         (GOOD._replace(unreadable="it says nonsense"), "it says nonsense", REBUILD),
         (but(GOOD._replace(versions=Versions(1))), "states of version 2", REBUILD),
         (but(EVENTS=Found("id", 24)), f"{EVENTS} has 24", f"{REBUILD} --partitions"),

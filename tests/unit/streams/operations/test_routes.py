@@ -13,7 +13,7 @@ from taskbridge.cli.status.screen import problems_of
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile
 from taskbridge.streams.http import build_http
-from taskbridge.streams.monitoring.health import Health
+from taskbridge.streams.monitoring.progress import Health
 from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
 from taskbridge.streams.sse.hub import Hub

@@ -14,8 +14,8 @@ from taskbridge.reconcile.kafka import RECONCILE
 from taskbridge.runtime.acls import Acl
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.contract.acls import EXTRAS, INTERNAL, TASK_CENTER, WORK
 from taskbridge.streams.contract.live_version import REBUILD_ID
+from taskbridge.streams.contract.start import EXTRAS, INTERNAL, TASK_CENTER, WORK
 from taskbridge.streams.engine.app import APP_ID
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.reloaded_file import FileBroken
 from taskbridge.runtime.settings import load_settings, partitions_setting
 from taskbridge.streams.api.tokens import TokensFile
-from taskbridge.streams.contract.acls import needed, wished
+from taskbridge.streams.contract.start import optional_acls, required_acls
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Examination:
         yield from host.folder(settings.data_dir, setting="STREAMS_DATA_DIR", needs_bytes=_STATES_BYTES)
         yield from host.port(settings.host, settings.port, service="streams", setting="STREAMS_PORT")
         center = settings.task_center
-        rights = Rights("streams", needed(task_center=center), wished(task_center=center))
+        rights = Rights("streams", required_acls(task_center=center), optional_acls(task_center=center))
         yield from self._brokers(_connection(settings), rights, "STREAMS_KAFKA_BOOTSTRAP_SERVERS")
 
     def _brokers(self, connection: Connection, wanted: Rights | None, setting: str) -> Iterator[Finding]:

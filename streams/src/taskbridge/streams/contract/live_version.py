@@ -1,4 +1,4 @@
-"""Asks Kafka which version of the instances is live, and gives up a switch whose rebuild died in the midst of it."""
+"""Which version of the instances is live, as a record on Kafka names it; and the end of a switch whose rebuild died."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.positions.offsets import Offsets
 
 REBUILD_ID = "taskbridge-streams-rebuild"
-"""The group that a rebuild is the only member of, and its transactional id."""
+"""The consumer group of a rebuild, which is its only member, and its transactional id."""
 
 _ANSWER_S = 10.0
 _BUFFER_BYTES = 1 << 20
@@ -46,11 +46,11 @@ log = structlog.get_logger(__name__)
 
 
 class SwitchUnderWay(OperatorError):
-    """A rebuild is making its version live. Workers wait: seconds, or as long as telling the differences takes."""
+    """A rebuild is making its version live, or a republication is running. Workers wait for its end."""
 
 
 class AnotherVersion(OperatorError):
-    """The worker's version is not live any more: it has to start again, as a worker of the one that is."""
+    """The worker's version is no longer live: it has to restart with the live one."""
 
 
 class LiveVersion:
@@ -63,46 +63,47 @@ class LiveVersion:
         self._offsets = offsets
         self._read_to = -1
         self._versions = Versions()
-        self.told: Republished | None = None
-        """What ``TOLD_KEY`` says, as of the last ``read``."""
-        self.is_said = False
-        """Whether a record names a version, as of the last ``read``."""
+        # As of the last ``read``:
+        self.republished: Republished | None = None
+        """The ends of the last republication."""
+        self.is_recorded = False
+        """Whether a record names a version."""
         self.unreadable: str | None = None
-        """Why the record says none, as of the last ``read``."""
+        """Why that record cannot be read."""
 
     def prepare(self) -> None:
-        """Make the topic where it is missing.
+        """Create the topic if it is missing.
 
         Raises:
-            TopicsUnavailable: it may not be made.
+            TopicsUnavailable: Kafka did not create it.
         """
         apply_topics(self._admin, [VERSION_TOPIC], partitions=1)
 
     def read(self) -> Versions:
-        """What is said now; where nothing is, or nothing that can be read, the newest version that a position names.
+        """The recorded versions; without a readable record, the newest version that a position names.
 
-        Costs one small request where nothing new was said.
+        Costs one small request if there is no new record.
         """
         if self.has_more():
             self._versions, self._read_to = self._read()
         return self._versions
 
     def has_more(self) -> bool:
-        """Whether anything was said since the last ``read``. Costs one small request."""
+        """Whether there are records since the last ``read``. Costs one small request."""
         return self._offsets.ends(VERSION_TOPIC.name, [0])[0] != self._read_to
 
     def settled(self) -> int:
-        """The version that a worker which starts now is to be of.
+        """The version with which a worker starts now; ends a switch whose rebuild died.
 
         Raises:
-            SwitchUnderWay: there will be another one in a moment; ask again.
+            SwitchUnderWay: another version will soon be live; try again.
         """
         versions = self.read()
         if versions.next is None:
             return versions.live
         if versions.partitions is not None or self._offsets.members(REBUILD_ID):
             raise SwitchUnderWay(_under_way(versions))
-        # It died, or is frozen: from the claim on it can no longer write that its version is live. Perhaps it has.
+        # It died, or is frozen: from the claim on, it can no longer make its version live. It may have done so already.
         writer = TransactionalWriter(self._producer, REBUILD_ID)
         writer.claim()
         versions = self.read()
@@ -111,14 +112,14 @@ class LiveVersion:
         if versions.next is not None:
             log.warning("version_change_abandoned", what=_under_way(versions))
             with writer.transaction():
-                say(writer, versions._replace(next=None))
+                announce(writer, versions._replace(next=None))
         return versions.live
 
     def check(self, version: int) -> None:
         """Return if this version may work.
 
         Raises:
-            AnotherVersion: another one is live, or about to be.
+            AnotherVersion: another version is live, or about to be.
         """
         if self.read() != Versions(version):
             raise AnotherVersion(f"version {version} of the states is no longer live")
@@ -131,14 +132,14 @@ class LiveVersion:
                     written.update((message.key(), message.value()) for message in batch)
         except Unreadable as error:
             raise TimeoutError(f"Kafka does not answer for {VERSION_TOPIC.name}: {error}") from error
-        return self._understood(written), reader.reached[0]
+        return self._parsed(written), reader.reached[0]
 
-    def _understood(self, written: Mapping[bytes | None, bytes | None]) -> Versions:
-        said = written.get(VERSION_KEY)
-        self.told = read_told(written.get(TOLD_KEY))
-        self.unreadable, self.is_said = None, said is not None
+    def _parsed(self, written: Mapping[bytes | None, bytes | None]) -> Versions:
+        record = written.get(VERSION_KEY)
+        self.republished = read_told(written.get(TOLD_KEY))
+        self.unreadable, self.is_recorded = None, record is not None
         try:
-            return read_versions(said) if said is not None else self.by_positions()
+            return read_versions(record) if record is not None else self.by_positions()
         except VersionUnreadable as error:
             self.unreadable = str(error)
             return self.by_positions()
@@ -162,11 +163,11 @@ def _under_way(versions: Versions) -> str:
     return f"a rebuild is switching to version {versions.next} of the states"
 
 
-def say(writer: TransactionalWriter, versions: Versions) -> None:
-    """Part of a transaction."""
+def announce(writer: TransactionalWriter, versions: Versions) -> None:
+    """Write the record of the live version, as a part of a transaction."""
     writer.write(VERSION_TOPIC.name, VERSION_KEY, write_versions(versions), partition=0)
 
 
-def say_told(writer: TransactionalWriter, told: Republished) -> None:
-    """Part of a transaction: everybody was told again, up to there."""
-    writer.write(VERSION_TOPIC.name, TOLD_KEY, write_told(told), partition=0)
+def announce_republished(writer: TransactionalWriter, republished: Republished) -> None:
+    """Write the record of a complete republication, as a part of a transaction."""
+    writer.write(VERSION_TOPIC.name, TOLD_KEY, write_told(republished), partition=0)

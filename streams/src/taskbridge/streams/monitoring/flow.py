@@ -1,4 +1,4 @@
-"""How many events of each action were folded in each of the last minutes. Does no I/O, and is told what time it is."""
+"""How many events of each action were folded in each of the last minutes. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Minute(NamedTuple):
 
 
 class Flow:
-    """What one worker has folded: a ring of minutes."""
+    """The counts of one worker, for the last hour."""
 
     def __init__(self) -> None:
         self._minutes: deque[_Minute] = deque(maxlen=MINUTES)
@@ -37,12 +37,12 @@ class Flow:
             minute[action.value] += count
 
     def share(self) -> dict[str, dict[str, int]]:
-        """What this worker has counted: minute since the epoch → action → events. Minutes without any are left out."""
+        """The counts: minute since the epoch → action → events. Minutes without events are left out."""
         return {str(each.number): dict(each.actions) for each in self._minutes}
 
 
 def flow_of(shares: Iterable[Mapping[str, Mapping[str, int]]], *, now_s: float) -> dict[str, Any]:
-    """The last hour of all workers together, the oldest minute first; the present one is the last."""
+    """The last hour of all workers together, the oldest minute first, the present one last."""
     last = int(now_s // _MINUTE_S)
     numbers = range(last - MINUTES + 1, last + 1)
     total: dict[str, Counter[str]] = {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.errors import RecordError
     from taskbridge.streams.cores.core import Folded
-    from taskbridge.streams.monitoring.snapshot import Snapshot
+    from taskbridge.streams.monitoring.progress import Snapshot
     from taskbridge.streams.records import Chunk
 
 _PREFIX = "taskbridge_streams_"
@@ -46,9 +46,9 @@ class _Children(dict[tuple[Any, ...], _Metric]):
 
 
 class Metrics:
-    """One set a process, in a registry of its own, so that tests can make many.
+    """One set per process, in a registry of its own, so that tests can create many.
 
-    Counters have each reason from the start, with 0: Prometheus sees no rise in a series that begins with 1.
+    Counters have each reason from the start, with 0: Prometheus sees no increase in a series that starts with 1.
     """
 
     def __init__(self, *, times_stuck: int = 0) -> None:
@@ -135,7 +135,7 @@ class Metrics:
         self._counter("watchdog", "How often a worker on this data folder exited because it stalled.").inc(times_stuck)
 
     def progress(self, now: Snapshot, *, rebalances: int) -> None:
-        """Set the gauges of all partitions. The series of a partition that left disappear."""
+        """Set the gauges of all partitions. The series of a revoked partition disappear."""
         for gauge, values in (
             (self._lag, now.lag),
             (self._lag_seconds, now.lag_seconds),
@@ -153,7 +153,7 @@ class Metrics:
         self._rebalances.set(rebalances)
 
     def position_lost(self, reason: str) -> None:
-        """Count a partition that goes on from elsewhere than the group's position."""
+        """Count a partition that did not resume at the group's position."""
         self._positions_lost.labels(reason).inc()
 
     def store_emptied(self) -> None:
@@ -185,9 +185,9 @@ class Metrics:
         """Read at every scrape whether the tokens file is in use."""
         self._tokens_usable.set_function(usable)
 
-    def watch_directory(self, what: str, *asked: Callable[[], float]) -> None:
-        """Read at every scrape how many ``people`` or ``labels`` are known, how many had no room, and their age."""
-        for gauge, each in zip(self._directories[what], asked, strict=True):
+    def watch_directory(self, what: str, *values: Callable[[], float]) -> None:
+        """Read at every scrape how many ``people`` or ``labels`` are known, how many exceed the limit, their age."""
+        for gauge, each in zip(self._directories[what], values, strict=True):
             gauge.set_function(each)
 
     def inbox_chunk(self, applied: int, seconds: float) -> None:

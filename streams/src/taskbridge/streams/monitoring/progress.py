@@ -1,10 +1,10 @@
-"""What a worker knows of its partitions: lag, recovery, standbys. For people, for Prometheus and for the watchdog."""
+"""The progress of a worker: its partitions' lag, recovery and standbys. For readiness, Prometheus and the watchdog."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -13,13 +13,13 @@ from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.parts import consumer_of
-from taskbridge.streams.monitoring.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import faust
 
+    from taskbridge.runtime.reloaded_file import ReloadedFile
     from taskbridge.streams.engine.transport import Position
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
@@ -31,23 +31,46 @@ log = structlog.get_logger(__name__)
 
 _LOOK_S = 1.0
 _ENDS_EVERY_S = 5.0
-_SAY_EVERY_S = 2.0
+_LOG_EVERY_S = 2.0
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """One observation of the worker, by partition."""
+
+    active: list[int] = field(default_factory=list[int])
+    standby: list[int] = field(default_factory=list[int])
+    lag: dict[int, int] = field(default_factory=dict[int, int])
+    lag_seconds: dict[int, float] = field(default_factory=dict[int, float])
+    inbox_lag: dict[int, int] = field(default_factory=dict[int, int])
+    """Notifications that are not in the inboxes yet."""
+    restoring: dict[int, int] = field(default_factory=dict[int, int])
+    """Changelog records that are not restored yet."""
+    standby_lag: dict[int, int] = field(default_factory=dict[int, int])
+    restored: int = 0
+    restored_a_second: float = 0.0
+    done: int = 0
+    """Changes whenever anything is processed."""
+
+    @property
+    def waiting(self) -> int:
+        return sum(self.lag.values()) + sum(self.inbox_lag.values()) + sum(self.restoring.values())
 
 
 class Ends:
-    """Where a topic ends, asked of the broker itself: a consumer that has stopped fetching would not know."""
+    """The ends of a topic's partitions, from the broker itself: a consumer that has stopped fetching has old ones."""
 
     def __init__(self, offsets: Offsets, topic: str = TASK_EVENTS.name) -> None:
         self.topic = topic
         self._offsets = offsets
         self.known: dict[int, int] = {}
-        self._asked = 0.0
+        self._refreshed = 0.0
 
     async def refresh(self, partitions: Collection[int]) -> None:
-        """Keeps what it knew while Kafka does not answer: that is not the worker's standing still."""
-        if time.monotonic() - self._asked < _ENDS_EVERY_S:
+        """Request the ends, at most every five seconds. While Kafka does not answer, none are known."""
+        if time.monotonic() - self._refreshed < _ENDS_EVERY_S:
             return
-        self._asked = time.monotonic()
+        self._refreshed = time.monotonic()
         try:
             self.known = await asyncio.to_thread(self._offsets.decided, self.topic, partitions)
         except (KafkaException, TimeoutError) as error:
@@ -57,21 +80,21 @@ class Ends:
 
 @dataclass(eq=False)
 class Progress:
-    """Looks once a second."""
+    """Observes the worker once a second."""
 
     app: faust.App
     recovery: Recovery
     changelog: str
-    """The instances'."""
+    """Of the instances."""
     ends: Ends
     inbox_ends: Ends | None
-    """None where this group keeps no inboxes."""
+    """None without the task center."""
     metrics: Metrics
     watchdog: Watchdog
     guard: LoopGuard
 
     def __post_init__(self) -> None:
-        self._said = 0.0
+        self._logged = 0.0
         self.now = Snapshot()
 
     def details(self) -> dict[str, Any]:
@@ -92,16 +115,16 @@ class Progress:
         }
 
     async def watch(self) -> None:
-        """Look until cancelled.
+        """Observe until cancelled.
 
         Raises:
-            Stuck: there is work and none was done for too long.
+            Stuck: records wait, but none was processed for too long.
         """
         while True:
             self.guard.beat()
             self.now = now = self._look()
             self.metrics.progress(now, rebalances=self.app.rebalancing_count)
-            self._say(now)
+            self._log(now)
             await self.ends.refresh(now.active)
             if self.inbox_ends is not None:
                 await self.inbox_ends.refresh(now.active)
@@ -109,26 +132,25 @@ class Progress:
             await asyncio.sleep(_LOOK_S)
 
     def _look(self) -> Snapshot:
-        wanted = self.recovery.wanted.get(self.changelog)
-        consumer = consumer_of(self.app)
-        if wanted is None:
+        assigned = self.recovery.wanted.get(self.changelog)
+        if assigned is None:
             return Snapshot()
-        keepers = list(self.recovery.keepers.values())
-        followed = [(partition, each) for keeper in keepers for partition, each in keeper.followed.items()]
-        restored = sum(keeper.applied for keeper in keepers)
-        reached = consumer.positions
+        tables = list(self.recovery.keepers.values())
+        followed = [item for table in tables for item in table.followed.items()]
+        restored = sum(table.applied for table in tables)
+        reached = consumer_of(self.app).positions
         positions = {tp.partition: at for tp, at in reached.items() if tp.topic == TASK_EVENTS.name}
-        lag = _behind(self.ends, reached, wanted.actives)
+        lag = _behind(self.ends, reached, assigned.actives)
         now_s = time.time()
         return Snapshot(
-            active=sorted(wanted.actives),
-            standby=sorted(wanted.standbys),
+            active=sorted(assigned.actives),
+            standby=sorted(assigned.standbys),
             lag=lag,
             lag_seconds={
                 partition: max(0.0, now_s - (positions[partition].timestamp or now_s)) if behind else 0.0
                 for partition, behind in lag.items()
             },
-            inbox_lag={} if self.inbox_ends is None else _behind(self.inbox_ends, reached, wanted.actives),
+            inbox_lag={} if self.inbox_ends is None else _behind(self.inbox_ends, reached, assigned.actives),
             restoring=_remaining(each for each in followed if each[1].until is not None),
             standby_lag=_remaining(each for each in followed if each[1].until is None),
             restored=restored,
@@ -136,10 +158,10 @@ class Progress:
             done=restored + sum(at.offset for at in reached.values()),
         )
 
-    def _say(self, now: Snapshot) -> None:
+    def _log(self, now: Snapshot) -> None:
         remaining = sum(now.restoring.values())
-        if remaining and time.monotonic() - self._said >= _SAY_EVERY_S:
-            self._said = time.monotonic()
+        if remaining and time.monotonic() - self._logged >= _LOG_EVERY_S:
+            self._logged = time.monotonic()
             log.info(
                 "tables_recovering",
                 remaining=remaining,
@@ -149,7 +171,7 @@ class Progress:
 
 
 def _behind(ends: Ends, reached: Mapping[TP, Position], actives: Collection[int]) -> dict[int, int]:
-    """Records of the topic that wait, by partition, as far as both ends are known."""
+    """Records of the topic that wait, by partition, where both offsets are known."""
     return {
         partition: max(0, end - reached[tp].offset)
         for partition, end in ends.known.items()
@@ -158,8 +180,55 @@ def _behind(ends: Ends, reached: Mapping[TP, Position], actives: Collection[int]
 
 
 def _remaining(followed: Iterable[tuple[int, Followed]]) -> dict[int, int]:
-    """Changelog records still to be applied, by partition: of all its tables together."""
+    """Changelog records that are not applied yet, by partition: of all its tables together."""
     remaining: dict[int, int] = {}
     for partition, each in followed:
         remaining[partition] = remaining.get(partition, 0) + each.remaining
     return remaining
+
+
+class Health:
+    """The readiness of the service: the steps of a worker's start, then the worker itself."""
+
+    def __init__(self, tokens: ReloadedFile[Any] | None = None) -> None:
+        self._tokens = tokens
+        self._is_connected = False
+        self._app: faust.App | None = None
+        self._progress: Progress | None = None
+        self._core: str | None = None
+        self._problems: list[str] = []
+        self._drift: Sequence[str] = ()
+
+    def waits(self, problem: str) -> None:
+        """The start waits, for this reason."""
+        self._problems = [problem]
+
+    def connected(self, drift: Sequence[str]) -> None:
+        """Kafka and the registry answer. ``drift``: differences of the topics from the contract; they block nothing."""
+        self._is_connected, self._problems, self._drift = True, [], drift
+
+    def follow(self, app: faust.App, progress: Progress, *, core: str) -> None:
+        """The worker is built, and starts. ``core``: the name of the core that folds its events."""
+        self._app, self._progress, self._core = app, progress, core
+
+    @property
+    def is_ready(self) -> bool:
+        return self._is_connected and self._tables_ready
+
+    def readiness(self) -> dict[str, Any]:
+        """The body of ``/readyz``."""
+        tokens = self._tokens and self._tokens.problem
+        return {
+            "ready": self.is_ready,
+            "kafka_and_registry": "connected" if self._is_connected else "waiting",
+            "tables": "live" if self._tables_ready else "recovering",
+            "core": self._core,
+            "problems": [*self._problems, *([tokens] if tokens else [])],
+            "topics": list(self._drift),
+            **({} if self._progress is None else self._progress.details()),
+        }
+
+    @property
+    def _tables_ready(self) -> bool:
+        app = self._app
+        return app is not None and app.tables.actives_ready and not app.rebalancing and not app.should_stop

@@ -1,4 +1,4 @@
-"""Tells a worker that stands still from one that has nothing to do, and ends a process that cannot end itself."""
+"""Detects a worker that makes no progress although records wait, and ends a process that cannot end itself."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _STUCK_EXIT_CODE = 70
 
 
 class Stuck(OperatorError):
-    """There is work, and none was done for too long: the worker stops, so that its supervisor starts it anew."""
+    """Records wait, but none was processed for too long: the worker exits, so that its supervisor restarts it."""
 
 
 class Watchdog:
-    """Patience with a worker. Pure: it is told what there is, and the time."""
+    """Raises when a worker makes no progress for too long. Pure."""
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
@@ -37,10 +37,10 @@ class Watchdog:
         self._since = 0.0
 
     def look(self, *, done: int, waiting: int, now: float) -> None:
-        """``done`` changes with any progress.
+        """``done`` is any number that changes with progress.
 
         Raises:
-            Stuck: it has not for too long, although something waits.
+            Stuck: it has not changed for too long, although records wait.
         """
         if done != self._done or waiting == 0:
             self._done, self._since = done, now
@@ -49,30 +49,30 @@ class Watchdog:
 
 
 class TimesStuck:
-    """How often a worker on this data folder ended because it stood still.
+    """How often a worker on this data folder exited because it stalled.
 
-    In a file, so that the next worker tells Prometheus of it: one that ends is hardly ever scraped before it is gone.
+    Stored in a file for the next worker's metrics: an exiting worker is hardly ever scraped in time.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "times-stuck"
 
     def count(self) -> int:
-        """0 where nothing, or nothing that can be understood, is written."""
+        """0 if the file is missing or unreadable."""
         with suppress(OSError, ValueError):
             return int(self._path.read_text("ascii"))
         return 0
 
     def add(self) -> None:
-        """Count this worker. A disk that does not take it is no reason to stand still for longer."""
+        """Count this worker. A disk error does not delay its exit."""
         with suppress(OSError):
             self._path.write_text(str(self.count() + 1), "ascii")
 
 
 def end_within(seconds: float, outcome: int | str, *, end: Callable[[int], None] = os._exit) -> None:
-    """The process ends then, whatever still waits for Kafka in it. What is not committed comes again.
+    """End the process after that time, even while it waits for Kafka. Uncommitted records are processed again.
 
-    ``outcome`` is what ``sys.exit`` takes: the exit code, or what is said of a failure.
+    ``outcome``: as for ``sys.exit``, the exit code or a message about a failure.
     """
 
     def wait() -> None:
@@ -86,7 +86,7 @@ def end_within(seconds: float, outcome: int | str, *, end: Callable[[int], None]
 
 
 class LoopGuard:
-    """A thread that ends the process when its event loop no longer turns, or does not end after it was told to."""
+    """A thread that ends the process when its event loop no longer runs, or does not stop when requested."""
 
     def __init__(self, patience_s: float, times: TimesStuck, *, end: Callable[[int], None] = os._exit) -> None:
         self._patience_s = patience_s
@@ -98,7 +98,7 @@ class LoopGuard:
         self._thread.start()
 
     def beat(self) -> None:
-        """The loop turns."""
+        """Report that the loop runs."""
         self._beat = time.monotonic()
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ
 from taskbridge.streams.api.json_forms import state_json
 from taskbridge.streams.api.refusals import NotNow
-from taskbridge.streams.monitoring.snapshot import Snapshot
+from taskbridge.streams.monitoring.progress import Snapshot
 from taskbridge.streams.operations.asking import Asking
 from taskbridge.streams.operations.edges import edge_of, totals_of
 from taskbridge.streams.operations.history import SAMPLE_S, History

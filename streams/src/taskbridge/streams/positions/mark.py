@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Mark(NamedTuple):
-    """Written with every position; compared with what Kafka has at each start: ``streams.contract.internal_topics``."""
+    """Written with every position; compared with what Kafka has at each start: ``streams.contract.start``."""
 
     version: int
     """Of the instances."""

@@ -6,44 +6,52 @@ import shutil
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException
+from faust.types import TP
 
-from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config, read_kafka_config
+from taskbridge.runtime.kafka import LIBRDKAFKA, admin_client, consumer_config, producer_config, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.runtime.settings import load_settings
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
-from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
-from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.positions.mark import Ground, Mark
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import VERSION_TOPIC, Republished
-from taskbridge.streams.rebuild.sources.copies import Ticker, TopicCopy
-from taskbridge.streams.rebuild.workers import Workers, alone
+from taskbridge.streams.rebuild.copies import DECIDED_S, POLL_S, Ticker, TopicCopy
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.transactions.group_commit import claimed
 from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from pathlib import Path
 
     from confluent_kafka.admin import AdminClient
 
     from taskbridge.schemas.topics import Topic
+    from taskbridge.streams.positions.group_positions import Committed
     from taskbridge.streams.positions.version import Versions
 
 _ANSWER_S = 15
 _LOOK_S = 0.5
 _TRANSACTION_MAX_MS = 15 * 60 * 1000
 """The default of brokers for ``transaction.max.timeout.ms``."""
+_LEAVE_S = 180.0
+_SESSION_MS = 6_000
+"""No broker allows less by default."""
+_ALONE_S = 10.0
 
 
 class Stopped(OperatorError):
@@ -54,11 +62,19 @@ class HalfMoved(OperatorError):
     """A move to another number of partitions ended halfway, and has to be completed before anything else."""
 
 
+class AnotherRebuild(OperatorError):
+    """Another rebuild is running; only one can run at a time."""
+
+
+class WorkersStay(OperatorError):
+    """Workers did not stop, so the switch was aborted: their release knows no versions."""
+
+
 class Operation:
     """One run of a command."""
 
     def __init__(self, settings: StreamsSettings, tell: Callable[[str], None], stopping: Callable[[], None]) -> None:
-        """``stopping`` raises once a signal has asked the run to stop."""
+        """``stopping`` raises once a signal has requested a stop."""
         self.settings = settings
         self.tell = tell
         self.stopping = stopping
@@ -73,7 +89,6 @@ class Operation:
         self.workers = Workers(self.offsets, claim=claim, tell=tell, stopping=stopping)
 
     def ticker(self, what: str) -> Ticker:
-        """Reports progress to people."""
         return Ticker(self.tell, what, stopping=self.stopping)
 
     def copy_of(self, topic: str, path: Path) -> TopicCopy:
@@ -105,23 +120,23 @@ class Operation:
             elif versions.next is not None:
                 versions = versions._replace(next=None)
                 with writer.transaction():
-                    say(writer, versions)
+                    announce(writer, versions)
             yield writer, versions, folder
 
     @contextmanager
-    def nobody_at_work(self, writer: TransactionalWriter, versions: Versions, following: int) -> Generator[ExitStack]:
-        """All workers have stopped, and wait until a version is declared live: ``following``, or another.
+    def workers_stopped(self, writer: TransactionalWriter, versions: Versions, following: int) -> Generator[ExitStack]:
+        """Stop all workers; they wait until a version is declared live: ``following``, or another.
 
-        If the block fails, they continue with what ``versions`` says, unless ``pop_all`` was called. If this process
-        dies, the first worker that looks finds the group empty, and continues.
+        If the block fails, they continue with ``versions``, unless ``pop_all`` was called. If this process dies, the
+        first worker that finds its group empty continues.
 
         Raises:
             WorkersStay: they do not stop.
         """
         with writer.transaction():
-            say(writer, versions._replace(next=following))
+            announce(writer, versions._replace(next=following))
         with ExitStack() as way_back:
-            way_back.callback(_say_if_possible, writer, versions)
+            way_back.callback(_announce_if_possible, writer, versions)
             self.workers.wait_until_gone()
             yield way_back
             way_back.pop_all()
@@ -138,9 +153,8 @@ class Operation:
 
     def notification_ends(self) -> Republished:
         """The end offset of each partition of the notifications."""
-        name = topics.TASK_NOTIFICATIONS.name
-        topic = self.offsets.topics([name])[name]
-        return Republished(topic.topic_id, self.offsets.ends(name, range(topic.partitions)))
+        topic = self.offsets.topics([TASK_NOTIFICATIONS.name])[TASK_NOTIFICATIONS.name]
+        return Republished(topic.topic_id, self.offsets.ends(TASK_NOTIFICATIONS.name, range(topic.partitions)))
 
     def ground(self, source: str, changelog: str, changelog_id: str, *, version: int, partitions: int) -> Ground:
         """The ground of workers that read ``source``, with the changelog that was created for it."""
@@ -149,9 +163,9 @@ class Operation:
 
     def new_inboxes(self, version: int, partitions: int) -> Ground:
         """The ground of workers that rebuild the inboxes, with a new changelog."""
-        made = self.recreate(INBOX_CHANGELOG, partitions=partitions)
+        created = self.recreate(INBOX_CHANGELOG, partitions=partitions)
         return self.ground(
-            topics.TASK_NOTIFICATIONS.name, INBOX_CHANGELOG.name, made, version=version, partitions=partitions
+            TASK_NOTIFICATIONS.name, INBOX_CHANGELOG.name, created, version=version, partitions=partitions
         )
 
     def recreate(self, topic: Topic, *, partitions: int) -> str:
@@ -159,12 +173,12 @@ class Operation:
         if topic.name in self.topics():
             delete_topics(self.admin, [topic.name])
         deadline = time.monotonic() + _ANSWER_S
-        made = False
+        created = False
         while True:
             # Brokers disagree for a moment about a topic that is being deleted or created.
             with suppress(TopicsUnavailable, KafkaException):
-                made = made or apply_topics(self.admin, [topic], partitions=partitions)[0].created
-                if made:
+                created = created or apply_topics(self.admin, [topic], partitions=partitions)[0].created
+                if created:
                     return self.offsets.topic_id(topic.name)
             if time.monotonic() > deadline:
                 raise OperatorError(f"Kafka did not recreate {topic.name} within {_ANSWER_S} s: run it again")
@@ -191,9 +205,9 @@ def operation(environment: Mapping[str, str], tell: Callable[[str], None]) -> Ge
         raise OperatorError(f"Kafka refuses or does not answer: {error}. Run the command again") from error
 
 
-def _say_if_possible(writer: TransactionalWriter, versions: Versions) -> None:
+def _announce_if_possible(writer: TransactionalWriter, versions: Versions) -> None:
     with suppress(OperatorError, KafkaException), writer.transaction():
-        say(writer, versions)
+        announce(writer, versions)
 
 
 def delete_topics(admin: AdminClient, names: list[str]) -> None:
@@ -231,3 +245,119 @@ def _stop_signal() -> Generator[Callable[[], None]]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@dataclass(eq=False)
+class Workers:
+    """The workers' positions, and whether all have stopped. Every method blocks, and a signal can stop it.
+
+    Raises:
+        KafkaException, TimeoutError: Kafka refuses, or does not answer.
+    """
+
+    offsets: Offsets
+    claim: Callable[[str], object]
+    """Fences the producers of the worker of that name; blocks."""
+    tell: Callable[[str], None]
+    stopping: Callable[[], None]
+
+    def positions(self, topic: str = TASK_EVENTS.name) -> dict[int, int]:
+        """The least position of each partition of the topic; partitions without one are missing.
+
+        Waits for open transactions: their records may be readable a moment before their position.
+        """
+        left = {TP(topic, each) for each in self.offsets.partitions(topic)}
+        found: dict[int, int] = {}
+        deadline = time.monotonic() + DECIDED_S
+        while left:
+            self.stopping()
+            for source, at in self.offsets.committed(APP_ID, left).items():
+                if at.is_stable:
+                    left.discard(source)
+                    if at.offset >= 0:
+                        found[source.partition] = at.offset
+            if left and time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"transactions are still open on partitions {sorted(each.partition for each in left)}"
+                )
+            time.sleep(POLL_S if left else 0)
+        return found
+
+    def changelogs(self, version: int) -> frozenset[str]:
+        """The changelog ids of that version in the group's positions: one, unless something is wrong."""
+        marks = [at.mark for at in self._committed(TASK_EVENTS.name) if at.mark is not None]
+        return frozenset(mark.changelog_id for mark in marks if mark.version == version)
+
+    def wait_until_gone(self) -> None:
+        """Return once no worker is in the group, and no transaction of theirs is open.
+
+        A frozen worker that has left the group can write nothing when it resumes: its producers are fenced.
+
+        Raises:
+            WorkersStay: they did not stop within minutes.
+        """
+        deadline, reported = time.monotonic() + _LEAVE_S, 0.0
+        while found := self.offsets.members(APP_ID):
+            self.stopping()
+            if time.monotonic() > deadline:
+                raise WorkersStay(
+                    f"workers still run after {_LEAVE_S:.0f} s: {_named(found)}. Stop them, and run it again"
+                )
+            if time.monotonic() - reported > Ticker.EVERY_S:
+                reported = time.monotonic()
+                self.tell(f"waiting for workers to stop: {_named(found)}")
+            time.sleep(_LOOK_S)
+        # Owners that may have an open transaction: see ``streams.transactions.takeover``.
+        if owners := {at.owner for at in self._committed(TASK_EVENTS.name, TASK_NOTIFICATIONS.name) if at.owner}:
+            # In parallel: each waits up to half a second for librdkafka's timers.
+            with ThreadPoolExecutor(len(owners)) as pool:
+                for claim in [pool.submit(self.claim, owner) for owner in owners]:
+                    claim.result()
+
+    def _committed(self, *topics: str) -> Iterable[Committed]:
+        sources = [TP(topic, partition) for topic in topics for partition in self.offsets.partitions(topic)]
+        return self.offsets.committed(APP_ID, sources).values()
+
+
+@contextmanager
+def alone(offsets: Offsets, consumer: Mapping[str, object]) -> Generator[None]:
+    """Make sure that no other rebuild runs, by membership in a group.
+
+    Two may start at the same moment: then the first one to claim the transactional id is fenced, and fails at its
+    next write.
+
+    Raises:
+        AnotherRebuild: another one runs.
+    """
+    deadline = time.monotonic() + _ALONE_S
+    while found := offsets.members(REBUILD_ID):
+        # A killed one stays in the group until its session ends.
+        if time.monotonic() > deadline:
+            raise AnotherRebuild(f"another rebuild is running: {_named(found)}. Wait for its end")
+        time.sleep(_LOOK_S)
+    stop = threading.Event()
+    thread = threading.Thread(target=_stay_member, args=(consumer, stop), name="rebuild-membership", daemon=True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + _ALONE_S
+        while not offsets.members(REBUILD_ID):
+            if time.monotonic() > deadline:
+                raise OperatorError(f"this rebuild could not join the group {REBUILD_ID}: check Kafka and its ACLs")
+            time.sleep(_LOOK_S)
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _stay_member(consumer: Mapping[str, object], stop: threading.Event) -> None:
+    with closing(
+        Consumer({**consumer, "client.id": REBUILD_ID, "session.timeout.ms": _SESSION_MS}, logger=LIBRDKAFKA)
+    ) as member:
+        member.subscribe([VERSION_TOPIC.name])
+        while not stop.is_set():
+            member.poll(_LOOK_S)
+
+
+def _named(members: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} on {host}" for name, host in members.items())

@@ -1,7 +1,7 @@
 """``taskbridge streams --republish``: publish every present list entry again, and rebuild the inboxes from them.
 
 The states are the source, so earlier notifications may be gone. Workers are stopped meanwhile, as for the switch of a
-rebuild: so no notification of a worker comes between, and all that is published is current.
+rebuild, so that no notification of a worker comes between.
 """
 
 from __future__ import annotations
@@ -15,31 +15,43 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import (
+    SOURCE_TASKBRIDGE,
+    Change,
+    Status,
+    TaskNotification,
+    event_id_for,
+    notification_id_for,
+)
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.contract.live_version import say, say_told
+from taskbridge.streams.contract.live_version import announce, announce_republished
 from taskbridge.streams.cores.core import notification_record
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.stored_instance import unpack
-from taskbridge.streams.fold.views import show
+from taskbridge.streams.fold.views import difference, show
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.version import VERSION_TOPIC
+from taskbridge.streams.processing.rebuilt import cause
 from taskbridge.streams.processing.untold import FIRST_INSTANCE
-from taskbridge.streams.rebuild.comparison import republished, unfounded
+from taskbridge.streams.rebuild.copies import Copy, Located
 from taskbridge.streams.rebuild.operation import operation
-from taskbridge.streams.rebuild.sources.copies import Copy, Kept
 from taskbridge.streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from taskbridge.schemas.codec import Codec
-    from taskbridge.schemas.events import TaskNotification, TaskState
+    from taskbridge.schemas.events import TaskState
+    from taskbridge.schemas.inbox import Line
     from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.fold.views import Shown
     from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 _TOGETHER = 20_000
 """Notifications in one transaction."""
+_ACTION = "retold"  # spellchecker:disable-line - part of the ids of events
+_PRESENT = Located(0, b"")
 
 
 class NothingToRepublish(OperatorError):
@@ -53,7 +65,7 @@ def republish(environment: Mapping[str, str], *, tell: Callable[[str], None]) ->
         ConfigurationError: a setting is wrong; nothing was started.
         OperatorError: some entries may have been published, all of them correct; it is safe to run it again.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     with operation(environment, tell) as run:
         with run.alone("republish") as (writer, versions, folder), ExitStack() as copies:
             there, changelog = run.topics(), instances_changelog(versions.live).name
@@ -74,12 +86,12 @@ def republish(environment: Mapping[str, str], *, tell: Callable[[str], None]) ->
 
             # Copy most of it while workers still run.
             catch_up()
-            with run.nobody_at_work(writer, versions, versions.live):
+            with run.workers_stopped(writer, versions, versions.live):
                 catch_up()
                 shown = copies.enter_context(closing(Copy(folder / "shown")))
-                publishing = run.ticker("instances published")
                 # The offset of the record that stops the workers: it is different for each republication.
                 number = run.offsets.ends(VERSION_TOPIC.name, [0])[0]
+                publishing = run.ticker("instances published")
                 republication = Republication(
                     writer, run.registry, shown, changelog=changelog, number=number, publishing=publishing
                 )
@@ -89,16 +101,16 @@ def republish(environment: Mapping[str, str], *, tell: Callable[[str], None]) ->
                 # After publishing: workers start a new inbox at their position in the notifications.
                 ground = run.new_inboxes(versions.live, there[changelog]) if run.settings.task_center else None
                 with writer.transaction():
-                    say_told(writer, published)
+                    announce_republished(writer, published)
                     if ground is not None:
-                        stood = run.workers.positions(TASK_NOTIFICATIONS.name)
-                        writer.hand_over(APP_ID, TASK_NOTIFICATIONS.name, ground, stood)
-                    say(writer, versions)
+                        positions = run.workers.positions(TASK_NOTIFICATIONS.name)
+                        writer.hand_over(APP_ID, TASK_NOTIFICATIONS.name, ground, positions)
+                    announce(writer, versions)
         return {
             "instances": republication.instances,
             "notifications": present + removed,
             "unfounded": removed,
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(time.monotonic() - started, 1),
         }
 
 
@@ -113,7 +125,7 @@ class Republication:
     changelog: str
     """The name of the changelog of the instances, for errors."""
     number: int
-    """Different for each republication, so that its notifications are no repeats of the last one's."""
+    """Different for each republication, so that its notifications do not repeat the ids of the last one's."""
     publishing: Callable[[int, int], None]
 
     def __post_init__(self) -> None:
@@ -128,7 +140,7 @@ class Republication:
             records = [notification_record(each, self._notifications) for each in together]
             with self.writer.transaction():
                 self.writer.send(TASK_NOTIFICATIONS.name, records)
-            self.shown.write({_line_key(each): _THERE for each in together})
+            self.shown.write({_line_key(each): _PRESENT for each in together})
             count += len(together)
             self.publishing(self.instances, self.instances)
         return count
@@ -139,21 +151,46 @@ class Republication:
         Raises:
             TableUnreadable: one of them cannot be read; nothing wrong was published.
         """
-        for _, kept in states.items(FIRST_INSTANCE):
-            with naming(self.changelog, kept.partition):
-                instance = unpack(kept.value, self._states)
+        for _, stored in states.items(FIRST_INSTANCE):
+            with naming(self.changelog, stored.partition):
+                instance = unpack(stored.value, self._states)
             self.instances += 1
             yield from republished(show(instance), number=self.number)
 
     def of_no_instance(self, inboxes: Copy) -> Iterator[TaskNotification]:
-        """The removal of every line in these inboxes that no instance shows."""
+        """The removal of every entry in these inboxes that no instance shows."""
         for key in inboxes:
             line = layout.read_line_key(key)
             if line is not None and self.shown.get(key) is None:
                 yield unfounded(line, number=self.number)
 
 
-_THERE = Kept(0, b"")
+def republished(shown: Shown, *, number: int) -> list[TaskNotification]:
+    """The present state, for everyone who has or ever had an entry; its cause is the republication of that number."""
+    return difference(shown, shown, cause(shown.instance.state, _ACTION, number=number))
+
+
+def unfounded(line: Line, *, number: int) -> TaskNotification:
+    """The removal of an entry that no instance shows; only the id of its instance is known."""
+    named = {"instance_id": line.instance_id, "number": str(number)}
+    event_id = event_id_for(SOURCE_TASKBRIDGE, _ACTION, named)
+    return TaskNotification(
+        notification_id=notification_id_for(event_id, line.user_id, line.view, line.task_id, Change.REMOVED),
+        corp_id=line.corp_id,
+        recipient_id=line.user_id,
+        view=line.view,
+        change=Change.REMOVED,
+        instance_id=line.instance_id,
+        task_id=line.task_id,
+        title=None,
+        url=None,
+        app_type="",
+        originator=None,
+        actor_id=None,
+        status=Status.ACTIVE,
+        occurred_at=0,
+        event_id=event_id,
+    )
 
 
 def _line_key(notification: TaskNotification) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import rocksdict
 
@@ -15,7 +15,7 @@ from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.tables.store_files import WITHOUT_WAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from confluent_kafka import Message
@@ -26,12 +26,13 @@ _BATCH_RECORDS = 2000
 _BUFFER_BYTES = 64 << 20
 _WRITE_BUFFER_BYTES = 32 << 20
 DECIDED_S = 60.0
-"""How long a transaction may be open: Kafka undoes a worker's after half of that."""
+"""How long a transaction may be open: Kafka aborts a worker's after half of that."""
 POLL_S = 0.02
 _PARTITION = struct.Struct(">H")
+_Value = TypeVar("_Value")
 
 
-class Kept(NamedTuple):
+class Located(NamedTuple):
     """A value, and the partition that it belongs to."""
 
     partition: int
@@ -39,7 +40,7 @@ class Kept(NamedTuple):
 
 
 class Copy:
-    """One RocksDB, emptied by whoever makes its folder; nothing of it need survive the process."""
+    """One RocksDB in an empty folder. It does not survive the process."""
 
     def __init__(self, path: Path) -> None:
         options = rocksdict.Options(raw_mode=True)
@@ -48,42 +49,39 @@ class Copy:
         options.set_max_open_files(128)
         self._db: Any = rocksdict.Rdict(str(path), options)
         self.changed: dict[bytes, int] | None = None
-        """The keys that were written since this was made an empty dict, with the partition of each."""
+        """The keys that were written since this was set to an empty dict, with the partition of each."""
 
-    def get(self, key: bytes) -> Kept | None:
+    def get(self, key: bytes) -> Located | None:
         found: bytes | None = self._db.get(key)
-        return None if found is None else _unfolded(found)
+        return None if found is None else _located(found)
 
-    def items(self, start: bytes | None = None) -> Iterator[tuple[bytes, Kept]]:
-        """As they are now, in the order of the keys, from ``start`` on. Writing meanwhile changes nothing here."""
-        return ((key, _unfolded(stored)) for key, stored in self._db.items(from_key=start))
+    def items(self, start: bytes | None = None) -> Iterator[tuple[bytes, Located]]:
+        """A snapshot of all values from the key ``start`` on, in the order of the keys."""
+        return ((key, _located(stored)) for key, stored in self._db.items(from_key=start))
 
     def is_empty(self) -> bool:
         return next(iter(self), None) is None
 
     def __iter__(self) -> Iterator[bytes]:
-        """The keys, likewise."""
+        """A snapshot of the keys, in their order."""
         return iter(self._db.keys())
 
-    def write(self, values: Mapping[bytes, Kept | None]) -> None:
+    def write(self, values: Mapping[bytes, Located | None]) -> None:
         if self.changed is not None:
-            self._note(self.changed, values)
+            for key, value in values.items():
+                there = self.get(key) if value is None else value
+                if there is not None:
+                    self.changed[key] = there.partition
         batch = rocksdict.WriteBatch(raw_mode=True)
-        for key, kept in values.items():
-            if kept is None:
+        for key, value in values.items():
+            if value is None:
                 batch.delete(key)
             else:
-                batch.put(key, _PARTITION.pack(kept.partition) + kept.value)
+                batch.put(key, _PARTITION.pack(value.partition) + value.value)
         self._db.write(batch, WITHOUT_WAL)
 
     def close(self) -> None:
         self._db.close()
-
-    def _note(self, changed: dict[bytes, int], values: Mapping[bytes, Kept | None]) -> None:
-        for key, kept in values.items():
-            there = self.get(key) if kept is None else kept
-            if there is not None:
-                changed[key] = there.partition
 
 
 class TopicCopy(Copy):
@@ -95,11 +93,11 @@ class TopicCopy(Copy):
         self._offsets = offsets
         self._next: dict[int, int] = {}
         self.positions: dict[int, bytes] = {}
-        """What a changelog says of each partition's position: see ``streams.positions.kept_position``."""
+        """The position record of each partition of a changelog: see ``streams.positions.kept_position``."""
         self._reader = bulk_reader(consumer)
 
     def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:
-        """Apply all that is written by now. ``tick`` is told again and again how many records are read, of how many.
+        """Apply all records that are written by now; ``tick`` receives the counts of records read and to read.
 
         Raises:
             KafkaException, TimeoutError: Kafka refuses, or does not answer, or a transaction stays open.
@@ -112,7 +110,7 @@ class TopicCopy(Copy):
             self._apply(batch)
 
     def _decided(self, partitions: range, tick: Callable[[int, int], None]) -> dict[int, Bounds]:
-        """Once nothing is open that is written by now: a transaction is seen on one topic before it is on another."""
+        """The bounds, once no transaction is open: one becomes visible on one topic before another."""
         written = self._offsets.ends(self.topic, partitions)
         deadline = time.monotonic() + DECIDED_S
         while True:
@@ -125,7 +123,7 @@ class TopicCopy(Copy):
             time.sleep(POLL_S)
 
     def reached(self, partition: int) -> int:
-        """Where the partition's next record will stand."""
+        """The offset of the next record of the partition."""
         return self._next.get(partition, 0)
 
     def close(self) -> None:
@@ -133,14 +131,34 @@ class TopicCopy(Copy):
         super().close()
 
     def _apply(self, batch: list[Message]) -> None:
-        values: dict[bytes, Kept | None] = {}
+        values: dict[bytes, Located | None] = {}
         for message in batch:
             partition, key, value = cast("int", message.partition()), cast("bytes", message.key()), message.value()
             if key != POSITION_KEY:
-                values[key] = None if value is None else Kept(partition, value)
+                values[key] = None if value is None else Located(partition, value)
             elif value is not None:
                 self.positions[partition] = value
         self.write(values)
+
+
+def _located(stored: bytes) -> Located:
+    return Located(_PARTITION.unpack_from(stored)[0], stored[_PARTITION.size :])
+
+
+def join_by_key(*sources: Iterable[tuple[bytes, _Value]]) -> Iterator[tuple[bytes, list[_Value | None]]]:
+    """Every key in any of the sources, with its value in each; all sources are in the order of their keys."""
+    iterators = [iter(each) for each in sources]
+    heads = [next(each, None) for each in iterators]
+    while found := [head[0] for head in heads if head is not None]:
+        key = min(found)
+        values: list[_Value | None] = []
+        for at, head in enumerate(heads):
+            if head is not None and head[0] == key:
+                values.append(head[1])
+                heads[at] = next(iterators[at], None)
+            else:
+                values.append(None)
+        yield key, values
 
 
 def bulk_reader(consumer: Mapping[str, object]) -> PartitionReader:
@@ -154,7 +172,7 @@ def read_on(
     ends: Mapping[int, int],
     tick: Callable[[int, int], None],
 ) -> Generator[list[Message]]:
-    """What stands behind where each partition is ``reached``, which moves with each batch, and before its end."""
+    """Read each partition from ``reached``, which advances with each batch, to its end."""
     starts = {each: reached[each] for each, end in ends.items() if end > reached[each]}
     total = sum(ends[each] - start for each, start in starts.items())
     with closing(reader.read(topic, starts, ends, batch=_BATCH_RECORDS)) as batches:
@@ -164,37 +182,33 @@ def read_on(
             tick(sum(reached[each] - start for each, start in starts.items()), total)
 
 
-def _unfolded(stored: bytes) -> Kept:
-    return Kept(_PARTITION.unpack_from(stored)[0], stored[_PARTITION.size :])
-
-
 class Ticker:
-    """A line for people every two seconds while something goes on: how much is done, how fast, and for how long yet."""
+    """Prints a line of progress every two seconds: how much is done, how fast, and the time left."""
 
     EVERY_S: ClassVar = 2.0
 
     def __init__(self, say: Callable[[str], None], what: str, *, stopping: Callable[[], None]) -> None:
-        """``stopping`` raises once a signal has asked the run to stop."""
+        """``stopping`` raises once a signal has requested a stop."""
         self._say = say
         self._what = what
         self._stopping = stopping
-        self._began = self._said = time.monotonic()
+        self._started = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         self._stopping()
         now = time.monotonic()
-        if now - self._said < self.EVERY_S:
+        if now - self._last < self.EVERY_S:
             return
-        self._said = now
-        rate = done / (now - self._began)
-        left = f", about {_spoken((total - done) / rate)} left" if rate > 0 else ""
+        self._last = now
+        rate = done / (now - self._started)
+        left = f", about {_duration((total - done) / rate)} left" if rate > 0 else ""
         self._say(f"{self._what}: {done:,} of {total:,}, {rate:,.0f}/s{left}")
 
 
 _MINUTE_S = 60
 
 
-def _spoken(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds < 2 * _MINUTE_S:
         return f"{seconds:.0f} s"
     minutes = round(seconds / _MINUTE_S)
