@@ -41,7 +41,7 @@ from taskbridge.cli.connection import Connection
 from taskbridge.cli.demo.company import EMPLOYEES
 from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.server.connections.listening import listen
+from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from taskbridge.local.ports import LOOPBACK, free_port
 from taskbridge.runtime.kafka import consumer_config

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from reference_pages.markdown import code, page, prose, table
 from taskbridge.edge import errors as edge_errors
 from taskbridge.edge.answers import STATUS, UNAVAILABLE
-from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL
+from taskbridge.edge.server.admission import ADDRESS_FULL, FULL
 from taskbridge.runtime.http import refusals as servers
 from taskbridge.runtime.http.problems import unforeseen
 from taskbridge.runtime.http.refusals import Refusal, not_admitted

@@ -23,7 +23,7 @@ from taskbridge.edge.monitoring.metrics import Metrics
 from taskbridge.edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
 from taskbridge.edge.received import Received
 from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
-from taskbridge.edge.server.rejection_log import LINES_PER_MINUTE
+from taskbridge.edge.server.admission import LINES_PER_MINUTE
 from taskbridge.edge.testing import (
     APP_TYPE,
     CORP_ID,

@@ -24,12 +24,10 @@ from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metri
 from taskbridge.edge.openapi.callbacks import document_callbacks
 from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes, FastCallbacks
-from taskbridge.edge.server.connections.gate import GATE, Gate, with_open_files
-from taskbridge.edge.server.connections.listening import given_sockets, listen_beside_fellows
+from taskbridge.edge.server.admission import GATE, Gate, RejectionLog, Senders, with_open_files
 from taskbridge.edge.server.protocol import FAST_PATH
-from taskbridge.edge.server.rejection_log import RejectionLog
-from taskbridge.edge.server.serving import end_when_told, end_with_parent, serve
-from taskbridge.edge.server.sources import Sources
+from taskbridge.edge.server.serving import end_on_signal, end_with_parent, serve
+from taskbridge.edge.server.sockets import listen_with_peers, passed_sockets
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.tracing.callbacks import TracedRoutes
 from taskbridge.edge.tracing.drained import trace_drained
@@ -53,7 +51,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from taskbridge.edge.server.connections.listening import Sockets
+    from taskbridge.edge.server.sockets import Sockets
     from taskbridge.runtime.tracing.tracing import Tracing
 
 _LAST_S = 12
@@ -103,8 +101,8 @@ def create_app(
     drained = None if tracing is None else partial(trace_drained, tracing)
     events = publisher or KafkaPublisher(settings, partitions=partitions, metrics=metrics.registry, on_drained=drained)
     token_use = TokenUse(settings.data_dir)
-    sources = Sources(networks=settings.source_networks, trusted_proxies=settings.trusted_proxies)
-    gate = Gate(settings, sources, count=metrics.count_refused)
+    senders = Senders(networks=settings.source_networks, trusted_proxies=settings.trusted_proxies)
+    gate = Gate(settings, senders, count=metrics.count_refused)
     worker_metrics = WorkerMetrics(metrics.registry, folder=_metrics_folder(settings))
     window = FileWindows(settings.data_dir, entries=settings.replay_window_entries)
     metrics.watch(credentials=credentials, publisher=events, token_use=token_use, window=window, gate=gate)
@@ -150,7 +148,7 @@ def create_app(
         window=window,
         publisher=events,
         metrics=metrics,
-        sources=sources,
+        senders=senders,
         quarantine=Quarantine(settings, events, metrics.quarantine),
         rejections=RejectionLog(),
     )
@@ -188,17 +186,17 @@ def run() -> None:
 
     A wrong configuration is one line on standard error and exit code 1.
     """
-    end_when_told()
+    end_on_signal()
     try:
         settings, app = _configured()
         if (folder := _metrics_folder(settings)) is not None:
             clear_metrics(folder)
-        given = given_sockets(os.environ)
-        sockets = _sockets(settings, given)
+        passed = passed_sockets(os.environ)
+        sockets = _sockets(settings, passed)
     except ConfigurationError as error:
         sys.exit(f"taskbridge edge: {error}")
     factory = "taskbridge.edge.app:app_from_environment"
-    serve(app, sockets, are_held=bool(given.callbacks), workers=settings.workers, factory=factory)
+    serve(app, sockets, are_held=bool(passed.callbacks), workers=settings.workers, factory=factory)
 
 
 def main() -> None:
@@ -212,15 +210,14 @@ def main() -> None:
     run()
 
 
-def _sockets(settings: EdgeSettings, given: Sockets) -> list[socket.socket]:
-    sockets = given.callbacks or listen_beside_fellows(settings.host, settings.port, data_dir=settings.data_dir)
+def _sockets(settings: EdgeSettings, passed: Sockets) -> list[socket.socket]:
+    sockets = passed.callbacks or listen_with_peers(settings.host, settings.port, data_dir=settings.data_dir)
     if settings.operator_port is None:
-        if given.operator:
+        if passed.operator:
             raise ConfigurationError("EDGE_OPERATOR_PORT: required if the supervisor passes a socket for operators")
         return sockets
     return sockets + (
-        given.operator
-        or listen_beside_fellows(settings.operator_host, settings.operator_port, data_dir=settings.data_dir)
+        passed.operator or listen_with_peers(settings.operator_host, settings.operator_port, data_dir=settings.data_dir)
     )
 
 

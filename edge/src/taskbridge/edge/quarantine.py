@@ -13,8 +13,7 @@ from taskbridge.edge.deciding.interpret import Rules, proven_event
 from taskbridge.edge.deciding.paths import source_of
 from taskbridge.edge.errors import Malformed, NotDurable, Unverified
 from taskbridge.edge.received import Received
-from taskbridge.edge.server.rejection_log import RejectionLog
-from taskbridge.edge.server.sources import site_of
+from taskbridge.edge.server.admission import RejectionLog, site_of
 from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION, refuse_replay
 from taskbridge.edge.verification.verify import bearer_digest, bearer_fault
 from taskbridge.runtime.rates import Bucket, PerSource, take_all

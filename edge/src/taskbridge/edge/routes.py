@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.kafka.record import Record
     from taskbridge.edge.monitoring.metrics import Metrics
     from taskbridge.edge.quarantine import Quarantine
-    from taskbridge.edge.server.rejection_log import RejectionLog
-    from taskbridge.edge.server.sources import Sources
+    from taskbridge.edge.server.admission import RejectionLog, Senders
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.edge.verification.replays import Window
 
@@ -73,7 +72,7 @@ class CallbackRoutes:
     window: Window
     publisher: Publisher
     metrics: Metrics
-    sources: Sources
+    senders: Senders
     quarantine: Quarantine
     rejections: RejectionLog
     large_bodies: LargeBodies = field(default_factory=LargeBodies)
@@ -93,7 +92,7 @@ class CallbackRoutes:
 
     async def serve(self, wire_action: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one callback without any layer of a framework; what was not foreseen is raised after the answer."""
-        self.sources.name_sender(scope)
+        self.senders.name_sender(scope)
         try:
             response = await self._answer(wire_action, scope, receive)
         except Exception:
@@ -113,7 +112,7 @@ class CallbackRoutes:
             if fast is not None:
                 durability = await self._continue(fast)
             else:
-                self.sources.check(remote_address(scope))
+                self.senders.check(remote_address(scope))
                 received = await receive(
                     scope,
                     from_network,
@@ -240,9 +239,9 @@ class FastCallbacks:
             head, found = parts[0], None
             wire_action = YIDA_PATHS[head.path]
             forwarded_for, traceparent = head.headers.get(_FORWARDED_FOR), head.headers.get(TRACEPARENT)
-        address = routes.sources.sender(peer, forwarded_for)
+        address = routes.senders.sender(peer, forwarded_for)
         try:
-            routes.sources.check(address)
+            routes.senders.check(address)
         except Unverified:
             return None
         callback = FastCallback(self, settled, data, wire_action, received_at, address, started)

@@ -359,7 +359,7 @@ def test_events_while_a_request_is_open(
     assert (len(cast("list[str]", outcome["published"])), outcome["spooled"]) == (published, spooled)
 
 
-def test_a_plain_request_starts_no_task_but_where_each_is_logged(
+def test_a_plain_request_starts_no_task_unless_each_is_logged(
     edges: tuple[Edge, Edge], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks: list[object] = []
@@ -447,7 +447,7 @@ def test_the_parser_reads_the_headers_of_a_plain_request_alike() -> None:
     assert plain > len(NAMES) * len(VALUES) / 2
 
 
-def test_heads_are_remembered_within_bounds() -> None:
+def test_heads_are_cached_within_bounds() -> None:
     heads = Heads(PATHS, max_bytes=100)
     for number in range(1000):
         raw = b"POST /yida/tasks/create HTTP/1.1\r\nx: %d\r\nContent-Length: 2\r\n\r\n{}" % number

@@ -1,4 +1,4 @@
-"""A sender that exceeds a limit is told so and closed; whoever keeps to them is served meanwhile, and loses nothing."""
+"""A sender that exceeds a limit gets an answer and is disconnected; all others are served, and lose nothing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from support.http_clients import ask, callback, connect, read_all, read_answer, 
 from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server import protocol
-from taskbridge.edge.server.connections.listening import listen
 from taskbridge.edge.server.protocol import MAX_PIPELINED, Deadline, EdgeProtocol
 from taskbridge.edge.server.requests import FREE_BODY_BYTES
+from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from taskbridge.local.ports import free_port
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.app import EdgeApp
     from taskbridge.edge.decided import Decided
     from taskbridge.edge.delivery.publisher import Durability
-    from taskbridge.edge.server.connections.accepting import Listener
+    from taskbridge.edge.server.sockets import Listener
 
 POST = b"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n"
 
@@ -48,7 +48,7 @@ class Served:
         self.server = uvicorn.Server(
             uvicorn.Config(
                 self.app,
-                loop="taskbridge.edge.server.connections.accepting:AcceptingLoop",
+                loop="taskbridge.edge.server.sockets:AcceptingLoop",
                 http=EdgeProtocol,
                 proxy_headers=False,
                 log_config=None,
@@ -142,7 +142,7 @@ def problem_of(answer: bytes) -> tuple[int, str]:
         (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", (431, "large-head")),
     ],
 )
-def test_what_exceeds_a_limit_gets_its_problem_and_is_closed(
+def test_a_request_over_a_limit_gets_its_problem_and_is_closed(
     serve: Callable[..., Served], publisher: MemoryPublisher, head: bytes, answer: tuple[int, str]
 ) -> None:
     served = serve()
@@ -185,7 +185,7 @@ def test_a_head_that_drips_in_is_given_up_in_time(serve: Callable[..., Served], 
         assert problem_of(read_all(connection)) == (408, "slow-head")
 
 
-def test_who_asks_nothing_is_closed_in_time(serve: Callable[..., Served]) -> None:
+def test_a_connection_without_a_request_is_closed_in_time(serve: Callable[..., Served]) -> None:
     served = serve(header_timeout_s=0.3)
     with connect(served.port) as connection:
         assert read_all(connection, within_s=2) == b""
@@ -304,14 +304,14 @@ def test_too_many_requests_in_a_row_are_not_piled_up(serve: Callable[..., Served
     assert served.refused("pipelined") == 1
 
 
-def test_garbage_after_a_good_request_takes_nothing_from_it(serve: Callable[..., Served]) -> None:
+def test_garbage_after_a_good_request_does_not_harm_it(serve: Callable[..., Served]) -> None:
     served = serve()
     with sent(served.port, callback() + b"garbage\r\n\r\n") as connection:
         answers = read_all(connection)
     assert (status_of(answers), answers.count(b"HTTP/1.1 ")) == (200, 1)
 
 
-def test_idle_connections_give_way_and_keep_nobody_out(serve: Callable[..., Served]) -> None:
+def test_idle_connections_give_way_to_new_ones(serve: Callable[..., Served]) -> None:
     served = serve(max_connections=20)
     with ExitStack() as stack:
         idle = [
@@ -325,7 +325,7 @@ def test_idle_connections_give_way_and_keep_nobody_out(serve: Callable[..., Serv
         assert read_all(idle[0]) == b""
 
 
-def test_where_all_are_at_work_a_new_one_waits_until_there_is_room(
+def test_a_new_connection_waits_for_room_while_all_are_served(
     serve: Callable[..., Served], publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = threading.Event()
@@ -344,7 +344,7 @@ def test_where_all_are_at_work_a_new_one_waits_until_there_is_room(
         assert [status_of(read_answer(each)) for each in [*working, late]] == [200] * 4
 
 
-def test_more_than_there_is_room_for_come_at_once_and_none_is_lost(serve: Callable[..., Served]) -> None:
+def test_more_connections_than_there_is_room_for_lose_none(serve: Callable[..., Served]) -> None:
     served = serve(max_connections=3)
     with ExitStack() as stack:
         resumed = served.halt()  # as while it starts
@@ -375,7 +375,7 @@ def test_large_bodies_share_a_bound_and_small_ones_pass(serve: Callable[..., Ser
     part = POST + b"Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n" + b" " * 900_000
     with ExitStack() as stack:
         held = [stack.enter_context(sent(served.port, part)) for _ in range(90)]
-        answered, _, _ = select.select(held, [], [], 10)  # whoever came last to where there was no room
+        answered, _, _ = select.select(held, [], [], 10)  # those without room
         assert {status_of(read_answer(each)) for each in answered} == {503}
         assert status_of(ask(served.port, callback())) == 200
     eventually(lambda: served.open() == 0)
@@ -457,7 +457,7 @@ def test_a_reader_that_never_reads_is_given_up(serve: Callable[..., Served], mon
         eventually(lambda: served.open() == 0)
 
 
-def test_at_the_end_what_is_under_way_is_answered_and_what_hangs_is_closed(
+def test_shutdown_answers_open_requests_and_closes_those_that_hang(
     serve: Callable[..., Served], publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "LAST_BODY_S", 1)
@@ -482,7 +482,7 @@ def test_at_the_end_what_is_under_way_is_answered_and_what_hangs_is_closed(
     assert [event.instance_id for event in publisher.published] == ["last"]
 
 
-def test_at_the_end_what_was_sent_and_not_read_yet_is_answered(serve: Callable[..., Served]) -> None:
+def test_shutdown_answers_a_request_that_is_not_read_yet(serve: Callable[..., Served]) -> None:
     served = serve()
     with ExitStack() as stack:
         used = stack.enter_context(sent(served.port, callback("first")))
@@ -499,7 +499,7 @@ def test_at_the_end_what_was_sent_and_not_read_yet_is_answered(serve: Callable[.
     assert [status_of(each) for each in answers] == [200] * 22
 
 
-def test_at_the_end_a_request_that_begins_late_is_answered(serve: Callable[..., Served]) -> None:
+def test_shutdown_answers_a_request_that_begins_late(serve: Callable[..., Served]) -> None:
     served = serve()
     with connect(served.port) as connection:
         eventually(lambda: served.open() == 1)
@@ -591,14 +591,14 @@ def test_raw_bytes_of_a_header_stay_as_they_are(serve: Callable[..., Served], pu
     assert len(publisher.published) == 8
 
 
-def test_raw_bytes_that_are_no_utf_8_are_a_problem_and_kept(
+def test_raw_bytes_that_are_no_utf_8_are_a_problem_and_quarantined(
     serve: Callable[..., Served], publisher: MemoryPublisher
 ) -> None:
     served = serve()
     first, head = in_query("one")
     assert status_of(ask(served.port, first.replace("张".encode(), b"\xff\xfe") + head)) == 400
-    (kept,) = publisher.quarantined
-    assert (kept.reason, "%FF%FE" in kept.query) == ("invalid-utf-8", True)
+    (entry,) = publisher.quarantined
+    assert (entry.reason, "%FF%FE" in entry.query) == ("invalid-utf-8", True)
 
 
 def test_a_query_is_no_longer_than_its_escapes(serve: Callable[..., Served]) -> None:

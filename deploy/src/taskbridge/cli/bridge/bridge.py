@@ -14,7 +14,7 @@ from taskbridge.cli.bridge.probes import answers_ready, broken_spool
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder, Running
 from taskbridge.cli.demo.story import CORP
-from taskbridge.edge.server.connections.listening import listen
+from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.disk import readable_os_errors

@@ -16,14 +16,14 @@ from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import REASONS
 from taskbridge.edge.monitoring.tally import Durations, Outcomes
-from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL, GAVE_WAY
+from taskbridge.edge.server.admission import ADDRESS_FULL, FULL, GAVE_WAY
 from taskbridge.runtime.http.refusals import SERVERS_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from taskbridge.edge.delivery.publisher import Publisher
-    from taskbridge.edge.server.connections.gate import Gate
+    from taskbridge.edge.server.admission import Gate
     from taskbridge.edge.verification.credentials import CredentialsFile
     from taskbridge.edge.verification.replay_windows import FileWindows
     from taskbridge.edge.verification.token_use import TokenUse

@@ -1,6 +1,6 @@
-"""The heads of requests that are so plain that they need no parser: all others are for the parser.
+"""Reads heads of requests that are plain: every reader of HTTP/1.1 reads them alike. All others need the parser.
 
-The native core reads them, too (``native/src/edge/head.rs``): this is its specification, and reads what it leaves.
+The native core reads them, too (``native/src/edge/head.rs``). This is its specification, and reads what it does not.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _HEADER = re.compile(rb"([A-Za-z0-9_-]+): ?((?:[!-~](?:[ -~]*[!-~])?)?)")
-"""A line that no parser reads in another way."""
+"""A line that every parser reads alike."""
 _UNUSUAL = frozenset(
     {"proxy-connection", "transfer-encoding", "expect", "upgrade", "content-encoding", "http2-settings", "trailer"}
 )
 _LENGTH_DIGITS = 6
 _END = b"\r\n\r\n"
-_REMEMBERED = 256
-_REMEMBERED_BYTES = 1024
+_CACHED = 256
+_CACHED_BYTES = 1024
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -33,43 +33,43 @@ class Head(Struct, frozen=True, gc=False):
     headers: Mapping[str, str]
     """Names in lower case, none twice."""
     counted: int
-    """Bytes of the headers as they are bounded."""
+    """Bytes of the headers, as the limit counts them."""
     body_bytes: int
 
 
 class Heads:
-    """Reads heads, and remembers those that were read: a sender's differ in little but the length."""
+    """Reads heads and caches them: those of one sender differ in little but the length."""
 
     def __init__(self, paths: Mapping[bytes, str], *, max_bytes: int) -> None:
-        """``paths``: of requests that may go directly, by their first lines. Heads of more bytes are for the parser."""
+        """``paths`` maps first lines of requests on the fast path to their paths. Longer heads are for the parser."""
         self._paths = paths
         self._max_bytes = max_bytes
         self._known: dict[bytes, Head | None] = {}
 
-    def whole(self, piece: bytes) -> tuple[Head, bytes] | None:
-        """Head and body, where the piece is exactly one plain request; None where that is not certain."""
-        end = piece.find(_END)
+    def whole(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Head and body, if the data is exactly one plain request; None if that is not certain."""
+        end = data.find(_END)
         if end < 0:
             return None
-        raw = piece[:end]
+        raw = data[:end]
         try:
             head = self._known[raw]
         except KeyError:
             head = plain_head(raw, self._paths)
             if head is not None and head.counted > self._max_bytes:
                 head = None
-            if end <= _REMEMBERED_BYTES:
-                if len(self._known) >= _REMEMBERED:
+            if end <= _CACHED_BYTES:
+                if len(self._known) >= _CACHED:
                     self._known.clear()
                 self._known[raw] = head
         start = end + len(_END)
-        if head is None or len(piece) != start + head.body_bytes:
+        if head is None or len(data) != start + head.body_bytes:
             return None
-        return head, piece[start:]
+        return head, data[start:]
 
 
 def plain_head(raw: bytes, paths: Mapping[bytes, str]) -> Head | None:
-    """What the head says, where all readers of HTTP/1.1 agree on it and it asks for nothing but an answer."""
+    """The head, if all readers of HTTP/1.1 agree on it and it requests nothing but an answer."""
     first, *lines = raw.split(b"\r\n")
     path = paths.get(first)
     if path is None or len(lines) > MAX_HEADERS:

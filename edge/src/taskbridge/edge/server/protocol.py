@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from taskbridge.edge.server.connections.gate import GATE
+from taskbridge.edge.server.admission import GATE
 from taskbridge.edge.server.requests import FREE_BODY_BYTES, WHOLE_BODY
 from taskbridge.runtime.http.refusals import (
     LARGE_HEAD,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
-    from taskbridge.edge.server.connections.gate import Gate
+    from taskbridge.edge.server.admission import Gate
     from taskbridge.runtime.http.refusals import Headers, Refusal
 
 MAX_HEADERS = 100

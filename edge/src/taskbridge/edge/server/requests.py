@@ -19,48 +19,48 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
 WHOLE_BODY = "taskbridge.body"
-"""Under this name a request's scope has a small body that is all there, before any is received by ASGI's own way."""
+"""Key of a request's scope: a small body that arrived whole, so that none is received through ASGI."""
 
 BODY_TIMEOUT_S = 20
 """Yida sends a few kilobytes at once. Without a bound, slow senders could hold every connection."""
 
 FREE_BODY_BYTES = 64 << 10
-"""What any callback may have in memory while it is received; Yida's are far smaller."""
+"""Memory that any callback may use while it is received; Yida's are far smaller."""
 HEAD_BYTES = 16 << 10
-"""What is kept of a body that is not taken: enough to say whose it was."""
+"""Stored of a body that is not accepted: enough to identify its sender."""
 HEAD_WAIT_S = 1.0
-"""How long that is waited for, where it is clear before that the body will not be taken."""
+"""How long to wait for that, when the headers show that the body will not be accepted."""
 LARGE_BODIES_BYTES = 64 << 20
-"""What all beyond that may add up to: nobody is verified yet, and a thousand connections must not fill memory."""
+"""Memory for all bytes beyond that: no sender is verified yet, and a thousand connections must not fill memory."""
 
 
 @dataclass(slots=True)
 class LargeBodies:
-    """The memory that bodies beyond FREE_BODY_BYTES have, all together, while they are received."""
+    """The memory that bodies beyond FREE_BODY_BYTES share while they are received."""
 
     room: int = LARGE_BODIES_BYTES
 
     @contextmanager
     def share(self) -> Generator[Callable[[int], None]]:
-        """A function that is told each time how large one body is by now; its share comes back at the end.
+        """A function to call with the present size of one body; its share is released at the end.
 
         Raises:
-            Overloaded: by the function, when there is no room.
+            Overloaded: By the function, when there is no room.
         """
-        taken = 0
+        used = 0
 
         def grown(size: int) -> None:
-            nonlocal taken
-            more = max(0, size - FREE_BODY_BYTES) - taken
+            nonlocal used
+            more = max(0, size - FREE_BODY_BYTES) - used
             if more > self.room:
                 raise Overloaded("overloaded", "Too many large bodies at once. Send it again later.")
-            taken += more
+            used += more
             self.room -= more
 
         try:
             yield grown
         finally:
-            self.room += taken
+            self.room += used
 
 
 async def receive(
@@ -72,7 +72,7 @@ async def receive(
     max_body_bytes: int,
     large_bodies: LargeBodies,
 ) -> Received:
-    """Read the request, and stop as soon as it is over a limit. How it began is then in the rejection's ``head``.
+    """Read the request, and stop as soon as it exceeds a limit. The rejection's ``head`` then has its beginning.
 
     Raises:
         TooLarge: the body, or the query string, has more than ``max_body_bytes``.
@@ -81,7 +81,7 @@ async def receive(
         ClientDisconnect: the sender is gone.
     """
     query: bytes = scope["query_string"]
-    # Not Starlette's wrapper, which decodes anew at each look. Of a name that stands twice, the first counts.
+    # Not Starlette's wrapper, which decodes at each look. Of a repeated name, the first counts.
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
     head = Received(
         wire_action=wire_action,
@@ -95,12 +95,12 @@ async def receive(
     )
     whole = scope.get(WHOLE_BODY)
     if whole is not None and len(whole) <= max_body_bytes and len(query) <= max_body_bytes:
-        return replace(head, body=bytes(whole))  # there is nothing to wait for, and so nothing to bound
+        return replace(head, body=bytes(whole))  # there is nothing to wait for
     body = bytearray()
     try:
         announced = headers.get("content-length", "")
         if len(query) > max_body_bytes or (announced.isdecimal() and int(announced) > max_body_bytes):
-            await _begin(from_network, body, headers)
+            await _receive_beginning(from_network, body, headers)
             raise _too_large(max_body_bytes)
         async with asyncio.timeout(BODY_TIMEOUT_S):
             with large_bodies.share() as grown:
@@ -131,7 +131,7 @@ async def _read(from_network: Receive, body: bytearray, max_body_bytes: int, gro
 
 
 async def _receive(from_network: Receive, body: bytearray) -> bool:
-    """Add what comes next to the body. Whether there is more."""
+    """Append the next part to the body; returns whether there is more."""
     message = await from_network()
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
@@ -139,8 +139,8 @@ async def _receive(from_network: Receive, body: bytearray) -> bool:
     return message.get("more_body", False)
 
 
-async def _begin(from_network: Receive, body: bytearray, headers: Mapping[str, str]) -> None:
-    """The first bytes of a body that will not be taken, unless its sender waits to be asked for it."""
+async def _receive_beginning(from_network: Receive, body: bytearray, headers: Mapping[str, str]) -> None:
+    """Receive the first bytes of a body that will not be accepted, unless its sender waits for 100 Continue."""
     if "expect" not in headers:
         with suppress(TimeoutError):
             async with asyncio.timeout(HEAD_WAIT_S):

@@ -1,4 +1,4 @@
-"""Runs the edge in this process, or in several workers, on sockets that listen already, until it is told to end."""
+"""Runs the edge in this process, or in several workers, on listening sockets, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 _GRACE_S = 10
 _KEEP_ALIVE_S = 30
 _WORKER_START_S = 30
-"""uvicorn's own 5 s would kill workers that start slowly on a busy machine, and start them again, for ever."""
+"""uvicorn's own 5 s would kill workers that start slowly on a busy machine, again and again."""
 
 
-def end_when_told() -> None:
-    """Until it serves, a signal ends the process with 0; SIGHUP is as SIGTERM, also later."""
+def end_on_signal() -> None:
+    """Until the edge serves, a signal ends the process with 0. SIGHUP acts as SIGTERM, also later."""
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _exit)
     signal.signal(signal.SIGHUP, _terminate)
 
 
 def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers: int, factory: str) -> None:
-    """Return when it was told to end and what was under way is finished; ``factory`` makes the app of several workers.
+    """Return after a signal, when all open requests are answered; ``factory`` makes the app of several workers.
 
-    With several workers SIGHUP replaces them one by one, each once its successor serves. ``are_held``: somebody keeps
-    the sockets open when this process ends.
+    With several workers SIGHUP replaces them one by one, each once its successor serves. ``are_held``: a supervisor
+    leaves the sockets open when this process ends.
     """
     config = uvicorn.Config(
         app if workers == 1 else factory,
@@ -65,13 +65,13 @@ def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers
         signal.signal(each, server.handle_exit)
     server.run(sockets)
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)  # all is done, and the interpreter's own end is no time for them
+        signal.signal(each, signal.SIG_IGN)  # all is done, and a signal must not interrupt the interpreter's own end
     if not server.started:
         sys.exit(STARTUP_FAILURE)
 
 
 def end_with_parent() -> None:
-    """In a worker process: once its parent is gone, however that ended, it is told to end as by the parent."""
+    """End this worker process, as its parent would, once the parent is gone."""
     parent = multiprocessing.parent_process()
     if parent is not None:
 
@@ -83,18 +83,18 @@ def end_with_parent() -> None:
 
 
 def loop_of(*, are_held: bool, workers: int) -> str:
-    """The loop of each process, by the name that uvicorn imports."""
+    """The loop of each process, as the name that uvicorn imports."""
     name = "HeldSocketsLoop" if are_held else "AcceptingLoop"
     if workers > 1:
         name = "SharingHeldSocketsLoop" if are_held else "SharingLoop"
-    return f"taskbridge.edge.server.connections.accepting:{name}"
+    return f"taskbridge.edge.server.sockets:{name}"
 
 
 class _Server(uvicorn.Server):
-    """Ends in its own bounded time, however often it is told to.
+    """Ends in bounded time, however many signals arrive.
 
-    Of a second Ctrl-C uvicorn would leave callbacks unanswered and parts open, and ``uv run`` passes on what the
-    terminal has sent us already. Nor is the signal raised again at the end, in the midst of the loop's closing.
+    After a second Ctrl-C uvicorn would leave callbacks unanswered and parts open, and ``uv run`` repeats a signal that
+    the terminal has sent already. Nor is the signal raised again at the end, while the loop is being closed.
     """
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the overridden signature

@@ -1,0 +1,180 @@
+"""Passed sockets are accepted once; edges of one data folder share a port; connections are spread over workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from uvicorn.config import Config
+
+from taskbridge.edge.server import sockets as server_sockets
+from taskbridge.edge.server.serving import loop_of
+from taskbridge.edge.server.sockets import (
+    AcceptingLoop,
+    HeldSocketsLoop,
+    Listener,
+    SharingLoop,
+    listen,
+    listen_with_peers,
+    passed_sockets,
+)
+from taskbridge.local.ports import free_port
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    from taskbridge.edge.server.protocol import EdgeProtocol
+
+
+# Runs in a process of its own, because the passed descriptors have fixed numbers.
+RECEIVER = """
+import os, sys
+given = eval(sys.argv[1])
+for at, fd in enumerate(given):
+    os.dup2(fd, 3 + at)
+environment = {"LISTEN_PID": str(os.getpid() + int(sys.argv[2])), "LISTEN_FDS": str(len(given)), **eval(sys.argv[3])}
+from taskbridge.edge.server.sockets import passed_sockets
+found = passed_sockets(environment)
+print([each.getsockname()[1] for each in found.callbacks], [each.getsockname()[1] for each in found.operator])
+print(environment, [each.get_inheritable() for each in found.callbacks])
+"""
+
+
+def pass_on(*sockets: socket.socket, wrong_pid: int = 0, **names: str) -> list[str]:
+    descriptors = [os.dup(each.fileno()) for each in sockets]
+    high = [os.dup2(each, 100 + each) for each in descriptors]
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", RECEIVER, str(high), str(wrong_pid), str(names)],
+            pass_fds=high,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        for each in [*descriptors, *high]:
+            os.close(each)
+    return ended.stdout.splitlines() or [ended.stderr.splitlines()[-1]]
+
+
+@pytest.fixture
+def two() -> Generator[list[socket.socket]]:
+    (first,), (second,) = listen("127.0.0.1", free_port()), listen("127.0.0.1", free_port())
+    with first, second:
+        yield [first, second]
+
+
+def test_passed_sockets_are_accepted_once(two: list[socket.socket]) -> None:
+    first, second = (each.getsockname()[1] for each in two)
+    assert pass_on(*two) == [f"[{first}, {second}] []", "{} [False, False]"]
+    assert pass_on(*two, LISTEN_FDNAMES="edge.socket:operator")[0] == f"[{first}] [{second}]"
+
+
+def test_sockets_for_another_process_are_left_alone(two: list[socket.socket]) -> None:
+    assert pass_on(*two, wrong_pid=1) == ["[] []", "{} []"]
+    assert passed_sockets({}).callbacks == []
+
+
+def test_a_descriptor_that_does_not_listen_is_refused() -> None:
+    with socket.socket() as sock, socket.socket(socket.AF_UNIX) as local:
+        assert "LISTEN_FDS: descriptor 3 is not a listening TCP socket" in pass_on(sock)[0]
+        assert "LISTEN_FDS: descriptor 3 is not a listening TCP socket" in pass_on(local)[0]
+
+
+def test_a_used_or_impossible_address_is_one_line() -> None:
+    port = free_port()
+    (first,) = listen("127.0.0.1", port)
+    with (
+        first,
+        pytest.raises(ConfigurationError, match=rf"^cannot listen on 127\.0\.0\.1:{port}: Address already in use$"),
+    ):
+        listen("127.0.0.1", port)
+    with pytest.raises(ConfigurationError, match=r"^cannot listen on 192\.0\.2\.1:\d+: Cannot assign"):
+        listen("192.0.2.1", port)
+
+
+def test_edges_of_one_data_folder_may_share_a_port_and_other_programs_may_not(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    other.mkdir()
+    port = free_port()
+    sockets = listen_with_peers("127.0.0.1", port, data_dir=mine)
+    sockets += listen_with_peers("127.0.0.1", port, data_dir=mine)
+    with pytest.raises(ConfigurationError, match="Address already in use"):
+        listen_with_peers("127.0.0.1", port, data_dir=other)
+    with pytest.raises(ConfigurationError, match="Address already in use"):
+        listen("127.0.0.1", port)
+    for each in sockets:
+        each.close()
+
+
+def test_several_queues_hold_more_connections_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_sockets, "BACKLOG", 20)
+    port = free_port()
+    sockets = listen("127.0.0.1", port, queues=4)
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(24)]
+    try:
+        assert len(sockets) == 4
+        assert sum(accepted(each) for each in sockets) == len(waiting)
+        with pytest.raises(ConfigurationError, match="Address already in use"):
+            listen("127.0.0.1", port, queues=4)
+    finally:
+        for each in [*waiting, *sockets]:
+            each.close()
+
+
+def accepted(sock: socket.socket) -> int:
+    sock.settimeout(0)
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            sock.accept()[0].close()
+            count += 1
+    return count
+
+
+WAITING = 10
+
+
+class Roomy(asyncio.Protocol):
+    def room(self, _arriving: int) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("loop", "accepted"), [(AcceptingLoop, WAITING), (SharingLoop, 1)])
+def test_one_of_several_workers_leaves_the_next_connection_to_a_free_one(
+    loop: type[AcceptingLoop], accepted: int
+) -> None:
+    async def scenario() -> None:
+        with ExitStack() as stack:
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=WAITING))
+            listening.setblocking(False)  # noqa: FBT003 - socket's own signature
+            for _ in range(WAITING):
+                stack.enter_context(socket.create_connection(listening.getsockname()))
+            arriving: set[asyncio.Task[None]] = set()
+            make = cast("Callable[[], EdgeProtocol]", Roomy)
+            running = asyncio.get_running_loop()
+            listener = Listener(running, make, listening, arriving, outlives_us=True, in_a_row=loop.accepted_in_a_row)
+            listener._accept()  # pyright: ignore[reportPrivateUsage]
+            assert len(arriving) == accepted
+            await asyncio.gather(*arriving)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("are_held", [True, False])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_loop_is_the_one_for_the_sockets_and_for_the_number_of_workers(are_held: bool, workers: int) -> None:  # noqa: FBT001 - a parameter of the test
+    factory: Any = Config("", loop=loop_of(are_held=are_held, workers=workers)).get_loop_factory()
+    loop = factory()
+    assert isinstance(loop, HeldSocketsLoop) is are_held
+    assert (loop.accepted_in_a_row == 1) is (workers > 1)
+    loop.close()
