@@ -15,6 +15,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from support.durations import Durations
 from support.kafka.stack import KafkaBeside, SharedRegistry, artifacts, given_registry, say
 from support.needs import pytest_sessionfinish
 from taskbridge.local.ports import free_ports
@@ -67,50 +68,20 @@ settings.register_profile(
 settings.load_profile("taskbridge")
 
 
-_LONGEST = (
-    "integration/rebuild/test_rebuild",
-    "integration/test_worker_disasters",
-    "integration/test_containers",
-    "integration/test_chart",  # before the consumers, one of which Go builds of what it has compiled by then
-    "integration/test_bridge",
-    "integration/test_secured_cluster",
-    "integration/test_consumers",
-    "chaos/test_durability",
-    "integration/test_backup",
-    "chaos/test_upgrade",
-    "integration/test_data_platform",
-    "integration/test_engines",
-    "integration/rebuild",
-    "integration/test_disasters",
-    "integration/test_partitioned_broker",
-    "chaos",
-    "integration/test_streams_worker",
-    "integration/test_task_center",
-    "integration/test_edge_spool",
-    "integration/test_quarantine",
-    "integration/test_secured_kafka",
-    "integration/test_three_brokers",
-    "integration/test_documents",
-    "integration/test_edge_abuse",
-    "browser/test_real_bridge",
-    "integration/test_workers",
-    "integration/test_traces",
-    "integration/test_sources",
-    "integration",
-    "browser",
-)
-"""How the paths begin of the files that take longest: none of them should be what the run waits for at its end."""
-_BETWEEN = 3
-"""Files without services behind each that has some: what waits and what computes stand side by side until the end."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-durations", action="store_true", help="Write how long each file takes.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Disasters and examples write as much as they like.
     if "not disasters" in config.option.markexpr and _has_room():
         os.environ.setdefault("TMPDIR", _MEMORY)
-        tempfile.tempdir = None  # asked for anew
-    deals = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
-    if deals and isinstance(_stack_in(Path(), Supervisor(on_event=say)), JvmStack):
+        tempfile.tempdir = None  # so that it is read from the environment again
+    if hasattr(config, "workerinput"):
+        return
+    if config.getoption("record_durations"):
+        config.pluginmanager.register(Durations())
+    if config.getoption("numprocesses", None) and isinstance(_stack_in(Path(), Supervisor(on_event=say)), JvmStack):
         config.pluginmanager.register(SharedRegistry())
 
 
@@ -127,20 +98,11 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest. Each file is one process's work: what its tests share is started once."""
+    """Start the longest files first. Each file is one process's work: what its tests share is started once."""
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
-    places = {path: _place(path) for path in files}
-    long = sorted((path for path in files if places[path] < len(_LONGEST)), key=places.__getitem__)
-    short = iter([path for path in files if places[path] == len(_LONGEST)])
-    in_order = [each for path in long for each in (path, *itertools.islice(short, _BETWEEN))]
-    items[:] = [item for path in (*in_order, *short) for item in files[path]]
-
-
-def _place(path: Path) -> int:
-    name = path.relative_to(Path(__file__).parent).as_posix()
-    return next((at for at, start in enumerate(_LONGEST) if name.startswith(start)), len(_LONGEST))
+    items[:] = [item for path in Durations().in_order(files) for item in files[path]]
 
 
 @pytest.fixture(autouse=True)
