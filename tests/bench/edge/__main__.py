@@ -18,7 +18,7 @@ from tests.bench.edge.proof import prove_same_work
 from tests.bench.edge.report import write_report
 from tests.bench.edge.results import Results
 from tests.bench.edge.scaling import CONNECTIONS, CORE, WORKERS, Scaling, leave_a_core, write_scaling
-from tests.bench.edge.servers import EARLIER, EDGE, PEERS, SPRING, VARIANTS, VARIED, Surroundings, pinned_edge
+from tests.bench.edge.servers import EARLIER, EDGE, PEERS, SPRING, VARIANTS, VARIED, Setup, pinned_edge
 from tests.bench.edge.toolchains import build_go
 from tests.bench.edge.variants import VARIANTS_OF, columns, prepare
 from tests.bench.errors import NotCounted
@@ -138,10 +138,10 @@ def _measure(arguments: argparse.Namespace) -> Path:
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
         kinds = make_kinds(folder)
         supervisor = stack.enter_context(Supervisor(on_event=progress))
-        surroundings, registry = _surroundings(supervisor, folder, arguments.earlier)
-        topic = EventsTopic(surroundings.endpoints.bootstrap_servers, registry)
+        setup, registry = _setup(supervisor, folder, arguments.earlier)
+        topic = EventsTopic(setup.endpoints.bootstrap_servers, registry)
         stack.callback(topic.close)
-        servers = _start(supervisor, surroundings, _names(arguments), left_out)
+        servers = _start(supervisor, setup, _names(arguments), left_out)
         progress(f"{prove_same_work(servers, kinds, topic)} records compared: all servers do the same work")
         if arguments.variants:
             servers = servers[1:]  # the edge was there to be compared with
@@ -196,11 +196,11 @@ def _scale(arguments: argparse.Namespace) -> Path:
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
         kind = make_kinds(folder)[0]
         supervisor = stack.enter_context(Supervisor(on_event=progress))
-        surroundings, registry = _surroundings(supervisor, folder, None)
-        topic = EventsTopic(surroundings.endpoints.bootstrap_servers, registry)
+        setup, registry = _setup(supervisor, folder, None)
+        topic = EventsTopic(setup.endpoints.bootstrap_servers, registry)
         stack.callback(topic.close)
         scaling, rounds = Scaling(), rounds_of(arguments)
-        servers = {workers: pinned_edge(surroundings, workers, CORE) for workers in WORKERS}
+        servers = {workers: pinned_edge(setup, workers, CORE) for workers in WORKERS}
         for server in servers.values():
             supervisor.start(server.spec)
         for number in rounds.numbers(scaling.watched):
@@ -236,7 +236,7 @@ def _scale(arguments: argparse.Namespace) -> Path:
         )
 
 
-def _surroundings(supervisor: Supervisor, folder: Path, earlier: Path | None) -> tuple[Surroundings, Registry]:
+def _setup(supervisor: Supervisor, folder: Path, earlier: Path | None) -> tuple[Setup, Registry]:
     kafka_port, registry_port = free_ports(2)
     services = JvmStack(
         data_dir=folder / "stack",
@@ -250,18 +250,16 @@ def _surroundings(supervisor: Supervisor, folder: Path, earlier: Path | None) ->
     apply_topics(admin_client(endpoints.bootstrap_servers), topics.ALL, partitions=DEFAULT_PARTITIONS)
     registry = Registry(endpoints.registry_url)
     schema_id = registry.register(topics.ALL)[TASK_EVENTS.subject]
-    shared = Surroundings(endpoints=endpoints, schema_id=schema_id, folder=folder, progress=progress, earlier=earlier)
+    shared = Setup(endpoints=endpoints, schema_id=schema_id, folder=folder, progress=progress, earlier=earlier)
     return shared, registry
 
 
-def _start(
-    supervisor: Supervisor, surroundings: Surroundings, names: Sequence[str], left_out: dict[str, str]
-) -> list[Server]:
+def _start(supervisor: Supervisor, setup: Setup, names: Sequence[str], left_out: dict[str, str]) -> list[Server]:
     """Start what can be started; what cannot for want of a tool is put into ``left_out``, and said."""
     servers: list[Server] = []
     for name in names:
         try:
-            server = prepare(name, surroundings)
+            server = prepare(name, setup)
         except OperatorError as error:
             left_out[name] = str(error)
             progress(f"LEFT OUT: {name}: {error}")

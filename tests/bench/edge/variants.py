@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.bench.edge.results import Results
-    from tests.bench.edge.servers import Server, Surroundings
+    from tests.bench.edge.servers import Server, Setup
 
 _PLATFORM = "-Dspring.threads.virtual.enabled=false"
 
@@ -65,12 +65,12 @@ VARIANTS_OF: dict[str, dict[str, Variant]] = {
 }
 
 
-def prepare(name: str, surroundings: Surroundings) -> Server:
+def prepare(name: str, setup: Setup) -> Server:
     """As ``servers.prepare``, and of a name with a plus that variant."""
     peer, _, variant = name.partition("+")
     if variant:
-        return VARIED[peer](surroundings, name, VARIANTS_OF[peer][variant])
-    return servers.prepare(name, surroundings)
+        return VARIED[peer](setup, name, VARIANTS_OF[peer][variant])
+    return servers.prepare(name, setup)
 
 
 def columns(results: Results, kinds: Sequence[str]) -> list[Column]:

@@ -16,7 +16,7 @@ from tests.bench.live.many_streams import measure_streams
 from tests.bench.machine import before, machine_section
 from tests.bench.rounds import add_rounds, rounds_of, told
 from tests.bench.spreads import Bound, spread
-from tests.bench.streams.surroundings import start
+from tests.bench.streams.setup import start
 
 from taskbridge.local.processes.supervisor import Supervisor
 
@@ -40,9 +40,9 @@ def _measure(arguments: argparse.Namespace) -> Path:
         folder = Path(temporary)
         progress(f"{arguments.streams} event streams")
         held = measure_streams(arguments.streams, folder)
-        surroundings = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
+        setup = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
         times = measure_callbacks(
-            surroundings, rounds, callbacks=arguments.callbacks, events_per_second=arguments.events_per_second
+            setup, rounds, callbacks=arguments.callbacks, events_per_second=arguments.events_per_second
         )
     lines = [
         "# Live updates",

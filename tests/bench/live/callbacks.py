@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tests.bench.rounds import Rounds
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 AT_REST = "at rest"
 
@@ -63,33 +63,31 @@ def median_ms(found: Iterable[Times]) -> Estimate:
 
 
 def measure_callbacks(
-    surroundings: Surroundings, rounds: Rounds, *, callbacks: int, events_per_second: int
+    setup: Setup, rounds: Rounds, *, callbacks: int, events_per_second: int
 ) -> dict[str, list[Times]]:
     """One callback after the other, in turns at rest and while other events come; by condition, one for each round.
 
     Raises:
         NotCounted: one is refused, or does not arrive.
     """
-    folder = surroundings.folder
-    apply_topics(
-        admin_client(surroundings.bootstrap_servers), topics.ALL, partitions=surroundings.partitions, replication=1
-    )
+    folder = setup.folder
+    apply_topics(admin_client(setup.bootstrap_servers), topics.ALL, partitions=setup.partitions, replication=1)
     token = write_credentials(folder / "credentials.toml")
     edge_port, streams_port = free_ports(2)
     edge, streams = (f"http://{LOOPBACK}:{port}" for port in (edge_port, streams_port))
     with ExitStack() as stack:
         settings = {
             "EDGE_PORT": str(edge_port),
-            "EDGE_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
-            "EDGE_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+            "EDGE_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
+            "EDGE_SCHEMA_REGISTRY_URL": setup.registry_url,
             "EDGE_CREDENTIALS_FILE": str(folder / "credentials.toml"),
             "EDGE_DATA_DIR": str(folder / "edge"),
         }
         start_service(stack, "taskbridge.cli", "edge", settings=settings, folder=folder)
         settings = {
             "STREAMS_PORT": str(streams_port),
-            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
-            "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
+            "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
             "STREAMS_DATA_DIR": str(folder / "streams"),
         }
         start_service(stack, "taskbridge.cli", "streams", settings=settings, folder=folder)
@@ -100,7 +98,7 @@ def measure_callbacks(
         def post(count: int) -> Times:
             return _post(edge, token, listener, count)
 
-        warming = Trickle(surroundings, per_second=WARM_UP_PER_S, users=_USERS)
+        warming = Trickle(setup, per_second=WARM_UP_PER_S, users=_USERS)
         time.sleep(WARM_UP_S)
         warming.stop()
         found: dict[str, list[Times]] = {AT_REST: [], f"under {events_per_second} events a second": []}
@@ -108,15 +106,15 @@ def measure_callbacks(
             for condition, times in found.items():
                 trickle = None
                 if condition != AT_REST:
-                    trickle = Trickle(surroundings, per_second=events_per_second, users=_USERS)
+                    trickle = Trickle(setup, per_second=events_per_second, users=_USERS)
                 try:
                     post(_WARM_UP)
                     times.append(post(callbacks))
                 finally:
                     if trickle is not None:
                         trickle.stop()
-                surroundings.progress(f"{condition}: p50 {times[-1].quantile(0.5):.1f} ms")
-    surroundings.progress(rounds.ended)
+                setup.progress(f"{condition}: p50 {times[-1].quantile(0.5):.1f} ms")
+    setup.progress(rounds.ended)
     return found
 
 

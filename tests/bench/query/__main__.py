@@ -20,7 +20,7 @@ from tests.bench.query.company import Trickle, fill
 from tests.bench.query.report import watched, write_report
 from tests.bench.rounds import add_rounds, rounds_of, told
 from tests.bench.services import answers, start_service, wait_until
-from tests.bench.streams.surroundings import Surroundings, start
+from tests.bench.streams.setup import Setup, start
 from tests.bench.toolchains import need
 
 from taskbridge.local.ports import LOOPBACK, free_ports
@@ -42,21 +42,17 @@ def _measure(arguments: argparse.Namespace) -> Path:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
         supervisor = stack.enter_context(Supervisor(on_event=progress))
-        surroundings = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
-        apply_topics(
-            admin_client(surroundings.bootstrap_servers), topics.ALL, partitions=arguments.partitions, replication=1
-        )
+        setup = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
+        apply_topics(admin_client(setup.bootstrap_servers), topics.ALL, partitions=arguments.partitions, replication=1)
         constant_port, port = free_ports(2)
         constant_url, url = (f"http://{LOOPBACK}:{each}" for each in (constant_port, port))
         constant = start_service(stack, "tests.bench.query.constant", str(constant_port), folder=folder)
-        worker = start_service(
-            stack, "taskbridge.streams.app", settings=_settings(surroundings, folder, port), folder=folder
-        )
+        worker = start_service(stack, "taskbridge.streams.app", settings=_settings(setup, folder, port), folder=folder)
         wait_until(lambda: answers(f"{url}/readyz"), "the worker is ready")
         wait_until(lambda: answers(f"{constant_url}/constant"), "the constant is served")
         progress("filling the inboxes")
         began = time.monotonic()
-        filled = fill(surroundings, users=arguments.users, tasks=arguments.tasks, busy_tasks=arguments.busy_tasks)
+        filled = fill(setup, users=arguments.users, tasks=arguments.tasks, busy_tasks=arguments.busy_tasks)
         wait_until(lambda: _applied(url) >= filled, "the inboxes are filled")
         facts = [
             f"{filled:,} notifications were in the inboxes {time.monotonic() - began:.0f} s after the first was sent."
@@ -71,7 +67,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         for condition in (_REST, under_events):
             trickle = None
             if condition == under_events:
-                trickle = Trickle(surroundings, per_second=arguments.events_per_second, users=arguments.users)
+                trickle = Trickle(setup, per_second=arguments.events_per_second, users=arguments.users)
             rounds = rounds_of(arguments)
             for number in rounds.numbers(lambda condition=condition: watched(windows, condition)):
                 progress(f"{condition.lower()}, round {number}")
@@ -95,11 +91,11 @@ def _measure(arguments: argparse.Namespace) -> Path:
         )
 
 
-def _settings(surroundings: Surroundings, folder: Path, port: int) -> dict[str, str]:
+def _settings(setup: Setup, folder: Path, port: int) -> dict[str, str]:
     return {
         "STREAMS_PORT": str(port),
-        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
-        "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
+        "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
         "STREAMS_DATA_DIR": str(folder / "worker"),
         # One caller asks for all: here its rate is what is measured.
         "STREAMS_QUERY_RATE_PER_S": "1000000",

@@ -25,7 +25,7 @@ from taskbridge.schemas.events import (
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 CORP = "ding5d17e3add038d445"
 BUSY = "busy"
@@ -39,10 +39,10 @@ def user(number: int) -> str:
     return f"user{number:06}"
 
 
-def fill(surroundings: Surroundings, *, users: int, tasks: int, busy_tasks: int) -> int:
+def fill(setup: Setup, *, users: int, tasks: int, busy_tasks: int) -> int:
     """Write everybody's notifications; returns how many."""
-    codec = task_notification_codec(surroundings.registry)
-    writer = Writer(surroundings)
+    codec = task_notification_codec(setup.registry)
+    writer = Writer(setup)
     wanted = [(user(number), task) for task in range(tasks) for number in range(users)]
     wanted += [(BUSY, task) for task in range(busy_tasks)]
     for user_id, task in wanted:
@@ -77,9 +77,9 @@ def _notification(user_id: str, task: int, view: View) -> TaskNotification:
 class Trickle:
     """A thread that writes events at a rate, of instances whose lives are a create, a complete and a cc."""
 
-    def __init__(self, surroundings: Surroundings, *, per_second: int, users: int) -> None:
-        self._writer = Writer(surroundings, linger_ms=2)
-        self._codec = task_event_codec(surroundings.registry)
+    def __init__(self, setup: Setup, *, per_second: int, users: int) -> None:
+        self._writer = Writer(setup, linger_ms=2)
+        self._codec = task_event_codec(setup.registry)
         self._per_second = per_second
         self._users = users
         self._stop = threading.Event()

@@ -15,7 +15,7 @@ from tests.bench.sizing.holding import measure_holding
 from tests.bench.sizing.rebuilds import measure_rebuild
 from tests.bench.sizing.report import Found, write_page
 from tests.bench.sizing.traffic import measure_traffic
-from tests.bench.streams.surroundings import start
+from tests.bench.streams.setup import start
 
 from taskbridge.local.disk import require_space
 from taskbridge.local.processes.supervisor import Supervisor
@@ -36,19 +36,17 @@ def _measure(arguments: argparse.Namespace) -> Path:
         folder = Path(temporary)
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
         with Supervisor(on_event=progress) as supervisor:
-            surroundings = start(
-                supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress
-            )
+            setup = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
             kafka_pid = supervisor.pid("kafka")
             if kafka_pid is None:
                 raise NotCounted("Kafka does not run")
             rates = {rate: rate * seconds for rate, seconds in zip(_RATES, _SECONDS, strict=True)}
-            traffic, spooled = measure_traffic(surroundings, kafka_pid, rates)
-            rebuilds = [measure_rebuild(surroundings, each) for each in arguments.rebuilt]
+            traffic, spooled = measure_traffic(setup, kafka_pid, rates)
+            rebuilds = [measure_rebuild(setup, each) for each in arguments.rebuilt]
             holdings: list[Holding] = []
             page = arguments.out
             for each in arguments.instances:
-                holdings.append(measure_holding(surroundings, each))
+                holdings.append(measure_holding(setup, each))
                 # Whenever it can be: the largest number takes as long as all the others.
                 if len(holdings) > 1:
                     found = Found(arguments.partitions, traffic, spooled, holdings, rebuilds, earlier)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 
 def bytes_below(folder: Path) -> int:
@@ -16,16 +16,16 @@ def bytes_below(folder: Path) -> int:
     return sum(_size(path) for path in folder.rglob("*"))
 
 
-def topic_bytes(surroundings: Surroundings, topic: str) -> int:
+def topic_bytes(setup: Setup, topic: str) -> int:
     """What a topic's segments hold on the one broker; their indexes, a few thousandths, are left out."""
-    partitions = {f"{topic}-{number}" for number in range(surroundings.partitions)}
+    partitions = {f"{topic}-{number}" for number in range(setup.partitions)}
     # Of one that was deleted and made anew, the old segments lie there for a while, under another name.
-    segments = surroundings.folder.rglob(f"{topic}-[0-9]*/*.log")
+    segments = setup.folder.rglob(f"{topic}-[0-9]*/*.log")
     return sum(_size(path) for path in segments if path.parent.name in partitions)
 
 
-def topics_bytes(surroundings: Surroundings, topics: Iterable[str]) -> dict[str, int]:
-    return {topic: topic_bytes(surroundings, topic) for topic in topics}
+def topics_bytes(setup: Setup, topics: Iterable[str]) -> dict[str, int]:
+    return {topic: topic_bytes(setup, topic) for topic in topics}
 
 
 def _size(path: Path) -> int:

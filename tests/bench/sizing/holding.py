@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 INSTANCES, INBOX = instances_changelog(1).name, INBOX_CHANGELOG.name
 _STOP_S = 30.0
@@ -73,17 +73,17 @@ class Holding:
 class Worker:
     """A worker with a data folder of its own."""
 
-    def __init__(self, surroundings: Surroundings, name: str) -> None:
-        self.folder = surroundings.folder / name
+    def __init__(self, setup: Setup, name: str) -> None:
+        self.folder = setup.folder / name
         self._port = free_port()
         foreign = ("STREAMS_", "TASKBRIDGE_", "FAUST_")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         self._settings = inherited | {
             "STREAMS_PORT": str(self._port),
-            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
-            "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
+            "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
             "STREAMS_DATA_DIR": str(self.folder),
-            "TASKBRIDGE_PARTITIONS": str(surroundings.partitions),
+            "TASKBRIDGE_PARTITIONS": str(setup.partitions),
         }
 
     def __enter__(self) -> Self:
@@ -133,17 +133,17 @@ class Worker:
         return resident_mb(self._child.pid)
 
 
-def measure_holding(surroundings: Surroundings, instances: int) -> Holding:
+def measure_holding(setup: Setup, instances: int) -> Holding:
     """Fill the changelogs and the states with so many, and start workers on them."""
-    partitions = surroundings.partitions
-    lines, plain = _fill(surroundings, instances)
+    partitions = setup.partitions
+    lines, plain = _fill(setup, instances)
     with ExitStack() as stack:
-        first = stack.enter_context(Worker(surroundings, f"first-{instances}"))
-        second = Worker(surroundings, f"second-{instances}")
-        surroundings.progress(f"{instances:,} instances on an empty disk")
+        first = stack.enter_context(Worker(setup, f"first-{instances}"))
+        second = Worker(setup, f"second-{instances}")
+        setup.progress(f"{instances:,} instances on an empty disk")
         empty_disk = first.until_ready(active=partitions)
         memory_mb = first.memory_mb
-        surroundings.progress("the same on standby, and its takeover")
+        setup.progress("the same on standby, and its takeover")
         second.start()
         stack.callback(second.end, signal.SIGTERM)
         wait_until(lambda: _has_caught_up(first, second), "the second worker has all on standby")
@@ -153,11 +153,11 @@ def measure_holding(surroundings: Surroundings, instances: int) -> Holding:
         wait_until(lambda: second.is_ready(active=partitions), "the second worker has taken over")
         standby = Started(time.monotonic() - began, second.cpu_s - cpu_before)
         second.end(signal.SIGTERM)
-        surroundings.progress("and on its own disk")
+        setup.progress("and on its own disk")
         second.start()
         own_disk = second.until_ready(active=partitions)
         second.end(signal.SIGTERM)
-        on_kafka = topics_bytes(surroundings, (INSTANCES, INBOX, topics.TASK_STATES.name))
+        on_kafka = topics_bytes(setup, (INSTANCES, INBOX, topics.TASK_STATES.name))
         found = Holding(
             instances=instances,
             lines=lines,
@@ -188,16 +188,16 @@ def _table_bytes(folder: Path, table: str) -> int:
     return sum(bytes_below(path) for path in folder.rglob(f"{table}-*.db"))
 
 
-def _fill(surroundings: Surroundings, instances: int) -> tuple[int, dict[str, int]]:
+def _fill(setup: Setup, instances: int) -> tuple[int, dict[str, int]]:
     """Returns how many lines there are, and the bytes of each topic's keys and values."""
-    kafka, partitions = surroundings.kafka, surroundings.partitions
+    kafka, partitions = setup.kafka, setup.partitions
     kafka.forget(APP_ID)
     # Another version of the instances may be live, of what was measured before.
     kafka.delete([name for name in kafka.names() if name.startswith(APP_ID)])
     for topic in (*topics.ALL, instances_changelog(1), INBOX_CHANGELOG):
         kafka.create(topic.name, partitions, topic.settings)
-    seeds, lines = Seeds(TASKBRIDGE, surroundings), 0
-    writer, plain = Writer(surroundings), Counter[str]()
+    seeds, lines = Seeds(TASKBRIDGE, setup), 0
+    writer, plain = Writer(setup), Counter[str]()
 
     def write(topic: str, name: bytes, value: bytes) -> None:
         plain[topic] += len(name) + len(value)
@@ -205,7 +205,7 @@ def _fill(surroundings: Surroundings, instances: int) -> tuple[int, dict[str, in
 
     for number, (key, stored) in enumerate(seeds.records(instances)):
         if number % 100_000 == 0:
-            surroundings.progress(f"writing {number:,} of {instances:,} instances")
+            setup.progress(f"writing {number:,} of {instances:,} instances")
         write(INSTANCES, key, stored)
         write(topics.TASK_STATES.name, key, state_value(stored))
         for name, value in _inbox_of(seeds, number, key):

@@ -18,7 +18,7 @@ from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instan
 from taskbridge.streams.rebuild.command import rebuild
 
 if TYPE_CHECKING:
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,34 +36,34 @@ class Rebuilt:
     changelog_bytes: int
 
 
-def measure_rebuild(surroundings: Surroundings, instances: int) -> Rebuilt:
+def measure_rebuild(setup: Setup, instances: int) -> Rebuilt:
     """Raises NotCounted where not all of it is told."""
-    kafka, partitions = surroundings.kafka, surroundings.partitions
+    kafka, partitions = setup.kafka, setup.partitions
     kafka.forget(APP_ID)
     kafka.delete([name for name in kafka.names() if name.startswith("taskbridge-streams-")])
     kafka.create(INBOX_CHANGELOG.name, partitions, INBOX_CHANGELOG.settings)
-    surroundings.progress(f"{instances:,} instances, each of which was folded wrongly")
-    make_wrong_states(surroundings, instances)
-    folder = surroundings.folder / f"rebuild-{instances}"
+    setup.progress(f"{instances:,} instances, each of which was folded wrongly")
+    make_wrong_states(setup, instances)
+    folder = setup.folder / f"rebuild-{instances}"
     environment = {
-        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
-        "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
+        "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
         "STREAMS_DATA_DIR": str(folder),
     }
     began, cpu_before = time.monotonic(), time.process_time()
     said: dict[str, float] = {}
 
     def tell(line: str) -> None:
-        surroundings.progress(line)
+        setup.progress(line)
         said[line[:7]] = time.monotonic()
 
     found = rebuild(environment, dry_run=False, tell=tell)
     ended, cpu_s = time.monotonic(), time.process_time() - cpu_before
     if (found["states"], found["instances"]) != (instances, instances):
         raise NotCounted(f"of {instances} instances {found['states']} came out another: {found}")
-    changelog_bytes = topic_bytes(surroundings, instances_changelog(2).name)
+    changelog_bytes = topic_bytes(setup, instances_changelog(2).name)
     before = sum(kafka.ends(TASK_STATES.name, partitions))
-    with Worker(surroundings, f"telling-{instances}") as worker:
+    with Worker(setup, f"telling-{instances}") as worker:
         worker.until_ready(active=partitions)
         ready_cpu_s, ready = worker.cpu_s, time.monotonic()
         wait_until(lambda: worker.logged("rebuilt_instances_published") == partitions, "all is told")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Self
 
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
     from taskbridge.schemas.events import TaskEvent
 
@@ -67,16 +67,14 @@ class Traffic:
         return self.callbacks / self.seconds
 
 
-def measure_traffic(
-    surroundings: Surroundings, kafka_pid: int, rates: Mapping[int, int]
-) -> tuple[list[Traffic], float]:
+def measure_traffic(setup: Setup, kafka_pid: int, rates: Mapping[int, int]) -> tuple[list[Traffic], float]:
     """For each rate as many callbacks; and how many bytes a callback takes in the spool.
 
     Raises:
         NotCounted: one is refused.
     """
-    folder, partitions = surroundings.folder, surroundings.partitions
-    apply_topics(admin_client(surroundings.bootstrap_servers), topics.ALL, partitions=partitions, replication=1)
+    folder, partitions = setup.folder, setup.partitions
+    apply_topics(admin_client(setup.bootstrap_servers), topics.ALL, partitions=partitions, replication=1)
     credentials = folder / "credentials.toml"
     credentials.write_text(f'[[apps]]\napp_type = "{APP_TYPE}"\ncorp_id = "{CORP_ID}"\nsystem_tokens = ["{_TOKEN}"]\n')
     total = sum(rates.values()) + _WARM_UP + 2 * _SPOOLED
@@ -85,15 +83,15 @@ def measure_traffic(
     edge, streams = (f"http://{LOOPBACK}:{port}" for port in (edge_port, streams_port))
     edge_settings = {
         "EDGE_PORT": str(edge_port),
-        "EDGE_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
-        "EDGE_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+        "EDGE_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
+        "EDGE_SCHEMA_REGISTRY_URL": setup.registry_url,
         "EDGE_CREDENTIALS_FILE": str(credentials),
         "EDGE_DATA_DIR": str(folder / "edge"),
     }
     streams_settings = {
         "STREAMS_PORT": str(streams_port),
-        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
-        "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
+        "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
         "STREAMS_DATA_DIR": str(folder / "streams"),
     }
     with ExitStack() as stack:
@@ -105,14 +103,14 @@ def measure_traffic(
         for url in (edge, streams):
             wait_until(lambda url=url: answers(f"{url}/readyz"), f"{url} is ready")
         _post(edge, events, _WARM_UP, rate=_WARM_UP)
-        _until_told(surroundings, streams)
+        _until_told(setup, streams)
         found: list[Traffic] = []
         for rate, count in rates.items():
-            surroundings.progress(f"{count:,} callbacks, {rate:,} a second")
-            before = _Totals.now(surroundings, streams, pids)
+            setup.progress(f"{count:,} callbacks, {rate:,} a second")
+            before = _Totals.now(setup, streams, pids)
             seconds = _post(edge, events, count, rate=rate)
-            _until_told(surroundings, streams)
-            after = _Totals.now(surroundings, streams, pids)
+            _until_told(setup, streams)
+            after = _Totals.now(setup, streams, pids)
             found.append(
                 Traffic(
                     rate,
@@ -141,9 +139,9 @@ class _Totals(NamedTuple):
     cpu_s: Mapping[str, float]
 
     @classmethod
-    def now(cls, surroundings: Surroundings, streams: str, pids: Mapping[str, int]) -> Self:
+    def now(cls, setup: Setup, streams: str, pids: Mapping[str, int]) -> Self:
         cpu_s = {name: cpu_seconds(pid) for name, pid in pids.items()}
-        return cls(topics_bytes(surroundings, TOPICS), _metric(streams, _TOLD), cpu_s)
+        return cls(topics_bytes(setup, TOPICS), _metric(streams, _TOLD), cpu_s)
 
 
 def _grown(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -180,9 +178,9 @@ def _post(edge: str, events: Iterator[TaskEvent], count: int, *, rate: int) -> f
     return time.monotonic() - began
 
 
-def _until_told(surroundings: Surroundings, streams: str) -> None:
+def _until_told(setup: Setup, streams: str) -> None:
     """Until the worker has folded all events, and has all notifications in its inboxes."""
-    kafka, partitions, topic = surroundings.kafka, surroundings.partitions, topics.TASK_EVENTS.name
+    kafka, partitions, topic = setup.kafka, setup.partitions, topics.TASK_EVENTS.name
     wait_until(lambda: kafka.ends(topic, partitions) == kafka.committed(APP_ID, topic, partitions), "events are folded")
     applied = "taskbridge_streams_inbox_notifications_total"
     wait_until(lambda: _metric(streams, applied) == _metric(streams, _TOLD), "all notifications are in inboxes")

@@ -21,7 +21,7 @@ from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 if TYPE_CHECKING:
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 _TEMPLATES = 200
 _CREATED_WITH_A_TASK = 1
@@ -30,14 +30,14 @@ _OFFSET = (1,)
 """Where the only event of an instance may stand: on its partition, and not the first."""
 
 
-def make_wrong_states(surroundings: Surroundings, instances: int) -> None:
+def make_wrong_states(setup: Setup, instances: int) -> None:
     """One event of each instance on its topic; in changelog and states each has another title than its event says."""
-    registry, servers = surroundings.registry, surroundings.bootstrap_servers
+    registry, servers = setup.registry, setup.bootstrap_servers
     for topic in topics.ALL:
-        surroundings.kafka.create(topic.name, surroundings.partitions, topic.settings)
-    surroundings.progress(f"writing {instances:,} instances")
+        setup.kafka.create(topic.name, setup.partitions, topic.settings)
+    setup.progress(f"writing {instances:,} instances")
     changelog = instances_changelog(1)
-    surroundings.kafka.create(changelog.name, surroundings.partitions, changelog.settings)
+    setup.kafka.create(changelog.name, setup.partitions, changelog.settings)
     events, states = task_event_codec(registry), task_state_codec(registry)
     templates: list[tuple[bytes, bytes, bytes, bytes]] = []
     for number in range(_TEMPLATES):
@@ -46,7 +46,7 @@ def make_wrong_states(surroundings: Surroundings, instances: int) -> None:
         state = states.encode(wrong.state)
         stored = pack(state, wrong, _OFFSET, now_ms=time.time_ns() // 1_000_000)
         templates.append((event.instance_id.encode(), events.encode(event), stored, state))
-    writer = Writer(surroundings)
+    writer = Writer(setup)
     for number in range(instances):
         key = instance_id(number).encode()
         old, event, stored, state = templates[number % _TEMPLATES]
@@ -57,7 +57,7 @@ def make_wrong_states(surroundings: Surroundings, instances: int) -> None:
     writer.finish()
     offsets = Offsets(consumer_config(servers, "bench"))
     topic_id = offsets.topic_id(topics.TASK_EVENTS.name)
-    ends = offsets.ends(topics.TASK_EVENTS.name, range(surroundings.partitions))
+    ends = offsets.ends(topics.TASK_EVENTS.name, range(setup.partitions))
     producer = TransactionalWriter({"bootstrap.servers": servers}, "bench")
     producer.claim()
     with producer.transaction():

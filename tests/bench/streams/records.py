@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from confluent_kafka import KafkaError, Message
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 _BATCH = 10_000
 _FLUSH_S = 120.0
@@ -40,10 +40,10 @@ class Found(NamedTuple):
 class Writer:
     """A producer that remembers whether everything was delivered."""
 
-    def __init__(self, surroundings: Surroundings, *, linger_ms: int = 20) -> None:
+    def __init__(self, setup: Setup, *, linger_ms: int = 20) -> None:
         config = {"linger.ms": linger_ms, "batch.size": 512 << 10, "queue.buffering.max.messages": 2 * _BACKLOG}
         config["log_level"] = _ERRORS_ONLY
-        self._producer = Producer(producer_config(surroundings.bootstrap_servers) | config)
+        self._producer = Producer(producer_config(setup.bootstrap_servers) | config)
         self._failed: list[KafkaError] = []
 
     def write(self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
@@ -67,12 +67,12 @@ class Writer:
             self._failed.append(error)
 
 
-def preload(surroundings: Surroundings, topic: str, events: int) -> Reference:
+def preload(setup: Setup, topic: str, events: int) -> Reference:
     """Write the reference job's events to a topic that is made for them; returns what they must come to."""
-    surroundings.kafka.create(topic, surroundings.partitions, {})
-    codec = task_event_codec(surroundings.registry)
-    writer, reference = Writer(surroundings), Reference()
-    heartbeat = Heartbeat(surroundings.progress)
+    setup.kafka.create(topic, setup.partitions, {})
+    codec = task_event_codec(setup.registry)
+    writer, reference = Writer(setup), Reference()
+    heartbeat = Heartbeat(setup.progress)
     for key, event in workload(events):
         writer.write(topic, key, codec.encode(event), event_headers(event))
         reference.apply(key, event)
@@ -82,12 +82,12 @@ def preload(surroundings: Surroundings, topic: str, events: int) -> Reference:
     return reference
 
 
-def read_all(surroundings: Surroundings, topic: str) -> Iterator[Found]:
+def read_all(setup: Setup, topic: str) -> Iterator[Found]:
     """Every record of the topic, each partition in its order."""
-    partitions = surroundings.partitions
-    ends = dict(enumerate(surroundings.kafka.ends(topic, partitions)))
+    partitions = setup.partitions
+    ends = dict(enumerate(setup.kafka.ends(topic, partitions)))
     assigned = [TopicPartition(topic, partition, 0) for partition, end in ends.items() if end > 0]
-    consumer = Consumer(consumer_config(surroundings.bootstrap_servers, "bench-reader"))
+    consumer = Consumer(consumer_config(setup.bootstrap_servers, "bench-reader"))
     try:
         consumer.assign(assigned)
         deadline = time.monotonic() + _READ_S
@@ -104,9 +104,9 @@ def read_all(surroundings: Surroundings, topic: str) -> Iterator[Found]:
         consumer.close()
 
 
-def fill(surroundings: Surroundings, topic: str, records: Iterable[tuple[bytes, bytes]], *, what: str) -> None:
+def fill(setup: Setup, topic: str, records: Iterable[tuple[bytes, bytes]], *, what: str) -> None:
     """Write these to a topic, saying how far it is."""
-    writer, heartbeat = Writer(surroundings), Heartbeat(surroundings.progress)
+    writer, heartbeat = Writer(setup), Heartbeat(setup.progress)
     for count, (key, value) in enumerate(records, 1):
         writer.write(topic, key, value)
         if count % 1000 == 0:

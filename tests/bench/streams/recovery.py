@@ -21,7 +21,7 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 
 if TYPE_CHECKING:
     from tests.bench.streams.contenders import Contender
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 _TIMEOUT_S = 1800.0
 _PROVEN = 200
@@ -43,7 +43,7 @@ class Restored:
         return self.states / self.seconds
 
 
-def measure_recovery(contender: Contender, surroundings: Surroundings, states: int, label: str) -> Restored:
+def measure_recovery(contender: Contender, setup: Setup, states: int, label: str) -> Restored:
     """Start the contender on an empty disk, first without states, then with a changelog of so many.
 
     The difference is what rebuilding takes: process start, joining the group and the rest are in both. Counts only if
@@ -53,27 +53,27 @@ def measure_recovery(contender: Contender, surroundings: Surroundings, states: i
         NotCounted: they do not, or it was not ready in time.
     """
     channels = contender.channels(f"{label}-empty", TASK_EVENTS.name)
-    folder = surroundings.folder / f"{contender.name}-{label}"
-    surroundings.kafka.create(TASK_EVENTS.name, surroundings.partitions, {})
-    make_topics(surroundings, channels)
+    folder = setup.folder / f"{contender.name}-{label}"
+    setup.kafka.create(TASK_EVENTS.name, setup.partitions, {})
+    make_topics(setup, channels)
     with Running(contender, channels, folder, timeout_s=_TIMEOUT_S) as empty:
         pass
-    drop_topics(surroundings, channels)
+    drop_topics(setup, channels)
     shutil.rmtree(folder, ignore_errors=True)
     channels = contender.channels(f"{label}-full", TASK_EVENTS.name)
-    make_topics(surroundings, channels)
-    seeds = Seeds(contender.name, surroundings)
-    fill(surroundings, channels.changelog, seeds.records(states), what=f"of {states:,} states for {contender.name}")
-    surroundings.progress(f"{contender.name} rebuilds {states:,} states")
+    make_topics(setup, channels)
+    seeds = Seeds(contender.name, setup)
+    fill(setup, channels.changelog, seeds.records(states), what=f"of {states:,} states for {contender.name}")
+    setup.progress(f"{contender.name} rebuilds {states:,} states")
     with Running(contender, channels, folder, timeout_s=_TIMEOUT_S) as full:
         seconds, cpu_s = full.ready_s - empty.ready_s, full.ready_cpu_s - empty.ready_cpu_s
-        reference = _go_on(surroundings, seeds, states)
-        full.wait_until_consumed(surroundings)
-    last = {found.key: found.value for found in read_all(surroundings, channels.states)}
-    drop_topics(surroundings, channels)
+        reference = _go_on(setup, seeds, states)
+        full.wait_until_consumed(setup)
+    last = {found.key: found.value for found in read_all(setup, channels.states)}
+    drop_topics(setup, channels)
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        check_states(reference, last, Decoder("TaskState", surroundings.schema_id(TASK_STATES)))
+        check_states(reference, last, Decoder("TaskState", setup.schema_id(TASK_STATES)))
     except NotCounted as error:
         raise NotCounted(f"{contender.name}, after rebuilding: {error}") from error
     if seconds <= 0:
@@ -81,9 +81,9 @@ def measure_recovery(contender: Contender, surroundings: Surroundings, states: i
     return Restored(states=states, seconds=seconds, cpu_us=cpu_s / states * 1e6, peak_mb=full.peak_mb)
 
 
-def _go_on(surroundings: Surroundings, seeds: Seeds, states: int) -> Reference:
+def _go_on(setup: Setup, seeds: Seeds, states: int) -> Reference:
     """Write events of some instances; returns what their states must come to."""
-    codec, writer, reference = task_event_codec(surroundings.registry), Writer(surroundings), Reference()
+    codec, writer, reference = task_event_codec(setup.registry), Writer(setup), Reference()
     for number in random.Random(states).sample(range(states), min(_PROVEN, states)):
         instance = seeds.instance(number)
         event = replace(Life(number + 1).event(7), instance_id=instance.state.instance_id)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.bench.cpu import resident_mb, tree_seconds
 from tests.bench.errors import NotCounted
 from tests.bench.streams.contenders import LINGER_MS
-from tests.bench.streams.surroundings import LOGGED
+from tests.bench.streams.setup import LOGGED
 from tests.bench.toolchains import CHECKOUT
 
 from taskbridge.local.processes.child import Child
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from tests.bench.streams.contenders import Channels, Contender
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 _SAMPLE_S = 0.1
 _READY_POLL_S = 0.02
@@ -57,17 +57,17 @@ class Clock:
         return one.cpu_s + (two.cpu_s - one.cpu_s) * (moment - one.at) / (two.at - one.at)
 
 
-def make_topics(surroundings: Surroundings, channels: Channels) -> None:
+def make_topics(setup: Setup, channels: Channels) -> None:
     """The topics that the contender writes, empty; the broker stamps the states and notifications."""
-    kafka, partitions = surroundings.kafka, surroundings.partitions
+    kafka, partitions = setup.kafka, setup.partitions
     kafka.forget(channels.group)
     kafka.create(channels.states, partitions, {**TASK_STATES.settings, **LOGGED})
     kafka.create(channels.notifications, partitions, {**TASK_NOTIFICATIONS.settings, **LOGGED})
     kafka.create(channels.changelog, partitions, _CHANGELOG)
 
 
-def drop_topics(surroundings: Surroundings, channels: Channels) -> None:
-    surroundings.kafka.delete([channels.states, channels.notifications, channels.changelog])
+def drop_topics(setup: Setup, channels: Channels) -> None:
+    setup.kafka.delete([channels.states, channels.notifications, channels.changelog])
 
 
 class Running:
@@ -126,13 +126,13 @@ class Running:
     def memory_mb(self) -> float:
         return resident_mb(self._child.pid)
 
-    def wait_until_consumed(self, surroundings: Surroundings, *, since: list[int] | None = None) -> None:
+    def wait_until_consumed(self, setup: Setup, *, since: list[int] | None = None) -> None:
         """Until the group has committed all that the events' topic holds (behind ``since``, when nothing was before).
 
         Raises:
             NotCounted: the process ended, or it takes too long.
         """
-        kafka, partitions = surroundings.kafka, surroundings.partitions
+        kafka, partitions = setup.kafka, setup.partitions
         ends = kafka.ends(self._channels.events, partitions)
         wanted = [end if end > begin else 0 for end, begin in zip(ends, since or [0] * partitions, strict=True)]
 

@@ -18,7 +18,7 @@ from taskbridge.streams.cores.native import HEADERS, RULES
 from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS
 
 if TYPE_CHECKING:
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
     from taskbridge.local.progress import Progress
     from taskbridge.schemas.topics import Topic
@@ -54,12 +54,12 @@ def build_rust_loop(progress: Progress) -> Path:
     return built("rust-loop", sources, ["sh", "-c", script], CRATE, progress) / "rust-loop"
 
 
-def given(surroundings: Surroundings) -> str:
+def given(setup: Setup) -> str:
     """What the loop shares with the service: its producers' settings, the rules of its fold, its records' headers."""
-    servers = surroundings.bootstrap_servers
+    servers = setup.bootstrap_servers
 
     def frame(topic: Topic) -> list[int]:
-        return [0, *surroundings.schema_id(topic).to_bytes(4, "big")]
+        return [0, *setup.schema_id(topic).to_bytes(4, "big")]
 
     found: dict[str, Any] = {
         # As `streams.assembly` has it: what waits goes at once.

@@ -21,7 +21,7 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 
 if TYPE_CHECKING:
     from tests.bench.streams.contenders import Contender
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 INSTANCES = (10_000, 100_000, 1_000_000)
 
@@ -37,32 +37,30 @@ class Scaled:
     """Resident, after the last event."""
 
 
-def measure_scaling(
-    contender: Contender, surroundings: Surroundings, *, instances: int, events: int, label: str
-) -> Scaled:
+def measure_scaling(contender: Contender, setup: Setup, *, instances: int, events: int, label: str) -> Scaled:
     """Rebuild so many instances, then take events that are spread over all of them at random.
 
     Raises:
         NotCounted: a state is not what it should be.
     """
     channels = contender.channels(label, TASK_EVENTS.name)
-    folder = surroundings.folder / f"{contender.name}-{label}"
-    surroundings.kafka.create(TASK_EVENTS.name, surroundings.partitions, {})
-    make_topics(surroundings, channels)
-    seeds = Seeds(contender.name, surroundings)
-    fill(surroundings, channels.changelog, seeds.records(instances), what=f"of {instances:,} states")
+    folder = setup.folder / f"{contender.name}-{label}"
+    setup.kafka.create(TASK_EVENTS.name, setup.partitions, {})
+    make_topics(setup, channels)
+    seeds = Seeds(contender.name, setup)
+    fill(setup, channels.changelog, seeds.records(instances), what=f"of {instances:,} states")
     with Running(contender, channels, folder, timeout_s=_TIMEOUT_S) as running:
-        reference = _spread(surroundings, seeds, instances, events)
-        running.wait_until_consumed(surroundings)
+        reference = _spread(setup, seeds, instances, events)
+        running.wait_until_consumed(setup)
         clock, memory_mb = running.clock, running.memory_mb
     moments: list[float] = []
     last: dict[bytes, bytes | None] = {}
-    for found in read_all(surroundings, channels.states):
+    for found in read_all(setup, channels.states):
         last[found.key] = found.value
         moments.append(found.at)
-    check_states(reference, last, Decoder("TaskState", surroundings.schema_id(TASK_STATES)))
-    moments += [found.at for found in read_all(surroundings, channels.notifications)]
-    drop_topics(surroundings, channels)
+    check_states(reference, last, Decoder("TaskState", setup.schema_id(TASK_STATES)))
+    moments += [found.at for found in read_all(setup, channels.notifications)]
+    drop_topics(setup, channels)
     shutil.rmtree(folder, ignore_errors=True)
     moments.sort()
     began, ended = moments[int(len(moments) * WARM_UP)], moments[-1]
@@ -71,8 +69,8 @@ def measure_scaling(
     return Scaled(cpu_us=cpu_s / counted * 1e6, per_second=counted / (ended - began), memory_mb=memory_mb)
 
 
-def _spread(surroundings: Surroundings, seeds: Seeds, instances: int, events: int) -> Reference:
-    codec, writer, reference = task_event_codec(surroundings.registry), Writer(surroundings), Reference()
+def _spread(setup: Setup, seeds: Seeds, instances: int, events: int) -> Reference:
+    codec, writer, reference = task_event_codec(setup.registry), Writer(setup), Reference()
     chance = random.Random(instances)
     for _, event in workload(events):
         number = chance.randrange(instances)

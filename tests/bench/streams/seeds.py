@@ -20,7 +20,7 @@ from taskbridge.streams.fold.stored_instance import pack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
     from taskbridge.streams.fold.instance import Instance
 
@@ -32,9 +32,9 @@ class Seeds:
 
     templates = _TEMPLATES
 
-    def __init__(self, name: str, surroundings: Surroundings) -> None:
+    def __init__(self, name: str, setup: Setup) -> None:
         """``name`` is the contender in whose format the states are stored."""
-        stored = _format(name, surroundings)
+        stored = _format(name, setup)
         self._templates = [_folded(number) for number in range(_TEMPLATES)]
         self._stored = [stored(each) for each in self._templates]
 
@@ -73,13 +73,13 @@ def _folded(number: int) -> Instance:
     return replace(instance, state=replace(instance.state, lifecycle=Lifecycle.ACTIVE))
 
 
-def _format(name: str, surroundings: Surroundings) -> Callable[[Instance], bytes]:
+def _format(name: str, setup: Setup) -> Callable[[Instance], bytes]:
     if name == TASKBRIDGE:
-        codec = task_state_codec(surroundings.registry)
+        codec = task_state_codec(setup.registry)
         now_ms = time.time_ns() // 1_000_000
         return lambda instance: pack(codec.encode(instance.state), instance, now_ms=now_ms)
     job = Job(
-        state_schema_id=surroundings.schema_id(TASK_STATES),
-        notification_schema_id=surroundings.schema_id(TASK_NOTIFICATIONS),
+        state_schema_id=setup.schema_id(TASK_STATES),
+        notification_schema_id=setup.schema_id(TASK_NOTIFICATIONS),
     )
     return lambda instance: job.pack(job.state(instance), instance)

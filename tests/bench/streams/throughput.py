@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.bench.streams.records import Found
     from tests.bench.streams.reference import Reference
     from tests.bench.streams.running import Clock
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 WARM_UP = 1 / 2
 """The share of the notifications that passes before the clock starts: start-up, first fetches, the JIT compiler."""
@@ -43,7 +43,7 @@ class Window:
 
 def measure(
     contender: Contender,
-    surroundings: Surroundings,
+    setup: Setup,
     topic: str,
     reference: Reference,
     label: str,
@@ -56,30 +56,30 @@ def measure(
         NotCounted: the outputs are not what they should be, or it did not get through.
     """
     channels = contender.channels(label, topic)
-    folder = surroundings.folder / f"{contender.name}-{label}"
-    make_topics(surroundings, channels)
+    folder = setup.folder / f"{contender.name}-{label}"
+    make_topics(setup, channels)
     with Running(contender, channels, folder, timeout_s=_TIMEOUT_S, one_core=one_core) as running:
-        running.wait_until_consumed(surroundings)
+        running.wait_until_consumed(setup)
         clock, peak_mb = running.clock, running.peak_mb
     try:
-        return _read(surroundings, channels, reference, clock, peak_mb)
+        return _read(setup, channels, reference, clock, peak_mb)
     except NotCounted as error:
         raise NotCounted(f"{contender.name}: {error}") from error
     finally:
-        drop_topics(surroundings, channels)
+        drop_topics(setup, channels)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read(surroundings: Surroundings, channels: Channels, reference: Reference, clock: Clock, peak_mb: float) -> Window:
+def _read(setup: Setup, channels: Channels, reference: Reference, clock: Clock, peak_mb: float) -> Window:
     last: dict[bytes, bytes | None] = {}
     states, ended = 0, 0.0
-    for found in read_all(surroundings, channels.states):
+    for found in read_all(setup, channels.states):
         last[found.key] = found.value
         states, ended = states + 1, max(ended, found.at)
-    check_states(reference, last, Decoder("TaskState", surroundings.schema_id(TASK_STATES)))
+    check_states(reference, last, Decoder("TaskState", setup.schema_id(TASK_STATES)))
     moments: list[float] = []
-    decoder = Decoder("TaskNotification", surroundings.schema_id(TASK_NOTIFICATIONS))
-    count = check_notifications(reference, _told(read_all(surroundings, channels.notifications), moments), decoder)
+    decoder = Decoder("TaskNotification", setup.schema_id(TASK_NOTIFICATIONS))
+    count = check_notifications(reference, _told(read_all(setup, channels.notifications), moments), decoder)
     moments.sort()
     began, ended = moments[int(count * WARM_UP)], max(ended, moments[-1])
     events = reference.events_behind(WARM_UP)

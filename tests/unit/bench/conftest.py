@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def setup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Of a contender of the streams that is never started, and nothing is built for it."""
 
     def built(_progress: object) -> Path:

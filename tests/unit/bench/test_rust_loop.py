@@ -17,10 +17,10 @@ from taskbridge.runtime.kafka import producer_config
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 
-class _Surroundings:
+class _Setup:
     bootstrap_servers = "127.0.0.1:9092"
 
     def schema_id(self, _topic: Any) -> int:
@@ -28,7 +28,7 @@ class _Surroundings:
 
 
 def _given() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(rust.given(cast("Surroundings", _Surroundings())))
+    found: dict[str, Any] = json.loads(rust.given(cast("Setup", _Setup())))
     return found
 
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     ],
 )
 def test_exactly_once_it_commits_soon_where_latency_is_measured(
-    surroundings: Any, tmp_path: Path, name: str, throughput: str, latency: str
+    setup: Any, tmp_path: Path, name: str, throughput: str, latency: str
 ) -> None:
-    contender = prepare(name, surroundings)
+    contender = prepare(name, setup)
     channels = contender.channels("label", "events")
     env = [contender.program(channels, tmp_path / "states", each).env for each in (LINGER_MS, LOW_LINGER_MS)]
     assert [each["PEER_COMMIT_MS"] for each in env] == [throughput, latency]

@@ -13,10 +13,10 @@ from tests.bench.streams.latency import Latency
 from tests.bench.toolchains import ToolMissing
 
 if TYPE_CHECKING:
-    from tests.bench.streams.surroundings import Surroundings
+    from tests.bench.streams.setup import Setup
 
 
-class _Surroundings:
+class _Setup:
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -24,7 +24,7 @@ class _Surroundings:
         self.said.append(line)
 
 
-def _prepare(name: str, _surroundings: Any) -> Contender:
+def _prepare(name: str, _setup: Any) -> Contender:
     if name == QUIX:
         raise ToolMissing("uv is not installed")
     nothing = cast("Any", None)
@@ -34,11 +34,11 @@ def _prepare(name: str, _surroundings: Any) -> Contender:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> phases.Run:
     monkeypatch.setattr(phases, "prepare", _prepare)
-    return phases.Run(cast("Surroundings", _Surroundings()), [KAFKA_STREAMS, PLAIN, QUIX])
+    return phases.Run(cast("Setup", _Setup()), [KAFKA_STREAMS, PLAIN, QUIX])
 
 
 def _measured(wrong: str, at: str) -> Any:
-    def measure(contender: Contender, _surroundings: Any, *, seconds: int, label: str) -> Latency:
+    def measure(contender: Contender, _setup: Any, *, seconds: int, label: str) -> Latency:
         if contender.name == wrong and label == at:
             raise NotCounted("a state differs")
         return Latency(seconds, 2, 3)

@@ -60,8 +60,8 @@ def test_a_server_has_the_peers_settings_and_behind_them_its_own(
     monkeypatch.setattr(servers, "build_go", build)
     monkeypatch.setattr(servers, "build_spring", build)
     endpoints = SimpleNamespace(bootstrap_servers="127.0.0.1:1")
-    surroundings: Any = SimpleNamespace(progress=print, endpoints=endpoints, schema_id=1, folder=tmp_path)
-    peer, varied = prepare_server(peer_of(name), surroundings).spec, prepare_server(name, surroundings)
+    setup: Any = SimpleNamespace(progress=print, endpoints=endpoints, schema_id=1, folder=tmp_path)
+    peer, varied = prepare_server(peer_of(name), setup).spec, prepare_server(name, setup)
     variant = VARIANTS_OF[peer_of(name)][name.partition("+")[2]]
     assert varied.name == varied.spec.name == name
     assert built == [(), variant.build]
@@ -77,9 +77,9 @@ def test_each_server_has_variants() -> None:
 
 
 @pytest.mark.parametrize("peer", VARIED)
-def test_kafka_streams_takes_a_variants_settings_last(surroundings: Any, tmp_path: Path, peer: str) -> None:
+def test_kafka_streams_takes_a_variants_settings_last(setup: Any, tmp_path: Path, peer: str) -> None:
     for name in named(peer, VARIANTS)[1:]:
-        contender = prepare(name, surroundings)
+        contender = prepare(name, setup)
         channels = contender.channels("rate-1", "events")
         for linger_ms in (LINGER_MS, LOW_LINGER_MS):
             program = contender.program(channels, tmp_path / name, linger_ms)
@@ -88,7 +88,7 @@ def test_kafka_streams_takes_a_variants_settings_last(surroundings: Any, tmp_pat
             assert set(variant.flags) <= set(program.argv)
         for topic in (channels.states, channels.notifications, channels.changelog):
             assert re.fullmatch(r"[A-Za-z0-9._-]+", topic), "what Kafka takes as a name"
-    contender = prepare(f"{peer}+commit-10", surroundings)
+    contender = prepare(f"{peer}+commit-10", setup)
     exactly_once = contender.program(contender.channels("rate-1", "events"), tmp_path / "last", LINGER_MS).env
     assert exactly_once["PEER_SETTINGS"] == "commit.interval.ms=10"
     assert (exactly_once["PEER_GUARANTEE"] == "exactly_once_v2") is (peer == KAFKA_STREAMS_EXACTLY_ONCE)

@@ -44,7 +44,7 @@ LOGGED = {"message.timestamp.type": "LogAppendTime"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Setup:
     """What all measurements of a run share."""
 
     bootstrap_servers: str
@@ -63,7 +63,7 @@ class Surroundings:
 
 def start(
     supervisor: Supervisor, folder: Path, *, partitions: int, environ: Mapping[str, str], progress: Progress
-) -> Surroundings:
+) -> Setup:
     """Kafka, its JVM set as Kafka's own scripts set it, and the registry, empty."""
     kafka_port, registry_port = free_ports(2)
     services = JvmStack(
@@ -77,7 +77,7 @@ def start(
     )
     endpoints = services.start()
     registry = Registry(endpoints.registry_url)
-    return Surroundings(
+    return Setup(
         bootstrap_servers=endpoints.bootstrap_servers,
         registry_url=endpoints.registry_url,
         registry=registry,
