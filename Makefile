@@ -1,6 +1,6 @@
-# The commands of the README. All bring uv where it is missing: into .uv/ of this checkout, from PyPI.
+# The commands of the README. All install uv from PyPI into .uv/ of this checkout where it is missing.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
-# What the developers' commands need is in groups: a user's `uv run` installs none of it.
+# Developers' packages are in groups: a user's `uv run` installs none of them.
 RUN := $(UV) run --group dev
 
 .PHONY: image demo test disasters consumers slow docs check native fuzz prerequisites
@@ -9,21 +9,21 @@ demo: $(UV)
 	@$(UV) run --no-project python tools/native.py
 	@$(UV) run taskbridge demo
 
-# Libraries are compiled beforehand, not by each process of the tests. ARGUMENTS go to pytest.
+# Libraries are compiled once, not by each process of the tests. ARGUMENTS go to pytest.
 test: NEEDS := test
 test: native
 	@$(RUN) --compile-bytecode pytest $(ARGUMENTS)
 
-# Brokers, workers, disks and topics killed, frozen, filled up and lost, and all that is built anew after it.
+# Brokers, workers, disks and topics are killed, frozen, filled and lost, and everything is rebuilt.
 disasters consumers slow: NEEDS := slow
 disasters: native
 	@$(RUN) --compile-bytecode pytest -m disasters tests/chaos tests/integration $(ARGUMENTS)
 
-# The examples of all languages and of the data platform, built and run beside a real bridge; the Helm chart, rendered.
+# The examples of all languages and of the data platform, built and run against a real bridge; the Helm chart, rendered.
 consumers: native
 	@$(RUN) pytest -m consumers -n 2 tests/integration $(ARGUMENTS)
 
-# Both, in one run: what waits in the one and what computes in the other stand side by side.
+# Both in one run: the one waits while the other computes.
 slow: native
 	@$(RUN) --compile-bytecode pytest -m "disasters or consumers" tests/chaos tests/integration $(ARGUMENTS)
 
@@ -31,29 +31,29 @@ slow: native
 image: native
 	@$(RUN) python tools/image.py $(ARGUMENTS)
 
-# The reference anew from the code, then the whole site, in site/. Dead links fail, and what is loaded from elsewhere.
+# The reference from the code, then the whole site, in site/. Dead links and content from other hosts fail.
 docs: $(UV)
 	@$(RUN) python tools/reference.py
 	@$(RUN) --group docs zensical build --strict --clean
 	@$(RUN) python tools/site_loads.py
 
-# Everything that must be clean before a commit, beside the tests.
+# All static checks: must be clean before a commit.
 check: native
 	@$(RUN) python tools/checks.py
 
-# What is installed, with the native core where it can be built; anew where its sources have changed.
+# The environment, with the native core where it can be built; rebuilt when its sources changed.
 native: $(UV)
 	@$(UV) run --no-project python tools/native.py --group dev
 
-# The edge's core beside any bytes, for a bounded time: cargo install cargo-fuzz, with a nightly toolchain. What is new goes
-# into native/fuzz/found, what fails into native/fuzz/artifacts.
+# Random bytes for the edge's native core, for a bounded time: tools/mutation/README.md. New inputs go
+# to native/fuzz/found, failures to native/fuzz/artifacts.
 FUZZ_SECONDS := 60
 fuzz:
 	@mkdir -p native/fuzz/found
 	@cd native && cargo +nightly fuzz run decide fuzz/found fuzz/corpus/decide -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -dict=fuzz/decide.dict
 
-# Before uv is brought and anything is fetched: what the command needs of this machine.
+# Before anything is fetched: check what the command needs of this machine.
 $(UV): | prerequisites
 prerequisites:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))' || \
@@ -61,6 +61,6 @@ prerequisites:
 	@python3 tools/prerequisites.py $(NEEDS)
 
 .uv/bin/uv:
-	@echo "bringing uv into .uv/"
+	@echo "installing uv into .uv/"
 	@python3 -m venv .uv
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv

@@ -1,4 +1,4 @@
-"""What all tests share: a real Kafka, started when the first test of a process asks for it, and one registry."""
+"""Shared by all tests: a real Kafka, started when the first test of a process needs it, and one registry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from support.durations import Durations
-from support.kafka.stack import KafkaBeside, SharedRegistry, artifacts, given_registry, say
+from support.kafka.stack import KafkaWithSharedRegistry, SharedRegistry, artifacts, given_registry, say
 from support.needs import pytest_sessionfinish
 from taskbridge.local.ports import free_ports
 from taskbridge.local.processes.supervisor import Supervisor
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 # A hook of pytest.
 __all__ = ["pytest_sessionfinish"]
 
-# A setting that many containers have: with it, each service that a test starts compiles all of its libraries anew.
+# A setting that many containers have: with it, each service that a test starts compiles all its libraries again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# Nor does each look for pydantic's plugins in the 150 packages of this environment, which has none.
+# Nor does it look for pydantic's plugins in the 150 packages of this environment, which has none.
 os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
-# What tests write is kept in memory where there is plenty: half of a test's time was the disk's, that flushed what is
-# thrown away. What is large goes to the disk all the same, by `disk_folder`.
+# Tests write to memory where there is enough: half of their time was spent flushing to the disk. Large files go to the
+# disk, by `disk_folder`.
 _MEMORY = "/dev/shm"  # noqa: S108 - pytest makes a folder of its own within, for its user alone
 _ROOM_BYTES = 6 << 30
-_DISK = "/var/tmp"  # noqa: S108 - the same; unlike /tmp it is in memory nowhere
+_DISK = "/var/tmp"  # noqa: S108 - the same; unlike /tmp it is never in memory
 
 
 def _has_room() -> bool:
@@ -57,7 +57,7 @@ def _has_room() -> bool:
     return room > _ROOM_BYTES and not found.f_flag & os.ST_NOEXEC
 
 
-# Two cores that a broker may share with the tests say nothing about an example's speed. Each run tries other examples:
+# No deadline: a broker may share the cores with the tests. Each run tries other examples:
 # TASKBRIDGE_EXAMPLES=1000 tries many at once.
 settings.register_profile(
     "taskbridge",
@@ -87,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Thousands of tests are many objects, which stay to the end: nobody looks through them time and again."""
+    """Exclude the objects of thousands of tests from garbage collection: they live to the end."""
     gc.disable()
     try:
         return (yield)
@@ -107,7 +107,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def restored_logging() -> Generator[None]:
-    """Commands and services set up the logs of their process: those of the tests after them are heard all the same."""
+    """Commands and services configure the logs of their process: restore them for the next tests."""
     root = logging.getLogger()
     handlers, levels = root.handlers[:], {each: each.level for each in (root, *map(logging.getLogger, NOISY))}
     yield
@@ -119,12 +119,12 @@ def restored_logging() -> Generator[None]:
 
 @pytest.fixture(scope="module")
 def disk_folder() -> Generator[Callable[[], Path]]:
-    """Folders on the disk, for what is large or looks at what it is on: ``tmp_path`` may be in memory."""
-    with tempfile.TemporaryDirectory(prefix="taskbridge-", dir=_DISK, ignore_cleanup_errors=True) as home:
+    """Folders on the disk, for large files and for tests that need a real disk: ``tmp_path`` may be in memory."""
+    with tempfile.TemporaryDirectory(prefix="taskbridge-", dir=_DISK, ignore_cleanup_errors=True) as root:
         numbers = itertools.count()
 
         def make() -> Path:
-            folder = Path(home, str(next(numbers)))
+            folder = Path(root, str(next(numbers)))
             folder.mkdir()
             return folder
 
@@ -133,14 +133,17 @@ def disk_folder() -> Generator[Callable[[], Path]]:
 
 @pytest.fixture(scope="session")
 def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Generator[Endpoints]:
-    """Kafka and a registry, shared by all tests of a process: use names of your own for topics and subjects.
+    """Kafka and a registry, shared by all tests of a process: use unique names for topics and subjects.
 
     Where several processes run the tests the registry is one for all of them.
     """
     capture = cast("CaptureManager", pytestconfig.pluginmanager.getplugin("capturemanager"))
     folder, registry = tmp_path_factory.mktemp("stack"), given_registry(pytestconfig)
     with Supervisor(on_event=say) as supervisor:
-        chosen = _stack_in(folder, supervisor) if registry is None else KafkaBeside(registry, folder, supervisor)
+        if registry is None:
+            chosen = _stack_in(folder, supervisor)
+        else:
+            chosen = KafkaWithSharedRegistry(registry, folder, supervisor)
         try:
             # Shown, not captured: the first run fetches 235 MB.
             with capture.global_and_fixture_disabled():

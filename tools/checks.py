@@ -38,7 +38,7 @@ RUST_CHECKS = (
     (("cargo", "fmt", "--check"), NATIVE),
     ((*CLIPPY, "--all-features", "--all-targets", *STRICTLY), NATIVE),
     (("cargo", "fmt", "--check"), RUST_LOOP),
-    # Without the clients, which take a quarter of an hour to compile; beside the core, where what both need is.
+    # Without the clients, which take a quarter of an hour to compile; in the core's folder, for shared dependencies.
     ((*CLIPPY, "--no-default-features", "--target-dir", str(NATIVE / "target"), *STRICTLY), RUST_LOOP),
 )
 

@@ -1,7 +1,7 @@
 """Keeps the pins in pyproject.toml: the exact version of every package that is installed or builds what is installed.
 
 A lock file would name the registry's host, so the pins stand in ``tool.uv`` of ``pyproject.toml`` and no lock file is
-committed. ``uv run python tools/pins.py`` resolves anew, without the old pins, and writes them; with them the lower
+committed. ``uv run python tools/pins.py`` resolves again, without the old pins, and writes them; with them the lower
 bounds in the parts' own files: what a part asks for at least is what was tested. Exact and upper bounds stay, they are
 for a person to move. ``--check`` writes nothing; exit code 1 when an installed package is not at its pin, or a lower
 bound is not.

@@ -1,4 +1,4 @@
-"""What a codec costs: the edge's and the streams service's own producers and a consumer, one codec beside the other.
+"""The cost of each compression codec in the producers of both services and in a consumer.
 
 ``PYTHONPATH=tests uv run python tests/bench/codecs.py`` starts a Kafka of its own and prints a table. Every
 figure is a ratio to ``none`` of the same round, or bytes a record; rounds take turns, and the median is told.

@@ -33,7 +33,7 @@ def cpu_seconds(pid: int) -> float:
 def tree_seconds(pid: int) -> float:
     """What ``cpu_seconds`` gives, and of ended children what was waited for, from the process's own files only.
 
-    Fit to be asked ten times a second beside a measurement.
+    Cheap enough to read ten times a second during a measurement.
     """
     folder = Path(f"/proc/{pid}")
     fields = (folder / "stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""The bridge's services, and servers beside them, as processes of a run."""
+"""The bridge's services and the servers they are compared with, as processes of a run."""
 
 from __future__ import annotations
 

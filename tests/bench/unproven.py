@@ -1,7 +1,7 @@
 """What a megabyte that nobody signed costs the edge's processor, kind by kind.
 
 ``PYTHONPATH=tests uv run python tests/bench/unproven.py`` prints a table: the least of nine, from the
-body to the refusal, beside what hashing a megabyte once takes on that machine.
+body to the refusal, next to the time of hashing a megabyte once on that machine.
 """
 
 from __future__ import annotations

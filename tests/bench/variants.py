@@ -1,4 +1,4 @@
-"""Variants of a peer's settings, in turns beside what the tables use: what was thought best of it is measured.
+"""Variants of a peer's settings, in turns with the settings that the tables use: shows which is best.
 
 A variant is called by its peer's name, a plus and its own, as in ``spring-boot+jetty``.
 """

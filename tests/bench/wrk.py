@@ -22,7 +22,7 @@ def wrk(url: str, arguments: Sequence[str], *, who: str, connections: int, secon
     Raises:
         NotCounted: wrk failed, an answer was not 200, or a connection was not made or broke; ``who`` is in the message.
     """
-    # By default an answer that took more than 2 s counts as an error. One of a cold JVM beside other work is but slow,
+    # By default an answer that took more than 2 s counts as an error. A cold JVM on a busy machine is only slow,
     # and the figures say so.
     at_most_s = seconds + 30
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={at_most_s}s", "-s", str(_SCRIPT), url, "--"]

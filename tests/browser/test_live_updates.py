@@ -95,7 +95,7 @@ def test_a_network_that_was_away_is_back_without_waiting(fake: FakeTaskCenter, o
     expect(page.locator(".live")).to_have_text("实时更新中")
 
 
-def test_what_can_no_longer_be_resumed_is_read_anew(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_a_stream_that_cannot_be_resumed_is_read_again(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     live(page)
     before = len([query for query in fake.queries if "/tasks?" in query])

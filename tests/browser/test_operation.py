@@ -52,7 +52,7 @@ def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCen
     expect(page.locator(".map .cell.standby")).to_have_count(12)
     expect(page.locator(".map [data-late=true]")).to_contain_text("340")
     expect(page.locator(".quarantine")).to_contain_text("wrong-sign")
-    # A key is whatever a producer made of it.
+    # A key is any bytes that a producer wrote.
     expect(page.locator(".dead-letters")).to_contain_text("<b>inst-00007</b>")
     expect(page.locator(".errors")).to_contain_text("<script>alert(1)</script>")
 
@@ -83,7 +83,7 @@ def test_one_search_tells_what_became_of_a_callback(fake: FakeTaskCenter, open_p
     expect(page.locator(".verdict")).to_contain_text("收到了，实例")
     expect(page.locator(".find-title")).to_have_text(known["title"])
     expect(page.locator(".find-part .step")).to_have_count(3)
-    # By their names, beside the ids that commands want; and by the ids alone where no name is known.
+    # By name, next to the ids that commands need; by id alone where no name is known.
     expect(page.locator(".find-part tbody tr")).to_contain_text(["李雷 0169-li-lei", "韩梅梅 0169-han-mei"])
     field.fill("inst-rejected")
     page.get_by_role("button", name="查询").click()
@@ -180,7 +180,7 @@ def test_who_is_no_operator_is_asked_for_a_token_that_is(fake: FakeTaskCenter, o
     expect(page.locator(".panel.flow")).to_be_visible()
 
 
-def test_reasons_and_actions_are_told_in_chinese_beside_the_codes_that_commands_want(
+def test_reasons_and_actions_are_shown_in_chinese_next_to_the_codes_for_commands(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     page = open_page(f"{fake.url}/ops")
@@ -202,7 +202,7 @@ def test_on_a_phone_every_column_can_be_read(fake: FakeTaskCenter, open_page: Op
     last = page.locator(".quarantine tbody tr").first.locator("td").last
     expect(last).to_be_visible()
     assert last.evaluate("cell => getComputedStyle(cell, '::before').content") == '"来源"'
-    # The partitions do not fit: they are scrolled to, and stay where they are while the page is drawn anew.
+    # The partitions do not fit: they are scrolled to, and stay in place while the page is drawn again.
     partitions = page.locator(".map .table-scroller")
     partitions.evaluate("table => table.scrollTo(240, 0)")
     fake.dead_workers = 1

@@ -175,7 +175,7 @@ def open_live(open_page: OpenPage, company: Company, user: str) -> Page:
     page.set_default_timeout(SOON_MS)
     expect(page.locator(".live")).to_have_attribute("data-state", "live", timeout=SOON_MS)
     expect(page.locator(".task-list .nothing")).to_be_visible(timeout=SOON_MS)
-    # Whatever happens from now on happens in this very document.
+    # From now on everything happens in this document, without a reload.
     page.evaluate("globalThis.notReloaded = true")
     return page
 

@@ -56,7 +56,7 @@ def test_a_row_says_how_it_was_decided_or_ended_where_the_senders_word_is_known(
     tab(page, "我已处理")
     expect(page.locator(".row .status")).to_have_text(["已同意", "已拒绝"])
     tab(page, "我创建的")
-    # What is still pending has not ended, whatever is said of it.
+    # A pending task has not ended, even when its status field names an end.
     expect(page.locator(".row .status")).to_have_text(["进行中", "已撤回", "已同意", "待处理"])
 
 
@@ -88,7 +88,9 @@ def test_an_address_that_is_not_plain_http_is_no_link(
     assert page.locator(".detail a").count() == 0
 
 
-def test_the_approval_page_opens_beside_without_a_way_back_into_ours(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_the_approval_page_opens_in_another_tab_without_access_to_ours(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
     item = fake.items[ME, "pending"][0]
     page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"))
     link = page.locator(".open-page")

@@ -85,7 +85,7 @@ def kafka_is_slow(bridge: WatchedBridge) -> None:
             bridge.stack.signal("kafka", signal.SIGCONT)
             time.sleep(1)
 
-    with _beside(pause, over):
+    with _in_background(pause, over):
         bridge.watch(minutes=17)
 
 
@@ -158,7 +158,7 @@ def a_token_was_rotated(bridge: WatchedBridge) -> None:
             number += 1
             bridge.post(edge, f"rotated-{number}", token="ANOTHER" * 6)
 
-    with _beside(sign_wrongly, over):
+    with _in_background(sign_wrongly, over):
         bridge.watch(minutes=4)
 
 
@@ -212,7 +212,7 @@ def connections_are_held(bridge: WatchedBridge) -> None:
         while not over.wait(0.5):
             held.append(socket.create_connection(("127.0.0.1", edge.port), timeout=5))
 
-    with _beside(hold, over):
+    with _in_background(hold, over):
         bridge.watch(minutes=12)
     for each in held:
         each.close()
@@ -264,7 +264,7 @@ main()
 
 
 @outage
-def a_worker_stands_still(bridge: WatchedBridge) -> None:
+def a_worker_stalls(bridge: WatchedBridge) -> None:
     """It answers, and its chunks do not come to an end; the watchdog ends it, and the next one stands still, too."""
     bridge.add_edge()
     path = bridge.folder / "held"
@@ -316,7 +316,7 @@ def a_record_cannot_be_read(bridge: WatchedBridge) -> None:
 
 
 @outage
-def the_events_are_made_anew(bridge: WatchedBridge) -> None:
+def the_events_are_recreated(bridge: WatchedBridge) -> None:
     """Somebody deletes the topic of the events while no worker works."""
     _usual(bridge)
     worker = bridge.workers[0]
@@ -385,7 +385,7 @@ def _post_until(bridge: WatchedBridge, edge: RunningEdge, enough: Callable[[int 
 
 
 @contextmanager
-def _beside(work: Callable[[], None], over: threading.Event) -> Generator[None]:
+def _in_background(work: Callable[[], None], over: threading.Event) -> Generator[None]:
     thread = threading.Thread(target=work)
     thread.start()
     try:

@@ -29,7 +29,7 @@ _CALM_S = 15.0
 
 
 class Load:
-    """Callbacks at a steady rate, whatever the answers take."""
+    """Callbacks at a steady rate, even when answers are slow."""
 
     def __init__(self, url: str, rate: float) -> None:
         self.latencies: list[tuple[float, float, str]] = []

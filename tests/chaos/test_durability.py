@@ -1,4 +1,4 @@
-"""Whatever is killed, frozen or filled up: what was answered 200 is on the topic, whole.
+"""Every callback that was answered 200 is on the topic, whole, after processes are killed or frozen and disks filled.
 
 What the disk holds leaves it in order per instance, whichever workers hold it. While the disk has no room, newer events
 go directly to Kafka.
@@ -67,7 +67,7 @@ class Answered:
 
 
 class Senders:
-    """Threads that each send one callback after the other, at a steady rate, whatever the answers are."""
+    """Threads that each send one callback after the other at a steady rate, also after errors."""
 
     def __init__(self, url: str) -> None:
         self.answered = Answered()
@@ -118,7 +118,7 @@ class Senders:
             answer = client.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            client.close()  # the next request connects anew
+            client.close()  # the next request opens a connection
             self.answered.outcomes[type(error).__name__] += 1
             time.sleep(0.1)
             return
@@ -274,7 +274,7 @@ def verdict(answered: Answered, topic: Mapping[str, list[TaskEvent]]) -> dict[st
 
 
 def tell_of(edge: RunningEdge) -> None:
-    """What it says of its way to Kafka, for whoever must find out why a run failed."""
+    """What the edge logs about its path to Kafka, for finding out why a run failed."""
     answer = edge.get("/metrics")
     lines = answer.text.splitlines() if answer is not None else []
     told = [each for each in lines if each.startswith(("taskbridge_edge_spool_", "taskbridge_edge_kafka_"))]

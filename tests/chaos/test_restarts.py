@@ -39,7 +39,7 @@ HOW = (signal.SIGTERM, None, signal.SIGHUP)
 
 
 class OpenSenders(InBackground):
-    """Posts at a steady rate whatever becomes of the ones before, never on a connection that was used."""
+    """Posts at a steady rate without waiting for earlier answers, each on a new connection."""
 
     def __init__(self, port: int) -> None:
         super().__init__()

@@ -63,10 +63,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 RATE = float(os.environ.get("TASKBRIDGE_UPGRADE_RATE", "40"))
 ANSWER_WITHIN_S = 60
 MOST_AT_ONCE = 100
-"""Connections. Whoever has more of them than it can write to is cut off, as a slow sender is."""
+"""Connections. The edge closes those above the number it can serve, as it does slow senders'."""
 
 wait_until = partial(wait_within, timeout_s=180)
-"""A machine may be busy: nothing here is about speed, but that a callback is answered while whoever sent it waits."""
+"""The machine may be busy: the test is not about speed, only that an answer arrives while the sender waits."""
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +337,7 @@ def test_a_release_is_rolled_over_the_one_before_and_no_callback_is_refused_or_l
 
 
 def assert_all_is_right_as_it_was_known(rollout: Rollout) -> None:
-    """Whatever the previous release can say is right, and nobody was told twice; its client has read all of it."""
+    """All that the previous release wrote is right, nothing was notified twice, and its client has read it all."""
     previous, connection, read = rollout.previous, rollout.connection, rollout.read
     seen = partial(previous.seen, task_state_codec(connection.registry))
     # What counts as a change depends on what is known: of that, revisions and repeats tell.

@@ -1,4 +1,4 @@
-"""Whatever becomes of the workers, states and notifications are what the events say.
+"""After any fault of the workers, states and notifications are those of the events.
 
 TASKBRIDGE_CHAOS_SEEDS=1,2,3 runs more schedules, TASKBRIDGE_CHAOS_SECONDS=600 longer ones. Without either, none: a
 short schedule that is always the same is in tests/integration/test_workers.py.
@@ -57,7 +57,7 @@ class Misfortunes:
         self._stack = stack
         self.log: list[str] = []
         self.told: list[str] = []
-        """The same with the time and whom it met: what the workers' logs are read beside."""
+        """The same with the time and the worker concerned, to be compared with the workers' logs."""
 
     def run(self, seconds: float) -> None:
         kinds: list[Callable[[Worker], None]] = [self.kill, self.stop, self.freeze, self.blink, self.kill_broker]

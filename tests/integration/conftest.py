@@ -16,7 +16,7 @@ import pytest
 from support import http_clients
 from support.forked import Forked
 from support.kafka.brokers import OwnBroker
-from support.streams.lives import read_topic, start_anew
+from support.streams.lives import delete_all_topics, read_topic
 from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
 from taskbridge.local.ports import free_port
@@ -103,7 +103,7 @@ def connection(stack: Endpoints) -> Generator[Connection]:
 
 @pytest.fixture(scope="session")
 def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Generator[OwnBroker]:
-    """A Kafka beside the shared one, for tests that take away what others stand upon."""
+    """A second Kafka, for tests that remove what others depend on."""
     broker = OwnBroker(tmp_path_factory.mktemp("kafka"))
     yield broker
     broker.stop()
@@ -132,7 +132,7 @@ def workers(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, W
 def as_if_nothing_ran(stack: Endpoints) -> None:
     """For modules that compare whole topics with what they expect: other modules write poison there."""
     found = Connection(stack.bootstrap_servers, stack.registry_url, {})
-    start_anew(found)
+    delete_all_topics(found)
     found.close()
 
 

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from support.edge.process import OwnStack, RunningEdge, wait_until
 from support.kafka.stack import artifacts
-from support.streams.lives import assert_all_is_right, caught_up, expected, read_topic, start_anew
+from support.streams.lives import assert_all_is_right, caught_up, delete_all_topics, expected, read_topic
 from support.streams.processes import Rebuild, Worker, ends, lines_by_the_states, lines_kept, lines_of
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.contract.schema_versions import versions_folder
@@ -337,7 +337,7 @@ def by_a_mirror(company: Company) -> None:
     mirrored = {topic.name: company.read(topic.name) for topic in (TASK_EVENTS, TASK_STATES, PEOPLE, FORMS)}
     events = mirrored[TASK_EVENTS.name]
     mirrored[TASK_EVENTS.name] = [each for each in events if (each.offset() or 0) > len(events) // (2 * PARTITIONS)]
-    start_anew(company.connection)
+    delete_all_topics(company.connection)
     apply_topics(company.connection.admin(), topics.ALL, partitions=PARTITIONS)
     for records in mirrored.values():
         copy(company, records)

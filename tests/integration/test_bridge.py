@@ -125,7 +125,7 @@ def running(disk_folder: Callable[[], Path]) -> Generator[RunningBridge]:
 
 
 @pytest.mark.parametrize("victim", ["kafka", "registry", "edge", "streams"])
-def test_whatever_is_killed_comes_back_and_the_path_works_again(running: RunningBridge, victim: str) -> None:
+def test_a_killed_process_comes_back_and_the_path_works_again(running: RunningBridge, victim: str) -> None:
     before = running.create()
     assert running.notified({before}) == {before}
     pid = running.bridge.pid(victim)
@@ -213,7 +213,7 @@ def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays
         assert stops == ["streams", "edge", "registry", "kafka"]
 
 
-def test_commands_find_the_bridge_that_runs_in_a_data_folder_whatever_its_ports(running: RunningBridge) -> None:
+def test_commands_find_the_bridge_that_runs_in_a_data_folder_on_any_ports(running: RunningBridge) -> None:
     folder = str(running.bridge.data_dir)
     environment = {**ENVIRONMENT, "TASKBRIDGE_DATA_DIR": folder}
     posted = taskbridge("simulate", "--count", "3", "--json", environment=environment)

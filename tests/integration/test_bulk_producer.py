@@ -140,7 +140,7 @@ def test_records_by_the_thousand_come_whole_and_in_their_order(
     assert all(each.headers() == [("name", b"header")] for each in found)
 
 
-def test_whoever_had_the_name_before_can_write_no_more(make: Make, topic: str) -> None:
+def test_the_previous_owner_of_the_name_cannot_write_any_more(make: Make, topic: str) -> None:
     former, present = make(topic), make(topic)
     former.begin()
     former.send(topic, [(b"k", b"v", [])], partition=0)

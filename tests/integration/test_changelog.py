@@ -169,7 +169,7 @@ def test_a_standby_follows_and_can_be_made_active_without_reading_again(
     with_keeper(connection, topic, tmp_path, check)
 
 
-def test_a_changelog_made_anew_empties_the_store_only_where_the_group_knows_it(
+def test_a_recreated_changelog_empties_the_store_only_where_the_group_knows_it(
     connection: Connection, topic: str, tmp_path: Path
 ) -> None:
     before: State = {}

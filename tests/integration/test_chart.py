@@ -197,7 +197,7 @@ def test_what_is_not_wanted_is_not_there(charts: dict[str, Rendered]) -> None:
     assert kinds >= {"Secret", "Job", "ConfigMap", *COMPANION_KINDS}
 
 
-def test_helm_finds_nothing_to_mend(chart: Rendered, helm: Helm, tmp_path: Path) -> None:
+def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) -> None:
     assert [each for each in chart.lint if "icon is recommended" not in each] == []
     broken = tmp_path / "taskbridge"
     broken.mkdir()
@@ -227,7 +227,7 @@ def test_helm_finds_nothing_to_mend(chart: Rendered, helm: Helm, tmp_path: Path)
         ({"edge__preStopSeconds": 21}, "maximum: got 21, want 20"),
         ({"edge__replicas": 0}, "minimum: got 0, want 1"),
         ({"tracing__EDGE_PORT": "1"}, "'EDGE_PORT' not allowed"),
-        ({"egde__replicas": 1}, "'egde' not allowed"),
+        ({"egde__replicas": 1}, "'egde' not allowed"),  # spellchecker:disable-line - a misspelt value is what is tested
         ({"reconcile__enabled": True}, "reconcile.apps: existingSecret or text is needed"),
         ({"reconcile__settings__RECONCILE_APPS_FILE": "x"}, "'RECONCILE_APPS_FILE' not allowed"),
         ({"reconcile__replicas": 2}, "'replicas' not allowed"),
@@ -289,7 +289,7 @@ def test_kubernetes_and_systemd_wait_longer_than_the_services_need_to_end(chart:
         assert pod["terminationGracePeriodSeconds"] >= sleep_s + needed[part] + 10
         given = schema[part]["properties"]
         shortest, longest = given["terminationGracePeriodSeconds"]["minimum"], given["preStopSeconds"]["maximum"]
-        assert shortest >= longest + needed[part] + 10, "whatever is given"
+        assert shortest >= longest + needed[part] + 10, "with any values"
         unit = (ROOT / "deploy" / "systemd" / f"taskbridge-{part}.service").read_text()
         waits_s = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
         assert waits_s
@@ -359,7 +359,7 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
             for name in ("everything", "minimal")
         )
         name = "taskbridge/kafka-properties"
-        assert with_texts[name] != without[name], "who reads them at the start is started anew"
+        assert with_texts[name] != without[name], "a process that reads them at its start restarts"
     existing = charts["secured"].one("StatefulSet", "edge")["spec"]["template"]["spec"]["volumes"]
     assert [each["secret"]["name"] for each in existing[0]["projected"]["sources"]] == [
         "apps",

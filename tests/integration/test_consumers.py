@@ -92,7 +92,7 @@ class Example:
         self._running.append(self._type(self._command))
 
     def start_again(self) -> None:
-        """Those that gave up, as whatever runs them does: kafkajs looks for a group's coordinator for seconds only."""
+        """Restart those that gave up, as a supervisor does: kafkajs looks for a coordinator for seconds only."""
         self._running = [self._type(self._command) if each.poll() == _GAVE_UP else each for each in self._running]
 
     def _type(self, commands: str) -> subprocess.Popen[bytes]:

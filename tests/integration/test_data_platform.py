@@ -22,7 +22,7 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 
-from support.streams.lives import caught_up, start_anew
+from support.streams.lives import caught_up, delete_all_topics
 from support.streams.processes import Worker
 from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
 from taskbridge.edge.callbacks import event_of, locate
@@ -188,7 +188,7 @@ def in_transactions(connection: Connection) -> Producer:
 
 @pytest.fixture
 def bridge(own_kafka: Connection) -> Connection:
-    start_anew(own_kafka)
+    delete_all_topics(own_kafka)
     apply_topics(own_kafka.admin(), topics.ALL, partitions=3)
     return own_kafka
 

@@ -1,4 +1,4 @@
-"""The directory of people is what their topic says: whatever stands on it, and whenever it comes, changes or goes."""
+"""The directory of people follows its topic: with any records, and when the topic appears, changes or disappears."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_topic_that_comes_later_is_found_and_followed(people: PeoplesTopic, ev
     people.delete()
 
 
-def test_a_topic_that_was_made_anew_is_another_one(people: PeoplesTopic, eventually: Any) -> None:
+def test_a_recreated_topic_is_another_topic(people: PeoplesTopic, eventually: Any) -> None:
     people.make()
     people.write(u1="王芳", u2="李雷")
     eventually(lambda: people.reader.look() or people.directory.count == 2, what="it is read")

@@ -1,4 +1,4 @@
-"""What was lost is known as lost, whatever it was and however: docs/explanation/what-is-lost.md, on a Kafka of its own.
+"""Every kind of loss is recognised as one: docs/explanation/what-is-lost.md, on a Kafka of its own.
 
 What a worker leaves on Kafka is laid there as it would: its positions with their marks, and its changelogs.
 """
@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 from faust.types import TP
 
-from support.streams.lives import read_topic, start_anew
+from support.streams.lives import delete_all_topics, read_topic
 from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
@@ -71,7 +71,7 @@ class Place:
     """Kafka as a worker leaves it that has folded ten events and ten notifications of each partition."""
 
     def __init__(self, connection: Connection) -> None:
-        start_anew(connection)
+        delete_all_topics(connection)
         self.servers = connection.bootstrap_servers
         self.admin = admin_client(self.servers, {})
         self.offsets = Offsets(consumer_config(self.servers, APP_ID))
@@ -171,7 +171,7 @@ class Place:
         while self.offsets.topics([topic]):
             pass
 
-    def make_anew(self, topic: topics.Topic, *, partitions: int = PARTITIONS) -> None:
+    def recreate(self, topic: topics.Topic, *, partitions: int = PARTITIONS) -> None:
         self.lose(topic.name)
         apply_topics(self.admin, [topic], partitions=partitions)
         while not self.offsets.topics([topic.name]):
@@ -258,10 +258,10 @@ def test_where_nothing_is_lost_workers_start_and_go_on_where_they_were(place: Pl
     assert notes == []
 
 
-def test_the_changelog_of_the_states_is_lost_made_anew_or_cut(place: Place) -> None:
+def test_the_changelog_of_the_states_is_lost_recreated_or_cut(place: Place) -> None:
     place.cut(INSTANCES.name, to=3)
     refused(place, f"{INSTANCES.name} was truncated", REBUILD)
-    place.make_anew(INSTANCES)
+    place.recreate(INSTANCES)
     refused(place, f"{INSTANCES.name} was deleted and recreated", REBUILD)
     with pytest.raises(StartRefused):
         place.check()
@@ -271,7 +271,7 @@ def test_the_changelog_of_the_states_is_lost_made_anew_or_cut(place: Place) -> N
         place.check()
     place.leave(TASK_EVENTS.name, instances_changelog(2), version=2)
     assert place.start().version == 2
-    place.make_anew(instances_changelog(2))
+    place.recreate(instances_changelog(2))
     refused(place, f"{instances_changelog(2).name} was deleted and recreated", REBUILD)
 
 
@@ -284,10 +284,10 @@ def test_the_end_of_a_changelog_is_lost_before_any_worker_has_taken_it_over(plac
     assert set(place.take_over(rebuilt, kept(rebuilt)).values()) == {10}
 
 
-def test_the_changelog_of_the_inboxes_is_lost_made_anew_or_cut(place: Place) -> None:
+def test_the_changelog_of_the_inboxes_is_lost_recreated_or_cut(place: Place) -> None:
     place.cut(INBOX_CHANGELOG.name, to=3)
     refused(place, f"{INBOX_CHANGELOG.name} was truncated", REPUBLISH)
-    place.make_anew(INBOX_CHANGELOG)
+    place.recreate(INBOX_CHANGELOG)
     refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
     place.lose(INBOX_CHANGELOG.name)
     refused(place, f"{INBOX_CHANGELOG.name} is missing", REPUBLISH)
@@ -295,17 +295,17 @@ def test_the_changelog_of_the_inboxes_is_lost_made_anew_or_cut(place: Place) -> 
     place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
     after = place.start()
     assert INBOX_CHANGELOG.name in after.known
-    place.make_anew(INBOX_CHANGELOG)
+    place.recreate(INBOX_CHANGELOG)
     refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
     place.lose(INBOX_CHANGELOG.name)
     place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
     after = place.start()
     assert set(place.take_over(after, kept(after)).values()) == {10}
-    place.make_anew(INBOX_CHANGELOG)
+    place.recreate(INBOX_CHANGELOG)
     refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
 
 
-def test_the_record_of_the_live_version_is_lost_made_anew_cut_or_damaged(place: Place) -> None:
+def test_the_record_of_the_live_version_is_lost_recreated_cut_or_damaged(place: Place) -> None:
     apply_topics(place.admin, [instances_changelog(2)], partitions=PARTITIONS)
     place.write(VERSION_TOPIC.name, [write_versions(Versions(2))], key=VERSION_KEY)
     second = place.start()
@@ -323,7 +323,7 @@ def test_the_record_of_the_live_version_is_lost_made_anew_cut_or_damaged(place: 
     refused(place, f"{VERSION_TOPIC.name} was deleted and recreated", REBUILD)
     place.leave(TASK_EVENTS.name, instances_changelog(3), version=3)
     assert place.start().version == 3
-    place.make_anew(VERSION_TOPIC, partitions=1)
+    place.recreate(VERSION_TOPIC, partitions=1)
     refused(place, f"{VERSION_TOPIC.name} was deleted and recreated", REBUILD)
 
 
@@ -363,7 +363,7 @@ def test_topics_that_are_moved_while_a_start_looks_at_them_do_not_refuse_it(plac
 
 
 def test_topics_that_are_not_there_yet_get_as_many_partitions_as_the_events_have(own_kafka: Connection) -> None:
-    start_anew(own_kafka)
+    delete_all_topics(own_kafka)
     apply_topics(own_kafka.admin(), [TASK_EVENTS], partitions=3)
     offsets = Offsets(consumer_config(own_kafka.bootstrap_servers, APP_ID))
     live_version = LiveVersion(own_kafka.bootstrap_servers, {}, offsets)
@@ -413,7 +413,7 @@ def test_positions_that_the_topic_does_not_have_are_told_and_nothing_is_missed(
     assert {found[TP(TASK_NOTIFICATIONS.name, each)] for each in (0, 1)} == {10}
     assert notes == ["out-of-range"] * 2
     assert {each and each.after_loss for each in said().values()} == {False}, "offsets are what they were"
-    place.make_anew(TASK_EVENTS)
+    place.recreate(TASK_EVENTS)
     place.write(TASK_EVENTS.name, [b"event"] * 20)
     notes.clear()
     found = place.take_over(place.start(), whole, notes)

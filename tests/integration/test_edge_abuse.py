@@ -319,7 +319,7 @@ def test_a_made_up_forwarded_address_changes_nothing(edge: Edge) -> None:
     assert addresses == {"127.0.0.1"}
 
 
-def test_a_refused_source_is_refused_whatever_it_claims(tmp_path: Path, stack: Endpoints) -> None:
+def test_a_refused_source_is_refused_with_any_claim(tmp_path: Path, stack: Endpoints) -> None:
     settings = {
         "EDGE_SOURCE_NETWORKS": "203.0.113.0/24",
         "EDGE_TRUSTED_PROXIES": "127.0.0.2/32",

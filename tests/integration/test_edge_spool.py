@@ -240,7 +240,7 @@ def test_replay_delivers_what_an_edge_that_is_gone_left_behind(
     assert sum(json.loads(line)["records"] for line in shown.splitlines()) == 0
 
 
-def test_replay_beside_the_running_edge_watches_until_it_is_done(
+def test_replay_while_the_edge_runs_watches_until_it_is_done(
     tmp_path: Path, edge: RunningEdge, connection: Connection
 ) -> None:
     edge.start()
@@ -288,10 +288,10 @@ def refused_by_policy(connection: Connection) -> Generator[Callable[[], None]]:
         set_to(None)
 
 
-@pytest.mark.parametrize("beside_the_edge", [False, True], ids=["edge stopped", "edge running"])
+@pytest.mark.parametrize("edge_runs", [False, True], ids=["edge stopped", "edge running"])
 def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_nothing(
     *,
-    beside_the_edge: bool,
+    edge_runs: bool,
     tmp_path: Path,
     connection: Connection,
     refused_by_policy: Callable[[], None],
@@ -315,7 +315,7 @@ def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_not
                 ),
                 what="it is set aside, or arrives",
             )
-        kept = [send(edge, "beside-a-refusal", f"t-{number}").json()["durability"] for number in range(30)]
+        kept = [send(edge, "refused-edge-runs", f"t-{number}").json()["durability"] for number in range(30)]
         assert kept == ["kafka"] * 30
         health = edge.get("/readyz")
         assert health is not None
@@ -324,7 +324,7 @@ def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_not
         listed = run_spool("set-aside", "--data-dir", str(edge.data_dir), "--json")
         (aside,) = [json.loads(line) for line in listed.stdout.splitlines()]
         assert (aside["topic"], aside["reason"]) == (CALLBACKS_QUARANTINE.name, "refused")
-        if not beside_the_edge:
+        if not edge_runs:
             assert edge.stop() == 0
         refused_by_policy()
         before = len(read_topic(CALLBACKS_QUARANTINE.name))

@@ -249,7 +249,7 @@ def test_while_nobody_has_the_partition_it_is_said_when_to_come_back(
     assert found.json()["status"] == 503
 
 
-def test_an_id_that_was_never_given_is_refused_and_one_of_a_topic_made_anew_starts_over(
+def test_an_unknown_id_is_refused_and_one_of_a_recreated_topic_starts_over(
     start_worker: Callable[..., EventStreamsWorker], notifications: Notifications, stream_of: Stream
 ) -> None:
     worker, ann = start_worker(), person()

@@ -1,4 +1,4 @@
-"""Megabytes that nobody signed, as fast as three connections send them, and good callbacks beside them.
+"""Unsigned megabytes, as fast as three connections send them, and good callbacks at the same time.
 
 ``TASKBRIDGE_FLOOD_SECONDS`` makes it longer; ``-s`` shows how long the good ones waited.
 """
@@ -60,7 +60,7 @@ class Flood:
                 at += SENDERS
 
 
-def test_good_callbacks_are_taken_beside_a_flood_of_unproven_megabytes(tmp_path: Path) -> None:
+def test_good_callbacks_are_accepted_during_a_flood_of_unsigned_megabytes(tmp_path: Path) -> None:
     nowhere = "127.0.0.1:1"  # the spool takes them: what is measured here is in front of it
     edge = RunningEdge(tmp_path, bootstrap_servers=nowhere, registry_url=f"http://{nowhere}")
     edge.start()
@@ -78,5 +78,5 @@ def test_good_callbacks_are_taken_beside_a_flood_of_unproven_megabytes(tmp_path:
         edge.stop()
     assert set(flood.answers) <= {400, 401, 413}
     half, most = sorted(waited)[len(waited) // 2], sorted(waited)[len(waited) * 99 // 100]
-    good = f"{len(waited)} good ones beside {len(flood.answers)} megabytes"
+    good = f"{len(waited)} good ones during {len(flood.answers)} megabytes"
     print(f"{good}: half within {half * 1000:.0f} ms, 99 % within {most * 1000:.0f} ms")  # noqa: T201 - for a longer run

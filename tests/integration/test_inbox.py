@@ -1,4 +1,4 @@
-"""The inbox table on real Kafka: built anew from its topic it is the same; what it cannot read harms nobody."""
+"""The inbox table on real Kafka: rebuilt from its topic it is the same; an unreadable record harms nobody."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def in_stores(folder: Path) -> dict[bytes, bytes]:
     return found
 
 
-def test_the_inbox_built_anew_from_its_topic_and_from_its_changelog_equals_the_live_one(
+def test_the_inbox_rebuilt_from_its_topic_and_from_its_changelog_equals_the_live_one(
     connection: Connection,
     worker: Worker,
     tmp_path: Path,

@@ -48,7 +48,7 @@ def by_the_streams(connection: Connection, topic: str, keys: list[bytes]) -> Non
 
 
 @pytest.mark.parametrize("partitions", [1, 3, 12])
-def test_a_key_has_one_partition_whoever_writes_it(
+def test_a_key_has_the_same_partition_from_every_writer(
     connection: Connection, read_topic: Callable[[str], list[Message]], partitions: int
 ) -> None:
     topic = Topic(f"partitions-{uuid.uuid4()}", None, {"cleanup.policy": "delete"})

@@ -40,7 +40,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class Edge(RunningEdge):
-    """The edge as it is run in production, with a client of its own; it can be started anew on the same folder."""
+    """The edge as it runs in production, with a client of its own; it can be restarted on the same folder."""
 
     def __init__(self, folder: Path, connection: Connection, **environment: str) -> None:
         # These tests are not about a slow Kafka, and the machine may be busy.
@@ -138,7 +138,7 @@ def good(wire_action: str, instance_id: str, token: str = SYSTEM_TOKEN, **change
 
 
 def taskbridge(connection: Connection, *arguments: str, **environment: str) -> tuple[int, list[dict[str, Any]], str]:
-    """Run the program; returns its exit code, the JSON lines it printed, and what it said beside them."""
+    """Run the program; returns its exit code, the JSON lines that it printed, and its standard error."""
     addresses = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
     done = forked.taskbridge(*arguments, *addresses, "--json", environment=inherited | environment)
@@ -151,7 +151,7 @@ def shown_in_list(connection: Connection, *entries: QuarantinedCallback) -> list
     return [each for each in listed if each["id"] in {entry.quarantine_id for entry in entries}]
 
 
-def test_after_the_token_was_mended_the_callback_is_on_the_topic_once_with_its_own_time(
+def test_after_the_token_was_fixed_the_callback_is_on_the_topic_once_with_its_own_time(
     *,
     start_edge: Callable[..., Edge],
     connection: Connection,
@@ -179,11 +179,11 @@ def test_after_the_token_was_mended_the_callback_is_on_the_topic_once_with_its_o
     assert time.time_ns() // 1_000_000 > after  # its own time is not the time of the replay
     write_credentials(edge.credentials, SYSTEM_TOKEN)
     replay = ("quarantine", "replay", kept.quarantine_id, forged.quarantine_id)
-    mended = {"EDGE_CREDENTIALS_FILE": str(edge.credentials), "EDGE_DATA_DIR": str(edge.data_dir)}
-    code, said, _ = taskbridge(connection, *replay, "--dry-run", **mended)
+    fixed = {"EDGE_CREDENTIALS_FILE": str(edge.credentials), "EDGE_DATA_DIR": str(edge.data_dir)}
+    code, said, _ = taskbridge(connection, *replay, "--dry-run", **fixed)
     assert (code, [each["outcome"] for each in said]) == (1, ["would-be-released", "rejected"])
     assert events_of(instance_id) == []
-    code, said, _ = taskbridge(connection, *replay, **mended)
+    code, said, _ = taskbridge(connection, *replay, **fixed)
     assert (code, [(each["outcome"], each["reason"]) for each in said]) == (
         1,
         [("released", None), ("rejected", "wrong-sign")],
@@ -192,7 +192,7 @@ def test_after_the_token_was_mended_the_callback_is_on_the_topic_once_with_its_o
     assert replayed[1] is None
     assert replayed[0] is not None
     assert replayed[0] > mine[0]["received_at"]
-    code, again, _ = taskbridge(connection, *replay, **mended)
+    code, again, _ = taskbridge(connection, *replay, **fixed)
     assert (code, [each["outcome"] for each in again]) == (1, ["already-published", "rejected"])
     assert [each["replayed_at"] for each in shown_in_list(connection, kept, forged)] == replayed
     _, (shown,), _ = taskbridge(connection, "quarantine", "show", kept.quarantine_id)
@@ -216,7 +216,7 @@ def test_after_the_token_was_mended_the_callback_is_on_the_topic_once_with_its_o
     # The running edge knows what was released: it refuses a copy of it, and takes it again.
     deadline = time.monotonic() + 20
     while edge.send("complete", good("complete", f"another-{uuid.uuid4()}")).status_code != 200:
-        assert time.monotonic() < deadline, "the edge does not know the mended token"
+        assert time.monotonic() < deadline, "the edge does not know the new token"
         time.sleep(0.1)
     assert edge.send("cancel", parameters).status_code == 401
     assert [each.reason for each in kept_of(instance_id, 3)][-1] == "cross-action-replay"
@@ -235,11 +235,11 @@ def test_a_replay_of_everything_never_releases_a_copy(
         assert edge.send(wire_action, good("complete", instance_id)).status_code == 401
     original, copy = kept_of(instance_id, 2)
     write_credentials(edge.credentials, SYSTEM_TOKEN)
-    mended = {"EDGE_CREDENTIALS_FILE": str(edge.credentials)}
-    code, said, err = taskbridge(connection, "quarantine", "replay", copy.quarantine_id, **mended)
+    fixed = {"EDGE_CREDENTIALS_FILE": str(edge.credentials)}
+    code, said, err = taskbridge(connection, "quarantine", "replay", copy.quarantine_id, **fixed)
     assert (code, said[0]["outcome"], said[0]["reason"]) == (1, "rejected", "cross-action-replay")
     assert "--data-dir" in err
-    code, said, _ = taskbridge(connection, "quarantine", "replay", "--all", **mended)
+    code, said, _ = taskbridge(connection, "quarantine", "replay", "--all", **fixed)
     outcomes = {each["id"]: each["outcome"] for each in said}
     assert (code, outcomes[original.quarantine_id], outcomes[copy.quarantine_id]) == (1, "released", "rejected")
     assert len(events_of(instance_id)) == 1

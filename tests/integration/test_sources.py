@@ -120,7 +120,7 @@ def test_while_kafka_is_away_it_is_kept_on_the_disk_and_delivered_later(
     assert [event.event_id for event, _ in events_of(instance_id)] == [answer.json()["eventId"]]
 
 
-def test_what_was_refused_is_replayed_once_the_secret_is_mended_though_it_is_not_timely_any_more(
+def test_refused_messages_are_replayed_once_the_secret_is_fixed_though_they_are_too_old(
     *,
     make_edge: Callable[..., Edge],
     connection: Connection,
@@ -155,7 +155,7 @@ def test_what_was_refused_is_replayed_once_the_secret_is_mended_though_it_is_not
     assert replay() == [("already-published", None), ("rejected", "wrong-sign")]
     ((event, _),) = events_of(instance_id)
     # The running edge knows what was released: the message may come again, and no other in its place.
-    wait_until(lambda: edge.send(told(f"{instance_id}-2")).status_code == 200, what="the mended secret is in force")
+    wait_until(lambda: edge.send(told(f"{instance_id}-2")).status_code == 200, what="the fixed secret is in force")
     again = edge.send(
         message("cancel", message_of("cancel", instance_id=instance_id), message_id=f"msg_{instance_id}"), "cancel"
     )

@@ -162,7 +162,7 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     eventually(lambda: caught_up(connection), what="the replayed record is processed")
     assert read_instance(connection, read_topic, key.decode()).title == "painted"
 
-    # What is not mended is parked again; the stream goes on, and all else is as it was.
+    # A record that was not fixed is parked again; the stream goes on, and all else is unchanged.
     assert {each["outcome"] for each in dlq(connection, "replay", "--all", "--json")} == {
         "replayed",
         "already-replayed",

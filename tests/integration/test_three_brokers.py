@@ -61,7 +61,7 @@ def test_topics_have_three_copies_of_which_two_are_in_sync_and_less_is_told(
         wait_until(lambda name=topic.name: replicas_of(outside, name) == {len(BROKERS)}, what="three copies of each")
 
     set_in_sync(outside, TASK_EVENTS.name, "1")
-    make_anew(outside, CALLBACKS_QUARANTINE.name, replication=1, settings=CALLBACKS_QUARANTINE.settings)
+    recreate(outside, CALLBACKS_QUARANTINE.name, replication=1, settings=CALLBACKS_QUARANTINE.settings)
     in_sync = f"{IN_SYNC} is 1, the contract says 2 with 3 replicas"
     few = "1 of 3 brokers have it, the contract says 3 (--replication)"
     right = all_ok | {TASK_EVENTS.name: ("differs", [in_sync]), CALLBACKS_QUARANTINE.name: ("differs", [few])}
@@ -73,7 +73,7 @@ def test_topics_have_three_copies_of_which_two_are_in_sync_and_less_is_told(
     assert readiness(edge)["degraded"]
 
     # A topic that somebody else makes has what the broker gives: three copies, and one in sync.
-    make_anew(outside, CALLBACKS_QUARANTINE.name, replication=-1, settings=CALLBACKS_QUARANTINE.settings)
+    recreate(outside, CALLBACKS_QUARANTINE.name, replication=-1, settings=CALLBACKS_QUARANTINE.settings)
     differs = ("differs", [in_sync])
     wait_until(lambda: found(outside)[CALLBACKS_QUARANTINE.name] == differs, what="the broker's own is told")
     for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
@@ -151,7 +151,7 @@ def set_in_sync(outside: Connection, topic: str, value: str) -> None:
         done.result(30)
 
 
-def make_anew(outside: Connection, topic: str, *, replication: int, settings: Mapping[str, str]) -> None:
+def recreate(outside: Connection, topic: str, *, replication: int, settings: Mapping[str, str]) -> None:
     admin = outside.admin()
     for done in cast("dict[str, Any]", admin.delete_topics([topic], operation_timeout=30)).values():
         done.result(30)
@@ -161,4 +161,4 @@ def make_anew(outside: Connection, topic: str, *, replication: int, settings: Ma
         made = cast("dict[str, Any]", admin.create_topics([new], operation_timeout=30))[topic]
         return made.exception(30) is None
 
-    wait_until(is_made, what=f"{topic} is made anew")
+    wait_until(is_made, what=f"{topic} is recreated")

@@ -41,7 +41,7 @@ MANY = 20
 
 
 def traceparent() -> str:
-    """As whoever posts may send it."""
+    """As a sender may send it."""
     return f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01"
 
 
@@ -152,7 +152,7 @@ def test_one_trace_leads_from_the_post_through_spool_fold_and_notification_to_th
 
 
 def assert_went_through_the_spool(receiver: OtlpReceiver, traced: str) -> None:
-    """Whoever posted, the request, the event; which was sent by another edge, and told of by the worker."""
+    """The sender, the request, the event; it was sent by another edge and published by the worker."""
     trace = receiver.spans(id_of(traced))
     post, created, sent = (one(trace, name) for name in (POST, CREATE, SEND))
     assert post.parent == traced.split("-")[2]

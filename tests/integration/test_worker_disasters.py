@@ -1,7 +1,7 @@
-"""Whole workers where something is lost: refused in one line that names it, mended by the command named, and all right.
+"""Whole workers after a loss: refused in one line that names it, repaired by the command named there, and all right.
 
-One worker goes from disaster to disaster, on a Kafka of its own; what it must have is folded beside it from the events
-that were produced, for the topic does not keep them. ``TASKBRIDGE_DISASTERS=full`` for all of them; else the hardest.
+One worker goes from disaster to disaster, on a Kafka of its own. The expected states are folded from the events that
+were produced, because the topic loses them. ``TASKBRIDGE_DISASTERS=full`` runs all disasters; default: the hardest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from support import http_clients
 from support.edge.process import wait_until
-from support.streams.lives import assert_all_is_right, caught_up, lives, produce, read_topic, start_anew, topics_on
+from support.streams.lives import (
+    assert_all_is_right,
+    caught_up,
+    delete_all_topics,
+    lives,
+    produce,
+    read_topic,
+    topics_on,
+)
 from support.streams.processes import Rebuild, Worker, ends, lines_kept, lines_of
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
@@ -95,7 +103,7 @@ class Company:
         assert self.worker.end(signal.SIGTERM) == 0
 
     def is_refused(self, *said: str, worker: Worker | None = None) -> None:
-        """It ends by itself, with one line for people that says what it is and what to do."""
+        """The worker exits, and its last line says what is wrong and what to do."""
         worker = worker or self.worker
         if worker.process is None:
             worker.start()
@@ -105,21 +113,21 @@ class Company:
         for each in said:
             assert each in last
 
-    def is_mended(self, *command: str) -> dict[str, Any]:
-        """The command, run; and then a worker, and all is right, with what comes afterwards."""
+    def is_repaired(self, *command: str) -> dict[str, Any]:
+        """Run the command and then a worker: all is right, also for later events."""
         found = self.command.run(*command)
         self.goes_on()
         self.rest()
         return found
 
     def goes_on(self) -> None:
-        """A worker, with what comes now, and all is right."""
+        """Run a worker with new events: all is right."""
         self.happen(5)
         self.work()
         self.is_right()
 
     def is_right(self) -> None:
-        """States, notifications, inboxes, and that what was deleted is remembered."""
+        """Check states, notifications, inboxes, and the stored deletions."""
         assert_all_is_right(self.connection, self.read, instances=self.right, counted=False)
         assert lines_kept(self.read) == lines_of(self.right.values())
         deleted = {key for key, each in self.right.items() if each.state.lifecycle is Lifecycle.DELETED}
@@ -131,18 +139,18 @@ class Company:
         delete_topics(self.admin, [*names])
         wait_until(lambda: not topics_on(self.connection).keys() & {*names}, what="they are gone")
 
-    def make_anew(self, topic: topics.Topic, partitions: int = PARTITIONS) -> None:
+    def recreate(self, topic: topics.Topic, partitions: int = PARTITIONS) -> None:
         self.lose(topic.name)
         apply_topics(self.admin, [topic], partitions=partitions)
 
     def forget(self, topic: str) -> None:
-        """The retention of all that is on it is over."""
+        """Delete all records, as retention does."""
         before = [TopicPartition(topic, partition, end) for partition, end in ends(self.connection)[topic].items()]
         for each in self.admin.delete_records(before).values():
             each.result(60)
 
     def cut(self, topic: str) -> None:
-        """Somebody changed its policy, and changed it back."""
+        """Delete all records, as a changed cleanup policy does, and restore the policy."""
         self._clean_up(topic, "delete")
         self.forget(topic)
         self._clean_up(topic, "compact")
@@ -154,8 +162,8 @@ class Company:
         assert producer.flush(30) == 0
 
     def _clean_up(self, topic: str, policy: str) -> None:
-        wanted = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[wanted])
+        entry = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
         for each in self.admin.incremental_alter_configs([resource]).values():
             each.result(30)
 
@@ -164,7 +172,7 @@ class Company:
 def company(
     own_broker: OwnBroker, own_kafka: Connection, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[Company]:
-    start_anew(own_kafka)
+    delete_all_topics(own_kafka)
     apply_topics(own_kafka.admin(), topics.ALL, partitions=PARTITIONS)
     found = Company(own_broker, own_kafka, tmp_path_factory.mktemp("company"))
     found.happen(40)
@@ -230,8 +238,8 @@ def _widen(company: Company) -> None:
         each.result(30)
 
 
-def _states_anew(company: Company) -> None:
-    company.make_anew(next(each for each in map(instances_changelog, range(1, 30)) if each.name == company.states))
+def _states_recreated(company: Company) -> None:
+    company.recreate(next(each for each in map(instances_changelog, range(1, 30)) if each.name == company.states))
 
 
 def _states(company: Company) -> str:
@@ -246,16 +254,16 @@ def _version(_company: Company) -> str:
     return VERSION_TOPIC.name
 
 
-def _inbox_anew(company: Company) -> None:
-    company.make_anew(INBOX_CHANGELOG)
+def _inbox_recreated(company: Company) -> None:
+    company.recreate(INBOX_CHANGELOG)
 
 
 def _version_lost(company: Company) -> None:
     company.lose(VERSION_TOPIC.name)
 
 
-def _version_anew(company: Company) -> None:
-    company.make_anew(VERSION_TOPIC, 1)
+def _version_recreated(company: Company) -> None:
+    company.recreate(VERSION_TOPIC, 1)
 
 
 def _cut(topic: Callable[[Company], str]) -> Callable[[Company], None]:
@@ -267,38 +275,38 @@ def _cut(topic: Callable[[Company], str]) -> Callable[[Company], None]:
 
 REBUILDS, REPUBLISHES = (REBUILD, ("--rebuild",)), (REPUBLISH, ("--republish",))
 DISASTERS = [
-    Disaster("states-made-anew", _states_anew, _states, *REBUILDS),
+    Disaster("states-recreated", _states_recreated, _states, *REBUILDS),
     Disaster("states-cut", _cut(_states), _states, *REBUILDS),
     Disaster("a-state-damaged", _damaged_state, _states, *REBUILDS),
     Disaster("a-state-under-another-key", _another_instance, _states, *REBUILDS),
-    Disaster("inbox-made-anew", _inbox_anew, _inbox, *REPUBLISHES),
+    Disaster("inbox-recreated", _inbox_recreated, _inbox, *REPUBLISHES),
     Disaster("inbox-cut", _cut(_inbox), _inbox, *REPUBLISHES),
     Disaster("lines-damaged", _damaged_line, _inbox, *REPUBLISHES),
     Disaster("version-lost", _version_lost, _version, *REBUILDS),
-    Disaster("version-made-anew", _version_anew, _version, *REBUILDS),
+    Disaster("version-recreated", _version_recreated, _version, *REBUILDS),
     Disaster("version-cut", _cut(_version), _version, *REBUILDS),
     Disaster("version-unreadable", _unreadable_version, _version, *REBUILDS),
 ]
 
 
 if FULL:
-    # First: their instances are still told of by events, for what is damaged is damaged in the store by then, too.
+    # First: events still describe their instances, while later the damage is in the store, too.
     @pytest.mark.parametrize("disaster", DISASTERS, ids=lambda disaster: disaster.name)
-    def test_what_is_lost_is_refused_and_named_and_mended_by_the_command(company: Company, disaster: Disaster) -> None:
+    def test_a_loss_is_refused_and_named_and_repaired_by_the_command(company: Company, disaster: Disaster) -> None:
         disaster.happens(company)
         company.is_refused(disaster.said(company), disaster.command)
-        company.is_mended(*disaster.arguments)
+        company.is_repaired(*disaster.arguments)
 
 
-def test_what_was_made_anew_and_is_lost_before_any_worker_has_started_is_missed(company: Company) -> None:
+def test_a_recreated_topic_that_is_lost_before_any_worker_has_started_is_missed(company: Company) -> None:
     company.command.run("--rebuild")
-    _states_anew(company)
+    _states_recreated(company)
     company.is_refused(f"{company.states} was deleted and recreated", REBUILD)
-    assert company.is_mended("--rebuild")["lost"] == 0
+    assert company.is_repaired("--rebuild")["lost"] == 0
     company.command.run("--republish")
-    _inbox_anew(company)
+    _inbox_recreated(company)
     company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
-    company.is_mended("--republish")
+    company.is_repaired("--republish")
 
 
 def test_without_changelog_published_states_and_old_events_all_comes_back_from_the_local_stores(
@@ -310,14 +318,14 @@ def test_without_changelog_published_states_and_old_events_all_comes_back_from_t
     company.is_refused(f"{states} is missing", REBUILD)
     before = len(company.right)
     company.happen(5)
-    found = company.is_mended("--rebuild")
+    found = company.is_repaired("--rebuild")
     assert (found["from_stores"], found["carried_over"], found["lost"]) == (before, before, 0)
     assert found["from_published"] == 0
     assert " local stores: " in company.command.log_path.read_text()
 
 
 def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) -> None:
-    """A worker beside it would go on for a moment, having what is lost; nothing is switched without it."""
+    """A worker that runs meanwhile continues for a moment with the lost records; without it nothing switches."""
     company.worker.start()
     wait_until(company.worker.is_ready, what="the worker is ready")
     states = company.states
@@ -333,7 +341,7 @@ def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) ->
         company.worker.kill_if_running()
         company.worker.process = None
     company.is_refused(f"{states} is missing", REBUILD)
-    company.is_mended("--rebuild")
+    company.is_repaired("--rebuild")
 
 
 _HELD = """
@@ -350,7 +358,7 @@ main()
 """
 
 
-def test_inboxes_that_are_being_made_anew_are_asked_for_later_and_then_answered_whole(company: Company) -> None:
+def test_inboxes_that_are_being_rebuilt_are_answered_later_and_then_whole(company: Company) -> None:
     def counts() -> list[httpx2.Response]:
         url = f"http://127.0.0.1:{company.worker.port}/v1/corps/corp/users"
         return [http_clients.get(f"{url}/user-{user}/counts", timeout=10) for user in range(20)]
@@ -399,24 +407,24 @@ def test_a_changelog_that_lost_its_end_is_refused_by_the_disk_that_has_it_and_by
     finally:
         other.kill_if_running()
         shutil.rmtree(other.data_dir)
-    company.is_mended("--rebuild")
+    company.is_repaired("--rebuild")
 
 
-def test_events_that_are_lost_are_missed_by_every_later_rebuild_whatever_is_lost_next(company: Company) -> None:
+def test_lost_events_are_missed_by_every_later_rebuild_after_any_further_loss(company: Company) -> None:
     again = lives(40, seed=101)
-    company.make_anew(TASK_EVENTS)
+    company.recreate(TASK_EVENTS)
     # Of instances that are there, and of none in whole. Workers go on with these before there is a rebuild.
     produce(company.connection, again[:60])
     company.happen(5)
     company.work()
     company.rest()
-    assert company.is_mended("--rebuild")["lost"] == 0
-    company.make_anew(TASK_EVENTS)
+    assert company.is_repaired("--rebuild")["lost"] == 0
+    company.recreate(TASK_EVENTS)
     produce(company.connection, again[60:120])
     company.command.run("--rebuild")
     # No worker has gone on in between.
-    assert company.is_mended("--rebuild")["lost"] == 0
-    _states_anew(company)
+    assert company.is_repaired("--rebuild")["lost"] == 0
+    _states_recreated(company)
     company.is_refused(company.states, REBUILD)
     assert company.command.run("--rebuild")["lost"] == 0
     company.goes_on()
@@ -434,7 +442,7 @@ def notifications_that_are_lost_leave_the_inboxes_and_are_told_again(company: Co
     company.work()
     assert lines_kept(company.read) == lines_of(company.right.values())
     company.rest()
-    company.is_mended("--republish")
+    company.is_repaired("--republish")
 
 
 def events_that_went_before_a_worker_could_read_them_end_it_and_it_goes_on_behind_them(company: Company) -> None:
@@ -465,7 +473,7 @@ def published_states_that_are_lost_come_back_by_a_rebuild(company: Company) -> N
     company.lose(TASK_STATES.name)
     company.work()
     company.rest()
-    found = company.is_mended("--rebuild")
+    found = company.is_repaired("--rebuild")
     assert found["states"] > 0
 
 
@@ -474,9 +482,9 @@ def a_topic_with_another_number_of_partitions_is_named_and_all_get_it(company: C
     _widen(company)
     company.is_refused(f"{TASK_EVENTS.name} has {PARTITIONS + 1}", f"{REBUILD} --partitions")
     company.command.run("--rebuild", "--partitions", str(PARTITIONS + 1))
-    company.make_anew(INBOX_CHANGELOG, PARTITIONS + 1)
+    company.recreate(INBOX_CHANGELOG, PARTITIONS + 1)
     company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
-    company.is_mended("--republish")
+    company.is_repaired("--republish")
 
 
 OTHERS = [

@@ -57,7 +57,7 @@ def test_a_killed_worker_and_a_frozen_one_are_taken_over_and_what_they_wrote_too
         eventually(partial(owns_all, second), within_s=30, what="the second has taken everything over")
         time.sleep(1)
         first.signal(signal.SIGCONT)
-        # Its next write is refused; a supervisor would start it anew.
+        # Its next write is refused; a supervisor would restart it.
         assert first.exit_code() == 1
         assert "Fenced" in first.log_path.read_text()
     finally:

@@ -1,4 +1,4 @@
-"""Work in a thread of its own, such as callbacks that keep coming, while a test disturbs what it works against."""
+"""Work that continues in a thread, such as a flow of callbacks, while a test disturbs the system it works against."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class InBackground(ABC):
-    """Works for as long as its context is open. What goes wrong in the thread is raised at the context's end."""
+    """Works while its context is open. An error of the thread is raised when the context ends."""
 
     def __init__(self) -> None:
         self.is_over = threading.Event()
@@ -26,7 +26,7 @@ class InBackground(ABC):
 
     @abstractmethod
     def work(self) -> None:
-        """In that thread. Returns when ``is_over`` is set."""
+        """Runs in the thread; returns when ``is_over`` is set."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -41,18 +41,18 @@ class InBackground(ABC):
     def _run(self) -> None:
         try:
             self.work()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the test fails by it
+        except BaseException as error:  # noqa: BLE001 - raised in the test's thread
             self._failure = error
 
 
 class Steadily(InBackground):
-    """Posts one callback after the other, each of another instance, and so to any partition."""
+    """Posts one callback after the other, each of another instance, so to all partitions."""
 
     def __init__(self, edge: RunningEdge) -> None:
         super().__init__()
         self.statuses: Counter[int] = Counter()
         self.in_a_row: Counter[str] = Counter()
-        """The last so many answers, all alike."""
+        """The number of equal answers at the end."""
         self.instances: set[str] = set()
         self._url = edge.url
 

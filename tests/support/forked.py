@@ -1,7 +1,6 @@
-"""Services and commands of ours as processes of their own that have nothing to load: forked from one that has.
+"""Our services and commands as processes without the time to load: forked from a process that has loaded them.
 
-A service loads for a second of CPU time, a command for 0.4, and the tests start some hundred and thirty of them; see
-tests/README.md.
+Loading takes a service a second of CPU time, a command 0.4 s, and the tests start some 130 of them: tests/README.md.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ _forking.set_forkserver_preload(["taskbridge.edge.app", "taskbridge.streams.app"
 
 
 class Forked:
-    """``python -c code``, in a session of its own, that ends with the tests; what it says goes to the end of ``log``.
+    """``python -c code`` in a session of its own, which ends with the tests. Standard error is appended to ``log``.
 
-    What it prints goes to the end of ``out``, where that is given. Its ``arguments`` begin with its name.
+    Standard output is appended to ``out``, by default to ``log``. ``arguments`` start with the program's name.
 
-    To be asked and ended as a ``subprocess.Popen`` is. ``code`` finds our services loaded, with whatever they took from
-    the environment while they were: what changes them before they load needs a process that loads them.
+    Has the methods of ``subprocess.Popen``. ``code`` finds our services loaded with the environment of that time: a
+    test that needs another environment at import must start a process that loads them.
     """
 
     def __init__(

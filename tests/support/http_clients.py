@@ -1,7 +1,7 @@
-"""HTTP to services under test.
+"""HTTP clients for services under test: cheap GET, HTTP byte by byte, and server-sent events.
 
-Each client of httpx2 reads the certificates of the world when it is made, for some twenty milliseconds of CPU. Whoever
-asks ten times a second whether something has happened would keep a fifth of a core busy with that.
+A new client of httpx2 reads all CA certificates, which takes some 20 ms of CPU: a test that polls ten times a second
+would use a fifth of a core for that.
 """
 
 from __future__ import annotations

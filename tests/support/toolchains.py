@@ -36,7 +36,7 @@ def npm_folder(name: str) -> Path:
 
 
 def npm_installed(name: str, *flags: str) -> Path:
-    """The folder of a program of ``programs/``, its packages beside it: fetched once, checked by the lock file.
+    """The folder of a program of ``programs/``, with its packages: fetched once, checked by the lock file.
 
     Raises:
         subprocess.CalledProcessError: npm could not fetch them.
@@ -44,7 +44,7 @@ def npm_installed(name: str, *flags: str) -> Path:
     folder = npm_folder(name)
     for each in (_SOURCES / name).iterdir():
         shutil.copy(each, folder)
-    # npm writes it last, so that what was interrupted is begun anew.
+    # npm writes it last, so that an interrupted installation is repeated.
     if not (folder / "node_modules" / ".package-lock.json").is_file():
         npm = [str(NODE), str(_NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         subprocess.run([*npm, *flags], cwd=folder, check=True, timeout=150)
@@ -74,4 +74,4 @@ GO_QUICKLY = {
     "GOFLAGS": "'-gcflags=all=-N -l -dwarf=false' '-ldflags=-s -w'",
     "CGO_CFLAGS": "-O0",
 }
-"""To be added to the environment. Go keeps what it has compiled by all of these: one that differs compiles anew."""
+"""To be added to the environment. Go caches by all of these: another value compiles everything again."""

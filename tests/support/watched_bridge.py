@@ -35,7 +35,7 @@ _NEVER_S = 1e6
 class WatchedBridge:
     """Kafka, registry, an edge and a worker, and what else a recording adds.
 
-    Services that end by themselves are started anew, as ``taskbridge up`` does; Kafka and registry stay away.
+    Services that exit are restarted, as ``taskbridge up`` does; Kafka and the registry are not.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -59,9 +59,9 @@ def uv(*arguments: str, checkout: Path = ROOT, **environment: str) -> str:
     """What uv prints; an AssertionError with its words where it fails."""
     # ``uv run`` says which uv it is: it need not be on the PATH.
     program = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
-    surroundings = {**os.environ, "PATH": _CARGO_PATH, **environment}
+    inherited = {**os.environ, "PATH": _CARGO_PATH, **environment}
     ended = subprocess.run(
-        [program, *arguments], cwd=checkout, env=surroundings, capture_output=True, text=True, check=False
+        [program, *arguments], cwd=checkout, env=inherited, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

@@ -98,7 +98,7 @@ class Machine:
     def runs(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Without what this machine has fetched already."""
         nowhere = f"http://127.0.0.1:{free_port()}"
-        surroundings = {
+        clean = {
             "PATH": str(self.programs),
             "HOME": str(self.folder),
             "DOCKER_HOST": f"unix://{self.folder}/docker.sock",
@@ -110,7 +110,7 @@ class Machine:
         return subprocess.run(
             command,
             cwd=self.checkout,
-            env=surroundings | environment,
+            env=clean | environment,
             capture_output=True,
             text=True,
             check=False,

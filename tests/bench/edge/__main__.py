@@ -1,4 +1,4 @@
-"""Measures the edge beside its peers, as ``taskbridge bench edge`` has it done."""
+"""``taskbridge bench edge``: measures the edge next to its peers."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def _command(arguments: argparse.Namespace) -> str:
 def _arguments() -> argparse.Namespace:
     parser = flags_of(
         "edge",
-        "Measure the edge beside its peers. All of it takes two minutes for starting and warming up, then --minutes;"
+        "Measure the edge next to its peers. Starting and warming up take two minutes, then follow --minutes;"
         " a round takes three minutes with the settings below.",
     )
     add_rounds(parser, least=3, most=12, within=10, minutes=15)
@@ -314,7 +314,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--scaling", action="store_true", help="workers on a core of their own, --rates for each, and nothing else"
     )
-    parser.add_argument("--variants", choices=VARIED, help="a peer beside itself with other settings, and nothing else")
+    parser.add_argument("--variants", choices=VARIED, help="compare only a peer with itself under other settings")
     which = sorted({name for each in VARIANTS_OF.values() for name in each})
     parser.add_argument("--which", nargs="+", action="extend", choices=which, help="of its variants; None is all")
     parser.add_argument("--earlier", type=_folder, help="another checkout, whose edge takes part")

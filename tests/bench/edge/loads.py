@@ -90,7 +90,7 @@ def open_loop(
     seconds: int,
     connections: int = CONNECTIONS,
 ) -> Schedule:
-    """Send at a fixed rate, whatever the server does.
+    """Send at a fixed rate, even when the server is slow.
 
     Raises:
         NotCounted: an answer other than 200, or records that are not as many as the answers.

@@ -1,4 +1,4 @@
-"""Writes a run down: one page with tables, machine and versions, and three plots beside it."""
+"""Writes the page of a run (tables, machine, versions) and its three plots."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def write_report(
 def _head(rounds: Rounds, kinds: Sequence[Kind], command: str) -> list[str]:
     sizes = ", ".join(f"{kind.name} ({kind.mean_bytes} bytes, {kind.content_type})" for kind in kinds)
     return [
-        "# The edge beside its peers",
+        "# The edge next to its peers",
         "",
         f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}.",
         "",
@@ -126,7 +126,7 @@ def _open(out: Path, results: Results, names: Sequence[str], kinds: Sequence[Kin
     lines = [
         "## Open loop",
         "",
-        "Requests leave at a fixed rate whatever the server does, and each is timed from the moment at which it was",
+        "Requests leave at a fixed rate even when the server is slow, and each is timed from the moment it was",
         "due, so that what waits behind a slow answer counts as slow itself (no coordinated omission).",
         "",
         "| kind | requests/s | server | p50 ms | p99 ms | p99.9 ms |",

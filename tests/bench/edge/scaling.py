@@ -80,7 +80,7 @@ def write_scaling(
         f"Signed callbacks ({kind.name}, {kind.mean_bytes} bytes) in an open loop, {CONNECTIONS} connections for each",
         "worker. All workers are held to one core that nothing else uses; Kafka, the registry and the load have what",
         "is left. CPU time is the workers', all threads and the kernel's part included. The ratio is to one worker at",
-        "the same rate for each: the geometric mean of the rounds, with its 95 % confidence interval. Beside it stands",
+        "the same rate for each: the geometric mean of the rounds, with its 95 % confidence interval. Next to it is",
         "what that comes to where each worker has a free core: their number over the ratio. There they are spared what",
         f"they are in each other's way here, on the core and in its caches. {rounds.ended}",
         "",

@@ -1,4 +1,4 @@
-"""From a callback to whoever listens to its assignee's event stream, through the whole bridge."""
+"""Time from a callback to a client of its assignee's event stream, through the whole bridge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a run: figures by kind of query, at rest and under events, beside the constant's."""
+"""The page of a run: figures by kind of query, at rest and under events, next to those of the constant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Windows: TypeAlias = "Mapping[tuple[str, str, int], list[Window]]"
 
 
 def watched(windows: Windows, condition: str) -> dict[str, Estimate]:
-    """What rounds go on for: what a query costs beside the constant."""
+    """The estimate that rounds must narrow: the cost of a query relative to the constant."""
     return {
         f"CPU of {kind}, {connections} connections": _ratio(windows, (condition, kind, connections), "cpu_us")
         for found, kind, connections in windows
@@ -52,7 +52,7 @@ def write_report(
     lines = [
         "# The task center's queries",
         "",
-        "One worker of the streams service, asked over HTTP with wrk, beside a FastAPI handler that returns a constant",
+        "One worker of the streams service, queried over HTTP with wrk, and a FastAPI handler that returns a constant",
         f"of the size of a page, in one run: `{command}`. Medians of the rounds, and the range around them.",
         EXPLAINED,
         "",

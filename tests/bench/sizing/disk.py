@@ -19,7 +19,7 @@ def bytes_below(folder: Path) -> int:
 def topic_bytes(setup: Setup, topic: str) -> int:
     """What a topic's segments hold on the one broker; their indexes, a few thousandths, are left out."""
     partitions = {f"{topic}-{number}" for number in range(setup.partitions)}
-    # Of one that was deleted and made anew, the old segments lie there for a while, under another name.
+    # Old segments of a topic that was deleted and recreated stay for a while under another name.
     segments = setup.folder.rglob(f"{topic}-[0-9]*/*.log")
     return sum(_size(path) for path in segments if path.parent.name in partitions)
 

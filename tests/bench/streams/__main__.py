@@ -1,4 +1,4 @@
-"""Measures the streams service beside its peers, as ``taskbridge bench streams`` has it done."""
+"""``taskbridge bench streams``: measures the streams service next to its peers."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _command(arguments: argparse.Namespace) -> str:
 def _arguments() -> argparse.Namespace:
     parser = flags_of(
         "streams",
-        "Measure the streams service beside its peers: throughput, recovery and latency, one after the other. Each part"
+        "Measure the streams service and its peers: throughput, recovery and latency, one after the other. Each part"
         " takes some --minutes, or as long as its least rounds do: with all peers three, four and two minutes a round.",
     )
     add_rounds(parser, least=3, most=9, within=10, minutes=10)
@@ -116,7 +116,7 @@ def _arguments() -> argparse.Namespace:
         "--instances", type=at_least(1), nargs="+", action="extend", help=f"of scaling; None is {INSTANCES}"
     )
     parser.add_argument("--one-core", action="store_true", help="hold each contender to one core")
-    parser.add_argument("--variants", choices=VARIED, help="a peer beside itself with other settings, and nothing else")
+    parser.add_argument("--variants", choices=VARIED, help="compare only a peer with itself under other settings")
     parser.add_argument("--which", nargs="+", action="extend", choices=VARIANTS, help="of its variants; None is all")
     found = parser.parse_args()
     if found.variants and found.only not in ("throughput", "latency"):

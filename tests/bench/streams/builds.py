@@ -1,4 +1,4 @@
-"""Builds what peers need beside this checkout's own environment: the Java job, and a venv for Quix Streams."""
+"""Builds what peers need in addition to this checkout's environment: the Java job, and a venv for Quix Streams."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def check_notifications(reference: Reference, records: Iterable[Notified], decod
     """Prove that the notifications, folded as they arrive, come to the reference's views; returns how many there are.
 
     Each must stand under its person's key, and carry in its record and header the id that follows from it. As a set,
-    the ids must be those that the reference gives, event by event: none missing, none beside. Repeats are no fault:
+    the ids must be those of the reference, event by event: none missing, none extra. Repeats are no fault:
     at-least-once may bring them.
 
     Raises:

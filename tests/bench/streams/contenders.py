@@ -199,7 +199,7 @@ def _rust(setup: Setup) -> Contender:
     description = (
         "a loop in Rust over librdkafka and RocksDB (rdkafka 0.39, rocksdb 0.25), the project's native core called "
         "without Python; exactly once, chunks of up to 1,000 events, 5,000 a transaction; producers as the service's, "
-        "without linger; it cannot restore, and has nothing of what a service needs beside its work"
+        "without linger; it cannot restore, and has nothing that a service needs in addition to its work"
     )
     return _peer(setup, RUST_LOOP, description, [program], {"PEER_RULES": given(setup)})
 

@@ -107,14 +107,14 @@ def _write(setup: Setup, events: list[tuple[bytes, bytes]]) -> None:
 
 
 def _wait(arrivals: list[_Arrival], many: int) -> None:
-    """Until so many have come, or it is clear that they do not: whoever counts sees it."""
+    """Return when so many have arrived, or will not arrive in time, which the caller notices."""
     deadline = time.monotonic() + _LAST_S
     while len(arrivals) < many and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
 def _feed(setup: Setup, events: list[tuple[bytes, bytes]]) -> float:
-    """Produce on schedule, whatever becomes of it; returns when the first event was due."""
+    """Produce on schedule without waiting for results; return when the first event was due."""
     writer = Writer(setup, linger_ms=0)
     began = time.time() + 0.1
     sent = 0

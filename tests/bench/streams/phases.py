@@ -58,7 +58,7 @@ class Run:
     """Contenders that are ready to be started, and what is known of them so far."""
 
     def __init__(self, setup: Setup, peers: Sequence[str], *, one_core: bool = False, ours: bool = True) -> None:
-        """With ``one_core`` each contender has one core for its throughput, and Kafka whatever it needs.
+        """With ``one_core`` each contender has one core for its throughput, and Kafka all it needs.
 
         Without ``ours`` the peers are variants of the first.
         """
@@ -179,7 +179,7 @@ class Run:
             "The events are on the topic before a contender starts. The clock runs from the moment at which",
             f"{WARM_UP:.0%} of its notifications are on Kafka (what comes before warms it up) until its last",
             "output is, both by the broker's time; CPU time is the process's, all threads, between the same moments.",
-            "Contenders take turns, alone beside Kafka; a figure is the median of the rounds, its range in brackets.",
+            "Contenders take turns, alone with Kafka; a figure is the median of the rounds, its range in brackets.",
             f"{FAUST} gets {short.events:,} of the events.",
             *(["Each contender is held to one core; Kafka has what is left."] if self._one_core else []),
             "",

@@ -1,4 +1,4 @@
-"""Writes a run down: one page with tables, machine and versions, and plots beside it."""
+"""Writes the page of a run (tables, machine, versions) and its plots."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_report(
     """
     out = page.parent
     out.mkdir(parents=True, exist_ok=True)
-    lines = ["# The streams service beside its peers", ""]
+    lines = ["# The streams service next to its peers", ""]
     lines += [f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}.", ""]
     lines += [*job, ""] if job else []
     if results.windows:
@@ -120,7 +120,7 @@ def _latency(out: Path, results: Results) -> list[str]:
     lines = [
         "## Latency",
         "",
-        f"{RATE:,} events a second, whatever becomes of them; from the moment an event was due until a consumer has",
+        f"{RATE:,} events a second at a fixed rate; from the moment an event was due until a consumer has",
         "its notification. The consumer reads what is committed only. To warm up, each has a backlog of",
         f"{BACKLOG:,} events to work off first, as fast as it can, and {WARM_UP_S} s at the rate that do not count.",
         f"Before the first round each had {KAFKA_WARM_UP_S} s of it, for Kafka: it was just started.",

@@ -47,7 +47,7 @@ def build_rust_loop(progress: Progress) -> Path:
         need(program, "apt-get install build-essential")
     if "LIBCLANG_PATH" not in os.environ and not any(map(glob, _LIBCLANG)):
         raise ToolMissing("libclang is not installed: apt-get install libclang-dev, or say where in LIBCLANG_PATH")
-    # Beside what is kept: another state of the sources is compiled in seconds upon the same libraries.
+    # Outside the stored build: after a change of the sources, only they are compiled, in seconds.
     target = "{into}/../rust-loop-target"
     script = f"{cargo} build --release --locked --target-dir {target} && cp {target}/release/rust-loop {{into}}"
     sources = [CRATE / "Cargo.toml", CRATE / "Cargo.lock", CRATE / "src", CORE / "Cargo.toml", CORE / "src"]

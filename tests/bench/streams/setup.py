@@ -1,4 +1,4 @@
-"""Kafka and the registry of a run, and the topics on them: made for one measurement, and gone after it."""
+"""Kafka and the registry of a run, and topics that exist for one measurement."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def start(
 
 
 class Kafka:
-    """What the harness asks of the broker beside records."""
+    """What the harness needs of the broker in addition to records."""
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._admin = admin_client(bootstrap_servers)
 
     def create(self, name: str, partitions: int, settings: Mapping[str, str]) -> None:
-        """Make the topic anew: what an earlier one of that name held is gone."""
+        """Recreate the topic: records of an earlier one of that name are gone."""
         self.delete([name])
         deadline = time.monotonic() + _TIMEOUT_S
         while True:
@@ -112,7 +112,7 @@ class Kafka:
                 return
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete those of these topics that there are, and wait until they are gone."""
+        """Delete the topics that exist of these, and wait until they are gone."""
         found = self.names()
         doomed = [name for name in names if name in found]
         if not doomed:

@@ -6,7 +6,7 @@ place of the cancel, a repeat in place of the second create, or two neighbours h
 900 bytes of Avro, and the fold makes some one and three quarters notifications of it.
 
 All instances are merged at random, each keeping its own order. So all of them live from the first moments to the last:
-the hard case for whatever keeps recent instances in memory, and for whatever hopes to meet one instance often in a
+the hard case for caches of recent instances, and for engines that profit when one instance occurs often in a
 short time.
 """
 

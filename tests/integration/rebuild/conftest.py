@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.streams.lives import read_topic, start_anew
+from support.streams.lives import delete_all_topics, read_topic
 from support.streams.processes import Rebuild
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
@@ -28,7 +28,7 @@ def partitions() -> int:
 
 @pytest.fixture
 def connection(own_kafka: Connection, partitions: int) -> Connection:
-    start_anew(own_kafka)
+    delete_all_topics(own_kafka)
     apply_topics(own_kafka.admin(), topics.ALL, partitions=partitions)
     return own_kafka
 

@@ -1,4 +1,4 @@
-"""States made anew beside running workers, on a Kafka of their own, since which version is live stands on Kafka."""
+"""States rebuilt while workers run, on a Kafka of their own, because Kafka records which version is live."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ from support.streams.lives import (
     produce,
     states_on_topic,
 )
-from support.streams.processes import Load, Worker, ends, lines_by_the_states, lines_kept, processed, untold, versions
+from support.streams.processes import (
+    Load,
+    Worker,
+    ends,
+    lines_by_the_states,
+    lines_kept,
+    pending_notifications,
+    processed,
+    versions,
+)
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
@@ -212,7 +221,7 @@ def test_every_instance_that_came_out_another_is_told_once_by_workers_that_are_k
     after = ends(connection)
     for topic in (TASK_NOTIFICATIONS.name, TASK_STATES.name):
         assert after[topic] == before[topic], "the switch is as small as ever: it leaves this to the workers"
-    assert untold(connection) == set(map(str.encode, wrong))
+    assert pending_notifications(connection) == set(map(str.encode, wrong))
 
     # A second one takes over what the first one has left to be told.
     again = rebuild.run()
@@ -220,11 +229,11 @@ def test_every_instance_that_came_out_another_is_told_once_by_workers_that_are_k
     load = Load(connection, seed=34)
     try:
         for worker in workers:
-            left = len(untold(connection))
+            left = len(pending_notifications(connection))
             worker.start(KILLED_WHILE_TELLING)
             assert worker.exit_code(timeout_s=120) == -signal.SIGKILL
-            assert 0 < len(untold(connection)) < left - 20, "some of it is told"
-        late = [each for key in sorted(untold(connection))[::3] for each in history(99, key.decode())]
+            assert 0 < len(pending_notifications(connection)) < left - 20, "some notifications are published"
+        late = [each for key in sorted(pending_notifications(connection))[::3] for each in history(99, key.decode())]
         produce(connection, late)
     finally:
         load.stop()
@@ -243,7 +252,7 @@ def test_every_instance_that_came_out_another_is_told_once_by_workers_that_are_k
     late_ids, behind = {each.event_id for each in late}, set[tuple[str, str]]()
     for each in told_now:
         whose = (each.instance_id, each.recipient_id)
-        assert each.event_id not in causes or whose not in behind, "what is untold comes before what happens then"
+        assert each.event_id not in causes or whose not in behind, "pending ones come before those of later events"
         if each.event_id in late_ids:
             behind.add(whose)
     assert behind

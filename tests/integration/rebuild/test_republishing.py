@@ -67,7 +67,7 @@ def lose_notifications(connection: Connection) -> None:
         each.result(60)
 
 
-def test_inboxes_without_their_changelog_and_without_notifications_come_back_whole_beside_live_workers(
+def test_inboxes_without_their_changelog_and_without_notifications_come_back_whole_while_workers_run(
     connection: Connection,
     workers: tuple[Worker, Worker],
     rebuild: Rebuild,
@@ -95,7 +95,7 @@ def test_inboxes_without_their_changelog_and_without_notifications_come_back_who
     processed(connection, workers, eventually)
     eventually(whole, what="the inboxes are whole")
 
-    # Beside workers at work, with a line that should not be there.
+    # While workers run, with an entry that should not exist.
     tell_of_nothing(connection)
     load = Load(connection, seed=32)
     try:

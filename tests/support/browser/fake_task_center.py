@@ -92,7 +92,7 @@ class FakeTaskCenter:
     not_in_force: str | None = None
     """Why the last change of a file is not in force, as an edge and a worker say it."""
     names: dict[str, str] = field(default_factory=lambda: dict(PEOPLE))
-    """What is known of people, beside what the lines say of who started them."""
+    """The directory of people, in addition to the originators in the entries."""
     labels: dict[str, str] = field(default_factory=dict[str, str])
     """What fields of the form are called."""
     allowed_origins: str = ""

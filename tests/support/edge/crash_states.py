@@ -209,7 +209,7 @@ class Disk:
         return max(self._marks.get("put", {}), default=0) + 1
 
     def states(self, calls: Iterable[Call], chance: random.Random, *, at_random: int) -> Iterator[State]:
-        """All that may be there, whenever power fails; each but once. Beside the systematic ones, some at random."""
+        """All states that the disk may be in after a power failure, each once: the systematic ones and random ones."""
         seen: set[int] = set()
         for call in [*calls, Call("sync", "nothing")]:
             if call.name == "sync":

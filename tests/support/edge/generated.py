@@ -136,8 +136,8 @@ def usual() -> Iterator[Request]:
     other = {"appType": "APP 2/审批", "corpId": CORP_ID, "formInstId": "i", "taskId": "t"}
     yield encoded("cancel", signed(other, system_token="秘密"), "form")
     yield encoded("cc", _signed(flat | {"ccUserIds": "u1,u2 , 张红,u1", "title": "抄送"}), "json")
-    beside = {"formInstId": "beside", "taskId": "beside", "title": "beside"}
-    yield encoded("create", _signed({"task": json.dumps(task_of("inst-1"))} | beside), "json")
+    extra = {"formInstId": "extra", "taskId": "extra", "title": "extra"}
+    yield encoded("create", _signed({"task": json.dumps(task_of("inst-1"))} | extra), "json")
     yield from map(_as_numbers, (encoded("complete", _signed(flat), "json"), encoded("delete", _deleted(), "json")))
     yield from _described()
     yield from (_sample(encoding) for encoding in ENCODINGS)

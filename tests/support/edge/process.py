@@ -154,7 +154,7 @@ class RunningEdge:
         self.process.wait()
 
     def kill_if_running(self) -> None:
-        """At a test's end, whatever became of it."""
+        """For a test's end, in any state."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
 

@@ -158,7 +158,7 @@ async def open_path(producer: TestProducer, *, partitions: int = 1) -> KafkaPath
 async def until(condition: object, *, timeout_s: float = 10) -> None:
     assert callable(condition)
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - whatever it is that is waited for
+        while not condition():  # noqa: ASYNC110 - any condition
             await asyncio.sleep(0.005)
 
 

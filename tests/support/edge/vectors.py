@@ -1,6 +1,6 @@
 """What the edge decides in Python, written down for the native core's own test, ``native/src/edge/vectors.rs``.
 
-``PYTHONPATH=tests uv run python -m support.edge.vectors`` writes ``tests/vectors/edge-vectors.json`` anew. With a
+``PYTHONPATH=tests uv run python -m support.edge.vectors`` writes ``tests/vectors/edge-vectors.json``. With a
 number and a seed, that many requests that are almost callbacks go to standard output, for
 ``TASKBRIDGE_EDGE_VECTORS=FILE cargo test``.
 """

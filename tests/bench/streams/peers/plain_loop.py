@@ -1,7 +1,7 @@
 """The reference job without a framework: a loop over confluent-kafka, with RocksDB and a changelog of its own.
 
 In a batch: fold → changelog, states and notifications to Kafka and delivered → local store → commit. An instance that a
-batch meets more than once is written once. What a framework gives beside that (standbys, many workers, metrics) is
+batch meets more than once is written once. What else a framework offers (standbys, many workers, metrics) is
 missing here, so this is about the least that the job costs in Python.
 """
 

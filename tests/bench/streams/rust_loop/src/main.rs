@@ -1,7 +1,7 @@
 //! The reference job as a plain loop in Rust, exactly once: the least that it costs with the same fold, clients and store.
 //!
 //! Events are polled, folded partition by partition, and all that comes of them goes into one transaction with their
-//! positions; once it is committed, the instances go to the store. What a service has beside that is missing: it does
+//! positions; once it is committed, the instances go to the store. What else a service has is missing: it does
 //! not restore, it has no standbys and sets nothing aside. Where any of that would be needed, it panics.
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,4 +1,4 @@
-// Sends callbacks at a fixed rate, whatever the server does, and measures each from the moment at which it was due: what
+// Sends callbacks at a fixed rate, even when the server is slow, and measures each from the moment at which it was due: what
 // waits behind a slow answer counts as slow itself (no coordinated omission). Prints one JSON object.
 package main
 
