@@ -1,4 +1,4 @@
-"""What was never delivered is found, told on the topic as the edge would, folded by a worker, and not told again."""
+"""A lost callback is found, published as an event, folded by a worker, and not published again."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ HOUR_MS = 3_600_000
 NOW = time.time_ns() // 1_000_000
 
 
-def life(instance_id: str, app_type: str, began_ms: int) -> list[TaskEvent]:
-    """It is filed, somebody agrees, and somebody else has to."""
+def life(instance_id: str, app_type: str, start_ms: int) -> list[TaskEvent]:
+    """It is filed, one person agrees, and another has an open task."""
     common: dict[str, Any] = {
         "source": "yida",
         "corp_id": CORP,
@@ -51,7 +51,7 @@ def life(instance_id: str, app_type: str, began_ms: int) -> list[TaskEvent]:
         "instance_id": instance_id,
     }
     facts = {"title": instance_id, "originator": Person("u-zhang", "张红"), "form_uuid": f"FORM-{app_type}"}
-    told: list[dict[str, Any]] = [
+    events: list[dict[str, Any]] = [
         {"action": Action.CREATED, **facts},
         {"action": Action.CREATED, "task_id": f"{instance_id}-1", "recipient_ids": ("u-li",), **facts},
         {"action": Action.COMPLETED, "task_id": f"{instance_id}-1", "actor_id": "u-li"},
@@ -60,11 +60,11 @@ def life(instance_id: str, app_type: str, began_ms: int) -> list[TaskEvent]:
     return [
         TaskEvent(
             event_id=f"{instance_id} {at}",
-            occurred_at=began_ms + at * 60_000,
-            received_at=began_ms + at * 60_000,
+            occurred_at=start_ms + at * 60_000,
+            received_at=start_ms + at * 60_000,
             **{**common, **each},
         )
-        for at, each in enumerate(told)
+        for at, each in enumerate(events)
     ]
 
 
@@ -107,7 +107,7 @@ def pending(worker: Worker, user_id: str) -> set[str]:
     return {each["task_id"] for each in found.json()["items"]} if found.status_code == 200 else set()
 
 
-def test_what_was_dropped_and_what_was_before_is_brought_in_once(
+def test_lost_callbacks_and_history_are_published_once(
     connection: Connection, dingtalk: tuple[Company, str], tmp_path: Path, eventually: Any
 ) -> None:
     company, url = dingtalk
@@ -118,10 +118,10 @@ def test_what_was_dropped_and_what_was_before_is_brought_in_once(
     worker = Worker(tmp_path, connection)
     worker.start()
     try:
-        # The second task's create was dropped; of the other app the connector was not there yet.
+        # The create of the second task was lost. The other app had no connector yet.
         produce(connection, lately[:3])
         eventually(lambda: worker.is_ready() and pending(worker, "u-nobody") == set(), what="the worker is ready")
-        eventually(lambda: instance(worker, "R-lately"), what="what was delivered is folded")
+        eventually(lambda: instance(worker, "R-lately"), what="the delivered events are folded")
 
         first = ran(given, "reconcile", "run")
         assert {(each["app_type"], each["kind"]) for each in first["repairs"]} == {(APP, "task"), (APP, "outcome")}
@@ -136,10 +136,12 @@ def test_what_was_dropped_and_what_was_before_is_brought_in_once(
         assert ran(given, "backfill", "--app", LATER_APP, "--since", "2026-01-01")["repairs"] == []
 
         decode = task_event_codec(connection.registry).decode
-        told = [each for each in read_topic(connection, TASK_EVENTS.name) if each.key() in (b"R-lately", b"R-long-ago")]
-        marks = {(event.app_type, event.recovered_by) for event in (decode(each.value()) for each in told)}
-        assert marks == {(APP, None), (APP, "reconcile"), (LATER_APP, "backfill")}
-        for each in told:
+        records = [
+            each for each in read_topic(connection, TASK_EVENTS.name) if each.key() in (b"R-lately", b"R-long-ago")
+        ]
+        causes = {(event.app_type, event.recovered_by) for event in (decode(each.value()) for each in records)}
+        assert causes == {(APP, None), (APP, "reconcile"), (LATER_APP, "backfill")}
+        for each in records:
             assert dict(headers_of(each))["ce_subject"] == each.key()
 
         found = ran(given, "reconcile", "status")
@@ -152,7 +154,7 @@ def test_what_was_dropped_and_what_was_before_is_brought_in_once(
 
 
 def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> None:
-    """It makes a pass, tells of it, and ends when it is told to."""
+    """It makes a pass, reports it, and ends on SIGTERM."""
     port = free_port()
     url, argv = f"http://127.0.0.1:{port}", [sys.executable, "-m", "taskbridge.reconcile.app"]
     with log_path.open("wb") as log:
@@ -164,10 +166,10 @@ def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> Non
         assert "taskbridge_reconcile_last_whole_pass_age_seconds" in scraped
         service.terminate()
         assert service.wait(30) == 0, log_path.read_text()
-        told = log_path.read_text()
-        assert "pass_ended" in told
-        assert "never retrieved" not in told, "it ends in order"
-        assert not [each for each in SECRETS if each in told]
+        logs = log_path.read_text()
+        assert "pass_ended" in logs
+        assert "never retrieved" not in logs, "no task is left"
+        assert not [each for each in SECRETS if each in logs]
     finally:
         service.kill()
         service.wait()
