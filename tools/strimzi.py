@@ -15,7 +15,7 @@ from taskbridge.schemas.topics import ALL, DEFAULT_PARTITIONS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from taskbridge.runtime.acls import Acl
+    from taskbridge.runtime.kafka import Acl
     from taskbridge.schemas.topics import Topic
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "strimzi"

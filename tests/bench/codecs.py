@@ -23,7 +23,7 @@ from support.edge.process import OwnStack
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.runtime.producing.producer import AsyncProducer
+from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.codec import framed, task_event_codec
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.transactions.bulk_producer import BulkProducer

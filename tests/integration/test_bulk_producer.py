@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import murmur2
 
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
 from taskbridge.streams.engine.producing.joint_producer import JointProducer

@@ -31,7 +31,7 @@ from taskbridge.local.ports import free_ports
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams import app as streams_app
 from taskbridge.streams import worker
-from taskbridge.streams.http import Server
+from taskbridge.streams.http import make_server
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.transactions import group_commit
 
@@ -273,7 +273,7 @@ def test_pods_may_do_nothing_but_run(chart: Rendered) -> None:
 
 
 def test_kubernetes_and_systemd_wait_longer_than_the_services_need_to_end(chart: Rendered) -> None:
-    http_s = Server(FastAPI()).config.timeout_graceful_shutdown
+    http_s = make_server(FastAPI()).config.timeout_graceful_shutdown
     assert http_s
     assert http_s < streams_app._END_S  # pyright: ignore[reportPrivateUsage]
     needed = {

@@ -14,7 +14,7 @@ from taskbridge.cli.imports.importing import FORMS_TARGET, PEOPLE_TARGET
 from taskbridge.cli.program import app
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, headers_of
 from taskbridge.schemas.events import Form, PersonRecord, notification_key
 from taskbridge.schemas.topics import PEOPLE

@@ -14,7 +14,7 @@ from support import toolchains
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producing.producer import AsyncProducer
+from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS

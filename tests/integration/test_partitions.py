@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producing.producer import AsyncProducer
+from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
 from taskbridge.streams.transactions.bulk_producer import BulkProducer

@@ -47,10 +47,9 @@ from taskbridge.reconcile.clock import SystemClock
 from taskbridge.reconcile.testing.company import Company
 from taskbridge.reconcile.testing.fake import FakeDingTalk
 from taskbridge.reconcile.testing.serving import served
-from taskbridge.runtime.acls import NotAllowed
-from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.runtime.kafka import NotAllowed, consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader
-from taskbridge.runtime.producing.producer import AsyncProducer
+from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
@@ -70,7 +69,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.local.endpoints import Endpoints
-    from taskbridge.runtime.acls import Acl
+    from taskbridge.runtime.kafka import Acl
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
@@ -302,7 +301,7 @@ if FULL:
         with without(outside, "streams", acl):
             # It does not ask, and finds out.
             worker.start(
-                "import taskbridge.streams.contract.start as contract; contract.lacking = lambda *_, **__: [];"
+                "import taskbridge.streams.contract.start as contract; contract.missing_acls = lambda *_, **__: [];"
                 "from taskbridge.streams.app import main; main()"
             )
             assert post(edge, f"unnoticed without {acl}", SYSTEM_TOKEN) == (200, "kafka")

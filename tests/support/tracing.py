@@ -15,8 +15,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Wire
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from taskbridge.runtime.tracing.traceparent import trace_id_of
-from taskbridge.runtime.tracing.tracing import Tracing
+from taskbridge.runtime.otel import Tracing
+from taskbridge.runtime.tracing import trace_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

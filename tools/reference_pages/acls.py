@@ -9,7 +9,7 @@ from taskbridge.cli.contract.acls import roles
 from taskbridge.streams.contract.start import EXTRAS
 
 if TYPE_CHECKING:
-    from taskbridge.runtime.acls import Acl
+    from taskbridge.runtime.kafka import Acl
 
 _INTRODUCTION = """\
 The permissions that each Kafka user needs, and no more. `taskbridge topics acls` prints them as lines for

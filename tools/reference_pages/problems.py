@@ -8,9 +8,8 @@ from reference_pages.markdown import code, page, prose, table
 from taskbridge.edge import errors as edge_errors
 from taskbridge.edge.answers import STATUS, UNAVAILABLE
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL
-from taskbridge.runtime.http import refusals as servers
-from taskbridge.runtime.http.problems import unforeseen
-from taskbridge.runtime.http.refusals import Refusal, not_admitted
+from taskbridge.runtime import problems as servers
+from taskbridge.runtime.problems import Refusal, internal_error, not_admitted
 from taskbridge.streams.api import refusals
 from taskbridge.streams.api.access import FOREIGN_HOST
 
@@ -61,7 +60,7 @@ def _servers() -> Iterator[tuple[str, str, str]]:
     own = [each for each in vars(servers).values() if isinstance(each, Refusal)]
     for each in [*own, not_admitted(FULL), not_admitted(ADDRESS_FULL)]:
         yield _row(each.reason, each.status, each.detail)
-    yield _row("internal-error", unforeseen().status_code, "Internal error; the log has the details.")
+    yield _row("internal-error", internal_error().status_code, "Internal error; the log has the details.")
 
 
 def _first(found: Any) -> str:

@@ -15,7 +15,7 @@ from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.api.resolver import OwnerResolver
-from taskbridge.streams.http import Server, build_http, listen
+from taskbridge.streams.http import build_http, listen, make_server
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.routes import events_router
@@ -40,7 +40,7 @@ async def serve(port: int, heartbeat_s: float) -> None:
 
     http.add_api_route("/tell/{user_id}/{offset}", tell, methods=["POST"])
     beating = asyncio.create_task(_beat(hub, heartbeat_s))
-    await Server(http).serve([listen("127.0.0.1", port)])
+    await make_server(http).serve([listen("127.0.0.1", port)])
     beating.cancel()
 
 

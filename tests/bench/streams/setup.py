@@ -147,7 +147,7 @@ class Kafka:
     def forget(self, group: str) -> None:
         """Delete the group. A worker of static membership stays in it until its session times out: waited for."""
         deadline = time.monotonic() + _TIMEOUT_S
-        self._admin.described_groups([group], _TIMEOUT_S)  # from then on its coordinator is known, also in a new Kafka
+        self._admin.describe_groups([group], _TIMEOUT_S)  # from then on its coordinator is known, also in a new Kafka
         while True:
             try:
                 cast("dict[str, Any]", self._admin.delete_consumer_groups([group]))[group].result(_TIMEOUT_S)

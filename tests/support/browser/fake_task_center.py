@@ -16,8 +16,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from support.browser.fake_operations import callbacks, overview
-from taskbridge.runtime.http.problems import answer_with_problems, problem
-from taskbridge.streams.http import Server, listen
+from taskbridge.runtime.problems import answer_with_problems, problem
+from taskbridge.streams.http import listen, make_server
 from taskbridge.streams.web.portals import let_portals_in
 from taskbridge.streams.web.routes import pages_router
 
@@ -447,7 +447,7 @@ def _iso(at: datetime) -> str:
 @contextmanager
 def serving(fake: FakeTaskCenter) -> Generator[FakeTaskCenter]:
     """The fake on a free port of this machine, in a thread."""
-    server = Server(fake.app())
+    server = make_server(fake.app())
     listening = listen("127.0.0.1", fake.port)
     fake.port = listening.getsockname()[1]
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)

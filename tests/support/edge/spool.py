@@ -14,7 +14,7 @@ from taskbridge.edge.kafka.record import Record
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.recovery.recovery import open_or_recover
 from taskbridge.edge.spool.writer import Spool
-from taskbridge.runtime.producing.producer import AsyncProducer, Delivery, QueueFull
+from taskbridge.runtime.producer import AsyncProducer, Delivery, QueueFull
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS

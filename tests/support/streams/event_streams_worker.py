@@ -17,7 +17,7 @@ from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.api.resolver import OwnerResolver
-from taskbridge.streams.http import Server, build_http
+from taskbridge.streams.http import build_http, make_server
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.sse.hub import Hub
@@ -96,7 +96,7 @@ class EventStreamsWorker:
         metrics = Metrics()
         metrics.registry.register(HubCollector(self.hub))
         router = events_router(self.hub, lambda: missed, OwnerResolver(Access(tokens=None), owners, forwarding))
-        server = Server(build_http(lambda: {"ready": True}, metrics, routers=[router]))
+        server = make_server(build_http(lambda: {"ready": True}, metrics, routers=[router]))
         following = asyncio.create_task(self._follow(config, offsets))
         beating = asyncio.create_task(self._beat())
         serving = asyncio.create_task(server.serve([self._listening]))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from taskbridge.cli.program import app, main
 from taskbridge.local.ports import free_ports
-from taskbridge.runtime.locks import only_one_in
+from taskbridge.runtime.process import only_one_in
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.app import run as run_streams
 

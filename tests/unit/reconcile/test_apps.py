@@ -8,7 +8,7 @@ import pytest
 
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.reconcile.apps import read_apps
-from taskbridge.runtime.reloaded_file import FileBroken
+from taskbridge.runtime.settings import FileBroken
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation
 
-from taskbridge.runtime.acls import Acl, lacking, not_allowed
+from taskbridge.runtime.kafka import Acl, missing_acls, not_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -34,9 +34,9 @@ class Admin:
         self._told = told
 
     def describe_topics(self, topics: TopicCollection, **asked: Any) -> Mapping[str, Future[Any]]:
-        return self.described_groups(cast("Any", topics).topic_names, 1, **asked)
+        return self.describe_groups(cast("Any", topics).topic_names, 1, **asked)
 
-    def described_groups(self, names: Collection[str], _within_s: float, **asked: Any) -> dict[str, Future[Any]]:
+    def describe_groups(self, names: Collection[str], _within_s: float, **asked: Any) -> dict[str, Future[Any]]:
         assert asked["include_authorized_operations"]
         return {name: self._answer(self._told.get(name.replace("-", "_"), 3)) for name in names}
 
@@ -50,7 +50,7 @@ class Admin:
 
 
 def lacks(**told: Collection[AclOperation] | int | None) -> list[Acl]:
-    return lacking(cast("kafka.Admin", Admin(**told)), ALL, topics=["events", "own-1", "own-2"])
+    return missing_acls(cast("kafka.Admin", Admin(**told)), ALL, topics=["events", "own-1", "own-2"])
 
 
 def test_what_is_granted_everywhere_is_not_lacking() -> None:

@@ -25,7 +25,7 @@ from taskbridge.runtime.kafka import (
     producer_config,
     read_kafka_config,
 )
-from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed, QueueFull, within
+from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull, within
 from taskbridge.schemas.errors import ConfigurationError
 
 NOBODY = "127.0.0.1:9"
@@ -42,8 +42,8 @@ ASKED_TOO_LATE = """
 from taskbridge.runtime.kafka import Admin
 
 admin = Admin({"bootstrap.servers": "-", "test.mock.num.brokers": 1, "test.mock.broker.rtt": 100})
-assert not admin.described_groups(["group"], 0.1)
-print(admin.described_groups(["group"], 30)["group"].exception())
+assert not admin.describe_groups(["group"], 0.1)
+print(admin.describe_groups(["group"], 30)["group"].exception())
 """
 
 
@@ -58,7 +58,7 @@ def test_a_coordinator_that_is_not_there_yet_is_asked_for_again() -> None:
         async with metadata_broker() as broker:
             broker.coordinates_after = 4
             admin = admin_client(f"127.0.0.1:{broker.port}")
-            return (await asyncio.to_thread(admin.described_groups, ["group"], 30))["group"]
+            return (await asyncio.to_thread(admin.describe_groups, ["group"], 30))["group"]
 
     # It describes no groups either.
     assert "_UNSUPPORTED_FEATURE" in str(asyncio.run(ask()).exception())
@@ -90,13 +90,13 @@ class Groups:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.runtime.kafka.COORDINATED_AGAIN_S", 0)
+    monkeypatch.setattr("taskbridge.runtime.kafka.COORDINATOR_RETRY_S", 0)
 
 
 def described(monkeypatch: pytest.MonkeyPatch, groups: Groups, *names: str, within_s: float = 30) -> dict[str, str]:
     admin = admin_client(NOBODY)
     monkeypatch.setattr("taskbridge.runtime.kafka.AdminClient", groups)
-    found = admin.described_groups(names, within_s)
+    found = admin.describe_groups(names, within_s)
     return {name: str(answer.exception() or answer.result()) for name, answer in found.items()}
 
 
@@ -195,7 +195,7 @@ class Librdkafka:
 @pytest.fixture
 def librdkafka(monkeypatch: pytest.MonkeyPatch) -> Librdkafka:
     fake = Librdkafka()
-    monkeypatch.setattr("taskbridge.runtime.producing.producer.Producer", lambda *_, **__: fake)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr("taskbridge.runtime.producer.Producer", lambda *_, **__: fake)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     return fake
 
 
@@ -333,8 +333,8 @@ def open_files() -> int:
 
 def test_librdkafka_says_when_there_are_reports_and_nobody_has_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pinned version is one that ``report_signal`` knows: after an update its table has to be looked at."""
-    monkeypatch.setattr("taskbridge.runtime.producing.producer._SIGNALLED_POLL_S", 1000)
-    monkeypatch.setattr("taskbridge.runtime.producing.producer._IDLE_POLL_S", 1000)
+    monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
+    monkeypatch.setattr("taskbridge.runtime.producer._IDLE_POLL_S", 1000)
 
     async def scenario() -> None:
         files = open_files()
@@ -376,8 +376,8 @@ def test_a_closed_producers_descriptor_gets_nothing_while_a_request_still_holds_
 
 
 def test_a_library_that_is_not_known_is_asked_each_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.runtime.producing.report_signal._KNOWN", ("0", 0))
-    monkeypatch.setattr("taskbridge.runtime.producing.producer._SIGNALLED_POLL_S", 1000)
+    monkeypatch.setattr("taskbridge.runtime.producer._KNOWN_LIBRARY", ("0", 0))
+    monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
 
     async def scenario() -> None:
         producer = AsyncProducer({"test.mock.num.brokers": 1, "linger.ms": 0})

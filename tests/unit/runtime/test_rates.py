@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.runtime.rates import Bucket, PerSource, take_all
+from taskbridge.runtime.rates import Bucket, PerSource, consume_all
 
 
 @given(
@@ -21,30 +21,30 @@ def test_no_more_is_given_than_the_capacity_and_what_was_filled_in(steps: list[t
     bucket, now, given_away = Bucket(10, full_after_s=60, now=0.0), 0.0, 0.0
     for pause, amount in steps:
         now += pause
-        if take_all([(bucket, amount)], now=now):
+        if consume_all([(bucket, amount)], now=now):
             given_away += amount
         assert given_away <= 10 + now * 10 / 60 + 1e-6
 
 
 def test_it_is_full_again_after_a_while_and_never_fuller() -> None:
     bucket = Bucket(10, full_after_s=60, now=0.0)
-    assert take_all([(bucket, 10)], now=0.0)
-    assert not take_all([(bucket, 1)], now=5.9)
-    assert take_all([(bucket, 1)], now=6.1)
-    assert take_all([(bucket, 10)], now=1000.0)
-    assert not take_all([(bucket, 0.1)], now=1000.0)
+    assert consume_all([(bucket, 10)], now=0.0)
+    assert not consume_all([(bucket, 1)], now=5.9)
+    assert consume_all([(bucket, 1)], now=6.1)
+    assert consume_all([(bucket, 10)], now=1000.0)
+    assert not consume_all([(bucket, 0.1)], now=1000.0)
 
 
 def test_a_clock_that_goes_back_gives_nothing() -> None:
     bucket = Bucket(1, full_after_s=1, now=100.0)
-    assert take_all([(bucket, 1)], now=100.0)
-    assert not take_all([(bucket, 0.1)], now=50.0)
+    assert consume_all([(bucket, 1)], now=100.0)
+    assert not consume_all([(bucket, 0.1)], now=50.0)
 
 
 def test_where_one_bucket_holds_too_little_none_is_taken_from() -> None:
     full, empty = Bucket(1, full_after_s=60, now=0.0), Bucket(0.5, full_after_s=60, now=0.0)
-    assert not take_all([(full, 1), (empty, 1)], now=0.0)
-    assert take_all([(full, 1)], now=0.0)
+    assert not consume_all([(full, 1), (empty, 1)], now=0.0)
+    assert consume_all([(full, 1)], now=0.0)
 
 
 def test_only_so_many_sources_are_remembered_and_the_latest_ones() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.streams.http import Server, build_http, listen
+from taskbridge.streams.http import build_http, listen, make_server
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.operations.last_errors import LastErrors
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def served() -> AsyncGenerator[int]:
     listening = listen("127.0.0.1", 0)
-    server = Server(build_http(dict, Metrics()))
+    server = make_server(build_http(dict, Metrics()))
     serving = asyncio.create_task(server.serve([listening]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
@@ -72,7 +72,7 @@ def test_a_head_without_end_is_hung_up_on_and_others_are_served() -> None:
 
 @pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET /heal"])
 def test_a_head_that_is_not_finished_in_time_is_given_up(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.http._HEAD_S", 0.1)
+    monkeypatch.setattr("taskbridge.runtime.serving._HEAD_S", 0.1)
 
     async def ask() -> bytes:
         async with served() as port:

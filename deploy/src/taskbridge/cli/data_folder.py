@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.local.disk import hold_lock
 from taskbridge.local.errors import StackError
-from taskbridge.runtime.locks import try_lock
+from taskbridge.runtime.process import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

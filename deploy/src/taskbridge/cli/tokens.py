@@ -114,7 +114,7 @@ def token_source(
 
 def _entry(table: str, lines: Sequence[str], parse: Callable[[str], object]) -> str:
     """The text for the file, checked by its own parser."""
-    from taskbridge.runtime.reloaded_file import FileBroken
+    from taskbridge.runtime.settings import FileBroken
 
     entry = "\n".join([table, *lines])
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.local.errors import StackError
 from taskbridge.local.progress import Heartbeat, Progress
-from taskbridge.runtime.locks import try_lock
+from taskbridge.runtime.process import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Generator

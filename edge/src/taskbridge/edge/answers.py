@@ -18,8 +18,7 @@ from taskbridge.edge.errors import (
     Unverified,
 )
 from taskbridge.edge.server.protocol import ANSWER_AT_ONCE
-from taskbridge.runtime.http.problems import problem
-from taskbridge.runtime.http.refusals import RETRY_AFTER_S
+from taskbridge.runtime.problems import RETRY_AFTER_S, problem
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -34,13 +34,13 @@ from taskbridge.edge.tracing.drained import trace_drained
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.replay_windows import FileWindows
 from taskbridge.edge.verification.token_use import TokenUse
-from taskbridge.runtime.http.docs import serve_docs
-from taskbridge.runtime.http.openapi import amend_document
-from taskbridge.runtime.http.problems import answer_with_problems
 from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.openapi import amend_document, serve_docs
+from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.runtime.process import collect_garbage_rarely
-from taskbridge.runtime.settings import explain_program, load_settings, partitions_setting
-from taskbridge.runtime.tracing.start import tracing_from_environment
+from taskbridge.runtime.settings import explain_program, load_settings
+from taskbridge.runtime.topic_admin import partitions_setting
+from taskbridge.runtime.tracing import tracing_from_environment
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.edge.server.sockets import Sockets
-    from taskbridge.runtime.tracing.tracing import Tracing
+    from taskbridge.runtime.otel import Tracing
 
 _LAST_S = 12
 """How long the parts may take to close once the last callback is answered. Callbacks hold up the end before that."""

@@ -16,7 +16,7 @@ from taskbridge.edge.received import Received
 from taskbridge.edge.server.admission import RejectionLog, site_of
 from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION, refuse_replay
 from taskbridge.edge.verification.verify import bearer_digest, bearer_fault
-from taskbridge.runtime.rates import Bucket, PerSource, take_all
+from taskbridge.runtime.rates import Bucket, PerSource, consume_all
 from taskbridge.schemas.events import QuarantinedCallback
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
@@ -172,7 +172,7 @@ class Quarantine:
             return False
         buckets = (*self._sources.of((site_of(entry.remote_address), proven)), *self._all[proven])
         wanted = zip(buckets, (1, size) * 2, strict=True)
-        return take_all(list(wanted), now=self._clock())
+        return consume_all(list(wanted), now=self._clock())
 
     def _buckets(self, requests: float, size: float) -> tuple[Bucket, Bucket]:
         now = self._clock()

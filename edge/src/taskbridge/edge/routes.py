@@ -28,9 +28,9 @@ from taskbridge.edge.server.heads import Heads
 from taskbridge.edge.server.protocol import FAST_REQUEST, MAX_HEADERS
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.edge.verification.replays import claim
-from taskbridge.runtime.http.problems import unforeseen
-from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
-from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, valid_traceparent
+from taskbridge.runtime.problems import internal_error
+from taskbridge.runtime.producer import DeliveryFailed, QueueFull
+from taskbridge.runtime.tracing import TRACEPARENT, trace_id_of, valid_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -96,7 +96,7 @@ class CallbackRoutes:
         try:
             response = await self._answer(wire_action, scope, receive)
         except Exception:
-            await unforeseen()(scope, receive, send)
+            await internal_error()(scope, receive, send)
             raise
         await response(scope, receive, send)
 

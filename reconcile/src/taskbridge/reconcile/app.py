@@ -6,11 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -19,13 +18,13 @@ from taskbridge.reconcile.assembly import open_data, open_reconciler
 from taskbridge.reconcile.clock import SystemClock
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import Metrics, status_of
-from taskbridge.runtime.locks import only_one_in
 from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.process import only_one_in
+from taskbridge.runtime.serving import Server, server_config
 from taskbridge.runtime.settings import explain_program, load_settings
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from types import FrameType
 
     from taskbridge.reconcile.assembly import LocalData
@@ -109,32 +108,11 @@ def pause_s(retry_at_ms: int | None, *, now_ms: int, failures: int, every_s: flo
     return max((retry_at_ms - now_ms) / 1000, min(every_s, _RETRY_S * 2 ** (failures - 1)))
 
 
-class _Server(uvicorn.Server):
-    """Without uvicorn's signal handling, which raises the signal again within its own task."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-    def end(self) -> None:
-        self.should_exit = True
-
-
 async def _serve(service: Service, settings: ReconcileSettings) -> None:
-    config = uvicorn.Config(
-        service.http(),
-        host=settings.host,
-        port=settings.port,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
-    server = _Server(config)
+    config = server_config(service.http(), grace_s=_GRACE_S, host=settings.host, port=settings.port, lifespan="off")
+    server = Server(config)
     for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, server.end)
+        asyncio.get_running_loop().add_signal_handler(signum, server.handle_exit, signum, None)
     working = asyncio.create_task(service.work())
     serving = asyncio.create_task(server.serve())
     await asyncio.wait([working, serving], return_when=asyncio.FIRST_COMPLETED)

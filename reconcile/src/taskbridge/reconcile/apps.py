@@ -8,8 +8,12 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from taskbridge.runtime.credentials_file import AppEntry  # noqa: TC001 - pydantic resolves it
-from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, parse_toml
+from taskbridge.runtime.settings import (
+    AppEntry,
+    FileBroken,
+    NotBlank,
+    parse_toml,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
 from taskbridge.reconcile.store import Store, open_database
 from taskbridge.runtime.kafka import read_kafka_config
-from taskbridge.runtime.reloaded_file import FileBroken
+from taskbridge.runtime.settings import FileBroken
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import TASK_EVENTS

@@ -10,10 +10,17 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from taskbridge.reconcile.states import StatesBehind
-from taskbridge.runtime.acls import Acl, is_refusal, not_allowed
-from taskbridge.runtime.kafka import LIBRDKAFKA, consumer_config, coordinator_moves, no_answer, producer_config
+from taskbridge.runtime.kafka import (
+    LIBRDKAFKA,
+    Acl,
+    consumer_config,
+    is_coordinator_moving,
+    is_denied,
+    no_answer,
+    not_allowed,
+)
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
-from taskbridge.runtime.producing.producer import AsyncProducer
+from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import Codec, Undecodable, task_event_codec
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -60,7 +67,7 @@ class KafkaOutbox:
         *,
         records_per_second: float,
     ) -> None:
-        self._producer = AsyncProducer(producer_config(bootstrap_servers, properties))
+        self._producer = AsyncProducer.connect(bootstrap_servers, properties)
         self._codec = task_event_codec(registry)
         self._clock = clock
         self._pause_ms = 1000 / records_per_second
@@ -158,9 +165,9 @@ class StatesTopic:
         try:
             positions = self._positions(events)
         except KafkaException as error:
-            if coordinator_moves(error):
+            if is_coordinator_moving(error):
                 return True
-            if is_refusal(error.args[0]):
+            if is_denied(error.args[0]):
                 raise OperatorError(not_allowed(f"Describe on group {GROUP}")) from error
             raise OperatorError(no_answer(self._reader.consumer, self._bootstrap_servers, error)) from error
         starts = {each: max(first, positions[each]) for each, (first, _) in events.items()}
@@ -211,7 +218,7 @@ class StatesTopic:
         consumer = self._reader.consumer
         try:
             found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
-            if found.error is not None and is_refusal(found.error):
+            if found.error is not None and is_denied(found.error):
                 raise OperatorError(not_allowed(f"Read on topic {topic}"))
             if found.error is not None:
                 raise ConfigurationError(f"topic {topic} does not exist; create it with 'taskbridge topics apply'")

@@ -1,36 +1,37 @@
-"""Kafka clients configured as the contract demands, and what librdkafka says where there is no answer."""
+"""Kafka clients configured as the contract demands: their settings, their permissions, and the causes of errors."""
 
 from __future__ import annotations
 
 import logging
 import time
 from concurrent.futures import wait
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient
 
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.registry import PROPERTY_PREFIX
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
     from confluent_kafka import Consumer
 
 PARTITIONER = "murmur2_random"
-"""The Java client's hash, so that producers in Java and this one put a key on the same partition."""
+"""The hash of the Java client: producers in Java and these put a key on the same partition."""
 
 _REQUEST_OVERHEAD_BYTES = 1 << 20
 _LONGEST_REQUEST_S = 3600
-"""As long as librdkafka lets a request take."""
-_FIRST_PATIENCE_S = 0.5
-COORDINATED_AGAIN_S = 0.2
-"""After so long a group's coordinator that moves is asked again."""
-_COORDINATOR_MOVES = (
+"""The longest request timeout that librdkafka accepts."""
+_FIRST_ATTEMPT_S = 0.5
+COORDINATOR_RETRY_S = 0.2
+"""Pause before a request to a coordinator that is moving is repeated."""
+_COORDINATOR_MOVING = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -38,12 +39,12 @@ _COORDINATOR_MOVES = (
 
 
 def read_kafka_config(path: Path | None) -> dict[str, str]:
-    """Extra properties of all clients, from a file of ``name=value`` lines; ``#`` starts a comment line.
+    """Further properties of all clients, from a file of ``name=value`` lines; ``#`` starts a comment line.
 
     They are librdkafka's, and the registry client's, which begin with ``schema.registry.``.
 
     Raises:
-        ConfigurationError: the file cannot be read, or a line has no ``=``.
+        ConfigurationError: The file cannot be read, or a line has no ``=``.
     """
     if path is None:
         return {}
@@ -63,30 +64,30 @@ def read_kafka_config(path: Path | None) -> dict[str, str]:
 
 
 def client_config(bootstrap_servers: str, extra: Mapping[str, str] | None = None) -> dict[str, object]:
-    """What every client needs to reach the brokers; ``extra`` wins, as far as it is librdkafka's."""
-    return {"bootstrap.servers": bootstrap_servers, "socket.keepalive.enable": True, **_brokers(extra)}
+    """The settings of every client. Those in ``extra`` that are librdkafka's override the others."""
+    return {"bootstrap.servers": bootstrap_servers, "socket.keepalive.enable": True, **_librdkafka_only(extra)}
 
 
 def producer_config(bootstrap_servers: str, extra: Mapping[str, str] | None = None) -> dict[str, object]:
-    """A producer whose acknowledgement means: on all in-sync replicas, once, in order per key."""
+    """A producer whose acknowledgement means: on all in-sync replicas, once, in order of each key."""
     return {
         **client_config(bootstrap_servers),
         "acks": "all",
         "enable.idempotence": True,
         "partitioner": PARTITIONER,
-        # Every client reads it, and nothing is paid for it on either side: docs/adr/0030.
+        # Every client can read it, and it costs no CPU time on either side: docs/adr/0030.
         "compression.type": "none",
         "linger.ms": 2,
         "message.max.bytes": MAX_MESSAGE_BYTES + _REQUEST_OVERHEAD_BYTES,
         "message.timeout.ms": 30_000,
-        # A broker that comes back is found within a second, not after the default ten.
+        # The default would find a broker that returns after ten seconds only.
         "reconnect.backoff.max.ms": 1000,
-        **_brokers(extra),
+        **_librdkafka_only(extra),
     }
 
 
 def consumer_config(bootstrap_servers: str, group: str, extra: Mapping[str, str] | None = None) -> dict[str, object]:
-    """A consumer that reads from the beginning, takes records of any size that the contract allows, commits nothing."""
+    """A consumer that starts at the beginning, accepts records of any size in the contract, and commits nothing."""
     return {
         **client_config(bootstrap_servers),
         "group.id": group,
@@ -94,50 +95,52 @@ def consumer_config(bootstrap_servers: str, group: str, extra: Mapping[str, str]
         "enable.auto.commit": False,
         "fetch.message.max.bytes": MAX_MESSAGE_BYTES + _REQUEST_OVERHEAD_BYTES,
         "reconnect.backoff.max.ms": 1000,
-        **_brokers(extra),
+        **_librdkafka_only(extra),
     }
 
 
-def _brokers(extra: Mapping[str, str] | None) -> dict[str, str]:
+def _librdkafka_only(extra: Mapping[str, str] | None) -> dict[str, str]:
     return {name: value for name, value in (extra or {}).items() if not name.startswith(PROPERTY_PREFIX)}
 
 
-def coordinator_moves(error: BaseException | None) -> bool:
-    """Whether a group's coordinator is another broker by now, or is only just made: it is worth asking again."""
-    return isinstance(error, KafkaException) and error.args[0].code() in _COORDINATOR_MOVES
+def is_coordinator_moving(error: BaseException | None) -> bool:
+    """Whether the group's coordinator moves to another broker or starts: the request can be repeated."""
+    return isinstance(error, KafkaException) and error.args[0].code() in _COORDINATOR_MOVING
 
 
 class Admin(AdminClient):
-    """Knows whom it asks, for whoever has to tell that there was no answer."""
+    """An admin client that knows the addresses of its brokers, for error messages."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
         super().__init__(cast("dict[str, Any]", config), logger=LIBRDKAFKA)
         self.servers = str(config["bootstrap.servers"])
         self._config = config
 
-    def described_groups(self, names: Collection[str], within_s: float, **asked: Any) -> dict[str, Future[Any]]:
-        """What the coordinator of each group answers; a group that has no answer within the time is left out. Blocks.
+    def describe_groups(self, names: Collection[str], within_s: float, **options: Any) -> dict[str, Future[Any]]:
+        """The answer of each group's coordinator; a group without an answer in time is left out. Blocks.
 
-        A coordinator that moves, or is only just made, is asked again; what it says last is told.
+        While a coordinator moves or starts, the request is repeated; the last answer counts.
 
-        librdkafka asks for the coordinator three times within a third of a second, and then no more until a broker
-        comes or goes (pull request 3847), too early in a new cluster: there, Kafka makes the topic of positions only
-        then. And the client of a request that has timed out must not live until the coordinator is found, or librdkafka
-        ends the process (issue 4605). So each attempt is another client's, and its request may take as long as any.
+        librdkafka looks for the coordinator three times within a third of a second, and then no more until a broker
+        comes or goes (pull request 3847). In a new cluster that is too early, because Kafka creates the topic of
+        positions only then. A client must also not outlive a request that timed out while its coordinator is unknown,
+        or librdkafka ends the process (issue 4605). So each attempt has its own client, without a request timeout.
         """
         found: dict[str, Future[Any]] = {}
-        ends, patience_s = time.monotonic() + within_s, _FIRST_PATIENCE_S
+        ends, attempt_s = time.monotonic() + within_s, _FIRST_ATTEMPT_S
         left = list(names)
         while left and (remains_s := ends - time.monotonic()) > 0:
-            asking = AdminClient(cast("dict[str, Any]", self._config), logger=LIBRDKAFKA)
-            described = cast("Any", asking).describe_consumer_groups(left, request_timeout=_LONGEST_REQUEST_S, **asked)
+            client = AdminClient(cast("dict[str, Any]", self._config), logger=LIBRDKAFKA)
+            described = cast("Any", client).describe_consumer_groups(
+                left, request_timeout=_LONGEST_REQUEST_S, **options
+            )
             answers = cast("dict[str, Future[Any]]", described)
-            answered, _ = wait(answers.values(), min(patience_s, remains_s))
+            answered, _ = wait(answers.values(), min(attempt_s, remains_s))
             found |= {name: answer for name, answer in answers.items() if answer.done()}
-            left = [name for name in left if name not in found or coordinator_moves(found[name].exception())]
-            patience_s *= 2
+            left = [name for name in left if name not in found or is_coordinator_moving(found[name].exception())]
+            attempt_s *= 2
             if left and answered:
-                time.sleep(COORDINATED_AGAIN_S)
+                time.sleep(COORDINATOR_RETRY_S)
         return found
 
 
@@ -145,27 +148,128 @@ def admin_client(bootstrap_servers: str, extra: Mapping[str, str] | None = None)
     return Admin(client_config(bootstrap_servers, extra))
 
 
-class _LastSaid(logging.Handler):
-    """Keeps librdkafka's last line: it writes why a broker cannot be reached into its log, and into no error."""
+class _LastLine(logging.Handler):
+    """Stores librdkafka's last log line: only its log says why a broker cannot be reached."""
 
     text = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _, _, said = record.getMessage().rpartition("]: ")
-        self.text = said.partition(" (after ")[0]
+        _, _, line = record.getMessage().rpartition("]: ")
+        self.text = line.partition(" (after ")[0]
 
 
 LIBRDKAFKA = logging.getLogger("librdkafka")
-"""Every client of ours writes here. A service lets each kind of line through now and then; a command shows none."""
-_last_said = _LastSaid()
-LIBRDKAFKA.addHandler(_last_said)
+"""The logger of every client. A service limits how often each kind of line appears; a command shows none."""
+_last_line = _LastLine()
+LIBRDKAFKA.addHandler(_last_line)
 
 
 def no_answer(client: AdminClient | Consumer, servers: str, error: KafkaException) -> str:
-    """One line: whom the client could not reach, why, and what to do about it."""
-    client.poll(0)  # only then does librdkafka hand its log over
-    why = _last_said.text or error.args[0].str()
+    """One line: which brokers the client could not reach, why, and what to do."""
+    client.poll(0)  # librdkafka hands over its log only then
+    why = _last_line.text or error.args[0].str()
     return (
         f"Kafka at {servers} does not answer ({why}). Check that it runs, and the address:"
         " --bootstrap-servers, or the service's setting …_KAFKA_BOOTSTRAP_SERVERS"
     )
+
+
+# Permissions.
+
+Resource = Literal["topic", "group", "transactional-id"]
+Operation = Literal["Read", "Write", "Create", "Delete", "Alter", "Describe", "DescribeConfigs"]
+
+ACLS_HINT = "'taskbridge topics acls' lists what each user needs"
+
+_DESCRIBE_S = 10.0
+_WITH_OPERATIONS = {"include_authorized_operations": True}
+_DENIALS = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    # A user that may write to no topic at all gets this one.
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
+_CHECKED: Mapping[str, AclOperation] = {
+    "Read": AclOperation.READ,
+    "Write": AclOperation.WRITE,
+    "Describe": AclOperation.DESCRIBE,
+}
+"""The operations that work needs. The others fail where they are tried: to create topics and to read their settings."""
+
+
+class NotAllowed(OperatorError):
+    """The Kafka user lacks a permission."""
+
+
+class Acl(NamedTuple):
+    """One permission. Read, Write, Delete and Alter include Describe."""
+
+    operation: Operation
+    resource: Resource
+    name: str
+    why: str
+    prefixed: bool = False
+    """Whether it covers every name that begins with ``name``."""
+
+    def covers(self, resource: Resource, name: str) -> bool:
+        return self.resource == resource and (name.startswith(self.name) if self.prefixed else name == self.name)
+
+    def __str__(self) -> str:
+        return f"{self.operation} on {self.resource} {self.name}{'*' if self.prefixed else ''}"
+
+
+def is_denied(error: KafkaError) -> bool:
+    """Whether the Kafka user lacks a permission for the request."""
+    return error.code() in _DENIALS
+
+
+def not_allowed(*needed: Acl | str) -> str:
+    """One line: which permissions this Kafka user lacks."""
+    named = [f"{each} ({each.why})" if isinstance(each, Acl) else each for each in needed]
+    return f"this Kafka user lacks {', '.join(named)}: {ACLS_HINT}"
+
+
+def missing_acls(admin: Admin, needed: Sequence[Acl], *, topics: Collection[str]) -> list[Acl]:
+    """The permissions that Kafka does not grant, for these topics and for the groups in ``needed``. Blocks.
+
+    A permission counts as granted while Kafka is too old to report it, or does not answer.
+    """
+    groups = [acl.name for acl in needed if acl.resource == "group"]
+    granted = {**dict(_of_topics(admin, topics)), **dict(_of_groups(admin, groups))}
+    return [
+        acl
+        for acl in needed
+        if acl.operation in _CHECKED
+        and any(
+            acl.covers(resource, name) and _CHECKED[acl.operation] not in operations
+            for (resource, name), operations in granted.items()
+        )
+    ]
+
+
+_Granted = tuple[tuple[Resource, str], "Collection[AclOperation]"]
+
+
+def _of_topics(admin: Admin, names: Collection[str]) -> Iterator[_Granted]:
+    topics = TopicCollection(list(names))
+    described = cast("Any", admin).describe_topics(topics, request_timeout=_DESCRIBE_S, **_WITH_OPERATIONS)
+    yield from _granted("topic", described)
+
+
+def _of_groups(admin: Admin, names: Collection[str]) -> Iterator[_Granted]:
+    yield from _granted("group", admin.describe_groups(names, _DESCRIBE_S, **_WITH_OPERATIONS))
+
+
+def _granted(resource: Resource, described: Mapping[str, Any]) -> Iterator[_Granted]:
+    for name, answer in described.items():
+        with suppress(TimeoutError):
+            try:
+                operations = answer.result(_DESCRIBE_S).authorized_operations
+            except KafkaException as error:
+                if is_denied(error.args[0]):
+                    yield (resource, name), ()
+            else:
+                # Who may describe a resource has at least Describe: no operations at all means that Kafka reports none.
+                if operations:
+                    yield (resource, name), operations

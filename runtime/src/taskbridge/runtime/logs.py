@@ -1,4 +1,4 @@
-"""Structured logs on standard error: readable lines for people, one JSON object a line on request."""
+"""Structured logs on standard error: readable lines, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ _THROTTLE_S = 10.0
 _THROTTLE_KEY = 60
 
 NOISY = ("aiokafka", "faust", "mode", "httpx2", "httpcore2", "librdkafka", "opentelemetry", "uvicorn.access")
-"""Below WARNING these drown our own lines; at DEBUG, aiokafka and faust cost a fifth of the CPU too."""
-
+"""Below WARNING these hide our own lines; at DEBUG, aiokafka and faust cost a fifth of the CPU too."""
 
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-"""Local variables hold tokens and people's form values: no traceback may show them."""
+"""Without local variables, which may contain tokens and form values."""
 
 
 class _Throttle(logging.Filter):
-    """Lets a library's message through once in a while: a client that reconnects says it 20 times a second."""
+    """Limits how often a library logs a message: a client that reconnects logs it 20 times a second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +33,7 @@ class _Throttle(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith(NOISY):
             return True
-        # The template, not the text: that has offsets and ports in it.
+        # The template, because the text contains offsets and ports.
         key = str(record.msg)[:_THROTTLE_KEY]
         due = record.created - self._last.get(key, 0) >= _THROTTLE_S
         if due:
@@ -43,7 +42,7 @@ class _Throttle(logging.Filter):
 
 
 def configure_logs(log_format: LogFormat, level: str) -> None:
-    """Send our events and the libraries' through one formatter. Call once, first thing in the process."""
+    """Send our events and those of libraries through one formatter. Call it once, at the start of the process."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -87,7 +86,7 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
 
 
 def _one_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    # Values come from outside: a line break in one would forge a second log line.
+    # A line break in a value from outside would forge a second log line.
     return {
         key: value.replace("\r", "\\r").replace("\n", "\\n") if isinstance(value, str) and key != "exception" else value
         for key, value in event.items()

@@ -1,6 +1,6 @@
-"""Reads parts of a topic, each partition from an offset to its end and no further, within bounds.
+"""Reads partitions of a topic, each from an offset to an end, within time limits.
 
-``streams.tables.changelog`` stands by itself: its partitions come and go while it reads, and go on as standbys.
+``streams.tables.changelog`` does not use it: its partitions change while it reads, and continue as standbys.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from taskbridge.runtime.acls import is_refusal, not_allowed
-from taskbridge.runtime.kafka import LIBRDKAFKA
+from taskbridge.runtime.kafka import LIBRDKAFKA, is_denied, not_allowed
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -23,35 +22,34 @@ if TYPE_CHECKING:
 _BATCH = 1000
 _WAIT_S = 0.2
 _SILENT_S = 10.0
-"""Which has given nothing in so many seconds of reading is not used again. librdkafka may know no broker any more, for
-ever, when all were fenced for a moment (its issue 5301)."""
+"""A consumer that returned nothing for this long is replaced. When all brokers were fenced for a moment, librdkafka may
+have forgotten all of them for good (its issue 5301)."""
 _TRANSIENT = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)  # noqa: SLF001 - how the library names its codes
 _OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)  # noqa: SLF001
 
 
 class Unreadable(OperatorError):
-    """Kafka does not give what is asked for."""
+    """Kafka does not return the records."""
 
 
 class OutOfRange(Unreadable):
-    """The partition does not have the offset: no longer, or it is another one of this name."""
+    """The partition does not have the offset: it was deleted, or the topic was recreated."""
 
 
 class TimeLimit(Unreadable):
-    """Kafka did not give all of it in time. What it gave stands."""
+    """Kafka did not return all records in time. Those that it returned are valid."""
 
 
 class PartitionReader:
-    """One consumer, made when it is needed, that joins no group and commits nothing. Every method blocks.
+    """One consumer, made at its first use, that joins no group and commits nothing. Every method blocks.
 
-    Where Kafka gave nothing for long, the next reading makes another.
-
-    For one reading at a time: one that is left before it ends has to be closed first.
+    It reads one range at a time: a generator that is left early has to be closed before the next ``read``. When Kafka
+    has returned nothing for long, the next ``read`` makes another consumer.
     """
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self._config: dict[str, Any] = {
-            # Whoever waits for a few records waits for their end too.
+            # A caller that waits for a few records waits for the end of the partition too.
             "fetch.wait.max.ms": 20,
             "queued.max.messages.kbytes": 16 << 10,
             **config,
@@ -61,11 +59,11 @@ class PartitionReader:
         self._consumer: Consumer | None = None
         self._silent_s = 0.0
         self.reached: dict[int, int] = {}
-        """Of each partition, the offset before which everything was given, or is no record."""
+        """Partition → offset before which every record was returned."""
 
     @property
     def consumer(self) -> Consumer:
-        """For whoever asks for more than records: what partitions there are, where they begin and end."""
+        """For requests other than records: partitions, and their first and last offsets."""
         self._consumer = self._consumer or Consumer(self._config, logger=LIBRDKAFKA)
         return self._consumer
 
@@ -79,16 +77,15 @@ class PartitionReader:
         within_s: float = inf,
         quiet_s: float = inf,
     ) -> Generator[list[Message]]:
-        """The records from each partition's start to before its end, in batches as they come; empty ones while none do.
+        """The records from each partition's start to before its end, in batches as they arrive.
 
-        Without ``ends``, to where there is nothing more now. An end behind that is waited for: a transaction is open,
-        or the partition's leader has just changed; or it is ``inf``, and the topic is followed.
+        A batch is empty while none arrive. Without ``ends``, reading stops at the present end. An end beyond that is
+        waited for, because a transaction is open or the leader has just changed; with ``inf`` the topic is followed.
 
         Raises:
-            OutOfRange: an offset is not there, and ``auto.offset.reset`` does not say that the first will do; or only
-                earlier ones are.
-            TimeLimit: it takes longer than ``within_s``, or nothing comes for ``quiet_s``.
-            Unreadable: Kafka refuses.
+            OutOfRange: The partition has no such offset, and ``auto.offset.reset`` does not allow the first one.
+            TimeLimit: It takes longer than ``within_s``, or no record arrives for ``quiet_s``.
+            Unreadable: Kafka rejects the request.
         """
         self.reached = dict(starts)
         left = {each: inf if ends is None else ends[each] for each in starts}
@@ -103,15 +100,15 @@ class PartitionReader:
                 now = time.monotonic()
                 if now - began >= within_s or now - heard >= quiet_s:
                     raise TimeLimit(f"reading {topic}: Kafka returns no more records")
-                # Not all at once: that would wait for as many, or for all of the time.
+                # One first: a larger number would wait for all of them, or for the whole time.
                 messages = consumer.consume(1, _WAIT_S)
                 if messages:
                     messages += consumer.consume(batch - 1, 0)
                 before = set(left)
-                wanted = self._sifted(topic, messages, left, to_eof=ends is None)
+                records = self._filter(topic, messages, left, to_eof=ends is None)
                 if left and (done := before - left.keys()):
                     consumer.incremental_unassign([TopicPartition(topic, each) for each in done])
-                yield wanted
+                yield records
                 if messages:
                     heard = time.monotonic()
         finally:
@@ -129,12 +126,12 @@ class PartitionReader:
     def _why(self, topic: str, error: KafkaError) -> str:
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
             return not_allowed(f"Describe on group {self._config['group.id']}")
-        return not_allowed(f"Read on topic {topic}") if is_refusal(error) else error.str()
+        return not_allowed(f"Read on topic {topic}") if is_denied(error) else error.str()
 
-    def _sifted(self, topic: str, messages: list[Message], left: dict[int, float], *, to_eof: bool) -> list[Message]:
-        """Those that are wanted; a partition that has come to its end is ``left`` no more."""
+    def _filter(self, topic: str, messages: list[Message], left: dict[int, float], *, to_eof: bool) -> list[Message]:
+        """The records of the range; a partition that has reached its end is removed from ``left``."""
         reached = self.reached
-        wanted: list[Message] = []
+        records: list[Message] = []
         for message in messages:
             partition, offset, error = cast("int", message.partition()), cast("int", message.offset()), message.error()
             is_eof = error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001
@@ -142,15 +139,15 @@ class PartitionReader:
                 if error.code() not in _TRANSIENT:
                     kind = OutOfRange if error.code() in _OUT_OF_RANGE else Unreadable
                     raise kind(f"reading {topic}: {self._why(topic, error)}") from KafkaException(error)
-            elif partition in left:  # else on its way before the partition was given up
+            elif partition in left:  # otherwise it was fetched before the partition was unassigned
                 if offset < reached[partition]:
                     raise OutOfRange(f"reading {topic}: partition {partition} ends before offset {reached[partition]}")
                 end = offset if is_eof and to_eof else left[partition]
                 if not is_eof and offset < end:
-                    wanted.append(message)
+                    records.append(message)
                     offset += 1
-                # Offsets before it may be no records: compacted, aborted, the ends of transactions.
+                # Offsets before it may have no records: compacted, aborted, the ends of transactions.
                 reached[partition] = cast("int", min(offset, end))
                 if offset >= end:
                     del left[partition]
-        return wanted
+        return records

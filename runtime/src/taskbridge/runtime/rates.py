@@ -1,4 +1,4 @@
-"""Token buckets: how often something may happen, for each source and for all together, in bounded memory."""
+"""Token buckets: limits on how often something happens, per source and for all together, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_SOURCES = 4096
-"""Remembered at a time. A sender with more addresses than this meets the bound for all together."""
+"""Sources that are remembered. The limit for all sources bounds a sender with more addresses."""
 
 
 class Bucket:
-    """Starts full, is filled again evenly, and gives no more than it holds. Times are seconds of one clock."""
+    """Starts full and refills evenly. Times are seconds of one clock."""
 
     __slots__ = ("_at", "_capacity", "_level", "_per_s")
 
@@ -29,21 +29,21 @@ class Bucket:
         self._at = now
         return self._level >= amount
 
-    def take(self, amount: float) -> None:
+    def consume(self, amount: float) -> None:
         self._level -= amount
 
 
-def take_all(wanted: Sequence[tuple[Bucket, float]], *, now: float) -> bool:
-    """Take every amount from its bucket, or, where one holds too little, nothing from any."""
-    if not all(bucket.holds(amount, now=now) for bucket, amount in wanted):
+def consume_all(amounts: Sequence[tuple[Bucket, float]], *, now: float) -> bool:
+    """Consume every amount from its bucket; where one holds too little, consume nothing and return False."""
+    if not all(bucket.holds(amount, now=now) for bucket, amount in amounts):
         return False
-    for bucket, amount in wanted:
-        bucket.take(amount)
+    for bucket, amount in amounts:
+        bucket.consume(amount)
     return True
 
 
 class PerSource(Generic[T]):
-    """One value for each source, made when first asked for; the one that was not asked for longest makes room."""
+    """One value per source, made at its first use; the least recently used one is dropped for a new one."""
 
     def __init__(self, make: Callable[[], T], *, limit: int = MAX_SOURCES) -> None:
         self._make = make

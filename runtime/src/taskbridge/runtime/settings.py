@@ -1,30 +1,54 @@
-"""Reads a service's settings from the environment, and reports all errors in one line."""
+"""A service's settings: from the environment, and from TOML files that are reloaded when they change."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import asyncio
+import re
+import tomllib
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Protocol, TypeVar
+
+import structlog
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
 
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-    from pydantic import BaseModel
 
-S = TypeVar("S", bound="BaseModel")
+class _Entries(Protocol):
+    @property
+    def count(self) -> int: ...
 
-_PARTITIONS_MAX = 10_000
+
+S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T", bound=_Entries)
+
+_log = structlog.stdlib.get_logger(__name__)
+
+POLL_S = 1.0
+"""How often the service checks whether a file has changed."""
+
+_PLACE = re.compile(r"(\w+)(?:\.(\d+))?(?:\.([a-z]\w*))?[\w.]*: ")
+"""The beginning of messages: ``apps.1.corp_id: ``."""
+_NOTICED_AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+"""The end of tomllib's messages."""
+_MAY_END = re.compile(r"\]|\"\"\"|'''")
+"""A statement of several lines ends with an array or a multi-line string."""
+_MAX_STATEMENT_LINES = 200
+
+
+# From the environment.
 
 
 def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
-    """The settings that this environment gives.
+    """The settings in this environment.
 
     Raises:
-        ConfigurationError: names every variable that is missing or wrong, never its value.
+        ConfigurationError: Names every variable that is missing or wrong, never its value.
     """
-    from pydantic import ValidationError  # noqa: PLC0415 - commands that ask for the partitions have no use for it
-
     prefix = settings_class.model_config.get("env_prefix", "")
     given = {name.removeprefix(prefix).lower(): value for name, value in environment.items() if name.startswith(prefix)}
     try:
@@ -38,9 +62,9 @@ def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
 
 
 def explain_program(name: str, *, does: str, example: str) -> None:
-    """Answer ``--help``, and refuse any argument, by ending the process: the program is configured by its environment.
+    """Answer ``--help`` and reject any argument by ending the process: the environment configures the program.
 
-    To be called by a program that is the service alone: its settings may be missing where somebody asks for help.
+    A program that is only the service calls this first, so that ``--help`` works without any setting.
     """
     from argparse import ArgumentParser  # noqa: PLC0415 - services that are commands of the program have no use for it
 
@@ -51,9 +75,203 @@ def explain_program(name: str, *, does: str, example: str) -> None:
     ).parse_args()
 
 
-def partitions_setting(environment: Mapping[str, str]) -> int:
-    """``TASKBRIDGE_PARTITIONS``: how many partitions a topic gets that does not exist yet."""
-    text = environment.get("TASKBRIDGE_PARTITIONS", str(DEFAULT_PARTITIONS))
-    if not text.isdecimal() or not 1 <= int(text) <= _PARTITIONS_MAX:
-        raise ConfigurationError(f"TASKBRIDGE_PARTITIONS: must be a number from 1 to {_PARTITIONS_MAX}")
-    return int(text)
+# From files.
+
+
+class FileBroken(ConfigurationError):
+    """The file cannot be used. The message is one line that names the place and contains no secret."""
+
+
+def parse_toml(text: str, model: type[S]) -> S:
+    """The contents of a TOML text as ``model``, which hides its input in errors.
+
+    Raises:
+        FileBroken: Not TOML, or not what the file should contain.
+    """
+    try:
+        return model.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise FileBroken(f"{_broken_line(text, error)}not TOML: {_NOTICED_AT.sub('', str(error))}") from error
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise FileBroken("; ".join(problems)) from None
+
+
+def _broken_line(text: str, error: Exception) -> str:
+    """The line where the broken statement begins: tomllib reports where it notices the error, perhaps lines later."""
+    found = _NOTICED_AT.search(str(error))
+    noticed = int(found[1]) if found is not None and found[1] else None
+    statement, begins = "", 1
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n")[:noticed], 1):
+        statement += f"{line}\n"
+        if number > begins and not _MAY_END.search(line):
+            continue
+        if number - begins >= _MAX_STATEMENT_LINES:
+            statement = ""  # to parse it again at each of its lines takes quadratic time
+            break
+        try:
+            tomllib.loads(statement)
+        except (tomllib.TOMLDecodeError, RecursionError):
+            continue
+        statement, begins = "", number + 1
+    if statement:
+        return f"line {begins}: "
+    # Each statement alone is valid: tomllib notices a conflict of two at the second one.
+    return f"line {noticed}: " if noticed is not None else ""
+
+
+def _with_line(text: str, problem: str) -> str:
+    """The problem with the line of the place that it names, where that line is certain."""
+    place = _PLACE.match(problem)
+    if place is None:
+        return problem
+    table, entry, key = place.groups()
+    lines = text.split("\n")
+    heads = [at for at, line in enumerate(lines) if re.match(rf"\s*\[*\s*{table}\b", line)]
+    if (entry is None and len(heads) != 1) or int(entry or 0) >= len(heads):
+        return problem
+    found = heads[int(entry or 0)]
+    for at in range(found + 1, len(lines)):
+        if lines[at].lstrip().startswith("["):
+            break
+        if key is not None and re.match(rf"\s*{key}\b", lines[at]):
+            found = at
+    return f"line {found + 1}: {problem}"
+
+
+class ReloadedFile(ABC, Generic[T]):
+    """The newest valid contents of a file, and of the files that it names. An invalid change is not used."""
+
+    title: ClassVar[str]
+    """The file's name in messages."""
+    log_events: ClassVar[tuple[str, str]]
+    """Logged when a new version is in use, and when it is invalid."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            FileBroken: It cannot be read or is invalid.
+        """
+        self.path = path
+        self.is_in_force = False
+        self.broken: str | None = None
+        """Why the newest version of the file is not in use; None when it is."""
+        self.current: T = self._read()
+        self.is_in_force = True
+
+    @abstractmethod
+    def parse(self, text: str) -> T:
+        """The contents of the file.
+
+        Raises:
+            FileBroken: They are invalid.
+        """
+
+    def text_of(self, path: Path) -> str:
+        """The text of this file or of one that it names; a change of any of them reloads all.
+
+        Raises:
+            FileBroken: It cannot be read.
+        """
+        # Before it is read: if it changes in between, it is read once more.
+        self._versions[path] = _version_of(path)
+        try:
+            return path.read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise FileBroken("not UTF-8") from error
+        except OSError as error:
+            raise FileBroken(f"{error.strerror}") from error
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last change is not in use, for readiness and the terminal of ``up``; None when it is."""
+        return None if self.broken is None else f"the last change is invalid and not in use: {self.broken}"
+
+    async def watch(self) -> None:
+        """Reload the files when they change, until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            await asyncio.to_thread(self.reload_if_changed)
+
+    def reload_if_changed(self) -> None:
+        """Use a new version; an invalid one is logged, and the old one stays in use."""
+        if not self.refresh():
+            return
+        reloaded, broken = self.log_events
+        if self.broken is None:
+            _log.info(reloaded, in_force=self.current.count)
+        else:
+            _log.error(broken, problem=self.broken, in_force=self.current.count)
+
+    def refresh(self) -> bool:
+        """As ``reload_if_changed`` without a log; returns whether there was a new version."""
+        if all(_version_of(path) == version for path, version in self._versions.items()):
+            return False
+        try:
+            self.current, self.broken = self._read(), None
+        except FileBroken as error:
+            self.broken = str(error)
+        return True
+
+    def _read(self) -> T:
+        self._versions: dict[Path, tuple[int, ...] | None] = {}
+        text = ""
+        try:
+            text = self.text_of(self.path)
+            return self.parse(text)
+        except FileBroken as error:
+            raise FileBroken(f"{self.title} {self.path}: {_with_line(text, str(error))}") from error
+
+
+def _version_of(path: Path) -> tuple[int, ...] | None:
+    """Differs after every write, replacement or change of permissions; None where the file cannot be accessed."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+# Entries of the credentials file, by which the edge verifies callbacks and reconcile calls DingTalk.
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _file_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or not all(name.strip() and "\0" not in name for name in names):
+        raise ValueError("must name at least one file, and no empty name")
+    return names
+
+
+def _tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    # With an empty token anybody could sign.
+    if not tokens or not all(token.get_secret_value().strip() for token in tokens):
+        raise ValueError("must have at least one token, and no empty token")
+    return tokens
+
+
+NotBlank = Annotated[str, AfterValidator(_not_blank)]
+Secrets = Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)]
+FileNames = Annotated[tuple[str, ...], AfterValidator(_file_names)]
+
+
+class AppEntry(BaseModel):
+    """One app of the file. Its first token is in use; the others are being introduced or retired."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    app_type: NotBlank
+    corp_id: NotBlank | None = None
+    system_tokens: Secrets | None = None
+    system_token_files: FileNames | None = None
+
+    @model_validator(mode="after")
+    def _has_tokens(self) -> AppEntry:
+        if self.system_tokens is None and self.system_token_files is None:
+            raise ValueError("system_tokens or system_token_files is required")
+        return self

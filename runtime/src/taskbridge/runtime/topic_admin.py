@@ -1,9 +1,9 @@
-"""Brings topics to the contract: creates what is missing, reports what differs, deletes and alters nothing.
+"""Brings topics to the contract: creates missing ones and reports differences; deletes and alters nothing.
 
-"All in-sync replicas" can be one, so where there are three replicas or more, two of them must be in sync for a record
-to be taken: one broker may be lost with nothing of what was acknowledged, and one may be away.
+"All in-sync replicas" can be a single one. So with three replicas or more, a write requires two in sync: one broker
+may be down, and one lost, without loss of an acknowledged record.
 
-A user who may only read and write is enough once the topics are there: what may not be looked at is reported too.
+Once the topics exist, a user who may only read and write suffices: settings that it may not read are reported.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic
 
-from taskbridge.runtime.acls import SEE
-from taskbridge.runtime.kafka import no_answer
-from taskbridge.schemas.errors import OperatorError
+from taskbridge.runtime.kafka import ACLS_HINT, no_answer
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from taskbridge.runtime.kafka import Admin
     from taskbridge.schemas.topics import Topic
 
+_PARTITIONS_MAX = 10_000
 _TIMEOUT_S = 15
 _METADATA_S = 5
 _BROKER_DEFAULT = -1
 _ENOUGH_REPLICAS = 3
 _OURS = "taskbridge"
-"""So all names begin: who may not know the brokers' default gives a new topic as many replicas as the others have."""
+"""Prefix of all names. Without access to the brokers' default, a new topic gets as many replicas as these have."""
 _IN_SYNC = "min.insync.replicas"
 _IN_SYNC_OF_ENOUGH = "2"
-_MAY_NOT_LOOK = (
+_SETTINGS_HIDDEN = (
     "its settings could not be checked. Allow this Kafka user DescribeConfigs on it, or run"
     " 'taskbridge topics apply' now and then as a user who may"
 )
-_MAY_NOT_KNOW = (
+_DEFAULT_HIDDEN = (
     f"its replication factor could not be read, so {_IN_SYNC} is the brokers' default. Allow this Kafka user"
     " DescribeConfigs on cluster kafka-cluster, or set --replication"
 )
@@ -44,20 +45,20 @@ _NOT_ALLOWED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHOR
 
 
 class TopicsUnavailable(OperatorError):
-    """The broker does not answer, or does not let us see or create topics."""
+    """The broker does not answer, or does not allow this user to see or create topics."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """What was found of one topic."""
+    """The result for one topic."""
 
     name: str
     created: bool
     partitions: int
     drift: list[str] = field(default_factory=list[str])
-    """One readable line for each difference from the contract."""
+    """One line for each difference from the contract."""
     unchecked: str | None = None
-    """The topic is there, but its settings, or the brokers', may not be looked at: why, and what to do."""
+    """Why the topic's settings, or the brokers', could not be read, and what to do."""
 
     @property
     def state(self) -> str:
@@ -67,21 +68,29 @@ class TopicReport:
 
     @property
     def remarks(self) -> list[str]:
-        """All that a person should know of, a line each."""
+        """Everything that an operator should read, one line each."""
         return [*self.drift, *([self.unchecked] if self.unchecked else [])]
 
 
+def partitions_setting(environment: Mapping[str, str]) -> int:
+    """``TASKBRIDGE_PARTITIONS``: the number of partitions of topics that are created."""
+    text = environment.get("TASKBRIDGE_PARTITIONS", str(DEFAULT_PARTITIONS))
+    if not text.isdecimal() or not 1 <= int(text) <= _PARTITIONS_MAX:
+        raise ConfigurationError(f"TASKBRIDGE_PARTITIONS: must be a number from 1 to {_PARTITIONS_MAX}")
+    return int(text)
+
+
 def apply_topics(
-    admin: Admin, wanted: Iterable[Topic], *, partitions: int, replication: int = _BROKER_DEFAULT
+    admin: Admin, topics: Iterable[Topic], *, partitions: int, replication: int = _BROKER_DEFAULT
 ) -> list[TopicReport]:
-    """Create the missing topics and compare the others with the contract. Safe to repeat, and to run side by side.
+    """Create the missing topics and compare the others with the contract. Safe to repeat, and to run concurrently.
 
     Raises:
-        TopicsUnavailable: no answer, or a topic is missing and may not be created.
+        TopicsUnavailable: No answer, or a topic is missing and may not be created.
     """
-    wanted = list(wanted)
+    topics = list(topics)
     cluster = _cluster(metadata(admin))
-    missing = [topic for topic in wanted if topic.name not in cluster.topics]
+    missing = [topic for topic in topics if topic.name not in cluster.topics]
     created: set[str] = set()
     if missing:
         replicas: int | None = replication
@@ -90,7 +99,7 @@ def apply_topics(
             ours = [copies for name, (_, copies) in cluster.topics.items() if name.startswith(_OURS)]
             if replicas is None and ours:
                 replication = replicas = min(ours)
-        unknown = _MAY_NOT_KNOW if replicas is None and len(cluster.brokers) >= _ENOUGH_REPLICAS else None
+        unknown = _DEFAULT_HIDDEN if replicas is None and len(cluster.brokers) >= _ENOUGH_REPLICAS else None
         created = _create(admin, missing, partitions=partitions, replication=replication, replicas=replicas)
         made = [topic for topic in missing if topic.name in created]
         few = _few_replicas(replicas, cluster.brokers) if replicas is not None else []
@@ -100,26 +109,26 @@ def apply_topics(
         ]
     else:
         reports = []
-    others = [topic for topic in wanted if topic.name not in created]
+    others = [topic for topic in topics if topic.name not in created]
     if missing and others:
-        cluster = _cluster(metadata(admin))  # some of them may have come meanwhile
+        cluster = _cluster(metadata(admin))  # some of them may have been created meanwhile
     return reports + _compare(admin, cluster, others, partitions=partitions)
 
 
-def check_topics(admin: Admin, wanted: Iterable[Topic], found: Any, *, partitions: int) -> list[TopicReport]:
-    """The same comparison with the metadata ``found``, and nothing created: one that is missing has 0 partitions."""
-    wanted, cluster = list(wanted), _cluster(found)
-    missing = [topic for topic in wanted if topic.name not in cluster.topics]
-    there = [topic for topic in wanted if topic.name in cluster.topics]
+def check_topics(admin: Admin, topics: Iterable[Topic], found: Any, *, partitions: int) -> list[TopicReport]:
+    """Compare topics with the contract by the metadata ``found``. Creates nothing: a missing topic has 0 partitions."""
+    topics, cluster = list(topics), _cluster(found)
+    missing = [topic for topic in topics if topic.name not in cluster.topics]
+    present = [topic for topic in topics if topic.name in cluster.topics]
     reports = [TopicReport(topic.name, created=False, partitions=0) for topic in missing]
-    return reports + _compare(admin, cluster, there, partitions=partitions)
+    return reports + _compare(admin, cluster, present, partitions=partitions)
 
 
 def metadata(admin: Admin) -> Any:
-    """Brokers and topics, as librdkafka tells them.
+    """The brokers and topics, as librdkafka's cluster metadata.
 
     Raises:
-        TopicsUnavailable: no answer.
+        TopicsUnavailable: No answer.
     """
     try:
         return admin.list_topics(timeout=_METADATA_S)
@@ -131,7 +140,7 @@ def metadata(admin: Admin) -> Any:
 class _Cluster:
     brokers: list[int]
     topics: dict[str, tuple[int, int]]
-    """Name → partitions, and replicas of that which has the fewest."""
+    """Name → number of partitions, and of replicas of the partition with the fewest."""
 
 
 def _cluster(found: Any) -> _Cluster:
@@ -143,7 +152,7 @@ def _cluster(found: Any) -> _Cluster:
 
 
 def _default_replication(admin: Admin, cluster: _Cluster) -> int | None:
-    """How many replicas a topic gets for which none are asked; None where this user may not know."""
+    """The brokers' default number of replicas; None if this user may not read it."""
     if not cluster.brokers:
         return None
     resource = ConfigResource(ConfigResource.Type.BROKER, str(cluster.brokers[0]))
@@ -171,9 +180,10 @@ def _create(admin: Admin, missing: list[Topic], *, partitions: int, replication:
             if code in _NOT_ALLOWED:
                 raise TopicsUnavailable(
                     f"topic {name} does not exist or is not visible, and this Kafka user may not create it. Run"
-                    f" 'taskbridge topics apply' as a user who may, and allow this one to describe and write it; {SEE}"
+                    f" 'taskbridge topics apply' as a user who may, and allow this one to describe and write it;"
+                    f" {ACLS_HINT}"
                 ) from error
-            # Somebody else created it in the meantime: it is compared like any other.
+            # It was created meanwhile: it is compared like any other.
             if code != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicsUnavailable(f"cannot create topic {name}: {error.args[0].str()}") from error
     return created
@@ -198,29 +208,29 @@ def _compare(admin: Admin, cluster: _Cluster, topics: list[Topic], *, partitions
 
 
 DescribedTopic = tuple["dict[str, str | None] | None", "str | None"]
-"""Settings, or why they could not be read."""
+"""The settings, or why they could not be read."""
 
 
 def _described(admin: Admin, resources: list[ConfigResource]) -> dict[str, DescribedTopic]:
-    """Never raises: what is there can be used, whether or not its settings can be looked at."""
+    """Never raises: a topic can be used even if its settings cannot be read."""
     try:
-        asked = cast("dict[ConfigResource, Any]", admin.describe_configs(resources))
+        answers = cast("dict[ConfigResource, Any]", admin.describe_configs(resources))
     except KafkaException as error:
         return {resource.name: (None, _unread(error)) for resource in resources}
     found: dict[str, DescribedTopic] = {}
-    for resource, future in asked.items():
+    for resource, future in answers.items():
         try:
             entries = future.result(_TIMEOUT_S)
             found[resource.name] = ({str(name): entry.value for name, entry in entries.items()}, None)
         except (KafkaException, TimeoutError) as error:
             hidden = isinstance(error, KafkaException) and error.args[0].code() in _NOT_ALLOWED
-            found[resource.name] = (None, _MAY_NOT_LOOK if hidden else _unread(error))
+            found[resource.name] = (None, _SETTINGS_HIDDEN if hidden else _unread(error))
     return found
 
 
 def _unread(error: Exception) -> str:
-    said = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
-    return f"its settings could not be read: {said}"
+    why = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+    return f"its settings could not be read: {why}"
 
 
 def _drift(topic: Topic, settings: dict[str, str | None], replicas: int) -> list[str]:

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from taskbridge.runtime.locks import only_one_in
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.settings import explain_program, load_settings, partitions_setting
-from taskbridge.runtime.tracing.start import tracing_from_environment
+from taskbridge.runtime.process import only_one_in
+from taskbridge.runtime.settings import explain_program, load_settings
+from taskbridge.runtime.topic_admin import partitions_setting
+from taskbridge.runtime.tracing import tracing_from_environment
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.streams.assembly import Surroundings
 from taskbridge.streams.contract.live_version import AnotherVersion
-from taskbridge.streams.http import Server, build_http, listen
+from taskbridge.streams.http import build_http, listen, make_server
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.monitoring.progress import Health
 from taskbridge.streams.monitoring.watchdog import TimesStuck, end_within
@@ -30,6 +31,8 @@ from taskbridge.streams.worker import work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from taskbridge.runtime.serving import Server
 
 _SWITCH_S = 0.0005
 """How soon the threads that fetch and commit have the interpreter's lock while the loop is at work. Each asks Kafka
@@ -98,7 +101,7 @@ def _server(surroundings: Surroundings) -> Server:
     )
     if settings.task_center:
         http.include_router(pages_router())
-    return Server(let_portals_in(http, settings.allowed_origins))
+    return make_server(let_portals_in(http, settings.allowed_origins))
 
 
 def _said(error: BaseException) -> str:

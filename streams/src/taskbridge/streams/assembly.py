@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import faust
 
-    from taskbridge.runtime.tracing.tracing import Tracing
+    from taskbridge.runtime.otel import Tracing
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.contract.start import Prepared
     from taskbridge.streams.monitoring.metrics import Metrics

@@ -5,21 +5,16 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from taskbridge.runtime.http.docs import serve_docs
-from taskbridge.runtime.http.identity import identity
-from taskbridge.runtime.http.openapi import LIVENESS, METRICS, READINESS, amend_document, without_security
-from taskbridge.runtime.http.problems import answer_with_problems
-from taskbridge.runtime.http.refusals import LARGE_HEAD, MALFORMED
-from taskbridge.runtime.http.request_line import cut_at_lines, ends_in_line, escape_request_line
+from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS, amend_document, serve_docs, without_security
+from taskbridge.runtime.problems import answer_with_problems
+from taskbridge.runtime.process import identity
+from taskbridge.runtime.serving import Server, server_config
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.api.access import OnlyOwnHosts
 from taskbridge.streams.api.refusals import answer_refusals
@@ -28,21 +23,17 @@ from taskbridge.streams.query.direct import DirectQueries
 from taskbridge.streams.sse.stream import HoldsStreams
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
 
     from fastapi import APIRouter
     from fastapi.telemetry import TelemetryConfig
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from taskbridge.runtime.http.refusals import Refusal
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.query.answers import ApiContext
 
 _UNREAD_MS = 60_000
 _QUERIES = "/v1/"
-_HEAD_MAX_BYTES = 32 << 10
-_HEAD_S = 20.0
 
 
 def build_http(
@@ -120,78 +111,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-class BoundedHeads(HttpToolsProtocol):
-    """Hangs up on a request whose head does not end, in bytes or in time: uvicorn would keep all of it, for ever.
-
-    What a client sends behind a head it reads only as far as somebody wants it, which for queries nobody does.
-    """
-
-    # Beside the many attributes that the class above has, more would double the room of each connection's dict.
-    __slots__ = ("_began", "_head_began", "_head_bytes", "_head_timer", "_in_head", "_line_goes_on")
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._in_head, self._head_bytes = True, 0
-        self._began = self._head_began = self._line_goes_on = False
-        self._head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        super().connection_made(transport)
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_awaiting()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        if self._in_head and self._head_timer is None:
-            self._await_head()
-        for piece in (data,) if data.isascii() else cut_at_lines(data):
-            if not self.transport.is_closing():
-                self._take(piece)
-
-    def _take(self, data: bytes) -> None:
-        self._began = False
-        if self._line_goes_on or (self._in_head and not self._head_began):
-            data = escape_request_line(data, goes_on=self._line_goes_on)
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_began:
-            self._line_goes_on = ends_in_line(data, self.url, began=self._began, before=self._line_goes_on)
-        else:
-            self._line_goes_on = False
-        if self._in_head and self._head_bytes > _HEAD_MAX_BYTES and not self.transport.is_closing():
-            self._refuse(LARGE_HEAD)
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words, as plain text
-        self._refuse(MALFORMED)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_began = self._began = True
-
-    def on_headers_complete(self) -> None:
-        self._in_head = self._head_began = False
-        self._stop_awaiting()
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_complete()
-
-    def _refuse(self, refusal: Refusal) -> None:
-        self.transport.write(refusal.encoded(self.server_state.default_headers))
-        self.transport.close()
-
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(_HEAD_S, self.transport.close)
-
-    def _stop_awaiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-
 class MeasuredQueries:
     """Measures every query until its answer begins: a stream of events goes on for hours after that.
 
@@ -223,25 +142,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return record.levelno != logging.WARNING
 
 
-class Server(uvicorn.Server):
-    """Uvicorn within a loop that is somebody else's: signals are the composition root's business."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        logging.getLogger("uvicorn.error").addFilter(_is_ours)
-        super().__init__(
-            uvicorn.Config(
-                HoldsStreams(app),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                http=BoundedHeads,
-                ws="none",
-                # Whose word is believed on who is asking depends on the address that a request really comes from.
-                proxy_headers=False,
-                timeout_graceful_shutdown=5,
-            )
-        )
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
+def make_server(app: ASGIApp) -> Server:
+    """A server for the worker's own event loop."""
+    logging.getLogger("uvicorn.error").addFilter(_is_ours)
+    return Server(server_config(HoldsStreams(app), grace_s=5))

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
     from faust.types import TP
 
-    from taskbridge.runtime.tracing.tracing import Tracing
+    from taskbridge.runtime.otel import Tracing
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.directories.directory import Directory

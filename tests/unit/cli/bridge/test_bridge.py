@@ -20,7 +20,7 @@ from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.webhooks import new_secret
 from taskbridge.local.errors import StackError
 from taskbridge.local.ports import free_ports
-from taskbridge.runtime.http.identity import RUN_VARIABLE, identity
+from taskbridge.runtime.process import RUN_VARIABLE, identity
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from taskbridge.cli.contract.acls import bindings, commands, roles
 from taskbridge.cli.program import app
 
 if TYPE_CHECKING:
-    from taskbridge.runtime.acls import Acl
+    from taskbridge.runtime.kafka import Acl
 
 _OPTIONS = {
     "--topic": ResourceType.TOPIC,

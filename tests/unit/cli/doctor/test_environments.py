@@ -329,7 +329,7 @@ def admin_of(allowed: Mapping[str, set[AclOperation]]) -> Admin:
     def none(*_: object, **__: object) -> dict[str, Future[object]]:
         return {}
 
-    return cast("Admin", SimpleNamespace(describe_topics=described, described_groups=none))
+    return cast("Admin", SimpleNamespace(describe_topics=described, describe_groups=none))
 
 
 def refuse_one(server: socket.socket) -> None:

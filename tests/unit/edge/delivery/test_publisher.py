@@ -28,7 +28,7 @@ from taskbridge.edge.kafka import surroundings
 from taskbridge.edge.server.protocol import EdgeProtocol
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.testing import parameters_of
-from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
+from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.runtime.topic_admin import TopicReport, TopicsUnavailable
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.app import EdgeApp
     from taskbridge.edge.kafka.record import Record
     from taskbridge.edge.settings import EdgeSettings
-    from taskbridge.runtime.producing.producer import Delivery
+    from taskbridge.runtime.producer import Delivery
     from taskbridge.schemas.topics import Topic
 
 PARAMETERS = parameters_of("delete", instance_id="实例-1")

@@ -15,7 +15,7 @@ from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
+from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from taskbridge.edge.testing import CORP_ID, MemoryPublisher
 from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.credentials import Credentials, parse_credentials
 from taskbridge.edge.verification.replay_windows import MemoryWindow
-from taskbridge.runtime.reloaded_file import FileBroken
+from taskbridge.runtime.settings import FileBroken
 from taskbridge.schemas.events import Action, Person, TaskEvent
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from support.kafka.metadata_broker import metadata_broker
 from taskbridge.edge.kafka.path import KafkaPath, SchemaIdUnknown
 from taskbridge.edge.kafka.sending import Sendings
 from taskbridge.edge.spool.draining.drainer import Drainer
-from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed
+from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed
 from taskbridge.schemas.registry import SchemaRef
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS

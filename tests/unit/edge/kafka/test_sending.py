@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.edge.kafka.record import Record
 from taskbridge.edge.kafka.sending import Sendings
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -25,7 +25,7 @@ from taskbridge.edge.server.heads import Heads, plain_head
 from taskbridge.edge.server.protocol import FAST_PATH, EdgeProtocol
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

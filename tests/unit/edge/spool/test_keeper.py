@@ -20,7 +20,7 @@ from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.store import BROKEN_MARK, REFUSED, Store
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

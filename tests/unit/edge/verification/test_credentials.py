@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, write_credentials
 from taskbridge.edge.verification.credentials import CredentialsFile, fingerprint, parse_credentials
-from taskbridge.runtime.reloaded_file import FileBroken
+from taskbridge.runtime.settings import FileBroken
 
 if TYPE_CHECKING:
     from pathlib import Path

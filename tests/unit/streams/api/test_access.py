@@ -11,8 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
 from support.streams.api_context import AnsweringWorker, notification
-from taskbridge.runtime.reloaded_file import FileBroken
-from taskbridge.runtime.settings import load_settings
+from taskbridge.runtime.settings import FileBroken, load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Action, PersonRecord
 from taskbridge.streams.api import access as access_module

@@ -12,7 +12,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.engine.producing import transaction_client
 from taskbridge.streams.engine.producing.joint_producer import JointProducer

@@ -60,7 +60,7 @@ class NoText(NamedTuple):
 @pytest.fixture(autouse=True)
 def consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_positions, "Consumer", FakeConsumer)
-    monkeypatch.setattr(group_positions, "COORDINATED_AGAIN_S", 0)
+    monkeypatch.setattr(group_positions, "COORDINATOR_RETRY_S", 0)
     monkeypatch.setattr(FakeConsumer, "made", 0)
     monkeypatch.setattr(FakeConsumer, "refused", 0)
     monkeypatch.setattr(FakeConsumer, "no_text", 0)

@@ -17,7 +17,7 @@ MEMBER = SimpleNamespace(group_instance_id=None, client_id="rebuild", host="/10.
 def asked(answer: int | list[Any] | None) -> dict[str, str]:
     """Who is in the group, where this is answered."""
 
-    def described_groups(groups: list[str], _within_s: float) -> dict[str, Future[Any]]:
+    def describe_groups(groups: list[str], _within_s: float) -> dict[str, Future[Any]]:
         future: Future[Any] = Future()
         if answer is None:
             return {}
@@ -28,7 +28,7 @@ def asked(answer: int | list[Any] | None) -> dict[str, str]:
         return {groups[0]: future}
 
     offsets = Offsets({"bootstrap.servers": "127.0.0.1:9"})
-    vars(offsets)["_admin"] = SimpleNamespace(described_groups=described_groups)
+    vars(offsets)["_admin"] = SimpleNamespace(describe_groups=describe_groups)
     return offsets.members("group")
 
 

@@ -27,7 +27,7 @@ from taskbridge.streams.cores.python import PythonCore
 from taskbridge.streams.processing.chunk_traces import follow, trace_of
 
 if TYPE_CHECKING:
-    from taskbridge.runtime.tracing.tracing import Tracing
+    from taskbridge.runtime.otel import Tracing
     from taskbridge.streams.cores.core import Core, Folded
     from taskbridge.streams.records import Chunk
 

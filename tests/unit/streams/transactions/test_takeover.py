@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from faust.types import TP
 from structlog.testing import capture_logs
 
-from taskbridge.runtime.acls import NotAllowed
+from taskbridge.runtime.kafka import NotAllowed
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.positions.group_positions import Committed
 from taskbridge.streams.transactions.takeover import Takeover

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from taskbridge.runtime.http.problems import answer_with_problems
+from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.web.assets import read_assets
 from taskbridge.streams.web.portals import let_portals_in

@@ -25,11 +25,10 @@ from taskbridge.local.processes.services import ServiceSpec
 from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.progress import call_with_heartbeat
 from taskbridge.local.stack import ExternalStack, choose_stack
-from taskbridge.runtime.http.identity import RUN_VARIABLE, identity
 from taskbridge.runtime.kafka import read_kafka_config
-from taskbridge.runtime.reloaded_file import POLL_S
-from taskbridge.runtime.settings import load_settings, partitions_setting
-from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.runtime.process import RUN_VARIABLE, identity
+from taskbridge.runtime.settings import POLL_S, load_settings
+from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.api.tokens import TokensFile
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     from taskbridge.local.processes.services import ServiceEvent
     from taskbridge.local.progress import Progress
-    from taskbridge.runtime.reloaded_file import ReloadedFile
+    from taskbridge.runtime.settings import ReloadedFile
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, R
 from taskbridge.cli.topics.reading import GROUP
 from taskbridge.edge.kafka.acls import EDGE
 from taskbridge.reconcile.kafka import RECONCILE
-from taskbridge.runtime.acls import Acl
+from taskbridge.runtime.kafka import Acl
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import REBUILD_ID

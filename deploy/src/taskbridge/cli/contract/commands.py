@@ -30,8 +30,7 @@ def topics_apply(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Create missing topics, and report how the others differ from the contract; exit code 1 if they do or may."""
-    from taskbridge.runtime.settings import partitions_setting
-    from taskbridge.runtime.topic_admin import apply_topics
+    from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
     from taskbridge.schemas import topics
 
     wanted = partitions or partitions_setting(os.environ)

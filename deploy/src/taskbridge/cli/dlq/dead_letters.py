@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.cli.topics.marking import mark_replayed
 from taskbridge.cli.topics.reading import read_one, read_to_end
 from taskbridge.cli.topics.tail import Decoder
-from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed, QueueFull
+from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull
 from taskbridge.schemas.cloudevents import headers_of, text_of
 from taskbridge.schemas.dead_letters import REPLAY_HEADER, dead_letter_of, without_replays
 from taskbridge.schemas.topics import REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
@@ -95,7 +94,7 @@ async def _replay(
     *,
     oldest_ms: float,
 ) -> list[tuple[DeadLetter, str]]:
-    producer = AsyncProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
+    producer = AsyncProducer.connect(connection.bootstrap_servers, connection.kafka_properties)
 
     async def put_back(parked: DeadLetter) -> tuple[DeadLetter, str]:
         letter = _whole(parked, connection)

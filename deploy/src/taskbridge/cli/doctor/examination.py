@@ -17,8 +17,8 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.reloaded_file import FileBroken
-from taskbridge.runtime.settings import load_settings, partitions_setting
+from taskbridge.runtime.settings import FileBroken, load_settings
+from taskbridge.runtime.topic_admin import partitions_setting
 from taskbridge.streams.api.tokens import TokensFile
 from taskbridge.streams.contract.start import optional_acls, required_acls
 from taskbridge.streams.settings import StreamsSettings

@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskbridge.cli.doctor.findings import failed, ok, warning
-from taskbridge.runtime.acls import SEE, lacking
+from taskbridge.runtime.kafka import ACLS_HINT, missing_acls
 from taskbridge.runtime.topic_admin import check_topics, metadata
 from taskbridge.schemas import topics
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from taskbridge.cli.doctor.findings import Finding
-    from taskbridge.runtime.acls import Acl
-    from taskbridge.runtime.kafka import Admin
+    from taskbridge.runtime.kafka import Acl, Admin
 
 _TIMEOUT_S = 5
 _ENOUGH_BROKERS = 3
@@ -98,9 +97,9 @@ def replicas(found: Mapping[str, Mapping[int, Any]]) -> Iterator[Finding]:
 
 def rights(admin: Admin, wanted: Rights, there: set[str]) -> Iterator[Finding]:
     """Check that this user has the ACLs of the service on the existing topics."""
-    missing = lacking(admin, (*wanted.needed, *wanted.wished), topics=sorted(there))
+    missing = missing_acls(admin, (*wanted.needed, *wanted.wished), topics=sorted(there))
     for acl in missing:
-        says, do = f"the {wanted.service}'s Kafka user lacks {acl}: {acl.why}", SEE
+        says, do = f"the {wanted.service}'s Kafka user lacks {acl}: {acl.why}", ACLS_HINT
         yield failed("rights", says, do) if acl in wanted.needed else warning("rights", says, do)
     if not missing:
         yield ok("rights", f"the {wanted.service}'s Kafka user has all ACLs that it needs")

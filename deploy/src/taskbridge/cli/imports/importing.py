@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.local.progress import Heartbeat
-from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producing.producer import AsyncProducer
-from taskbridge.runtime.settings import partitions_setting
-from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.runtime.producer import AsyncProducer
+from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
 from taskbridge.schemas.cloudevents import CONTENT_TYPE
 from taskbridge.schemas.codec import Undecodable, form_codec, person_codec
 from taskbridge.schemas.errors import OperatorError
@@ -113,7 +111,7 @@ def carry_out(connection: Connection, target: Target[R], found: Plan[R], progres
 
 
 async def _write(connection: Connection, topic: str, records: Mapping[bytes, bytes | None], progress: Progress) -> None:
-    producer = AsyncProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
+    producer = AsyncProducer.connect(connection.bootstrap_servers, connection.kafka_properties)
     heartbeat, left = Heartbeat(progress), list(records.items())
     try:
         while left:

@@ -13,9 +13,8 @@ from taskbridge.edge.quarantine import reconsider
 from taskbridge.edge.verification.replay_windows import FileWindows, MemoryWindow
 from taskbridge.edge.verification.replays import refuse_replay
 from taskbridge.local.progress import Heartbeat
-from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed, QueueFull
-from taskbridge.runtime.tracing.traceparent import valid_traceparent
+from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull
+from taskbridge.runtime.tracing import valid_traceparent
 from taskbridge.schemas.cloudevents import event_headers, headers_of
 from taskbridge.schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.dead_letters import without_replays
@@ -136,7 +135,7 @@ async def release(
         RegistryUnavailable: the registry does not answer.
     """
     codec = task_event_codec(connection.registry)
-    producer = AsyncProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
+    producer = AsyncProducer.connect(connection.bootstrap_servers, connection.kafka_properties)
     heartbeat = Heartbeat(progress)
 
     async def one(judgement: Judgement) -> Judgement:

@@ -19,8 +19,8 @@ from taskbridge.reconcile.dingtalk.calls import Later, Refused, Unexpected
 from taskbridge.reconcile.runs import Backfill, estimate
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
-from taskbridge.runtime.locks import only_one_in
 from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.process import only_one_in
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import ConfigurationError

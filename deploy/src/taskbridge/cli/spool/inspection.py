@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.data_folder import edge_folder
@@ -23,9 +24,8 @@ from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.recovery.recovery import examine
 from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
 from taskbridge.local.progress import Heartbeat
-from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.producing.producer import AsyncProducer
+from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import rfc3339, text_of
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -140,11 +140,11 @@ def _watch(folder: SpoolFolder, progress: Callable[[str], None], stopped: Callab
 async def _deliver(
     folder: SpoolFolder, connection: Connection, progress: Callable[[str], None], stopped: Callable[[], bool]
 ) -> int:
-    config = producer_config(connection.bootstrap_servers, connection.kafka_properties)
     ids_path = folder.path.parent / "schema-ids.json"
     registry = Registry(connection.registry_url, ids_path=ids_path, properties=connection.kafka_properties)
     schemas = (task_event_codec(registry).schema, quarantined_callback_codec(registry).schema)
-    kafka = KafkaPath(lambda: AsyncProducer(config), registry)
+    connect = partial(AsyncProducer.connect, connection.bootstrap_servers, connection.kafka_properties)
+    kafka = KafkaPath(connect, registry)
     kafka.start()
     # Without the edge, 'taskbridge topics apply' has created them.
     for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
+from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.schemas.dead_letters import replay_headers
 
 if TYPE_CHECKING:
     from taskbridge.local.progress import Progress
-    from taskbridge.runtime.producing.producer import AsyncProducer
+    from taskbridge.runtime.producer import AsyncProducer
     from taskbridge.schemas.topics import Topic
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from taskbridge.local.progress import Heartbeat, call_with_heartbeat
-from taskbridge.runtime.acls import is_refusal, not_allowed
-from taskbridge.runtime.kafka import consumer_config, no_answer
+from taskbridge.runtime.kafka import consumer_config, is_denied, no_answer, not_allowed
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
@@ -47,7 +46,7 @@ def partitions_of(connection: Connection, consumer: Consumer, topic: str) -> lis
         found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
     except KafkaException as error:
         raise OperatorError(no_answer(consumer, connection.bootstrap_servers, error)) from error
-    if found.error is not None and is_refusal(found.error):
+    if found.error is not None and is_denied(found.error):
         raise OperatorError(not_allowed(f"Read on topic {topic}"))
     if found.error is not None:
         raise ConfigurationError(

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
-from confluent_kafka import KafkaException, Producer
 from prometheus_client import CollectorRegistry, Gauge
 
 from taskbridge.edge.delivery.router import Router
@@ -20,11 +19,10 @@ from taskbridge.edge.kafka.record import Record
 from taskbridge.edge.kafka.surroundings import Surroundings
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.runtime.kafka import LIBRDKAFKA, producer_config, read_kafka_config
-from taskbridge.runtime.producing.producer import AsyncProducer
+from taskbridge.runtime.kafka import producer_config, read_kafka_config
+from taskbridge.runtime.producer import AsyncProducer, make_producer
 from taskbridge.schemas.cloudevents import quarantined_headers, with_trace
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
-from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
@@ -124,10 +122,7 @@ class KafkaPublisher:
         # One turn of the loop is sent together as it is, and under load what comes while five requests are out.
         self._config = producer_config(settings.kafka_bootstrap_servers, {"linger.ms": "0", **self._extra})
         self._max_record_bytes = int(str(self._config["message.max.bytes"]))
-        try:
-            Producer(dict(self._config), logger=LIBRDKAFKA)
-        except KafkaException as error:
-            raise ConfigurationError(f"Kafka's configuration: {error.args[0].str()}") from error
+        make_producer(self._config)
         self._registry = Registry(
             settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json", properties=self._extra
         )

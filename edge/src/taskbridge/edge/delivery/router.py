@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.spool.errors import SpoolFull
-from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
+from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskbridge.runtime.acls import Acl
+from taskbridge.runtime.kafka import Acl
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 EDGE = (

@@ -15,7 +15,7 @@ import structlog
 from confluent_kafka import murmur2
 
 from taskbridge.edge.kafka.sending import Sendings, late
-from taskbridge.runtime.producing.producer import DeliveryFailed, within
+from taskbridge.runtime.producer import DeliveryFailed, within
 from taskbridge.schemas.codec import framed
 from taskbridge.schemas.registry import SchemaRef
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
     from taskbridge.edge.kafka.record import Record
-    from taskbridge.runtime.producing.producer import AsyncProducer
+    from taskbridge.runtime.producer import AsyncProducer
     from taskbridge.schemas.registry import Registry
 
 _CHECK_S = 2.0

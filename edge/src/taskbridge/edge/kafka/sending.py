@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from taskbridge.runtime.http.identity import identity
-from taskbridge.runtime.http.openapi import LIVENESS, METRICS, READINESS
+from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS
+from taskbridge.runtime.process import identity
 
 if TYPE_CHECKING:
     from taskbridge.edge.delivery.publisher import Publisher

@@ -17,7 +17,7 @@ from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import REASONS
 from taskbridge.edge.monitoring.tally import Durations, Outcomes
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL, GAVE_WAY
-from taskbridge.runtime.http.refusals import SERVERS_REASONS
+from taskbridge.runtime.problems import SERVERS_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

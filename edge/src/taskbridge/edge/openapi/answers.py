@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskbridge.runtime.http.problems import documented
+from taskbridge.runtime.problems import documented
 
 _ACCEPTED: dict[str, Any] = {
     "type": "object",

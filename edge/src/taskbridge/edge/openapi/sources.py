@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.formats.source_events import DATA_KEYS
 from taskbridge.edge.openapi.answers import ANSWERS, an_id
-from taskbridge.runtime.http.problems import documented
+from taskbridge.runtime.problems import documented
 from taskbridge.schemas.registry import schema_text
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import structlog
 
 from taskbridge.edge.errors import Unverified
 from taskbridge.runtime.process import allow_open_files
-from taskbridge.runtime.rates import Bucket, PerSource, take_all
+from taskbridge.runtime.rates import Bucket, PerSource, consume_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -148,7 +148,7 @@ class RejectionLog:
     def admit(self, reason: str, remote_address: str) -> int | None:
         """Return how many lines of any kind were left out before this one, or None to leave this one out."""
         lines = self._lines.of((reason, site_of(remote_address)))
-        if not take_all([(lines, 1), (self._all, 1)], now=self._clock()):
+        if not consume_all([(lines, 1), (self._all, 1)], now=self._clock()):
             self._left_out += 1
             return None
         left_out, self._left_out = self._left_out, 0

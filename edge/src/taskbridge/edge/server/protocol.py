@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from taskbridge.edge.server.admission import GATE
 from taskbridge.edge.server.requests import FREE_BODY_BYTES, WHOLE_BODY
-from taskbridge.runtime.http.refusals import (
+from taskbridge.runtime.problems import (
     LARGE_HEAD,
     LONG_URL,
     MALFORMED,
@@ -30,7 +30,7 @@ from taskbridge.runtime.http.refusals import (
     encoded_answer,
     not_admitted,
 )
-from taskbridge.runtime.http.request_line import cut_at_lines, ends_in_line, escape_request_line
+from taskbridge.runtime.serving import cut_at_lines, ends_in_line, escape_request_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from taskbridge.edge.server.admission import Gate
-    from taskbridge.runtime.http.refusals import Headers, Refusal
+    from taskbridge.runtime.problems import Headers, Refusal
 
 MAX_HEADERS = 100
 MAX_PIPELINED = 16

@@ -9,11 +9,11 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from taskbridge.edge.server.protocol import EdgeProtocol
+from taskbridge.runtime.serving import Server, server_config
 
 if TYPE_CHECKING:
     import socket
@@ -40,27 +40,22 @@ def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers
     With several workers SIGHUP replaces them one by one, each once its successor serves. ``are_held``: a supervisor
     leaves the sockets open when this process ends.
     """
-    config = uvicorn.Config(
+    config = server_config(
         app if workers == 1 else factory,
+        grace_s=_GRACE_S,
+        protocol=EdgeProtocol,
         factory=workers > 1,
         workers=workers,
         loop=loop_of(are_held=are_held, workers=workers),
-        http=EdgeProtocol,
-        proxy_headers=False,  # uvicorn's own would let anyone on this machine name any address
-        ws="none",
         lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        reset_contextvars=True,  # else a request that was pipelined has its log lines in the trace of the one before
+        reset_contextvars=True,  # else a pipelined request has its log lines in the trace of the one before
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_GRACE_S,
         timeout_worker_healthcheck=_WORKER_START_S,
     )
     if workers > 1:
         Multiprocess(config, sockets=sockets).run()
         return
-    server = _Server(config)
+    server = Server(config)
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, server.handle_exit)
     server.run(sockets)
@@ -88,17 +83,6 @@ def loop_of(*, are_held: bool, workers: int) -> str:
     if workers > 1:
         name = "SharingHeldSocketsLoop" if are_held else "SharingLoop"
     return f"taskbridge.edge.server.sockets:{name}"
-
-
-class _Server(uvicorn.Server):
-    """Ends in bounded time, however many signals arrive.
-
-    After a second Ctrl-C uvicorn would leave callbacks unanswered and parts open, and ``uv run`` repeats a signal that
-    the terminal has sent already. Nor is the signal raised again at the end, while the loop is being closed.
-    """
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the overridden signature
-        self.should_exit = True
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import uvloop
 
-from taskbridge.runtime.locks import try_lock
+from taskbridge.runtime.process import try_lock
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.store import sync
-from taskbridge.runtime.locks import try_lock
+from taskbridge.runtime.process import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Container

@@ -17,14 +17,14 @@ from taskbridge.edge.deciding.paths import source_of
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, Rejection
 from taskbridge.edge.routes import CallbackRoutes
-from taskbridge.runtime.tracing import names
-from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, valid_traceparent
+from taskbridge.runtime import tracing as names
+from taskbridge.runtime.tracing import TRACEPARENT, trace_id_of, valid_traceparent
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from taskbridge.edge.decided import Decided
     from taskbridge.edge.received import Received
-    from taskbridge.runtime.tracing.tracing import Tracing
+    from taskbridge.runtime.otel import Tracing
 
 _TOPIC = TASK_EVENTS.name
 _OURS = 500
@@ -39,7 +39,7 @@ class TracedRoutes(CallbackRoutes):
 
     async def _publish(self, decided: Decided, received: Received) -> Durability:
         route = _route_of(received)
-        request = self.tracing.begin(
+        request = self.tracing.start_span(
             names.request(received.method, route),
             "SERVER",
             {names.METHOD: received.method, names.ROUTE: route, names.APP_TYPE: decided.app_type},
@@ -47,7 +47,7 @@ class TracedRoutes(CallbackRoutes):
             started_ns=received.received_at * 1_000_000,
         )
         bind_contextvars(trace_id=trace_id_of(request.traceparent))
-        sending = self.tracing.begin(
+        sending = self.tracing.start_span(
             names.message("send", _TOPIC),
             "PRODUCER",
             {
@@ -66,14 +66,14 @@ class TracedRoutes(CallbackRoutes):
             status = _status_of(error)
             raise
         else:
-            sending.tell({names.DURABILITY: durability.value})
+            sending.set({names.DURABILITY: durability.value})
             if durability is Durability.SPOOL:
                 # It is sent later: by ``edge.tracing.drained``.
-                sending.tell(names.messaging("create", _TOPIC), name=names.message("create", _TOPIC))
+                sending.set(names.messaging("create", _TOPIC), name=names.message("create", _TOPIC))
             return durability
         finally:
             sending.end(error=failed)
-            request.tell({names.STATUS: status})
+            request.set({names.STATUS: status})
             request.end(error=failed if status >= _OURS else None)
 
 

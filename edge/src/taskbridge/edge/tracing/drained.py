@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskbridge.runtime.tracing import names
-from taskbridge.runtime.tracing.traceparent import traceparent_of
+from taskbridge.runtime import tracing as names
+from taskbridge.runtime.tracing import traceparent_of
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from taskbridge.edge.kafka.record import SpooledRecord
-    from taskbridge.runtime.tracing.tracing import Tracing
+    from taskbridge.runtime.otel import Tracing
 
 _TOPIC = TASK_EVENTS.name
 
@@ -23,6 +23,6 @@ def trace_drained(tracing: Tracing, records: Sequence[SpooledRecord]) -> None:
         parent = traceparent_of(record.headers)
         if record.topic == _TOPIC and parent is not None:
             attributes = {**names.messaging("send", _TOPIC), names.SPOOLED: True}
-            tracing.begin(
+            tracing.start_span(
                 names.message("send", _TOPIC), "CLIENT", attributes, parent=parent, started_ns=record.created_at
             ).end()

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from taskbridge.edge.verification.webhooks import key_of
-from taskbridge.runtime.credentials_file import AppEntry, FileNames, Secrets  # noqa: TC001 - pydantic resolves them
-from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, ReloadedFile, parse_toml
+from taskbridge.runtime.settings import AppEntry, FileBroken, FileNames, NotBlank, ReloadedFile, Secrets, parse_toml
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.edge.decided import EVENT_BYTES, Mark
-from taskbridge.runtime.locks import try_lock
+from taskbridge.runtime.process import try_lock
 from taskbridge.schemas.events import SOURCE_YIDA, Action
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from fastapi import Depends
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
-from taskbridge.runtime.http.problems import problem
+from taskbridge.runtime.problems import problem
 from taskbridge.runtime.rates import Bucket, PerSource
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.api.refusals import Forbidden, TooManyQueries, Unauthorized
@@ -120,7 +120,7 @@ class Access:
         bucket = self._rates.of(caller.rate_key)
         if not bucket.holds(1, now=time.monotonic()):
             raise TooManyQueries("too many queries: try again in a second", retry_after_s=1)
-        bucket.take(1)
+        bucket.consume(1)
         return caller
 
     def identify(self, connection: HTTPConnection) -> Caller:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fastapi.exceptions import RequestValidationError
 
-from taskbridge.runtime.http.problems import problem
+from taskbridge.runtime.problems import problem
 from taskbridge.schemas.errors import TaskbridgeError
 from taskbridge.streams.tables.store import PartitionNotHeld
 

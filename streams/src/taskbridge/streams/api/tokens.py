@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, ReloadedFile, parse_toml
+from taskbridge.runtime.settings import FileBroken, NotBlank, ReloadedFile, parse_toml
 
 ALL_CORPS = "*"
 

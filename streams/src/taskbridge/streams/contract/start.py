@@ -15,7 +15,7 @@ import structlog
 from confluent_kafka import KafkaException
 from faust.types import TP
 
-from taskbridge.runtime.acls import Acl, NotAllowed, lacking, not_allowed
+from taskbridge.runtime.kafka import Acl, NotAllowed, missing_acls, not_allowed
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -189,7 +189,9 @@ class Contract:
         required = required_acls(task_center=self.task_center)
         optional = optional_acls(task_center=self.task_center)
         internal = [instances_changelog(FIRST_VERSION), VERSION_TOPIC, *([INBOX_CHANGELOG] if self.task_center else [])]
-        lacks = lacking(self.admin, [*required, *optional], topics=[topic.name for topic in (*topics.ALL, *internal)])
+        lacks = missing_acls(
+            self.admin, [*required, *optional], topics=[topic.name for topic in (*topics.ALL, *internal)]
+        )
         if missing := [acl for acl in lacks if acl in required]:
             raise NotAllowed(not_allowed(*missing))
         return [not_allowed(acl) for acl in lacks]

@@ -27,7 +27,7 @@ from taskbridge.streams.transactions.group_commit import Overtaken
 if TYPE_CHECKING:
     import faust
 
-    from taskbridge.runtime.tracing.tracing import Tracing
+    from taskbridge.runtime.otel import Tracing
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.streams.engine.chunks import ChunkMessage

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import faust
 
-    from taskbridge.runtime.reloaded_file import ReloadedFile
+    from taskbridge.runtime.settings import ReloadedFile
     from taskbridge.streams.engine.transport import Position
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog

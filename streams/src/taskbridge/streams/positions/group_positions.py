@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from faust.types import TP
 
-from taskbridge.runtime.kafka import COORDINATED_AGAIN_S, LIBRDKAFKA, coordinator_moves
+from taskbridge.runtime.kafka import COORDINATOR_RETRY_S, LIBRDKAFKA, is_coordinator_moving
 from taskbridge.streams.positions.mark import read_metadata
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def described_group(admin: Admin, group: str) -> Any:
         KafkaException: Kafka refuses, or cannot be reached.
         TimeoutError: it does not answer.
     """
-    answer = admin.described_groups([group], _ANSWER_S).get(group)
+    answer = admin.describe_groups([group], _ANSWER_S).get(group)
     if answer is None:
         raise TimeoutError(f"no coordinator answers for the group {group}")
     return answer.result()
@@ -134,6 +134,6 @@ def _committed(consumer: Consumer, wanted: list[TopicPartition], timeout_s: floa
         try:
             return consumer.committed(wanted, timeout_s)
         except KafkaException as raised:
-            if not coordinator_moves(raised) or time.monotonic() > deadline:
+            if not is_coordinator_moving(raised) or time.monotonic() > deadline:
                 raise
-            time.sleep(COORDINATED_AGAIN_S)
+            time.sleep(COORDINATOR_RETRY_S)

@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from taskbridge.runtime.tracing import names
-from taskbridge.runtime.tracing.traceparent import TRACEPARENT, is_sampled, trace_id_of, traceparent_of
+from taskbridge.runtime import tracing as names
+from taskbridge.runtime.tracing import TRACEPARENT, is_sampled, trace_id_of, traceparent_of
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.engine.app import APP_ID
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from faust.types import TP
 
-    from taskbridge.runtime.tracing.tracing import Span, Tracing
+    from taskbridge.runtime.otel import Span, Tracing
     from taskbridge.streams.cores.core import Folded
     from taskbridge.streams.records import Chunk, Record
 
@@ -56,7 +56,7 @@ class ChunkTrace:
         if self.tracing is None or not links:
             return
         topic, partition = self.tp
-        self._process = self.tracing.begin(
+        self._process = self.tracing.start_span(
             names.message("process", topic),
             "CONSUMER",
             {
@@ -109,7 +109,7 @@ class ChunkTrace:
         if self.tracing is None or self._process is None or not is_sampled(parent):
             return parent
         topic = TASK_NOTIFICATIONS.name
-        sending = self.tracing.begin(
+        sending = self.tracing.start_span(
             names.message("send", topic),
             "PRODUCER",
             {**names.messaging("send", topic), names.BATCH: count},
@@ -138,7 +138,7 @@ class _Sent:
 
     def __call__(self) -> None:
         attributes: dict[str, Any] = names.messaging("send", names.EVENT_STREAM, system="sse")
-        self.tracing.begin(
+        self.tracing.start_span(
             names.message("send", names.EVENT_STREAM),
             "PRODUCER",
             attributes,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import faust
 
-    from taskbridge.runtime.tracing.tracing import Tracing
+    from taskbridge.runtime.otel import Tracing
     from taskbridge.streams.cores.core import Core, Folded
     from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.fold.rejections import Rejected

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from taskbridge.runtime.http.problems import documented
+from taskbridge.runtime.problems import documented
 
 ViewName = Literal["created", "pending", "handled", "copied"]
 StatusName = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]

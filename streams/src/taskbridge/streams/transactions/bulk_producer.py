@@ -13,11 +13,10 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from taskbridge.runtime.acls import NotAllowed, is_refusal, not_allowed
-from taskbridge.runtime.kafka import LIBRDKAFKA
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.kafka import NotAllowed, is_denied, not_allowed
+from taskbridge.runtime.producer import DeliveryFailed, make_producer
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def claiming(transactional_id: str) -> Generator[None]:
     try:
         yield
     except KafkaException as raised:
-        if is_refusal(raised.args[0]):
+        if is_denied(raised.args[0]):
             raise NotAllowed(not_allowed(f"Write on transactional-id {transactional_id}")) from raised
         raise
 
@@ -108,9 +107,12 @@ class BulkProducer:
         self._id = transactional_id
         self._sent: list[tuple[str, Sent]] = []
         """In the transaction that is open, with the topic."""
-        self._producer = Producer(
-            {**config, "transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms},
-            logger=LIBRDKAFKA,
+        self._producer = make_producer(
+            {
+                **config,
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": timeout_ms,
+            }
         )
 
     def claim(self) -> None:
@@ -176,7 +178,7 @@ class BulkProducer:
                 return
 
     def _why(self, error: KafkaError) -> str:
-        refused = [topic for topic, sent in self._sent if sent.error is not None and is_refusal(sent.error)]
+        refused = [topic for topic, sent in self._sent if sent.error is not None and is_denied(sent.error)]
         return not_allowed(*(f"Write on topic {topic}" for topic in refused)) if refused else error.str()
 
     def abort(self) -> None:

@@ -20,7 +20,7 @@ from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.store import Store
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.codec import framed
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE

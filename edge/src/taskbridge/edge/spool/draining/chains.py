@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
-from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
+from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from taskbridge.edge.spool.draining.turns import Turns
 from taskbridge.edge.spool.errors import SpoolBroken
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.store import DAMAGED
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:

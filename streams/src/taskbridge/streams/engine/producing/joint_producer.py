@@ -14,7 +14,7 @@ from faust.transport.drivers.aiokafka import (
     credentials_to_aiokafka_auth,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.streams.engine.producing.record_batches import RecordBatches, codec_of
 from taskbridge.streams.engine.producing.transaction_client import TransactionClient
 from taskbridge.streams.engine.producing.transaction_requests import AGAIN

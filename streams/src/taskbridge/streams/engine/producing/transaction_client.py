@@ -30,7 +30,7 @@ from aiokafka.protocol.transaction import (
 from aiokafka.structs import TopicPartition as Partition
 from confluent_kafka import KafkaError, KafkaException
 
-from taskbridge.runtime.acls import is_refusal, not_allowed
+from taskbridge.runtime.kafka import is_denied, not_allowed
 from taskbridge.streams.engine.producing.record_batches import by_topic
 from taskbridge.streams.engine.producing.transaction_requests import (
     AGAIN,
@@ -241,7 +241,7 @@ class _Attempts:
 
 def _why(topic: str, code: int) -> str:
     error = KafkaError(code)
-    return not_allowed(f"Write on topic {topic}") if is_refusal(error) else f"{topic}: {error.str()}"
+    return not_allowed(f"Write on topic {topic}") if is_denied(error) else f"{topic}: {error.str()}"
 
 
 def _error(raised: Exception) -> KafkaException:

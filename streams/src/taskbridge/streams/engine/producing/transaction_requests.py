@@ -10,7 +10,7 @@ from aiokafka.protocol.produce import ProduceRequest_v7
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, String, TaggedFields
 from confluent_kafka import KafkaError
 
-from taskbridge.runtime.acls import not_allowed
+from taskbridge.runtime.kafka import not_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from taskbridge.runtime.tracing.start import tracing_from_environment
-from taskbridge.runtime.tracing.tracing import Tracing
+from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID
+from taskbridge.runtime.otel import Tracing
+from taskbridge.runtime.tracing import (
+    flags_of,
+    is_sampled,
+    span_id_of,
+    trace_id_of,
+    traceparent_of,
+    tracing_from_environment,
+    valid_traceparent,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -49,7 +58,7 @@ def test_a_protocol_that_is_not_spoken_is_said() -> None:
 
 
 def test_without_the_extra_the_log_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "taskbridge.runtime.tracing.tracing", None)
+    monkeypatch.setitem(sys.modules, "taskbridge.runtime.otel", None)
     with capture_logs() as lines:
         assert tracing_from_environment(ENDPOINT, EDGE) is None
     assert [(each["event"], each["remedy"]) for each in lines] == [
@@ -72,9 +81,39 @@ def test_without_traces_nothing_of_the_sdk_is_imported() -> None:
     program = """
 import sys
 import taskbridge.edge.app, taskbridge.streams.app, taskbridge.streams.worker
-from taskbridge.runtime.tracing.start import tracing_from_environment
+from taskbridge.runtime.tracing import tracing_from_environment
 assert tracing_from_environment({}, "taskbridge-edge") is None
 print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))])
 """
     said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert said.stdout.strip() == "[]"
+
+
+BEFORE = ("ce_id", b"e-1")
+
+
+@pytest.mark.parametrize(
+    ("header", "valid"), [(TRACE, True), (None, False), ("", False), ("ff" + TRACE[2:], False), (TRACE + "-x", False)]
+)
+def test_only_a_trace_context_that_can_be_handed_on_is(header: str | None, *, valid: bool) -> None:
+    assert valid_traceparent(header) == (header if valid else None)
+
+
+def test_a_trace_context_is_taken_apart() -> None:
+    assert (trace_id_of(TRACE), span_id_of(TRACE)) == (TRACE_ID, "00f067aa0ba902b7")
+    assert [is_sampled(TRACE), is_sampled(NOT_SAMPLED), is_sampled(f"{TRACE[:-2]}03")] == [True, False, True]
+    assert [flags_of(f"{TRACE[:-2]}{flags}") for flags in ("00", "01", "03", "ff")] == [0, 1, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ([BEFORE, ("traceparent", TRACE.encode())], TRACE),
+        ([], None),
+        ([BEFORE], None),
+        ([BEFORE, ("traceparent", b"\xff\x00")], None),
+        ([BEFORE, ("traceparent", None)], None),
+    ],
+)
+def test_a_record_has_it_last(headers: list[tuple[str, bytes | None]], found: str | None) -> None:
+    assert traceparent_of(headers) == found

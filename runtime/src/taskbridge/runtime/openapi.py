@@ -1,16 +1,22 @@
-"""What every service's OpenAPI document says beside its own routes, and what the framework says that is not so."""
+"""OpenAPI documents that match what the services do, and the page ``/docs`` that shows them, without the internet."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from taskbridge.runtime.http.problems import documented
+import fastapi_offline
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from taskbridge.runtime.problems import documented
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastapi import FastAPI
+    from starlette.requests import Request
 
 METRICS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -18,10 +24,10 @@ METRICS: dict[int | str, dict[str, Any]] = {
         "content": {"text/plain": {"schema": {"type": "string"}, "example": "taskbridge_up 1.0\n"}},
     }
 }
-"""The answers of ``/metrics``."""
+"""The responses of ``/metrics``."""
 
 LIVENESS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": {"status": "ok"}}}}}
-"""The answer of ``/healthz``."""
+"""The response of ``/healthz``."""
 
 _READINESS = {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
 READINESS: dict[int | str, dict[str, Any]] = {
@@ -34,7 +40,7 @@ READINESS: dict[int | str, dict[str, Any]] = {
         (HTTPStatus.SERVICE_UNAVAILABLE, "The service is not ready; the body says why."),
     )
 }
-"""The answers of ``/readyz``."""
+"""The responses of ``/readyz``."""
 
 _ELSEWHERE = (
     "An unknown path gets 404, a known one with another method 405, both with a problem document (RFC 9457):"
@@ -44,9 +50,9 @@ _UNKNOWN_PATH = documented(404, "Unknown path, or a method that it does not supp
 
 
 def amend_document(app: FastAPI, amend: Callable[[dict[str, Any]], None]) -> None:
-    """Have ``/openapi.json`` say what ``amend`` makes of it, and what is answered where nothing is.
+    """Have ``amend`` change the document in place, once, before it is served.
 
-    It says nothing of 422, which no service of ours answers.
+    The document then describes unknown paths too, and no longer 422, which no service returns.
     """
     generated = app.openapi
 
@@ -75,7 +81,7 @@ def amend_document(app: FastAPI, amend: Callable[[dict[str, Any]], None]) -> Non
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter's schema. One that may be missing is not one that may be null: that is the text "null"."""
+    """The schema without null: a parameter may be missing, but a null would be the text "null"."""
     kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
     if len(kinds) != 1:
         return schema
@@ -83,7 +89,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_null(example: Any, schema: Any, schemas: dict[str, Any]) -> None:
-    """Puts back the nulls of an example, which the framework leaves out, also where the schema requires them."""
+    """Add the nulls that the framework removes from an example, even where the schema requires them."""
     schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     if isinstance(example, list):
         for each in cast("list[Any]", example):
@@ -97,8 +103,55 @@ def _with_null(example: Any, schema: Any, schemas: dict[str, Any]) -> None:
 
 
 def without_security(document: dict[str, Any]) -> None:
-    """For a service that asks nobody for a token."""
+    """For a service that requires no token."""
     document.get("components", {}).pop("securitySchemes", None)
     for operations in document["paths"].values():
         for operation in operations.values():
             operation.pop("security", None)
+
+
+# The page.
+
+_FILES = Path(fastapi_offline.__file__).parent / "static"
+_PARTS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript", "favicon.png": "image/png"}
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    # Swagger UI writes style attributes.
+    "style-src 'self' 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="docs/favicon.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</html>
+"""
+_START = 'SwaggerUIBundle({ url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true });\n'
+
+
+def serve_docs(app: FastAPI) -> None:
+    """Serve ``/docs`` for an application that was made without it, from files of an installed package."""
+
+    async def page(_request: Request) -> Response:
+        headers = {**_HEADERS, "Content-Security-Policy": CONTENT_SECURITY_POLICY}
+        return Response(_PAGE.format(title=app.title), media_type="text/html", headers=headers)
+
+    async def start(_request: Request) -> Response:
+        return Response(_START, media_type="text/javascript", headers=_HEADERS)
+
+    app.router.routes += [Route("/docs", page), Route("/docs/start.js", start)]
+    for name, media_type in _PARTS.items():
+
+        async def part(_request: Request, name: str = name, media_type: str = media_type) -> Response:
+            return FileResponse(_FILES / name, media_type=media_type, headers=_HEADERS)
+
+        app.router.routes.append(Route(f"/docs/{name}", part))

@@ -1,8 +1,8 @@
-"""Spans by OpenTelemetry's SDK: the one module that imports it. Exporting them holds up nobody.
+"""Spans by OpenTelemetry's SDK: the only module that imports it. Their export never delays a service.
 
-Spans wait in a bounded queue, which a thread of the SDK's empties; what finds no room, or a receiver that does not
-answer, is dropped. Parents and links are named by their ``traceparent``: nothing depends on a context of the task.
-There is no global provider, so that no library makes spans of its own, with who knows what in them.
+Spans wait in a bounded queue, which a thread of the SDK exports. A span is dropped when the queue is full, or when the
+receiver does not answer. Parents and links are given by ``traceparent``: nothing depends on the context of a task.
+There is no global provider, because libraries would then export spans with contents that nobody has checked.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from taskbridge.runtime.tracing.names import ERROR, Attributes, Kind
-from taskbridge.runtime.tracing.traceparent import flags_of, span_id_of, trace_id_of
+from taskbridge.runtime.tracing import ERROR, Attributes, Kind, flags_of, span_id_of, trace_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,18 +39,18 @@ if TYPE_CHECKING:
 
 _LAST_S = 3.0
 _UNNAMED = "unknown_service"
-"""How the SDK calls a service that the environment does not name."""
+"""The SDK's name for a service that the environment does not name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of a trace, from its beginning to ``end``. It is sent only once it has ended."""
+    """A span, from its start to ``end``. It is exported only after it has ended."""
 
     _span: trace.Span
 
     @property
     def traceparent(self) -> str:
-        """What makes something a part of this part."""
+        """The parent of spans within this one."""
         context = self._span.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
@@ -59,14 +58,14 @@ class Span:
     def is_recorded(self) -> bool:
         return self._span.is_recording()
 
-    def tell(self, attributes: Attributes, *, name: str | None = None) -> None:
-        """What was not known at the beginning."""
+    def set(self, attributes: Attributes, *, name: str | None = None) -> None:
+        """Set attributes, and a new name, that were not known at the start."""
         self._span.set_attributes(attributes)
         if name is not None:
             self._span.update_name(name)
 
     def end(self, *, error: str | None = None) -> None:
-        """``error``: its class. What it says stays out of traces: it may repeat what people wrote."""
+        """``error`` is the class of the error. Its message stays out of traces: it may repeat what people wrote."""
         if error is not None:
             self._span.set_attribute(ERROR, error)
             self._span.set_status(Status(StatusCode.ERROR))
@@ -88,10 +87,10 @@ class Tracing:
 
     @classmethod
     def exporting(cls, service: str, version: str) -> Self:
-        """By OTLP, as ``OTEL_…`` of the environment says."""
+        """Export by OTLP, configured by ``OTEL_…`` in the environment."""
         return cls(BatchSpanProcessor(OTLPSpanExporter()), service=service, version=version)
 
-    def begin(
+    def start_span(
         self,
         name: str,
         kind: Kind,
@@ -101,7 +100,7 @@ class Tracing:
         links: Sequence[str] = (),
         started_ns: int | None = None,
     ) -> Span:
-        """``parent`` and ``links`` are traceparents that are valid; without a parent a trace begins."""
+        """``parent`` and ``links`` are valid traceparents; without a parent a new trace begins."""
         context = Context() if parent is None else _context(parent)
         span = self._tracer.start_span(
             name,
@@ -116,14 +115,14 @@ class Tracing:
         return Span(span)
 
     def close(self) -> None:
-        """Send what is left, and return in any case after some seconds. Blocks."""
+        """Export the remaining spans for at most some seconds. Blocks."""
         closing = threading.Thread(target=self._provider.shutdown, name="tracing-end", daemon=True)
         closing.start()
         closing.join(_LAST_S)
 
 
 class SampledAsLinked(Sampler):
-    """What joins parts of several traces, and is part of none, is sampled as the first of them is."""
+    """A span without a parent that links several traces is sampled if the first of them is."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler

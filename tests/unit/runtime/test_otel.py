@@ -21,8 +21,8 @@ from support.tracing import (
     trace_of_span,
     traceparent_of_span,
 )
-from taskbridge.runtime.tracing import names, tracing
-from taskbridge.runtime.tracing.tracing import Tracing
+from taskbridge.runtime import otel, tracing
+from taskbridge.runtime.otel import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def spans() -> KeptSpans:
 
 
 def test_a_span_goes_on_with_its_parents_trace_and_names_itself_as_a_parent(spans: KeptSpans) -> None:
-    span = spans.tracing.begin("POST /x", "SERVER", {"a": 1}, parent=TRACE, started_ns=5)
+    span = spans.tracing.start_span("POST /x", "SERVER", {"a": 1}, parent=TRACE, started_ns=5)
     assert spans.all == ()
     span.end()
     found = spans.only("POST /x")
@@ -50,14 +50,14 @@ def test_a_span_goes_on_with_its_parents_trace_and_names_itself_as_a_parent(span
 
 def test_without_a_parent_a_trace_begins(spans: KeptSpans) -> None:
     for _ in range(2):
-        spans.tracing.begin("POST /x", "SERVER", {}).end()
+        spans.tracing.start_span("POST /x", "SERVER", {}).end()
     first, second = spans.all
     assert parent_of(first) is None
     assert trace_of_span(first) != trace_of_span(second)
 
 
 def test_links_are_of_other_traces(spans: KeptSpans) -> None:
-    spans.tracing.begin("process", "CONSUMER", {}, links=[TRACE, OTHER]).end()
+    spans.tracing.start_span("process", "CONSUMER", {}, links=[TRACE, OTHER]).end()
     found = spans.only("process")
     assert links_of(found) == [TRACE, OTHER]
     assert parent_of(found) is None
@@ -65,14 +65,14 @@ def test_links_are_of_other_traces(spans: KeptSpans) -> None:
 
 
 def test_an_error_is_told_by_its_class(spans: KeptSpans) -> None:
-    spans.tracing.begin("send", "PRODUCER", {}).end(error="NotDurable")
+    spans.tracing.start_span("send", "PRODUCER", {}).end(error="NotDurable")
     found = spans.only("send")
     assert (found.attributes or {})["error.type"] == "NotDurable"
     assert (found.status.status_code, found.status.description) == (StatusCode.ERROR, None)
 
 
 def test_who_is_not_sampled_stays_so_and_the_trace_goes_on(spans: KeptSpans) -> None:
-    span = spans.tracing.begin("POST /x", "SERVER", {}, parent=NOT_SAMPLED)
+    span = spans.tracing.start_span("POST /x", "SERVER", {}, parent=NOT_SAMPLED)
     span.end()
     assert spans.all == ()
     assert not span.is_recorded
@@ -94,7 +94,7 @@ def test_what_joins_traces_is_sampled_as_the_first_of_them(
     """A child of one that is sampled, a root, and what is linked to one that is sampled or to one that is not."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", rate)
-    begin = KeptSpans().tracing.begin
+    begin = KeptSpans().tracing.start_span
     begun = [
         begin("child", "SERVER", {}, parent=TRACE),
         begin("root", "SERVER", {}),
@@ -112,7 +112,7 @@ def test_the_environment_may_name_the_service(
         monkeypatch.setenv("OTEL_SERVICE_NAME", named)
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
     spans = KeptSpans()
-    spans.tracing.begin("x", "SERVER", {}).end()
+    spans.tracing.start_span("x", "SERVER", {}).end()
     told = spans.only("x").resource.attributes
     assert (told["service.name"], told["service.version"]) == (is_called, "1")
     assert told["deployment.environment.name"] == "test"
@@ -132,15 +132,15 @@ class Stuck(SpanExporter):
 
 
 def test_a_receiver_that_never_answers_holds_up_neither_spans_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "_LAST_S", 0.05)
+    monkeypatch.setattr(otel, "_LAST_S", 0.05)
     stuck = Stuck()
     processor = BatchSpanProcessor(stuck, max_queue_size=8, max_export_batch_size=4, schedule_delay_millis=1)
     with_it = Tracing(processor, service="tests", version="1")
     try:
-        with_it.begin("first", "SERVER", {}).end()
+        with_it.start_span("first", "SERVER", {}).end()
         assert stuck.asked.wait(20)
         for _ in range(100):  # many more than may wait
-            with_it.begin("next", "SERVER", {}).end()
+            with_it.start_span("next", "SERVER", {}).end()
         with_it.close()
         assert not stuck.let_go.is_set()
     finally:
@@ -156,7 +156,7 @@ def test_the_end_sends_what_is_left() -> None:
             return SpanExportResult.SUCCESS
 
     ended = Tracing(BatchSpanProcessor(Exporter(), schedule_delay_millis=3_600_000), service="tests", version="1")
-    ended.begin("last", "SERVER", {}).end()
+    ended.start_span("last", "SERVER", {}).end()
     ended.close()
     assert kept == ["last"]
 
@@ -168,6 +168,10 @@ def test_attributes_are_called_as_the_conventions_call_them() -> None:
         for name, value in vars(module).items()
         if name.isupper()
     }
-    constants = {value for name, value in vars(names).items() if name.isupper() and name != "EVENT_STREAM"}
-    ours = constants | set(names.messaging("send", "topic"))
+    constants = {
+        value
+        for name, value in vars(tracing).items()
+        if name.isupper() and not name.startswith("_") and name not in ("EVENT_STREAM", "TRACEPARENT", "TYPE_CHECKING")
+    }
+    ours = constants | set(tracing.messaging("send", "topic"))
     assert {each for each in ours if not each.startswith("taskbridge.")} <= known

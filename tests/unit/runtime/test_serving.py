@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.runtime.http.request_line import cut_at_lines, ends_in_line, escape_request_line
+from taskbridge.runtime.serving import cut_at_lines, ends_in_line, escape_request_line
 
 PARTS = st.sampled_from([b"POST /", b"GET /", b"a", b" ", b"\xe5\xbc\xa0", b"\r\n", b"HTTP/1.1"])
 

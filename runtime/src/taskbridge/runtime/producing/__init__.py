@@ -1,1 +1,0 @@
-"""Sends records one by one and tells when Kafka has each."""
