@@ -263,10 +263,11 @@ def _unverified_messages() -> list[BadRequest]:
     return [
         bad("signed with another secret", message(secret=OTHER_SECRET)),
         bad("five minutes and more ago", message(ago_s=TOLERANCE_S + 2)),
-        bad("five minutes and more ahead", message(ago_s=-TOLERANCE_S - 5)),
+        # A minute more than needed: on a busy machine it may be sent long after it was made.
+        bad("five minutes and more ahead", message(ago_s=-TOLERANCE_S - 60)),
         bad("another system", good, path=_path(source="other")),
         bad("a system of a name that none can have", good, path=_path(source="{}")),
-        bad("yida, by this door", good, path=_path(source="yida")),
+        bad("yida, by this path", good, path=_path(source="yida")),
         bad("another corp", _data(corp_id="ding-other")),
         bad("another corp, by a number", _data(corp_id=1)),
         bad("changed after signing", good, body=good.body.replace(b"T-1", b"T-2")),

@@ -115,7 +115,8 @@ def test_a_commit_of_rows_is_told_and_one_of_removals_is_not(tmp_path: Path) -> 
             await spool.put(record(4))
 
     asyncio.run(scenario())
-    assert told == [3, 1]
+    # Rows that are put together may be committed by one or by several transactions.
+    assert (sum(told[:-1]), told[-1]) == (3, 1)
 
 
 def test_an_emptied_file_gives_its_log_back_and_one_with_records_left_keeps_it(tmp_path: Path) -> None:
