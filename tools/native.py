@@ -1,8 +1,8 @@
 """Installs this checkout, with the native core where it can be built: ``make native``.
 
-maturin builds it, and brings a Rust toolchain where there is no cargo. Where neither can be had the core is left out,
-in one line: the streams service then folds in Python. TASKBRIDGE_NATIVE_CORE decides otherwise: ``required`` fails,
-``off`` does not try. Arguments go to ``uv``.
+maturin builds the core, and fetches a Rust toolchain where cargo is missing. Where the core cannot be built, one line
+reports it, and both services run in Python. With TASKBRIDGE_NATIVE_CORE=required that is an error; with ``off`` nothing
+is built. Arguments go to ``uv``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import sys
 import urllib.request
 from pathlib import Path
 
-# ``uv run`` says which uv it is: it need not be on the PATH.
+# ``uv run`` sets UV, which need not be on the PATH.
 UV = os.environ.get("UV", "uv")
-# rustup's own place is not on the PATH of a shell that is older than it.
+# A shell that was started before rustup was installed has no PATH entry for it.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path.home() / ".cargo" / "bin")])
 RUSTUP = os.environ.get("RUSTUP_UPDATE_ROOT", "https://static.rust-lang.org/rustup")
-REACH_S = 10
+CONNECT_TIMEOUT_S = 10
 SHOWN_AFTER_S = 2
 
 
 def main(arguments: list[str]) -> int:
     mode = os.environ.get("TASKBRIDGE_NATIVE_CORE", "")
-    # Unlike ``uv sync`` it says nothing where nothing is to be done.
+    # Unlike ``uv sync``, this prints nothing where nothing changes.
     installed = subprocess.run([UV, "run", *arguments, "python", "-c", ""], check=False).returncode
     if installed != 0:
         return installed
@@ -45,41 +45,42 @@ def main(arguments: list[str]) -> int:
 def build(arguments: list[str]) -> tuple[int, str]:
     environment = {**os.environ, "PATH": PATH}
     if shutil.which("cc") is None or (shutil.which("cargo", path=PATH) is None and not is_reachable()):
-        # Its own attempts would hold this up for minutes. What was built before is found all the same.
+        # maturin would try for minutes to fetch a toolchain. A core that was built before is still found.
         environment["MATURIN_NO_INSTALL_RUST"] = "1"
     command = [UV, "sync", "--quiet", "--inexact", *arguments, "--group", "native"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as syncing:
         try:
             _, errors = syncing.communicate(timeout=SHOWN_AFTER_S)
         except subprocess.TimeoutExpired:
-            sys.stderr.write("building the native core, once: it may take some minutes\n")
+            sys.stderr.write("building the native core: the first build takes some minutes\n")
             _, errors = syncing.communicate()
     return syncing.returncode, errors
 
 
 def is_reachable() -> bool:
     try:
-        urllib.request.urlopen(f"{RUSTUP}/release-stable.toml", timeout=REACH_S).close()  # noqa: S310 - see above
+        urllib.request.urlopen(f"{RUSTUP}/release-stable.toml", timeout=CONNECT_TIMEOUT_S).close()  # noqa: S310 - see above
     except OSError:
         return False
     return True
 
 
 def reason(errors: str) -> str:
-    """The line that says most."""
+    """The most informative line."""
     if shutil.which("cc") is None:
-        return "there is no C compiler (cc), which links it: install gcc"
+        return "there is no C compiler (cc) to link it: install gcc"
     if shutil.which("cargo", path=PATH) is None:
         return "there is no Rust toolchain (https://rustup.rs), and none could be fetched"
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    told = [line for line in lines if "error" in line.lower()]
-    return (told or lines or ["uv says nothing"])[-1]
+    with_error = [line for line in lines if "error" in line.lower()]
+    return (with_error or lines or ["uv printed no error"])[-1]
 
 
 def leave_out(why: str) -> None:
-    # One of older sources must not stay.
+    # A core of older sources must not remain.
     subprocess.run([UV, "pip", "uninstall", "--quiet", "taskbridge-native"], check=False, stderr=subprocess.DEVNULL)
-    sys.stderr.write(f"without the native core, events are folded in Python, as right and far slower: {why}\n")
+    effect = "callbacks and events are processed in Python, with the same results but far slower"
+    sys.stderr.write(f"without the native core, {effect}: {why}\n")
 
 
 if __name__ == "__main__":

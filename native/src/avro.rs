@@ -1,13 +1,13 @@
-//! Avro's binary form, as far as our schemas use it. Mirrors `schemas/avro/compiled.py`.
+//! Avro's binary encoding, as far as our schemas use it; Kafka's records have the same numbers.
 //!
-//! The reader is never more lenient than the Python one: what it does not take is shown to that one, which has the
-//! last word. Nothing is allocated by what a length or a count claims.
+//! Mirrors `schemas/avro/compiled.py`, and never accepts more than it does: bytes that cannot be read here are given to
+//! Python, which decides. No length or count in the bytes decides how much memory is allocated.
 
-/// The bytes were not written by the schema, or are cut short.
+/// The bytes cannot be read here: another schema wrote them, or they are damaged.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Damaged;
+pub struct Unreadable;
 
-pub type Read<T> = Result<T, Damaged>;
+pub type Read<T> = Result<T, Unreadable>;
 
 /// Reads values from the front of a body; texts are borrowed from it.
 pub struct Reader<'a> {
@@ -23,45 +23,59 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     fn byte(&mut self) -> Read<u8> {
-        let (&first, rest) = self.rest.split_first().ok_or(Damaged)?;
+        let (&first, rest) = self.rest.split_first().ok_or(Unreadable)?;
         self.rest = rest;
         Ok(first)
     }
 
-    /// A number without a sign: seven bits a byte, the lowest first.
+    pub fn bytes(&mut self, length: usize) -> Read<&'a [u8]> {
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Unreadable)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// An unsigned number: seven bits a byte, the lowest first.
     pub fn unsigned(&mut self) -> Read<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
             if shift == 63 && byte > 1 {
-                return Err(Damaged);
+                return Err(Unreadable);
             }
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 return Ok(value);
             }
         }
-        Err(Damaged)
+        Err(Unreadable)
     }
 
     pub fn long(&mut self) -> Read<i64> {
-        self.unsigned().map(unfold)
+        let zigzag = self.unsigned()?;
+        Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
     }
 
     pub fn text(&mut self) -> Read<&'a str> {
-        let length = usize::try_from(unfold(self.unsigned()?)).map_err(|_| Damaged)?;
-        let (text, rest) = self.rest.split_at_checked(length).ok_or(Damaged)?;
-        self.rest = rest;
-        std::str::from_utf8(text).map_err(|_| Damaged)
+        let length = usize::try_from(self.long()?).map_err(|_| Unreadable)?;
+        std::str::from_utf8(self.bytes(length)?).map_err(|_| Unreadable)
     }
 
-    /// A union of null and something else.
+    /// Kafka's bytes, which are null where their length is negative.
+    pub fn nullable_bytes(&mut self) -> Read<Option<&'a [u8]>> {
+        usize::try_from(self.long()?).ok().map(|length| self.bytes(length)).transpose()
+    }
+
+    /// A union of null and another type.
     pub fn optional<T>(&mut self, value: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
         match self.byte()? {
             0 => Ok(None),
             2 => value(self).map(Some),
-            _ => Err(Damaged),
+            _ => Err(Unreadable),
         }
     }
 
@@ -75,14 +89,14 @@ impl<'a> Reader<'a> {
 
     /// An enum's symbol, given all of them in the schema's order.
     pub fn symbol<T: Copy>(&mut self, symbols: &[T]) -> Read<T> {
-        let at = usize::try_from(self.long()?).map_err(|_| Damaged)?;
-        symbols.get(at).copied().ok_or(Damaged)
+        let at = usize::try_from(self.long()?).map_err(|_| Unreadable)?;
+        symbols.get(at).copied().ok_or(Unreadable)
     }
 
-    /// An array, in any number of blocks; a block with a negative count has its size in bytes behind the count.
+    /// An array in any number of blocks. After a negative count comes the size of the block in bytes.
     pub fn array<T>(&mut self, mut item: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
         let mut items = Vec::new();
-        while *self.rest.first().ok_or(Damaged)? != 0 {
+        while *self.rest.first().ok_or(Unreadable)? != 0 {
             let count = self.long()?;
             if count < 0 {
                 self.long()?;
@@ -100,11 +114,16 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn unfold(folded: u64) -> i64 {
-    (folded >> 1).cast_signed() ^ -(folded & 1).cast_signed()
+const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
 }
 
-/// Writes values to the end of a body.
+/// How many bytes `Writer::long` writes.
+pub const fn size_of_long(value: i64) -> usize {
+    (64 - (zigzag(value) | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+/// Appends values to a body.
 pub trait Writer: AsMut<Vec<u8>> {
     fn unsigned(&mut self, mut rest: u64) {
         while rest >= 0x80 {
@@ -115,17 +134,23 @@ pub trait Writer: AsMut<Vec<u8>> {
     }
 
     fn long(&mut self, value: i64) {
-        self.unsigned(((value << 1) ^ (value >> 63)).cast_unsigned());
+        self.unsigned(zigzag(value));
     }
 
     fn count(&mut self, items: usize) {
-        // No slice has more items than fit into an i64.
+        // No slice has more than i64::MAX items.
         self.long(items.cast_signed() as i64);
     }
 
     fn text(&mut self, value: &str) {
         self.count(value.len());
         self.as_mut().extend_from_slice(value.as_bytes());
+    }
+
+    /// Kafka's bytes: see `Reader::nullable_bytes`.
+    fn nullable_bytes(&mut self, bytes: Option<&[u8]>) {
+        self.long(bytes.map_or(-1, |bytes| bytes.len().cast_signed() as i64));
+        self.as_mut().extend_from_slice(bytes.unwrap_or_default());
     }
 
     fn optional<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {

@@ -1,12 +1,9 @@
-//! What our records' ids and headers are made of. Mirrors `schemas/cloudevents.py` and `_uuid5` of `schemas/events.py`.
-
-#[cfg(feature = "python")]
-pub use python::{Header, header};
+//! The parts of CloudEvents headers and ids. Mirrors `schemas/cloudevents.py` and `_uuid5` of `schemas/events.py`.
 
 /// The text of a UUID.
 pub type Id = [u8; 36];
 
-/// The text of the UUID, version 5, that a digest begins with.
+/// The text of the UUID of version 5 whose bytes begin the digest.
 pub fn uuid_text(digest: &[u8]) -> Id {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [b'-'; 36];
@@ -27,7 +24,7 @@ pub fn uuid_text(digest: &[u8]) -> Id {
     text
 }
 
-/// `ce_source`: `/{source}/{corp_id}/{app_type}`, escaped as RFC 3986 asks of path segments.
+/// `ce_source`: `/{source}/{corp_id}/{app_type}`, escaped as path segments of RFC 3986.
 pub fn source(segments: [&str; 3]) -> Vec<u8> {
     let mut path = Vec::new();
     for segment in segments {
@@ -47,7 +44,7 @@ fn escape(path: &mut Vec<u8>, segment: &str) {
     }
 }
 
-/// Milliseconds since the epoch, of the years 1 to 9999, as `2026-01-31T08:00:00.000Z`.
+/// `2026-01-31T08:00:00.000Z`, from milliseconds since the epoch, in the years 1 to 9999.
 pub fn rfc3339(time_ms: i64) -> [u8; 24] {
     const DAY_MS: i64 = 86_400_000;
     let (year, month, day) = date(time_ms.div_euclid(DAY_MS));
@@ -71,9 +68,9 @@ pub fn rfc3339(time_ms: i64) -> [u8; 24] {
     text
 }
 
-/// Year, month and day of a day that is counted from the epoch, in the Gregorian calendar.
+/// Year, month and day, from days since the epoch, in the Gregorian calendar.
 ///
-/// Years are counted from March here, so that the leap day is a year's last.
+/// Years are counted from March, so that the leap day is the last of its year.
 fn date(days: i64) -> (i64, i64, i64) {
     const ERA_DAYS: i64 = 146_097; // 400 years
     let days = days + 719_468; // from the first of March of the year 0
@@ -85,18 +82,4 @@ fn date(days: i64) -> (i64, i64, i64) {
     let is_next_year = month >= 10; // January and February
     let month = if is_next_year { month - 9 } else { month + 3 };
     (400 * era + year + i64::from(is_next_year), month, day_of_month)
-}
-
-#[cfg(feature = "python")]
-mod python {
-    use pyo3::prelude::*;
-    use pyo3::types::{PyBytes, PyString, PyTuple};
-
-    /// A name and a value.
-    pub type Header = Py<PyTuple>;
-
-    pub fn header<'py>(name: &Bound<'py, PyString>, value: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
-        let py = name.py();
-        PyTuple::new(py, [name.as_any(), PyBytes::new(py, value).as_any()])
-    }
 }

@@ -1,16 +1,16 @@
-//! The native core of both services, and `python`, which binds it to the module `taskbridge.native._native`.
+//! The native core of both services: `edge` decides callbacks, `fold` folds events, `batches` reads and writes records.
 //!
-//! Each part has a Python implementation, which is its specification: `edge` decides callbacks and claims
-//! their signatures, `fold` folds events.
+//! Each part has a Python implementation, which is its specification. `python` binds them to `taskbridge.native._native`.
 
-// Of the rest, Rust alone uses the fold: `tests/bench/streams/rust_loop`.
-#![cfg_attr(not(feature = "python"), allow(dead_code, unused_imports))]
+// Without Python, only the fold is used: by `tests/bench/streams/rust_loop`.
+#![cfg_attr(not(feature = "python"), allow(dead_code))]
 
 mod avro;
 mod batches;
 mod cloudevents;
 mod edge;
 pub mod fold;
-
+mod json;
+mod msgpack;
 #[cfg(feature = "python")]
 mod python;

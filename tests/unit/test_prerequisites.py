@@ -241,7 +241,7 @@ HIDDEN = ("chromium.*", "promtool", "docker.*", "cargo", *DEMO_AND_TEST_NEED_NO_
 SELECTED = (
     "tests/unit/test_test_run.py::test_a_files_tests_are_run_by_one_process_and_files_side_by_side",
     "tests/unit/monitoring/test_dashboards.py::test_prometheus_understands_every_question",
-    "tests/unit/edge/test_native_vectors.py",
+    "tests/unit/test_native_vectors.py",
     "tests/browser/test_modules.py",
     "tests/integration/test_containers.py::test_the_image_is_small_and_has_the_program_and_nothing_of_the_tests",
 )

@@ -1,16 +1,17 @@
-//! From the parts of a request to a verified event. Mirrors `edge/deciding/interpret.py` and `event_of` of `edge/callbacks.py`.
+//! From the parts of a request to a verified event.
+//!
+//! Mirrors `edge/deciding/interpret.py` and `event_of` of `edge/callbacks.py`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::callback::{Action, Callback, TASK_INSTANCE, URLS};
-use super::fields::{self, Form, Ids, Told};
-use super::parameters::Parameters;
+use super::callback::{Action, Callback, Field, Form, Ids, TASK_INSTANCE, URLS, form, moment, web_address};
+use super::request::Parameters;
 use super::signature::{SIGN, Signer, digest, event_id, signed_by};
 use crate::avro::Writer;
 use crate::cloudevents::Id;
 
-/// What callbacks are decided by: the tokens of each app, and figures that Python has.
+/// The tokens of each app, and the limits, which Python defines.
 pub struct Rules {
     pub apps: HashMap<String, Vec<Signer>>,
     pub id_characters: usize,
@@ -18,7 +19,7 @@ pub struct Rules {
     pub id_namespace: [u8; 16],
 }
 
-/// A request as far as it counts.
+/// The parts of a request that decide.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub wire_action: &'a str,
@@ -28,24 +29,24 @@ pub struct Request<'a> {
     pub received_at: i64,
 }
 
-/// What is decided: an event that its app signed.
+/// An event that its app signed.
 pub struct Decided {
     pub event_id: Id,
-    /// Its place among the schema's symbols.
+    /// Index of the schema's symbol.
     pub action: usize,
     pub app_type: String,
     pub corp_id: String,
     pub instance_id: String,
     pub occurred_at: i64,
-    /// The signature, which is spent on the event.
+    /// The signature, which is accepted for this event only.
     pub digest: [u8; 16],
-    /// The place among the app's tokens of the one that signed.
+    /// Index of the app's token that signed.
     pub signer: usize,
     /// The Avro body of the event.
     pub body: Vec<u8>,
 }
 
-/// The event that the request proves; None for whatever is not plainly one: Python then decides from the start.
+/// The event that the request proves; None where Python decides.
 pub fn decide(rules: &Rules, request: Request<'_>) -> Option<Decided> {
     const FIRST_MS: i64 = 0;
     const LAST_MS: i64 = 1 << 47;
@@ -54,25 +55,25 @@ pub fn decide(rules: &Rules, request: Request<'_>) -> Option<Decided> {
     let action = Action::of(wire_action)?;
     let parameters = Parameters::read(request.query, request.content_type, request.body)?;
     let callback = Callback::of(action, &parameters)?;
-    let ids = Ids { characters: rules.id_characters };
+    let ids = Ids { max_characters: rules.id_characters };
 
-    let app_type = ids.required(Told::text(callback.same("appType")?))?;
-    let corp_id = match callback.same("corpId")? {
+    let app_type = ids.required(Field::text(callback.agreed("appType")?))?;
+    let corp_id = match callback.agreed("corpId")? {
         Some(corp_id) => corp_id,
-        None => callback.described("originatorCorpId").plain()??,
+        None => callback.in_task("originatorCorpId").plain()??,
     };
     let digest = digest(parameters.get(SIGN)?)?;
     let signer = signed_by(&parameters, rules.apps.get(app_type)?, &digest, corp_id)?;
 
-    let corp_id = ids.required(Told::Text(corp_id))?;
-    let instance_id = callback.beside("formInstId");
-    let instance_id = TASK_INSTANCE.iter().fold(instance_id, |told, key| told.or(|| callback.described(key)));
+    let corp_id = ids.required(Field::Text(corp_id))?;
+    let instance_id = callback.parameter("formInstId");
+    let instance_id = TASK_INSTANCE.iter().fold(instance_id, |found, key| found.or(|| callback.in_task(key)));
     let instance_id = ids.required(instance_id)?;
-    let task_id = ids.optional(callback.told("taskId"))?;
+    let task_id = ids.optional(callback.get("taskId"))?;
     (task_id.is_some() || !action.is_of_one_task()).then_some(())?;
     let latest = received_at + rules.ahead_ms;
-    let occurred_at = fields::moment(callback.told("dateTime"), latest)?.unwrap_or(received_at);
-    let told = Described::read(action, &callback, ids, latest)?;
+    let occurred_at = moment(callback.get("dateTime"), latest)?.unwrap_or(received_at);
+    let details = Details::read(action, &callback, ids, latest)?;
 
     let event_id = event_id(rules.id_namespace, wire_action, &parameters);
     let mut body = Vec::with_capacity(request.body.len() * 2 + request.query.len() * 2 + 512);
@@ -84,7 +85,7 @@ pub fn decide(rules: &Rules, request: Request<'_>) -> Option<Decided> {
         body.text(text);
     }
     body.optional_text(task_id);
-    told.write(&mut body, occurred_at, received_at);
+    details.write(&mut body, occurred_at, received_at);
     body.array(&parameters.pairs, |body, (key, value)| {
         body.text(key);
         body.text(value);
@@ -102,9 +103,9 @@ pub fn decide(rules: &Rules, request: Request<'_>) -> Option<Decided> {
     })
 }
 
-/// What a callback tells beside its ids.
+/// The fields of a callback other than its ids.
 #[derive(Default)]
-struct Described<'a> {
+struct Details<'a> {
     actor_id: Option<&'a str>,
     recipient_ids: Vec<Cow<'a, str>>,
     originator: Option<(&'a str, Option<&'a str>)>,
@@ -117,43 +118,43 @@ struct Described<'a> {
     form: Form<'a>,
 }
 
-impl<'a> Described<'a> {
+impl<'a> Details<'a> {
     fn read(action: Action, callback: &'a Callback<'a>, ids: Ids, latest: i64) -> Option<Self> {
         const TEXTS: [&str; 6] =
             ["processCode", "processName", "formUuid", "serialNo", "processInstanceStatus", "processApprovedResult"];
         if action.is_of_one_task() {
-            return Some(Self { actor_id: ids.person(callback.told("actualWorkId"))?, ..Self::default() });
+            return Some(Self { actor_id: ids.person(callback.get("actualWorkId"))?, ..Self::default() });
         }
         if !action.describes() {
             return Some(Self::default());
         }
         let keys = action.recipients().iter();
-        let named = keys.clone().map(|key| callback.described(key)).chain(keys.map(|key| callback.beside(key)));
+        let named = keys.clone().map(|key| callback.in_task(key)).chain(keys.map(|key| callback.parameter(key)));
         let recipient_ids = ids.people(named)?;
-        let originator = match ids.person(callback.told("originatorId"))? {
-            Some(user_id) => Some((user_id, callback.told("originatorDisplayName").plain()?)),
+        let originator = match ids.person(callback.get("originatorId"))? {
+            Some(user_id) => Some((user_id, callback.get("originatorDisplayName").plain()?)),
             None => None,
         };
         let mut url = None;
         for key in URLS {
             if url.is_none() {
-                url = fields::web_address(callback.told(key))?;
+                url = web_address(callback.get(key))?;
             }
         }
         let mut texts = [None; 6];
         for (text, key) in texts.iter_mut().zip(TEXTS) {
-            *text = callback.told(key).plain()?;
+            *text = callback.get(key).plain()?;
         }
         Some(Self {
             actor_id: None,
             recipient_ids,
             originator,
-            title: callback.told("title").plain()?,
+            title: callback.get("title").plain()?,
             url,
             texts,
-            created_at: fields::moment(callback.told("createTime"), latest)?,
-            finished_at: fields::moment(callback.told("finishTime"), latest)?,
-            form: fields::form(callback.told("dataMap"))?,
+            created_at: moment(callback.get("createTime"), latest)?,
+            finished_at: moment(callback.get("finishTime"), latest)?,
+            form: form(callback.get("dataMap"))?,
         })
     }
 

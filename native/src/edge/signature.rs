@@ -1,22 +1,23 @@
-//! Who signed a callback, and the id of the event that it is. Mirrors `edge/verification/signature.py`, `verify.py` and
-//! `event_id_for` of `schemas/events.py`.
+//! Who signed a callback, and the id of its event.
+//!
+//! Mirrors `edge/verification/signature.py`, `verify.py` and `event_id_for` of `schemas/events.py`.
 
 use md5::{Digest, Md5};
 use sha1::Sha1;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::parameters::Parameters;
+use super::request::Parameters;
 use crate::cloudevents::{Id, uuid_text};
 
 pub const SIGN: &str = "sign";
 
-/// A token of an app, and the organisation that it is for.
+/// A token of an app, and the organisation that it belongs to.
 pub struct Signer {
     pub corp_id: Option<String>,
     pub token: String,
 }
 
-/// The digest that `sign` is in hex, in either case.
+/// The digest of `sign`, which is hexadecimal in either case.
 pub fn digest(sign: &str) -> Option<[u8; 16]> {
     let digits: &[u8; 32] = sign.as_bytes().try_into().ok()?;
     let mut digest = [0; 16];
@@ -27,7 +28,7 @@ pub fn digest(sign: &str) -> Option<[u8; 16]> {
     Some(digest)
 }
 
-/// The place of the token that signed the parameters. Each is compared: how long it takes shall not tell which it was.
+/// The index of the token that signed the parameters. All are compared, so that the time does not reveal which it was.
 pub fn signed_by(parameters: &Parameters<'_>, signers: &[Signer], digest: &[u8; 16], corp_id: &str) -> Option<usize> {
     let hash = hash(parameters);
     let found: Vec<Choice> = signers
@@ -43,11 +44,11 @@ pub fn signed_by(parameters: &Parameters<'_>, signers: &[Signer], digest: &[u8; 
     })
 }
 
-/// Of what is signed, but for the token.
+/// The hash of the signed values, before the token.
 fn hash(parameters: &Parameters<'_>) -> Md5 {
     let mut hash = Md5::new();
-    for &place in &parameters.order {
-        let (key, value) = &parameters.pairs[place];
+    for &at in &parameters.order {
+        let (key, value) = &parameters.pairs[at];
         if key != SIGN {
             hash.update(value.as_bytes());
         }
@@ -55,14 +56,14 @@ fn hash(parameters: &Parameters<'_>) -> Md5 {
     hash
 }
 
-/// The signature as Yida writes it: for the fuzzer, which signs what it makes up.
+/// The signature as Yida writes it: the fuzzer signs its own requests.
 #[cfg(fuzzing)]
 pub fn hex(parameters: &Parameters<'_>, token: &str) -> [u8; 32] {
     let digest = hash(parameters).chain_update(token).finalize();
     std::array::from_fn(|at| b"0123456789abcdef"[usize::from(digest[at / 2] >> (4 - at % 2 * 4) & 15)])
 }
 
-/// The same for ever for the same callback.
+/// Always the same for the same callback.
 pub fn event_id(namespace: [u8; 16], wire_action: &str, parameters: &Parameters<'_>) -> Id {
     let mut pairs: Vec<_> = parameters.pairs.iter().filter(|(key, _)| key != SIGN).collect();
     pairs.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -78,7 +79,7 @@ pub fn event_id(namespace: [u8; 16], wire_action: &str, parameters: &Parameters<
     uuid_text(&Sha1::digest(&name))
 }
 
-/// A part after its length in characters.
+/// Append a part after its length in characters.
 fn write_part(name: &mut Vec<u8>, part: &str) {
     let mut digits = [0; 20];
     let mut at = digits.len();

@@ -1,22 +1,22 @@
-//! Requests, and what the Python edge decides: `tests/vectors/edge-vectors.json`, from `tests/support/edge/vectors.py`.
+//! Requests, and the decisions of the Python edge: `tests/vectors/edge-vectors.json`, from `tests/support/edge/vectors.py`.
 
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 
 use super::decide::{Request, Rules, decide};
-use super::parameters::Parameters;
+use super::request::Parameters;
 use super::signature::{Signer, digest, signed_by};
 use crate::cloudevents::{rfc3339, source};
 
 const TYPES: [&str; 5] = ["created", "completed", "cancelled", "deleted", "copied"];
 
 #[test]
-fn whatever_the_core_takes_it_decides_as_python_does_and_it_takes_the_usual() {
+fn usual_requests_are_accepted_and_decided_as_in_python() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/edge-vectors.json");
     let path = std::env::var("TASKBRIDGE_EDGE_VECTORS").unwrap_or(path.into());
     let vectors: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let (rules, requests) = (rules(&vectors[0]), &vectors[1..]);
-    let (mut taken, mut accepted) = (0, 0);
+    let (mut accepted, mut proven) = (0, 0);
     for (at, vector) in requests.iter().enumerate() {
         let (query, body) = (latin(&vector["query"]), latin(&vector["body"]));
         let request = Request {
@@ -26,13 +26,13 @@ fn whatever_the_core_takes_it_decides_as_python_does_and_it_takes_the_usual() {
             body: &body,
             received_at: vector["received_at"].as_i64().unwrap(),
         };
-        accepted += usize::from(!vector["decided"].is_null());
+        proven += usize::from(!vector["decided"].is_null());
         let Some(decided) = decide(&rules, request) else {
-            assert_ne!(vector["is_taken"], json!(true), "{at}: {vector}");
+            assert_ne!(vector["is_accepted"], json!(true), "{at}: {vector}");
             continue;
         };
-        assert_ne!(vector["is_taken"], json!(false), "{at}: {vector}");
-        taken += 1;
+        assert_ne!(vector["is_accepted"], json!(false), "{at}: {vector}");
+        accepted += 1;
         let found = json!({
             "type": (TYPES[decided.action]),
             "event_id": std::str::from_utf8(&decided.event_id).unwrap(),
@@ -47,12 +47,12 @@ fn whatever_the_core_takes_it_decides_as_python_does_and_it_takes_the_usual() {
         });
         assert_eq!(found, vector["decided"], "{at}: {vector}");
     }
-    println!("{taken} taken of {accepted} that prove something, of {}", requests.len());
-    assert!(taken > 0);
+    println!("{accepted} accepted of {proven} that prove an event, of {}", requests.len());
+    assert!(accepted > 0);
 }
 
 #[test]
-fn what_a_jvm_signed_verifies_where_all_keys_are_ascii_and_python_decides_of_others() {
+fn signatures_of_a_jvm_verify_where_all_keys_are_ascii() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/sign-vectors.json");
     let vectors: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let mut verified = 0;
@@ -95,7 +95,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
-/// Bytes, each of which stands as the character of its number.
+/// Bytes, written as the characters of their numbers.
 fn latin(value: &Value) -> Vec<u8> {
     text(value).chars().map(|character| u8::try_from(u32::from(character)).unwrap()).collect()
 }

@@ -1,29 +1,24 @@
-//! One chunk of a partition's records, folded and turned into what must be written. Mirrors `streams/fold/chunk.py`.
-//!
-//! Knows nothing of Python: `python.rs` gives it borrowed bytes, and `records.rs` makes records of what it gives back.
+//! One chunk of a partition's records, folded into stored instances and notifications. Mirrors `streams/fold/chunk.py`.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::avro::Read;
 use crate::cloudevents::Id;
-use crate::fold::acceptance::accept;
-use crate::fold::event::Event;
+use crate::fold::event::{Action, Change, Event, Lifecycle, View};
 use crate::fold::instance::Instance;
 use crate::fold::lifecycle::{check, fold};
-use crate::fold::refusal::Refusal;
-use crate::fold::rules::{Rules, Terms};
+use crate::fold::published::{notification_id, state_id, write_notification};
+use crate::fold::rules::{ChunkOptions, Refusal, Rules, accept};
 use crate::fold::stored::{self, Offsets};
-use crate::fold::told::{notification_id, state_id, write_notification};
-use crate::fold::views::{Entry, Key, Lines, tell_again, tell_difference, views};
-use crate::fold::words::{Action, Change, Lifecycle, View};
+use crate::fold::views::{Entries, Entry, Key, notify_changes, republish, views};
 
-/// An instance that the chunk meets, under its record key.
+/// An instance of the chunk, as far as it is known.
 #[derive(Default)]
 pub struct Known<'a> {
     instance: Option<Instance<'a>>,
     offsets: Offsets,
-    lines: Option<Lines<'a>>,
+    entries: Option<Entries<'a>>,
     is_folded: bool,
 }
 
@@ -35,73 +30,72 @@ impl<'a> Known<'a> {
     }
 }
 
-/// A record that could be read, and the place of its instance among those that are known.
-pub struct Given<'a> {
+/// An event that could be read, and the index of its instance among the known instances.
+pub struct Prepared<'a> {
+    /// Index of its record.
     pub record: usize,
     pub offset: i64,
     pub event: Event<'a>,
     pub known: Result<usize, Refusal<'a>>,
 }
 
-/// Where an instance that was folded into stands in `Outcome::bytes`.
+/// An instance that changed: where its forms are in `Outcome::bytes`, and the values of its headers.
 pub struct Written<'a> {
+    /// Index among the known instances.
     pub known: usize,
     pub stored: Range<usize>,
     pub state: Range<usize>,
     pub is_deleted: bool,
-    /// What the headers of its state need.
     pub id: Id,
-    /// Of its `ce_source`.
+    /// The segments of `ce_source`.
     pub source: [&'a str; 3],
     pub updated_at: i64,
 }
 
-/// Where a notification stands in `Outcome::bytes`, and what its headers need.
-pub struct Told<'a> {
-    /// Place among what was given.
+/// A notification: where it is in `Outcome::bytes`, and the values of its headers.
+pub struct Notification<'a> {
+    /// Index of the prepared event.
     pub cause: usize,
     pub key: Range<usize>,
     pub value: Range<usize>,
     pub id: Id,
     pub change: Change,
-    /// Of its `ce_source`.
+    /// The segments of `ce_source`.
     pub source: [&'a str; 3],
 }
 
-/// What a chunk comes to.
+/// The result of a chunk.
 #[derive(Default)]
 pub struct Outcome<'a> {
     pub bytes: Vec<u8>,
     /// In the order in which instances were first folded into.
     pub written: Vec<Written<'a>>,
-    pub told: Vec<Told<'a>>,
-    /// Records that were set aside, in their order.
+    pub notifications: Vec<Notification<'a>>,
+    /// Indexes of refused records, in their order.
     pub refused: Vec<(usize, Refusal<'a>)>,
-    /// Events that were folded, by action.
+    /// Folded events, by action.
     pub actions: [u64; Action::ALL.len()],
     /// Notifications, by view and change.
     pub changes: [[u64; Change::ALL.len()]; View::ALL.len()],
-    /// Places of what was given of which more would have to be told than `Terms::told_bytes`; growing.
-    pub untold: Vec<usize>,
-    told_bytes: usize,
+    /// Indexes of the prepared events with more than `ChunkOptions::max_published_bytes`; growing.
+    pub unpublished: Vec<usize>,
+    event_bytes: usize,
 }
 
-/// Give each event that is accepted the place of its instance; and of each instance one of the records with its key.
+/// Check each event and find its instance; and return the index of one record for each instance, whose key is to load.
 ///
-/// Only these are loaded: an id that is none might be the name under which the store keeps something else.
-/// `records`: keys and offsets. `events`: of each record that could be read.
-pub fn place<'a>(
+/// Keys of refused events are never loaded: an impossible id might be a name that the store uses for itself.
+/// `records`: keys and offsets. `events`: None for records that could not be read.
+pub fn prepare<'a>(
     records: impl Iterator<Item = (Option<&'a [u8]>, i64)>,
     events: Vec<Option<Event<'a>>>,
     rules: &Rules,
-) -> (Vec<Given<'a>>, Vec<usize>) {
+) -> (Vec<Prepared<'a>>, Vec<usize>) {
     let mut with_key: Vec<usize> = Vec::new();
     let mut places: HashMap<&[u8], usize> = HashMap::new();
-    let mut given = Vec::with_capacity(events.len());
+    let mut prepared = Vec::with_capacity(events.len());
     for (record, ((key, offset), event)) in records.zip(events).enumerate() {
-        let Some(mut event) = event else {
-            continue;
-        };
+        let Some(mut event) = event else { continue };
         let key = key.filter(|key| *key == event.instance_id.as_bytes());
         let known = accept(&mut event, rules).and(key.ok_or(Refusal::MisplacedKey)).map(|key| {
             *places.entry(key).or_insert_with(|| {
@@ -109,19 +103,19 @@ pub fn place<'a>(
                 with_key.len() - 1
             })
         });
-        given.push(Given { record, offset, event, known });
+        prepared.push(Prepared { record, offset, event, known });
     }
-    (given, with_key)
+    (prepared, with_key)
 }
 
-/// Fold the records in their order. Events of one instance fold together: it is written once.
-pub fn fold_all<'a>(given: &[Given<'a>], known: &mut [Known<'a>], terms: Terms<'_>) -> Outcome<'a> {
+/// Fold the events in their order. An instance is written once, after all of its events.
+pub fn fold_all<'a>(events: &[Prepared<'a>], known: &mut [Known<'a>], options: ChunkOptions<'_>) -> Outcome<'a> {
     let mut outcome = Outcome::default();
     let mut folded: Vec<usize> = Vec::new();
-    for (cause, each) in given.iter().enumerate() {
+    for (cause, each) in events.iter().enumerate() {
         let checked = each.known.and_then(|place| {
             check(known[place].instance.as_ref(), &each.event)?;
-            if terms.too_large.contains(&each.offset) { Err(Refusal::TooLarge) } else { Ok(place) }
+            if options.too_large.contains(&each.offset) { Err(Refusal::TooLarge) } else { Ok(place) }
         });
         let place = match checked {
             Ok(place) => place,
@@ -131,25 +125,21 @@ pub fn fold_all<'a>(given: &[Given<'a>], known: &mut [Known<'a>], terms: Terms<'
             }
         };
         let known = &mut known[place];
-        let before = match (known.lines.take(), &known.instance) {
-            (Some(lines), _) => lines,
-            (None, Some(instance)) => views(instance),
-            (None, None) => Lines::default(),
-        };
+        let before = known.entries.take().or_else(|| known.instance.as_ref().map(views)).unwrap_or_default();
         let (instance, changed) = fold(&mut known.instance, &each.event);
-        outcome.told_bytes = 0;
-        let tell = |key: Key<'a>, change, entry: Entry<'a>| {
-            if outcome.untold.last() != Some(&cause) {
-                outcome.tell(cause, instance, &each.event, key, change, entry, terms);
+        outcome.event_bytes = 0;
+        let notify = |key: Key<'a>, change, entry: Entry<'a>| {
+            if outcome.unpublished.last() != Some(&cause) {
+                outcome.notify(cause, instance, &each.event, key, change, entry, options);
             }
         };
         if changed {
             let after = views(instance);
-            tell_difference(&before, &after, tell);
-            known.lines = Some(after);
+            notify_changes(&before, &after, notify);
+            known.entries = Some(after);
         } else {
-            tell_again(instance, &before, tell);
-            known.lines = Some(before);
+            republish(instance, &before, notify);
+            known.entries = Some(before);
         }
         known.offsets.add(each.offset);
         outcome.actions[each.event.action.number()] += 1;
@@ -160,20 +150,20 @@ pub fn fold_all<'a>(given: &[Given<'a>], known: &mut [Known<'a>], terms: Terms<'
     }
     for place in folded {
         if let Some(instance) = &known[place].instance {
-            outcome.write(place, instance, &known[place].offsets, terms);
+            outcome.write(place, instance, &known[place].offsets, options);
         }
     }
     outcome
 }
 
 impl<'a> Outcome<'a> {
-    /// Bytes of the largest instance or notification.
+    /// The size of the largest stored instance or notification.
     pub fn largest(&self) -> usize {
         let written = self.written.iter().map(|each| each.stored.len());
-        written.chain(self.told.iter().map(|each| each.value.len())).max().unwrap_or(0)
+        written.chain(self.notifications.iter().map(|each| each.value.len())).max().unwrap_or(0)
     }
 
-    fn tell(
+    fn notify(
         &mut self,
         cause: usize,
         instance: &Instance<'a>,
@@ -181,25 +171,25 @@ impl<'a> Outcome<'a> {
         key: Key<'a>,
         change: Change,
         entry: Entry<'a>,
-        terms: Terms<'_>,
+        options: ChunkOptions<'_>,
     ) {
-        let id = notification_id(terms.rules.id_namespace, event.event_id, &key, change);
+        let id = notification_id(options.rules.id_namespace, event.event_id, &key, change);
         let bytes = &mut self.bytes;
         let begin = bytes.len();
         bytes.extend_from_slice(instance.corp_id.as_bytes());
         bytes.push(b'/');
         bytes.extend_from_slice(key.user_id.as_bytes());
         let key_end = bytes.len();
-        bytes.extend_from_slice(terms.notification_frame);
+        bytes.extend_from_slice(options.notification_frame);
         write_notification(bytes, &id, instance, event, &key, change, &entry);
-        self.told_bytes += bytes.len() - key_end;
-        if self.told_bytes > terms.told_bytes {
+        self.event_bytes += bytes.len() - key_end;
+        if self.event_bytes > options.max_published_bytes {
             bytes.truncate(begin);
-            self.untold.push(cause);
+            self.unpublished.push(cause);
             return;
         }
         self.changes[key.view.number()][change.number()] += 1;
-        self.told.push(Told {
+        self.notifications.push(Notification {
             cause,
             key: begin..key_end,
             value: key_end..self.bytes.len(),
@@ -209,15 +199,15 @@ impl<'a> Outcome<'a> {
         });
     }
 
-    fn write(&mut self, known: usize, instance: &Instance<'a>, offsets: &Offsets, terms: Terms<'_>) {
+    fn write(&mut self, known: usize, instance: &Instance<'a>, offsets: &Offsets, options: ChunkOptions<'_>) {
         let begin = self.bytes.len();
-        let state = stored::write(&mut self.bytes, instance, offsets, terms);
+        let state = stored::write(&mut self.bytes, instance, offsets, options);
         self.written.push(Written {
             known,
             stored: begin..self.bytes.len(),
             state,
             is_deleted: instance.lifecycle == Lifecycle::Deleted,
-            id: state_id(terms.rules.id_namespace, instance),
+            id: state_id(options.rules.id_namespace, instance),
             source: [instance.source, instance.corp_id, instance.app_type.value],
             updated_at: instance.updated_at,
         });

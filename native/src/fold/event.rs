@@ -1,8 +1,59 @@
-//! A task event, read up to the fields that the fold needs. Mirrors `TaskEvent` of `schemas/events.py`.
+//! A task event, read up to the fields that the fold needs. Mirrors `TaskEvent` and the enums of `schemas/events.py`.
+
+use std::collections::HashSet;
 
 use crate::avro::{Read, Reader};
-use crate::fold::forms::{Form, FormFields, read_field};
-use crate::fold::words::Action;
+
+/// An enum whose members are in the order of the schema's symbols.
+macro_rules! symbols {
+    ($(#[$about:meta])* $name:ident { $($member:ident),+ $(,)? }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($member),+ }
+
+        impl $name {
+            pub const ALL: &[Self] = &[$(Self::$member),+];
+
+            /// Its index among the schema's symbols.
+            pub const fn number(self) -> usize {
+                self as usize
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::ALL[0]
+            }
+        }
+    };
+}
+
+symbols!(
+    /// What happened. `Unknown` is an action of a newer schema.
+    Action { Created, Completed, Cancelled, Deleted, Copied, Unknown }
+);
+symbols!(Lifecycle { Active, Deleted, Unknown });
+symbols!(
+    /// The status of a task; `Active` is the status of an instance before it has any task.
+    Status { Pending, Completed, Cancelled, Active, Unknown }
+);
+symbols!(
+    /// The four lists of a person.
+    View { Created, Pending, Handled, Copied }
+);
+symbols!(Change { Added, Updated, Removed });
+
+impl View {
+    pub const fn text(self) -> &'static str {
+        ["CREATED", "PENDING", "HANDLED", "COPIED"][self.number()]
+    }
+}
+
+impl Change {
+    pub const fn text(self) -> &'static str {
+        ["ADDED", "UPDATED", "REMOVED"][self.number()]
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Person<'a> {
@@ -16,7 +67,46 @@ impl<'a> Person<'a> {
     }
 }
 
-/// One callback that was verified and understood; its texts are borrowed from the record's value.
+/// Names and values, in the order of the names.
+pub type Form<'a> = Vec<(&'a str, Option<&'a str>)>;
+
+/// An entry of an Avro map: maps are written as arrays of entries.
+pub fn read_field<'a>(reader: &mut Reader<'a>) -> Read<(&'a str, Option<&'a str>)> {
+    Ok((reader.text()?, reader.optional_text()?))
+}
+
+/// The fields of forms that states have. Mirrors `streams/fold/instance.py`.
+pub struct FormFields {
+    names: HashSet<String>,
+    has_all: bool,
+    bytes: usize,
+}
+
+impl FormFields {
+    /// All fields where `every_field` is among the names; at most this many bytes of a form.
+    pub fn new(names: HashSet<String>, every_field: &str, bytes: usize) -> Self {
+        Self { has_all: names.contains(every_field), names, bytes }
+    }
+
+    /// The values of these fields, of which the last of each name counts. Values that do not fit are left out.
+    fn of<'a>(&self, mut form: Form<'a>) -> Form<'a> {
+        form.reverse();
+        form.sort_by_key(|&(name, _)| name);
+        form.dedup_by_key(|&mut (name, _)| name);
+        let mut room = self.bytes;
+        form.retain(|&(name, value)| {
+            let size = name.len() + value.map_or(0, str::len);
+            let fits = (self.has_all || self.names.contains(name)) && size <= room;
+            if fits {
+                room -= size;
+            }
+            fits
+        });
+        form
+    }
+}
+
+/// One verified callback; its texts are borrowed from the record's value.
 pub struct Event<'a> {
     pub event_id: &'a str,
     pub source: &'a str,
@@ -43,23 +133,22 @@ pub struct Event<'a> {
     pub outcome: Option<&'a str>,
     pub remark: Option<&'a str>,
     pub recovered_by: Option<&'a str>,
-    /// Those of its form's values that are wanted.
+    /// The values of the `FormFields`.
     pub form: Form<'a>,
 }
 
 impl<'a> Event<'a> {
-    /// The event in a record's value, where our own schema wrote it, under one of these frames, and in the usual way.
-    pub fn read_own(value: &'a [u8], frames: &[Vec<u8>], wanted: &FormFields) -> Option<Self> {
+    /// The event in a record's value that our own schema wrote, under one of these frames.
+    pub fn read_own(value: &'a [u8], frames: &[Vec<u8>], fields: &FormFields) -> Option<Self> {
         let body = frames.iter().find_map(|frame| value.strip_prefix(frame.as_slice()))?;
-        Self::read(body, wanted).ok()
+        Self::read(body, fields).ok()
     }
 
     /// The event in an Avro body of our own schema, in the order of `schemas/avro/TaskEvent.avsc`.
     ///
-    /// `form_data` and `raw_parameters` come last. The fold does not need the latter, nor the former but for what is wanted.
-    pub fn read(body: &'a [u8], wanted: &FormFields) -> Read<Self> {
+    /// Reading ends before `form_data` where no fields are stored, and always before `raw_parameters`.
+    pub fn read(body: &'a [u8], fields: &FormFields) -> Read<Self> {
         let reader = &mut Reader::new(body);
-        // In the schema's order, in which they are read.
         Ok(Self {
             event_id: reader.text()?,
             source: reader.text()?,
@@ -86,7 +175,7 @@ impl<'a> Event<'a> {
             outcome: reader.optional_text()?,
             remark: reader.optional_text()?,
             recovered_by: reader.optional_text()?,
-            form: if wanted.is_empty() { Form::new() } else { wanted.of(reader.array(read_field)?) },
+            form: if fields.names.is_empty() { Form::new() } else { fields.of(reader.array(read_field)?) },
         })
     }
 }

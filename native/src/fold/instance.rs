@@ -1,11 +1,9 @@
-//! What is known of one process instance: its published state and the fold's marks in one struct.
+//! One process instance: its published state, and what the fold remembers of its events.
 //!
-//! Mirrors `TaskState` of `schemas/events.py` and `Marks` of `streams/fold/instance.py`. Texts are borrowed: from the
-//! stored form that the instance was read from, and from the events that were folded into it since.
+//! Mirrors `TaskState` of `schemas/events.py` and `Marks` of `streams/fold/instance.py`. Texts are borrowed from the
+//! stored form of the instance, and from the events that were folded into it since.
 
-use crate::fold::event::Person;
-use crate::fold::forms::Form;
-use crate::fold::words::{Lifecycle, Status};
+use crate::fold::event::{Form, Lifecycle, Person, Status};
 
 /// When a fact was stated, and by which event: the order in which the latest writer wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +12,7 @@ pub struct Stamp<'a> {
     pub event_id: &'a str,
 }
 
-/// What the latest statement decides, and who made it.
+/// A value of which the latest statement counts.
 #[derive(Clone, Copy, Default)]
 pub struct Fact<'a, T> {
     pub value: T,
@@ -22,7 +20,7 @@ pub struct Fact<'a, T> {
 }
 
 impl<'a, T> Fact<'a, T> {
-    /// Take a statement if it is later than the one that holds; whether it was.
+    /// Replace the value if this statement is later, and return whether it was.
     pub fn state(&mut self, value: T, stamp: Stamp<'a>) -> bool {
         let later = self.stated < Some(stamp);
         if later {
@@ -32,22 +30,22 @@ impl<'a, T> Fact<'a, T> {
     }
 }
 
-/// What one event says of who decided a task, and how.
+/// Who decided a task and how, by one event.
 #[derive(Clone, Copy)]
 pub struct Decision<'a> {
     pub at: i64,
-    /// Else cancelled.
+    /// Otherwise it was cancelled.
     pub is_completed: bool,
-    /// None: only the published state told of it.
+    /// None: only the published state has the decision.
     pub event_id: Option<&'a str>,
     pub actor_id: Option<&'a str>,
-    /// Its sender did not tell of it.
+    /// The sender did not report it: reconcile found it.
     pub is_recovered: bool,
     pub outcome: Option<&'a str>,
     pub remark: Option<&'a str>,
 }
 
-/// One approval step: its published entry and what the fold must remember beside it. At first its create has not come.
+/// One approval step: its published fields, and what the fold remembers. The default has had no create yet.
 #[derive(Default)]
 pub struct Task<'a> {
     pub task_id: &'a str,
@@ -56,25 +54,24 @@ pub struct Task<'a> {
     pub actor_id: Option<&'a str>,
     pub url: Fact<'a, Option<&'a str>>,
     pub created_at: Option<i64>,
-    /// Of the decision that holds, as status and actor.
+    /// This and the next fields, status and actor are of the current decision.
     pub decided_at: Option<i64>,
     pub decided_by: Option<&'a str>,
     pub is_recovered: bool,
     pub outcome: Option<&'a str>,
     pub remark: Option<&'a str>,
-    /// The decisions that do not hold, in their order.
+    /// All other decisions, in their order.
     pub others: Vec<Decision<'a>>,
-    /// Everyone who was ever said to have decided it; one of them holds.
+    /// Everyone whom an event named as its actor.
     pub actor_ids: Vec<&'a str>,
 }
 
-/// Somebody who was copied in, and when first.
+/// A person who was copied in, and when first.
 pub struct Copied<'a> {
     pub user_id: &'a str,
     pub at: i64,
 }
 
-/// At first nothing was told of it.
 #[derive(Default)]
 pub struct Instance<'a> {
     pub instance_id: &'a str,
@@ -99,19 +96,19 @@ pub struct Instance<'a> {
     pub copied: Vec<Copied<'a>>,
     pub updated_at: i64,
     pub revision: i64,
-    /// Everyone who was ever said to have started it.
+    /// Everyone whom an event named as its originator.
     pub originator_ids: Vec<&'a str>,
-    /// Assignees of creates that named no task: pending on the instance until a task names them.
+    /// Assignees of creates without a task: pending on the instance until a task names them.
     pub assignee_ids: Vec<&'a str>,
     pub deleted_at: Option<i64>,
-    /// The earliest moment that any event stated, of itself or of its instance's creation.
+    /// The earliest time in any event, of the event or of the instance's creation.
     pub began_at: i64,
     /// When the edge received the first of its events.
     pub first_received_at: i64,
 }
 
 impl<'a> Instance<'a> {
-    /// How it ended, as far as its sender said so.
+    /// How it ended, if its sender reported that.
     pub fn result(&self) -> Option<&'a str> {
         let approved = self.approved_result.value.filter(|text| !text.is_empty());
         self.finished_at.value.and(approved.or(self.instance_status.value))

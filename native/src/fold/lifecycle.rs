@@ -1,15 +1,13 @@
-//! The fold: what an instance is, whatever the order and repetition of its events. Mirrors `streams/fold/instance.py`.
+//! The fold: what an instance is after its events, in any order and with repetitions.
 //!
-//! The Python module is the specification, and says why each register is as it is. Here an instance is changed in
-//! place, and each register says whether it changed.
+//! Mirrors `streams/fold/instance.py`, which explains each rule. Here an instance is changed in place,
+//! and each function returns whether it changed anything.
 
-use crate::fold::decisions::decide;
-use crate::fold::event::Event;
+use crate::fold::event::{Action, Event, Lifecycle, Status};
 use crate::fold::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
-use crate::fold::refusal::Refusal;
-use crate::fold::words::{Action, Lifecycle};
+use crate::fold::rules::Refusal;
 
-/// Whether this instance takes the event.
+/// Check that the event may change this instance.
 pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), Refusal<'a>> {
     if event.action == Action::Unknown {
         return Err(Refusal::UnknownAction);
@@ -18,7 +16,7 @@ pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), 
         Some(instance) if instance.corp_id != event.corp_id => {
             Err(Refusal::AnotherCorp { ours: instance.corp_id, theirs: event.corp_id })
         }
-        Some(instance) if is_of_another(instance, event) => {
+        Some(instance) if is_of_other_app(instance, event) => {
             let theirs = (event.app_type, event.source);
             let ours = (instance.app_type.value, instance.source);
             if (event.received_at, theirs) > (instance.first_received_at, ours) {
@@ -31,28 +29,26 @@ pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), 
     }
 }
 
-/// Whether the event names another app or another source than the instance's.
-fn is_of_another(instance: &Instance<'_>, event: &Event<'_>) -> bool {
+fn is_of_other_app(instance: &Instance<'_>, event: &Event<'_>) -> bool {
     instance.app_type.value != event.app_type || instance.source != event.source
 }
 
-/// The instance with one more event folded into it, and whether that changed anything. It was checked before.
+/// Fold a checked event into the instance, and return whether that changed anything.
 ///
-/// An instance that was not known is made of its first event, which always changes it. So is one of another app: this
-/// event was received before all of that.
+/// The first event creates the instance. So does an event of another app, which was received before all events of this.
 pub fn fold<'i, 'a>(known: &'i mut Option<Instance<'a>>, event: &Event<'a>) -> (&'i Instance<'a>, bool) {
-    let other = known.as_ref().filter(|instance| is_of_another(instance, event));
+    let other = known.as_ref().filter(|instance| is_of_other_app(instance, event));
     if let Some(revision) = other.map(|instance| instance.revision) {
-        *known = Some(Instance { revision, ..unknown(event) });
+        *known = Some(Instance { revision, ..new_instance(event) });
     }
-    let instance = known.get_or_insert_with(|| unknown(event));
+    let instance = known.get_or_insert_with(|| new_instance(event));
     let changed = with_facts(instance, event)
         | match event.action {
             Action::Created => created(instance, event),
             Action::Completed | Action::Cancelled => decided(instance, event),
             Action::Copied => copy(&mut instance.copied, &event.recipient_ids, event.occurred_at),
             Action::Deleted => deleted(instance, event),
-            Action::Unknown => false, // refused before
+            Action::Unknown => false, // refused by `check`
         };
     let changed = changed || instance.revision == 0;
     if changed {
@@ -61,8 +57,7 @@ pub fn fold<'i, 'a>(known: &'i mut Option<Instance<'a>>, event: &Event<'a>) -> (
     (instance, changed)
 }
 
-/// An instance of which nothing was told yet.
-fn unknown<'a>(event: &Event<'a>) -> Instance<'a> {
+fn new_instance<'a>(event: &Event<'a>) -> Instance<'a> {
     Instance {
         instance_id: event.instance_id,
         corp_id: event.corp_id,
@@ -136,7 +131,64 @@ fn decided<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
     changed | unite(&mut task.actor_ids, event.actor_id.as_slice())
 }
 
-/// Add who was copied in to an ordered set of them, each with the first time; whether that changed anything.
+/// Add a decision, and choose the one that counts.
+fn decide<'a>(task: &mut Task<'a>, stated: Decision<'a>) -> bool {
+    let current = current(task);
+    let known = current.iter().chain(&task.others).find(|each| register(each) == register(&stated));
+    if known.is_some_and(|known| weight(&stated) <= weight(known)) {
+        return false;
+    }
+    let registers = &mut task.others;
+    registers.extend(current);
+    registers.retain(|each| register(each) != register(&stated));
+    registers.push(stated);
+    registers.sort_unstable_by(|one, other| order(one).cmp(&order(other)));
+    let named = registers.iter().any(|each| each.is_completed && each.is_recovered);
+    let at = registers.iter().rposition(|each| !(named && names_nobody(each)));
+    // At least one is left: where some are passed over, one was recovered.
+    let Some(at) = at else { return false };
+    let current = registers.remove(at);
+    task.status = if current.is_completed { Status::Completed } else { Status::Cancelled };
+    task.actor_id = current.actor_id;
+    task.decided_at = Some(current.at);
+    task.decided_by = current.event_id;
+    task.is_recovered = current.is_recovered;
+    task.outcome = current.outcome;
+    task.remark = current.remark;
+    true
+}
+
+fn current<'a>(task: &Task<'a>) -> Option<Decision<'a>> {
+    task.decided_at.map(|at| Decision {
+        at,
+        is_completed: task.status == Status::Completed,
+        event_id: task.decided_by,
+        actor_id: task.actor_id,
+        is_recovered: task.is_recovered,
+        outcome: task.outcome,
+        remark: task.remark,
+    })
+}
+
+fn register<'a>(decision: &Decision<'a>) -> (bool, Option<&'a str>) {
+    (decision.is_completed, decision.actor_id.filter(|_| decision.is_completed))
+}
+
+/// Of each register, the decision of the greatest weight is stored.
+fn weight<'a>(decision: &Decision<'a>) -> (bool, i64, &'a str) {
+    (decision.is_completed && decision.is_recovered, decision.at, decision.event_id.unwrap_or(""))
+}
+
+/// Total: no two registers are equal in it.
+fn order<'a>(decision: &Decision<'a>) -> (i64, bool, &'a str, Option<&'a str>) {
+    (decision.at, decision.is_completed, decision.event_id.unwrap_or(""), decision.actor_id)
+}
+
+fn names_nobody(decision: &Decision<'_>) -> bool {
+    decision.is_completed && decision.actor_id.is_none() && !decision.is_recovered
+}
+
+/// Add people who were copied in, ordered by id, each with the first time.
 fn copy<'a>(known: &mut Vec<Copied<'a>>, user_ids: &[&'a str], at: i64) -> bool {
     let (before, mut changed) = (known.len(), false);
     for &user_id in user_ids {
@@ -161,7 +213,7 @@ fn deleted(instance: &mut Instance<'_>, event: &Event<'_>) -> bool {
     known != (instance.lifecycle, instance.deleted_at)
 }
 
-/// The task as known so far, a shell where its create has not come yet; and whether it was unknown.
+/// The task, created as a shell where it is new; and whether it is new.
 fn task<'i, 'a>(instance: &'i mut Instance<'a>, task_id: &'a str) -> (&'i mut Task<'a>, bool) {
     let found = instance.tasks.binary_search_by_key(&task_id, |each| each.task_id);
     if let Err(at) = found {
@@ -171,7 +223,7 @@ fn task<'i, 'a>(instance: &'i mut Instance<'a>, task_id: &'a str) -> (&'i mut Ta
     (&mut instance.tasks[at], found.is_err())
 }
 
-/// Add ids to an ordered set of them; whether one was new.
+/// Add ids to an ordered set.
 fn unite<'a>(ids: &mut Vec<&'a str>, more: &[&'a str]) -> bool {
     let known = ids.len();
     for each in more {
@@ -187,7 +239,6 @@ fn unite<'a>(ids: &mut Vec<&'a str>, more: &[&'a str]) -> bool {
     changed
 }
 
-/// Whether what is put in its place is another.
 fn replace(known: &mut i64, by: impl FnOnce(i64) -> i64) -> bool {
     let before = *known;
     *known = by(before);
@@ -198,7 +249,7 @@ fn replace(known: &mut i64, by: impl FnOnce(i64) -> i64) -> bool {
 mod tests {
     use super::copy;
 
-    /// Were each put among all that are known, this would take some minutes.
+    /// With an insertion for each person, this takes minutes.
     #[test]
     fn any_number_of_people_are_copied_in_once_in_the_order_of_their_ids() {
         let many: Vec<String> = (0..1_000_000).map(|number| format!("{number:06}")).collect();

@@ -1,29 +1,29 @@
-//! Lines of a view as the JSON that is answered, from the form in which they are stored.
+//! Stored entries of a view as JSON.
 //!
-//! Mirrors `Item` of `streams/inbox/layout.py` and `item_json` of `streams/api/json_forms.py`; texts are escaped as
-//! msgspec does.
+//! Mirrors `Item` of `streams/inbox/layout.py` and `item_json` of `streams/api/json_forms.py`.
 
 use std::ops::RangeInclusive;
 
-use crate::avro::{Damaged, Read};
+use crate::avro::{Read, Unreadable};
 use crate::cloudevents::rfc3339;
-use crate::fold::msgpack::Unpacker;
+use crate::json::write_text;
+use crate::msgpack::Unpacker;
 
-/// Fields of a line that every version has written, and those that ours writes: the same, and more behind them.
+/// How many fields the first version wrote, and ours, which appended fields.
 const FIRST_FIELDS: usize = 10;
 const FIELDS: usize = 16;
 
-/// What is the same for all lines of a page.
+/// The values that all entries of a page share.
 pub struct Page<'p> {
-    /// In lower case, as it is answered.
+    /// In lower case.
     pub view: &'p str,
-    /// Of lines that say none.
+    /// The source of entries without one.
     pub source: &'p str,
-    /// What has a text; a moment beyond counts as the last before it.
+    /// Times that have a text; times outside are replaced by the nearest.
     pub moments: &'p RangeInclusive<i64>,
 }
 
-/// A line as it is stored, as far as it is answered; texts are borrowed.
+/// The fields of a stored entry that the JSON has; texts are borrowed.
 struct Line<'a> {
     instance_id: &'a str,
     task_id: Option<&'a str>,
@@ -46,7 +46,7 @@ impl<'a> Line<'a> {
         let mut fields = Unpacker::new(stored);
         let count = fields.array()?;
         if !(FIRST_FIELDS..=FIELDS).contains(&count) {
-            return Err(Damaged);
+            return Err(Unreadable);
         }
         let mut line = Self {
             instance_id: fields.text()?,
@@ -75,17 +75,17 @@ impl<'a> Line<'a> {
                 13 => line.outcome = fields.optional(Unpacker::text)?,
                 14 => line.finished_at = fields.optional(Unpacker::integer)?,
                 15 => line.result = fields.optional(Unpacker::text)?,
-                _ => drop(fields.optional(Unpacker::text)?), // the actor: nobody is answered this
+                _ => drop(fields.optional(Unpacker::text)?), // the actor, which the JSON does not have
             }
         }
-        if fields.is_at_end() { Ok(line) } else { Err(Damaged) }
+        if fields.is_at_end() { Ok(line) } else { Err(Unreadable) }
     }
 }
 
-/// Write one line as a JSON object; `name_of` says how a user is called whom the sender named by an id only.
+/// Append one entry as a JSON object; `name_of` finds the name of an originator whom the sender named by id only.
 ///
-/// Where it cannot be read, what was written of it so far is left behind.
-pub fn write_line<E: From<Damaged>>(
+/// After an error, `out` has a part of the object.
+pub fn write_line<E: From<Unreadable>>(
     out: &mut Vec<u8>,
     stored: &[u8],
     page: &Page<'_>,
@@ -139,31 +139,4 @@ fn write_moment(out: &mut Vec<u8>, before: &str, time_ms: Option<i64>, page: &Pa
             out.push(b'"');
         }
     }
-}
-
-fn write_text(out: &mut Vec<u8>, text: &str) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|&byte| byte < b' ' || byte == b'"' || byte == b'\\') {
-        let (plain, special) = rest.split_at(at);
-        out.extend_from_slice(plain);
-        match special[0] {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\x08' => out.extend_from_slice(b"\\b"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\x0c' => out.extend_from_slice(b"\\f"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            byte => {
-                out.extend_from_slice(b"\\u00");
-                out.push(DIGITS[usize::from(byte >> 4)]);
-                out.push(DIGITS[usize::from(byte & 0x0f)]);
-            }
-        }
-        rest = &special[1..];
-    }
-    out.extend_from_slice(rest);
-    out.push(b'"');
 }

@@ -1,40 +1,38 @@
-//! How an instance stands in the store and its changelog: one module, as in Python `streams/fold/stored_instance.py`.
+//! The stored form of an instance, in the store and the changelog. Mirrors `streams/fold/stored_instance.py`.
 
 use std::ops::Range;
 
-use crate::avro::{Damaged, Read, Reader, Writer};
-use crate::fold::event::Person;
-use crate::fold::forms::read_field;
+use crate::avro::{Read, Reader, Unreadable, Writer};
+use crate::fold::event::{Lifecycle, Person, Status, read_field};
 use crate::fold::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
-use crate::fold::msgpack::{Packer, Unpacker};
-use crate::fold::rules::Terms;
+use crate::fold::rules::ChunkOptions;
 use crate::fold::views::is_finished;
-use crate::fold::words::{Lifecycle, Status};
+use crate::msgpack::{Packer, Unpacker};
 
 const VERSION: u8 = 3;
 pub const HEAD_BYTES: usize = 16;
 
-/// Where the last events of an instance stand on their partition, growing. Mirrors `streams/fold/stored_instance.py`.
+/// The offsets of the last events of an instance, growing. Mirrors `streams/fold/stored_instance.py`.
 #[derive(Default)]
 pub struct Offsets {
     growing: Vec<i64>,
 }
 
 impl Offsets {
-    /// Remember one more. One that is not behind the last was met before: it comes again.
+    /// Remember one more. An offset that is not after the last was remembered before.
     pub fn add(&mut self, offset: i64) {
         if self.growing.last().is_none_or(|&last| offset > last) {
             self.growing.push(offset);
         }
     }
 
-    /// Each as its distance from the one before.
+    /// Each is written as its distance from the one before.
     fn read(written: &[u8]) -> Read<Self> {
         let (mut growing, mut last) = (Vec::with_capacity(written.len() + 1), 0_u64);
         let mut reader = Reader::new(written);
         while !reader.is_at_end() {
-            last = last.checked_add(reader.unsigned()?).ok_or(Damaged)?;
-            growing.push(i64::try_from(last).map_err(|_| Damaged)?);
+            last = last.checked_add(reader.unsigned()?).ok_or(Unreadable)?;
+            growing.push(i64::try_from(last).map_err(|_| Unreadable)?);
         }
         Ok(Self { growing })
     }
@@ -49,25 +47,25 @@ impl Offsets {
     }
 }
 
-/// The instance that was stored, its state framed by our own schema's id; and where its events stand.
+/// The stored instance, whose state has the frame of our own schema; and the offsets of its events.
 pub fn read<'a>(stored: &'a [u8], state_frame: &[u8]) -> Read<(Instance<'a>, Offsets)> {
-    let (head, rest) = stored.split_first_chunk::<HEAD_BYTES>().ok_or(Damaged)?;
+    let (head, rest) = stored.split_first_chunk::<HEAD_BYTES>().ok_or(Unreadable)?;
     if head[0] != VERSION {
-        return Err(Damaged);
+        return Err(Unreadable);
     }
     let state_length = u32::from_be_bytes([head[10], head[11], head[12], head[13]]);
-    let state_length = usize::try_from(state_length).map_err(|_| Damaged)?;
+    let state_length = usize::try_from(state_length).map_err(|_| Unreadable)?;
     let offsets_length = usize::from(u16::from_be_bytes([head[14], head[15]]));
-    let (state, rest) = rest.split_at_checked(state_length).ok_or(Damaged)?;
-    let (offsets, marks) = rest.split_at_checked(offsets_length).ok_or(Damaged)?;
-    let body = state.strip_prefix(state_frame).ok_or(Damaged)?;
+    let (state, rest) = rest.split_at_checked(state_length).ok_or(Unreadable)?;
+    let (offsets, marks) = rest.split_at_checked(offsets_length).ok_or(Unreadable)?;
+    let body = state.strip_prefix(state_frame).ok_or(Unreadable)?;
     let mut instance = read_state(body)?;
     read_marks(marks, &mut instance)?;
     Ok((instance, Offsets::read(offsets)?))
 }
 
-/// The stored form of an instance, written to the end of `out`; and where in `out` its framed state stands.
-pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, terms: Terms<'_>) -> Range<usize> {
+/// Append the stored form of an instance, and return where in `out` its framed state is.
+pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, options: ChunkOptions<'_>) -> Range<usize> {
     let begin = out.len();
     let kind = match instance.lifecycle {
         Lifecycle::Deleted => b'D',
@@ -75,14 +73,14 @@ pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, term
         _ => b'L',
     };
     out.extend([VERSION, kind]);
-    out.extend(terms.now_ms.to_be_bytes());
-    out.extend([0; 6]); // the lengths of what follows, once they are known
+    out.extend(options.now_ms.to_be_bytes());
+    out.extend([0; 6]); // the two lengths, once they are known
     let state_begin = out.len();
-    out.extend_from_slice(terms.state_frame);
+    out.extend_from_slice(options.state_frame);
     write_state(out, instance);
     let state_end = out.len();
-    offsets.write(out, terms.rules.offsets);
-    // Neither can be larger: a record is bounded, and a hundred offsets take ten bytes each at most.
+    offsets.write(out, options.rules.offsets);
+    // Both fit: a record is bounded, and a hundred offsets have ten bytes each at most.
     let lengths = ((state_end - state_begin) as u32, (out.len() - state_end) as u16);
     out[begin + 10..begin + 14].copy_from_slice(&lengths.0.to_be_bytes());
     out[begin + 14..begin + 16].copy_from_slice(&lengths.1.to_be_bytes());
@@ -90,7 +88,7 @@ pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, term
     state_begin..state_end
 }
 
-/// The published state, in the order of `schemas/avro/TaskState.avsc`; the marks are still missing.
+/// The published state, in the order of `schemas/avro/TaskState.avsc`, without the marks.
 fn read_state(body: &[u8]) -> Read<Instance<'_>> {
     let reader = &mut Reader::new(body);
     let mut instance = Instance {
@@ -117,7 +115,7 @@ fn read_state(body: &[u8]) -> Read<Instance<'_>> {
     instance.finished_at.value = reader.optional_long()?;
     let _result = reader.optional_text()?;
     instance.form.value = reader.array(read_field)?;
-    if reader.is_at_end() { Ok(instance) } else { Err(Damaged) }
+    if reader.is_at_end() { Ok(instance) } else { Err(Unreadable) }
 }
 
 fn unstated<'a, T>(value: T) -> Fact<'a, T> {
@@ -185,7 +183,7 @@ fn write_task(out: &mut Vec<u8>, task: &Task<'_>) {
     out.optional_text(task.remark);
 }
 
-/// A person or null, as events, states and notifications have it.
+/// A person or null, as in events, states and notifications.
 pub fn write_person(out: &mut Vec<u8>, person: Option<Person<'_>>) {
     out.optional(person, |out, person| {
         out.text(person.user_id);
@@ -196,7 +194,7 @@ pub fn write_person(out: &mut Vec<u8>, person: Option<Person<'_>>) {
 /// `Marks`, in the order of its fields: facts, tasks, `originator_ids`, `assignee_ids`, `deleted_at`, `began_at`,
 /// `first_received_at`, details.
 ///
-/// Fewer fields were written by an older version: the Python implementation reads that.
+/// Older versions wrote fewer fields: Python reads those.
 fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
     let marks = &mut Unpacker::new(packed);
     marks.fields(8)?;
@@ -230,7 +228,7 @@ fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
     instance.approved_result.stated = marks.optional(read_stamp)?;
     instance.finished_at.stated = marks.optional(read_stamp)?;
     instance.form.stated = marks.optional(read_stamp)?;
-    if marks.is_at_end() { Ok(()) } else { Err(Damaged) }
+    if marks.is_at_end() { Ok(()) } else { Err(Unreadable) }
 }
 
 fn read_stamp<'a>(marks: &mut Unpacker<'a>) -> Read<Stamp<'a>> {

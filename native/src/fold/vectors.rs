@@ -1,18 +1,15 @@
-//! Chunks, and what the Python fold makes of them: `tests/vectors/fold-vectors.json`, from `tests/support/streams/fold_vectors.py`.
+//! Chunks, and the results of the Python fold: `tests/vectors/fold-vectors.json`, from `tests/support/streams/fold_vectors.py`.
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
 use crate::cloudevents::{rfc3339, source};
-use crate::fold::chunk::{Known, Outcome, fold_all, place};
-use crate::fold::event::Event;
-use crate::fold::forms::FormFields;
-use crate::fold::rules::{Rules, Terms};
 use crate::fold::stored::HEAD_BYTES;
+use crate::fold::{ChunkOptions, Event, FormFields, Known, Outcome, Rules, fold_all, prepare};
 
 #[test]
-fn every_chunk_comes_to_what_python_made_of_it() {
+fn every_chunk_has_the_result_of_python() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/fold-vectors.json");
     let vectors: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let rules = Rules {
@@ -36,17 +33,17 @@ fn every_chunk_comes_to_what_python_made_of_it() {
     }
 }
 
-/// What the core makes of a chunk, as the vectors have it.
+/// The result of a chunk, in the form of the vectors.
 fn fold(vectors: &Value, rules: &Rules, chunk: &Value, stored: &HashMap<Vec<u8>, Vec<u8>>) -> Value {
     let records: Vec<(Option<Vec<u8>>, Vec<u8>, i64)> =
         list(&chunk["records"]).iter().map(|each| (optional(&each[0]), bytes(&each[1]), number(&each[2]))).collect();
     let own = [bytes(&vectors["event_frame"])];
     let form_fields = list(&chunk["form_fields"]).iter().map(|each| each.as_str().unwrap().into()).collect();
-    let wanted = FormFields::new(form_fields, &rules.every_field, rules.form_bytes);
-    let events: Vec<_> = records.iter().map(|(_, value, _)| Event::read_own(value, &own, &wanted)).collect();
+    let fields = FormFields::new(form_fields, &rules.every_field, rules.form_bytes);
+    let events: Vec<_> = records.iter().map(|(_, value, _)| Event::read_own(value, &own, &fields)).collect();
     let unread: Vec<usize> = (0..events.len()).filter(|&record| events[record].is_none()).collect();
     let placed = records.iter().map(|(key, _, offset)| (key.as_deref(), *offset));
-    let (given, with_key) = place(placed, events, rules);
+    let (prepared, with_key) = prepare(placed, events, rules);
     let keys: Vec<&[u8]> = with_key.iter().map(|&record| records[record].0.as_deref().unwrap()).collect();
 
     let (state_frame, notification_frame) = (bytes(&vectors["state_frame"]), bytes(&vectors["notification_frame"]));
@@ -55,21 +52,21 @@ fn fold(vectors: &Value, rules: &Rules, chunk: &Value, stored: &HashMap<Vec<u8>,
     };
     let mut known: Vec<Known<'_>> = keys.iter().map(read).collect();
     let too_large: HashSet<i64> = list(&chunk["too_large"]).iter().map(number).collect();
-    let terms = Terms {
+    let options = ChunkOptions {
         rules,
         state_frame: &state_frame,
         notification_frame: &notification_frame,
         now_ms: number(&vectors["now_ms"]),
         too_large: &too_large,
-        told_bytes: number(&chunk["told_bytes"]),
+        max_published_bytes: number(&chunk["max_published_bytes"]),
     };
-    let outcome = fold_all(&given, &mut known, terms);
+    let outcome = fold_all(&prepared, &mut known, options);
 
-    let Outcome { bytes: all, written, told, refused, actions, changes, untold, .. } = &outcome;
+    let Outcome { bytes: all, written, notifications, refused, actions, changes, unpublished, .. } = &outcome;
     for each in written {
         assert_eq!(each.state.start, each.stored.start + HEAD_BYTES);
     }
-    for each in told {
+    for each in notifications {
         let begin = each.value.start + notification_frame.len() + 1;
         assert_eq!(text(&each.id), text(&all[begin..begin + each.id.len()]));
     }
@@ -87,8 +84,8 @@ fn fold(vectors: &Value, rules: &Rules, chunk: &Value, stored: &HashMap<Vec<u8>,
             text(&source(each.source)),
             text(&rfc3339(each.updated_at)),
         ])).collect::<Vec<_>>(),
-        "told": told.iter().map(|each| {
-            let event = &given[each.cause].event;
+        "notifications": notifications.iter().map(|each| {
+            let event = &prepared[each.cause].event;
             json!([
                 hex(&all[each.key.clone()]),
                 hex(&all[each.value.clone()]),
@@ -99,7 +96,7 @@ fn fold(vectors: &Value, rules: &Rules, chunk: &Value, stored: &HashMap<Vec<u8>,
         }).collect::<Vec<_>>(),
         "actions": actions,
         "changes": changes,
-        "untold": untold.iter().map(|&cause| given[cause].offset).collect::<Vec<_>>(),
+        "unpublished": unpublished.iter().map(|&cause| prepared[cause].offset).collect::<Vec<_>>(),
         "largest": outcome.largest(),
     })
 }
@@ -119,7 +116,7 @@ fn optional(value: &Value) -> Option<Vec<u8>> {
     })
 }
 
-/// None is read as the empty value, which is no record either.
+/// None is read as empty bytes, which are not a record either.
 fn bytes(value: &Value) -> Vec<u8> {
     optional(value).unwrap_or_default()
 }

@@ -1,10 +1,9 @@
-//! What people see of an instance, and what to tell them when it changes. Mirrors `streams/fold/views.py`.
+//! The entries that people see of an instance, and the notifications of a change. Mirrors `streams/fold/views.py`.
 
-use crate::fold::event::Person;
+use crate::fold::event::{Change, Lifecycle, Person, Status, View};
 use crate::fold::instance::{Instance, Task};
-use crate::fold::words::{Change, Lifecycle, Status, View};
 
-/// One line in one person's view. `task_id` is None where the line is about the whole instance.
+/// Names one entry. `task_id` is None where the entry is about the whole instance.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key<'a> {
     pub user_id: &'a str,
@@ -12,7 +11,7 @@ pub struct Key<'a> {
     pub task_id: Option<&'a str>,
 }
 
-/// What the line says.
+/// The content of an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Entry<'a> {
     pub title: Option<&'a str>,
@@ -23,47 +22,44 @@ pub struct Entry<'a> {
     pub status: Status,
     pub process_name: Option<&'a str>,
     pub source: &'a str,
-    /// When the line entered the view, and when what it is about last moved: functions of the state.
+    /// When the entry came into the view, and when its task or instance last changed: functions of the state.
     pub entered_at: i64,
     pub updated_at: i64,
-    /// How the task was decided, or how the instance ended: of what the line is about.
+    /// How the task was decided, or how the instance ended.
     pub outcome: Option<&'a str>,
     pub remark: Option<&'a str>,
     pub finished_at: Option<i64>,
     pub result: Option<&'a str>,
 }
 
-/// Every line that anybody sees of an instance, in the order in which they are told; no key stands twice.
+/// All entries of an instance in the order of their notifications, with distinct keys.
 #[derive(Default)]
-pub struct Lines<'a> {
-    lines: Vec<(Key<'a>, Entry<'a>)>,
-    /// Places in `lines`, ordered by key.
+pub struct Entries<'a> {
+    entries: Vec<(Key<'a>, Entry<'a>)>,
+    /// Indexes of `entries`, ordered by key.
     by_key: Vec<usize>,
 }
 
-impl<'a> Lines<'a> {
-    fn of(lines: Vec<(Key<'a>, Entry<'a>)>) -> Self {
-        let mut by_key: Vec<usize> = (0..lines.len()).collect();
-        by_key.sort_unstable_by_key(|&at| lines[at].0);
-        Self { lines, by_key }
+impl<'a> Entries<'a> {
+    fn of(entries: Vec<(Key<'a>, Entry<'a>)>) -> Self {
+        let mut by_key: Vec<usize> = (0..entries.len()).collect();
+        by_key.sort_unstable_by_key(|&at| entries[at].0);
+        Self { entries, by_key }
     }
 
     fn get(&self, key: &Key<'a>) -> Option<&Entry<'a>> {
-        let found = self.by_key.binary_search_by(|&at| self.lines[at].0.cmp(key));
-        found.ok().map(|at| &self.lines[self.by_key[at]].1)
+        let found = self.by_key.binary_search_by(|&at| self.entries[at].0.cmp(key));
+        found.ok().map(|at| &self.entries[self.by_key[at]].1)
     }
 }
 
-/// Every line that anybody sees of this instance now; nothing when it is deleted.
-pub fn views<'a>(instance: &Instance<'a>) -> Lines<'a> {
+/// All entries of this instance now; none where it is deleted.
+pub fn views<'a>(instance: &Instance<'a>) -> Entries<'a> {
     if instance.lifecycle == Lifecycle::Deleted {
-        return Lines::default();
+        return Entries::default();
     }
-    let mut lines = Vec::new();
-    let mut show = |user_id, view, task_id, entry| {
-        let key = Key { user_id, view, task_id };
-        lines.push((key, entry));
-    };
+    let mut entries = Vec::new();
+    let mut show = |user_id, view, task_id, entry| entries.push((Key { user_id, view, task_id }, entry));
     let whole = whole_entry(instance);
     if let Some(person) = instance.originator.value {
         show(person.user_id, View::Created, None, whole);
@@ -89,33 +85,41 @@ pub fn views<'a>(instance: &Instance<'a>) -> Lines<'a> {
             _ => {}
         }
     }
-    Lines::of(lines)
+    Entries::of(entries)
 }
 
-/// Tell what brings readers from the lines before to those after an event that changed the instance.
-pub fn tell_difference<'a>(before: &Lines<'a>, after: &Lines<'a>, mut tell: impl FnMut(Key<'a>, Change, Entry<'a>)) {
-    for (key, entry) in &before.lines {
+/// Notify of the changes from the entries before an event to the entries after it.
+pub fn notify_changes<'a>(
+    before: &Entries<'a>,
+    after: &Entries<'a>,
+    mut notify: impl FnMut(Key<'a>, Change, Entry<'a>),
+) {
+    for (key, entry) in &before.entries {
         if after.get(key).is_none() {
-            tell(*key, Change::Removed, *entry);
+            notify(*key, Change::Removed, *entry);
         }
     }
-    for (key, entry) in &after.lines {
+    for (key, entry) in &after.entries {
         match before.get(key) {
-            None => tell(*key, Change::Added, *entry),
-            Some(known) if known != entry => tell(*key, Change::Updated, *entry),
+            None => notify(*key, Change::Added, *entry),
+            Some(known) if known != entry => notify(*key, Change::Updated, *entry),
             Some(_) => {}
         }
     }
 }
 
-/// Tell everyone who has, or ever had, a line of the instance how it stands: the event before may have been lost.
-pub fn tell_again<'a>(instance: &Instance<'a>, lines: &Lines<'a>, mut tell: impl FnMut(Key<'a>, Change, Entry<'a>)) {
+/// Publish again every entry that anyone has or had: the notifications of the event before may have been lost.
+pub fn republish<'a>(
+    instance: &Instance<'a>,
+    entries: &Entries<'a>,
+    mut notify: impl FnMut(Key<'a>, Change, Entry<'a>),
+) {
     let whole = whole_entry(instance);
     let mut again = |user_id, view, task_id| {
         let key = Key { user_id, view, task_id };
-        match lines.get(&key) {
-            Some(entry) => tell(key, Change::Updated, *entry),
-            None => tell(key, Change::Removed, whole),
+        match entries.get(&key) {
+            Some(entry) => notify(key, Change::Updated, *entry),
+            None => notify(key, Change::Removed, whole),
         }
     };
     for user_id in &instance.originator_ids {
@@ -137,7 +141,7 @@ pub fn tell_again<'a>(instance: &Instance<'a>, lines: &Lines<'a>, mut tell: impl
     }
 }
 
-/// Whether it had something to be done and nobody has to do any of it now.
+/// Whether it had tasks or assignees, and nobody has anything left to do.
 pub fn is_finished(instance: &Instance<'_>) -> bool {
     let status = instance_status(instance);
     matches!(status, Status::Completed | Status::Cancelled) && unnamed_assignees(instance).is_empty()
@@ -165,7 +169,7 @@ fn instance_status(instance: &Instance<'_>) -> Status {
         .unwrap_or(Status::Active)
 }
 
-/// Of the instance: from its beginning to the last creation or decision of a task.
+/// The entry of the instance, updated by the creation and the decision of each task.
 fn whole_entry<'a>(instance: &Instance<'a>) -> Entry<'a> {
     let moments = instance.tasks.iter().flat_map(|task| [task.created_at, task.decided_at]);
     let updated_at = moments.flatten().fold(instance.began_at, i64::max);

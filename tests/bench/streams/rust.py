@@ -71,7 +71,7 @@ def given(setup: Setup) -> str:
         "consumer": {**consumer_config(servers, "its own"), "isolation.level": "read_committed"},
         **RULES,
         "id_namespace": list(ID_NAMESPACE),
-        "told_bytes": MAX_PUBLISHED_BYTES,
+        "max_published_bytes": MAX_PUBLISHED_BYTES,
         "event_frame": frame(TASK_EVENTS),
         "state_frame": frame(TASK_STATES),
         "notification_frame": frame(TASK_NOTIFICATIONS),

@@ -1,8 +1,7 @@
-"""What the edge decides in Python, written down for the native core's own test, ``native/src/edge/vectors.rs``.
+"""Exports decisions of the Python edge for the native core's own test, ``native/src/edge/vectors.rs``.
 
-``PYTHONPATH=tests uv run python -m support.edge.vectors`` writes ``tests/vectors/edge-vectors.json``. With a
-number and a seed, that many requests that are almost callbacks go to standard output, for
-``TASKBRIDGE_EDGE_VECTORS=FILE cargo test``.
+``PYTHONPATH=tests uv run python -m support.edge.vectors`` writes ``tests/vectors/edge-vectors.json``. With a number and
+a seed, it prints that many random requests, for ``TASKBRIDGE_EDGE_VECTORS=FILE cargo test``.
 """
 
 from __future__ import annotations
@@ -34,30 +33,30 @@ def vectors() -> str:
     return written(usual(), left(), [almost(chance) for _ in range(ALMOST)])
 
 
-def written(taken: Iterable[Request], not_taken: Iterable[Request], perhaps: Iterable[Request]) -> str:
-    """The first must be taken and the second not; of the others, what is taken must be what Python decides."""
+def written(accepted: Iterable[Request], rejected: Iterable[Request], perhaps: Iterable[Request]) -> str:
+    """The core must accept the first and leave the second to Python, and may do either with the others."""
     apps = {
         app_type: [[app.corp_id, token.secret.get_secret_value()] for app, token in CREDENTIALS.signers(app_type)]
         for app_type in CREDENTIALS.app_types
     }
     lines = [json.dumps({"apps": apps, **FIGURES})]
-    lines += [json.dumps(_vector(each, is_taken=True)) for each in taken]
-    lines += [json.dumps(_vector(each, is_taken=False)) for each in not_taken]
-    lines += [json.dumps(_vector(each, is_taken=None)) for each in perhaps]
+    lines += [json.dumps(_vector(each, is_accepted=True)) for each in accepted]
+    lines += [json.dumps(_vector(each, is_accepted=False)) for each in rejected]
+    lines += [json.dumps(_vector(each, is_accepted=None)) for each in perhaps]
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
-def _vector(request: Request, *, is_taken: bool | None) -> dict[str, Any]:
+def _vector(request: Request, *, is_accepted: bool | None) -> dict[str, Any]:
     used: list[Any] = []
-    asked = request._asdict() | {"query": request.query.decode("latin-1"), "body": request.body.decode("latin-1")}
+    fields = request._asdict() | {"query": request.query.decode("latin-1"), "body": request.body.decode("latin-1")}
     try:
         decided = decided_by_python(request, used=used)
     except Rejection:
-        return {"is_taken": is_taken, **asked, "decided": None}
+        return {"is_accepted": is_accepted, **fields, "decided": None}
     assert decided.mark is not None
     return {
-        "is_taken": is_taken,
-        **asked,
+        "is_accepted": is_accepted,
+        **fields,
         "decided": {
             "type": decided.headers[2][1].decode().split(".")[2],
             "event_id": decided.event_id,

@@ -1,7 +1,7 @@
-"""What the Python fold makes of chunks, written down for the native core's own test, ``native/src/fold/vectors.rs``.
+"""Exports results of the Python fold for the native core's own test, ``native/src/fold/vectors.rs``.
 
-``PYTHONPATH=tests uv run python -m support.streams.fold_vectors`` writes ``tests/vectors/fold-vectors.json`` again,
-with bytes in hex.
+``PYTHONPATH=tests uv run python -m support.streams.fold_vectors`` writes ``tests/vectors/fold-vectors.json``, with
+bytes in hex.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def vectors() -> str:
     for life in (*map(by_chance, range(LIVES)), *at_the_bounds()):
         stored: dict[bytes, bytes] = {}
         lives.append([])
-        for records, too_large, told_bytes, form_fields in life:
+        for records, too_large, max_published_bytes, form_fields in life:
             folding = PythonCore(
                 events=task_event_head_codec(REGISTRY, with_form=bool(form_fields)),
                 states=states,
@@ -74,23 +74,27 @@ def vectors() -> str:
                 cached_instances=0,
                 form_fields=form_fields,
                 now_ms=lambda: NOW_MS,
-                max_published_bytes=told_bytes,
+                max_published_bytes=max_published_bytes,
             )
             folded = folding.fold([*records], reading(stored), generation=1, too_large=too_large)
             stored |= folded.stored
-            given = {"too_large": sorted(too_large), "told_bytes": told_bytes, "form_fields": sorted(form_fields)}
-            taken = [[in_hex(each.key), in_hex(each.value), each.offset] for each in records]
-            lives[-1].append({**given, "records": taken, **expected(folded, records)})
+            chunk: Json = {
+                "too_large": sorted(too_large),
+                "max_published_bytes": max_published_bytes,
+                "form_fields": sorted(form_fields),
+                "records": [[in_hex(each.key), in_hex(each.value), each.offset] for each in records],
+            }
+            lives[-1].append(chunk | expected(folded, records))
     lines = ",\n".join(json.dumps(chunks, separators=(",", ":"), ensure_ascii=False) for chunks in lives)
     return f'{json.dumps(written)[:-1]}, "lives": [\n{lines}\n]}}\n'
 
 
 Chunk = tuple[list[FakeRecord], set[int], int, frozenset[str]]
-"""Records, offsets of those that are too large, how much may be told of one event, which fields of forms are kept."""
+"""Records, offsets of events that are too large, the most bytes of an event's notifications, names of form fields."""
 
 
 def by_chance(number: int) -> list[Chunk]:
-    """A few instances whose events meet in any order; some records are damaged, misplaced or of somebody else."""
+    """A few instances whose events come in any order; some records are damaged, misplaced or of another corp."""
     chance = random.Random(number)
     chunks: list[Chunk] = []
     for chunk in range(CHUNKS):
@@ -150,7 +154,7 @@ def record(chance: random.Random, offset: int) -> FakeRecord:
 
 
 def at_the_bounds() -> Iterator[list[Chunk]]:
-    """What is just within each figure and length, and what is just beyond."""
+    """Values on both sides of each limit and length."""
     edge = "长" * (MAX_ID_CHARACTERS - 1)
     ids = ("", "I", f"{edge}I", f"{edge}II", "I\x1f", "I\x7f", "I\x9f", "I\xa0")
     yield [whole([replace(event(event_id="e"), instance_id=each) for each in ids])]
@@ -215,16 +219,16 @@ def expected(folded: Folded, records: list[FakeRecord]) -> Json:
         "refused": [[at, *refusal] for at, refusal in refusals if refusal is not None],
         "stored": [[key.hex(), value.hex()] for key, value in folded.stored.items()],
         "states": [state_of(*each) for each in folded.states],
-        "told": [notification_of(*each) for each in folded.notifications],
+        "notifications": [notification_of(*each) for each in folded.notifications],
         "actions": [folded.actions.get(each, 0) for each in Action],
         "changes": [[folded.changes.get((view, change), 0) for change in list(Change)[:3]] for view in list(View)[:4]],
-        "untold": sorted(folded.unpublished),
+        "unpublished": sorted(folded.unpublished),
         "largest": folded.largest,
     }
 
 
 def refusal_of(reason: RecordError) -> tuple[int, list[str]] | None:
-    """Its place and what its words are about; none where the codec could not read the record."""
+    """Its index and the values in its text; None where the codec could not read the record."""
     for place, refusal in enumerate(Refusal):
         kind, words = refusal.value
         found = re.fullmatch(re.escape(words).replace(r"\{\}", "(.*)"), str(reason))

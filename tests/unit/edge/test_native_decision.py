@@ -1,4 +1,4 @@
-"""The native core decides a callback as Python does, to the byte, or leaves it to Python; it takes nearly all."""
+"""The native core accepts nearly all callbacks, and its decisions have the same bytes as Python's."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ pytestmark = WHERE_CARGO_BUILDS
 
 
 class InForce:
-    """Credentials that a test puts in force."""
+    """A credentials file whose content a test replaces."""
 
     def __init__(self, credentials: Credentials) -> None:
         self.current = credentials
@@ -52,24 +52,24 @@ def decision(credentials: Credentials, used: list[Token], **rules: Any) -> Decis
     return Decision(credentials=file, rules=Rules(max_body_bytes=1 << 20, used=used.append, **rules))
 
 
-def is_taken(request: Request, credentials: Credentials = CREDENTIALS) -> bool:
-    """By the core; and then it is decided as Python decides it."""
+def is_accepted(request: Request, credentials: Credentials = CREDENTIALS) -> bool:
+    """Whether the core accepts the request; if it does, compare its decision with Python's."""
     used: list[Any] = []
     expected: list[Any] = []
-    found = asked(decision(credentials, used), request)
+    found = decided_by_core(decision(credentials, used), request)
     if found is None:
         assert used == []
         return False
     try:
         decided = decided_by_python(request, credentials=credentials, used=expected)
     except Rejection as rejection:
-        pytest.fail(f"Python refuses what the core takes, {rejection.reason}: {request}")
+        pytest.fail(f"Python rejects a request that the core accepts, {rejection.reason}: {request}")
     assert (found, used) == (decided, expected)
     assert found.event() == decided.event()
     return True
 
 
-def asked(deciding: Decision, request: Request) -> Decided | None:
+def decided_by_core(deciding: Decision, request: Request) -> Decided | None:
     return deciding.at_once(
         request.action,
         query=request.query,
@@ -101,20 +101,20 @@ LINES = [
 HABITS = ["Host: edge.example", "Accept: */*", "X-Forwarded-For: 192.0.2.7", "Connection: keep-alive", "X-A:b"]
 
 
-def is_taken_whole(piece: bytes, credentials: Credentials = CREDENTIALS) -> bool:
-    """By the core, all bytes of a request at once; and then Python finds the same in them."""
+def is_accepted_whole(piece: bytes, credentials: Credentials = CREDENTIALS) -> bool:
+    """Whether the core accepts all bytes of a request at once; if it does, compare its results with Python's."""
     deciding = decision(credentials, [])
-    taken = deciding.of_whole(piece, RECEIVED_AT)
-    if taken is None:
+    accepted = deciding.of_whole(piece, RECEIVED_AT)
+    if accepted is None:
         return False
-    wire_action, forwarded_for, traceparent, found = taken
+    wire_action, forwarded_for, traceparent, found = accepted
     parts = parts_of(piece)
     assert parts is not None, piece
     headers, request = parts
     assert wire_action == request.action
     assert (forwarded_for, traceparent) == (headers.get("x-forwarded-for"), headers.get("traceparent"))
-    assert deciding.taken(wire_action, found) == asked(deciding, request)
-    return is_taken(request, credentials)
+    assert deciding.taken(wire_action, found) == decided_by_core(deciding, request)
+    return is_accepted(request, credentials)
 
 
 def piece_of(first: bytes, lines: list[str], body: bytes) -> bytes:
@@ -131,60 +131,60 @@ def head_of(request: Request) -> tuple[bytes, list[str]]:
 IN_THE_BODY = [request for request in usual() if not request.query]
 
 
-def test_what_nearly_all_requests_are_is_taken_whole() -> None:
+def test_usual_requests_are_accepted_whole() -> None:
     assert IN_THE_BODY
     for request in IN_THE_BODY:
         first, lines = head_of(request)
-        assert is_taken_whole(piece_of(first, [*HABITS, *lines], request.body)), request
+        assert is_accepted_whole(piece_of(first, [*HABITS, *lines], request.body)), request
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_each_line_that_is_taken_python_reads_alike(line: str) -> None:
+def test_python_reads_each_accepted_header_alike(line: str) -> None:
     first, needed = head_of(IN_THE_BODY[0])
-    is_taken_whole(piece_of(first, [line, *needed], IN_THE_BODY[0].body))
+    is_accepted_whole(piece_of(first, [line, *needed], IN_THE_BODY[0].body))
 
 
 @given(st.sampled_from(IN_THE_BODY), st.lists(st.sampled_from(LINES), max_size=4), st.randoms(use_true_random=False))
-def test_whatever_head_is_taken_python_reads_alike(request: Request, lines: list[str], chance: random.Random) -> None:
+def test_python_reads_each_accepted_head_alike(request: Request, lines: list[str], chance: random.Random) -> None:
     first, needed = head_of(request)
     lines = [line.swapcase() if chance.random() < 0.1 else line for line in (*lines, *needed)]
     chance.shuffle(lines)
-    is_taken_whole(piece_of(first, lines, request.body))
+    is_accepted_whole(piece_of(first, lines, request.body))
 
 
 @given(st.sampled_from(IN_THE_BODY), st.integers(0), st.binary(max_size=3), st.integers(0, 3))
-def test_bytes_of_the_head_that_change_on_the_way_change_nothing_unseen(
-    request: Request, at: int, put: bytes, left_out: int
-) -> None:
+def test_a_changed_head_is_decided_as_in_python(request: Request, at: int, put: bytes, left_out: int) -> None:
     first, lines = head_of(request)
     whole = piece_of(first, [*HABITS, *lines], request.body)
     at %= len(whole) - len(request.body)
-    is_taken_whole(whole[:at] + put + whole[at + left_out :])
+    is_accepted_whole(whole[:at] + put + whole[at + left_out :])
 
 
-def test_no_line_that_readers_disagree_on_is_taken() -> None:
+def test_headers_that_readers_disagree_on_are_not_accepted() -> None:
     request = IN_THE_BODY[0]
     first, needed = head_of(request)
 
-    def is_taken_with(*lines: str) -> bool:
-        return is_taken_whole(piece_of(first, [*needed, *lines], request.body))
+    def is_accepted_with(*lines: str) -> bool:
+        return is_accepted_whole(piece_of(first, [*needed, *lines], request.body))
 
-    taken = [line for line in LINES if is_taken_with(line)]
-    assert taken == [line for line in LINES if plain_head("\r\n".join([first.decode(), *needed, line]).encode(), PATHS)]
-    assert 0 < len(taken) < len(LINES)
+    accepted = [line for line in LINES if is_accepted_with(line)]
+    assert accepted == [
+        line for line in LINES if plain_head("\r\n".join([first.decode(), *needed, line]).encode(), PATHS)
+    ]
+    assert 0 < len(accepted) < len(LINES)
     many = [f"X-{number}: 1" for number in range(63)]
-    assert is_taken_with(*many[: 64 - len(needed)])
-    assert not is_taken_with(*many[: 65 - len(needed)])
+    assert is_accepted_with(*many[: 64 - len(needed)])
+    assert not is_accepted_with(*many[: 65 - len(needed)])
 
 
-def test_what_nearly_all_callbacks_are_is_taken() -> None:
-    assert [request for request in usual() if not is_taken(request)] == []
+def test_usual_callbacks_are_accepted() -> None:
+    assert [request for request in usual() if not is_accepted(request)] == []
 
 
 @settings(max_examples=settings().max_examples * 4)
 @given(st.randoms(use_true_random=False))
-def test_whatever_is_taken_is_decided_as_python_decides_it(chance: random.Random) -> None:
-    is_taken(almost(chance))
+def test_accepted_requests_are_decided_as_in_python(chance: random.Random) -> None:
+    is_accepted(almost(chance))
 
 
 @given(
@@ -194,44 +194,44 @@ def test_whatever_is_taken_is_decided_as_python_decides_it(chance: random.Random
     st.integers(0, 3),
     st.sampled_from(["query", "body"]),
 )
-def test_bytes_that_change_on_the_way_change_nothing_unseen(
+def test_a_changed_request_is_decided_as_in_python(
     request: Request, at: int, put: bytes, left_out: int, part: str
 ) -> None:
     whole: bytes = getattr(request, part)
     at %= len(whole) + 1
-    is_taken(request._replace(**{part: whole[:at] + put + whole[at + left_out :]}))
+    is_accepted(request._replace(**{part: whole[:at] + put + whole[at + left_out :]}))
 
 
-def test_half_of_what_is_almost_a_callback_and_proves_something_is_taken() -> None:
-    """So that the comparison is not of refusals alone."""
+def test_a_tenth_of_random_requests_is_accepted() -> None:
+    """So that random requests compare more than rejections."""
     chance = random.Random(3)
-    assert sum(is_taken(almost(chance)) for _ in range(500)) > 50
+    assert sum(is_accepted(almost(chance)) for _ in range(500)) > 50
 
 
-def test_every_input_of_the_fuzzer_is_decided_as_python_decides_it() -> None:
+def test_every_input_of_the_fuzzer_is_decided_as_in_python() -> None:
     credentials = vectors.FUZZ_CREDENTIALS
     requests, wholes = vectors.requests(), vectors.wholes()
-    assert sum(is_taken(each, credentials) for each in requests) > len(requests) / 20
-    assert sum(is_taken_whole(each, credentials) for each in wholes) > len(wholes) / 20
+    assert sum(is_accepted(each, credentials) for each in requests) > len(requests) / 20
+    assert sum(is_accepted_whole(each, credentials) for each in wholes) > len(wholes) / 20
 
 
 PROVEN = {(each.action, each.content_type == FORM): each.body for each in IN_THE_BODY}
 
 
 def with_proof(piece: bytes) -> bytes:
-    """Its head, and a body of its action and type that is proven, or all that is wrong with a head would go unseen."""
+    """The head with a signed body of its action and type: otherwise the body would hide differences of the head."""
     head, end, body = piece.partition(b"\r\n\r\n")
     action = head.partition(b" HTTP")[0].rpartition(b"/")[2].decode("latin-1")
     body = PROVEN.get((action, b"json" not in head.lower()), body)
     return re.sub(rb"(?i)(?<=\r\ncontent-length: )\d+", b"%d" % len(body), head) + end + body
 
 
-def test_every_head_of_the_fuzzer_is_read_as_python_reads_it() -> None:
+def test_every_head_of_the_fuzzer_is_read_as_in_python() -> None:
     pieces = vectors.wholes()
-    assert sum(is_taken_whole(with_proof(each)) for each in pieces) > len(pieces) / 5
+    assert sum(is_accepted_whole(with_proof(each)) for each in pieces) > len(pieces) / 5
 
 
-def test_new_credentials_are_in_force_at_once_and_old_ones_no_more() -> None:
+def test_new_credentials_replace_the_old_ones_at_once() -> None:
     used: list[Any] = []
     first, second = (
         parse_credentials(f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["{token}"]') for token in ("one", "two")
@@ -241,7 +241,7 @@ def test_new_credentials_are_in_force_at_once_and_old_ones_no_more() -> None:
 
     def is_signed_by(token: str) -> bool:
         signature = sign(parameters, system_token=token)
-        return asked(deciding, encoded("complete", parameters | {"sign": signature}, "json")) is not None
+        return decided_by_core(deciding, encoded("complete", parameters | {"sign": signature}, "json")) is not None
 
     assert (is_signed_by("one"), is_signed_by("two")) == (True, False)
     deciding._file.current = second  # type: ignore[misc]
@@ -270,14 +270,14 @@ def test_credentials_that_are_reloaded_between_decision_and_use_change_nothing(r
     assert used == [first.tokens[1]]
 
 
-def test_where_bearer_tokens_are_asked_for_python_decides() -> None:
+def test_python_decides_where_bearer_tokens_are_required() -> None:
     request = next(usual())
-    assert asked(decision(CREDENTIALS, []), request) is not None
-    assert asked(decision(CREDENTIALS, [], bearer_tokens=["x" * 32]), request) is None
+    assert decided_by_core(decision(CREDENTIALS, []), request) is not None
+    assert decided_by_core(decision(CREDENTIALS, [], bearer_tokens=["x" * 32]), request) is None
 
 
-def test_only_what_is_posted_at_the_plain_path_is_taken() -> None:
-    """By another path it may be another system's, or was typed oddly: Python knows."""
+def test_only_requests_to_a_plain_path_are_accepted() -> None:
+    """A request to another path may be of another system: Python decides."""
     request = next(usual())
     received = Received(
         wire_action=request.action,
@@ -293,7 +293,7 @@ def test_only_what_is_posted_at_the_plain_path_is_taken() -> None:
         decision(CREDENTIALS, []).of(received)
 
 
-def test_the_core_says_nothing_of_its_tokens() -> None:
+def test_the_core_does_not_show_its_tokens() -> None:
     core = core_of(CREDENTIALS)
     assert core is not None
     assert SYSTEM_TOKEN not in repr(core) + str(vars(type(core)))

@@ -1,4 +1,4 @@
-"""The edge does the same without its native core, and says that it does without."""
+"""Without its native core, the edge gives the same results, and reports that the core is missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.settings import EdgeSettings
 
 
-def test_without_the_core_it_answers_publishes_counts_and_refuses_as_with_it(
+def test_answers_events_and_counts_are_the_same_without_the_core(
     settings: EdgeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[Any] = []
@@ -38,13 +38,13 @@ def test_without_the_core_it_answers_publishes_counts_and_refuses_as_with_it(
                 send(client, "complete", good(token="x")).status_code,
             ]
             metrics = client.get("/metrics").text
-            said = client.get("/readyz").json()["core"]
+            core_in_use = client.get("/readyz").json()["core"]
         counted = [
             line for line in metrics.splitlines() if "_edge_callbacks_total" in line and not line.endswith(" 0.0")
         ]
         events = [(event.event_id, event.action, event.raw_parameters) for event in publisher.published]
         found.append((answers, refusals, counted, events, [*read_use(apart.data_dir).last]))
-        assert said == ("native" if decision.IS_BUILT else "python")
-        assert ("native_core_not_built" in [line["event"] for line in lines]) == (said == "python")
+        assert core_in_use == ("native" if decision.IS_BUILT else "python")
+        assert ("native_core_not_built" in [line["event"] for line in lines]) == (core_in_use == "python")
     assert found[0] == found[1]
     assert found[0][1] == [401, 401], "one is a copy at another action, and one is forged"

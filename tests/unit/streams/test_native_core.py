@@ -1,6 +1,6 @@
-"""The native core gives byte for byte what the Python implementation gives, for any chunk and whatever is stored.
+"""The native core has the same results as the Python implementation, byte for byte, for any chunk and stored instances.
 
-That includes the words of what is wrong with a record: what the core cannot read, the Python codec says.
+That includes the texts of errors: the Python codec reports what the core cannot read.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ EXAMPLES = settings().max_examples
 
 
 def could_be_folded(instance: Instance) -> bool:
-    """Whether it is the key's instance, and all ids stand in their order and once, as every fold leaves them."""
+    """Whether it is the key's instance and all ids are ordered and distinct, as after every fold."""
     state, marks = instance.state, instance.marks
     lists = [
         [each.task_id for each in state.tasks],
@@ -98,18 +98,17 @@ def plain(folded: Folded) -> dict[str, Any]:
         "states": list(folded.states),
         "notifications": list(folded.notifications),
         "causes": list(folded.causes()),
-        # Also the words: what the core cannot read, the Python codec says what is wrong with.
         "rejected": [(each.record.offset, type(each.reason), str(each.reason)) for each in folded.rejected],
         "actions": dict(folded.actions),
         "changes": dict(folded.changes),
         "folded": folded.folded,
         "largest": folded.largest,
-        "untold": sorted(folded.unpublished),
+        "unpublished": sorted(folded.unpublished),
     }
 
 
 def fold_both(records: Sequence[FakeRecord], stored: dict[bytes, bytes]) -> tuple[Folded | type, Folded | type]:
-    """What each comes to, or what it raises."""
+    """The result of each, or the class of its error."""
     found: list[Folded | type] = []
     for kind in (NativeCore, PythonCore):
         try:
@@ -135,7 +134,7 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
     max_published_bytes=st.sampled_from((MAX_PUBLISHED_BYTES, 200, 0)),
     form_fields=st.sampled_from(("", "*", "a", ("b", "长"))).map(frozenset),
 )
-def test_any_chunks_come_to_the_same_bytes(  # noqa: PLR0917 - what may vary
+def test_any_chunks_have_the_same_results(  # noqa: PLR0917 - one for each strategy
     chunks: list[list[FakeRecord]],
     cached: int,
     now_ms: int,
@@ -143,8 +142,8 @@ def test_any_chunks_come_to_the_same_bytes(  # noqa: PLR0917 - what may vary
     max_published_bytes: int,
     form_fields: frozenset[str],
 ) -> None:
-    told: dict[str, Any] = {"now_ms": now_ms, "max_published_bytes": max_published_bytes, "form_fields": form_fields}
-    native, python = folding(NativeCore, cached, **told), folding(PythonCore, cached, **told)
+    options: dict[str, Any] = {"now_ms": now_ms, "max_published_bytes": max_published_bytes, "form_fields": form_fields}
+    native, python = folding(NativeCore, cached, **options), folding(PythonCore, cached, **options)
     stored: dict[bytes, bytes] = {}
     for chunk in chunks:
         records: list[Any] = list(chunk)
@@ -157,8 +156,8 @@ def test_any_chunks_come_to_the_same_bytes(  # noqa: PLR0917 - what may vary
 
 
 @given(life=st.data(), repeats=st.integers(1, 3))
-def test_whole_lives_come_to_the_same_bytes_in_any_order(life: DataObject, repeats: int) -> None:
-    """One instance of one organisation, so that nothing is refused and everything meets."""
+def test_an_instance_has_the_same_bytes_after_its_events_in_any_order(life: DataObject, repeats: int) -> None:
+    """All events are of one instance of one organisation, so that none is refused."""
     events: list[TaskEvent] = life.draw(st.lists(SAME_INSTANCE, min_size=1, max_size=25))
     order: list[TaskEvent] = life.draw(st.permutations(events * repeats))
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), 7 * at) for at, each in enumerate(order)]
@@ -169,8 +168,8 @@ def test_whole_lives_come_to_the_same_bytes_in_any_order(life: DataObject, repea
     assert ours.folded == len(records)
 
 
-def test_large_instances_come_to_the_same_bytes() -> None:
-    """Whose lists, texts and numbers need the longest forms of each length."""
+def test_large_instances_have_the_same_bytes() -> None:
+    """Their lists, texts and numbers need the longest form of each length."""
     many = tuple(f"{number}" for number in range(66_000))
     large = [event(event_id="1", recipient_ids=many), event(event_id="2" * 300, action=Action.DELETED)]
     wide = [event(event_id="1" * 70_000, originator=Person("ann"), title="长" * 70_000)]
@@ -186,7 +185,7 @@ def test_large_instances_come_to_the_same_bytes() -> None:
 
 @settings(max_examples=2 * EXAMPLES)
 @given(data=st.data())
-def test_a_damaged_store_is_unreadable_to_both_or_the_same_to_both(data: DataObject) -> None:
+def test_a_damaged_instance_is_unreadable_to_both_or_the_same_to_both(data: DataObject) -> None:
     events: list[TaskEvent] = data.draw(st.lists(SAME_INSTANCE, min_size=1, max_size=4))
     stored = {key: data.draw(damaged(value)) for key, value in stored_after(events).items()}
     try:
@@ -201,12 +200,11 @@ def test_a_damaged_store_is_unreadable_to_both_or_the_same_to_both(data: DataObj
         assert not isinstance(ours, type)
         assert not isinstance(theirs, type)
         assert plain(ours) == plain(theirs)
-    # Else the damage made an instance that no fold can end in, of another id, or with ids out of order: each makes of
-    # it what it can.
+    # Otherwise the damage made an instance that no fold can result in: the two may read it differently.
 
 
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
-def test_a_store_that_another_version_of_the_schema_wrote_is_read_by_that_version(events: list[TaskEvent]) -> None:
+def test_an_instance_of_an_older_schema_is_read_by_both(events: list[TaskEvent]) -> None:
     stored = {key: by_older_state_schema(value) for key, value in stored_after(events).items()}
     ours, theirs = fold_both([FakeRecord(b"I", EVENTS.encode(event(event_id="last")), 9)], stored)
     assert not isinstance(ours, type)
@@ -215,7 +213,7 @@ def test_a_store_that_another_version_of_the_schema_wrote_is_read_by_that_versio
 
 
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
-def test_a_store_of_the_first_version_is_folded_on_as_yidas_and_without_what_it_did_not_keep(
+def test_an_instance_of_the_first_version_is_of_yida_and_lacks_later_fields(
     events: list[TaskEvent],
 ) -> None:
     unknown: dict[str, Any] = dict.fromkeys((*DETAILS[:-1], "outcome", "remark"))
@@ -230,7 +228,7 @@ def test_a_store_of_the_first_version_is_folded_on_as_yidas_and_without_what_it_
 
 @pytest.mark.parametrize("by_version", [by_version_without_beginnings, by_version_without_recovery])
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
-def test_a_store_of_a_version_that_remembered_less_is_read_by_both(
+def test_an_instance_of_a_version_with_fewer_marks_is_read_by_both(
     by_version: Callable[[bytes], bytes], events: list[TaskEvent]
 ) -> None:
     stored = {key: by_version(value) for key, value in stored_after(events).items()}
@@ -240,7 +238,7 @@ def test_a_store_of_a_version_that_remembered_less_is_read_by_both(
     assert plain(ours) == plain(theirs)
 
 
-def test_events_of_our_own_schema_under_another_id_need_no_translation_but_the_first() -> None:
+def test_only_the_first_event_of_our_own_schema_under_another_id_is_translated() -> None:
     translated: list[bytes | None] = []
 
     class Counting(NativeCore):
@@ -256,7 +254,7 @@ def test_events_of_our_own_schema_under_another_id_need_no_translation_but_the_f
     assert len(translated) == 2
 
 
-def test_a_registry_that_is_away_is_not_the_records_fault() -> None:
+def test_a_registry_that_does_not_answer_rejects_no_record() -> None:
     away = FakeRegistry()
     away.away = True
     native = NativeCore(
@@ -270,7 +268,7 @@ def test_a_registry_that_is_away_is_not_the_records_fault() -> None:
         native.fold(records, reading({}), generation=1)
 
 
-def test_what_the_store_raises_comes_through_and_leaves_no_trace() -> None:
+def test_an_error_of_the_store_is_raised_and_changes_nothing() -> None:
     def gone(keys: list[bytes]) -> list[bytes | None]:
         raise PartitionNotHeld(str(keys))
 
@@ -281,7 +279,7 @@ def test_what_the_store_raises_comes_through_and_leaves_no_trace() -> None:
     assert native.fold(records, reading({}), generation=1).folded == 1
 
 
-def test_an_instance_in_memory_is_found_in_its_generation_only_and_not_once_it_is_let_go() -> None:
+def test_a_cached_instance_is_used_in_its_generation_until_it_is_forgotten() -> None:
     reads: list[bytes] = []
     read = reading({}, asked=reads)
     native = folding(NativeCore, 10)
@@ -294,8 +292,8 @@ def test_an_instance_in_memory_is_found_in_its_generation_only_and_not_once_it_i
     assert reads == [b"I", b"-", b"-", b"I", b"-", b"I", b"-", b"-"]
 
 
-def test_an_id_that_no_event_may_have_is_never_looked_up() -> None:
-    """It might be the name under which the store keeps its own position."""
+def test_an_impossible_id_is_never_looked_up() -> None:
+    """It might be the key of the store's own position."""
     records: list[Any] = []
     for at, name in enumerate((Store.offset_key.decode(), "", "x" * 129, "a\x7f")):
         changed = structs.replace(event(event_id="1"), instance_id=name)
@@ -307,5 +305,5 @@ def test_an_id_that_no_event_may_have_is_never_looked_up() -> None:
         assert reads == []
 
 
-def test_the_core_is_there_where_it_is_required() -> None:
+def test_the_core_is_built_where_it_is_required() -> None:
     assert IS_BUILT

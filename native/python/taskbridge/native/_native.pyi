@@ -9,14 +9,14 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.records import Record, RecordWithHeaders
 
 Found: TypeAlias = tuple[str, str, bytes, list[Header], bytes, bytes, int]
-"""What ``taskbridge.edge.decided.Decided`` is made of.
+"""The parts of ``taskbridge.edge.decided.Decided``.
 
-The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed it, and
-the place among the app's tokens of the one that signed.
+The event's id, the app, the record's key, its headers, its Avro body without the frame, the signature's digest, and the
+index of the app's token that signed.
 """
 
 class Edge:
-    """What decides callbacks, for the apps and tokens of one moment, with the figures and headers that Python has."""
+    """Decides callbacks by these apps and tokens, with the limits and headers that Python defines."""
 
     def __init__(
         self,
@@ -29,18 +29,18 @@ class Edge:
         content_type: Header,
         event_types: Sequence[Header],
     ) -> None:
-        """``apps``: the tokens of each, with the organisation that each is for. ``event_types``: by action."""
+        """``apps``: the tokens of each app, with the organisation of each token. ``event_types``: by action."""
 
     def decide(
         self, wire_action: str, query: bytes, content_type: str | None, body: bytes, received_at: int, /
     ) -> Found | None:
-        """None where Python has to decide."""
+        """None where Python decides."""
 
-    def decide_whole(self, request: bytes, received_at: int, /) -> tuple[str, str | None, str | None, Found] | None:
-        """Of all bytes of a request: its action, X-Forwarded-For, traceparent, and what ``decide`` says of the rest."""
+    def decide_request(self, request: bytes, received_at: int, /) -> tuple[str, str | None, str | None, Found] | None:
+        """From all bytes of a request: its action, X-Forwarded-For, traceparent, and the result of ``decide``."""
 
 class EncodedRecords(Sequence[RecordWithHeaders]):
-    """Records as Kafka stores them, without what their place in a batch decides; each is decoded when it is asked for.
+    """Records as Kafka stores them, without the parts that depend on their place in a batch; decoded on access.
 
     ``streams.encoded_records`` has the same in Python.
     """
@@ -50,15 +50,15 @@ class EncodedRecords(Sequence[RecordWithHeaders]):
     def __getitem__(self, at: int, /) -> RecordWithHeaders: ...
     @overload
     def __getitem__(self, at: slice, /) -> Sequence[RecordWithHeaders]:
-        """No slices: a sequence's type has them."""
+        """Raises TypeError: only the type of a sequence has slices."""
     def __len__(self) -> int: ...
     @property
     def value_bytes(self) -> int: ...
     def split(self, partitions: int, /) -> list[tuple[int, EncodedRecords]]:
-        """Those of each partition of so many, in their order, by murmur2 of their keys; without a key, any."""
+        """The records of each of the partitions, in their order: by murmur2 of the key, or any without a key."""
 
 class FetchedRecord:
-    """A record as aiokafka's ``ConsumerRecord`` has it. Its headers are decoded when they are asked for."""
+    """A record with the attributes of aiokafka's ``ConsumerRecord``. Its headers are decoded on access."""
 
     topic: str
     partition: int
@@ -73,25 +73,25 @@ class FetchedRecord:
     headers: tuple[tuple[str, bytes | None], ...]
 
 def read_batch(data: bytes, begin: int, end: int, topic: str, partition: int, /) -> list[FetchedRecord] | None:
-    """The records of a batch that stands there in what was fetched, which has its checksum.
+    """The records of the batch in ``data[begin:end]``, whose checksum is verified.
 
-    None where it is aiokafka's to read or to refuse: packed, a marker, of an older format, or damaged.
+    None where aiokafka has to read or reject it: compressed, a transaction's marker, of an older format, or damaged.
     """
 
 class BatchBuilder:
     """Fills a record batch of a transaction: ``streams.engine.producing.record_batches`` has the same in Python."""
 
-    def __init__(self, codec: int, producer_id: int, epoch: int, sequence: int, most_bytes: int, /) -> None:
-        """``most_bytes``: before it is packed. The first record may be more."""
+    def __init__(self, codec: int, producer_id: int, epoch: int, sequence: int, max_bytes: int, /) -> None:
+        """``max_bytes``: before compression. The first record may be larger."""
 
     def extend(self, records: EncodedRecords, begin: int, now_ms: int, /) -> int:
-        """How many of them were taken, from ``begin`` on, until it is full."""
+        """Append records from ``begin`` on until the batch is full, and return how many were appended."""
 
     def build(self, pack: Callable[[bytes], bytes] | None, /) -> bytearray:
-        """The batch, its records packed as its codec says. Once."""
+        """The batch, whose records ``pack`` compresses by its codec. Call it once."""
 
 class Folded:
-    """What a chunk comes to, ready for Kafka and the store: ``streams.cores.core``."""
+    """The result of a chunk, ready for Kafka and the store: ``streams.cores.core``."""
 
     @property
     def stored(self) -> dict[bytes, bytes]: ...
@@ -103,24 +103,24 @@ class Folded:
     def notifications(self) -> EncodedRecords: ...
     @property
     def causes(self) -> list[int]:
-        """Of each notification, the offset of the record that it comes of."""
+        """The offset of each notification's event."""
     @property
     def rejected(self) -> list[tuple[int, RecordError | tuple[int, list[str]]]]:
-        """Places among the records; the error of ``translate``, or a ``Refusal``'s place and what it is about."""
+        """Indexes of records, with the error of ``translate``, or the index of a ``Refusal`` and its values."""
     @property
     def actions(self) -> list[int]:
-        """How many of each, in the order of the schema's symbols."""
+        """Folded events by action, in the order of the schema's symbols."""
     @property
     def changes(self) -> list[list[int]]:
-        """By view, by change; neither has its UNKNOWN."""
+        """Notifications by view and change, both without UNKNOWN."""
     @property
-    def untold(self) -> list[int]:
-        """Offsets, see ``streams.cores.core.Folded``."""
+    def unpublished(self) -> list[int]:
+        """Offsets of events with more than ``max_published_bytes``, whose notifications are incomplete."""
     @property
     def largest(self) -> int: ...
 
 class Core:
-    """The fold, with the figures and the headers that Python has: both implementations go by the same."""
+    """The fold, with the limits and headers that Python defines."""
 
     def __init__(
         self,
@@ -152,22 +152,22 @@ class Core:
         notification_frame: bytes,
         now_ms: int,
         too_large: AbstractSet[int],
-        told_bytes: int,
+        max_published_bytes: int,
         form_fields: AbstractSet[str],
     ) -> Folded:
-        """Fold the records in their order: what ``streams.fold.chunk.fold_chunk`` comes to, as it is written.
+        """Fold the records in their order, with the result of ``streams.fold.chunk.fold_chunk``, encoded.
 
-        ``own_frames`` stand in front of events that our own schema wrote. Any other value, and any that is damaged, is
-        given to ``translate``: it answers with the event's Avro body by our own schema, or with why there is none.
-        ``load`` is called once and gives the stored forms of instances; one that cannot be read here, ``renew`` gives
-        anew. What these three raise, this raises; nothing is changed then.
+        Events of our own schema begin with one of ``own_frames``. All other values, and damaged ones, are given to
+        ``translate``, which returns the event's Avro body by our own schema, or an error. ``load`` is called once, and
+        returns the stored forms of instances. ``renew`` converts stored forms that cannot be read here. An exception of
+        these three is raised here, and then nothing has changed.
         """
 
     def lines(
         self, values: list[bytes], view: str, source: str, name_of: Callable[[str], str | None], /
     ) -> bytes | None:
-        """A JSON array of these lines, which are as stored: what ``streams.api.json_forms.item_json`` comes to.
+        """A JSON array of these stored entries, equal to ``streams.api.json_forms.item_json``.
 
-        ``source``: of those that say none. None where one cannot be read here: another version's, or damage. What
-        ``name_of`` raises, this raises.
+        ``source``: of entries without one. None where an entry cannot be read here: of another version, or damaged. An
+        exception of ``name_of`` is raised here.
         """

@@ -72,7 +72,7 @@ class Decision:
         be looked at, which may say the same.
         """
         core = self._in_force()
-        return core and core.decide_whole(request, received_at)
+        return core and core.decide_request(request, received_at)
 
     def taken(self, wire_action: str, found: Found) -> Decided:
         """What the core found just now; from here on the token that signed it counts as used."""

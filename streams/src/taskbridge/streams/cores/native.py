@@ -88,7 +88,7 @@ class NativeCore(Core):
             notification_frame=self.notifications.frame(),
             now_ms=self.now_ms(),
             too_large=too_large,
-            told_bytes=self.max_published_bytes,
+            max_published_bytes=self.max_published_bytes,
             form_fields=self.form_fields,
         )
         return Folded(
@@ -110,7 +110,7 @@ class NativeCore(Core):
             },
             instances=folded.stored,
             largest=folded.largest,
-            unpublished=frozenset(folded.untold),
+            unpublished=frozenset(folded.unpublished),
         )
 
     def _translate(self, value: bytes | None) -> bytes | RecordError:

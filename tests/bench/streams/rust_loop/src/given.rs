@@ -1,4 +1,4 @@
-//! What the harness gives: where to read and write by `PEER_*`, and in `PEER_RULES` what the service has as constants.
+//! The parameters of the harness: topics and folders in `PEER_*`, and the constants of the service in `PEER_RULES`.
 
 use std::env;
 
@@ -17,8 +17,8 @@ pub struct Given {
     pub producer: Vec<(String, String)>,
     pub consumer: Vec<(String, String)>,
     pub rules: Rules,
-    pub told_bytes: usize,
-    /// What stands in front of each encoded record.
+    pub max_published_bytes: usize,
+    /// The bytes before each encoded record.
     pub event_frame: Vec<u8>,
     pub state_frame: Vec<u8>,
     pub notification_frame: Vec<u8>,
@@ -26,21 +26,21 @@ pub struct Given {
 }
 
 impl Given {
-    /// Panics where anything is missing: the harness gives all of it.
+    /// Panics where a parameter is missing.
     pub fn read() -> Self {
-        let told = |name: &str| env::var(format!("PEER_{name}")).unwrap_or_else(|_| panic!("no PEER_{name}"));
-        let rules: Value = serde_json::from_str(&told("RULES")).expect("PEER_RULES is JSON");
+        let given = |name: &str| env::var(format!("PEER_{name}")).unwrap_or_else(|_| panic!("no PEER_{name}"));
+        let rules: Value = serde_json::from_str(&given("RULES")).expect("PEER_RULES is JSON");
         let text = |name: &str| rules[name].as_str().unwrap_or_else(|| panic!("no text {name}")).to_owned();
         Self {
-            events: told("EVENTS_TOPIC"),
-            states: told("STATES_TOPIC"),
-            notifications: told("NOTIFICATIONS_TOPIC"),
-            changelog: told("CHANGELOG_TOPIC"),
-            state_dir: told("STATE_DIR"),
-            ready_file: told("READY_FILE"),
-            partitions: told("PARTITIONS").parse().expect("PEER_PARTITIONS is a number"),
+            events: given("EVENTS_TOPIC"),
+            states: given("STATES_TOPIC"),
+            notifications: given("NOTIFICATIONS_TOPIC"),
+            changelog: given("CHANGELOG_TOPIC"),
+            state_dir: given("STATE_DIR"),
+            ready_file: given("READY_FILE"),
+            partitions: given("PARTITIONS").parse().expect("PEER_PARTITIONS is a number"),
             producer: settings(&rules["producer"]),
-            consumer: [settings(&rules["consumer"]), vec![("group.id".into(), told("GROUP"))]].concat(),
+            consumer: [settings(&rules["consumer"]), vec![("group.id".into(), given("GROUP"))]].concat(),
             rules: Rules {
                 id_characters: number(&rules["id_characters"]),
                 moments: number(&rules["moments"][0])..=number(&rules["moments"][1]),
@@ -50,7 +50,7 @@ impl Given {
                 every_field: text("every_field"),
                 id_namespace: bytes(&rules["id_namespace"]).try_into().expect("a namespace has 16 bytes"),
             },
-            told_bytes: number(&rules["told_bytes"]),
+            max_published_bytes: number(&rules["max_published_bytes"]),
             event_frame: bytes(&rules["event_frame"]),
             state_frame: bytes(&rules["state_frame"]),
             notification_frame: bytes(&rules["notification_frame"]),

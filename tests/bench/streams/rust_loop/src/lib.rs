@@ -1,4 +1,4 @@
-//! What the loop takes from the service, its fold, and makes records of: without any client.
+//! The part of the loop that uses the service's fold, without any client.
 
 pub mod folding;
 pub mod given;

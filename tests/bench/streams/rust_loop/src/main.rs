@@ -1,8 +1,8 @@
-//! The reference job as a plain loop in Rust, exactly once: the least that it costs with the same fold, clients and store.
+//! The reference job as a plain loop in Rust, exactly once: its lowest cost with the same fold, clients and store.
 //!
-//! Events are polled, folded partition by partition, and all that comes of them goes into one transaction with their
-//! positions; once it is committed, the instances go to the store. What else a service has is missing: it does
-//! not restore, it has no standbys and sets nothing aside. Where any of that would be needed, it panics.
+//! The loop polls events and folds them partition by partition. All resulting records go into one transaction with the
+//! positions; once it is committed, the instances go to the store. The loop cannot restore, has no standbys and rejects
+//! no events: where a service would do any of that, it panics.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -28,7 +28,7 @@ const CHUNK: usize = 1000;
 const WAIT: Duration = Duration::from_millis(200);
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// Where a store and a changelog say how far they are, as the service's do.
+/// The keys of positions in the store and in the changelog, as in the service.
 const OFFSET_KEY: &[u8] = b"__faust\0offset__";
 const POSITION_KEY: &[u8] = b"\0position";
 
@@ -36,7 +36,7 @@ fn main() {
     let given = Given::read();
     let (partitions, events, ready_file) = (given.partitions, given.events.clone(), given.ready_file.clone());
     let stores: Vec<DB> = (0..partitions).map(|partition| open(&given.state_dir, partition)).collect();
-    // In turns: Kafka finishes a transaction some milliseconds after it is committed, and until then its producer waits.
+    // Two in turns: Kafka finishes a transaction some milliseconds after its commit, and until then its producer waits.
     let producers: Vec<Transactions> = (0..2).map(|number| claimed(&given, number)).collect();
     let consumer =
         BaseConsumer::from_config_and_context(&config(&given.consumer), Assignment { ready_file }).expect("a consumer");
@@ -78,7 +78,7 @@ fn main() {
     }
 }
 
-/// What is there, and no waiting for more: a batch is as long as the events that came during the last one.
+/// All events that have arrived, without waiting for more: those that came during the last batch.
 fn poll(consumer: &BaseConsumer<Assignment>) -> Vec<BorrowedMessage<'_>> {
     let mut batch = Vec::new();
     let mut wait = WAIT;
@@ -99,7 +99,7 @@ fn by_partition<'b, 'm>(batch: &'b [BorrowedMessage<'m>]) -> BTreeMap<i32, Vec<&
     found
 }
 
-/// Says that it is ready once it has its partitions, which nobody takes from it again.
+/// Writes the ready file once the partitions are assigned, which is final.
 struct Assignment {
     ready_file: String,
 }
@@ -115,12 +115,12 @@ impl ConsumerContext for Assignment {
 
 type Transactions = BaseProducer<Reports>;
 
-/// How far each partition of the changelog is, by its last record's delivery.
+/// The offset that each partition of the changelog has reached, by delivery reports.
 struct Reports {
     reached: Vec<Mutex<i64>>,
 }
 
-/// Of the records whose delivery nobody asks about; else the partition.
+/// For records whose delivery report does not matter; for the others, the partition.
 const NOBODY: usize = usize::MAX;
 
 impl Reports {
@@ -165,7 +165,7 @@ struct Topics {
     notifications: String,
 }
 
-/// Hands all that a partition's records come to over to librdkafka, and keeps the instances for the store.
+/// Gives the records of one partition to librdkafka, and collects its instances for the store.
 struct Records<'r> {
     producer: &'r Transactions,
     topics: &'r Topics,
@@ -175,15 +175,15 @@ struct Records<'r> {
 }
 
 impl Records<'_> {
-    /// The position goes to the changelog behind what it stands for. Its report says how far that is.
+    /// Send the position to the changelog, after the instances that it covers. Its report has the offset.
     fn position(&mut self, offset: i64) {
         let value = format!(r#"{{"topic_id": "", "offset": {offset}, "after_loss": false}}"#);
-        let asked = usize::try_from(self.partition).expect("a partition");
-        let record = BaseRecord::with_opaque_to(&self.topics.changelog, asked).partition(self.partition);
+        let reported = usize::try_from(self.partition).expect("a partition");
+        let record = BaseRecord::with_opaque_to(&self.topics.changelog, reported).partition(self.partition);
         self.send(record.key(POSITION_KEY).payload(value.as_bytes()));
     }
 
-    /// To the store, once the transaction is committed, with the changelog's offset that it reaches.
+    /// Write the instances to the store after the commit, with the changelog's offset.
     fn write(&self) {
         let mut batch = WriteBatch::default();
         for (key, stored) in &self.folded {
@@ -195,7 +195,7 @@ impl Records<'_> {
 
     fn send(&self, record: BaseRecord<'_, [u8], [u8], usize>) {
         if let Err((error, _)) = self.producer.send(record) {
-            panic!("a record was not taken: {error}");
+            panic!("a record was not sent: {error}");
         }
     }
 }
@@ -229,7 +229,7 @@ fn owned(headers: &[Header<'_>]) -> OwnedHeaders {
     headers.iter().fold(empty, |all, &(key, value)| all.insert(message::Header { key, value }))
 }
 
-/// The changelog is the log. One of an earlier life would have to be restored first, which this loop does not.
+/// A store without a log of its own: the changelog is the log. Fails where a store exists, which would need a restore.
 fn open(folder: &str, partition: i32) -> DB {
     let mut options = Options::default();
     options.create_if_missing(true);

@@ -1,4 +1,4 @@
-//! What Python has of the edge's decision. See `native/_native.pyi`.
+//! The edge's decision for Python.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
-use super::decide::{Decided, Request, Rules, decide};
-use super::head::{Whole, whole};
-use super::signature::Signer;
-use crate::cloudevents::{Header, header, rfc3339, source};
+use crate::cloudevents::{rfc3339, source};
+use crate::edge::decide::{Decided, Request, Rules, decide};
+use crate::edge::request::{PlainRequest, read_request};
+use crate::edge::signature::Signer;
+
+/// A name and a value.
+type Header = Py<PyTuple>;
 
 #[pyclass(frozen)]
 pub struct Edge {
@@ -50,50 +53,45 @@ impl Edge {
         received_at: i64,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let request = Request { wire_action, query, content_type, body, received_at };
-        decide(&self.rules, request).map(|decided| self.told(py, &decided)).transpose()
+        decide(&self.rules, request).map(|decided| self.record(py, &decided)).transpose()
     }
 
     #[pyo3(signature = (bytes, received_at, /))]
-    fn decide_whole<'py>(
+    fn decide_request<'py>(
         &self,
         py: Python<'py>,
         bytes: &[u8],
         received_at: i64,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let Some(whole) = whole(bytes) else { return Ok(None) };
-        let Whole { wire_action, content_type, body, .. } = whole;
+        let Some(plain) = read_request(bytes) else { return Ok(None) };
+        let PlainRequest { wire_action, content_type, body, .. } = plain;
         let request = Request { wire_action, query: b"", content_type, body, received_at };
         let Some(decided) = decide(&self.rules, request) else { return Ok(None) };
-        let told = self.told(py, &decided)?;
-        (wire_action, whole.forwarded_for, whole.traceparent, told).into_pyobject(py).map(Some)
+        let record = self.record(py, &decided)?;
+        (wire_action, plain.forwarded_for, plain.traceparent, record).into_pyobject(py).map(Some)
     }
 }
 
 impl Edge {
-    fn told<'py>(&self, py: Python<'py>, decided: &Decided) -> PyResult<Bound<'py, PyTuple>> {
+    /// As `Found` of `_native.pyi`.
+    fn record<'py>(&self, py: Python<'py>, decided: &Decided) -> PyResult<Bound<'py, PyTuple>> {
         let key = PyBytes::new(py, decided.instance_id.as_bytes());
         let headers = [
             self.specversion.bind(py),
             &header(intern!(py, "ce_id"), &decided.event_id)?,
             self.event_types[decided.action].bind(py),
             &header(intern!(py, "ce_source"), &source(["yida", &decided.corp_id, &decided.app_type]))?,
-            &PyTuple::new(py, [intern!(py, "ce_subject").as_any(), key.as_any()])?,
+            &(intern!(py, "ce_subject"), &key).into_pyobject(py)?,
             &header(intern!(py, "ce_time"), &rfc3339(decided.occurred_at))?,
             self.content_type.bind(py),
         ];
         let headers = PyList::new(py, headers)?;
         let event_id = PyString::from_bytes(py, &decided.event_id)?;
-        PyTuple::new(
-            py,
-            [
-                event_id.as_any(),
-                PyString::new(py, &decided.app_type).as_any(),
-                key.as_any(),
-                headers.as_any(),
-                PyBytes::new(py, &decided.body).as_any(),
-                PyBytes::new(py, &decided.digest).as_any(),
-                decided.signer.into_pyobject(py)?.as_any(),
-            ],
-        )
+        let (body, digest) = (PyBytes::new(py, &decided.body), PyBytes::new(py, &decided.digest));
+        (event_id, &decided.app_type, key, headers, body, digest, decided.signer).into_pyobject(py)
     }
+}
+
+fn header<'py>(name: &Bound<'py, PyString>, value: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
+    (name, PyBytes::new(name.py(), value)).into_pyobject(name.py())
 }

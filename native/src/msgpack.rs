@@ -1,6 +1,6 @@
-//! MessagePack, as far as the marks use it, byte for byte as msgspec writes it. See `streams/fold/stored_instance.py`.
+//! MessagePack as msgspec writes it: each value in its shortest form. See `streams/fold/stored_instance.py`.
 
-use crate::avro::{Damaged, Read};
+use crate::avro::{Read, Unreadable};
 
 /// Reads values from the front; texts are borrowed.
 pub struct Unpacker<'a> {
@@ -16,23 +16,23 @@ impl<'a> Unpacker<'a> {
         self.rest.is_empty()
     }
 
-    fn take(&mut self, length: usize) -> Read<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Damaged)?;
+    fn bytes(&mut self, length: usize) -> Read<&'a [u8]> {
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Unreadable)?;
         self.rest = rest;
-        Ok(taken)
+        Ok(bytes)
     }
 
     fn byte(&mut self) -> Read<u8> {
-        Ok(self.take(1)?[0])
+        Ok(self.bytes(1)?[0])
     }
 
-    /// An unsigned number of that many bytes, the highest first.
+    /// An unsigned number of this many bytes, the highest first.
     fn unsigned(&mut self, bytes: usize) -> Read<u64> {
-        Ok(self.take(bytes)?.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+        Ok(self.bytes(bytes)?.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
 
     fn length(&mut self, bytes: usize) -> Read<usize> {
-        usize::try_from(self.unsigned(bytes)?).map_err(|_| Damaged)
+        usize::try_from(self.unsigned(bytes)?).map_err(|_| Unreadable)
     }
 
     pub fn integer(&mut self) -> Read<i64> {
@@ -42,14 +42,14 @@ impl<'a> Unpacker<'a> {
             0xe0..=0xff => Ok(i64::from(kind.cast_signed())),
             0xcc..=0xcf => {
                 let value = self.unsigned(1 << (kind - 0xcc))?;
-                i64::try_from(value).map_err(|_| Damaged)
+                i64::try_from(value).map_err(|_| Unreadable)
             }
             0xd0..=0xd3 => {
                 let bytes = 1 << (kind - 0xd0);
                 let unused = 64 - 8 * bytes as u32;
                 Ok((self.unsigned(bytes)? << unused).cast_signed() >> unused)
             }
-            _ => Err(Damaged),
+            _ => Err(Unreadable),
         }
     }
 
@@ -58,24 +58,24 @@ impl<'a> Unpacker<'a> {
         let length = match kind {
             0xa0..=0xbf => usize::from(kind & 0x1f),
             0xd9..=0xdb => self.length(1 << (kind - 0xd9))?,
-            _ => return Err(Damaged),
+            _ => return Err(Unreadable),
         };
-        std::str::from_utf8(self.take(length)?).map_err(|_| Damaged)
+        std::str::from_utf8(self.bytes(length)?).map_err(|_| Unreadable)
     }
 
-    /// How many items the array that follows has.
+    /// The number of items of the array that follows.
     pub fn array(&mut self) -> Read<usize> {
         let kind = self.byte()?;
         match kind {
             0x90..=0x9f => Ok(usize::from(kind & 0x0f)),
             0xdc | 0xdd => self.length(2 << (kind - 0xdc)),
-            _ => Err(Damaged),
+            _ => Err(Unreadable),
         }
     }
 
-    /// The array of exactly so many items that stands for a struct.
+    /// A struct is an array of exactly this many items.
     pub fn fields(&mut self, count: usize) -> Read<()> {
-        if self.array()? == count { Ok(()) } else { Err(Damaged) }
+        if self.array()? == count { Ok(()) } else { Err(Unreadable) }
     }
 
     pub fn optional<T>(&mut self, value: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
@@ -90,7 +90,7 @@ impl<'a> Unpacker<'a> {
         match self.byte()? {
             FALSE => Ok(false),
             TRUE => Ok(true),
-            _ => Err(Damaged),
+            _ => Err(Unreadable),
         }
     }
 
@@ -107,12 +107,8 @@ const NIL: u8 = 0xc0;
 const FALSE: u8 = 0xc2;
 const TRUE: u8 = 0xc3;
 
-/// Writes values to the end, each in its shortest form.
+/// Appends values.
 pub trait Packer: AsMut<Vec<u8>> {
-    fn pack_nil(&mut self) {
-        self.as_mut().push(NIL);
-    }
-
     fn pack_boolean(&mut self, value: bool) {
         self.as_mut().push(if value { TRUE } else { FALSE });
     }
@@ -145,7 +141,7 @@ pub trait Packer: AsMut<Vec<u8>> {
 
     fn pack_optional<T>(&mut self, value: Option<T>, pack: impl FnOnce(&mut Self, T)) {
         match value {
-            None => self.pack_nil(),
+            None => self.as_mut().push(NIL),
             Some(value) => pack(self, value),
         }
     }
@@ -160,7 +156,7 @@ pub trait Packer: AsMut<Vec<u8>> {
 
 impl Packer for Vec<u8> {}
 
-/// A length in the shortest form that is there: within the first byte, or behind a byte of its kind in so many.
+/// A length in its shortest form: within the first byte, or in more bytes after a byte of their kind.
 fn pack_length(out: &mut Vec<u8>, length: usize, (short, below): (u8, usize), kinds: &[(u8, usize)]) {
     let bytes = (length as u64).to_be_bytes();
     if length < below {

@@ -1,4 +1,4 @@
-//! What Python has of records on their way to Kafka. See `native/_native.pyi`.
+//! Records and batches for Python.
 
 use std::ops::Range;
 
@@ -7,9 +7,10 @@ use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString, PyTuple};
 
-use super::{Batch, EncodedRecords, Encoder, Header, fetched};
+use crate::batches::{self, Batch, EncodedRecords, Encoder, Header};
 
-type Given = (Option<PyBackedBytes>, Option<PyBackedBytes>, Vec<(PyBackedStr, Option<PyBackedBytes>)>);
+/// Key, value and headers.
+type RecordParts = (Option<PyBackedBytes>, Option<PyBackedBytes>, Vec<(PyBackedStr, Option<PyBackedBytes>)>);
 
 #[pyclass(frozen, sequence, name = "EncodedRecords")]
 pub struct Records(pub EncodedRecords);
@@ -20,11 +21,11 @@ impl Records {
     fn new(records: &Bound<'_, PyAny>) -> PyResult<Self> {
         let mut encoder = Encoder::default();
         for each in records.try_iter()? {
-            let (key, value, headers): Given = each?.extract()?;
+            let (key, value, headers): RecordParts = each?.extract()?;
             let headers: Vec<Header<'_>> = headers.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
             encoder.push(key.as_deref(), value.as_deref(), &headers);
         }
-        Ok(Self(encoder.done()))
+        Ok(Self(encoder.finish()))
     }
 
     fn __len__(&self) -> usize {
@@ -34,7 +35,7 @@ impl Records {
     fn __getitem__<'py>(&self, py: Python<'py>, at: isize) -> PyResult<Bound<'py, PyTuple>> {
         let from_start = if at < 0 { at + self.0.len().cast_signed() } else { at };
         let found = usize::try_from(from_start).ok().and_then(|at| self.0.get(at));
-        let record = found.ok_or_else(|| PyIndexError::new_err("no record is there"))?;
+        let record = found.ok_or_else(|| PyIndexError::new_err("record index out of range"))?;
         let bytes = |bytes: Option<&[u8]>| bytes.map(|bytes| PyBytes::new(py, bytes));
         let headers = record.headers.iter().map(|&(name, value)| (name, bytes(value)));
         (bytes(record.key), bytes(record.value), PyList::new(py, headers)?).into_pyobject(py)
@@ -47,13 +48,13 @@ impl Records {
 
     fn split(&self, partitions: u32) -> PyResult<Vec<(u32, Self)>> {
         if partitions == 0 {
-            return Err(PyValueError::new_err("a topic has partitions"));
+            return Err(PyValueError::new_err("partitions must be positive"));
         }
         Ok(self.0.split(partitions).into_iter().map(|(partition, records)| (partition, Self(records))).collect())
     }
 }
 
-/// A record of events as the consumer gives it.
+/// A fetched record, with the attributes of aiokafka's `ConsumerRecord`.
 #[pyclass(frozen)]
 pub struct FetchedRecord {
     #[pyo3(get)]
@@ -70,7 +71,7 @@ pub struct FetchedRecord {
     pub key: Option<Py<PyBytes>>,
     #[pyo3(get)]
     pub value: Option<Py<PyBytes>>,
-    /// What it is part of.
+    /// The fetched bytes, which the record is part of.
     bytes: Py<PyBytes>,
     headers: Range<usize>,
 }
@@ -79,7 +80,7 @@ pub struct FetchedRecord {
 impl FetchedRecord {
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let found = fetched::headers(self.bytes.as_bytes(py), self.headers.clone());
+        let found = batches::headers(&self.bytes.as_bytes(py)[self.headers.clone()]);
         PyTuple::new(py, found.iter().map(|(name, value)| (&**name, value.map(|value| PyBytes::new(py, value)))))
     }
 
@@ -113,19 +114,16 @@ pub fn read_batch<'py>(
     partition: i32,
 ) -> PyResult<Option<Bound<'py, PyList>>> {
     let py = bytes.py();
-    let all = bytes.as_bytes();
-    let Some((found, is_log_time)) = fetched::read_batch(all, begin..end) else {
-        return Ok(None);
-    };
-    let part = |at: Option<Range<usize>>| at.map(|at| PyBytes::new(py, &all[at]).unbind());
+    let Ok((found, is_log_time)) = batches::read_batch(bytes.as_bytes(), begin..end) else { return Ok(None) };
+    let copied = |part: Option<&[u8]>| part.map(|part| PyBytes::new(py, part).unbind());
     let records = found.into_iter().map(|each| FetchedRecord {
         topic: topic.clone().unbind(),
         partition,
         offset: each.offset,
         timestamp: each.timestamp,
         timestamp_type: is_log_time.into(),
-        key: part(each.key),
-        value: part(each.value),
+        key: copied(each.key),
+        value: copied(each.value),
         bytes: bytes.clone().unbind(),
         headers: each.headers,
     });
@@ -145,8 +143,8 @@ pub struct BatchBuilder {
 #[pymethods]
 impl BatchBuilder {
     #[new]
-    fn new(codec: u8, producer_id: i64, epoch: i16, sequence: i32, most_bytes: usize) -> Self {
-        Self { batch: Batch::new(most_bytes), codec, producer_id, epoch, sequence }
+    fn new(codec: u8, producer_id: i64, epoch: i16, sequence: i32, max_bytes: usize) -> Self {
+        Self { batch: Batch::new(max_bytes), codec, producer_id, epoch, sequence }
     }
 
     fn extend(&mut self, records: &Records, begin: usize, now_ms: i64) -> usize {

@@ -1,0 +1,271 @@
+//! The fold and the entries of a page for Python.
+//!
+//! Records and instances that cannot be read here (another version's schema, damage) are given to the Python codec,
+//! which converts them or raises.
+
+use std::collections::HashSet;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+
+use super::batches::{FetchedRecord, Records};
+use crate::avro::Unreadable;
+use crate::batches::Encoder;
+use crate::fold::lines::{Page, write_line};
+use crate::fold::{
+    ChunkOptions, Event, FixedHeader, FixedHeaders, FormFields, Header, Known, Outcome, Prepared, Rules, Sink,
+    fold_all, prepare, publish,
+};
+
+/// Bytes of a usual entry as JSON.
+const LINE_BYTES: usize = 512;
+
+#[pyclass(frozen)]
+pub struct Core {
+    rules: Rules,
+    headers: FixedHeaders,
+}
+
+#[pymethods]
+impl Core {
+    #[new]
+    #[pyo3(signature = (
+        *, id_characters, moments, ahead_ms, offsets, form_bytes, every_field, id_namespace,
+        specversion, content_type, notification_types, state_changed, state_deleted
+    ))]
+    fn new(
+        id_characters: usize,
+        moments: (i64, i64),
+        ahead_ms: i64,
+        offsets: usize,
+        form_bytes: usize,
+        every_field: String,
+        id_namespace: [u8; 16],
+        specversion: FixedHeader,
+        content_type: FixedHeader,
+        notification_types: Vec<FixedHeader>,
+        state_changed: FixedHeader,
+        state_deleted: FixedHeader,
+    ) -> Self {
+        let moments = moments.0..=moments.1;
+        Self {
+            rules: Rules { id_characters, moments, ahead_ms, offsets, form_bytes, every_field, id_namespace },
+            headers: FixedHeaders { specversion, content_type, notification_types, state_changed, state_deleted },
+        }
+    }
+
+    #[pyo3(signature = (
+        records, *, own_frames, translate, load, renew, state_frame, notification_frame, now_ms, too_large,
+        max_published_bytes, form_fields
+    ))]
+    fn fold<'py>(
+        &self,
+        py: Python<'py>,
+        records: &Bound<'py, PyList>,
+        own_frames: Vec<Vec<u8>>,
+        translate: &Bound<'py, PyAny>,
+        load: &Bound<'py, PyAny>,
+        renew: &Bound<'py, PyAny>,
+        state_frame: &[u8],
+        notification_frame: &[u8],
+        now_ms: i64,
+        too_large: HashSet<i64>,
+        max_published_bytes: usize,
+        form_fields: HashSet<String>,
+    ) -> PyResult<Folded> {
+        let fields = FormFields::new(form_fields, &self.rules.every_field, self.rules.form_bytes);
+        let inputs = records.iter().map(|each| input(&each)).collect::<PyResult<Vec<_>>>()?;
+        let mut events: Vec<Option<Event<'_>>> = Vec::with_capacity(inputs.len());
+        for each in &inputs {
+            events.push(each.value.as_ref().and_then(|value| Event::read_own(value.as_bytes(), &own_frames, &fields)));
+        }
+        let mut rejected: Vec<(usize, Bound<'py, PyAny>)> = Vec::new();
+        let mut bodies: Vec<(usize, Bound<'py, PyBytes>)> = Vec::new();
+        for record in (0..inputs.len()).filter(|&record| events[record].is_none()) {
+            match translate.call1((&inputs[record].value,))?.cast_into::<PyBytes>() {
+                Ok(body) => bodies.push((record, body)),
+                Err(error) => rejected.push((record, error.into_inner())),
+            }
+        }
+        for (record, body) in &bodies {
+            events[*record] = Some(Event::read(body.as_bytes(), &fields).map_err(written_by_python)?);
+        }
+
+        let keys = inputs.iter().map(|each| (each.key.as_ref().map(PyBytesMethods::as_bytes), each.offset));
+        let (prepared, with_key) = prepare(keys, events, &self.rules);
+        let keys: Vec<_> = with_key.iter().filter_map(|&record| inputs[record].key.as_ref()).collect();
+        let stored: Vec<Option<Bound<'py, PyBytes>>> = load.call1((PyList::new(py, &keys)?,))?.extract()?;
+        if stored.len() != keys.len() {
+            return Err(PyValueError::new_err("load must return one value for each key"));
+        }
+        let mut known: Vec<Known<'_>> = Vec::with_capacity(keys.len());
+        let mut unread: Vec<usize> = Vec::new();
+        for (place, bytes) in stored.iter().enumerate() {
+            let read = bytes.as_ref().map(|bytes| Known::read(bytes.as_bytes(), state_frame));
+            if let Some(Err(Unreadable)) = read {
+                unread.push(place);
+            }
+            known.push(read.and_then(Result::ok).unwrap_or_default());
+        }
+        let renewed = unread
+            .iter()
+            .map(|&place| Ok(renew.call1((&stored[place],))?.cast_into::<PyBytes>()?))
+            .collect::<PyResult<Vec<_>>>()?;
+        for (place, bytes) in unread.into_iter().zip(&renewed) {
+            known[place] = Known::read(bytes.as_bytes(), state_frame).map_err(written_by_python)?;
+        }
+
+        let rules = &self.rules;
+        let options =
+            ChunkOptions { rules, state_frame, notification_frame, now_ms, too_large: &too_large, max_published_bytes };
+        let key_bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        let (outcome, encoders) = py.detach(|| {
+            let outcome = fold_all(&prepared, &mut known, options);
+            let mut encoders = Encoders::default();
+            publish(&outcome, &prepared, &key_bytes, rules, &self.headers, &mut encoders);
+            (outcome, encoders)
+        });
+        Folded::of(py, &outcome, encoders, &prepared, &keys, rejected)
+    }
+
+    #[pyo3(signature = (values, view, source, name_of, /))]
+    fn lines<'py>(
+        &self,
+        py: Python<'py>,
+        values: Vec<Bound<'py, PyBytes>>,
+        view: &str,
+        source: &str,
+        name_of: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let page = Page { view, source, moments: &self.rules.moments };
+        let mut out = Vec::with_capacity(values.len() * LINE_BYTES + 2);
+        out.push(b'[');
+        for (at, value) in values.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            match write_line(&mut out, value.as_bytes(), &page, |id| Ok(name_of.call1((id,))?.extract()?)) {
+                Ok(()) => (),
+                Err(LineError::Unreadable) => return Ok(None),
+                Err(LineError::Raised(error)) => return Err(error),
+            }
+        }
+        out.push(b']');
+        Ok(Some(PyBytes::new(py, &out)))
+    }
+}
+
+enum LineError {
+    Unreadable,
+    /// By `name_of`.
+    Raised(PyErr),
+}
+
+impl From<Unreadable> for LineError {
+    fn from(_: Unreadable) -> Self {
+        Self::Unreadable
+    }
+}
+
+impl From<PyErr> for LineError {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
+/// The parts of a record that the fold needs.
+struct Input<'py> {
+    key: Option<Bound<'py, PyBytes>>,
+    value: Option<Bound<'py, PyBytes>>,
+    offset: i64,
+}
+
+fn input<'py>(record: &Bound<'py, PyAny>) -> PyResult<Input<'py>> {
+    let py = record.py();
+    if let Ok(fetched) = record.cast::<FetchedRecord>() {
+        let FetchedRecord { key, value, offset, .. } = fetched.get();
+        let bound = |bytes: &Option<Py<PyBytes>>| bytes.as_ref().map(|bytes| bytes.bind(py).clone());
+        return Ok(Input { key: bound(key), value: bound(value), offset: *offset });
+    }
+    Ok(Input {
+        key: record.getattr(intern!(py, "key"))?.extract()?,
+        value: record.getattr(intern!(py, "value"))?.extract()?,
+        offset: record.getattr(intern!(py, "offset"))?.extract()?,
+    })
+}
+
+fn written_by_python(_: Unreadable) -> PyErr {
+    PyValueError::new_err("the native core cannot read bytes that the Python implementation wrote")
+}
+
+/// The result of a chunk: records for Kafka, and instances for the store.
+#[pyclass(frozen, get_all)]
+pub struct Folded {
+    changelog: Py<Records>,
+    states: Py<Records>,
+    notifications: Py<Records>,
+    causes: Vec<i64>,
+    stored: Py<PyDict>,
+    rejected: Py<PyList>,
+    actions: Vec<u64>,
+    changes: Vec<Vec<u64>>,
+    unpublished: Py<PyList>,
+    largest: usize,
+}
+
+impl Folded {
+    /// `rejected`: records that the codec could not read, and its errors.
+    fn of<'py>(
+        py: Python<'py>,
+        outcome: &Outcome<'_>,
+        encoders: Encoders,
+        prepared: &[Prepared<'_>],
+        keys: &[&Bound<'py, PyBytes>],
+        mut rejected: Vec<(usize, Bound<'py, PyAny>)>,
+    ) -> PyResult<Self> {
+        let stored = PyDict::new(py);
+        for each in &outcome.written {
+            stored.set_item(keys[each.known], PyBytes::new(py, &outcome.bytes[each.stored.clone()]))?;
+        }
+        for (record, refusal) in &outcome.refused {
+            rejected.push((*record, refusal.code().into_pyobject(py)?.into_any()));
+        }
+        rejected.sort_by_key(|(record, _)| *record);
+        let records = |encoder: Encoder| Py::new(py, Records(encoder.finish()));
+        Ok(Self {
+            changelog: records(encoders.changelog)?,
+            states: records(encoders.states)?,
+            notifications: records(encoders.notifications)?,
+            causes: outcome.notifications.iter().map(|each| prepared[each.cause].offset).collect(),
+            stored: stored.unbind(),
+            rejected: PyList::new(py, rejected)?.unbind(),
+            actions: outcome.actions.to_vec(),
+            changes: outcome.changes.iter().map(|counts| counts.to_vec()).collect(),
+            unpublished: PyList::new(py, outcome.unpublished.iter().map(|&cause| prepared[cause].offset))?.unbind(),
+            largest: outcome.largest(),
+        })
+    }
+}
+
+#[derive(Default)]
+struct Encoders {
+    changelog: Encoder,
+    states: Encoder,
+    notifications: Encoder,
+}
+
+impl Sink for Encoders {
+    fn instance(&mut self, key: &[u8], stored: &[u8]) {
+        self.changelog.push(Some(key), Some(stored), &[]);
+    }
+
+    fn state(&mut self, key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) {
+        self.states.push(Some(key), value, headers);
+    }
+
+    fn notification(&mut self, key: &[u8], value: &[u8], headers: &[Header<'_>]) {
+        self.notifications.push(Some(key), Some(value), headers);
+    }
+}
