@@ -1,6 +1,6 @@
 //! Kafka's record batches of format 2: records that are sent, encoded once, and the records of a fetched batch.
 //!
-//! Mirrors `streams/engine/producing/record_batches.py`.
+//! Mirrors `streams/engine/transaction_requests.py`.
 
 use std::borrow::Cow;
 use std::collections::hash_map::RandomState;

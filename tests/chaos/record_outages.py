@@ -268,7 +268,7 @@ def a_worker_stalls(bridge: WatchedBridge) -> None:
     """It answers, and its chunks do not come to an end; the watchdog ends it, and the next one stands still, too."""
     bridge.add_edge()
     path = bridge.folder / "held"
-    module = "taskbridge.streams.processing.task_agent"
+    module = "taskbridge.streams.instances.task_agent"
     bridge.add_worker(_HELD.format(module=module, agent="TaskAgent", method="_end", path=str(path)))
     bridge.well()
     path.touch()

@@ -49,7 +49,7 @@ from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.views import views
-from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

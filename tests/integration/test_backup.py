@@ -36,7 +36,7 @@ from taskbridge.schemas.codec import framed, task_event_codec, task_notification
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.registry import Registry, SchemaRef
 from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.positions.changelog_topic import REBUILD
+from taskbridge.streams.table_versions import REBUILD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

@@ -17,7 +17,7 @@ from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
-from taskbridge.streams.engine.producing.joint_producer import JointProducer
+from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced, Sent
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.connection import Connection
     from taskbridge.streams.records import RecordWithHeaders
-    from taskbridge.streams.transactions.delivery import TransactionalProducer
+    from taskbridge.streams.transactions.group_commit import TransactionalProducer
 
     Make = Callable[[str], TransactionalProducer]
 

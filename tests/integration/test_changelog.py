@@ -15,11 +15,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from support.streams.api_context import faust_app
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.streams.positions.changelog_topic import reader_config
-from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.tables.changelog import ChangelogReader
-from taskbridge.streams.tables.table_keeper import StoreOfAnother, TableKeeper
-from taskbridge.streams.topology import instances_table
+from taskbridge.streams.offsets import Offsets
+from taskbridge.streams.table_versions import reader_config
+from taskbridge.streams.tables.changelog_reader import ChangelogReader
+from taskbridge.streams.tables.recovery import StoreOfAnother, TableKeeper
+from taskbridge.streams.tables.store import instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

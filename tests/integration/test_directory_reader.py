@@ -18,7 +18,7 @@ from taskbridge.schemas.registry import Registry, RegistryUnavailable
 from taskbridge.schemas.topics import Topic
 from taskbridge.streams.directories.people import People
 from taskbridge.streams.directories.reader import DirectoryReader
-from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -24,25 +24,24 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STAT
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
 from taskbridge.streams.contract.start import Contract, StartRefused
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.engine.producing.joint_producer import JointProducer
-from taskbridge.streams.positions.changelog_topic import (
+from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.offsets import Offsets
+from taskbridge.streams.positions import ChangelogCut, Ground, KeptPosition, Mark, read_position
+from taskbridge.streams.table_versions import (
     INBOX_CHANGELOG,
     REBUILD,
     REPUBLISH,
+    VERSION_KEY,
+    VERSION_TOPIC,
+    Versions,
     instances_changelog,
     reader_config,
+    write_versions,
 )
-from taskbridge.streams.positions.kept_position import KeptPosition, read_position
-from taskbridge.streams.positions.mark import Ground, Mark
-from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.positions.standing import ChangelogCut
-from taskbridge.streams.positions.version import VERSION_KEY, VERSION_TOPIC, Versions, write_versions
-from taskbridge.streams.tables.changelog import ChangelogReader, ChangelogUnreadable
-from taskbridge.streams.transactions.delivery import Batch
-from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
-from taskbridge.streams.transactions.group_metadata import Membership
+from taskbridge.streams.tables.changelog_reader import ChangelogReader, ChangelogUnreadable
+from taskbridge.streams.transactions.bulk_producer import Membership, TransactionalWriter
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
 from taskbridge.streams.transactions.takeover import Owned, Takeover
-from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas import topics
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.contract.start import Prepared
-    from taskbridge.streams.positions.group_positions import Committed
+    from taskbridge.streams.positions import Committed
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 

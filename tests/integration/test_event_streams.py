@@ -23,7 +23,7 @@ from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS, Topic
 from taskbridge.streams.cores.core import target_partition
-from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -25,8 +25,8 @@ from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from taskbridge.streams.inbox import layout
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
-from taskbridge.streams.topology import inbox_table
+from taskbridge.streams.table_versions import INBOX_CHANGELOG
+from taskbridge.streams.tables.store import inbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

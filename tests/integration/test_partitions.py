@@ -14,8 +14,7 @@ from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
-from taskbridge.streams.transactions.bulk_producer import BulkProducer
-from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
+from taskbridge.streams.transactions.bulk_producer import BulkProducer, Membership, group_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -58,10 +58,8 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STAT
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.contract.start import EXTRAS, INTERNAL, TASK_CENTER, WORK, Contract
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from taskbridge.streams.positions.group_positions import described_group
-from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.positions.version import FIRST_VERSION, VERSION_TOPIC
+from taskbridge.streams.offsets import Offsets, described_group
+from taskbridge.streams.table_versions import FIRST_VERSION, INBOX_CHANGELOG, VERSION_TOPIC, instances_changelog
 from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
 if TYPE_CHECKING:

@@ -29,8 +29,7 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENT
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.fold.views import views
-from taskbridge.streams.positions.changelog_topic import instances_changelog
-from taskbridge.streams.positions.version import FIRST_VERSION
+from taskbridge.streams.table_versions import FIRST_VERSION, instances_changelog
 from taskbridge.streams.tables.store import Store
 
 if TYPE_CHECKING:

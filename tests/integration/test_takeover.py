@@ -15,18 +15,16 @@ from confluent_kafka.admin import NewTopic
 from faust.types import TP
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.streams.engine.producing.joint_producer import JointProducer
-from taskbridge.streams.positions.mark import write_metadata
-from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
-from taskbridge.streams.transactions.delivery import Batch
-from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
-from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
+from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.offsets import Offsets
+from taskbridge.streams.positions import write_metadata
+from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced, Membership, group_metadata
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
 from taskbridge.streams.transactions.takeover import Owned, Takeover
 
 if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
-    from taskbridge.streams.transactions.delivery import TransactionalProducer
+    from taskbridge.streams.transactions.group_commit import TransactionalProducer
 
 pytestmark = pytest.mark.integration
 

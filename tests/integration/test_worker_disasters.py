@@ -36,11 +36,17 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STAT
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import age_of
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, REPUBLISH, instances_changelog
-from taskbridge.streams.positions.kept_position import POSITION_KEY
-from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.positions.version import VERSION_KEY, VERSION_TOPIC
+from taskbridge.streams.offsets import Offsets
+from taskbridge.streams.positions import POSITION_KEY
 from taskbridge.streams.rebuild.operation import delete_topics
+from taskbridge.streams.table_versions import (
+    INBOX_CHANGELOG,
+    REBUILD,
+    REPUBLISH,
+    VERSION_KEY,
+    VERSION_TOPIC,
+    instances_changelog,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

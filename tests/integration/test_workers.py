@@ -70,7 +70,7 @@ def test_a_killed_worker_and_a_frozen_one_are_taken_over_and_what_they_wrote_too
 
 _STUCK = """
 import asyncio
-from taskbridge.streams.processing.task_agent import TaskAgent
+from taskbridge.streams.instances.task_agent import TaskAgent
 async def never(*_):
     await asyncio.Event().wait()
 TaskAgent._end = never

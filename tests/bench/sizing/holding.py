@@ -28,8 +28,8 @@ from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.stored_instance import state_value
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.inbox.changes import inbox_changes
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.rebuild.republication import republished
+from taskbridge.streams.table_versions import INBOX_CHANGELOG, instances_changelog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from tests.bench.sizing.wrong_states import make_wrong_states
 
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.rebuild.command import rebuild
+from taskbridge.streams.table_versions import INBOX_CHANGELOG, instances_changelog
 
 if TYPE_CHECKING:
     from tests.bench.streams.setup import Setup

@@ -22,7 +22,7 @@ from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.table_versions import INBOX_CHANGELOG, instances_changelog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,10 +15,10 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack
-from taskbridge.streams.positions.changelog_topic import instances_changelog
-from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
-from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.transactions.transaction import TransactionalWriter
+from taskbridge.streams.offsets import Offsets
+from taskbridge.streams.positions import POSITION_KEY, KeptPosition, write_position
+from taskbridge.streams.table_versions import instances_changelog
+from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 if TYPE_CHECKING:
     from tests.bench.streams.setup import Setup

@@ -62,7 +62,7 @@ def given(setup: Setup) -> str:
         return [0, *setup.schema_id(topic).to_bytes(4, "big")]
 
     found: dict[str, Any] = {
-        # As `streams.assembly` has it: what waits goes at once.
+        # As `streams.worker` has it: what waits goes at once.
         "producer": {
             **producer_config(servers),
             "linger.ms": 0,

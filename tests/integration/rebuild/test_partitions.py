@@ -23,10 +23,9 @@ from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import REBUILD_ID, announce
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from taskbridge.streams.positions.kept_position import POSITION_KEY
-from taskbridge.streams.positions.version import Versions
-from taskbridge.streams.transactions.transaction import TransactionalWriter
+from taskbridge.streams.positions import POSITION_KEY
+from taskbridge.streams.table_versions import INBOX_CHANGELOG, Versions, instances_changelog
+from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

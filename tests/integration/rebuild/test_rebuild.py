@@ -41,11 +41,10 @@ from taskbridge.streams.contract.live_version import REBUILD_ID
 from taskbridge.streams.fold.instance import DETAILS, Instance, fold
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, state_value, unpack
 from taskbridge.streams.fold.views import notifications
-from taskbridge.streams.positions.changelog_topic import instances_changelog
-from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
-from taskbridge.streams.processing.untold import FIRST_INSTANCE
+from taskbridge.streams.instances.pending_notifications import FIRST_INSTANCE
+from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.rebuild.operation import alone
+from taskbridge.streams.table_versions import VERSION_TOPIC, Versions, instances_changelog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -184,7 +183,7 @@ def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_
 
 KILLED_WHILE_TELLING = """
 import asyncio, os, signal
-from taskbridge.streams.processing import task_agent, telling
+from taskbridge.streams.instances import task_agent, telling
 telling._TOGETHER = 2
 write, left = task_agent.TaskAgent.write_beside, 15
 async def counted(self, *arguments):

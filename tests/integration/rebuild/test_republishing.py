@@ -15,8 +15,8 @@ from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.rebuild.operation import delete_topics
+from taskbridge.streams.table_versions import INBOX_CHANGELOG
 
 if TYPE_CHECKING:
     from support.streams.processes import Read, Rebuild

@@ -25,7 +25,7 @@ from taskbridge.streams.query.inboxes import Inboxes, Wholeness
 from taskbridge.streams.query.instances import Instances
 from taskbridge.streams.query.routes import build_instances_router, build_router
 from taskbridge.streams.settings import StreamsSettings
-from taskbridge.streams.topology import inbox_table, instances_table
+from taskbridge.streams.tables.store import inbox_table, instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -19,7 +19,7 @@ from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.api.resolver import OwnerResolver
 from taskbridge.streams.http import build_http, make_server
 from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.metrics import HubCollector
 from taskbridge.streams.sse.missed import MissedReader

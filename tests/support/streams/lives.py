@@ -25,7 +25,7 @@ from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.rejections import accept
 from taskbridge.streams.fold.views import notifications, views
 from taskbridge.streams.inbox.changes import check, inbox_changes
-from taskbridge.streams.positions.group_positions import described_group
+from taskbridge.streams.offsets import described_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -24,10 +24,10 @@ from taskbridge.runtime.kafka import consumer_config
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.inbox.changes import inbox_changes
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.processing.untold import UNTOLD, instance_key
+from taskbridge.streams.instances.pending_notifications import UNTOLD, instance_key
+from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.rebuild.republication import republished
+from taskbridge.streams.table_versions import INBOX_CHANGELOG, instances_changelog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.connection import Connection
     from taskbridge.streams.fold.instance import Instance
-    from taskbridge.streams.positions.version import Versions
+    from taskbridge.streams.table_versions import Versions
 
     Read = Callable[[str], list[Message]]
 

@@ -15,7 +15,7 @@ from taskbridge.streams.fold.chunk import EVENTS_LOST, MAX_OFFSETS, has_all_even
 from taskbridge.streams.fold.instance import fold, from_published
 from taskbridge.streams.fold.views import EntryKey, show, views
 from taskbridge.streams.inbox.layout import LineId
-from taskbridge.streams.processing.rebuilt import told
+from taskbridge.streams.instances.pending_notifications import told
 from taskbridge.streams.rebuild.copies import Copy, Located, Ticker, join_by_key
 from taskbridge.streams.rebuild.republication import republished, unfounded
 

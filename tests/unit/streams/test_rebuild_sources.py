@@ -14,11 +14,10 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.chunk import EVENTS_LOST
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import event_offsets, pack
-from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
-from taskbridge.streams.positions.offsets import Bounds
+from taskbridge.streams.positions import POSITION_KEY, Bounds, KeptPosition, write_position
 from taskbridge.streams.rebuild.copies import Copy, Located
 from taskbridge.streams.rebuild.sources import LocalStores, Source, Sources, StoreInUse, stores_in
-from taskbridge.streams.tables.store_files import OFFSET_KEY
+from taskbridge.streams.tables.store import OFFSET_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -8,7 +8,7 @@ from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions.group_positions import Committed
+from taskbridge.streams.positions import Committed
 from taskbridge.streams.rebuild import operation as rebuild_operation
 from taskbridge.streams.rebuild.operation import Workers
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.offsets import Offsets
 
 
 class Told:

@@ -42,7 +42,7 @@ class Edge:
 class EncodedRecords(Sequence[RecordWithHeaders]):
     """Records as Kafka stores them, without the parts that depend on their place in a batch; decoded on access.
 
-    ``streams.encoded_records`` has the same in Python.
+    ``streams.records`` has the same in Python.
     """
 
     def __init__(self, records: Iterable[RecordWithHeaders], /) -> None: ...
@@ -79,7 +79,7 @@ def read_batch(data: bytes, begin: int, end: int, topic: str, partition: int, /)
     """
 
 class BatchBuilder:
-    """Fills a record batch of a transaction: ``streams.engine.producing.record_batches`` has the same in Python."""
+    """Fills a record batch of a transaction: ``streams.engine.transaction_requests`` has the same in Python."""
 
     def __init__(self, codec: int, producer_id: int, epoch: int, sequence: int, max_bytes: int, /) -> None:
         """``max_bytes``: before compression. The first record may be larger."""

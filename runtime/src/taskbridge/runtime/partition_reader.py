@@ -1,6 +1,6 @@
 """Reads partitions of a topic, each from an offset to an end, within time limits.
 
-``streams.tables.changelog`` does not use it: its partitions change while it reads, and continue as standbys.
+``streams.tables.changelog_reader`` does not use it: its partitions change while it reads, and continue as standbys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The composition root of the streams service: settings, the HTTP side, signals, and a worker behind them."""
+"""The composition root of the streams service: settings, signals, the HTTP side and one worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from taskbridge.runtime.settings import explain_program, load_settings
 from taskbridge.runtime.topic_admin import partitions_setting
 from taskbridge.runtime.tracing import tracing_from_environment
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
-from taskbridge.streams.assembly import Surroundings
 from taskbridge.streams.contract.live_version import AnotherVersion
 from taskbridge.streams.http import build_http, listen, make_server
 from taskbridge.streams.monitoring.metrics import Metrics
@@ -27,7 +26,7 @@ from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.task_center import TaskCenter
 from taskbridge.streams.web.portals import let_portals_in
 from taskbridge.streams.web.routes import pages_router
-from taskbridge.streams.worker import work
+from taskbridge.streams.worker import Surroundings, work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

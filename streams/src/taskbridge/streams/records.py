@@ -1,11 +1,17 @@
-"""A record of Kafka as the parts of the service hand it to each other. Types only."""
+"""Kafka records as parts of the service pass them on: types, and the encoded form in which they are sent.
+
+The native core encodes them where it is installed. The Python version defines what the core must do.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import random
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from confluent_kafka import murmur2
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Record(Protocol):
@@ -30,3 +36,33 @@ Chunk = list[Record]
 
 RecordWithHeaders = tuple[bytes | None, bytes | None, Any]
 """Key, value, headers: a list of names and bytes, for which the library's type hints have no room."""
+
+
+try:
+    from taskbridge.native import _native
+except ImportError:  # installed without the extra `native`
+    _native = None
+
+native = _native
+
+
+_partition = cast("Callable[[bytes, int], int]", murmur2)
+
+
+class PythonRecords(list[RecordWithHeaders]):
+    """As ``EncodedRecords``, see ``native/_native.pyi``."""
+
+    @property
+    def value_bytes(self) -> int:
+        return sum(len(value or b"") for _, value, _ in self)
+
+    def split(self, partitions: int) -> list[tuple[int, PythonRecords]]:
+        found: dict[int, PythonRecords] = {}
+        for record in self:
+            key = record[0]
+            partition = random.randrange(partitions) if key is None else _partition(key, partitions)  # noqa: S311
+            found.setdefault(partition, PythonRecords()).append(record)
+        return list(found.items())
+
+
+EncodedRecords = PythonRecords if native is None else native.EncodedRecords

@@ -23,7 +23,7 @@ from taskbridge.streams.api.resolver import OwnerResolver
 from taskbridge.streams.directories.forms import Forms
 from taskbridge.streams.directories.people import People
 from taskbridge.streams.directories.reader import DirectoryReader
-from taskbridge.streams.engine.parts import consumer_of, on_assigned, partitions_by_worker
+from taskbridge.streams.engine.app import chunks_of, consumer_of, on_assigned, partitions_by_worker
 from taskbridge.streams.inbox.agent import InboxAgent
 from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
@@ -36,7 +36,7 @@ from taskbridge.streams.sse.hub import Hub, keep_beating
 from taskbridge.streams.sse.metrics import HubCollector
 from taskbridge.streams.sse.missed import MissedReader
 from taskbridge.streams.sse.routes import events_router
-from taskbridge.streams.topology import chunks_of, inbox_table
+from taskbridge.streams.tables.store import inbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.directories.directory import Directory
     from taskbridge.streams.monitoring.metrics import Metrics
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.offsets import Offsets
     from taskbridge.streams.settings import StreamsSettings
     from taskbridge.streams.tables.store import Store
     from taskbridge.streams.transactions.group_commit import GroupCommit

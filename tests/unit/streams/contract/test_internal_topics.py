@@ -7,13 +7,30 @@ from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.start import Found, Situation, problem
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, REPUBLISH, instances_changelog
-from taskbridge.streams.positions.group_positions import Committed
-from taskbridge.streams.positions.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
-from taskbridge.streams.positions.mark import Ground, Mark, read_metadata, write_metadata
-from taskbridge.streams.positions.offsets import Bounds
-from taskbridge.streams.positions.standing import ChangelogCut, Standing, is_after_loss, standing
-from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
+from taskbridge.streams.positions import (
+    Bounds,
+    ChangelogCut,
+    Committed,
+    Ground,
+    KeptPosition,
+    Mark,
+    PositionUnreadable,
+    Standing,
+    is_after_loss,
+    read_metadata,
+    read_position,
+    standing,
+    write_metadata,
+    write_position,
+)
+from taskbridge.streams.table_versions import (
+    INBOX_CHANGELOG,
+    REBUILD,
+    REPUBLISH,
+    VERSION_TOPIC,
+    Versions,
+    instances_changelog,
+)
 
 EVENTS, NOTIFICATIONS, INSTANCES, INBOX, VERSION = (
     each.name for each in (TASK_EVENTS, TASK_NOTIFICATIONS, instances_changelog(2), INBOX_CHANGELOG, VERSION_TOPIC)

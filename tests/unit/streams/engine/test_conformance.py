@@ -33,9 +33,10 @@ from faust.types import TP
 
 from support.streams.api_context import faust_app
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.engine import consumer_thread, parts, table_manager, table_store, transport
+from taskbridge.streams.engine import app as engine_app
+from taskbridge.streams.engine import consumer_thread, transport
 from taskbridge.streams.tables import recovery, store
-from taskbridge.streams.topology import instances_table
+from taskbridge.streams.tables.store import instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -306,7 +307,7 @@ _CODE = [
             "for record in next_batch",
             "self._consumer_record(tp, record)",
         ),
-        "engine.fetched_records has what is asked of a batch, and no more",
+        "engine.consumer_thread has what is asked of a batch, and no more",
     ),
     Code(FaustFetcher, ("consumer._drain_messages(self)",), "what polls is the consumer's own loop"),
     Code(
@@ -322,14 +323,14 @@ _OURS: list[tuple[type, tuple[type, ...]]] = [
     (transport.Transport, (driver.Transport,)),
     (consumer_thread.ConsumerThread, (driver.AIOKafkaConsumerThread,)),
     (consumer_thread.RebalanceListener, (driver.ConsumerRebalanceListener,)),
-    (table_manager.Tables, (TableManager,)),
-    (table_store.TableStore, (rocksdb.Store,)),
+    (engine_app.Tables, (TableManager,)),
+    (engine_app.TableStore, (rocksdb.Store,)),
     (store.Store, (rocksdb.Store,)),
     (recovery.Recovery, (Service,)),
 ]
 
 
-_ROOM = Path(parts.__file__).parents[1]
+_ROOM = Path(engine_app.__file__).parents[1]
 _PUBLIC = {"faust", "faust.types"}
 """What others import: types and a service."""
 
@@ -353,7 +354,7 @@ def test_whatever_overrides_a_part_of_a_library_is_named_here() -> None:
 def test_whatever_private_part_of_a_library_is_touched_is_named_here() -> None:
     theirs = {name for _, bases in _OURS for base in bases for name in _attributes(base)}
     unnamed: set[str] = set()
-    for module in {parts, *(inspect.getmodule(ours) for ours, _ in _OURS)}:
+    for module in {engine_app, *(inspect.getmodule(ours) for ours, _ in _OURS)}:
         assert module is not None
         assert module.__file__ is not None
         tree = ast.parse(Path(module.__file__).read_text())
@@ -405,7 +406,7 @@ def app(tmp_path: Path) -> App:
 def test_faust_finds_our_parts_by_its_settings(app: App) -> None:
     instances, _ = instances_table(app, partitions=2)
     assert isinstance(instances, store.Store)
-    assert isinstance(app.tables, table_manager.Tables)
+    assert isinstance(app.tables, engine_app.Tables)
     assert isinstance(app.transport, transport.Transport)
 
 

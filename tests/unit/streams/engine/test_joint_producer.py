@@ -14,12 +14,10 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.streams.engine.producing import transaction_client
-from taskbridge.streams.engine.producing.joint_producer import JointProducer
-from taskbridge.streams.engine.producing.record_batches import CODECS
-from taskbridge.streams.engine.producing.transaction_requests import Identity, Produce, TxnOffsetCommit
-from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken, Sent
-from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
+from taskbridge.streams.engine import joint_producer
+from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.engine.transaction_requests import CODECS, Identity, Produce, TxnOffsetCommit
+from taskbridge.streams.transactions.bulk_producer import Fenced, Membership, OffsetsNotTaken, Sent, group_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,7 +110,7 @@ class FakeKafka:
 @pytest.fixture
 def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
     fake = FakeKafka()
-    monkeypatch.setattr(transaction_client, "AIOKafkaClient", fake)
+    monkeypatch.setattr(joint_producer, "AIOKafkaClient", fake)
     return fake
 
 
@@ -271,7 +269,7 @@ def test_what_the_user_lacks_is_named(kafka: FakeKafka, producer: JointProducer)
 def test_a_group_whose_coordinator_does_not_answer_is_told_apart(
     kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.streams.engine.producing.joint_producer.OFFSETS_S", -1)
+    monkeypatch.setattr("taskbridge.streams.engine.joint_producer.OFFSETS_S", -1)
     kafka.refusals["TxnOffsetCommit"] = [KafkaError.NOT_COORDINATOR]
     fill(producer)
     with pytest.raises(OffsetsNotTaken):
@@ -286,7 +284,7 @@ def test_metadata_of_offsets_end_with_a_zero_as_librdkafka_reads_them() -> None:
 def test_a_request_is_no_larger_than_a_broker_takes_and_the_rest_goes_in_the_next(
     kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction_client, "_REQUEST_BYTES", 250)
+    monkeypatch.setattr(joint_producer, "_REQUEST_BYTES", 250)
     producer.begin()
     for partition in (0, 1, 2, 4, 6):
         producer.send("topic", [(b"key", b"x" * (400 if partition == 4 else 20), [])], partition=partition)
@@ -298,7 +296,7 @@ def test_a_request_is_no_larger_than_a_broker_takes_and_the_rest_goes_in_the_nex
 def test_what_is_asked_again_for_long_is_said_once(
     kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction_client, "_STUCK_S", -1)
+    monkeypatch.setattr(joint_producer, "_STUCK_S", -1)
     kafka.refusals["EndTxnRequest"] = [KafkaError.CONCURRENT_TRANSACTIONS] * 3
     fill(producer, partitions=1)
     with structlog.testing.capture_logs() as logged:
@@ -356,7 +354,7 @@ def test_a_claim_waits_until_a_broker_is_known(kafka: FakeKafka) -> None:
 
 
 def test_a_claim_fails_where_no_broker_is_known_in_time(kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.engine.producing.joint_producer.CLAIM_S", -1)
+    monkeypatch.setattr("taskbridge.streams.engine.joint_producer.CLAIM_S", -1)
     kafka.is_known = False
     producer = JointProducer({"bootstrap.servers": "127.0.0.1:9"}, "worker-0")
     with pytest.raises(KafkaException):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from taskbridge.streams.engine.chunks import ChunkMessage
+    from taskbridge.streams.engine.transport import ChunkMessage
 
 FIRST, SECOND = TP(TASK_EVENTS.name, 0), TP(TASK_EVENTS.name, 1)
 TOLD, CHANGELOG = TP(TASK_NOTIFICATIONS.name, 0), TP("changelog", 0)

@@ -11,7 +11,7 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.topics import Topic
 from taskbridge.streams.operations.parked import LATEST, Parked, SetAside
 from taskbridge.streams.operations.search import dead_letter_summary
-from taskbridge.streams.positions.offsets import Bounds
+from taskbridge.streams.positions import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

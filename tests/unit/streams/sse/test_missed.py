@@ -14,7 +14,7 @@ from taskbridge.streams.sse import missed as missed_module
 from taskbridge.streams.sse.missed import MissedPart, MissedReader, MissedUnreadable
 
 if TYPE_CHECKING:
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.offsets import Offsets
 
 
 class Passes(MissedReader):

@@ -1,21 +1,34 @@
-"""The values and their position go together, through a kill too; who does not hold a partition has no store of it."""
+"""The values and their position go together, through a kill too; who does not hold a partition has no store of it.
+
+Bytes that nobody can read are told with the changelog that they are of, and the command that makes it anew.
+"""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import pytest
 
 from support.streams.api_context import faust_app
-from taskbridge.streams.tables.store import PartitionNotHeld, Store
-from taskbridge.streams.tables.store_files import StoreDamaged
-from taskbridge.streams.topology import instances_table
+from taskbridge.streams.fold.stored_instance import StoreUnreadable
+from taskbridge.streams.positions import PositionUnreadable
+from taskbridge.streams.table_versions import INBOX_CHANGELOG, REBUILD, REPUBLISH, instances_changelog
+from taskbridge.streams.tables.store import (
+    PartitionNotHeld,
+    Store,
+    StoreDamaged,
+    TableUnreadable,
+    instances_table,
+    naming,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,3 +160,21 @@ def test_damage_that_is_met_while_reading_is_told_and_the_store_is_emptied_when_
         store.hold(0)
         assert store.read(0, keys[0]) == b"again"
         store.wipe(0)
+
+
+@pytest.mark.parametrize(
+    ("changelog", "command"), [(instances_changelog(2).name, REBUILD), (INBOX_CHANGELOG.name, REPUBLISH)]
+)
+@pytest.mark.parametrize(
+    "error", [StoreUnreadable("why"), PositionUnreadable("why"), struct.error("why"), msgspec.DecodeError("why")]
+)
+def test_it_is_said_where_it_is_and_what_mends_it(changelog: str, command: str, error: Exception) -> None:
+    with pytest.raises(TableUnreadable) as told, naming(changelog, 3):
+        raise error
+    assert str(told.value).startswith(f"{changelog}, partition 3: why. ")
+    assert str(told.value).endswith(command)
+
+
+def test_whatever_else_goes_wrong_stays_what_it_is() -> None:
+    with pytest.raises(PartitionNotHeld), naming(INBOX_CHANGELOG.name, 3):
+        raise PartitionNotHeld("elsewhere")

@@ -15,8 +15,7 @@ from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions.changelog_topic import reader_config
-from taskbridge.streams.positions.version import (
+from taskbridge.streams.table_versions import (
     FIRST_VERSION,
     TOLD_KEY,
     VERSION_KEY,
@@ -26,15 +25,16 @@ from taskbridge.streams.positions.version import (
     VersionUnreadable,
     read_told,
     read_versions,
+    reader_config,
     write_told,
     write_versions,
 )
-from taskbridge.streams.transactions.transaction import TransactionalWriter
+from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.offsets import Offsets
 
 REBUILD_ID = "taskbridge-streams-rebuild"
 """The consumer group of a rebuild, which is its only member, and its transactional id."""

@@ -22,9 +22,16 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import REBUILD_ID, SwitchUnderWay
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, instances_changelog, mend
-from taskbridge.streams.positions.mark import Ground, Mark
-from taskbridge.streams.positions.version import FIRST_VERSION, VERSION_TOPIC, Versions
+from taskbridge.streams.positions import Ground, Mark
+from taskbridge.streams.table_versions import (
+    FIRST_VERSION,
+    INBOX_CHANGELOG,
+    REBUILD,
+    VERSION_TOPIC,
+    Versions,
+    instances_changelog,
+    mend,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.contract.live_version import LiveVersion
     from taskbridge.streams.monitoring.progress import Health
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

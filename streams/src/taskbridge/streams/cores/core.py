@@ -78,7 +78,7 @@ T = TypeVar("T")
 class InstanceCache(Generic[T]):
     """The instances that were folded last, at most ``bound``; the least recently used half is dropped at once.
 
-    Contains only instances that are in the local store, or soon will be (``streams.processing.pending_writes``), so
+    Contains only instances that are in the local store, or soon will be (``streams.instances.task_agent``), so
     anything may be dropped at any time. A rebalance drops everything: a partition that comes back may have had another
     owner meanwhile.
 

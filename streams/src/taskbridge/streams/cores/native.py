@@ -16,7 +16,7 @@ from taskbridge.streams.fold.chunk import MAX_OFFSETS
 from taskbridge.streams.fold.instance import EVERY_FIELD, FORM_BYTES
 from taskbridge.streams.fold.rejections import Refusal, Rejected
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
-from taskbridge.streams.native_core import native
+from taskbridge.streams.records import native
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.streams.directories.directory import Directory
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -1,24 +1,27 @@
-"""A worker's Faust app: its settings, and where it finds our parts.
-
-What it reads and keeps is declared by ``streams.topology``.
-"""
+"""A worker's Faust app: its settings, its parts with our types, and how it manages and stores tables."""
 
 from __future__ import annotations
 
 import logging
 import uuid
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import faust
+from faust.stores import rocksdb
+from faust.tables import TableManager
 
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
-from taskbridge.streams.engine.broker_credentials import broker_credentials
-from taskbridge.streams.engine.table_manager import Tables
+from taskbridge.streams.engine.credentials import broker_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import asyncio
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
+    from faust.types import TP
+
+    from taskbridge.schemas.topics import Topic
+    from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.settings import StreamsSettings
 
 APP_ID = "taskbridge-streams"
@@ -87,3 +90,131 @@ def _worker_name(worker: StreamsSettings) -> str:
         name = f"{APP_ID}-{uuid.uuid4()}"
         path.write_text(name)
     return f"{name}-{zlib.crc32(worker.url.encode()):08x}"
+
+
+def consumer_of(app: faust.App) -> ChunkConsumer:
+    """The consumer of an app that was built by ``streams.engine.app``."""
+    return cast("ChunkConsumer", app.consumer)
+
+
+def tables_of(app: faust.App) -> Tables:
+    """The manager of its tables."""
+    return cast("Tables", app.tables)
+
+
+def partitions_by_worker(app: faust.App) -> Mapping[str, Mapping[str, Collection[int]]]:
+    """Of each worker's URL, and of each changelog topic, the active partitions that the group's leader gave it."""
+    return cast("Any", app.assignor).tables_metadata()
+
+
+def on_assigned(app: faust.App, call: Callable[[set[TP]], Awaitable[None]]) -> None:
+    """Have ``call`` awaited at each rebalance with what is assigned to this worker then."""
+
+    async def assigned(_app: faust.App, partitions: set[TP], **_: Any) -> None:
+        await call(partitions)
+
+    cast("Any", app.on_partitions_assigned).connect(assigned)
+
+
+def declare_table(app: faust.App, name: str, *, partitions: int) -> Any:
+    """A table of bytes by keys of bytes, kept by the store of the app's settings."""
+    return cast("Any", app).Table(
+        name,
+        key_type=bytes,
+        value_type=bytes,
+        partitions=partitions,
+        # The driver's defaults take gigabytes over a dozen partitions.
+        options={
+            "driver": "rocksdict",
+            "block_cache_size": 16 << 20,
+            "write_buffer_size": 8 << 20,
+            "max_open_files": 128,
+        },
+    )
+
+
+async def poll(app: faust.App) -> None:
+    """Have the consumer polled, where that has stopped: the last step but two of Faust's own recovery."""
+    await cast("Any", app)._fetcher.maybe_start()  # noqa: SLF001
+
+
+class Recovers(Protocol):
+    """What the manager asks of a recovery: ``streams.tables.recovery``, a service of Faust's."""
+
+    completed: asyncio.Event
+
+    @property
+    def started(self) -> bool: ...
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def on_partitions_revoked(self, revoked: set[TP]) -> None: ...
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None: ...
+
+
+class Tables(TableManager):
+    """Faust's tables, recovered by whoever ``recover_by`` names."""
+
+    @property
+    def changelogs(self) -> dict[str, Any]:
+        """The tables by the name of their changelog topic."""
+        return dict(self._changelogs)
+
+    def recover_by(self, recovery: Recovers) -> None:
+        """Before the app is started: there is none otherwise."""
+        self._recovery = cast("Any", recovery)
+
+    @property
+    def recovery(self) -> Any:
+        assert self._recovery is not None, "recover_by comes before the app is started"
+        return self._recovery
+
+    async def on_start(self) -> None:
+        # Without the second that Faust waits here for agents that are not declared yet: ours all are.
+        await self._update_channels()
+        await self.recovery.start()
+
+
+class TableStore(rocksdb.Store):
+    """One RocksDB a partition. Faust gives the folder and the options."""
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The partitions that are open."""
+        return frozenset(self._open)
+
+    def open_partition(self, partition: int) -> None:
+        """Open the partition's RocksDB. Raises the library's own error where that cannot be."""
+        self._open[partition] = self._open_for_partition(partition)
+
+    def opened(self, partition: int) -> Any:
+        """The partition's RocksDB; None where it is not open."""
+        return self._open.get(partition)
+
+    def release(self, partition: int) -> None:
+        """Flush and close the partition's store; another process may open it afterwards."""
+        held = self._open.pop(partition, None)
+        if held is not None:
+            held.close()
+
+    async def on_rebalance(self, *_: Any, **__: Any) -> None:
+        """Nothing: ``streams.tables.recovery`` opens and closes partitions, once whoever writes to them has stopped."""
+
+    async def stop(self) -> None:
+        for partition in self.held:
+            self.release(partition)
+
+    @property
+    def _open(self) -> dict[int, Any]:
+        return cast("dict[int, Any]", self._dbs)
+
+
+def chunks_of(app: faust.App, topic: Topic) -> Any:
+    """The topic's records as raw bytes: they are decoded in the agent's own reach, so that a bad one can be parked.
+
+    Without Faust's acks: ``streams.engine.transport`` keeps the positions.
+    """
+    return app.topic(
+        topic.name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False
+    )

@@ -1,22 +1,29 @@
-"""aiokafka's consumer in its thread, with what Faust has no settings for.
+"""aiokafka's consumer in its thread, with what Faust has no settings for; it fetches events and notifications.
 
-It fetches events and notifications; changelogs are fetched by ``streams.tables.changelog``.
+The native core reads what was fetched: one object per record, and none per header. Fetching, order, and skipping of
+aborted transactions and markers remain aiokafka's, as do batches that the core does not read: compressed, of an older
+format, or damaged. A header name that is not UTF-8 stops aiokafka at its record for ever; here U+FFFD replaces the
+invalid bytes.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
+from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.record.default_records import _DefaultRecordBatchPy  # pyright: ignore[reportPrivateUsage]
+from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers import aiokafka as driver
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.engine.fetched_records import read_fetches
-from taskbridge.streams.transactions.group_metadata import Membership
+from taskbridge.streams.records import native
+from taskbridge.streams.transactions.bulk_producer import Membership
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from faust.types import TP
 
@@ -109,3 +116,109 @@ async def seek_to_committed(aiokafka: Any, changelogs: Collection[str]) -> Mappi
     if unread := [tp for tp, offset in committed.items() if offset is None and tp.topic not in changelogs]:
         await aiokafka.seek_to_beginning(*unread)
     return committed
+
+
+_LENGTH, _BEHIND_LENGTH = 8, 12
+"""Where a batch has its length, and from where on that counts."""
+
+
+class FetchedBatch:
+    """What aiokafka asks of a batch whose records are read already, and their checksum with them."""
+
+    is_control_batch = False
+
+    def __init__(self, batch: Any, records: list[Any]) -> None:
+        self.base_offset, self.next_offset = batch.base_offset, batch.next_offset
+        self.producer_id, self.is_transactional = batch.producer_id, batch.is_transactional
+        self._records = records
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._records)
+
+    def validate_crc(self) -> bool:
+        return True
+
+
+class _Lossy(bytearray):
+    """Every text that is read of it has marks in place of what is no UTF-8."""
+
+    def __getitem__(self, at: Any) -> Any:
+        found = cast("Any", super()).__getitem__(at)
+        return _Lossy(found) if isinstance(at, slice) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:
+        return super().decode(encoding, errors)
+
+
+class _LossyBatch(_DefaultRecordBatchPy):  # type: ignore[misc] # in C a text cannot be read otherwise
+    """Reads as aiokafka does where it has no C."""
+
+    def _maybe_uncompress(self) -> None:
+        super()._maybe_uncompress()
+        self._buffer = _Lossy(self._buffer)
+
+
+class OwnBatch:
+    """What aiokafka reads, whatever the names of headers are."""
+
+    def __init__(self, batch: Any, data: bytes) -> None:
+        self._batch = batch
+        self._data = data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        read = 0
+        try:
+            for read, record in enumerate(self._batch, 1):  # noqa: B007
+                yield record
+        except UnicodeDecodeError:
+            yield from islice(_LossyBatch(self._data), read, None)
+
+
+class FetchedRecords:
+    """In the place of aiokafka's ``MemoryRecords``: the batches of one partition."""
+
+    def __init__(self, data: bytes) -> None:
+        self._own: Any = MemoryRecords(data)
+        self._data = data
+        self._begin = 0
+        self.tp: TP | None = None
+
+    def has_next(self) -> bool:
+        return self._own.has_next()
+
+    def size_in_bytes(self) -> int:
+        return self._own.size_in_bytes()
+
+    def next_batch(self) -> Any:
+        batch = self._own.next_batch()
+        begin = self._begin
+        length = int.from_bytes(self._data[begin + _LENGTH : begin + _BEHIND_LENGTH], "big")
+        self._begin = end = begin + _BEHIND_LENGTH + length
+        assert self.tp is not None, "whoever asks has said of what partition"
+        records = native and native.read_batch(self._data, begin, end, *self.tp)
+        return OwnBatch(batch, self._data[begin:end]) if records is None else FetchedBatch(batch, records)
+
+
+class FetchedPartition(fetcher.PartitionRecords):
+    """Gives the core's records as they are."""
+
+    def __init__(self, tp: TP, records: FetchedRecords, *arguments: Any) -> None:
+        records.tp = tp
+        super().__init__(tp, records, *arguments)
+
+    def _consumer_record(self, tp: TP, record: Any) -> Any:
+        own = cast("Any", super())
+        is_whole = native is not None and type(record) is native.FetchedRecord
+        return record if is_whole else own._consumer_record(tp, record)  # noqa: SLF001 - its own
+
+
+def read_fetches() -> None:
+    """From now on, in this process."""
+    fetcher.MemoryRecords = FetchedRecords
+    fetcher.PartitionRecords = FetchedPartition

@@ -1,11 +1,10 @@
-"""Chunks instead of records: Faust's transport, its consumer one class as Faust's is; an agent gets a poll at once.
+"""Faust's transport, which delivers chunks of records to agents instead of single records.
 
-Positions are committed by ``streams.transactions.group_commit``, in one transaction with what comes of the records, and
-never here.
+Faust spends about 230 µs on a record (fetch, wrap, queue, resume the agent, ack). Here this is spent once per poll and
+topic. Faust finds this module by the scheme ``chunks://`` of the broker's URL, an entry point in the group
+``faust.transports``. It delivers only ``chunk_topics``; ``streams.tables.changelog_reader`` reads the changelogs.
 
-Faust's own path costs some 230 µs a record (fetch, wrap, queue, resume the agent, ack); here that is paid once a poll
-and topic. It is found by Faust as the ``chunks://`` scheme of the broker's URL, an entry point in the group
-``faust.transports``. Only topics in ``chunk_topics`` come at all: changelogs are read by ``streams.tables.changelog``.
+It never commits: ``streams.transactions.group_commit`` commits positions in the transaction with the results.
 """
 
 from __future__ import annotations
@@ -16,18 +15,64 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
+from faust.types import ConsumerMessage
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.engine.chunks import ChunkMessage, chunks
 from taskbridge.streams.engine.consumer_thread import ConsumerThread, RebalanceListener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 
     from faust.types import TP, Message
 
     from taskbridge.streams.records import Chunk
-    from taskbridge.streams.transactions.group_metadata import Membership
+    from taskbridge.streams.transactions.bulk_producer import Membership
+
+_BYTES = 4 << 20
+"""Of values in a chunk. What comes of it waits in the producer, and some chunks more wait for the agent."""
+
+
+class ChunkMessage(ConsumerMessage):
+    """Its value is the list of records."""
+
+    era: int
+    """Of the consumer, when they were fetched: after a seek they come again."""
+    more_follow: bool = False
+    """Other chunks came by the same poll, and are behind this one."""
+    others: Sequence[ChunkMessage] = ()
+    """The topic's other chunks of the poll. Faust knows nothing of them: it has one message of each topic in a poll."""
+
+
+def chunks(tp: TP, records: list[Any], generation: int, era: int) -> Iterator[ChunkMessage]:
+    """The records in their order, in chunks of at most ``_BYTES``, or of one record where that alone is more."""
+    begin, size = 0, 0
+    for at, record in enumerate(records):
+        size += record.serialized_value_size
+        if size > _BYTES and at > begin:
+            yield _message(tp, records[begin:at], generation, era)
+            begin, size = at, record.serialized_value_size
+    yield _message(tp, records[begin:], generation, era)
+
+
+def _message(tp: TP, records: list[Any], generation: int, era: int) -> ChunkMessage:
+    last = records[-1]
+    message = ChunkMessage(
+        topic=tp.topic,
+        partition=tp.partition,
+        offset=last.offset,
+        timestamp=last.timestamp / 1000.0,
+        timestamp_type=last.timestamp_type,
+        headers=[],
+        key=None,
+        value=cast("Any", records),
+        checksum=None,
+        tp=tp,
+        # Without it Faust takes the message for one of an earlier assignment and drops it.
+        generation_id=generation,
+    )
+    message.era = era
+    return message
+
 
 _POLL_S = 1.0
 _LAST_CHUNK_S = 20.0

@@ -12,17 +12,15 @@ import structlog
 
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ
-from taskbridge.streams.engine.parts import consumer_of
+from taskbridge.streams.engine.app import consumer_of
 from taskbridge.streams.fold.rejections import Rejected, dead_letter
 from taskbridge.streams.inbox.changes import check, inbox_changes, keys_read
 from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, user_part, write_applied
 from taskbridge.streams.inbox.told_ahead import ToldAhead
-from taskbridge.streams.processing.chunk_traces import follow, trace_of
-from taskbridge.streams.processing.partition_queues import PartitionQueues
-from taskbridge.streams.tables.store import PartitionNotHeld
-from taskbridge.streams.tables.unreadable import naming
-from taskbridge.streams.transactions.delivery import Batch
-from taskbridge.streams.transactions.group_commit import Overtaken
+from taskbridge.streams.instances.chunk_traces import follow, trace_of
+from taskbridge.streams.instances.partition_queues import PartitionQueues
+from taskbridge.streams.tables.store import PartitionNotHeld, naming
+from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 
 if TYPE_CHECKING:
     import faust
@@ -30,9 +28,9 @@ if TYPE_CHECKING:
     from taskbridge.runtime.otel import Tracing
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.engine.chunks import ChunkMessage
+    from taskbridge.streams.engine.transport import ChunkMessage
+    from taskbridge.streams.instances.chunk_traces import ChunkTrace
     from taskbridge.streams.monitoring.metrics import Metrics
-    from taskbridge.streams.processing.chunk_traces import ChunkTrace
     from taskbridge.streams.records import Chunk, RecordWithHeaders
     from taskbridge.streams.tables.store import Store
     from taskbridge.streams.transactions.group_commit import GroupCommit

@@ -11,7 +11,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.streams.monitoring.flow import Flow
-from taskbridge.streams.positions.standing import REASONS
+from taskbridge.streams.positions import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

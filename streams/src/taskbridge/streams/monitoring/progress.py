@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.engine.parts import consumer_of
+from taskbridge.streams.engine.app import consumer_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from taskbridge.streams.engine.transport import Position
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
-    from taskbridge.streams.positions.offsets import Offsets
-    from taskbridge.streams.tables.changelog import Followed
+    from taskbridge.streams.offsets import Offsets
+    from taskbridge.streams.tables.changelog_reader import Followed
     from taskbridge.streams.tables.recovery import Recovery
 
 log = structlog.get_logger(__name__)

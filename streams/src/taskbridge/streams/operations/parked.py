@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.dead_letters import Replay
     from taskbridge.schemas.topics import Topic
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.monitoring.flow import Flow
     from taskbridge.streams.monitoring.progress import Progress
+    from taskbridge.streams.offsets import Offsets
     from taskbridge.streams.operations.edges import Answers
-    from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.query.answers import ApiContext
 
 log = structlog.get_logger(__name__)

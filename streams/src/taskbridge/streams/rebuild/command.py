@@ -44,18 +44,23 @@ from taskbridge.schemas.topics import (
 from taskbridge.streams.contract.live_version import announce, announce_republished
 from taskbridge.streams.cores.core import notification_record
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from taskbridge.streams.positions.version import FIRST_VERSION, VERSION_TOPIC, Versions
-from taskbridge.streams.processing.untold import state_record
+from taskbridge.streams.instances.pending_notifications import state_record
 from taskbridge.streams.rebuild.new_version import NewVersion
 from taskbridge.streams.rebuild.operation import Operation, delete_topics, operation
+from taskbridge.streams.table_versions import (
+    FIRST_VERSION,
+    INBOX_CHANGELOG,
+    VERSION_TOPIC,
+    Versions,
+    instances_changelog,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from taskbridge.streams.positions.mark import Ground
+    from taskbridge.streams.positions import Ground
     from taskbridge.streams.rebuild.new_version import Outcome
-    from taskbridge.streams.transactions.transaction import TransactionalWriter
+    from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 _TOGETHER = 20_000
 """Records of the changelog in one transaction."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 import rocksdict
 
 from taskbridge.runtime.partition_reader import PartitionReader
-from taskbridge.streams.positions.changelog_topic import reader_config
-from taskbridge.streams.positions.kept_position import POSITION_KEY
-from taskbridge.streams.tables.store_files import WITHOUT_WAL
+from taskbridge.streams.positions import POSITION_KEY
+from taskbridge.streams.table_versions import reader_config
+from taskbridge.streams.tables.store import WITHOUT_WAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.streams.positions.offsets import Bounds, Offsets
+    from taskbridge.streams.offsets import Offsets
+    from taskbridge.streams.positions import Bounds
 
 _BATCH_RECORDS = 2000
 _BUFFER_BYTES = 64 << 20
@@ -93,7 +94,7 @@ class TopicCopy(Copy):
         self._offsets = offsets
         self._next: dict[int, int] = {}
         self.positions: dict[int, bytes] = {}
-        """The position record of each partition of a changelog: see ``streams.positions.kept_position``."""
+        """The position record of each partition of a changelog: see ``streams.positions``."""
         self._reader = bulk_reader(consumer)
 
     def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:

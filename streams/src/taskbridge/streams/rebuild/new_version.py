@@ -24,9 +24,7 @@ from taskbridge.streams.fold.stored_instance import (
     state_value,
     with_event_offsets,
 )
-from taskbridge.streams.positions.changelog_topic import instances_changelog
-from taskbridge.streams.processing.retention import is_expired
-from taskbridge.streams.processing.untold import (
+from taskbridge.streams.instances.pending_notifications import (
     FIRST_INSTANCE,
     Untold,
     instance_key,
@@ -35,8 +33,10 @@ from taskbridge.streams.processing.untold import (
     untold_key,
     write_untold,
 )
+from taskbridge.streams.instances.upkeep import is_expired
 from taskbridge.streams.rebuild.copies import Copy, Located, bulk_reader, join_by_key, read_on
 from taskbridge.streams.rebuild.sources import LocalStores, Source, Sources
+from taskbridge.streams.table_versions import instances_changelog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.cores.core import Core
-    from taskbridge.streams.positions.offsets import Bounds
+    from taskbridge.streams.positions import Bounds
     from taskbridge.streams.rebuild.operation import Operation
     from taskbridge.streams.rebuild.sources import Known
 

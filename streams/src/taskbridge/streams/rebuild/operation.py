@@ -25,14 +25,13 @@ from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
-from taskbridge.streams.positions.mark import Ground, Mark
-from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.positions.version import VERSION_TOPIC, Republished
+from taskbridge.streams.offsets import Offsets
+from taskbridge.streams.positions import Ground, Mark
 from taskbridge.streams.rebuild.copies import DECIDED_S, POLL_S, Ticker, TopicCopy
 from taskbridge.streams.settings import StreamsSettings
+from taskbridge.streams.table_versions import INBOX_CHANGELOG, VERSION_TOPIC, Republished
+from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 from taskbridge.streams.transactions.group_commit import claimed
-from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -41,8 +40,8 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from taskbridge.schemas.topics import Topic
-    from taskbridge.streams.positions.group_positions import Committed
-    from taskbridge.streams.positions.version import Versions
+    from taskbridge.streams.positions import Committed
+    from taskbridge.streams.table_versions import Versions
 
 _ANSWER_S = 15
 _LOOK_S = 0.5

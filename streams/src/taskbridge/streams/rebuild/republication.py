@@ -30,13 +30,11 @@ from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.stored_instance import unpack
 from taskbridge.streams.fold.views import difference, show
 from taskbridge.streams.inbox import layout
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from taskbridge.streams.positions.version import VERSION_TOPIC
-from taskbridge.streams.processing.rebuilt import cause
-from taskbridge.streams.processing.untold import FIRST_INSTANCE
+from taskbridge.streams.instances.pending_notifications import FIRST_INSTANCE, cause
 from taskbridge.streams.rebuild.copies import Copy, Located
 from taskbridge.streams.rebuild.operation import operation
-from taskbridge.streams.tables.unreadable import naming
+from taskbridge.streams.table_versions import INBOX_CHANGELOG, VERSION_TOPIC, instances_changelog
+from taskbridge.streams.tables.store import naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.inbox import Line
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.fold.views import Shown
-    from taskbridge.streams.transactions.transaction import TransactionalWriter
+    from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 _TOGETHER = 20_000
 """Notifications in one transaction."""

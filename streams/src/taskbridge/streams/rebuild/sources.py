@@ -22,14 +22,12 @@ from taskbridge.streams.fold.chunk import EVENTS_LOST, has_all_events
 from taskbridge.streams.fold.instance import from_published
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, age_of, pack, with_event_offsets
 from taskbridge.streams.fold.views import show
-from taskbridge.streams.positions.changelog_topic import instances_table_name
-from taskbridge.streams.positions.kept_position import POSITION_KEY, position_if_readable
-from taskbridge.streams.positions.offsets import Bounds
-from taskbridge.streams.positions.standing import is_after_loss
-from taskbridge.streams.processing.retention import is_expired
-from taskbridge.streams.processing.untold import UNTOLD, Untold, read_untold, shown, untold_key
+from taskbridge.streams.instances.pending_notifications import UNTOLD, Untold, read_untold, shown, untold_key
+from taskbridge.streams.instances.upkeep import is_expired
+from taskbridge.streams.positions import POSITION_KEY, Bounds, is_after_loss, position_if_readable
 from taskbridge.streams.rebuild.copies import Copy, Located
-from taskbridge.streams.tables.store_files import OFFSET_KEY, is_damage, is_lock, items_of, read_store_position
+from taskbridge.streams.table_versions import instances_table_name
+from taskbridge.streams.tables.store import OFFSET_KEY, is_damage, is_lock, items_of, read_store_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -38,9 +36,9 @@ if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskState
     from taskbridge.streams.fold.views import Shown
-    from taskbridge.streams.positions.kept_position import KeptPosition
+    from taskbridge.streams.positions import KeptPosition
     from taskbridge.streams.rebuild.copies import TopicCopy
-    from taskbridge.streams.tables.store_files import StorePosition
+    from taskbridge.streams.tables.store import StorePosition
 
 _TOGETHER = 1000
 _WHERE = ("v*/tables", "*/v*/tables")

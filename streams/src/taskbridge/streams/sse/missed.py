@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.streams.api.json_forms import Names
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

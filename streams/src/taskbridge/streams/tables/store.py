@@ -1,44 +1,120 @@
-"""A table's store: one RocksDB a partition, written by the batch together with the changelog offset it reaches.
+"""A table's store: one RocksDB per partition, written by the batch together with the changelog offset it reaches.
 
-Found by Faust as the ``chunks://`` scheme of a table's store, an entry point in the group ``faust.stores``. Faust only
-declares it; partitions are opened and closed by ``streams.tables.recovery``, and one party at a time writes to each:
-the changelog's reader while it is restored or on standby, the agent while it is active.
+Faust finds it by the scheme ``chunks://`` of a table's store, an entry point in the group ``faust.stores``. Faust only
+declares it: ``streams.tables.recovery`` opens and closes partitions, and one party at a time writes to each. That is
+the changelog's reader during restoration and standby, and the agent while the partition is active.
 
-RocksDB's own log is off: the changelog is the log. All keys share one column family, so what is left after a kill is
-the state after some batch, with the offset of that batch, and the changelog has the rest.
+RocksDB's own log is off, because the changelog is the log. All keys share one column family: after a kill, a store has
+the state after some batch with the offset of that batch, and the changelog has the rest.
 """
 
 from __future__ import annotations
 
 import shutil
+import struct
 import time
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import rocksdict
 import structlog
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.engine.table_store import TableStore
-from taskbridge.streams.positions.kept_position import POSITION_KEY
-from taskbridge.streams.tables.store_files import (
-    OFFSET_KEY,
-    WITHOUT_WAL,
-    StoreDamaged,
-    StoreLocked,
-    damage_mark,
-    is_damage,
-    is_lock,
-    items_of,
-    position_now,
-    read_store_position,
+from taskbridge.streams.engine.app import TableStore, declare_table
+from taskbridge.streams.fold.stored_instance import StoreUnreadable
+from taskbridge.streams.positions import POSITION_KEY, PositionUnreadable
+from taskbridge.streams.table_versions import (
+    FIRST_VERSION,
+    INBOX_CHANGELOG,
+    instances_changelog,
+    instances_table_name,
+    mend,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
+    from pathlib import Path
 
-    from taskbridge.streams.tables.store_files import StorePosition
+    import faust
+
+    from taskbridge.schemas.topics import Topic
+
+OFFSET_KEY = b"__faust\0offset__"
+"""Where a store says how far it is. The name is Faust's."""
+
+WITHOUT_WAL: Any = rocksdict.WriteOptions()
+WITHOUT_WAL.disable_wal = True  # its stubs take it for a method
+
+_DAMAGE = ("Corruption", "IO error: No such file or directory")
+"""How the library's errors begin, which have no classes, where a file is gone or reads otherwise than written."""
+
+
+class StoreLocked(OperatorError):
+    """Another process holds the data directory: each worker needs one of its own."""
+
+
+class StoreDamaged(OperatorError):
+    """A partition's store reads otherwise than it was written: opened again, it is emptied and restored."""
+
+
+class StorePosition(NamedTuple):
+    """How far a partition's store follows its changelog."""
+
+    offset: int
+    """Of the last record that is applied; the next one to read is behind it."""
+    changelog_id: str
+    """Kafka's id of the topic, so that a changelog that was deleted and made anew is not taken for the old one."""
+    at_ms: int
+    """When it was written."""
+
+
+def position_now(offset: int, changelog_id: str) -> bytes:
+    """What stands under ``OFFSET_KEY`` in a store that is at this offset now."""
+    return f"{offset} {changelog_id} {time.time_ns() // 1_000_000}".encode()
+
+
+def read_store_position(stored: bytes | None) -> StorePosition | None:
+    """What ``position_now`` wrote; None where nothing was, or it cannot be told."""
+    try:
+        offset, changelog_id, at_ms = (stored or b"").decode("ascii", "replace").split(" ")
+        return StorePosition(int(offset), changelog_id, int(at_ms))
+    except ValueError:
+        return None
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the library says with it that files are not as they were written."""
+    return str(error).startswith(_DAMAGE)
+
+
+def is_lock(error: Exception) -> bool:
+    """Whether the library says with it that another process has the store open."""
+    return "lock" in str(error).lower()
+
+
+def damage_mark(path: Path) -> Path:
+    """The file beside a store that says that damage was met in it."""
+    return path.with_name(f"{path.name}.damaged")
+
+
+def items_of(db: Any, start: bytes = b"", options: Any = None) -> Iterator[tuple[bytes, bytes]]:
+    """Keys from ``start`` on, with their values, in their order.
+
+    Raises the library's own error where there are more that cannot be read; its own ``items`` would just end there.
+    """
+    found = db.iter(options or rocksdict.ReadOptions())
+    try:
+        found.seek(start)
+        while found.valid():
+            yield found.key(), found.value()
+            found.next()
+        found.status()
+    finally:
+        # Or whoever keeps the error would keep the store open.
+        del found
+
 
 log = structlog.get_logger(__name__)
 
@@ -207,3 +283,55 @@ class Store(TableStore):
         if held is None:
             raise PartitionNotHeld(f"the store of partition {partition} is not open on this worker")
         return held
+
+
+_UNREADABLE = (StoreUnreadable, PositionUnreadable, struct.error, msgspec.DecodeError)
+
+
+class TableUnreadable(OperatorError):
+    """A record of a changelog, and so of the stores that follow it, is not what a worker wrote."""
+
+
+@contextmanager
+def naming(changelog: str, partition: int) -> Generator[None]:
+    """Around whatever reads the values of that table, and reads nothing else.
+
+    Raises:
+        TableUnreadable: in place of what says only that bytes are wrong.
+    """
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise TableUnreadable(f"{changelog}, partition {partition}: {error}. {mend(changelog)}") from error
+
+
+def instances_table(app: faust.App, *, partitions: int, version: int = FIRST_VERSION) -> tuple[Store, str]:
+    """Declare that version of the table of instances; returns its store and the name of its changelog topic."""
+    return _table(app, instances_table_name(version), instances_changelog(version), partitions)
+
+
+def inbox_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
+    """Declare the table of inboxes, with the same partitions; returns its store and the name of its changelog topic.
+
+    Topics and changelogs with as many partitions go to the same workers: Faust's assignor sees to it.
+    """
+    return _table(app, "inbox", INBOX_CHANGELOG, partitions)
+
+
+def _table(app: faust.App, name: str, changelog: Topic, partitions: int) -> tuple[Store, str]:
+    table = declare_table(app, name, partitions=partitions)
+    # The topic is made by us before Faust could: its replication is then what the cluster prescribes.
+    assert table.changelog_topic.get_topic_name() == changelog.name
+    store = table.data
+    assert isinstance(store, Store)
+    return store, changelog.name
+
+
+def remove_other_versions(app: faust.App, *, version: int) -> None:
+    """Take the stores of versions that are not live off the disk. Blocks."""
+    live = instances_table_name(version)
+    others = [path for path in app.conf.tabledir.glob("instances*-*.db") if path.name.rpartition("-")[0] != live]
+    for path in others:
+        shutil.rmtree(path, ignore_errors=True)
+    if others:
+        log.info("stores_removed", stores=len(others), live=version)

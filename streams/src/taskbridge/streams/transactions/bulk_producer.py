@@ -1,29 +1,32 @@
-"""A transactional producer for many records at a time: one call hands them over, one commits them with their offsets.
+"""A transactional producer for many records: one call adds them, one commits them with their offsets.
 
-``runtime.producer`` makes a future for every record, which is right for a callback that waits for its own.
-Here all wait for one commit, which fails where any of them was not delivered; so only the last record of those that are
-handed over together has a report: Python makes one of each that is asked for, with a copy of the record.
+Streams has its own producers because a commit confirms all records together. ``taskbridge.runtime`` makes a future for
+each record, which a callback needs. Here only the last record of a call has a delivery report: each costs a Python
+object and a copy of the record.
 """
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from taskbridge.runtime.kafka import NotAllowed, is_denied, not_allowed
 from taskbridge.runtime.producer import DeliveryFailed, make_producer
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.positions import POSITION_KEY, KeptPosition, write_metadata, write_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from confluent_kafka import Message
 
+    from taskbridge.streams.positions import Ground
     from taskbridge.streams.records import RecordWithHeaders
 
 CLAIM_S = 30
@@ -232,3 +235,90 @@ def _in_time(call: Callable[[], object]) -> None:
 
     threading.Thread(target=run, name="send-offsets", daemon=True).start()
     ended.result(OFFSETS_S + _LATE_S)
+
+
+_MAGIC = b"CGMDv2:"
+
+
+class Membership(NamedTuple):
+    """What the group's coordinator knows a member by. It refuses offsets of any but the present generation."""
+
+    generation: int
+    member_id: str
+    instance_id: str | None
+
+
+def group_metadata(group: str, membership: Membership) -> bytes:
+    """For ``Producer.send_offsets_to_transaction``.
+
+    Raises:
+        UnicodeEncodeError: a name is not ASCII; librdkafka takes no other.
+    """
+    instance_id = membership.instance_id
+    return b"".join(
+        (
+            _MAGIC,
+            struct.pack("=i", membership.generation),
+            _text(group),
+            _text(membership.member_id),
+            b"\x01" if instance_id is None else b"\x00" + _text(instance_id),
+        )
+    )
+
+
+def read_group_metadata(metadata: bytes) -> tuple[str, Membership]:
+    """The group and the member: the other way round."""
+    [generation] = struct.unpack_from("=i", metadata, len(_MAGIC))
+    group, member_id, instance_id = metadata[len(_MAGIC) + 4 :].split(b"\0", 2)
+    # What comes before an instance's id tells whether there is one.
+    named = None if instance_id == b"\x01" else instance_id.strip(b"\0").decode("ascii")
+    return group.decode("ascii"), Membership(generation, member_id.decode("ascii"), named)
+
+
+def _text(name: str) -> bytes:
+    return name.encode("ascii") + b"\0"
+
+
+_NOBODY = Membership(-1, "", None)
+
+
+class TransactionalWriter(BulkProducer):
+    """The only one who can write under its transactional id, from ``claim`` until somebody else claims it."""
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """All that is sent within is written, or nothing is; after a lost answer to the commit it may be all."""
+        self.begin()
+        try:
+            yield
+            self.commit()
+        except BaseException:
+            # So that no reader waits for its end. Whoever claims the id next does it as well.
+            with suppress(KafkaException):
+                self.abort()
+            raise
+
+    def write(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int = -1,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """Add a record to the transaction; -1 is the partition of its key. A full queue is waited for."""
+        self.send(topic, [(key, value, list(headers))], partition=partition)
+
+    def hand_over(self, group: str, source: str, ground: Ground, positions: Mapping[int, int]) -> None:
+        """Add where a group, of which nobody is at work, goes on in ``source``, to its positions and to the changelog.
+
+        The positions name the ground: what is lost of that before anybody is at work again is missed.
+        """
+        metadata = write_metadata("", ground.mark)
+        for partition, offset in positions.items():
+            kept = write_position(KeptPosition(ground.source_id, offset))
+            self.write(ground.changelog, POSITION_KEY, kept, partition=partition)
+        offsets = [TopicPartition(source, partition, offset, metadata) for partition, offset in positions.items()]
+        if offsets:
+            self.send_offsets(offsets, group_metadata(group, _NOBODY))

@@ -1,14 +1,13 @@
-"""Group commit: all that chunks come to goes to Kafka in one transaction a worker at a time, with whatever waits.
+"""Group commit: one transaction of a worker at a time, with the results of all chunks that wait.
 
-A transaction costs some milliseconds whatever is in it, and readers with ``read_committed`` wait for the oldest open
-one. So chunks of all partitions share it: while one is under way, chunks are folded, and what they come to waits for
-the next. Where there is little to do, a single event is a transaction of its own, at once.
+A transaction takes some milliseconds whatever it contains, and ``read_committed`` readers wait for the oldest open one.
+So chunks of all partitions share it: during one transaction, the next chunks are folded for the one after it. With
+little load, a single event is a transaction of its own, at once.
 
-The positions in the events go into the same transaction, with the group's metadata: the group's coordinator refuses
-those of a member whose generation is over, and the whole transaction fails with them. So an event's effects and the
-position behind it are there together or not at all, and a worker that was away too long can write nothing.
-
-The positions go to the changelogs too (``streams.positions.kept_position``): a group that is idle forgets its own.
+The positions in the events are part of the transaction, with the group's metadata. The group's coordinator refuses them
+from a member whose generation is over, and the whole transaction fails. So the effects of an event and the position
+after it become visible together or not at all, and a worker that was away too long writes nothing. The changelogs store
+the positions too: see ``streams.positions``.
 """
 
 from __future__ import annotations
@@ -19,26 +18,122 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
-from taskbridge.streams.positions.mark import write_metadata
-from taskbridge.streams.transactions.bulk_producer import BulkProducer, OffsetsNotTaken
-from taskbridge.streams.transactions.delivery import Batch, Delivery, send, tell
-from taskbridge.streams.transactions.gathering import Gathering
-from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
+from taskbridge.streams.positions import POSITION_KEY, KeptPosition, write_metadata, write_position
+from taskbridge.streams.records import EncodedRecords, PythonRecords
+from taskbridge.streams.transactions.bulk_producer import (
+    BulkProducer,
+    Membership,
+    OffsetsNotTaken,
+    Sent,
+    group_metadata,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from faust.types import TP
 
-    from taskbridge.streams.positions.mark import Ground
-    from taskbridge.streams.transactions.delivery import TransactionalProducer
+    from taskbridge.streams.positions import Ground
+    from taskbridge.streams.records import RecordWithHeaders
+
+
+class TransactionalProducer(Protocol):
+    """What ``BulkProducer`` says of each of these."""
+
+    def claim(self) -> None: ...
+    def begin(self) -> None: ...
+    def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent: ...
+    def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None: ...
+    def abort(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Batch(NamedTuple):
+    """Records for one topic."""
+
+    topic: str
+    records: Sequence[RecordWithHeaders]
+    partition: int = -1
+    """-1: by each record's key."""
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    source: TP
+    next_offset: int
+    batches: Sequence[Batch]
+    group: bytes
+    done: asyncio.Future[list[int]]
+    sent: list[Sent] = field(default_factory=list[Sent])
+    records: int = field(init=False)
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Counted where they are handed over, so that what cannot be counted fails there.
+        self.records = sum(len(batch.records) for batch in self.batches)
+        self.size = sum(value_bytes(batch.records) for batch in self.batches)
+
+
+def send(producer: TransactionalProducer, batch: Batch) -> Sent:
+    return producer.send(batch.topic, batch.records, partition=batch.partition) if batch.records else Sent()
+
+
+def value_bytes(records: Sequence[RecordWithHeaders]) -> int:
+    return (records if isinstance(records, EncodedRecords) else PythonRecords(records)).value_bytes
+
+
+def tell(deliveries: Iterable[Delivery], failure: BaseException | None) -> None:
+    for delivery in deliveries:
+        if delivery.done.done():  # nobody waits for it any more
+            continue
+        if failure is None:
+            delivery.done.set_result([each.last_offset for each in delivery.sent])
+        else:
+            delivery.done.set_exception(failure)
+            delivery.done.exception()  # the first is told; asyncio need not complain of those that nobody awaits then
+
+
+_FEW = 100
+"""Records that may wait for what follows: it takes less time to fold than a transaction takes."""
+_FOLLOWS_WITHIN_S = 0.002
+"""What a poll brought is begun within some turns of the loop; where it is not, nothing waits for it."""
+
+
+class Gathering:
+    """Passes deliveries on in order, at once those that waited. Few of them wait for what follows, in bounded time.
+
+    Two transactions of one record each, one behind the other, take twice as long as one of both. While one is under way
+    nothing waits here: all that comes meanwhile shares the next one.
+    """
+
+    def __init__(self, pass_on: Callable[[Sequence[Delivery]], None], *, is_under_way: Callable[[], bool]) -> None:
+        self._pass_on = pass_on
+        self._is_under_way = is_under_way
+        self._here: list[Delivery] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, delivery: Delivery, *, more_follow: bool) -> None:
+        """Called in the loop."""
+        self._here.append(delivery)
+        if not more_follow or self._is_under_way() or sum(each.records for each in self._here) > _FEW:
+            self._end()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_FOLLOWS_WITHIN_S, self._end)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        # As one: who takes them is another thread, and might come between two of them.
+        here, self._here = self._here, []
+        self._pass_on(here)
+
 
 _RECORDS = 20_000
 _BYTES = 32 << 20

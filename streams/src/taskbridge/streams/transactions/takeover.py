@@ -1,14 +1,13 @@
-"""Before partitions are restored: nothing that somebody else wrote for them is open, and nothing can come any more.
+"""Before partitions are restored: no other worker has an open transaction for them, and none can begin one.
 
-From the rebalance on, the group's coordinator refuses what former owners want to commit. What it had taken on before
-can still end either way: then their positions are not stable, or records of their changelog are not decided. Both is
-waited for, in this order, since a transaction's outcome reaches the positions and the changelog at different moments.
+After the rebalance, the group's coordinator refuses commits of former owners. A commit that it accepted before may
+still end either way: then the positions are not stable, or records of the changelog are undecided. The takeover waits
+for both, in this order, because a transaction's outcome reaches positions and changelog at different moments.
 
-Who may have something open stands where the position stands: its owner's name is the committed offset's metadata, and
-an owner writes it there before anything else. An owner that the group no longer has is dead or frozen: its producers
-are claimed, which undoes at once what it left open, and readers wait no longer than that.
+The metadata of a committed offset names the owner, which writes it before anything else. An owner that left the group
+is dead or frozen: its producers are claimed, which aborts its open transaction at once instead of after its timeout.
 
-Once they are restored, where the group stands is compared with what the changelogs say of it: see ``standing``.
+After the restoration, the group's positions are compared with those in the changelogs: see ``streams.positions``.
 """
 
 from __future__ import annotations
@@ -24,15 +23,13 @@ from confluent_kafka import KafkaException
 from faust.types import TP
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.positions.offsets import Bounds
-from taskbridge.streams.positions.standing import is_after_loss, standing
+from taskbridge.streams.positions import Bounds, is_after_loss, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from taskbridge.streams.positions.group_positions import Committed
-    from taskbridge.streams.positions.kept_position import KeptPosition
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.offsets import Offsets
+    from taskbridge.streams.positions import Committed, KeptPosition
     from taskbridge.streams.transactions.group_commit import GroupCommit
 
 log = structlog.get_logger(__name__)

@@ -1,0 +1,373 @@
+"""What a transaction sends to Kafka: record batches, the requests that aiokafka lacks, and what error codes mean."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import structlog
+from aiokafka import codec
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.produce import ProduceRequest_v7
+from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, String, TaggedFields
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from confluent_kafka import KafkaError
+
+from taskbridge.runtime.kafka import not_allowed
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.records import EncodedRecords, native
+from taskbridge.streams.transactions.bulk_producer import Sent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from confluent_kafka import TopicPartition
+
+    from taskbridge.streams.records import RecordWithHeaders
+    from taskbridge.streams.transactions.bulk_producer import Membership
+
+TRANSPORT = KafkaError._TRANSPORT  # noqa: SLF001 - how the library names its codes
+
+MOVED = (
+    # Another broker's by now, or nobody's yet.
+    TRANSPORT,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.KAFKA_STORAGE_ERROR,
+)
+AGAIN = (
+    # The same request may go well a little later; what was written by it meanwhile is known by its sequence.
+    *MOVED,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    KafkaError.CONCURRENT_TRANSACTIONS,
+)
+TOO_LARGE = (
+    # For the topic's ``max.message.bytes``, or for a segment of its log.
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+)
+
+_ALL_IN_SYNC = -1
+Topics = Sequence[tuple[str, Sequence[tuple[int, bytes | bytearray]]]]
+"""Of each partition a batch of records."""
+
+
+class _TxnOffsetCommitResponse(Response):
+    API_KEY = 28  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType] - as aiokafka does it
+    API_VERSION = 3  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("name", CompactString()),
+                ("partitions", CompactArray(("partition", Int32), ("error_code", Int16), ("tags", TaggedFields))),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _TxnOffsetCommitRequest(RequestStruct):
+    """The first version that names the group's member: the coordinator refuses those of an earlier generation."""
+
+    FLEXIBLE_VERSION = True
+    API_KEY = 28
+    API_VERSION = 3
+    RESPONSE_TYPE = _TxnOffsetCommitResponse
+    SCHEMA = Schema(
+        ("transactional_id", CompactString()),
+        ("group_id", CompactString()),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+        ("generation_id", Int32),
+        ("member_id", CompactString()),
+        ("group_instance_id", CompactString()),
+        (
+            "topics",
+            CompactArray(
+                ("name", CompactString()),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", CompactString()),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class Identity(NamedTuple):
+    """What Kafka knows a claimed producer by."""
+
+    transactional_id: str
+    producer_id: int
+    epoch: int
+
+
+class TxnOffsetCommit(Request[_TxnOffsetCommitRequest]):
+    """The group's offsets, as part of the transaction."""
+
+    API_KEY = 28
+
+    def __init__(self, of: Identity, group: str, member: Membership, offsets: Sequence[TopicPartition]) -> None:
+        self._of, self._group, self._member = of, group, member
+        self._topics: dict[str, list[tuple[Any, ...]]] = {}
+        for each in offsets:
+            # librdkafka reads metadata up to the next zero byte, and puts none behind them.
+            at: tuple[Any, ...] = (each.partition, each.offset, -1, f"{each.metadata or ''}\0", {})
+            self._topics.setdefault(each.topic, []).append(at)
+
+    def build(self, request_struct_class: type[_TxnOffsetCommitRequest]) -> _TxnOffsetCommitRequest:
+        topics: list[tuple[Any, ...]] = [(topic, partitions, {}) for topic, partitions in self._topics.items()]
+        of, member = self._of, self._member
+        return request_struct_class(
+            of.transactional_id,
+            self._group,
+            of.producer_id,
+            of.epoch,
+            member.generation,
+            member.member_id,
+            member.instance_id,
+            topics,
+            {},
+        )
+
+
+class _ProduceRequest(ProduceRequest_v7):
+    """Put together in one go: aiokafka's own copies the records for each level that they are nested in."""
+
+    def __init__(self, transactional_id: str, timeout_ms: int, topics: Topics) -> None:
+        super().__init__(transactional_id, _ALL_IN_SYNC, timeout_ms, topics)
+        text, number = String().encode, Int32.encode
+        parts: list[bytes | bytearray] = [
+            text(transactional_id),
+            Int16.encode(_ALL_IN_SYNC),
+            number(timeout_ms),
+            number(len(topics)),
+        ]
+        for topic, partitions in topics:
+            parts += text(topic), number(len(partitions))
+            for partition, records in partitions:
+                parts += number(partition), number(len(records)), records
+        self._parts = parts
+
+    def encode(self) -> bytes:
+        return b"".join(self._parts)
+
+
+class Produce(Request[_ProduceRequest]):
+    """Batches of any number of partitions that one broker leads."""
+
+    API_KEY = 0
+
+    def __init__(self, transactional_id: str, timeout_ms: int, topics: Topics) -> None:
+        self._arguments = transactional_id, timeout_ms, topics
+        self.required_acks = _ALL_IN_SYNC
+        self.topics = topics
+
+    def build(self, request_struct_class: type[_ProduceRequest]) -> _ProduceRequest:
+        return request_struct_class(*self._arguments)
+
+
+def codes(answer: Any) -> Iterator[tuple[str, int, int, Any]]:
+    """Of an answer about partitions: the topic, the partition, the code, and what comes behind it."""
+    for topic, partitions, *_ in getattr(answer, "topics", None) or getattr(answer, "errors", ()):
+        for partition, code, *more in partitions:
+            yield topic, partition, code, more[0] if more else None
+
+
+def worst(answer: Any) -> int:
+    """The code of an answer: 0 where all is well, and what cannot be helped before what may go well later."""
+    if hasattr(answer, "error_code"):
+        return answer.error_code
+    # Where one partition is refused, nothing is done about the others.
+    found = {code for _, _, code, _ in codes(answer) if code not in (0, KafkaError.OPERATION_NOT_ATTEMPTED)}
+    return max(found, key=lambda code: code not in AGAIN, default=0)
+
+
+def lacking(answer: Any) -> str | None:
+    """What this user would have to be allowed, as far as it is about topics."""
+    topics = {topic: None for topic, _, code, _ in codes(answer) if code == KafkaError.TOPIC_AUTHORIZATION_FAILED}
+    return not_allowed(*(f"Write on topic {topic}" for topic in topics)) if topics else None
+
+
+log = structlog.get_logger(__name__)
+
+_MAGIC = 2
+_BYTES = 1_000_000
+"""Of a batch before it is packed, where its topic takes as much. One record may be more."""
+_SEQUENCES = 1 << 31
+
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+_PACK: dict[int, Callable[[bytes], bytes]] = {
+    1: codec.gzip_encode,
+    2: codec.snappy_encode,
+    3: codec.lz4_encode,
+    4: codec.zstd_encode,
+}
+
+
+def codec_of(config: Mapping[str, object]) -> int:
+    """By librdkafka's properties, of which one is the other's alias: the last one counts.
+
+    Raises:
+        ConfigurationError: it is none that Kafka has.
+    """
+    names = [name for name in config if name in ("compression.type", "compression.codec")]
+    named = str(config[names[-1]]) if names else "none"
+    if named not in CODECS:
+        raise ConfigurationError(f"{names[-1]} is {named!r}: it can be {', '.join(CODECS)}")
+    return CODECS[named]
+
+
+class PythonBatchBuilder:
+    """As ``BatchBuilder``, see ``native/_native.pyi``: by aiokafka."""
+
+    def __init__(self, codec: int, producer_id: int, epoch: int, sequence: int, most_bytes: int) -> None:
+        self._builder: Any = DefaultRecordBatchBuilder(_MAGIC, codec, 1, producer_id, epoch, sequence, most_bytes)
+        self._count = 0
+
+    def extend(self, records: Sequence[RecordWithHeaders], begin: int, now_ms: int) -> int:
+        before = self._count
+        for key, value, headers in islice(records, begin, None):
+            if self._builder.append(self._count, now_ms, key, value, headers) is None:  # it is full
+                break
+            self._count += 1
+        return self._count - before
+
+    def build(self, _pack: Callable[[bytes], bytes] | None) -> bytearray:
+        """Packed as it was made for."""
+        return cast("bytearray", self._builder.build())
+
+
+_BatchBuilder = PythonBatchBuilder if native is None else native.BatchBuilder
+
+
+@dataclass(slots=True, eq=False)
+class RecordBatch:
+    """A batch of one partition; Kafka takes it once, by its sequence, however often it comes."""
+
+    builder: Any
+    sequence: int
+    pack: Callable[[bytes], bytes] | None
+    count: int = 0
+    ends: list[tuple[Sent, int]] = field(default_factory=list["tuple[Sent, int]"])
+    """Whose last record stands where in it."""
+    _built: bytearray | None = None
+
+    def extend(self, records: Sequence[RecordWithHeaders], begin: int, now_ms: int) -> int:
+        """How many were taken, from one of them on, until it is full."""
+        taken: int = self.builder.extend(records, begin, now_ms)
+        self.count += taken
+        return taken
+
+    @property
+    def data(self) -> bytearray:
+        built = self._built
+        if built is None:
+            built = self._built = cast("bytearray", self.builder.build(self.pack))
+            self.builder = None  # it has all of it once more
+        return built
+
+    @property
+    def next_sequence(self) -> int:
+        return (self.sequence + self.count) % _SEQUENCES
+
+    def written(self, offset: int) -> None:
+        """It begins at this offset."""
+        for sent, at in self.ends:
+            sent.last_offset = offset + at
+
+
+class RecordBatches:
+    """Of one claimed producer: fills batches, and counts each partition's sequence over its transactions."""
+
+    def __init__(self, of: Identity, codec: int) -> None:
+        self._of, self._codec = of, codec
+        self._most_bytes: dict[str, int] = {}
+        """Of topics that have refused more."""
+        self._sequences: dict[tuple[str, int], int] = {}
+        self._open: dict[tuple[str, int], list[RecordBatch]] = {}
+
+    def add(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int, partitions: int) -> Sent:
+        """Put records behind those of their partition, which is that of each one's key where ``partition`` is -1."""
+        sent = Sent()
+        now_ms = time.time_ns() // 1_000_000
+        encoded = records if isinstance(records, EncodedRecords) else EncodedRecords(records)
+        for each, theirs in encoded.split(partitions) if partition < 0 else [(partition, encoded)]:
+            if not theirs:
+                continue
+            batches = self._open.setdefault((topic, each), [])
+            if not batches:
+                batches.append(self._begin(topic, self._sequences.get((topic, each), 0)))
+            taken = batches[-1].extend(theirs, 0, now_ms)
+            while taken < len(theirs):
+                batches.append(self._begin(topic, batches[-1].next_sequence))
+                taken += batches[-1].extend(theirs, taken, now_ms)
+            batches[-1].ends.append((sent, batches[-1].count - 1))
+        return sent
+
+    def _begin(self, topic: str, sequence: int) -> RecordBatch:
+        of, most_bytes = self._of, self._most_bytes.get(topic, _BYTES)
+        builder = _BatchBuilder(self._codec, of.producer_id, of.epoch, sequence, most_bytes)
+        return RecordBatch(builder, sequence, _PACK.get(self._codec))
+
+    def smaller(self, topic: str, batch: RecordBatch) -> list[RecordBatch]:
+        """The records of a batch that Kafka refused as too large, in smaller ones; none where it is a single record.
+
+        Of a batch that is refused nothing is written, so that its sequence is theirs.
+        """
+        if batch.count == 1:
+            return []
+        # First as large as they may be by now: another partition's batch may have been refused already.
+        while len(found := self._refilled(topic, batch)) == 1:
+            self._most_bytes[topic] = self._most_bytes.get(topic, _BYTES) // 2
+        log.warning("batch_size_reduced", topic=topic, most_bytes=self._most_bytes.get(topic))
+        return found
+
+    def _refilled(self, topic: str, batch: RecordBatch) -> list[RecordBatch]:
+        lasts = {at: sent for sent, at in batch.ends}
+        found = [self._begin(topic, batch.sequence)]
+        for at, each in enumerate(DefaultRecordBatch(bytes(batch.data))):
+            record = EncodedRecords([(each.key, each.value, each.headers)])
+            if not found[-1].extend(record, 0, each.timestamp):
+                found.append(self._begin(topic, found[-1].next_sequence))
+                found[-1].extend(record, 0, each.timestamp)
+            if at in lasts:
+                found[-1].ends.append((lasts[at], found[-1].count - 1))
+        return found
+
+    def take(self) -> dict[tuple[str, int], list[RecordBatch]]:
+        """All that was added since; of each partition in order."""
+        taken, self._open = self._open, {}
+        self._sequences.update((at, batches[-1].next_sequence) for at, batches in taken.items())
+        return taken
+
+
+def by_topic(partitions: Iterable[tuple[str, int]]) -> list[tuple[str, list[int]]]:
+    """As requests name partitions."""
+    found: dict[str, list[int]] = {}
+    for topic, partition in partitions:
+        found.setdefault(topic, []).append(partition)
+    return list(found.items())

@@ -1,0 +1,146 @@
+"""The traces of a chunk: its records bring many, and each notification continues the trace of its record.
+
+A chunk is one span, with a link to each sampled record; a record that is alone in its chunk is the span's parent too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from taskbridge.runtime import tracing as names
+from taskbridge.runtime.tracing import TRACEPARENT, is_sampled, trace_id_of, traceparent_of
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.engine.app import APP_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from faust.types import TP
+
+    from taskbridge.runtime.otel import Span, Tracing
+    from taskbridge.streams.cores.core import Folded
+    from taskbridge.streams.records import Chunk, Record
+
+
+def trace_of(record: Record) -> dict[str, str]:
+    """For a line of the log about the record."""
+    traceparent = traceparent_of(record.headers)
+    return {} if traceparent is None else {"trace_id": trace_id_of(traceparent)}
+
+
+def follow(tracing: Tracing | None, tp: TP, records: Chunk) -> ChunkTrace | None:
+    """What the records' traces go on with; None where none has one. Without ``tracing`` they are only handed on."""
+    found = {each.offset: traceparent for each in records if (traceparent := traceparent_of(each.headers)) is not None}
+    return ChunkTrace(tracing, tp, len(records), found) if found else None
+
+
+@dataclass(slots=True)
+class ChunkTrace:
+    """From the moment it is made until ``committed``; around what may fail. What is not committed is not told of."""
+
+    tracing: Tracing | None
+    tp: TP
+    count: int
+    traceparents: dict[int, str]
+    """By offset, of the records that have one."""
+    _process: Span | None = None
+    _sending: list[Span] = field(default_factory=list["Span"])
+
+    def __post_init__(self) -> None:
+        links = [each for each in self.traceparents.values() if is_sampled(each)]
+        if self.tracing is None or not links:
+            return
+        topic, partition = self.tp
+        self._process = self.tracing.start_span(
+            names.message("process", topic),
+            "CONSUMER",
+            {
+                **names.messaging("process", topic),
+                names.GROUP: APP_ID,
+                names.PARTITION: str(partition),
+                names.BATCH: self.count,
+            },
+            parent=links[0] if self.count == 1 else None,
+            links=links,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None:
+            self._end(error=kind.__name__)
+
+    def committed(self) -> None:
+        """All that the chunk comes to is visible to readers."""
+        self._end()
+
+    def hand_on(self, folded: Folded) -> None:
+        """Have each notification carry on the trace of the record that it comes of."""
+        causes = folded.causes()
+        headers = {
+            offset: (TRACEPARENT, self._send(self.traceparents[offset], count).encode())
+            for offset, count in Counter(causes).items()
+            if offset in self.traceparents
+        }
+        folded.notifications = [
+            (key, value, [*theirs, headers[offset]] if offset in headers else theirs)
+            for (key, value, theirs), offset in zip(folded.notifications, causes, strict=True)
+        ]
+
+    def written(self) -> Mapping[int, Callable[[], None]]:
+        """By the offset of a notification: what is to be called when a listener has been sent it, by each."""
+        if self.tracing is None:
+            return {}
+        told_ns = time.time_ns()
+        return {
+            offset: _Sent(self.tracing, parent, told_ns)
+            for offset, parent in self.traceparents.items()
+            if is_sampled(parent)
+        }
+
+    def _send(self, parent: str, count: int) -> str:
+        """What the notifications of one record carry."""
+        if self.tracing is None or self._process is None or not is_sampled(parent):
+            return parent
+        topic = TASK_NOTIFICATIONS.name
+        sending = self.tracing.start_span(
+            names.message("send", topic),
+            "PRODUCER",
+            {**names.messaging("send", topic), names.BATCH: count},
+            parent=parent,
+            links=[self._process.traceparent] if self._process.is_recorded else [],
+        )
+        self._sending.append(sending)
+        return sending.traceparent
+
+    def _end(self, *, error: str | None = None) -> None:
+        spans, self._sending = self._sending, []
+        if self._process is not None:
+            spans.append(self._process)
+            self._process = None
+        for each in spans:
+            each.end(error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """Called when a notification was written to an event stream: a span from when it was told until now."""
+
+    tracing: Tracing
+    parent: str
+    told_ns: int
+
+    def __call__(self) -> None:
+        attributes: dict[str, Any] = names.messaging("send", names.EVENT_STREAM, system="sse")
+        self.tracing.start_span(
+            names.message("send", names.EVENT_STREAM),
+            "PRODUCER",
+            attributes,
+            parent=self.parent,
+            started_ns=self.told_ns,
+        ).end()

@@ -1,0 +1,223 @@
+"""Applies changelog partitions to the store: a thread of its own reads in bulk and writes by the batch.
+
+A restoration ends at an offset; a standby continues until it is stopped. Faust's consumer is a member of the group for
+these partitions, and never fetches from them.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from taskbridge.runtime.kafka import LIBRDKAFKA
+from taskbridge.schemas.errors import OperatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from confluent_kafka import Message
+
+    from taskbridge.streams.tables.store import Store
+
+_BATCH_MAX = 10_000
+_BATCH_FIRST = 500
+_BATCH_BYTES = 8 << 20
+_WAIT_S = 0.1
+_TOUCH_S = 3600.0
+
+
+class ChangelogUnreadable(OperatorError):
+    """The changelog cannot be read from where the store stands. Started again, the worker restores from its start."""
+
+
+@dataclass(slots=True)
+class Followed:
+    """A partition that is being read. ``until`` is the offset where its restoration ends; None for a standby."""
+
+    next_offset: int
+    until: int | None
+    end: int
+    """Behind the last record that Kafka is known to have."""
+    done: Future[None] = field(default_factory=Future["None"])
+    touched: float = field(default_factory=time.monotonic)
+
+    @property
+    def remaining(self) -> int:
+        return max(0, (self.end if self.until is None else self.until) - self.next_offset)
+
+
+@dataclass(eq=False)
+class ChangelogReader:
+    """One thread, one consumer, any number of partitions. Every method may be called from any thread."""
+
+    config: Mapping[str, object]
+    topic: str
+    store: Store
+    on_failure: Callable[[BaseException], None]
+    """Is called in the thread; the worker must not go on without its reader."""
+    batch_bytes: int = _BATCH_BYTES
+
+    def __post_init__(self) -> None:
+        self._batch = _BATCH_FIRST
+        self._followed: dict[int, Followed] = {}
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stopping = False
+        self.applied = 0
+        """Records applied since the start."""
+        self._consumer = Consumer(dict(self.config), logger=LIBRDKAFKA)
+        self._thread = threading.Thread(target=self._run, name="changelog-reader", daemon=True)
+        self._thread.start()
+
+    @property
+    def followed(self) -> dict[int, Followed]:
+        """What is being read now, by partition."""
+        return dict(self._followed)
+
+    def follow(self, partition: int, *, start: int, end: int, standby: bool) -> Future[None]:
+        """Apply the partition's records from ``start``. The future is done when all below ``end`` are applied.
+
+        A restoration then stops by itself, and nothing more is written by this thread; a standby goes on.
+        """
+        following = Followed(next_offset=start, until=None if standby else end, end=end)
+
+        def begin() -> None:
+            if following.next_offset >= end:
+                following.done.set_result(None)
+                if not standby:
+                    return
+            self._followed[partition] = following
+            self._consumer.incremental_assign([TopicPartition(self.topic, partition, start)])
+
+        return self._do(begin, following.done)
+
+    def leave_all_but(self, standbys: Collection[int]) -> Future[None]:
+        """Stop reading all but these, where they are on standby already. Also what was asked for and has not begun.
+
+        When the future is done, this thread writes nothing more to the others. A restoration of one of these is left
+        too: it would end by itself, and its partition would be without a standby.
+        """
+        left: Future[None] = Future()
+
+        def leave() -> None:
+            for partition, following in list(self._followed.items()):
+                if partition not in standbys or following.until is not None:
+                    self._leave(partition)
+            left.set_result(None)
+
+        return self._do(leave, left)
+
+    def close(self) -> None:
+        """Stop, and wait until nothing more is written."""
+
+        def stop() -> None:
+            self._stopping = True
+
+        self._commands.put(stop)
+        self._thread.join()
+
+    def _do(self, command: Callable[[], None], done: Future[None]) -> Future[None]:
+        """Hand it to the thread, unless ``done`` is cancelled first: a rebalance overtook it, and nobody waits."""
+
+        def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                command()
+            except BaseException as error:
+                _fail(done, error)
+                raise
+
+        self._commands.put(run)
+        return done
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._run_commands()
+                if self._followed:
+                    self._apply(self._consumer.consume(self._batch, _WAIT_S))
+            except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+                followed, self._followed = self._followed, {}
+                for each in followed.values():
+                    _fail(each.done, error)
+                self.on_failure(error)
+        self._consumer.close()
+
+    def _run_commands(self) -> None:
+        block = not self._followed
+        while not self._stopping:
+            try:
+                command = self._commands.get(block=block)
+            except queue.Empty:
+                return
+            command()
+            block = not self._followed and self._commands.empty()
+
+    def _apply(self, messages: list[Message]) -> None:
+        """One write for each partition: of each key the last value, and the offset that the batch reaches."""
+        values: dict[int, dict[bytes, bytes | None]] = {}
+        reached: dict[int, int] = {}
+        size = 0
+        for message in messages:
+            partition = message.partition()
+            assert partition is not None
+            error = message.error()
+            if error is not None:
+                self._note(error, partition, message.offset(), reached)
+                continue
+            reached[partition] = message.offset() + 1  # pyright: ignore[reportOptionalOperand]
+            size += len(message)
+            values.setdefault(partition, {})[message.key()] = message.value()  # pyright: ignore[reportArgumentType]
+        if size:
+            self._batch = max(1, min(_BATCH_MAX, self.batch_bytes * len(messages) // size))
+        self.applied += len(messages)
+        for partition, next_offset in reached.items():
+            following = self._followed.get(partition)
+            if following is not None:
+                self.store.write_chunk(partition, values.get(partition, {}), changelog_offset=next_offset - 1)
+                self._advance(partition, following, next_offset)
+
+    def _note(self, error: KafkaError, partition: int, offset: int | None, reached: dict[int, int]) -> None:
+        following = self._followed.get(partition)
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes have these names
+            # Says where the partition ends, also where its last offsets hold no record (compaction, transactions).
+            if following is not None and offset is not None and offset > following.next_offset:
+                reached[partition] = max(offset, reached.get(partition, 0))
+            elif following is not None and time.monotonic() - following.touched > _TOUCH_S:
+                following.touched = time.monotonic()
+                self.store.touch(partition)
+        elif error.fatal() or error.code() in _FAILURES:
+            raise ChangelogUnreadable(f"{self.topic}, partition {partition}: {error.str()}") from KafkaException(error)
+
+    def _advance(self, partition: int, following: Followed, next_offset: int) -> None:
+        following.next_offset = next_offset
+        if following.until is None:
+            _, known_end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+            following.end = max(known_end, next_offset)
+        elif next_offset >= following.until:
+            self._leave(partition)
+        if next_offset >= following.end and not following.done.done():
+            following.done.set_result(None)
+
+    def _leave(self, partition: int) -> None:
+        if self._followed.pop(partition, None) is not None:
+            self._consumer.incremental_unassign([TopicPartition(self.topic, partition)])
+
+
+def _fail(done: Future[None], error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)
+
+
+_FAILURES = (
+    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)

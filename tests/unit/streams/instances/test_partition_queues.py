@@ -1,0 +1,317 @@
+"""Order within a partition, company between partitions, and nothing begun after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from taskbridge.streams.instances.partition_queues import PartitionQueues
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+
+    from taskbridge.streams.engine.transport import ChunkMessage
+    from taskbridge.streams.records import Chunk
+
+
+def chunk(partition: int, *offsets: int, era: int = 1, size: int = 1) -> tuple[ChunkMessage, Chunk]:
+    message = SimpleNamespace(partition=partition, offset=offsets[-1], era=era)
+    records = [SimpleNamespace(offset=each, value=b"x" * size) for each in offsets]
+    return cast("Any", message), cast("Any", records)
+
+
+class Work:
+    """Chunks that end when they are told to."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[int, list[int], int]] = []
+        self.ended: list[int] = []
+        self.ends: list[asyncio.Event] = []
+        self.errors: list[Exception] = []
+        self.queues = PartitionQueues(self._begin, failed=self._failed)
+        self.fails = False
+
+    def _begin(self, message: ChunkMessage, records: Chunk) -> Coroutine[Any, Any, None] | None:
+        self.begun.append((message.partition, [each.offset for each in records], message.offset))
+        end = asyncio.Event()
+        self.ends.append(end)
+        return self._end(message.offset, end)
+
+    async def _end(self, offset: int, end: asyncio.Event) -> None:
+        await end.wait()
+        if self.fails:
+            raise ValueError("no")
+        self.ended.append(offset)
+
+    async def _failed(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+def run(story: Callable[[Work], Awaitable[None]]) -> Work:
+    async def told() -> Work:
+        work = Work()
+        await story(work)
+        return work
+
+    return asyncio.run(told())
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_what_waited_is_taken_together_and_the_next_chunk_begins_before_the_first_ends() -> None:
+    async def story(work: Work) -> None:
+        async with work.queues.turn(0):
+            for offsets in ((0,), (1, 2), (3,)):
+                await work.queues.put(*chunk(0, *offsets))
+        await settle()
+        await work.queues.put(*chunk(0, 4))
+        await settle()
+
+    assert run(story).begun == [(0, [0, 1, 2, 3], 3), (0, [4], 4)]
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "taken"),
+    [
+        ((600, 400, 1), 1, [1000, 1]),
+        ((600, 401), 1, [600, 401]),
+        ((1, 1, 1), 2 << 20, [2, 1]),
+        ((1, 1), (2 << 20) + 1, [1, 1]),
+    ],
+)
+def test_what_waited_is_taken_together_up_to_a_chunks_bounds_and_not_beyond(
+    counts: tuple[int, ...], size: int, taken: list[int]
+) -> None:
+    async def story(work: Work) -> None:
+        begin = 0
+        async with work.queues.turn(0):
+            for count in counts:
+                await work.queues.put(*chunk(0, *range(begin, begin + count), size=size))
+                begin += count
+        await settle()
+
+    assert [len(offsets) for _, offsets, _ in run(story).begun] == taken
+
+
+def test_where_nothing_is_in_front_of_it_a_chunk_is_begun_at_once() -> None:
+    async def story(work: Work) -> None:
+        for offset in range(2):
+            await work.queues.put(*chunk(0, offset))
+            assert len(work.begun) == offset + 1
+
+    run(story)
+
+
+def test_a_stream_is_followed_with_all_chunks_of_a_poll() -> None:
+    def message(partition: int, offset: int) -> Any:
+        made, records = chunk(partition, offset)
+        return SimpleNamespace(**vars(made), value=records, others=())
+
+    async def polls() -> AsyncGenerator[Any]:
+        for offset in range(2):
+            first = message(0, offset)
+            first.others = [message(1, offset), message(0, offset + 10)]
+            yield SimpleNamespace(message=first)
+
+    async def story(work: Work) -> None:
+        await work.queues.follow(SimpleNamespace(events=polls))
+
+    begun = [(partition, offset) for partition, _, offset in run(story).begun]
+    assert begun == [(0, 0), (1, 0), (0, 10), (0, 1), (1, 1), (0, 11)]
+
+
+def test_chunks_of_one_partition_end_in_the_order_in_which_they_began() -> None:
+    async def story(work: Work) -> None:
+        for offset in range(3):
+            await work.queues.put(*chunk(0, offset))
+            await settle()
+        for end in reversed(work.ends):
+            end.set()
+            await settle()
+
+    assert run(story).ended == [0, 1, 2]
+
+
+def test_only_so_many_chunks_of_one_partition_are_under_way() -> None:
+    async def story(work: Work) -> None:
+        for offset in range(6):
+            await work.queues.put(*chunk(0, offset))
+            await settle()
+        assert [offset for _, _, offset in work.begun] == [0, 1, 2, 3]
+        work.ends[0].set()
+        await settle()
+
+    assert run(story).begun[4:] == [(0, [4, 5], 5)]
+
+
+def test_while_one_partition_waits_for_kafka_another_one_is_worked_on() -> None:
+    async def story(work: Work) -> None:
+        await work.queues.put(*chunk(0, 0))
+        await work.queues.put(*chunk(1, 7))
+        await settle()
+        assert [partition for partition, _, _ in work.begun] == [0, 1]
+
+    run(story)
+
+
+def test_chunks_from_before_and_after_a_rebalance_are_not_put_together() -> None:
+    async def story(work: Work) -> None:
+        async with work.queues.turn(0):
+            await work.queues.put(*chunk(0, 1))
+            await work.queues.put(*chunk(0, 1, era=2))
+        await settle()
+
+    assert [offsets for _, offsets, _ in run(story).begun] == [[1], [1]]
+
+
+def test_what_is_put_together_stays_within_a_chunks_bounds() -> None:
+    async def story(work: Work) -> None:
+        async with work.queues.turn(0):
+            await work.queues.put(*chunk(0, *range(1, 700)))
+            await work.queues.put(*chunk(0, *range(700, 1300)))
+            await work.queues.put(*chunk(0, 1300, size=3 << 20))
+            await work.queues.put(*chunk(0, 1301, size=3 << 20))
+        await settle()
+
+    assert [len(offsets) for _, offsets, _ in run(story).begun] == [699, 601, 1]
+
+
+def test_only_so_many_chunks_may_wait() -> None:
+    async def story(work: Work) -> None:
+        async def put_all() -> None:
+            for number in range(40):  # no two of them fit into one
+                await work.queues.put(*chunk(0, *range(number * 600, number * 600 + 600)))
+
+        putting = asyncio.create_task(put_all())
+        await settle()
+        assert not putting.done()
+        while not putting.done():
+            for end in work.ends:
+                end.set()
+            await settle()
+        for _ in range(10):
+            for end in work.ends:
+                end.set()
+            await settle()
+
+    assert [offset for _, offsets, _ in run(story).begun for offset in offsets] == list(range(40 * 600))
+
+
+def test_after_a_failure_nothing_is_begun_and_nothing_ends() -> None:
+    async def story(work: Work) -> None:
+        work.fails = True
+        await work.queues.put(*chunk(0, 0))
+        await settle()
+        await work.queues.put(*chunk(0, 1))
+        await settle()
+        for end in work.ends:
+            end.set()
+        await settle()
+        await work.queues.put(*chunk(1, 0))
+        await settle()
+        assert [type(each) for each in work.errors] == [ValueError]
+
+    work = run(story)
+    assert work.begun == [(0, [0], 0), (0, [1], 1)]
+    assert work.ended == []
+
+
+def test_who_takes_a_partitions_turn_waits_for_its_chunks_and_holds_up_the_next() -> None:
+    async def story(work: Work) -> None:
+        await work.queues.put(*chunk(0, 0))
+        await settle()
+        turn = work.queues.turn(0)
+        entering = asyncio.ensure_future(turn.__aenter__())
+        await settle()
+        assert not entering.done()
+        work.ends[0].set()
+        await entering
+        await work.queues.put(*chunk(0, 1))
+        await settle()
+        assert len(work.begun) == 1
+        await turn.__aexit__(None, None, None)
+        await settle()
+        assert len(work.begun) == 2
+
+    run(story)
+
+
+def test_sixteen_chunks_may_wait_and_as_many_again_once_they_were_taken_together() -> None:
+    async def story(work: Work) -> None:
+        for begin in (0, 100):
+            async with work.queues.turn(0):
+                for offset in range(begin, begin + 16):
+                    async with asyncio.timeout(1):
+                        await work.queues.put(*chunk(0, offset))
+                one_more = asyncio.create_task(work.queues.put(*chunk(0, begin + 16)))
+                await settle()
+                assert not one_more.done()
+            await settle()
+            assert one_more.done()
+            for end in work.ends:
+                end.set()
+            await settle()
+
+    assert [offset for _, _, offset in run(story).begun] == [15, 16, 115, 116]
+
+
+class Begun:
+    """Chunks of which nothing is left to be awaited, or that cannot even be begun."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.partitions: list[int] = []
+        self.errors: list[Exception] = []
+        self._error = error
+        self.queues = PartitionQueues(self._begin, failed=self._failed)
+
+    def _begin(self, message: ChunkMessage, _records: Chunk) -> None:
+        self.partitions.append(message.partition)
+        if self._error is not None:
+            raise self._error
+
+    async def _failed(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+def test_a_chunk_that_leaves_nothing_to_wait_for_takes_no_room() -> None:
+    async def story() -> list[int]:
+        work = Begun()
+        for offset in range(6):
+            await work.queues.put(*chunk(0, offset))
+            await settle()
+        return work.partitions
+
+    assert asyncio.run(story()) == [0] * 6
+
+
+def test_a_partition_with_much_to_do_lets_another_one_in_between() -> None:
+    async def story() -> list[int]:
+        work = Begun()
+        async with work.queues.turn(0):
+            for number in range(3):  # no two of them fit into one
+                await work.queues.put(*chunk(0, *range(number * 600, number * 600 + 600)))
+        await asyncio.sleep(0)
+        await work.queues.put(*chunk(1, 0))
+        await settle()
+        return work.partitions
+
+    assert asyncio.run(story()) == [0, 1, 0, 0]
+
+
+def test_a_chunk_that_cannot_be_begun_is_told_and_nothing_is_begun_after_it() -> None:
+    async def story() -> Begun:
+        work = Begun(ValueError("no"))
+        for partition in (0, 0, 1):
+            await work.queues.put(*chunk(partition, 0))
+            await settle()
+        return work
+
+    work = asyncio.run(story())
+    assert work.partitions == [0]
+    assert [str(each) for each in work.errors] == ["no"]

@@ -1,0 +1,204 @@
+"""What may be let go, and that nobody keeps a line of an instance that went.
+
+What a rebuild left to be told comes once, before anything else of its instance, and leaves everyone right.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.codec import task_notification_codec, task_state_codec
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.events import Action, Change, TaskNotification, View
+from taskbridge.schemas.inbox import inbox_of
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
+from taskbridge.streams.fold.instance import fold
+from taskbridge.streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack, state_value, unpack
+from taskbridge.streams.fold.views import EntryKey, is_finished, notifications, views
+from taskbridge.streams.instances.pending_notifications import Untold, read_untold, untold_key, write_untold
+from taskbridge.streams.instances.upkeep import UntoldInstances, farewell, is_expired
+from taskbridge.streams.settings import StreamsSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypothesis.strategies import DataObject, SearchStrategy
+
+    from taskbridge.schemas.events import TaskEvent, TaskNotification
+    from taskbridge.streams.fold.instance import Instance
+
+    MakeEvent = Callable[..., TaskEvent]
+    from taskbridge.schemas.events import TaskEvent
+
+REQUIRED = {"STREAMS_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092", "STREAMS_SCHEMA_REGISTRY_URL": "http://registry"}
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+@pytest.mark.parametrize(
+    ("age", "days", "expired"),
+    [
+        (Age(is_deleted=True, is_finished=False, written_ms=9 * DAY_MS), 0, True),
+        (Age(is_deleted=True, is_finished=False, written_ms=10 * DAY_MS), 0, False),
+        (Age(is_deleted=False, is_finished=True, written_ms=0), 0, False),
+        (Age(is_deleted=False, is_finished=True, written_ms=34 * DAY_MS), 5, True),
+        (Age(is_deleted=False, is_finished=True, written_ms=36 * DAY_MS), 5, False),
+        (Age(is_deleted=False, is_finished=False, written_ms=0), 5, False),
+    ],
+)
+def test_deleted_ones_go_after_30_days_and_finished_ones_as_is_set(age: Age, days: int, *, expired: bool) -> None:
+    assert is_expired(age, now_ms=40 * DAY_MS, days=days) is expired
+
+
+@pytest.mark.parametrize("days", ["1", "7", "29"])
+def test_it_refuses_to_let_go_of_what_can_still_come_again(make_event: MakeEvent, days: str) -> None:
+    """A dead letter or a rejected callback is put back as it was, and would find nothing that says it is done."""
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
+    assert set(views(fold(None, created))) == {EntryKey("ann", View.PENDING, "T-1")}, "so it would come back"
+    with pytest.raises(ConfigurationError, match=r"STREAMS_RETENTION_DAYS: .* 0 .* at least 30"):
+        load_settings(StreamsSettings, {**REQUIRED, "STREAMS_RETENTION_DAYS": days})
+
+
+@pytest.mark.parametrize("days", ["0", "30", "365"])
+def test_it_takes_what_outlives_every_topic_that_is_put_back_from(days: str) -> None:
+    assert load_settings(StreamsSettings, {**REQUIRED, "STREAMS_RETENTION_DAYS": days}).retention_days == int(days)
+    longest_ms = max(
+        int(each.settings["retention.ms"]) for each in (TASK_EVENTS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE)
+    )
+    assert longest_ms == REPLAYED_DAYS * DAY_MS
+
+
+def test_finished_is_what_had_something_to_do_and_has_nothing_left(make_event: MakeEvent) -> None:
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
+    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=2_000)
+    waiting = make_event(Action.CREATED, recipient_ids=("bob",), occurred_at=3_000)
+    assert not is_finished(fold(None, make_event(Action.CREATED)))
+    assert not is_finished(fold(None, created))
+    assert is_finished(reduce(fold, [completed], fold(None, created)))
+    assert not is_finished(reduce(fold, [completed, waiting], fold(None, created)))
+
+
+def test_the_age_is_read_from_the_head_alone(make_event: MakeEvent) -> None:
+    deleted = fold(None, make_event(Action.DELETED))
+    assert age_of(pack(b"state", deleted, now_ms=77)[:20]) == Age(is_deleted=True, is_finished=False, written_ms=77)
+    for damaged in (b"", b"\x01" * 20, b"\x03F"):
+        with pytest.raises(StoreUnreadable):
+            age_of(damaged)
+
+
+@given(data=st.data())
+def test_nobody_keeps_a_line_of_what_is_let_go(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
+    instance: Instance | None = None
+    sent: list[TaskNotification] = []
+    source = data.draw(st.sampled_from(("yida", "flowable")))
+    for event in (replace(each, source=source) for each in data.draw(histories)):
+        after = fold(instance, event)
+        sent += notifications(instance, after, event)
+        instance = after
+    assert instance is not None
+    last = farewell(instance, now_ms=5_000)
+    assert {(each.change, each.source) for each in last} <= {(Change.REMOVED, source)}
+    assert inbox_of([*sent, *last]) == {}
+
+
+KEY = b"I-1"
+STATES = task_state_codec(cast("Any", FakeRegistry()))
+NOTIFICATIONS = task_notification_codec(cast("Any", FakeRegistry()))
+
+
+class Partition:
+    """A store as it is on Kafka too, what consumers were told, and a worker that may be killed before it commits."""
+
+    def __init__(self) -> None:
+        self.store: dict[bytes, bytes] = {}
+        self.told: list[TaskNotification] = []
+        self.states: list[bytes | None] = []
+        self.version = 1
+
+    def fold(self, event: TaskEvent) -> None:
+        """As a worker does: what is untold of the instance goes first."""
+        self.tell()
+        stored = self.store.get(KEY)
+        before = None if stored is None else unpack(stored, STATES)
+        after = fold(before, event)
+        self._keep(after)
+        self.told += notifications(before, after, event)
+        self.states.append(None if not views(after) else state_value(self.store[KEY]))
+
+    def rebuild(self, events: list[TaskEvent]) -> None:
+        """Another version, of these events; what was not told of the last one is not told of this one either."""
+        earlier, old = self.store.get(untold_key(KEY)), self.store.get(KEY)
+        before = old if earlier is None else read_untold(earlier).before
+        self._keep(reduce(fold, events[1:], fold(None, events[0])))
+        untold = Untold(is_published=False, is_certain=True, notifications=0, before=before)
+        self.store[untold_key(KEY)] = write_untold(untold)
+        self.version += 1
+
+    def tell(self, *, is_killed: bool = False) -> None:
+        untold = UntoldInstances(STATES, NOTIFICATIONS, self.version)
+        beside = untold.of(0, [KEY, KEY, b"unknown"], lambda keys: [self.store.get(key) for key in keys])
+        if is_killed:
+            return
+        for name in beside.gone:
+            del self.store[name]
+        self.told += [NOTIFICATIONS.decode(value or b"") for _, value, _ in beside.notifications]
+        self.states += [value for _, value, _ in beside.states]
+
+    def _keep(self, instance: Any) -> None:
+        self.store[KEY] = pack(STATES.encode(instance.state), instance, (7,), now_ms=1)
+
+
+@given(data=st.data())
+def test_everyone_ends_up_with_what_is_shown_whatever_comes_before_all_is_told(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    partition = Partition()
+    for event in data.draw(histories):
+        partition.fold(event)
+    steps = data.draw(st.lists(st.sampled_from(("rebuild", "event", "tell", "killed")), max_size=6))
+    for step in ["rebuild", *steps]:
+        if step == "rebuild":
+            partition.rebuild(data.draw(histories))
+        elif step == "event":
+            partition.fold(data.draw(histories)[0])
+        else:
+            partition.tell(is_killed=step == "killed")
+    partition.tell()
+    assert set(partition.store) == {KEY}
+    shown = views(unpack(partition.store[KEY], STATES))
+    inbox = inbox_of(partition.told)
+    assert {EntryKey(line.user_id, line.view, line.task_id): told.status for line, told in inbox.items()} == {
+        key: entry.status for key, entry in shown.items()
+    }
+
+    before = len(partition.told), len(partition.states)
+    partition.tell()
+    assert (len(partition.told), len(partition.states)) == before, "nothing is told twice"
+
+
+def test_a_state_that_is_published_already_is_not_published_again(make_event: Callable[..., TaskEvent]) -> None:
+    partition = Partition()
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), title="wrong")
+    partition.fold(created)
+    partition.rebuild([replace(created, title="right")])
+    published = len(partition.states)
+    untold = read_untold(partition.store[untold_key(KEY)])
+    partition.store[untold_key(KEY)] = write_untold(
+        Untold(is_published=True, is_certain=True, notifications=1, before=untold.before)
+    )
+    partition.tell()
+    assert len(partition.states) == published
+    assert [each.title for each in partition.told] == ["wrong", "right"]
+
+
+def test_of_an_instance_that_is_gone_nothing_is_told() -> None:
+    store = {untold_key(KEY): write_untold(Untold(is_published=False, is_certain=True, notifications=1, before=None))}
+    beside = UntoldInstances(STATES, NOTIFICATIONS, 2).of(0, [KEY], lambda keys: [store.get(key) for key in keys])
+    assert (list(beside.gone), beside.states, beside.notifications) == ([untold_key(KEY)], [], [])

@@ -1,0 +1,61 @@
+"""Where a store goes on in its changelog, and when what it holds cannot be built upon."""
+
+from __future__ import annotations
+
+import pytest
+
+from taskbridge.streams.positions import Bounds
+from taskbridge.streams.table_versions import TOMBSTONES_KEPT_MS
+from taskbridge.streams.tables.recovery import Start, StoreOfAnother, starting_point
+from taskbridge.streams.tables.store import StorePosition
+
+NOW = 10**12
+DAY = 24 * 60 * 60 * 1000
+
+
+def start_of(position: StorePosition | None, bounds: Bounds, *, is_known: bool = False) -> Start:
+    return starting_point(position, bounds, changelog_id="first", is_known=is_known, now_ms=NOW)
+
+
+@pytest.mark.parametrize(
+    ("position", "bounds", "offset"),
+    [
+        (None, Bounds(0, 10), 0),
+        (None, Bounds(5, 10), 5),
+        (StorePosition(3, "first", NOW), Bounds(0, 10), 4),
+        (StorePosition(9, "first", NOW), Bounds(0, 10), 10),
+        (StorePosition(4, "first", NOW), Bounds(5, 10), 5),
+        (StorePosition(3, "first", NOW - 5 * DAY), Bounds(0, 10), 4),
+    ],
+    ids=["new", "new-truncated", "in-the-middle", "at-the-end", "just-before-the-start", "away-for-days"],
+)
+def test_it_reads_on_behind_what_it_has(position: StorePosition | None, bounds: Bounds, offset: int) -> None:
+    assert start_of(position, bounds) == Start(offset)
+
+
+@pytest.mark.parametrize(
+    ("position", "reason"),
+    [
+        (StorePosition(3, "other", NOW), "abandoned"),
+        (StorePosition(3, "first", NOW - TOMBSTONES_KEPT_MS), "tombstones"),
+    ],
+    ids=["of-a-changelog-that-the-group-has-left", "missed-tombstones"],
+)
+def test_what_is_out_of_date_is_not_built_upon(position: StorePosition, reason: str) -> None:
+    start = start_of(position, Bounds(0, 10), is_known=True)
+    assert start.offset == 0
+    assert reason in (start.wipe_because or "")
+
+
+@pytest.mark.parametrize(
+    ("position", "bounds", "reason"),
+    [
+        (StorePosition(3, "other", NOW), Bounds(0, 10), "recreated"),
+        (StorePosition(10, "first", NOW), Bounds(0, 10), "ends at 10"),
+        (StorePosition(3, "first", NOW), Bounds(5, 10), "begins at 5"),
+    ],
+    ids=["another-changelog", "beyond-the-end", "truncated-start"],
+)
+def test_what_the_changelog_has_lost_is_left_in_the_store(position: StorePosition, bounds: Bounds, reason: str) -> None:
+    with pytest.raises(StoreOfAnother, match=reason):
+        start_of(position, bounds)

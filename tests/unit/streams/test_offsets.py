@@ -1,0 +1,179 @@
+"""The client that asks for offsets is made anew once it failed: it would go on with what it knew of a broker before.
+
+Positions are told though the group has no coordinator yet; each says whether a transaction is open for it.
+
+Who is in a group.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from faust.types import TP
+
+from taskbridge.streams import offsets
+from taskbridge.streams.offsets import Offsets, committed
+from taskbridge.streams.positions import Committed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class FakeAdmin:
+    """The first one knows an epoch that is over."""
+
+    made = 0
+    error = KafkaError.FENCED_LEADER_EPOCH
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        FakeAdmin.made += 1
+        self._is_first = FakeAdmin.made == 1
+
+    def list_offsets(self, wanted: Iterable[Any], **_: Any) -> dict[Any, Future[Any]]:
+        answer: Future[Any] = Future()
+        if self._is_first:
+            answer.set_exception(KafkaException(KafkaError(FakeAdmin.error)))
+        else:
+            answer.set_result(type("Found", (), {"offset": 7}))
+        return dict.fromkeys(wanted, answer)
+
+
+@pytest.mark.parametrize(
+    ("error", "asks_again"), [(KafkaError.FENCED_LEADER_EPOCH, True), (KafkaError._TIMED_OUT, False)]
+)
+def test_after_a_failure_the_next_question_is_asked_by_another_client(
+    monkeypatch: pytest.MonkeyPatch, error: int, asks_again: Any
+) -> None:
+    """At once where the answer says that the client's knowledge is out of date."""
+    monkeypatch.setattr(offsets, "Admin", FakeAdmin)
+    monkeypatch.setattr(FakeAdmin, "made", 0)
+    monkeypatch.setattr(FakeAdmin, "error", error)
+    asked = Offsets({"bootstrap.servers": "127.0.0.1:9"})
+    if not asks_again:
+        with pytest.raises(KafkaException):
+            asked.ends("topic", [0])
+    assert asked.ends("topic", [0]) == {0: 7}
+    assert asked.ends("topic", [0]) == {0: 7}
+    assert FakeAdmin.made == 2
+
+
+CONFIG = {"bootstrap.servers": "127.0.0.1:9"}
+
+
+class FakeConsumer:
+    """Of a group for whose partition 1 a transaction is open, on a broker that has only just made what it needs."""
+
+    made = 0
+    refused = 0
+    no_text = 0
+    """How often metadata come with what is no text behind them."""
+    _lock = threading.Lock()
+
+    def __init__(self, config: dict[str, Any], **_: Any) -> None:
+        FakeConsumer.made += 1
+        self._waits = config["isolation.level"] == "read_committed"
+
+    def committed(self, wanted: list[TopicPartition], _timeout_s: float) -> list[TopicPartition]:
+        with self._lock:
+            if FakeConsumer.refused < 2:
+                FakeConsumer.refused += 1
+                raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+        if self._waits and any(each.partition == 1 for each in wanted):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return [self._at(each) for each in wanted]
+
+    def _at(self, wanted: TopicPartition) -> TopicPartition:
+        if not FakeConsumer.no_text:
+            return TopicPartition(wanted.topic, wanted.partition, 7)
+        FakeConsumer.no_text -= 1
+        return cast("TopicPartition", NoText(wanted.topic, wanted.partition))
+
+    def close(self) -> None:
+        FakeConsumer.made -= 1
+
+
+class NoText(NamedTuple):
+    topic: str
+    partition: int
+    error: None = None
+
+    @property
+    def metadata(self) -> str:
+        return b"worker \xd0".decode()
+
+
+@pytest.fixture(autouse=True)
+def consumers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offsets, "Consumer", FakeConsumer)
+    monkeypatch.setattr(offsets, "COORDINATOR_RETRY_S", 0)
+    monkeypatch.setattr(FakeConsumer, "made", 0)
+    monkeypatch.setattr(FakeConsumer, "refused", 0)
+    monkeypatch.setattr(FakeConsumer, "no_text", 0)
+
+
+def test_positions_are_told_once_a_broker_coordinates_the_group_and_the_unstable_ones_are_named() -> None:
+    partitions = [TP("topic", each) for each in range(3)]
+    assert committed(CONFIG, "group", partitions) == {
+        tp: Committed(7, None, is_stable=tp.partition != 1) for tp in partitions
+    }
+    assert (FakeConsumer.refused, FakeConsumer.made) == (2, 0)
+
+
+def test_nobody_is_asked_about_no_partitions() -> None:
+    assert committed(CONFIG, "group", []) == {}
+    assert FakeConsumer.refused == 0
+
+
+def test_a_coordinator_that_does_not_come_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeConsumer, "refused", -(10**9))
+    monkeypatch.setattr(offsets, "_ANSWER_S", 0.05)
+    with pytest.raises(KafkaException, match="NOT_COORDINATOR"):
+        committed(CONFIG, "group", [TP("topic", 0)])
+    assert FakeConsumer.made == 0
+
+
+def test_a_position_whose_metadata_cannot_be_read_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeConsumer, "no_text", 4)
+    partitions = [TP("topic", 0), TP("topic", 2)]
+    assert committed(CONFIG, "group", partitions) == {tp: Committed(7, None, is_stable=True) for tp in partitions}
+    assert FakeConsumer.no_text == 0
+
+
+MEMBER = SimpleNamespace(group_instance_id=None, client_id="rebuild", host="/10.0.0.7")
+
+
+def asked(answer: int | list[Any] | None) -> dict[str, str]:
+    """Who is in the group, where this is answered."""
+
+    def describe_groups(groups: list[str], _within_s: float) -> dict[str, Future[Any]]:
+        future: Future[Any] = Future()
+        if answer is None:
+            return {}
+        if isinstance(answer, int):
+            future.set_exception(KafkaException(KafkaError(answer)))
+        else:
+            future.set_result(SimpleNamespace(members=answer))
+        return {groups[0]: future}
+
+    asked = Offsets({"bootstrap.servers": "127.0.0.1:9"})
+    vars(asked)["_admin"] = SimpleNamespace(describe_groups=describe_groups)
+    return asked.members("group")
+
+
+def test_members_are_told_by_their_client_id_and_host() -> None:
+    assert asked([MEMBER]) == {"rebuild": "10.0.0.7"}
+
+
+def test_that_nobody_answers_is_told() -> None:
+    with pytest.raises(TimeoutError, match="group"):
+        asked(None)
+
+
+def test_a_refusal_is_told() -> None:
+    with pytest.raises(KafkaException):
+        asked(KafkaError.GROUP_AUTHORIZATION_FAILED)
