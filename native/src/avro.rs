@@ -1,6 +1,6 @@
 //! Avro's binary encoding, as far as our schemas use it; Kafka's records have the same numbers.
 //!
-//! Mirrors `schemas/avro/compiled.py`, and never accepts more than it does: bytes that cannot be read here are given to
+//! Mirrors `schemas/compiled_avro.py`, and never accepts more than it does: bytes that cannot be read here are given to
 //! Python, which decides. No length or count in the bytes decides how much memory is allocated.
 
 /// The bytes cannot be read here: another schema wrote them, or they are damaged.

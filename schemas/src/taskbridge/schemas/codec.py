@@ -12,7 +12,7 @@ import fastavro
 import msgspec
 
 from taskbridge.schemas import events
-from taskbridge.schemas.avro.compiled import compile_reader, compile_writer
+from taskbridge.schemas.compiled_avro import compile_reader, compile_writer
 from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Form, PersonRecord, QuarantinedCallback, TaskEvent, TaskNotification, TaskState

@@ -1,4 +1,4 @@
-"""What is compiled from a schema writes and reads the same bytes as fastavro, and refuses bytes of no record."""
+"""Compiled functions write and read the same bytes as fastavro, and reject damaged bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from support.records import EVENTS, NOTIFICATIONS, QUARANTINED, STATES
 from taskbridge.schemas import events
-from taskbridge.schemas.avro.compiled import compile_reader, compile_writer
+from taskbridge.schemas.compiled_avro import compile_reader, compile_writer
 from taskbridge.schemas.registry import schema_text
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ def by_fastavro(name: str, record: Any) -> bytes:
 
 @ALL
 @given(data=st.data())
-def test_it_writes_what_fastavro_writes(name: str, records: st.SearchStrategy[Any], data: st.DataObject) -> None:
+def test_written_bytes_equal_those_of_fastavro(name: str, records: st.SearchStrategy[Any], data: st.DataObject) -> None:
     record = data.draw(records)
     assert compile_writer(schema_of(name))(record) == by_fastavro(name, record)
 
 
 @ALL
 @given(data=st.data())
-def test_it_reads_what_fastavro_wrote_at_any_position(
+def test_bytes_of_fastavro_are_read_at_any_position(
     name: str, records: st.SearchStrategy[Any], data: st.DataObject
 ) -> None:
     record, before = data.draw(records), data.draw(st.binary(max_size=3))
@@ -61,14 +61,14 @@ def test_it_reads_what_fastavro_wrote_at_any_position(
 
 @ALL
 @given(data=st.data())
-def test_a_record_that_is_cut_short_is_refused(name: str, records: st.SearchStrategy[Any], data: st.DataObject) -> None:
+def test_a_truncated_record_is_rejected(name: str, records: st.SearchStrategy[Any], data: st.DataObject) -> None:
     whole = by_fastavro(name, data.draw(records))
     with pytest.raises((IndexError, ValueError)):
         compile_reader(schema_of(name), vars(events))(whole[: data.draw(st.integers(0, len(whole) - 1))], 0)
 
 
 @given(event=EVENTS)
-def test_fields_behind_the_last_wanted_one_are_not_looked_at(event: TaskEvent) -> None:
+def test_fields_from_before_on_are_not_read(event: TaskEvent) -> None:
     read = compile_reader(schema_of("TaskEvent"), vars(events), before="form_data")
     assert read(by_fastavro("TaskEvent", event), 0) == msgspec.structs.replace(event, form_data={}, raw_parameters={})
 
@@ -81,29 +81,29 @@ LONGS = {
 
 
 @given(at=st.integers(-(1 << 63), (1 << 63) - 1))
-def test_every_number_of_64_bits_comes_back(at: int) -> None:
+def test_every_number_of_64_bits_survives(at: int) -> None:
     entry = events.CopiedEntry("ann", at)
     assert compile_reader(LONGS, vars(events))(compile_writer(LONGS)(entry), 0) == entry
 
 
 @pytest.mark.parametrize("at", [1 << 63, -(1 << 63) - 1])
-def test_a_number_of_more_bits_is_refused(at: int) -> None:
+def test_a_number_of_more_bits_is_rejected(at: int) -> None:
     with pytest.raises(ValueError, match="64 bits"):
         compile_writer(LONGS)(events.CopiedEntry("ann", at))
 
 
-def test_a_number_without_an_end_is_refused_at_once() -> None:
+def test_an_endless_number_is_rejected_at_once() -> None:
     with pytest.raises(ValueError, match="64 bits"):
         compile_reader(LONGS, vars(events))(b"\0" + b"\xff" * (4 << 20), 0)
 
 
-def test_a_text_of_negative_length_is_refused() -> None:
+def test_a_text_of_negative_length_is_rejected() -> None:
     with pytest.raises(ValueError, match="negative"):
         compile_reader(LONGS, vars(events))(b"\x01ab\x02", 0)
 
 
-def test_arrays_and_maps_are_read_in_blocks_with_and_without_their_size() -> None:
-    # Other libraries split them; a negative count says that the block's size in bytes follows.
+def test_blocks_of_arrays_and_maps_are_read_with_and_without_size() -> None:
+    # Other libraries split them. After a negative count comes the size of the block in bytes.
     schema = {
         "type": "record",
         "name": "TaskEvent",
