@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, settings
 from support.durations import Durations
 from support.kafka.stack import KafkaWithSharedRegistry, SharedRegistry, artifacts, given_registry, say
 from support.needs import pytest_sessionfinish
-from taskbridge.local.ports import free_ports
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.host import free_ports
 from taskbridge.local.stack import JvmStack, choose_stack
+from taskbridge.local.supervisor import Supervisor
 from taskbridge.runtime.logs import NOISY
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from _pytest.capture import CaptureManager
 
-    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.probes import Endpoints
     from taskbridge.local.stack import Stack
 
 # A hook of pytest.

@@ -29,7 +29,7 @@ CHECKS = (
 )
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("schemas", "client", "runtime", "edge", "streams", "reconcile", "deploy")
+PARTS = ("schemas", "client", "runtime", "edge", "streams", "reconcile", "deploy", "local")
 NATIVE = ROOT / "native"
 CLIPPY = ("cargo", "clippy", "--quiet", "--locked")
 STRICTLY = ("--", "-D", "warnings")

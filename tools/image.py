@@ -18,6 +18,8 @@ PYTHON = "3.11"
 """Of the base: what is compiled is installed for this one."""
 TAG = "taskbridge:latest"
 
+_NOT_NEEDED = ("taskbridge_client-", "taskbridge_local-")
+
 # ``uv run`` says which uv it is: it need not be on the PATH.
 UV = os.environ.get("UV", "uv")
 
@@ -50,7 +52,11 @@ def install(app: Path, *, wheels: Path) -> None:
     pinned.write_text(subprocess.run(exported, check=True, capture_output=True, text=True, cwd=ROOT).stdout, "utf-8")
     into = (UV, "pip", "install", "--quiet", "--target", str(app), "--python-version", PYTHON, "--link-mode", "copy")
     run(*into, "--requirements", str(pinned))
-    run(*into, "--no-deps", *(str(each) for each in sorted(wheels.glob("*.whl")) if "_client-" not in each.name))
+    run(
+        *into,
+        "--no-deps",
+        *(str(each) for each in sorted(wheels.glob("*.whl")) if not each.name.startswith(_NOT_NEEDED)),
+    )
 
 
 def run(*command: str) -> None:

@@ -9,9 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from taskbridge.local.errors import StackError
-from taskbridge.local.jvm import maven
-from taskbridge.local.jvm.artifacts import SUMS_PATH, sums_of
+from taskbridge.local.artifacts import SUMS_PATH, copy_dependencies, sums_of
+from taskbridge.schemas.errors import ConfigurationError
 
 
 def progress(line: str) -> None:
@@ -22,8 +21,8 @@ def main() -> None:
     log_path = Path(tempfile.gettempdir(), "taskbridge-maven.log")
     with tempfile.TemporaryDirectory() as downloads:
         try:
-            maven.copy_dependencies(Path(downloads), log_path=log_path, progress=progress)
-        except StackError as error:
+            copy_dependencies(Path(downloads), log_path=log_path, progress=progress)
+        except ConfigurationError as error:
             sys.exit(str(error))
         sums = sums_of(Path(downloads))
     listing = "".join(f"{digest}  {name}\n" for name, digest in sums.items())

@@ -102,7 +102,7 @@ def java() -> str | None:
 
 def kafka() -> str | None:
     """Return where Kafka and a registry come from without Maven: as ``taskbridge.local.stack`` chooses."""
-    sums = ROOT / "deploy" / "src" / "taskbridge" / "local" / "jvm" / "artifacts.sha256"
+    sums = ROOT / "local" / "src" / "taskbridge" / "local" / "artifacts.sha256"
     caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     cache = Path(os.environ.get("TASKBRIDGE_CACHE_DIR") or f"{caches}/taskbridge")
     fetched = cache / f"stack-{hashlib.sha256(sums.read_bytes()).hexdigest()[:16]}" / "complete.json"

@@ -12,7 +12,7 @@ import httpx2
 from tests.bench.errors import NotCounted
 from tests.bench.toolchains import CHECKOUT
 
-from taskbridge.local.processes.child import Child
+from taskbridge.local.child import Child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

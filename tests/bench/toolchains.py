@@ -10,14 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.local.jvm.artifacts import cache_folder
-from taskbridge.local.progress import call_with_heartbeat
+from taskbridge.cli.terminal import call_with_heartbeat
+from taskbridge.local.artifacts import cache_folder
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
 
 CHECKOUT = Path(__file__).parents[2]
 PYTHON_PATH = os.pathsep.join(map(str, [CHECKOUT, *CHECKOUT.glob("*/src")]))

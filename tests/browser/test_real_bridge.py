@@ -16,12 +16,12 @@ from playwright.sync_api import expect
 
 from support.browser.browsing import portal, put
 from support.forked import taskbridge
-from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.cli.callbacks.sending import post_callback
-from taskbridge.cli.demo.demo import write_credentials
-from taskbridge.cli.demo.story import APP, CORP, vendor_sample
 from taskbridge.edge.verification import webhooks
-from taskbridge.local.ports import free_ports
+from taskbridge.local.bridge import Bridge, BridgeOptions
+from taskbridge.local.company import CORP, vendor_sample
+from taskbridge.local.demo import APP, write_credentials
+from taskbridge.local.host import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Generator

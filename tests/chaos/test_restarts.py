@@ -18,9 +18,9 @@ import pytest
 from support.background import InBackground
 from support.edge.process import wait_until, worker_processes
 from support.http_clients import callback
-from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
-from taskbridge.local.ports import free_ports
+from taskbridge.local.bridge import Bridge, BridgeOptions
+from taskbridge.local.host import free_ports
 from taskbridge.local.stack import KAFKA_VARIABLE, REGISTRY_VARIABLE
 from taskbridge.runtime.process import allow_open_files
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.probes import Endpoints
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 

@@ -38,12 +38,12 @@ from support.streams.lives import (
 from support.streams.processes import Rebuild, Worker, lines_kept, lines_of, show_log
 from support.wheels import previous_release
 from taskbridge.cli.connection import Connection
-from taskbridge.cli.demo.company import EMPLOYEES
-from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
-from taskbridge.local.ports import LOOPBACK, free_port
+from taskbridge.local.company import EMPLOYEES
+from taskbridge.local.host import LOOPBACK, free_port
+from taskbridge.local.simulation import SimulatedApp, Simulation
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.wheels import PreviousRelease
-    from taskbridge.cli.demo.simulation import Posting
+    from taskbridge.local.simulation import Posting
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 

@@ -19,7 +19,7 @@ from support.kafka.brokers import OwnBroker
 from support.streams.lives import delete_all_topics, read_topic
 from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
-from taskbridge.local.ports import free_port
+from taskbridge.local.host import free_port
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.probes import Endpoints
 
 
 def eventually(condition: Callable[[], Any], *, within_s: float = 120, what: str) -> Any:

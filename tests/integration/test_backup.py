@@ -26,9 +26,9 @@ from support.streams.processes import Rebuild, Worker, ends, lines_by_the_states
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.contract.schema_versions import versions_folder
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
-from taskbridge.local.jvm.registry import API_PATH, registry_service, registry_url
-from taskbridge.local.ports import free_ports
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.host import free_ports
+from taskbridge.local.jvm import API_PATH, registry_service, registry_url
+from taskbridge.local.supervisor import Supervisor
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.local.processes.services import ServiceSpec
+    from taskbridge.local.supervisor import ServiceSpec
     from taskbridge.streams.fold.instance import Instance
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(300)]

@@ -18,14 +18,14 @@ import httpx2
 import pytest
 
 from support.forked import taskbridge
-from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.connection import Connection
-from taskbridge.cli.demo.demo import write_credentials
-from taskbridge.cli.demo.story import APP, CORP, vendor_sample
 from taskbridge.cli.topics.tail import follow
-from taskbridge.local.jvm.registry import registry_url
-from taskbridge.local.ports import free_ports
+from taskbridge.local.bridge import Bridge, BridgeOptions
+from taskbridge.local.company import CORP, vendor_sample
+from taskbridge.local.demo import APP, write_credentials
+from taskbridge.local.host import free_ports
+from taskbridge.local.jvm import registry_url
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS

@@ -27,7 +27,7 @@ from taskbridge.edge import app as edge_app
 from taskbridge.edge.server import serving
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
-from taskbridge.local.ports import free_ports
+from taskbridge.local.host import free_ports
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams import app as streams_app
 from taskbridge.streams import worker

@@ -26,12 +26,12 @@ from support.kafka.brokers import OwnBroker
 from support.streams.lives import caught_up, read_topic
 from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
-from taskbridge.cli.demo.company import EMPLOYEES
-from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
 from taskbridge.client.inbox import Inbox
 from taskbridge.client.source import Kafka
 from taskbridge.client.testing import notification
 from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.local.company import EMPLOYEES
+from taskbridge.local.simulation import SimulatedApp, Simulation
 from taskbridge.runtime.kafka import LIBRDKAFKA, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
@@ -44,7 +44,7 @@ from taskbridge.streams.offsets import described_group
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.probes import Endpoints
 
 pytestmark = [pytest.mark.integration, pytest.mark.consumers, pytest.mark.timeout(300)]
 

@@ -21,9 +21,9 @@ from taskbridge.cli.doctor.examination import Examination
 from taskbridge.cli.doctor.findings import State
 from taskbridge.edge.testing import CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.local.docker_stack import DockerStack
-from taskbridge.local.ports import free_ports
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.host import free_ports
 from taskbridge.local.stack import choose_stack
+from taskbridge.local.supervisor import Supervisor
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.streams.api.tokens import digest_of

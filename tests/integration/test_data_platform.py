@@ -24,8 +24,8 @@ from confluent_kafka import Producer
 
 from support.streams.lives import caught_up, delete_all_topics
 from support.streams.processes import Worker
-from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
 from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.local.simulation import SimulatedApp, Simulation
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.cli.demo.simulation import Posting
+    from taskbridge.local.simulation import Posting
     from taskbridge.schemas.events import TaskEvent
 
 pytestmark = [pytest.mark.integration, pytest.mark.consumers, pytest.mark.timeout(600)]

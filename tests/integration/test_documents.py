@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support import http_clients, needs
-from taskbridge.local.ports import free_ports
+from taskbridge.local.host import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.probes import Endpoints
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.usefixtures("as_if_nothing_ran")]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.probes import Endpoints
 
 pytestmark = pytest.mark.integration
 

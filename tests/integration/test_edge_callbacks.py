@@ -23,7 +23,7 @@ from support.edge.refused import BadRequest, bad_requests
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
-from taskbridge.local.ports import free_port
+from taskbridge.local.host import free_port
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.registry import Registry
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.probes import Endpoints
     from taskbridge.schemas.events import TaskEvent
 
 pytestmark = pytest.mark.integration

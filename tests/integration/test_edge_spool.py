@@ -20,12 +20,11 @@ from support import needs
 from support.edge.process import RunningEdge, wait_until
 from support.edge.spool import can_mount, fill, small_disk
 from support.forked import taskbridge
-from taskbridge.cli.bridge.probes import broken_spool
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
-from taskbridge.local.ports import free_port
-from taskbridge.local.processes.services import Phase, ServiceSpec
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.bridge import broken_spool
+from taskbridge.local.host import free_port
+from taskbridge.local.supervisor import Phase, ServiceSpec, Supervisor
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.local.processes.services import ServiceEvent
+    from taskbridge.local.supervisor import ServiceEvent
 
 pytestmark = pytest.mark.integration
 
@@ -204,7 +203,7 @@ def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, e
         log_path=tmp_path / "supervised.log",
         ready=lambda: (answer := edge.get("/readyz")) is not None and answer.is_success,
         stop_timeout_s=30,
-        ailment=broken_spool(edge.url),
+        problem=broken_spool(edge.url),
     )
     with Supervisor(on_event=events.append) as supervisor:
         supervisor.start(spec)
@@ -216,8 +215,8 @@ def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, e
             wait_until(lambda: [each.phase for each in events].count(Phase.READY) == 2, what="a restart")
         assert send(edge, "taken again").status_code == 200
         assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 2
-    (ailed,) = [str(each) for each in events if each.phase is Phase.AILED]
-    assert "only a restart fixes this: its spool is broken" in ailed
+    (unhealthy,) = [str(each) for each in events if each.phase is Phase.UNHEALTHY]
+    assert "only a restart fixes this: its spool is broken" in unhealthy
 
 
 def run_spool(*arguments: str) -> subprocess.CompletedProcess[str]:

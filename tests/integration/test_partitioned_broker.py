@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.probes import Endpoints
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 

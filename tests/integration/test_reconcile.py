@@ -18,11 +18,9 @@ from support import http_clients
 from support.streams.lives import produce, read_topic
 from support.streams.processes import Worker
 from taskbridge.cli.program import app
-from taskbridge.local.ports import free_port
+from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
+from taskbridge.local.host import free_port
 from taskbridge.reconcile.clock import SystemClock
-from taskbridge.reconcile.testing.company import Company
-from taskbridge.reconcile.testing.fake import FakeDingTalk
-from taskbridge.reconcile.testing.serving import served
 from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.events import Action, Person, TaskEvent

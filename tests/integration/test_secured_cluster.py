@@ -41,12 +41,10 @@ from taskbridge.client.inbox import Inbox
 from taskbridge.client.source import Kafka, KafkaRefused
 from taskbridge.client.subscription import subscribe
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
-from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
-from taskbridge.local.jvm.java import java_argv
+from taskbridge.local.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
+from taskbridge.local.jvm import java_argv
 from taskbridge.reconcile.clock import SystemClock
-from taskbridge.reconcile.testing.company import Company
-from taskbridge.reconcile.testing.fake import FakeDingTalk
-from taskbridge.reconcile.testing.serving import served
 from taskbridge.runtime.kafka import NotAllowed, consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.runtime.producer import AsyncProducer
@@ -66,7 +64,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.probes import Endpoints
     from taskbridge.runtime.kafka import Acl
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]

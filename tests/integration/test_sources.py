@@ -17,7 +17,7 @@ from support.forked import taskbridge
 from support.kafka.records import quarantined
 from taskbridge.edge.testing import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, message_of, write_credentials
 from taskbridge.edge.verification.webhooks import new_secret
-from taskbridge.local.ports import free_port
+from taskbridge.local.host import free_port
 from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS

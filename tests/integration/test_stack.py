@@ -19,21 +19,19 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from support.kafka.stack import artifacts
-from taskbridge.local.errors import StackError
-from taskbridge.local.jvm.artifacts import cache_folder
-from taskbridge.local.jvm.java import ENVIRONMENT, cache_of, java_argv, make_service_folder
-from taskbridge.local.jvm.kafka import kafka_service
-from taskbridge.local.ports import free_ports
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.host import free_ports
+from taskbridge.local.jvm import ENVIRONMENT, cache_of, java_argv, kafka_service, make_service_folder
 from taskbridge.local.probes import kafka_answers, registry_answers
-from taskbridge.local.processes.services import Phase, ServiceEvent
-from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import JvmStack
+from taskbridge.local.supervisor import Phase, ServiceEvent, Supervisor
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Future
 
-    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.probes import Endpoints
 
 pytestmark = pytest.mark.integration
 
@@ -259,7 +257,7 @@ def test_topics_are_not_made_by_a_misspelt_name(local: Local) -> None:
 
 def test_a_second_stack_on_the_same_ports_or_folder_is_one_readable_line(local: Local) -> None:
     second = local.make_stack(Supervisor(on_event=print))
-    with pytest.raises(StackError, match=rf"^port {local.kafka_port} cannot be used .* --kafka-port$"):
+    with pytest.raises(ConfigurationError, match=rf"^port {local.kafka_port} cannot be used .* --kafka-port$"):
         second.start()
 
     kafka_port, registry_port = free_ports(2)
@@ -271,7 +269,9 @@ def test_a_second_stack_on_the_same_ports_or_folder_is_one_readable_line(local: 
         supervisor=Supervisor(on_event=print),
         progress=print,
     )
-    with pytest.raises(StackError, match=r"^another taskbridge is using .*: stop it, or choose another --data-dir$"):
+    with pytest.raises(
+        ConfigurationError, match=r"^another taskbridge is using .*: stop it, or choose another --data-dir$"
+    ):
         elsewhere.start()
     elsewhere.stop()
     assert kafka_answers(local.endpoints.bootstrap_servers)

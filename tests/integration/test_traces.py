@@ -17,7 +17,7 @@ from support.streams.processes import Worker
 from support.tracing import OtlpReceiver
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import CORP_ID, SYSTEM_TOKEN, task_of
-from taskbridge.local.ports import free_port
+from taskbridge.local.host import free_port
 from taskbridge.runtime.tracing import traceparent_of
 from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS

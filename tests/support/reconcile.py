@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
-from taskbridge.cli.demo.truth import event_of_posting
+from taskbridge.local.fake_dingtalk import Company, FakeClock, FakeDingTalk, served
+from taskbridge.local.simulation import SimulatedApp, Simulation, event_of_posting
 from taskbridge.reconcile.apps import App, Corp
 from taskbridge.reconcile.dingtalk.api import YidaApi
 from taskbridge.reconcile.dingtalk.calls import Allowance, Budget, Calls, open_http
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Backfill, Passes, PassReport
 from taskbridge.reconcile.store import Store
-from taskbridge.reconcile.testing.clock import FakeClock
-from taskbridge.reconcile.testing.company import Company
-from taskbridge.reconcile.testing.fake import FakeDingTalk
-from taskbridge.reconcile.testing.serving import served
 from taskbridge.schemas.events import Action, Person, TaskEvent
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import views
@@ -183,8 +179,8 @@ async def reconciled(
 ) -> AsyncGenerator[Reconciled]:
     """Over HTTP; times are exact, so that everything comes out the same to a millisecond."""
     fake = FakeDingTalk(company, clock, system_tokens={each: f"token of {each}" for each in APPS})
-    fake.weather.exact_times = True
-    fake.weather.calls_per_month = 10**9
+    fake.faults.exact_times = True
+    fake.faults.calls_per_month = 10**9
     corp = Corp(CORP, fake.app_key, SecretStr(fake.app_secret))
     database = sqlite3.connect(":memory:", isolation_level=None)
     budget = Budget(database, allowance, clock)

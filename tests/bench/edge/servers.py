@@ -16,8 +16,8 @@ from tests.bench.services import answers
 from tests.bench.toolchains import CHECKOUT, SCHEMAS, version_of
 from tests.bench.variants import Variant
 
-from taskbridge.local.ports import LOOPBACK, free_port, free_ports
-from taskbridge.local.processes.services import ServiceSpec
+from taskbridge.local.host import LOOPBACK, free_port, free_ports
+from taskbridge.local.supervisor import ServiceSpec
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import TASK_EVENTS
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from taskbridge.local.endpoints import Endpoints
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
+    from taskbridge.local.probes import Endpoints
 
 EDGE, EDGE_TWO_WORKERS, EDGE_SPOOL = "edge", "edge-2-workers", "edge-spool"
 EARLIER = "edge-earlier"

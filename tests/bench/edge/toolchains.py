@@ -12,7 +12,7 @@ from tests.bench.toolchains import SCHEMAS, built, need
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
 
 HERE = Path(__file__).parent
 _SCHEMA = SCHEMAS / "TaskEvent.avsc"

@@ -18,7 +18,7 @@ from tests.bench.rounds import add_rounds, rounds_of, told
 from tests.bench.spreads import Bound, spread
 from tests.bench.streams.setup import start
 
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import argparse

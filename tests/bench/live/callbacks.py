@@ -19,10 +19,10 @@ from tests.bench.query.company import Trickle
 from tests.bench.services import answers, start_service, wait_until
 from tests.bench.spreads import Estimate, estimate
 
-from taskbridge.cli.demo.demo import write_credentials
-from taskbridge.cli.demo.story import APP, CORP
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.local.ports import LOOPBACK, free_ports
+from taskbridge.local.company import CORP
+from taskbridge.local.demo import APP, write_credentials
+from taskbridge.local.host import LOOPBACK, free_ports
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics

@@ -23,8 +23,8 @@ from tests.bench.services import answers, start_service, wait_until
 from tests.bench.streams.setup import Setup, start
 from tests.bench.toolchains import need
 
-from taskbridge.local.ports import LOOPBACK, free_ports
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.host import LOOPBACK, free_ports
+from taskbridge.local.supervisor import Supervisor
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics

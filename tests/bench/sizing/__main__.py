@@ -17,8 +17,8 @@ from tests.bench.sizing.report import Found, write_page
 from tests.bench.sizing.traffic import measure_traffic
 from tests.bench.streams.setup import start
 
-from taskbridge.local.disk import require_space
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.host import require_space
+from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import argparse

@@ -21,8 +21,8 @@ from tests.bench.streams.records import Writer
 from tests.bench.streams.seeds import Seeds
 from tests.bench.toolchains import CHECKOUT
 
-from taskbridge.local.ports import LOOPBACK, free_port
-from taskbridge.local.processes.child import Child
+from taskbridge.local.child import Child
+from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.schemas import topics
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.stored_instance import state_value

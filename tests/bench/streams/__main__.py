@@ -20,8 +20,8 @@ from tests.bench.streams.setup import start
 from tests.bench.streams.variants import VARIANTS, latency, throughput
 from tests.bench.variants import named, write_page
 
-from taskbridge.local.disk import require_space
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.host import require_space
+from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import argparse

@@ -11,7 +11,7 @@ from tests.bench.streams.peers.job import MARKS_SCHEMA, without_logical_types
 from tests.bench.toolchains import SCHEMAS, built, need
 
 if TYPE_CHECKING:
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
 
 _HERE = Path(__file__).parent
 _JAVA = _HERE / "kafka_streams"

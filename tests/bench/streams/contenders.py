@@ -16,7 +16,7 @@ from tests.bench.streams.variants import VARIANTS
 from tests.bench.toolchains import PYTHON_PATH, version_of
 from tests.bench.variants import Variant
 
-from taskbridge.local.ports import LOOPBACK, free_port
+from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:

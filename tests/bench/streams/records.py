@@ -10,7 +10,7 @@ from tests.bench.errors import NotCounted
 from tests.bench.streams.reference import Reference
 from tests.bench.streams.workload import workload
 
-from taskbridge.local.progress import Heartbeat
+from taskbridge.cli.terminal import Heartbeat
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import task_event_codec

@@ -15,7 +15,7 @@ from tests.bench.streams.contenders import LINGER_MS
 from tests.bench.streams.setup import LOGGED
 from tests.bench.toolchains import CHECKOUT
 
-from taskbridge.local.processes.child import Child
+from taskbridge.local.child import Child
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:

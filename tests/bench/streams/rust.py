@@ -20,7 +20,7 @@ from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS
 if TYPE_CHECKING:
     from tests.bench.streams.setup import Setup
 
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
     from taskbridge.schemas.topics import Topic
 
 CRATE = Path(__file__).parent / "rust_loop"

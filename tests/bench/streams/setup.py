@@ -10,8 +10,8 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import NewTopic, OffsetSpec
 from tests.bench.errors import NotCounted
 
-from taskbridge.local.jvm.artifacts import cache_folder
-from taskbridge.local.ports import free_ports
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.host import free_ports
 from taskbridge.local.stack import JvmStack
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.schemas import topics
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from taskbridge.local.processes.supervisor import Supervisor
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
+    from taskbridge.local.supervisor import Supervisor
 
 _TIMEOUT_S = 30.0
 _POLL_S = 0.1

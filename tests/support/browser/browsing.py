@@ -19,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 from prerequisites import NPM
 from support import needs, toolchains
 from support.browser.fake_task_center import TOKEN
-from taskbridge.local.disk import locked
+from taskbridge.local.host import locked
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from prerequisites import which
 from support import needs
-from taskbridge.local.jvm.artifacts import cache_folder
-from taskbridge.local.ports import free_port
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.host import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -9,8 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
-from taskbridge.cli.demo.story import vendor_sample
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.deciding.interpret import Rules, interpret
 from taskbridge.edge.deciding.paths import YIDA_PATHS
@@ -19,6 +17,8 @@ from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server.heads import Heads
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, task_of
 from taskbridge.edge.verification.credentials import parse_credentials
+from taskbridge.local.company import vendor_sample
+from taskbridge.local.simulation import SimulatedApp, Simulation
 from taskbridge.schemas.events import AHEAD_MS, ID_NAMESPACE, MAX_ID_CHARACTERS
 
 if TYPE_CHECKING:

@@ -17,18 +17,17 @@ import httpx2
 from support import http_clients
 from support.forked import Forked
 from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, write_credentials
-from taskbridge.local.jvm.artifacts import cache_folder
-from taskbridge.local.ports import free_port, free_ports
-from taskbridge.local.processes.child import tethered
-from taskbridge.local.processes.services import Backoff, Phase
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.child import tethered
+from taskbridge.local.host import free_port, free_ports
 from taskbridge.local.stack import JvmStack
+from taskbridge.local.supervisor import Backoff, Phase, Supervisor
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from taskbridge.local.processes.services import ServiceEvent
+    from taskbridge.local.supervisor import ServiceEvent
 
 
 LOAD_FAST = "import gc; gc.set_threshold(50_000, 20, 100)"

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 from support import needs
 from support.edge.process import wait_until
 from support.kafka.stack import artifacts, change_properties
-from taskbridge.local.jvm.kafka import kafka_service
-from taskbridge.local.ports import LOOPBACK, free_ports
+from taskbridge.local.host import LOOPBACK, free_ports
+from taskbridge.local.jvm import kafka_service
 from taskbridge.local.probes import kafka_answers, port_answers
-from taskbridge.local.processes.services import Backoff, Phase
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.supervisor import Backoff, Phase, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from taskbridge.local.processes.services import ServiceEvent, ServiceSpec
+    from taskbridge.local.supervisor import ServiceEvent, ServiceSpec
 
 
 class OwnBroker:

@@ -24,9 +24,9 @@ from joserfc.jwk import RSAKey
 
 from support.kafka.brokers import BROKERS, KafkaCluster
 from support.kafka.stack import artifacts, change_properties
-from taskbridge.local.jvm.kafka import kafka_service
-from taskbridge.local.ports import LOOPBACK, free_ports
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.host import LOOPBACK, free_ports
+from taskbridge.local.jvm import kafka_service
+from taskbridge.local.supervisor import Supervisor
 from taskbridge.runtime.kafka import admin_client
 
 if TYPE_CHECKING:

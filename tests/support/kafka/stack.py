@@ -13,25 +13,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.local.disk import locked
-from taskbridge.local.endpoints import Endpoints
-from taskbridge.local.errors import StackError
-from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
-from taskbridge.local.jvm.java import cache_of
-from taskbridge.local.jvm.kafka import kafka_service
-from taskbridge.local.jvm.registry import registry_service, registry_url
-from taskbridge.local.ports import LOOPBACK, free_ports
-from taskbridge.local.probes import registry_answers
-from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.host import LOOPBACK, free_ports, locked
+from taskbridge.local.jvm import cache_of, kafka_service, registry_service, registry_url
+from taskbridge.local.probes import Endpoints, registry_answers
+from taskbridge.local.supervisor import Supervisor
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from xdist.workermanage import WorkerController
 
-    from taskbridge.local.jvm.artifacts import Artifacts
-    from taskbridge.local.processes.services import ServiceSpec
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
+    from taskbridge.local.artifacts import Artifacts
+    from taskbridge.local.supervisor import ServiceSpec
 
 
 _WRITTEN_WITHIN_S = 120.0
@@ -151,7 +147,7 @@ class KafkaWithSharedRegistry:
         deadline = time.monotonic() + _READY_WITHIN_S
         while not registry_answers(self._registry, trust_env=False):
             if time.monotonic() > deadline:
-                raise StackError(f"the registry of the run, {self._registry}, does not answer")
+                raise ConfigurationError(f"the registry of the run, {self._registry}, does not answer")
             time.sleep(0.1)
         return Endpoints(f"{LOOPBACK}:{port}", self._registry)
 

@@ -19,7 +19,7 @@ from support import http_clients
 from support.edge.process import LOAD_FAST
 from support.forked import Forked
 from support.streams.lives import caught_up, expected, lives, produce, read_topic, topics_on
-from taskbridge.local.ports import free_port
+from taskbridge.local.host import free_port
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.fold.views import show

@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from taskbridge.cli.program import app, main
-from taskbridge.local.ports import free_ports
+from taskbridge.local.host import free_ports
 from taskbridge.runtime.process import only_one_in
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.app import run as run_streams
@@ -114,7 +114,7 @@ def test_a_command_that_finds_no_bridge_says_how_to_start_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # Nothing listens where a bridge without flags would, whatever runs on this machine.
-    monkeypatch.setattr("taskbridge.local.ports.is_listened_on", Mock(return_value=False))
+    monkeypatch.setattr("taskbridge.cli.data_folder.is_listened_on", Mock(return_value=False))
     monkeypatch.setattr("taskbridge.cli.topics.reading._METADATA_S", 0.5)
     for named, says in (
         ((), "no bridge runs here; start it with 'taskbridge up'"),
@@ -311,7 +311,7 @@ def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(loaded: str) 
     assert (ended.stdout, ended.stderr) == ("", "")
 
 
-@pytest.mark.parametrize("loaded", ["taskbridge.cli.bridge.bridge", "taskbridge.local.stack", "confluent_kafka"])
+@pytest.mark.parametrize("loaded", ["taskbridge.local.bridge", "taskbridge.local.stack", "confluent_kafka"])
 def test_ctrl_c_before_up_has_begun_is_an_end_like_any_other(tmp_path: Path, loaded: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, loaded, "up", "--data-dir", str(tmp_path)],

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.cli.connection import find_connection
 from taskbridge.cli.data_folder import DataFolder, Running, data_folder, edge_folder
 from taskbridge.cli.options import edge_url
-from taskbridge.local.errors import StackError
+from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.schemas.errors import ConfigurationError
 
 RUNNING = Running(
@@ -55,7 +54,7 @@ def test_what_a_bridge_that_was_killed_left_is_not_taken_for_running(folder: Dat
 
 
 def test_a_folder_is_one_bridges_and_looking_whether_it_runs_does_not_get_in_its_way(folder: DataFolder) -> None:
-    with folder.occupy(), pytest.raises(StackError, match="another taskbridge is using"):
+    with folder.occupy(), pytest.raises(ConfigurationError, match="another taskbridge is using"):
         folder.occupy()
     assert folder.running() is None
     folder.occupy().close()
@@ -71,7 +70,7 @@ def test_a_second_bridge_in_a_folder_is_told_that_the_first_runs(folder: DataFol
         folder.announce(RUNNING)
         second = Bridge(options, progress=print)
         with pytest.raises(
-            StackError, match=r"^a bridge already runs in this folder \(task center: http://127\.0\.0\.1:18500/"
+            ConfigurationError, match=r"^a bridge already runs in this folder \(task center: http://127\.0\.0\.1:18500/"
         ):
             second.start()
         second.stop()

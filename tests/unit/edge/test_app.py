@@ -15,7 +15,7 @@ import pytest
 from support.edge.process import RunningEdge, wait_until
 from support.forked import run_forked
 from taskbridge.edge.testing import write_credentials
-from taskbridge.local.ports import free_port
+from taskbridge.local.host import free_port
 
 
 def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:

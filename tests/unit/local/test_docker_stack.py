@@ -17,9 +17,9 @@ from taskbridge.local.docker_stack import (
     kafka_container,
     registry_container,
 )
-from taskbridge.local.endpoints import Endpoints
-from taskbridge.local.errors import StackError
-from taskbridge.local.ports import free_ports
+from taskbridge.local.host import free_ports
+from taskbridge.local.probes import Endpoints
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,7 +161,7 @@ def test_an_image_that_cannot_be_had_is_one_line_that_says_what_to_do(tmp_path: 
 
     made, _ = stack(tmp_path, run)
     with pytest.raises(
-        StackError, match=r"^Docker could not run apache/kafka:4\.3\.1 \(manifest unknown\): .*_KAFKA_IMAGE"
+        ConfigurationError, match=r"^Docker could not run apache/kafka:4\.3\.1 \(manifest unknown\): .*_KAFKA_IMAGE"
     ):
         made.start()
 

@@ -15,5 +15,6 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Part → its wheel."""
     folder = tmp_path_factory.mktemp("wheels")
     return {
-        part: built(part, folder) for part in ("schemas", "client", "runtime", "edge", "streams", "reconcile", "cli")
+        part: built(part, folder)
+        for part in ("schemas", "client", "runtime", "edge", "streams", "reconcile", "cli", "local")
     }

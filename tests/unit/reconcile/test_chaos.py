@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.reconcile import BEGIN, GENEROUS, HOUR_MS, Streams, company_life, losses, reconciled
+from taskbridge.local.fake_dingtalk import Company, FakeClock
 from taskbridge.reconcile.clock import DAY_MS
 from taskbridge.reconcile.dingtalk.calls import Allowance
-from taskbridge.reconcile.testing.clock import FakeClock
-from taskbridge.reconcile.testing.company import Company
 from taskbridge.schemas.events import Action, Lifecycle, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from support.reconcile import Reconciled
-    from taskbridge.reconcile.testing.weather import Weather
+    from taskbridge.local.fake_dingtalk import Faults
     from taskbridge.schemas.events import TaskEntry, TaskEvent
     from taskbridge.streams.fold.views import Entry, EntryKey
 
@@ -46,14 +45,14 @@ def assert_same(found: Mapping[tuple[str, EntryKey], Entry], expected: Mapping[t
         assert abs(line.updated_at - expected[key].updated_at) <= _OFF_MS, key
 
 
-def change(weather: Weather, hour: int) -> None:
+def change(faults: Faults, hour: int) -> None:
     """The faults of each day: hours without answers, with rate-limit pages, short pages, slow answers or a lag."""
-    weather.is_down = hour % 24 in {5, 6}
-    weather.punishes = hour % 24 == 9
-    weather.short_pages = hour % 24 in {12, 13}
-    weather.repeats = hour % 24 in {16, 17}
-    weather.lag_ms = HOUR_MS if hour % 24 in {20, 21, 22} else 0
-    weather.calls_per_second = 2 if hour % 24 in {1, 2} else 20
+    faults.is_down = hour % 24 in {5, 6}
+    faults.punishes = hour % 24 == 9
+    faults.short_pages = hour % 24 in {12, 13}
+    faults.repeats = hour % 24 in {16, 17}
+    faults.lag_ms = HOUR_MS if hour % 24 in {20, 21, 22} else 0
+    faults.calls_per_second = 2 if hour % 24 in {1, 2} else 20
 
 
 async def live(company: Reconciled, clock: FakeClock, events: list[TaskEvent], seed: int, share: float) -> None:
@@ -66,7 +65,7 @@ async def live(company: Reconciled, clock: FakeClock, events: list[TaskEvent], s
             clock.pass_s((min(event.occurred_at, BEGIN + (hour + 1) * HOUR_MS) - clock.now_ms() + 1) / 1000)
             if clock.now_ms() >= BEGIN + (hour + 1) * HOUR_MS:
                 hour = (clock.now_ms() - BEGIN) // HOUR_MS
-                change(company.dingtalk.weather, hour)
+                change(company.dingtalk.faults, hour)
                 await company.run(clock)
         if event.event_id in late:
             held.append(event)
@@ -74,7 +73,7 @@ async def live(company: Reconciled, clock: FakeClock, events: list[TaskEvent], s
             company.streams.fold([event])
         if len(held) > 1:
             company.streams.fold([held.pop(0)])
-    change(company.dingtalk.weather, 0)
+    change(company.dingtalk.faults, 0)
     for at in range(8):
         clock.pass_s(DAY_MS / 2 / 1000)
         await company.run(clock)

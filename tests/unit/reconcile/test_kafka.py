@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from taskbridge.local.fake_dingtalk import FakeClock
 from taskbridge.reconcile import kafka
 from taskbridge.reconcile.kafka import GROUP, StatesTopic
 from taskbridge.reconcile.states import States, StatesBehind
-from taskbridge.reconcile.testing.clock import FakeClock
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS

@@ -11,10 +11,9 @@ import pytest
 from msgspec import structs
 
 from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, company_life, losses, reconciled
+from taskbridge.local.fake_dingtalk import Company, FakeClock
 from taskbridge.reconcile.runs import ReadBack
 from taskbridge.reconcile.states import StatesBehind
-from taskbridge.reconcile.testing.clock import FakeClock
-from taskbridge.reconcile.testing.company import Company
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:

@@ -24,12 +24,11 @@ from support.reconcile import (
     happened,
     reconciled,
 )
+from taskbridge.local.fake_dingtalk import Company, FakeClock
 from taskbridge.reconcile.dingtalk.calls import Allowance
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
 from taskbridge.reconcile.store import Store
-from taskbridge.reconcile.testing.clock import FakeClock
-from taskbridge.reconcile.testing.company import Company
 from taskbridge.schemas.events import Action, Lifecycle, Status
 
 if TYPE_CHECKING:

@@ -14,11 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.reconcile import APP_TYPE, CORP_ID, MINUTE_MS, NOW, assigned, filed, happened
+from taskbridge.local.fake_dingtalk import (
+    Company,
+    by_minute,
+    instance_answer,
+    operation_records_answer,
+    running_tasks_answer,
+)
 from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.repairs import LOST, Kind, deletion, differences, is_settled, needs_details
 from taskbridge.reconcile.snapshots import Snapshot
-from taskbridge.reconcile.testing import answers
-from taskbridge.reconcile.testing.company import Company
 from taskbridge.schemas.events import Action, Person, Status
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import views
@@ -89,15 +94,15 @@ def folded(events: Iterable[TaskEvent], instance: Instance | None = None) -> Ins
     return instance
 
 
-def snapshot(company: Company, time_text: Callable[[int], str] = answers.by_minute) -> Snapshot:
+def snapshot(company: Company, time_text: Callable[[int], str] = by_minute) -> Snapshot:
     known = company.instance("I-1", at_ms=NOW)
     assert known is not None
     return Snapshot(
         CORP_ID,
         APP_TYPE,
-        answers.instance(known, time_text),
-        answers.running_tasks(known, time_text),
-        answers.operation_records(known, time_text),
+        instance_answer(known, time_text),
+        running_tasks_answer(known, time_text),
+        operation_records_answer(known, time_text),
     )
 
 
@@ -241,7 +246,7 @@ def test_a_withdrawal_without_a_task_ends_all_open_tasks() -> None:
     life = [filed(), assigned("T-1", "u-li", at=NOW - 50 * MINUTE_MS)]
     whole = snapshot(Company(life))
     record = wire.OperationRecord(
-        task_id="null", operator_user_id="u-zhang", action_exit="revoked", operate_time=answers.by_minute(NOW)
+        task_id="null", operator_user_id="u-zhang", action_exit="revoked", operate_time=by_minute(NOW)
     )
     withdrawn = Snapshot(CORP_ID, APP_TYPE, whole.instance, [], [record])
     [found] = differences(withdrawn, state_of(folded(life)), received_at=NOW)

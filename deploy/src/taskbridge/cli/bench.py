@@ -13,7 +13,6 @@ import typer
 from typer.core import TyperCommand
 
 from taskbridge.cli.options import example
-from taskbridge.local.processes.child import tethered
 from taskbridge.schemas.errors import ConfigurationError
 
 _CHECKOUT = Path(__file__).parents[4]
@@ -109,6 +108,8 @@ def _run(part: str, flags: list[str] | None) -> None:
         raise ConfigurationError(
             f"{harness} is missing: benchmarks run from a checkout of taskbridge, not from a wheel"
         )
+    from taskbridge.local.child import tethered
+
     # The harness stops its servers on Ctrl-C, and also when this process is killed.
     argv = tethered([*_argv(part), *(flags or ())], orphan_signal=signal.SIGINT)
     with subprocess.Popen(argv, env=_env()) as process:

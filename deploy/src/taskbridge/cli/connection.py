@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.cli.data_folder import data_folder
-from taskbridge.local import ports
+from taskbridge.cli import data_folder as folders
 from taskbridge.runtime.kafka import admin_client, read_kafka_config
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.registry import Registry
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from taskbridge.runtime.kafka import Admin
 
 _LOCAL_KAFKA_PORT = 9092
-LOCAL_BOOTSTRAP_SERVERS = f"{ports.LOOPBACK}:{_LOCAL_KAFKA_PORT}"
+LOCAL_BOOTSTRAP_SERVERS = f"127.0.0.1:{_LOCAL_KAFKA_PORT}"
 LOCAL_REGISTRY_URL = "http://127.0.0.1:8081/apis/ccompat/v7"
 
 _OTHERS = "set --bootstrap-servers and --registry-url"
@@ -64,7 +63,7 @@ def find_connection(
     Raises:
         ConfigurationError: only a data folder is given, and no bridge runs in it.
     """
-    folder = data_folder(data_dir, environment)
+    folder = folders.data_folder(data_dir, environment)
     running = folder.running()
     servers, url = first_given(environment, "KAFKA_BOOTSTRAP_SERVERS"), first_given(environment, "SCHEMA_REGISTRY_URL")
     if running is not None and (data_dir is not None or not (servers or url)):
@@ -84,8 +83,8 @@ def check_something_runs(connection: Connection) -> None:
     Raises:
         OperatorError: it does not; the message names ``taskbridge up`` and the options.
     """
-    if connection.is_default and not ports.is_listened_on(_LOCAL_KAFKA_PORT):
-        raise OperatorError(f"{data_folder().nothing_runs()}, or {_OTHERS}")
+    if connection.is_default and not folders.is_listened_on(_LOCAL_KAFKA_PORT):
+        raise OperatorError(f"{folders.data_folder().nothing_runs()}, or {_OTHERS}")
 
 
 def first_given(environment: Mapping[str, str], name: str) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.local.disk import hold_lock
-from taskbridge.local.errors import StackError
 from taskbridge.runtime.process import try_lock
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,10 +81,10 @@ class DataFolder:
         """Check that no bridge runs in it; ``occupy`` finds one that is still starting.
 
         Raises:
-            StackError: one runs.
+            ConfigurationError: one runs.
         """
         if (running := self.running()) is not None:
-            raise StackError(
+            raise ConfigurationError(
                 f"a bridge already runs in this folder (task center: {running.streams_url}/); "
                 "stop it first, or choose another --data-dir and other ports"
             )
@@ -93,7 +93,7 @@ class DataFolder:
         """Lock the folder for one bridge, until the returned stack is closed.
 
         Raises:
-            StackError: another one runs in it.
+            ConfigurationError: another one runs in it.
         """
         return hold_lock(self.path / _LOCK, remedy="stop it, or choose another --data-dir")
 
@@ -121,3 +121,24 @@ def edge_folder(given: Path | None = None, environment: Mapping[str, str] = os.e
         return Path(environment["EDGE_DATA_DIR"])
     folder = data_folder(given, environment)
     return folder.edge if folder.is_named or folder.path.is_dir() else _EDGE_ALONE
+
+
+def hold_lock(lock_path: Path, *, remedy: str) -> contextlib.ExitStack:
+    """Hold the lock of ``lock_path``, without waiting, until the returned stack is closed.
+
+    Raises:
+        ConfigurationError: another process holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(lock_path.open("a"))
+        # A process that only checks the lock holds it for a moment.
+        if not try_lock(lock.fileno(), tries=5, pause_s=0.02):
+            raise ConfigurationError(f"another taskbridge is using {lock_path.parent}: {remedy}")
+        return stack.pop_all()
+
+
+def is_listened_on(port: int) -> bool:
+    """Whether a program accepts connections on this port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

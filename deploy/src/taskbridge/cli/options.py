@@ -79,16 +79,15 @@ def streams_url(given: str | None, data_dir: Path | None) -> str:
 
 
 def _service_url(service: str, port: int, data_dir: Path | None, *, flag: str) -> str:
-    from taskbridge.cli.data_folder import data_folder
-    from taskbridge.local import ports
+    from taskbridge.cli import data_folder as folders
     from taskbridge.schemas.errors import OperatorError
 
-    folder = data_folder(data_dir)
+    folder = folders.data_folder(data_dir)
     if (running := folder.running()) is not None:
         return running.edge_url if service == "edge" else running.streams_url
-    if (folder.is_named and folder.is_bridges) or not ports.is_listened_on(port):
+    if (folder.is_named and folder.is_bridges) or not folders.is_listened_on(port):
         raise OperatorError(f"{folder.nothing_runs()}, or set the address of another {service} with {flag}")
-    return f"http://{ports.LOOPBACK}:{port}"
+    return f"http://127.0.0.1:{port}"
 
 
 def example(*lines: str) -> str:

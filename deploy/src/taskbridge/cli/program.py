@@ -10,13 +10,12 @@ from typing import Annotated
 import typer
 
 from taskbridge.cli.bench import bench_app
-from taskbridge.cli.bridge.commands import DEMO_EXAMPLES, UP_EXAMPLES, demo, up
 from taskbridge.cli.callbacks.commands import SEND_EXAMPLES, SIGN_EXAMPLES, send, sign
 from taskbridge.cli.contract.commands import schemas_app, topics_app
-from taskbridge.cli.demo.commands import SIMULATE_EXAMPLES, simulate
 from taskbridge.cli.dlq.commands import dlq_app
 from taskbridge.cli.doctor.commands import DOCTOR_EXAMPLES, doctor
 from taskbridge.cli.imports.commands import forms_app, people_app
+from taskbridge.cli.local_stack import DEMO_EXAMPLES, SIMULATE_EXAMPLES, UP_EXAMPLES, demo, simulate, up
 from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, operator_connection
 from taskbridge.cli.options import example as _example
 from taskbridge.cli.quarantine.commands import quarantine_app

@@ -1,18 +1,28 @@
-"""Output and signals of commands: results on standard output, progress on standard error, signals as an event."""
+"""Output and signals of commands: results on standard output, progress on standard error, signals as an event.
+
+No operation is silent for longer than two seconds: see ``Heartbeat``.
+"""
 
 from __future__ import annotations
 
 import json
 import signal
 import threading
+import time
+from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+Progress = Callable[[str], None]
+"""Reports one line of progress, such as ``progress``."""
+Result = TypeVar("Result")
+
+_INTERVAL_S = 2.0
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 """Received data is printed, and its escape sequences must not reach the terminal. The escapes are those of JSON."""
 
@@ -35,6 +45,43 @@ def json_line(value: Any) -> str:
 def progress(line: str) -> None:
     """Print a line of progress on standard error; never part of the result."""
     typer.echo(line, err=True)
+
+
+class Heartbeat:
+    """Forwards a message if the last one is two seconds old, else drops it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._started = self._last = time.monotonic()
+
+    def beat(self, message: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= _INTERVAL_S:
+            self._last = now
+            self._progress(f"{message}, {now - self._started:.0f} s")
+
+
+def call_with_heartbeat(call: Callable[[], Result], progress: Progress, message: str) -> Result:
+    """Return or raise the outcome of ``call``, and report progress meanwhile."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
+            errors.append(error)
+
+    # A daemon thread: Ctrl-C during a long call does not wait for its end.
+    thread = threading.Thread(target=run, name="call-with-heartbeat", daemon=True)
+    heartbeat = Heartbeat(progress)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+        heartbeat.beat(message)
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 class Stopped(BaseException):

@@ -25,7 +25,7 @@ from taskbridge.edge.server.requests import FREE_BODY_BYTES
 from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
-from taskbridge.local.ports import free_port
+from taskbridge.local.host import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

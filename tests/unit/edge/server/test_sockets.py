@@ -24,7 +24,7 @@ from taskbridge.edge.server.sockets import (
     listen_with_peers,
     passed_sockets,
 )
-from taskbridge.local.ports import free_port
+from taskbridge.local.host import free_port
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ def test_a_full_last_page_is_followed_by_one_more_call() -> None:
 def test_rows_that_come_twice_hide_no_others() -> None:
     async def ask() -> None:
         async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(200))) as there:
-            there.dingtalk.weather.repeats = True
+            there.dingtalk.faults.repeats = True
             found = await listed(there)
             assert (len(found), len({*found})) == (202, 200)
 
@@ -56,7 +56,7 @@ def test_rows_that_come_twice_hide_no_others() -> None:
 def test_pages_that_lack_a_row_are_returned_before_the_error() -> None:
     async def ask() -> None:
         async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(150))) as there:
-            there.dingtalk.weather.short_pages = True
+            there.dingtalk.faults.short_pages = True
             pages = there.api.instances(FORM, WEEK)
             assert [len(await anext(pages)) for _ in range(2)] == [99, 49]
             with pytest.raises(Unreachable, match="DingTalk returned 148 of 150 instances"):
@@ -184,7 +184,7 @@ def test_the_forms_of_an_app_are_its_process_forms() -> None:
 def test_a_recent_change_is_not_in_a_query_by_time_yet() -> None:
     async def ask() -> None:
         async with asked(filed(at=NOW - MINUTE_MS)) as there:
-            there.dingtalk.weather.lag_ms = 2 * MINUTE_MS
+            there.dingtalk.faults.lag_ms = 2 * MINUTE_MS
             assert await listed(there) == []
             assert (await there.api.instance("I-1")).process_instance_id == "I-1"
             there.clock.pass_s(60)

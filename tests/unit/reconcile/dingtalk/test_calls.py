@@ -36,7 +36,7 @@ def test_after_the_limit_per_second_each_retry_counts_as_a_call() -> None:
     async def ask() -> None:
         async with asked(filed()) as there:
             await there.api.instance("I-1")
-            there.dingtalk.weather.answers_next.extend([QPS, QPS])
+            there.dingtalk.faults.answers_next.extend([QPS, QPS])
             before = there.clock.now_ms()
             await there.api.instance("I-1")
             assert there.clock.now_ms() - before >= 3000
@@ -49,13 +49,13 @@ def test_after_the_last_attempt_the_error_has_the_time_of_the_next_retry() -> No
     async def ask() -> None:
         async with asked(filed()) as there:
             await there.api.instance("I-1")
-            there.dingtalk.weather.is_down = True
+            there.dingtalk.faults.is_down = True
             with pytest.raises(Unreachable, match="503") as raised:
                 await there.api.instance("I-1")
             assert raised.value.retry_at_ms > there.clock.now_ms()
             assert there.budget.used("ding1").day == 4
-            there.dingtalk.weather.is_down = False
-            there.dingtalk.weather.answers_next.extend([QPS] * 3)
+            there.dingtalk.faults.is_down = False
+            there.dingtalk.faults.answers_next.extend([QPS] * 3)
             with pytest.raises(TooFast):
                 await there.api.instance("I-1")
 
@@ -67,7 +67,7 @@ def test_a_fault_of_dingtalk_is_retried(refused: tuple[int, str]) -> None:
     async def ask() -> None:
         async with asked(filed()) as there:
             await there.api.instance("I-1")
-            there.dingtalk.weather.answers_next.append(refused)
+            there.dingtalk.faults.answers_next.append(refused)
             assert await there.api.instance("I-1")
 
     asyncio.run(ask())
@@ -76,10 +76,10 @@ def test_a_fault_of_dingtalk_is_retried(refused: tuple[int, str]) -> None:
 def test_the_page_for_a_limited_address_stops_all_calls_for_five_minutes() -> None:
     async def ask() -> None:
         async with asked(filed()) as there:
-            there.dingtalk.weather.punishes = True
+            there.dingtalk.faults.punishes = True
             with pytest.raises(AddressLimited):
                 await there.api.instance("I-1")
-            there.dingtalk.weather.punishes = False
+            there.dingtalk.faults.punishes = False
             there.clock.pass_s(299)
             calls_before = sum(there.dingtalk.calls.values())
             with pytest.raises(AddressLimited):
@@ -96,7 +96,7 @@ def test_the_quota_of_the_month_stops_all_calls_until_the_next_one_across_restar
 
     async def ask() -> None:
         async with asked(filed(), database=database) as there:
-            there.dingtalk.weather.calls_per_month = 1
+            there.dingtalk.faults.calls_per_month = 1
             await there.api.instance("I-1")
             with pytest.raises(Spent) as raised:
                 await there.api.instance("I-1")
@@ -161,7 +161,7 @@ def test_a_token_is_reused_renewed_in_time_and_renewed_once_when_refused() -> No
             there.dingtalk.revoke_tokens()
             await there.api.instance("I-1")
             assert there.dingtalk.calls[wire.GetAccessToken.path] == 3
-            there.dingtalk.weather.answers_next.extend([(400, "InvalidAuthentication")] * 3)
+            there.dingtalk.faults.answers_next.extend([(400, "InvalidAuthentication")] * 3)
             with pytest.raises(Refused):
                 await there.api.instance("I-1")
 
@@ -177,15 +177,15 @@ def broken_secret(there: Asked) -> None:
 
 
 def punished(there: Asked) -> None:
-    there.dingtalk.weather.punishes = True
+    there.dingtalk.faults.punishes = True
 
 
 def down(there: Asked) -> None:
-    there.dingtalk.weather.is_down = True
+    there.dingtalk.faults.is_down = True
 
 
 def no_permission(there: Asked) -> None:
-    there.dingtalk.weather.answers_next.append((403, "Forbidden.AccessDenied.AccessTokenPermissionDenied"))
+    there.dingtalk.faults.answers_next.append((403, "Forbidden.AccessDenied.AccessTokenPermissionDenied"))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_an_answer_that_is_not_understood_is_an_error() -> None:
     async def ask() -> None:
         async with asked(filed()) as there:
             await there.api.running_tasks("I-1")
-            there.dingtalk.weather.answers_next.append((200, "a problem that is none"))
+            there.dingtalk.faults.answers_next.append((200, "a problem that is none"))
             with pytest.raises(Unexpected, match="RunningTaskList"):
                 await there.api.running_tasks("I-1")
 

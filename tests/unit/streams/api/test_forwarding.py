@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from support.served_apps import serving
 from support.streams.api_context import PARTITIONS, URL, AnsweringWorker, notification
-from taskbridge.local.ports import free_port
+from taskbridge.local.host import free_port
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import FORWARDED_HEADER
 from taskbridge.streams.api.owners import Owners, OwnerUnknown

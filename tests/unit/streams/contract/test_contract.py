@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from taskbridge.local.ports import LOOPBACK, free_port
+from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.streams.contract.start import Contract, Prepared, TopicsUnavailable, until_connected
 from taskbridge.streams.monitoring.progress import Health

@@ -12,13 +12,13 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 
 from support.reconcile import APP_TYPE, CORP_ID, NOW
 from support.streams.api_context import AnsweringWorker
+from taskbridge.local.fake_dingtalk import served
 from taskbridge.reconcile.assembly import LocalData
 from taskbridge.reconcile.clock import DAY_MS, SystemClock
 from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
 from taskbridge.reconcile.repairs import Kind, Repair, repair
 from taskbridge.reconcile.status import status_of
 from taskbridge.reconcile.store import Store
-from taskbridge.reconcile.testing.serving import served
 from taskbridge.schemas.events import Action
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.http import build_http

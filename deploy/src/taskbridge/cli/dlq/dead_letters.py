@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
     from taskbridge.schemas.dead_letters import DeadLetter
 
 REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED, GONE, TOO_OLD = (

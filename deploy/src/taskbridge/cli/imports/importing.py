@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from taskbridge.cli.terminal import Heartbeat
 from taskbridge.cli.topics.reading import read_to_end
-from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
 from taskbridge.schemas.cloudevents import CONTENT_TYPE
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.registry import Registry
     from taskbridge.schemas.topics import Topic

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
     from taskbridge.schemas.events import PersonRecord
 
 _HEADS = ("corp", "user", "name", "department", "employee number", "other ids")

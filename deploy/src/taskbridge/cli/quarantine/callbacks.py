@@ -6,13 +6,13 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from taskbridge.cli.terminal import Heartbeat
 from taskbridge.cli.topics.marking import mark_replayed
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.quarantine import reconsider
 from taskbridge.edge.verification.replay_windows import FileWindows, MemoryWindow
 from taskbridge.edge.verification.replays import refuse_replay
-from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull
 from taskbridge.runtime.tracing import valid_traceparent
 from taskbridge.schemas.cloudevents import event_headers, headers_of
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from taskbridge.cli.connection import Connection
+    from taskbridge.cli.terminal import Progress
     from taskbridge.edge.verification.credentials import Credentials
     from taskbridge.edge.verification.replays import Window
-    from taskbridge.local.progress import Progress
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 
 _BATCH = 200

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.data_folder import edge_folder
+from taskbridge.cli.terminal import Heartbeat
 from taskbridge.edge.delivery.publisher import SPOOL_FOLDER
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.kafka.path import KafkaPath
@@ -23,7 +24,6 @@ from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.recovery.recovery import examine
 from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
-from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import rfc3339, text_of

@@ -9,7 +9,7 @@ from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.schemas.dead_letters import replay_headers
 
 if TYPE_CHECKING:
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
     from taskbridge.runtime.producer import AsyncProducer
     from taskbridge.schemas.topics import Topic
 

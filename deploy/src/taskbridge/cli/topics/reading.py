@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from taskbridge.local.progress import Heartbeat, call_with_heartbeat
+from taskbridge.cli.terminal import Heartbeat, call_with_heartbeat
 from taskbridge.runtime.kafka import consumer_config, is_denied, no_answer, not_allowed
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.local.progress import Progress
+    from taskbridge.cli.terminal import Progress
 
 GROUP = "taskbridge-operator"
 _METADATA_S = 5

@@ -1,0 +1,326 @@
+"""Run the whole bridge on one machine: start Kafka, registry, edge and streams, supervise, stop in reverse order."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+from dataclasses import dataclass, replace
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.data_folder import DataFolder, Running
+from taskbridge.cli.terminal import call_with_heartbeat
+from taskbridge.edge.delivery.publisher import SPOOL_IS_BROKEN
+from taskbridge.edge.server.sockets import listen
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.local.company import CORP
+from taskbridge.local.host import LOOPBACK, check_distinct, check_free, readable_os_errors
+from taskbridge.local.probes import Endpoints
+from taskbridge.local.stack import ExternalStack, choose_stack
+from taskbridge.local.supervisor import ServiceSpec, Supervisor
+from taskbridge.runtime.kafka import read_kafka_config
+from taskbridge.runtime.process import RUN_VARIABLE, identity
+from taskbridge.runtime.settings import POLL_S, load_settings
+from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
+from taskbridge.schemas import topics
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.api.tokens import TokensFile
+from taskbridge.streams.settings import StreamsSettings
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable, Mapping
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from taskbridge.cli.terminal import Progress
+    from taskbridge.runtime.settings import ReloadedFile
+
+_READY_TIMEOUT_S = 90.0
+_STOP_TIMEOUT_S = 30.0
+_QUEUES = 8
+"""Each holds net.core.somaxconn connections, 4096 by default: in total a minute of callbacks at 500/s."""
+_NOWHERE = Endpoints(f"{LOOPBACK}:1", f"http://{LOOPBACK}:1")
+_ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - only compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeOptions:
+    """The command-line options of ``up`` and ``demo``."""
+
+    data_dir: Path
+    edge_port: int
+    streams_port: int
+    kafka_port: int
+    registry_port: int
+    credentials: Path | None = None
+
+
+class Bridge:
+    """Starts and supervises all services; one that dies is restarted until ``stop``.
+
+    A service gets the ``EDGE_*`` and ``STREAMS_*`` of ``environment``; the bridge itself sets addresses, ports, data
+    folders and credentials, which must fit together.
+    """
+
+    def __init__(
+        self,
+        options: BridgeOptions,
+        *,
+        progress: Progress,
+        environment: Mapping[str, str] = os.environ,
+        keep_data: bool = True,
+    ) -> None:
+        self._options = options
+        self.data_dir = options.data_dir.resolve()
+        """The value for the option ``--data-dir`` of other commands."""
+        self._progress = progress
+        self._environment = environment
+        self._supervisor = Supervisor(on_event=lambda event: progress(str(event)))
+        self._stack = choose_stack(
+            environment,
+            data_dir=options.data_dir,
+            kafka_port=options.kafka_port,
+            registry_port=options.registry_port,
+            supervisor=self._supervisor,
+            progress=progress,
+            keep_data=keep_data,
+        )
+        self._folder = DataFolder(options.data_dir, is_named=True)
+        self._occupied: ExitStack | None = None
+        self._sockets: list[socket.socket] = []
+        self._edge_settings: Mapping[str, str] | None = None
+        self._files: list[ReloadedFile[Any]] = []
+        self._stopped = Event()
+        self.credentials = options.credentials or options.data_dir / "credentials.toml"
+        self.edge_url = f"http://{LOOPBACK}:{options.edge_port}"
+        # If the operator's address is set, the edge gives details only there.
+        operator_port = environment.get("EDGE_OPERATOR_PORT")
+        operator_host = environment.get("EDGE_OPERATOR_HOST") or LOOPBACK
+        operator_host = LOOPBACK if operator_host in _ALL_INTERFACES else operator_host
+        self.operator_url = f"http://{operator_host}:{operator_port}" if operator_port else self.edge_url
+        self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
+
+    def start(self) -> Connection:
+        """Return when callbacks are accepted and notifications flow.
+
+        Raises:
+            ConfigurationError: the message says what is wrong, and what to do.
+        """
+        self._folder.check_is_free()
+        self._check_ports()
+        if self._options.credentials is not None and not self._options.credentials.is_file():
+            raise ConfigurationError(
+                f"credentials file {self._options.credentials} does not exist: check --credentials"
+            )
+        with readable_os_errors(self._options.data_dir, remedy="choose another folder with --data-dir"):
+            self._options.data_dir.mkdir(parents=True, exist_ok=True)
+            self._occupied = self._folder.occupy()
+            self._example_credentials()
+        self._check_files()
+        Thread(target=self._watch_files, name="watch-files", daemon=True).start()
+        self._progress(f"using {self._stack.description}")
+        endpoints = self._stack.start()
+        connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
+        call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "creating topics and schemas")
+        self._sockets = self._listen()
+        self._edge_settings, streams = self._settings_of_services(endpoints)
+        self._supervisor.start(self._edge(), self._service("streams", self.streams_url, streams))
+        self._folder.announce(
+            Running(
+                bootstrap_servers=endpoints.bootstrap_servers,
+                registry_url=endpoints.registry_url,
+                edge_url=self.edge_url,
+                streams_url=self.streams_url,
+                credentials=self._edge_settings["EDGE_CREDENTIALS_FILE"],
+            )
+        )
+        return connection
+
+    def replace_edge(self, *_signal: object) -> None:
+        """Start a new edge while the old one runs; the old one ends when the new one is ready. Returns at once."""
+        if self._edge_settings is not None:
+            self._supervisor.replace(self._edge())
+
+    def _apply_contract(self, connection: Connection) -> None:
+        apply_topics(connection.admin(), topics.ALL, partitions=partitions_setting(self._environment))
+        connection.registry.register(topics.ALL)
+
+    def stop(self) -> None:
+        """Stop all services, the last started first. A second call does nothing."""
+        self._stopped.set()
+        self._supervisor.stop("edge", "streams")
+        for each in self._sockets:
+            each.close()
+        self._stack.stop()
+        if self._occupied is not None:
+            self._folder.forget()
+            self._occupied.close()
+            self._occupied = None
+
+    def pid(self, service: str) -> int | None:
+        """The process id of ``kafka``, ``registry``, ``edge`` or ``streams``; None while it is down."""
+        return self._supervisor.pid(service)
+
+    def _check_ports(self) -> None:
+        given = {"--edge-port": self._options.edge_port, "--streams-port": self._options.streams_port}
+        stacks = {"--kafka-port": self._options.kafka_port, "--registry-port": self._options.registry_port}
+        check_distinct(given if isinstance(self._stack, ExternalStack) else given | stacks)
+        for flag, port in given.items():
+            check_free(port, flag)
+
+    def _example_credentials(self) -> None:
+        if not self.credentials.exists():
+            self.credentials.touch(mode=0o600)
+            self.credentials.write_text(_EXAMPLE_CREDENTIALS.format(token=secrets.token_hex(20)))
+            self._progress(f"wrote an example credentials file: add your apps to {self.credentials}")
+
+    def _check_files(self) -> None:
+        """Check settings and files before the services start: those would report errors in their logs only."""
+        edge_settings, streams_settings = self._settings_of_services(_NOWHERE)
+        partitions_setting(self._environment)
+        edge, streams = load_settings(EdgeSettings, edge_settings), load_settings(StreamsSettings, streams_settings)
+        try:
+            for each in (edge, streams):
+                read_kafka_config(each.kafka_config_file)
+            self._files = [CredentialsFile(edge.credentials_file)]
+            if streams.api_tokens_file is not None:
+                self._files.append(TokensFile(streams.api_tokens_file))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error}: correct the file and start again") from error
+        if not self._has_apps():
+            self._progress(
+                f"no app is configured, so the edge rejects every callback: add your apps to {self.credentials}; "
+                "the edge reloads it when it changes"
+            )
+
+    def _has_apps(self) -> bool:
+        return self._files[0].current.count > 0
+
+    def _watch_files(self) -> None:
+        while not self._stopped.wait(POLL_S):
+            report_changes(self._files, self._progress)
+
+    def _listen(self) -> list[socket.socket]:
+        try:
+            return listen(self._environment.get("EDGE_HOST", LOOPBACK), self._options.edge_port, queues=_QUEUES)
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"{error}: stop the program that uses the port, or choose another with --edge-port"
+            ) from error
+
+    def _edge(self) -> ServiceSpec:
+        assert self._edge_settings is not None
+        edge = self._service("edge", self.edge_url, self._edge_settings, can_be_ready=self._has_apps)
+        return replace(edge, problem=broken_spool(self.operator_url), sockets=self._sockets)
+
+    def _service(
+        self,
+        name: str,
+        url: str,
+        environment: Mapping[str, str],
+        *,
+        can_be_ready: Callable[[], bool] = lambda: True,
+    ) -> ServiceSpec:
+        run = secrets.token_hex(8)
+        return ServiceSpec(
+            name=name,
+            argv=[sys.executable, "-P", "-m", "taskbridge.cli", name],
+            env={**environment, RUN_VARIABLE: run},
+            log_path=self._options.data_dir / "logs" / f"{name}.log",
+            ready=answers_ready(url, identity(name, {RUN_VARIABLE: run}), can_be_ready=can_be_ready),
+            ready_timeout_s=_READY_TIMEOUT_S,
+            stop_timeout_s=_STOP_TIMEOUT_S,
+            # SIGKILL would leave the workers of an edge running, on its port.
+            orphan_signal=signal.SIGTERM,
+        )
+
+    def _settings_of_services(self, endpoints: Endpoints) -> tuple[dict[str, str], dict[str, str]]:
+        """The settings of the edge and of the streams service."""
+        credentials = str(self.credentials.resolve())
+        edges = self._environment.get("STREAMS_EDGE_URLS", self.operator_url)
+        return (
+            self._settings("edge", self._options.edge_port, endpoints, CREDENTIALS_FILE=credentials),
+            self._settings("streams", self._options.streams_port, endpoints, EDGE_URLS=edges),
+        )
+
+    def _settings(self, service: str, port: int, endpoints: Endpoints, **more: str) -> dict[str, str]:
+        prefix = service.upper()
+        own = {
+            "HOST": self._environment.get(f"{prefix}_HOST", LOOPBACK),
+            "PORT": str(port),
+            "KAFKA_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
+            "SCHEMA_REGISTRY_URL": endpoints.registry_url,
+            "DATA_DIR": str((self._options.data_dir / service).resolve()),
+            **more,
+        }
+        return {**self._environment, **{f"{prefix}_{name}": value for name, value in own.items()}}
+
+
+def report_changes(files: Iterable[ReloadedFile[Any]], progress: Progress) -> None:
+    """Report for each changed file whether the change is in force; the services reload it within a second."""
+    for each in files:
+        if each.refresh():
+            done = f"{each.title} {each.path}: the last change is in force ({each.current.count} entries)"
+            progress(each.problem or done)
+
+
+def _client() -> httpx2.Client:
+    """A client whose requests each use a new connection, so that they reach any of several workers.
+
+    Create it once: a new client reads the certificates of the system, which takes 30 ms.
+    """
+    return httpx2.Client(timeout=2, trust_env=False, headers={"Connection": "close"})
+
+
+def answers_ready(
+    url: str, headers: Mapping[str, str], *, can_be_ready: Callable[[], bool] = lambda: True
+) -> Callable[[], bool]:
+    """A probe: is the service with these response headers ready? Another service at its address does not count.
+
+    A service that cannot be ready yet only has to answer.
+    """
+    client = _client()
+
+    def ready() -> bool:
+        try:
+            answer = client.get(f"{url}/readyz")
+        except httpx2.HTTPError:
+            return False
+        is_ours = all(answer.headers.get(name) == value for name, value in headers.items())
+        return is_ours and (answer.is_success or not can_be_ready())
+
+    return ready
+
+
+def broken_spool(url: str) -> Callable[[], str | None]:
+    """A probe: is an edge's spool broken, so that only Kafka stores callbacks? A restart recovers every intact row."""
+    client = _client()
+
+    def problem() -> str | None:
+        try:
+            spool = str(client.get(f"{url}/readyz").json()["spool"])
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+            return None
+        return (
+            f"its spool is broken{spool.removeprefix(SPOOL_IS_BROKEN)}" if spool.startswith(SPOOL_IS_BROKEN) else None
+        )
+
+    return problem
+
+
+_EXAMPLE_CREDENTIALS = f"""\
+# One entry for each Yida app, in place of this example. The system token is the app's secret: application settings,
+# deployment and operation. While you rotate it, list the old and the new one. The edge reloads this file when it
+# changes.
+[[apps]]
+app_type = "APP_EXAMPLE"
+corp_id = "{CORP}"
+system_tokens = ["{{token}}"]
+"""

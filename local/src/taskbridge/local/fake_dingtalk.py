@@ -1,0 +1,538 @@
+"""A fake DingTalk for tests and demos: the open API's shapes, pages, limits and errors, and the company that it serves.
+
+Nothing of it was observed at DingTalk. It follows the vendor's documents, its SDK and answers that people published;
+where these leave something open, it does what is worst for the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import threading
+from collections import Counter, deque
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+
+from taskbridge.local.host import LOOPBACK
+from taskbridge.reconcile.clock import day_of, month_of
+from taskbridge.reconcile.dingtalk import wire
+from taskbridge.schemas.events import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from starlette.requests import Request
+
+    from taskbridge.reconcile.clock import Clock
+    from taskbridge.schemas.events import Person, TaskEvent
+
+R = TypeVar("R", bound=wire.Request)
+T = TypeVar("T")
+_TOKEN_S = 7200
+_PUNISHED_MS = 5 * 60 * 1000
+_ADDRESS_CALLS, _ADDRESS_MS = 10_000, 20_000
+_NO_TASK = "null"
+PUNISHMENT = '<html><body>{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"f4ke"}</body></html>'
+
+
+class FakeClock:
+    """A clock whose time passes only by ``sleep`` and ``pass_s``."""
+
+    def __init__(self, now_ms: int) -> None:
+        self._now_ms = float(now_ms)
+
+    def now_ms(self) -> int:
+        return int(self._now_ms)
+
+    async def sleep(self, seconds: float) -> None:
+        self.pass_s(seconds)
+        await asyncio.sleep(0)
+
+    def pass_s(self, seconds: float) -> None:
+        self._now_ms += seconds * 1000
+
+
+@contextmanager
+def served(app: Any, *, port: int = 0) -> Generator[str]:
+    """Serve an ASGI application on loopback in a thread, during the block; yields its URL. 0 is a free port."""
+    listening = socket.create_server((LOOPBACK, port))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        # Clients that connect before the server is up wait in the socket's queue.
+        yield f"http://{LOOPBACK}:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TrueTask:
+    task_id: str
+    assignee_ids: tuple[str, ...]
+    created_ms: int
+    decided_ms: int | None = None
+    actor_id: str | None = None
+    word: str | None = None
+    """The actor's choice, in the API's words."""
+    remark: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrueInstance:
+    """An instance at one time."""
+
+    corp_id: str
+    app_type: str
+    instance_id: str
+    created_ms: int
+    modified_ms: int
+    form_uuid: str | None = None
+    process_code: str | None = None
+    process_name: str | None = None
+    title: str | None = None
+    originator: Person | None = None
+    status: str = wire.RUNNING
+    result: str | None = None
+    form_data: dict[str, str | None] = field(default_factory=dict[str, "str | None"])
+    tasks: tuple[TrueTask, ...] = ()
+    copied: tuple[tuple[str, int], ...] = ()
+    """Recipients, and when they were copied in."""
+    is_deleted: bool = False
+
+    @property
+    def open_tasks(self) -> list[TrueTask]:
+        return [each for each in self.tasks if each.decided_ms is None]
+
+
+class Company:
+    """The events of a company, and the state of its instances at any time.
+
+    Pass events of dropped callbacks too: they happened.
+    """
+
+    def __init__(self, events: Iterable[TaskEvent] = ()) -> None:
+        self._happened: dict[str, list[TaskEvent]] = {}
+        for event in events:
+            self.happened(event)
+
+    def happened(self, event: TaskEvent) -> None:
+        """Record an event, which happened at ``occurred_at``."""
+        self._happened.setdefault(event.instance_id, []).append(event)
+
+    def instance(self, instance_id: str, *, at_ms: int) -> TrueInstance | None:
+        """The instance at that time; None before its first event and after its deletion."""
+        events = [each for each in self._happened.get(instance_id, ()) if each.occurred_at <= at_ms]
+        if not events:
+            return None
+        events.sort(key=lambda each: each.occurred_at)
+        known = _first(events[0])
+        for event in events:
+            known = _after(known, event)
+        return None if known.is_deleted else known
+
+    def instances(self, *, at_ms: int) -> Iterator[TrueInstance]:
+        # A copy: while DingTalk answers, another thread may record events.
+        for instance_id in list(self._happened):
+            known = self.instance(instance_id, at_ms=at_ms)
+            if known is not None:
+                yield known
+
+
+def _first(event: TaskEvent) -> TrueInstance:
+    created = event.occurred_at if event.created_at is None else min(event.created_at, event.occurred_at)
+    return TrueInstance(event.corp_id, event.app_type, event.instance_id, created, event.occurred_at)
+
+
+def _after(known: TrueInstance, event: TaskEvent) -> TrueInstance:
+    known = replace(known, modified_ms=max(known.modified_ms, event.occurred_at))
+    if event.action is Action.DELETED:
+        return replace(known, is_deleted=True)
+    if event.action is Action.COPIED:
+        return replace(known, copied=known.copied + tuple((each, event.occurred_at) for each in event.recipient_ids))
+    if event.action is Action.CREATED:
+        return _described(_assigned(known, event) if event.task_id is not None else known, event)
+    return _decided(known, event)
+
+
+def _described(known: TrueInstance, event: TaskEvent) -> TrueInstance:
+    status = event.instance_status or known.status
+    known = replace(
+        known,
+        form_uuid=event.form_uuid or known.form_uuid,
+        process_code=event.process_code or known.process_code,
+        process_name=event.process_name or known.process_name,
+        title=event.title or known.title,
+        originator=event.originator or known.originator,
+        form_data={**known.form_data, **event.form_data},
+        status=status,
+        result=event.approved_result or known.result if status in wire.ENDED else None,
+    )
+    if known.result != wire.DISAGREE:
+        return known
+    # A complete does not carry the decision; the result of the instance is that of its last task.
+    last = max((each for each in known.tasks if each.decided_ms is not None), key=_decided_ms, default=None)
+    tasks = (replace(each, word=wire.DISAGREE) if each is last else each for each in known.tasks)
+    return replace(known, tasks=tuple(tasks))
+
+
+def _assigned(known: TrueInstance, event: TaskEvent) -> TrueInstance:
+    task_id = str(event.task_id)
+    others = tuple(each for each in known.tasks if each.task_id != task_id)
+    before = next((each for each in known.tasks if each.task_id == task_id), None)
+    created = event.occurred_at if event.created_at is None else event.created_at
+    task = before or TrueTask(task_id, (), created)
+    ids = tuple(dict.fromkeys((*task.assignee_ids, *event.recipient_ids)))
+    return replace(known, tasks=(*others, replace(task, assignee_ids=ids)))
+
+
+def _decided(known: TrueInstance, event: TaskEvent) -> TrueInstance:
+    word = event.outcome or (wire.AGREE if event.action is Action.COMPLETED else wire.REVOKED)
+    task_id = str(event.task_id)
+    before = next((each for each in known.tasks if each.task_id == task_id), TrueTask(task_id, (), event.occurred_at))
+    decided = replace(
+        before, decided_ms=event.occurred_at, actor_id=event.actor_id, word=word, remark=event.remark or before.remark
+    )
+    return replace(known, tasks=(*(each for each in known.tasks if each.task_id != task_id), decided))
+
+
+def _decided_ms(task: TrueTask) -> int:
+    return task.decided_ms or 0
+
+
+def by_minute(at_ms: int) -> str:
+    """The minute, as in published answers."""
+    return f"{datetime.fromtimestamp(at_ms / 1000, timezone.utc):%Y-%m-%dT%H:%M}Z"  # noqa: UP017 - see dingtalk.moments
+
+
+def by_millisecond(at_ms: int) -> str:
+    """With milliseconds, unlike any published answer: for tests that compare times exactly."""
+    return f"{datetime.fromtimestamp(at_ms // 1000, timezone.utc):%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"  # noqa: UP017
+
+
+def instance_answer(known: TrueInstance, shown: Callable[[int], str]) -> wire.Instance:
+    executors = dict.fromkeys(each for task in known.open_tasks for each in task.assignee_ids)
+    return wire.Instance(
+        process_instance_id=known.instance_id,
+        form_uuid=known.form_uuid,
+        process_code=known.process_code,
+        title=known.title,
+        instance_status=known.status,
+        approved_result=known.result,
+        create_time=shown(known.created_ms),
+        modified_time=shown(known.modified_ms),
+        originator=_member(known),
+        action_executor=[wire.Member(each) for each in executors],
+        data=dict(known.form_data),
+    )
+
+
+def _without_times(found: wire.Instance) -> wire.Instance:
+    """As in the answer for several ids."""
+    return msgspec.structs.replace(found, create_time=None, modified_time=None)
+
+
+def running_tasks_answer(known: TrueInstance, shown: Callable[[int], str]) -> list[wire.RunningTask]:
+    """One for each assignee."""
+    return [
+        wire.RunningTask(
+            process_instance_id=known.instance_id,
+            task_id=task.task_id,
+            actual_actioner_id=user_id,
+            title=known.title,
+            status="running",
+            create_time=shown(task.created_ms),
+            active_time=shown(task.created_ms),
+        )
+        for task in known.open_tasks
+        for user_id in task.assignee_ids
+    ]
+
+
+def operation_records_answer(known: TrueInstance, shown: Callable[[int], str]) -> list[wire.OperationRecord]:
+    """Past operations by time, then open ones."""
+    done: list[tuple[int, wire.OperationRecord]] = []
+    if known.originator is not None:
+        submitted = _record(known, task_id=_NO_TASK, user_id=known.originator.user_id, word=wire.SUBMIT)
+        done.append((known.created_ms, submitted))
+    for task in known.tasks:
+        if task.decided_ms is not None:
+            decided = _record(known, task_id=task.task_id, user_id=task.actor_id, word=task.word, remark=task.remark)
+            done.append((task.decided_ms, decided))
+    for user_id, at_ms in known.copied:
+        done.append((at_ms, _record(known, task_id=_NO_TASK, user_id=user_id, word=wire.CARBON)))
+    done.sort(key=lambda each: each[0])
+    to_do = [
+        wire.OperationRecord(
+            process_instance_id=known.instance_id,
+            task_id=task.task_id,
+            operator_user_id=user_id,
+            action_exit=wire.DOING,
+            type="TODO",
+            active_time=shown(task.created_ms),
+        )
+        for task in known.open_tasks
+        for user_id in task.assignee_ids
+    ]
+    return [_at(record, shown(at_ms)) for at_ms, record in done] + to_do
+
+
+def _record(
+    known: TrueInstance, *, task_id: str, user_id: str | None, word: str | None, remark: str | None = None
+) -> wire.OperationRecord:
+    return wire.OperationRecord(
+        process_instance_id=known.instance_id,
+        task_id=task_id,
+        operator_user_id=user_id,
+        action_exit=word,
+        remark=remark or "",
+        type="HISTORY",
+        domain_list=[],
+    )
+
+
+def _at(record: wire.OperationRecord, operate_time: str) -> wire.OperationRecord:
+    return msgspec.structs.replace(record, operate_time=operate_time)
+
+
+def _member(known: TrueInstance) -> wire.Member | None:
+    if known.originator is None:
+        return None
+    return wire.Member(known.originator.user_id, wire.Name(known.originator.name, known.originator.name))
+
+
+@dataclass
+class Faults:
+    """The faults of the fake. May be changed at any time."""
+
+    calls_per_second: int = 20
+    """Of one app to one API."""
+    calls_per_month: int = 5000
+    is_down: bool = False
+    """Every request is answered 503."""
+    punishes: bool = False
+    """Requests of this address are answered with an HTML page."""
+    lag_ms: int = 0
+    """Delay until a query by time shows an event; a request by id shows it at once."""
+    skew_ms: int = 0
+    """How far DingTalk's clock is ahead of that of the callbacks."""
+    repeats: bool = False
+    """The last row of each page is also the first of the next."""
+    short_pages: bool = False
+    """Pages lack their last row, though it is counted."""
+    exact_times: bool = False
+    """Times have milliseconds, not minutes."""
+    answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
+    """Status and code of the next calls, each used once."""
+
+
+class FakeDingTalk:
+    """Serves one organisation. ``app`` is the ASGI application; ``calls`` counts requests by path."""
+
+    def __init__(
+        self,
+        company: Company,
+        clock: Clock,
+        *,
+        system_tokens: dict[str, str],
+        app_key: str = "dingfakekey",
+        app_secret: str = "fake-app-secret",  # noqa: S107 - of this fake only
+        user_id: str = "manager",
+    ) -> None:
+        """``system_tokens``: the secret of each app."""
+        self.company, self.faults = company, Faults()
+        self.system_tokens, self.user_id = system_tokens, user_id
+        self.app_key, self.app_secret = app_key, app_secret
+        self.calls: Counter[str] = Counter()
+        self._clock = clock
+        self._tokens: dict[str, int] = {}
+        self._months: Counter[str] = Counter()
+        self._seconds: Counter[tuple[str, str, int]] = Counter()
+        self._recent: deque[int] = deque()
+        self._punished_until_ms = 0
+        self.app = Starlette(
+            routes=[
+                self._route(wire.GetAccessToken.path, self._access_token, "POST", is_counted=False),
+                self._route(wire.GetInstances.path, self._instances, "POST"),
+                self._route(f"{wire.GetInstanceById.path}{{id:path}}", self._instance, "GET"),
+                self._route(wire.GetInstancesByIdList.path, self._instances_by_id, "GET"),
+                self._route(wire.GetFormListInApp.path, self._forms, "GET"),
+                self._route(wire.GetRunningTasks.path, self._running_tasks, "GET"),
+                self._route(wire.GetOperationRecords.path, self._operation_records, "GET"),
+            ]
+        )
+
+    def revoke_tokens(self) -> None:
+        """Invalidate all access tokens."""
+        self._tokens.clear()
+
+    def _route(self, path: str, answer: Callable[[Any], Any], method: str, *, is_counted: bool = True) -> Route:
+        name = path.removesuffix("{id:path}")
+
+        async def respond(request: Request) -> Response:
+            self.calls[name] += 1
+            body = await request.body()
+            if self._is_punished():
+                return Response(PUNISHMENT, media_type="text/html")
+            try:
+                self._check(name, request.headers.get(wire.TOKEN_HEADER), is_counted=is_counted)
+                fields = msgspec.json.decode(body, type=dict[str, Any]) if body else dict[str, Any]()
+                given = _Given({**request.query_params, **fields}, request.path_params.get("id", ""))
+                return _json(200, answer(given))
+            except _Refused as refused:
+                problem = {"code": refused.code, "message": refused.message, "requestid": secrets.token_hex(8)}
+                return _json(refused.status, problem)
+
+        return Route(path, respond, methods=[method])
+
+    def _is_punished(self) -> bool:
+        now = self._clock.now_ms()
+        self._recent.append(now)
+        while self._recent[0] <= now - _ADDRESS_MS:
+            self._recent.popleft()
+        if len(self._recent) > _ADDRESS_CALLS:
+            self._punished_until_ms = now + _PUNISHED_MS
+        return self.faults.punishes or now < self._punished_until_ms
+
+    def _check(self, name: str, token: str | None, *, is_counted: bool) -> None:
+        now, faults = self._clock.now_ms(), self.faults
+        if faults.is_down:
+            raise _Refused(503, "ServiceUnavailable", "down")
+        if faults.answers_next:
+            raise _Refused(*faults.answers_next.popleft(), f"as configured; the token was {token}")
+        if not is_counted:
+            return
+        if self._tokens.get(token or "", 0) <= now:
+            raise _Refused(400, "InvalidAuthentication", f"不合法的access_token {token}")
+        self._seconds[self.app_key, name, now // 1000] += 1
+        if self._seconds[self.app_key, name, now // 1000] > faults.calls_per_second:
+            raise _Refused(403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi", "qps")
+        if self._months[month_of(now)] >= faults.calls_per_month:
+            raise _Refused(403, wire.CODE_MONTH, "quota")
+        self._months[month_of(now)] += 1
+
+    def _access_token(self, given: _Given) -> wire.AccessToken:
+        request = given.read(wire.GetAccessToken)
+        if (request.app_key, request.app_secret) != (self.app_key, self.app_secret):
+            raise _Refused(400, "invalidClientIdOrSecret", f"无效的clientId或者clientSecret {request.app_secret}")
+        token = secrets.token_hex(16)
+        self._tokens[token] = self._clock.now_ms() + _TOKEN_S * 1000
+        return wire.AccessToken(token, _TOKEN_S)
+
+    def _forms(self, given: _Given) -> wire.FormList:
+        request = self._read(given, wire.GetFormListInApp)
+        names = {each.form_uuid: each.process_name for each in self._known(request.app_type) if each.form_uuid}
+        rows = [wire.Form(each, wire.PROCESS, wire.FormTitle(name)) for each, name in sorted(names.items())]
+        page, found = self._cut(rows, given)
+        return wire.FormList(wire.FormPage(found, len(rows), page))
+
+    def _instances(self, given: _Given) -> wire.InstancePage:
+        request = self._read(given, wire.GetInstances)
+        known = sorted(
+            self._known(request.app_type, late_ms=self.faults.lag_ms),
+            key=lambda each: (each.created_ms, each.instance_id),
+        )
+        rows = [instance_answer(each, self._time) for each in known if self._matches(each, request)]
+        page, found = self._cut(rows, given)
+        return wire.InstancePage(found, len(rows), page)
+
+    def _matches(self, known: TrueInstance, request: wire.GetInstances) -> bool:
+        created, modified = (day_of(each + self.faults.skew_ms) for each in (known.created_ms, known.modified_ms))
+        return (
+            known.form_uuid == request.form_uuid
+            and request.instance_status in (None, known.status)
+            and request.approved_result in (None, known.result)
+            and (request.create_from_time or created) <= created <= (request.create_to_time or created)
+            and (request.modified_from_time or modified) <= modified <= (request.modified_to_time or modified)
+        )
+
+    def _instance(self, given: _Given) -> wire.Instance:
+        request = self._read(given, wire.GetInstanceById)
+        return instance_answer(self._one(request.app_type, given.path_end), self._time)
+
+    def _instances_by_id(self, given: _Given) -> wire.InstanceList:
+        request = self._read(given, wire.GetInstancesByIdList)
+        known = {each.instance_id: each for each in self._known(request.app_type)}
+        found = [
+            instance_answer(known[each], self._time)
+            for each in request.process_instance_ids.split(",")
+            if each in known
+        ]
+        return wire.InstanceList([_without_times(each) for each in found])
+
+    def _running_tasks(self, given: _Given) -> wire.RunningTaskList:
+        request = self._read(given, wire.GetRunningTasks)
+        known = self._one(request.app_type, request.process_instance_id)
+        return wire.RunningTaskList(running_tasks_answer(known, self._time))
+
+    def _operation_records(self, given: _Given) -> wire.OperationRecordList:
+        request = self._read(given, wire.GetOperationRecords)
+        known = self._one(request.app_type, request.process_instance_id)
+        return wire.OperationRecordList(operation_records_answer(known, self._time))
+
+    def _read(self, given: _Given, kind: type[R]) -> R:
+        request = given.read(kind)
+        if self.system_tokens.get(request.app_type) != request.system_token:
+            raise _Refused(
+                400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.system_token}"
+            )
+        if request.user_id != self.user_id:
+            raise _Refused(400, "failure.user.userNotExist", "用户不存在")
+        return request
+
+    def _known(self, app_type: str, *, late_ms: int = 0) -> list[TrueInstance]:
+        found = self.company.instances(at_ms=self._clock.now_ms() - late_ms)
+        return [each for each in found if each.app_type == app_type]
+
+    def _one(self, app_type: str, instance_id: str) -> TrueInstance:
+        known = self.company.instance(instance_id, at_ms=self._clock.now_ms())
+        if known is None or known.app_type != app_type:
+            raise _Refused(400, "invalidState.form.dataDoesNotExistOrIsDeleted", "数据不存在或已删除")
+        return known
+
+    def _cut(self, rows: list[Any], given: _Given) -> tuple[int, list[Any]]:
+        """The number of the requested page, and its rows."""
+        page, size = int(given.fields.get(wire.PAGE_NUMBER, 1)), int(given.fields.get(wire.PAGE_SIZE, 10))
+        if not 0 < size <= wire.PAGE_ROWS or page < 1 or page * size > wire.QUERY_ROWS + size:
+            raise _Refused(400, "failure.operation.numberOfQueryDataExceed", "单次查询超过条数限制")
+        if self.faults.repeats:
+            step = size - 1
+            rows = [row for at in range(0, len(rows), step) for row in rows[max(0, at - 1) : at + step]]
+        found = rows[(page - 1) * size : page * size]
+        return page, found[:-1] if self.faults.short_pages else found
+
+    def _time(self, at_ms: int) -> str:
+        return (by_millisecond if self.faults.exact_times else by_minute)(at_ms + self.faults.skew_ms)
+
+
+@dataclass(frozen=True)
+class _Given:
+    fields: dict[str, Any]
+    path_end: str
+
+    def read(self, kind: type[T]) -> T:
+        try:
+            return msgspec.convert(self.fields, type=kind)
+        except msgspec.ValidationError as error:
+            raise _Refused(400, "MissingParameter", str(error)) from None
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, code: str, message: str = "") -> None:
+        super().__init__(code)
+        self.status, self.code, self.message = status, code, message
+
+
+def _json(status: int, answer: Any) -> Response:
+    return Response(msgspec.json.encode(answer), status, media_type="application/json")

@@ -1,0 +1,225 @@
+"""What the bridge asks of its services and of its files, before it starts anything and while it runs."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taskbridge.edge.delivery.publisher import SPOOL_IS_BROKEN
+from taskbridge.edge.testing import write_credentials
+from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.edge.verification.webhooks import new_secret
+from taskbridge.local.bridge import Bridge, BridgeOptions, answers_ready, broken_spool, report_changes
+from taskbridge.local.company import CORP
+from taskbridge.local.host import free_ports
+from taskbridge.runtime.process import RUN_VARIABLE, identity
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from pathlib import Path
+
+    from taskbridge.local.probes import Endpoints
+
+
+@contextmanager
+def answering(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Generator[str]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002 - the overridden signature
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_broken_spool_is_a_problem_with_its_cause() -> None:
+    said = {"ready": False, "spool": f"{SPOOL_IS_BROKEN}: disk I/O error"}
+    with answering(503, json.dumps(said).encode()) as url:
+        assert broken_spool(url)() == "its spool is broken: disk I/O error"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b'{"ready": true, "spool": "ok"}'),
+        (503, b'{"ready": false, "spool": "full: no room"}'),
+        (503, b'{"ready": false}'),
+        (503, b"[]"),
+        (502, b"<html>"),
+    ],
+)
+def test_anything_else_is_none(status: int, body: bytes) -> None:
+    with answering(status, body) as url:
+        assert broken_spool(url)() is None
+
+
+def test_an_edge_that_does_not_answer_has_no_broken_spool() -> None:
+    assert broken_spool("http://127.0.0.1:9")() is None
+
+
+def test_only_the_service_that_was_started_is_ready() -> None:
+    ours = identity("streams", {RUN_VARIABLE: "1f"})
+    for headers, ready in (
+        (ours, True),
+        (identity("edge", {RUN_VARIABLE: "1f"}), False),
+        (identity("streams", {RUN_VARIABLE: "of another"}), False),
+        (identity("streams", {}), False),
+        ({}, False),
+    ):
+        with answering(200, b"{}", headers) as url:
+            assert answers_ready(url, ours)() is ready, headers
+    with answering(503, b"{}", ours) as url:
+        assert not answers_ready(url, ours)()
+    assert not answers_ready("http://127.0.0.1:9", ours)()
+
+
+def test_an_edge_that_cannot_be_ready_for_want_of_apps_is_not_waited_for() -> None:
+    ours = identity("edge", {RUN_VARIABLE: "1f"})
+    apps = 0
+    with answering(503, b"{}", ours) as url:
+        ready = answers_ready(url, ours, can_be_ready=lambda: apps > 0)
+        assert ready()
+        apps = 1
+        assert not ready()
+    with answering(503, b"{}") as url:
+        assert not answers_ready(url, ours, can_be_ready=lambda: False)()
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({}, "http://127.0.0.1:2"),
+        ({"EDGE_OPERATOR_PORT": "9100"}, "http://127.0.0.1:9100"),
+        ({"EDGE_OPERATOR_PORT": "9100", "EDGE_OPERATOR_HOST": "0.0.0.0"}, "http://127.0.0.1:9100"),  # noqa: S104
+        ({"EDGE_OPERATOR_PORT": "9100", "EDGE_OPERATOR_HOST": "10.0.0.5"}, "http://10.0.0.5:9100"),
+    ],
+)
+def test_the_details_are_asked_for_where_the_edge_tells_them(tmp_path: Path, given: dict[str, str], url: str) -> None:
+    options = BridgeOptions(data_dir=tmp_path, edge_port=2, streams_port=3, kafka_port=4, registry_port=5)
+    assert Bridge(options, progress=lambda _: None, environment=given).operator_url == url
+
+
+def test_asking_again_and_again_prepares_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(200, b'{"ready": true, "spool": "ok"}') as url:
+        ready, broken = answers_ready(url, {}), broken_spool(url)
+        monkeypatch.setattr(ssl, "SSLContext", None)  # what it costs to make one is what up used to take at rest
+        assert [ready(), ready()] == [True, True]
+        assert [broken(), broken()] == [None, None]
+
+
+class Starts(ConfigurationError):
+    """What comes after the files was begun."""
+
+
+class FakeStack:
+    description = "nothing"
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def start(self) -> Endpoints:
+        raise Starts
+
+    def stop(self) -> None: ...
+
+
+def started(monkeypatch: pytest.MonkeyPatch, data_dir: Path, environment: Mapping[str, str]) -> tuple[str, list[str]]:
+    """What ``up`` ends with where no Kafka starts, and what it says before."""
+    monkeypatch.setattr("taskbridge.local.bridge.choose_stack", FakeStack)
+    edge, streams, kafka, registry = free_ports(4)
+    options = BridgeOptions(
+        data_dir=data_dir, edge_port=edge, streams_port=streams, kafka_port=kafka, registry_port=registry
+    )
+    lines: list[str] = []
+    bridge = Bridge(options, progress=lines.append, environment=environment)
+    try:
+        with pytest.raises(ConfigurationError) as caught:
+            bridge.start()
+    finally:
+        bridge.stop()
+    return str(caught.value) or type(caught.value).__name__, lines
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "says"),
+    [
+        (
+            "credentials.toml",
+            '[[apps]]\napp_type = "A"\nsystem_tokens = ["x"\n',
+            "credentials file {}: line 3: not TOML: ",
+        ),
+        ("STREAMS_API_TOKENS_FILE", "[[tokens]]\n", "API tokens file {}: line 1: tokens.0.name: Field required"),
+        ("EDGE_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
+        ("STREAMS_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
+    ],
+)
+def test_files_are_checked_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, says: str
+) -> None:
+    path = tmp_path / variable
+    path.write_text(text)
+    said, lines = started(monkeypatch, tmp_path, {variable: str(path)})
+    assert said.startswith(says.format(path))
+    assert said.endswith(": correct the file and start again")
+    assert lines == [] or "example" in lines[0]
+
+
+def test_settings_are_checked_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, _ = started(monkeypatch, tmp_path, {"STREAMS_STANDBYS": "many"})
+    assert said.startswith("STREAMS_STANDBYS: ")
+
+
+def test_without_an_app_up_starts_and_says_where_to_add_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "credentials.toml"
+    path.touch()
+    said, lines = started(monkeypatch, tmp_path, {})
+    assert said == "Starts"
+    assert lines[0].startswith(f"no app is configured, so the edge rejects every callback: add your apps to {path}")
+
+
+def test_what_becomes_of_a_change_of_a_file_is_said_in_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.toml"
+    lines: list[str] = []
+    write_credentials(path, "one")
+    watched = CredentialsFile(path)
+    report_changes([watched], lines.append)
+    assert lines == []
+    path.write_text("[[apps\n")
+    report_changes([watched], lines.append)
+    report_changes([watched], lines.append)
+    (said,) = lines
+    assert said.startswith(f"the last change is invalid and not in use: credentials file {path}: line 1: not TOML: ")
+    write_credentials(path, "other")
+    report_changes([watched], lines.append)
+    assert lines[1:] == [f"credentials file {path}: the last change is in force (1 entries)"]
+
+
+def test_the_example_is_right_also_after_others_were_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started(monkeypatch, tmp_path, {})
+    path = tmp_path / "credentials.toml"
+    (app,) = CredentialsFile(path).current.apps("APP_EXAMPLE")
+    # `doctor --end-to-end` signs as an app whose organisation is known, and `simulate` for that of the example.
+    assert app.corp_id == CORP
+    with path.open("a") as file:
+        file.write(
+            '[[apps]]\napp_type = "APP_1"\ncorp_id = "ding1"\nsystem_tokens = ["x"]\n'
+            f'[[sources]]\nname = "flow"\ncorp_id = "ding-source"\nsecrets = ["{new_secret()}"]\n'
+        )
+    assert CredentialsFile(path).current.count == 3

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from taskbridge.local import host
+from taskbridge.local.host import check_distinct, check_free, free_port, free_ports
+from taskbridge.schemas.errors import ConfigurationError
+
+
+def test_free_ports_are_different_free_and_not_the_excluded_ones() -> None:
+    first = free_ports(20)
+    second = free_ports(20, excluding=first)
+
+    assert len({*first, *second}) == 40
+    for port in first:
+        check_free(port, "--kafka-port")
+
+
+def test_a_port_that_was_given_out_is_given_to_nobody_else_and_its_service_may_listen_on_it_as_often_as_it_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    monkeypatch.setattr(host, "_CANDIDATES", range(port, port + 1))
+    with pytest.raises(ConfigurationError, match="are free: stop a program that uses them"):
+        free_port()
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", port)):
+            with pytest.raises(ConfigurationError, match=f"port {port} cannot be used"):
+                check_free(port, "--kafka-port")
+            with socket.create_connection(("127.0.0.1", port), timeout=10):
+                pass
+    elsewhere = "from taskbridge.local import host; host._CANDIDATES = range({0}, {0} + 1); host.free_port()"
+    found = subprocess.run([sys.executable, "-c", elsewhere.format(port)], capture_output=True, text=True, check=False)
+    assert "stop a program" in found.stderr
+
+
+def test_free_ports_stay_clear_of_the_kernels_own_range() -> None:
+    # A client that retries a port of that range while the service restarts can end up connected to itself.
+    assert max(free_ports(50)) < 32_768
+
+
+def test_a_port_in_use_is_one_line_with_the_port_and_the_flag() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        with pytest.raises(
+            ConfigurationError, match=rf"^port {port} cannot be used .*choose another with --kafka-port$"
+        ):
+            check_free(port, "--kafka-port")
+
+
+def test_a_number_that_is_no_port_is_one_line_too() -> None:
+    with pytest.raises(ConfigurationError, match=r"port 70000 cannot be used .*--kafka-port"):
+        check_free(70_000, "--kafka-port")
+
+
+def test_a_port_chosen_twice_is_one_line_with_both_flags() -> None:
+    check_distinct({"--edge-port": 8400, "--streams-port": 8500, "--kafka-port": 9092})
+    with pytest.raises(
+        ConfigurationError, match=r"^--edge-port and --kafka-port are both 9092: choose different ports$"
+    ):
+        check_distinct({"--edge-port": 9092, "--streams-port": 8500, "--kafka-port": 9092})

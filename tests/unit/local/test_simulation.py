@@ -1,0 +1,208 @@
+"""The simulated company: the same life by the same seed, and callbacks that the edge takes for Yida's."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+from unittest.mock import Mock
+
+import httpx2
+from typer.testing import CliRunner
+
+from taskbridge.cli.data_folder import Running, data_folder
+from taskbridge.cli.program import app
+from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.local.company import EMPLOYEES, FORMS, VISITORS, busiest, vendor_sample
+from taskbridge.local.simulation import DROPPED, Posting, SimulatedApp, SimulatedDingTalk, Simulation, Tally
+from taskbridge.schemas.events import Action, Status, TaskEvent
+from taskbridge.streams.fold.instance import fold
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from taskbridge.streams.fold.instance import Instance
+
+APPS = [SimulatedApp("APP_1", "corp", "T1"), SimulatedApp("APP_2", "corp", "T2")]
+
+
+def life(seed: int, count: int = 400, *, chaos: float = 0.0) -> list[Posting]:
+    simulation = Simulation(APPS, seed=seed, chaos=chaos)
+    return [simulation.next(1_700_000_000_000 + 100 * number) for number in range(count)]
+
+
+def event(posting: Posting) -> TaskEvent:
+    return event_of(locate(posting.action, posting.parameters), posting.parameters, received_at=2_000_000_000_000)
+
+
+def test_the_same_seed_is_the_same_life_and_another_is_another() -> None:
+    assert life(7, chaos=0.2) == life(7, chaos=0.2)
+    assert life(7) != life(8)
+
+
+def test_every_callback_is_one_that_the_edge_interprets() -> None:
+    events = [event(each) for each in life(1, 1000)]
+
+    assert {each.action for each in events} == set(Action) - {Action.UNKNOWN}
+    assert len({each.event_id for each in events}) == len(events)
+    people = {each.user_id for each in EMPLOYEES}
+    assert all({*each.recipient_ids} <= people for each in events)
+    assert {len(each.recipient_ids) for each in events if each.task_id and each.action is Action.CREATED} >= {1, 2, 3}
+    assert all(each.title and each.form_data and each.originator for each in events if each.action is Action.CREATED)
+
+
+def test_every_field_that_is_filled_in_has_a_label() -> None:
+    filled = {(each.form_uuid, field) for each in map(event, life(1, 1000)) for field in each.form_data}
+    assert filled == {(each.form_uuid, field) for each in FORMS for field in each.labels}
+    sample = vendor_sample()
+    assert sample["formUuid"] == VISITORS.form_uuid
+    assert {field for field, value in sample["dataMap"].items() if value} <= {*VISITORS.labels}
+
+
+def test_a_life_is_told_in_its_order() -> None:
+    of_instance: dict[str, list[TaskEvent]] = defaultdict(list)
+    for each in life(2, 1500):
+        of_instance[event(each).instance_id].append(event(each))
+
+    finished = 0
+    for events in of_instance.values():
+        assert events[0].action is Action.CREATED
+        assert events[0].task_id is None
+        created = {each.task_id for each in events if each.action is Action.CREATED}
+        assert {each.task_id for each in events if each.task_id} <= created
+        assert all(each.action is not Action.DELETED for each in events[:-1])
+        decided = Counter(each.task_id for each in events if each.action in (Action.COMPLETED, Action.CANCELLED))
+        assert all(count == 1 for count in decided.values())
+        finished += bool(decided)
+    assert finished > 50
+
+
+def test_the_states_of_a_life_say_how_each_instance_ended() -> None:
+    states: dict[str, Instance] = {}
+    for each in map(event, life(2, 3000)):
+        states[each.instance_id] = fold(states.get(each.instance_id), each)
+    ended = [each.state for each in states.values() if each.state.finished_at is not None]
+    assert {each.result for each in ended} == {"agree", "disagree", "TERMINATED"}
+    assert all(each.serial_no and each.form_uuid and each.finished_at for each in ended)
+    for each in ended:
+        statuses = {task.status for task in each.tasks}
+        assert statuses == {Status.COMPLETED} if each.result != "TERMINATED" else Status.CANCELLED in statuses
+        assert each.finished_at is not None
+        assert each.finished_at >= max(task.decided_at or 0 for task in each.tasks)
+    running = [each.state for each in states.values() if each.state.finished_at is None]
+    assert {(each.result, each.instance_status) for each in running} == {(None, "RUNNING")}
+
+
+def test_without_chaos_nothing_comes_twice_and_with_it_some_does() -> None:
+    assert {each.kind for each in life(3)} == {"callback"}
+    chaotic = life(3, 1000, chaos=0.2)
+    kinds = Counter(each.kind for each in chaotic)
+    assert 40 < kinds["repeated"] < 200
+    assert 40 < kinds["out of order"] < 200
+
+    ids = Counter(event(each).event_id for each in chaotic)
+    assert max(ids.values()) > 1
+    times = [event(each).occurred_at for each in chaotic]
+    assert any(later < earlier for earlier, later in itertools.pairwise(times))
+
+
+def test_what_is_dropped_happened_all_the_same_and_dingtalk_knows_it() -> None:
+    dingtalk = SimulatedDingTalk(APPS)
+    simulation = Simulation(APPS, seed=3, drop=0.3, happened=dingtalk.happened)
+    given = [simulation.next(1_700_000_000_000 + 100 * number) for number in range(400)]
+    dropped = [each for each in given if each.kind == DROPPED]
+    assert 80 < len(dropped) < 160
+    assert [each.parameters for each in given] == [each.parameters for each in life(3)], "the same life"
+    events = [event(each) for each in given]
+    known = {each.instance_id: each for each in dingtalk.company.instances(at_ms=1_800_000_000_000)}
+    deleted = {each.instance_id for each in events if each.action is Action.DELETED}
+    assert {*known} == {each.instance_id for each in events} - deleted
+    assert {each.status for each in known.values()} == {"RUNNING", "COMPLETED", "TERMINATED"}
+    assert {each.word for one in known.values() for each in one.tasks} == {"agree", "disagree", "revoked", None}
+
+
+def test_dingtalk_is_served_on_loopback_while_the_company_is_at_work() -> None:
+    dingtalk = SimulatedDingTalk(APPS)
+    with dingtalk.served(0) as url:
+        answer = httpx2.get(f"{url}/v1.0/yida/forms", trust_env=False)
+        assert (answer.status_code, answer.json()["code"]) == (400, "InvalidAuthentication")
+
+
+def test_a_company_has_work_open_instances_and_not_without_bound() -> None:
+    simulation = Simulation(APPS, seed=4)
+    for number in range(3000):
+        simulation.next(number)
+    assert 5 < simulation.open_instances < 60
+
+
+def test_each_process_belongs_to_one_app() -> None:
+    apps: dict[str, set[str]] = defaultdict(set)
+    for each in life(5, 1000):
+        if each.action == "create":
+            apps[json.loads(each.parameters["task"])["processName"]].add(each.app.app_type)
+    assert len(apps) == 5
+    assert all(len(each) == 1 for each in apps.values())
+
+
+def test_no_token_is_ever_shown() -> None:
+    assert "T1" not in repr(APPS[0])
+    assert not any("T1" in value for each in life(6) for value in each.parameters.values() if each.action != "create")
+
+
+def test_every_department_has_one_head_and_everybody_an_id_of_their_own() -> None:
+    departments = {each.department for each in EMPLOYEES}
+    assert Counter(each.department for each in EMPLOYEES if each.is_head) == dict.fromkeys(departments, 1)
+    assert len({each.user_id for each in EMPLOYEES}) == len(EMPLOYEES) > 30
+
+
+def test_nobody_waits_for_an_answer_after_ctrl_c() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        argv = ["simulate", "--url", url, "--app", "APP_1", "--token", "T", "--json"]
+        running = subprocess.Popen([sys.executable, "-m", "taskbridge.cli", *argv], stdout=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(1)
+            began = time.monotonic()
+            running.send_signal(signal.SIGINT)
+            said, _ = running.communicate(timeout=30)
+            assert time.monotonic() - began < 5, "the answer's time limit is ten seconds"
+    assert running.returncode == 0
+    assert (json.loads(said)["posted"], json.loads(said)["outcomes"]) == (1, {"unanswered": 1})
+
+
+def test_what_was_dropped_is_said_next_to_what_was_posted() -> None:
+    tally = Tally(posted=7, seconds=2.0)
+    tally.outcomes["kafka"] = 7
+    assert tally.line() == "7 sent in 2 s (3.5 per second), all stored in Kafka"
+    assert tally.as_json()["dropped"] == 0
+    tally.kinds[DROPPED] = 3
+    assert tally.line() == "7 sent in 2 s (3.5 per second), all stored in Kafka; 3 dropped, not posted"
+    assert tally.as_json()["dropped"] == 3
+
+
+def test_the_person_whose_page_is_named_has_tasks_from_the_beginning_on() -> None:
+    for seed in range(5):
+        assignees = Counter(each for posting in life(seed, 100) for each in event(posting).recipient_ids)
+        assert assignees[busiest().user_id] >= 3
+
+
+def test_a_company_at_work_names_a_page_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = data_folder(tmp_path)
+    (tmp_path / "c.toml").write_text('[[apps]]\napp_type = "APP_1"\ncorp_id = "ding1"\nsystem_tokens = ["T1"]\n')
+    monkeypatch.setattr("taskbridge.local.simulation.introduce", Mock())
+    monkeypatch.setattr("taskbridge.local.simulation.simulate", Mock())
+    with folder.occupy():
+        folder.announce(Running("k:1", "http://r", "http://e", "http://127.0.0.1:8500", str(tmp_path / "c.toml")))
+        said = CliRunner().invoke(app, ["simulate", "--data-dir", str(tmp_path)])
+    assert said.exit_code == 0, said.output
+    assert f"http://127.0.0.1:8500/?corp_id=ding1&user_id={busiest().user_id}" in said.stderr
+    assert "taskbridge people list" in said.stderr

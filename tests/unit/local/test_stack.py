@@ -1,0 +1,95 @@
+"""Which source of Kafka and registry is chosen, and what people read when it cannot be had."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taskbridge.cli.data_folder import hold_lock
+from taskbridge.local.docker_stack import DockerStack
+from taskbridge.local.host import free_ports, require_space
+from taskbridge.local.probes import Endpoints
+from taskbridge.local.stack import ExternalStack, JvmStack, Stack, choose_stack
+from taskbridge.local.supervisor import Supervisor
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ADDRESSES = {
+    "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    "TASKBRIDGE_SCHEMA_REGISTRY_URL": "http://127.0.0.1:1/apis/ccompat/v7",
+}
+
+
+def choose(environ: dict[str, str], data_dir: Path, *, docker: bool, kafka_port: int = 0) -> Stack:
+    ports = free_ports(2)
+    return choose_stack(
+        {"TASKBRIDGE_CACHE_DIR": str(data_dir / "cache"), **environ},
+        data_dir=data_dir,
+        kafka_port=kafka_port or ports[0],
+        registry_port=ports[1],
+        supervisor=Supervisor(on_event=lambda _: None),
+        progress=lambda _: None,
+        docker_answers=lambda: docker,
+    )
+
+
+def test_given_addresses_come_first(tmp_path: Path) -> None:
+    stack = choose(ADDRESSES, tmp_path, docker=True)
+
+    assert isinstance(stack, ExternalStack)
+    assert stack.endpoints == Endpoints("127.0.0.1:1", "http://127.0.0.1:1/apis/ccompat/v7")
+
+
+def test_docker_comes_second_and_the_jvm_last(tmp_path: Path) -> None:
+    assert isinstance(choose({}, tmp_path, docker=True), DockerStack)
+    assert isinstance(choose({}, tmp_path, docker=False), JvmStack)
+
+
+@pytest.mark.parametrize("given", list(ADDRESSES))
+def test_one_address_without_the_other_is_a_mistake(given: str, tmp_path: Path) -> None:
+    (missing,) = ADDRESSES.keys() - {given}
+
+    with pytest.raises(ConfigurationError, match=f"^{given} is set and {missing} is not: set both, or neither$"):
+        choose({given: ADDRESSES[given]}, tmp_path, docker=True)
+
+
+def test_an_address_that_does_not_answer_is_one_line_that_names_the_variable() -> None:
+    stack = ExternalStack(Endpoints("127.0.0.1:1", "http://127.0.0.1:1"), print, timeout_s=0.3)
+
+    with pytest.raises(
+        ConfigurationError, match=r"^Kafka at 127\.0\.0\.1:1 does not answer: .*_KAFKA_BOOTSTRAP_SERVERS$"
+    ):
+        stack.start()
+
+
+def test_a_port_in_use_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        stack = choose({}, tmp_path, docker=False, kafka_port=port)
+
+        with pytest.raises(ConfigurationError, match=rf"^port {port} cannot be used .* --kafka-port$"):
+            stack.start()
+
+    assert not (tmp_path / "cache").exists()
+    stack.stop()  # after a start that failed it does nothing
+
+
+def test_a_full_disk_is_one_line_that_says_how_much_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"^{tmp_path}/new needs 999999999 MB of disk space, but has \d+ MB: choose another$"
+    ):
+        require_space(tmp_path / "new", needed_mb=999_999_999, remedy="choose another")
+
+
+def test_a_data_folder_serves_one_stack_at_a_time(tmp_path: Path) -> None:
+    lock_path = tmp_path / "stack.lock"
+    with hold_lock(lock_path, remedy="stop it"), pytest.raises(ConfigurationError, match=rf"{tmp_path}: stop it$"):
+        hold_lock(lock_path, remedy="stop it")
+
+    hold_lock(lock_path, remedy="stop it").close()

@@ -1,0 +1,472 @@
+"""Services are kept alive, their deaths are told, and none of them outlives the supervisor. Real processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taskbridge.local.supervisor import Backoff, Phase, ProblemDetector, ServiceEvent, ServiceSpec, Supervisor
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[3]
+FAST = Backoff(first_s=0.1, max_s=0.4, healthy_after_s=60)
+
+# Says that it is ready by a file, and when it was told to stop by another.
+OBEDIENT = """
+import pathlib, signal, sys, time
+ready, stopped = map(pathlib.Path, sys.argv[1:])
+def stop(*_):
+    stopped.write_text(str(time.monotonic()))
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+print("hello", flush=True)
+ready.touch()
+while True:
+    time.sleep(0.05)
+"""
+STUBBORN = OBEDIENT.replace("sys.exit(0)", "pass")
+CRASHES_WHEN_READY = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(0.3); sys.exit(7)"
+
+
+def service(folder: Path, script: str, *, name: str = "service", **options: float) -> ServiceSpec:
+    ready, stopped = folder / f"{name}.ready", folder / f"{name}.stopped"
+
+    def is_ready() -> bool:
+        found = ready.exists()
+        ready.unlink(missing_ok=True)
+        return found
+
+    argv = [sys.executable, "-c", script, str(ready), str(stopped)]
+    return ServiceSpec(name=name, argv=argv, log_path=folder / f"{name}.log", ready=is_ready, **options)  # pyright: ignore[reportArgumentType]  numbers only
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_start_returns_when_ready_and_stop_ends_it(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    supervisor = Supervisor(on_event=events.append)
+
+    supervisor.start(service(tmp_path, OBEDIENT))
+    pid = supervisor.pid("service")
+    assert pid is not None
+    assert is_alive(pid)
+    supervisor.stop()
+
+    assert not is_alive(pid)
+    assert (tmp_path / "service.stopped").exists()
+    assert [event.phase for event in events] == [Phase.STARTING, Phase.READY, Phase.STOPPED]
+    supervisor.stop()  # a second time does nothing
+
+
+def test_a_death_is_reported_and_the_service_started_again(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    with Supervisor(on_event=events.append, backoff=FAST) as supervisor:
+        supervisor.start(service(tmp_path, OBEDIENT))
+        first = supervisor.pid("service")
+        assert first is not None
+
+        os.kill(first, signal.SIGKILL)
+
+        wait_until(lambda: [event.phase for event in events].count(Phase.READY) == 2)
+        assert supervisor.pid("service") not in (None, first)
+    death = next(event for event in events if event.phase is Phase.DIED)
+    assert death.exit_status == -signal.SIGKILL
+    assert str(death) == "service died (killed by SIGKILL): hello"
+
+
+def test_a_service_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    with Supervisor(on_event=events.append, backoff=FAST) as supervisor:
+        supervisor.start(service(tmp_path, CRASHES_WHEN_READY))
+        wait_until(lambda: [event.phase for event in events].count(Phase.RESTARTING) >= 4)
+
+    pauses = [event.detail for event in events if event.phase is Phase.RESTARTING][:4]
+    assert pauses == [f"restarts in {pause} s" for pause in ("0.1", "0.2", "0.4", "0.4")]
+    assert all(event.exit_status == 7 for event in events if event.phase is Phase.DIED)
+
+
+def test_a_service_that_only_a_restart_mends_is_stopped_in_order_and_started_again(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    sick = tmp_path / "sick"
+
+    def problem() -> str | None:
+        return sick.read_text() if sick.exists() else None
+
+    spec = dataclasses.replace(service(tmp_path, OBEDIENT), problem=problem, problem_lasts_s=1.0)
+    with Supervisor(on_event=events.append, backoff=FAST) as supervisor:
+        supervisor.start(spec)
+        first = supervisor.pid("service")
+        sick.write_text("its spool is broken")
+        wait_until((tmp_path / "service.stopped").exists)  # it was asked to stop, not killed
+        sick.unlink()
+        wait_until(lambda: [event.phase for event in events].count(Phase.READY) == 2)
+        assert supervisor.pid("service") not in (None, first)
+
+    phases = [event.phase for event in events]
+    assert phases[2:6] == [Phase.UNHEALTHY, Phase.RESTARTING, Phase.STARTING, Phase.READY]
+    assert str(events[2]) == "service was stopped, because only a restart fixes this: its spool is broken"
+
+
+def test_after_a_time_of_health_the_pause_is_short_again(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    with Supervisor(on_event=events.append, backoff=Backoff(first_s=0.1, max_s=5, healthy_after_s=0)) as supervisor:
+        supervisor.start(service(tmp_path, CRASHES_WHEN_READY))
+        wait_until(lambda: [event.phase for event in events].count(Phase.RESTARTING) >= 3)
+
+    assert {event.detail for event in events if event.phase is Phase.RESTARTING} == {"restarts in 0.1 s"}
+
+
+def test_the_defaults_double_from_half_a_second_to_fifteen() -> None:
+    assert [Backoff().delay_s(failures) for failures in (0, 1, 2, 4, 5, 1000)] == [0.5, 1, 2, 8, 15, 15]
+
+
+def test_a_service_that_dies_before_it_is_ready_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    supervisor = Supervisor(on_event=lambda _: None)
+    spec = service(tmp_path, "import sys; print('no such luck'); sys.exit(3)")
+
+    with pytest.raises(
+        ConfigurationError, match=r"^service died \(exit status 3\): no such luck; its log: .*service.log$"
+    ):
+        supervisor.start(spec)
+
+    supervisor.stop()
+
+
+def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    spec = ServiceSpec(
+        name="ghost", argv=[str(tmp_path / "ghost")], log_path=tmp_path / "ghost.log", ready=lambda: False
+    )
+
+    with pytest.raises(ConfigurationError, match=r"cannot run .*ghost: No such file"):
+        Supervisor(on_event=lambda _: None).start(spec)
+
+
+def test_a_service_that_never_gets_ready_is_stopped(tmp_path: Path) -> None:
+    supervisor = Supervisor(on_event=lambda _: None)
+
+    def never_ready() -> bool:
+        wait_until(lambda: "hello" in (tmp_path / "service.log").read_text())
+        return False
+
+    spec = dataclasses.replace(service(tmp_path, OBEDIENT, ready_timeout_s=0.5), ready=never_ready)
+    with pytest.raises(ConfigurationError, match=r"was not ready within 0\.5 s: hello"):
+        supervisor.start(spec)
+
+    assert (tmp_path / "service.stopped").exists()
+
+
+def test_services_start_side_by_side(tmp_path: Path) -> None:
+    def ready_beside(name: str, other: str) -> ServiceSpec:
+        """Ready only once the other runs."""
+        announce = (
+            "ready.with_suffix('.runs').touch()\nwhile not ready.with_name('OTHER.runs').exists(): time.sleep(0.01)\n"
+        )
+        script = OBEDIENT.replace("ready.touch()", announce.replace("OTHER", other) + "ready.touch()")
+        return service(tmp_path, script, name=name, ready_timeout_s=10)
+
+    with Supervisor(on_event=lambda _: None) as supervisor:
+        supervisor.start(ready_beside("first", "second"), ready_beside("second", "first"))
+
+
+def test_of_services_that_start_side_by_side_none_is_left_when_one_fails(tmp_path: Path) -> None:
+    with Supervisor(on_event=lambda _: None) as supervisor:
+        with pytest.raises(ConfigurationError, match=r"^second died \(exit status 3\)"):
+            supervisor.start(
+                service(tmp_path, OBEDIENT, name="first"), service(tmp_path, "raise SystemExit(3)", name="second")
+            )
+
+        assert (tmp_path / "first.stopped").exists()
+        supervisor.start(service(tmp_path, OBEDIENT, name="first"))
+
+
+def test_a_slow_start_is_reported_while_it_lasts(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    with Supervisor(on_event=events.append) as supervisor:
+        supervisor.start(service(tmp_path, OBEDIENT.replace("ready.touch()", "time.sleep(2.5); ready.touch()")))
+
+    assert "service is not ready yet, 2 s" in [str(event) for event in events]
+
+
+def test_a_probe_with_a_bug_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:
+    pids: list[int | None] = []
+    supervisor = Supervisor(on_event=lambda _: None)
+
+    def broken() -> bool:
+        pids.append(supervisor.pid("service"))
+        raise RuntimeError("typo")
+
+    with pytest.raises(ConfigurationError, match="typo"):
+        supervisor.start(dataclasses.replace(service(tmp_path, OBEDIENT), ready=broken))
+
+    (pid,) = pids
+    assert pid is not None
+    assert not is_alive(pid)
+
+
+def test_services_stop_in_the_reverse_order_of_their_start(tmp_path: Path) -> None:
+    supervisor = Supervisor(on_event=lambda _: None)
+    names = ["first", "second", "third"]
+    for name in names:
+        supervisor.start(service(tmp_path, OBEDIENT, name=name))
+
+    supervisor.stop()
+
+    stopped_at = [float((tmp_path / f"{name}.stopped").read_text()) for name in names]
+    assert all(earlier > later for earlier, later in itertools.pairwise(stopped_at))
+
+
+def test_one_service_can_be_stopped_and_started_again(tmp_path: Path) -> None:
+    with Supervisor(on_event=lambda _: None) as supervisor:
+        supervisor.start(service(tmp_path, OBEDIENT, name="first"))
+        supervisor.start(service(tmp_path, OBEDIENT, name="second"))
+
+        supervisor.stop("first")
+
+        assert (tmp_path / "first.stopped").exists()
+        assert not (tmp_path / "second.stopped").exists()
+        supervisor.start(service(tmp_path, OBEDIENT, name="first"))
+
+
+def test_a_service_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    supervisor = Supervisor(on_event=lambda _: None)
+    supervisor.start(service(tmp_path, STUBBORN, stop_timeout_s=0.3))
+    pid = supervisor.pid("service")
+    assert pid is not None
+
+    began = time.monotonic()
+    supervisor.stop()
+
+    assert time.monotonic() - began < 3
+    assert (tmp_path / "service.stopped").exists()  # it was asked first
+    assert not is_alive(pid)
+
+
+def test_children_of_a_dead_service_are_swept_away(tmp_path: Path) -> None:
+    # A worker that outlives its dead parent would keep the parent's port, and no restart would succeed.
+    script = """
+import pathlib, subprocess, sys, time
+worker = subprocess.Popen(["sleep", "100"])
+pathlib.Path(sys.argv[2]).write_text(str(worker.pid))
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(100)
+"""
+    with Supervisor(on_event=lambda _: None, backoff=Backoff(first_s=60, max_s=60)) as supervisor:
+        supervisor.start(service(tmp_path, script))
+        worker = int((tmp_path / "service.stopped").read_text())
+        assert is_alive(worker)
+        pid = supervisor.pid("service")
+        assert pid is not None
+
+        os.kill(pid, signal.SIGKILL)
+
+        wait_until(lambda: not is_alive(worker))
+
+
+def test_the_services_have_a_session_of_their_own(tmp_path: Path) -> None:
+    with Supervisor(on_event=lambda _: None) as supervisor:
+        supervisor.start(service(tmp_path, OBEDIENT))
+        pid = supervisor.pid("service")
+        assert pid is not None
+        assert os.getsid(pid) == pid != os.getsid(0)
+
+
+def test_a_long_log_is_moved_aside_at_the_next_start(tmp_path: Path) -> None:
+    (tmp_path / "service.log").write_bytes(b"x" * 5_000_001)
+
+    with Supervisor(on_event=lambda _: None) as supervisor:
+        supervisor.start(service(tmp_path, OBEDIENT))
+
+    assert (tmp_path / "service.log.1").stat().st_size == 5_000_001
+    assert (tmp_path / "service.log").read_text() == "hello\n"
+
+
+def test_a_reader_that_went_away_does_not_cost_the_service(tmp_path: Path) -> None:
+    def closed_pipe(_: ServiceEvent) -> None:
+        raise BrokenPipeError
+
+    with Supervisor(on_event=closed_pipe) as supervisor:
+        supervisor.start(service(tmp_path, OBEDIENT))
+        assert supervisor.pid("service") is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ties children to their parent")
+@pytest.mark.parametrize("end", ["killed", "ended without stop"])
+def test_no_service_outlives_its_supervisor(end: str, tmp_path: Path) -> None:
+    script = f"""
+import pathlib, sys, time
+from taskbridge.local.supervisor import ServiceSpec, Supervisor
+ready = pathlib.Path({str(tmp_path)!r}, "service.ready")
+supervisor = Supervisor(on_event=lambda _: None)
+supervisor.start(ServiceSpec(
+    name="service",
+    argv=[sys.executable, "-c", {STUBBORN!r}, str(ready), "/dev/null"],
+    log_path=ready.with_name("service.log"),
+    ready=ready.exists,
+))
+print(supervisor.pid("service"), flush=True)
+time.sleep({100 if end == "killed" else 0})
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        if end == "killed":
+            # It lived on its own so far, so what ends it now is the end of its parent.
+            time.sleep(0.3)
+            assert is_alive(child)
+            parent.kill()
+        parent.wait()
+
+    wait_until(lambda: not is_alive(child), timeout_s=3)
+
+
+TAKES_ONE_CONNECTION = """
+import os, pathlib, socket, sys
+assert os.environ["LISTEN_PID"] == str(os.getpid())
+listening = socket.socket(fileno=3)
+pathlib.Path(sys.argv[1]).touch()
+connection, _ = listening.accept()
+connection.sendall(f"{os.environ['LISTEN_FDS']} {os.getpid()}".encode())
+"""
+
+
+def test_who_connects_while_a_service_is_down_waits_for_the_next_one(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, Supervisor(on_event=lambda _: None) as supervisor:
+        spec = service(tmp_path, TAKES_ONE_CONNECTION)
+        supervisor.start(dataclasses.replace(spec, sockets=[listening]))
+        answers: list[str] = []
+        for _ in range(3):  # it ends after each, and comes back at once: it had ended well
+            with socket.create_connection(listening.getsockname(), timeout=20) as connection:
+                answers.append(connection.recv(99).decode())
+    assert [each.split()[0] for each in answers] == ["1"] * 3
+    assert len(set(answers)) == 3
+
+
+ENDS_WELL = """
+import pathlib, sys, time
+count = pathlib.Path(sys.argv[1] + ".count")
+count.write_text(count.read_text() + "." if count.exists() else ".")
+if len(count.read_text()) == 1:
+    pathlib.Path(sys.argv[1]).touch()
+time.sleep(1.1)
+"""
+
+
+def test_who_was_told_to_end_before_it_was_seen_ready_is_no_failure(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    with Supervisor(on_event=events.append, backoff=Backoff(first_s=60)) as supervisor:
+        supervisor.start(service(tmp_path, ENDS_WELL))
+        wait_until(lambda: [each.phase for each in events].count(Phase.STARTING) == 3, 30)
+    assert [each.detail for each in events if each.phase is Phase.RESTARTING] == ["restarts"] * 2
+
+
+def test_a_successor_is_ready_before_the_one_that_it_replaces_is_told_to_end(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    old, new = service(tmp_path, OBEDIENT, name="old"), service(tmp_path, OBEDIENT, name="new")
+    with Supervisor(on_event=events.append) as supervisor:
+        supervisor.start(dataclasses.replace(old, name="service"))
+        first = supervisor.pid("service")
+        assert first is not None
+        ready_at: list[float] = []
+
+        def is_ready() -> bool:
+            found = new.ready()
+            ready_at.extend([time.monotonic()] * found)
+            return found
+
+        supervisor.replace(dataclasses.replace(new, name="service", ready=is_ready))
+        wait_until(lambda: supervisor.pid("service") not in (None, first))
+        assert not is_alive(first)
+        assert float((tmp_path / "old.stopped").read_text()) > ready_at[0]
+        # From now on the new one is what is kept alive.
+        os.kill(supervisor.pid("service") or 0, signal.SIGKILL)
+        wait_until(lambda: [each.phase for each in events].count(Phase.READY) == 3)
+    assert [each.phase for each in events if each.phase is Phase.DIED] == [Phase.DIED]
+    assert (tmp_path / "new.stopped").exists()
+
+
+@pytest.mark.parametrize("script", ["import sys; sys.exit('no such setting')", "import time; time.sleep(60)"])
+def test_who_cannot_be_replaced_goes_on(script: str, tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    with Supervisor(on_event=events.append) as supervisor:
+        supervisor.start(service(tmp_path, OBEDIENT))
+        first = supervisor.pid("service")
+        supervisor.replace(dataclasses.replace(service(tmp_path, script), ready_timeout_s=1.0))
+        wait_until(lambda: "was not replaced" in events[-1].detail)
+        assert supervisor.pid("service") == first
+        assert not (tmp_path / "service.stopped").exists()
+
+
+class Unhealthy:
+    """A service with a problem, and a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.problem: str | None = None
+        self.probes = 0
+        self.detector = ProblemDetector(self._probe, lasts_s=5, clock=lambda: self.now)
+
+    def _probe(self) -> str | None:
+        self.probes += 1
+        return self.problem
+
+    def after(self, seconds: float) -> str | None:
+        self.now += seconds
+        return self.detector.lasting()
+
+
+def test_a_problem_is_reported_once_it_has_lasted() -> None:
+    unhealthy = Unhealthy()
+    assert unhealthy.after(60) is None
+    unhealthy.problem = "broken"
+    assert [unhealthy.after(1) for _ in range(6)] == [None] * 5 + ["broken"]
+
+
+def test_a_problem_of_one_of_several_workers_is_reported_too() -> None:
+    unhealthy = Unhealthy()
+    reported: list[str | None] = []
+    for second in range(8):
+        unhealthy.problem = "broken" if second in (0, 3, 7) else None
+        reported.append(unhealthy.after(1))
+    assert reported == [None] * 7 + ["broken"]
+
+
+def test_a_problem_that_is_over_starts_from_zero() -> None:
+    unhealthy = Unhealthy()
+    unhealthy.problem = "broken"
+    assert unhealthy.after(1) is None
+    unhealthy.problem = None
+    assert [unhealthy.after(1) for _ in range(12)] == [None] * 12
+    unhealthy.problem = "broken"
+    assert unhealthy.after(1) is None
+
+
+def test_the_service_is_probed_at_most_once_a_second() -> None:
+    unhealthy = Unhealthy()
+    for _ in range(100):
+        unhealthy.after(0.1)
+    assert 9 <= unhealthy.probes <= 11
