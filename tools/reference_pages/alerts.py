@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reference_pages.markdown import code, page, table
+from reference_pages.markdown import page, table
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "alerts"
 
 _INTRODUCTION = """\
-The Prometheus rules are in `deploy/alerts`. Each alert links to the section of the [runbook](../runbook.md) that says
+The Prometheus rules, with their expressions, are in `deploy/alerts`. Each alert links to the section of the [runbook](../runbook.md) that says
 what to do. Severity `page`: callbacks are being lost, or soon will be, or people do not see their tasks. Severity
 `ticket`: handle it on the next working day."""
 
 _RULE = re.compile(
     r"- alert: (?P<name>\w+)\n"
-    r" +expr: (?P<expression>[^\n]+)\n"
+    r" +expr: [^\n]+\n"
     r"(?: +for: (?P<duration>\w+)\n)?"
     r" +labels:\n +severity: (?P<severity>\w+)\n"
     r' +annotations:\n +summary: "(?P<summary>[^"]+)"\n'
@@ -35,9 +35,8 @@ def _section(path: Path) -> str:
             each["severity"],
             each["duration"] or "at once",
             each["summary"],
-            code(each["expression"]),
         )
         for each in _RULE.finditer(path.read_text("utf-8"))
     ]
-    heads = ("alert", "severity", "after", "summary", "expression")
+    heads = ("alert", "severity", "after", "summary")
     return f"## {path.name}\n\n{table(heads, rows)}"
