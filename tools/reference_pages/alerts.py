@@ -10,9 +10,9 @@ from reference_pages.markdown import page, table
 FOLDER = Path(__file__).parents[2] / "deploy" / "alerts"
 
 _INTRODUCTION = """\
-The Prometheus rules, with their expressions, are in `deploy/alerts`. Each alert links to the section of the [runbook](../runbook.md) that says
-what to do. Severity `page`: callbacks are being lost, or soon will be, or people do not see their tasks. Severity
-`ticket`: handle it on the next working day."""
+The Prometheus rules, with their expressions, are in `deploy/alerts`. Each alert links to the section of the
+[runbook](../runbook.md) that says what to do. Severity `page`: callbacks are being lost, or soon will be, or people do
+not see their tasks. Severity `ticket`: handle it on the next working day."""
 
 _RULE = re.compile(
     r"- alert: (?P<name>\w+)\n"
