@@ -57,7 +57,7 @@ def measure_rebuild(setup: Setup, instances: int) -> Rebuilt:
         setup.progress(line)
         said[line[:7]] = time.monotonic()
 
-    found = rebuild(environment, dry_run=False, tell=tell)
+    found = rebuild(environment, dry_run=False, report=tell)
     ended, cpu_s = time.monotonic(), time.process_time() - cpu_before
     if (found["states"], found["instances"]) != (instances, instances):
         raise NotCounted(f"of {instances} instances {found['states']} came out another: {found}")

@@ -1,4 +1,4 @@
-"""A Kafka where nothing ever ran, for each test: which version of the states is live stands on Kafka."""
+"""An empty Kafka for each test, because the live version of the states is recorded on Kafka."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def partitions() -> int:
-    """How many each of the contract's topics has."""
+    """The number of partitions of each topic of the contract."""
     return topics.DEFAULT_PARTITIONS
 
 

@@ -1,4 +1,4 @@
-"""Everything moved to more partitions, while events keep coming from producers that know of the old number only."""
+"""All topics are moved to more partitions, while events arrive from producers that know only the old number."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def partitions() -> int:
 
 
 class OldProducer:
-    """An edge that has seen the old number of partitions, and does not look again."""
+    """An edge that knows the old number of partitions, and does not refresh it."""
 
     def __init__(self, connection: Connection) -> None:
         config: dict[str, Any] = producer_config(connection.bootstrap_servers)
@@ -68,12 +68,12 @@ class OldProducer:
 
 
 def homeless(read: Read, topic: str) -> list[bytes]:
-    """Keys of the topic that stand on another partition than theirs."""
+    """Keys of the topic that are on another partition than their target."""
     found = [(bytes(each.key() or b""), each.partition()) for each in read(topic)]
     return [key for key, partition in found if key not in (b"", POSITION_KEY) and murmur2(key, AFTER) != partition]
 
 
-def test_all_topics_move_to_more_partitions_while_events_keep_coming_and_nothing_is_lost_or_told_wrongly(
+def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_lost_or_wrong(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     old = OldProducer(connection)
@@ -134,7 +134,7 @@ def assert_refused(rebuild: Rebuild, because: str, *arguments: str) -> None:
 
 
 def die_moving(connection: Connection, *, live: int, partitions: int) -> None:
-    """As far as a move has come that dies once the events have their partitions."""
+    """The state of a move that died once the events topic had its partitions."""
     writer = TransactionalWriter(producer_config(connection.bootstrap_servers), REBUILD_ID)
     writer.claim()
     with writer.transaction():

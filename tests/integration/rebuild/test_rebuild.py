@@ -57,7 +57,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeou
 
 
 class Stored:
-    """The instances as the live changelog has them, and a hand that writes there what the program would not."""
+    """The instances in the live changelog, with methods that write values there that the program would not."""
 
     def __init__(self, connection: Connection, read: Read, *, version: int = 1) -> None:
         self._connection = connection
@@ -80,7 +80,7 @@ class Stored:
     def write(
         self, key: str, instance: Instance, told: Iterable[TaskNotification], *, value: bytes | None = None
     ) -> None:
-        """As a worker would after some event that there is not, or with a changelog's ``value`` that none would."""
+        """Write as a worker would after an event that does not exist, or with a ``value`` that no worker writes."""
         producer = self._producer
         known = self._last.get(key.encode())
         state = self._states.encode(instance.state)
@@ -102,7 +102,7 @@ class Stored:
         assert producer.flush(30) == 0
 
     def write_as_first_version(self, key: str) -> None:
-        """As the first version would have stored and published it."""
+        """Write an instance as the first version would have stored and published it."""
         registry = self._connection.registry
         schema_id = registry.learn_id(SchemaRef(TASK_STATES.subject, published_schema("TaskState", 1)))
         known = self._last[key.encode()]
@@ -114,7 +114,7 @@ class Stored:
 
 
 def history(seed: int, key: str) -> list[TaskEvent]:
-    """The events of one instance that are on no topic."""
+    """Events of one instance that are on no topic."""
     return [structs.replace(each, instance_id=key) for each in lives(1, seed=seed) if each.action is not Action.DELETED]
 
 
@@ -128,7 +128,7 @@ def folded(events: Iterable[TaskEvent], before: Instance | None = None) -> tuple
     return before, told
 
 
-def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_old_version_knew_is_still_there(
+def test_wrong_states_are_corrected_while_events_arrive_and_facts_of_the_old_version_alone_remain(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     produce(connection, lives(300, seed=21))
@@ -172,16 +172,16 @@ def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_
     codec = task_event_codec(connection.registry)
     others = [event for event in map(codec.decode, values(read, TASK_EVENTS.name)) if event.instance_id not in wrong]
     assert_told_exactly_once(connection, read, others)
-    eventually(lambda: lines_kept(read) == inboxes_told(connection, read), what="the inboxes are as was told")
+    eventually(lambda: lines_kept(read) == inboxes_told(connection, read), what="the inboxes have all notifications")
 
     assert rebuild.run("--forget-old") == {"deleted": instances_changelog(1).name}
     again = rebuild.run("--rebuild", "--dry-run")
-    assert (again["version"], again["states"], again["notifications"]) == (2, 0, 0), "what is right stays as it is"
+    assert (again["version"], again["states"], again["notifications"]) == (2, 0, 0), "right states do not change"
     for worker in workers:
         assert worker.end(signal.SIGTERM) == 0
 
 
-KILLED_WHILE_TELLING = """
+KILLED_WHILE_PUBLISHING = """
 import asyncio, os, signal
 from taskbridge.streams.instances import task_agent, telling
 telling._TOGETHER = 2
@@ -196,10 +196,10 @@ task_agent.TaskAgent.write_beside = counted
 from taskbridge.streams.app import main
 main()
 """
-"""A worker that has told little of much when it is killed, amid its fifteenth transaction of that."""
+"""A worker that is killed during its fifteenth transaction of pending notifications, with most of them left."""
 
 
-def test_every_instance_that_came_out_another_is_told_once_by_workers_that_are_killed_meanwhile(
+def test_changed_instances_are_published_once_by_workers_that_are_killed_meanwhile(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     produce(connection, lives(250, seed=33))
@@ -219,17 +219,17 @@ def test_every_instance_that_came_out_another_is_told_once_by_workers_that_are_k
     assert found["notifications"] > len(wrong)
     after = ends(connection)
     for topic in (TASK_NOTIFICATIONS.name, TASK_STATES.name):
-        assert after[topic] == before[topic], "the switch is as small as ever: it leaves this to the workers"
+        assert after[topic] == before[topic], "the switch publishes nothing: workers do"
     assert pending_notifications(connection) == set(map(str.encode, wrong))
 
-    # A second one takes over what the first one has left to be told.
+    # A second rebuild takes over the pending notifications of the first.
     again = rebuild.run()
     assert (again["version"], again["states"], again["notifications"]) == (3, len(wrong), found["notifications"])
     load = Load(connection, seed=34)
     try:
         for worker in workers:
             left = len(pending_notifications(connection))
-            worker.start(KILLED_WHILE_TELLING)
+            worker.start(KILLED_WHILE_PUBLISHING)
             assert worker.exit_code(timeout_s=120) == -signal.SIGKILL
             assert 0 < len(pending_notifications(connection)) < left - 20, "some notifications are published"
         late = [each for key in sorted(pending_notifications(connection))[::3] for each in history(99, key.decode())]
@@ -240,14 +240,14 @@ def test_every_instance_that_came_out_another_is_told_once_by_workers_that_are_k
         worker.start()
     processed(connection, workers, eventually)
     assert_all_is_right(connection, read)
-    eventually(lambda: lines_kept(read) == inboxes_told(connection, read), what="the inboxes are as was told")
+    eventually(lambda: lines_kept(read) == inboxes_told(connection, read), what="the inboxes have all notifications")
     assert lines_kept(read) == lines_by_the_states(connection, read)
     codec = task_notification_codec(connection.registry)
-    causes = {told_by_rebuild(key, version=3) for key in wrong}
+    causes = {cause_of_rebuild(key, version=3) for key in wrong}
     told_now = [*map(codec.decode, values(read, TASK_NOTIFICATIONS.name))]
     ids = Counter(each.notification_id for each in told_now if each.event_id in causes)
     assert ids
-    assert set(ids.values()) == {1}, "each is told once"
+    assert set(ids.values()) == {1}, "each is published once"
     late_ids, behind = {each.event_id for each in late}, set[tuple[str, str]]()
     for each in told_now:
         whose = (each.instance_id, each.recipient_id)
@@ -259,20 +259,20 @@ def test_every_instance_that_came_out_another_is_told_once_by_workers_that_are_k
     assert (once_more["states"], once_more["notifications"]) == (0, 0)
 
 
-def told_by_rebuild(key: str, *, version: int) -> str:
-    """The id of what made it tell."""
+def cause_of_rebuild(key: str, *, version: int) -> str:
+    """The id of the event that is the cause of a rebuild's notifications."""
     named = {"instance_id": key, "version": str(version)}
     return event_id_for(SOURCE_TASKBRIDGE, "rebuilt", named)
 
 
-def test_a_rebuild_that_is_killed_changes_nothing_wherever_it_was_and_the_next_one_does_it_all(
+def test_a_killed_rebuild_changes_nothing_and_the_next_one_completes(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     first, second = workers
     produce(connection, lives(500, seed=23))
     first.start()
     apply_topics(connection.admin(), [VERSION_TOPIC], partitions=1)
-    # This process is at work as the one rebuild that there can be.
+    # This process acts as the one rebuild that may run.
     consumer = consumer_config(connection.bootstrap_servers, REBUILD_ID)
     with alone(Offsets(consumer), consumer):
         process = rebuild.start()
@@ -301,7 +301,7 @@ def test_a_rebuild_that_is_killed_changes_nothing_wherever_it_was_and_the_next_o
     assert_all_is_right(connection, read)
 
 
-def test_what_the_events_do_not_tell_any_more_is_taken_from_the_old_states_and_those_from_what_was_published(
+def test_what_events_lack_is_read_from_the_old_states_and_what_those_lack_from_published_states(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     worker, _ = workers
@@ -328,7 +328,7 @@ def test_what_the_events_do_not_tell_any_more_is_taken_from_the_old_states_and_t
     assert found["built_upon"] > found["from_published"] > 0
     assert found["carried_over"] > 0
     assert found["lost"] == 0
-    assert found["states"] <= found["from_published"], "nothing but how often they changed"
+    assert found["states"] <= found["from_published"], "only their revisions differ"
     assert_all_is_right(connection, read, instances=right, counted=False)
 
     # Now the changelog is lost too: what is left is what was published.
@@ -347,7 +347,7 @@ def test_what_the_events_do_not_tell_any_more_is_taken_from_the_old_states_and_t
     assert_all_is_right(connection, read, instances={**known, **left}, counted=False)
 
 
-def test_states_of_the_first_version_are_folded_on_and_a_rebuild_fills_in_what_they_did_not_keep(
+def test_states_of_the_first_version_are_folded_further_and_a_rebuild_completes_them(
     connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     worker, _ = workers
@@ -379,7 +379,7 @@ def test_states_of_the_first_version_are_folded_on_and_a_rebuild_fills_in_what_t
 
 
 def without_details(state: TaskState) -> str:
-    """What the first version kept of it."""
+    """The parts of an instance that the first version stored."""
     unknown: dict[str, Any] = dict.fromkeys((*DETAILS[:-1], "result"))
     tasks = tuple(structs.replace(each, outcome=None, remark=None) for each in state.tasks)
     return str(structs.replace(state, **unknown, tasks=tasks, revision=0))

@@ -1,4 +1,4 @@
-"""Inboxes that nothing on Kafka tells of any more come back whole, from the states of the instances."""
+"""Inboxes whose notifications are gone from Kafka are complete again, from the states of the instances."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeou
 
 
 def tell_of_nothing(connection: Connection) -> None:
-    """A line of an instance that there is not."""
+    """An entry of an instance that does not exist."""
     stale = TaskNotification(
         notification_id="stale",
         corp_id="corp",
@@ -57,7 +57,7 @@ def tell_of_nothing(connection: Connection) -> None:
 
 
 def lose_notifications(connection: Connection) -> None:
-    """Their seven days are over."""
+    """Delete all notifications, as after their retention of seven days."""
     before = [
         TopicPartition(TASK_NOTIFICATIONS.name, partition, end)
         for partition, end in ends(connection)[TASK_NOTIFICATIONS.name].items()

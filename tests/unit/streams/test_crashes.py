@@ -1,8 +1,8 @@
-"""Whatever the order, the repetition, the cut into chunks and the moments of death: state and notifications are right.
+"""State and notifications are right in any order, repetition and division into chunks, and after any crash.
 
 A model of a partition: its log, what is committed, the changelog, the local store and the topics that are written. It
-takes a chunk by the steps of ``agents`` and can die between any two of them, or in the midst of one; what is left of
-each part then is what Kafka or RocksDB leaves, and the next life starts from that.
+processes a chunk by the steps of the agent and can crash between any two of them, or during one. Each part is then left
+as Kafka or RocksDB would leave it, and the next life starts from that.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NOTIFICATIONS = task_notification_codec(REGISTRY)
 CORES = [NativeCore.name, PythonCore.name] if IS_BUILT else [PythonCore.name]
 
 OFFSETS_APART = "a transaction a chunk"
-"""All that a chunk comes to is there, or nothing; its offset is committed later."""
+"""All results of a chunk are there, or none; its offset is committed later."""
 OFFSETS_INSIDE = "a transaction a chunk, its offset inside"
 
 
@@ -71,7 +71,7 @@ class Record:
 
 
 class Outcome(NamedTuple):
-    """What a chunk is turned into: the only thing here that depends on how the fold is called."""
+    """The result of a chunk: only this depends on how the fold is called."""
 
     stored: dict[bytes, bytes]
     states: dict[bytes, TaskState | None]
@@ -80,8 +80,8 @@ class Outcome(NamedTuple):
     folded: Folded
 
 
-def take(folding: Core, records: Sequence[Record], read: Read) -> Outcome:
-    found = folding.fold(cast("Chunk", records), read, generation=1)
+def fold_records(core: Core, records: Sequence[Record], read: Read) -> Outcome:
+    found = core.fold(cast("Chunk", records), read, generation=1)
     return Outcome(
         found.stored,
         {cast("bytes", key): None if value is None else STATES.decode(value) for key, value, _ in found.states},
@@ -91,7 +91,7 @@ def take(folding: Core, records: Sequence[Record], read: Read) -> Outcome:
     )
 
 
-def new_folding(core: str) -> Core:
+def new_core(core: str) -> Core:
     """With room for one instance in memory: some are read from the store, some are not."""
     kind = NativeCore if core == NativeCore.name else PythonCore
     return kind(events=EVENTS, states=STATES, notifications=NOTIFICATIONS, cached_instances=2, now_ms=lambda: 0)
@@ -103,7 +103,7 @@ def shown_state(instance: Instance) -> TaskState | None:
 
 @dataclass
 class World:
-    """What outlives the worker."""
+    """The data that outlives a worker."""
 
     log: list[Record]
     transactions: str
@@ -134,7 +134,7 @@ class Life:
         applied, disk = data.draw(st.sampled_from(world.disks))
         self._store = dict(disk)
         self._store.update(world.changelog[applied:])
-        self._folding = new_folding(world.core)
+        self._core = new_core(world.core)
         self._position = world.committed
         world.disks = [(len(world.changelog), dict(self._store))]
 
@@ -142,7 +142,7 @@ class Life:
         world = self._world
         records = world.log[self._position : self._position + size]
         _die_if(dies_at == Step.FETCHED)
-        outcome = take(self._folding, records, reading(self._store))
+        outcome = fold_records(self._core, records, reading(self._store))
         _die_if(dies_at == Step.FOLDED)
         _die_if(dies_at == Step.SENT)
         world.write(outcome)
@@ -151,7 +151,7 @@ class Life:
             world.committed = self._position
         _die_if(dies_at == Step.DELIVERED)
         self._store.update(outcome.stored)
-        self._folding.cache(outcome.folded, generation=1)
+        self._core.cache(outcome.folded, generation=1)
         world.disks.append((len(world.changelog), dict(self._store)))
         _die_if(dies_at == Step.STORED)
         if dies_at == Step.COMMITTED or self._data.draw(st.booleans()):  # from time to time, not with every chunk
@@ -192,7 +192,7 @@ def log_of(events: Iterable[TaskEvent | bytes]) -> list[Record]:
 
 
 def reference(events: Iterable[TaskEvent | bytes]) -> dict[bytes, Instance]:
-    """What the events come to, one by one and with nobody dying."""
+    """The fold of the events, one by one and without a crash."""
     found: dict[bytes, list[TaskEvent]] = {}
     for each in events:
         if not isinstance(each, bytes):
@@ -229,7 +229,7 @@ def first_of_each_id(sent: Iterable[TaskNotification]) -> list[TaskNotification]
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("transactions", [OFFSETS_APART, OFFSETS_INSIDE])
 @given(data=st.data())
-def test_any_order_repetition_chunks_and_deaths_come_to_what_the_events_say(
+def test_any_order_repetition_chunks_and_crashes_end_in_the_fold_of_the_events(
     histories: SearchStrategy[list[TaskEvent]], transactions: str, core: str, data: DataObject
 ) -> None:
     first, second = data.draw(histories), data.draw(histories)
@@ -259,7 +259,7 @@ def test_any_order_repetition_chunks_and_deaths_come_to_what_the_events_say(
 
 @pytest.mark.parametrize("core", CORES)
 @given(data=st.data())
-def test_with_the_offset_in_the_transaction_nothing_is_said_twice(
+def test_with_the_offset_in_the_transaction_nothing_is_published_twice(
     histories: SearchStrategy[list[TaskEvent]], core: str, data: DataObject
 ) -> None:
     events = data.draw(histories)

@@ -72,7 +72,7 @@ def could_be_folded(instance: Instance) -> bool:
     return state.instance_id == "I" and all(list(each) == sorted(set(each)) for each in lists)
 
 
-def folding(
+def new_core(
     kind: type[Core],
     cached_instances: int,
     *,
@@ -112,7 +112,7 @@ def fold_both(records: Sequence[FakeRecord], stored: dict[bytes, bytes]) -> tupl
     found: list[Folded | type] = []
     for kind in (NativeCore, PythonCore):
         try:
-            found.append(folding(kind, 0).fold(list(records), reading(stored), generation=1))
+            found.append(new_core(kind, 0).fold(list(records), reading(stored), generation=1))
         except TaskbridgeError as error:
             found.append(type(error))
     return found[0], found[1]
@@ -122,7 +122,7 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
     records: list[Any] = [
         FakeRecord(each.instance_id.encode(), EVENTS.encode(each), at) for at, each in enumerate(events)
     ]
-    return folding(PythonCore, 0).fold(records, reading({}), generation=1).stored
+    return new_core(PythonCore, 0).fold(records, reading({}), generation=1).stored
 
 
 @settings(max_examples=3 * EXAMPLES)
@@ -143,7 +143,7 @@ def test_any_chunks_have_the_same_results(  # noqa: PLR0917 - one for each strat
     form_fields: frozenset[str],
 ) -> None:
     options: dict[str, Any] = {"now_ms": now_ms, "max_published_bytes": max_published_bytes, "form_fields": form_fields}
-    native, python = folding(NativeCore, cached, **options), folding(PythonCore, cached, **options)
+    native, python = new_core(NativeCore, cached, **options), new_core(PythonCore, cached, **options)
     stored: dict[bytes, bytes] = {}
     for chunk in chunks:
         records: list[Any] = list(chunk)
@@ -162,7 +162,7 @@ def test_an_instance_has_the_same_bytes_after_its_events_in_any_order(life: Data
     order: list[TaskEvent] = life.draw(st.permutations(events * repeats))
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), 7 * at) for at, each in enumerate(order)]
     every = frozenset("*")
-    native, python = (folding(each, 10, form_fields=every) for each in (NativeCore, PythonCore))
+    native, python = (new_core(each, 10, form_fields=every) for each in (NativeCore, PythonCore))
     ours, theirs = (each.fold(records, reading({}), generation=1) for each in (native, python))
     assert plain(ours) == plain(theirs)
     assert ours.folded == len(records)
@@ -223,7 +223,7 @@ def test_an_instance_of_the_first_version_is_of_yida_and_lacks_later_fields(
     ours, theirs = fold_both(last, older)
     assert not isinstance(ours, type)
     assert not isinstance(theirs, type)
-    assert plain(ours) == plain(theirs) == plain(folding(PythonCore, 0).fold([*last], reading(stored), generation=1))
+    assert plain(ours) == plain(theirs) == plain(new_core(PythonCore, 0).fold([*last], reading(stored), generation=1))
 
 
 @pytest.mark.parametrize("by_version", [by_version_without_beginnings, by_version_without_recovery])
@@ -246,7 +246,7 @@ def test_only_the_first_event_of_our_own_schema_under_another_id_is_translated()
             translated.append(value)
             return super()._translate(value)
 
-    native = folding(Counting, 0)
+    native = new_core(Counting, 0)
     value = framed(OWN_AGAIN, EVENTS.encode_body(event(event_id="1")))
     for offset in range(3):
         records: list[Any] = [FakeRecord(b"I", value, offset), FakeRecord(b"I", EVENTS.encode(event(event_id="2")))]
@@ -272,7 +272,7 @@ def test_an_error_of_the_store_is_raised_and_changes_nothing() -> None:
     def gone(keys: list[bytes]) -> list[bytes | None]:
         raise PartitionNotHeld(str(keys))
 
-    native = folding(NativeCore, 10)
+    native = new_core(NativeCore, 10)
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
     with pytest.raises(PartitionNotHeld):
         native.fold(records, gone, generation=1)
@@ -282,7 +282,7 @@ def test_an_error_of_the_store_is_raised_and_changes_nothing() -> None:
 def test_a_cached_instance_is_used_in_its_generation_until_it_is_forgotten() -> None:
     reads: list[bytes] = []
     read = reading({}, asked=reads)
-    native = folding(NativeCore, 10)
+    native = new_core(NativeCore, 10)
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
     for generation, forgotten in ((1, False), (1, False), (2, False), (2, True), (2, False)):
         if forgotten:
@@ -300,7 +300,7 @@ def test_an_impossible_id_is_never_looked_up() -> None:
         records.append(FakeRecord(name.encode(), EVENTS.encode(changed), at))
     for kind in (NativeCore, PythonCore):
         reads: list[bytes] = []
-        folded = folding(kind, 0).fold(records, reading({}, asked=reads), generation=1)
+        folded = new_core(kind, 0).fold(records, reading({}, asked=reads), generation=1)
         assert [type(each.reason) for each in folded.rejected] == [OutsideContract] * 4
         assert reads == []
 

@@ -33,7 +33,7 @@ _ALWAYS = ("events", "instances", "states", "notifications")
 
 def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:
     """Rebuild all states, and print the counts."""
-    found = rebuild(_environment(), dry_run=dry_run, tell=progress, partitions=partitions)
+    found = rebuild(_environment(), dry_run=dry_run, report=progress, partitions=partitions)
     if as_json:
         say(json_line(found))
         return
@@ -50,7 +50,7 @@ def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> N
 
 def republish_entries(*, as_json: bool) -> None:
     """Publish every present list entry again, and print the counts."""
-    found = republish(_environment(), tell=progress)
+    found = republish(_environment(), report=progress)
     if as_json:
         say(json_line(found))
         return

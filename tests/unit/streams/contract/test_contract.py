@@ -1,4 +1,4 @@
-"""Connecting to Kafka and the registry: what differs from the contract is said, and holds nothing up."""
+"""Connecting to Kafka and the registry: differences from the contract are reported, and block nothing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from taskbridge.streams.contract.start import Contract, Prepared, TopicsUnavaila
 from taskbridge.streams.monitoring.progress import Health
 
 
-def test_topics_that_differ_from_the_contract_are_told_by_readiness_and_hold_nothing_up() -> None:
-    said = ["taskbridge.task-states.v1: min.insync.replicas is 1, the contract says 2 with 3 replicas"]
+def test_readiness_reports_topics_that_differ_from_the_contract_and_the_start_goes_on() -> None:
+    differences = ["taskbridge.task-states.v1: min.insync.replicas is 1, the contract says 2 with 3 replicas"]
     health = Health()
-    contract: Any = SimpleNamespace(apply=lambda: Prepared(12, 1, {}, frozenset(), {}, said))
+    contract: Any = SimpleNamespace(apply=lambda: Prepared(12, 1, {}, frozenset(), {}, differences))
     prepared = asyncio.run(until_connected(contract, health, cast("Any", SimpleNamespace(is_set=lambda: False))))
     assert prepared is not None
-    told = health.readiness()
-    assert (told["kafka_and_registry"], told["problems"], told["topics"]) == ("connected", [], said)
+    body = health.readiness()
+    assert (body["kafka_and_registry"], body["problems"], body["topics"]) == ("connected", [], differences)
 
 
-def test_without_kafka_one_question_is_asked_and_why_there_is_no_answer_is_told(
+def test_without_kafka_one_request_is_made_and_its_error_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("taskbridge.streams.contract.start._REACHED_S", 0.5)

@@ -1,4 +1,4 @@
-"""What is kept of instances in memory is bounded, and gone with every rebalance."""
+"""The cache of instances is bounded, and emptied at every rebalance."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def found(cache: InstanceCache[Shown], key: bytes, *, generation: int) -> Shown 
     return instance
 
 
-def test_what_was_kept_is_found_in_the_same_generation_only(make_event: MakeEvent) -> None:
+def test_a_cached_instance_is_found_in_the_same_generation_only(make_event: MakeEvent) -> None:
     cache = InstanceCache[Shown](10)
     assert found(cache, b"a", generation=1) is None
-    kept = instances(make_event, "a")
-    cache.add(kept, generation=1)
-    assert found(cache, b"a", generation=1) is kept[b"a"]
+    cached = instances(make_event, "a")
+    cache.add(cached, generation=1)
+    assert found(cache, b"a", generation=1) is cached[b"a"]
     assert found(cache, b"a", generation=2) is None
     assert found(cache, b"a", generation=1) is None
 
 
-def test_only_what_is_not_in_memory_is_read_and_all_of_it_at_once(make_event: MakeEvent) -> None:
+def test_only_missing_instances_are_read_and_all_at_once(make_event: MakeEvent) -> None:
     cache = InstanceCache[Shown](10)
     found(cache, b"a", generation=1)
     stored = instances(make_event, "a", "b", "c", "d")
@@ -53,14 +53,14 @@ def test_only_what_is_not_in_memory_is_read_and_all_of_it_at_once(make_event: Ma
     assert reads == [[b"a", b"x", b"c"]]
 
 
-def test_a_chunk_that_a_rebalance_overtook_leaves_nothing(make_event: MakeEvent) -> None:
+def test_a_chunk_of_an_old_generation_is_not_cached(make_event: MakeEvent) -> None:
     cache = InstanceCache[Shown](10)
     found(cache, b"a", generation=2)
     cache.add(instances(make_event, "a"), generation=1)
     assert found(cache, b"a", generation=2) is None
 
 
-def test_those_that_were_touched_longest_ago_make_room(make_event: MakeEvent) -> None:
+def test_the_least_recently_used_instances_are_dropped(make_event: MakeEvent) -> None:
     cache = InstanceCache[Shown](4)
     found(cache, b"a", generation=1)
     for ids in (("a", "b"), ("c",), ("a",), ("d",)):
@@ -69,7 +69,7 @@ def test_those_that_were_touched_longest_ago_make_room(make_event: MakeEvent) ->
     assert left == {b"a", b"c", b"d"}
 
 
-def test_there_are_never_more_than_the_bound_and_the_latest_is_found(make_event: MakeEvent) -> None:
+def test_there_are_never_more_than_the_limit_and_only_latest_versions_are_found(make_event: MakeEvent) -> None:
     chance = random.Random(7)
     cache = InstanceCache[Shown](10)
     found(cache, b"a", generation=1)
@@ -83,7 +83,7 @@ def test_there_are_never_more_than_the_bound_and_the_latest_is_found(make_event:
             assert found(cache, key, generation=1) in (None, shown)
 
 
-def test_what_is_forgotten_is_gone_however_old_it_is(make_event: MakeEvent) -> None:
+def test_a_forgotten_instance_is_gone_from_both_halves(make_event: MakeEvent) -> None:
     cache = InstanceCache[Shown](4)
     found(cache, b"a", generation=1)
     cache.add(instances(make_event, "a", "b"), generation=1)
@@ -92,7 +92,7 @@ def test_what_is_forgotten_is_gone_however_old_it_is(make_event: MakeEvent) -> N
     assert [found(cache, key, generation=1) is None for key in (b"a", b"b", b"c")] == [True, True, False]
 
 
-def test_a_bound_of_zero_keeps_nothing(make_event: MakeEvent) -> None:
+def test_a_limit_of_zero_caches_nothing(make_event: MakeEvent) -> None:
     cache = InstanceCache[Shown](0)
     found(cache, b"a", generation=1)
     cache.add(instances(make_event, "a"), generation=1)

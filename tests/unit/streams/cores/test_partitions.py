@@ -1,4 +1,4 @@
-"""What a worker folds, and what it sends on, by where a record's key belongs."""
+"""Which records a worker folds, and which it forwards, by the target partition of the key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _records() -> st.SearchStrategy[list[Fetched]]:
 
 
 @given(records=_records(), partition=st.integers(0, PARTITIONS - 1))
-def test_each_record_is_folded_here_or_sent_on_to_where_its_key_belongs_in_its_order(
+def test_each_record_is_folded_here_or_forwarded_to_its_target_partition_in_order(
     records: list[Fetched], partition: int
 ) -> None:
     ours, away = split_by_partition(cast("Any", records), partition, PARTITIONS)
@@ -36,7 +36,7 @@ def test_each_record_is_folded_here_or_sent_on_to_where_its_key_belongs_in_its_o
     assert len(ours) + sum(map(len, away.values())) == len(records)
 
 
-def test_what_is_all_at_home_is_not_even_copied() -> None:
+def test_a_chunk_without_records_of_other_partitions_is_not_copied() -> None:
     key = next(key for key in map(str.encode, map(str, range(99))) if target_partition(key, PARTITIONS) == 3)
     records: Any = [Fetched(key, b"x"), Fetched(None, b"y")]
     ours, away = split_by_partition(records, 3, PARTITIONS)

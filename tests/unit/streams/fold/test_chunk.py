@@ -1,4 +1,4 @@
-"""A chunk folds as its records would one by one, parks what it cannot use, and can be tried again after any crash."""
+"""A chunk folds as its records would one by one, rejects bad records, and can be tried again after any crash."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FakeRecord:
 
 @dataclass
 class World:
-    """Kafka and the local store, as far as a chunk can tell."""
+    """Kafka and the local store, as a chunk uses them."""
 
     stored: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
     sent: list[TaskNotification] = field(default_factory=list["TaskNotification"])
@@ -89,7 +89,7 @@ def records_of(events: Iterable[TaskEvent]) -> list[FakeRecord]:
 
 
 def sent_by(result: ChunkResult) -> list[TaskNotification]:
-    return [each for _, told in result.published for each in told]
+    return [each for _, notifications in result.published for each in notifications]
 
 
 def without_revision(instance: Instance | None) -> Instance | None:
@@ -104,7 +104,7 @@ STEPS = st.lists(
     ),
     max_size=24,
 )
-"""Chunks one after the other: how many events, after what the worker crashes (None: not at all), how many are told."""
+"""Chunks in a row: the number of events, the step after which the worker crashes or None, the notifications sent."""
 
 
 @given(data=st.data(), steps=STEPS)
@@ -119,11 +119,11 @@ def test_any_split_into_chunks_and_a_crash_between_any_two_steps_ends_in_the_sam
     rest = events
     planned = iter(steps)
     while rest:
-        size, crash_after, told = next(planned, (len(rest), None, 0))
+        size, crash_after, sent = next(planned, (len(rest), None, 0))
         chunk = rest[:size]
         result = world.fold(chunk)
         if crash_after == "some notifications":
-            world.sent += sent_by(result)[:told]
+            world.sent += sent_by(result)[:sent]
         if crash_after == "changelog":
             # Recovered from the changelog at the next start, though no notification left.
             world.store(result)
@@ -155,7 +155,7 @@ def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: Ma
     assert result.actions == {Action.CREATED: 5}
 
 
-def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_event: MakeEvent) -> None:
+def test_bad_records_are_rejected_with_their_reason_and_the_others_are_folded(make_event: MakeEvent) -> None:
     good = make_event(Action.CREATED)
     other_corp = make_event(Action.DELETED, corp_id="other")
     value = EVENTS.encode(good)
@@ -184,7 +184,7 @@ def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_e
     assert result.actions.total() == 1
 
 
-def test_a_registry_that_is_away_is_not_the_records_fault(make_event: MakeEvent) -> None:
+def test_an_unavailable_registry_is_not_the_records_fault(make_event: MakeEvent) -> None:
     registry = FakeRegistry()
     registry.away = True
     value = b"\x00\x00\x00\x00\x63" + EVENTS.encode(make_event(Action.CREATED))[5:]
@@ -192,7 +192,7 @@ def test_a_registry_that_is_away_is_not_the_records_fault(make_event: MakeEvent)
         fold_chunk([FakeRecord(b"I-1", value)], decode=task_event_codec(registry).decode, load=World().load)
 
 
-def test_an_unreadable_store_is_never_taken_for_an_unknown_instance(make_event: MakeEvent) -> None:
+def test_an_unreadable_stored_instance_is_never_an_unknown_one(make_event: MakeEvent) -> None:
     world = World()
     world.store(world.fold([make_event(Action.CREATED)]))
     whole = world.stored[b"I-1"]
@@ -203,7 +203,9 @@ def test_an_unreadable_store_is_never_taken_for_an_unknown_instance(make_event: 
 
 
 @given(data=st.data())
-def test_what_is_stored_comes_back_as_it_was(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
+def test_a_stored_instance_is_read_as_it_was_written(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
     world = World()
     result = world.fold(data.draw(histories))
     world.store(result)
@@ -216,9 +218,7 @@ def test_what_is_stored_comes_back_as_it_was(histories: SearchStrategy[list[Task
         st.lists(st.integers(0, (1 << 63) - 1), min_size=1, max_size=MAX_OFFSETS + 20), min_size=1, max_size=3
     )
 )
-def test_the_last_events_of_an_instance_are_found_again_by_their_offsets(
-    make_event: MakeEvent, chunks: list[list[int]]
-) -> None:
+def test_an_instance_remembers_the_offsets_of_its_last_events(make_event: MakeEvent, chunks: list[list[int]]) -> None:
     world, known = World(), list[int]()
     for offsets in chunks:
         records = records_of([make_event(Action.CREATED)] * len(offsets))
@@ -231,7 +231,7 @@ def test_the_last_events_of_an_instance_are_found_again_by_their_offsets(
 
 
 @given(data=st.data())
-def test_an_instance_can_be_told_that_its_events_stand_elsewhere(
+def test_the_offsets_of_a_stored_instance_can_be_replaced(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
 ) -> None:
     world = World()
@@ -244,7 +244,7 @@ def test_an_instance_can_be_told_that_its_events_stand_elsewhere(
         assert with_event_offsets(moved, event_offsets(stored)) == stored
 
 
-def test_offsets_are_read_without_what_stands_around_them_and_never_from_damage(make_event: MakeEvent) -> None:
+def test_offsets_are_read_without_the_other_parts_and_never_from_damaged_bytes(make_event: MakeEvent) -> None:
     world = World()
     world.store(world.fold([make_event(Action.CREATED)] * 200))
     whole = world.stored[b"I-1"]
@@ -257,29 +257,29 @@ def test_offsets_are_read_without_what_stands_around_them_and_never_from_damage(
             event_offsets(damaged)
 
 
-def test_offsets_are_written_seven_bits_a_byte_and_are_of_63_bits_at_most() -> None:
+def test_offsets_are_written_seven_bits_per_byte_and_have_63_bits_at_most() -> None:
     assert write_offsets((127, 255)) == b"\x7f\x80\x01"
     assert read_offsets(write_offsets(((1 << 63) - 1,))) == ((1 << 63) - 1,)
     with pytest.raises(ValueError, match="63 bits"):
         read_offsets(write_offsets((1 << 63,)))
 
 
-def test_marks_of_other_tasks_are_never_taken_for_the_instances_own(make_event: MakeEvent) -> None:
+def test_marks_of_other_tasks_are_unreadable(make_event: MakeEvent) -> None:
     with_task = fold(None, make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",)))
     without = fold(None, make_event(Action.CREATED))
     with pytest.raises(StoreUnreadable, match="marks are of another state"):
         unpack(pack(STATES.encode(with_task.state), without, now_ms=0), STATES)
 
 
-def test_a_registry_that_is_away_is_not_the_stores_fault(make_event: MakeEvent) -> None:
+def test_an_unavailable_registry_is_not_the_stores_fault(make_event: MakeEvent) -> None:
     instance = fold(None, make_event(Action.CREATED))
     state = b"\x00\x00\x00\x00\x63" + STATES.encode(instance.state)[5:]
     with pytest.raises(RegistryUnavailable):
         unpack(pack(state, instance, now_ms=0), task_state_codec(FakeRegistry(away=True)))
 
 
-def test_what_a_version_stored_that_did_not_know_when_instances_began_is_read(make_event: MakeEvent) -> None:
-    """As well as the published state tells it; from then on it is remembered."""
+def test_an_instance_stored_without_its_beginning_is_read(make_event: MakeEvent) -> None:
+    """The beginning is computed from the published state, and stored from then on."""
     events = [
         make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), occurred_at=3_000, created_at=2_000),
         make_event(Action.COPIED, recipient_ids=("bob",), occurred_at=2_500),
@@ -292,12 +292,12 @@ def test_what_a_version_stored_that_did_not_know_when_instances_began_is_read(ma
     assert event_offsets(stored) == (7,)
 
 
-def test_a_store_of_another_format_is_told_from_this_one() -> None:
+def test_a_stored_instance_of_another_format_is_unreadable() -> None:
     with pytest.raises(StoreUnreadable, match="not of format 3"):
         unpack(b"\x02L" + bytes(40), STATES)
 
 
-def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
+def test_a_dead_letter_has_the_received_headers_and_the_records_origin() -> None:
     record = FakeRecord(b"I-1", b"junk", 7, headers=[("ce_id", b"x")])
     result = fold_chunk([record], decode=EVENTS.decode, load=World().load)
     key, value, parked = dead_letter(result.rejected[0], now_ms=1_700_000_000_123)
@@ -323,14 +323,14 @@ def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
     ],
     ids=["value", "key", "headers"],
 )
-def test_a_record_too_large_to_be_parked_with_its_reason_is_left_where_it_is(large: FakeRecord) -> None:
+def test_a_record_too_large_for_a_dead_letter_with_its_reason_is_left_out(large: FakeRecord) -> None:
     result = fold_chunk([large], decode=EVENTS.decode, load=World().load)
     key, value, headers = dead_letter(result.rejected[0], now_ms=0)
     assert value is None
     assert key in (b"I-1", None)
-    said = dict(headers)
-    assert (said["dlq_partition"], said["dlq_offset"]) == (b"3", b"0")
-    assert int(said[LEFT_HEADER]) >= MAX_MESSAGE_BYTES - 100
+    found = dict(headers)
+    assert (found["dlq_partition"], found["dlq_offset"]) == (b"3", b"0")
+    assert int(found[LEFT_HEADER]) >= MAX_MESSAGE_BYTES - 100
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_a_record_too_large_to_be_parked_with_its_reason_is_left_where_it_is(lar
     ],
     ids=str,
 )
-def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
+def test_an_event_that_cannot_be_stored_or_published_is_rejected(
     make_event: MakeEvent, outside: dict[str, Any]
 ) -> None:
     events = [make_event(Action.CREATED, **outside), make_event(Action.CREATED, instance_id="I-2", title="申请　一")]
@@ -359,7 +359,7 @@ def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
         notification_headers(each)
 
 
-def test_a_date_in_the_future_leaves_the_others_as_they_are(make_event: MakeEvent) -> None:
+def test_a_date_in_the_future_does_not_change_the_other_dates(make_event: MakeEvent) -> None:
     dates = {"created_at": 1_000, "occurred_at": 2_000, "received_at": 3_000, "finished_at": 253_402_300_799_999}
     [shown] = World().fold([make_event(Action.CREATED, task_id="T-1", **dates)]).instances.values()
     state = shown.instance.state
@@ -368,7 +368,7 @@ def test_a_date_in_the_future_leaves_the_others_as_they_are(make_event: MakeEven
 
 @pytest.mark.parametrize("far", [301_001, 253_402_300_799_999])
 def test_a_date_in_the_future_does_not_win_for_ever(make_event: MakeEvent, far: int) -> None:
-    """In whatever order they come, each counts as of its receipt: nobody's clock is years ahead."""
+    """In any order, each counts as of its receipt: no clock is years ahead."""
     created = make_event(
         Action.CREATED, task_id="T-1", recipient_ids=("ann",), title="早", occurred_at=far, created_at=far
     )
@@ -392,7 +392,7 @@ def test_a_date_of_creation_alone_in_the_future_counts_as_the_receipt(make_event
     assert [each.created_at for each in shown.instance.state.tasks] == [1_000]
 
 
-def test_a_clock_that_is_a_little_ahead_is_believed(make_event: MakeEvent) -> None:
+def test_a_clock_that_is_a_little_ahead_is_accepted(make_event: MakeEvent) -> None:
     [shown] = World().fold([make_event(Action.CREATED, occurred_at=301_000)]).instances.values()
     assert shown.instance.state.updated_at == 301_000
 
@@ -405,12 +405,14 @@ def test_an_id_may_have_any_character_that_is_no_control_character(make_event: M
 @pytest.mark.parametrize(
     "within", [{"instance_id": "x"}, {"instance_id": "x" * 128}, {"occurred_at": -62_135_596_800_000}], ids=str
 )
-def test_what_is_just_within_the_contract_is_folded(make_event: MakeEvent, within: dict[str, Any]) -> None:
+def test_an_event_at_the_limits_of_the_contract_is_folded(make_event: MakeEvent, within: dict[str, Any]) -> None:
     event = make_event(Action.CREATED, **within)
     assert not fold_chunk(records_of([event]), decode=EVENTS.decode, load=World().load).rejected
 
 
-def test_what_its_instance_cannot_take_is_set_aside_and_the_others_go_on(make_event: MakeEvent) -> None:
+def test_an_event_that_makes_its_instance_too_large_is_rejected_and_the_others_are_folded(
+    make_event: MakeEvent,
+) -> None:
     events = [
         make_event(Action.CREATED, instance_id="I-1"),
         make_event(Action.CREATED, instance_id="I-1", title="long"),

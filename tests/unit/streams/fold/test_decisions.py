@@ -1,4 +1,4 @@
-"""What was recovered holds before the callback of the same decision, whenever that comes; and before nothing else."""
+"""A recovered decision holds before the callback of the same decision, in any order, and before no other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folded(events: list[TaskEvent]) -> Instance:
 
 
 def task_of(*events: TaskEvent) -> TaskEntry:
-    """The one task, the same in every order of these."""
+    """The one task, after checking that every order of the events gives the same."""
     found = [folded([*order]).state.tasks for order in permutations(events)]
     assert all(each == found[0] for each in found)
     [task] = found[0]
@@ -63,33 +63,33 @@ def test_the_recovered_decision_has_the_moment_and_the_outcome(completed: MakeEv
         assert (task.decided_at, task.outcome, task.actor_id) == (1_000, "agree", "ann")
 
 
-def test_of_what_was_recovered_the_later_holds(recovered: MakeEvent) -> None:
+def test_the_later_recovered_decision_holds(recovered: MakeEvent) -> None:
     task = task_of(recovered(), recovered(occurred_at=2_000, outcome="disagree"))
     assert (task.decided_at, task.outcome) == (2_000, "disagree")
 
 
-def test_a_callback_that_names_nobody_tells_of_the_recovered_decision(
+def test_a_callback_without_an_actor_gives_way_to_the_recovered_decision(
     completed: MakeEvent, recovered: MakeEvent
 ) -> None:
     assert task_of(recovered(), completed(actor_id=None, occurred_at=1_700)).actor_id == "ann"
     assert task_of(completed(), completed(actor_id=None, occurred_at=1_700)).actor_id is None
 
 
-def test_what_was_recovered_without_an_actor_gives_way_as_any_decision_does(
+def test_a_recovered_decision_without_an_actor_gives_way_to_a_later_one(
     completed: MakeEvent, recovered: MakeEvent
 ) -> None:
     assert task_of(recovered(actor_id=None), completed(occurred_at=1_700)).actor_id == "ann"
     assert task_of(recovered(actor_id=None), completed(occurred_at=900)).actor_id is None
 
 
-def test_the_later_decision_of_somebody_else_holds_at_once(completed: MakeEvent, recovered: MakeEvent) -> None:
+def test_the_later_decision_of_another_actor_holds(completed: MakeEvent, recovered: MakeEvent) -> None:
     forwarded, late = recovered(outcome="forward"), completed(occurred_at=1_700)
     assert task_of(forwarded, late, completed(actor_id="bob", occurred_at=1_500)).actor_id == "bob"
     task = task_of(forwarded, late, recovered(actor_id="bob", occurred_at=1_400))
     assert (task.actor_id, task.decided_at, task.outcome) == ("bob", 1_400, "agree")
 
 
-def test_where_a_decision_was_earlier_than_its_callback_said_the_one_between_holds(
+def test_a_decision_between_the_recovered_time_and_its_callbacks_time_holds(
     completed: MakeEvent, recovered: MakeEvent
 ) -> None:
     between = completed(actor_id="bob", occurred_at=1_500, remark="mine")
@@ -97,10 +97,10 @@ def test_where_a_decision_was_earlier_than_its_callback_said_the_one_between_hol
     assert (task.actor_id, task.decided_at, task.remark) == ("bob", 1_500, "mine")
 
 
-def test_of_cancellations_the_later_holds_whoever_it_was_and_recovered_or_not(
+def test_the_later_cancellation_holds_by_any_actor_recovered_or_not(
     make_event: MakeEvent, recovered: MakeEvent
 ) -> None:
-    """When a task was cancelled is not in the API: a repair says as early as can be."""
+    """The API does not return when a task was cancelled: a repair states the earliest possible time."""
     cancelled = make_event(Action.CANCELLED, task_id="T-1", actor_id="eve", occurred_at=3_000)
     found = make_event(Action.CANCELLED, task_id="T-1", occurred_at=2_000, recovered_by="reconcile")
     task = task_of(recovered(), cancelled, found)
@@ -108,18 +108,18 @@ def test_of_cancellations_the_later_holds_whoever_it_was_and_recovered_or_not(
     assert task_of(recovered(occurred_at=2_500), found).status is Status.COMPLETED
 
 
-def test_of_decisions_of_one_moment_the_greater_id_holds_and_of_one_id_the_greater_actor(
+def test_at_equal_times_the_greater_event_id_holds_then_the_greater_actor(
     completed: MakeEvent, recovered: MakeEvent
 ) -> None:
     assert task_of(completed(event_id="1", actor_id="bob"), completed(event_id="2")).actor_id == "ann"
     again = recovered(event_id="2", outcome="disagree")
     assert task_of(recovered(event_id="1"), again).outcome == "disagree"
-    # No sender of ours makes one id twice; whoever does finds the same in any order all the same.
+    # No sender of ours uses one id twice; if one does, the result is still the same in any order.
     assert task_of(*(completed(event_id="1", actor_id=each) for each in ("ann", "bob", None))).actor_id == "bob"
 
 
 @given(data=st.data())
-def test_a_callback_that_comes_after_all_changes_nothing_that_anybody_sees(
+def test_a_late_callback_of_a_recovered_decision_changes_no_entry(
     histories: SearchStrategy[list[TaskEvent]], make_event: MakeEvent, data: DataObject
 ) -> None:
     decision: dict[str, Any] = {"task_id": "T-1", "actor_id": "ann"}
@@ -134,24 +134,24 @@ def test_a_callback_that_comes_after_all_changes_nothing_that_anybody_sees(
     assert views(after) == views(before)
 
 
-def told(before: Instance, event: TaskEvent) -> list[tuple[str, View, Change, str | None, str | None, str | None]]:
+def published(before: Instance, event: TaskEvent) -> list[tuple[str, View, Change, str | None, str | None, str | None]]:
     sent: list[TaskNotification] = notifications(before, fold(before, event), event)
     return [(each.recipient_id, each.view, each.change, each.outcome, each.result, each.recovered_by) for each in sent]
 
 
-def test_who_handled_it_is_told_how_and_the_line_stays_where_it_is(
+def test_the_outcome_updates_the_actors_entry_and_not_its_place(
     make_event: MakeEvent, completed: MakeEvent, recovered: MakeEvent
 ) -> None:
     created = make_event(Action.CREATED, originator=Person("bob"), task_id="T-1", recipient_ids=("ann",))
     before = folded([created, completed(occurred_at=2_000)])
     read_back = recovered(occurred_at=2_000, recovered_by="read-back", remark="fine")
-    assert told(before, read_back) == [("ann", View.HANDLED, Change.UPDATED, "agree", None, "read-back")]
+    assert published(before, read_back) == [("ann", View.HANDLED, Change.UPDATED, "agree", None, "read-back")]
     line, known = views(fold(before, read_back))[HANDLED], views(before)[HANDLED]
     assert (line.entered_at, line.updated_at) == (known.entered_at, known.updated_at) == (2_000, 2_000)
     assert line.remark == "fine"
 
 
-def test_the_end_of_the_instance_is_told_to_who_started_it_and_whom_it_was_copied_to(
+def test_the_end_of_the_instance_updates_the_entries_of_originator_and_copied_people(
     make_event: MakeEvent, completed: MakeEvent
 ) -> None:
     created = make_event(Action.CREATED, originator=Person("bob"), task_id="T-1", recipient_ids=("ann",))
@@ -159,7 +159,7 @@ def test_the_end_of_the_instance_is_told_to_who_started_it_and_whom_it_was_copie
     before = folded([created, copied, completed(occurred_at=2_000)])
     # Of no task: it states facts alone.
     ended = completed(task_id=None, occurred_at=2_500, finished_at=2_400, approved_result="agree")
-    assert told(before, ended) == [
+    assert published(before, ended) == [
         ("bob", View.CREATED, Change.UPDATED, None, "agree", None),
         ("cai", View.COPIED, Change.UPDATED, None, "agree", None),
     ]

@@ -1,4 +1,4 @@
-"""The fold ends in the same instance whatever the order and repetition of events, and says what the contract says."""
+"""The fold ends in the same instance in any order and repetition of events, and follows the contract's rules."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_any_permutation_with_any_duplicates_ends_in_the_same_instance(
 
 
 @given(data=st.data())
-def test_a_repeat_at_any_later_time_changes_nothing_at_all(
+def test_a_repetition_at_any_later_time_changes_nothing(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
 ) -> None:
     events = data.draw(histories)
@@ -80,7 +80,7 @@ class Compared(str):
     __hash__ = str.__hash__
 
 
-def test_a_repeat_with_many_people_compares_each_a_few_times(make_event: MakeEvent) -> None:
+def test_a_repetition_with_many_people_compares_each_a_few_times(make_event: MakeEvent) -> None:
     def created() -> TaskEvent:
         people = tuple(Compared(f"{number:04}") for number in range(2000))
         return make_event(Action.CREATED, task_id="t", recipient_ids=people)
@@ -160,7 +160,7 @@ def test_assignees_are_the_union_over_a_tasks_creates(make_event: MakeEvent) -> 
 def test_the_later_decision_holds_and_at_equal_times_completed(
     make_event: MakeEvent, completed_at: int, cancelled_at: int, status: Status
 ) -> None:
-    # The ids would decide for the cancellation, if they were asked.
+    # By the ids alone, the cancellation would hold.
     completed = make_event(Action.COMPLETED, event_id="1", task_id="T-1", actor_id="bob", occurred_at=completed_at)
     cancelled = make_event(Action.CANCELLED, event_id="2", task_id="T-1", actor_id="ann", occurred_at=cancelled_at)
     for order in ([completed, cancelled], [cancelled, completed]):
@@ -169,7 +169,7 @@ def test_the_later_decision_holds_and_at_equal_times_completed(
         assert task.actor_id == ("bob" if status is Status.COMPLETED else "ann")
 
 
-def test_copied_keeps_the_earliest_time(make_event: MakeEvent) -> None:
+def test_copied_has_the_earliest_time(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.COPIED, recipient_ids=("cai",), occurred_at=2_000),
         make_event(Action.COPIED, recipient_ids=("cai", "bob"), occurred_at=1_000),
@@ -178,14 +178,14 @@ def test_copied_keeps_the_earliest_time(make_event: MakeEvent) -> None:
     assert folded(events).state.copied == (CopiedEntry("bob", 1_000), CopiedEntry("cai", 1_000))
 
 
-def test_a_deletion_is_not_undone_by_what_comes_after_it(make_event: MakeEvent) -> None:
+def test_a_deletion_is_not_undone_by_later_events(make_event: MakeEvent) -> None:
     deleted = make_event(Action.DELETED, occurred_at=1_000)
     late = make_event(Action.CREATED, title="late", occurred_at=9_000)
     assert folded([deleted, late]).state.lifecycle is Lifecycle.DELETED
     assert folded([deleted, late]).marks.deleted_at == 1_000
 
 
-def test_how_an_instance_ended_is_known_once_its_sender_says_that_it_is_finished(make_event: MakeEvent) -> None:
+def test_an_instance_has_a_result_once_its_sender_reports_that_it_is_finished(make_event: MakeEvent) -> None:
     agreed = make_event(Action.CREATED, approved_result="agree", instance_status="COMPLETED", occurred_at=2_000)
     assert folded([agreed]).state.result is None
     finished = make_event(Action.CREATED, finished_at=1_900, occurred_at=3_000)
@@ -195,7 +195,7 @@ def test_how_an_instance_ended_is_known_once_its_sender_says_that_it_is_finished
     assert folded([agreed, withdrawn, finished]).state.result == "TERMINATED"
 
 
-def test_a_state_has_of_the_latest_form_what_is_wanted_and_by_default_nothing(make_event: MakeEvent) -> None:
+def test_a_state_has_the_named_fields_of_the_latest_form_and_by_default_none(make_event: MakeEvent) -> None:
     late = make_event(Action.CREATED, form_data={"days": "3", "reason": "ill"}, occurred_at=2_000)
     early = make_event(Action.CREATED, form_data={"days": "2"}, occurred_at=1_000)
     later = make_event(Action.COPIED, form_data={"reason": None}, occurred_at=3_000)
@@ -237,8 +237,8 @@ def test_another_source_completes_and_deletes_nothing_though_its_app_has_the_sam
             fold(instance, forged)
 
 
-def test_a_forged_event_that_comes_first_does_not_keep_the_instance(make_event: MakeEvent) -> None:
-    """The genuine one was received before it, and waited in an edge's spool."""
+def test_a_forged_event_that_is_folded_first_does_not_own_the_instance(make_event: MakeEvent) -> None:
+    """The genuine event was received before it, and waited in an edge's spool."""
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), originator=Person("bob"))
     for action in (Action.COMPLETED, Action.DELETED):
         forged = make_event(action, task_id="T-1", actor_id="eve", app_type="B", received_at=1_001)
@@ -251,7 +251,7 @@ def test_a_forged_event_that_comes_first_does_not_keep_the_instance(make_event: 
 def test_whose_instance_it_is_does_not_depend_on_the_order(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
 ) -> None:
-    """And once the owner's events have come again, nor does anything else."""
+    """Once the owner's dead letters are replayed, nothing depends on the order."""
     events = [
         replace(
             each,
@@ -273,7 +273,7 @@ def test_whose_instance_it_is_does_not_depend_on_the_order(
     assert without_revision(found) == without_revision(folded(theirs))
 
 
-def test_an_instance_of_a_version_that_did_not_keep_when_it_was_received_stays_with_its_app(
+def test_an_instance_stored_without_its_time_of_receipt_stays_with_its_app(
     make_event: MakeEvent,
 ) -> None:
     instance = folded([make_event(Action.CREATED)])
@@ -294,7 +294,7 @@ def test_the_same_event_once_more_changes_nothing(make_event: MakeEvent) -> None
     assert fold(instance, event) is instance
 
 
-def test_of_two_decisions_alike_at_one_moment_the_one_with_the_greater_id_holds(make_event: MakeEvent) -> None:
+def test_of_two_equal_decisions_the_one_with_the_greater_event_id_holds(make_event: MakeEvent) -> None:
     first, second = (
         make_event(Action.COMPLETED, event_id=event_id, task_id="T-1", actor_id=actor_id, occurred_at=1_000)
         for event_id, actor_id in (("1", "ann"), ("2", "bob"))
@@ -305,7 +305,7 @@ def test_of_two_decisions_alike_at_one_moment_the_one_with_the_greater_id_holds(
         assert instance.marks.tasks[0].actor_ids == ("ann", "bob")
 
 
-def test_what_was_said_to_be_before_1970_counts_as_any_other_moment(make_event: MakeEvent) -> None:
+def test_a_moment_before_1970_counts_like_any_other(make_event: MakeEvent) -> None:
     created = make_event(Action.CREATED, task_id="T-1", url="https://yida.example/1", occurred_at=-5_000)
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=-4_000)
     instance = folded([created, completed])
@@ -318,7 +318,7 @@ def test_a_moment_fits_into_64_bits() -> None:
     assert (EARLIEST, LATEST) == (-(2**63), 2**63 - 1)
 
 
-def test_tasks_stand_in_the_order_of_their_ids_and_each_is_one(make_event: MakeEvent) -> None:
+def test_tasks_are_in_the_order_of_their_ids_without_duplicates(make_event: MakeEvent) -> None:
     events = [
         make_event(action, event_id=f"{action}{task_id}", task_id=task_id, actor_id="bob", recipient_ids=("bob",))
         for action, task_id in (
@@ -343,7 +343,7 @@ def test_a_later_create_that_has_no_url_leaves_the_tasks_url(make_event: MakeEve
     assert folded([first, second]).state.tasks[0].url == "https://yida.example/1"
 
 
-def test_a_published_state_tells_the_earliest_of_its_moments(make_event: MakeEvent) -> None:
+def test_the_beginning_of_a_published_state_is_the_earliest_of_its_moments(make_event: MakeEvent) -> None:
     state = folded([make_event(Action.DELETED, occurred_at=9_000)]).state
     assert earliest_known(state) == 9_000
     state = replace(state, copied=(CopiedEntry("cai", 8_000), CopiedEntry("dan", 8_500)))

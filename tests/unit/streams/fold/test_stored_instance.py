@@ -1,4 +1,4 @@
-"""What is read from a stored instance without decoding it is what was stored, and stays when a part is replaced."""
+"""Each part of a stored instance can be read and replaced without decoding the others."""
 
 from __future__ import annotations
 
@@ -47,16 +47,14 @@ def test_each_part_is_read_by_itself(pending: Instance) -> None:
     assert (state_value(stored), event_offsets(stored), unpack(stored, STATES)) == (value, OFFSETS, pending)
 
 
-def test_a_part_that_is_replaced_leaves_the_others(pending: Instance) -> None:
+def test_replacing_a_part_does_not_change_the_others(pending: Instance) -> None:
     value = STATES.encode(pending.state)
     stored = pack(value, pending, OFFSETS, now_ms=7)
     assert restamped(stored, written_ms=9) == pack(value, pending, OFFSETS, now_ms=9)
     assert with_event_offsets(stored, (1,)) == pack(value, pending, (1,), now_ms=7)
 
 
-def test_its_age_tells_whether_anybody_has_anything_to_do(
-    pending: Instance, make_event: Callable[..., TaskEvent]
-) -> None:
+def test_its_age_shows_whether_anything_is_pending(pending: Instance, make_event: Callable[..., TaskEvent]) -> None:
     completed = fold(pending, make_event(Action.COMPLETED, task_id="T-1", actor_id="ann"))
     deleted = fold(completed, make_event(Action.DELETED))
     ages = [age_of(pack(STATES.encode(each.state), each, now_ms=7)) for each in (pending, completed, deleted)]

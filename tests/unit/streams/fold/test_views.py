@@ -1,4 +1,4 @@
-"""Who sees what, and that the notifications, applied as they arrive, always add up to it."""
+"""The entries of every view, and that the notifications, applied in order of arrival, add up to them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def seen(events: Iterable[TaskEvent]) -> set[EntryKey]:
     return set(views(reduce(fold, events, None)))
 
 
-def told(before: Instance | None, events: Iterable[TaskEvent]) -> tuple[Instance | None, list[TaskNotification]]:
+def published(before: Instance | None, events: Iterable[TaskEvent]) -> tuple[Instance | None, list[TaskNotification]]:
     """The instance after these events, and all notifications on the way."""
     sent: list[TaskNotification] = []
     for event in events:
@@ -42,46 +42,46 @@ def told(before: Instance | None, events: Iterable[TaskEvent]) -> tuple[Instance
 
 
 def inbox_lines(sent: Iterable[TaskNotification]) -> dict[EntryKey, Entry]:
-    """Whole lines, with their times."""
+    """Complete entries, with their times."""
     return {EntryKey(line.user_id, line.view, line.task_id): entry_of(each) for line, each in inbox_of(sent).items()}
 
 
 @given(data=st.data())
 def test_the_notifications_add_up_to_the_views(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
-    instance, sent = told(None, data.draw(histories))
+    instance, sent = published(None, data.draw(histories))
     assert inbox_lines(sent) == views(instance)
 
 
 @given(data=st.data())
-def test_they_add_up_to_the_views_also_for_a_reader_who_drops_repeated_ids(
+def test_the_notifications_add_up_to_the_views_for_a_reader_that_drops_repeated_ids(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
 ) -> None:
     events = data.draw(histories)
     repeats = data.draw(st.lists(st.sampled_from(events), max_size=4))
-    instance, sent = told(None, data.draw(st.permutations(events + repeats)))
+    instance, sent = published(None, data.draw(st.permutations(events + repeats)))
     first_of_each = {each.notification_id: each for each in reversed(sent)}
-    kept = [each for each in sent if first_of_each[each.notification_id] is each]
-    assert inbox_lines(kept) == inbox_lines(sent) == views(instance)
+    applied = [each for each in sent if first_of_each[each.notification_id] is each]
+    assert inbox_lines(applied) == inbox_lines(sent) == views(instance)
 
 
 @given(data=st.data())
-def test_repeats_heal_a_reader_who_missed_the_first_sending(
+def test_repetitions_correct_a_reader_that_missed_the_first_notifications(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
 ) -> None:
     events = data.draw(histories)
-    kept = data.draw(st.integers(0, len(events)))
-    instance, sent = told(None, events[:kept])
-    instance, _lost = told(instance, events[kept:])
-    _, again = told(instance, events[kept:])
+    seen_events = data.draw(st.integers(0, len(events)))
+    instance, sent = published(None, events[:seen_events])
+    instance, _lost = published(instance, events[seen_events:])
+    _, again = published(instance, events[seen_events:])
     assert inbox_lines(sent + again) == views(instance)
 
 
-def test_a_repeat_also_tells_who_is_no_longer_the_actor(make_event: MakeEvent) -> None:
+def test_a_repetition_also_notifies_a_former_actor(make_event: MakeEvent) -> None:
     first = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=1_000)
     second = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
-    instance, sent = told(None, [first])
-    instance, _lost = told(instance, [second])
-    _, again = told(instance, [second])
+    instance, sent = published(None, [first])
+    instance, _lost = published(instance, [second])
+    _, again = published(instance, [second])
     assert inbox_lines(sent + again) == views(instance)
 
 
@@ -90,8 +90,8 @@ def test_ids_are_the_same_for_the_same_change_and_differ_between_changes(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
 ) -> None:
     events = data.draw(histories)
-    _, once = told(None, events)
-    _, again = told(None, events)
+    _, once = published(None, events)
+    _, again = published(None, events)
     assert [each.notification_id for each in once] == [each.notification_id for each in again]
     assert len({each.notification_id for each in once}) == len(once)
 
@@ -100,11 +100,11 @@ def test_the_originator_sees_the_instance_among_the_created(make_event: MakeEven
     assert seen([make_event(Action.CREATED, originator=Person("ann"))]) == {EntryKey("ann", View.CREATED, None)}
 
 
-def test_a_line_is_told_again_when_only_its_times_change(make_event: MakeEvent) -> None:
+def test_an_entry_is_published_again_when_only_its_times_change(make_event: MakeEvent) -> None:
     first = make_event(Action.CREATED, originator=Person("ann"), title="Leave", task_id="T-1", occurred_at=2_000)
     earlier = make_event(Action.COPIED, occurred_at=1_000)
     second = make_event(Action.CREATED, task_id="T-2", occurred_at=3_000)
-    _, sent = told(None, [first, earlier, second])
+    _, sent = published(None, [first, earlier, second])
     assert [(each.change, each.entered_at, each.updated_at) for each in sent] == [
         (Change.ADDED, 2_000, 2_000),
         (Change.UPDATED, 1_000, 2_000),
@@ -112,7 +112,7 @@ def test_a_line_is_told_again_when_only_its_times_change(make_event: MakeEvent) 
     ]
 
 
-def test_a_copy_that_comes_last_moved_when_it_was_made(make_event: MakeEvent) -> None:
+def test_a_late_copy_is_updated_when_it_was_made(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",)),
         make_event(Action.COPIED, recipient_ids=("cai",), occurred_at=9_000),
@@ -130,7 +130,7 @@ def test_assignees_of_the_instance_are_pending_since_it_began(make_event: MakeEv
     assert (line.entered_at, line.updated_at) == (500, 500)
 
 
-def test_a_tasks_line_is_there_since_its_creation_or_decision_and_where_that_is_lost_since_the_beginning(
+def test_a_tasks_entry_enters_at_its_creation_or_decision_else_at_the_beginning(
     make_event: MakeEvent,
 ) -> None:
     events = [
@@ -151,7 +151,7 @@ def test_a_tasks_line_is_there_since_its_creation_or_decision_and_where_that_is_
     assert entered(replace(instance, state=replace(instance.state, tasks=tasks))) == [500, 500]
 
 
-def test_an_instance_is_finished_once_all_that_was_to_be_done_is(make_event: MakeEvent) -> None:
+def test_an_instance_is_finished_once_nothing_is_pending(make_event: MakeEvent) -> None:
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",))
     of_the_instance = make_event(Action.CREATED, recipient_ids=("ann",))
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
@@ -169,7 +169,7 @@ def test_an_instance_is_finished_once_all_that_was_to_be_done_is(make_event: Mak
         assert is_finished(instance) is finished
 
 
-def test_an_instance_was_shown_to_whoever_ever_had_a_line_of_it(make_event: MakeEvent) -> None:
+def test_an_instance_was_shown_to_everyone_who_ever_had_an_entry_of_it(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), originator=Person("ann")),
         make_event(Action.COMPLETED, task_id="T-1", actor_id="cai", occurred_at=2_000),
@@ -180,21 +180,21 @@ def test_an_instance_was_shown_to_whoever_ever_had_a_line_of_it(make_event: Make
     assert [was_shown_to(instance, each) for each in ("ann", "bob", "cai", "eve")] == [True, True, True, False]
 
 
-def test_when_the_app_that_was_heard_of_first_comes_late_the_others_lines_go(make_event: MakeEvent) -> None:
+def test_when_the_owning_apps_event_comes_late_the_other_apps_entries_go(make_event: MakeEvent) -> None:
     fields = {"task_id": "T-1", "recipient_ids": ("eve",), "originator": Person("eve"), "received_at": 1_001}
     forged = make_event(Action.CREATED, app_type="B", **fields)
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
-    instance, sent = told(None, [forged, created])
+    instance, sent = published(None, [forged, created])
     assert inbox_lines(sent) == views(instance)
     assert set(views(instance)) == {EntryKey("ann", View.PENDING, "T-1")}
 
 
-def test_when_one_of_two_assignees_completes_the_others_item_just_goes(make_event: MakeEvent) -> None:
+def test_when_one_of_two_assignees_completes_the_others_entry_is_removed(make_event: MakeEvent) -> None:
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann", "bob"))
     assert seen([created]) == {EntryKey("ann", View.PENDING, "T-1"), EntryKey("bob", View.PENDING, "T-1")}
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
     assert seen([created, completed]) == {EntryKey("bob", View.HANDLED, "T-1")}
-    _, sent = told(fold(None, created), [completed])
+    _, sent = published(fold(None, created), [completed])
     assert {(each.recipient_id, each.view, each.change) for each in sent} == {
         ("ann", View.PENDING, Change.REMOVED),
         ("bob", View.PENDING, Change.REMOVED),
@@ -202,7 +202,7 @@ def test_when_one_of_two_assignees_completes_the_others_item_just_goes(make_even
     }
 
 
-def test_a_cancelled_task_is_nobodys(make_event: MakeEvent) -> None:
+def test_a_cancelled_task_is_in_no_view(make_event: MakeEvent) -> None:
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann", "bob"))
     assert seen([created, make_event(Action.CANCELLED, task_id="T-1", actor_id="ann", occurred_at=2_000)]) == set()
 
@@ -225,9 +225,9 @@ def test_a_deleted_instance_goes_from_every_view(make_event: MakeEvent) -> None:
         make_event(Action.CREATED, originator=Person("ann"), task_id="T-1", recipient_ids=("bob",)),
         make_event(Action.COPIED, recipient_ids=("cai",)),
     ]
-    instance, _ = told(None, events)
+    instance, _ = published(None, events)
     assert len(views(instance)) == 3
-    gone, sent = told(instance, [make_event(Action.DELETED)])
+    gone, sent = published(instance, [make_event(Action.DELETED)])
     assert views(gone) == {}
     assert {(each.recipient_id, each.view, each.change) for each in sent} == {
         ("ann", View.CREATED, Change.REMOVED),
@@ -250,7 +250,7 @@ def test_the_status_of_created_and_copied_is_the_instances(make_event: MakeEvent
         assert views(reduce(fold, events, None))[EntryKey("ann", View.CREATED, None)].status is status
 
 
-def test_a_tasks_own_page_comes_before_the_instances(make_event: MakeEvent) -> None:
+def test_a_tasks_own_url_comes_before_the_instances(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.CREATED, url="https://yida.example/task", task_id="T-1", recipient_ids=("bob",)),
         make_event(Action.CREATED, url="https://yida.example/instance", occurred_at=2_000, originator=Person("ann")),
@@ -260,9 +260,9 @@ def test_a_tasks_own_page_comes_before_the_instances(make_event: MakeEvent) -> N
     assert shown[EntryKey("ann", View.CREATED, None)].url == "https://yida.example/instance"
 
 
-def test_lines_of_two_corps_are_kept_apart(make_event: MakeEvent) -> None:
-    _, here = told(None, [make_event(Action.CREATED, originator=Person("ann"))])
-    _, there = told(None, [make_event(Action.CREATED, originator=Person("ann"), corp_id="other")])
+def test_entries_of_two_corps_are_separate(make_event: MakeEvent) -> None:
+    _, here = published(None, [make_event(Action.CREATED, originator=Person("ann"))])
+    _, there = published(None, [make_event(Action.CREATED, originator=Person("ann"), corp_id="other")])
     assert set(inbox_of(here + there)) == {
         Line("corp", "ann", View.CREATED, "I-1", None),
         Line("other", "ann", View.CREATED, "I-1", None),

@@ -1,4 +1,4 @@
-"""Many traces come into a chunk, and each goes on by itself: by both foldings, recorded or only handed on."""
+"""Many traces come into a chunk, and each continues by itself: in both cores, recorded or only forwarded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def spans() -> KeptSpans:
 
 
 @pytest.fixture(params=[PythonCore, NativeCore])
-def folding(request: pytest.FixtureRequest) -> Core:
+def core(request: pytest.FixtureRequest) -> Core:
     return request.param(
         events=task_event_head_codec(REGISTRY),
         states=task_state_codec(REGISTRY),
@@ -69,8 +69,8 @@ CHUNK: Any = [
 ]
 
 
-def folded_by(folding: Core, records: Chunk) -> Folded:
-    return folding.fold(records, reading({}), generation=1)
+def folded_by(core: Core, records: Chunk) -> Folded:
+    return core.fold(records, reading({}), generation=1)
 
 
 def carried(folded: Folded) -> dict[int, set[str | None]]:
@@ -82,8 +82,8 @@ def carried(folded: Folded) -> dict[int, set[str | None]]:
     return found
 
 
-def test_without_traces_of_our_own_they_are_handed_on(folding: Core) -> None:
-    folded = folded_by(folding, CHUNK)
+def test_without_traces_of_our_own_they_are_handed_on(core: Core) -> None:
+    folded = folded_by(core, CHUNK)
     trace = follow(None, PLACE, CHUNK)
     assert trace is not None
     with trace:
@@ -98,9 +98,9 @@ def test_records_without_a_trace_are_no_work(spans: KeptSpans) -> None:
 
 
 def test_a_chunk_is_one_span_with_links_and_what_it_tells_is_in_each_records_own_trace(
-    folding: Core, spans: KeptSpans
+    core: Core, spans: KeptSpans
 ) -> None:
-    folded = folded_by(folding, CHUNK)
+    folded = folded_by(core, CHUNK)
     trace = follow(spans.tracing, PLACE, CHUNK)
     assert trace is not None
     with trace:
@@ -133,36 +133,36 @@ def test_a_chunk_is_one_span_with_links_and_what_it_tells_is_in_each_records_own
     assert [(each.attributes or {})["messaging.batch.message_count"] for each in (sent[TRACE], sent[OTHER])] == told
 
 
-def test_alone_in_its_chunk_a_record_is_its_parent_too(folding: Core, spans: KeptSpans) -> None:
+def test_alone_in_its_chunk_a_record_is_its_parent_too(core: Core, spans: KeptSpans) -> None:
     one: Any = CHUNK[:1]
-    follow_through(spans.tracing, one, folded_by(folding, one))
+    follow_through(spans.tracing, one, folded_by(core, one))
     process = spans.only(PROCESS)
     assert parent_of(process) == TRACE
     assert links_of(process) == [TRACE]
     assert {trace_of_span(each) for each in spans.all} == {TRACE_ID}
 
 
-def test_an_event_that_comes_again_is_told_in_the_trace_that_brought_it_again(folding: Core, spans: KeptSpans) -> None:
+def test_an_event_that_comes_again_is_told_in_the_trace_that_brought_it_again(core: Core, spans: KeptSpans) -> None:
     again: Any = [CHUNK[0], record(14, "I-1", OTHER, recipients=("ann", "bob"))]
     again[1] = FakeRecord(CHUNK[0].key, CHUNK[0].value, 14, headers=again[1].headers)
-    folded = folded_by(folding, again)
+    folded = folded_by(core, again)
     follow_through(spans.tracing, again, folded)
     sent = {parent_of(each): traceparent_of_span(each) for each in spans.named(SEND)}
     assert carried(folded) == {10: {sent[TRACE]}, 14: {sent[OTHER]}}
 
 
-def test_what_is_not_sampled_makes_no_spans(folding: Core, spans: KeptSpans) -> None:
+def test_what_is_not_sampled_makes_no_spans(core: Core, spans: KeptSpans) -> None:
     chunk: Any = CHUNK[1:2]
-    folded = folded_by(folding, chunk)
+    folded = folded_by(core, chunk)
     follow_through(spans.tracing, chunk, folded)
     assert carried(folded) == {11: {NOT_SAMPLED}}
     assert spans.all == ()
 
 
-def test_what_is_never_committed_is_told_of_only_where_it_failed(folding: Core, spans: KeptSpans) -> None:
+def test_what_is_never_committed_is_told_of_only_where_it_failed(core: Core, spans: KeptSpans) -> None:
     """A chunk that a rebalance overtook comes again, and is told of then."""
     for failure in (None, RuntimeError("somebody's title")):
-        folded = folded_by(folding, CHUNK)
+        folded = folded_by(core, CHUNK)
         trace = follow(spans.tracing, PLACE, CHUNK)
         assert trace is not None
         try:

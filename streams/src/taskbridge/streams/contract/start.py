@@ -252,11 +252,7 @@ class Contract:
         raise StartRefused(refused)
 
     def _grounds(self, partitions: int, version: int) -> dict[str, Ground]:
-        """By the topic that is read.
-
-        Raises:
-            KeyError: a topic is not there.
-        """
+        """By the topic that is read; raises KeyError if a topic does not exist."""
         changelogs = {TASK_EVENTS.name: instances_changelog(version).name}
         if self.task_center:
             changelogs[TASK_NOTIFICATIONS.name] = INBOX_CHANGELOG.name

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from confluent_kafka import murmur2
 
@@ -191,17 +191,14 @@ def split_by_partition(
     return [each for each, target in zip(records, targets, strict=True) if target == partition], others
 
 
-class FoldChunk(Protocol):
-    """Folds always the same chunk, without the records at ``too_large``."""
-
-    def __call__(self, *, too_large: AbstractSet[int]) -> Folded: ...
-
-
-def fold_within_limits(fold: FoldChunk, records: Chunk, *, notification_bytes: int = USUAL_MESSAGE_BYTES) -> Folded:
+def fold_within_limits(
+    fold: Callable[..., Folded], records: Chunk, *, notification_bytes: int = USUAL_MESSAGE_BYTES
+) -> Folded:
     """Fold the records, except those that make a result too large for a Kafka record.
 
     An instance with such a result is folded again without its largest records of the chunk: without one, two, four more
-    each time. ``notification_bytes``: the broker's limit for a record of notifications.
+    each time. ``fold`` folds these records; its parameter ``too_large`` has the offsets of those to reject.
+    ``notification_bytes``: the broker's limit for a record of notifications.
     """
     too_large: set[int] = set()
     times: Counter[bytes] = Counter()

@@ -114,22 +114,14 @@ class NativeCore(Core):
         )
 
     def _translate(self, value: bytes | None) -> bytes | RecordError:
-        """An event written with another version's schema, encoded with ours; or why it cannot be decoded.
-
-        Raises:
-            RegistryUnavailable: its schema is unknown, and the registry does not answer.
-        """
+        """An event written with another version's schema, encoded with ours; or why it cannot be decoded."""
         try:
             return self.events.encode_body(self.events.decode(value))
         except RecordError as reason:
             return reason
 
     def _renew(self, stored: bytes) -> bytes:
-        """An instance stored with another version's schema, encoded with ours.
-
-        Raises:
-            StoreUnreadable: it is of another format, or damaged.
-        """
+        """An instance stored with another version's schema, encoded with ours."""
         instance = unpack(stored, self.states)
         state = self.states.encode(instance.state)
         return pack(state, instance, event_offsets(stored), now_ms=age_of(stored).written_ms)

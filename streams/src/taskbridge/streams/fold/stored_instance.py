@@ -5,6 +5,8 @@
 2. The ``TaskState`` in the Confluent wire format, byte for byte the value of its record on the states topic.
 3. The offsets of its last events on their partition: see ``write_offsets``.
 4. The marks in MessagePack, as arrays in the order of their fields. Fields with a default may be added at the end.
+
+Every function that reads a stored instance raises ``StoreUnreadable`` if it is of another version, or damaged.
 """
 
 from __future__ import annotations
@@ -69,21 +71,13 @@ def pack(state_value: bytes, instance: Instance, offsets: Sequence[int] = (), *,
 
 
 def age_of(stored: bytes) -> Age:
-    """The age of a stored instance; its first HEAD_BYTES are enough.
-
-    Raises:
-        StoreUnreadable: of another version, or damaged.
-    """
+    """The age of a stored instance; its first HEAD_BYTES are enough."""
     _, kind, written_ms, _, _ = _head(stored)
     return Age(kind == _DELETED, kind == _FINISHED, written_ms)
 
 
 def event_offsets(stored: bytes) -> tuple[int, ...]:
-    """The offsets of the instance's last events on its partition of the events topic, oldest first.
-
-    Raises:
-        StoreUnreadable: of another version, or damaged.
-    """
+    """The offsets of the instance's last events on its partition of the events topic, oldest first."""
     *_, state_length, length = _head(stored)
     start = _HEAD.size + state_length
     written = stored[start : start + length]
@@ -96,21 +90,13 @@ def event_offsets(stored: bytes) -> tuple[int, ...]:
 
 
 def restamped(stored: bytes, *, written_ms: int) -> bytes:
-    """The same stored instance with another time of writing.
-
-    Raises:
-        StoreUnreadable: of another version, or damaged.
-    """
+    """The same stored instance with another time of writing."""
     version, kind, _, *lengths = _head(stored)
     return _HEAD.pack(version, kind, written_ms, *lengths) + stored[_HEAD.size :]
 
 
 def with_event_offsets(stored: bytes, offsets: Sequence[int]) -> bytes:
-    """The same stored instance with other offsets of its events.
-
-    Raises:
-        StoreUnreadable: of another version, or damaged.
-    """
+    """The same stored instance with other offsets of its events."""
     *head, state_length, length = _head(stored)
     start, written = _HEAD.size + state_length, write_offsets(offsets)
     state, marks = stored[_HEAD.size : start], stored[start + length :]
@@ -118,21 +104,13 @@ def with_event_offsets(stored: bytes, offsets: Sequence[int]) -> bytes:
 
 
 def state_value(stored: bytes) -> bytes:
-    """The instance's state, encoded as it is published.
-
-    Raises:
-        StoreUnreadable: of another version, or damaged.
-    """
+    """The instance's state, encoded as it is published."""
     *_, length, _ = _head(stored)
     return stored[_HEAD.size : _HEAD.size + length]
 
 
 def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
-    """The instance that ``pack`` stored.
-
-    Raises:
-        StoreUnreadable: of another version, or damaged. It is never treated as an unknown instance.
-    """
+    """The instance that ``pack`` stored. An unreadable one is never treated as an unknown instance."""
     *_, state_length, offsets_length = _head(stored)
     end = _HEAD.size + state_length
     try:

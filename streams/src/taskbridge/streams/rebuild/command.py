@@ -78,7 +78,7 @@ class FewerPartitions(OperatorError):
 
 
 def rebuild(
-    environment: Mapping[str, str], *, dry_run: bool, tell: Callable[[str], None], partitions: int | None = None
+    environment: Mapping[str, str], *, dry_run: bool, report: Callable[[str], None], partitions: int | None = None
 ) -> dict[str, Any]:
     """Rebuild the instances from the events as a new version; returns counts by name.
 
@@ -90,7 +90,7 @@ def rebuild(
         OperatorError: nothing changed; it is safe to run it again.
     """
     started = time.monotonic()
-    with operation(environment, tell) as run:
+    with operation(environment, report) as run:
         found = _dry_run(run) if dry_run else _rebuild(run, partitions)
         return {**found, "seconds": round(time.monotonic() - started, 1)}
 
@@ -101,7 +101,7 @@ def forget_old(environment: Mapping[str, str]) -> list[str]:
     Raises:
         OperatorError: Kafka does not answer, or denies access.
     """
-    with operation(environment, tell=lambda _line: None) as run:
+    with operation(environment, report=lambda _line: None) as run:
         there = run.topics()
         live = run.live_version.read().live if VERSION_TOPIC.name in there else FIRST_VERSION
         names = [instances_changelog(version).name for version in range(FIRST_VERSION, live)]
@@ -144,7 +144,7 @@ def _rebuild(run: Operation, target_partitions: int | None) -> dict[str, Any]:
         # Remains of an earlier rebuild are deleted.
         created = run.recreate(changelog, partitions=partitions)
         ground = run.ground(TASK_EVENTS.name, changelog.name, created, version=version, partitions=partitions)
-        run.tell(f"building version {version} of the instances; version {live} stays live")
+        run.report(f"building version {version} of the instances; version {live} stays live")
         with closing(NewVersion(run, run.registry, folder, live=live, partitions=partitions)) as new_version:
             publication = Publication(run, writer, ground, new_version)
             new_version.read()
@@ -162,11 +162,7 @@ def _rebuild(run: Operation, target_partitions: int | None) -> dict[str, Any]:
 
 
 def _partitions(run: Operation) -> dict[str, int]:
-    """The number of partitions of each topic.
-
-    Raises:
-        NothingToRebuild: the events topic does not exist.
-    """
+    """The number of partitions of each topic."""
     there = run.topics()
     if TASK_EVENTS.name not in there:
         raise NothingToRebuild(f"Kafka has no topic {TASK_EVENTS.name}, so there is nothing to rebuild from")
@@ -214,7 +210,7 @@ class Publication:
             OperatorError: the switch was aborted. The live version and its workers continue; but once a ``move`` has
                 begun, workers wait until it is complete.
         """
-        self._run.tell("stopping the workers for the switch")
+        self._run.report("stopping the workers for the switch")
         with self._run.workers_stopped(self._writer, versions, self._version) as way_back:
             self._new_version.catch_up()
             if move is None:
@@ -225,16 +221,16 @@ class Publication:
             else:
                 way_back.pop_all()
                 self._move(versions, move)
-        self._run.tell(f"version {self._version} is live: workers continue, and publish what changed")
+        self._run.report(f"version {self._version} is live: workers continue, and publish what changed")
 
     def _move(self, versions: Versions, move: Move) -> None:
-        tell = self._run.tell
-        tell(f"moving all topics to {move.partitions} partitions; workers can start only after this is complete")
+        report = self._run.report
+        report(f"moving all topics to {move.partitions} partitions; workers can start only after this is complete")
         with self._writer.transaction():
             announce(self._writer, Versions(versions.live, self._version, move.partitions))
         self._writer = move.move_topics(self._version)
         self.write_changes()
-        tell("publishing every present list entry")
+        report("publishing every present list entry")
         outcomes = self._new_version.outcomes(self._version, everything=True)
         while some := list(islice(outcomes, _TOGETHER)):
             with self._writer.transaction():

@@ -188,9 +188,9 @@ class Ticker:
 
     EVERY_S: ClassVar = 2.0
 
-    def __init__(self, say: Callable[[str], None], what: str, *, stopping: Callable[[], None]) -> None:
+    def __init__(self, report: Callable[[str], None], what: str, *, stopping: Callable[[], None]) -> None:
         """``stopping`` raises once a signal has requested a stop."""
-        self._say = say
+        self._report = report
         self._what = what
         self._stopping = stopping
         self._started = self._last = time.monotonic()
@@ -203,7 +203,7 @@ class Ticker:
         self._last = now
         rate = done / (now - self._started)
         left = f", about {_duration((total - done) / rate)} left" if rate > 0 else ""
-        self._say(f"{self._what}: {done:,} of {total:,}, {rate:,.0f}/s{left}")
+        self._report(f"{self._what}: {done:,} of {total:,}, {rate:,.0f}/s{left}")
 
 
 _MINUTE_S = 60

@@ -246,7 +246,7 @@ class NewVersion:
         run = self._run
         if not self._is_sound:
             changelog = instances_changelog(self._live).name
-            run.tell(
+            run.report(
                 f"{changelog} is missing or truncated: local stores and published states complete what events lack"
             )
         self._stores.read(
@@ -254,7 +254,7 @@ class NewVersion:
             self._live,
             changelogs=self._named,
             needed=not self._is_sound,
-            tell=run.tell,
+            report=run.report,
             tick=run.ticker("local stores"),
         )
         self.catch_up()

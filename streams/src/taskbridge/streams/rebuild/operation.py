@@ -72,10 +72,10 @@ class WorkersStay(OperatorError):
 class Operation:
     """One run of a command."""
 
-    def __init__(self, settings: StreamsSettings, tell: Callable[[str], None], stopping: Callable[[], None]) -> None:
+    def __init__(self, settings: StreamsSettings, report: Callable[[str], None], stopping: Callable[[], None]) -> None:
         """``stopping`` raises once a signal has requested a stop."""
         self.settings = settings
-        self.tell = tell
+        self.report = report
         self.stopping = stopping
         servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
         self.registry = Registry(settings.schema_registry_url, properties=properties)
@@ -85,10 +85,10 @@ class Operation:
         self.offsets = Offsets(self.consumer)
         self.live_version = LiveVersion(servers, properties, self.offsets)
         claim = partial(claimed, self.producer)
-        self.workers = Workers(self.offsets, claim=claim, tell=tell, stopping=stopping)
+        self.workers = Workers(self.offsets, claim=claim, report=report, stopping=stopping)
 
     def ticker(self, what: str) -> Ticker:
-        return Ticker(self.tell, what, stopping=self.stopping)
+        return Ticker(self.report, what, stopping=self.stopping)
 
     def copy_of(self, topic: str, path: Path) -> TopicCopy:
         return TopicCopy(path, topic, consumer=self.consumer, offsets=self.offsets)
@@ -185,7 +185,7 @@ class Operation:
 
 
 @contextmanager
-def operation(environment: Mapping[str, str], tell: Callable[[str], None]) -> Generator[Operation]:
+def operation(environment: Mapping[str, str], report: Callable[[str], None]) -> Generator[Operation]:
     """One run, which SIGTERM and SIGINT stop at a point where nothing is half done.
 
     Raises:
@@ -197,7 +197,7 @@ def operation(environment: Mapping[str, str], tell: Callable[[str], None]) -> Ge
     collect_garbage_rarely()
     try:
         with _stop_signal() as stopping:
-            run = Operation(settings, tell, stopping)
+            run = Operation(settings, report, stopping)
             with closing(run.registry):
                 yield run
     except (KafkaException, TimeoutError) as error:
@@ -257,7 +257,7 @@ class Workers:
     offsets: Offsets
     claim: Callable[[str], object]
     """Fences the producers of the worker of that name; blocks."""
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
     stopping: Callable[[], None]
 
     def positions(self, topic: str = TASK_EVENTS.name) -> dict[int, int]:
@@ -304,7 +304,7 @@ class Workers:
                 )
             if time.monotonic() - reported > Ticker.EVERY_S:
                 reported = time.monotonic()
-                self.tell(f"waiting for workers to stop: {_named(found)}")
+                self.report(f"waiting for workers to stop: {_named(found)}")
             time.sleep(_LOOK_S)
         # Owners that may have an open transaction: see ``streams.transactions.takeover``.
         if owners := {at.owner for at in self._committed(TASK_EVENTS.name, TASK_NOTIFICATIONS.name) if at.owner}:

@@ -56,7 +56,7 @@ class NothingToRepublish(OperatorError):
     """The changelog of the live instances is not on this Kafka: rebuild the states first."""
 
 
-def republish(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> dict[str, Any]:
+def republish(environment: Mapping[str, str], *, report: Callable[[str], None]) -> dict[str, Any]:
     """Publish every present list entry of every instance again; returns counts by name.
 
     Raises:
@@ -64,7 +64,7 @@ def republish(environment: Mapping[str, str], *, tell: Callable[[str], None]) ->
         OperatorError: some entries may have been published, all of them correct; it is safe to run it again.
     """
     started = time.monotonic()
-    with operation(environment, tell) as run:
+    with operation(environment, report) as run:
         with run.alone("republish") as (writer, versions, folder), ExitStack() as copies:
             there, changelog = run.topics(), instances_changelog(versions.live).name
             if changelog not in there:

@@ -75,7 +75,7 @@ class LocalStores(Copy):
         *,
         changelogs: Collection[str],
         needed: bool,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         tick: Callable[[int, int], None],
     ) -> None:
         """Read all stores. A store that a worker uses is skipped, unless it is ``needed``.
@@ -88,24 +88,24 @@ class LocalStores(Copy):
         with ExitStack() as stack:
             found: list[_OpenStore] = []
             for path, partition in stores_in(data_dir, version):
-                store = _opened(path, partition, needed=needed, tell=tell)
+                store = _opened(path, partition, needed=needed, report=report)
                 if store is None:
                     continue
                 stack.callback(store.db.close)
                 if changelogs and store.position.changelog_id not in changelogs:
-                    tell(f"skipping {path}: it belongs to a replaced changelog")
+                    report(f"skipping {path}: it belongs to a replaced changelog")
                 else:
                     found.append(store)
             # The most recent store is read last, and overwrites the others.
             for number, store in enumerate(sorted(found, key=lambda each: each.position.offset)):
                 tick(number, len(found))
-                self._copy(store, tell)
+                self._copy(store, report)
         if found:
-            tell(f"read {len(found)} local stores: {', '.join(str(each.path) for each in found)}")
+            report(f"read {len(found)} local stores: {', '.join(str(each.path) for each in found)}")
         elif needed:
-            tell(f"no local stores of version {version} in {data_dir}: check STREAMS_DATA_DIR")
+            report(f"no local stores of version {version} in {data_dir}: check STREAMS_DATA_DIR")
 
-    def _copy(self, store: _OpenStore, tell: Callable[[str], None]) -> None:
+    def _copy(self, store: _OpenStore, report: Callable[[str], None]) -> None:
         now_ms = time.time_ns() // 1_000_000
         reached: KeptPosition | None = None
         together: dict[bytes, Located | None] = {}
@@ -122,7 +122,7 @@ class LocalStores(Copy):
             if not is_damage(error):
                 raise
             # Each block has a checksum: what was read is correct. Only the position is unknown.
-            tell(f"{store.path} is damaged: its readable part is used")
+            report(f"{store.path} is damaged: its readable part is used")
         else:
             self.positions[store.partition], self.reached[store.partition] = store.position, reached
         self.write(together)
@@ -144,7 +144,7 @@ def stores_in(data_dir: Path, version: int) -> Iterator[tuple[Path, int]]:
                 yield path, int(partition)
 
 
-def _opened(path: Path, partition: int, *, needed: bool, tell: Callable[[str], None]) -> _OpenStore | None:
+def _opened(path: Path, partition: int, *, needed: bool, report: Callable[[str], None]) -> _OpenStore | None:
     options = rocksdict.Options(raw_mode=True)
     options.create_if_missing(False)  # noqa: FBT003 - its only parameter
     options.set_max_open_files(128)
@@ -161,12 +161,12 @@ def _opened(path: Path, partition: int, *, needed: bool, tell: Callable[[str], N
                 raise StoreInUse(
                     f"{path} is needed, but a worker uses it: stop that worker, and run this again"
                 ) from error
-            tell(f"skipping {path}: a worker uses it")
-            return None
-        if is_damage(error):
-            tell(f"skipping {path}: cannot open it: {error}")
-            return None
-        raise
+            report(f"skipping {path}: a worker uses it")
+        elif is_damage(error):
+            report(f"skipping {path}: cannot open it: {error}")
+        else:
+            raise
+        return None
     if position is None:
         db.close()
         return None

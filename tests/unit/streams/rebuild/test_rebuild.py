@@ -1,4 +1,4 @@
-"""What a rebuild builds an instance upon, and that whoever followed the old version ends up with the new one."""
+"""What a rebuild starts an instance from, and that readers of the old version end up with the new one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         ((*EVENTS_LOST, 900), 800, False),
     ],
 )
-def test_an_instance_is_built_upon_nothing_only_where_all_of_its_events_are_certainly_there(
+def test_an_instance_is_rebuilt_from_nothing_only_if_all_its_events_are_certainly_there(
     offsets: tuple[int, ...], first_offset: int, *, whole: bool
 ) -> None:
     assert has_all_events(offsets, first_offset=first_offset) is whole
@@ -61,9 +61,7 @@ def shown_to(inbox: list[TaskNotification]) -> set[EntryKey]:
 
 
 @given(data=st.data())
-def test_who_followed_the_old_version_ends_up_with_what_the_new_one_shows(
-    histories: Histories, data: DataObject
-) -> None:
+def test_a_reader_of_the_old_version_ends_up_with_the_new_ones_entries(histories: Histories, data: DataObject) -> None:
     old, sent = sent_by_the_old_one(data.draw(histories))
     new, _ = sent_by_the_old_one(data.draw(histories))
     difference = told(show(old), show(new), version=2, certain=True)
@@ -75,7 +73,7 @@ def test_who_followed_the_old_version_ends_up_with_what_the_new_one_shows(
 
 
 @given(data=st.data())
-def test_a_person_ends_up_with_what_is_shown_after_a_republication_regardless_of_what_they_had(
+def test_after_a_republication_a_reader_has_the_present_entries_regardless_of_earlier_ones(
     histories: Histories, data: DataObject
 ) -> None:
     _, missed_the_end = sent_by_the_old_one(data.draw(histories)[:1])
@@ -93,7 +91,7 @@ def test_a_person_ends_up_with_what_is_shown_after_a_republication_regardless_of
     )
 
 
-def test_a_line_that_no_instance_shows_is_taken_away() -> None:
+def test_an_entry_that_no_instance_shows_is_removed() -> None:
     line = LineId("corp", "ann", View.PENDING, "nowhere", "T-1")
     gone = unfounded(line, number=1)
     assert gone.change is Change.REMOVED
@@ -101,10 +99,10 @@ def test_a_line_that_no_instance_shows_is_taken_away() -> None:
 
 
 @given(data=st.data())
-def test_where_only_the_published_state_is_left_they_end_up_right_as_well(
+def test_from_a_published_state_alone_a_reader_ends_up_with_the_new_entries(
     histories: Histories, data: DataObject
 ) -> None:
-    """But for assignees of the instance itself in the old one, which are not published."""
+    """Except assignees of the instance itself in the old one, which are not published."""
     events = [each for each in data.draw(histories) if each.task_id or not each.recipient_ids]
     assume(events)
     old, sent = sent_by_the_old_one(events)
@@ -113,7 +111,7 @@ def test_where_only_the_published_state_is_left_they_end_up_right_as_well(
     assert shown_to([*sent, *told(left, show(new), version=2, certain=False)]) == set(views(new))
 
 
-def test_what_is_told_has_the_same_ids_whenever_it_is_tried_again(make_event: MakeEvent) -> None:
+def test_notifications_of_a_rebuild_have_the_same_ids_at_each_attempt(make_event: MakeEvent) -> None:
     fields = {"task_id": "T-1", "created_at": 1_000, "occurred_at": 2_000}
     old = show(fold(None, make_event(Action.CREATED, recipient_ids=("ann", "bob"), **fields)))
     new = show(fold(None, make_event(Action.CREATED, recipient_ids=("ann",), **fields)))
@@ -125,7 +123,7 @@ def test_what_is_told_has_the_same_ids_whenever_it_is_tried_again(make_event: Ma
     assert told(new, new, version=2, certain=True)[0].change is Change.UPDATED
 
 
-def test_a_published_state_alone_shows_the_lines_of_its_tasks_and_gives_way_to_events(
+def test_a_published_state_alone_shows_the_entries_of_its_tasks_and_gives_way_to_events(
     make_event: MakeEvent,
 ) -> None:
     events = [
@@ -142,7 +140,7 @@ def test_a_published_state_alone_shows_the_lines_of_its_tasks_and_gives_way_to_e
     assert EntryKey("ann", View.HANDLED, "T-1") in views(after)
 
 
-def test_side_by_side_has_every_key_once_in_its_order() -> None:
+def test_a_join_has_every_key_once_in_order() -> None:
     one = [(b"a", b"1"), (b"c", b"1")]
     two = [(b"b", b"2"), (b"c", b"2")]
     assert list(join_by_key(one, (), two)) == [
@@ -152,7 +150,7 @@ def test_side_by_side_has_every_key_once_in_its_order() -> None:
     ]
 
 
-def test_a_copy_notes_what_changes_from_when_it_is_told_to(tmp_path: Path) -> None:
+def test_a_copy_records_changed_keys_on_request(tmp_path: Path) -> None:
     copy = Copy(tmp_path / "copy")
     copy.write({b"a": Located(3, b"1"), b"b": Located(4, b"1")})
     copy.changed = {}
@@ -164,7 +162,7 @@ def test_a_copy_notes_what_changes_from_when_it_is_told_to(tmp_path: Path) -> No
     copy.close()
 
 
-def test_a_person_is_told_how_far_it_is_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_shows_the_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     lines: list[str] = []

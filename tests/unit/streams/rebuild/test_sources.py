@@ -1,4 +1,4 @@
-"""Which of several sources a rebuild believes about an instance, and what it reads of workers' stores."""
+"""Which of several sources of an instance a rebuild uses, and what it reads from workers' stores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEY = b"I-1"
 
 
 class World:
-    """A changelog, stores and published states, each with what a test puts there."""
+    """A changelog, stores and published states, filled by each test."""
 
     def __init__(self, folder: Path) -> None:
         self.changelog: Any = Copy(folder / "changelog")
@@ -49,7 +49,7 @@ class World:
         self.stores.positions[0] = cast("Any", type("At", (), {"offset": offset, "changelog_id": changelog_id}))
         self.stores.reached[0] = events or KeptPosition("events", 50)
 
-    def knowledge(self, *, is_lost: bool = False, is_sound: bool = True) -> Sources:
+    def sources(self, *, is_lost: bool = False, is_sound: bool = True) -> Sources:
         return Sources(
             None if is_lost else self.changelog,
             "changelog",
@@ -90,79 +90,77 @@ def stored(instance: Instance, *, offsets: tuple[int, ...] = ()) -> Located:
     return Located(0, pack(STATES.encode(instance.state), instance, offsets, now_ms=NOW_MS))
 
 
-def chosen(knowledge: Sources, key: bytes = KEY) -> tuple[Source, int] | None:
-    """Which source, and how often the instance had changed there."""
-    found = knowledge.of(key)
+def chosen(sources: Sources, key: bytes = KEY) -> tuple[Source, int] | None:
+    """The chosen source, and the revision of its state."""
+    found = sources.of(key)
     return None if found is None else (found.source, found.shown.instance.state.revision)
 
 
-def test_whichever_was_written_further_counts(world: World, history: list[Instance]) -> None:
+def test_the_source_that_was_written_further_wins(world: World, history: list[Instance]) -> None:
     first, second, *_ = history
     world.changelog.write({KEY: stored(second)})
     world.stores.write({KEY: stored(first)})
     world.left()
-    assert chosen(world.knowledge()) == (Source.CHANGELOG, second.state.revision)
+    assert chosen(world.sources()) == (Source.CHANGELOG, second.state.revision)
     # The changelog has lost its end.
     world.end = 9
-    assert chosen(world.knowledge()) == (Source.STORE, first.state.revision)
+    assert chosen(world.sources()) == (Source.STORE, first.state.revision)
     # It is another one by now, or there is none.
     world.end = 100
     world.left(changelog_id="before")
-    assert chosen(world.knowledge()) == (Source.STORE, first.state.revision)
+    assert chosen(world.sources()) == (Source.STORE, first.state.revision)
     world.left()
-    assert chosen(world.knowledge(is_lost=True)) == (Source.STORE, first.state.revision)
+    assert chosen(world.sources(is_lost=True)) == (Source.STORE, first.state.revision)
 
 
-def test_what_a_sound_changelog_does_not_have_was_let_go_of(world: World, history: list[Instance]) -> None:
-    world.stores.write({KEY: stored(history[0])})
-    world.left()
-    assert chosen(world.knowledge()) is None
-    assert chosen(world.knowledge(is_sound=False)) == (Source.STORE, history[0].state.revision)
-
-
-def test_what_cannot_be_read_or_is_another_instance_is_taken_from_the_next_source(
+def test_an_instance_missing_from_a_complete_changelog_is_not_read_from_a_store(
     world: World, history: list[Instance]
 ) -> None:
+    world.stores.write({KEY: stored(history[0])})
+    world.left()
+    assert chosen(world.sources()) is None
+    assert chosen(world.sources(is_sound=False)) == (Source.STORE, history[0].state.revision)
+
+
+def test_an_unreadable_or_misplaced_value_is_read_from_the_next_source(world: World, history: list[Instance]) -> None:
     world.stores.write({KEY: stored(history[0])})
     world.left()
     for damaged in (Located(0, b"\x03 damaged"), Located(0, b"")):
         world.changelog.write({KEY: damaged})
-        assert chosen(world.knowledge()) == (Source.STORE, history[0].state.revision)
+        assert chosen(world.sources()) == (Source.STORE, history[0].state.revision)
     world.changelog.write({b"I-2": stored(history[1])})
-    assert chosen(world.knowledge(), b"I-2") is None
+    assert chosen(world.sources(), b"I-2") is None
     world.stores.write({KEY: Located(0, b"damaged as well")})
     world.published.write({KEY: Located(0, STATES.encode(history[0].state))})
-    assert chosen(world.knowledge()) == (Source.PUBLISHED, history[0].state.revision)
+    assert chosen(world.sources()) == (Source.PUBLISHED, history[0].state.revision)
 
 
-def test_a_store_that_ends_before_the_first_event_that_is_left_gives_way_to_what_is_published(
-    world: World, history: list[Instance]
-) -> None:
+def test_a_store_that_misses_events_gives_way_to_a_newer_published_state(world: World, history: list[Instance]) -> None:
     first, second, _, deleted = history
     world.stores.write({KEY: stored(first), b"I-2": stored(deleted)})
     world.published.write({KEY: Located(0, STATES.encode(second.state))})
     world.left()
-    knowledge = world.knowledge(is_lost=True)
-    assert chosen(knowledge) == (Source.STORE, first.state.revision)
+    sources = world.sources(is_lost=True)
+    assert chosen(sources) == (Source.STORE, first.state.revision)
     world.bounds[0] = Bounds(51, 100)
-    assert chosen(knowledge) == (Source.PUBLISHED, second.state.revision)
+    assert chosen(sources) == (Source.PUBLISHED, second.state.revision)
     world.published.write({KEY: Located(0, STATES.encode(first.state))})
-    assert chosen(knowledge) == (Source.STORE, first.state.revision), "of the same, it tells more"
+    assert chosen(sources) == (Source.STORE, first.state.revision), "it has more than the same published state"
     # Deleted in between, for others are published.
     world.published.write({KEY: None, b"other": Located(0, STATES.encode(first.state))})
-    assert chosen(knowledge) is None
+    assert chosen(sources) is None
     # Nothing is published at all: that is lost too, and says nothing.
     world.published.write({b"other": None})
-    assert chosen(knowledge) == (Source.STORE, first.state.revision)
+    assert chosen(sources) == (Source.STORE, first.state.revision)
 
 
-def test_a_deletion_is_remembered_by_a_store_alone(world: World, history: list[Instance]) -> None:
+def test_only_a_store_has_an_old_deletion(world: World, history: list[Instance]) -> None:
     deleted = history[-1]
     world.stores.write({KEY: stored(deleted)})
     world.published.write({b"other": Located(0, STATES.encode(history[0].state))})
     world.left(events=KeptPosition("events", 0))
     world.bounds[0] = Bounds(51, 100)
-    found = world.knowledge(is_lost=True).of(KEY)
+    found = world.sources(is_lost=True).of(KEY)
     assert found is not None
     assert found.shown.instance.state.lifecycle is Lifecycle.DELETED
 
@@ -180,39 +178,39 @@ def test_a_deletion_is_remembered_by_a_store_alone(world: World, history: list[I
     ],
     ids=["all-left", "just-left", "first-gone", "topic-lost", "lost-long-ago", "end-lost", "not-known"],
 )
-def test_all_events_are_there_only_where_they_certainly_stand_where_the_instance_remembers_them(
+def test_all_events_are_there_only_if_the_remembered_offsets_are_certainly_theirs(
     world: World, history: list[Instance], position: KeptPosition | None, first: int, *, is_whole: bool
 ) -> None:
-    kept = stored(history[0], offsets=(7, 9))
+    value = stored(history[0], offsets=(7, 9))
     world.bounds[0] = Bounds(first, 100)
     for is_lost in (False, True):
         if is_lost:
-            world.stores.write({KEY: kept})
+            world.stores.write({KEY: value})
             world.left()
             world.stores.reached[0] = position
         else:
-            world.changelog.write({KEY: kept})
+            world.changelog.write({KEY: value})
             world.changelog.positions[0] = b"unreadable" if position is None else write_position(position)
-        knowledge = world.knowledge(is_lost=is_lost)
-        found = knowledge.of(KEY)
+        sources = world.sources(is_lost=is_lost)
+        found = sources.of(KEY)
         assert found is not None
         assert found.source is (Source.STORE if is_lost else Source.CHANGELOG)
-        assert knowledge.has_all_events(found) is is_whole
+        assert sources.has_all_events(found) is is_whole
         # Of other events its offsets say nothing, and it says so from then on.
         of_these = position is not None and position[:1] + position[2:] == ("events", False) and position.offset <= 100
-        assert event_offsets(knowledge.on_target_partition(found).value) == ((7, 9) if of_these else EVENTS_LOST)
+        assert event_offsets(sources.on_target_partition(found).value) == ((7, 9) if of_these else EVENTS_LOST)
 
 
 def test_a_published_state_alone_never_has_all_events(world: World, history: list[Instance]) -> None:
     world.published.write({KEY: Located(0, STATES.encode(history[0].state))})
     world.changelog.positions[0] = write_position(KeptPosition("events", 70))
-    knowledge = world.knowledge()
-    found = knowledge.of(KEY)
+    sources = world.sources()
+    found = sources.of(KEY)
     assert found is not None
-    assert not knowledge.has_all_events(found)
+    assert not sources.has_all_events(found)
 
 
-def left_on_disk(path: Path, values: dict[bytes, bytes], *, offset: int, changelog_id: str = "changelog") -> Any:
+def store_on_disk(path: Path, values: dict[bytes, bytes], *, offset: int, changelog_id: str = "changelog") -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     db: Any = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True))
     for key, value in values.items():
@@ -223,58 +221,56 @@ def left_on_disk(path: Path, values: dict[bytes, bytes], *, offset: int, changel
 
 
 def read(stores: LocalStores, folder: Path, *, needed: bool = True, named: tuple[str, ...] = ()) -> list[str]:
-    said: list[str] = []
+    lines: list[str] = []
 
     def tick(_done: int, _total: int) -> None:
         pass
 
-    stores.read(folder, 2, changelogs=named, needed=needed, tell=said.append, tick=tick)
-    return said
+    stores.read(folder, 2, changelogs=named, needed=needed, report=lines.append, tick=tick)
+    return lines
 
 
-def test_of_several_workers_stores_the_one_that_is_further_counts(
-    world: World, history: list[Instance], tmp_path: Path
-) -> None:
+def test_the_most_recent_of_several_workers_stores_wins(world: World, history: list[Instance], tmp_path: Path) -> None:
     folder = tmp_path / "workers"
     value = {name: stored(each).value for name, each in zip(("old", "new", "only-old"), history, strict=False)}
-    further = left_on_disk(folder / "a/v1/tables/instances-v2-3.db", {KEY: value["new"]}, offset=20)
+    further = store_on_disk(folder / "a/v1/tables/instances-v2-3.db", {KEY: value["new"]}, offset=20)
     behind = {KEY: value["old"], b"only-old": value["only-old"]}
-    behind_db = left_on_disk(folder / "b/v1/tables/instances-v2-3.db", behind, offset=10)
-    other = left_on_disk(folder / "a/v1/tables/instances-v2-4.db", {b"x": value["old"]}, offset=9, changelog_id="gone")
-    version = left_on_disk(folder / "a/v1/tables/instances-3.db", {b"y": value["old"]}, offset=9)
+    behind_db = store_on_disk(folder / "b/v1/tables/instances-v2-3.db", behind, offset=10)
+    other = store_on_disk(folder / "a/v1/tables/instances-v2-4.db", {b"x": value["old"]}, offset=9, changelog_id="gone")
+    version = store_on_disk(folder / "a/v1/tables/instances-3.db", {b"y": value["old"]}, offset=9)
     for db in (further, behind_db, other, version):
         db.close()
     assert [partition for _, partition in stores_in(folder, 2)] == [3, 4, 3]
     assert [partition for _, partition in stores_in(folder / "a", 2)] == [3, 4]
-    said = read(world.stores, folder, named=("changelog",))
+    lines = read(world.stores, folder, named=("changelog",))
     assert world.stores.get(KEY) == Located(3, value["new"])
     assert world.stores.get(b"only-old") == Located(3, value["only-old"])
     assert world.stores.get(b"x") is None
     assert world.stores.get(b"y") is None
     assert (world.stores.positions[3].offset, world.stores.reached[3]) == (20, KeptPosition("events", 40))
-    assert "a replaced changelog" in said[0]
-    assert said[1].startswith("read 2 local stores")
+    assert "a replaced changelog" in lines[0]
+    assert lines[1].startswith("read 2 local stores")
 
 
-def test_a_store_that_a_worker_has_open_is_passed_over_and_refused_where_it_is_needed(
+def test_a_store_in_use_is_skipped_or_refused_if_it_is_needed(
     world: World, history: list[Instance], tmp_path: Path
 ) -> None:
     path = tmp_path / "worker/v1/tables/instances-v2-3.db"
-    db = left_on_disk(path, {KEY: stored(history[0]).value}, offset=1)
+    db = store_on_disk(path, {KEY: stored(history[0]).value}, offset=1)
     with pytest.raises(StoreInUse, match="stop that worker"):
         read(world.stores, tmp_path / "worker")
     assert read(world.stores, tmp_path / "worker", needed=False) == [f"skipping {path}: a worker uses it"]
     db.close()
     assert not world.stores.positions
-    said = read(world.stores, tmp_path / "elsewhere")
-    assert said == [f"no local stores of version 2 in {tmp_path / 'elsewhere'}: check STREAMS_DATA_DIR"]
+    lines = read(world.stores, tmp_path / "elsewhere")
+    assert lines == [f"no local stores of version 2 in {tmp_path / 'elsewhere'}: check STREAMS_DATA_DIR"]
 
 
-def test_of_a_damaged_store_what_can_be_read_is_taken_and_how_far_it_is_is_not_believed(
+def test_the_readable_part_of_a_damaged_store_is_used_without_its_position(
     world: World, history: list[Instance], tmp_path: Path
 ) -> None:
     path = tmp_path / "worker/v1/tables/instances-v2-3.db"
-    db = left_on_disk(path, {b"%06d" % at: stored(history[0]).value for at in range(3_000)}, offset=1)
+    db = store_on_disk(path, {b"%06d" % at: stored(history[0]).value for at in range(3_000)}, offset=1)
     db.flush()
     db.close()
     [largest] = sorted(path.glob("*.sst"), key=lambda each: each.stat().st_size)[-1:]
@@ -282,7 +278,7 @@ def test_of_a_damaged_store_what_can_be_read_is_taken_and_how_far_it_is_is_not_b
     middle = len(damaged) // 2
     damaged[middle : middle + 4096] = bytes(4096)
     largest.write_bytes(damaged)
-    said = read(world.stores, tmp_path / "worker")
-    assert "is damaged" in said[0]
+    lines = read(world.stores, tmp_path / "worker")
+    assert "is damaged" in lines[0]
     assert world.stores.get(b"%06d" % 0) is not None
     assert not world.stores.positions

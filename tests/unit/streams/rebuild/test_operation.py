@@ -1,4 +1,4 @@
-"""How far a rebuild takes the workers to be, and whose transactions it ends once they are gone."""
+"""The workers' positions as a rebuild reads them, and whose producers it fences once they are gone."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from taskbridge.streams.offsets import Offsets
 
 
-class Told:
-    """Positions as Kafka tells them, a next answer each time until the last."""
+class Positions:
+    """Positions as Kafka returns them: the next answer at each request, until the last."""
 
     def __init__(self, *answers: dict[TP, Committed], members: list[dict[str, str]] | None = None) -> None:
         self._answers = list(answers)
@@ -40,16 +40,16 @@ class Told:
         return {tp: answer[tp] for tp in partitions}
 
 
-def workers(told: Told, claimed: list[str]) -> Workers:
+def workers(positions: Positions, claimed: list[str]) -> Workers:
     return Workers(
-        cast("Offsets", told),
+        cast("Offsets", positions),
         claim=claimed.append,
-        tell=lambda _: None,
+        report=lambda _: None,
         stopping=lambda: None,
     )
 
 
-def test_a_position_counts_once_no_transaction_is_open_that_would_move_it() -> None:
+def test_a_position_counts_once_no_open_transaction_can_move_it() -> None:
     first, second, third = (TP(TASK_EVENTS.name, number) for number in range(3))
     before = {
         first: Committed(5, "ann", is_stable=False),
@@ -57,19 +57,19 @@ def test_a_position_counts_once_no_transaction_is_open_that_would_move_it() -> N
         third: Committed(-1, None, is_stable=True),
     }
     later = {**before, first: Committed(6, "ann", is_stable=True), second: Committed(9, "bob", is_stable=False)}
-    assert workers(Told(before, before, later), []).positions() == {0: 6, 1: 7}
+    assert workers(Positions(before, before, later), []).positions() == {0: 6, 1: 7}
 
 
-def test_everybody_who_had_partitions_is_claimed_when_all_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_producers_of_all_owners_are_fenced_when_all_workers_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     there = [{"ann": "here", "bob": "there"}, {"bob": "there"}, {}]
     monkeypatch.setattr(rebuild_operation, "_LOOK_S", 0)
     claimed: list[str] = []
-    told = {
+    positions = {
         TP(TASK_EVENTS.name, 0): Committed(5, "ann", is_stable=True),
         TP(TASK_EVENTS.name, 1): Committed(5, "ann", is_stable=False),
         TP(TASK_EVENTS.name, 2): Committed(-1, "", is_stable=True),
         TP(TASK_NOTIFICATIONS.name, 0): Committed(3, "bob", is_stable=True),
     }
-    workers(Told(told, members=there), claimed).wait_until_gone()
+    workers(Positions(positions, members=there), claimed).wait_until_gone()
     assert sorted(claimed) == ["ann", "bob"]
     assert not there

@@ -1,4 +1,4 @@
-"""What a worker stands upon is compared with what is there; what is lost is named, with the command that mends it."""
+"""The topics that a worker depends on are checked; a lost one is named, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ GOOD = Situation(TOPICS, {EVENTS: [MARK, MARK], NOTIFICATIONS: [INBOX_MARK]}, Ve
 
 
 def but(situation: Situation = GOOD, **changed: Found | None) -> Situation:
-    """With other topics, or without them, by the name of a constant here."""
+    """The situation with other topics, or without them, by the name of a constant here."""
     named = {globals()[name]: found for name, found in changed.items()}
     left = {name: found for name, found in {**situation.topics, **named}.items() if found is not None}
     return situation._replace(topics=left)
 
 
-def test_where_all_is_there_a_worker_may_start() -> None:
+def test_a_worker_may_start_with_all_topics() -> None:
     assert problem(GOOD, task_center=True) is None
     assert problem(Situation({}, {}, Versions(), is_recorded=False), task_center=True) is None, "nothing ever ran"
     assert problem(but(INBOX=None), task_center=False) is None, "nobody needs it"
 
 
 @pytest.mark.parametrize(
-    ("situation", "said", "mend"),
+    ("situation", "text", "command"),
     [
         (but(INSTANCES=None), f"{INSTANCES} is missing", REBUILD),
         (but(INSTANCES=Found("another", 12)), f"{INSTANCES} was deleted and recreated", REBUILD),
@@ -80,28 +80,28 @@ def test_where_all_is_there_a_worker_may_start() -> None:
         ),
     ],
 )
-def test_what_is_lost_is_named_with_what_mends_it(situation: Situation, said: str, mend: str) -> None:
-    told = problem(situation, task_center=True)
-    assert told is not None
-    assert said in told
-    assert mend in told
+def test_a_lost_topic_is_named_with_the_command_that_fixes_it(situation: Situation, text: str, command: str) -> None:
+    found = problem(situation, task_center=True)
+    assert found is not None
+    assert text in found
+    assert command in found
 
 
 @pytest.mark.parametrize("name", ["INSTANCES", "INBOX", "VERSION"])
-def test_positions_of_an_earlier_program_say_that_there_was_something(name: str) -> None:
-    """Though not what: another topic in its place is believed."""
+def test_positions_of_an_older_release_show_that_a_topic_existed(name: str) -> None:
+    """They do not name it, so another topic in its place is accepted."""
     earlier = GOOD._replace(marks={EVENTS: [None], NOTIFICATIONS: [None]})
     assert problem(earlier, task_center=True) is None
     assert problem(but(earlier, **{name: None}), task_center=True) is not None
     assert problem(but(earlier, **{name: TOPICS[globals()[name]]._replace(topic_id="x")}), task_center=True) is None
 
 
-def test_a_rebuild_by_an_earlier_program_since_then_is_known() -> None:
+def test_a_later_rebuild_by_an_older_release_is_recognised() -> None:
     marks = {EVENTS: [MARK._replace(version=1, partitions=6, changelog_id="old", version_topic_id="old")]}
     assert problem(GOOD._replace(marks=marks), task_center=True) is None
 
 
-def test_metadata_says_who_and_upon_what() -> None:
+def test_metadata_has_the_owner_and_the_mark() -> None:
     mark = Mark(2, 12, "Yg7-x_Q", "aB3dE")
     assert read_metadata(write_metadata("worker-1", mark)) == ("worker-1", mark)
     assert read_metadata(write_metadata("worker-1", None)) == ("worker-1", None)
@@ -113,11 +113,11 @@ def test_metadata_says_who_and_upon_what() -> None:
     assert read_metadata("somebody a b c d") == ("somebody", None)
 
 
-def test_a_kept_position_is_read_as_it_was_written_and_not_guessed_at() -> None:
+def test_a_stored_position_is_read_as_it_was_written_and_never_guessed() -> None:
     kept = KeptPosition("id", 7)
     for each in (kept, kept._replace(after_loss=True)):
         assert read_position(write_position(each)) == each
-    assert read_position(b'{"topic_id": "id", "offset": 7}') == kept, "of an earlier program"
+    assert read_position(b'{"topic_id": "id", "offset": 7}') == kept, "of an older release"
     assert read_position(None) is None
     for foreign in (b"", b"{}", b"7", b'{"topic_id": "id", "offset": "x"}'):
         with pytest.raises(PositionUnreadable):
@@ -128,7 +128,7 @@ SOURCE = TP(EVENTS, 3)
 GROUND = Ground("id of the events", INSTANCES, MARK)
 
 
-def stands(offset: int, kept: KeptPosition | None, *, mark: Mark | None = MARK) -> Standing:
+def resumed(offset: int, kept: KeptPosition | None, *, mark: Mark | None = MARK) -> Standing:
     return standing(
         SOURCE, Committed(offset, "worker", is_stable=True, mark=mark), kept, ground=GROUND, bounds=Bounds(4, 10)
     )
@@ -157,15 +157,15 @@ def stands(offset: int, kept: KeptPosition | None, *, mark: Mark | None = MARK) 
         "cut",
     ],
 )
-def test_a_partition_goes_on_where_nothing_is_missed(
+def test_a_partition_resumes_where_nothing_is_missed(
     offset: int, kept: int | None, goes_on_from: int, reason: str | None
 ) -> None:
-    found = stands(offset, None if kept is None else KeptPosition(GROUND.source_id, kept))
+    found = resumed(offset, None if kept is None else KeptPosition(GROUND.source_id, kept))
     assert (found.offset, found.reason) == (goes_on_from, reason)
 
 
-def test_a_topic_made_anew_is_read_from_its_start() -> None:
-    assert stands(-1, KeptPosition("another", 7))[:2] == (4, "made-anew")
+def test_a_recreated_topic_is_read_from_its_start() -> None:
+    assert resumed(-1, KeptPosition("another", 7))[:2] == (4, "made-anew")
 
 
 @pytest.mark.parametrize(
@@ -179,20 +179,20 @@ def test_a_topic_made_anew_is_read_from_its_start() -> None:
     ],
     ids=["new", "at-the-end", "the-end-is-lost", "made-anew", "lost-before"],
 )
-def test_what_came_of_records_that_were_lost_is_known_from_then_on(kept: KeptPosition | None, *, lost: bool) -> None:
+def test_results_of_lost_records_are_marked_from_then_on(kept: KeptPosition | None, *, lost: bool) -> None:
     assert is_after_loss(kept, source_id=GROUND.source_id, end=10) is lost
 
 
 @pytest.mark.parametrize("kept", [None, KeptPosition(GROUND.source_id, 6), KeptPosition("another", 7)])
 def test_a_changelog_that_is_behind_the_group_has_lost_its_end(kept: KeptPosition | None) -> None:
     with pytest.raises(ChangelogCut, match=f"{INSTANCES}, partition 3.*{REBUILD}"):
-        stands(7, kept)
-    assert stands(7, kept, mark=MARK._replace(changelog_id="before a rebuild")).offset == 7
-    assert stands(7, kept, mark=None).offset == 7, "of an earlier program, or moved by hand"
+        resumed(7, kept)
+    assert resumed(7, kept, mark=MARK._replace(changelog_id="before a rebuild")).offset == 7
+    assert resumed(7, kept, mark=None).offset == 7, "of an older release, or moved by hand"
 
 
-def test_a_transactions_end_that_was_deleted_is_no_notification_that_went_unread() -> None:
-    """The group stands before it, and it went with the last notification, which was read."""
+def test_a_deleted_end_of_a_transaction_is_not_an_unread_notification() -> None:
+    """The group's position is before it; it was deleted with the last notification, which was read."""
     source, ground = TP(NOTIFICATIONS, 3), Ground("id of the notifications", INBOX, INBOX_MARK)
 
     def at(offset: int) -> Standing:
