@@ -46,17 +46,17 @@ def build_http(
 ) -> FastAPI:
     """``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status.
 
-    With ``directly``, what is asked most is answered before the framework looks for its route. With ``only_hosts``,
-    requests under any other name are refused: for a service that asks nobody for a token.
+    With ``directly``, the most frequent queries are answered before the framework looks for its route. With
+    ``only_hosts``, requests under any other name are refused: for a service that requires no token.
     """
-    # Spans are ours (``runtime.tracing``); the framework would look at each request whether anybody wants its own.
+    # Spans are ours (``runtime.tracing``); the framework would check at each request whether it should create its own.
     silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
     http = FastAPI(title="taskbridge streams", version="1", docs_url=None, redoc_url=None, telemetry=silent)
     serve_docs(http)
     answer_with_problems(http)
     answer_refusals(http)
     give_answers_of_others(http)
-    # Only a service that asks nobody for a token has to mind under which name it is asked.
+    # Only a service that requires no token must check the name in requests.
     amend_document(http, _as_it_is if only_hosts is None else without_security)
     if directly is not None:
         http.add_middleware(DirectQueries, context=directly)
@@ -106,7 +106,7 @@ def listen(host: str, port: int) -> socket.socket:
     # Inherited by every connection; asyncio sets it on sockets that it made itself only. Without it the second part of
     # an answer waits for the client's acknowledgement of the first, which comes after 40 ms.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Inherited too: a peer that vanished, or reads no more, is given up, whatever waits for it.
+    # Inherited too: a connection to a peer that vanished, or no longer reads, is closed with all that waits for it.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
     return listening
 
@@ -114,7 +114,7 @@ def listen(host: str, port: int) -> socket.socket:
 class MeasuredQueries:
     """Measures every query until its answer begins: a stream of events goes on for hours after that.
 
-    Queries are what is asked for under ``/v1``; the rest is for machines that watch over this one.
+    Queries are requests under ``/v1``; the rest is for monitoring.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -129,7 +129,7 @@ class MeasuredQueries:
 
         async def measured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # The route as it is declared: the paths that people ask for are without number.
+                # The route as it is declared: the number of requested paths is unlimited.
                 route = getattr(scope.get("route"), "path", "none")
                 self._metrics.query(route, message["status"], time.perf_counter() - started)
             await send(message)
@@ -138,7 +138,7 @@ class MeasuredQueries:
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Uvicorn warns of what clients sent, and advises to install what they asked for: neither is for an operator."""
+    """Uvicorn warns about clients' requests, and advises to install what they need: neither is for an operator."""
     return record.levelno != logging.WARNING
 
 

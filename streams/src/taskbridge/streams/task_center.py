@@ -73,7 +73,7 @@ class InstancesTable(NamedTuple):
 
 
 class Upstream(NamedTuple):
-    """Kafka beside the tables: how it is read, where its topics end, and what its records say."""
+    """Kafka as the task center reads it directly: consumer settings, offsets, and the registry for its records."""
 
     consumer: Mapping[str, object]
     offsets: Offsets
@@ -81,10 +81,10 @@ class Upstream(NamedTuple):
 
 
 class TaskCenter:
-    """Made before anything is connected, so that the API can say so; ``open`` brings the tables."""
+    """Built before anything is connected, so that the API can answer so; ``open`` adds the tables."""
 
     def __init__(self, settings: StreamsSettings) -> None:
-        """Raise ConfigurationError where the settings of who may ask are wrong."""
+        """Raise ConfigurationError if the settings of access are wrong."""
         self._people = People(most=settings.people_max, mapped_id=settings.sso_mapped_id)
         self._forms = Forms(most=settings.labels_max)
         self.access = build_access(settings, self._people)
@@ -131,7 +131,7 @@ class TaskCenter:
         told: Mapping[int, int],
         tracing: Tracing | None = None,
     ) -> None:
-        """Keep the inboxes and answer from them, once they are as far as is ``told``."""
+        """Build the inboxes and answer from them, once they have reached the offsets ``told``."""
         consumer, offsets, registry = upstream
         notifications = task_notification_codec(registry)
         inbox, inbox_changelog = inbox_table(app, partitions=instances.partitions)
@@ -195,7 +195,7 @@ class TaskCenter:
         )
 
     def stop(self) -> None:
-        """End what is open: nothing new is to be told from here."""
+        """End all streams: this worker publishes no more."""
         self.hub.stop()
 
     async def close(self) -> None:

@@ -33,10 +33,10 @@ FOREIGN_HOST = "foreign-host"
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 TOKEN = Depends(HTTPBearer(auto_error=False, description="A token from the API tokens file."))
-"""For routers: says in the OpenAPI document that a token may be needed. ``Access`` is what asks for it."""
+"""For routers: declares in the OpenAPI document that a token may be needed. ``Access`` checks it."""
 
 _BURST_S = 2.0
-"""A caller that was quiet may ask this many seconds' worth of its rate at once."""
+"""An idle caller may use this many seconds of its rate at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Caller:
     """Who is asking.
 
     ``open``: anybody on this machine, where no tokens are set. ``token``: a program. ``sso``: a person, of whom a
-    trusted proxy has said who they are; they may ask about themselves only.
+    trusted proxy has named them; they may query only their own data.
     """
 
     mode: Literal["open", "token", "sso"]
@@ -56,7 +56,7 @@ class Caller:
     token_sha256: str = field(default="", repr=False)
 
     def may_see(self, corp_id: str, user_id: str | None = None) -> bool:
-        """Whether this corp, and this user of it, are the caller's to ask about.
+        """Whether this corp, and this user of it, are the caller's to query.
 
         With mode ``sso`` and no ``user_id`` the answer is about the corp only: of its instances such a caller may see
         those that concern them (``streams.query.instances``).
@@ -66,10 +66,10 @@ class Caller:
         return ALL_CORPS in self.corps or corp_id in self.corps
 
     def check(self, corp_id: str, user_id: str) -> None:
-        """Refuse what the caller may not ask about.
+        """Refuse queries that the caller may not make.
 
         Raises:
-            Forbidden: neither says nor depends on whether there is such a user.
+            Forbidden: it neither shows nor depends on whether the user exists.
         """
         if not self.may_see(corp_id, user_id):
             raise Forbidden("this caller may not read this user of this corp")
@@ -81,7 +81,7 @@ class Caller:
 
     @property
     def identity(self) -> Identity | None:
-        """For whom a forwarded query must be signed; None where the caller's own token goes along."""
+        """For whom a forwarded query must be signed; None where the caller's own token is forwarded."""
         if self.corp_id is None or self.user_id is None:
             return None
         return Identity(self.corp_id, self.user_id)
@@ -114,7 +114,7 @@ class Access:
         Raises:
             Unauthorized: nobody who is known here.
             UnknownPerson, NotNow: somebody who signed in by another id than the user id.
-            TooManyQueries: they have asked too often.
+            TooManyQueries: the rate is exceeded.
         """
         caller = self.identify(request)
         bucket = self._rates.of(caller.rate_key)
@@ -143,9 +143,9 @@ class Access:
         )
 
     def lasting(self, caller: Caller, corp_id: str, user_id: str, *, now: float) -> Callable[[float], bool]:
-        """Tells, whenever it is asked, whether what was opened at ``now`` for this user may go on.
+        """Returns a check whether a stream that was opened at ``now`` for this user may continue.
 
-        A token may have been taken back since, or its corps. Whether somebody is still signed in only the proxy knows,
+        A token may have been revoked since, or its corps. Whether somebody is still signed in only the proxy knows,
         and it is asked at each request only: so what they have open ends in time, and they come back through it.
         """
         if caller.mode == "sso":
@@ -170,7 +170,7 @@ class Access:
 
 
 def build_access(settings: StreamsSettings, people: People | None = None) -> Access:
-    """What the settings ask for. ``people`` are who may sign in by another id than the user id.
+    """The access that the settings define. ``people`` are who may sign in by another id than the user id.
 
     Raises:
         ConfigurationError: the tokens file is broken, or anybody could ask from outside.
@@ -190,7 +190,7 @@ def build_access(settings: StreamsSettings, people: People | None = None) -> Acc
 
 
 def own_hosts(settings: StreamsSettings) -> frozenset[str]:
-    """The names under which an open service may be asked: a web page elsewhere can point a name of its own at us."""
+    """The host names of an open service in requests: a web page elsewhere can point a name of its own at us."""
     advertised = urlsplit(settings.url).hostname or settings.host
     return _LOCAL_HOSTS | {_as_in_header(settings.host), _as_in_header(advertised)}
 

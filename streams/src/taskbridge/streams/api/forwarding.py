@@ -31,12 +31,12 @@ _ANSWER_HEADERS = ("content-type", "retry-after", "www-authenticate", "cache-con
 _CONNECT_S = 1.0
 _ANSWER_S = 10.0
 _SILENCE_S = 45.0
-"""A stream says something every fifteen seconds; an owner that is silent for longer is gone."""
+"""A stream sends something every fifteen seconds; an owner that is silent for longer is gone."""
 _AT_ONCE = 256
 
 
 class OwnerUnreachable(NotNow):
-    """The owner does not answer, or says that it is no longer the owner."""
+    """The owner does not answer, or answers that it is no longer the owner."""
 
 
 class Forwarding:
@@ -75,7 +75,7 @@ class Forwarding:
     ) -> Response:
         """The owner's answer while it is still being written, for server-sent events.
 
-        Ends when either side ends, or with the first part at which ``may_go_on`` says no, by the loop's time. ``done``
+        Ends when either side ends, or with the first part at which ``may_go_on`` is false, by the loop's time. ``done``
         is called when it is over, however that comes.
 
         Raises:

@@ -1,12 +1,12 @@
-"""Why a query is not answered: each class names the status that it is told with.
+"""Why a query is not answered: each class names its HTTP status.
 
 Refused
 ├── BadQuery         400  the query itself is wrong
-├── Unauthorized     401  who asks is not known
-├── Forbidden        403  who asks may not see this
-├── UnknownPerson    403  who asks signed in by an id that does not say who they are
-├── Unknown          404  there is no such thing, or none that this caller may see: not told apart
-├── TooManyQueries   429  this caller asks too often
+├── Unauthorized     401  the caller is not known
+├── Forbidden        403  the caller may not see this
+├── UnknownPerson    403  the caller signed in by an id that no person has
+├── Unknown          404  it does not exist, or this caller may not see it: the two look the same
+├── TooManyQueries   429  this caller exceeds its rate
 └── NotNow           503  the right worker cannot answer at the moment; the same query may succeed soon
 
 A partition whose store went to another worker while it was read (``PartitionNotHeld``) is answered as ``NotNow``.
@@ -98,7 +98,7 @@ class NotNow(Refused):
 
 
 def refusal_answer(error: Refused | PartitionNotHeld) -> Response:
-    """The problem document that tells it."""
+    """The problem document of the refusal."""
     if isinstance(error, PartitionNotHeld):
         error = NotNow("the data is moving to another worker")
     return problem(error.status, str(error), kind=error.kind, headers=error.headers)

@@ -1,4 +1,4 @@
-"""Who asks → whose worker has it → here or there: the same for every route that is about somebody or something."""
+"""From the caller to the worker that owns the data: the same for every route about a person or an instance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Here(NamedTuple):
-    """What is asked for is on this worker, which answers from its tables."""
+    """The data is on this worker, which answers from its tables."""
 
     caller: Caller
     partition: int
@@ -72,7 +72,7 @@ class OwnerResolver:
         return await self._resolved(request, caller, self.owners.of_user(corp_id, user_id), forward)
 
     async def instance(self, request: Request, instance_id: str) -> Here:
-        """For a query about an instance; only its owner can tell whether the caller may see it.
+        """For a query about an instance; only its owner knows whether the caller may see it.
 
         Raises:
             AnsweredElsewhere: as above.

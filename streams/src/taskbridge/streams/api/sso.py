@@ -1,9 +1,9 @@
-"""Single sign-on in front: who a trusted reverse proxy says is asking, and how one worker tells it to another.
+"""Single sign-on in front: the caller whom a trusted reverse proxy names, and how one worker forwards that to another.
 
 Where the identity provider knows people by another id than Yida does, only the people's topic says who has it.
 
 The headers are believed from the proxies' addresses only. A worker that forwards a query is no proxy, so it signs whom
-it asks for, with a key that all workers share, for this one query and a minute.
+it queries, with a key that all workers share, for this one query and a minute.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ class SingleSignOn:
     corp_header: str | None
     corp_id: str | None
     people: People | None = None
-    """Says whose the id is that the proxies give, where that is not the user id."""
+    """Finds the person who has the id that the proxies send, if that is not the user id."""
 
     def identity_of(self, connection: HTTPConnection) -> Identity | None:
-        """Who is asking, by a proxy's word; None where none has said anything, or one who is no proxy.
+        """The caller whom a trusted proxy names; None without such a header, or from another peer.
 
         Raises:
             Unauthorized: a proxy's word is not clear.
-            UnknownPerson: it is clear, and does not say who they are.
-            NotNow: whose id it is cannot be told yet.
+            UnknownPerson: no person has the id.
+            NotNow: the people are not read yet.
         """
         if connection.client is None or not self._is_proxy(connection.client.host):
             return None
@@ -84,7 +84,7 @@ class SingleSignOn:
 
 
 def _user_of(people: People, corp_id: str, mapped_id: str) -> str:
-    # In this order: whoever is known only now, or has not been read yet, may have the id too.
+    # In this order: a person who was read just now, or is not read yet, may have the id too.
     users = people.users_of(corp_id, mapped_id)
     if not people.is_whole:
         raise NotNow(
@@ -98,10 +98,10 @@ def _user_of(people: People, corp_id: str, mapped_id: str) -> str:
 
 
 def single_sign_on(settings: StreamsSettings, people: People | None) -> SingleSignOn | None:
-    """What the settings say; None where no proxy is trusted.
+    """Single sign-on by the settings; None if no proxy is trusted.
 
     Raises:
-        ConfigurationError: a network is none, or it is not said whose users they are, or by which id.
+        ConfigurationError: a network is invalid, or the corp of the users, or the kind of id, is missing.
     """
     mapped_id = settings.sso_mapped_id
     if mapped_id in _NO_MAPPED_IDS:
@@ -171,7 +171,7 @@ def _only(connection: HTTPConnection, name: str) -> str | None:
     """The header's one value; None where it is missing or blank.
 
     Raises:
-        Unauthorized: it stands twice, as when a proxy adds its own to the client's, or is no name.
+        Unauthorized: it is there twice, as when a proxy adds its own to the client's, or is not a name.
     """
     wanted = name.lower().encode("latin-1")
     values = [value for header, value in connection.scope["headers"] if header == wanted]

@@ -36,7 +36,7 @@ def _corps(corps: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class ApiToken(BaseModel):
-    """One token as it stands in the file. The token itself stands nowhere here."""
+    """One token of the file. The token itself is not stored here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -60,7 +60,7 @@ class ApiTokens:
         self.count = len(tokens)
 
     def find(self, token: str) -> ApiToken | None:
-        """The entry of this token; takes as long for any token that is not known as for one that is."""
+        """The entry of this token; an unknown token needs the same time as a known one."""
         presented = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         found: ApiToken | None = None
         for digest, entry in self._tokens:
@@ -69,7 +69,7 @@ class ApiTokens:
         return found
 
     def with_digest(self, sha256: str) -> ApiToken | None:
-        """The entry that stands for a token which was let in before; None once it was taken back."""
+        """The present entry of a token that was accepted before; None once it was revoked."""
         return self._by_digest.get(sha256)
 
 

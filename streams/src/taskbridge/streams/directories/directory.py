@@ -1,4 +1,4 @@
-"""What a compacted topic says of the things of corps, in memory: so much of it, and no more. Does no I/O.
+"""The records of a compacted topic by corp and id, in memory, up to a limit. Pure.
 
 One thread writes, any may read: a look-up is one step, and finds a thing as it is or as it was.
 """
@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 
 class Directory(ABC, Generic[R, V]):
-    """Records ``R`` of a topic, and of each what is asked for, ``V``, by corp and id."""
+    """Values ``V`` of the records ``R`` of a topic, by corp and id."""
 
     what: ClassVar[str]
     """Of what it is, in the words of log and metrics."""
@@ -32,7 +32,7 @@ class Directory(ABC, Generic[R, V]):
     def clear(self) -> None:
         """Know nothing."""
         self.is_read = False
-        """Whether all that the topic had was taken in, at least once."""
+        """Whether the topic was read to its end at least once."""
         self._known: dict[str, dict[str, V]] = {}
         self.count = 0
         self.left_out = 0
@@ -45,16 +45,16 @@ class Directory(ABC, Generic[R, V]):
         return None if known is None else known.get(its_id)
 
     def size(self, _value: V, /) -> int:
-        """How much of the room it takes."""
+        """How much of the limit it uses."""
         return 1
 
     @abstractmethod
     def check(self, its_id: str, record: R) -> None:
-        """Raise Undecodable where the record is about something else than this id, or says too much."""
+        """Raise Undecodable if the record is about another id, or is too large."""
 
     @abstractmethod
     def know(self, corp_id: str, record: R) -> None:
-        """Take a record in, in the place of the one before it."""
+        """Add a record, instead of the one before it."""
 
     def forget(self, corp_id: str, its_id: str) -> None:
         """Know this one no more."""
@@ -69,7 +69,7 @@ class Directory(ABC, Generic[R, V]):
             yield "left_out", {"known": self.count, "records": self.left_out}
 
     def _keep(self, corp_id: str, its_id: str, value: V) -> bool:
-        """Whether there is room for it. Where there is none, what was known before is known no more."""
+        """Whether there is room for it. If not, the value before it is dropped."""
         known = self._known.get(corp_id, {})
         grown = self.count + self.size(value) - (self.size(known[its_id]) if its_id in known else 0)
         if grown > self.most:

@@ -11,7 +11,7 @@ from taskbridge.streams.directories.directory import Directory
 
 
 class Forms(Directory[Form, Form]):
-    """Forms of all corps by corp and form; each takes the room of its title and of a label for each field."""
+    """Forms of all corps by corp and form; each uses the room of its title and of a label for each field."""
 
     what, topic = "labels", FORMS
 
@@ -30,5 +30,5 @@ class Forms(Directory[Form, Form]):
             )
 
     def know(self, corp_id: str, record: Form) -> None:
-        """Take a form's record in, in the place of the one before it."""
+        """Add a form's record, instead of the one before it."""
         self._keep(corp_id, record.form_uuid, record)

@@ -99,7 +99,7 @@ class People(Directory[PersonRecord, Known]):
             raise Undecodable(f"its name or id has more than {MAX_NAME_CHARACTERS} characters")
 
     def know(self, corp_id: str, record: PersonRecord) -> None:
-        """Take a person's record in, in the place of the one before it."""
+        """Add a person's record, instead of the one before it."""
         department = (record.department or "")[:MAX_NAME_CHARACTERS] or None
         if department is not None and len(self._departments) < self.most:
             department = self._departments.setdefault(department, department)

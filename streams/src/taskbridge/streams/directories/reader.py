@@ -1,6 +1,6 @@
-"""Keeps a directory as its topic says: read from its beginning, and every few seconds what is new.
+"""Keeps a directory up to date with its topic: reads it from the beginning, then new records every few seconds.
 
-Nothing waits for it. What keeps it from reading is told once, and what it knew stands until it can read again.
+Nothing waits for it. A failure to read is logged once, and the known records are used until it can read again.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class DirectoryReader(Generic[R]):
         return time.monotonic() - self._read_at
 
     async def keep(self) -> None:
-        """Read on until cancelled, whatever comes in between."""
+        """Read on until cancelled, also after errors."""
         loop = asyncio.get_running_loop()
         while True:
             await loop.run_in_executor(self._thread, self.look)
@@ -79,7 +79,7 @@ class DirectoryReader(Generic[R]):
         self._thread.shutdown()
 
     def look(self) -> None:
-        """Take in what is new. Blocks; what goes wrong is told, and tried again the next time."""
+        """Read new records. Blocks; an error is logged, and the next call tries again."""
         problem = None
         try:
             problem = self._read_on()
@@ -96,18 +96,18 @@ class DirectoryReader(Generic[R]):
                 self._tell(log.warning, "not_read", problem=problem)
 
     def _read_on(self) -> str | None:
-        """Returns what is to be told where there is nothing to be read, and that is no failure."""
+        """Returns the event to log if there is nothing to read, which is no failure."""
         found = self._offsets.topics([self._topic]).get(self._topic)
         topic_id = None if found is None else found.topic_id
         if topic_id != self._topic_id:
-            self._start_anew(topic_id)
+            self._restart(topic_id)
         if found is None:
             self._directory.is_read = True
             return f"there is no topic {self._topic}: ids are shown"
         ends = self._offsets.decided(self._topic, range(found.partitions))
         if any(end < self._next.get(partition, 0) for partition, end in ends.items()):
-            # It lost its end, and what stands there now is something else.
-            self._start_anew(topic_id)
+            # It lost its end, and other records are there now.
+            self._restart(topic_id)
         if new := ends.keys() - self._next.keys():
             self._next |= self._offsets.begins(self._topic, new)
         unusable = self._take(ends)
@@ -123,7 +123,7 @@ class DirectoryReader(Generic[R]):
     def _tell(self, tell: Callable[..., object], event: str, **values: object) -> None:
         tell(f"{self._directory.what}_{event}", **values)
 
-    def _start_anew(self, topic_id: str | None) -> None:
+    def _restart(self, topic_id: str | None) -> None:
         self._directory.clear()
         self._topic_id, self._next = topic_id, {}
 

@@ -1,4 +1,4 @@
-"""The inbox agent: a chunk of notifications in, whoever listens told, and people's inboxes brought up to date."""
+"""The inbox agent: applies chunks of notifications to people's inboxes, and passes them to listeners first."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class InboxAgent:
 
     The order in a chunk: decode → changes → changelog, dead letters and the position behind the chunk on their way to
     Kafka → listeners → these *committed* → local store → done. The store says up to which notification it holds them,
-    so what comes again, whatever the group's position says, is not applied again: a view never goes back in time.
+    so a repeated notification is not applied again, at any position of the group: a view never goes back in time.
     Listeners need not wait for the commit: a notification that is read is Kafka's, and ``told_ahead`` has a look at a
     list wait that would be answered from before it.
     """

@@ -32,12 +32,12 @@ class MisplacedNotification(RecordError):
 
 
 def check(notification: TaskNotification, key: bytes | None, *, size: int) -> None:
-    """Refuse what no inbox can take.
+    """Refuse notifications that no inbox can store.
 
     Raises:
         UnknownView: of a newer schema.
         OutsideContract: of a moment that the API could not write.
-        TooLarge: ids stand in an inbox's keys, and may take twice their bytes there: it might not fit into a record.
+        TooLarge: ids are in an inbox's keys, with up to twice their bytes: it might not fit into a record.
         MisplacedNotification: under another person's key.
     """
     check_moment("occurred_at", notification.occurred_at)
@@ -56,7 +56,7 @@ def check(notification: TaskNotification, key: bytes | None, *, size: int) -> No
 
 
 def keys_read(notifications: Iterable[TaskNotification]) -> list[bytes]:
-    """Every key that ``inbox_changes`` will ask for, so that they can be read in one go."""
+    """Every key that ``inbox_changes`` will read, so that they can be read together."""
     keys: set[bytes] = set()
     for each in notifications:
         user = layout.user_part(each.corp_id, each.recipient_id)

@@ -1,17 +1,17 @@
-r"""How people's inboxes stand in the store and its changelog: every line is a key of its own, newest first in a view.
+r"""The format of inboxes in the store and its changelog: every entry has a key of its own, newest first in a view.
 
 ========================================  =====================================================================
 key                                       value
 ========================================  =====================================================================
 ``E`` user view inverted-time line        the item, see ``Item``
-``L`` user view line                      the time at which the line entered the view, as it stands in the key above
+``L`` user view line                      the time at which the line entered the view, as in the key above
 ``C`` user                                how many lines each view has: four numbers, in the order of ``VIEWS``
 ``P``                                     how far the notifications of this partition are applied, see ``Applied``
 ========================================  =====================================================================
 
 ``user`` is corp and user id, ``line`` is instance and task id. Ids come from outside, and may hold any character; each
 ends with a zero byte, and a zero byte within one is followed by 0xFF, so that no id reaches into another's range and
-lines of one moment stand in the order of their ids. Pure.
+entries of one moment are in the order of their ids. Pure.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class Item(Struct, frozen=True, gc=False, array_like=True, omit_defaults=False):
 
 
 class Applied(Struct, frozen=True, array_like=True):
-    """The notifications that an inbox partition stands for."""
+    """The notifications that an inbox partition contains."""
 
     topic_id: str
-    """Kafka's id of the topic: in one that was deleted and made anew, offsets begin again."""
+    """Kafka's id of the topic: in a recreated one, offsets begin again."""
     offset: int
     """Of the last one that is applied."""
 
@@ -79,7 +79,7 @@ class Line(NamedTuple):
 
     entered_at: int
     suffix: bytes
-    """Its instance and task, as they stand in keys."""
+    """Its instance and task, as in keys."""
 
 
 write_item = msgspec.msgpack.Encoder().encode
@@ -112,7 +112,7 @@ def entry_key(user: bytes, view: View, line: Line) -> bytes:
 
 
 def place(line: Line) -> bytes:
-    """What of an entry's key says where in the view it stands."""
+    """The part of an entry's key that is its place in the view."""
     return _TIME.pack(_NEWEST - line.entered_at) + line.suffix
 
 
@@ -151,7 +151,7 @@ def read_counts(stored: bytes | None) -> ViewCounts:
 
 
 def write_counts(counts: ViewCounts) -> bytes | None:
-    """None for somebody who has nothing: they take no place."""
+    """None for a person without entries, who needs no record."""
     return _COUNTS.pack(*counts) if any(counts) else None
 
 

@@ -1,4 +1,4 @@
-"""What people are told of while their lists are still on the way to Kafka, and how a look at such a list waits for it.
+"""Notifications published before their lists are committed to Kafka, and how a query for such a list waits.
 
 A notification is Kafka's by the time it is read, so it may be told at once; the list follows a transaction later. Who
 was told, and asks for the list within these milliseconds, gets one that has the line: see ``docs/adr/0090``.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 _AT_MOST_S = 1.0
-"""A list is answered although Kafka does not take what goes with it: then as it is stored."""
+"""After this time a list is answered as stored, although its commit to Kafka is not complete."""
 
 
 class _Chunk(NamedTuple):
@@ -25,15 +25,15 @@ class _Chunk(NamedTuple):
 
 
 class ToldAhead:
-    """The chunks of notifications that are told and not stored yet: one a partition. For one loop."""
+    """The chunks of notifications that are published and not stored yet, one per partition. For one event loop."""
 
     def __init__(self) -> None:
         self._chunks: dict[int, _Chunk] = {}
 
     def begin(self, partition: int, next_offset: int, people: AbstractSet[bytes]) -> None:
-        """All before ``next_offset`` is told, of which these people's are not in their lists yet.
+        """All before ``next_offset`` is published, and these people's notifications are not in their lists yet.
 
-        ``people`` as they stand in the keys of their lists.
+        ``people`` as in the keys of their lists.
         """
         self._chunks[partition] = _Chunk(next_offset, people, asyncio.get_running_loop().create_future())
 
@@ -42,12 +42,12 @@ class ToldAhead:
         self._chunks.pop(partition).end.set_result(stored)
 
     def next_offset(self, partition: int) -> int:
-        """Of the first notification that is not told yet; 0 where all that is told is stored."""
+        """Of the first notification that is not published yet; 0 if all published ones are stored."""
         chunk = self._chunks.get(partition)
         return 0 if chunk is None else chunk.next_offset
 
     async def stored(self, partition: int, person: bytes) -> bool:
-        """Return when this person's lists have what they were told, or after a second. Whether that took any time.
+        """Return when this person's lists have all published notifications, or after a second; whether it waited.
 
         Raises:
             PartitionNotHeld: a rebalance came between.

@@ -1,4 +1,4 @@
-"""What the edges say of themselves, as the overview shows it. Does no I/O: it is given what they answered."""
+"""The state of the edges from their own answers, for the overview. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROBLEM_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What an edge answered when it was asked; None where it did not."""
+    """The answer of an edge; None if there was none."""
 
     url: str
     readiness: str | None
@@ -87,7 +87,7 @@ def _counted(text: str) -> dict[str, Any]:
             values = [spool[name := family.name.removeprefix(_SPOOL)], *(sample.value for sample in family.samples)]
             spool[name] = max(values) if name == "oldest_seconds" else sum(values)
     return {
-        "outcomes": dict(+outcomes),  # those that came: an edge tells zeros of the others
+        "outcomes": dict(+outcomes),  # only those that occurred: an edge sends zeros for the others
         "spool": {
             "records": int(spool["depth"]),
             "bytes": int(spool["bytes"]),

@@ -1,4 +1,4 @@
-"""Samples of the last hour, for plots. Does no I/O, and is told what time it is."""
+"""Samples of the last hour, for plots. Does no I/O."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def history_of(own: Iterable[Sample], lag_shares: Iterable[Mapping[str, int]]) -
 
 
 def _rates(totals: list[float | None]) -> list[int]:
-    """What a counter grew by in the minute before each sample. One that fell was begun anew, and counts from zero."""
+    """What a counter grew by in the minute before each sample. One that fell was restarted, and counts from zero."""
     grown = [0.0]
     last = totals[0] if totals else None
     for total in totals[1:]:

@@ -15,7 +15,7 @@ _TOLD = ("problem", "reason", "partition", "offset", "topic", "owner", "url", "r
 
 
 class LastErrors(logging.Handler):
-    """Keeps what was logged at WARNING and above; the same message again is counted with the first."""
+    """Stores what was logged at WARNING and above; the same message again is counted with the first."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

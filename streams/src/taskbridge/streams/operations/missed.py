@@ -1,4 +1,4 @@
-"""What reconcile found that callbacks had not told, as the overview shows it. Does no I/O: it is given the answer."""
+"""Events that reconcile found without callbacks, for the overview. Pure: it is given reconcile's answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BACKFILL = "backfill"
 def missed_of(url: str, status: Any) -> dict[str, Any]:
     """By app and day of China, the latest first, and which apps are silent; ``status`` is reconcile's, or None.
 
-    History that a backfill brought in was not missed. ``added`` is what no callback tells: how something was decided
+    History that a backfill brought in was not missed. ``added`` is what no callback contains: how something was decided
     or ended. ``silent``: since when none of an app's callbacks came, and what is missing since, where something is.
     """
     try:

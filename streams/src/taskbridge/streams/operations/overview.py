@@ -1,4 +1,4 @@
-"""Puts together what all workers say of themselves. Does no I/O."""
+"""Combines the shares of all workers into the overview. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.operations.history import Sample
 
 Share = dict[str, Any]
-"""What a worker says of itself: see ``WorkerShare``."""
+"""A worker's own data: see ``WorkerShare``."""
 
 ERRORS = 50
 
@@ -31,7 +31,7 @@ def overview(
 ) -> dict[str, Any]:
     """The whole. ``shares`` has every worker of the group by its URL, and None for one that did not answer.
 
-    ``missed`` is None where nobody was asked what callbacks did not tell.
+    ``missed`` is None if reconcile was not queried.
     """
     known = {url: share for url, share in shares.items() if share is not None}
     return {

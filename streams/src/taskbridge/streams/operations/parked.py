@@ -1,4 +1,4 @@
-"""How much was set aside, why, and the latest of it: kept up by reading on from where it was left, when it is asked."""
+"""Counts of dead letters and rejected callbacks by reason, and the latest: each request reads on from the last one."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Parked:
                 log.warning("entry_not_read", topic=self.topic.name, problem=str(error))
                 continue
             self._add(entry)
-        # A topic that was made anew ends before what was read.
+        # A recreated topic ends before the offsets that were read.
         self._next = {partition: min(offset, ends[partition]) for partition, offset in read.items()}
 
     def _add(self, entry: SetAside) -> None:

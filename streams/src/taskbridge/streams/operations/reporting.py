@@ -1,4 +1,4 @@
-"""The operator's room: this worker's own numbers, kept all the time, and everybody's, put together when it is asked."""
+"""The operators' data: this worker's numbers, sampled all the time, and those of all workers, combined per request."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SetAsideCounts = tuple[dict[str, Any], dict[str, Any]]
 """Quarantine and dead letters."""
 
 _HISTORY_S = 15.0
-"""How long another worker may take to read an instance's events from their topic."""
+"""Time limit for another worker to read an instance's events from their topic."""
 _PARKED_S = 3.0
 """How long the overview waits for the topics; then it shows what is known already."""
 
@@ -112,7 +112,7 @@ class OperationsReporter:
             self._history.add(now_s=time.time(), lag_records=sum(self._now.lag.values()), edges=totals_of(edges))
 
     def share(self) -> dict[str, Any]:
-        """What this worker says of itself, to whichever worker puts the overview together."""
+        """The data of this worker, for the worker that builds the overview."""
         now, tokens = self._now, self._context.resolver.access.tokens
         return {
             "ready": self._ready(),
@@ -211,7 +211,7 @@ class OperationsReporter:
 
     async def _missed(self) -> dict[str, Any] | None:
         url = self._reconcile_url
-        # It asks for no token, so it is told none.
+        # It requires no token, so it gets none.
         return missed_of(url, await self._asking.worker(url, "/status", None)) if url else None
 
     async def _parked(self) -> SetAsideCounts:
@@ -231,7 +231,7 @@ class OperationsReporter:
 
 
 def _by_name(values: Mapping[int, Any]) -> dict[str, Any]:
-    """By texts, as JSON's names are: whoever merges need not know whether it came over the wire."""
+    """By texts, as JSON's names are: a merge need not know whether it came over the wire."""
     return {str(partition): value for partition, value in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""What operators ask: how the bridge is doing, and what became of a callback."""
+"""Operators' queries: the state of the bridge, and the history of a callback."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _MARGIN_MS = 60_000
 
 @dataclass(slots=True)
 class Findings:
-    """What was found beside the state, and how much was searched for it."""
+    """The records that were found in addition to the state, and how much was searched."""
 
     quarantined: list[dict[str, Any]]
     dead_letters: list[dict[str, Any]]
@@ -61,7 +61,7 @@ class Findings:
 
 
 def mentions(instance_id: str) -> list[bytes]:
-    """How an id may stand in a request: as it is, percent-encoded in two ways, and escaped as in JSON."""
+    """The forms of an id in a request: as it is, percent-encoded in two ways, and escaped as in JSON."""
     forms = {instance_id, quote(instance_id, safe=""), quote_plus(instance_id), json.dumps(instance_id)[1:-1]}
     return [each.encode() for each in sorted(forms)]
 

@@ -1,4 +1,4 @@
-"""What is asked at every look at the task center, a page and the counts, and what is answered. Knows no routes."""
+"""The two most frequent queries, a page and the counts, and their answers. Knows no routes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 _VIEWS = {view.value.lower(): view for view in layout.VIEWS}
 VIEW_NAMES = tuple(_VIEWS)
-"""As they are asked for and answered."""
+"""As in queries and answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class PageQuery(NamedTuple):
 
 
 async def person_here(context: ApiContext, request: Request, corp_id: str, user_id: str) -> tuple[Here, bytes]:
-    """Where the lists of this person are, and the person in their keys; they hold whatever the person was told.
+    """Where the lists of this person are, and the person in their keys; they hold all their notifications.
 
     Raises:
-        Refused, PartitionNotHeld: they cannot be asked.
+        Refused, PartitionNotHeld: they cannot be read.
         AnsweredElsewhere: another worker has answered.
     """
     here = await context.resolver.user(request, corp_id, user_id)
@@ -128,10 +128,10 @@ async def counts_answer(context: ApiContext, request: Request, corp_id: str, use
 
 
 class JsonAnswer(Response):
-    """JSON that is written already. What people have to do is nobody's to keep on the way."""
+    """JSON that is written already. No cache on the way may store it."""
 
     def __init__(self, body: bytes) -> None:
-        # Without Response's own, which works out anew each time which headers these are.
+        # Without Response's own method, which builds the same headers each time.
         self.status_code = 200
         self.background = None
         self.body = body

@@ -1,6 +1,6 @@
 """A page and the counts, answered before the layers of the framework: they took most of what such a query cost.
 
-Only where it is asked plainly. Whatever is unusual goes on to the framework's routes, which answer the same, or say
+Only plain queries. An unusual query goes on to the framework's routes, which answer the same, or say
 what is wrong with it: see ``docs/adr/0018``.
 """
 

@@ -45,7 +45,7 @@ class EventReader:
         own = {
             # A position that retention has passed is gone on from where the partition begins.
             "auto.offset.reset": "earliest",
-            # One record is wanted, not the megabytes behind it.
+            # Only one record is needed, not the megabytes after it.
             "fetch.message.max.bytes": 256 << 10,
             "queued.max.messages.kbytes": 4 << 10,
         }
@@ -137,7 +137,7 @@ class Histories:
             **form_json(state.corp_id, state.form_uuid, form, self.forms),
             "form_of": None if form_of is None else form_of.event_id,
             "events": [event_json(event, partition=partition, offset=offset) for offset, event in in_order],
-            # Another's event where one of its own should stand: the topic was made anew, or a rebuild found no events.
+            # Another instance's event at one of its offsets: the topic was recreated, or a rebuild found no events.
             "complete": 0 < its_own == len(offsets) < MAX_OFFSETS,
             "people": people_json(state.corp_id, users_of_events(event for _, event in in_order), self.names),
         }
@@ -146,7 +146,7 @@ class Histories:
         try:
             return self.events.decode(value)
         except RecordError:
-            # Folded once, so it could be read then: it is of a topic that was made anew.
+            # It was readable when it was folded, so it is of a recreated topic.
             return None
 
 

@@ -1,7 +1,7 @@
 """Reads people's inboxes a page at a time. What a query costs depends on the page, not on what the person has.
 
 Reads block the worker's loop, so each is bounded: a page, or a slice of a search. A search gives the loop back between
-its slices, and ends after so many lines with a cursor to go on from, whatever it has found until then.
+its slices, and ends after so many lines with a cursor for the rest, even if it has found nothing.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class App(NamedTuple):
 
 
 class Wholeness:
-    """Inboxes that are being made anew are not answered from until they hold all that was told for them."""
+    """Inboxes that are being rebuilt are not used for answers until they hold all republished notifications."""
 
     def __init__(self, positions: Callable[[], Mapping[TP, Position]], told: Mapping[int, int]) -> None:
-        """``positions``: how far each partition is applied. ``told``: how far it must be; the others are whole."""
+        """``positions``: how far each partition is applied. ``told``: how far it must be; others are complete."""
         self._positions = positions
         self._missing = {partition: end for partition, end in told.items() if end > 0}
 
@@ -74,7 +74,7 @@ class Inboxes:
 
     Every method raises:
         PartitionNotHeld: the partition went to another worker meanwhile.
-        NotNow: its inboxes are being made anew.
+        NotNow: its inboxes are being rebuilt.
     """
 
     def __init__(self, store: Store, wholeness: Wholeness) -> None:

@@ -25,7 +25,7 @@ class Instances:
         self._states = states
 
     def find(self, partition: int, instance_id: str, caller: Caller) -> tuple[Instance, tuple[int, ...]]:
-        """The instance, and where its events stand on its partition of the events topic.
+        """The instance, and the offsets of its events on its partition of the events topic.
 
         Raises:
             Unknown: it was never heard of, is deleted, or is nothing that this caller may see.

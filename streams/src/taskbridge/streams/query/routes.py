@@ -1,4 +1,4 @@
-"""The read API: ``OwnerResolver`` says who asks, and where it is; what is here is answered from the tables."""
+"""The read API: ``OwnerResolver`` finds the caller and the owner of the data; the owner answers from its tables."""
 
 from __future__ import annotations
 

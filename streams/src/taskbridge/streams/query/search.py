@@ -32,7 +32,7 @@ def matcher(
     *,
     name_of: Callable[[str], str | None] = lambda _: None,
 ) -> Callable[[Item], bool] | None:
-    """Whether an item is among those that are asked for; None where all are.
+    """Whether an item matches the query; None if all do.
 
     ``q`` is found anywhere in the title, the process' name or the originator's name; spaces around it do not count.
     ``name_of`` says how a user is called whom the sender named by an id only.

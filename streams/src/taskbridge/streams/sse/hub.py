@@ -51,19 +51,19 @@ class Hub:
     """All streams of one worker."""
 
     next_offset: Callable[[int], int | None]
-    """Says which notification of a partition will be told next; None where that is not known."""
+    """Returns the next notification to be sent of a partition; None if that is not known."""
     most: int
     """Bounds all connections, those to other workers too."""
     most_of_person: int
-    """Bounds the streams of one person: nobody takes the places of the others."""
+    """Bounds the streams of one person: nobody uses up the places of the others."""
     heartbeat_s: float = HEARTBEAT_S
     names: Names = nobody
 
     def __post_init__(self) -> None:
-        # By both ids: in a record's key they stand side by side, and one with a slash could pass for another two.
+        # By both ids: joined as in a record's key, one with a slash could look like another two.
         self._of_person: dict[tuple[str, str], list[Subscription]] = {}
         self._reached: dict[int, int] = {}
-        """Of each partition, the offset up to which its streams were told everything."""
+        """By partition, the offset up to which its streams were sent everything."""
         self.count = 0
         self.forwarded = 0
         """Streams that other workers have and this one passes on."""
@@ -80,7 +80,7 @@ class Hub:
         now: float,
         may_go_on: Callable[[float], bool] = lambda _: True,
     ) -> Subscription:
-        """From now on, every notification of this person, as long as ``may_go_on`` says so: asked at each heartbeat.
+        """From now on, every notification of this person, as long as ``may_go_on`` is true, at each heartbeat.
 
         Raises:
             TooManyStreams: this worker holds as many as it may, or is about to stop.
@@ -102,7 +102,7 @@ class Hub:
         return found
 
     def pass_on(self) -> Callable[[], None]:
-        """Take the places of a stream that another worker has; what is returned gives them back, and once only.
+        """Reserve the places of a stream that another worker has; the returned function frees them, once only.
 
         Raises:
             TooManyStreams: as above.
@@ -156,7 +156,7 @@ class Hub:
                     each.push(offset, frame, written.get(offset))
 
     def comes_again(self, partition: int, offset: int) -> None:
-        """What was told from this offset on is not in people's lists: when it is told again, that is no repeat."""
+        """Notifications from this offset on are not in people's lists: sending them again is no repetition."""
         self._reached[partition] = min(self._reached.get(partition, offset), offset)
         for each in self._all():
             if each.partition == partition:
@@ -183,14 +183,14 @@ class Hub:
         """End the streams of all other partitions; their clients find the new owner by themselves.
 
         To be called at every assignment. A partition that went and came back between two of them is noticed by its
-        offsets: something was told elsewhere.
+        offsets: another worker sent some.
         """
         for each in list(self._all()):
             if each.partition not in partitions:
                 each.end(Ending.MOVED)
 
     def stop(self) -> None:
-        """End all, and take no more."""
+        """End all streams, and accept no more."""
         self.stopping = True
         for each in list(self._all()):
             each.end(Ending.STOPPING)

@@ -49,9 +49,9 @@ class MissedPart:
     reached: int = 0
     """Everything before this offset was looked at."""
     is_cut: bool = False
-    """The topic no longer has the first of what was asked for: something is missing before these frames."""
+    """The topic no longer has the first requested notification: frames are missing before these."""
     is_ahead: bool = False
-    """What was asked for begins behind the topic's end: it was about another topic of this name."""
+    """The request begins after the topic's end: it was about another topic of this name."""
 
 
 @dataclass(slots=True)
@@ -72,8 +72,8 @@ class Wanted:
 class MissedReader:
     """One consumer in one thread reads for all streams that wait: those of a partition share a pass.
 
-    A pass is bounded in records and time, and whoever waits longest decides where it begins: a client that was away for
-    days delays the others by a pass, and gets its days in several.
+    A pass is bounded in records and time, and the request that waits longest decides where it begins: a client
+    that was away for days delays the others by a pass, and gets its days in several.
     """
 
     config: Mapping[str, object]
@@ -103,7 +103,7 @@ class MissedReader:
         return await request.answer
 
     async def close(self) -> None:
-        """Whoever still waits is told that nothing comes."""
+        """Requests that still wait get an error."""
         self._closed = True
         if self._reading is not None:
             self._reading.cancel()
@@ -167,7 +167,7 @@ class MissedReader:
         try:
             notification = self.codec.decode(message.value())
         except Undecodable:
-            return  # whoever hears it at once does not get it either
+            return  # a live stream does not get it either
         if (notification.corp_id, notification.recipient_id) != (request.corp_id, request.user_id):
             return  # keys of two persons may be equal, where an id has a slash
         request.part.frames.append(notification_frame(request.partition, offset, notification, self.names))

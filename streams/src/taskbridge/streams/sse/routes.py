@@ -92,7 +92,7 @@ def events_router(hub: Hub, missed: Callable[[], MissedReader | None], resolver:
 
         here = await resolver.user(request, corp_id, user_id, forward=passed_on)
         try:
-            # A browser that reconnects sends the header beside the address that it was given at first.
+            # A browser that reconnects sends the header with the address that it was first given.
             resume = place_of(found) if (found := last_event_id or after) else None
         except BrokenEventId as error:
             raise BadQuery(str(error)) from error

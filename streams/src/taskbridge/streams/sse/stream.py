@@ -37,7 +37,7 @@ _HELD = "taskbridge.event_stream"
 _NEEDED_BY_SERVER = {"type", "method", "http_version", "path", "query_string", "client"}
 """What uvicorn reads of a request until its end. The rest, headers and all, would be kept as long as the stream."""
 
-_MADE_ANEW = "the topic was recreated after this id"
+_RECREATED = "the topic was recreated after this id"
 _TOO_OLD = "notifications after this id are no longer stored"
 
 
@@ -119,12 +119,12 @@ class Writer:
         subscription = self.subscription
         at, until = resume.next_offset, subscription.begins
         if resume.partition != subscription.partition:
-            await self._put(reset_frame(_MADE_ANEW))
+            await self._put(reset_frame(_RECREATED))
             return
         while at != until and subscription.ending is None:
             part = await self.missed.read(subscription.partition, at, until, subscription.person)
             if part.is_ahead:
-                await self._put(reset_frame(_MADE_ANEW))
+                await self._put(reset_frame(_RECREATED))
                 return
             if part.is_cut:
                 await self._put(reset_frame(_TOO_OLD))

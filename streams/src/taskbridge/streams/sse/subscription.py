@@ -67,7 +67,7 @@ class Subscription:
         self._woken()
 
     def end(self, ending: Ending) -> None:
-        """Nothing more will come. What waits is dropped: whoever resumes gets it."""
+        """Nothing more will come. Waiting frames are dropped: a client that resumes gets them."""
         if self.ending is None:
             self.ending, self._waiting, self._written = ending, None, ()
             self._woken()

@@ -1,4 +1,4 @@
-"""The pages' own files, read once from the package: nothing else on the disk can be asked for."""
+"""The pages' own files, read once from the package: nothing else on the disk can be requested."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Assets:
 
 
 def read_assets() -> Assets:
-    """Read the package's files; pages ask for the parts of this very version, which may then be cached for ever."""
+    """Read the package's files; pages request the files of this very version, which may then be cached for ever."""
     found = {
         entry.name: entry.read_bytes()
         for entry in sorted(files("taskbridge.streams.web").joinpath("assets").iterdir(), key=lambda entry: entry.name)

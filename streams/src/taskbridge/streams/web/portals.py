@@ -22,7 +22,7 @@ def let_portals_in(http: ASGIApp, setting: str) -> ASGIApp:
     origins = [part.strip() for part in setting.split(",") if part.strip()]
     for origin in origins:
         parts = urlsplit(origin)
-        # No wildcard: whoever is allowed reads everything that the user of the browser may.
+        # No wildcard: an allowed origin can read everything that the browser's user may.
         if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
             raise ConfigurationError(f"STREAMS_ALLOWED_ORIGINS has {origin!r}: give origins, as https://portal.example")
     if not origins:

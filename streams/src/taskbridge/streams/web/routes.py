@@ -25,7 +25,7 @@ _REVALIDATED = "no-cache"
 _FOR_EVER = "public, max-age=31536000, immutable"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    # Addresses of the pages name people and instances: approval pages of others must not be told.
+    # Addresses of the pages name people and instances: other sites' approval pages must not see them.
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Vary": "Accept-Encoding",
@@ -53,7 +53,7 @@ def pages_router() -> APIRouter:
     async def part_of_version(  # pyright: ignore[reportUnusedFunction]
         request: Request, version: str, name: str
     ) -> Response:
-        # Another version is asked for while workers are replaced one by one: ours will do, but not for ever.
+        # Another version is requested while workers are replaced one by one: ours will do, but not for ever.
         caching = _FOR_EVER if version == assets.version else _REVALIDATED
         return _answer(request, _named(name), {"Cache-Control": caching})
 

@@ -7,7 +7,7 @@ const LONGEST_WAIT_MS = 30_000;
 /** The service comments every 15 s: silence beyond this means that the connection is gone and nobody was told. */
 const SILENCE_MS = 40_000;
 
-/** The events of an SSE body, each `{type, data, id}`; `null` for whatever else arrived and shows life. */
+/** The events of an SSE body, each `{type, data, id}`; `null` for anything else that arrived and shows life. */
 export async function* serverSentEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -92,7 +92,7 @@ export class EventStream extends EventTarget {
           this._tell("refused", error);
           return;
         }
-        // An id that is too old, or another service's: everything is read anew instead.
+        // An id that is too old, or another service's: everything is read again instead.
         if (error instanceof Problem && error.status === 400) this._lastEventId = null;
         if (error instanceof Problem && error.retryAfterS !== null) wait = Math.max(wait, error.retryAfterS * 1000);
       }

@@ -24,7 +24,7 @@ export class Format {
     return Number.isFinite(value) ? this._number.format(value) : "–";
   }
 
-  /** For a badge: short, whatever the number. */
+  /** For a badge: short for any number. */
   count(value) {
     if (!Number.isFinite(value)) return "";
     if (value < 1000) return String(value);
@@ -76,7 +76,7 @@ export class Format {
   }
 }
 
-/** The names that the service tells beside an instance, by user id: `told` are its answers, or null. Its sender's own name wins. */
+/** The names that the service sends with an instance, by user id: `told` are its answers, or null. Its sender's own name wins. */
 export function namesIn(originator, ...told) {
   const people = [...told.flatMap((each) => each?.people ?? []), ...(originator?.name ? [originator] : [])];
   return new Map(people.map(({ user_id: id, name }) => [id, name]));

@@ -48,7 +48,7 @@ export class Inbox extends EventTarget {
     this._listeners = null;
   }
 
-  /** Read the view and follow the stream. What was missed in between is read anew. */
+  /** Read the view and follow the stream. What was missed in between is read again. */
   start() {
     this._listeners = new AbortController();
     const { signal } = this._listeners;

@@ -7,7 +7,7 @@ const LAG_MATTERS_S = 5;
 const SILENT = 3; // As the alert ReconcileAppSilent has it.
 const WIRE_ACTIONS = { create: "CREATED", complete: "COMPLETED", cancel: "CANCELLED", delete: "DELETED", cc: "COPIED" };
 
-/** A reason in words, beside its code where that is another: commands want the code. */
+/** A reason in words, next to its code where that is another: commands want the code. */
 export function reasonTold(reason, { reasons }) {
   return Object.hasOwn(reasons, reason ?? "") ? `${reasons[reason]} ${reason}` : reason;
 }

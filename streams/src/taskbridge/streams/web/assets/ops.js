@@ -89,7 +89,7 @@ class Operation {
     if (document.visibilityState === "visible") this._next = setTimeout(() => this._refresh(), EVERY_MS);
   }
 
-  /** Only what changed is drawn anew, and no plot while somebody reads its values. */
+  /** Only what changed is drawn again, and no plot while somebody reads its values. */
   _show() {
     const { _overview: overview, _ops: ops, _format: format } = this;
     const told = [

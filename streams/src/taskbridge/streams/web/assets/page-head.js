@@ -7,7 +7,7 @@ import { setTheme, theme } from "./preferences.js";
 const THEMES = ["auto", "light", "dark"];
 const THEME_ICONS = { auto: "auto", light: "sun", dark: "moon" };
 
-/** `onLanguage(words)` draws the page anew; `own` are elements of the page itself. */
+/** `onLanguage(words)` draws the page again; `own` are elements of the page itself. */
 export function pageHead(words, { title, other = null, onLanguage, own = [] }) {
   return element(
     "header",

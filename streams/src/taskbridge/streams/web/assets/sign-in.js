@@ -1,4 +1,4 @@
-// Who is asking, and about whom: whatever /v1/me leaves open is asked for.
+// Who is asking, and about whom: the user enters what /v1/me leaves open.
 
 import { Api, Problem } from "./api.js";
 import { element, replace } from "./dom.js";

@@ -11,7 +11,7 @@ import { forgetPerson, forgetToken, pageApi, signIn } from "./sign-in.js";
 import { chosenWords } from "./words.js";
 
 const DETAIL_AFTER_MS = 120;
-const BESIDE = matchMedia("(min-width: 60rem)");
+const WIDE = matchMedia("(min-width: 60rem)");
 
 class TaskCenter {
   constructor(root, api, person, me) {
@@ -39,7 +39,7 @@ class TaskCenter {
     this._chip.replaceWith(this._who());
   }
 
-  /** Everything anew in another language; the inbox and what is selected stay. */
+  /** Everything again in another language; the inbox and what is selected stay. */
   draw(words) {
     const shown = this._detail?.instanceId ?? null;
     const item = this._list?.current ?? null;
@@ -107,12 +107,12 @@ class TaskCenter {
     clearTimeout(this._following);
     this._goTo(this._inbox.view, item.instance_id);
     this._show(item.instance_id, item);
-    if (byKeyboard || !BESIDE.matches) this._detail.focus();
+    if (byKeyboard || !WIDE.matches) this._detail.focus();
   }
 
   _onCursor(item) {
     clearTimeout(this._following);
-    if (!BESIDE.matches) return;
+    if (!WIDE.matches) return;
     // Who holds the key down passes over rows that nobody needs to load.
     this._following = setTimeout(() => {
       this._goTo(this._inbox.view, item.instance_id);
@@ -134,8 +134,8 @@ class TaskCenter {
   _goTo(view, instanceId) {
     const hash = `#${view}${instanceId === null ? "" : `/${encodeURIComponent(instanceId)}`}`;
     if (location.hash === hash) return;
-    // On a phone the details are a place of their own, and "back" leads to the list; beside it they are not.
-    const entering = instanceId !== null && !BESIDE.matches && !this._main.hasAttribute("data-detail");
+    // On a phone the details are a place of their own, and "back" leads to the list; next to it they are not.
+    const entering = instanceId !== null && !WIDE.matches && !this._main.hasAttribute("data-detail");
     history[entering ? "pushState" : "replaceState"](null, "", hash);
     if (instanceId === null) this._show(null, null);
   }
@@ -179,7 +179,7 @@ class TaskCenter {
 
   _onEscape() {
     if (document.activeElement?.closest(".detail")) {
-      if (BESIDE.matches) this._list.focus();
+      if (WIDE.matches) this._list.focus();
       else this._close();
     } else this._list.clearSearch();
   }

@@ -236,7 +236,7 @@ export class TaskList extends EventTarget {
     }
     if (cursor !== this._cursorShown && !loadingMore) {
       this._cursorShown = cursor;
-      // Seen anew: few rows may leave the foot where it was, and then nothing else would say that it is in sight.
+      // Observe again: few rows may leave the foot where it was, and then nothing else would say that it is in sight.
       this._seen.unobserve(this._foot);
       this._seen.observe(this._foot);
     }

@@ -47,7 +47,7 @@ export class TaskbridgeTasks extends HTMLElement {
     return this.#list?.current ?? null;
   }
 
-  /** Ask the service anew. */
+  /** Query the service again. */
   reload() {
     return this.#inbox?.reload();
   }

@@ -207,7 +207,7 @@ const EN = {
   deadLetters: "Dead letters",
   errors: "Last errors",
   missed: "Missed callbacks",
-  missedHint: "by app and day, as reconcile found and mended them",
+  missedHint: "by app and day, as reconcile found and repaired them",
   noMissed: "No callback was found missing.",
   none: "none",
   noQuarantine: "No callback was rejected.",
