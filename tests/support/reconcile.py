@@ -37,8 +37,8 @@ MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
 @dataclass
-class Asked:
-    api: YidaApi
+class FakeApi:
+    client: YidaApi
     budget: Budget
     clock: FakeClock
     company: Company
@@ -46,12 +46,12 @@ class Asked:
 
 
 @asynccontextmanager
-async def asked(
+async def fake_api(
     *events: TaskEvent,
     allowance: Allowance | None = None,
     database: sqlite3.Connection | None = None,
     attempts: int = 3,
-) -> AsyncGenerator[Asked]:
+) -> AsyncGenerator[FakeApi]:
     """The API of one app, over HTTP; these events happened."""
     clock, company = FakeClock(NOW), Company(events)
     dingtalk = FakeDingTalk(
@@ -64,7 +64,7 @@ async def asked(
     with served(dingtalk.app) as url:
         async with open_http(url, timeout_s=10) as http:
             calls = Calls(http, corp, budget, clock, attempts=attempts)
-            yield Asked(YidaApi(calls, app, clock), budget, clock, company, dingtalk)
+            yield FakeApi(YidaApi(calls, app, clock), budget, clock, company, dingtalk)
 
 
 def filed(instance_id: str = "I-1", at: int = NOW - 60 * MINUTE_MS, **more: object) -> TaskEvent:

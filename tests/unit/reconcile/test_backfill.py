@@ -207,8 +207,8 @@ def test_an_answer_that_is_not_understood_stops_no_other_instance() -> None:
             assert set(report.problems) == {api.app.app_type}
             [logged] = [each for each in logs if each["event"] == "app_not_read"]
             assert (logged["app_type"], logged["problem"]) == (api.app.app_type, report.problems[api.app.app_type])
-            there = {each.instance_id for each in Company(EVENTS).instances(at_ms=clock.now_ms())}
-            assert there - {each.instance_id for each in found.streams.published} == {odd}
+            known_ids = {each.instance_id for each in Company(EVENTS).instances(at_ms=clock.now_ms())}
+            assert known_ids - {each.instance_id for each in found.streams.published} == {odd}
             api.operation_records = read
             assert (await found.run(clock)).is_whole
             assert odd in {each.instance_id for each in found.streams.published}

@@ -15,11 +15,11 @@ from support.reconcile import (
     CORP_ID,
     MINUTE_MS,
     NOW,
-    Asked,
+    FakeApi,
     Streams,
-    asked,
     assigned,
     company_life,
+    fake_api,
     filed,
     happened,
     reconciled,
@@ -56,7 +56,7 @@ CALLBACKS = [*LIFE[:2], callback_of(LIFE[2])]
 
 @dataclass
 class Followed:
-    asked: Asked
+    api: FakeApi
     streams: Streams
     store: Store
     rules: Rules
@@ -65,22 +65,22 @@ class Followed:
         for each in self.streams.changed:
             self.store.states.store(self.streams.instances[each].state)
         self.streams.changed.clear()
-        self.store.states.current_ms = self.asked.clock.now_ms()
+        self.store.states.current_ms = self.api.clock.now_ms()
 
     @property
     def read_back(self) -> ReadBack:
-        return ReadBack(self.context, [self.asked.api], self.asked.budget)
+        return ReadBack(self.context, [self.api.client], self.api.budget)
 
     async def make_pass(self) -> None:
-        await Passes(self.context, [self.asked.api]).run()
+        await Passes(self.context, [self.api.client]).run()
 
     @property
     def context(self) -> Context:
-        return Context(self.store, self.streams, self.asked.clock, self.rules, self.catch_up)
+        return Context(self.store, self.streams, self.api.clock, self.rules, self.catch_up)
 
     @property
     def calls(self) -> int:
-        return self.asked.budget.used(CORP_ID).month
+        return self.api.budget.used(CORP_ID).month
 
     @property
     def state(self) -> TaskState:
@@ -92,7 +92,7 @@ async def followed(*life: TaskEvent, quiet_ms: int = QUIET_MS, per_day: int = 10
     """DingTalk knows this life. The test decides which callbacks arrive."""
     database = sqlite3.connect(":memory:", isolation_level=None)
     allowance = Allowance(per_second=10, per_day=per_day, per_month=10_000)
-    async with asked(*life, database=database, allowance=allowance) as found:
+    async with fake_api(*life, database=database, allowance=allowance) as found:
         rules = Rules(settle_ms=15 * MINUTE_MS, read_back_ms=quiet_ms)
         yield Followed(found, Streams(), Store(database), rules)
 
@@ -107,7 +107,7 @@ def test_an_unknown_outcome_is_read_once() -> None:
             calls = found.calls
             assert calls == 3
             for _ in range(3):
-                found.asked.clock.pass_s(24 * 3600)
+                found.api.clock.pass_s(24 * 3600)
                 await found.read_back.run()
             assert found.calls == calls, "its own repairs are no change to read"
 
@@ -167,9 +167,9 @@ def test_nothing_is_read_if_it_is_off_or_nothing_is_open() -> None:
     async def run() -> None:
         async with followed(*LIFE, quiet_ms=0) as found:
             found.streams.fold(CALLBACKS)
-            before = found.asked.clock.now_ms()
+            before = found.api.clock.now_ms()
             await found.read_back.work_for(3600)
-            assert found.asked.clock.now_ms() - before == 3600_000
+            assert found.api.clock.now_ms() - before == 3600_000
             assert found.calls == 0
         async with followed(*LIFE[:2]) as found:
             found.streams.fold(LIFE[:2])
@@ -196,7 +196,7 @@ def test_half_of_the_calls_are_reserved_for_passes(per_day: int, calls: int) -> 
             )
             await found.read_back.run()
             assert found.calls == calls
-            found.asked.clock.pass_s(24 * 3600)
+            found.api.clock.pass_s(24 * 3600)
             await found.read_back.run()
             assert found.calls == 2 * calls, "the next day it continues"
 

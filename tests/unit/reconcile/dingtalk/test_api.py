@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.reconcile import APP_TYPE, FORM, MINUTE_MS, NOW, asked, assigned, filed, happened
+from support.reconcile import APP_TYPE, FORM, MINUTE_MS, NOW, assigned, fake_api, filed, happened
 from taskbridge.reconcile.clock import DAY_MS, day_of, day_start_ms, span_of
 from taskbridge.reconcile.dingtalk import api as api_module
 from taskbridge.reconcile.dingtalk import wire
@@ -16,83 +16,83 @@ from taskbridge.reconcile.dingtalk.calls import Absent, Unreachable
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
-    from support.reconcile import Asked
+    from support.reconcile import FakeApi
 
 WEEK = Days(day_of(NOW - 7 * DAY_MS), day_of(NOW))
 
 
-async def listed(there: Asked, days: Days = WEEK) -> list[str]:
-    return [each.process_instance_id async for rows in there.api.instances(FORM, days) for each in rows]
+async def listed(fake: FakeApi, days: Days = WEEK) -> list[str]:
+    return [each.process_instance_id async for rows in fake.client.instances(FORM, days) for each in rows]
 
 
 def test_all_pages_of_a_query_are_read() -> None:
-    async def ask() -> None:
-        async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(250))) as there:
-            assert sorted(await listed(there)) == [f"I-{n:03}" for n in range(250)]
-            assert there.dingtalk.calls[wire.GetInstances.path] == 3
+    async def scenario() -> None:
+        async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(250))) as fake:
+            assert sorted(await listed(fake)) == [f"I-{n:03}" for n in range(250)]
+            assert fake.dingtalk.calls[wire.GetInstances.path] == 3
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_a_full_last_page_is_followed_by_one_more_call() -> None:
-    async def ask() -> None:
-        async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(100))) as there:
-            assert len(await listed(there)) == 100
-            assert there.dingtalk.calls[wire.GetInstances.path] == 2
+    async def scenario() -> None:
+        async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(100))) as fake:
+            assert len(await listed(fake)) == 100
+            assert fake.dingtalk.calls[wire.GetInstances.path] == 2
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_rows_that_come_twice_hide_no_others() -> None:
-    async def ask() -> None:
-        async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(200))) as there:
-            there.dingtalk.faults.repeats = True
-            found = await listed(there)
+    async def scenario() -> None:
+        async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(200))) as fake:
+            fake.dingtalk.faults.repeats = True
+            found = await listed(fake)
             assert (len(found), len({*found})) == (202, 200)
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_pages_that_lack_a_row_are_returned_before_the_error() -> None:
-    async def ask() -> None:
-        async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(150))) as there:
-            there.dingtalk.faults.short_pages = True
-            pages = there.api.instances(FORM, WEEK)
+    async def scenario() -> None:
+        async with fake_api(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(150))) as fake:
+            fake.dingtalk.faults.short_pages = True
+            pages = fake.client.instances(FORM, WEEK)
             assert [len(await anext(pages)) for _ in range(2)] == [99, 49]
             with pytest.raises(Unreachable, match="DingTalk returned 148 of 150 instances"):
                 await anext(pages)
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_rows_that_disappear_during_a_read_hide_no_others() -> None:
     """After a deletion later rows move up, onto the page that was read already."""
 
-    async def ask() -> None:
-        async with asked(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as there:
+    async def scenario() -> None:
+        async with fake_api(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as fake:
             found = list[str]()
-            async for rows in there.api.instances(FORM, WEEK):
+            async for rows in fake.client.instances(FORM, WEEK):
                 found += (each.process_instance_id for each in rows)
                 for gone in {100: ("I-007",), 200: ("I-008", "I-009")}.get(len(found), ()):
-                    there.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
+                    fake.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
             assert sorted({*found}) == [f"I-{n:03}" for n in range(250)]
-            assert there.dingtalk.calls[wire.GetInstances.path] == 3 + 2 * 2, "two calls more each time"
+            assert fake.dingtalk.calls[wire.GetInstances.path] == 3 + 2 * 2, "two calls more each time"
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_rows_that_disappear_on_every_page_end_the_read() -> None:
-    async def ask() -> None:
-        async with asked(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as there:
-            pages = there.api.instances(FORM, WEEK)
+    async def scenario() -> None:
+        async with fake_api(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as fake:
+            pages = fake.client.instances(FORM, WEEK)
             for _ in range(6):
                 gone = (await anext(pages))[0].process_instance_id
-                there.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
+                fake.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
             with pytest.raises(Unreachable, match="rows disappeared while they were read"):
                 await anext(pages)
-            assert there.dingtalk.calls[wire.GetInstances.path] == 12
+            assert fake.dingtalk.calls[wire.GetInstances.path] == 12
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_more_rows_than_a_query_returns_are_read_by_fewer_days_and_then_by_status(
@@ -104,22 +104,22 @@ def test_more_rows_than_a_query_returns_are_read_by_fewer_days_and_then_by_statu
     lives += [filed(f"I-{n:03}", NOW - DAY_MS + MINUTE_MS, event_id=f"end {n}", **ended) for n in range(1, 180, 3)]
     lives += [filed(f"J-{n:03}", NOW - DAY_MS) for n in range(60)]
 
-    async def ask() -> None:
-        async with asked(*lives) as there:
-            assert len({*await listed(there)}) == 350
+    async def scenario() -> None:
+        async with fake_api(*lives) as fake:
+            assert len({*await listed(fake)}) == 350
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_a_query_is_for_whole_days_of_china() -> None:
     midnight = day_start_ms("2026-09-21")
 
-    async def ask() -> None:
-        async with asked(filed("I-before", midnight - 1), filed("I-after", midnight)) as there:
-            assert await listed(there, Days("2026-09-20", "2026-09-20")) == ["I-before"]
-            assert await listed(there, Days("2026-09-21", "2026-09-21")) == ["I-after"]
+    async def scenario() -> None:
+        async with fake_api(filed("I-before", midnight - 1), filed("I-after", midnight)) as fake:
+            assert await listed(fake, Days("2026-09-20", "2026-09-20")) == ["I-before"]
+            assert await listed(fake, Days("2026-09-21", "2026-09-21")) == ["I-after"]
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_an_instance_its_tasks_and_its_records_are_read() -> None:
@@ -130,16 +130,16 @@ def test_an_instance_its_tasks_and_its_records_are_read() -> None:
         assigned("T-2", "u-chen", at=NOW - 39 * MINUTE_MS),
     ]
 
-    async def ask() -> None:
-        async with asked(*lives) as there:
-            found = await there.api.instance("I-1")
+    async def scenario() -> None:
+        async with fake_api(*lives) as fake:
+            found = await fake.client.instance("I-1")
             assert (found.title, found.instance_status, found.approved_result) == ("Request I-1", wire.RUNNING, None)
             assert span_of(found.modified_time) == (NOW - 40 * MINUTE_MS + 40_000, NOW - 39 * MINUTE_MS + 40_000)
-            [running] = await there.api.running_tasks("I-1")
+            [running] = await fake.client.running_tasks("I-1")
             assert (running.task_id, running.actual_actioner_id) == ("T-2", "u-chen")
             records = [
                 (each.task_id, each.action_exit, each.operator_user_id, each.remark)
-                for each in await there.api.operation_records("I-1")
+                for each in await fake.client.operation_records("I-1")
             ]
             assert records == [
                 ("null", "submit", "u-zhang", ""),
@@ -147,47 +147,47 @@ def test_an_instance_its_tasks_and_its_records_are_read() -> None:
                 ("T-2", "doing", "u-chen", None),
             ]
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_a_missing_instance_is_absent() -> None:
     lives = [filed("I-1"), filed("I-2"), happened(Action.DELETED, NOW - MINUTE_MS, instance_id="I-2")]
 
-    async def ask() -> None:
-        async with asked(*lives) as there:
+    async def scenario() -> None:
+        async with fake_api(*lives) as fake:
             with pytest.raises(Absent):
-                await there.api.instance("I-2")
-            assert [*await there.api.instances_by_id(["I-1", "I-2", "I-3"])] == ["I-1"]
+                await fake.client.instance("I-2")
+            assert [*await fake.client.instances_by_id(["I-1", "I-2", "I-3"])] == ["I-1"]
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_many_ids_are_read_in_batches() -> None:
-    async def ask() -> None:
-        async with asked(*(filed(f"I-{n:03}", NOW) for n in range(120))) as there:
-            found = await there.api.instances_by_id([f"I-{n:03}" for n in range(120)] * 2)
+    async def scenario() -> None:
+        async with fake_api(*(filed(f"I-{n:03}", NOW) for n in range(120))) as fake:
+            found = await fake.client.instances_by_id([f"I-{n:03}" for n in range(120)] * 2)
             assert len(found) == 120
-            assert there.dingtalk.calls[wire.GetInstancesByIdList.path] == 3
+            assert fake.dingtalk.calls[wire.GetInstancesByIdList.path] == 3
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_the_forms_of_an_app_are_its_process_forms() -> None:
-    async def ask() -> None:
-        async with asked(filed(), filed("I-2", form_uuid="FORM-2"), filed("I-3", app_type="APP_2")) as there:
-            assert [each.form_uuid for each in await there.api.forms()] == [FORM, "FORM-2"]
-            assert there.api.app.app_type == APP_TYPE
+    async def scenario() -> None:
+        async with fake_api(filed(), filed("I-2", form_uuid="FORM-2"), filed("I-3", app_type="APP_2")) as fake:
+            assert [each.form_uuid for each in await fake.client.forms()] == [FORM, "FORM-2"]
+            assert fake.client.app.app_type == APP_TYPE
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_a_recent_change_is_not_in_a_query_by_time_yet() -> None:
-    async def ask() -> None:
-        async with asked(filed(at=NOW - MINUTE_MS)) as there:
-            there.dingtalk.faults.lag_ms = 2 * MINUTE_MS
-            assert await listed(there) == []
-            assert (await there.api.instance("I-1")).process_instance_id == "I-1"
-            there.clock.pass_s(60)
-            assert await listed(there) == ["I-1"]
+    async def scenario() -> None:
+        async with fake_api(filed(at=NOW - MINUTE_MS)) as fake:
+            fake.dingtalk.faults.lag_ms = 2 * MINUTE_MS
+            assert await listed(fake) == []
+            assert (await fake.client.instance("I-1")).process_instance_id == "I-1"
+            fake.clock.pass_s(60)
+            assert await listed(fake) == ["I-1"]
 
-    asyncio.run(ask())
+    asyncio.run(scenario())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.reconcile import APP_SECRET, NOW, SYSTEM_TOKEN, asked, filed
+from support.reconcile import APP_SECRET, NOW, SYSTEM_TOKEN, fake_api, filed
 from taskbridge.reconcile.clock import DAY_MS, day_start_ms
 from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.dingtalk.calls import (
@@ -26,166 +26,166 @@ from taskbridge.reconcile.dingtalk.calls import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.reconcile import Asked
+    from support.reconcile import FakeApi
 
 QPS = 403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
 ANY = 1000
 
 
 def test_after_the_limit_per_second_each_retry_counts_as_a_call() -> None:
-    async def ask() -> None:
-        async with asked(filed()) as there:
-            await there.api.instance("I-1")
-            there.dingtalk.faults.answers_next.extend([QPS, QPS])
-            before = there.clock.now_ms()
-            await there.api.instance("I-1")
-            assert there.clock.now_ms() - before >= 3000
-            assert there.budget.used("ding1") == (4, 4)
+    async def scenario() -> None:
+        async with fake_api(filed()) as fake:
+            await fake.client.instance("I-1")
+            fake.dingtalk.faults.answers_next.extend([QPS, QPS])
+            before = fake.clock.now_ms()
+            await fake.client.instance("I-1")
+            assert fake.clock.now_ms() - before >= 3000
+            assert fake.budget.used("ding1") == (4, 4)
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_after_the_last_attempt_the_error_has_the_time_of_the_next_retry() -> None:
-    async def ask() -> None:
-        async with asked(filed()) as there:
-            await there.api.instance("I-1")
-            there.dingtalk.faults.is_down = True
+    async def scenario() -> None:
+        async with fake_api(filed()) as fake:
+            await fake.client.instance("I-1")
+            fake.dingtalk.faults.is_down = True
             with pytest.raises(Unreachable, match="503") as raised:
-                await there.api.instance("I-1")
-            assert raised.value.retry_at_ms > there.clock.now_ms()
-            assert there.budget.used("ding1").day == 4
-            there.dingtalk.faults.is_down = False
-            there.dingtalk.faults.answers_next.extend([QPS] * 3)
+                await fake.client.instance("I-1")
+            assert raised.value.retry_at_ms > fake.clock.now_ms()
+            assert fake.budget.used("ding1").day == 4
+            fake.dingtalk.faults.is_down = False
+            fake.dingtalk.faults.answers_next.extend([QPS] * 3)
             with pytest.raises(TooFast):
-                await there.api.instance("I-1")
+                await fake.client.instance("I-1")
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("refused", [(500, "unclassifiedError"), (504, ""), (429, "")])
 def test_a_fault_of_dingtalk_is_retried(refused: tuple[int, str]) -> None:
-    async def ask() -> None:
-        async with asked(filed()) as there:
-            await there.api.instance("I-1")
-            there.dingtalk.faults.answers_next.append(refused)
-            assert await there.api.instance("I-1")
+    async def scenario() -> None:
+        async with fake_api(filed()) as fake:
+            await fake.client.instance("I-1")
+            fake.dingtalk.faults.answers_next.append(refused)
+            assert await fake.client.instance("I-1")
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_the_page_for_a_limited_address_stops_all_calls_for_five_minutes() -> None:
-    async def ask() -> None:
-        async with asked(filed()) as there:
-            there.dingtalk.faults.punishes = True
+    async def scenario() -> None:
+        async with fake_api(filed()) as fake:
+            fake.dingtalk.faults.punishes = True
             with pytest.raises(AddressLimited):
-                await there.api.instance("I-1")
-            there.dingtalk.faults.punishes = False
-            there.clock.pass_s(299)
-            calls_before = sum(there.dingtalk.calls.values())
+                await fake.client.instance("I-1")
+            fake.dingtalk.faults.punishes = False
+            fake.clock.pass_s(299)
+            calls_before = sum(fake.dingtalk.calls.values())
             with pytest.raises(AddressLimited):
-                await there.api.instance("I-1")
-            assert sum(there.dingtalk.calls.values()) == calls_before
-            there.clock.pass_s(2)
-            assert await there.api.instance("I-1")
+                await fake.client.instance("I-1")
+            assert sum(fake.dingtalk.calls.values()) == calls_before
+            fake.clock.pass_s(2)
+            assert await fake.client.instance("I-1")
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_the_quota_of_the_month_stops_all_calls_until_the_next_one_across_restarts() -> None:
     database = sqlite3.connect(":memory:", isolation_level=None)
 
-    async def ask() -> None:
-        async with asked(filed(), database=database) as there:
-            there.dingtalk.faults.calls_per_month = 1
-            await there.api.instance("I-1")
+    async def scenario() -> None:
+        async with fake_api(filed(), database=database) as fake:
+            fake.dingtalk.faults.calls_per_month = 1
+            await fake.client.instance("I-1")
             with pytest.raises(Spent) as raised:
-                await there.api.instance("I-1")
+                await fake.client.instance("I-1")
             assert raised.value.retry_at_ms == day_start_ms("2026-10-01")
-        async with asked(filed(), database=database) as again:
+        async with fake_api(filed(), database=database) as again:
             with pytest.raises(Spent, match="ApiCountLimitForOrg"):
-                await again.api.instance("I-1")
+                await again.client.instance("I-1")
             assert again.dingtalk.calls[wire.GetInstanceById.path] == 0
             again.clock.pass_s((day_start_ms("2026-10-01") - NOW) / 1000)
-            assert await again.api.instance("I-1")
+            assert await again.client.instance("I-1")
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_the_allowance_is_never_exceeded_and_survives_restarts() -> None:
     database = sqlite3.connect(":memory:", isolation_level=None)
     allowance = Allowance(per_second=10, per_day=3, per_month=5)
 
-    async def spend(there: Asked, calls: int) -> int:
+    async def spend(fake: FakeApi, calls: int) -> int:
         for made in range(calls):
             try:
-                await there.api.instance("I-1")
+                await fake.client.instance("I-1")
             except Spent:
                 return made
         return calls
 
-    async def ask() -> None:
-        async with asked(filed(), allowance=allowance, database=database) as there:
-            assert await spend(there, 2) == 2
-        async with asked(filed(), allowance=allowance, database=database) as there:
-            assert there.budget.left("ding1") == 1
-            assert await spend(there, ANY) == 1
-            there.clock.pass_s(DAY_MS / 1000)
-            assert await spend(there, ANY) == 2, "and then the month is used up"
+    async def scenario() -> None:
+        async with fake_api(filed(), allowance=allowance, database=database) as fake:
+            assert await spend(fake, 2) == 2
+        async with fake_api(filed(), allowance=allowance, database=database) as fake:
+            assert fake.budget.left("ding1") == 1
+            assert await spend(fake, ANY) == 1
+            fake.clock.pass_s(DAY_MS / 1000)
+            assert await spend(fake, ANY) == 2, "and then the month is used up"
             with pytest.raises(Spent, match="PER_MONTH") as raised:
-                there.budget.check("ding1")
+                fake.budget.check("ding1")
             assert raised.value.retry_at_ms == day_start_ms("2026-10-01")
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_calls_are_spaced_by_the_limit_per_second() -> None:
-    async def ask() -> None:
-        async with asked(filed(), allowance=Allowance(per_second=4, per_day=ANY, per_month=ANY)) as there:
-            before = there.clock.now_ms()
+    async def scenario() -> None:
+        async with fake_api(filed(), allowance=Allowance(per_second=4, per_day=ANY, per_month=ANY)) as fake:
+            before = fake.clock.now_ms()
             for _ in range(8):
-                await there.api.instance("I-1")
-            assert there.clock.now_ms() - before == 2000, "a token and eight calls"
+                await fake.client.instance("I-1")
+            assert fake.clock.now_ms() - before == 2000, "a token and eight calls"
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_a_token_is_reused_renewed_in_time_and_renewed_once_when_refused() -> None:
-    async def ask() -> None:
-        async with asked(filed()) as there:
+    async def scenario() -> None:
+        async with fake_api(filed()) as fake:
             for _ in range(3):
-                await there.api.instance("I-1")
-            assert there.dingtalk.calls[wire.GetAccessToken.path] == 1
-            there.clock.pass_s(7200 - 200)
-            await there.api.instance("I-1")
-            assert there.dingtalk.calls[wire.GetAccessToken.path] == 2
-            there.dingtalk.revoke_tokens()
-            await there.api.instance("I-1")
-            assert there.dingtalk.calls[wire.GetAccessToken.path] == 3
-            there.dingtalk.faults.answers_next.extend([(400, "InvalidAuthentication")] * 3)
+                await fake.client.instance("I-1")
+            assert fake.dingtalk.calls[wire.GetAccessToken.path] == 1
+            fake.clock.pass_s(7200 - 200)
+            await fake.client.instance("I-1")
+            assert fake.dingtalk.calls[wire.GetAccessToken.path] == 2
+            fake.dingtalk.revoke_tokens()
+            await fake.client.instance("I-1")
+            assert fake.dingtalk.calls[wire.GetAccessToken.path] == 3
+            fake.dingtalk.faults.answers_next.extend([(400, "InvalidAuthentication")] * 3)
             with pytest.raises(Refused):
-                await there.api.instance("I-1")
+                await fake.client.instance("I-1")
 
-    asyncio.run(ask())
-
-
-def broken_token(there: Asked) -> None:
-    there.dingtalk.system_tokens["APP_1"] = "another"
+    asyncio.run(scenario())
 
 
-def broken_secret(there: Asked) -> None:
-    there.dingtalk.app_secret = "another"
+def broken_token(fake: FakeApi) -> None:
+    fake.dingtalk.system_tokens["APP_1"] = "another"
 
 
-def punished(there: Asked) -> None:
-    there.dingtalk.faults.punishes = True
+def broken_secret(fake: FakeApi) -> None:
+    fake.dingtalk.app_secret = "another"
 
 
-def down(there: Asked) -> None:
-    there.dingtalk.faults.is_down = True
+def punished(fake: FakeApi) -> None:
+    fake.dingtalk.faults.punishes = True
 
 
-def no_permission(there: Asked) -> None:
-    there.dingtalk.faults.answers_next.append((403, "Forbidden.AccessDenied.AccessTokenPermissionDenied"))
+def down(fake: FakeApi) -> None:
+    fake.dingtalk.faults.is_down = True
+
+
+def no_permission(fake: FakeApi) -> None:
+    fake.dingtalk.faults.answers_next.append((403, "Forbidden.AccessDenied.AccessTokenPermissionDenied"))
 
 
 @pytest.mark.parametrize(
@@ -199,20 +199,20 @@ def no_permission(there: Asked) -> None:
     ],
 )
 def test_no_secret_is_in_an_error_a_trace_a_repr_or_a_log(
-    breaks: Callable[[Asked], None], error: type[Exception], caplog: pytest.LogCaptureFixture
+    breaks: Callable[[FakeApi], None], error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
 
-    async def ask() -> str:
-        async with asked(filed()) as there:
+    async def scenario() -> str:
+        async with fake_api(filed()) as fake:
             if breaks is not broken_secret:
-                await there.api.instance("I-1")
-            breaks(there)
+                await fake.client.instance("I-1")
+            breaks(fake)
             with pytest.raises(error) as raised:
-                await there.api.instance("I-1")
-            return "".join(traceback.format_exception(raised.value)) + repr(raised.value) + repr(there.api.app)
+                await fake.client.instance("I-1")
+            return "".join(traceback.format_exception(raised.value)) + repr(raised.value) + repr(fake.client.app)
 
-    shown = asyncio.run(ask()) + caplog.text
+    shown = asyncio.run(scenario()) + caplog.text
     assert "instancesInfos" in shown or "limits this address" in shown or "accessToken" in shown
     assert SYSTEM_TOKEN not in shown
     assert APP_SECRET not in shown
@@ -225,11 +225,11 @@ def test_the_repr_of_a_request_has_no_secret() -> None:
 
 
 def test_an_answer_that_is_not_understood_is_an_error() -> None:
-    async def ask() -> None:
-        async with asked(filed()) as there:
-            await there.api.running_tasks("I-1")
-            there.dingtalk.faults.answers_next.append((200, "a problem that is none"))
+    async def scenario() -> None:
+        async with fake_api(filed()) as fake:
+            await fake.client.running_tasks("I-1")
+            fake.dingtalk.faults.answers_next.append((200, "a problem that is none"))
             with pytest.raises(Unexpected, match="RunningTaskList"):
-                await there.api.running_tasks("I-1")
+                await fake.client.running_tasks("I-1")
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
