@@ -1,4 +1,4 @@
-"""The inbox as keys in a store: whatever arrives, in whatever chunks, it holds what the plain fold of it holds."""
+"""The inbox as keys in a store: for any notifications in any chunks, it equals their plain fold."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def inboxes_after(events: Iterable[TaskEvent]) -> dict[tuple[str, View], list[la
 
 
 @given(data=st.data())
-def test_whole_lines_their_times_and_their_order_are_the_same_in_whatever_order_events_come(
+def test_entries_their_times_and_their_order_are_the_same_in_any_order_of_events(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
 ) -> None:
     events = [

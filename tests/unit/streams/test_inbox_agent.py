@@ -161,7 +161,7 @@ def test_who_listens_is_told_before_the_transaction_ends_and_then_finds_it_in_th
     run(test)
 
 
-def test_what_a_topic_told_that_was_made_anew_is_nothing_to_begin_behind(run: Any) -> None:
+def test_the_position_in_a_deleted_topic_does_not_apply_to_the_recreated_one(run: Any) -> None:
     async def test(worker: Worker, _client: httpx2.AsyncClient) -> None:
         applied = write_applied(Applied("another", 7))
         worker.inbox.write_chunk(worker.partition, {APPLIED_KEY: applied}, changelog_offset=0)

@@ -1,4 +1,4 @@
-"""The client that asks for offsets is made anew once it failed: it would go on with what it knew of a broker before.
+"""The client for offsets is replaced after a failure: it would continue with outdated data about brokers.
 
 Positions are told though the group has no coordinator yet; each says whether a transaction is open for it.
 

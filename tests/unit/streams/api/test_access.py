@@ -479,7 +479,7 @@ def test_what_is_logged_of_a_caller_names_no_secret() -> None:
     assert "secret" not in repr(Caller("token", rate_key="secret", token_sha256="secret"))
 
 
-def test_whoever_may_see_every_corp_is_an_operator_and_a_person_never_is() -> None:
+def test_a_token_for_every_corp_is_an_operators_and_a_person_is_never_one() -> None:
     assert Caller("open", corps=("*",)).is_operator
     assert Caller("token", corps=("*",)).is_operator
     assert not Caller("token", corps=("ours",)).is_operator

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATH = "/v1/corps/corp/users/%E7%8E%8B%20ann/tasks?view=pending&q=%E8%AF%B7%E5%81%87%26"
-"""With a user and a search that are not the same when they are written anew."""
+"""With a user and a search that would change if they were encoded again."""
 
 
 def hand_over(asked: AnsweringWorker, url: str) -> None:
@@ -65,7 +65,7 @@ def test_the_callers_own_token_goes_along(make_context: Callable[[Access], Answe
 
 
 @pytest.mark.parametrize("secret", [None, "shared by all workers"])
-def test_whoever_signed_in_is_the_same_person_at_the_owner(
+def test_a_signed_in_person_is_the_same_at_the_owner(
     make_context: Callable[[Access], AnsweringWorker], secret: str | None
 ) -> None:
     import ipaddress  # noqa: PLC0415

@@ -165,7 +165,10 @@ def test_a_partition_resumes_where_nothing_is_missed(
 
 
 def test_a_recreated_topic_is_read_from_its_start() -> None:
-    assert resumed(-1, KeptPosition("another", 7))[:2] == (4, "made-anew")
+    assert resumed(-1, KeptPosition("another", 7))[:2] == (
+        4,
+        "made-anew",
+    )  # spellchecker:disable-line - a label
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,7 @@ def test_a_recreated_topic_is_read_from_its_start() -> None:
         (KeptPosition("another", 7), True),
         (KeptPosition(GROUND.source_id, 7, after_loss=True), True),
     ],
-    ids=["new", "at-the-end", "the-end-is-lost", "made-anew", "lost-before"],
+    ids=["new", "at-the-end", "the-end-is-lost", "recreated", "lost-before"],
 )
 def test_results_of_lost_records_are_marked_from_then_on(kept: KeptPosition | None, *, lost: bool) -> None:
     assert is_after_loss(kept, source_id=GROUND.source_id, end=10) is lost

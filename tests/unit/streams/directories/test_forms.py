@@ -1,4 +1,4 @@
-"""Forms as their records say, whatever came before; a form has room for all its labels, or is not known."""
+"""Forms are as in their latest records; a form has room for all its labels, or is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People as their records say, whatever came before; and an id that is to say who somebody is says it of one only."""
+"""People are as in their latest records; and an id for signing in identifies one person only."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_people_are_found_by_any_part_of_name_department_or_id_and_in_any_case()
     assert found(people, "王") == ["o1"]
 
 
-def test_whose_id_it_is_is_found_first_and_once_whoever_else_has_it_in_theirs() -> None:
+def test_the_person_with_exactly_the_id_is_found_first_and_once() -> None:
     people = People(most=10)
     for user_id in ("u10", "u11", "u1"):
         people.know("corp", person(user_id))

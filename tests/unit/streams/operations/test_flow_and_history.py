@@ -71,7 +71,7 @@ def test_rates_are_what_counters_grew_by_in_a_minute() -> None:
     assert shown["spool_records"][-1] == 11
 
 
-def test_an_edge_that_began_anew_or_was_away_makes_no_rate_negative_or_huge() -> None:
+def test_a_restarted_or_absent_edge_makes_no_rate_negative_or_huge() -> None:
     shown = history_of(sampled([(1000, 7), (1001, 7), (2, 0), None, (5, 1)]).samples, [])
     assert shown["accepted_per_minute"] == [0, 1, 3, 3, 6]
     assert shown["rejected_per_minute"] == [0, 0, 0, 0, 1]

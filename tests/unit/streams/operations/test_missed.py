@@ -36,7 +36,7 @@ def found(kind: Kind, at: int, task_id: str) -> Repair:
 
 @pytest.fixture
 def status() -> dict[str, Any]:
-    """Of an app of which two decisions were missed on one day, and one on the next, beside outcomes and history."""
+    """Of an app of which two decisions were missed on one day, and one on the next, plus outcomes and history."""
     database = sqlite3.connect(":memory:", isolation_level=None)
     store = Store(database)
     data = LocalData((), store, Budget(database, Allowance(1, 1, 1), SystemClock()))

@@ -162,7 +162,7 @@ def test_only_the_newest_of_a_long_topic_are_read_and_few_are_listed(topic: Memo
     assert topic.read[0] == 3000
 
 
-def test_a_topic_that_was_made_anew_is_read_from_its_beginning(topic: MemoryTopic, parked: Parked) -> None:
+def test_a_recreated_topic_is_read_from_its_beginning(topic: MemoryTopic, parked: Parked) -> None:
     topic.add("before", count=3)
     parked.overview(now_ms=0)
     topic.records.clear()
@@ -171,7 +171,7 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning(topic: MemoryTopi
     assert parked.overview(now_ms=0)["reasons"]["after"] == 1
 
 
-def test_a_dead_letter_is_summed_up_whatever_is_in_it() -> None:
+def test_any_dead_letter_is_summarised() -> None:
     headers = [("dlq_reason", b"undecodable"), ("dlq_partition", b"3"), ("dlq_offset", b"x"), ("other", b"1")]
     letter = DeadLetter(id="0-1", at_ms=0, key=b"\xff", value=None, headers=headers)
     found = dead_letter_summary(letter)

@@ -1,4 +1,4 @@
-"""A page and the counts are answered before the framework as it would answer them, to the byte, whatever is asked."""
+"""A page and the counts are answered before the framework as it would answer them, to the byte, for any query."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_what_is_asked_plainly_is_answered_before_the_framework(
     context: AnsweringWorker, query: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = context.http()
-    monkeypatch.setattr(app.router, "routes", [])  # whatever comes as far as the framework's routes fails
+    monkeypatch.setattr(app.router, "routes", [])  # any query that reaches the framework's routes fails
     assert ask(context, app, Asked("/v1/corps/corp/users/王/tasks", query.encode())).status == 200
     assert ask(context, app, Asked("/v1/corps/corp/users/王/counts", b"")).status == 200
 

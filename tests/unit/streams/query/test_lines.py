@@ -1,4 +1,4 @@
-"""The native core writes a page's lines byte for byte as Python does, whoever stored them and whatever they say."""
+"""The native core writes a page's lines byte for byte as Python does, for any stored version and content."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def names(corp_id: str, user_id: str) -> str | None:
 def outcome(write: Any, values: list[bytes]) -> bytes | type[Exception]:
     try:
         return write(values, "pending", "corp", names)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the same
+    except Exception as error:  # noqa: BLE001 - any error must be the same
         return type(error)
 
 

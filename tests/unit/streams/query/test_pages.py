@@ -1,4 +1,4 @@
-"""Pages of a view: each line that was there throughout exactly once, in order, whatever comes and goes meanwhile."""
+"""Pages of a view: each line that was there throughout exactly once, in order, while entries come and go."""
 
 from __future__ import annotations
 

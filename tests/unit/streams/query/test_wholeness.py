@@ -1,4 +1,4 @@
-"""Inboxes that were made anew are not answered from before they hold what was told, and then they are."""
+"""Rebuilt inboxes are used for answers only once they hold all republished notifications."""
 
 from __future__ import annotations
 

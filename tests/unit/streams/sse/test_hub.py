@@ -1,4 +1,4 @@
-"""Whoever subscribes gets every notification of their own from then on, in order and once, or is told of the end."""
+"""A subscriber gets every later notification of their own, in order and once, or the end of the stream."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_stream_knows_where_it_begins_and_where_it_is(notification: TaskNotifi
 
 
 def test_what_could_not_be_applied_is_given_once_more_when_it_is_told_again(notification: TaskNotification) -> None:
-    """Whoever looked at a list in between did not see it there."""
+    """A query for the list in between did not contain it."""
     hub = make_hub()
     ann, slow, bob = Listener(hub), Listener(hub), Listener(hub, partition=1)
     tell(hub, notification, 5, 6)
@@ -205,7 +205,7 @@ def test_streams_are_bounded_and_places_are_given_back() -> None:
     assert hub.count == 2
 
 
-def test_one_persons_streams_are_bounded_whatever_others_have() -> None:
+def test_one_persons_streams_are_limited_regardless_of_others() -> None:
     hub = make_hub(most_of_person=2)
     ann, _ = Listener(hub), Listener(hub)
     with pytest.raises(TooManyOfPerson):

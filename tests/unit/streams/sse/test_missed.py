@@ -1,4 +1,4 @@
-"""Whoever comes back waits for few passes, not for everybody else's."""
+"""A returning client waits for few passes, not for those of all others."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_when_kafka_does_not_answer_all_of_a_pass_are_told_and_the_next_is_tried
     asyncio.run(test())
 
 
-def test_whoever_waits_at_the_end_is_told_that_nothing_comes() -> None:
+def test_requests_that_wait_at_the_end_get_an_error() -> None:
     async def test() -> None:
         reader = Passes()
         waiting = asyncio.create_task(reader.read(0, 1, 9, ANN))

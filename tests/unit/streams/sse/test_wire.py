@@ -23,9 +23,7 @@ from taskbridge.streams.sse.wire import (
 
 
 @given(NOTIFICATIONS, st.integers(0, 99), st.integers(0, 10**12))
-def test_a_notification_is_one_event_whatever_is_in_it(
-    notification: TaskNotification, partition: int, offset: int
-) -> None:
+def test_any_notification_is_one_event(notification: TaskNotification, partition: int, offset: int) -> None:
     frame = notification_frame(partition, offset, notification)
 
     event_id, event, data, *rest = frame.decode().split("\n")

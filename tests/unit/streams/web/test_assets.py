@@ -1,4 +1,4 @@
-"""What the pages' own files must keep to, whoever changes them."""
+"""Rules for the pages' own files."""
 
 from __future__ import annotations
 
