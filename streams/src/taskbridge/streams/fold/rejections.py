@@ -101,11 +101,11 @@ def accept(event: TaskEvent) -> TaskEvent:
     if event.finished_at is not None:
         check_moment("finished_at", event.finished_at)
     stated = event.occurred_at, event.created_at, event.finished_at
-    counts = [None if at is None else effective_time(at, received_at=event.received_at) for at in stated]
-    if counts == [*stated]:
+    effective = [None if at is None else effective_time(at, received_at=event.received_at) for at in stated]
+    if effective == [*stated]:
         return event
     check_moment("received_at", event.received_at)
-    return replace(event, occurred_at=counts[0], created_at=counts[1], finished_at=counts[2])
+    return replace(event, occurred_at=effective[0], created_at=effective[1], finished_at=effective[2])
 
 
 def check_moment(field: str, at: int) -> None:

@@ -211,7 +211,7 @@ class Publication:
                 begun, workers wait until it is complete.
         """
         self._run.report("stopping the workers for the switch")
-        with self._run.workers_stopped(self._writer, versions, self._version) as way_back:
+        with self._run.workers_stopped(self._writer, versions, self._version) as undo:
             self._new_version.catch_up()
             if move is None:
                 self._new_version.compare(self._version)
@@ -219,7 +219,7 @@ class Publication:
                 with self._writer.transaction():
                     self._go_live()
             else:
-                way_back.pop_all()
+                undo.pop_all()
                 self._move(versions, move)
         self._run.report(f"version {self._version} is live: workers continue, and publish what changed")
 

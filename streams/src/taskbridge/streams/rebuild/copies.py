@@ -60,9 +60,6 @@ class Copy:
         """A snapshot of all values from the key ``start`` on, in the order of the keys."""
         return ((key, _located(stored)) for key, stored in self._db.items(from_key=start))
 
-    def is_empty(self) -> bool:
-        return next(iter(self), None) is None
-
     def __iter__(self) -> Iterator[bytes]:
         """A snapshot of the keys, in their order."""
         return iter(self._db.keys())

@@ -134,11 +134,11 @@ class Operation:
         """
         with writer.transaction():
             announce(writer, versions._replace(next=following))
-        with ExitStack() as way_back:
-            way_back.callback(_announce_if_possible, writer, versions)
+        with ExitStack() as undo:
+            undo.callback(_announce_if_possible, writer, versions)
             self.workers.wait_until_gone()
-            yield way_back
-            way_back.pop_all()
+            yield undo
+            undo.pop_all()
 
     def claimed_writer(self) -> TransactionalWriter:
         """The only writer: an earlier one is fenced."""

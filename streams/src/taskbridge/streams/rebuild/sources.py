@@ -291,8 +291,8 @@ class Sources:
     def _newer(self, stored: Known, published: Located | None) -> Known | None:
         state = stored.shown.instance.state
         if published is None:
-            is_gone = state.lifecycle is not Lifecycle.DELETED and not self.published.is_empty()
-            return None if is_gone else stored
+            is_deleted = state.lifecycle is not Lifecycle.DELETED and next(iter(self.published), None) is not None
+            return None if is_deleted else stored
         found = self._from_published(published)
         return found if found.shown.instance.state.revision > state.revision else stored
 
