@@ -1,6 +1,6 @@
 //! From the parts of a request to a verified event.
 //!
-//! Mirrors `edge/deciding/interpret.py` and `event_of` of `edge/callbacks.py`.
+//! Mirrors `edge/decision.py` and `event_of` of `edge/callbacks.py`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

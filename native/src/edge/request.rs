@@ -1,6 +1,6 @@
 //! From the bytes of a request to its parameters, where they are plain.
 //!
-//! Mirrors `edge/server/heads.py`, `edge/parsing/parameters.py` and `edge/parsing/forms.py`, and never accepts more than
+//! Mirrors `edge/server/heads.py` and `edge/parsing/parameters.py`, and never accepts more than
 //! they do. None means: Python decides.
 
 use std::borrow::Cow;

@@ -1,6 +1,6 @@
 //! Who signed a callback, and the id of its event.
 //!
-//! Mirrors `edge/verification/signature.py`, `verify.py` and `event_id_for` of `schemas/events.py`.
+//! Mirrors `edge/verification/signature.py` and `event_id_for` of `schemas/events.py`.
 
 use md5::{Digest, Md5};
 use sha1::Sha1;

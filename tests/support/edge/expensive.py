@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from taskbridge.edge.deciding.interpret import Rules, interpret
+from taskbridge.edge.decision import Rules, interpret
 from taskbridge.edge.errors import Rejection
-from taskbridge.edge.received import Received
+from taskbridge.edge.request import Received
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN
 from taskbridge.edge.verification.credentials import parse_credentials
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.deciding.interpret import Rules, interpret
-from taskbridge.edge.deciding.paths import YIDA_PATHS
-from taskbridge.edge.received import Received
+from taskbridge.edge.decision import YIDA_PATHS, Rules, interpret
+from taskbridge.edge.request import Received
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server.heads import Heads
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, task_of
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Mapping
 
-    from taskbridge.edge.decided import Decided
+    from taskbridge.edge.events import Decided
     from taskbridge.edge.verification.credentials import Credentials
 
 

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from taskbridge.cli.program import app
 from taskbridge.cli.tokens import report_tokens
-from taskbridge.edge.verification.credentials import CredentialsFile, parse_credentials
-from taskbridge.edge.verification.token_use import TokenUse, UseUnknown
+from taskbridge.edge.verification.credentials import CredentialsFile, TokenUse, UseUnknown, parse_credentials
 from taskbridge.streams.api.tokens import parse_tokens
 
 if TYPE_CHECKING:

@@ -23,18 +23,16 @@ from support.edge.generated import (
     usual,
 )
 from support.wheels import WHERE_CARGO_BUILDS
-from taskbridge.edge.deciding.decision import Decision, core_of
-from taskbridge.edge.deciding.interpret import Rules
-from taskbridge.edge.deciding.paths import YIDA_PATHS
+from taskbridge.edge.decision import YIDA_PATHS, Decision, Rules, core_of
 from taskbridge.edge.errors import Rejection
-from taskbridge.edge.received import Received
+from taskbridge.edge.request import Received
 from taskbridge.edge.server.heads import plain_head
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.signature import sign
 
 if TYPE_CHECKING:
-    from taskbridge.edge.decided import Decided
+    from taskbridge.edge.events import Decided
     from taskbridge.edge.verification.credentials import Credentials, Token
 
 pytestmark = WHERE_CARGO_BUILDS

@@ -19,9 +19,9 @@ from support.edge.refused import BadRequest, bad_messages, bad_requests
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.errors import Malformed, Rejection, Unverified
-from taskbridge.edge.monitoring.metrics import Metrics
+from taskbridge.edge.monitoring import Metrics
 from taskbridge.edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
-from taskbridge.edge.received import Received
+from taskbridge.edge.request import Received
 from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 from taskbridge.edge.server.admission import LINES_PER_MINUTE
 from taskbridge.edge.testing import (
@@ -35,7 +35,7 @@ from taskbridge.edge.testing import (
     parameters_of,
 )
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.replay_windows import MemoryWindow
+from taskbridge.edge.verification.replays import MemoryWindow
 from taskbridge.schemas.codec import quarantined_callback_codec
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES

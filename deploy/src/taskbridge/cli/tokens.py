@@ -50,8 +50,7 @@ def report_tokens(credentials: Path, data_dir: Path) -> list[dict[str, str | Non
         FileBroken: the credentials cannot be read.
         UseUnknown: ``data_dir`` has no record, so no token can be called unused.
     """
-    from taskbridge.edge.verification.credentials import CredentialsFile
-    from taskbridge.edge.verification.token_use import read_use
+    from taskbridge.edge.verification.credentials import CredentialsFile, read_use
 
     found = CredentialsFile(credentials).current.tokens
     use = read_use(data_dir)

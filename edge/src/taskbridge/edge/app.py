@@ -15,13 +15,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from fastapi import FastAPI
 
-from taskbridge.edge.deciding.decision import Decision
-from taskbridge.edge.deciding.interpret import Rules
+from taskbridge.edge.decision import Decision, Rules
 from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
-from taskbridge.edge.monitoring.health import HealthRoutes
-from taskbridge.edge.monitoring.metrics import Metrics
-from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
-from taskbridge.edge.openapi.callbacks import document_callbacks
+from taskbridge.edge.monitoring import HealthRoutes, Metrics, WorkerMetrics, clear_metrics
+from taskbridge.edge.openapi import document_callbacks
 from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes, FastCallbacks
 from taskbridge.edge.server.admission import GATE, Gate, RejectionLog, Senders, with_open_files
@@ -29,11 +26,9 @@ from taskbridge.edge.server.protocol import FAST_PATH
 from taskbridge.edge.server.serving import end_on_signal, end_with_parent, serve
 from taskbridge.edge.server.sockets import listen_with_peers, passed_sockets
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.tracing.callbacks import TracedRoutes
-from taskbridge.edge.tracing.drained import trace_drained
-from taskbridge.edge.verification.credentials import CredentialsFile
-from taskbridge.edge.verification.replay_windows import FileWindows
-from taskbridge.edge.verification.token_use import TokenUse
+from taskbridge.edge.tracing import TracedRoutes, trace_drained
+from taskbridge.edge.verification.credentials import CredentialsFile, TokenUse
+from taskbridge.edge.verification.replays import FileWindows
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.openapi import amend_document, serve_docs
 from taskbridge.runtime.problems import answer_with_problems

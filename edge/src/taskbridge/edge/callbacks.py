@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from taskbridge.edge.errors import OTHER_SCHEME, OTHER_SCHEME_HINT, Malformed
 from taskbridge.edge.parsing import fields, strict_json
-from taskbridge.edge.parsing.details import together, told_form, told_moment, told_people, told_person
+from taskbridge.edge.parsing.fields import together, told_form, told_moment, told_people, told_person
 from taskbridge.edge.parsing.strict_json import Picked, picker
-from taskbridge.edge.verification.signature import SIGN
-from taskbridge.edge.verification.verify import Claim
+from taskbridge.edge.verification.signature import SIGN, Claim
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:

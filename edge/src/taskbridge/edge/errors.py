@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from taskbridge.schemas.errors import CallerError, OperatorError
 
 if TYPE_CHECKING:
-    from taskbridge.edge.received import Received
+    from taskbridge.edge.request import Received
 
 UNVERIFIED = "The request is not verified: no configured credentials match it. Check the signature and the credentials."
 """Every Unverified has this text: the failed check would show a forger how far they got."""

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from taskbridge.edge.deciding.interpret import Rules, proven_event
-from taskbridge.edge.deciding.paths import source_of
+from taskbridge.edge.decision import Rules, proven_event, source_of
 from taskbridge.edge.errors import Malformed, NotDurable, Unverified
-from taskbridge.edge.received import Received
+from taskbridge.edge.request import Received
 from taskbridge.edge.server.admission import RejectionLog, site_of
 from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION, refuse_replay
-from taskbridge.edge.verification.verify import bearer_digest, bearer_fault
+from taskbridge.edge.verification.signature import bearer_digest, bearer_fault
 from taskbridge.runtime.rates import Bucket, PerSource, consume_all
 from taskbridge.schemas.events import QuarantinedCallback
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import structlog
 from msgspec import Struct
@@ -19,16 +20,25 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
-from taskbridge.edge import answers
-from taskbridge.edge.deciding.paths import SOURCE_PATHS, YIDA_PATHS, action_of
+from taskbridge.edge.decision import SOURCE_PATHS, YIDA_PATHS, action_of
 from taskbridge.edge.delivery.router import Durability
-from taskbridge.edge.errors import NotDurable, Rejection, Unverified
-from taskbridge.edge.received import Received
+from taskbridge.edge.errors import (
+    Malformed,
+    NotDurable,
+    Overloaded,
+    Rejection,
+    TooLarge,
+    TooSlow,
+    UnknownPath,
+    UnsupportedType,
+    Unverified,
+)
+from taskbridge.edge.request import Received
 from taskbridge.edge.server.heads import Heads
-from taskbridge.edge.server.protocol import FAST_REQUEST, MAX_HEADERS
+from taskbridge.edge.server.protocol import ANSWER_AT_ONCE, FAST_REQUEST, MAX_HEADERS
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.edge.verification.replays import claim
-from taskbridge.runtime.problems import internal_error
+from taskbridge.runtime.problems import RETRY_AFTER_S, internal_error, problem
 from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.runtime.tracing import TRACEPARENT, trace_id_of, valid_traceparent
 
@@ -38,11 +48,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from taskbridge.edge.decided import Decided
-    from taskbridge.edge.deciding.decision import Decision
+    from taskbridge.edge.decision import Decision
     from taskbridge.edge.delivery.publisher import Publisher
+    from taskbridge.edge.events import Decided
     from taskbridge.edge.kafka.record import Record
-    from taskbridge.edge.monitoring.metrics import Metrics
+    from taskbridge.edge.monitoring import Metrics
     from taskbridge.edge.quarantine import Quarantine
     from taskbridge.edge.server.admission import RejectionLog, Senders
     from taskbridge.edge.settings import EdgeSettings
@@ -53,7 +63,6 @@ _stdlib_log = logging.getLogger(__name__)
 
 _FORWARDED_FOR = "x-forwarded-for"
 _KAFKA = Durability.KAFKA
-_BEFORE_ID, _AFTER_ID = answers.around_id(_KAFKA)
 
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
@@ -127,11 +136,11 @@ class CallbackRoutes:
             begun = received or rejection.head
             kept = await self.quarantine.keep(begun, rejection) if begun is not None else None
             self._log_rejection(rejection, _log_of(wire_action, scope, begun), remote_address(scope), kept)
-            response, outcome = answers.rejected(rejection), rejection.reason
+            response, outcome = rejected(rejection), rejection.reason
         except NotDurable as error:
             log = _log_of(wire_action, scope, received)
             log.error("callback_not_durable", problem=str(error))  # noqa: TRY400 - foreseen: no traceback
-            response, outcome = answers.unavailable(), "not-durable"
+            response, outcome = unavailable(), "not-durable"
         except ClientDisconnect:
             if self.rejections.admit("aborted", remote_address(scope)) is not None:
                 _log_of(wire_action, scope, received).warning("callback_aborted")
@@ -147,7 +156,7 @@ class CallbackRoutes:
                 _log_of(wire_action, scope, received).debug(
                     "callback_accepted", event_id=decided.event_id, app_type=decided.app_type, durability=durability
                 )
-            response, outcome = answers.Accepted(decided.event_id, durability), durability
+            response, outcome = Accepted(decided.event_id, durability), durability
         self.metrics.count(wire_action, outcome, time.perf_counter() - started)
         return response
 
@@ -344,3 +353,67 @@ def _log_of(wire_action: str, scope: Scope, received: Received | None) -> struct
     log = _log.bind(action=wire_action, remote_address=remote_address(scope))
     traceparent = received and valid_traceparent(received.headers.get(TRACEPARENT))
     return log.bind(trace_id=trace_id_of(traceparent)) if traceparent else log
+
+
+# Responses.
+
+STATUS: dict[type[Rejection], tuple[int, str]] = {
+    Malformed: (400, "malformed"),
+    Unverified: (401, "unverified"),
+    UnknownPath: (404, "unknown-path"),
+    TooSlow: (408, "too-slow"),
+    TooLarge: (413, "too-large"),
+    UnsupportedType: (415, "unsupported-type"),
+    Overloaded: (503, "overloaded"),
+}
+"""Class of rejection → status and kind of problem."""
+
+UNAVAILABLE = (503, "not-durable")
+
+
+class Accepted(Response):
+    """What nearly every callback gets, written straight down: an id and a word of ours need no JSON encoder."""
+
+    def __init__(self, event_id: str, durability: Durability) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = _body(event_id, durability)
+        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", b"application/json")]
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        at_once = scope.get(ANSWER_AT_ONCE)
+        if at_once is not None and at_once(self.raw_headers, self.body):
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def around_id(durability: Durability) -> tuple[bytes, bytes]:
+    """The same as it goes to the socket, from its own headers on: what is before and behind the id, which is a UUID."""
+    some_id = str(UUID(int=0))
+    body = _body(some_id, durability)
+    answer = b"content-length: %d\r\ncontent-type: application/json\r\n\r\n%b" % (len(body), body)
+    before, after = answer.split(some_id.encode())
+    return before, after
+
+
+def _body(event_id: str, durability: Durability) -> bytes:
+    return b'{"success":true,"eventId":"%b","durability":"%b"}' % (event_id.encode(), durability.encode())
+
+
+def rejected(rejection: Rejection) -> Response:
+    status, kind = STATUS[type(rejection)]
+    # RFC 9110 asks for a challenge with every 401; the same one whatever failed.
+    headers = {"WWW-Authenticate": 'Sign realm="taskbridge"'} if isinstance(rejection, Unverified) else {}
+    if isinstance(rejection, Overloaded):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    return problem(status, rejection.detail, kind=kind, headers=headers)
+
+
+def unavailable() -> Response:
+    status, kind = UNAVAILABLE
+    detail = "The event cannot be stored now. Send it again later."
+    return problem(status, detail, kind=kind, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+_BEFORE_ID, _AFTER_ID = around_id(_KAFKA)

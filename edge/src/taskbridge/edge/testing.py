@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.decided import Decided
+    from taskbridge.edge.events import Decided
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 
 APP_TYPE = "APP_RY60OCRF33Z7534TEST1"

@@ -9,7 +9,7 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.records import Record, RecordWithHeaders
 
 Found: TypeAlias = tuple[str, str, bytes, list[Header], bytes, bytes, int]
-"""The parts of ``taskbridge.edge.decided.Decided``.
+"""The parts of ``taskbridge.edge.events.Decided``.
 
 The event's id, the app, the record's key, its headers, its Avro body without the frame, the signature's digest, and the
 index of the app's token that signed.

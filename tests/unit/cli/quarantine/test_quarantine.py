@@ -19,8 +19,7 @@ from taskbridge.cli.quarantine.callbacks import judge, leave_out_published
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.replay_windows import FileWindows
-from taskbridge.edge.verification.replays import refuse_replay
+from taskbridge.edge.verification.replays import FileWindows, refuse_replay
 from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.errors import ConfigurationError

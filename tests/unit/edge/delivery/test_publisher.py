@@ -20,10 +20,10 @@ from support.edge.spool import until
 from support.http_clients import callback
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import event_of, locate
-from taskbridge.edge.decided import Decided
 from taskbridge.edge.delivery.publisher import KafkaPublisher
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, TooLarge
+from taskbridge.edge.events import Decided
 from taskbridge.edge.kafka import surroundings
 from taskbridge.edge.server.protocol import EdgeProtocol
 from taskbridge.edge.spool.keeper import SpoolKeeper

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from support.http_clients import callback
 from taskbridge.edge.app import create_app
-from taskbridge.edge.deciding.paths import YIDA_PATHS
+from taskbridge.edge.decision import YIDA_PATHS
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.server.heads import Heads, plain_head
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.edge.app import EdgeApp
-    from taskbridge.edge.decided import Decided
+    from taskbridge.edge.events import Decided
     from taskbridge.edge.kafka.record import Record
 
 OF_KAFKA = ("kafka", "failure", "away")

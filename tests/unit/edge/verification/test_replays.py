@@ -23,12 +23,21 @@ from structlog.testing import capture_logs
 
 from support.edge.spool import can_mount, fill, small_disk
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
-from taskbridge.edge.decided import Decided
 from taskbridge.edge.errors import Unverified
+from taskbridge.edge.events import Decided
 from taskbridge.edge.sender import signed
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
-from taskbridge.edge.verification.replay_windows import FileWindow, FileWindows, MemoryWindow
-from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION, Mark, claim, mark_of, refuse_replay
+from taskbridge.edge.verification.replays import (
+    ALTERED,
+    CROSS_ACTION,
+    FileWindow,
+    FileWindows,
+    Mark,
+    MemoryWindow,
+    claim,
+    mark_of,
+    refuse_replay,
+)
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
@@ -37,7 +46,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent
 
 ENTRIES = 1024
-WINDOWS = "taskbridge.edge.verification.replay_windows"
+WINDOWS = "taskbridge.edge.verification.replays"
 
 
 def event(wire_action: str, parameters: Mapping[str, str]) -> TaskEvent:
@@ -605,7 +614,7 @@ def test_of_two_workers_at_the_same_moment_exactly_one_wins(path: Path, monkeypa
 CLAIMING = f"""
 import hashlib, sys
 from pathlib import Path
-from taskbridge.edge.verification.replay_windows import FileWindow
+from taskbridge.edge.verification.replays import FileWindow
 from taskbridge.edge.verification.replays import Mark
 from taskbridge.schemas.events import Action
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from taskbridge.edge.monitoring.metrics import Metrics
+from taskbridge.edge.monitoring import Metrics
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.streams.operations.edges import Answers, edge_of, totals_of
 from taskbridge.streams.operations.last_errors import KEPT, LastErrors

@@ -11,8 +11,7 @@ from taskbridge.cli.topics.marking import mark_replayed
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.quarantine import reconsider
-from taskbridge.edge.verification.replay_windows import FileWindows, MemoryWindow
-from taskbridge.edge.verification.replays import refuse_replay
+from taskbridge.edge.verification.replays import FileWindows, MemoryWindow, refuse_replay
 from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull
 from taskbridge.runtime.tracing import valid_traceparent
 from taskbridge.schemas.cloudevents import event_headers, headers_of

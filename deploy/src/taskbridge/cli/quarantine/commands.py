@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.cli.quarantine.callbacks import Judgement
-    from taskbridge.edge.verification.replay_windows import FileWindows
+    from taskbridge.edge.verification.replays import FileWindows
 
 # Commands import what they need when they run, as in program.py.
 
@@ -140,7 +140,7 @@ def replay(
 
 
 def _windows(folder: Path) -> FileWindows | None:
-    from taskbridge.edge.verification.replay_windows import FileWindows
+    from taskbridge.edge.verification.replays import FileWindows
     from taskbridge.schemas.errors import OperatorError
 
     windows = FileWindows(folder, entries=None)

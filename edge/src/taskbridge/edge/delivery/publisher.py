@@ -29,8 +29,8 @@ from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from taskbridge.edge.decided import Decided
     from taskbridge.edge.delivery.router import Durability
+    from taskbridge.edge.events import Decided
     from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.schemas.events import QuarantinedCallback

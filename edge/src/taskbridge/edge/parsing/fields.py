@@ -1,7 +1,8 @@
-"""Turns one loosely typed value of a callback into what an event may hold.
+"""Turns loosely typed values of a callback into fields of an event.
 
-Values are texts, or what ``strict_json.parse`` gives. An id that says which instance or task is meant is refused when
-it is wrong; whatever only describes them, people included, is taken as far as it is understood.
+Values are texts, or the results of ``strict_json.parse``. A wrong id of an instance or task rejects the callback. A
+field that only describes never does: it is used as far as it can be parsed. ``read_…`` functions get the value of a key
+from ``get``, and call ``skipped`` with the key where it could not be parsed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from urllib.parse import urlsplit
 
 from taskbridge.edge.errors import Malformed
 from taskbridge.edge.parsing import strict_json
-from taskbridge.schemas.events import LAST_MS, MAX_ID_CHARACTERS
+from taskbridge.schemas.events import LAST_MS, MAX_ID_CHARACTERS, effective_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
@@ -220,3 +221,56 @@ def _listed(value: Any) -> Iterable[Any]:
 def _whole(value: str) -> str:
     """The text with ``?`` for half surrogate pairs, as Java writes them: a title may be cut within an emoji."""
     return str(value) if value.isascii() else value.encode("utf-8", "replace").decode()
+
+
+if TYPE_CHECKING:
+    Told = Callable[[str], Any]
+    Noted = Callable[[str], None]
+
+
+def together(described: Mapping[str, Any], beside: Mapping[str, str]) -> Mapping[str, Any]:
+    """What is described, and what stands beside it where that says nothing."""
+    return {**described, **{key: each for key, each in beside.items() if is_blank(described.get(key))}}
+
+
+def told_person(told: Told, key: str, id_keys: Sequence[str], noted: Noted) -> str | None:
+    """The one that is meant; of several it is not known which. An object has its id under one of ``id_keys``."""
+    value = told(key)
+    if type(value) is str and value.isalnum() and len(value) <= MAX_ID_CHARACTERS:
+        return value  # as nearly all are
+    found = told_people([value], key, id_keys, noted)
+    if len(found) > 1:
+        noted(key)
+    return found[0] if len(found) == 1 else None
+
+
+def told_people(values: Iterable[Any], name: str, id_keys: Sequence[str], noted: Noted) -> tuple[str, ...]:
+    """All that are meant; ``name`` is noted where one of them is not understood."""
+    found, whole = people(values, id_keys=id_keys)
+    if not whole:
+        noted(name)
+    return found
+
+
+def told_moment(told: Told, key: str, received_at: int, noted: Noted) -> int | None:
+    """Milliseconds since the epoch; the time of receipt for a moment that is not believed."""
+    value = told(key)
+    if value is None:
+        return None
+    found = moment(value)
+    if found is None:
+        if not is_blank(value):
+            noted(key)
+        return None
+    effective = effective_time(found, received_at=received_at)
+    if effective != found:
+        noted(key)
+    return effective
+
+
+def told_form(told: Told, key: str, noted: Noted) -> Mapping[str, str | None]:
+    """A form's values by field id."""
+    found = form_values(told(key))
+    if found is None:
+        noted(key)
+    return found or {}

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from starlette.requests import ClientDisconnect
 
 from taskbridge.edge.errors import Overloaded, Rejection, TooLarge, TooSlow
-from taskbridge.edge.received import Received
+from taskbridge.edge.request import Received
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

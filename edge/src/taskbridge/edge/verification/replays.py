@@ -1,24 +1,35 @@
-"""Remembers which event each verified signature stood for, so that it cannot be made to stand for another one.
+"""Stores which event each verified signature proved, so that a copy cannot prove another one.
 
-Yida signs values only. Whoever sees one callback can send its values and its ``sign`` again at another action, under
-other names, or cut at other places: every such copy has the digest of the original. The first event that a digest
-proves is the one it stands for; a repetition of that event passes, for it changes nothing.
+Yida signs values only. Whoever sees a callback can send its values and its ``sign`` again for another action, under
+other names, or split at other places: each such copy has the digest of the original. The first event that a digest
+proves is its event; a repetition of that event passes, because it changes nothing.
 
-Other systems sign a message's id, and not which action it is posted at: of their messages the id stands for the event.
+Other systems sign a message's id, but not the action of its path: their messages are stored by id.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
+import os
+import struct
+import time
 from typing import TYPE_CHECKING, Protocol
 
-from taskbridge.edge.decided import Mark
+import structlog
+
 from taskbridge.edge.errors import Unverified
+from taskbridge.edge.events import EVENT_BYTES, Mark
 from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.signature import SIGN
-from taskbridge.schemas.events import SOURCE_YIDA
+from taskbridge.runtime.process import try_lock
+from taskbridge.schemas.events import SOURCE_YIDA, Action
 
 if TYPE_CHECKING:
-    from taskbridge.edge.decided import Decided
+    from pathlib import Path
+
+    from taskbridge.edge.events import Decided
     from taskbridge.schemas.events import TaskEvent
 
 CROSS_ACTION = "cross-action-replay"
@@ -73,3 +84,234 @@ def mark_of(event: TaskEvent) -> Mark | None:
     else:
         return None
     return Mark.of(digest, event.event_id, event.action, event.source)
+
+
+_SOURCE_SHARE = 4
+"""A source remembers a quarter of the entries: after five minutes its timestamp refuses a message."""
+
+_WAYS = 32
+_ENTRIES_PER_SET = 16
+"""Twice the room that the entries need. More than 32 of the latest entries share a set once in 3,600 times."""
+_HASHED = struct.Struct("<6sQ")
+"""What a digest is hashed to: a tag that names it in its set, and a number that gives the set."""
+_TAG_BYTES = 6
+_SLOT_BYTES = _TAG_BYTES + EVENT_BYTES + 1
+_SET_BYTES = _WAYS * _SLOT_BYTES
+"""One sector: it is written as a whole or not at all."""
+
+_HEADER = struct.Struct("<8sII16s")
+_MAGIC = b"tbreplay"
+_VERSION = 2
+_KEY_BYTES = 16
+_SETS_AT = 4096
+
+_NUMBERED = (Action.UNKNOWN, Action.CREATED, Action.COMPLETED, Action.CANCELLED, Action.DELETED, Action.COPIED)
+"""An action's place is its number in the file: append, never reorder."""
+_NUMBER_OF = {action: bytes([number]) for number, action in enumerate(_NUMBERED)}
+
+_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
+_LOCK_ATTEMPTS = 50
+_LOCK_PAUSE_S = 0.0001
+_PREPARE_ATTEMPTS = 1000
+_PREPARE_PAUSE_S = 0.001
+_REOPEN_S = 1.0
+_WARN_S = 10.0
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class MemoryWindow:
+    """Remembers while the process lives, on top of ``known_before``, which it only reads."""
+
+    def __init__(self, known_before: FileWindows | None = None) -> None:
+        self._known_before = known_before
+        self._marks: dict[tuple[str, bytes], Mark] = {}
+
+    def claim(self, mark: Mark) -> Mark | None:
+        found = self._known_before and self._known_before.find(mark)
+        if found is None:
+            found = self._marks.get((mark.source, mark.digest))
+        if found is None:
+            self._marks[mark.source, mark.digest] = mark
+        return found
+
+
+class FileWindows:
+    """A window for Yida's callbacks and one for each source, so that no source evicts marks of another sender."""
+
+    def __init__(self, folder: Path, *, entries: int | None) -> None:
+        """``entries``: of Yida's window. None: as large as the one that an edge made here."""
+        self._folder = folder
+        sets = _sets_in(self.path()) if entries is None else -(-entries // _ENTRIES_PER_SET)
+        self._entries = sets and sets * _ENTRIES_PER_SET
+        self._windows: dict[str, FileWindow] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """Why a window remembers nothing now; None while all is well."""
+        return next((each.problem for each in list(self._windows.values()) if each.problem is not None), None)
+
+    def path(self, source: str = SOURCE_YIDA) -> Path:
+        return self._folder / f"replays-{source}.window"
+
+    def claim(self, mark: Mark) -> Mark | None:
+        """Remember the mark where its digest is new, else return the mark that has the digest."""
+        window = self._window(mark.source)
+        return window and window.claim(mark)
+
+    def find(self, mark: Mark) -> Mark | None:
+        """The mark that has the same digest, without remembering anything."""
+        window = self._window(mark.source) if self.path(mark.source).exists() else None
+        return window and window.find(mark)
+
+    def open(self) -> bool:
+        """Make Yida's window ready before the first callback; False where no edge made it and no size is given."""
+        window = self._window(SOURCE_YIDA)
+        if window is not None:
+            window.open()
+        return window is not None
+
+    def close(self) -> None:
+        for each in self._windows.values():
+            each.close()
+
+    def _window(self, source: str) -> FileWindow | None:
+        if self._entries and source not in self._windows:
+            share = 1 if source == SOURCE_YIDA else _SOURCE_SHARE
+            self._windows[source] = FileWindow(self.path(source), entries=self._entries // share)
+        return self._windows.get(source)
+
+
+def _sets_in(path: Path) -> int | None:
+    """As the header of the window says that an edge left or has in use; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            magic, version, sets, _ = _HEADER.unpack(file.read(_HEADER.size))
+    except (OSError, struct.error):
+        return None
+    return sets if (magic, version) == (_MAGIC, _VERSION) else None
+
+
+class FileWindow:
+    """The latest ``entries`` digests, in a file of fixed size that all workers share and that survives them.
+
+    A hash keyed by the file's own random key assigns a digest to one of the sets: nobody can choose digests that evict
+    a certain one. A set holds 32 marks, the newest first, and forgets the oldest: no clock decides. The file is read
+    and written, not mapped: a map ends the process with SIGBUS on a full disk. A file that cannot be used never costs
+    a callback; it is logged, and the window is then as if it were empty.
+    """
+
+    def __init__(self, path: Path, *, entries: int) -> None:
+        self._path = path
+        self._sets = -(-entries // _ENTRIES_PER_SET)
+        self._fd: int | None = None
+        self._keyed: hashlib.blake2b
+        self._try_again_at = self._warn_again_at = 0.0
+        self.problem: str | None = None
+        """Why nothing is remembered now; None while all is well."""
+
+    def claim(self, mark: Mark, *, remember: bool = True) -> Mark | None:
+        """Remember the mark where its digest is new, else return the mark that has the digest."""
+        try:
+            fd = self._opened() if self._fd is None else self._fd
+            if fd is None:
+                return None
+            keyed = self._keyed.copy()
+            keyed.update(mark.digest)
+            tag, number = _HASHED.unpack(keyed.digest())
+            at = _SETS_AT + number % self._sets * _SET_BYTES
+            # Between looking and writing no other worker may claim the same digest. Held for microseconds.
+            try:
+                fcntl.flock(fd, _EXCLUSIVE)
+            except BlockingIOError:
+                # A worker that was stopped while it held the lock must not stop the others: they go on without.
+                try_lock(fd, tries=_LOCK_ATTEMPTS, pause_s=_LOCK_PAUSE_S)
+            try:
+                # A file that was cut short reads as empty beyond its end.
+                slots = os.pread(fd, _SET_BYTES, at).ljust(_SET_BYTES, b"\0")
+                known = _known(slots, tag, mark) if tag in slots else None
+                if known is None and remember:
+                    slot = tag + mark.event + _NUMBER_OF[mark.action]
+                    os.pwrite(fd, slot + slots[:-_SLOT_BYTES], at)
+                return known
+            finally:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+        except OSError as error:
+            self._failed(error)
+            return None
+
+    def find(self, mark: Mark) -> Mark | None:
+        """The mark that has the same digest, without remembering anything."""
+        return self.claim(mark, remember=False)
+
+    def open(self) -> None:
+        """Make the file ready before the first callback."""
+        try:
+            self._opened()
+        except OSError as error:
+            self._failed(error)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _opened(self) -> int | None:
+        if self._fd is None and time.monotonic() >= self._try_again_at:
+            self._try_again_at = time.monotonic() + _REOPEN_S
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                key = self._key(fd) or self._prepared(fd)
+            except OSError:
+                os.close(fd)
+                raise
+            self._keyed = hashlib.blake2b(key=key, digest_size=_HASHED.size)
+            self._fd = fd
+            self.problem = None
+        return self._fd
+
+    def _key(self, fd: int) -> bytes | None:
+        """The key in the header; None where the file is no window of this size."""
+        header = os.pread(fd, _HEADER.size, 0)
+        key = header[-_KEY_BYTES:]
+        return key if header == _HEADER.pack(_MAGIC, _VERSION, self._sets, key) else None
+
+    def _prepared(self, fd: int) -> bytes:
+        """The key of the file, once this worker or another has made an empty window of it."""
+        if not try_lock(fd, tries=_PREPARE_ATTEMPTS, pause_s=_PREPARE_PAUSE_S):
+            # With a second key, two workers would not know each other's marks.
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock for too long")
+        try:
+            return self._key(fd) or self._prepare(fd)
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def _prepare(self, fd: int) -> bytes:
+        if os.fstat(fd).st_size > 0:
+            _log.warning("replay_window_replaced", path=str(self._path), problem="damaged, or of another size")
+        os.ftruncate(fd, 0)
+        try:
+            # Allocate all of it now: a file that grows with the callbacks would take room that the spool counts on.
+            os.posix_fallocate(fd, 0, _SETS_AT + self._sets * _SET_BYTES)
+        except OSError:  # it remembers what finds room
+            os.ftruncate(fd, 0)
+        key = os.urandom(_KEY_BYTES)
+        os.pwrite(fd, _HEADER.pack(_MAGIC, _VERSION, self._sets, key), 0)
+        return key
+
+    def _failed(self, error: OSError) -> None:
+        self.problem = error.strerror or str(error)
+        if time.monotonic() >= self._warn_again_at:
+            self._warn_again_at = time.monotonic() + _WARN_S
+            _log.error("replay_window_failed", path=str(self._path), problem=self.problem)
+        self.close()
+
+
+def _known(slots: bytes, tag: bytes, mark: Mark) -> Mark | None:
+    """The mark in the slot with this tag."""
+    for at in range(0, _SET_BYTES, _SLOT_BYTES):
+        if slots.startswith(tag, at):
+            event, number = slots[at + _TAG_BYTES : at + _SLOT_BYTES - 1], slots[at + _SLOT_BYTES - 1]
+            action = _NUMBERED[number] if number < len(_NUMBERED) else Action.UNKNOWN
+            return Mark(mark.digest, event, action, mark.source)
+    return None

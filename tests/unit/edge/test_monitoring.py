@@ -1,25 +1,35 @@
-"""Operators see whether a callback can be accepted and kept, and what would be answered to whom."""
+"""Health, readiness and metrics of the edge."""
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.testclient import TestClient
 
+from support.edge.spool import can_mount, fill, small_disk
 from taskbridge.cli.status.screen import problems_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.deciding.decision import IS_BUILT
-from taskbridge.edge.monitoring.health import HealthRoutes
-from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics
+from taskbridge.edge.decision import IS_BUILT
+from taskbridge.edge.monitoring import Durations, HealthRoutes, Outcomes, WorkerMetrics, clear_metrics
 from taskbridge.edge.testing import MemoryPublisher
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.streams.operations.edges import Answers, edge_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from taskbridge.edge.settings import EdgeSettings
 
 
@@ -119,3 +129,98 @@ def test_operators_may_have_a_port_of_their_own(settings: EdgeSettings, publishe
         assert "/metrics" not in anybody.get("/openapi.json").json()["paths"]
         publisher.away = "does not answer"
         assert (anybody.get("/readyz").status_code, anybody.get("/readyz").json()) == (503, {"ready": False})
+
+
+BOUNDS = (0.0005, 0.001, 0.5, 1, 10)
+SECONDS = st.sampled_from([0.0, *BOUNDS, 11.0]) | st.floats(0, 20)
+SOME_ACTIONS = st.sampled_from(["create", "complete"])
+
+
+def series(registry: CollectorRegistry) -> set[str]:
+    """Without the moments at which series began, which no rule or panel of ours asks for."""
+    return {line for line in generate_latest(registry).decode().splitlines() if "_created" not in line}
+
+
+@given(st.lists(st.tuples(SOME_ACTIONS, SECONDS)))
+def test_durations_read_as_a_histogram(observed: Sequence[tuple[str, float]]) -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    durations = Durations("name_seconds", "What it is.", BOUNDS)
+    ours.register(durations)
+    histogram = Histogram("name_seconds", "What it is.", ["action"], buckets=BOUNDS, registry=theirs)
+    for action, seconds in observed:
+        durations.observe(action, seconds)
+        histogram.labels(action).observe(seconds)
+    assert series(ours) == series(theirs)
+
+
+@given(st.lists(st.tuples(SOME_ACTIONS, st.sampled_from(["kafka", 'odd"\n']))))
+def test_outcomes_read_as_a_counter(counted: Sequence[tuple[str, str]]) -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    outcomes = Outcomes("name", "What it is.")
+    ours.register(outcomes)
+    counter = Counter("name", "What it is.", ["action", "outcome"], registry=theirs)
+    for action, outcome in counted:
+        outcomes.count(action, outcome)
+        counter.labels(action, outcome).inc()
+    assert series(ours) == series(theirs)
+
+
+def registry_of(count: int) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Counter("calls", 'Calls, by "kind".', ["kind"], registry=registry).labels('a"b').inc(count)
+    Histogram("seconds", "Seconds.", buckets=(1,), registry=registry).observe(0.5)
+    gauge = Gauge("depth", "Depth.", registry=registry)
+    gauge.set_function(lambda: math.inf)
+    return registry
+
+
+def test_one_worker_has_no_label(tmp_path: Path) -> None:
+    text = WorkerMetrics(registry_of(1), folder=None).exposition().decode()
+    assert 'calls_total{kind="a\\"b"} 1.0' in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_living_workers_are_in_one_answer(tmp_path: Path) -> None:
+    other = os.getppid()
+    WorkerMetrics(registry_of(7), folder=tmp_path).exposition()
+    (tmp_path / f"{os.getpid()}.json").rename(tmp_path / f"{other}.json")
+    text = WorkerMetrics(registry_of(1), folder=tmp_path).exposition().decode()
+    assert f'calls_total{{kind="a\\"b",worker="{os.getpid()}"}} 1.0' in text
+    assert f'calls_total{{kind="a\\"b",worker="{other}"}} 7.0' in text
+    assert f'depth{{worker="{other}"}} +Inf' in text
+    assert f'seconds_bucket{{le="1.0",worker="{other}"}} 1.0' in text
+    assert text.count("# TYPE calls_total counter") == 1
+
+
+def test_what_a_dead_worker_left_goes_away(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f"{dead.pid}.json"
+    left.write_text(json.dumps([["calls", "Calls.", "counter", [["calls_total", {}, 9]]]]))
+    assert str(dead.pid) not in WorkerMetrics(registry_of(1), folder=tmp_path).exposition().decode()
+    assert not left.exists()
+
+
+def test_a_file_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    other = os.getppid()
+    (tmp_path / f"{other}.json").write_bytes(b"[[")
+    assert f'worker="{other}"' not in WorkerMetrics(registry_of(1), folder=tmp_path).exposition().decode()
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
+def test_a_full_disk_does_not_keep_them_from_telling(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=1):
+        registry = CollectorRegistry()
+        depth, metrics = Gauge("depth", "Depth.", registry=registry), WorkerMetrics(registry, folder=tmp_path / "disk")
+        depth.set(0)
+        metrics.exposition()
+        fill(tmp_path / "disk")
+        depth.set(1230)
+        assert f'depth{{worker="{os.getpid()}"}} 1230.0' in metrics.exposition().decode()
+
+
+def test_what_the_last_run_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "1.json").write_text("[]")
+    clear_metrics(tmp_path)
+    clear_metrics(tmp_path / "absent")
+    assert not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ from taskbridge.edge.quarantine import reconsider
 from taskbridge.edge.testing import CORP_ID, MemoryPublisher
 from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.credentials import Credentials, parse_credentials
-from taskbridge.edge.verification.replay_windows import MemoryWindow
+from taskbridge.edge.verification.replays import MemoryWindow
 from taskbridge.runtime.settings import FileBroken
 from taskbridge.schemas.events import Action, Person, TaskEvent
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.settings import EdgeSettings
 
-VECTORS = Path(__file__).parents[3] / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 SYSTEMS = ("flowable", "camunda", "todo")
 TOKEN = "a-token-of-a-system-that-cannot-sign"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

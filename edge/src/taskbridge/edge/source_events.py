@@ -1,28 +1,106 @@
-"""What other systems report: CloudEvents whose data has the names of an event's own fields, or their own formats."""
+"""Events of other systems: verifies a request, parses its body, and builds the event.
+
+A body is a CloudEvent 1.0 in JSON, in structured or binary mode, whose data has the names of an event's fields; or it
+has the source's own format, see ``formats``. Nothing is parsed before it is verified.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.errors import Malformed, UnknownPath, Unverified
-from taskbridge.edge.formats import camunda, flowable, todo
+from taskbridge.edge.errors import Malformed, UnknownPath, UnsupportedType, Unverified
+from taskbridge.edge.formats import read_camunda, read_flowable, read_todo
 from taskbridge.edge.parsing import fields, strict_json
-from taskbridge.edge.parsing.cloudevents import DATA, attributes_of, members
-from taskbridge.edge.parsing.details import told_form, told_moment, told_people, told_person
-from taskbridge.edge.parsing.forms import text_of
+from taskbridge.edge.parsing.fields import told_form, told_moment, told_people, told_person
+from taskbridge.edge.parsing.parameters import text_of
 from taskbridge.edge.verification import webhooks
-from taskbridge.edge.verification.verify import bearer_digest
+from taskbridge.edge.verification.signature import bearer_digest
 from taskbridge.schemas.events import MAX_ID_CHARACTERS, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from taskbridge.edge.parsing.details import Noted, Told
-    from taskbridge.edge.received import Received
+    from taskbridge.edge.parsing.fields import Noted, Told
+    from taskbridge.edge.request import Received
     from taskbridge.edge.verification.credentials import Source, Token
+
+STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
+DATA = "data"
+
+_HEADER = "ce-"
+_DATA_BASE64 = "data_base64"
+_NEEDED = ("specversion", "id", "source", "type")
+_VERSION = "1.0"
+
+
+def attributes_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+    """The attributes of the event, extensions too, and ``data``: JSON text exactly as it stands.
+
+    The headers of binary mode are signed by nobody: what they say counts as it was said first.
+
+    Raises:
+        Malformed: it is no CloudEvent 1.0 in JSON with data, or something is given twice.
+        UnsupportedType: a batch, or nothing that is JSON.
+    """
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == BATCH:
+        raise UnsupportedType("batch", "Batches are not supported. Send each event in its own request.")
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise UnsupportedType("content-type", f"Send {STRUCTURED}, or application/json with the ce- headers.")
+    body = body.removeprefix(BOM_UTF8)
+    if media_type == STRUCTURED or _HEADER + "specversion" not in headers:
+        found = _structured(body)
+    else:
+        found = {
+            name.removeprefix(_HEADER): unquote(value) for name, value in headers.items() if name.startswith(_HEADER)
+        } | {DATA: text_of(body, "utf-8")}
+    missing = [name for name in _NEEDED if not found.get(name, "").strip()]
+    if missing or found["specversion"] != _VERSION:
+        detail = f"Attribute {missing[0]} is missing." if missing else f"Attribute specversion must be {_VERSION}."
+        raise Malformed("cloudevent", f"The request is not a CloudEvent {_VERSION}: {detail}")
+    if DATA not in found:
+        raise Malformed("cloudevent", "The event has no data.")
+    return found
+
+
+def members(text: str | bytes, what: str) -> dict[str, str | None]:
+    """The members of a JSON object: texts, null, and the rest verbatim.
+
+    Raises:
+        Malformed: it is none that can be read, it has too many, or one of them twice.
+    """
+    try:
+        return _once(strict_json.members(text))
+    except ValueError as error:
+        raise Malformed("json", f"{what} is not a JSON object: {error}.") from error
+
+
+def _structured(body: bytes) -> dict[str, str]:
+    found = {name: value for name, value in members(body, "the body").items() if value is not None}
+    packed = found.pop(_DATA_BASE64, None)
+    if packed is None:
+        return found
+    if DATA in found:
+        raise Malformed("cloudevent", "The event has both data and data_base64.")
+    try:
+        return found | {DATA: text_of(base64.b64decode(packed, validate=True), "utf-8")}
+    except (binascii.Error, ValueError) as error:
+        raise Malformed("cloudevent", "data_base64 is not valid base64.") from error
+
+
+def _once(pairs: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
+    given = list(pairs)
+    found = dict(given)
+    if len(found) < len(given):
+        raise Malformed("duplicate-key", "A member occurs twice.")
+    return found
+
 
 _OF_ONE_TASK = (Action.COMPLETED, Action.CANCELLED)
 _NAMING_PEOPLE = (Action.CREATED, Action.COPIED)
@@ -39,7 +117,7 @@ _PERSON_IDS = ("user_id", "id")
 
 _TIME = "time"
 
-_FORMATS = {"flowable": flowable.told, "camunda": camunda.told, "todo": todo.told}
+_FORMATS = {"flowable": read_flowable, "camunda": read_camunda, "todo": read_todo}
 """Each maps what a system posts to what happened and to the names of an event's own fields."""
 
 

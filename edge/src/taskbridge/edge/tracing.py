@@ -1,7 +1,4 @@
-"""The path of a callback with traces: put in place of the plain one where there are any, so that others pay nothing.
-
-Only a callback that is proven makes spans: nobody else can fill a trace, nor the queue of those that wait to be sent.
-"""
+"""The path of a callback with traces."""
 
 from __future__ import annotations
 
@@ -11,19 +8,21 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 from structlog.contextvars import bind_contextvars
 
-from taskbridge.edge.answers import STATUS, UNAVAILABLE
 from taskbridge.edge.callbacks import PUSH
-from taskbridge.edge.deciding.paths import source_of
+from taskbridge.edge.decision import source_of
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, Rejection
-from taskbridge.edge.routes import CallbackRoutes
+from taskbridge.edge.routes import STATUS, UNAVAILABLE, CallbackRoutes
 from taskbridge.runtime import tracing as names
-from taskbridge.runtime.tracing import TRACEPARENT, trace_id_of, valid_traceparent
+from taskbridge.runtime.tracing import TRACEPARENT, trace_id_of, traceparent_of, valid_traceparent
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
-    from taskbridge.edge.decided import Decided
-    from taskbridge.edge.received import Received
+    from collections.abc import Sequence
+
+    from taskbridge.edge.events import Decided
+    from taskbridge.edge.kafka.record import SpooledRecord
+    from taskbridge.edge.request import Received
     from taskbridge.runtime.otel import Tracing
 
 _TOPIC = TASK_EVENTS.name
@@ -87,3 +86,14 @@ def _status_of(error: BaseException) -> int:
     if isinstance(error, Rejection):
         return STATUS[type(error)][0]
     return UNAVAILABLE[0] if isinstance(error, NotDurable) else _OURS
+
+
+def trace_drained(tracing: Tracing, records: Sequence[SpooledRecord]) -> None:
+    """A span for each event that has a trace, as long as it waited."""
+    for record in records:
+        parent = traceparent_of(record.headers)
+        if record.topic == _TOPIC and parent is not None:
+            attributes = {**names.messaging("send", _TOPIC), names.SPOOLED: True}
+            tracing.start_span(
+                names.message("send", _TOPIC), "CLIENT", attributes, parent=parent, started_ns=record.created_at
+            ).end()

@@ -1,22 +1,36 @@
-"""Camunda's task and process events: of 7 the history event or the task listener's task, of 8 the exporter's record.
-
-7: ``eventType`` or ``eventName`` beside the task's own fields, one event in a request, and what the engine's events do
-not have: ``timestamp``, a task's ``candidateUsers``, and who completed it, ``completedBy``. 8: ``valueType``,
-``intent`` and ``value``, as the exporters write them.
-"""
+"""The formats of other systems: what Camunda, Flowable and unified to-do lists post, as the fields of an event."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from taskbridge.edge.formats.engines import assignees_of, definition_of, object_of
-from taskbridge.edge.parsing.fields import first
+from taskbridge.edge.parsing.fields import first, web_address
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
+def definition_of(told: Mapping[str, Any]) -> str | None:
+    """The key of the process definition; its id is the key, the version and a number of the engine's."""
+    return first(told, ("processDefinitionKey",)) or str(told.get("processDefinitionId") or "").partition(":")[0]
+
+
+def assignees_of(told: Mapping[str, Any], candidates: str) -> list[Any]:
+    """Who has the task, and who may take it."""
+    others = told.get(candidates)
+    return [told.get("assignee"), *(cast("list[Any]", others) if isinstance(others, list) else [others])]
+
+
+def object_of(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object that stands under the name; one of nothing, where there is none."""
+    found = told.get(name)
+    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+
+
+if TYPE_CHECKING:
     Told = tuple[Action | None, Mapping[str, Any]]
+
 
 _TASKS_OF_7 = {
     "create": Action.CREATED,
@@ -57,7 +71,7 @@ _INSTANCES_OF_8 = {
 }
 
 
-def told(body: Mapping[str, Any]) -> Told:
+def read_camunda(body: Mapping[str, Any]) -> Told:
     """What happened, None where it is nothing of a task or an instance, and the fields of the event."""
     return _told_by_8(body) if "valueType" in body else _told_by_7(body)
 
@@ -120,3 +134,69 @@ def _told_by_8(body: Mapping[str, Any]) -> Told:
 def _completed_by(record: Mapping[str, Any], value: Mapping[str, Any]) -> Any:
     """The user whose command it was, where the engine exports that (since 8.9); who it was assigned to, otherwise."""
     return first(object_of(record, "authorizations"), ("authorized_username",)) or value.get("assignee")
+
+
+_TASKS = {
+    "TASK_CREATED": Action.CREATED,
+    "TASK_ASSIGNED": Action.CREATED,
+    "TASK_COMPLETED": Action.COMPLETED,
+    "ENTITY_DELETED": Action.CANCELLED,
+}
+"""The engine has no event of a task's own for one that is cancelled: its entity goes without having been completed."""
+_STARTS = ("PROCESS_CREATED", "PROCESS_STARTED")
+_ENDS = ("PROCESS_COMPLETED", "PROCESS_CANCELLED")
+"""How the types begin of which the end of an instance has several. It is one more thing that is told of it."""
+
+
+def read_flowable(body: Mapping[str, Any]) -> tuple[Action | None, Mapping[str, Any]]:
+    """What happened, None where it is nothing of a task or an instance, and the fields of the event."""
+    kind = str(body.get("type"))
+    data = object_of(body, "data")
+    definition = definition_of(data)
+    time = data.get("timestamp")
+    common = {
+        "app_type": definition,
+        "process_code": definition,
+        "process_name": data.get("processDefinitionName"),
+        "title": data.get("name"),
+        "time": time,
+    }
+    if "taskDefinitionKey" in data:
+        return _TASKS.get(kind), common | {
+            "instance_id": data.get("processInstanceId"),
+            "task_id": data.get("id"),
+            "recipient_ids": assignees_of(data, "candidateUsers"),
+            "actor_id": first(data, ("completedBy", "assignee")) if kind == "TASK_COMPLETED" else None,
+        }
+    ends = kind.startswith(_ENDS)
+    return Action.CREATED if ends or kind in _STARTS else None, common | {
+        "instance_id": first(data, ("processInstanceId", "id")),
+        "originator": data.get("startUserId"),
+        "serial_no": data.get("businessKey"),
+        "created_at": data.get("startTime"),
+        "finished_at": time if ends else None,
+    }
+
+
+_STATES = {"0": Action.CREATED, "2": Action.COMPLETED, "4": Action.COMPLETED, "8": Action.COPIED}
+_ENDED = "4"
+
+
+def read_todo(body: Mapping[str, Any]) -> tuple[Action | None, Mapping[str, Any]]:
+    """What happened, None where no state is told, and the fields of the event."""
+    state, receiver = str(body.get("isremark")), body.get("receiver")
+    at = first(body, ("receivets", "receivedatetime"))
+    return _STATES.get(state), {
+        "app_type": body.get("syscode"),
+        "instance_id": body.get("flowid"),
+        "task_id": f"{body.get('nodename')}/{receiver}" if receiver else None,
+        "title": body.get("requestname"),
+        "process_name": body.get("workflowname"),
+        "originator": body.get("creator"),
+        "recipient_ids": [receiver],
+        "actor_id": receiver,
+        "url": web_address((body.get("pcurl"), body.get("appurl"))),
+        "instance_status": body.get("isremark"),
+        "finished_at": at if state == _ENDED else None,
+        "time": at,
+    }

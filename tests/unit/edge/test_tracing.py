@@ -17,13 +17,13 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.kafka.record import SpooledRecord
 from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
-from taskbridge.edge.tracing.drained import trace_drained
+from taskbridge.edge.tracing import trace_drained
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from taskbridge.edge.decided import Decided
+    from taskbridge.edge.events import Decided
     from taskbridge.edge.settings import EdgeSettings
 
 SEND = "send taskbridge.task-events.v1"

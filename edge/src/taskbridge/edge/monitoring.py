@@ -1,0 +1,374 @@
+"""What operators see of the edge: health, readiness, and the metrics of all workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import zlib
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import accumulate, product
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+from starlette.responses import Response
+
+from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
+from taskbridge.edge.delivery.router import Durability
+from taskbridge.edge.errors import REASONS
+from taskbridge.edge.server.admission import ADDRESS_FULL, FULL, GAVE_WAY
+from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS
+from taskbridge.runtime.problems import SERVERS_REASONS
+from taskbridge.runtime.process import identity
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from taskbridge.edge.delivery.publisher import Publisher
+    from taskbridge.edge.server.admission import Gate
+    from taskbridge.edge.verification.credentials import CredentialsFile, TokenUse
+    from taskbridge.edge.verification.replays import FileWindows
+
+
+class Durations(Collector):
+    """A histogram of seconds for each action."""
+
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
+        self._name, self._documentation = name, documentation
+        self._bounds = bounds
+        self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(bounds) + 1))
+        self._sums: defaultdict[str, float] = defaultdict(float)
+
+    def observe(self, action: str, seconds: float) -> None:
+        self._counts[action][bisect_left(self._bounds, seconds)] += 1
+        self._sums[action] += seconds
+
+    def collect(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily(self._name, self._documentation, labels=["action"])
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        for action, counts in self._counts.items():
+            family.add_metric([action], list(zip(names, accumulate(counts), strict=True)), self._sums[action])
+        return [family]
+
+
+class Outcomes(Collector):
+    """How many callbacks of each action came to what."""
+
+    def __init__(self, name: str, documentation: str) -> None:
+        self._name, self._documentation = name, documentation
+        self._counts: defaultdict[tuple[str, str], int] = defaultdict(int)
+
+    def expect(self, actions: Iterable[str], outcomes: Iterable[str]) -> None:
+        """Tell of these from the start, with 0."""
+        self._counts.update(dict.fromkeys(product(actions, outcomes), 0))
+
+    def count(self, action: str, outcome: str) -> None:
+        self._counts[action, outcome] += 1
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self._name, self._documentation, labels=["action", "outcome"])
+        for labels, count in self._counts.items():
+            family.add_metric(labels, count)
+        return [family]
+
+
+_STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Metrics:
+    """Collected in a registry of its own, so that several apps can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.outcomes = Outcomes(
+            "taskbridge_edge_callbacks",
+            "Callbacks by action and outcome. The outcome is where the event was stored, or "
+            "why the callback was rejected.",
+        )
+        self.outcomes.expect((*ACTIONS, PUSH, UNKNOWN), (*Durability, *REASONS, "not-durable", "error", "aborted"))
+        self._seconds = Durations(
+            "taskbridge_edge_callback_seconds",
+            "Time from the first byte of a callback's body to its response.",
+            (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+        )
+        self.verify_seconds = Durations(
+            "taskbridge_edge_verify_seconds",
+            "Time from the end of a callback's body until it is parsed, verified and validated.",
+            _STEP_BUCKETS,
+        )
+        self.publish_seconds = Durations(
+            "taskbridge_edge_publish_seconds",
+            "Time to store a verified event in Kafka or the spool, or to fail.",
+            _STEP_BUCKETS,
+        )
+        for each in (self.outcomes, self._seconds, self.verify_seconds, self.publish_seconds):
+            self.registry.register(each)
+        self._connections_refused = Counter(
+            "taskbridge_edge_connections_refused",
+            "Connections closed by the server, by reason: limit reached, client too slow, not HTTP.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in (*SERVERS_REASONS, FULL, ADDRESS_FULL, GAVE_WAY):
+            self._connections_refused.labels(reason)
+        Gauge(
+            "taskbridge_edge_build_info",
+            "Always 1; the label is the running version.",
+            ["version"],
+            registry=self.registry,
+        ).labels(version("taskbridge-edge")).set(1)
+        self.quarantine = Counter(
+            "taskbridge_edge_quarantine",
+            "Rejected callbacks by reason and outcome: kept (stored), suppressed (over a "
+            "limit), or failed (not stored).",
+            ["reason", "outcome"],
+            registry=self.registry,
+        )
+        for reason, outcome in product((*REASONS, "error"), ("kept", "suppressed", "failed")):
+            self.quarantine.labels(reason, outcome)
+        self._left_out = Counter(
+            "taskbridge_edge_left_out",
+            "Optional fields of accepted callbacks that could not be parsed. The event contains the raw body.",
+            ["field"],
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def count(self, action: str, outcome: str, seconds: float) -> None:
+        """Count a callback by its outcome. Call it on the event loop only, as all methods of the tallies."""
+        self.outcomes.count(action, outcome)
+        self._seconds.observe(action, seconds)
+
+    def count_left_out(self, field: str) -> None:
+        """Count a field that could not be parsed in a callback that was accepted."""
+        self._left_out.labels(field).inc()
+
+    def count_refused(self, reason: str) -> None:
+        self._connections_refused.labels(reason).inc()
+
+    def watch(
+        self,
+        *,
+        credentials: CredentialsFile,
+        publisher: Publisher,
+        token_use: TokenUse,
+        window: FileWindows,
+        gate: Gate,
+    ) -> None:
+        """Read these gauges from the present state at every scrape."""
+        self._gauge("connections", "Open connections.", lambda: gate.open)
+        self._gauge(
+            "kafka_up", "1 while Kafka responds and the topics exist.", lambda: publisher.health().get("kafka") == "ok"
+        )
+        self._gauge(
+            "registry_up",
+            "1 while the schema ids are known. Without them events cannot be encoded.",
+            lambda: publisher.health().get("registry") == "ok",
+        )
+        self._gauge(
+            "replay_window_usable",
+            "0 while the file of past signatures cannot be used. Copied callbacks are then accepted as new ones.",
+            lambda: window.problem is None,
+        )
+        self._gauge(
+            "credentials_apps",
+            "Apps and other systems in the credentials that are in use.",
+            lambda: credentials.current.count,
+        )
+        self._gauge(
+            "credentials_broken",
+            "1 while the credentials file is invalid and an older version is in use.",
+            lambda: credentials.broken is not None,
+        )
+        self.registry.register(_TokenCollector(credentials, token_use))
+
+    def _gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        Gauge(f"taskbridge_edge_{name}", documentation, registry=self.registry).set_function(read)
+
+
+class _TokenCollector(Collector):
+    """Built at every scrape, so that the series of a retired token disappears."""
+
+    def __init__(self, credentials: CredentialsFile, token_use: TokenUse) -> None:
+        self._credentials = credentials
+        self._token_use = token_use
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "taskbridge_edge_token_last_used_seconds",
+            "Time of the last callback signed with each configured token, in seconds since 1970; 0 if there was none.",
+            labels=["app_type", "token"],
+        )
+        last = self._token_use.last()
+        for app_type, token in sorted({(each.app_type, each.fingerprint) for each in self._credentials.current.tokens}):
+            family.add_metric([app_type, token], last.get(token, 0))
+        return [family]
+
+
+WORKER = "worker"
+WRITE_S = 2.0
+"""How old another worker's numbers may be."""
+_CHECKSUM_BYTES = 4
+_ATTEMPTS = 5
+
+
+class WorkerMetrics:
+    """The metrics of this process, and of its fellow workers where there are any."""
+
+    def __init__(self, registry: CollectorRegistry, *, folder: Path | None) -> None:
+        """``folder`` is where the workers put their metrics; None where there is one worker only."""
+        self._registry = registry
+        self._folder = folder
+
+    def exposition(self) -> bytes:
+        """In Prometheus' text format. With several workers each sample has the label ``worker``, a process id.
+
+        This process' own come from its file too: a counter must not seem to run backwards when the next scrape reaches
+        another worker.
+        """
+        if self._folder is None:
+            return generate_latest(self._registry)
+        with contextlib.suppress(OSError):  # no room even for the first time
+            self._write(self._folder)
+        metrics = _read(self._folder)
+        return generate_latest(SimpleNamespace(collect=lambda: metrics))  # type: ignore[arg-type]
+
+    async def keep(self) -> None:
+        """Put the metrics where the other workers find them, until cancelled."""
+        while self._folder is not None:
+            with contextlib.suppress(OSError):
+                self._write(self._folder)
+            await asyncio.sleep(WRITE_S)
+
+    def _write(self, folder: Path) -> None:
+        families = [
+            [each.name, each.documentation, each.type, [[one.name, one.labels, one.value] for one in each.samples]]
+            for each in self._registry.collect()
+        ]
+        text = json.dumps(families).encode()
+        folder.mkdir(parents=True, exist_ok=True)
+        # In place, with room to grow: when the disk has become full, the metrics must say so.
+        descriptor = os.open(folder / f"{os.getpid()}.json", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size < len(text) + _CHECKSUM_BYTES:
+                size = 2 * len(text)
+                os.posix_fallocate(descriptor, 0, size)
+            text = text.ljust(size - _CHECKSUM_BYTES)
+            os.pwrite(descriptor, _checksum(text) + text, 0)
+        finally:
+            os.close(descriptor)
+
+
+def clear_metrics(folder: Path) -> None:
+    """Remove what earlier workers left. Only for when no worker runs yet.
+
+    Raises:
+        ConfigurationError: it cannot be removed.
+    """
+    try:
+        for path in folder.glob("*.json"):
+            path.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"data folder {folder}: {error.strerror}") from error
+
+
+def _read(folder: Path) -> Iterable[Metric]:
+    merged: dict[str, Metric] = {}
+    for path in sorted(folder.glob("*.json")):
+        if not _lives(int(path.stem)):
+            path.unlink(missing_ok=True)
+            continue
+        for name, documentation, kind, samples in _families_in(path):
+            metric = merged.setdefault(name, Metric(name, documentation, kind))
+            metric.samples += [Sample(one, {**labels, WORKER: path.stem}, value) for one, labels, value in samples]
+    return merged.values()
+
+
+def _families_in(path: Path) -> list[Any]:
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):  # removed by another scrape
+            written = path.read_bytes()
+            if written[:_CHECKSUM_BYTES] == _checksum(written[_CHECKSUM_BYTES:]):
+                return json.loads(written[_CHECKSUM_BYTES:])
+    return []
+
+
+def _checksum(text: bytes) -> bytes:
+    """A file that is just being written has another."""
+    return zlib.crc32(text).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+_OK = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthRoutes:
+    """With ``details`` for operators; without, what anybody may know who can send callbacks."""
+
+    credentials: CredentialsFile
+    publisher: Publisher
+    metrics: WorkerMetrics
+    core: str
+    """What decides callbacks: ``native`` or ``python``."""
+    details: bool = True
+
+    def router(self) -> APIRouter:
+        router = APIRouter(tags=["health"])
+        router.add_api_route("/healthz", self._healthz, methods=["GET"], responses=LIVENESS)
+        router.add_api_route("/readyz", self._readyz, methods=["GET"], responses=READINESS)
+        if self.details:
+            router.add_api_route("/metrics", self._metrics, methods=["GET"], response_class=Response, responses=METRICS)
+        return router
+
+    async def _healthz(self) -> Response:
+        """The process lives."""
+        return JSONResponse({"status": "ok"})
+
+    async def _readyz(self) -> Response:
+        """200 when a callback can be accepted and kept, else 503; the body says what is missing.
+
+        Where operators have an address of their own it says so there, and anywhere else ``ready`` alone. Degraded: it
+        can be kept, though not as it should be, in the spool alone for example; or the last change of the credentials
+        is not in force.
+        """
+        has_apps = self.credentials.current.count > 0
+        credentials = self.credentials.problem or (_OK if has_apps else "no apps")
+        parts = {**self.publisher.health(), "credentials": credentials}
+        ready = has_apps and self.publisher.can_keep()
+        degraded = ready and any(part != _OK for part in parts.values())
+        body: dict[str, Any] = {"ready": ready}
+        if self.details:
+            body |= {"degraded": degraded, **parts, "core": self.core}
+        return JSONResponse(body, status_code=200 if ready else 503, headers=identity("edge"))
+
+    async def _metrics(self) -> Response:
+        """In Prometheus' text format."""
+        return Response(self.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
