@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace as changed
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from unittest.mock import Mock
 
 from typer.testing import CliRunner
@@ -93,6 +93,10 @@ class Broker:
 
     def __init__(self, *_: object) -> None:
         PUBLISHED.clear()
+
+    @classmethod
+    def connect(cls, *_: object) -> Self:
+        return cls()
 
     async def produce(self, topic: str, *, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
         PUBLISHED.append((topic, key, value, headers[0]))

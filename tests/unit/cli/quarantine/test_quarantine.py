@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from unittest.mock import Mock
 
 import pytest
@@ -130,6 +130,10 @@ class Broker:
 
     def __init__(self, *_: object) -> None:
         PUBLISHED.clear()
+
+    @classmethod
+    def connect(cls, *_: object) -> Self:
+        return cls()
 
     async def produce(self, topic: str, *, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
         PUBLISHED.append((topic, key, value, headers))
