@@ -47,30 +47,18 @@ _MILLISECONDS = [f"{millisecond:03d}Z" for millisecond in range(1000)]
 
 def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[Header]:
     """Headers of a record on ``taskbridge.task-events.v1``. The last is ``traceparent``, if there is one."""
-    headers = [
-        SPECVERSION,
-        ("ce_id", event.event_id.encode()),
-        EVENT_TYPES[event.action],
-        ("ce_source", _source(event.source, event.corp_id, event.app_type)),
-        ("ce_subject", event.instance_id.encode()),
-        ("ce_time", rfc3339(event.occurred_at).encode()),
-        CONTENT_TYPE,
-    ]
-    return with_trace(headers, traceparent)
+    source = _source(event.source, event.corp_id, event.app_type)
+    time = rfc3339(event.occurred_at)
+    headers = _attributes(event.event_id, EVENT_TYPES[event.action], source, event.instance_id, time)
+    return with_trace([*headers, CONTENT_TYPE], traceparent)
 
 
 def notification_headers(notification: TaskNotification, *, traceparent: str | None = None) -> list[Header]:
     """Headers of a record on ``taskbridge.task-notifications.v1``. The last is ``traceparent``, if there is one."""
-    headers = [
-        SPECVERSION,
-        ("ce_id", notification.notification_id.encode()),
-        NOTIFICATION_TYPES[notification.change],
-        ("ce_source", _source(notification.source, notification.corp_id, notification.app_type)),
-        ("ce_subject", notification.instance_id.encode()),
-        ("ce_time", rfc3339(notification.occurred_at).encode()),
-        CONTENT_TYPE,
-    ]
-    return with_trace(headers, traceparent)
+    source = _source(notification.source, notification.corp_id, notification.app_type)
+    kind, time = NOTIFICATION_TYPES[notification.change], rfc3339(notification.occurred_at)
+    headers = _attributes(notification.notification_id, kind, source, notification.instance_id, time)
+    return with_trace([*headers, CONTENT_TYPE], traceparent)
 
 
 def with_trace(headers: list[Header], traceparent: str | None) -> list[Header]:
@@ -99,16 +87,22 @@ def quarantined_headers(callback: QuarantinedCallback) -> list[Header]:
 
 def state_headers(state: TaskState, *, deleted: bool) -> list[Header]:
     """Headers of a record on ``taskbridge.task-states.v1``. With ``deleted`` it is a tombstone without content."""
-    headers = [
-        SPECVERSION,
-        ("ce_id", state_id_for(state).encode()),
-        STATE_DELETED if deleted else STATE_CHANGED,
-        ("ce_source", _source(state.source, state.corp_id, state.app_type)),
-        ("ce_subject", state.instance_id.encode()),
-        # A state that is damaged, or older than the check of times, may contain any number.
-        ("ce_time", iso(state.updated_at).encode()),
-    ]
+    kind = STATE_DELETED if deleted else STATE_CHANGED
+    source = _source(state.source, state.corp_id, state.app_type)
+    # A state that is damaged, or older than the check of times, may contain any number.
+    headers = _attributes(state_id_for(state), kind, source, state.instance_id, iso(state.updated_at))
     return headers if deleted else [*headers, CONTENT_TYPE]
+
+
+def _attributes(record_id: str, kind: Header, source: bytes, subject: str, time: str) -> list[Header]:
+    return [
+        SPECVERSION,
+        ("ce_id", record_id.encode()),
+        kind,
+        ("ce_source", source),
+        ("ce_subject", subject.encode()),
+        ("ce_time", time.encode()),
+    ]
 
 
 def rfc3339(time_ms: int) -> str:
