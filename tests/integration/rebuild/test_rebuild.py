@@ -183,8 +183,8 @@ def test_wrong_states_are_corrected_while_events_arrive_and_facts_of_the_old_ver
 
 KILLED_WHILE_PUBLISHING = """
 import asyncio, os, signal
-from taskbridge.streams.instances import task_agent, telling
-telling._TOGETHER = 2
+from taskbridge.streams.instances import task_agent, upkeep
+upkeep._TOGETHER = 2
 write, left = task_agent.TaskAgent.write_beside, 15
 async def counted(self, *arguments):
     global left
