@@ -45,7 +45,7 @@ def test_it_is_live_in_a_portal_of_another_origin_and_keeps_its_looks(embedded: 
         )
         == "14px"
     )
-    assert {name for name, _ in page.evaluate("told")} == {"counts", "live"}
+    assert {name for name, _ in page.evaluate("events")} == {"counts", "live"}
 
 
 def test_a_choice_is_told_and_a_portal_may_take_it_over(embedded: Embedded, open_page: OpenPage) -> None:
@@ -54,7 +54,7 @@ def test_a_choice_is_told_and_a_portal_may_take_it_over(embedded: Embedded, open
     put(page, {**PERSON, "view": "created", "lang": "en"})
     expect(page.get_by_role("tab", name="Created")).to_have_attribute("aria-selected", "true")
     page.locator(".row").first.click()
-    told = [detail for name, detail in page.evaluate("told") if name == "select"]
+    told = [detail for name, detail in page.evaluate("events") if name == "select"]
     assert [detail["item"]["instance_id"] for detail in told] == [fake.items[ME, "created"][0]["instance_id"]]
     assert len(page.context.pages) == 1
 
@@ -80,7 +80,7 @@ def test_a_token_comes_from_the_portal(embedded: Embedded, open_page: OpenPage) 
     expect(page.get_by_role("alert")).to_contain_text("访问令牌无效")
     page.evaluate("document.querySelector('taskbridge-tasks').setAttribute('token-provider', 'giveToken')")
     expect(page.locator(".row")).to_have_count(11)
-    assert "error" in {name for name, _ in page.evaluate("told")}
+    assert "error" in {name for name, _ in page.evaluate("events")}
 
 
 def test_an_origin_that_is_not_allowed_reads_nothing(open_page: OpenPage) -> None:

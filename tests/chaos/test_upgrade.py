@@ -29,13 +29,13 @@ from support.edge.process import OwnStack, RunningEdge
 from support.edge.process import wait_until as wait_within
 from support.streams.lives import (
     assert_all_is_right,
-    assert_told_exactly_once,
+    assert_notified_exactly_once,
     caught_up,
     expected,
     notifications_on_topic,
     read_topic,
 )
-from support.streams.processes import Rebuild, Worker, lines_kept, lines_of, show_log
+from support.streams.processes import Rebuild, Worker, entries_of, show_log, stored_entries
 from support.wheels import previous_release
 from taskbridge.cli.connection import Connection
 from taskbridge.edge.sender import encode_callback, signed
@@ -344,7 +344,7 @@ def assert_all_is_right_as_it_was_known(rollout: Rollout) -> None:
     knew_all = not {"TaskState", "TaskNotification"} & set(previous.changed())
     assert_all_is_right(connection, read, counted=knew_all, seen=seen)
     if knew_all:
-        assert_told_exactly_once(connection, read)
+        assert_notified_exactly_once(connection, read)
     notifications, times = notifications_on_topic(connection, read), rollout.event_ids()
     told = Counter((each.notification_id, each.event_id) for each in notifications)
     assert [each for each, count in told.items() if count > times[each[1]]] == []
@@ -367,6 +367,6 @@ def assert_all_is_right_in_the_end(rollout: Rollout) -> None:
         rollout.rebuild.run("--republish")
     rollout.shared()
     assert_all_is_right(connection, read, counted=not {"TaskState", "TaskNotification"} & set(changed))
-    lines = lines_of(expected(connection, read).values())
-    wait_until(lambda: lines_kept(read) == lines, what="the inboxes are as the events say")
+    lines = entries_of(expected(connection, read).values())
+    wait_until(lambda: stored_entries(read) == lines, what="the inboxes are as the events say")
     rollout.say("all is right\n")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.edge.process import OwnStack, wait_until
-from support.streams.lives import assert_all_is_right, assert_told_exactly_once, caught_up, read_topic
+from support.streams.lives import assert_all_is_right, assert_notified_exactly_once, caught_up, read_topic
 from support.streams.processes import Load, Worker
 from taskbridge.cli.connection import Connection
 from taskbridge.runtime.topic_admin import apply_topics
@@ -160,7 +160,7 @@ def test_nothing_is_lost_or_wrong_or_told_twice(own_stack: OwnStack, tmp_path: P
 
         wait_until(settled, timeout_s=300, what="all events are processed")
         assert_all_is_right(connection, lambda topic: read_topic(connection, topic))
-        assert_told_exactly_once(connection, lambda topic: read_topic(connection, topic))
+        assert_notified_exactly_once(connection, lambda topic: read_topic(connection, topic))
     finally:
         for worker in workers:
             worker.kill_if_running()

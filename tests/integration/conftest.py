@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 
 def eventually(condition: Callable[[], Any], *, within_s: float = 120, what: str) -> Any:
-    """The first true answer of ``condition``; fails when none comes in time."""
+    """Return the first true value of ``condition``; fail when there is none in time."""
     deadline = time.monotonic() + within_s
     while (began := time.monotonic()) < deadline:
         if found := condition():
             return found
-        # What takes long to look at, such as all records of a topic, is looked at for half of the time at most.
+        # A slow condition, such as one on all records of a topic, uses half of the time at most.
         time.sleep(max(0.1, time.monotonic() - began))
     pytest.fail(f"did not happen within {within_s} s: {what}")
 
 
 @dataclass
 class Service:
-    """A service of ours as a process of its own, ended with the test."""
+    """One of our services as a process of its own, ended with the test."""
 
     module: str
     environment: Mapping[str, str]
@@ -93,7 +93,7 @@ class Service:
 
 @pytest.fixture
 def connection(stack: Endpoints) -> Generator[Connection]:
-    """The shared Kafka and registry, with the contract's topics and schemas in place."""
+    """The shared Kafka and registry, with the contract's topics and schemas."""
     found = Connection(stack.bootstrap_servers, stack.registry_url, {})
     apply_topics(found.admin(), topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
     found.registry.register(topics.ALL)
@@ -111,7 +111,7 @@ def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Generator[OwnBroker]
 
 @pytest.fixture(scope="session")
 def own_kafka(stack: Endpoints, own_broker: OwnBroker) -> Generator[Connection]:
-    """That Kafka. The registry is shared."""
+    """Its connection. The registry is shared."""
     found = Connection(own_broker.servers, stack.registry_url, {})
     found.registry.register(topics.ALL)
     yield found
@@ -120,7 +120,7 @@ def own_kafka(stack: Endpoints, own_broker: OwnBroker) -> Generator[Connection]:
 
 @pytest.fixture
 def workers(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, Worker]]:
-    """Two of them, not started yet, of the test's ``connection``."""
+    """Two workers on the test's ``connection``, not started yet."""
     pair = (Worker(tmp_path, connection), Worker(tmp_path, connection))
     yield pair
     for worker in pair:
@@ -130,7 +130,7 @@ def workers(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, W
 
 @pytest.fixture(scope="module")
 def as_if_nothing_ran(stack: Endpoints) -> None:
-    """For modules that compare whole topics with what they expect: other modules write poison there."""
+    """For modules that compare whole topics: other modules write poison there."""
     found = Connection(stack.bootstrap_servers, stack.registry_url, {})
     delete_all_topics(found)
     found.close()
@@ -153,7 +153,7 @@ def streams_service(connection: Connection, tmp_path: Path) -> Generator[Service
 
 @pytest.fixture(name="read_topic")
 def read_topic_fixture(connection: Connection) -> Callable[[str], list[Message]]:
-    """Every record of a topic, from its beginning to what is its end now; each partition in order."""
+    """Every record of a topic, from its beginning to its present end; each partition in order."""
 
     return partial(read_topic, connection)
 

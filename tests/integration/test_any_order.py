@@ -98,8 +98,8 @@ def life(instance_id: str) -> list[tuple[str, dict[str, str]]]:
     """Actions and parameters of one instance's callbacks; all but their ids are the same for every instance."""
 
     def described(action: str, at: int, **members: object) -> tuple[str, dict[str, str]]:
-        told = {"title": None, "url": None, "originatorId": None, "taskId": None, "actionerId": None, **members}
-        task = {**task_of(instance_id), **told}
+        fields = {"title": None, "url": None, "originatorId": None, "taskId": None, "actionerId": None, **members}
+        task = {**task_of(instance_id), **fields}
         return action, {"task": json.dumps(task, ensure_ascii=False), "dateTime": str(START_MS + at)}
 
     def decided(action: str, at: int, task_id: str, actor: str) -> tuple[str, dict[str, str]]:

@@ -41,7 +41,7 @@ BROKEN = (misnamed_binding, setting_of_another_type, schema_that_is_not_there)
 
 @pytest.fixture(scope="session")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Callable[[Any], None], list[str]]:
-    """What is found in the document, as it is and broken. Asked for at once: Node starts slowly."""
+    """Findings in the document and in broken copies, in one run because Node starts slowly."""
     folder = tmp_path_factory.mktemp("documents")
     changes = (as_it_is, *BROKEN)
     paths = [folder / f"{change.__name__}.json" for change in changes]

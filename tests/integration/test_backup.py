@@ -1,4 +1,4 @@
-"""The drill: a bridge is copied as docs/how-to/back-up-and-restore.md says, lost and restored; no more is lost."""
+"""The drill: a bridge is backed up as docs/how-to/back-up-and-restore.md says, lost and restored; no more is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from support.edge.process import OwnStack, RunningEdge, wait_until
 from support.kafka.stack import artifacts
 from support.streams.lives import assert_all_is_right, caught_up, delete_all_topics, expected, read_topic
-from support.streams.processes import Rebuild, Worker, ends, lines_by_the_states, lines_kept, lines_of
+from support.streams.processes import Rebuild, Worker, ends, entries_of, expected_entries, stored_entries
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.contract.schema_versions import versions_folder
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
@@ -53,7 +53,7 @@ FULL = os.environ.get("TASKBRIDGE_DISASTERS") == "full"
 PARTITIONS = 3
 SETTINGS = {"TASKBRIDGE_PARTITIONS": str(PARTITIONS)}
 ADMIN_PATH = "/apis/registry/v3/admin"
-TOLD = (TASK_EVENTS, TASK_NOTIFICATIONS)
+PUBLISHED = (TASK_EVENTS, TASK_NOTIFICATIONS)
 
 
 class Company:
@@ -72,7 +72,7 @@ class Company:
         self.worker = self.new_worker()
         self.seed = 0
         self.outlived: dict[str, Instance] = {}
-        """Whose events are lost, and that are there all the same."""
+        """Instances that exist although their events are lost."""
         self.admin_url = f"{self.registry_url.removesuffix(API_PATH)}{ADMIN_PATH}"
 
     def _write_as_long_ago(self) -> bytes:
@@ -93,7 +93,7 @@ class Company:
         return value
 
     def old_is_read(self, registry: Registry) -> bool:
-        """Whether a reader who asks this registry reads what was written long ago."""
+        """Whether a reader with this registry can read old records."""
         try:
             return task_event_codec(registry).decode(self.old_value).event_id == self._old_event
         except RecordError:
@@ -114,11 +114,11 @@ class Company:
         assert done.returncode == 0, done.stderr
 
     def settles(self) -> None:
-        """All that was accepted is delivered, folded and told."""
+        """All accepted callbacks are delivered, folded and published."""
         wait_until(self.edge.is_whole, what="the edge is whole")
         wait_until(self.edge.has_drained, what="the spool is empty")
         wait_until(self.worker.is_ready, what="the worker is ready")
-        for topic in TOLD:
+        for topic in PUBLISHED:
             wait_until(partial(caught_up, self.connection, topic.name), what=f"all of {topic.name} is processed")
 
     def read(self, topic: str) -> list[Message]:
@@ -166,18 +166,18 @@ class Company:
     def has(self, right: Mapping[str, Instance], *, timed: bool = True) -> None:
         """States, notifications and inboxes are those of these instances; ``timed``: with the times of all lines."""
         assert_all_is_right(self.connection, self.read, instances=right, counted=False)
-        found, wanted = lines_kept(self.read), lines_of(right.values())
-        lines = ({key for key in each if key.startswith(b"L")} for each in (found, wanted))
+        found, due = stored_entries(self.read), entries_of(right.values())
+        lines = ({key for key in each if key.startswith(b"L")} for each in (found, due))
         assert next(lines) == next(lines)
-        assert found == wanted or not timed
+        assert found == due or not timed
 
     def is_right(self) -> None:
-        """States, notifications and inboxes are what the plain fold of the events says."""
+        """States, notifications and inboxes are those of the plain fold of the events."""
         assert_all_is_right(self.connection, self.read)
-        assert lines_kept(self.read) == lines_by_the_states(self.connection, self.read)
+        assert stored_entries(self.read) == expected_entries(self.connection, self.read)
 
     def examined(self) -> list[dict[str, str]]:
-        """What the doctor says is wrong, with the services' own settings."""
+        """The doctor's findings, with the services' own settings."""
         environment = {
             **self.edge.environment,
             "STREAMS_KAFKA_BOOTSTRAP_SERVERS": self.servers,
@@ -201,7 +201,7 @@ class Company:
 
 
 class Portal:
-    """A consumer that keeps its positions in Kafka."""
+    """A consumer that stores its positions in Kafka."""
 
     def __init__(self, company: Company) -> None:
         self._config: dict[str, Any] = {**consumer_config(company.servers, "portal"), "auto.offset.reset": "earliest"}
@@ -216,7 +216,7 @@ class Portal:
             consumer.close()
 
     def read_on(self, company: Company) -> list[str]:
-        """The events of which it is told from its positions to the end; and commit."""
+        """Read the events of the notifications from its positions to the end, and commit."""
         to = ends(company.connection)[TASK_NOTIFICATIONS.name]
         consumer = Consumer(self._config)
         try:
@@ -246,7 +246,7 @@ def test_what_was_accepted_outlives_kafka_registry_and_workers(company: Company)
     company.post(60)
     company.settles()
     portal.read_on(company)
-    kept, records = company.events(), len(company.read(TASK_EVENTS.name))
+    backed_up, records = company.events(), len(company.read(TASK_EVENTS.name))
 
     company.back_up()
     company.post(20)
@@ -254,9 +254,9 @@ def test_what_was_accepted_outlives_kafka_registry_and_workers(company: Company)
     committed, ahead = portal.positions(), {*portal.read_on(company)}
     beyond = portal.positions()
     until_disaster = company.events()
-    assert len(until_disaster - kept) > 20, "those that came while Kafka was stopped, too"
+    assert len(until_disaster - backed_up) > 20, "also those during Kafka's stop"
 
-    # Kafka stands still; the edge accepts into its spool, until its machine dies too. Of that, the disk is left.
+    # Kafka is stopped; the edge accepts into its spool, until its machine dies too. Only that disk is left.
     company.stack.signal("kafka", signal.SIGSTOP)
     company.post(40)
     waiting = company.edge.metric("taskbridge_edge_spool_depth") or 0
@@ -272,16 +272,16 @@ def test_what_was_accepted_outlives_kafka_registry_and_workers(company: Company)
 
     # What was copied is there, and what waited; what came between the copy and the disaster is lost, and no more.
     found = company.events()
-    assert kept <= found
+    assert backed_up <= found
     assert len(company.read(TASK_EVENTS.name)) >= records + waiting, "some came twice, and no more often than that"
-    assert len(found - kept) > 20
-    assert not found & (until_disaster - kept)
+    assert len(found - backed_up) > 20
+    assert not found & (until_disaster - backed_up)
     company.is_right()
     assert company.old_is_read(company.connection.registry)
-    # A consumer that keeps its positions in Kafka reads on. Elsewhere it would be ahead, and pass new records over.
+    # A consumer with positions in Kafka continues. Positions stored elsewhere would be ahead, and skip new records.
     assert any(at > then for at, then in zip(beyond, committed, strict=True))
     assert ahead
-    assert found - kept <= {*portal.read_on(company)}
+    assert found - backed_up <= {*portal.read_on(company)}
     assert company.examined() == []
 
 
@@ -299,7 +299,7 @@ def test_an_empty_registry_gives_other_ids_and_one_with_the_export_the_same(comp
         ).raise_for_status()
         with registered(restored) as found:
             assert company.old_is_read(found)
-            for schema in map(SchemaRef.of, TOLD):
+            for schema in map(SchemaRef.of, PUBLISHED):
                 assert found.known_id(schema) == company.connection.registry.id_of(schema)
 
 
@@ -317,7 +317,7 @@ def with_disks_left(company: Company) -> None:
     assert REBUILD in company.worker.log_path.read_text().splitlines()[-1]
     company.rebuild(data_dir=company.worker.data_dir)
     company.worker = company.new_worker()
-    # As many events as were lost, at their offsets; and another rebuild, which must not take those for these.
+    # As many new events as were lost, at their offsets; the next rebuild must not confuse them.
     company.post(40)
     company.settles()
     right |= expected(company.connection, company.read)
@@ -355,7 +355,7 @@ def by_a_mirror(company: Company) -> None:
 if FULL:
 
     @pytest.mark.parametrize("restored", [with_disks_left, by_a_mirror], ids=lambda each: each.__name__)
-    def test_other_ways_back_end_as_the_page_says(company: Company, restored: Callable[[Company], None]) -> None:
+    def test_other_recoveries_end_as_the_page_says(company: Company, restored: Callable[[Company], None]) -> None:
         restored(company)
 
 

@@ -1,4 +1,4 @@
-"""The whole bridge: a signed callback comes out as a notification, also after the broker was killed under it."""
+"""The whole bridge: a signed callback becomes a notification, also after the broker was killed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 class Outsider:
-    """Somebody who posts to a bridge and listens at its other end."""
+    """A client that posts to a bridge and listens to its notifications."""
 
     def __init__(self, edge_url: str, token: str, connection: Connection | None = None) -> None:
         self.edge_url = edge_url
@@ -168,7 +168,7 @@ def catches(pid: int, signum: signal.Signals) -> bool:
     return bool(int(status["SigCgt"], 16) >> (signum - 1) & 1)
 
 
-def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays_events(
+def test_up_stops_everything_in_order_on_a_signal_and_a_second_up_finds_yesterdays_events(
     tmp_path: Path, eventually: Any
 ) -> None:
     credentials, token = tmp_path / "credentials.toml", ""
@@ -184,7 +184,7 @@ def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays
         assert f"task center  {streams}/\n" in printed
         assert f"operations   {streams}/ops\n" in printed
         assert f"  export TASKBRIDGE_DATA_DIR={tmp_path}\n" in printed
-        if not token:  # it started without an app; what becomes of changes is said in the terminal
+        if not token:  # it started without an app; the terminal shows whether changes are in force
             assert process.stderr is not None
             no_app, changed = f"add your apps to {credentials}", f"credentials file {credentials}: "
             assert any(no_app in line for line in process.stderr)
@@ -225,10 +225,10 @@ def test_commands_find_the_bridge_that_runs_in_a_data_folder_on_any_ports(runnin
         assert json.loads(record.stdout)["topic"] == topic.name, record.stderr
     ports = (f"--{each}={port}" for each, port in zip(PORTS, free_ports(4), strict=True))
     second = taskbridge("up", "--data-dir", folder, *ports, environment=ENVIRONMENT)
-    says = f"a bridge already runs in this folder (task center: {running.bridge.streams_url}/); stop it first"
+    message = f"a bridge already runs in this folder (task center: {running.bridge.streams_url}/); stop it first"
     assert (second.returncode, second.stderr) == (
         1,
-        f"taskbridge: {says}, or choose another --data-dir and other ports\n",
+        f"taskbridge: {message}, or choose another --data-dir and other ports\n",
     )
 
 
@@ -243,32 +243,32 @@ def test_the_doctor_follows_a_task_all_the_way_through_a_bridge_that_runs(runnin
     assert deleted.startswith("delete accepted (kafka), live update after ")
 
 
-def test_a_change_that_is_not_in_force_is_said_by_the_commands_that_look_at_a_bridge(
+def test_commands_that_examine_a_bridge_report_a_change_that_is_not_in_force(
     running: RunningBridge, eventually: Any
 ) -> None:
     bridge, good = running.bridge, running.bridge.credentials.read_text()
 
-    def is_ready_and_says(said: str) -> bool:
+    def credentials_are(status: str) -> bool:
         answer = httpx2.get(f"{bridge.edge_url}/readyz", trust_env=False)
-        return answer.is_success and said in answer.json()["credentials"]
+        return answer.is_success and status in answer.json()["credentials"]
 
     bridge.credentials.write_text(f"{good}[[apps\n")
     try:
-        says = (
+        message = (
             "the last change is invalid and not in use: credentials file "
             f"{bridge.credentials}: line 15: not TOML: Expected ']]'"
         )
-        eventually(lambda: is_ready_and_says(says), what="the edge reads the file")
+        eventually(lambda: credentials_are(message), what="the edge reads the file")
         status = taskbridge("status", "--json", "--data-dir", str(bridge.data_dir), environment=ENVIRONMENT)
         assert status.returncode == 1
         (edge,) = json.loads(status.stdout)["edges"]
-        assert says in edge["problem"]
+        assert message in edge["problem"]
         doctor = taskbridge("doctor", "--json", "--data-dir", str(bridge.data_dir), environment=ENVIRONMENT)
         found = [json.loads(line) for line in doctor.stdout.splitlines()]
-        assert [each["state"] for each in found if says in each["says"]] == ["warning"]
+        assert [each["state"] for each in found if message in each["says"]] == ["warning"]
     finally:
         bridge.credentials.write_text(good)
-    eventually(lambda: is_ready_and_says("ok"), what="the edge reads the file again")
+    eventually(lambda: credentials_are("ok"), what="the edge reads the file again")
 
 
 def descendants(pid: int) -> set[int]:
@@ -289,16 +289,16 @@ def descendants(pid: int) -> set[int]:
         ("up", ["edge starts", "streams starts"], signal.SIGINT, 0),
     ],
 )
-def test_what_is_being_started_is_given_up_when_told(
+def test_a_start_is_given_up_on_a_signal(
     tmp_path: Path, command: str, starts: list[str], signum: signal.Signals, code: int
 ) -> None:
     ports = zip(("--edge-port", "--streams-port", "--kafka-port", "--registry-port"), free_ports(4), strict=True)
     process = program(command, "--data-dir", str(tmp_path), *(str(each) for pair in ports for each in pair))
     assert process.stderr is not None
     missing = set(starts)
-    while missing:  # what starts side by side is told in any order
+    while missing:  # services start in parallel and are reported in any order
         line = process.stderr.readline()
-        assert line, f"never told: {missing}"
+        assert line, f"never printed: {missing}"
         missing = {each for each in missing if not line.startswith(each)}
     started = descendants(process.pid)
     process.send_signal(signum)

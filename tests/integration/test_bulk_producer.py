@@ -1,4 +1,4 @@
-"""On real Kafka: a commit tells where the last record stands, and fails where any other was not delivered.
+"""On real Kafka: a commit returns the last record's offset, and fails when any record was not delivered.
 
 The same of both producers: the one of many records, and the one of many partitions.
 """
@@ -76,7 +76,7 @@ def test_after_the_commit_the_last_offset_is_there_and_no_sooner_than_what_was_s
 
 
 @pytest.mark.parametrize("has_headers", [False, True])
-def test_one_that_kafka_does_not_take_fails_all_though_it_is_not_the_last(
+def test_one_refused_record_fails_all_though_it_is_not_the_last(
     make: Make,
     producer: TransactionalProducer,
     topic: str,
@@ -85,7 +85,7 @@ def test_one_that_kafka_does_not_take_fails_all_though_it_is_not_the_last(
     has_headers: bool,
 ) -> None:
     producer.begin()
-    # The bound is of what is left after compression.
+    # The limit applies after compression.
     large, small = random.randbytes(10 * MOST_BYTES), b"v"
     if has_headers:
         producer.send(topic, [(b"k", large, [])], partition=0)
@@ -95,12 +95,12 @@ def test_one_that_kafka_does_not_take_fails_all_though_it_is_not_the_last(
         producer.send(topic, [(b"k", small, [])], partition=1)
     with pytest.raises(DeliveryFailed):
         producer.commit()
-    make(topic)  # which undoes what is open
+    make(topic)  # which aborts open transactions
     assert read_topic(topic) == []
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])
-def test_a_topic_that_takes_smaller_batches_gets_the_same_records_in_those(
+def test_a_topic_that_accepts_only_smaller_batches_gets_the_same_records_in_those(
     connection: Connection, topic: str, read_topic: Callable[[str], list[Message]], codec: str
 ) -> None:
     config = producer_config(connection.bootstrap_servers, {"compression.type": codec})

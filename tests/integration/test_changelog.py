@@ -1,4 +1,4 @@
-"""A store restored from real Kafka is what the changelog says, with tombstones and aborted transactions in it."""
+"""A store restored from real Kafka equals its changelog, which has tombstones and aborted transactions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def create(connection: Connection, name: str) -> None:
 
 
 def write(connection: Connection, topic: str, state: State, *, seed: int, count: int = 3000) -> None:
-    """Values and tombstones in transactions; the last one is aborted, so that no record stands at the end."""
+    """Values and tombstones in transactions; the last one is aborted, so that no record is at the end."""
     config: dict[str, Any] = producer_config(connection.bootstrap_servers)
     producer = Producer({**config, "transactional.id": str(uuid.uuid4())})
     producer.init_transactions(30)
@@ -123,7 +123,7 @@ def held_by(store: Store, partition: int) -> dict[bytes, bytes]:
     return dict(store.scan(partition, b"", limit=1 << 30)[0])
 
 
-def test_an_empty_store_and_a_half_one_come_to_what_the_changelog_says(
+def test_an_empty_store_and_a_half_one_become_equal_to_the_changelog(
     connection: Connection, topic: str, tmp_path: Path
 ) -> None:
     state: State = {}
@@ -186,7 +186,7 @@ def test_a_recreated_changelog_empties_the_store_only_where_the_group_knows_it(
             break
     create(connection, topic)
     state: State = {}
-    # More than before: by its offsets alone it could be taken for the old one.
+    # More than before: its offsets alone do not distinguish it from the old one.
     write(connection, topic, state, seed=5, count=6000)
 
     async def refused(keeper: TableKeeper) -> None:
@@ -201,9 +201,7 @@ def test_a_recreated_changelog_empties_the_store_only_where_the_group_knows_it(
     with_keeper(connection, topic, tmp_path, second, is_known=True)
 
 
-def test_a_restoration_that_nobody_waits_for_any_more_harms_nothing(
-    connection: Connection, topic: str, tmp_path: Path
-) -> None:
+def test_an_abandoned_restoration_does_no_harm(connection: Connection, topic: str, tmp_path: Path) -> None:
     state: State = {}
     write(connection, topic, state, seed=7, count=600)
 
@@ -211,7 +209,7 @@ def test_a_restoration_that_nobody_waits_for_any_more_harms_nothing(
         for _ in range(20):
             (await keeper.restore(PARTITIONS)).cancel()
             await keeper.give_up(actives=PARTITIONS, standbys=())
-        # An empty stretch of changelog is restored as soon as it is asked for, which is when it was cancelled above.
+        # An empty range of the changelog is restored at once, that is before the cancellation above.
         assert await restored(keeper) == state
         for _ in range(20):
             (await keeper.restore(PARTITIONS)).cancel()

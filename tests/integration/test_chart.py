@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.consumers, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "chart"
 OLDEST = "1.30"
-"""Of Chart.yaml: since then a container that is told to end may sleep first without a program."""
+"""Of Chart.yaml: the first version with a sleep before SIGTERM that needs no program."""
 PARTS = ("edge", "streams")
 COMPANION_KINDS = {"ServiceMonitor", "PrometheusRule"}
 """The Prometheus operator's, which Kubernetes' own schemas do not have."""
@@ -164,7 +164,7 @@ def containers(document: Document) -> list[Document]:
 
 
 def env(container: Document) -> dict[str, str | None]:
-    """Every variable; None where a Secret or the pod says what it is."""
+    """Every variable; None where a Secret or the pod has the value."""
     found = {each["name"]: each.get("value") for each in container["env"]}
     assert len(found) == len(container["env"]), "one name twice"
     return found
@@ -179,7 +179,7 @@ def pods(chart: Rendered) -> Iterator[Document]:
     yield from (each for each in chart.documents if "template" in each.get("spec", {}))
 
 
-def test_every_document_is_one_that_kubernetes_takes(chart: Rendered) -> None:
+def test_kubernetes_accepts_every_document(chart: Rendered) -> None:
     for each in chart.documents:
         assert each["metadata"]["name"]
         if each["kind"] not in COMPANION_KINDS:
@@ -190,7 +190,7 @@ def test_every_document_is_one_that_kubernetes_takes(chart: Rendered) -> None:
     assert len(names) == len(set(names))
 
 
-def test_what_is_not_wanted_is_not_there(charts: dict[str, Rendered]) -> None:
+def test_parts_that_are_switched_off_are_not_rendered(charts: dict[str, Rendered]) -> None:
     kinds = {each["kind"] for each in charts["minimal"].documents}
     assert kinds == {"StatefulSet", "PodDisruptionBudget", "Service", "NetworkPolicy"}
     kinds = {each["kind"] for each in charts["everything"].documents}
@@ -207,7 +207,7 @@ def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "error"),
     [
         ({"image__repository": ""}, "image.repository: say where your image is"),
         ({"kafka__bootstrapServers": ""}, "kafka.bootstrapServers: say where Kafka is"),
@@ -233,9 +233,9 @@ def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) ->
         ({"reconcile__replicas": 2}, "'replicas' not allowed"),
     ],
 )  # fmt: skip
-def test_what_would_be_unsafe_or_never_start_is_not_rendered(helm: Helm, changes: dict[str, Any], said: str) -> None:
+def test_unsafe_values_and_dead_ones_are_not_rendered(helm: Helm, changes: dict[str, Any], error: str) -> None:
     (found,) = helm.render(CHART, merged(MINIMAL, **changes))
-    assert said in found.error
+    assert error in found.error
     assert not found.documents
 
 
@@ -284,7 +284,7 @@ def test_kubernetes_and_systemd_wait_longer_than_the_services_need_to_end(chart:
     for part in PARTS:
         pod = chart.one("StatefulSet", part)["spec"]["template"]["spec"]
         sleep_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-        # Others are told of a pod's end within seconds; until then it has to go on.
+        # Others learn of a pod's end within seconds; until then it must continue.
         assert sleep_s >= 5
         assert pod["terminationGracePeriodSeconds"] >= sleep_s + needed[part] + 10
         given = schema[part]["properties"]
@@ -344,8 +344,8 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
 
 def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts: dict[str, Rendered]) -> None:
     chart = charts["everything"]
-    kept = {each["metadata"]["name"]: [*each["stringData"].values()] for each in chart.of("Secret")}
-    assert kept == {
+    secrets = {each["metadata"]["name"]: [*each["stringData"].values()] for each in chart.of("Secret")}
+    assert secrets == {
         "taskbridge-edge-credentials": [TEXTS["credentials"]],
         "taskbridge-streams-api-tokens": [TEXTS["apiTokens"]],
         **{
@@ -401,7 +401,7 @@ def test_workers_find_each_other_and_the_edges_by_the_names_of_pods(chart: Rende
     assert given["STREAMS_EDGE_URLS"] == ",".join(f"http://{host(edges, name)}:8401" for name in names)
 
 
-def test_reconcile_is_one_that_keeps_what_it_counted_and_that_workers_find(chart: Rendered) -> None:
+def test_reconcile_is_one_replica_with_its_counts_on_a_volume_that_workers_find(chart: Rendered) -> None:
     given = env(chart.one("StatefulSet", "streams")["spec"]["template"]["spec"]["containers"][0])
     if not chart.of("StatefulSet", component="reconcile"):
         assert "STREAMS_RECONCILE_URL" not in given
@@ -494,9 +494,9 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
 
     names = {(end, 53) for end in ends}
     kafka = {(end, port) for end in ends for port in (9092, 9094)}
-    asked = {("edge", 8401), ("streams", 8500)}
+    probed = {("edge", 8401), ("streams", 8500)}
     assert passing("minimal", "edge", "to") == names | kafka | {(end, 8081) for end in ends}
-    assert passing("minimal", "streams", "to") == names | kafka | {(end, 8081) for end in ends} | asked
+    assert passing("minimal", "streams", "to") == names | kafka | {(end, 8081) for end in ends} | probed
     registry = {(end, 443) for end in ends}
     assert passing("secured", "edge", "to") == names | registry | {("Kafka", 9092), ("Kafka", 9094)}
     more = {(end, port) for end in ends for port in (9095, 4318)} | {("outside", 8081), ("outside", 443)}
@@ -508,7 +508,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     assert passing("reconciled", "reconcile", "to") == names | kafka | {
         (end, port) for end in ends for port in (8081, 443)
     }
-    assert ("outside", 8443) in passing("everything", "reconcile", "to"), "where RECONCILE_API_URL says"
+    assert ("outside", 8443) in passing("everything", "reconcile", "to"), "the address in RECONCILE_API_URL"
     rules = charts["minimal"].one("NetworkPolicy", "edge")["spec"]["egress"]
     assert allows(rules, "to", OUTSIDE, 53, "UDP")
 
@@ -532,10 +532,10 @@ def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(c
         ]
         assert [each["spec"].get("clusterIP") for each in found] == ["None"], "each pod, once"
         (relabeling,) = endpoint["relabelings"]
-        wanted = {each[1] for each in re.finditer(r'job=~"([^"]+)"', text)}
-        assert wanted or part == "reconcile"
+        jobs = {each[1] for each in re.finditer(r'job=~"([^"]+)"', text)}
+        assert jobs or part == "reconcile"
         assert relabeling["replacement"] == f"taskbridge-{part}", "as the dashboards look for it"
-        assert all(re.fullmatch(each, relabeling["replacement"]) for each in wanted)
+        assert all(re.fullmatch(each, relabeling["replacement"]) for each in jobs)
     (dashboards,) = chart.of("ConfigMap")
     folder = ROOT / "deploy" / "dashboards"
     assert dashboards["data"] == {each.name: each.read_text() for each in folder.glob("*.json")}
@@ -581,21 +581,21 @@ class Pod:
         )
         (folder / "files" / "apps.toml").write_text(TEXTS["apps"])
         ours = ("EDGE_", "STREAMS_", "RECONCILE_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.log = folder / "log"
         with self.log.open("wb") as log:
             command = [sys.executable, "-m", "taskbridge.cli", *container["args"]]
-            self.process = subprocess.Popen(command, env=kept | given, stdout=log, stderr=log, cwd=folder)
+            self.process = subprocess.Popen(command, env=inherited | given, stdout=log, stderr=log, cwd=folder)
 
-    def ask(self, port: str, path: str) -> int | None:
+    def get(self, port: str, path: str) -> int | None:
         assert self.process.poll() is None, self.log.read_text()
         with contextlib.suppress(httpx2.HTTPError):
             return http_clients.get(f"http://127.0.0.1:{self.ports[port]}{path}", timeout=5).status_code
         return None
 
     def probe(self, name: str) -> int | None:
-        asked = self.container[name]["httpGet"]
-        return self.ask(asked["port"], asked["path"])
+        probe = self.container[name]["httpGet"]
+        return self.get(probe["port"], probe["path"])
 
 
 @pytest.fixture(params=[*PARTS, "reconcile"])
@@ -611,12 +611,12 @@ def test_a_pod_starts_with_its_variables_and_answers_its_probes(pod: Pod, charts
     wait_until(lambda: pod.probe("startupProbe") == 200, what="the start")
     assert pod.probe("livenessProbe") == 200
     part = pod.container["name"]
-    # Without Kafka the edge keeps what comes in its spool; a worker has nothing to tell; nobody waits for reconcile.
+    # Without Kafka the edge stores callbacks in its spool, a worker has no states; nothing waits for reconcile.
     assert pod.probe("readinessProbe") == {"edge": 200, "streams": 503, "reconcile": 200}[part]
     (endpoint,) = charts["everything"].one("ServiceMonitor", part)["spec"]["endpoints"]
-    assert pod.ask("operator" if part == "edge" else "http", endpoint["path"]) == 200
+    assert pod.get("operator" if part == "edge" else "http", endpoint["path"]) == 200
     if part == "edge":
-        assert pod.ask("http", endpoint["path"]) == 404, "strangers reach this port"
+        assert pod.get("http", endpoint["path"]) == 404, "strangers reach this port"
         pod.process.send_signal(signal.SIGTERM)
         spec = charts["minimal"].one("StatefulSet", part)["spec"]["template"]["spec"]
         assert pod.process.wait(spec["terminationGracePeriodSeconds"]) == 0

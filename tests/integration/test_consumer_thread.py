@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 NEVER, AT_FIRST, LATER = range(3)
-"""Partitions by what is committed of them."""
+"""The committed position of each partition."""
 
 
 def test_it_comes_again_from_what_is_committed_and_from_the_beginning_where_nothing_is(connection: Connection) -> None:

@@ -53,7 +53,7 @@ PAGES = ROOT / "docs" / "consumers"
 CORP = "ding-company"
 VIEWS = [view for view in View if view is not View.UNKNOWN]
 LANGUAGES = {"node": 0, "java": 128 + signal.SIGTERM, "spring": 128 + signal.SIGTERM, "go": 0, "python": 0}
-"""How each ends when told to by SIGTERM. What joins last is in the midst of it when the broker dies."""
+"""The exit code of each after SIGTERM. The last to join is still joining when the broker dies."""
 
 _GAVE_UP = 1
 
@@ -62,7 +62,7 @@ Lists = dict[tuple[str, View], Entries]
 
 
 class Example:
-    """The example of a language as its page says to build and start it."""
+    """The example of a language, built and started as its page says."""
 
     def __init__(self, language: str, folder: Path, programs: Path) -> None:
         self.group = f"example-{language}"
@@ -81,13 +81,13 @@ class Example:
 
     def start(self, bridge: Connection) -> None:
         command = self._start.replace("uv run python", shlex.quote(sys.executable))
-        for told, here in (
+        for documented, here in (
             ("127.0.0.1:9092", bridge.bootstrap_servers),
             ("http://127.0.0.1:8081/apis/ccompat/v7", bridge.registry_url),
             ("lists.sqlite", shlex.quote(str(self.file))),
         ):
-            assert told in command, f"{command} says nothing of {told}"
-            command = command.replace(told, here)
+            assert documented in command, f"{command} does not name {documented}"
+            command = command.replace(documented, here)
         self._command = f"{self._place}\nexec {command}"
         self._running.append(self._type(self._command))
 
@@ -111,25 +111,25 @@ class Example:
             each.kill()
             each.wait()
 
-    def said(self) -> str:
+    def log(self) -> str:
         return self._log.read_text("utf-8", "replace")
 
     def seen(self) -> set[str]:
         if not self.file.exists():
             return set()
-        with contextlib.closing(sqlite3.connect(self.file, timeout=60)) as kept:
+        with contextlib.closing(sqlite3.connect(self.file, timeout=60)) as database:
             try:
-                return {each for (each,) in kept.execute("SELECT notification_id FROM seen")}
+                return {each for (each,) in database.execute("SELECT notification_id FROM seen")}
             except sqlite3.OperationalError:  # it has no tables yet
                 return set()
 
     def lists(self) -> Lists:
         """In the order of the API: entered last, shown first."""
         found: Lists = {(each.user_id, view): [] for each in EMPLOYEES for view in VIEWS}
-        asked = "SELECT user_id, view, instance_id, nullif(task_id, '') FROM entries WHERE corp_id = ?"
-        with contextlib.closing(sqlite3.connect(self.file)) as kept:
-            for user_id, view, *entry in kept.execute(
-                f"{asked} ORDER BY entered_at DESC, instance_id, task_id", [CORP]
+        query = "SELECT user_id, view, instance_id, nullif(task_id, '') FROM entries WHERE corp_id = ?"
+        with contextlib.closing(sqlite3.connect(self.file)) as database:
+            for user_id, view, *entry in database.execute(
+                f"{query} ORDER BY entered_at DESC, instance_id, task_id", [CORP]
             ):
                 found[user_id, View(view)].append((entry[0], entry[1]))
         return found
@@ -179,7 +179,7 @@ def lists_of_the_api(worker: Worker) -> Lists:
     return found
 
 
-def told(bridge: Connection) -> set[str]:
+def published_ids(bridge: Connection) -> set[str]:
     codec = task_notification_codec(bridge.registry)
     found: set[str] = set()
     for each in read_topic(bridge, TASK_NOTIFICATIONS.name):
@@ -189,7 +189,7 @@ def told(bridge: Connection) -> set[str]:
 
 
 def lists_of_an_inbox(bridge: Connection) -> Mapping[tuple[str, View], Entries]:
-    async def keep() -> Lists:
+    async def lists() -> Lists:
         async with Inbox(Kafka(bridge.bootstrap_servers, bridge.registry_url), corp=CORP) as inbox:
             return {
                 (each.user_id, view): [
@@ -199,11 +199,11 @@ def lists_of_an_inbox(bridge: Connection) -> Mapping[tuple[str, View], Entries]:
                 for view in VIEWS
             }
 
-    return asyncio.run(keep())
+    return asyncio.run(lists())
 
 
-def write_what_nobody_may_take(bridge: Connection) -> None:
-    """Values that are none of ours, and what a transaction takes back."""
+def write_unreadable_records(bridge: Connection) -> None:
+    """Values of other programs, and records of an aborted transaction."""
     never = notification(corp_id=CORP, recipient_id=EMPLOYEES[0].user_id, instance_id="never")
     key = notification_key(CORP, never.recipient_id)
     config = producer_config(bridge.bootstrap_servers, {"transactional.id": "consumers"})
@@ -228,7 +228,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, Ex
     programs = toolchains.node_programs(tmp_path_factory.mktemp("bin"))
     found = {each: Example(each, folder, programs) for each in LANGUAGES}
     for language, building in [(each, found[each].build()) for each in LANGUAGES]:
-        assert building.wait(1200) == 0, f"{language}: {found[language].said()}"
+        assert building.wait(1200) == 0, f"{language}: {found[language].log()}"
     yield found
     for each in found.values():
         each.kill()
@@ -259,7 +259,7 @@ def worker(bridge: Connection, tmp_path_factory: pytest.TempPathFactory) -> Gene
 
 @dataclass(frozen=True)
 class Right:
-    told: set[str]
+    notification_ids: set[str]
     lists: Lists
 
 
@@ -271,7 +271,7 @@ def right(
     worker: Worker,
     eventually: Callable[..., Any],
 ) -> Right:
-    """What everybody was told and sees, when the examples had followed, a second had joined, the broker was killed."""
+    """All notifications and lists, after the examples followed, a second one joined and the broker was killed."""
 
     def works() -> bool:
         """As ``up`` does, it starts a worker again that died of its broker's death."""
@@ -280,7 +280,7 @@ def right(
             worker.start()
         return worker.is_ready()
 
-    write_what_nobody_may_take(bridge)
+    write_unreadable_records(bridge)
     worker.start()
     eventually(works, what="the worker is ready")
     company = CompanyAtWork(bridge)
@@ -292,18 +292,18 @@ def right(
         for language, each in examples.items():
             each.start(bridge)
             eventually(lambda each=each: shared_by_two(each.members(bridge)), what=f"a second in {language} joins")
-        # In the midst of a join: when librdkafka is told of another coordinator then, it would not read any more.
+        # During a join: a librdkafka that learns of another coordinator then would stop reading.
         broker.change_files(lambda: None)
     finally:
         company.stop()
     eventually(works, what="the worker is ready again")
 
-    def all_is_told() -> bool:
+    def all_is_published() -> bool:
         lag = worker.readiness().get("lag", {})
         return lag.get("events") == 0 and lag.get("notifications") == 0
 
-    eventually(lambda: works() and caught_up(bridge) and all_is_told(), what="everybody is told everything")
-    return Right(told(bridge), lists_of_the_api(worker))
+    eventually(lambda: works() and caught_up(bridge) and all_is_published(), what="everything is published")
+    return Right(published_ids(bridge), lists_of_the_api(worker))
 
 
 def shared_by_two(members: list[Any]) -> bool:
@@ -319,9 +319,9 @@ def test_lists_are_those_of_the_api_after_a_rebalance_and_a_killed_broker(
     if language == "node":
         example.start_again()
         eventually(lambda: shared_by_two(example.members(bridge)), what="both are in the group")
-    eventually(lambda: example.seen() == right.told, what="all that was told is in the lists, and nothing else")
+    eventually(lambda: example.seen() == right.notification_ids, what="the lists have exactly the notifications")
     assert example.lists() == right.lists
-    assert example.stop() == [LANGUAGES[language]] * 2, example.said()
+    assert example.stop() == [LANGUAGES[language]] * 2, example.log()
     assert example.members(bridge) == [], "they left the group"
 
 

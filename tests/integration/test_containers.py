@@ -1,4 +1,4 @@
-"""The image is built and run, compose.yaml is run with it, and Docker is taken as the local stack's source."""
+"""The image is built and run, also by compose.yaml; and the local stack runs in Docker."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_image_is_small_and_has_the_program_and_nothing_of_the_tests(daemon:
     assert "['taskbridge.native']" in daemon.run("run", "--rm", "--entrypoint", "python3", image.TAG, "-c", there)
 
 
-def test_a_task_passes_through_both_services_and_what_they_keep_outlives_them(
+def test_a_task_passes_through_both_services_and_their_volumes_outlive_them(
     daemon: DockerDaemon, connection: Connection, tmp_path: Path, eventually: Callable[..., Any]
 ) -> None:
     edge_port, streams_port = free_ports(2)
@@ -88,10 +88,10 @@ def test_a_task_passes_through_both_services_and_what_they_keep_outlives_them(
             daemon.run("stop", "--time", "60", service)
             (stopped,) = json.loads(daemon.run("inspect", service))
             assert stopped["State"]["ExitCode"] == 0, daemon.run("logs", service)
-        kept = "import pathlib; print([p.name for p in pathlib.Path('/var/lib/taskbridge').rglob('*')])"
+        script = "import pathlib; print([p.name for p in pathlib.Path('/var/lib/taskbridge').rglob('*')])"
         for service, name in (("edge", "schema-ids.json"), ("streams", "worker-name")):
-            asked = ("--entrypoint", "python3", "--volume", f"{service}:/var/lib/taskbridge", image.TAG, "-c", kept)
-            assert name in daemon.run("run", "--rm", *asked)
+            command = ("--entrypoint", "python3", "--volume", f"{service}:/var/lib/taskbridge", image.TAG, "-c", script)
+            assert name in daemon.run("run", "--rm", *command)
     finally:
         for service in own:
             subprocess.run([*daemon.docker, "rm", "--force", service], capture_output=True, check=False)
@@ -129,7 +129,7 @@ class Composed:
         return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
 
     def post(self, wire_action: str, instance_id: str) -> str:
-        """What keeps the event."""
+        """The store that has the event."""
         parameters = parameters_of(wire_action, instance_id=instance_id)
         answer = post_callback(self.edge, wire_action, parameters, system_token=SYSTEM_TOKEN, encoding="json")
         assert answer.accepted, answer
@@ -150,20 +150,20 @@ def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_conta
     try:
         composed.run("up", "--detach", "--wait")
         there = composed.containers()
-        asked = {
+        command = {
             service: each["State"]["Health"]["Status"] for service, each in there.items() if "Health" in each["State"]
         }
-        assert asked == dict.fromkeys(("kafka", "registry", "edge", "streams"), "healthy")
+        assert command == dict.fromkeys(("kafka", "registry", "edge", "streams"), "healthy")
         published = [binding for each in there.values() for binding in bindings(each)]
         assert {binding["HostIp"] for binding in published} == {"127.0.0.1"}
         assert {binding["HostPort"] for binding in published} == composed.ports
         for service in ("edge", "streams", "topics", "schemas"):
             assert there[service]["HostConfig"]["ReadonlyRootfs"]
 
-        heard = EventStreamClient(composed.of_assignee("events"), AUTHORIZED).open()
+        client = EventStreamClient(composed.of_assignee("events"), AUTHORIZED).open()
         assert composed.post("create", "I-1") == "kafka"
-        assert {each["instance_id"] for each in heard.wait_for(1)} == {"I-1"}
-        heard.cut()
+        assert {each["instance_id"] for each in client.wait_for(1)} == {"I-1"}
+        client.cut()
 
         composed.run("stop", "kafka")
         assert composed.post("create", "I-2") == "spool"
@@ -184,7 +184,7 @@ def bindings(container: dict[str, Any]) -> list[dict[str, str]]:
     return [binding for port in container["HostConfig"]["PortBindings"].values() for binding in port]
 
 
-def test_where_docker_answers_the_local_stack_is_its_containers_and_keeps_its_data_in_volumes(
+def test_where_docker_answers_the_local_stack_is_containers_with_data_in_volumes(
     daemon: DockerDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", daemon.host)

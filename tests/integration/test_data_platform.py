@@ -80,31 +80,31 @@ class Task:
 
 
 def expected(postings: Iterable[Posting]) -> Answers:
-    """From the callbacks' own parameters, by nothing of ours."""
+    """From the callbacks' own parameters, without our code."""
     tasks: dict[str, Task] = {}
     ended: dict[str, tuple[str, str, str]] = {}
     gone: set[str] = set()
     in_order = sorted(postings, key=lambda each: (int(each.parameters["dateTime"]), each.action == "delete"))
     for each in in_order:
-        said, at = each.parameters, int(each.parameters["dateTime"])
+        parameters, at = each.parameters, int(each.parameters["dateTime"])
         if each.action == "create":
-            told = json.loads(said["task"])
-            if "taskId" in told:
-                key = told["taskId"]
+            fields = json.loads(parameters["task"])
+            if "taskId" in fields:
+                key = fields["taskId"]
                 task = tasks.setdefault(
-                    key, Task(told["formInstanceId"], told["appType"], told["processName"], told["createTime"])
+                    key, Task(fields["formInstanceId"], fields["appType"], fields["processName"], fields["createTime"])
                 )
-                task.created_ms = min(task.created_ms, told["createTime"])
-                named = told["actionerId"]
+                task.created_ms = min(task.created_ms, fields["createTime"])
+                named = fields["actionerId"]
                 task.assignees.update([named] if isinstance(named, str) else named)
-            if "finishTime" in told:
-                result = told["processApprovedResult"] or told["processInstanceStatus"]
-                ended[told["formInstanceId"]] = (told["appType"], told["processName"], result)
+            if "finishTime" in fields:
+                result = fields["processApprovedResult"] or fields["processInstanceStatus"]
+                ended[fields["formInstanceId"]] = (fields["appType"], fields["processName"], result)
         elif each.action in ("complete", "cancel"):
-            task = tasks[said["taskId"]]
-            task.decision, task.decided_ms, task.actor = each.action, at, said["actualWorkId"]
+            task = tasks[parameters["taskId"]]
+            task.decision, task.decided_ms, task.actor = each.action, at, parameters["actualWorkId"]
         elif each.action == "delete":
-            gone.add(said["formInstId"])
+            gone.add(parameters["formInstId"])
     there = [each for each in tasks.values() if each.instance_id not in gone]
     completed = [each for each in there if each.decision == "complete"]
     took: defaultdict[tuple[str, Any], list[float]] = defaultdict(list)
@@ -144,13 +144,13 @@ def counted(found: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def event(posting: Posting) -> TaskEvent:
-    said = posting.parameters
-    return event_of(locate(posting.action, said), said, received_at=int(said["dateTime"]) + 400)
+    parameters = posting.parameters
+    return event_of(locate(posting.action, parameters), parameters, received_at=int(parameters["dateTime"]) + 400)
 
 
 def distinct(postings: Iterable[Posting]) -> list[tuple[Any, ...]]:
-    said = {(each.action, json.dumps(each.parameters, sort_keys=True)): event(each).action for each in postings}
-    return counted((action,) for action in said.values())
+    actions = {(each.action, json.dumps(each.parameters, sort_keys=True)): event(each).action for each in postings}
+    return counted((action,) for action in actions.values())
 
 
 def produce(connection: Connection, postings: Iterable[Posting]) -> None:
@@ -161,12 +161,12 @@ def produce(connection: Connection, postings: Iterable[Posting]) -> None:
     assert producer.flush(30) == 0
 
 
-def take_back(connection: Connection, posting: Posting) -> None:
+def abort(connection: Connection, posting: Posting) -> None:
     """An event of a transaction that is not committed."""
     producer = in_transactions(connection)
     producer.begin_transaction()
-    taken_back = msgspec.structs.replace(event(posting), event_id="taken back")
-    producer.produce(TASK_EVENTS.name, key=b"I", value=task_event_codec(connection.registry).encode(taken_back))
+    aborted = msgspec.structs.replace(event(posting), event_id="aborted")
+    producer.produce(TASK_EVENTS.name, key=b"I", value=task_event_codec(connection.registry).encode(aborted))
     assert producer.flush(30) == 0
     producer.abort_transaction(30)
 
@@ -180,7 +180,7 @@ def write_what_cannot_be_decoded(connection: Connection) -> None:
 
 
 def in_transactions(connection: Connection) -> Producer:
-    config = producer_config(connection.bootstrap_servers, {"transactional.id": "takes-back"})
+    config = producer_config(connection.bootstrap_servers, {"transactional.id": "aborts"})
     producer = Producer(cast("dict[str, Any]", config))
     producer.init_transactions(30)
     return producer
@@ -204,7 +204,7 @@ PAGE = (ROOT / "docs" / "consumers" / "data-platform.md").read_text("utf-8")
 
 
 class Platform:
-    """The example as its page says to run it."""
+    """The example, run as its page says."""
 
     def __init__(self, bridge: Connection, folder: Path) -> None:
         (command,) = re.findall(r"^uv run --with duckdb python (examples/.*)$", PAGE, re.MULTILINE)
@@ -214,9 +214,9 @@ class Platform:
 
     def land(self) -> tuple[dict[str, int], str]:
         """How many records landed, by table, and what was complained of."""
-        said = subprocess.run(self._argv, cwd=ROOT, check=True, capture_output=True, text=True)
-        landed = re.findall(r"^(\w+): (\d+) records landed$", said.stdout, re.MULTILINE)
-        return {name: int(count) for name, count in landed}, said.stderr
+        done = subprocess.run(self._argv, cwd=ROOT, check=True, capture_output=True, text=True)
+        landed = re.findall(r"^(\w+): (\d+) records landed$", done.stdout, re.MULTILINE)
+        return {name: int(count) for name, count in landed}, done.stderr
 
     def is_killed_while_it_lands(self, eventually: Callable[..., Any]) -> None:
         with subprocess.Popen(self._argv, cwd=ROOT, stdout=subprocess.DEVNULL) as job:
@@ -225,12 +225,12 @@ class Platform:
 
     def answers(self) -> Answers:
         """To the page's questions, and what there is of events."""
-        with duckdb.connect() as asked:
-            asked.execute("SET VARIABLE folder = $1", [str(self.folder)])
-            asked.execute("SET VARIABLE now_ms = $1", [END_MS])
-            asked.execute((ROOT / "examples" / "data-platform" / "questions.sql").read_text("utf-8"))
-            events = asked.execute("SELECT action, count(*) FROM task_events GROUP BY ALL ORDER BY ALL").fetchall()
-            return {name: asked.execute(f"FROM {name}").fetchall() for name in QUESTIONS} | {"events": events}
+        with duckdb.connect() as database:
+            database.execute("SET VARIABLE folder = $1", [str(self.folder)])
+            database.execute("SET VARIABLE now_ms = $1", [END_MS])
+            database.execute((ROOT / "examples" / "data-platform" / "questions.sql").read_text("utf-8"))
+            events = database.execute("SELECT action, count(*) FROM task_events GROUP BY ALL ORDER BY ALL").fetchall()
+            return {name: database.execute(f"FROM {name}").fetchall() for name in QUESTIONS} | {"events": events}
 
     def shows(self) -> str:
         """What the program on the page prints."""
@@ -243,7 +243,7 @@ class Platform:
 
 
 class Flink:
-    """The example as its page says to build and ask it."""
+    """The example, built and queried as its page says."""
 
     def __init__(self, bridge: Connection, folder: Path) -> None:
         self._folder = folder
@@ -261,13 +261,13 @@ class Flink:
         assert self._building.wait(300) == 0
         *program, tables, questions = shlex.split(self._command)
         text = (self._place / tables).read_text("utf-8")
-        for told, here in self._addresses.items():
-            assert text.count(told) == 2
-            text = text.replace(told, here)
+        for documented, here in self._addresses.items():
+            assert text.count(documented) == 2
+            text = text.replace(documented, here)
         self._folder.mkdir(exist_ok=True)
         with_addresses = self._folder / tables
         with_addresses.write_text(text, "utf-8")
-        said = subprocess.run(
+        output = subprocess.run(
             [*program, str(with_addresses), questions],
             cwd=self._place,
             env={**os.environ, "JAVA_TOOL_OPTIONS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"},
@@ -276,7 +276,7 @@ class Flink:
             text=True,
         ).stdout
         found: Answers = {}
-        for block in said.split("SELECT * FROM ")[1:]:
+        for block in output.split("SELECT * FROM ")[1:]:
             question, *lines = block.splitlines()
             name = question.strip("`")
             rows = [zip(COLUMNS[name], line.split("\t"), strict=True) for line in lines]
@@ -328,7 +328,7 @@ def test_the_questions_of_a_month_are_answered_right_and_again_after_every_kind_
     again = postings.copy()
     random.Random(1).shuffle(again)
     produce(bridge, again)
-    take_back(bridge, postings[0])
+    abort(bridge, postings[0])
     eventually(lambda: caught_up(bridge), what="all of it once more, in another order")
     landed, _ = platform.land()
     assert landed["task_events"] == len(again)
@@ -339,7 +339,7 @@ def test_the_questions_of_a_month_are_answered_right_and_again_after_every_kind_
     landed, complaints = platform.land()
     assert landed["task_events"] == 0
     assert complaints.count("passed over taskbridge.task-events.v1 ") == len(UNDECODABLE)
-    assert platform.land() == ({"task_events": 0, "task_states": 0}, ""), "each is told once"
+    assert platform.land() == ({"task_events": 0, "task_states": 0}, ""), "each is landed once"
     assert platform.answers() == right_landed
 
     shutil.rmtree(platform.folder)

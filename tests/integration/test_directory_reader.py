@@ -68,7 +68,7 @@ class PeoplesTopic:
         assert self._producer.flush(30) == 0
 
     def looked(self) -> list[dict[str, Any]]:
-        """What is told when it looks."""
+        """The log lines of one look."""
         with capture_logs() as logs:
             self.reader.look()
         return [dict(each) for each in logs]
@@ -86,9 +86,9 @@ def people(connection: Connection) -> Generator[PeoplesTopic]:
 
 
 def test_a_topic_that_comes_later_is_found_and_followed(people: PeoplesTopic, eventually: Any) -> None:
-    told = people.looked()
-    assert [each["event"] for each in told] == ["people_not_read"]
-    assert "there is no topic" in told[0]["problem"]
+    logged = people.looked()
+    assert [each["event"] for each in logged] == ["people_not_read"]
+    assert "there is no topic" in logged[0]["problem"]
     assert people.looked() == [], "once"
     people.make()
     people.write(u1="王芳", u2="李雷")
@@ -119,14 +119,14 @@ def test_a_recreated_topic_is_another_topic(people: PeoplesTopic, eventually: An
     people.delete()
 
 
-def test_what_nobody_can_read_is_told_and_stops_nothing(people: PeoplesTopic, connection: Connection) -> None:
+def test_unreadable_records_are_logged_and_stop_nothing(people: PeoplesTopic, connection: Connection) -> None:
     people.make()
     people.write(u1="王芳")
     people.looked()
     codec = person_codec(connection.registry)
     good = codec.encode(PersonRecord("u2", "李雷"))
     for key, value in (
-        (b"corp/u1", b"somebody else's"),
+        (b"corp/u1", b"another program's"),
         (b"corp", good),
         (b"corp/", codec.encode(PersonRecord("", "nobody"))),
         (b"\xff/u2", good),
@@ -135,31 +135,31 @@ def test_what_nobody_can_read_is_told_and_stops_nothing(people: PeoplesTopic, co
     ):
         people.produce(key, value)
     people.write(u5="陈晨")
-    told = people.looked()
-    assert [(each["event"], each.get("records")) for each in told] == [("people_undecodable", 6)]
+    logged = people.looked()
+    assert [(each["event"], each.get("records")) for each in logged] == [("people_undecodable", 6)]
     assert people.names("u1", "u2", "u3", "u4", "u5") == [None, None, None, None, "陈晨"]
     assert people.looked() == []
     people.delete()
 
 
-def test_more_people_than_there_is_room_for_are_told(people: PeoplesTopic) -> None:
+def test_more_people_than_the_limit_are_logged(people: PeoplesTopic) -> None:
     people.make()
     people.write(u1="王芳", u2="李雷", u3="韩梅梅", u4="张红")
-    told = people.looked()
-    assert [(each["event"], each.get("records")) for each in told] == [("people_left_out", 1), ("people_read", None)]
+    logged = people.looked()
+    assert [(each["event"], each.get("records")) for each in logged] == [("people_left_out", 1), ("people_read", None)]
     assert people.directory.count == 3
     people.delete()
 
 
-def test_people_who_share_the_id_to_sign_in_by_are_told_without_it(connection: Connection) -> None:
+def test_people_who_share_a_sign_in_id_are_logged_without_it(connection: Connection) -> None:
     people = PeoplesTopic(connection, mapped_id="ldap")
     people.make()
     for user_id in ("u1", "u2"):
         people.write_record(PersonRecord(user_id, other_ids={"ldap": "wang.fang"}))
-    told = people.looked()
-    assert [each["event"] for each in told] == ["people_share_an_id", "people_read"]
-    assert told[0]["users"] == ["u1", "u2"]
-    assert "wang" not in str(told)
+    logged = people.looked()
+    assert [each["event"] for each in logged] == ["people_share_an_id", "people_read"]
+    assert logged[0]["users"] == ["u1", "u2"]
+    assert "wang" not in str(logged)
     people.write_record(PersonRecord("u2"))
     assert people.looked() == []
     assert people.directory.users_of("corp", "wang.fang") == ("u1",)
@@ -168,7 +168,7 @@ def test_people_who_share_the_id_to_sign_in_by_are_told_without_it(connection: C
 
 
 class AwayRegistry(Registry):
-    """Does not answer, until it is told to."""
+    """Does not answer until the test lets it."""
 
     away = True
 
@@ -183,8 +183,8 @@ def test_a_registry_that_is_away_is_waited_for(connection: Connection) -> None:
     people = PeoplesTopic(connection, registry)
     people.make()
     people.write(u1="王芳", u2="李雷")
-    told = people.looked()
-    assert [each["event"] for each in told] == ["people_not_read"]
+    logged = people.looked()
+    assert [each["event"] for each in logged] == ["people_not_read"]
     assert not people.directory.is_whole
     registry.away = False
     people.looked()
@@ -194,7 +194,7 @@ def test_a_registry_that_is_away_is_waited_for(connection: Connection) -> None:
     registry.close()
 
 
-def test_a_kafka_that_is_away_is_told_and_what_was_known_stands(people: PeoplesTopic, monkeypatch: Any) -> None:
+def test_an_unreachable_kafka_is_logged_and_known_names_stay(people: PeoplesTopic, monkeypatch: Any) -> None:
     people.make()
     people.write(u1="王芳")
     people.looked()

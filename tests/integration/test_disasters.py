@@ -62,7 +62,7 @@ NOBODY = Membership(-1, "", None)
 class _Known:
     """A registry that has all of it."""
 
-    def knows(self, _wanted: object) -> bool:
+    def knows(self, _required: object) -> bool:
         return True
 
 
@@ -118,19 +118,19 @@ class Place:
     def take_over(
         self,
         prepared: Prepared,
-        kept: Mapping[TP, KeptPosition | None],
+        positions: Mapping[TP, KeptPosition | None],
         notes: list[str] | None = None,
         *,
         name: str = "next",
     ) -> dict[TP, int]:
-        """Take the partitions over, whose changelogs say what is ``kept``; where the group stands then."""
+        """Take over the partitions whose changelogs have these ``positions``; return the group's positions then."""
         sources = [TP(source, each) for source in prepared.grounds for each in range(PARTITIONS)]
         owned = Owned(frozenset(sources), frozenset())
 
-        async def take(_group_commit: GroupCommit, takeover: Takeover) -> None:
-            await takeover.begin(await takeover.take(owned), kept, generation=NOBODY.generation)
+        async def claim(_group_commit: GroupCommit, takeover: Takeover) -> None:
+            await takeover.begin(await takeover.take(owned), positions, generation=NOBODY.generation)
 
-        self._at_work(prepared, take, name=name, note=lambda reason: None if notes is None else notes.append(reason))
+        self._at_work(prepared, claim, name=name, note=lambda reason: None if notes is None else notes.append(reason))
         return {tp: at.offset for tp, at in self.offsets.committed(APP_ID, sources).items()}
 
     def _at_work(
@@ -177,29 +177,29 @@ class Place:
             pass
 
     def cut(self, topic: str, *, to: int) -> None:
-        """As somebody does it: Kafka takes no records out of a topic that is only compacted."""
+        """As an operator does it: Kafka deletes no records of a topic that is only compacted."""
         self._clean_up(topic, "delete")
         partitions = range(self.offsets.topics([topic])[topic].partitions)
-        wanted = [TopicPartition(topic, each, to) for each in partitions]
+        below = [TopicPartition(topic, each, to) for each in partitions]
         deadline = time.monotonic() + 30
-        while not self._taken_out(wanted):
+        while not self._deleted(below):
             assert time.monotonic() < deadline, "the topic's policy is not known to the broker"
         self._clean_up(topic, "delete" if topic == TASK_EVENTS.name else "compact")
 
-    def _taken_out(self, wanted: list[TopicPartition]) -> bool:
+    def _deleted(self, below: list[TopicPartition]) -> bool:
         try:
-            for answer in cast("Any", self.admin).delete_records(wanted).values():
+            for answer in cast("Any", self.admin).delete_records(below).values():
                 answer.result(30)
         except KafkaException as error:
-            # A topic's settings reach the broker a moment after they were taken.
+            # A topic's settings reach the broker a moment after they were accepted.
             if error.args[0].code() != KafkaError.POLICY_VIOLATION:
                 raise
             return False
         return True
 
     def _clean_up(self, topic: str, policy: str) -> None:
-        wanted = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[wanted])
+        entry = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
         for answer in cast("Any", self.admin).incremental_alter_configs([resource]).values():
             answer.result(30)
 
@@ -211,7 +211,7 @@ class Place:
         for answer in cast("Any", self.admin).create_partitions([NewPartitions(topic, partitions)]).values():
             answer.result(30)
         while self.offsets.topics([topic])[topic].partitions != partitions:
-            pass  # the broker tells of it a moment later
+            pass  # the broker knows it a moment later
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def prepared(contract: Contract) -> Prepared:
         time.sleep(0.05)
 
 
-def kept(prepared: Prepared, *, offset: int = 10, but: str = "") -> dict[TP, KeptPosition]:
+def positions(prepared: Prepared, *, offset: int = 10, but: str = "") -> dict[TP, KeptPosition]:
     """What the changelogs say of themselves."""
     return {
         TP(source, each): KeptPosition(ground.source_id, offset)
@@ -237,14 +237,14 @@ def kept(prepared: Prepared, *, offset: int = 10, but: str = "") -> dict[TP, Kep
     }
 
 
-def refused(place: Place, *said: str, task_center: bool = True) -> None:
-    """No worker starts, the same whenever it is tried, and nothing was made; it says what it is and what to do."""
+def refused(place: Place, *texts: str, task_center: bool = True) -> None:
+    """Every start of a worker is refused, creates nothing, and says what is wrong and what to do."""
     before = place.offsets.topics([INSTANCES.name, INBOX_CHANGELOG.name, VERSION_TOPIC.name])
     for _ in range(2):
-        with pytest.raises(StartRefused) as told:
+        with pytest.raises(StartRefused) as refusal:
             place.start(task_center=task_center)
-        for each in said:
-            assert each in str(told.value)
+        for each in texts:
+            assert each in str(refusal.value)
     assert place.offsets.topics([INSTANCES.name, INBOX_CHANGELOG.name, VERSION_TOPIC.name]) == before
 
 
@@ -253,7 +253,7 @@ def test_where_nothing_is_lost_workers_start_and_go_on_where_they_were(place: Pl
     assert again == place.prepared._replace(known=frozenset({INSTANCES.name, INBOX_CHANGELOG.name}))
     place.check()
     notes: list[str] = []
-    assert set(place.take_over(again, kept(again), notes).values()) == {10}
+    assert set(place.take_over(again, positions(again), notes).values()) == {10}
     assert notes == []
 
 
@@ -274,13 +274,13 @@ def test_the_changelog_of_the_states_is_lost_recreated_or_cut(place: Place) -> N
     refused(place, f"{instances_changelog(2).name} was deleted and recreated", REBUILD)
 
 
-def test_the_end_of_a_changelog_is_lost_before_any_worker_has_taken_it_over(place: Place) -> None:
+def test_the_end_of_a_changelog_is_lost_before_any_worker_takes_it_over(place: Place) -> None:
     place.leave(TASK_EVENTS.name, instances_changelog(2), version=2)
     rebuilt = place.start()
-    for source, whole in kept(rebuilt, but=TASK_NOTIFICATIONS.name).items():
+    for source, whole in positions(rebuilt, but=TASK_NOTIFICATIONS.name).items():
         with pytest.raises(ChangelogCut):
-            place.take_over(rebuilt, {**kept(rebuilt), source: whole._replace(offset=9)})
-    assert set(place.take_over(rebuilt, kept(rebuilt)).values()) == {10}
+            place.take_over(rebuilt, {**positions(rebuilt), source: whole._replace(offset=9)})
+    assert set(place.take_over(rebuilt, positions(rebuilt)).values()) == {10}
 
 
 def test_the_changelog_of_the_inboxes_is_lost_recreated_or_cut(place: Place) -> None:
@@ -290,7 +290,7 @@ def test_the_changelog_of_the_inboxes_is_lost_recreated_or_cut(place: Place) -> 
     refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
     place.lose(INBOX_CHANGELOG.name)
     refused(place, f"{INBOX_CHANGELOG.name} is missing", REPUBLISH)
-    assert place.start(task_center=False).version == 1, "without the task center nobody needs it"
+    assert place.start(task_center=False).version == 1, "without the task center it is not needed"
     place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
     after = place.start()
     assert INBOX_CHANGELOG.name in after.known
@@ -299,7 +299,7 @@ def test_the_changelog_of_the_inboxes_is_lost_recreated_or_cut(place: Place) -> 
     place.lose(INBOX_CHANGELOG.name)
     place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
     after = place.start()
-    assert set(place.take_over(after, kept(after)).values()) == {10}
+    assert set(place.take_over(after, positions(after)).values()) == {10}
     place.recreate(INBOX_CHANGELOG)
     refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
 
@@ -376,13 +376,13 @@ def test_topics_that_are_not_there_yet_get_as_many_partitions_as_the_events_have
 def test_the_end_of_a_changelog_is_lost(place: Place) -> None:
     """Its own position is behind the group's, or gone: what came of the last events is not there."""
     again = place.start()
-    for source, whole in kept(again).items():
+    for source, whole in positions(again).items():
         changelog = again.grounds[source.topic].changelog
         for left in (None, whole._replace(offset=9), whole._replace(topic_id="another")):
-            with pytest.raises(ChangelogCut) as told:
-                place.take_over(again, {**kept(again), source: left})
+            with pytest.raises(ChangelogCut) as refusal:
+                place.take_over(again, {**positions(again), source: left})
             for each in (changelog, f"partition {source.partition}", "taskbridge streams --re"):
-                assert each in str(told.value)
+                assert each in str(refusal.value)
 
 
 def test_a_group_without_positions_goes_on_from_those_of_its_changelogs(place: Place) -> None:
@@ -390,20 +390,20 @@ def test_a_group_without_positions_goes_on_from_those_of_its_changelogs(place: P
     place.forget_positions()
     again = place.start()
     notes: list[str] = []
-    assert set(place.take_over(again, kept(again, offset=7), notes).values()) == {7}
+    assert set(place.take_over(again, positions(again, offset=7), notes).values()) == {7}
     assert notes == ["expired"] * 4
 
 
-def test_positions_that_the_topic_does_not_have_are_told_and_nothing_is_missed(
+def test_positions_that_the_topic_does_not_have_are_reported_and_nothing_is_missed(
     place: Place, own_kafka: Connection
 ) -> None:
-    def said() -> dict[TP, KeptPosition | None]:
+    def stored() -> dict[TP, KeptPosition | None]:
         """By the changelog of the states."""
         found = {each.partition(): each.value() for each in read_topic(own_kafka, INSTANCES.name)}
         return {TP(TASK_EVENTS.name, each or 0): read_position(value) for each, value in found.items()}
 
     again = place.start()
-    whole = kept(again)
+    whole = positions(again)
     place.write(TASK_EVENTS.name, [b"event"] * 5)
     place.cut(TASK_EVENTS.name, to=12)
     notes: list[str] = []
@@ -411,7 +411,7 @@ def test_positions_that_the_topic_does_not_have_are_told_and_nothing_is_missed(
     assert {found[TP(TASK_EVENTS.name, each)] for each in (0, 1)} == {12}
     assert {found[TP(TASK_NOTIFICATIONS.name, each)] for each in (0, 1)} == {10}
     assert notes == ["out-of-range"] * 2
-    assert {each and each.after_loss for each in said().values()} == {False}, "offsets are what they were"
+    assert {each and each.after_loss for each in stored().values()} == {False}, "offsets are what they were"
     place.recreate(TASK_EVENTS)
     place.write(TASK_EVENTS.name, [b"event"] * 20)
     notes.clear()
@@ -420,8 +420,8 @@ def test_positions_that_the_topic_does_not_have_are_told_and_nothing_is_missed(
     assert notes == ["made-anew"] * 2
     again = place.start()
     for _ in range(2):
-        assert {each and each[1:] for each in said().values()} == {(0, True)}, "for a rebuild, however late"
-        place.take_over(again, {**kept(again), **said()}, name="another")
+        assert {each and each[1:] for each in stored().values()} == {(0, True)}, "for a rebuild, however late"
+        place.take_over(again, {**positions(again), **stored()}, name="another")
 
 
 def test_a_restoration_that_finds_its_records_gone_ends_the_worker_and_the_next_start_is_refused(place: Place) -> None:

@@ -34,7 +34,7 @@ SIGNED_IN = {"Cookie": "session=ann"}
 
 
 def sign_in_proxy() -> FastAPI:
-    """Stands in for oauth2-proxy: whose session it is stands in the cookie."""
+    """A fake oauth2-proxy: the cookie has the user of the session."""
     app = FastAPI()
 
     @app.get("/oauth2/auth")
@@ -82,24 +82,24 @@ def proxied(tmp_path: Path) -> Generator[str]:
         worker.close()
 
 
-def ask(url: str, path: str, **headers: str) -> httpx2.Response:
+def get(url: str, path: str, **headers: str) -> httpx2.Response:
     return httpx2.get(f"{url}{path}", headers=headers, trust_env=False, timeout=30)
 
 
-def test_an_operators_token_counts_behind_it_and_people_are_who_the_proxy_says(proxied: str) -> None:
-    operator = ask(proxied, "/v1/ops/overview", **SIGNED_IN, Authorization=f"Bearer {OPERATOR}")
+def test_an_operators_token_works_behind_the_proxy_and_the_proxy_names_the_person(proxied: str) -> None:
+    operator = get(proxied, "/v1/ops/overview", **SIGNED_IN, Authorization=f"Bearer {OPERATOR}")
     assert operator.status_code == 200, operator.text
-    assert ask(proxied, "/v1/me", **SIGNED_IN, Authorization=f"Bearer {OPERATOR}").json()["operator"] is True
+    assert get(proxied, "/v1/me", **SIGNED_IN, Authorization=f"Bearer {OPERATOR}").json()["operator"] is True
     portal = {**SIGNED_IN, "Authorization": f"Bearer {PORTAL}"}
-    assert ask(proxied, "/v1/ops/overview", **portal).status_code == 403
-    assert ask(proxied, "/v1/ops/overview", **SIGNED_IN, Authorization="Bearer made-up").status_code == 401
+    assert get(proxied, "/v1/ops/overview", **portal).status_code == 403
+    assert get(proxied, "/v1/ops/overview", **SIGNED_IN, Authorization="Bearer made-up").status_code == 401
 
     for claimed in ({}, {"X-Forwarded-User": "bob"}, {"Authorization": "Basic YW5uOnB3"}):
-        me = ask(proxied, "/v1/me", **SIGNED_IN, **claimed).json()
+        me = get(proxied, "/v1/me", **SIGNED_IN, **claimed).json()
         assert (me["mode"], me["corp_id"], me["user_id"]) == ("sso", "ours", "ann"), claimed
-    assert ask(proxied, "/v1/ops/overview", **SIGNED_IN).status_code == 403
-    # A token does not open the proxy, and nobody is who they say they are next to it.
+    assert get(proxied, "/v1/ops/overview", **SIGNED_IN).status_code == 403
+    # A token does not open the proxy, and a header cannot claim another person.
     for claimed in ({"Authorization": f"Bearer {OPERATOR}"}, {"X-Forwarded-User": "bob"}, {}):
-        assert ask(proxied, "/v1/me", **claimed).text == "sign in, please"
-    forged = ask(proxied, "/v1/me", **portal, **{"X-Forwarded-User": "bob"}).json()
+        assert get(proxied, "/v1/me", **claimed).text == "sign in, please"
+    forged = get(proxied, "/v1/me", **portal, **{"X-Forwarded-User": "bob"}).json()
     assert (forged["mode"], forged["user_id"]) == ("token", None)

@@ -1,4 +1,4 @@
-"""What documents tell to type is typed here as it stands there, and does what they say.
+"""Commands of the documents, typed as they are written there, do what the documents say.
 
 Two things differ from a newcomer's machine: ``up`` gets free ports, which the addresses in the text are changed to, and
 all of it uses the tests' Kafka.
@@ -53,7 +53,7 @@ REFUSED = re.compile(r"[45]\d\d ")
 class Step:
     typed: str
     shown: str = ""
-    """What the text says is printed, with … for what differs."""
+    """The output in the text, with … for parts that differ."""
 
     @property
     def expected(self) -> re.Pattern[str]:
@@ -63,7 +63,7 @@ class Step:
 
 @dataclass
 class Newcomer:
-    """Somebody in an empty folder, with a shell that has ``uv``."""
+    """A new user in an empty folder, with a shell that has ``uv``."""
 
     folder: Path
     environment: dict[str, str]
@@ -87,8 +87,8 @@ class Newcomer:
     def does(self, step: Step, eventually: Callable[..., object]) -> None:
         def shows() -> bool:
             done = self.type(step)
-            says = " ".join(done.stdout.split())
-            fits = done.returncode == bool(REFUSED.match(step.shown)) and bool(step.expected.search(says))
+            output = " ".join(done.stdout.split())
+            fits = done.returncode == bool(REFUSED.match(step.shown)) and bool(step.expected.search(output))
             assert fits or step.typed.startswith(READS), f"{step.typed}\n{done.stdout}\n{done.stderr}"
             return fits
 
@@ -98,7 +98,7 @@ class Newcomer:
     def runs(self, command: str) -> Generator[None]:
         """``up`` in a terminal of its own, until Ctrl-C."""
         ready = threading.Event()
-        said: list[str] = []
+        lines: list[str] = []
         with subprocess.Popen(
             ["bash", "-c", f"exec {command}"],
             cwd=self.folder,
@@ -111,7 +111,7 @@ class Newcomer:
             def listen() -> None:
                 assert process.stdout is not None
                 for line in process.stdout:
-                    said.append(line)
+                    lines.append(line)
                     if line.startswith("ready"):
                         ready.set()
                 ready.set()
@@ -120,7 +120,7 @@ class Newcomer:
             listening.start()
             try:
                 assert ready.wait(120)
-                assert process.poll() is None, "".join(said)
+                assert process.poll() is None, "".join(lines)
                 yield
             finally:
                 process.send_signal(signal.SIGINT)
@@ -129,7 +129,7 @@ class Newcomer:
 
 
 def steps(document: str) -> list[Step]:
-    """What a document tells to type, each block with what the next one shows; a file is typed with ``cat``."""
+    """The commands of a document, each block with the output that the next one shows; a file is typed with ``cat``."""
     found: list[Step] = []
     for _, language, block in BLOCK.findall(ROOT.joinpath(document).read_text("utf-8")):
         body = textwrap.dedent(block).strip()
@@ -163,25 +163,25 @@ def newcomer(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Newc
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md", "docs/how-to/add-a-source.md"])
-def test_what_a_document_tells_to_type_does_what_it_says(
+def test_commands_of_a_document_do_what_it_says(
     newcomer: Newcomer, document: str, eventually: Callable[..., object]
 ) -> None:
-    told = steps(document)
-    (start,) = (at for at, each in enumerate(told) if each.typed.startswith("uv run taskbridge up"))
-    assert len(told) > start + 1
-    for step in told[:start]:
+    documented = steps(document)
+    (start,) = (at for at, each in enumerate(documented) if each.typed.startswith("uv run taskbridge up"))
+    assert len(documented) > start + 1
+    for step in documented[:start]:
         newcomer.does(step, eventually)
-    with newcomer.runs(told[start].typed):
-        for step in told[start + 1 :]:
+    with newcomer.runs(documented[start].typed):
+        for step in documented[start + 1 :]:
             newcomer.does(step, eventually)
         _no_metric_is_undocumented(newcomer)
 
 
 @pytest.mark.usefixtures("connection")
 def test_names_are_imported_as_the_document_says(newcomer: Newcomer, eventually: Callable[..., object]) -> None:
-    told = steps("docs/how-to/import-names.md")
-    assert len(told) == 6
-    for step in told:
+    documented = steps("docs/how-to/import-names.md")
+    assert len(documented) == 6
+    for step in documented:
         newcomer.does(step, eventually)
 
 

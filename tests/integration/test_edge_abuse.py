@@ -18,7 +18,7 @@ import pytest
 from support.edge.process import RunningEdge
 from support.edge.refused import bad_messages, bad_requests
 from support.forked import taskbridge
-from support.http_clients import ask, callback, connect, read_all, read_answer, status_of
+from support.http_clients import callback, connect, exchange, read_all, read_answer, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.integration
 IN_TIME_S = 2.0
 """Milliseconds on a machine of its own; the tests share theirs with Kafka and the attacker."""
 GROWTH_BYTES = 60 << 20
-"""Attacks send far more than that; the C library keeps some of what was once used."""
+"""Attacks send far more than that; the C library keeps some memory that was once used."""
 
 POST = b"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n"
 JSON = POST + b"Content-Type: application/json\r\n"
@@ -43,7 +43,7 @@ class Edge(RunningEdge):
     """The edge as it is run in production, started."""
 
     def __init__(self, folder: Path, stack: Endpoints, **environment: str) -> None:
-        # Generous, because the machine may be busy: what is shown is that an attack holds nobody up.
+        # Generous, because the machine may be busy: the test shows that an attack does not delay others.
         own = {"EDGE_LOG_LEVEL": "INFO", "EDGE_KAFKA_TIMEOUT_MS": "10000"}
         super().__init__(
             folder, bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url, **(own | environment)
@@ -64,9 +64,9 @@ class Edge(RunningEdge):
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def good(self) -> float:
-        """Seconds that a good callback takes, on a connection of its own."""
+        """Seconds until a good callback is answered, on a connection of its own."""
         started = time.monotonic()
-        assert status_of(ask(self.port, callback())) == 200
+        assert status_of(exchange(self.port, callback())) == 200
         return time.monotonic() - started
 
 
@@ -78,7 +78,7 @@ def eventually(condition: Callable[[], bool], within_s: float = 20) -> None:
 
 
 def send(port: int, *parts: bytes, pause_s: float = 0.0) -> bytes:
-    """What is answered until the server closes; a server may close while we still send."""
+    """All bytes of the answer until the server closes; it may close while we still send."""
     with connect(port) as connection:
         with suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
@@ -158,7 +158,7 @@ def packed_bodies(port: int) -> None:
     body = gzip.compress(b" " * 100_000_000, 1)[:900_000]
     head = JSON + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
     for _ in range(10):
-        assert status_of(ask(port, head + body)) == 413
+        assert status_of(exchange(port, head + body)) == 413
 
 
 def broken_chunks(port: int) -> None:
@@ -216,17 +216,17 @@ def every_bad_request(port: int) -> None:
             parts = (f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), chunked(bad.body), b"0\r\n\r\n")
         else:
             parts = (f"{head}Content-Length: {len(bad.body)}\r\n\r\n".encode(), bad.body)
-        # What is too large is refused while it still comes, and the answer may be lost with the connection.
-        wanted = (bad.status, 0) if bad.status == 413 else (bad.status,)
-        assert status_of(send(port, *parts)) in wanted, bad.name
+        # A too large body is refused while it still arrives, and the answer may be lost with the connection.
+        statuses = (bad.status, 0) if bad.status == 413 else (bad.status,)
+        assert status_of(send(port, *parts)) in statuses, bad.name
 
 
 def copies_at_other_actions(port: int) -> None:
     original = callback("inst-copied")
-    assert status_of(ask(port, original)) == 200
+    assert status_of(exchange(port, original)) == 200
     for _ in range(200):
-        assert status_of(ask(port, original.replace(b"/complete ", b"/cancel "))) == 401
-    assert status_of(ask(port, original)) == 200
+        assert status_of(exchange(port, original.replace(b"/complete ", b"/cancel "))) == 401
+    assert status_of(exchange(port, original)) == 200
 
 
 ATTACKS = (
@@ -279,7 +279,7 @@ def test_under_attack_good_callbacks_are_answered_in_time(edge: Edge, attack: Ca
     def run() -> None:
         try:
             attack(edge.port)
-        except BaseException as error:  # noqa: BLE001 - told by the test's own thread
+        except BaseException as error:  # noqa: BLE001 - raised in the test's thread
             failed.append(error)
 
     attacker = threading.Thread(target=run)
@@ -314,7 +314,7 @@ def test_after_all_attacks_nothing_is_left_and_nothing_was_unforeseen(edge: Edge
 
 def test_a_made_up_forwarded_address_changes_nothing(edge: Edge) -> None:
     for header in ("X-Forwarded-For: 203.0.113.5", "Forwarded: for=203.0.113.5", "X-Real-IP: 203.0.113.5"):
-        assert status_of(ask(edge.port, callback("spoofed", header))) == 200
+        assert status_of(exchange(edge.port, callback("spoofed", header))) == 200
     addresses = {line.get("remote_address") for line in edge.log() if line["event"] == "callback_accepted"}
     assert addresses == {"127.0.0.1"}
 
@@ -327,7 +327,7 @@ def test_a_refused_source_is_refused_with_any_claim(tmp_path: Path, stack: Endpo
     }
     with running(tmp_path, stack, **settings) as edge:
         edge.wait_until("/readyz")
-        assert status_of(ask(edge.port, callback("x", "X-Forwarded-For: 203.0.113.5"))) == 401
+        assert status_of(exchange(edge.port, callback("x", "X-Forwarded-For: 203.0.113.5"))) == 401
         with closing(socket.socket()) as proxy:
             proxy.bind(("127.0.0.2", 0))
             proxy.connect(("127.0.0.1", edge.port))
@@ -335,8 +335,10 @@ def test_a_refused_source_is_refused_with_any_claim(tmp_path: Path, stack: Endpo
             assert status_of(read_answer(proxy)) == 200
             proxy.sendall(callback("x", "X-Forwarded-For: 203.0.113.5, 198.51.100.1"))
             assert status_of(read_answer(proxy)) == 401
-        told = [(line["event"], line["remote_address"]) for line in edge.log() if line["event"].startswith("callback_")]
-    assert told == [
+        logged = [
+            (line["event"], line["remote_address"]) for line in edge.log() if line["event"].startswith("callback_")
+        ]
+    assert logged == [
         ("callback_rejected", "127.0.0.1"),
         ("callback_accepted", "203.0.113.5"),
         ("callback_rejected", "198.51.100.1"),
@@ -345,17 +347,17 @@ def test_a_refused_source_is_refused_with_any_claim(tmp_path: Path, stack: Endpo
 
 @contextmanager
 def bad_registry(*, drips: bool) -> Generator[tuple[str, list[socket.socket]]]:
-    """A server that takes connections and never says a word, or never more than the next letter of its first."""
+    """A server that accepts connections and never answers, or only one byte at a time."""
     over = threading.Event()
-    taken: list[socket.socket] = []
+    accepted: list[socket.socket] = []
 
     def serve() -> None:
         while not over.wait(0.2):
             with suppress(TimeoutError):
-                taken.append(listener.accept()[0])
+                accepted.append(listener.accept()[0])
                 if drips:
-                    taken[-1].sendall(b"HTTP/1.1 200 OK\r\nX: ")
-            for connection in taken if drips else []:
+                    accepted[-1].sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            for connection in accepted if drips else []:
                 with suppress(OSError):
                     connection.sendall(b"x")
 
@@ -365,10 +367,10 @@ def bad_registry(*, drips: bool) -> Generator[tuple[str, list[socket.socket]]]:
         listener.settimeout(0.1)
         thread = threading.Thread(target=serve)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", taken
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", accepted
         over.set()
         thread.join()
-    for connection in taken:
+    for connection in accepted:
         connection.close()
 
 
@@ -378,9 +380,9 @@ def test_it_ends_in_time_with_stuck_senders_and_a_registry_that_never_answers(
     stack: Endpoints,
     drips: bool,  # noqa: FBT001
 ) -> None:
-    with bad_registry(drips=drips) as (registry_url, asked), ExitStack() as held:
+    with bad_registry(drips=drips) as (registry_url, accepted), ExitStack() as held:
         edge = Edge(tmp_path, stack, EDGE_SCHEMA_REGISTRY_URL=registry_url)
-        eventually(lambda: len(asked) > 0, within_s=60)
+        eventually(lambda: len(accepted) > 0, within_s=60)
         for data in (b"", POST, JSON + b"Content-Length: 9\r\n\r\n1") * 5:
             held.enter_context(connect(edge.port)).sendall(data)
         time.sleep(1)
@@ -394,12 +396,12 @@ def test_the_use_of_tokens_and_the_metrics_are_those_of_all_workers(tmp_path: Pa
     with running(tmp_path, stack, EDGE_WORKERS="2") as edge:
         edge.wait_until("/readyz")
         eventually(lambda: sum(line["event"] == "edge_started" for line in edge.log()) == 2)
-        eventually(lambda: status_of(ask(edge.port, callback("warm"))) == 200)
-        accepted = [status_of(ask(edge.port, callback(f"worker-{each}"))) for each in range(sent)].count(200)
+        eventually(lambda: status_of(exchange(edge.port, callback("warm"))) == 200)
+        accepted = [status_of(exchange(edge.port, callback(f"worker-{each}"))) for each in range(sent)].count(200)
 
         def counted() -> dict[str, float]:
             answer = edge.get("/metrics")
-            # A worker that has not heard of Kafka yet keeps its first callbacks in the spool.
+            # A worker that does not know Kafka yet stores its first callbacks in the spool.
             found = re.findall(
                 r'callbacks_total\{action="complete",outcome="(?:kafka|spool)",worker="(\d+)"\} (\S+)',
                 answer.text if answer else "",

@@ -66,7 +66,7 @@ class EdgeProcess(RunningEdge):
         return self.client.post(path, content=encoded.body, headers={**encoded.headers, "traceparent": TRACE})
 
     def end(self) -> int:
-        """Ask it to end as an orchestrator does; returns its exit code."""
+        """Stop it as an orchestrator does; return its exit code."""
         self.client.close()
         return self.stop()
 
@@ -270,7 +270,7 @@ def connect(edge: EdgeProcess, head: str) -> socket.socket:
     return connection
 
 
-def test_a_slow_sender_is_served_and_holds_up_nobody(edge: EdgeProcess, instance_id: str) -> None:
+def test_a_slow_sender_is_served_and_delays_no_other(edge: EdgeProcess, instance_id: str) -> None:
     body = encode_callback(good("complete", instance_id), "json").body
     connection = connect(edge, f"Content-Type: application/json\r\nContent-Length: {len(body)}")
     with connection:
@@ -307,7 +307,7 @@ def test_what_is_no_http_is_answered_400(edge: EdgeProcess) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
-def test_callbacks_at_the_same_time_are_all_kept(edge: EdgeProcess, topic: EventsTopic, instance_id: str) -> None:
+def test_concurrent_callbacks_are_all_on_the_topic(edge: EdgeProcess, topic: EventsTopic, instance_id: str) -> None:
     answers: list[int] = []
 
     def send(number: int) -> None:
@@ -356,7 +356,7 @@ def test_its_log_names_events_and_no_secret(edge: EdgeProcess, topic: EventsTopi
     assert not [line for line in lines if SYSTEM_TOKEN in json.dumps(line) or "exception" in line]
 
 
-def test_while_kafka_is_away_it_keeps_callbacks_says_so_and_ends_in_order(
+def test_while_kafka_is_away_it_spools_callbacks_reports_it_and_stops_in_order(
     tmp_path: Path, stack: Endpoints, topic: EventsTopic, instance_id: str
 ) -> None:
     nobody = f"127.0.0.1:{free_port()}"
@@ -396,7 +396,7 @@ def test_it_starts_again_without_the_registry(tmp_path: Path, stack: Endpoints, 
             assert edge.end() == 0
 
 
-def test_before_the_registry_was_ever_seen_the_spool_keeps_what_comes(
+def test_before_the_registry_was_ever_seen_callbacks_are_spooled(
     tmp_path: Path, stack: Endpoints, topic: EventsTopic, instance_id: str
 ) -> None:
     port = free_port()

@@ -184,8 +184,8 @@ def test_after_a_failed_fsync_a_new_file_is_begun_and_nothing_is_lost(edge: Runn
         assert "broken" in health.json()["spool"]
     wait_until(edge.is_ready, what="a new file")
     assert send(edge, "eio-3").status_code == 200
-    # The disk works again, and what it says of the first file is not believed: its rows are in another one.
-    wait_until(lambda: edge.metric("taskbridge_edge_spool_unopened_files") == 0, what="the rows are taken over")
+    # The disk works again, and its view of the first file is not trusted: the rows are in another one.
+    wait_until(lambda: edge.metric("taskbridge_edge_spool_unopened_files") == 0, what="the rows are moved")
     assert edge.metric("taskbridge_edge_spool_damaged_files_total") == 1
     assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 2
     assert edge.stop() == 0
@@ -209,7 +209,7 @@ def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, e
         supervisor.start(spec)
         pid = supervisor.pid("edge")
         assert pid is not None
-        assert send(edge, "kept").status_code == 200
+        assert send(edge, "spooled").status_code == 200
         with fsync_fails(pid):
             wait_until(lambda: send(edge, "refused").status_code == 503, what="the failed fsync is noticed")
             wait_until(lambda: [each.phase for each in events].count(Phase.READY) == 2, what="a restart")
@@ -228,13 +228,13 @@ def test_replay_delivers_what_an_edge_that_is_gone_left_behind(
 ) -> None:
     edge.start()
     wait_until(edge.is_ready)
-    wanted = [f"t-{number}" for number in range(30)]
-    assert {send(edge, "replayed", each).status_code for each in wanted} == {200}
+    tasks = [f"t-{number}" for number in range(30)]
+    assert {send(edge, "replayed", each).status_code for each in tasks} == {200}
     edge.kill()
     addresses = ("--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url)
     done = run_spool("replay", "--data-dir", str(edge.data_dir), *addresses)
     assert (done.returncode, done.stdout) == (0, "the spool is empty\n"), done.stderr
-    assert task_ids(connection, read_topic(TASK_EVENTS.name), "replayed") == wanted
+    assert task_ids(connection, read_topic(TASK_EVENTS.name), "replayed") == tasks
     shown = run_spool("status", "--data-dir", str(edge.data_dir), "--json").stdout
     assert sum(json.loads(line)["records"] for line in shown.splitlines()) == 0
 
@@ -270,7 +270,7 @@ def test_sigterm_leaves_the_rest_in_the_spool_and_ends_in_time(edge: RunningEdge
 
 @pytest.fixture
 def refused_by_policy(connection: Connection) -> Generator[Callable[[], None]]:
-    """While it lasts, the broker refuses what is older than a millisecond for the quarantine's topic: all of it."""
+    """Meanwhile the broker refuses quarantine records that are older than a millisecond, that is all."""
     setting = "message.timestamp.before.max.ms"
 
     def set_to(value: str | None) -> None:
@@ -301,7 +301,7 @@ def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_not
     with contextlib.ExitStack() as ending:
         ending.callback(edge.kill)
         wait_until(edge.is_ready)
-        # The broker takes what arrives within the millisecond in which it was made: then another one is sent.
+        # The broker accepts a record within the millisecond of its timestamp: then another one is sent.
         arrived = len(read_topic(CALLBACKS_QUARANTINE.name))
         while not edge.metric("taskbridge_edge_spool_set_aside_records"):
             forged = httpx2.post(f"{edge.url}/yida/tasks/delete?{FORGED}", timeout=15, trust_env=False)
@@ -314,8 +314,8 @@ def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_not
                 ),
                 what="it is set aside, or arrives",
             )
-        kept = [send(edge, "refused-edge-runs", f"t-{number}").json()["durability"] for number in range(30)]
-        assert kept == ["kafka"] * 30
+        durabilities = [send(edge, "refused-edge-runs", f"t-{number}").json()["durability"] for number in range(30)]
+        assert durabilities == ["kafka"] * 30
         health = edge.get("/readyz")
         assert health is not None
         assert (health.status_code, health.json()["degraded"], health.json()["kafka"]) == (200, True, "ok")

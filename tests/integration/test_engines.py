@@ -34,7 +34,7 @@ VIEWS = (("pending", "involved"), ("handled", "completed"), ("created", "started
 
 
 class Console:
-    """The example, started as its page says, to be told what people do."""
+    """The example, started as its page says; ``run`` does what people do."""
 
     def __init__(self, engine: str, source: str, log: Path) -> None:
         self.source = source
@@ -48,7 +48,7 @@ class Console:
         words[words.index("camunda") :] = [self.engine, f"{address}/sources/{self.source}/tasks", secret]
         self._running = typed(f"{folder}\nexec {shlex.join(words)}", self._log)
 
-    def told(self, *words: str) -> Any:
+    def run(self, *words: str) -> Any:
         """What it answers when these are typed."""
         assert self._running is not None
         assert self._running.stdin is not None
@@ -60,7 +60,7 @@ class Console:
         return json.loads(answer)
 
     def has(self, line: Mapping[str, Any]) -> bool:
-        """Whether a line of somebody's list is of this engine."""
+        """Whether an entry is of this engine."""
         return line["instance_id"].startswith(f"{self.source}:")
 
     def id_of(self, line: Mapping[str, Any], view: str) -> str:
@@ -136,10 +136,10 @@ class Company:
         self._consoles = consoles
         self._worker = worker
 
-    def told(self, *words: str, of: Mapping[Console, str] | None = None) -> dict[Console, Any]:
-        """What each engine answers; ``of`` has what INSTANCE stands for."""
+    def run(self, *words: str, of: Mapping[Console, str] | None = None) -> dict[Console, Any]:
+        """The answer of each engine; ``of`` has the value for INSTANCE."""
         return {
-            each: each.told(*(of[each] if of and word == "INSTANCE" else word for word in words))
+            each: each.run(*(of[each] if of and word == "INSTANCE" else word for word in words))
             for each in self._consoles
         }
 
@@ -157,14 +157,14 @@ class Company:
     def _differences(self) -> list[str]:
         found: list[str] = []
         for user in PEOPLE:
-            says = self.told("lists", user)
-            assert all(set(each["open"]) <= set(each["involved"]) for each in says.values())
+            lists = self.run("lists", user)
+            assert all(set(each["open"]) <= set(each["involved"]) for each in lists.values())
             for view, right in VIEWS:
                 lines = self.shown(user, view)
                 for console in self._consoles:
                     ids = sorted(console.id_of(each, view) for each in lines if console.has(each))
-                    if ids != sorted(says[console][right]):
-                        found.append(f"{user} {view} {console.source}: {ids}, {says[console][right]} in the engine")
+                    if ids != sorted(lists[console][right]):
+                        found.append(f"{user} {view} {console.source}: {ids}, {lists[console][right]} in the engine")
         return found
 
     def statuses(self, user: str) -> dict[Console, dict[str, str]]:
@@ -199,34 +199,34 @@ def company(
 def test_lists_are_what_the_engines_say_through_a_life_of_tasks_and_an_edge_that_is_away(
     company: Company, consoles: tuple[Console, ...], edge: RunningEdge
 ) -> None:
-    told, agrees = company.told, company.agrees
-    first = told("start", "piggy")
-    agrees("two tasks came, one of them somebody's, one of two people's")
-    assert all(each["open"] for user in ("gonzo", "fozzie") for each in told("lists", user).values())
-    told("claim", "INSTANCE", "check", "gonzo", of=first)
-    told("candidate", "INSTANCE", "approve", "animal", of=first)
-    agrees("a task was taken, and another person may do the other")
+    run, agrees = company.run, company.agrees
+    first = run("start", "piggy")
+    agrees("two new tasks, one with an assignee, one with two candidates")
+    assert all(each["open"] for user in ("gonzo", "fozzie") for each in run("lists", user).values())
+    run("claim", "INSTANCE", "check", "gonzo", of=first)
+    run("candidate", "INSTANCE", "approve", "animal", of=first)
+    agrees("a claimed task, and a new candidate of the other")
     assert {each["title"] for each in company.shown("animal", "pending")} == {"Approve the leave"}
-    told("complete", "INSTANCE", "check", "gonzo", of=first)
-    told("delegate", "INSTANCE", "approve", "rowlf", of=first)
-    agrees("one was done, the other was given to somebody to look at")
-    told("resolve", "INSTANCE", "approve", "rowlf", of=first)
-    told("assign", "INSTANCE", "approve", "fozzie", of=first)
+    run("complete", "INSTANCE", "check", "gonzo", of=first)
+    run("delegate", "INSTANCE", "approve", "rowlf", of=first)
+    agrees("one completed task, the other delegated")
+    run("resolve", "INSTANCE", "approve", "rowlf", of=first)
+    run("assign", "INSTANCE", "approve", "fozzie", of=first)
 
     # What happens while the bridge is away is reported when it is back.
     edge.stop()
-    told("complete", "INSTANCE", "approve", "statler", of=first)
-    second, third = told("start", "piggy"), told("start", "piggy")
-    told("complete", "INSTANCE", "check", "fozzie", of=second)
-    told("cancel", "INSTANCE", "statler", of=third)
+    run("complete", "INSTANCE", "approve", "statler", of=first)
+    second, third = run("start", "piggy"), run("start", "piggy")
+    run("complete", "INSTANCE", "check", "fozzie", of=second)
+    run("cancel", "INSTANCE", "statler", of=third)
     edge.start()
-    agrees("what an administrator did in somebody's place, two more, one of them cancelled")
+    agrees("a task completed by an administrator, two new instances, one of them cancelled")
     assert company.statuses("piggy") == {
         each: {first[each]: "COMPLETED", second[each]: "PENDING", third[each]: "CANCELLED"} for each in consoles
     }
-    told("withdraw", "INSTANCE", "piggy", of=second)
+    run("withdraw", "INSTANCE", "piggy", of=second)
     agrees("an event in the process ended a task")
-    assert all(each["involved"] == [] for each in told("lists", "kermit").values())
+    assert all(each["involved"] == [] for each in run("lists", "kermit").values())
     assert company.statuses("piggy") == {
         each: {first[each]: "COMPLETED", second[each]: "COMPLETED", third[each]: "CANCELLED"} for each in consoles
     }

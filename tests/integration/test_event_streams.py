@@ -49,11 +49,11 @@ class Notifications:
         self._codec = task_notification_codec(connection.registry)
         self._numbers: Iterator[int] = itertools.count()
 
-    def tell(self, user_id: str, count: int = 1, *, corp_id: str = "corp", abort: bool = False) -> list[str]:
+    def publish(self, user_id: str, count: int = 1, *, corp_id: str = "corp", abort: bool = False) -> list[str]:
         """Returns the notifications' ids."""
         self._producer.begin_transaction()
-        told = [f"{user_id}-{next(self._numbers)}" for _ in range(count)]
-        for each in told:
+        published = [f"{user_id}-{next(self._numbers)}" for _ in range(count)]
+        for each in published:
             value = TaskNotification(
                 notification_id=each,
                 corp_id=corp_id,
@@ -76,12 +76,12 @@ class Notifications:
             self._producer.abort_transaction(30)
             return []
         self._producer.commit_transaction(30)
-        return told
+        return published
 
 
 @pytest.fixture(scope="module")
 def topic(stack: Endpoints) -> str:
-    """A topic like that of the notifications: what stands in that one is compared with the events, by other tests."""
+    """A topic like that of the notifications, whose records other tests compare with the events."""
     name = f"tests.notifications.{uuid.uuid4().hex[:8]}"
     admin = admin_client(stack.bootstrap_servers)
     apply_topics(admin, [Topic(name, None)], partitions=DEFAULT_PARTITIONS)
@@ -145,18 +145,18 @@ def test_what_was_missed_while_away_comes_first_and_once(
 ) -> None:
     worker, ann = start_worker(), person()
     client = stream_of(worker, ann).open()
-    told = notifications.tell(ann, 3)
+    published = notifications.publish(ann, 3)
     client.wait_for(3)
 
     client.cut()
-    told += notifications.tell(ann, 5)
-    notifications.tell(ann, 2, abort=True)
-    notifications.tell(person(), 50)
+    published += notifications.publish(ann, 5)
+    notifications.publish(ann, 2, abort=True)
+    notifications.publish(person(), 50)
     client.open()
-    told += notifications.tell(ann, 2)
+    published += notifications.publish(ann, 2)
 
     client.wait_for(10)
-    assert ids(client) == told
+    assert ids(client) == published
     assert client.resets == []
 
 
@@ -167,9 +167,9 @@ def test_one_who_lost_the_connection_before_the_first_event_misses_nothing(
     client = stream_of(worker, ann).open()
     wait_for_place(client)
     client.cut()
-    told = notifications.tell(ann)
+    published = notifications.publish(ann)
     client.open().wait_for(1)
-    assert ids(client) == told
+    assert ids(client) == published
 
 
 def test_a_connection_that_breaks_all_the_time_under_load_misses_nothing_and_repeats_nothing(
@@ -179,17 +179,17 @@ def test_a_connection_that_breaks_all_the_time_under_load_misses_nothing_and_rep
     clients = [stream_of(worker, each).open() for each in people]
     for client in clients:
         wait_for_place(client)
-    told: dict[str, list[str]] = {each: [] for each in people}
+    published: dict[str, list[str]] = {each: [] for each in people}
     for _ in range(25):
         for each, client in zip(people, clients, strict=True):
-            told[each] += notifications.tell(each, chance.randint(1, 4))
+            published[each] += notifications.publish(each, chance.randint(1, 4))
             if chance.random() < 0.5:
                 client.cut()
-                told[each] += notifications.tell(each, chance.randint(0, 3) or 1)
+                published[each] += notifications.publish(each, chance.randint(0, 3) or 1)
                 client.open()
     for each, client in zip(people, clients, strict=True):
-        client.wait_for(len(told[each]))
-        assert ids(client) == told[each]
+        client.wait_for(len(published[each]))
+        assert ids(client) == published[each]
 
 
 def test_a_heartbeat_brings_a_place_to_go_on_from(
@@ -205,7 +205,7 @@ def test_a_heartbeat_brings_a_place_to_go_on_from(
         for each in map(str, itertools.count())
         if target_partition(notification_key("corp", each), DEFAULT_PARTITIONS) == partition
     )
-    notifications.tell(neighbour)
+    notifications.publish(neighbour)
     deadline = time.monotonic() + 10
     while client.last_event_id == before:
         assert time.monotonic() < deadline
@@ -222,24 +222,24 @@ def test_a_worker_forwards_to_the_owner_and_the_stream_follows_a_partition_that_
     owner, other = start_worker([mine]), start_worker([each for each in ALL if each != mine])
     owner.others, other.others = {other.url: [each for each in ALL if each != mine]}, {owner.url: [mine]}
     client = stream_of(other, ann).open()
-    told = notifications.tell(ann, 2)
+    published = notifications.publish(ann, 2)
     client.wait_for(2)
     assert (owner.hub.count, other.hub.count) == (1, 0)
 
     owner.take([])
     assert client.ended.wait(10), "the stream ends, so that the client looks for the new owner"
-    told += notifications.tell(ann, 3)
+    published += notifications.publish(ann, 3)
     owner.others, other.others = {other.url: ALL}, {}
     other.take(ALL)
     client.open()
-    told += notifications.tell(ann, 1)
+    published += notifications.publish(ann, 1)
 
     client.wait_for(6)
-    assert ids(client) == told
+    assert ids(client) == published
     assert other.hub.count == 1
 
 
-def test_while_nobody_has_the_partition_it_is_said_when_to_come_back(
+def test_while_no_worker_has_the_partition_the_answer_says_when_to_retry(
     start_worker: Callable[..., EventStreamsWorker],
 ) -> None:
     worker = start_worker([])
@@ -260,15 +260,15 @@ def test_an_unknown_id_is_refused_and_one_of_a_recreated_topic_starts_over(
     mine = target_partition(notification_key("corp", ann), DEFAULT_PARTITIONS)
     for broken in (f"{mine}-99999999", f"{mine + 1}-0"):
         client = stream_of(worker, ann, last_event_id=broken).open()
-        told = notifications.tell(ann)
+        published = notifications.publish(ann)
         client.wait_for(1)
-        assert ids(client) == told
+        assert ids(client) == published
         assert len(client.resets) == 1
         assert client.last_event_id != broken
         client.cut()
 
 
-def test_what_retention_took_is_said_before_what_is_left(
+def test_a_loss_by_retention_is_reported_before_the_remaining_notifications(
     connection: Connection,
     topic: str,
     start_worker: Callable[..., EventStreamsWorker],
@@ -280,15 +280,15 @@ def test_what_retention_took_is_said_before_what_is_left(
     worker, ann = start_worker(), person()
     mine = target_partition(notification_key("corp", ann), DEFAULT_PARTITIONS)
     client = stream_of(worker, ann).open()
-    notifications.tell(ann, 2)
+    notifications.publish(ann, 2)
     client.wait_for(2)
     client.cut()
-    notifications.tell(ann, 2)
+    notifications.publish(ann, 2)
     # As retention does: everything before the last record goes.
     before = int(str(client.last_event_id).partition("-")[2]) + 2
-    left = notifications.tell(ann, 1)
-    # The worker has seen it: one that lags behind what is deleted would not know of it.
-    eventually(lambda: worker.reached(mine) > before, what="all is told")
+    left = notifications.publish(ann, 1)
+    # The worker has seen them: one that lags behind would not notice the deletion.
+    eventually(lambda: worker.reached(mine) > before, what="all is sent")
     where = TopicPartition(topic, mine, before)
     admin = connection.admin()
     admin.delete_records([where])[where].result(20)
@@ -307,12 +307,12 @@ def test_many_come_back_at_once_and_each_gets_theirs(
     for client in clients:
         wait_for_place(client)
         client.cut()
-    told = {each: notifications.tell(each, 2) for each in people}
+    published = {each: notifications.publish(each, 2) for each in people}
     for client in clients:
         client.open()
     for each, client in zip(people, clients, strict=True):
         client.wait_for(2)
-        assert ids(client) == told[each]
+        assert ids(client) == published[each]
 
 
 def test_a_stop_does_not_wait_for_streams(start_worker: Callable[..., EventStreamsWorker], stream_of: Stream) -> None:
@@ -329,7 +329,7 @@ def test_what_happens_to_an_instance_reaches_whom_it_concerns_once_their_list_sh
     streams_service.start()
     streams_service.wait_until_ready()
     created, *_ = [each for each in lives(1, seed=31) if each.task_id == "T-1" and each.recipient_ids]
-    # Nobody else's: what other tests have left on the topics is processed by this worker too.
+    # Only this person's: the worker also processes records that other tests left on the topics.
     bob = person()
     first = msgspec.structs.replace(created, instance_id=str(uuid.uuid4()), recipient_ids=(bob,))
     user = f"{streams_service.url}/v1/corps/corp/users/{bob}"
@@ -356,7 +356,7 @@ def test_what_happens_to_an_instance_reaches_whom_it_concerns_once_their_list_sh
         )
         streams_service.start()
         streams_service.wait_until_ready()
-        eventually(lambda: client.cut() or client.open().status == 200, what="the stream is taken up again")
+        eventually(lambda: client.cut() or client.open().status == 200, what="the stream is resumed")
         assert client.wait_for(2)[1]["task_id"] == "T-9"
     finally:
         client.cut()

@@ -14,7 +14,7 @@ import pytest
 
 from support.edge.expensive import Hostile, hostile
 from support.edge.process import RunningEdge, wait_until
-from support.http_clients import ask, callback, connect, read_answer, status_of
+from support.http_clients import callback, connect, exchange, read_answer, status_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,18 +61,18 @@ class Flood:
 
 
 def test_good_callbacks_are_accepted_during_a_flood_of_unsigned_megabytes(tmp_path: Path) -> None:
-    nowhere = "127.0.0.1:1"  # the spool takes them: what is measured here is in front of it
+    nowhere = "127.0.0.1:1"  # the spool stores them: the measured part comes before it
     edge = RunningEdge(tmp_path, bootstrap_servers=nowhere, registry_url=f"http://{nowhere}")
     edge.start()
     waited: list[float] = []
     try:
         wait_until(lambda: edge.get("/healthz") is not None, what="the start")
-        assert status_of(ask(edge.port, callback("before"))) == 200
+        assert status_of(exchange(edge.port, callback("before"))) == 200
         with Flood(edge.port) as flood:
             ends_at = time.monotonic() + SECONDS
             while time.monotonic() < ends_at or not flood.answers:
                 started = time.monotonic()
-                assert status_of(ask(edge.port, callback(f"good-{len(waited)}"))) == 200
+                assert status_of(exchange(edge.port, callback(f"good-{len(waited)}"))) == 200
                 waited.append(time.monotonic() - started)
     finally:
         edge.stop()

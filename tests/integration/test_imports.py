@@ -66,7 +66,7 @@ def file(tmp_path: Path, connection: Connection) -> File:
     return File(tmp_path / "people.csv", connection)
 
 
-def said(result: Result) -> Any:
+def result_of(result: Result) -> Any:
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -81,21 +81,21 @@ HEADS = "user_id,name,department,ldap\n"
 
 def test_people_are_written_once_changed_and_forgotten(file: File) -> None:
     wang, li = PersonRecord("u1", "王芳", "采购部", None, {"ldap": "wang.fang"}), PersonRecord("u2", "李雷")
-    assert said(file.imports(HEADS + WANG + LI)) == outcome(new=2, changed=0, unchanged=0)
+    assert result_of(file.imports(HEADS + WANG + LI)) == outcome(new=2, changed=0, unchanged=0)
     assert file.on_topic() == [("u1", wang), ("u2", li)]
 
-    assert said(file.imports(HEADS + LI + WANG)) == outcome(new=0, changed=0, unchanged=2)
+    assert result_of(file.imports(HEADS + LI + WANG)) == outcome(new=0, changed=0, unchanged=2)
     assert len(file.on_topic()) == 2
 
     changed = "user_id,name\nu2,李磊\nu3,韩梅梅\n"
-    assert said(file.imports(changed, "--dry-run")) == {"new": 1, "changed": 1, "unchanged": 0, "dry_run": True}
+    assert result_of(file.imports(changed, "--dry-run")) == {"new": 1, "changed": 1, "unchanged": 0, "dry_run": True}
     assert len(file.on_topic()) == 2
-    assert said(file.imports(changed)) == outcome(new=1, changed=1, unchanged=0)
+    assert result_of(file.imports(changed)) == outcome(new=1, changed=1, unchanged=0)
     assert dict(file.on_topic()) == {"u1": wang, "u2": PersonRecord("u2", "李磊"), "u3": PersonRecord("u3", "韩梅梅")}
 
-    assert said(file.imports("user_id\nu2\nu9\n", "--delete")) == outcome(deleted=1, unchanged=1)
+    assert result_of(file.imports("user_id\nu2\nu9\n", "--delete")) == outcome(deleted=1, unchanged=1)
     assert dict(file.on_topic())["u2"] is None
-    assert said(file.imports(HEADS + LI)) == outcome(new=1, changed=0, unchanged=0)
+    assert result_of(file.imports(HEADS + LI)) == outcome(new=1, changed=0, unchanged=0)
 
 
 def test_forms_are_written_once_changed_as_a_whole_and_forgotten(file: File) -> None:
@@ -103,18 +103,20 @@ def test_forms_are_written_once_changed_as_a_whole_and_forgotten(file: File) -> 
     contract = heads + "F-1,合同审批,textField_a,合同方\nF-1,,textField_b,金额\nF-2,,textField_a,事由\n"
     first = Form("F-1", "合同审批", {"textField_a": "合同方", "textField_b": "金额"})
     second = Form("F-2", None, {"textField_a": "事由"})
-    assert said(file.imports(contract, what="forms")) == outcome(new=2, changed=0, unchanged=0)
+    assert result_of(file.imports(contract, what="forms")) == outcome(new=2, changed=0, unchanged=0)
     assert file.on_topic(FORMS_TARGET) == [("F-1", first), ("F-2", second)]
-    assert said(file.imports(contract, what="forms")) == outcome(new=0, changed=0, unchanged=2)
+    assert result_of(file.imports(contract, what="forms")) == outcome(new=0, changed=0, unchanged=2)
     assert len(file.on_topic(FORMS_TARGET)) == 2
     result = file.imports(heads + "F-2,,textField_a,\nF-3,,textField_a,物品\n", what="forms")
     assert result.exit_code == 1
     assert "line 2: label is missing" in result.stderr
     assert len(file.on_topic(FORMS_TARGET)) == 2
-    assert said(file.imports(heads + "F-1,,textField_a,对方\n", what="forms")) == outcome(new=0, changed=1, unchanged=0)
+    assert result_of(file.imports(heads + "F-1,,textField_a,对方\n", what="forms")) == outcome(
+        new=0, changed=1, unchanged=0
+    )
     assert dict(file.on_topic(FORMS_TARGET))["F-1"] == Form("F-1", None, {"textField_a": "对方"})
     gone = file.imports("form_uuid\nF-1\nF-9\n", "--delete", what="forms")
-    assert said(gone) == outcome(deleted=1, unchanged=1)
+    assert result_of(gone) == outcome(deleted=1, unchanged=1)
     assert dict(file.on_topic(FORMS_TARGET)) == {"F-1": None, "F-2": second}
 
 
@@ -126,14 +128,14 @@ def test_of_a_file_with_a_bad_line_nothing_is_written(file: File) -> None:
     assert file.on_topic() == []
 
 
-def test_what_nobody_can_read_is_replaced(file: File, connection: Connection) -> None:
+def test_an_unreadable_record_is_replaced(file: File, connection: Connection) -> None:
     producer = Producer(producer_config(connection.bootstrap_servers))
-    producer.produce(PEOPLE.name, key=notification_key(file.corp_id, "u1"), value=b"somebody else's")
+    producer.produce(PEOPLE.name, key=notification_key(file.corp_id, "u1"), value=b"another program's")
     assert producer.flush(30) == 0
-    assert said(file.imports(HEADS + WANG)) == outcome(new=0, changed=1, unchanged=0)
+    assert result_of(file.imports(HEADS + WANG)) == outcome(new=0, changed=1, unchanged=0)
 
 
-def test_a_kafka_that_takes_a_part_of_it_says_so_and_the_rest_comes_with_the_next_import(
+def test_a_partly_refused_import_says_so_and_the_next_import_writes_the_rest(
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Refusing(importing.AsyncProducer):
@@ -149,4 +151,4 @@ def test_a_kafka_that_takes_a_part_of_it_says_so_and_the_rest_comes_with_the_nex
         result = file.imports(HEADS + WANG + LI)
     assert result.exit_code == 1
     assert "no; 1 of 2 records were written: import the file again" in str(result.exception)
-    assert said(file.imports(HEADS + WANG + LI)) == outcome(new=1, changed=0, unchanged=1)
+    assert result_of(file.imports(HEADS + WANG + LI)) == outcome(new=1, changed=0, unchanged=1)

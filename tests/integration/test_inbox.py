@@ -1,4 +1,4 @@
-"""The inbox table on real Kafka: rebuilt from its topic it is the same; an unreadable record harms nobody."""
+"""The inbox table on real Kafka: rebuilt from its topic it is the same; an unreadable record does no harm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msgspec import structs
 
 from support import http_clients
 from support.streams.api_context import faust_app
-from support.streams.lives import TOLD_DIRECTLY, inboxes_told, lives, produce
+from support.streams.lives import SENT_DIRECTLY, inboxes_by_notifications, lives, produce
 from support.streams.processes import Worker
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.cloudevents import headers_of
@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ra
 
 USERS = int(os.environ.get("TASKBRIDGE_INBOX_USERS", "150"))
 TASKS = int(os.environ.get("TASKBRIDGE_INBOX_TASKS", "20"))
-"""The proof that is asked for is 10,000 users of 200 tasks: set these for it, and some minutes aside."""
+"""The full proof is 10,000 users of 200 tasks, which needs some minutes: set these for it."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def worker(connection: Connection, tmp_path: Path) -> Generator[Worker]:
     worker.kill_if_running()
 
 
-def told(chance: random.Random, corp: str, user: str, number: int) -> Iterable[TaskNotification]:
+def notifications_of(chance: random.Random, corp: str, user: str, number: int) -> Iterable[TaskNotification]:
     """What one task means for one person: it comes, mostly changes, and sometimes goes."""
 
     def notification(view: View, change: Change, at: int) -> TaskNotification:
@@ -81,14 +81,14 @@ def told(chance: random.Random, corp: str, user: str, number: int) -> Iterable[T
             yield notification(View.HANDLED, Change.UPDATED, 2)
 
 
-def tell(connection: Connection, corp: str, *, users: int, tasks: int, seed: int) -> None:
+def produce_notifications(connection: Connection, corp: str, *, users: int, tasks: int, seed: int) -> None:
     chance = random.Random(seed)
     config: dict[str, Any] = producer_config(connection.bootstrap_servers) | {"queue.buffering.max.messages": 1_000_000}
     producer = Producer(config)
     codec = task_notification_codec(connection.registry)
     for number in range(tasks):
         for user in range(users):
-            for each in told(chance, corp, f"user-{user}", number):
+            for each in notifications_of(chance, corp, f"user-{user}", number):
                 key = notification_key(each.corp_id, each.recipient_id)
                 producer.produce(TASK_NOTIFICATIONS.name, key=key, value=codec.encode(each))
         producer.poll(0)
@@ -131,16 +131,16 @@ def test_the_inbox_rebuilt_from_its_topic_and_from_its_changelog_equals_the_live
     read_topic: Callable[[str], list[Message]],
     eventually: Any,
 ) -> None:
-    corp = f"{TOLD_DIRECTLY}{random.random()}"
+    corp = f"{SENT_DIRECTLY}{random.random()}"
     worker.start()
     eventually(worker.is_ready, what="the worker is ready")
-    tell(connection, corp, users=USERS, tasks=TASKS, seed=3)
+    produce_notifications(connection, corp, users=USERS, tasks=TASKS, seed=3)
     wait_s = 120 + USERS * TASKS // 2_000
     eventually(partial(committed_to_the_end, connection), within_s=wait_s, what="the inboxes are up to date")
-    eventually(partial(is_up_to_date, worker), what="it says so")
+    eventually(partial(is_up_to_date, worker), what="it is up to date")
     assert worker.end(signal.SIGTERM) == 0
     folder = tmp_path / f"worker-{worker.port}"
-    live, expected = in_stores(folder), inboxes_told(connection, read_topic)
+    live, expected = in_stores(folder), inboxes_by_notifications(connection, read_topic)
     assert live == expected
     user = layout.user_part(corp, "user-0")
     assert sum(layout.read_counts(live[layout.counts_key(user)])) == TASKS
@@ -155,16 +155,16 @@ def test_the_inbox_rebuilt_from_its_topic_and_from_its_changelog_equals_the_live
 def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
     connection: Connection, worker: Worker, read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:
-    corp = f"{TOLD_DIRECTLY}{random.random()}"
+    corp = f"{SENT_DIRECTLY}{random.random()}"
     key = notification_key(corp, "user-0")
     codec = task_notification_codec(connection.registry)
-    good = next(iter(told(random.Random(1), corp, "user-0", 1)))
+    good = next(iter(notifications_of(random.Random(1), corp, "user-0", 1)))
     config: dict[str, Any] = producer_config(connection.bootstrap_servers)
     producer = Producer(config)
     for poisoned_key, value in (
         (key, b"not avro"),
         (key, None),
-        (f"{TOLD_DIRECTLY}another/key".encode(), codec.encode(good)),
+        (f"{SENT_DIRECTLY}another/key".encode(), codec.encode(good)),
         (key, codec.encode(structs.replace(good, occurred_at=1 << 60))),
         (key, codec.encode(good)),
     ):
@@ -197,7 +197,7 @@ def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
     assert worker.end(signal.SIGTERM) == 0
 
 
-def test_a_group_without_a_task_center_keeps_no_inboxes_and_answers_no_queries(
+def test_a_group_without_a_task_center_stores_no_inboxes_and_answers_no_queries(
     connection: Connection, tmp_path: Path, eventually: Any, read_topic: Callable[[str], list[Message]]
 ) -> None:
     worker = Worker(tmp_path, connection, STREAMS_TASK_CENTER="false")

@@ -59,7 +59,7 @@ def test_kafkajs_reads_events_of_the_edge(kafkajs: Path, connection: Connection)
 
 def test_kafkajs_reads_notifications_of_the_streams(kafkajs: Path, connection: Connection) -> None:
     corp_id = f"kafkajs-{uuid.uuid4()}"
-    told = TaskNotification(
+    notification = TaskNotification(
         notification_id=str(uuid.uuid4()),
         corp_id=corp_id,
         recipient_id="u-1",
@@ -76,7 +76,7 @@ def test_kafkajs_reads_notifications_of_the_streams(kafkajs: Path, connection: C
         occurred_at=1,
         event_id=str(uuid.uuid4()),
     )
-    value = task_notification_codec(connection.registry).encode(told)
+    value = task_notification_codec(connection.registry).encode(notification)
     producer = BulkProducer(producer_config(connection.bootstrap_servers), corp_id)
     producer.claim()
     producer.begin()

@@ -82,7 +82,7 @@ def test_who_signs_in_by_a_mapped_id_sees_people_by_names_and_fields_by_labels(
         worker.show_log()
 
 
-def test_a_worker_that_is_to_know_nobody_reads_nothing_of_them(
+def test_a_worker_with_a_limit_of_no_people_reads_none_of_them(
     connection: Connection, tmp_path: Path, eventually: Any
 ) -> None:
     corp_id = f"ding-{uuid.uuid4()}"

@@ -44,7 +44,7 @@ def workers(connection: Connection, tmp_path: Path, eventually: Any) -> Generato
         each.kill_if_running()
 
 
-def ask(worker: Worker, path: str, **query: str) -> dict[str, Any]:
+def get(worker: Worker, path: str, **query: str) -> dict[str, Any]:
     found = http_clients.get(f"http://127.0.0.1:{worker.port}/v1/ops/{path}", params=query, timeout=30)
     return found.json() if found.status_code == 200 else {}
 
@@ -83,7 +83,7 @@ def mark_replayed(connection: Connection, quarantine_id: str, letter_id: str) ->
     assert producer.flush(30) == 0
 
 
-def test_any_worker_shows_all_of_them_and_tells_what_became_of_a_callback(
+def test_any_worker_shows_all_workers_and_what_happened_to_a_callback(
     connection: Connection, workers: list[Worker], eventually: Any
 ) -> None:
     events = [each for each in lives(3, seed=77) if each.action != "DELETED"]
@@ -93,8 +93,8 @@ def test_any_worker_shows_all_of_them_and_tells_what_became_of_a_callback(
 
     for worker in workers:
         found = eventually(
-            lambda asked=worker: (
-                (answer := ask(asked, "callbacks", instance_id=instance_id)).get("dead_letters")
+            lambda each_worker=worker: (
+                (answer := get(each_worker, "callbacks", instance_id=instance_id)).get("dead_letters")
                 and answer["notifications"]
                 and answer
             ),
@@ -104,16 +104,16 @@ def test_any_worker_shows_all_of_them_and_tells_what_became_of_a_callback(
         assert "Rejected by the edge once: wrong-sign" in found["verdict"]
         assert "Parked as a dead letter once: undecodable" in found["verdict"]
         assert found["state"]["instance_id"] == instance_id
-        wanted = {each.event_id for each in events if each.instance_id == instance_id}
-        assert {each["event_id"] for each in found["history"]["events"]} == wanted
+        event_ids = {each.event_id for each in events if each.instance_id == instance_id}
+        assert {each["event_id"] for each in found["history"]["events"]} == event_ids
         assert "sign=" not in str(found["quarantined"])
         assert "authorization" not in str(found).lower()
         assert found["searched"]["quarantine_records"] >= 1
 
-        # It reads on for two seconds when it is asked, and shows what it has by then.
+        # A request lets it read for two seconds, and shows what it has by then.
         seen = eventually(
-            lambda asked=worker: (
-                (answer := ask(asked, "overview"))["dead_letters"]["reasons"].get("undecodable") and answer
+            lambda each_worker=worker: (
+                (answer := get(each_worker, "overview"))["dead_letters"]["reasons"].get("undecodable") and answer
             ),
             what="the overview has read that far",
         )
@@ -121,19 +121,19 @@ def test_any_worker_shows_all_of_them_and_tells_what_became_of_a_callback(
         assert {each["url"] for each in seen["workers"] if each["reachable"]} == urls
         assert {each["worker"] for each in seen["partitions"]} == urls
         assert [each["partition"] for each in seen["partitions"]] == list(range(12))
-        assert sum(map(sum, seen["flow"]["actions"].values())) >= len(wanted)
+        assert sum(map(sum, seen["flow"]["actions"].values())) >= len(event_ids)
         assert seen["quarantine"]["reasons"]["wrong-sign"] >= 1
         assert seen["dead_letters"]["reasons"]["undecodable"] >= 1
         assert seen["dead_letters"]["latest"][0]["key"]
         assert seen["edges"][0]["reachable"] is False
         assert any(each["message"].startswith("record_parked: reason undecodable") for each in seen["errors"])
 
-    found = ask(workers[0], "callbacks", instance_id=instance_id)
+    found = get(workers[0], "callbacks", instance_id=instance_id)
     mark_replayed(connection, found["quarantined"][0]["id"], found["dead_letters"][0]["id"])
     for worker in workers:
         again = eventually(
-            lambda asked=worker: (
-                (answer := ask(asked, "callbacks", instance_id=instance_id)).get("dead_letters")
+            lambda each_worker=worker: (
+                (answer := get(each_worker, "callbacks", instance_id=instance_id)).get("dead_letters")
                 and answer["dead_letters"][0]["replayed_at"]
                 and answer
             ),
@@ -143,19 +143,19 @@ def test_any_worker_shows_all_of_them_and_tells_what_became_of_a_callback(
             f"wrong-sign; replayed at {REPLAYED}. Parked as a dead letter once: undecodable; replayed at {REPLAYED}."
         )
         eventually(
-            lambda asked=worker: (
-                REPLAYED in {each["replayed_at"] for each in ask(asked, "overview")["quarantine"]["latest"]}
+            lambda each_worker=worker: (
+                REPLAYED in {each["replayed_at"] for each in get(each_worker, "overview")["quarantine"]["latest"]}
             ),
             what="the overview shows the replay",
         )
 
-    nothing = ask(workers[0], "callbacks", instance_id="never heard of")
+    nothing = get(workers[0], "callbacks", instance_id="never heard of")
     assert nothing["verdict"].startswith("Never received here since ")
     assert (nothing["state"], nothing["history"]) == (None, None)
 
     workers[1].signal(signal.SIGSTOP)
     try:
-        hung = next(each for each in ask(workers[0], "overview")["workers"] if str(workers[1].port) in each["url"])
+        hung = next(each for each in get(workers[0], "overview")["workers"] if str(workers[1].port) in each["url"])
         assert hung["reachable"] is False
     finally:
         workers[1].signal(signal.SIGCONT)

@@ -74,7 +74,7 @@ def test_only_what_is_committed_is_read_up_to_ends_that_may_have_no_record(
         assert offsets(reader, topic, 7, None) == [], "from its end"
 
 
-def test_an_open_transaction_ends_a_partition_unless_its_records_are_asked_for(
+def test_an_open_transaction_ends_a_partition_unless_its_records_are_requested(
     connection: Connection, topic: str, producer: Producer
 ) -> None:
     begin(producer, topic, 0, 2)
@@ -109,7 +109,7 @@ def test_one_partition_ends_while_another_goes_on(connection: Connection, topic:
         assert reader.reached == ends
 
 
-def test_offsets_that_are_gone_are_told_or_passed_over_and_never_gone_back_from(
+def test_deleted_offsets_are_reported_or_skipped_and_never_read_backwards(
     connection: Connection, topic: str, producer: Producer
 ) -> None:
     begin(producer, topic, 0, 5)

@@ -64,8 +64,8 @@ def test_a_broker_behind_a_broken_network_costs_no_callback_and_changes_no_state
             wait_until(lambda: in_sync(cluster) == set(BROKERS), what="all are in sync again")
         assert set(sent.statuses) == {200}
         wait_until(edge.has_drained, what="the spool is empty")
-        kept = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
-        assert sent.instances <= kept
+        stored = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
+        assert sent.instances <= stored
         wait_until(lambda: runs(worker) and caught_up(outside), 120, what="all events are folded")
         wait_until(worker.is_ready, what="the worker is ready again")
         assert_all_is_right(outside, lambda topic: read_topic(outside, topic))

@@ -59,7 +59,7 @@ class Edge(RunningEdge):
         super().start(*prefix)
         deadline = time.monotonic() + 60
         self._starts += self._workers
-        # Each worker becomes ready by itself: that they all are is likely after 20 connections.
+        # Workers become ready one by one: after 20 connections probably all are.
         while len(self.lines("edge_started")) < self._starts or not all(self.is_ready() for _ in range(20)):
             assert time.monotonic() < deadline, self.log_path.read_text("utf-8")
             time.sleep(0.05)
@@ -110,12 +110,12 @@ def events_of(read_topic: Callable[[str], list[Message]]) -> Callable[[str], lis
 
 
 @pytest.fixture
-def kept_of(
+def entries_of(
     read_topic: Callable[[str], list[Message]], connection: Connection, eventually: Any
 ) -> Callable[..., list[QuarantinedCallback]]:
     """The quarantined callbacks whose body or query names this text, in order of receipt, once there are so many.
 
-    They are kept behind the answer, on a topic that may have been made a moment ago.
+    They are stored after the answer, on a topic that may have been created a moment ago.
     """
 
     def there(text: str, *, distinct: bool) -> list[QuarantinedCallback]:
@@ -127,7 +127,7 @@ def kept_of(
 
     def found(text: str, least: int, *, distinct: bool = False) -> list[QuarantinedCallback]:
         return eventually(
-            lambda: len(kept := there(text, distinct=distinct)) >= least and kept, what=f"{least} are kept"
+            lambda: len(stored := there(text, distinct=distinct)) >= least and stored, what=f"{least} are stored"
         )
 
     return found
@@ -157,7 +157,7 @@ def test_after_the_token_was_fixed_the_callback_is_on_the_topic_once_with_its_ow
     connection: Connection,
     instance_id: str,
     events_of: Callable[[str], list[Message]],
-    kept_of: Callable[[str, int], list[QuarantinedCallback]],
+    entries_of: Callable[[str, int], list[QuarantinedCallback]],
 ) -> None:
     edge = start_edge("an-old-token")
     parameters = good("complete", instance_id)
@@ -166,43 +166,43 @@ def test_after_the_token_was_fixed_the_callback_is_on_the_topic_once_with_its_ow
     after = time.time_ns() // 1_000_000
     assert edge.send("complete", good("complete", instance_id, "forged")).status_code == 401
     assert events_of(instance_id) == []
-    kept, forged = kept_of(instance_id, 2)
-    assert (kept.reason, kept.app_type, kept.remote_address) == ("wrong-sign", APP_TYPE, "127.0.0.1")
-    assert kept.body == encode_callback(parameters, "json").body
+    genuine, forged = entries_of(instance_id, 2)
+    assert (genuine.reason, genuine.app_type, genuine.remote_address) == ("wrong-sign", APP_TYPE, "127.0.0.1")
+    assert genuine.body == encode_callback(parameters, "json").body
 
-    mine = shown_in_list(connection, kept, forged)
-    assert [each["id"] for each in mine] == [kept.quarantine_id, forged.quarantine_id]
+    mine = shown_in_list(connection, genuine, forged)
+    assert [each["id"] for each in mine] == [genuine.quarantine_id, forged.quarantine_id]
     assert (mine[0]["action"], mine[0]["app_type"], mine[0]["replayed_at"]) == ("complete", APP_TYPE, None)
-    code, (shown,), _ = taskbridge(connection, "quarantine", "show", kept.quarantine_id)
+    code, (shown,), _ = taskbridge(connection, "quarantine", "show", genuine.quarantine_id)
     assert (code, json.loads(shown["body"])) == (0, parameters)
 
     assert time.time_ns() // 1_000_000 > after  # its own time is not the time of the replay
     write_credentials(edge.credentials, SYSTEM_TOKEN)
-    replay = ("quarantine", "replay", kept.quarantine_id, forged.quarantine_id)
+    replay = ("quarantine", "replay", genuine.quarantine_id, forged.quarantine_id)
     fixed = {"EDGE_CREDENTIALS_FILE": str(edge.credentials), "EDGE_DATA_DIR": str(edge.data_dir)}
-    code, said, _ = taskbridge(connection, *replay, "--dry-run", **fixed)
-    assert (code, [each["outcome"] for each in said]) == (1, ["would-be-released", "rejected"])
+    code, printed, _ = taskbridge(connection, *replay, "--dry-run", **fixed)
+    assert (code, [each["outcome"] for each in printed]) == (1, ["would-be-released", "rejected"])
     assert events_of(instance_id) == []
-    code, said, _ = taskbridge(connection, *replay, **fixed)
-    assert (code, [(each["outcome"], each["reason"]) for each in said]) == (
+    code, printed, _ = taskbridge(connection, *replay, **fixed)
+    assert (code, [(each["outcome"], each["reason"]) for each in printed]) == (
         1,
         [("released", None), ("rejected", "wrong-sign")],
     )
-    replayed = [each["replayed_at"] for each in shown_in_list(connection, kept, forged)]
+    replayed = [each["replayed_at"] for each in shown_in_list(connection, genuine, forged)]
     assert replayed[1] is None
     assert replayed[0] is not None
     assert replayed[0] > mine[0]["received_at"]
     code, again, _ = taskbridge(connection, *replay, **fixed)
     assert (code, [each["outcome"] for each in again]) == (1, ["already-published", "rejected"])
-    assert [each["replayed_at"] for each in shown_in_list(connection, kept, forged)] == replayed
-    _, (shown,), _ = taskbridge(connection, "quarantine", "show", kept.quarantine_id)
+    assert [each["replayed_at"] for each in shown_in_list(connection, genuine, forged)] == replayed
+    _, (shown,), _ = taskbridge(connection, "quarantine", "show", genuine.quarantine_id)
     assert shown["replayed_at"] == replayed[0]
 
     (message,) = events_of(instance_id)
     event = task_event_codec(connection.registry).decode(message.value())
     assert before <= event.received_at <= after
-    assert event.received_at == kept.received_at
-    assert (event.event_id, event.raw_parameters) == (said[0]["event_id"], parameters)
+    assert event.received_at == genuine.received_at
+    assert (event.event_id, event.raw_parameters) == (printed[0]["event_id"], parameters)
     assert dict(cast("list[tuple[str, bytes]]", message.headers())) == {
         "ce_specversion": b"1.0",
         "ce_id": event.event_id.encode(),
@@ -213,13 +213,13 @@ def test_after_the_token_was_fixed_the_callback_is_on_the_topic_once_with_its_ow
         "content-type": b"application/avro",
         "traceparent": TRACE.encode(),
     }
-    # The running edge knows what was released: it refuses a copy of it, and takes it again.
+    # The running edge knows the released callback: it refuses a copy for another action, and accepts a repeat.
     deadline = time.monotonic() + 20
     while edge.send("complete", good("complete", f"another-{uuid.uuid4()}")).status_code != 200:
         assert time.monotonic() < deadline, "the edge does not know the new token"
         time.sleep(0.1)
     assert edge.send("cancel", parameters).status_code == 401
-    assert [each.reason for each in kept_of(instance_id, 3)][-1] == "cross-action-replay"
+    assert [each.reason for each in entries_of(instance_id, 3)][-1] == "cross-action-replay"
     assert edge.send("complete", parameters).status_code == 200
 
 
@@ -228,19 +228,19 @@ def test_a_replay_of_everything_never_releases_a_copy(
     connection: Connection,
     instance_id: str,
     events_of: Callable[[str], list[Message]],
-    kept_of: Callable[[str, int], list[QuarantinedCallback]],
+    entries_of: Callable[[str, int], list[QuarantinedCallback]],
 ) -> None:
     edge = start_edge("an-old-token")
     for wire_action in ("complete", "cancel"):  # the original, and a copy of it that came while the token was wrong
         assert edge.send(wire_action, good("complete", instance_id)).status_code == 401
-    original, copy = kept_of(instance_id, 2)
+    original, copy = entries_of(instance_id, 2)
     write_credentials(edge.credentials, SYSTEM_TOKEN)
     fixed = {"EDGE_CREDENTIALS_FILE": str(edge.credentials)}
-    code, said, err = taskbridge(connection, "quarantine", "replay", copy.quarantine_id, **fixed)
-    assert (code, said[0]["outcome"], said[0]["reason"]) == (1, "rejected", "cross-action-replay")
+    code, printed, err = taskbridge(connection, "quarantine", "replay", copy.quarantine_id, **fixed)
+    assert (code, printed[0]["outcome"], printed[0]["reason"]) == (1, "rejected", "cross-action-replay")
     assert "--data-dir" in err
-    code, said, _ = taskbridge(connection, "quarantine", "replay", "--all", **fixed)
-    outcomes = {each["id"]: each["outcome"] for each in said}
+    code, printed, _ = taskbridge(connection, "quarantine", "replay", "--all", **fixed)
+    outcomes = {each["id"]: each["outcome"] for each in printed}
     assert (code, outcomes[original.quarantine_id], outcomes[copy.quarantine_id]) == (1, "released", "rejected")
     assert len(events_of(instance_id)) == 1
 
@@ -257,7 +257,7 @@ def test_usage_and_unknown_ids(connection: Connection, tmp_path: Path) -> None:
 
 
 def copies(wire_action: str, original: Mapping[str, str]) -> dict[str, str]:
-    """The original as another action takes it: a thief renames keys and cuts values as they need."""
+    """The original in the shape of another action: a thief renames keys and cuts values as needed."""
     if wire_action != "delete":
         return dict(original)
     copy = {key: value for key, value in original.items() if key not in ("actualWorkId", "taskId")}
@@ -268,12 +268,12 @@ def copies(wire_action: str, original: Mapping[str, str]) -> dict[str, str]:
 def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_worker(
     start_edge: Callable[..., Edge],
     workers: str,
-    kept_of: Callable[..., list[QuarantinedCallback]],
+    entries_of: Callable[..., list[QuarantinedCallback]],
     events_of: Callable[[str], list[Message]],
 ) -> None:
     edge = start_edge(EDGE_WORKERS=workers)
     run, originals = uuid.uuid4().hex, dict[tuple[str, str], dict[str, str]]()
-    pairs = [pair for pair in permutations(ACTIONS, 2) if takes(*pair)]
+    pairs = [pair for pair in permutations(ACTIONS, 2) if accepts(*pair)]
     for first, second in pairs:
         blank_actor = {"actualWorkId": ""} if second == "delete" else {}
         original = good(first, f"{run}-{first}-{second}", **blank_actor)
@@ -294,7 +294,7 @@ def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_wo
         for pair, original in originals.items():
             refuse(*pair)
             assert edge.send(pair[0], original).status_code == 200, pair
-        # Each worker counts what it refused itself. One takes all connections until there are many at a time.
+        # Each worker counts its own refusals. One accepts all connections until there are many at a time.
         deadline = time.monotonic() + 60
         while workers == "2" and not 0 < refused_by_one_worker(edge) < refused:
             assert time.monotonic() < deadline, "one worker got everything"
@@ -309,8 +309,8 @@ def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_wo
     edge.end(signal.SIGKILL if workers == "1" else signal.SIGTERM)
     edge.start()
     refused += check()
-    # An edge that is killed may send again what it had sent: it is told by its id.
-    reasons = [each.reason for each in kept_of(run, refused + 2, distinct=True)]
+    # A killed edge may send records again: their ids show it.
+    reasons = [each.reason for each in entries_of(run, refused + 2, distinct=True)]
     assert (reasons.count("cross-action-replay"), reasons.count("wrong-sign"), len(reasons)) == (
         refused,
         2,
@@ -325,7 +325,7 @@ def refused_by_one_worker(edge: Edge) -> float:
     return sum(float(line.split()[-1]) for line in mine)
 
 
-def takes(first: str, second: str) -> bool:
+def accepts(first: str, second: str) -> bool:
     """Whether the other action's shape can be made of this one's values; where not, it is refused for its shape."""
     flat = ("complete", "cancel")
     return (
@@ -356,7 +356,7 @@ def test_copies_that_race_their_original_never_both_pass(start_edge: Callable[..
 
 
 def test_a_complete_with_its_keys_renamed_is_no_delete(
-    start_edge: Callable[..., Edge], instance_id: str, kept_of: Callable[[str, int], list[QuarantinedCallback]]
+    start_edge: Callable[..., Edge], instance_id: str, entries_of: Callable[[str, int], list[QuarantinedCallback]]
 ) -> None:
     edge = start_edge()
     original = good("complete", instance_id)
@@ -366,23 +366,24 @@ def test_a_complete_with_its_keys_renamed_is_no_delete(
     renamed["zzz"] = renamed.pop("taskId")
     assert edge.send("delete", renamed).status_code == 401
     assert edge.send("delete", original).status_code == 401
-    assert [each.reason for each in kept_of(instance_id, 2)] == ["delete-extra-key", "delete-extra-key"]
+    assert [each.reason for each in entries_of(instance_id, 2)] == ["delete-extra-key", "delete-extra-key"]
 
 
 def test_a_flood_is_bounded_and_others_still_get_in(
-    start_edge: Callable[..., Edge], instance_id: str, kept_of: Callable[[str, int], list[QuarantinedCallback]]
+    start_edge: Callable[..., Edge], instance_id: str, entries_of: Callable[[str, int], list[QuarantinedCallback]]
 ) -> None:
     edge = start_edge(EDGE_QUARANTINE_MAX_PER_MINUTE="20")
     started = time.monotonic()
     bodies = {edge.send("complete", good("complete", instance_id, "forged")).content for _ in range(200)}
     seconds = time.monotonic() - started
     assert len(bodies) == 1
-    kept = kept_of(instance_id, 20)
-    assert 20 <= len(kept) <= 20 + seconds * 20 / 60 + 1
+    entries = entries_of(instance_id, 20)
+    assert 20 <= len(entries) <= 20 + seconds * 20 / 60 + 1
     metrics = edge.client.get("/metrics").text
-    assert f'taskbridge_edge_quarantine_total{{outcome="kept",reason="wrong-sign"}} {len(kept)}.0' in metrics
+    assert f'taskbridge_edge_quarantine_total{{outcome="kept",reason="wrong-sign"}} {len(entries)}.0' in metrics
     assert (
-        f'taskbridge_edge_quarantine_total{{outcome="suppressed",reason="wrong-sign"}} {200 - len(kept)}.0' in metrics
+        f'taskbridge_edge_quarantine_total{{outcome="suppressed",reason="wrong-sign"}} {200 - len(entries)}.0'
+        in metrics
     )
     assert len(edge.lines("callback_rejected")) < 100
     # The same host has other addresses: 127.0.0.2 is another sender.
@@ -393,6 +394,6 @@ def test_a_flood_is_bounded_and_others_still_get_in(
         )
         other.sendall(head.encode("latin-1") + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
         assert other.recv(65536).startswith(b"HTTP/1.1 401 ")
-    (entry,) = (each for each in kept_of(instance_id, len(kept) + 1) if each.remote_address == "127.0.0.2")
+    (entry,) = (each for each in entries_of(instance_id, len(entries) + 1) if each.remote_address == "127.0.0.2")
     assert (entry.body, entry.headers["x-odd"]) == (body, "caf\xe9")
     assert edge.send("complete", good("complete", instance_id)).status_code == 200

@@ -1,7 +1,7 @@
 """Kafka as it is in companies: three brokers with TLS, SASL and ACLs, a registry behind TLS and a password.
 
-The ACLs of ``taskbridge topics acls`` suffice, and none can be taken away: Kafka then refuses what is done by it, and
-the program says in words which one is missing. ``TASKBRIDGE_ACLS=full`` shows it of whole workers and of rebuilds, too.
+The ACLs of ``taskbridge topics acls`` suffice, and each is needed: without it Kafka refuses an operation, and the
+program names the missing ACL. ``TASKBRIDGE_ACLS=full`` also shows it for whole workers and rebuilds.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 ROLES = roles("subscriber")
 FULL = os.environ.get("TASKBRIDGE_ACLS") == "full"
 TRIED = Topic(f"{INTERNAL}of-the-test", None)
-"""Where one of a worker's own topics is tried: what is written to the others it would read."""
+"""The internal topic that is tried: a worker would read records of the others."""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, stack: Endpoints) -> Gener
 
 @pytest.fixture(scope="module")
 def outside(cluster: SecuredCluster, stack: Endpoints) -> Generator[Connection]:
-    """To look at the topics without what is being tested, as an administrator."""
+    """An administrator's connection, to look at the topics without the tested ACLs."""
     connection = Connection(cluster.servers, stack.registry_url, {})
     yield connection
     connection.close()
@@ -133,21 +133,21 @@ def test_the_acls_suffice_and_brokers_restart_one_by_one_unnoticed(
             wait_until(lambda: in_sync(outside) == set(BROKERS), what=f"all are in sync after {broker} came back")
     assert set(sent.statuses) == {200}
     wait_until(edge.has_drained, what="the spool is empty")
-    kept = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
-    assert sent.instances <= kept
+    stored = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
+    assert sent.instances <= stored
     wait_until(lambda: caught_up(outside), what="all events are folded")
     assert_all_is_right(outside, lambda topic: read_topic(outside, topic))
 
     assert "not_allowed" not in worker.log_path.read_text()
     assert worker.readiness()["topics"] == []
     assert [line for line in edge.log() if line["event"].startswith("topic_")] == []
-    told = asyncio.run(of_subscriber(cluster))
-    assert {each.instance_id for each in told} <= sent.instances
+    received = asyncio.run(of_subscriber(cluster))
+    assert {each.instance_id for each in received} <= sent.instances
     operator, config = as_user(cluster, "operator"), cluster.config_file("operator")
     tail = ("tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "1", "--json")
     assert json.loads(taskbridge(operator, config, *tail).splitlines()[0])["value"]["corp_id"]
-    for kept_topic in ("dlq", "quarantine"):
-        assert taskbridge(operator, config, kept_topic, "list", "--json") == ""
+    for topic in ("dlq", "quarantine"):
+        assert taskbridge(operator, config, topic, "list", "--json") == ""
 
 
 def test_the_acls_of_a_rebuild_suffice(
@@ -159,7 +159,7 @@ def test_the_acls_of_a_rebuild_suffice(
 
 
 async def of_subscriber(cluster: SecuredCluster) -> list[Any]:
-    """The first of what is told, and all that an inbox has, for the user who may only subscribe."""
+    """The first notification and all of an inbox, for the user who may only subscribe."""
     source = Kafka(cluster.secured_servers, cluster.registry_url, cluster.properties("subscriber"))
     first = await anext(aiter(subscribe(source, group="subscriber-of-the-test")))
     async with Inbox(source) as inbox:
@@ -175,17 +175,17 @@ def test_the_edge_needs_each_of_its_acls(
     wait_until(edge.is_whole, what="the edge is ready")
     with without(outside, "edge", acl):
         if acl.operation == "DescribeConfigs":
-            wait_until(lambda: refusal(acl, as_user(cluster, "edge")), what="Kafka refuses, and it is told")
+            wait_until(lambda: refusal(acl, as_user(cluster, "edge")), what="a refusal names the ACL")
             return
         is_events = acl.name == TASK_EVENTS.name
         name, token = ("kafka", SYSTEM_TOKEN) if is_events else ("quarantine", "not the token")
 
-        def says_it() -> bool:
+        def is_logged() -> bool:
             status, durability = post(edge, f"without {acl}", token)
             assert (status, durability) in ([(200, "kafka"), (200, "spool")] if is_events else [(401, None)])
             return f"lacks {acl}" in readiness(edge)[name]
 
-        wait_until(says_it, what="the edge says which one is missing")
+        wait_until(is_logged, what="the edge says which one is missing")
     wait_until(lambda: edge.is_whole() and edge.has_drained(), what="what waited in the spool is on Kafka")
     assert f"without {acl}" in str([message.value() for message in read_topic(outside, acl.name)])
 
@@ -199,7 +199,7 @@ def test_a_worker_needs_each_of_its_acls(
     with without(outside, "streams", acl):
         wait_until(lambda: refusal(acl, as_streams), what="Kafka refuses")
         if acl.operation not in ("Create", "DescribeConfigs") and acl.resource != "transactional-id":
-            wait_until(lambda: told_at_the_start(acl, as_streams), what="a worker says which one is missing")
+            wait_until(lambda: is_logged_at_start(acl, as_streams), what="a worker says which one is missing")
 
 
 @pytest.mark.parametrize("acl", ROLES["operator"], ids=str)
@@ -208,7 +208,7 @@ def test_the_operators_commands_need_each_of_their_acls(
 ) -> None:
     del edge  # it brings ACLs and topics
     with without(outside, "operator", acl):
-        wait_until(lambda: refusal(acl, as_user(cluster, "operator")), what="Kafka refuses, and it is told")
+        wait_until(lambda: refusal(acl, as_user(cluster, "operator")), what="a refusal names the ACL")
 
 
 @pytest.mark.parametrize("acl", ROLES["subscriber"], ids=str)
@@ -218,7 +218,7 @@ def test_a_subscriber_needs_each_of_its_acls(
     del edge
     with without(outside, "subscriber", acl):
 
-        def is_told() -> bool:
+        def is_refused() -> bool:
             try:
                 asyncio.run(of_subscriber(cluster))
             except KafkaRefused as error:
@@ -226,14 +226,14 @@ def test_a_subscriber_needs_each_of_its_acls(
                 return "lacks" in str(error) and lacks in str(error)
             return False
 
-        wait_until(is_told, what="Kafka refuses, and it is told")
+        wait_until(is_refused, what="a refusal names the ACL")
 
 
 @pytest.mark.parametrize("acl", ROLES["reconcile"], ids=str)
 def test_reconcile_needs_each_of_its_acls(
     cluster: SecuredCluster, outside: Connection, worker: Worker, tmp_path: Path, acl: Acl
 ) -> None:
-    # Something to read, and something that no callback told.
+    # An event to read, and a task of which no callback arrived.
     produce_to(outside, TASK_STATES.name)
     produce_to(outside, TASK_EVENTS.name)
     # Events are read only where some wait for the workers.
@@ -270,7 +270,11 @@ def test_reconcile_needs_each_of_its_acls(
             "RECONCILE_API_URL": url,
         }
         with without(outside, "reconcile", acl):
-            wait_until(lambda: f"lacks {acl}" in str(refused_pass(settings)), 180, what="Kafka refuses, and it is told")
+            wait_until(
+                lambda: f"lacks {acl}" in str(refused_pass(settings)),
+                180,
+                what="a refusal names the ACL",
+            )
         if waits:
             worker.start()
         wait_until(lambda: refused_pass(settings) is None, 180, what="a pass with all of them")
@@ -295,7 +299,7 @@ if FULL:
     ) -> None:
         wait_until(edge.is_whole, what="the edge is ready")
         with without(outside, "streams", acl):
-            # It does not ask, and finds out.
+            # It does not check, and finds out.
             worker.start(
                 "import taskbridge.streams.contract.start as contract; contract.missing_acls = lambda *_, **__: [];"
                 "from taskbridge.streams.app import main; main()"
@@ -304,7 +308,7 @@ if FULL:
             produce_to(outside, TASK_EVENTS.name)  # to be parked
             wait_until(lambda: is_refused(worker), 120, what="Kafka refuses")
             worker.kill_if_running()
-            if acl.resource != "transactional-id":  # of which Kafka does not tell beforehand
+            if acl.resource != "transactional-id":  # which Kafka does not check beforehand
                 worker.start()
                 wait_until(lambda: f"{acl} (" in str(worker.readiness().get("problems")), what="the next start says it")
                 worker.kill_if_running()
@@ -313,19 +317,19 @@ if FULL:
         wait_until(lambda: caught_up(outside), what="all events are folded")
 
     @pytest.mark.parametrize("acl", EXTRAS, ids=str)
-    def test_a_worker_that_lacks_an_extra_works_and_says_what_it_goes_without(
+    def test_a_worker_without_an_optional_acl_works_and_logs_what_is_missing(
         outside: Connection, worker: Worker, acl: Acl
     ) -> None:
         with without(outside, "streams", acl):
             worker.start()
             wait_until(worker.is_ready, what="the worker is ready")
-            said = worker.log_path.read_text()
+            text = worker.log_path.read_text()
             if acl.operation == "DescribeConfigs":
-                assert "topic_not_checked" in said
+                assert "topic_not_checked" in text
             else:
                 assert f"lacks {acl}" in str(worker.readiness()["topics"])
 
-    def test_kafkas_own_tool_takes_what_is_printed(
+    def test_kafkas_own_tool_accepts_the_printed_commands(
         cluster: SecuredCluster, outside: Connection, tmp_path: Path
     ) -> None:
         printed = taskbridge(outside, None, "topics", "acls", "streams", "--principal", "streams=User:another")
@@ -384,15 +388,15 @@ def as_streams(cluster: SecuredCluster) -> Generator[Connection]:
 
 
 def is_refused(worker: Worker) -> bool:
-    """Whether its log says so. Librdkafka asks for positions until its time is over, or only says that it cannot."""
-    said = worker.log_path.read_text()
+    """Whether its log has it. Librdkafka retries for positions until its timeout, or only logs the failure."""
+    text = worker.log_path.read_text()
     words = ("uthorization", "user lacks", "committed offsets: Local: Timed out", "the worker crashed")
-    return any(each in said for each in words)
+    return any(each in text for each in words)
 
 
 @contextmanager
 def without(outside: Connection, user: str, acl: Acl) -> Generator[None]:
-    """That one ACL is taken away for as long."""
+    """Remove one ACL while the context is open."""
     [binding] = bindings(f"User:{user}", [acl])
     found: Any = binding
     exactly = AclBindingFilter(
@@ -414,7 +418,7 @@ def without(outside: Connection, user: str, acl: Acl) -> Generator[None]:
 
 
 def refusal(acl: Acl, connection: Connection) -> str | None:
-    """What is said where that is tried which needs the ACL; None where it is done."""
+    """The error of the operation that needs the ACL; None where it succeeds."""
     name = TRIED.name if acl.name == INTERNAL else TASK_STATES.name if acl.prefixed else acl.name
     try:
         match acl.resource, acl.operation:
@@ -428,7 +432,7 @@ def refusal(acl: Acl, connection: Connection) -> str | None:
             case _ if acl in ROLES["operator"]:
                 of_the_operator(connection, name, writes=acl.operation == "Write")
             case "topic", "Read":
-                # A topic that may not even be looked at is refused here; of its records librdkafka says nothing.
+                # A topic without DESCRIBE is refused here; librdkafka reports nothing about its records.
                 Offsets(consumer(connection)).partitions(name)
                 with closing(PartitionReader(consumer(connection))) as reader:
                     list(reader.read(name, {0: 0}, within_s=30))
@@ -437,9 +441,9 @@ def refusal(acl: Acl, connection: Connection) -> str | None:
             case _:
                 in_a_transaction(connection, name if acl.resource == "topic" else TRIED.name)
     except (OperatorError, KafkaException) as error:
-        said = str(error)
-        assert any(words in said for words in ("uthorization failed", "lacks", "may not create")), said
-        return said
+        text = str(error)
+        assert any(words in text for words in ("uthorization failed", "lacks", "may not create")), text
+        return text
     return None
 
 
@@ -481,24 +485,24 @@ def lacks_nothing(connection: Connection) -> bool:
         return False
 
 
-def told_at_the_start(acl: Acl, connection: Connection) -> bool:
+def is_logged_at_start(acl: Acl, connection: Connection) -> bool:
     """Whether a worker that starts names it: as why it waits, or as what it goes without."""
     try:
-        said = str(contract_of(connection).apply().drift)
+        text = str(contract_of(connection).apply().drift)
     except NotAllowed as error:
-        said = str(error)
-    return str(acl) in said and "lacks" in said
+        text = str(error)
+    return str(acl) in text and "lacks" in text
 
 
 def produce_to(outside: Connection, topic: str) -> None:
-    """What nobody can read."""
+    """An unreadable callback."""
     producer = Producer(producer_config(outside.bootstrap_servers))
     producer.produce(topic, key=b"not readable", value=b"not readable")
     assert producer.flush(30) == 0
 
 
 def post(edge: RunningEdge, instance_id: str, token: str) -> tuple[int, str | None]:
-    """The status, and where the callback is kept."""
+    """The status, and where the callback is stored."""
     answer = post_callback(
         edge.url, "create", parameters_of("create", instance_id=instance_id), system_token=token, encoding="json"
     )
@@ -536,7 +540,7 @@ def rebuild(cluster: SecuredCluster, folder: Path, *arguments: str) -> None:
 
 
 def taskbridge(connection: Connection, config: str | None, *arguments: str, **more: str) -> str:
-    """What the program prints, told of Kafka as an operator would tell it."""
+    """The program's output, with Kafka's settings given as an operator gives them."""
     environment = {
         **os.environ,
         **more,

@@ -1,4 +1,4 @@
-"""Edge, streams and the operator's commands on a Kafka that asks for TLS and a password."""
+"""Edge, streams and the operator's commands on a Kafka that requires TLS and a password."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Generator[SecuredKafka]
 
 @pytest.fixture
 def outside(secured: SecuredKafka, stack: Endpoints) -> Generator[Connection]:
-    """To look at the topics without what is being tested."""
+    """A connection of its own, to look at the topics."""
     connection = Connection(secured.open_servers, stack.registry_url, {})
     yield connection
     connection.close()
@@ -70,10 +70,10 @@ def test_a_callback_passes_through_all_of_it(
         wait_until(worker.is_ready, what="the worker is ready")
         wait_until(lambda: instance_id in states(outside), what="the instance has a state")
         assert states(outside)[instance_id].tasks[0].status is Status.PENDING
-        [told, *_] = taskbridge(
+        [notification, *_] = taskbridge(
             outside, secured, config, "tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "1", "--json"
         )
-        assert told["value"]["corp_id"]
+        assert notification["value"]["corp_id"]
         assert taskbridge(outside, secured, config, "dlq", "list", "--json") == []
         assert taskbridge(outside, secured, config, "quarantine", "list", "--json") == []
         assert_all_is_right(outside, lambda topic: read_topic(outside, topic))
@@ -83,7 +83,7 @@ def test_a_callback_passes_through_all_of_it(
         worker.kill_if_running()
 
 
-def test_with_a_wrong_password_the_edge_still_keeps_what_it_answers(
+def test_with_a_wrong_password_the_edge_still_stores_accepted_callbacks(
     secured: SecuredKafka, outside: Connection, tmp_path: Path
 ) -> None:
     wrong, right = (
@@ -101,10 +101,10 @@ def test_with_a_wrong_password_the_edge_still_keeps_what_it_answers(
     worker = Worker(tmp_path, outside, STREAMS_KAFKA_BOOTSTRAP_SERVERS=secured.servers, STREAMS_KAFKA_CONFIG_FILE=wrong)
     worker.start()
     try:
-        wait_until(edge.is_ready, what="the edge can keep callbacks")
+        wait_until(edge.is_ready, what="the edge can store callbacks")
         parameters = parameters_of("create", instance_id="spooled first")
         assert post(edge, parameters)["durability"] == "spool"
-        wait_until(lambda: worker.readiness().get("problems"), what="the worker says what is the matter")
+        wait_until(lambda: worker.readiness().get("problems"), what="the worker reports the problem")
         assert not worker.readiness()["ready"]
         edge.stop()
         edge.environment["EDGE_KAFKA_CONFIG_FILE"] = right
@@ -147,7 +147,7 @@ def test_the_doctor_names_what_is_wrong_with_such_a_kafka(
     well = found()
     assert not [each for each in well if each[1] == "failed"], well
     assert {("kafka", "ok"), ("replicas", "ok"), ("rights", "ok"), ("schemas", "ok"), ("clock", "ok")} <= {*well}
-    # One broker, whose topics have what they have, is all that is to be said.
+    # The only finding: one broker, so one replica.
     assert {check for check, state in well if state == "warning"} - {"fsync"} == {"brokers"}
 
     assert "12 partitions, but 5 are configured" in found(TASKBRIDGE_PARTITIONS="5")["topics", "warning"]
@@ -158,7 +158,7 @@ def test_the_doctor_names_what_is_wrong_with_such_a_kafka(
     assert "does not answer" in found(EDGE_KAFKA_CONFIG_FILE=str(plain))["kafka", "failed"]
 
 
-def test_the_registry_tells_whether_it_would_take_a_schema(outside: Connection) -> None:
+def test_the_registry_checks_a_schema_without_registering_it(outside: Connection) -> None:
     client = outside.registry.client
     subject, other = "taskbridge.doctor-value", schema_text("Person")
     assert client.is_compatible(subject, other)
@@ -178,7 +178,7 @@ def states(connection: Connection) -> dict[str, Any]:
 
 
 def taskbridge(outside: Connection, secured: SecuredKafka, config: str, *arguments: str) -> list[dict[str, Any]]:
-    """What the program prints as JSON, told of Kafka as an operator would tell it."""
+    """The program's JSON output, with Kafka's settings given as an operator gives them."""
     environment = {
         **os.environ,
         "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": secured.servers,

@@ -1,4 +1,4 @@
-"""Another system's message through the real edge: on Kafka, on the disk while that is away, kept when refused."""
+"""Another system's message through the real edge: to Kafka, to the disk without Kafka, to quarantine when refused."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def events_of(read_topic: Callable[[str], list[Message]], connection: Connection
     return found
 
 
-def told(instance_id: str, **signing: Any) -> EncodedCallback:
+def signed_message(instance_id: str, **signing: Any) -> EncodedCallback:
     return message("create", message_of("create", instance_id=instance_id), message_id=f"msg_{instance_id}", **signing)
 
 
@@ -99,7 +99,7 @@ def test_a_message_lands_as_an_event_of_its_system(
 ) -> None:
     edge = make_edge()
     wait_until(edge.is_whole)
-    answer = edge.send(told(instance_id, binary=binary))
+    answer = edge.send(signed_message(instance_id, binary=binary))
     assert (answer.status_code, answer.json()["durability"]) == (200, "kafka")
     ((event, headers),) = events_of(instance_id)
     assert (event.event_id, event.source, event.app_type) == (answer.json()["eventId"], SOURCE, "leave")
@@ -108,12 +108,12 @@ def test_a_message_lands_as_an_event_of_its_system(
     assert headers["ce_type"] == b"taskbridge.task.created.v1"
 
 
-def test_while_kafka_is_away_it_is_kept_on_the_disk_and_delivered_later(
+def test_while_kafka_is_away_a_message_is_on_the_disk_and_delivered_later(
     make_edge: Callable[..., Edge], connection: Connection, instance_id: str, events_of: Events
 ) -> None:
     edge = make_edge(f"127.0.0.1:{free_port()}")
     wait_until(edge.is_ready)
-    answer = edge.send(told(instance_id))
+    answer = edge.send(signed_message(instance_id))
     assert (answer.status_code, answer.json()["durability"]) == (200, "spool")
     edge.restart(connection.bootstrap_servers)
     wait_until(edge.has_drained)
@@ -132,15 +132,15 @@ def test_refused_messages_are_replayed_once_the_secret_is_fixed_though_they_are_
     edge = make_edge()
     write_credentials(edge.credentials, SYSTEM_TOKEN, secrets=(new_secret(),))
     edge.restart(connection.bootstrap_servers)
-    assert edge.send(told(instance_id)).status_code == 401
-    assert edge.send(told(f"{instance_id}-forged", secret=new_secret())).status_code == 401
+    assert edge.send(signed_message(instance_id)).status_code == 401
+    assert edge.send(signed_message(f"{instance_id}-forged", secret=new_secret())).status_code == 401
 
-    def kept() -> list[str]:
+    def quarantined_ids() -> list[str]:
         mine = [each for each in quarantined(connection, read_topic) if instance_id.encode() in each.body]
         assert {each.reason for each in mine} <= {"wrong-sign"}
         return [each.quarantine_id for each in sorted(mine, key=lambda each: each.received_at)]
 
-    ids = eventually(lambda: len(found := kept()) == 2 and found, what="both are kept")
+    ids = eventually(lambda: len(found := quarantined_ids()) == 2 and found, what="both are in quarantine")
     write_credentials(edge.credentials, SYSTEM_TOKEN, secrets=(new_secret(), SOURCE_SECRET))
 
     flags = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
@@ -155,7 +155,7 @@ def test_refused_messages_are_replayed_once_the_secret_is_fixed_though_they_are_
     assert replay() == [("already-published", None), ("rejected", "wrong-sign")]
     ((event, _),) = events_of(instance_id)
     # The running edge knows what was released: the message may come again, and no other in its place.
-    wait_until(lambda: edge.send(told(f"{instance_id}-2")).status_code == 200, what="the fixed secret is in force")
+    wait_until(lambda: edge.send(signed_message(f"{instance_id}-2")).is_success, what="the fixed secret is in force")
     again = edge.send(
         message("cancel", message_of("cancel", instance_id=instance_id), message_id=f"msg_{instance_id}"), "cancel"
     )

@@ -15,7 +15,7 @@ from msgspec import structs
 from typer.testing import CliRunner
 
 from support.kafka.records import produce_foreign
-from support.streams.lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
+from support.streams.lives import assert_all_is_right, assert_notified_exactly_once, caught_up, lives, produce
 from taskbridge.cli.program import app
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 
 
-def test_a_worker_killed_in_mid_stream_ends_in_the_same_states_and_tells_everything_once(
+def test_a_worker_killed_in_mid_stream_ends_in_the_same_states_and_publishes_everything_once(
     connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:
     chance = random.Random(7)
@@ -59,7 +59,7 @@ def test_a_worker_killed_in_mid_stream_ends_in_the_same_states_and_tells_everyth
     streams_service.wait_until_ready()
     eventually(lambda: caught_up(connection), what="all events are processed")
     assert_all_is_right(connection, read_topic)
-    assert_told_exactly_once(connection, read_topic, events)
+    assert_notified_exactly_once(connection, read_topic, events)
     assert streams_service.stop() == 0
 
 
@@ -129,27 +129,27 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     config: dict[str, Any] = producer_config(connection.bootstrap_servers)
     producer = Producer(config)
     for record_key, value, _ in poison:
-        producer.produce(TASK_EVENTS.name, key=record_key, value=value, headers=[("ce_id", b"kept"), ("empty", None)])
+        producer.produce(TASK_EVENTS.name, key=record_key, value=value, headers=[("ce_id", b"stored"), ("empty", None)])
     assert producer.flush(30) == 0
     streams_service.start()
     eventually(lambda: caught_up(connection), what="all events are processed")
     streams_service.wait_until_ready()
 
-    # By what they are: a chunk that is taken twice parks its records twice.
+    # By content: a chunk that is processed twice parks its records twice.
     parked: dict[Any, dict[str, Any]] = {}
     for each in read_topic(TASK_EVENTS_DLQ.name):
-        said = dict(headers_of(each))
-        parked[each.key(), each.value(), said.get(REASON_HEADER)] = said
+        named = dict(headers_of(each))
+        parked[each.key(), each.value(), named.get(REASON_HEADER)] = named
     assert set(poison) <= set(parked)
     headers = [parked[each] for each in poison]
-    assert {each["ce_id"] for each in headers} == {b"kept"}
+    assert {each["ce_id"] for each in headers} == {b"stored"}
     assert {each[TOPIC_HEADER] for each in headers} == {TASK_EVENTS.name.encode()}
 
     listed = dlq(connection, "list", "--json")
     assert {"undecodable", "unknown-action", "another-corp", "misplaced-key"} <= {each["reason"] for each in listed}
     [letter] = [each for each in listed if f"id {later_id}," in str(each["detail"])][-1:]
     [shown] = dlq(connection, "show", letter["id"], "--json")
-    assert shown["headers"]["ce_id"] == "kept"
+    assert shown["headers"]["ce_id"] == "stored"
     newer = json.loads(schema_text("TaskEvent"))
     newer["fields"].append({"name": "colour", "type": "string", "default": ""})
     assert connection.registry.client.register(f"probe-{uuid.uuid4()}", json.dumps(newer)) == later_id
@@ -172,7 +172,7 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     assert_all_is_right(connection, read_topic)
 
 
-def test_headers_whose_names_are_no_utf_8_stop_nobody(
+def test_header_names_that_are_not_utf_8_do_no_harm(
     connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:
     codec = task_event_codec(connection.registry)
@@ -229,7 +229,7 @@ def test_an_instance_and_a_dead_letter_that_are_too_large_do_not_stop_the_worker
     for event in (created("1", tuple(first), at=1), created("2", tuple(second), at=2), created("3", ("ann",), at=3)):
         producer.produce(TASK_EVENTS.name, key=b"grows", value=codec.encode(event))
         producer.flush(30)
-    # Nobody is told of it, and escaped in its state's headers its organisation takes three times its bytes.
+    # It has no notifications, and its corp takes three times its bytes when escaped in the headers of its state.
     corp_id = "".join(map(chr, chance.choices(range(0x4E00, 0x9FFF), k=MAX_MESSAGE_BYTES // 4)))
     wide = structs.replace(created("4", (), at=4), instance_id="wide", originator=None, corp_id=corp_id)
     producer.produce(TASK_EVENTS.name, key=b"wide", value=codec.encode(wide))
@@ -259,7 +259,7 @@ def test_an_instance_and_a_dead_letter_that_are_too_large_do_not_stop_the_worker
 
 def recalled(body: bytes) -> bytes:
     """An event's body with an action that only a newer schema has."""
-    # event_id and source, each behind its length in one byte, stand before the action.
+    # event_id and source, each after its length in one byte, come before the action.
     action_at = 1 + (body[0] >> 1)
     action_at += 1 + (body[action_at] >> 1)
     symbols = next(each for each in json.loads(schema_text("TaskEvent"))["fields"] if each["name"] == "action")
@@ -301,7 +301,7 @@ def test_what_was_deleted_long_ago_is_let_go_and_finished_ones_as_is_set(
     apply_topics(connection.admin(), [changelog], partitions=12)
     config: dict[str, Any] = producer_config(connection.bootstrap_servers)
     producer = Producer(config)
-    kept: dict[str, Instance] = {}
+    instances: dict[str, Instance] = {}
     for name, written_ms, until in (
         ("deleted", aged_ms, 7),
         ("finished", aged_ms, 5),
@@ -313,31 +313,31 @@ def test_what_was_deleted_long_ago_is_let_go_and_finished_ones_as_is_set(
             for each in sorted(lives(9, seed=4), key=lambda each: each.occurred_at)
         ]
         history = [each for each in events if each.occurred_at <= 1_700_000_000_000 + until]
-        kept[name] = reduce(fold, history[1:], fold(None, history[0]))
-        stored = pack(states.encode(kept[name].state), kept[name], now_ms=written_ms)
+        instances[name] = reduce(fold, history[1:], fold(None, history[0]))
+        stored = pack(states.encode(instances[name].state), instances[name], now_ms=written_ms)
         producer.produce(changelog.name, key=name.encode(), value=stored)
     assert producer.flush(30) == 0
-    assert kept["deleted"].state.lifecycle is Lifecycle.DELETED
+    assert instances["deleted"].state.lifecycle is Lifecycle.DELETED
 
     streams_service.environment = {**streams_service.environment, "STREAMS_RETENTION_DAYS": "30"}
     streams_service.start()
 
     def left() -> set[str]:
         found = {bytes(each.key() or b"").decode(): each.value() for each in read_topic(changelog.name)}
-        return {name for name in kept if found[name] is not None}
+        return {name for name in instances if found[name] is not None}
 
     eventually(lambda: left() == {"live", "new"}, what="two are let go")
     codec = task_notification_codec(connection.registry)
-    told = [codec.decode(each.value()) for each in read_topic(TASK_NOTIFICATIONS.name)]
+    published = [codec.decode(each.value()) for each in read_topic(TASK_NOTIFICATIONS.name)]
     removed = {
         (each.instance_id, each.recipient_id, each.view, each.task_id)
-        for each in told
-        if each.change is Change.REMOVED and each.instance_id in kept
+        for each in published
+        if each.change is Change.REMOVED and each.instance_id in instances
     }
-    assert removed == {("finished", line.user_id, line.view, line.task_id) for line in views(kept["finished"])}
+    assert removed == {("finished", line.user_id, line.view, line.task_id) for line in views(instances["finished"])}
 
 
-def test_without_kafka_it_lives_is_not_ready_and_stops_when_told(streams_service: Any, eventually: Any) -> None:
+def test_without_kafka_it_lives_is_not_ready_and_stops_on_a_signal(streams_service: Any, eventually: Any) -> None:
     streams_service.environment = {
         **streams_service.environment,
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",

@@ -39,9 +39,9 @@ class Place:
         name = uuid.uuid4().hex[:8]
         self.servers = connection.bootstrap_servers
         self.events, self.changelog, self.group = f"events-{name}", f"changelog-{name}", f"group-{name}"
-        wanted = [NewTopic(topic, 2, 1) for topic in (self.events, self.changelog)]
+        new_topics = [NewTopic(topic, 2, 1) for topic in (self.events, self.changelog)]
         admin = connection.admin()
-        for made in cast("Any", admin).create_topics(wanted).values():
+        for made in cast("Any", admin).create_topics(new_topics).values():
             made.result(30)
         self.offsets = Offsets(consumer_config(self.servers, self.group))
 
@@ -85,10 +85,10 @@ def joined(consumer: Consumer, *others: Consumer, above: int = -1) -> Membership
     while time.monotonic() < deadline:
         for each in (consumer, *others):
             each.poll(0.1)
-        told = cast("bytes", cast("Any", consumer).consumer_group_metadata())
-        [generation] = struct.unpack_from("=i", told, len(b"CGMDv2:"))
+        metadata = cast("bytes", cast("Any", consumer).consumer_group_metadata())
+        [generation] = struct.unpack_from("=i", metadata, len(b"CGMDv2:"))
         if generation > above:
-            return Membership(generation, told.split(b"\0")[-4].decode(), told.split(b"\0")[-2].decode())
+            return Membership(generation, metadata.split(b"\0")[-4].decode(), metadata.split(b"\0")[-2].decode())
     pytest.fail("the group was not joined")
 
 
@@ -137,7 +137,7 @@ def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(
 
 
 @pytest.mark.parametrize("offsets_sent", [True, False])
-def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_there_then(
+def test_open_transactions_of_a_dead_owner_are_closed_by_the_next_and_replaced_by_its_own(
     place: Place, *, offsets_sent: bool
 ) -> None:
     write_events(place, 9)

@@ -70,7 +70,7 @@ def assert_inboxes_are_right(url: str, inbox: Inbox) -> None:
 
 def inboxes_caught_up(connection: Connection, *urls: str) -> bool:
     """Whether all notifications are in the inboxes of these workers: committed, and stored."""
-    # What a worker says of itself may be a second old: then the last notifications are not in it yet.
+    # A worker's status may be a second old: then it lacks the last notifications.
     if not caught_up(connection, TASK_NOTIFICATIONS.name):
         return False
     lags = [get(url, "/readyz").json().get("lag", {}) for url in urls]
@@ -97,14 +97,14 @@ def test_every_view_is_what_the_notifications_add_up_to(
     assert streams_service.stop() == 0
 
 
-def test_an_instances_history_is_read_where_its_events_stand(
+def test_an_instances_history_is_read_at_the_offsets_of_its_events(
     connection: Connection, streams_service: Any, eventually: Any
 ) -> None:
     events = lives(60, seed=41)
-    wanted = [each for each in events if each.action is not Action.DELETED]
+    visible = [each for each in events if each.action is not Action.DELETED]
     deleted = {each.instance_id for each in events if each.action is Action.DELETED}
-    instance_id = next(each.instance_id for each in wanted if each.instance_id not in deleted)
-    own = [each for each in wanted if each.instance_id == instance_id]
+    instance_id = next(each.instance_id for each in visible if each.instance_id not in deleted)
+    own = [each for each in visible if each.instance_id == instance_id]
     with_form = replace(own[0], action=Action.CREATED, event_id=str(uuid.uuid4()), occurred_at=own[0].occurred_at + 99)
     with_form = replace(with_form, form_data={"天数": "3", "reason": None}, task_id=None, actor_id=None)
     produce(connection, [*events, with_form, *own])
@@ -140,7 +140,7 @@ def url_of(worker: Worker) -> str:
 
 
 def all_answers(client: httpx2.Client, worker: Worker, users: list[str]) -> dict[str, str | None]:
-    """What this worker says of every view and the counts of every user; None where it says that it cannot now."""
+    """This worker's answers for every view and the counts of every user; None where it cannot answer now."""
     answers: dict[str, str | None] = {}
     for user in users:
         for path in (f"{user}/counts", *(f"{user}/tasks?view={view}&limit=200" for view in VIEWS)):
@@ -152,7 +152,7 @@ def all_answers(client: httpx2.Client, worker: Worker, users: list[str]) -> dict
     return answers
 
 
-def test_any_of_three_workers_answers_for_anybody_and_a_killed_one_makes_none_of_them_wrong(
+def test_any_of_three_workers_answers_for_every_user_and_a_killed_one_makes_none_of_them_wrong(
     connection: Connection, three: list[Worker], read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:
     produce(connection, lives(200, seed=21))
@@ -165,7 +165,7 @@ def test_any_of_three_workers_answers_for_anybody_and_a_killed_one_makes_none_of
     inbox = folded(connection, read_topic)
     users = sorted({line.user_id for line in inbox if line.corp_id == "corp"})
     with httpx2.Client(trust_env=False, timeout=15) as client:
-        eventually(lambda: None not in all_answers(client, three[0], users).values(), what="all can be asked")
+        eventually(lambda: None not in all_answers(client, three[0], users).values(), what="all can answer")
         right = all_answers(client, three[0], users)
         assert right == all_answers(client, three[1], users) == all_answers(client, three[2], users)
         for user in users:
@@ -201,7 +201,7 @@ def test_any_of_three_workers_answers_for_anybody_and_a_killed_one_makes_none_of
         alive = [killed, left[1]]
         eventually(lambda: caught_up(connection), what="all events are processed")
         eventually(lambda: inboxes_caught_up(connection, *map(url_of, alive)), what="the inboxes are up to date")
-        eventually(lambda: None not in all_answers(client, killed, users).values(), what="all can be asked")
+        eventually(lambda: None not in all_answers(client, killed, users).values(), what="all can answer")
         assert all_answers(client, killed, users) == all_answers(client, left[1], users)
     assert_inboxes_are_right(url_of(killed), folded(connection, read_topic))
 

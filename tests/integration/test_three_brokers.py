@@ -1,4 +1,4 @@
-"""Two replicas in sync of three, on three real brokers: what is made, what is told, and what brokers' deaths do."""
+"""Three replicas, two in sync, on three real brokers: the topics, the reports, and deaths of brokers."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def edge(outside: Connection, tmp_path: Path) -> Generator[RunningEdge]:
     edge.kill_if_running()
 
 
-def test_topics_have_three_copies_of_which_two_are_in_sync_and_less_is_told(
+def test_topics_have_three_replicas_with_two_in_sync_and_less_is_reported(
     outside: Connection, edge: RunningEdge
 ) -> None:
     assert topics_apply(outside) == (0, {topic.name: ("created", []) for topic in ALL})
-    # A broker that does not know yet what the controller did is asked again, here and below.
+    # Here and below: retried while a broker does not know yet what the controller did.
     all_ok: dict[str, tuple[str, list[str]]] = {topic.name: ("ok", []) for topic in ALL}
     wait_until(lambda: found(outside) == all_ok, what="all are there")
     for topic in ALL:
@@ -65,17 +65,17 @@ def test_topics_have_three_copies_of_which_two_are_in_sync_and_less_is_told(
     in_sync = f"{IN_SYNC} is 1, the contract says 2 with 3 replicas"
     few = "1 of 3 brokers have it, the contract says 3 (--replication)"
     right = all_ok | {TASK_EVENTS.name: ("differs", [in_sync]), CALLBACKS_QUARANTINE.name: ("differs", [few])}
-    wait_until(lambda: topics_apply(outside) == (1, right), what="what differs is told, and nothing else")
+    wait_until(lambda: topics_apply(outside) == (1, right), what="only the differences are reported")
     edge.start()
     drift = f"{TASK_EVENTS.name}: {in_sync}; {CALLBACKS_QUARANTINE.name}: {few}"
-    wait_until(lambda: readiness(edge).get("topics") == drift, what="the edge tells it")
+    wait_until(lambda: readiness(edge).get("topics") == drift, what="the edge reports it")
     assert readiness(edge)["ready"]
     assert readiness(edge)["degraded"]
 
-    # A topic that somebody else makes has what the broker gives: three copies, and one in sync.
+    # A topic of another creator has the broker's defaults: three replicas, and one in sync.
     recreate(outside, CALLBACKS_QUARANTINE.name, replication=-1, settings=CALLBACKS_QUARANTINE.settings)
     differs = ("differs", [in_sync])
-    wait_until(lambda: found(outside)[CALLBACKS_QUARANTINE.name] == differs, what="the broker's own is told")
+    wait_until(lambda: found(outside)[CALLBACKS_QUARANTINE.name] == differs, what="the broker's defaults are reported")
     for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
         set_in_sync(outside, topic.name, "2")
     wait_until(lambda: found(outside) == all_ok, what="nothing differs any more")
@@ -101,12 +101,12 @@ def test_one_broker_away_is_not_noticed_and_two_are_what_the_spool_is_for(
     wait_until(edge.has_drained, what="the spool is empty")
     wait_until(lambda: in_sync_of(outside, TASK_EVENTS.name) == set(BROKERS), what="all are in sync again")
     assert set(sent.statuses) == {200}
-    kept = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
-    assert sent.instances <= kept
+    stored = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
+    assert sent.instances <= stored
 
 
 def topics_apply(outside: Connection) -> tuple[int, dict[str, tuple[str, list[str]]]]:
-    """The command's exit code, and what it says of each topic."""
+    """The command's exit code, and its result for each topic."""
     environment = {
         **os.environ,
         "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": outside.bootstrap_servers,

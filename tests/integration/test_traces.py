@@ -51,7 +51,7 @@ def id_of(traceparent: str) -> str:
 
 
 class Poster:
-    """Posts creates of tasks for one person, to whom nobody else has anything sent."""
+    """Posts creates of tasks for one person of its own."""
 
     def __init__(self) -> None:
         self.user_id = uuid.uuid4().hex
@@ -117,7 +117,7 @@ def test_one_trace_leads_from_the_post_through_spool_fold_and_notification_to_th
     eventually(edge.is_ready, what="the edge is ready")
     assert poster.post(edge, "T-spooled", spooled)["durability"] == "spool"
     assert edge.stop() == 0
-    assert [each.name for each in receiver.spans(id_of(spooled))] == [POST, CREATE], "the end sends what is left"
+    assert [each.name for each in receiver.spans(id_of(spooled))] == [POST, CREATE], "exported at the end"
 
     worker.start()
     eventually(worker.is_ready, what="the worker is ready")
@@ -125,17 +125,17 @@ def test_one_trace_leads_from_the_post_through_spool_fold_and_notification_to_th
     stream = EventStreamClient(f"http://127.0.0.1:{worker.port}{path}").open()
     edge.environment["EDGE_KAFKA_BOOTSTRAP_SERVERS"] = connection.bootstrap_servers
     edge.start()
-    eventually(lambda: is_in(id_of(spooled), SSE), what="the event from the spool is told")
+    eventually(lambda: is_in(id_of(spooled), SSE), what="the event from the spool is published")
     eventually(edge.has_drained, what="nothing is left in the spool")
     event_id = poster.post(edge, "T-direct")["eventId"]
-    eventually(lambda: any(each["event_id"] == event_id for each in stream.events), what="it is told")
+    eventually(lambda: any(each["event_id"] == event_id for each in stream.events), what="it is sent")
     assert poster.post(edge, "T-direct", repeated)["eventId"] == event_id
-    eventually(lambda: is_in(id_of(repeated), SSE), what="it is told again")
+    eventually(lambda: is_in(id_of(repeated), SSE), what="it is published again")
     worker.signal(signal.SIGSTOP)
     for number, traced in enumerate(many):
         poster.post(edge, f"T-{number}", traced)
     worker.signal(signal.SIGCONT)  # then it finds them all at once
-    eventually(lambda: all(is_in(id_of(traced), SSE) for traced in many), what="all are told")
+    eventually(lambda: all(is_in(id_of(traced), SSE) for traced in many), what="all are sent")
     assert edge.stop() == 0
     assert worker.end(signal.SIGTERM) == 0
     stream.cut()
@@ -159,7 +159,7 @@ def assert_went_through_the_spool(receiver: OtlpReceiver, traced: str) -> None:
     assert (created.parent, sent.parent) == (post.span_id, created.span_id)
     assert (post.kind, created.kind, sent.kind) == ("SERVER", "PRODUCER", "CLIENT")
     assert created.start_ns < sent.start_ns < created.end_ns < sent.end_ns, "as long as it waited"
-    assert_told(receiver, trace, event=created)
+    assert_published(receiver, trace, event=created)
 
 
 def assert_went_directly(receiver: OtlpReceiver, trace_id: str, event_id: str, *, parent: str) -> None:
@@ -167,18 +167,18 @@ def assert_went_directly(receiver: OtlpReceiver, trace_id: str, event_id: str, *
     post, sent = one(trace, POST), one(trace, SEND)
     assert (post.parent, sent.parent, sent.kind) == (parent, post.span_id, "PRODUCER")
     assert sent.attributes["messaging.message.id"] == event_id
-    assert_told(receiver, trace, event=sent)
+    assert_published(receiver, trace, event=sent)
 
 
 def assert_many_were_joined(receiver: OtlpReceiver, many: list[str]) -> None:
-    """Spans that join them have links, and each is told of in a trace of its own."""
+    """Spans that join them have links, and each is published in a trace of its own."""
     traces = [receiver.spans(id_of(traced)) for traced in many]
     events = {(each.trace_id, each.span_id) for trace in traces for each in [one(trace, SEND)]}
     joining = [each for each in receiver.spans() if each.name == PROCESS and events & set(each.links)]
     assert set[tuple[str, str]]().union(*(each.links for each in joining)) >= events
     assert max(len(each.links) for each in joining) > 1
     for trace in traces:
-        assert_told(receiver, trace, event=one(trace, SEND))
+        assert_published(receiver, trace, event=one(trace, SEND))
 
 
 def posts_of(receiver: OtlpReceiver, event_id: str) -> list[Received]:
@@ -190,8 +190,8 @@ def one(trace: list[Received], name: str) -> Received:
     return found
 
 
-def assert_told(receiver: OtlpReceiver, trace: list[Received], *, event: Received) -> None:
-    """What came of the event: folded by a span with a link to it, told in its own trace, and sent to who listens."""
+def assert_published(receiver: OtlpReceiver, trace: list[Received], *, event: Received) -> None:
+    """The event is folded by a span with a link to it, published in its own trace, and sent to listeners."""
     notify = one(trace, NOTIFY)
     assert (notify.parent, notify.kind) == (event.span_id, "PRODUCER")
     (process,) = [
@@ -221,17 +221,17 @@ def assert_records_carry(read_topic: Callable[[str], list[Message]], poster: Pos
 
 
 def assert_nothing_secret(receiver: OtlpReceiver, poster: Poster) -> None:
-    said = "\n".join(f"{each.name} {each.attributes}" for each in receiver.spans())
+    text = "\n".join(f"{each.name} {each.attributes}" for each in receiver.spans())
     parameters = poster.parameters("T-direct")
     task = json.loads(parameters["task"])
     written = (task["title"], task["originatorDisplayName"], task["url"], poster.user_id)
-    assert [each for each in (parameters["sign"], SYSTEM_TOKEN, *written) if each in said] == []
+    assert [each for each in (parameters["sign"], SYSTEM_TOKEN, *written) if each in text] == []
 
 
 def test_a_receiver_that_does_not_answer_refuses_no_callback_and_holds_up_no_end(
     tmp_path: Path, connection: Connection, eventually: Callable[..., Any]
 ) -> None:
-    """It takes connections, and that is all."""
+    """It only accepts connections."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         edge = RunningEdge(
             tmp_path,

@@ -27,7 +27,7 @@ from support.streams.lives import (
     read_topic,
     topics_on,
 )
-from support.streams.processes import Rebuild, Worker, ends, lines_kept, lines_of
+from support.streams.processes import Rebuild, Worker, ends, entries_of, stored_entries
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
@@ -97,7 +97,7 @@ class Company:
         return events
 
     def work(self, worker: Worker | None = None) -> None:
-        """Start it, and have it do all there is to do."""
+        """Start the worker, and wait until it has processed everything."""
         worker = worker or self.worker
         if worker.process is None:
             worker.start()
@@ -108,7 +108,7 @@ class Company:
     def rest(self) -> None:
         assert self.worker.end(signal.SIGTERM) == 0
 
-    def is_refused(self, *said: str, worker: Worker | None = None) -> None:
+    def is_refused(self, *named: str, worker: Worker | None = None) -> None:
         """The worker exits, and its last line says what is wrong and what to do."""
         worker = worker or self.worker
         if worker.process is None:
@@ -116,7 +116,7 @@ class Company:
         assert worker.exit_code() == 1
         last = worker.log_path.read_text().splitlines()[-1]
         assert last.startswith("taskbridge streams: "), last
-        for each in said:
+        for each in named:
             assert each in last
 
     def is_repaired(self, *command: str) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Company:
     def is_right(self) -> None:
         """Check states, notifications, inboxes, and the stored deletions."""
         assert_all_is_right(self.connection, self.read, instances=self.right, counted=False)
-        assert lines_kept(self.read) == lines_of(self.right.values())
+        assert stored_entries(self.read) == entries_of(self.right.values())
         deleted = {key for key, each in self.right.items() if each.state.lifecycle is Lifecycle.DELETED}
         stored = {bytes(each.key() or b""): bytes(each.value() or b"") for each in self.read(self.states)}
         del stored[POSITION_KEY]
@@ -202,7 +202,7 @@ class Disaster(NamedTuple):
 
     name: str
     happens: Callable[[Company], object]
-    said: Callable[[Company], str]
+    named: Callable[[Company], str]
     command: str
     arguments: tuple[str, ...]
 
@@ -300,7 +300,7 @@ if FULL:
     @pytest.mark.parametrize("disaster", DISASTERS, ids=lambda disaster: disaster.name)
     def test_a_loss_is_refused_and_named_and_repaired_by_the_command(company: Company, disaster: Disaster) -> None:
         disaster.happens(company)
-        company.is_refused(disaster.said(company), disaster.command)
+        company.is_refused(disaster.named(company), disaster.command)
         company.is_repaired(*disaster.arguments)
 
 
@@ -330,7 +330,7 @@ def test_without_changelog_published_states_and_old_events_all_comes_back_from_t
     assert " local stores: " in company.command.log_path.read_text()
 
 
-def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) -> None:
+def a_store_that_a_worker_has_open_is_refused_in_one_line(company: Company) -> None:
     """A worker that runs meanwhile continues for a moment with the lost records; without it nothing switches."""
     company.worker.start()
     wait_until(company.worker.is_ready, what="the worker is ready")
@@ -353,11 +353,11 @@ def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) ->
 _HELD = """
 import asyncio, os
 from taskbridge.streams.inbox.agent import InboxAgent
-take = InboxAgent._take
+original = InboxAgent._take
 async def held(self, message, records):
     while not os.path.exists({path!r}):
         await asyncio.sleep(0.02)
-    await take(self, message, records)
+    await original(self, message, records)
 InboxAgent._take = held
 from taskbridge.streams.app import main
 main()
@@ -380,7 +380,7 @@ def test_inboxes_that_are_being_rebuilt_are_answered_later_and_then_whole(compan
     go_on.touch()
     wait_until(lambda: {each.status_code for each in counts()} == {200}, what="all are answered")
     answers = counts()
-    lines = [key for key in lines_of(company.right.values()) if key[:1] == b"L"]
+    lines = [key for key in entries_of(company.right.values()) if key[:1] == b"L"]
     assert sum(sum(each.json().values()) for each in answers) == len(lines)
     company.work()
     company.is_right()
@@ -434,19 +434,19 @@ def test_lost_events_are_missed_by_every_later_rebuild_after_any_further_loss(co
     company.is_refused(company.states, REBUILD)
     assert company.command.run("--rebuild")["lost"] == 0
     company.goes_on()
-    # The last of all: what is under way then is not committed, and comes again.
+    # The last one: open work is not committed then, and comes again.
     company.happen()
     with company.broker.frozen():
         assert company.worker.end(signal.SIGTERM, within_s=30) == 0, "it does not wait for Kafka"
 
 
-def notifications_that_are_lost_leave_the_inboxes_and_are_told_again(company: Company) -> None:
+def lost_notifications_leave_the_inboxes_and_are_published_again(company: Company) -> None:
     company.lose(TASK_NOTIFICATIONS.name)
     company.work()
     assert company.worker.metrics()['taskbridge_streams_positions_lost_total{reason="made-anew"}'] == PARTITIONS
     company.happen(5)
     company.work()
-    assert lines_kept(company.read) == lines_of(company.right.values())
+    assert stored_entries(company.read) == entries_of(company.right.values())
     company.rest()
     company.is_repaired("--republish")
 
@@ -494,8 +494,8 @@ def a_topic_with_another_number_of_partitions_is_named_and_all_get_it(company: C
 
 
 OTHERS = [
-    a_store_that_a_worker_has_open_is_asked_for_in_one_line,
-    notifications_that_are_lost_leave_the_inboxes_and_are_told_again,
+    a_store_that_a_worker_has_open_is_refused_in_one_line,
+    lost_notifications_leave_the_inboxes_and_are_published_again,
     events_that_went_before_a_worker_could_read_them_end_it_and_it_goes_on_behind_them,
     published_states_that_are_lost_come_back_by_a_rebuild,
     a_topic_with_another_number_of_partitions_is_named_and_all_get_it,

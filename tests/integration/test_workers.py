@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.streams.lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
+from support.streams.lives import assert_all_is_right, assert_notified_exactly_once, caught_up, lives, produce
 from support.streams.processes import Load, Worker
 from taskbridge.streams.monitoring.watchdog import TimesStuck
 
@@ -32,7 +32,7 @@ def pair(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, Work
         worker.kill_if_running()
 
 
-def test_a_killed_worker_and_a_frozen_one_are_taken_over_and_what_they_wrote_too_late_does_not_count(
+def test_partitions_of_a_killed_and_a_frozen_worker_move_and_their_late_writes_do_not_count(
     connection: Connection,
     pair: tuple[Worker, Worker],
     read_topic: Callable[[str], list[Message]],
@@ -64,7 +64,7 @@ def test_a_killed_worker_and_a_frozen_one_are_taken_over_and_what_they_wrote_too
         load.stop()
     eventually(lambda: caught_up(connection), what="all events are processed")
     assert_all_is_right(connection, read_topic)
-    assert_told_exactly_once(connection, read_topic)
+    assert_notified_exactly_once(connection, read_topic)
     assert second.end(signal.SIGTERM) == 0
 
 
@@ -79,7 +79,7 @@ main()
 """
 
 
-def test_a_worker_whose_agent_never_comes_back_ends_and_says_why(connection: Connection, tmp_path: Path) -> None:
+def test_a_worker_whose_agent_hangs_exits_and_logs_why(connection: Connection, tmp_path: Path) -> None:
     produce(connection, lives(1, seed=12))
     worker = Worker(tmp_path, connection, STREAMS_WATCHDOG_S="3")
     worker.start(_STUCK)
@@ -88,7 +88,7 @@ def test_a_worker_whose_agent_never_comes_back_ends_and_says_why(connection: Con
     finally:
         worker.kill_if_running()
     assert "worker_stalled" in worker.log_path.read_text()
-    # Nobody scraped it in time: the next worker tells Prometheus.
+    # It was not scraped in time: the next worker exposes it.
     assert TimesStuck(worker.data_dir).count() == 1
 
 

@@ -24,9 +24,9 @@ _FIRING = 'count by (alertname) (ALERTS{alertstate="firing"})'
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """What changes after a while in which all was well.
+    """The series that change after a period in which all was well.
 
-    Keys are series as a service tells them, ``name`` or ``name{label="value"}``; one that is not told is an error, so
+    Keys are series as a service exposes them, ``name`` or ``name{label="value"}``; an unknown one is an error, so
     that no test rests on a series that was renamed. A value is what a gauge is from then on.
     """
 
@@ -38,30 +38,30 @@ class Outage:
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     """By how much counters rise from scrape to scrape."""
     slow: bool = False
-    """For days: scraped every four minutes (Prometheus takes a sample of six for gone), looked at every hour."""
+    """For days: scraped every four minutes (Prometheus drops a series after five), evaluated every hour."""
 
 
 def series_of(exposition: str, *, job: str) -> dict[str, tuple[str, float]]:
-    """What one process tells: the name of each series there and in Prometheus, and its value."""
+    """The series that one process exposes: the name there and in Prometheus, and the value."""
     found: dict[str, tuple[str, float]] = {}
     for name, labels, value in _SAMPLE.findall(exposition):
         where = f'instance="{job}:1",job="{job}"'
-        told = f"{name}{{{labels}}}" if labels else name
-        found[told] = (f"{name}{{{f'{labels},' if labels else ''}{where}}}", float(value))
+        series = f"{name}{{{labels}}}" if labels else name
+        found[series] = (f"{name}{{{f'{labels},' if labels else ''}{where}}}", float(value))
     return found | {f'up{{job="{job}"}}': (f'up{{instance="{job}:1",job="{job}"}}', 1)}
 
 
 def firing(series: Mapping[str, tuple[str, float]], outage: Outage, folder: Path) -> str:
     """What promtool complains of: nothing fires while all is well, then exactly the outage's alerts. Empty: nothing."""
     if unknown := {*outage.values, *outage.rises, *outage.rates} - {*series}:
-        raise LookupError(f"no service tells {sorted(unknown)}")
+        raise LookupError(f"no service exposes {sorted(unknown)}")
     scrape, look = (4, 60) if outage.slow else (1, 1)
     well = 2 * look if outage.slow else 20
     test = {
         "interval": f"{scrape}m",
         "input_series": [
-            {"series": name, "values": _values(told, value, outage, well // scrape, outage.minutes // scrape)}
-            for told, (name, value) in series.items()
+            {"series": name, "values": _values(exposed, value, outage, well // scrape, outage.minutes // scrape)}
+            for exposed, (name, value) in series.items()
         ],
         "promql_expr_test": [
             _expects(well - look, ()),
@@ -82,11 +82,11 @@ def complaints(test: Mapping[str, object], folder: Path, *, every: str) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def _values(told: str, value: float, outage: Outage, before: int, after: int) -> str:
+def _values(series: str, value: float, outage: Outage, before: int, after: int) -> str:
     well = f"{value}x{before - 1}"
-    if rise := outage.rates.get(told):
+    if rise := outage.rates.get(series):
         return f"{well} {value + rise}+{rise}x{after - 1}"
-    return f"{well} {outage.values.get(told, value + outage.rises.get(told, 0))}x{after - 1}"
+    return f"{well} {outage.values.get(series, value + outage.rises.get(series, 0))}x{after - 1}"
 
 
 def _expects(minute: int, alerts: Iterable[str]) -> Mapping[str, object]:
@@ -99,8 +99,8 @@ def samples(alerts: Iterable[str]) -> list[Mapping[str, object]]:
 
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "outages"
-ASKED = {name for each in RULES for name in re.findall(r"taskbridge_\w+", each.read_text("utf-8"))} | {"up"}
-"""The metrics that a rule asks for: only they are kept."""
+USED = {name for each in RULES for name in re.findall(r"taskbridge_\w+", each.read_text("utf-8"))} | {"up"}
+"""The metrics that a rule uses: only they are recorded."""
 
 _GONE = "stale"
 
@@ -128,17 +128,17 @@ class Recording:
 
 @dataclass(slots=True)
 class Scrapes:
-    """What several targets told, scrape by scrape; what a target told and tells no more is stale, as in Prometheus."""
+    """Samples of several targets by scrape; a series that a target no longer exposes is stale, as in Prometheus."""
 
     count: int = 0
     _series: dict[str, list[str | None]] = field(default_factory=dict[str, list["str | None"]])
 
-    def add(self, told: Mapping[str, str]) -> None:
-        """All targets' series of one moment."""
-        for name in told:
+    def add(self, samples: Mapping[str, str]) -> None:
+        """The samples of all targets at one time."""
+        for name in samples:
             self._series.setdefault(name, [None] * self.count)
         for name, values in self._series.items():
-            values.append(told.get(name, _GONE if values and values[-1] not in (None, _GONE) else None))
+            values.append(samples.get(name, _GONE if values and values[-1] not in (None, _GONE) else None))
         self.count += 1
 
     def notation(self) -> dict[str, str]:
@@ -150,12 +150,12 @@ class Scrapes:
         }
 
 
-def told_by(exposition: str | None, *, job: str, instance: str) -> dict[str, str]:
+def samples_of(exposition: str | None, *, job: str, instance: str) -> dict[str, str]:
     """As Prometheus names them, of one scrape; None is one that failed."""
     where = f'instance="{instance}",job="{job}"'
     found = {f"up{{{where}}}": "0" if exposition is None else "1"}
     for name, labels, value in _SAMPLE.findall(exposition or ""):
-        if name in ASKED:
+        if name in USED:
             found[f"{name}{{{f'{labels},' if labels else ''}{where}}}"] = value
     return found
 

@@ -33,7 +33,7 @@ class Durations:
         self._measured: dict[str, float] = defaultdict(float)
 
     def in_order(self, paths: Iterable[Path]) -> list[Path]:
-        """The longest first, each followed by a few short files. A file without a number is taken for a long one."""
+        """The longest first, each followed by a few short files. A file without a number counts as long."""
         seconds = {path: self._recorded.get(self._name(path), _LONG_S) for path in paths}
         longest_first = sorted(seconds, key=lambda path: -seconds[path])
         long = [path for path in longest_first if seconds[path] >= _LONG_S]

@@ -88,7 +88,7 @@ class Forked:
 def taskbridge(
     *arguments: str, environment: Mapping[str, str] = os.environ, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """``taskbridge`` with these arguments, as ``subprocess.run`` runs it: how it ended, what it printed and said."""
+    """``taskbridge`` with these arguments, as ``subprocess.run`` runs it: exit code and both outputs."""
     return run_forked(_COMMAND, environment=environment, arguments=["taskbridge", *arguments], timeout=timeout)
 
 
@@ -115,7 +115,7 @@ def _become(
     arguments: Sequence[str],
     begins: Connection,
 ) -> None:
-    gc.freeze()  # what is loaded stays, here too: looked through at the end, each of its pages would be copied
+    gc.freeze()  # loaded objects stay: a garbage collection at the end would copy each of their pages
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     os.environ.clear()
@@ -129,7 +129,7 @@ def _become(
     sys.argv, sys.orig_argv = [*arguments], [sys.executable, "-c", code, *arguments[1:]]
     begins.send(None)
     begins.close()
-    # As a command that is started has them; one of these would keep the fork server after the tests, and this with it.
+    # As in a new command; an inherited one would keep the fork server running after the tests.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     status = 0
     try:
@@ -141,5 +141,5 @@ def _become(
     except BaseException:  # noqa: BLE001 - the last to see it
         traceback.print_exc()
         status = 1
-    # As the interpreter ends, not as multiprocessing ends a child: without what is to be done at exit.
+    # End as the interpreter does: multiprocessing's end of a child skips exit handlers.
     ctypes.pythonapi.Py_Exit(status)

@@ -77,8 +77,8 @@ def read_answer(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-def ask(port: int, request: bytes) -> bytes:
-    """The first answer to a request."""
+def exchange(port: int, request: bytes) -> bytes:
+    """Send a request and return the first answer."""
     with connect(port) as connection:
         connection.sendall(request)
         return read_answer(connection)
@@ -115,7 +115,7 @@ class EventStreamClient:
         return self
 
     def cut(self) -> None:
-        """As when the network goes: the id is kept. Nothing where it has ended."""
+        """As when the network goes: the id stays. Does nothing after the end."""
         with contextlib.suppress(OSError, AttributeError):
             self._connection.sock.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)

@@ -56,11 +56,11 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """The last line of a run, after pytest's own, says how many tests were skipped for which prerequisite."""
     yield
     reporter: TerminalReporter | None = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and (line := told(reporter.stats.get("skipped", []))):
+    if reporter is not None and (line := summary_of(reporter.stats.get("skipped", []))):
         reporter.write_line(line)
 
 
-def told(skipped: Iterable[pytest.TestReport]) -> str:
+def summary_of(skipped: Iterable[pytest.TestReport]) -> str:
     reasons = [each.longrepr[2] for each in skipped if isinstance(each.longrepr, tuple)]
     named = (re.match(rf"Skipped: (.+?) {_MISSING}\b", each) for each in reasons)
     counted = Counter(each[1] for each in named if each)

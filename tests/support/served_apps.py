@@ -42,7 +42,7 @@ CORP, USER, INSTANCE = "ding5d17e3add038d445", "manager02", "f30233fb-72e1-4af4-
 
 
 def edge_app(folder: Path, *, bearer: str = TOKEN) -> FastAPI:
-    """The edge, which asks for a bearer token too, where there is one."""
+    """The edge, which also needs the bearer token if one is given."""
     write_credentials(folder / "credentials.toml", SYSTEM_TOKEN, secrets=(SOURCE_SECRET,))
     settings = EdgeSettings.model_validate(
         {
@@ -58,7 +58,7 @@ def edge_app(folder: Path, *, bearer: str = TOKEN) -> FastAPI:
 
 @contextmanager
 def streams_app(folder: Path, make_event: Callable[..., TaskEvent], *, is_open: bool) -> Generator[FastAPI]:
-    """A worker that has all partitions, asks for a token unless it is open, and has no place for event streams."""
+    """A worker that has all partitions, needs a token unless it is open, and accepts no event streams."""
     tokens = folder / "tokens.toml"
     tokens.write_text(f'[[tokens]]\nname = "all"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
     access = Access(tokens=None if is_open else TokensFile(tokens), rate_per_s=100_000)

@@ -1,4 +1,4 @@
-"""Spans: kept in memory as they end, or received over OTLP from a service and decoded by OpenTelemetry's protobuf."""
+"""Spans: collected in memory as they end, or received over OTLP from a service, decoded by OpenTelemetry's protobuf."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRACE = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 NOT_SAMPLED = f"{TRACE[:-2]}00"
 
 
-class KeptSpans:
+class CollectedSpans:
     """``tracing`` makes them."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ def as_traceparent(context: SpanContext) -> str:
 
 @dataclass(frozen=True)
 class Received:
-    """A span as it arrived."""
+    """A received span."""
 
     service: str
     name: str
@@ -103,7 +103,7 @@ class OtlpReceiver:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 is_right = (self.path, self.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
                 if is_right:
-                    receiver._take(ExportTraceServiceRequest.FromString(body))
+                    receiver._store(ExportTraceServiceRequest.FromString(body))
                 answer = ExportTraceServiceResponse().SerializeToString()
                 self.send_response(200 if is_right else 404)
                 self.send_header("content-type", "application/x-protobuf")
@@ -130,16 +130,16 @@ class OtlpReceiver:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of a service that is to export hither, soon after a span has ended."""
+        """The environment of a service that is to export to this receiver, soon after a span has ended."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
 
     def spans(self, trace_id: str | None = None) -> list[Received]:
-        """All there are, or those of one trace, in the order of their beginnings."""
+        """All spans, or those of one trace, in the order of their start."""
         with self._lock:
             found = [each for each in self._spans if trace_id in (None, each.trace_id)]
         return sorted(found, key=lambda each: each.start_ns)
 
-    def _take(self, request: ExportTraceServiceRequest) -> None:
+    def _store(self, request: ExportTraceServiceRequest) -> None:
         found = [
             _received(_attributes(resource.resource.attributes)["service.name"], span)
             for resource in request.resource_spans

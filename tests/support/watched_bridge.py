@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from support import http_clients
-from support.alerts import Scrapes, told_by
+from support.alerts import Scrapes, samples_of
 from support.edge.process import OwnStack, RunningEdge, wait_until
 from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
@@ -100,13 +100,13 @@ class WatchedBridge:
     def watch(self, *, minutes: float) -> None:
         """Scrape as Prometheus does, for so long."""
         if not self._traffic:
-            self._traffic = [threading.Thread(target=each) for each in (self._post, self._ask)]
+            self._traffic = [threading.Thread(target=each) for each in (self._post, self._query)]
             for thread in self._traffic:
                 thread.start()
         begun = time.monotonic()
         for number in range(round(minutes * 60 / INTERVAL_S)):
             time.sleep(max(0.0, begun + number * INTERVAL_S - time.monotonic()))
-            self._keep_alive()
+            self._restart_dead()
             self._scrape()
 
     def post(self, edge: RunningEdge, number: str, *, token: str = SYSTEM_TOKEN, padding: int = 0) -> int | None:
@@ -131,12 +131,12 @@ class WatchedBridge:
         targets += [(each, "taskbridge-streams", f"worker-{at}:8500") for at, each in enumerate(self.workers, 1)]
         with ThreadPoolExecutor(len(targets)) as pool:
             answers = pool.map(_metrics, [each.port for each, _, _ in targets])
-        told: dict[str, str] = {}
+        samples: dict[str, str] = {}
         for (_, job, instance), answer in zip(targets, answers, strict=True):
-            told |= told_by(answer, job=job, instance=instance)
-        self.scrapes.add(told)
+            samples |= samples_of(answer, job=job, instance=instance)
+        self.scrapes.add(samples)
 
-    def _keep_alive(self) -> None:
+    def _restart_dead(self) -> None:
         for each in (*self.edges, *self.workers):
             if each not in self.left_dead and (each.process is None or each.process.poll() is not None):
                 self._start(each)
@@ -154,7 +154,7 @@ class WatchedBridge:
             for edge in [*self.edges]:
                 self.post(edge, f"{number}")
 
-    def _ask(self) -> None:
+    def _query(self) -> None:
         for number in itertools.count():
             if self._over.wait(2):
                 return

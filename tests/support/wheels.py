@@ -57,7 +57,7 @@ def in_native(*command: str) -> subprocess.CompletedProcess[str]:
 
 def uv(*arguments: str, checkout: Path = ROOT, **environment: str) -> str:
     """What uv prints; an AssertionError with its words where it fails."""
-    # ``uv run`` says which uv it is: it need not be on the PATH.
+    # ``uv run`` sets UV to its own path: it need not be on the PATH.
     program = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
     inherited = {**os.environ, "PATH": _CARGO_PATH, **environment}
     ended = subprocess.run(
@@ -108,23 +108,23 @@ class Installed:
 
 
 def install(home: Path, *wheels: Path, extra: str = "", pyproject: Mapping[str, Any] = PYPROJECT) -> Installed:
-    """Install the wheels, the last with ``extra``, at the versions that are tested, and nothing else of ours.
+    """Install the wheels, the last with ``extra``, at the tested versions, and no other of our packages.
 
     ``pyproject`` has those versions: that of this checkout, or of another.
     """
     environment, folder = home / "environment", home / "folder"
     folder.mkdir()
     uv("venv", "--quiet", "--python", sys.executable, str(environment))
-    wanted = [f"{_distribution(each)} @ {each.as_uri()}" for each in wheels[:-1]]
-    wanted.append(f"{_distribution(wheels[-1])}{extra} @ {wheels[-1].as_uri()}")
+    requirements = [f"{_distribution(each)} @ {each.as_uri()}" for each in wheels[:-1]]
+    requirements.append(f"{_distribution(wheels[-1])}{extra} @ {wheels[-1].as_uri()}")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.write("\n".join(pyproject["tool"]["uv"]["constraint-dependencies"]))
         constraints.flush()
         command = ["pip", "install", "--quiet", "--python", str(environment), "--constraint", constraints.name]
         try:
-            uv(*command, "--offline", *wanted)
+            uv(*command, "--offline", *requirements)
         except AssertionError:  # uv's cache does not hold all of it
-            uv(*command, *wanted)
+            uv(*command, *requirements)
     return Installed(environment, folder)
 
 
@@ -151,7 +151,7 @@ class PreviousRelease:
         return [each for each in RECORDS if self._schema(each) != json.loads(schema_text(each))]
 
     def seen(self, codec: Codec[Any], record: Any) -> str:
-        """What a reader with its schema finds in a record of ours."""
+        """The values that a reader with its schema decodes from our record."""
         ours, its = json.loads(codec.schema.text), self._schema(type(record).__name__)
         return str(fastavro.schemaless_reader(io.BytesIO(codec.encode_body(record)), ours, its))
 
@@ -162,11 +162,11 @@ class PreviousRelease:
 
 def previous_release(folder: Path) -> PreviousRelease:
     """With the native core where this checkout has it."""
-    wanted = os.environ.get("TASKBRIDGE_UPGRADE_FROM") or PYPROJECT["tool"]["taskbridge"]["previous-release"]
-    archive = subprocess.run([needs.program("git"), "archive", wanted], cwd=ROOT, capture_output=True, check=False)
+    commit = os.environ.get("TASKBRIDGE_UPGRADE_FROM") or PYPROJECT["tool"]["taskbridge"]["previous-release"]
+    archive = subprocess.run([needs.program("git"), "archive", commit], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode != 0:
         problem = archive.stderr.decode().strip()
-        pytest.fail(f"the previous release, {wanted}, is not in this clone ({problem}): git fetch --unshallow")
+        pytest.fail(f"the previous release, {commit}, is not in this clone ({problem}): git fetch --unshallow")
     sources = folder / "sources"
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(sources, filter="data")
@@ -176,7 +176,7 @@ def previous_release(folder: Path) -> PreviousRelease:
     with ThreadPoolExecutor(len(parts)) as building:
         wheels = building.map(partial(built, folder=folder / "wheels", checkout=sources, CARGO_TARGET_DIR=cargo), parts)
     extra = "[native]" if CAN_BUILD_NATIVE else ""
-    return PreviousRelease(wanted, sources, install(folder, *wheels, extra=extra, pyproject=pyproject))
+    return PreviousRelease(commit, sources, install(folder, *wheels, extra=extra, pyproject=pyproject))
 
 
 def _compiled_dependencies(folder: Path, *, of: Path) -> str:

@@ -47,7 +47,7 @@ _FONTS = """<?xml version="1.0"?>
   <cachedir prefix="xdg">fontconfig</cachedir>
 </fontconfig>
 """
-_TELL_VIOLATIONS = """
+_REPORT_VIOLATIONS = """
 globalThis.addEventListener('securitypolicyviolation', (event) =>
   console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
 """
@@ -55,7 +55,7 @@ globalThis.addEventListener('securitypolicyviolation', (event) =>
 
 @contextmanager
 def chromium() -> Generator[Browser]:
-    """The Chromium of this machine, without a window: the build that has none takes half the CPU time. Or npm's."""
+    """The headless Chromium of this machine (the headless build needs half the CPU time), or npm's."""
     path, environment = needs.program("chromium"), dict[str, str]()
     if path == NPM:
         path, environment = _from_npm()
@@ -92,15 +92,15 @@ def _from_npm() -> tuple[str, Mapping[str, str]]:
 
 @dataclass
 class Watched:
-    """A page whose complaints are kept: errors of scripts, of the console, of the content security policy."""
+    """A page whose complaints are recorded: errors of scripts, of the console, of the content security policy."""
 
     page: Page
     complaints: list[str] = field(default_factory=list[str])
     allowed: tuple[str, ...] = ("Failed to load resource", "net::ERR_", "blocked by CORS policy")
-    """Chromium's own words on answers that a test asked for: a 401, a broken connection."""
+    """Chromium's messages about answers that a test provokes: a 401, a broken connection."""
 
     def __post_init__(self) -> None:
-        self.page.add_init_script(_TELL_VIOLATIONS)
+        self.page.add_init_script(_REPORT_VIOLATIONS)
         self.page.on("pageerror", lambda error: self.complaints.append(f"pageerror: {error}"))
         self.page.on("console", self._on_console)
         self.page.set_default_timeout(20_000)
@@ -111,7 +111,7 @@ class Watched:
 
 
 def new_context(browser: Browser, **options: Any) -> BrowserContext:
-    """A fresh browser profile: Chinese, on a desk, unless told otherwise."""
+    """A fresh browser profile: Chinese, on a desktop, unless ``options`` say otherwise."""
     given: dict[str, Any] = {
         "locale": "zh-CN",
         "timezone_id": "Asia/Shanghai",
@@ -139,7 +139,7 @@ def serious_findings(page: Page) -> list[str]:
 
 @contextmanager
 def portal(fake_url: Callable[[], str], *, component: bool = True) -> Generator[str]:
-    """Somebody else's page. Its styles are loud; its policy allows our service for scripts and requests, no more."""
+    """A third party's page. Its styles are loud; its policy allows our service only for scripts and requests."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -151,10 +151,10 @@ def portal(fake_url: Callable[[], str], *, component: bool = True) -> Generator[
             self.end_headers()
             page = f"""<!doctype html><html lang="zh"><title>门户</title><link rel="icon" href="data:,">
             <style nonce="x">html {{ font-size: 10px }} * {{ color: red; font-size: 40px }}</style>
-            <script nonce="x">window.giveToken = async () => "{TOKEN}"; window.told = [];
+            <script nonce="x">window.giveToken = async () => "{TOKEN}"; window.events = [];
             for (const name of ["select", "counts", "live", "error"])
               addEventListener(`taskbridge-${{name}}`, (event) => {{
-                told.push([name, event.detail]);
+                events.push([name, event.detail]);
                 if (name === "select") event.preventDefault();
                 if (name === "live") document.body.dataset.live = event.detail.state;
               }});

@@ -1,4 +1,4 @@
-"""What the operator's page is told by the fake: a bridge with a bad quarter of an hour behind it."""
+"""The fake's answers for the operator's page: a bridge after a bad quarter of an hour."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _flow(base: float, phase: float) -> list[int]:
 def overview(
     now: datetime, *, dead_workers: int = 0, rejected: int = 5, not_in_force: str | None = None
 ) -> dict[str, Any]:
-    """The same at every call, but for ``at``. The last so many workers are dead, and nobody has taken over."""
+    """Equal at every call except for ``at``. The last ``dead`` workers are dead, and no other has taken over."""
     found = _all_alive(now)
     if not_in_force is not None:
         found["edges"][1].update(degraded=True, problem=f"credentials: {not_in_force}")

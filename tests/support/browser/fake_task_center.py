@@ -101,7 +101,7 @@ class FakeTaskCenter:
     items: dict[tuple[str, str], list[dict[str, Any]]] = field(
         default_factory=dict[tuple[str, str], list[dict[str, Any]]]
     )
-    told: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
+    sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
     """(user, notification): an event's id is its place in here."""
     queries: list[str] = field(default_factory=list[str])
     last_event_ids: list[str | None] = field(default_factory=list["str | None"])
@@ -119,7 +119,7 @@ class FakeTaskCenter:
     # What happens
 
     def fill(self, *, handled: int = 1000) -> None:
-        """Somebody with a day's work: titles of every kind, and a long past."""
+        """A person with a day's work: titles of every kind, and a long history."""
         for index, (title, app, who) in reversed(list(enumerate(TITLES))):
             minutes = 3 + 37 * index if index < 8 else 1500 * (index - 6)
             self._put(ME, "pending", title, index=app, minutes=minutes, originator=OTHERS[who]["user_id"])
@@ -133,21 +133,21 @@ class FakeTaskCenter:
             self._put(ME, "copied", f"{OTHERS[number]['name']}的周报", index=number, minutes=50 + 700 * number)
 
     def add(self, title: str | None, *, view: str = "pending", user: str = ME, **more: Any) -> dict[str, Any]:
-        """It enters a view now, and the stream says so."""
+        """Add an entry to a view now, and publish it."""
         item = self._put(user, view, title, index=next(self._numbers), minutes=0, **more)
-        self._tell(user, "ADDED", item)
+        self._publish(user, "ADDED", item)
         return item
 
     def remove(self, item: dict[str, Any], *, user: str = ME) -> None:
         self.items[user, item["view"]].remove(item)
-        self._tell(user, "REMOVED", item)
+        self._publish(user, "REMOVED", item)
 
     def complete(self, item: dict[str, Any], *, user: str = ME) -> dict[str, Any]:
         """From pending to handled."""
         self.remove(item, user=user)
         done = {**item, "view": "handled", "status": "COMPLETED", "created_at": _iso(datetime.now(UTC))}
         self.items.setdefault((user, "handled"), []).insert(0, done)
-        self._tell(user, "ADDED", done)
+        self._publish(user, "ADDED", done)
         return done
 
     def break_streams(self, *, refuse: bool = False) -> None:
@@ -156,7 +156,7 @@ class FakeTaskCenter:
         self._epoch += 1
 
     def reset_streams(self) -> None:
-        """Tell all who listen that something was missed, as after a pause longer than the topic's retention."""
+        """Tell all listeners that they missed something, as after a pause longer than the topic's retention."""
         self._resets += 1
 
     def _put(
@@ -198,15 +198,17 @@ class FakeTaskCenter:
         self.items.setdefault((user, view), []).insert(0, item)
         return item
 
-    def _tell(self, user: str, change: str, item: dict[str, Any]) -> None:
-        kept = {name: item[name] for name in item if name not in {"created_at", "updated_at"}}
-        told = {**kept, "change": change, "corp_id": CORP, "recipient_id": user, "actor_id": None}
-        self.told.append((user, {**told, "occurred_at": _iso(datetime.now(UTC)), "event_id": f"e{len(self.told)}"}))
+    def _publish(self, user: str, change: str, item: dict[str, Any]) -> None:
+        fields = {name: item[name] for name in item if name not in {"created_at", "updated_at"}}
+        notification = {**fields, "change": change, "corp_id": CORP, "recipient_id": user, "actor_id": None}
+        self.sent.append(
+            (user, {**notification, "occurred_at": _iso(datetime.now(UTC)), "event_id": f"e{len(self.sent)}"})
+        )
 
-    # What is answered
+    # Answers
 
     def app(self) -> ASGIApp:
-        api = APIRouter(dependencies=[Depends(self._as_told)])
+        api = APIRouter(dependencies=[Depends(self._fail_on_demand)])
         api.get("/v1/me")(self._me)
         api.get("/v1/people", response_model=None)(self._people_found)
         api.get("/v1/corps/{corp}/users/{user}/tasks")(self._tasks)
@@ -223,7 +225,7 @@ class FakeTaskCenter:
         app.include_router(api)
         return let_portals_in(app, self.allowed_origins)
 
-    async def _as_told(self, request: Request) -> None:
+    async def _fail_on_demand(self, request: Request) -> None:
         path = request.url.path
         self.queries.append(f"{path}?{request.url.query}")
         if self.delay_s and "events" not in path:
@@ -231,7 +233,7 @@ class FakeTaskCenter:
         for end, status in self.fails.items():
             if path.endswith(end):
                 headers = {"Retry-After": "0"} if status == 503 else None
-                raise HTTPException(status, "It was told to fail.", headers=headers)
+                raise HTTPException(status, "It fails on demand.", headers=headers)
         if self.mode == "token" and request.headers.get("authorization") != f"Bearer {TOKEN}":
             raise HTTPException(401, "A bearer token is needed.")
 
@@ -249,7 +251,7 @@ class FakeTaskCenter:
 
     async def _people_found(self, q: str = "", limit: int = 20) -> Any:
         if self.mode == "sso":
-            return problem(403, "Only for who may ask about everybody.")
+            return problem(403, "Only for those who may query about everybody.")
         found = [
             {"corp_id": CORP, "user_id": user, "name": name, "department": DEPARTMENTS.get(user)}
             for user, name in self.names.items()
@@ -295,10 +297,10 @@ class FakeTaskCenter:
 
     async def _events(self, request: Request, user: str) -> Response:
         if self.streams_refused:
-            return problem(503, "Told to refuse.", headers={"Retry-After": "0"})
+            return problem(503, "It refuses on demand.", headers={"Retry-After": "0"})
         given = request.headers.get("last-event-id")
         self.last_event_ids.append(given)
-        start = len(self.told) if given is None else int(given.split("-")[1]) + 1
+        start = len(self.sent) if given is None else int(given.split("-")[1]) + 1
         return StreamingResponse(self._stream(user, start, self._epoch), media_type="text/event-stream")
 
     async def _stream(self, user: str, place: int, epoch: int) -> AsyncIterator[bytes]:
@@ -308,13 +310,13 @@ class FakeTaskCenter:
         while epoch == self._epoch:
             if resets != self._resets:
                 resets = self._resets
-                yield b'event: reset\ndata: {"reason": "told to"}\n\n'
-            for number in range(place, len(self.told)):
-                recipient, notification = self.told[number]
+                yield b'event: reset\ndata: {"reason": "on demand"}\n\n'
+            for number in range(place, len(self.sent)):
+                recipient, notification = self.sent[number]
                 if recipient == user:
                     body = JSONResponse(notification).body
                     yield b"id: 0-%d\nevent: notification\ndata: %b\n\n" % (number, bytes(body))
-            place = len(self.told)
+            place = len(self.sent)
             await asyncio.sleep(0.02)
 
     def _found(self, instance: str) -> list[dict[str, Any]]:
@@ -389,7 +391,7 @@ class FakeTaskCenter:
 
 
 def history(item: dict[str, Any]) -> dict[str, Any]:
-    """Created, put before its assignees, copied to somebody; handled, and ended, if it was."""
+    """Created, assigned, copied; and handled and ended where it was."""
     start = datetime.fromisoformat(item["created_at"]) - timedelta(minutes=4)
     steps: list[tuple[str, int, str | None, list[str], int]] = [
         ("CREATED", 0, item["originator"]["user_id"], [], 1),

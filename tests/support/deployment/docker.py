@@ -59,7 +59,7 @@ class DockerDaemon:
         self._process.wait(60)
         self._log.close()
         subprocess.run([needs.program("ip"), "link", "delete", self._bridge], check=True)
-        # Namespaces of networks stay mounted, and would keep the folder from being removed.
+        # Network namespaces stay mounted, and would prevent the removal of the folder.
         mounts = (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines())
         for each in [mount for mount in mounts if mount.startswith(str(self._folder))]:
             subprocess.run(["umount", "--lazy", each], check=True)
@@ -67,7 +67,7 @@ class DockerDaemon:
     def make_base(self) -> None:
         """Debian's Python and bash, and what they need, as a base of images.
 
-        Unpacked and not set up, as images without a package manager are: a whole Debian takes five times as long.
+        Unpacked and not set up, as images without a package manager: a whole Debian needs five times as long.
         """
         tree = self._folder / "base"
         include = "--include=python3-minimal,libpython3-stdlib,libstdc++6,bash"

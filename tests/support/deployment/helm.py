@@ -68,11 +68,11 @@ class Rendered:
 
     def of(self, kind: str, **labels: str) -> list[Document]:
         """Those of a kind, of one part where ``component`` is given."""
-        wanted = {f"app.kubernetes.io/{name}": value for name, value in labels.items()}
+        selector = {f"app.kubernetes.io/{name}": value for name, value in labels.items()}
         return [
             each
             for each in self.documents
-            if each["kind"] == kind and wanted.items() <= each["metadata"].get("labels", {}).items()
+            if each["kind"] == kind and selector.items() <= each["metadata"].get("labels", {}).items()
         ]
 
     def one(self, kind: str, component: str) -> Document:
@@ -88,9 +88,9 @@ class Helm:
         _go("build", f"-modfile={_without_clients(folder)}", "-o", str(self._program), ".")
 
     def render(self, chart: Path, *values: Mapping[str, Any], release: str = "taskbridge") -> list[Rendered]:
-        asked = "".join(json.dumps({"release": release, "values": each}) + "\n" for each in values)
+        requests = "".join(json.dumps({"release": release, "values": each}) + "\n" for each in values)
         done = subprocess.run(
-            [str(self._program), str(chart)], input=asked, capture_output=True, text=True, check=False, timeout=120
+            [str(self._program), str(chart)], input=requests, capture_output=True, text=True, check=False, timeout=120
         )
         assert done.returncode == 0, done.stderr
         return [_rendered(json.loads(line)) for line in done.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""What a disk may hold after a power failure, from what a process told it: writes, syncs, names made and taken away.
+"""What a disk may hold after a power failure, from a process's calls: writes, syncs, names created and removed.
 
 What was synced is there. Of what was not yet, any part may be: writes in any order, each of them torn between sectors,
 a file longer than what was written into it. Names change in order (file systems keep a journal of them), but not
@@ -33,7 +33,7 @@ Step = tuple[str, list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One thing that the disk, or the trace, was told."""
+    """One call to the disk, or one mark in the trace."""
 
     name: str
     path: str = ""
@@ -67,7 +67,7 @@ Pending = Change | Naming
 
 @dataclass(frozen=True)
 class State:
-    """What the disk may hold, and what is asked of it."""
+    """What the disk may hold, and what must be true of it."""
 
     files: Files
     required: frozenset[int]
@@ -77,7 +77,7 @@ class State:
 
 
 class Recorder:
-    """Leads the real spool through histories, and tells what it told the disk."""
+    """Runs the real spool through histories, and returns its calls to the disk."""
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory()
@@ -109,7 +109,7 @@ class Recorder:
         history = {"folder": str(folder), "steps": steps, "checkpoint_bytes": checkpoint_bytes, "first": first}
         self._process.stdin.write(json.dumps(history) + "\n")
         self._process.stdin.flush()
-        # Before it stands what the spool logs.
+        # Log lines of the spool come first.
         assert "done\n" in iter(self._process.stdout.readline, ""), "the history failed: see standard error"
         with self._trace.open() as trace:
             trace.seek(self._read)
@@ -177,13 +177,13 @@ def _call(name: str, rest: str, strings: list[bytes], folder: str) -> Call | Non
 
 @dataclass
 class Disk:
-    """A folder on a disk, told one call after the other."""
+    """A folder on a disk, changed by one call after the other."""
 
     synced: dict[int, bytes] = field(default_factory=dict[int, bytes])
-    """Files, by what stands for their inode."""
+    """Files, by a number for their inode."""
     synced_names: dict[str, int] = field(default_factory=dict[str, int])
     pending: list[tuple[Pending, int]] = field(default_factory=list[tuple["Pending", int]])
-    """What is not synced, and at which call it came."""
+    """Data that is not synced, and the call that wrote it."""
 
     def __post_init__(self) -> None:
         self._names = dict(self.synced_names)
@@ -219,9 +219,9 @@ class Disk:
                     if identity not in seen:
                         seen.add(identity)
                         yield state
-            self.tell(call)
+            self.apply(call)
 
-    def tell(self, call: Call) -> None:
+    def apply(self, call: Call) -> None:
         self._at += 1
         if call.name == "mark":
             for number in json.loads(call.content):
@@ -254,7 +254,7 @@ class Disk:
         contents, names = dict(self.synced), dict(self.synced_names)
         _apply(chosen, contents, names)
         put, acknowledged = self._marks.get("put", {}), self._marks.get("acknowledged", {})
-        # The state may be that of any moment since the last of these changes: what was asked for then is asked.
+        # The state may be that of any time since the last of these changes: it must meet the requirements of that time.
         delivered = {each for each, at in self._marks.get("delivered", {}).items() if at < since}
         removed = {each for each, at in self._marks.get("removed", {}).items() if at < since}
         return State(
@@ -307,8 +307,8 @@ def _choices(
         until = chance.randint(1, count)
         parts: list[Pending] = []
         for each in changes[:until]:
-            kept = chance.random()
-            parts += [part for part in _sectors(each) if chance.random() < kept]
+            share = chance.random()
+            parts += [part for part in _sectors(each) if chance.random() < share]
         yield _in_order(parts, changes), times[until - 1]
 
 
@@ -336,12 +336,12 @@ def _sectors(change: Pending) -> Iterator[Pending]:
 def _in_order(chosen: list[Pending], changes: Sequence[Pending]) -> list[Pending]:
     """Without names that changed after one that did not."""
     namings = [each for each in changes if isinstance(each, Naming)]
-    kept = 0
+    stored = 0
     found: list[Pending] = []
     for each in chosen:
         if isinstance(each, Naming):
-            if kept < len(namings) and each is namings[kept]:
-                kept += 1
+            if stored < len(namings) and each is namings[stored]:
+                stored += 1
             else:
                 continue
         found.append(each)

@@ -1,4 +1,4 @@
-"""Requests of a megabyte that nobody signed, each made to cost as much as it can before that is known.
+"""Unsigned requests of a megabyte, each built to cost as much as possible before it is refused.
 
 Nearly all are understood as far as the signature, which is tried in each way in which they can be read.
 """

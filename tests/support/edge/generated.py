@@ -1,4 +1,4 @@
-"""Callbacks as they are sent: what nearly all are, and what is almost one."""
+"""Generated callbacks: usual ones, and requests that are almost callbacks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ FIGURES = {"id_characters": MAX_ID_CHARACTERS, "ahead_ms": AHEAD_MS, "id_namespa
 
 
 class Request(NamedTuple):
-    """What the native core is asked."""
+    """The input of the native core."""
 
     action: str
     query: bytes
@@ -65,7 +65,7 @@ _HEADS = Heads({f"POST {path} HTTP/1.1".encode(): path for path in YIDA_PATHS}, 
 
 
 def parts_of(piece: bytes) -> tuple[Mapping[str, str], Request] | None:
-    """By all its bytes, a plain request's headers and what is asked of it; None where Python finds it not plain."""
+    """The headers and the request parsed from all its bytes; None where Python finds the request not plain."""
     parts = _HEADS.whole(piece)
     if parts is None:
         return None
@@ -76,7 +76,7 @@ def parts_of(piece: bytes) -> tuple[Mapping[str, str], Request] | None:
 def decided_by_python(
     request: Request, *, credentials: Credentials = CREDENTIALS, used: list[Any] | None = None
 ) -> Decided:
-    """Raises Rejection where it proves nothing. ``used`` is told which token signed."""
+    """Raises Rejection where nothing is proven. The token that signed is appended to ``used``."""
     received = Received(
         wire_action=request.action,
         received_at=request.received_at,
@@ -111,7 +111,7 @@ ENCODINGS = ("json", "form", "query", "escaped", "spread", "lower", "both")
 
 
 def usual() -> Iterator[Request]:
-    """What nearly all callbacks are: the core must take each of these."""
+    """The usual callbacks: the core must accept each of these."""
     for action in ACTIONS:
         for encoding in ENCODINGS:
             parameters = parameters_of(action, instance_id="inst-1") | ({"a": "~"} if action == "complete" else {})
@@ -181,7 +181,7 @@ def _described() -> Iterator[Request]:
 
 
 def left() -> Iterator[Request]:
-    """What is left to Python: in each is one thing that the core does not take, whether Python does or not."""
+    """Requests left to Python: each has one property that the core does not accept, though Python may."""
     flat = parameters_of("complete", instance_id="inst-1")
     for changed in (
         *({key: value} for key in ("formInstId", "taskId", "actualWorkId") for value in ("a\x01", "x" * 129, "\x9f")),
@@ -374,7 +374,7 @@ def almost(chance: random.Random) -> Request:
         parameters["sign"] = signed(plain, system_token=chance.choice((SYSTEM_TOKEN, SYSTEM_TOKEN, PREVIOUS, "x")))[
             "sign"
         ]
-    except UnicodeEncodeError:  # half a surrogate pair, which nobody can sign
+    except UnicodeEncodeError:  # half a surrogate pair, which cannot be signed
         parameters["sign"] = "0" * 32
     if chance.random() < 0.3:
         parameters["sign"] = chance.choice((parameters["sign"].upper(), f" {parameters['sign']}"))

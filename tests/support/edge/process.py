@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 LOAD_FAST = "import gc; gc.set_threshold(50_000, 20, 100)"
-"""What the program ``taskbridge`` begins with too."""
+"""The same first statement as the program ``taskbridge``."""
 _LOADED = [sys.executable, "-c", f"{LOAD_FAST}; from taskbridge.edge.app import run; run()"]
 
 
@@ -52,7 +52,7 @@ def worker_processes(pid: int) -> list[int]:
 
 
 class OwnStack:
-    """Kafka and a registry of one test's own. What is killed comes back by itself."""
+    """Kafka and a registry of a test's own. A killed process is restarted."""
 
     def __init__(self, folder: Path, *, comes_back_after_s: float = 1.0) -> None:
         self.events: list[ServiceEvent] = []
@@ -62,7 +62,7 @@ class OwnStack:
         self.start()
 
     def start(self) -> None:
-        """On the same ports, and what is in the folder, as often as it was stopped."""
+        """Start on the same ports and folder, also after ``stop``."""
         self._supervisor = Supervisor(on_event=self.events.append, backoff=self._backoff)
         kafka_port, registry_port = self._ports
         self._stack = JvmStack(
@@ -190,9 +190,9 @@ class RunningEdge:
     def metric(self, name: str) -> float | None:
         answer = self.get("/metrics")
         lines = answer.text.splitlines() if answer is not None else []
-        # Several workers each say it of the whole folder, and the one that is asked knows the others' a little late.
-        said = [float(line.split()[-1]) for line in lines if line.split()[0].partition("{")[0] == name]
-        return max(said, default=None)
+        # Each worker exposes the value of the whole folder, and knows the others' changes a little late.
+        values = [float(line.split()[-1]) for line in lines if line.split()[0].partition("{")[0] == name]
+        return max(values, default=None)
 
     def has_drained(self) -> bool:
         return self.metric("taskbridge_edge_spool_depth") == 0

@@ -1,6 +1,6 @@
-"""A process that leads the real spool through histories; run under strace, which writes down all that the disk is told.
+"""A process that runs the real spool through histories, under strace, which records all calls to the disk.
 
-Marks, written to nowhere, tell the trace which records were put, acknowledged, delivered and removed when.
+Marks, written to nowhere, add to the trace which records were put, acknowledged, delivered and removed when.
 """
 
 from __future__ import annotations

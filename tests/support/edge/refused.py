@@ -210,7 +210,7 @@ def _wrong_http() -> list[BadRequest]:
 
 
 _STRUCTURED, _BINARY = "application/cloudevents+json", "application/json"
-OTHER_SECRET = "whsec_" + base64.b64encode(b"a secret that nobody was told of").decode()
+OTHER_SECRET = "whsec_" + base64.b64encode(b"a secret that is known to nobody").decode()
 
 
 def bad_messages() -> list[BadRequest]:
@@ -227,7 +227,7 @@ def _bad(name: str, status: int, kind: str, sent: EncodedCallback, **more: Any) 
 
 
 def _raw(body: bytes, content_type: str = _STRUCTURED, **attributes: str) -> dict[str, Any]:
-    """Any bytes, signed all the same."""
+    """Any bytes, with a valid signature."""
     timestamp = str(int(time.time()))
     signature = webhooks.sign("msg_raw", timestamp, body, secret=SOURCE_SECRET)
     proof = {webhooks.ID: "msg_raw", webhooks.TIMESTAMP: timestamp, webhooks.SIGNATURE: signature}
@@ -242,8 +242,8 @@ def _event(**changed: Any) -> bytes:
 
 
 def _data(wire_action: str = "complete", **changed: Any) -> EncodedCallback:
-    told = {**message_of(wire_action, instance_id="I-bad"), **changed}
-    return message(wire_action, {name: each for name, each in told.items() if each is not None}, message_id="msg_bad")
+    fields = {**message_of(wire_action, instance_id="I-bad"), **changed}
+    return message(wire_action, {name: each for name, each in fields.items() if each is not None}, message_id="msg_bad")
 
 
 def _without(sent: EncodedCallback, name: str) -> Mapping[str, str]:

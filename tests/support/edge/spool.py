@@ -33,7 +33,7 @@ SCHEMA = task_event_codec(REGISTRY).schema
 
 
 def record(number: int = 0, *, key: str | None = None, size: int = 100, topic: str = TASK_EVENTS.name) -> Record:
-    """A record that can be told from others by its body."""
+    """A record that its body distinguishes from others."""
     body = f"{number}:".encode().ljust(size, b".")
     return Record(topic=topic, key=(key or f"k{number}").encode(), headers=(), schema=SCHEMA.key, body=body)
 
@@ -48,7 +48,7 @@ def numbers(records: Sequence[SpooledRecord]) -> list[int]:
 
 
 class Disk:
-    """What the writer is told of free room."""
+    """The free space that the writer sees."""
 
     def __init__(self) -> None:
         self.free = 1 << 40
@@ -67,7 +67,7 @@ async def open_spool(
     disk: Disk | None = None,
     remove: bool = False,
 ) -> AsyncGenerator[Spool]:
-    """The spool of a process of its own, as far as the folder can tell; closed with the block."""
+    """A spool that the folder treats as another process's; closed with the block."""
     files = SpoolFolder(folder)
     files.prepare()
     claim = files.claim_own()
@@ -178,7 +178,7 @@ def small_disk(path: Path, *, megabytes: int) -> Generator[None]:
 
 
 def fill(folder: Path) -> Path:
-    """Take all the room that is left on the disk; returns the file that gives it back when it is removed."""
+    """Use all free space of the disk; return the file whose removal frees it."""
     ballast = folder / "ballast"
     descriptor = os.open(ballast, os.O_WRONLY | os.O_CREAT)
     try:

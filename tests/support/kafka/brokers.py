@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class OwnBroker:
-    """One broker. What is killed comes back by itself."""
+    """One broker. It is restarted when it is killed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,7 +44,7 @@ class OwnBroker:
         )
 
     def change_files(self, change: Callable[[], None]) -> None:
-        """Between its death by SIGKILL and its return, which takes the supervisor a second and Kafka some more."""
+        """Call ``change`` between a SIGKILL and the restart, for which the supervisor waits a second."""
         pid = self._supervisor.pid("kafka")
         assert pid is not None
         seen = len(self._events)
@@ -55,7 +55,7 @@ class OwnBroker:
 
     @contextmanager
     def frozen(self) -> Generator[None]:
-        """It keeps its connections, and answers nobody."""
+        """The broker keeps its connections and does not answer."""
         pid = self._supervisor.pid("kafka")
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
@@ -65,7 +65,7 @@ class OwnBroker:
             os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """For good: nobody reads what it leaves."""
+        """Kill it for good: its files are not read again."""
         if (pid := self._supervisor.pid("kafka")) is not None:
             os.kill(pid, signal.SIGKILL)
         self._supervisor.stop()
@@ -78,13 +78,13 @@ _OF_THREE = {
     "offsets.topic.replication.factor": "3",
     "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "2",
-    # Kafka's default: brokers that only follow the controller hear with the next record that the last one counts.
+    # Kafka's default: followers of the controller learn with the next record that the last one is committed.
     "metadata.max.idle.interval.ms": "500",
 }
 
 
 class KafkaCluster:
-    """``kill`` takes a broker away at once, until ``start`` brings it back with what is on its disk."""
+    """``kill`` ends a broker at once; ``start`` restarts it with the data on its disk."""
 
     def __init__(self, folder: Path) -> None:
         controller_port, *ports = free_ports(1 + len(BROKERS))
@@ -109,7 +109,7 @@ class KafkaCluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Nobody reads what they leave: told to stop, each would hand over what it leads.
+        # Their files are not read again, so no time is spent on an orderly stop.
         for each in BROKERS:
             with contextlib.suppress(KeyError):  # it is killed already
                 self.kill(each)
@@ -119,7 +119,7 @@ class KafkaCluster:
         self._supervisor.start(*(self._specs[each] for each in brokers))
 
     def restart(self, broker: int) -> None:
-        """As an administrator does: told to stop, it hands over what it leads; return when it answers again."""
+        """As an administrator does: an orderly stop hands over its partitions; return when it answers again."""
         self._supervisor.stop(self._specs[broker].name)
         self.start(broker)
 
@@ -150,7 +150,7 @@ APART = 3
 class SplitCluster(KafkaCluster):
     """Clients and brokers reach broker 3 at ports of their own, so that it can be lost to one and not to the other.
 
-    What is lost is lost in silence, as by a switch that died: no connection is closed or refused.
+    Packets are dropped silently, as by a dead switch: no connection is closed or refused.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -175,7 +175,7 @@ class SplitCluster(KafkaCluster):
         _ip("link", "add", self._device, "type", "veth", "peer", "name", "uplink", "netns", self._name)
         _ip("address", "add", f"{here}/30", "dev", self._device)
         _ip("link", "set", self._device, "up")
-        # It asks itself, too, where it coordinates the transaction that it is to write for.
+        # It sends requests to itself, too, where it coordinates the transaction of a write.
         for argv in (
             ("link", "set", "lo", "up"),
             ("address", "add", f"{there}/30", "dev", "uplink"),
@@ -191,12 +191,12 @@ class SplitCluster(KafkaCluster):
         _ip("netns", "delete", self._name)  # and the link with it
 
     def cut_off(self) -> None:
-        """Nobody reaches broker 3, and it reaches nobody."""
+        """Drop all packets to and from broker 3."""
         self._lose("INPUT", "--in-interface", "uplink")
         self._lose("OUTPUT", "--out-interface", "uplink")
 
     def cut_off_from_brokers(self) -> None:
-        """Clients reach it still: it takes itself for the leader of what the others have given to another."""
+        """Only clients reach it: it believes to lead partitions that the others have given to another broker."""
         self._lose("INPUT", "--protocol", "tcp", "--dport", str(self._brokers_at[APART]))
         for port in self._of_the_others:
             self._lose("OUTPUT", "--protocol", "tcp", "--dport", str(port))

@@ -1,6 +1,6 @@
-"""A broker that answers nothing but what brokers and topics there are; it may say that there are no brokers.
+"""A fake broker that answers only metadata requests; it may answer that there are no brokers.
 
-So says a real one while the controller has fenced it, as after a restart or a long pause.
+A real one does so while the controller has fenced it, as after a restart or a long pause.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _NOT_AVAILABLE = 15
 
 
 class MetadataBroker:
-    """``is_fenced`` while it names no broker; ``asked`` counts the questions for brokers and topics.
+    """While ``is_fenced`` it names no broker; ``requests`` counts metadata requests.
 
-    Where ``coordinates_after`` is set it takes questions for a coordinator, and has no answer to so many of them.
+    With ``coordinates_after`` it accepts requests for a coordinator, and refuses that many of them.
     """
 
     def __init__(self) -> None:
         self.is_fenced = False
-        self.asked = 0
+        self.requests = 0
         self.coordinates_after: int | None = None
         self.port = 0
         self.connections: list[asyncio.Transport] = []
@@ -38,16 +38,16 @@ class MetadataBroker:
         return struct.pack(">i", len(body)) + body
 
     def _versions(self) -> bytes:
-        """In version 3: of each request the versions that are taken."""
+        """In version 3: the accepted versions of each request."""
         most = {_METADATA: 4, _API_VERSIONS: 3}
         if self.coordinates_after is not None:
             most[_FIND_COORDINATOR] = 0
-        taken = b"".join(struct.pack(">hhhb", api, 0, most[api], 0) for api in most)
-        return struct.pack(">hb", 0, len(most) + 1) + taken + struct.pack(">ib", 0, 0)
+        accepted = b"".join(struct.pack(">hhhb", api, 0, most[api], 0) for api in most)
+        return struct.pack(">hb", 0, len(most) + 1) + accepted + struct.pack(">ib", 0, 0)
 
     def _metadata(self) -> bytes:
         """In version 4."""
-        self.asked += 1
+        self.requests += 1
         this_one = struct.pack(">i", 1) + _text("127.0.0.1") + struct.pack(">ih", self.port, -1)
         brokers = [] if self.is_fenced else [this_one]
         leader, error = (-1, 5) if self.is_fenced else (1, 0)
@@ -57,7 +57,7 @@ class MetadataBroker:
 
     def _coordinator(self) -> bytes:
         """In version 0."""
-        assert self.coordinates_after is not None, "nobody asks for what is not taken"
+        assert self.coordinates_after is not None, "no client sends a request that is not accepted"
         self.coordinates_after -= 1
         error, broker = (_NOT_AVAILABLE, -1) if self.coordinates_after >= 0 else (0, 1)
         return struct.pack(">hi", error, broker) + _text("127.0.0.1") + struct.pack(">i", self.port)
@@ -88,7 +88,7 @@ async def metadata_broker() -> AsyncGenerator[MetadataBroker]:
         yield broker
     finally:
         server.close()
-        # What was accepted last is a connection some turns of the loop later.
+        # The last accepted socket becomes a connection some turns of the loop later.
         for _ in range(5):
             await asyncio.sleep(0)
             for connection in broker.connections:

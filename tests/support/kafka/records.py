@@ -40,8 +40,8 @@ def produce_foreign(connection: Connection, topic: str, records: Iterable[Given]
     for key, value, headers in records:
         named: list[Any] = [
             each
-            for name, said in headers
-            for each in (_HEADER, ctypes.c_char_p(name), ctypes.c_char_p(said), ctypes.c_ssize_t(len(said)))
+            for name, content in headers
+            for each in (_HEADER, ctypes.c_char_p(name), ctypes.c_char_p(content), ctypes.c_ssize_t(len(content)))
         ]
         size = ctypes.c_size_t(len(value or b""))
         where = (_TOPIC, ctypes.c_char_p(topic.encode()), _FLAGS, _COPY)

@@ -45,7 +45,7 @@ _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
 
 class SecuredKafka:
-    """``open_servers`` ask for nothing, and are there to look from outside; ``servers`` want TLS and SASL."""
+    """``open_servers`` need no authentication, for tests that look from outside; ``servers`` need TLS and SASL."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -137,7 +137,7 @@ _LIFETIME_S = 600
 
 
 class SecuredCluster(KafkaCluster):
-    """``servers`` ask for nothing, and are there to look from outside; ``secured_servers`` want TLS, SASL and ACLs."""
+    """``servers`` need no authentication, for checks from outside; ``secured_servers`` need TLS, SASL and ACLs."""
 
     def __init__(self, folder: Path, *, registry_url: str, users: Collection[str]) -> None:
         super().__init__(folder)
@@ -281,7 +281,7 @@ class _Answering(BaseHTTPRequestHandler):
 
 
 class _Issuer(_Server):
-    """Gives who knows the password a token in their name; its keys are asked for by brokers, without TLS."""
+    """Issues tokens to users with the password; brokers read its keys without TLS."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         key = RSAKey.generate_key(2048, {"kid": "of-the-test", "use": "sig", "alg": "RS256"})
@@ -299,8 +299,8 @@ class _Issuer(_Server):
                 now = int(time.time())
                 claims: dict[str, Any] = {"sub": user, "aud": _AUDIENCE, "iat": now, "exp": now + _LIFETIME_S}
                 token = jwt.encode({"alg": "RS256", "kid": "of-the-test"}, claims, key)
-                told = {"access_token": token, "token_type": "Bearer", "expires_in": _LIFETIME_S}
-                self.answer(200, json.dumps(told).encode())
+                answer = {"access_token": token, "token_type": "Bearer", "expires_in": _LIFETIME_S}
+                self.answer(200, json.dumps(answer).encode())
 
         super().__init__(Tokens, tls)
         self._keys = _Server(Keys)
@@ -316,7 +316,7 @@ class _Issuer(_Server):
 
 
 class _Registry(_Server):
-    """What stands before the registry: TLS, and one password for all."""
+    """A proxy before the registry: TLS, and one password for all."""
 
     def __init__(self, behind: str, tls: ssl.SSLContext) -> None:
         found = urlsplit(behind)

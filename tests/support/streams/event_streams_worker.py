@@ -1,4 +1,4 @@
-"""The event streams of a worker without Faust: HTTP, hub and reader, told by a plain consumer of the notifications."""
+"""The event streams of a worker without Faust: HTTP, hub and reader, fed by a plain consumer of the notifications."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ class EventStreamsWorker:
             self._thread.join()
 
     def reached(self, partition: int) -> int:
-        """Of the first notification that it has not told yet."""
+        """The position of the first notification that it has not sent yet."""
         return self._next.get(partition, 0)
 
     def take(self, partitions: Iterable[int]) -> None:
-        """As after a rebalance; what is taken over goes on at the topic's present end."""
+        """As after a rebalance; new partitions start at the present end of the topic."""
         self._up.clear()
 
         def assigned() -> None:

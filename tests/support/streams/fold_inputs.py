@@ -190,7 +190,7 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 def crafted(draw: st.DrawFn, event: TaskEvent) -> bytes:
-    """What no writer of ours would write and a reader may still take: long numbers, arrays in blocks, odd unions."""
+    """Valid Avro that our writers never produce: long numbers, arrays in blocks, unusual unions."""
 
     def text(value: str, extra: bytes = b"") -> bytes:
         return number(len(value.encode())) + extra + value.encode()
@@ -290,34 +290,34 @@ def _marks(stored: bytes) -> tuple[int, list[Any]]:
     return begin, msgspec.msgpack.decode(stored[begin:])
 
 
-def entry_of(told: TaskNotification) -> Entry:
-    """The whole line that a notification carries, with its times."""
-    assert told.entered_at is not None
-    assert told.updated_at is not None
+def entry_of(notification: TaskNotification) -> Entry:
+    """The whole entry that a notification carries, with its times."""
+    assert notification.entered_at is not None
+    assert notification.updated_at is not None
     return Entry(
-        title=told.title,
-        url=told.url,
-        app_type=told.app_type,
-        originator=told.originator,
-        actor_id=told.actor_id,
-        status=told.status,
-        process_name=told.process_name,
-        source=told.source,
-        entered_at=told.entered_at,
-        updated_at=told.updated_at,
-        outcome=told.outcome,
-        remark=told.remark,
-        finished_at=told.finished_at,
-        result=told.result,
+        title=notification.title,
+        url=notification.url,
+        app_type=notification.app_type,
+        originator=notification.originator,
+        actor_id=notification.actor_id,
+        status=notification.status,
+        process_name=notification.process_name,
+        source=notification.source,
+        entered_at=notification.entered_at,
+        updated_at=notification.updated_at,
+        outcome=notification.outcome,
+        remark=notification.remark,
+        finished_at=notification.finished_at,
+        result=notification.result,
     )
 
 
-def reading(stored: Mapping[bytes, bytes], *, asked: list[bytes] | None = None) -> Read:
-    """A store with these; ``asked`` takes the keys that it is asked for."""
+def reading(stored: Mapping[bytes, bytes], *, reads: list[bytes] | None = None) -> Read:
+    """A store with these values; the keys that are read are appended to ``reads``."""
 
     def read(keys: list[bytes]) -> list[bytes | None]:
-        if asked is not None:
-            asked.extend(keys)
+        if reads is not None:
+            reads.extend(keys)
         return list(map(stored.get, keys))
 
     return read

@@ -1,4 +1,4 @@
-"""Lives of instances for the streams service, and what must have become of them on the topics."""
+"""Lives of instances for the streams service, and checks of their results on the topics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.fold.instance import Instance
 
 
-TOLD_DIRECTLY = "told-directly-"
+SENT_DIRECTLY = "sent-directly-"
 """How corps begin whose notifications come from a test and from no event."""
 
 
@@ -44,7 +44,7 @@ _UNDECIDED_S = 60.0
 
 
 def read_topic(connection: Connection, topic: str) -> list[Message]:
-    """Every record of a topic, from its beginning to what is its end now; each partition in order.
+    """Every record of a topic, from its beginning to its present end; each partition in order.
 
     What a transaction under way has written by now is waited for: positions are seen to be committed before every
     partition of their transaction is.
@@ -126,13 +126,13 @@ def headers_of(message: Message) -> dict[str, bytes]:
 
 
 _SMALL_BYTES = 100_000
-"""No event of this size is the largest of those that make an instance of these tests too large."""
+"""An event that makes an instance of these tests too large is larger than this."""
 
 
 def expected(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[str, Instance]:
-    """What the events on the topic come to, by the plain fold; what cannot be folded or kept counts as nothing.
+    """The plain fold of the events on the topic; events that cannot be folded or stored count as nothing.
 
-    What the worker parked as too large is left out, and has to be large: the worker's word alone is not enough.
+    Events that the worker parked as too large are left out, and must be large: the worker's reason alone is not enough.
     """
     codec = task_event_codec(connection.registry)
     instances: dict[str, Instance] = {}
@@ -173,11 +173,11 @@ def notifications_on_topic(
     return [
         codec.decode(message.value())
         for message in read_topic(TASK_NOTIFICATIONS.name)
-        if not bytes(message.key() or b"").startswith(TOLD_DIRECTLY.encode())
+        if not bytes(message.key() or b"").startswith(SENT_DIRECTLY.encode())
     ]
 
 
-def inboxes_told(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[bytes, bytes]:
+def inboxes_by_notifications(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[bytes, bytes]:
     """The inboxes as the notifications on the topic make them, one by one."""
     codec = task_notification_codec(connection.registry)
     store: dict[bytes, bytes] = {}
@@ -203,10 +203,9 @@ def assert_all_is_right(
     counted: bool = True,
     seen: Callable[[TaskState], object] | None = None,
 ) -> None:
-    """States and folded notifications equal what the events on the topic say, or these instances.
+    """States and folded notifications follow from the events on the topic, or equal these instances.
 
-    Where the changes were not ``counted`` from the beginning, the revisions may be others. ``seen``: what is compared
-    of each state.
+    Unless changes were ``counted`` from the beginning, revisions may differ. ``seen`` selects what is compared.
     """
     if instances is None:
         instances = expected(connection, read_topic)
@@ -225,25 +224,25 @@ def assert_all_is_right(
     }
 
 
-def assert_told_exactly_once(
+def assert_notified_exactly_once(
     connection: Connection, read_topic: Callable[[str], list[Message]], events: Iterable[TaskEvent] | None = None
 ) -> None:
-    """The notifications are those that the plain fold gives, each as often, and no other; of these events' instances.
+    """The notifications are exactly those of the plain fold, each as often; only of these events' instances, if given.
 
-    An event that stands on the topic twice is told twice, on purpose: see design.md.
+    An event that is on the topic twice is published twice, on purpose: see design.md.
     """
     ours = None if events is None else {event.instance_id for event in events}
-    codec, told = task_event_codec(connection.registry), task_notification_codec(connection.registry)
+    codec, decoder = task_event_codec(connection.registry), task_notification_codec(connection.registry)
     instances: dict[str, Instance] = {}
-    wanted: Counter[str] = Counter()
+    right: Counter[str] = Counter()
     for message in read_topic(TASK_EVENTS.name):
         if ours is None or bytes(message.key() or b"").decode() in ours:
             event = codec.decode(message.value())
             before = instances.get(event.instance_id)
             instances[event.instance_id] = after = fold(before, event)
-            wanted.update(str(each) for each in notifications(before, after, event))
-    found = (told.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
-    assert Counter(str(each) for each in found if ours is None or each.instance_id in ours) == wanted
+            right.update(str(each) for each in notifications(before, after, event))
+    found = (decoder.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
+    assert Counter(str(each) for each in found if ours is None or each.instance_id in ours) == right
 
 
 def caught_up(connection: Connection, topic: str = TASK_EVENTS.name) -> bool:
@@ -253,16 +252,16 @@ def caught_up(connection: Connection, topic: str = TASK_EVENTS.name) -> bool:
         "group.id": "taskbridge-streams",
         "enable.auto.commit": False,
         "enable.partition.eof": True,
-        # Behind the last record there may be the ends of transactions: what is left is found by reading.
+        # The last record may be followed by transaction markers: only reading shows whether records are left.
         "isolation.level": "read_committed",
     }
     consumer = Consumer(config)
     try:
-        asked = [TopicPartition(topic, number) for number in topics_on(connection)[topic]]
+        partitions = [TopicPartition(topic, number) for number in topics_on(connection)[topic]]
         try:
-            committed = consumer.committed(asked, timeout=10)
+            committed = consumer.committed(partitions, timeout=10)
         except KafkaException:
-            return False  # a broker that has just started has no coordinator for the group yet: ask again
+            return False  # a broker that has just started has no coordinator for the group yet
         consumer.assign([TopicPartition(topic, at.partition, max(0, at.offset)) for at in committed])
         unread = {at.partition for at in committed}
         while unread:

@@ -89,7 +89,7 @@ class Worker:
         return code
 
     def readiness(self, *, timeout_s: float = 2) -> dict[str, Any]:
-        """What ``/readyz`` tells; empty where nobody answers."""
+        """The answer of ``/readyz``; empty where there is none."""
         with contextlib.suppress(httpx2.HTTPError):
             return http_clients.get(f"http://127.0.0.1:{self.port}/readyz", timeout=timeout_s).json()
         return {}
@@ -113,7 +113,7 @@ class Worker:
             self.process.wait()
 
     def show_log(self) -> None:
-        """At a test's end: pytest keeps what is printed with a failure, and drops it otherwise."""
+        """At a test's end: pytest shows this output only with a failure."""
         show_log(self.log_path)
 
 
@@ -184,7 +184,7 @@ class Rebuild:
 
 
 def ends(connection: Connection) -> dict[str, dict[int, int]]:
-    """Where each partition of each topic of ours ends."""
+    """The end offset of each partition of each of our topics."""
     offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
     return {name: offsets.ends(name, partitions) for name, partitions in topics_on(connection).items()}
 
@@ -209,18 +209,18 @@ def pending_notifications(connection: Connection) -> set[bytes]:
     return {instance_key(key) for key, value in last.items() if key.startswith(UNTOLD) and value is not None}
 
 
-def lines_kept(read: Read) -> dict[bytes, bytes]:
+def stored_entries(read: Read) -> dict[bytes, bytes]:
     """All inbox entries, from the changelog."""
     found = {bytes(each.key() or b""): each.value() for each in read(INBOX_CHANGELOG.name)}
     return {key: bytes(value) for key, value in found.items() if value is not None and key[:1] in b"ELC"}
 
 
-def lines_by_the_states(connection: Connection, read: Read) -> dict[bytes, bytes]:
+def expected_entries(connection: Connection, read: Read) -> dict[bytes, bytes]:
     """The same from the plain fold of the events."""
-    return lines_of(expected(connection, read).values())
+    return entries_of(expected(connection, read).values())
 
 
-def lines_of(instances: Iterable[Instance]) -> dict[bytes, bytes]:
+def entries_of(instances: Iterable[Instance]) -> dict[bytes, bytes]:
     """The same from these instances."""
     store: dict[bytes, bytes] = {}
     for instance in instances:

@@ -144,9 +144,9 @@ def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch:
             member = Kafka(f"127.0.0.1:{broker.port}", "http://127.0.0.1:9", often).member("group")
 
             async def until_requested() -> None:
-                before = broker.asked
+                before = broker.requests
                 async with asyncio.timeout(30):
-                    while broker.asked == before:
+                    while broker.requests == before:
                         await asyncio.to_thread(member.consume, 1, 0.01)
 
             for _ in range(20):

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from structlog.contextvars import get_contextvars
 
 from support.edge.callbacks import good, message, post_message, send
-from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID, KeptSpans, parent_of, trace_of_span, traceparent_of_span
+from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID, CollectedSpans, parent_of, trace_of_span, traceparent_of_span
 from taskbridge.edge.app import create_app
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.kafka.record import SpooledRecord
@@ -32,19 +32,19 @@ COMPLETE = "POST /yida/tasks/complete"
 
 
 @pytest.fixture
-def spans() -> KeptSpans:
-    return KeptSpans()
+def spans() -> CollectedSpans:
+    return CollectedSpans()
 
 
 @pytest.fixture
-def client(settings: EdgeSettings, publisher: MemoryPublisher, spans: KeptSpans) -> Generator[TestClient]:
+def client(settings: EdgeSettings, publisher: MemoryPublisher, spans: CollectedSpans) -> Generator[TestClient]:
     app = create_app(settings, publisher=publisher, tracing=spans.tracing)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
 def test_a_callback_goes_on_with_the_trace_that_it_came_with(
-    client: TestClient, publisher: MemoryPublisher, spans: KeptSpans
+    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans
 ) -> None:
     answer = send(client, "complete", good(), headers={"traceparent": TRACE})
     sending, request = spans.only(SEND), spans.only(COMPLETE)
@@ -70,7 +70,7 @@ def test_a_callback_goes_on_with_the_trace_that_it_came_with(
 
 
 def test_without_one_a_trace_begins_and_a_repeated_callback_has_its_own(
-    client: TestClient, publisher: MemoryPublisher, spans: KeptSpans
+    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans
 ) -> None:
     parameters = good()
     assert [send(client, "complete", parameters).json()["eventId"] for _ in range(2)] == [
@@ -83,7 +83,7 @@ def test_without_one_a_trace_begins_and_a_repeated_callback_has_its_own(
 
 
 def test_what_is_not_sampled_goes_on_unsampled(
-    client: TestClient, publisher: MemoryPublisher, spans: KeptSpans
+    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans
 ) -> None:
     send(client, "complete", good(), headers={"traceparent": NOT_SAMPLED})
     assert spans.all == ()
@@ -93,12 +93,14 @@ def test_what_is_not_sampled_goes_on_unsampled(
 
 
 @pytest.mark.parametrize("parameters", [{**good(), "sign": "0" * 64}, {}], ids=["unverified", "malformed"])
-def test_what_is_not_proven_makes_no_spans(client: TestClient, spans: KeptSpans, parameters: dict[str, str]) -> None:
+def test_what_is_not_proven_makes_no_spans(
+    client: TestClient, spans: CollectedSpans, parameters: dict[str, str]
+) -> None:
     assert send(client, "complete", parameters, headers={"traceparent": TRACE}).status_code in (400, 401)
     assert spans.all == ()
 
 
-def test_a_message_of_another_system_is_traced_by_its_door(client: TestClient, spans: KeptSpans) -> None:
+def test_a_message_of_another_system_is_traced_by_its_door(client: TestClient, spans: CollectedSpans) -> None:
     assert post_message(client, "create", message("create")).status_code == 200
     assert parent_of(spans.only(SEND)) == traceparent_of_span(spans.only("POST /sources/{source}/tasks/create"))
 
@@ -107,7 +109,7 @@ def test_a_message_of_another_system_is_traced_by_its_door(client: TestClient, s
 def test_an_event_that_nothing_keeps_is_an_error_in_both(
     client: TestClient,
     publisher: MemoryPublisher,
-    spans: KeptSpans,
+    spans: CollectedSpans,
     monkeypatch: pytest.MonkeyPatch,
     *,
     broken: bool,
@@ -128,7 +130,7 @@ def test_an_event_that_nothing_keeps_is_an_error_in_both(
 
 
 def test_what_is_spooled_is_created_and_sent_when_kafka_has_it(
-    client: TestClient, publisher: MemoryPublisher, spans: KeptSpans, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish = MemoryPublisher.publish
 
@@ -156,7 +158,7 @@ def test_what_is_spooled_is_created_and_sent_when_kafka_has_it(
     [(None, TASK_EVENTS.name), (NOT_SAMPLED, TASK_EVENTS.name), (TRACE, CALLBACKS_QUARANTINE.name)],
 )
 def test_of_what_is_drained_only_events_with_a_recorded_trace_have_a_span(
-    spans: KeptSpans, traceparent: str | None, topic: str
+    spans: CollectedSpans, traceparent: str | None, topic: str
 ) -> None:
     trace_drained(spans.tracing, [spooled(traceparent, topic)])
     assert spans.all == ()
@@ -175,7 +177,7 @@ def spooled(traceparent: str | None, topic: str = TASK_EVENTS.name) -> SpooledRe
 
 
 def test_lines_of_the_log_name_the_trace(
-    client: TestClient, publisher: MemoryPublisher, spans: KeptSpans, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is logged while a callback is kept, and of it afterwards; not of the next request on the connection."""
     seen: list[Any] = []
@@ -193,7 +195,7 @@ def test_lines_of_the_log_name_the_trace(
 
 @pytest.mark.parametrize("wire_action", ["create", "complete"])
 def test_nothing_that_somebody_wrote_or_keeps_secret_is_in_a_span(
-    client: TestClient, publisher: MemoryPublisher, spans: KeptSpans, wire_action: str
+    client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans, wire_action: str
 ) -> None:
     parameters = good(wire_action)
     send(client, wire_action, parameters, headers={"authorization": "Bearer s3cret", "x-note": "s3cret"})
@@ -216,7 +218,7 @@ def leaves(parameters: dict[str, str]) -> set[str]:
     return {each for each in within(read) if len(each) > 5}
 
 
-def said(spans: KeptSpans) -> str:
+def said(spans: CollectedSpans) -> str:
     return "\n".join(
         f"{each.name} {each.status.description} {dict(each.attributes or {})} {[event.name for event in each.events]}"
         for each in spans.all
@@ -224,7 +226,7 @@ def said(spans: KeptSpans) -> str:
 
 
 def test_the_end_of_the_edge_sends_what_is_left(
-    settings: EdgeSettings, publisher: MemoryPublisher, spans: KeptSpans, monkeypatch: pytest.MonkeyPatch
+    settings: EdgeSettings, publisher: MemoryPublisher, spans: CollectedSpans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
 

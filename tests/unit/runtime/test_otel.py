@@ -15,7 +15,7 @@ from support.tracing import (
     NOT_SAMPLED,
     TRACE,
     TRACE_ID,
-    KeptSpans,
+    CollectedSpans,
     links_of,
     parent_of,
     trace_of_span,
@@ -33,11 +33,11 @@ OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
-def spans() -> KeptSpans:
-    return KeptSpans()
+def spans() -> CollectedSpans:
+    return CollectedSpans()
 
 
-def test_a_span_goes_on_with_its_parents_trace_and_names_itself_as_a_parent(spans: KeptSpans) -> None:
+def test_a_span_goes_on_with_its_parents_trace_and_names_itself_as_a_parent(spans: CollectedSpans) -> None:
     span = spans.tracing.start_span("POST /x", "SERVER", {"a": 1}, parent=TRACE, started_ns=5)
     assert spans.all == ()
     span.end()
@@ -48,7 +48,7 @@ def test_a_span_goes_on_with_its_parents_trace_and_names_itself_as_a_parent(span
     assert found.status.status_code is StatusCode.UNSET
 
 
-def test_without_a_parent_a_trace_begins(spans: KeptSpans) -> None:
+def test_without_a_parent_a_trace_begins(spans: CollectedSpans) -> None:
     for _ in range(2):
         spans.tracing.start_span("POST /x", "SERVER", {}).end()
     first, second = spans.all
@@ -56,7 +56,7 @@ def test_without_a_parent_a_trace_begins(spans: KeptSpans) -> None:
     assert trace_of_span(first) != trace_of_span(second)
 
 
-def test_links_are_of_other_traces(spans: KeptSpans) -> None:
+def test_links_are_of_other_traces(spans: CollectedSpans) -> None:
     spans.tracing.start_span("process", "CONSUMER", {}, links=[TRACE, OTHER]).end()
     found = spans.only("process")
     assert links_of(found) == [TRACE, OTHER]
@@ -64,14 +64,14 @@ def test_links_are_of_other_traces(spans: KeptSpans) -> None:
     assert trace_of_span(found) not in TRACE + OTHER
 
 
-def test_an_error_is_told_by_its_class(spans: KeptSpans) -> None:
+def test_an_error_is_told_by_its_class(spans: CollectedSpans) -> None:
     spans.tracing.start_span("send", "PRODUCER", {}).end(error="NotDurable")
     found = spans.only("send")
     assert (found.attributes or {})["error.type"] == "NotDurable"
     assert (found.status.status_code, found.status.description) == (StatusCode.ERROR, None)
 
 
-def test_who_is_not_sampled_stays_so_and_the_trace_goes_on(spans: KeptSpans) -> None:
+def test_who_is_not_sampled_stays_so_and_the_trace_goes_on(spans: CollectedSpans) -> None:
     span = spans.tracing.start_span("POST /x", "SERVER", {}, parent=NOT_SAMPLED)
     span.end()
     assert spans.all == ()
@@ -94,7 +94,7 @@ def test_what_joins_traces_is_sampled_as_the_first_of_them(
     """A child of one that is sampled, a root, and what is linked to one that is sampled or to one that is not."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", rate)
-    begin = KeptSpans().tracing.start_span
+    begin = CollectedSpans().tracing.start_span
     begun = [
         begin("child", "SERVER", {}, parent=TRACE),
         begin("root", "SERVER", {}),
@@ -111,7 +111,7 @@ def test_the_environment_may_name_the_service(
     if named is not None:
         monkeypatch.setenv("OTEL_SERVICE_NAME", named)
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-    spans = KeptSpans()
+    spans = CollectedSpans()
     spans.tracing.start_span("x", "SERVER", {}).end()
     told = spans.only("x").resource.attributes
     assert (told["service.name"], told["service.version"]) == (is_called, "1")

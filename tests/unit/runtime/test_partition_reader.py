@@ -290,10 +290,10 @@ def test_a_consumer_that_knows_no_broker_any_more_is_replaced(monkeypatch: pytes
                 broker.is_fenced = not broker.is_fenced
                 if await asyncio.to_thread(is_lost) and await asyncio.to_thread(is_lost):
                     break
-            broker.is_fenced, asked = False, broker.asked
+            broker.is_fenced, asked = False, broker.requests
             assert await asyncio.to_thread(is_lost), "librdkafka finds its way by itself"
             async with asyncio.timeout(30):
-                while broker.asked == asked:
+                while broker.requests == asked:
                     await asyncio.to_thread(read)
             assert not await asyncio.to_thread(is_lost)
             reader.close()

@@ -259,8 +259,8 @@ def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch:
                 async with asyncio.timeout(30):
                     while not await path.check():
                         pass
-                broker.is_fenced, asked = True, broker.asked
-                while broker.asked == asked:
+                broker.is_fenced, asked = True, broker.requests
+                while broker.requests == asked:
                     await path.check()
                 broker.is_fenced = False
             await path.close()

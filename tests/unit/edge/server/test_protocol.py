@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from support.http_clients import ask, callback, connect, read_all, read_answer, status_of
+from support.http_clients import callback, connect, exchange, read_all, read_answer, status_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server import protocol
@@ -80,7 +80,7 @@ class Served:
         return len(self.server.server_state.connections)
 
     def refused(self, reason: str) -> float:
-        text = ask(self.port, b"GET /metrics HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n").decode()
+        text = exchange(self.port, b"GET /metrics HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n").decode()
         found = [line for line in text.splitlines() if f'refused_total{{reason="{reason}"}}' in line]
         return float(found[0].split()[1]) if found else 0
 
@@ -153,15 +153,15 @@ def test_a_request_over_a_limit_gets_its_problem_and_is_closed(
     assert served.refused(answer[1]) == 1
     assert publisher.published == []
     eventually(lambda: served.open() == 0)
-    assert status_of(ask(served.port, callback())) == 200
+    assert status_of(exchange(served.port, callback())) == 200
 
 
 def test_heads_of_just_the_right_size_are_served(serve: Callable[..., Served]) -> None:
     served = serve()
-    assert status_of(ask(served.port, callback("i", f"X: {'x' * 16_000}"))) == 200
-    assert status_of(ask(served.port, callback("i", *(f"X-{each}: 1" for each in range(90))))) == 200
+    assert status_of(exchange(served.port, callback("i", f"X: {'x' * 16_000}"))) == 200
+    assert status_of(exchange(served.port, callback("i", *(f"X-{each}: 1" for each in range(90))))) == 200
     long = b"GET /healthz?" + b"x" * 65_000 + b" HTTP/1.1\r\nHost: edge\r\n\r\n"
-    assert status_of(ask(served.port, long)) == 200
+    assert status_of(exchange(served.port, long)) == 200
 
 
 def test_a_head_in_single_bytes_is_served(serve: Callable[..., Served]) -> None:
@@ -277,7 +277,7 @@ def test_an_offer_to_upgrade_is_ignored(serve: Callable[..., Served]) -> None:
     )
     served = serve()
     good = callback("i", *headers)
-    assert status_of(ask(served.port, good)) == 200
+    assert status_of(exchange(served.port, good)) == 200
     head, _, body = good.partition(b"\r\n\r\n")
     with sent(served.port, head + b"\r\n\r\n") as connection:
         time.sleep(0.1)
@@ -319,7 +319,7 @@ def test_idle_connections_give_way_to_new_ones(serve: Callable[..., Served]) -> 
             for each in (b"", POST, POST + b"Content-Length: 9\r\n\r\n") * 20
         ]
         for _ in range(30):
-            assert status_of(ask(served.port, callback())) == 200
+            assert status_of(exchange(served.port, callback())) == 200
         assert served.open() <= 20
         assert served.refused("gave-way") >= 40
         assert read_all(idle[0]) == b""
@@ -362,12 +362,12 @@ def test_one_address_may_hold_so_many_connections_unless_it_is_a_proxy(serve: Ca
             assert problem_of(read_all(connection)) == (503, "too-many-connections-of-one-address")
         held[0].close()
         eventually(lambda: served.open() == 2)
-        assert status_of(ask(served.port, callback())) == 200
+        assert status_of(exchange(served.port, callback())) == 200
     proxied = serve(max_connections_per_address=3, trusted_proxies="127.0.0.0/8")
     with ExitStack() as stack:
         for _ in range(10):
             stack.enter_context(connect(proxied.port))
-        assert status_of(ask(proxied.port, callback())) == 200
+        assert status_of(exchange(proxied.port, callback())) == 200
 
 
 def test_large_bodies_share_a_bound_and_small_ones_pass(serve: Callable[..., Served]) -> None:
@@ -377,9 +377,9 @@ def test_large_bodies_share_a_bound_and_small_ones_pass(serve: Callable[..., Ser
         held = [stack.enter_context(sent(served.port, part)) for _ in range(90)]
         answered, _, _ = select.select(held, [], [], 10)  # those without room
         assert {status_of(read_answer(each)) for each in answered} == {503}
-        assert status_of(ask(served.port, callback())) == 200
+        assert status_of(exchange(served.port, callback())) == 200
     eventually(lambda: served.open() == 0)
-    assert status_of(ask(served.port, part + b" " * 100_000)) == 400  # their room is free again
+    assert status_of(exchange(served.port, part + b" " * 100_000)) == 400  # their room is free again
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3])
@@ -401,12 +401,12 @@ def test_a_body_counts_as_a_whole_however_it_arrives(
 def test_a_body_that_is_there_at_once_is_within_the_limits_too(serve: Callable[..., Served]) -> None:
     served = serve(max_body_bytes=1000)
     chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b" " * 1001 + b"\r\n0\r\n\r\n"
-    assert status_of(ask(served.port, chunked)) == 413
+    assert status_of(exchange(served.port, chunked)) == 413
     roomy = serve()
     roomy.app.callbacks.large_bodies.room = 0
     for size, answer in ((FREE_BODY_BYTES, 400), (FREE_BODY_BYTES + 1, 503)):
         body = POST + b"Content-Length: %d\r\n\r\n" % size + b" " * size
-        assert status_of(ask(roomy.port, body)) == answer
+        assert status_of(exchange(roomy.port, body)) == answer
 
 
 def test_an_accepted_callback_is_answered_by_one_write(
@@ -416,7 +416,7 @@ def test_an_accepted_callback_is_answered_by_one_write(
         raise AssertionError("head and body are written one by one")
 
     served = serve()
-    plain = ask(served.port, callback(host="first"))
+    plain = exchange(served.port, callback(host="first"))
     monkeypatch.setattr(RequestResponseCycle, "send", unexpected)
     with sent(served.port, callback() * 2 + callback("last", "Connection: close")) as connection:
         answers = read_all(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
@@ -596,7 +596,7 @@ def test_raw_bytes_that_are_no_utf_8_are_a_problem_and_quarantined(
 ) -> None:
     served = serve()
     first, head = in_query("one")
-    assert status_of(ask(served.port, first.replace("张".encode(), b"\xff\xfe") + head)) == 400
+    assert status_of(exchange(served.port, first.replace("张".encode(), b"\xff\xfe") + head)) == 400
     (entry,) = publisher.quarantined
     assert (entry.reason, "%FF%FE" in entry.query) == ("invalid-utf-8", True)
 
@@ -604,13 +604,13 @@ def test_raw_bytes_that_are_no_utf_8_are_a_problem_and_quarantined(
 def test_a_query_is_no_longer_than_its_escapes(serve: Callable[..., Served]) -> None:
     served = serve(max_url_bytes=4096)
     first, head = in_query("one", value="张" * 500)
-    assert problem_of(ask(served.port, first + head)) == (414, "long-url")
+    assert problem_of(exchange(served.port, first + head)) == (414, "long-url")
 
 
 @pytest.mark.parametrize("path", ["//yida//tasks/complete", "/yida/tasks/complete/", "/YIDA/Tasks/COMPLETE"])
 def test_a_misspelt_path_is_understood_by_the_server_too(serve: Callable[..., Served], path: str) -> None:
     first, head = in_query("one", path=path)
-    assert status_of(ask(serve().port, first + head)) == 200
+    assert status_of(exchange(serve().port, first + head)) == 200
 
 
 def test_the_first_time_that_is_set_counts() -> None:
