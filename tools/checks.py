@@ -1,6 +1,7 @@
 """Runs every static check of the project: ``python tools/checks.py``, or ``make check``.
 
-Those of the native core need cargo with clippy and rustfmt; where these are not, that is said, and the others count.
+Those of the native core need cargo with clippy and rustfmt. Where these are missing, that is printed, and the other
+checks count.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# Held to the word list of typos.toml. What is not named here still has words of the list.
+# Held to the word list of typos.toml. Other files still have words of the list.
 PLAIN = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "examples"),
     *(f"docs/{each}" for each in ("consumers", "explanation", "how-to", "index.md", "runbook.md", "tutorial.md")),
@@ -45,17 +46,17 @@ RUST_CHECKS = (
 
 def main() -> None:
     """Exit code 1 when any check finds something; all are run either way, as many at a time as there are cores."""
-    wanted: list[tuple[tuple[str, ...], Path]] = [(command, ROOT) for command in CHECKS]
-    wanted += [(("deptry", "src"), ROOT / part) for part in PARTS]
-    wanted += RUST_CHECKS
+    checks: list[tuple[tuple[str, ...], Path]] = [(command, ROOT) for command in CHECKS]
+    checks += [(("deptry", "src"), ROOT / part) for part in PARTS]
+    checks += RUST_CHECKS
     with ThreadPoolExecutor(os.cpu_count()) as running:
-        failed = [each for each in running.map(failure, wanted) if each]
+        failed = [each for each in running.map(failure, checks) if each]
     if failed:
         sys.exit(f"failed: {'; '.join(failed)}")
 
 
 def failure(check: tuple[tuple[str, ...], Path]) -> str:
-    """What is said of it at the end; empty where it finds nothing."""
+    """The name of a check that failed; empty where it found nothing."""
     command, folder = check
     name = f"{' '.join(command)} in {folder.name}"
     if command[0] == "cargo" and not is_there(*command[:2]):

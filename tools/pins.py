@@ -1,8 +1,8 @@
-"""Keeps the pins in pyproject.toml: the exact version of every package that is installed or builds what is installed.
+"""Writes the pins in pyproject.toml: the exact version of every package that is installed or builds one.
 
-A lock file would name the registry's host, so the pins stand in ``tool.uv`` of ``pyproject.toml`` and no lock file is
+A lock file would name the registry's host, so the pins are in ``tool.uv`` of ``pyproject.toml`` and no lock file is
 committed. ``uv run python tools/pins.py`` resolves again, without the old pins, and writes them; with them the lower
-bounds in the parts' own files: what a part asks for at least is what was tested. Exact and upper bounds stay, they are
+bounds in the parts' own files: the lower bound of a part is the tested version. Exact and upper bounds stay, they are
 for a person to move. ``--check`` writes nothing; exit code 1 when an installed package is not at its pin, or a lower
 bound is not.
 """
@@ -19,7 +19,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-# ``uv run`` says which uv it is: it need not be on the PATH.
+# ``uv run`` sets UV to its own path: it need not be on the PATH.
 UV = os.environ.get("UV", "uv")
 ROOT = Path(__file__).parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
@@ -27,12 +27,12 @@ PARTS = [
     ROOT / part / "pyproject.toml"
     for part in tomllib.loads(PYPROJECT.read_text("utf-8"))["tool"]["uv"]["workspace"]["members"]
 ]
-# Which maturin asks for where there is no Rust toolchain.
+# maturin requires it where there is no Rust toolchain.
 TOOLCHAIN = "puccinialin"
 
 
 def pinned(pyproject: str) -> dict[str, str]:
-    """Package → version, of what is installed."""
+    """Package → version of installed packages."""
     pins = tomllib.loads(pyproject)["tool"]["uv"]["constraint-dependencies"]
     return dict(pin.split(" ;")[0].split("==", 1) for pin in pins)
 
@@ -56,20 +56,22 @@ def resolve(pyproject: str) -> str:
 
 
 def built_with() -> list[str]:
-    """What a build needs, with what brings a Rust toolchain where there is none."""
-    wanted = {each for part in PARTS for each in tomllib.loads(part.read_text("utf-8"))["build-system"]["requires"]}
-    return [*sorted(wanted), TOOLCHAIN]
+    """The requirements of a build, with the package that installs a Rust toolchain."""
+    requirements = {
+        each for part in PARTS for each in tomllib.loads(part.read_text("utf-8"))["build-system"]["requires"]
+    }
+    return [*sorted(requirements), TOOLCHAIN]
 
 
 def with_bounds(part: str, pins: dict[str, str]) -> str:
-    """The part's file, asking at least for the version at the pin: as many numbers of it as stand there."""
+    """The part's file with lower bounds at the pins, with as many numbers as it has there."""
 
     def renewed(found: re.Match[str]) -> str:
         numbers = pins.get(found["name"], found["version"]).split(".")
-        return f"{found['asked']}{'.'.join(numbers[: found['version'].count('.') + 1])}"
+        return f"{found['bound']}{'.'.join(numbers[: found['version'].count('.') + 1])}"
 
     return re.sub(
-        r'(?P<asked>^ +"(?P<name>(?!taskbridge-)[\w.-]+)(?:\[[\w,]+\])?>=)(?P<version>[\d.]+)',
+        r'(?P<bound>^ +"(?P<name>(?!taskbridge-)[\w.-]+)(?:\[[\w,]+\])?>=)(?P<version>[\d.]+)',
         renewed,
         part,
         flags=re.MULTILINE,
@@ -77,7 +79,7 @@ def with_bounds(part: str, pins: dict[str, str]) -> str:
 
 
 def unpinned(pyproject: str) -> list[str]:
-    """What is installed here and is not at its pinned version, as ``name==version``."""
+    """Installed packages that are not at their pinned version, as ``name==version``."""
     command = [UV, "pip", "list", "--format", "json"]
     listed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     pins = pinned(pyproject)

@@ -1,8 +1,8 @@
 """Checks what a command needs of this machine before anything starts: ``python3 tools/prerequisites.py test``.
 
-As root, or with a sudo that asks for no password, it installs on Debian and its like what the command lacks, and says
-so. Elsewhere it prints what is missing, for what, and the command that installs it; the tests that need it are skipped
-then (``tests/support/needs.py``). A required program is a failure in one line, and so is any with ``CI=true``.
+As root, or with a sudo that needs no password, it installs missing packages on Debian and its like, and reports them.
+Elsewhere it prints what is missing, for what, and the command that installs it. Tests that need a missing program are
+then skipped (``tests/support/needs.py``). A required program is a failure in one line, and so is any with ``CI=true``.
 
 It runs on Python 3.8, so that an old Python gets that line, and not a SyntaxError.
 """
@@ -96,7 +96,7 @@ def maven() -> str | None:
 
 
 def java() -> str | None:
-    home = os.environ.get("JAVA_HOME")  # Maven takes it in place of the PATH, right or wrong
+    home = os.environ.get("JAVA_HOME")  # Maven uses it in place of the PATH, even if it is wrong
     return kafka() or (shutil.which("java", path=f"{home}/bin") if home else which("java"))
 
 
@@ -111,7 +111,7 @@ def kafka() -> str | None:
 
 
 def docker_host() -> str | None:
-    """Return where a Docker daemon listens; one elsewhere is taken at its word."""
+    """Return where a Docker daemon listens; DOCKER_HOST is trusted."""
     host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if not host.startswith("unix://"):
         return host
@@ -354,12 +354,12 @@ def apt_get_install(missing: Iterable[Prerequisite]) -> str:
 def install(missing: Sequence[Prerequisite]) -> bool:
     """Have apt-get install what it can; False where it may not, or there is nothing for it."""
     sudo = before_apt_get()
-    wanted = [each for each in missing if is_root() or not each.as_root]
-    if sudo is None or not any(each.packages for each in wanted):
+    installable = [each for each in missing if is_root() or not each.as_root]
+    if sudo is None or not any(each.packages for each in installable):
         return False
     run = Apt(sudo)
     run("update")
-    chosen = names_of(wanted)
+    chosen = names_of(installable)
     sys.stderr.write(f"installing {' '.join(chosen)}\n")
     older = [name for name in chosen if name == "docker-compose" and candidate(name).startswith("1.")]
     run("install", "--yes", *(name for name in chosen if name not in older))
@@ -369,14 +369,16 @@ def install(missing: Sequence[Prerequisite]) -> bool:
 
 
 def before_apt_get() -> list[str] | None:
-    """What makes apt-get work; None where it is not to be used."""
+    """The prefix with which apt-get works; None where it must not be used."""
     if os.environ.get(MODE) == "check" or which("apt-get") is None:
         return None
     if is_root():
         return []
     sudo = which("sudo")
-    asks = sudo is None or subprocess.run([sudo, "-n", "true"], capture_output=True, check=False).returncode != 0
-    return None if asks else [str(sudo), "-n"]
+    needs_password = (
+        sudo is None or subprocess.run([sudo, "-n", "true"], capture_output=True, check=False).returncode != 0
+    )
+    return None if needs_password else [str(sudo), "-n"]
 
 
 class Apt:
@@ -384,7 +386,7 @@ class Apt:
         self._begin = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
 
     def __call__(self, *arguments: str) -> None:
-        # What it cannot do shows in what is missing afterwards; why, it says itself.
+        # Packages that it cannot install are missing afterwards; apt-get prints why.
         subprocess.run([*self._begin, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
 
 
@@ -398,7 +400,7 @@ def candidate(name: str) -> str:
 
 
 def install_from_debian_13(apt: Apt, packages: Sequence[str]) -> None:
-    """Debian 12 has the first Compose only. The package of 13 needs nothing else, so 12 takes it as well."""
+    """Debian 12 has the first Compose only. The package of 13 needs nothing else, so it installs on 12 as well."""
     targets = output(
         "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main"
     ).split()
@@ -499,7 +501,7 @@ def unreachable(host: str, port: int) -> str:
         except OSError as error:
             reasons[:] = [error.strerror or str(error)]
 
-    connecting = threading.Thread(target=connect, daemon=True)  # a name may take longer to be found
+    connecting = threading.Thread(target=connect, daemon=True)  # a name lookup may take longer
     connecting.start()
     connecting.join(CONNECTED_WITHIN_S)
     return reasons[0]

@@ -1,4 +1,4 @@
-"""Keeps the schemas of records as their next published versions: ``uv run python tools/publish_schema.py RECORD …``."""
+"""Stores schemas of records as their next published versions: ``uv run python tools/publish_schema.py RECORD …``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SAMPLES = 20
 
 
 def publish(record: str, folder: Path) -> int:
-    """Keep the current schema of a record as its next version, with records that it wrote; returns the version."""
+    """Store the current schema of a record as its next version, with sample records; return the version."""
     text = schema_text(record)
     version = max(published_versions(record, folder), default=0) + 1
     (folder / f"{record}.{version}.avsc").write_text(text, "utf-8")
     schema = fastavro.parse_schema(json.loads(text))
     with (folder / f"{record}.{version}.avro").open("wb") as out:
-        # Many, of random content: together they take every branch of every union.
+        # Many, of random content: together they use every branch of every union.
         fastavro.writer(out, schema, list(generate_many(schema, _SAMPLES)))
     return version
 

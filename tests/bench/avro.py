@@ -63,7 +63,7 @@ def head_by_fastavro() -> Codec[Any]:
     names = [field["name"] for field in codec._own["fields"]]
     codec._own = {**codec._own, "fields": codec._own["fields"][: names.index("form_data")]}
     head = by_fastavro(codec)
-    # What is looked for in the registry's schema is the whole one.
+    # The registry is searched for the whole schema.
     cast("Any", head)._own = cast("Any", task_event_codec(REGISTRY))._own
     return head
 
@@ -82,12 +82,12 @@ def fold(kind: type[Core], codecs: tuple[Codec[Any], ...], given: Chunk) -> list
     events, states, notifications = codecs
     folding = kind(events=events, states=states, notifications=notifications, cached_instances=CACHED_INSTANCES)
     stored: dict[bytes, bytes] = {}
-    told: list[bytes] = []
+    published: list[bytes] = []
     for begin in range(0, len(given), CHUNK):
         folded = folding.fold(given[begin : begin + CHUNK], lambda keys: [*map(stored.get, keys)], generation=1)
         folding.cache(folded, generation=1)
-        told += [cast("bytes", value) for _, value, _ in folded.notifications]
-    return told
+        published += [cast("bytes", value) for _, value, _ in folded.notifications]
+    return published
 
 
 def each(call: Callable[[Any], object], values: list[Any]) -> None:
@@ -105,8 +105,8 @@ def main() -> None:
         ],
     }
     compiled, other = tuple(ways["compiled"]), tuple(ways["fastavro"])
-    told = fold(PythonCore, compiled, given)
-    assert told == fold(PythonCore, other, given) == fold(NativeCore, compiled, given)
+    published = fold(PythonCore, compiled, given)
+    assert published == fold(PythonCore, other, given) == fold(NativeCore, compiled, given)
     events, events_other = task_event_codec(REGISTRY), by_fastavro(task_event_codec(REGISTRY))
     uses: dict[str, dict[str, tuple[Callable[[], object], int]]] = {}
     for action in ("create", "complete"):
@@ -122,8 +122,8 @@ def main() -> None:
             "fastavro": (partial(each, events_other.encode_body, many), EVENTS),
         }
     uses["the inbox reads a notification"] = {
-        "compiled": (partial(each, compiled[2].decode, told), len(told)),
-        "fastavro": (partial(each, other[2].decode, told), len(told)),
+        "compiled": (partial(each, compiled[2].decode, published), len(published)),
+        "fastavro": (partial(each, other[2].decode, published), len(published)),
     }
     uses["an event is folded"] = {
         "compiled": (partial(fold, PythonCore, compiled, given), EVENTS),
@@ -131,17 +131,17 @@ def main() -> None:
         "native": (partial(fold, NativeCore, compiled, given), EVENTS),
     }
     for use, calls in uses.items():
-        taken: dict[str, list[float]] = {way: [] for way in calls}
+        times: dict[str, list[float]] = {codec: [] for codec in calls}
         for _ in range(ROUNDS):
-            for way, (call, count) in calls.items():
+            for codec, (call, count) in calls.items():
                 begun = time.process_time()
                 call()
-                taken[way].append((time.process_time() - begun) / count * 1e6)
-        for way, found in taken.items():
-            ratios = [mine / base for mine, base in zip(found, taken["compiled"], strict=True)]
+                times[codec].append((time.process_time() - begun) / count * 1e6)
+        for codec, found in times.items():
+            ratios = [mine / base for mine, base in zip(found, times["compiled"], strict=True)]
             ratio, lowest, highest = statistics.median(ratios), min(ratios), max(ratios)
             sys.stdout.write(
-                f"{use:32}{way:10}{statistics.median(found):8.2f} us  {ratio:5.2f} ({lowest:.2f} to {highest:.2f})\n"
+                f"{use:32}{codec:10}{statistics.median(found):8.2f} us  {ratio:5.2f} ({lowest:.2f} to {highest:.2f})\n"
             )
 
 

@@ -1,7 +1,7 @@
 """The cost of each compression codec in the producers of both services and in a consumer.
 
 ``PYTHONPATH=tests uv run python tests/bench/codecs.py`` starts a Kafka of its own and prints a table. Every
-figure is a ratio to ``none`` of the same round, or bytes a record; rounds take turns, and the median is told.
+figure is a ratio to ``none`` of the same round, or bytes a record; rounds take turns, and the median is printed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every benchmark does as a command: tell how it goes, and end with its page or with one line."""
+"""The frame of every benchmark command: print progress, and end with a page or one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OUT = Path("docs/benchmarks")
-"""Where pages are written, unless it is said."""
+"""The default folder for pages."""
 
 
 def flags_of(part: str, about: str = "") -> argparse.ArgumentParser:
@@ -50,7 +50,7 @@ def run_benchmark(name: str, measure: Callable[[], Path]) -> None:
 
     Exit code 1 with one line where it cannot, or where what it asserts does not hold.
     """
-    # Where it was started with the signal ignored (behind `nohup … &`), it is stopped by it all the same.
+    # Also where it was started with the signal ignored (by `nohup … &`), the signal stops it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     try:

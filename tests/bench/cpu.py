@@ -19,7 +19,7 @@ def cpu_seconds(pid: int) -> float:
                 stat = (each / "stat").read_text()
             except OSError:
                 continue  # it ended just now
-            # The name in brackets may hold spaces; behind it stand state and parent, and CPU times as 12th and 13th.
+            # The name in brackets may have spaces; after it come state and parent, and CPU times as 12th and 13th.
             fields = stat.rpartition(")")[2].split()
             parents[int(each.name)], ticks[int(each.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
     total, tree = 0, [pid]

@@ -4,4 +4,4 @@ from taskbridge.schemas.errors import OperatorError
 
 
 class NotCounted(OperatorError):
-    """A measurement was not what it should be; the message says how."""
+    """A measurement is invalid; the message says why."""

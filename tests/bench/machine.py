@@ -16,7 +16,7 @@ _STEAL = 7
 
 
 class Before(NamedTuple):
-    """What is looked at before anything is measured."""
+    """Facts that are read before any measurement."""
 
     load: float
     stolen: int
@@ -51,13 +51,13 @@ def machine_section(libraries: Sequence[str], earlier: Before) -> list[str]:
 
 
 def processor(cpuinfo: str) -> str:
-    """The first core as the kernel describes it: its name alone says little within a virtual machine."""
+    """The first core as the kernel describes it: in a virtual machine the name alone is vague."""
     lines = cpuinfo.split("\n\n", 1)[0].splitlines()
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     names = ("vendor_id", "cpu family", "model", "stepping", "microcode", "cpu MHz")
-    told = ", ".join(f"{name.removesuffix('_id')} {facts[name]}" for name in names if name in facts)
+    details = ", ".join(f"{name.removesuffix('_id')} {facts[name]}" for name in names if name in facts)
     named = facts.get("model name", platform.machine())
-    return f"{named} ({told})" if told else named
+    return f"{named} ({details})" if details else named
 
 
 def _caches() -> list[str]:

@@ -1,4 +1,4 @@
-"""How often contenders take turns: until what is asked is known well enough, or as long as it may take."""
+"""How often contenders take turns: until the watched figures are known well enough, or time is over."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Rounds:
     def numbers(
         self, watched: Callable[[], Mapping[str, Estimate]], *, clock: Callable[[], float] = time.monotonic
     ) -> Generator[int]:
-        """The rounds' numbers from 1; ``watched`` is asked between two of them."""
+        """The rounds' numbers from 1; ``watched`` is called between two of them."""
         began = clock()
         self.done = 0
         while True:
@@ -43,9 +43,9 @@ class Rounds:
             self.done += 1
             took_s = clock() - began
             name, width = widest(watched())
-            known = f"the least known of what is wanted, {name}, to ± {width:.0%}" if name else "nothing is compared"
+            known = f"the least precise target, {name}, is known to ± {width:.0%}" if name else "nothing is compared"
             if math.isinf(width):
-                known = "one round tells nothing of the noise"
+                known = "one round shows nothing about the noise"
             counted = f"{self.done} round{'s' if self.done > 1 else ''}"
             if self.done < self.least:
                 continue
@@ -67,11 +67,9 @@ def widest(watched: Mapping[str, Estimate]) -> tuple[str, float]:
 
 def add_rounds(parser: argparse.ArgumentParser, *, least: int, most: int, within: float, minutes: float) -> None:
     """The flags that say how often; ``minutes`` is for the part that is repeated."""
-    parser.add_argument("--rounds", type=at_least(1), default=least, help="how often they take turns at least")
+    parser.add_argument("--rounds", type=at_least(1), default=least, help="minimum number of rounds")
     parser.add_argument("--most-rounds", type=at_least(1), default=most, help="and at most; 1 makes a trial")
-    parser.add_argument(
-        "--within", type=float, default=within, help="percent to which what is wanted must be known for rounds to end"
-    )
+    parser.add_argument("--within", type=float, default=within, help="end when each target is known to this percentage")
     parser.add_argument(
         "--minutes", type=float, default=minutes, help="after which no further round begins, beyond the least"
     )
@@ -82,7 +80,7 @@ def rounds_of(arguments: argparse.Namespace) -> Rounds:
     return Rounds(least, arguments.most_rounds, arguments.within, arguments.minutes)
 
 
-def told(arguments: argparse.Namespace) -> str:
-    """The flags as one would type them."""
+def typed_flags(arguments: argparse.Namespace) -> str:
+    """The flags as a user types them."""
     names = ("rounds", "most-rounds", "within", "minutes")
     return " ".join(f"--{name} {getattr(arguments, name.replace('-', '_')):g}" for name in names)

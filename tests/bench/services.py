@@ -27,7 +27,7 @@ _FOREIGN = ("EDGE_", "STREAMS_", "TASKBRIDGE_")
 def start_service(
     stack: ExitStack, module: str, *arguments: str, folder: Path, settings: Mapping[str, str] | None = None
 ) -> int:
-    """The process id of what runs until the stack is left. It gets these settings, and none of the caller's."""
+    """The id of a process that runs until the stack is left. It gets these settings, and none of the caller's."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)} | dict(settings or {})
     argv = [sys.executable, "-m", module, *arguments]
     log_path = folder / f"{'-'.join([module, *arguments])}.log"
@@ -50,7 +50,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether it says 200 now."""
+    """Whether it answers 200 now."""
     try:
         return httpx2.get(url, timeout=5, trust_env=False).status_code == _OK
     except httpx2.HTTPError:

@@ -1,4 +1,4 @@
-"""What repeated measurements come to: medians with their range, and ratios with what is known of them.
+"""Results of repeated measurements: medians with their range, and ratios with confidence intervals.
 
 Rounds are paired: each ratio is of two figures of one round, so that what slows the whole machine down cancels out.
 """
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 EXPLAINED = (
     "A ratio is the geometric mean of the ratios within each round, with its 95 % confidence interval in brackets"
-    " (Student's t over their logarithms): `≈` marks one whose interval holds 1, so that the rounds do not tell which"
-    " of the two is ahead, and `within the noise` one whose interval holds the wanted bound."
+    " (Student's t over their logarithms): `≈` marks one whose interval holds 1, so that the rounds do not show which"
+    " of the two is ahead, and `within the noise` one whose interval holds the target."
 )
 """A sentence for every page that has ratios."""
 
@@ -28,7 +28,7 @@ _STUDENT = (
 )  # fmt: skip
 
 _TOO_WIDE = 9
-"""An interval that reaches to ten times its value says nothing but that."""
+"""A wider interval, of ten times its value, carries no information."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the rounds tell of a figure above zero: their geometric mean and its 95 % confidence interval."""
+    """The estimate of a figure above zero: the geometric mean of the rounds and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -96,7 +96,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What is wanted of a figure. Met and missed are said only where the whole interval is on one side."""
+    """The target of a figure: met or missed only where the whole interval is on one side."""
 
     limit: float
     is_least: bool = False
@@ -112,5 +112,5 @@ class Bound:
 
 
 def judged(found: Estimate, bound: Bound | None) -> str:
-    """A ratio as it stands in a table, with what it says of the bound."""
+    """A ratio as in a table, with its verdict on the target."""
     return found.ratio_text() if bound is None else f"{found.ratio_text()}, {bound.verdict(found)}"

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).parents[2]
 PYTHON_PATH = os.pathsep.join(map(str, [CHECKOUT, *CHECKOUT.glob("*/src")]))
-"""Where a Python that has not installed us finds what is ours."""
+"""The path on which a Python without our packages finds them."""
 SCHEMAS = CHECKOUT / "schemas" / "src" / "taskbridge" / "schemas" / "avro"
 
 
 class ToolMissing(OperatorError):
-    """A program that is needed is not installed; the message says how to get it."""
+    """A needed program is not installed; the message says how to get it."""
 
 
 def need(program: str, remedy: str) -> str:

@@ -1,4 +1,4 @@
-"""What a megabyte that nobody signed costs the edge's processor, kind by kind.
+"""The processor time of the edge for an unsigned megabyte, kind by kind.
 
 ``PYTHONPATH=tests uv run python tests/bench/unproven.py`` prints a table: the least of nine, from the
 body to the refusal, next to the time of hashing a megabyte once on that machine.

@@ -1,4 +1,4 @@
-"""Warms a server up until its figure stands still: how long a JIT compiler takes is the machine's affair."""
+"""Warms up a server until its figure is steady: the time of a JIT compiler depends on the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Warmed:
 
 
 def warm_up(window: Callable[[], float], *, at_most_s: float, clock: Callable[[], float] = time.monotonic) -> Warmed:
-    """Take windows until ``ALIKE`` in a row are alike, or no further one fits into the time, but at least so many."""
+    """Measure windows until ``ALIKE`` in a row are alike or time is over, but at least the given number."""
     began = clock()
     found: list[float] = []
     while True:

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, BrowserContext, Page
 
-# Two cores that others share: five seconds, the default, say nothing.
+# The cores are shared: the default of five seconds is too short.
 expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Generator[Browser]:
-    """One for each module: while Playwright lives, its loop runs in this thread, and no other test could run one."""
+    """One per module: Playwright's event loop runs in this thread, and no other loop could run meanwhile."""
     with chromium() as running:
         yield running
 
 
 @pytest.fixture
 def fake() -> Generator[FakeTaskCenter]:
-    """A company's task center, with somebody's day in it."""
+    """A company's task center, with a person's day in it."""
     made = FakeTaskCenter()
     made.fill()
     with serving(made):
@@ -37,7 +37,7 @@ def fake() -> Generator[FakeTaskCenter]:
 
 @pytest.fixture(name="open_page")
 def open_page_fixture(browser: Browser) -> Generator[Callable[..., Page]]:
-    """Opens an address in a fresh profile. At the end no page may have complained: of a script, or of its policy."""
+    """Opens an address in a fresh profile. At the end no page may have reported an error of a script or its policy."""
     contexts: list[BrowserContext] = []
     watched: list[Watched] = []
 

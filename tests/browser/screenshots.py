@@ -25,22 +25,22 @@ def main(folder: Path = IMAGES) -> None:
     fake.fill()
     with serving(fake), chromium() as browser:
         first = f"#pending/{fake.items['0169-li-lei', 'pending'][0]['instance_id']}"
-        _take(browser, folder / "task-center.png", fake.page_of() + first, viewport=DESK)
+        _picture(browser, folder / "task-center.png", fake.page_of() + first, viewport=DESK)
         dark: dict[str, Any] = {"viewport": DESK, "color_scheme": "dark", "locale": "en-GB"}
-        _take(browser, folder / "task-center-dark.png", fake.page_of() + first, **dark)
-        _take(browser, folder / "task-center-phone.png", fake.page_of(), viewport=PHONE, device_scale_factor=1.5)
-        _take(browser, folder / "task-center-phone-detail.png", fake.page_of() + first, viewport=PHONE)
-        _take(
+        _picture(browser, folder / "task-center-dark.png", fake.page_of() + first, **dark)
+        _picture(browser, folder / "task-center-phone.png", fake.page_of(), viewport=PHONE, device_scale_factor=1.5)
+        _picture(browser, folder / "task-center-phone-detail.png", fake.page_of() + first, viewport=PHONE)
+        _picture(
             browser,
             folder / "operation.png",
             f"{fake.url}/ops",
             viewport={"width": 1280, "height": 1400},
             locale="en-GB",
         )
-        _take(browser, folder / "operation-dark.png", f"{fake.url}/ops", viewport=DESK, color_scheme="dark")
+        _picture(browser, folder / "operation-dark.png", f"{fake.url}/ops", viewport=DESK, color_scheme="dark")
 
 
-def _take(browser: Browser, path: Path, url: str, **options: Any) -> None:
+def _picture(browser: Browser, path: Path, url: str, **options: Any) -> None:
     context = new_context(browser, **options)
     page = context.new_page()
     page.goto(url)

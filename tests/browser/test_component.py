@@ -32,7 +32,7 @@ def embedded_fixture() -> Generator[tuple[FakeTaskCenter, str]]:
 PERSON = {"corp-id": CORP, "user-id": ME}
 
 
-def test_it_is_live_in_a_portal_of_another_origin_and_keeps_its_looks(embedded: Embedded, open_page: OpenPage) -> None:
+def test_it_is_live_in_a_portal_of_another_origin_with_its_own_style(embedded: Embedded, open_page: OpenPage) -> None:
     fake, url = embedded
     page = open_page(url)
     put(page, PERSON)
@@ -48,20 +48,18 @@ def test_it_is_live_in_a_portal_of_another_origin_and_keeps_its_looks(embedded: 
     assert {name for name, _ in page.evaluate("events")} == {"counts", "live"}
 
 
-def test_a_choice_is_told_and_a_portal_may_take_it_over(embedded: Embedded, open_page: OpenPage) -> None:
+def test_a_selection_fires_an_event_that_a_portal_may_handle(embedded: Embedded, open_page: OpenPage) -> None:
     fake, url = embedded
     page = open_page(url)
     put(page, {**PERSON, "view": "created", "lang": "en"})
     expect(page.get_by_role("tab", name="Created")).to_have_attribute("aria-selected", "true")
     page.locator(".row").first.click()
-    told = [detail for name, detail in page.evaluate("events") if name == "select"]
-    assert [detail["item"]["instance_id"] for detail in told] == [fake.items[ME, "created"][0]["instance_id"]]
+    selected = [detail for name, detail in page.evaluate("events") if name == "select"]
+    assert [detail["item"]["instance_id"] for detail in selected] == [fake.items[ME, "created"][0]["instance_id"]]
     assert len(page.context.pages) == 1
 
 
-def test_only_the_views_that_were_asked_for_are_there_and_attributes_may_change(
-    embedded: Embedded, open_page: OpenPage
-) -> None:
+def test_only_the_requested_views_are_shown_and_attributes_may_change(embedded: Embedded, open_page: OpenPage) -> None:
     _, url = embedded
     page = open_page(url)
     put(page, {**PERSON, "views": "pending,copied"})

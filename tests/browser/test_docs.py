@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 def test_docs_show_every_route_without_the_internet(tmp_path: Path, open_page: OpenPage, service: str) -> None:
     with serving(edge_app(tmp_path) if service == "edge" else build_http(dict, Metrics())) as url:
         page = open_page(f"{url}/healthz")
-        asked: list[str] = []
+        requested: list[str] = []
 
         def note(request: Request) -> None:
-            asked.append(request.url)
+            requested.append(request.url)
 
         page.on("request", note)
         page.goto(f"{url}/docs")
         # A policy that is broken, and a script that fails, are complaints that fail the test at its end.
         page.locator("[data-path='/readyz']").click()
         expect(page.get_by_role("button", name="Try it out")).to_be_visible()
-        assert {urlsplit(each).netloc for each in asked if not each.startswith("data:")} == {urlsplit(url).netloc}
+        assert {urlsplit(each).netloc for each in requested if not each.startswith("data:")} == {urlsplit(url).netloc}

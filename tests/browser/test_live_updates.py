@@ -1,4 +1,4 @@
-"""What happens while somebody looks: the stream, its breaks, and what stays where it is."""
+"""Live updates of an open page: the stream, its breaks, and the parts that must not move."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_events_are_read_however_they_are_cut(run: RunModule, size: int, newline
         "",
     ]
     lines += ["data:one", "data:  two", "data", "", "event: unfinished", "data: lost"]
-    # The last line end of a stream with bare CRs may be half of one, so nothing can be told of what follows it.
+    # The last line end of a stream with bare CRs may be half of one, so what follows it is unknown.
     content = newline.join(lines).encode()
     parts = [list(content[start : start + size]) for start in range(0, len(content), size)]
     assert run("event-stream.js", EVENTS, parts) == [
@@ -93,7 +93,7 @@ def test_both_languages_say_everything(run: RunModule) -> None:
     ):
         chinese, english = run(module, shape, names)
         for words in (chinese, english):
-            words.pop("reasons", None)  # codes that are words in English as they stand
+            words.pop("reasons", None)  # codes that are English words
         assert json.dumps(chinese, indent=1) == json.dumps(english, indent=1)
 
 
@@ -128,14 +128,14 @@ def test_only_addresses_of_the_web_are_addresses(run: RunModule, url: Any, safe:
 
 
 @pytest.mark.parametrize("name", ["href", "src", "srcdoc", "style", "onclick", "formaction"])
-def test_elements_take_no_attribute_that_runs_or_loads(run: RunModule, name: str) -> None:
+def test_elements_refuse_attributes_that_run_or_load_code(run: RunModule, name: str) -> None:
     attempt = """({ element }, name) => {
       try { element("a", { [name]: "x" }); return "made"; } catch (error) { return error.name; }
     }"""
     assert run("dom.js", attempt, name) == "TypeError"
 
 
-def test_a_given_name_stands_in_the_avatar(run: RunModule) -> None:
+def test_the_avatar_shows_the_given_name(run: RunModule) -> None:
     names = ["欧阳静怡", "张红", "Ann-Marie Smith", "Plato", "", None, "👩‍💻 Ada"]
     assert run("format.js", "({ initials }, names) => names.map(initials)", names)[:6] == [
         "静怡",
@@ -164,8 +164,8 @@ def test_times_are_as_exact_as_their_place_needs(run: RunModule, language: str, 
     assert run("format.js", function, language) == shown
 
 
-def test_who_is_signed_in_and_not_known_is_not_asked_for_a_token(run: RunModule) -> None:
+def test_an_unknown_person_who_is_signed_in_needs_no_token(run: RunModule) -> None:
     say = "({ sayProblem }, problem) => sayProblem(problem, { problems: { forbidden: 1, unknownPerson: 2 } })"
     kind = "urn:taskbridge:problem:"
-    told = [run("states.js", say, {"status": 403, "kind": kind + each}) for each in ("unknown-person", "forbidden")]
-    assert told == [2, 1]
+    kinds = [run("states.js", say, {"status": 403, "kind": kind + each}) for each in ("unknown-person", "forbidden")]
+    assert kinds == [2, 1]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from support.browser.fake_task_center import FakeTaskCenter
 
 
-def test_it_says_first_what_is_wrong(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_problems_come_first(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/ops", locale="en-GB")
     expect(page.locator(".notices li")).to_have_text(
         [
@@ -57,7 +57,7 @@ def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCen
     expect(page.locator(".errors")).to_contain_text("<script>alert(1)</script>")
 
 
-def test_a_partition_that_nobody_works_on_is_the_first_thing_to_know(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_a_partition_without_a_worker_is_the_first_problem(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.dead_workers = 1
     page = open_page(f"{fake.url}/ops", locale="en-GB")
     expect(page.locator(".notices li[data-level=bad]")).to_have_text(
@@ -74,7 +74,7 @@ def test_a_plot_can_be_read_by_keyboard(fake: FakeTaskCenter, open_page: OpenPag
     expect(last.locator("b").first).to_have_text(page.locator(".flow .plot-axis span").last.inner_text())
 
 
-def test_one_search_tells_what_became_of_a_callback(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_one_search_shows_what_happened_to_a_callback(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/ops")
     known = fake.items[ME, "pending"][0]
     field = page.get_by_role("searchbox")
@@ -110,9 +110,9 @@ def test_the_end_of_a_request_is_no_second_start(fake: FakeTaskCenter, open_page
 
 def test_the_verdict_is_in_the_readers_words_and_time(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     known = fake.items[ME, "pending"][0]["instance_id"]
-    for locale, says in (("zh-CN", "3 个事件，最后一个是“抄送”"), ("en-GB", "3 events; the last one “Copied” at ")):
+    for locale, text in (("zh-CN", "3 个事件，最后一个是“抄送”"), ("en-GB", "3 events; the last one “Copied” at ")):
         page = open_page(f"{fake.url}/ops#{known}", locale=locale)
-        expect(page.locator(".verdict p")).to_contain_text(says)
+        expect(page.locator(".verdict p")).to_contain_text(text)
     page = open_page(f"{fake.url}/ops#inst-rejected", locale="en-GB")
     expect(page.locator(".verdict p")).to_contain_text("Rejected by the edge once (wrong-sign)")
     expect(page.locator(".verdict p")).to_contain_text("not replayed yet")
@@ -120,12 +120,12 @@ def test_the_verdict_is_in_the_readers_words_and_time(fake: FakeTaskCenter, open
     expect(page.locator(".verdict b")).to_have_text("Received, and replayed after it was set aside")
     expect(page.locator(".verdict p")).to_contain_text("kept in quarantine: replayed at ")
     expect(page.locator(".quarantine tbody tr").nth(1)).to_contain_text("unknown-app (replayed at ")
-    # Somebody cut the link in the middle of a character.
+    # A link that was cut in the middle of a character.
     page = open_page(f"{fake.url}/ops#%E4%BD", locale="en-GB")
     expect(page.locator(".verdict p")).to_contain_text("Never received since")
 
 
-def test_it_shows_what_was_missed_by_app_and_day_where_somebody_looks_for_it(
+def test_it_shows_missed_callbacks_by_app_and_day_where_reconcile_runs(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     page = open_page(f"{fake.url}/ops", locale="en-GB")
@@ -168,7 +168,7 @@ def test_it_goes_on_when_the_service_is_back(fake: FakeTaskCenter, open_page: Op
     expect(page.locator(".live")).to_have_attribute("data-state", "live")
 
 
-def test_who_is_no_operator_is_asked_for_a_token_that_is(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_a_person_who_is_not_an_operator_needs_an_operators_token(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.mode, fake.operator = "token", False
     page = open_page(f"{fake.url}/ops")
     page.get_by_label("访问令牌").fill("let-me-in")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
-# Without the addresses that may point at another Kafka, and without tokens: the page is opened by nobody in particular.
+# Without the addresses that may point at another Kafka, and without tokens: the page is opened anonymously.
 ENVIRONMENT = {
     name: value for name, value in os.environ.items() if not name.startswith(("TASKBRIDGE_KAFKA", "STREAMS_", "EDGE_"))
 }
@@ -166,7 +166,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
 
 @pytest.fixture
 def user() -> str:
-    """Somebody of whom nothing is known yet."""
+    """A person of whom nothing is known yet."""
     return f"user-{uuid.uuid4().hex[:8]}"
 
 
@@ -220,7 +220,7 @@ def test_a_task_comes_is_handled_and_is_deleted_before_our_eyes(
     assert page.evaluate("globalThis.notReloaded") is True
 
 
-def test_tasks_of_three_systems_stand_in_one_inbox(company: Company, open_page: OpenPage, user: str) -> None:
+def test_tasks_of_three_systems_are_in_one_inbox(company: Company, open_page: OpenPage, user: str) -> None:
     page = open_live(open_page, company, user)
     ours = company.create("宜搭的访客申请", user)
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -261,7 +261,7 @@ def test_people_who_were_imported_are_called_by_their_names(
         known="taskbridge_streams_people 3.0",
     )
     page = open_live(open_page, company, assignee)
-    # The sender names nobody but by an id.
+    # The sender names people only by id.
     task = company.create("采购", f"{assignee},{unknown}", originatorId=originator, originatorDisplayName=None)
     shown(page, task.title)
     expect(page.locator(".row")).to_contain_text("<b>张红</b>")
@@ -353,7 +353,7 @@ def test_the_operator_finds_out_what_became_of_a_callback(company: Company, open
     page = open_page(f"{company.bridge.streams_url}/ops")
     expect(page.locator(".panel.map .cell.active")).not_to_have_count(0, timeout=SOON_MS)
     page.get_by_role("searchbox").fill(task.instance_id)
-    # The search reads topics: what was posted a moment ago may take one more try.
+    # The search reads topics: a new callback may need one more try.
     found = page.locator('.verdict[data-verdict="known"]')
     for _ in range(10):
         page.keyboard.press("Enter")

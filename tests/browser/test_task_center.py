@@ -45,9 +45,7 @@ def test_four_views_show_their_items_and_counts(fake: FakeTaskCenter, open_page:
     expect(page).to_have_title("(11) 我已处理 · 任务中心")
 
 
-def test_a_row_says_how_it_was_decided_or_ended_where_the_senders_word_is_known(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
+def test_a_row_shows_its_outcome_where_the_senders_code_is_known(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     for item, word in zip(fake.items[ME, "handled"], ("agree", "DISAGREE", "constructor", None), strict=False):
         item["outcome"] = word
     for item, word in zip(fake.items[ME, "created"], ("", "terminated", "agree", "agree"), strict=True):
@@ -99,7 +97,7 @@ def test_the_approval_page_opens_in_another_tab_without_access_to_ours(
     expect(link).to_have_attribute("target", "_blank")
 
 
-def test_search_waits_for_the_typist_and_asks_once(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_search_waits_until_typing_ends_and_sends_one_request(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     expect(page.locator(".row")).to_have_count(11)
     page.get_by_role("searchbox").press_sequentially("显示器", delay=20)
@@ -156,7 +154,7 @@ def test_the_filter_offers_the_apps_that_were_seen(fake: FakeTaskCenter, open_pa
     )
 
 
-def test_sources_are_told_apart_once_there_are_two(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_sources_are_named_once_there_are_two(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     expect(page.locator(".row").first).to_be_visible()
     filters = page.locator(".source-filter")
@@ -190,9 +188,7 @@ def test_a_thousand_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, 
     assert page.evaluate("document.activeElement.role") == "listbox"
 
 
-def test_details_tell_who_has_it_what_happened_and_what_was_filled_in(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
+def test_details_show_the_assignee_the_history_and_the_form(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of(more="#handled"))
     page.locator(".row").first.click()
     detail = page.locator(".detail")
@@ -223,7 +219,7 @@ def test_details_say_as_the_row_does_how_a_request_ended(fake: FakeTaskCenter, o
     expect(page.locator(".step-said").last).to_have_text("Ended: Refused")
 
 
-def test_a_handled_request_that_waits_for_others_is_pending_and_says_what_one_decided(
+def test_a_handled_request_that_waits_for_others_is_pending_and_shows_the_decision(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     waiting, refused = fake.items[ME, "handled"][:2]
@@ -234,7 +230,7 @@ def test_a_handled_request_that_waits_for_others_is_pending_and_says_what_one_de
     expect(page.locator(".detail-tags .status")).to_have_text("待处理")
     expect(facts.locator(".chip")).to_have_text(["韩梅梅", "王伟", "王伟"])
     expect(facts).to_contain_text("我的处理已同意")
-    # Nobody says how it ended: then how it was decided is all that is known, and the row says the same.
+    # Without a result only the decision is known, and the row shows that.
     page.locator(".row").nth(1).click()
     expect(page.locator(".detail h2")).to_have_text(refused["title"])
     expect(page.locator(".row[aria-selected=true] .status")).to_have_text("已拒绝")
@@ -252,9 +248,7 @@ def test_the_date_of_the_details_is_the_instances_and_not_its_first_tasks(
     expect(page.locator(".detail-by time")).to_have_attribute("datetime", began)
 
 
-def test_people_are_called_as_the_service_says_and_by_their_ids_where_it_does_not(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
+def test_people_have_the_names_of_the_service_or_their_ids(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     # No line that this browser loads was started by any of them.
     item = fake.items[ME, "created"][-1]
     fake.names = {"0169-han-mei": "韩美美"}
@@ -264,9 +258,7 @@ def test_people_are_called_as_the_service_says_and_by_their_ids_where_it_does_no
     expect(detail.locator(".step-said")).to_have_text(["我 发起", "提交给 我、韩美美", "抄送给 0169-wang-wei"])
 
 
-def test_fields_are_called_as_the_service_says_and_by_their_ids_where_it_does_not(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
+def test_fields_have_the_names_of_the_service_or_their_ids(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     item = fake.items[ME, "created"][-1]
     fake.labels = {
         "numberField_l4s57vma": "<b>金额</b>",
@@ -297,7 +289,7 @@ def test_a_link_names_the_view_and_the_instance(fake: FakeTaskCenter, open_page:
     expect(page.get_by_role("tab", name="抄送我的")).to_have_attribute("aria-selected", "true")
 
 
-def test_an_instance_that_is_not_there_says_so(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_an_unknown_instance_is_reported(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of(more="#pending/nothing-like-it"))
     expect(page.locator(".detail")).to_contain_text("任务已不存在")
 
@@ -357,9 +349,7 @@ def test_dark_is_the_systems_until_light_is_chosen(fake: FakeTaskCenter, open_pa
     assert page.evaluate(paper) == "rgb(255, 255, 255)"
 
 
-def test_on_a_phone_the_details_take_the_place_of_the_list_and_back_leads_back(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
+def test_on_a_phone_the_details_replace_the_list_and_back_returns(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of(), viewport=PHONE, has_touch=True)
     page.locator(".row").first.tap()
     expect(page.locator(".detail h2")).to_be_visible()
@@ -372,7 +362,7 @@ def test_on_a_phone_the_details_take_the_place_of_the_list_and_back_leads_back(
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_on_a_phone_the_head_fits_and_says_whose_list_it_is(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_on_a_phone_the_head_fits_and_names_the_person(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.names["0169-smith"] = "Ann-Marie Smith of the Hangzhou office"
     for user, name in (
         (ME, "李雷"),
@@ -389,7 +379,7 @@ def test_on_a_phone_the_head_fits_and_says_whose_list_it_is(fake: FakeTaskCenter
                     fake.break_streams(refuse=True)
                 expect(page.locator(".live")).to_have_attribute("data-state", state)
                 assert page.evaluate("document.documentElement.scrollWidth") == 390, (name, locale, state)
-                # Two Chinese characters, or as many letters of an id as tell who it is.
+                # Two Chinese characters, or enough letters of an id to identify the person.
                 assert chip.evaluate("chip => chip.getBoundingClientRect().width") >= 25, (name, locale, state)
             fake.streams_refused = False
 
@@ -423,12 +413,12 @@ def test_the_focus_ring_of_the_details_follows_their_corners(
     assert page.locator(".detail-body").evaluate(radius) == page.locator(".detail").evaluate(radius)
 
 
-def test_nothing_to_do_is_said_kindly(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_an_empty_list_has_a_friendly_text(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of("nobody"))
     expect(page.locator(".task-list .nothing")).to_contain_text("都处理完了")
 
 
-def test_while_it_loads_it_says_so(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_loading_is_shown(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.delay_s = 1.5
     page = open_page(fake.page_of())
     expect(page.locator(".placeholder").first).to_be_visible()
@@ -437,17 +427,17 @@ def test_while_it_loads_it_says_so(fake: FakeTaskCenter, open_page: OpenPage) ->
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "text"),
     [(403, "没有权限查看"), (429, "请求太频繁"), (500, "服务返回了错误（500）"), (503, "服务正在恢复数据")],
 )
-def test_an_error_says_what_to_do_and_another_try_is_a_button_away(
-    fake: FakeTaskCenter, open_page: OpenPage, status: int, said: str
+def test_an_error_says_what_to_do_and_has_a_button_to_retry(
+    fake: FakeTaskCenter, open_page: OpenPage, status: int, text: str
 ) -> None:
     fake.fails = {"/tasks": status}
-    # An event stream that opens late loads the list by itself.
+    # An event stream that opens late loads the list.
     fake.streams_refused = True
     page = open_page(fake.page_of())
-    expect(page.get_by_role("alert")).to_contain_text(said)
+    expect(page.get_by_role("alert")).to_contain_text(text)
     fake.fails = {}
     page.get_by_role("button", name="重试").click()
     expect(page.locator(".row")).to_have_count(11)
@@ -461,7 +451,7 @@ def test_a_timeline_that_cannot_be_read_hides_nothing_else(fake: FakeTaskCenter,
     expect(page.locator(".facts").first).to_contain_text("韩梅梅")
 
 
-def test_the_person_is_asked_for_and_remembered(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_the_person_is_requested_and_remembered(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.url)
     page.get_by_label("企业 ID").fill(CORP)
     page.get_by_label("用户 ID").fill(ME)
@@ -473,7 +463,7 @@ def test_the_person_is_asked_for_and_remembered(fake: FakeTaskCenter, open_page:
     expect(page.get_by_label("用户 ID")).to_be_visible()
 
 
-def test_a_token_is_asked_for_and_ends_with_the_tab(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_a_token_is_requested_and_ends_with_the_tab(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.mode, fake.corps = "token", [CORP]
     page = open_page(fake.url)
     page.get_by_label("访问令牌").fill("wrong")
@@ -515,7 +505,7 @@ def test_whose_list_it_is_can_be_searched_for_by_name_department_or_id(
     expect(page.locator(".who bdi")).to_have_text("李雷")
 
 
-def test_somebody_is_picked_by_keyboard(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_a_person_is_picked_by_keyboard(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.url)
     expect(page.locator(".people button")).to_have_count(7)
     expect(page.get_by_role("searchbox")).to_be_focused()
@@ -534,7 +524,7 @@ def test_somebody_is_picked_by_keyboard(fake: FakeTaskCenter, open_page: OpenPag
     expect(page.locator(".who bdi")).to_have_text("韩梅梅")
 
 
-def test_where_nobody_was_imported_nobody_can_be_picked(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+def test_without_imported_people_none_can_be_picked(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.names = {}
     page = open_page(fake.url)
     expect(page.get_by_label("用户 ID")).to_be_visible()

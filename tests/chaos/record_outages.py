@@ -53,7 +53,7 @@ def outage(provoke: Callable[[WatchedBridge], None]) -> Callable[[WatchedBridge]
 
 @outage
 def an_edge_is_killed(bridge: WatchedBridge) -> None:
-    """One of two edges is killed, and nobody starts it again."""
+    """One of two edges is killed, and is not restarted."""
     gone, _ = bridge.add_edge(), bridge.add_edge()
     bridge.add_worker()
     bridge.well()
@@ -91,7 +91,7 @@ def kafka_is_slow(bridge: WatchedBridge) -> None:
 
 @outage
 def the_spool_fills_up(bridge: WatchedBridge) -> None:
-    """Kafka is killed, and a spool of 32 MiB fills to three quarters, stands there, and fills up."""
+    """Kafka is killed, and a spool of 32 MiB fills to three quarters, stays there, and then fills up."""
     edge = bridge.add_edge(EDGE_SPOOL_MAX_BYTES=str(32 << 20))
     bridge.add_worker()
     bridge.well()
@@ -136,11 +136,11 @@ def the_disk_fails(bridge: WatchedBridge) -> None:
 
 @outage
 def a_spooled_record_is_refused(bridge: WatchedBridge) -> None:
-    """Kafka stands still while a large callback comes, and takes no record of that size when it goes on."""
+    """Kafka is frozen while a large callback comes, and refuses a record of that size when it resumes."""
     edge = _usual(bridge)
     _set(bridge, TASK_EVENTS.name, "max.message.bytes", "100000")
     bridge.stack.signal("kafka", signal.SIGSTOP)
-    wait_until(lambda: edge.metric("taskbridge_edge_spool_depth"), what="the spool takes over")
+    wait_until(lambda: edge.metric("taskbridge_edge_spool_depth"), what="the edge spools")
     assert bridge.post(edge, "large", padding=200_000) == 200
     bridge.stack.signal("kafka", signal.SIGCONT)
     bridge.watch(minutes=3)
@@ -173,7 +173,7 @@ def an_edge_starts_without_a_registry(bridge: WatchedBridge) -> None:
 
 @outage
 def the_credentials_are_broken(bridge: WatchedBridge) -> None:
-    """Somebody saves a credentials file that is no TOML."""
+    """An operator saves a credentials file that is not TOML."""
     edge = _usual(bridge)
     edge.credentials.write_text("[[apps]\n")
     bridge.watch(minutes=3)
@@ -191,7 +191,7 @@ def an_edge_knows_no_app(bridge: WatchedBridge) -> None:
 
 @outage
 def the_connector_has_a_wrong_path(bridge: WatchedBridge) -> None:
-    """Somebody misspells an action in Yida's connector."""
+    """An administrator misspells an action in Yida's connector."""
     import httpx2  # noqa: PLC0415
 
     edge = _usual(bridge)
@@ -201,7 +201,7 @@ def the_connector_has_a_wrong_path(bridge: WatchedBridge) -> None:
 
 @outage
 def connections_are_held(bridge: WatchedBridge) -> None:
-    """Somebody holds all the connections that an edge has, and opens more."""
+    """A client holds all connections of an edge, and opens more."""
     edge = bridge.add_edge(EDGE_MAX_CONNECTIONS="20")
     bridge.add_worker()
     bridge.well()
@@ -220,7 +220,7 @@ def connections_are_held(bridge: WatchedBridge) -> None:
 
 @outage
 def one_of_two_workers_is_killed(bridge: WatchedBridge) -> None:
-    """The other one takes its partitions over."""
+    """The other worker takes over its partitions."""
     bridge.add_edge()
     gone, _ = bridge.add_worker(), bridge.add_worker()
     bridge.well()
@@ -231,7 +231,7 @@ def one_of_two_workers_is_killed(bridge: WatchedBridge) -> None:
 
 @outage
 def all_workers_are_killed(bridge: WatchedBridge) -> None:
-    """Both workers are killed, and nobody starts them again."""
+    """Both workers are killed, and are not restarted."""
     bridge.add_edge()
     workers = [bridge.add_worker(), bridge.add_worker()]
     bridge.well()
@@ -252,11 +252,11 @@ def the_only_worker_is_frozen(bridge: WatchedBridge) -> None:
 _HELD = """
 import asyncio, os
 from {module} import {agent}
-take = {agent}.{method}
+original = {agent}.{method}
 async def held(self, *arguments):
     while os.path.exists({path!r}):
         await asyncio.sleep(0.1)
-    return await take(self, *arguments)
+    return await original(self, *arguments)
 {agent}.{method} = held
 from taskbridge.streams.app import main
 main()
@@ -265,7 +265,7 @@ main()
 
 @outage
 def a_worker_stalls(bridge: WatchedBridge) -> None:
-    """It answers, and its chunks do not come to an end; the watchdog ends it, and the next one stands still, too."""
+    """A worker answers, but its chunks never end; the watchdog ends it, and the next worker stalls, too."""
     bridge.add_edge()
     path = bridge.folder / "held"
     module = "taskbridge.streams.instances.task_agent"
@@ -277,7 +277,7 @@ def a_worker_stalls(bridge: WatchedBridge) -> None:
 
 @outage
 def inboxes_fall_behind(bridge: WatchedBridge) -> None:
-    """Ten thousand notifications come at once, and nobody puts them into inboxes."""
+    """Ten thousand notifications come at once, and no worker writes them into inboxes."""
     bridge.add_edge()
     path = bridge.folder / "held"
     module = "taskbridge.streams.inbox.agent"
@@ -317,7 +317,7 @@ def a_record_cannot_be_read(bridge: WatchedBridge) -> None:
 
 @outage
 def the_events_are_recreated(bridge: WatchedBridge) -> None:
-    """Somebody deletes the topic of the events while no worker works."""
+    """An operator deletes the events topic while no worker runs."""
     _usual(bridge)
     worker = bridge.workers[0]
     worker.end(signal.SIGTERM)
@@ -338,7 +338,7 @@ def a_store_is_damaged(bridge: WatchedBridge) -> None:
 
 @outage
 def the_tokens_are_broken(bridge: WatchedBridge) -> None:
-    """Somebody saves a file of API tokens that is no TOML."""
+    """An operator saves a file of API tokens that is not TOML."""
     bridge.add_edge()
     tokens = bridge.folder / "tokens.toml"
     tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{"a" * 64}"\ncorps = ["*"]\n')
@@ -362,7 +362,7 @@ def there_are_too_many_people(bridge: WatchedBridge) -> None:
 
 
 def _usual(bridge: WatchedBridge) -> RunningEdge:
-    """One edge and one worker, both well for a while."""
+    """Start one edge and one worker, and wait until both are well."""
     edge = bridge.add_edge()
     bridge.add_worker()
     bridge.well()
@@ -370,8 +370,8 @@ def _usual(bridge: WatchedBridge) -> RunningEdge:
 
 
 def _set(bridge: WatchedBridge, topic: str, name: str, value: str) -> None:
-    wanted = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[wanted])
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
     admin: Any = bridge.connection.admin()
     for each in admin.incremental_alter_configs([resource]).values():
         each.result(30)
@@ -423,12 +423,12 @@ def main() -> int:
     if unknown := {*options.names} - {*OUTAGES}:
         parser.error(f"not among the outages: {', '.join(sorted(unknown))}")
     artifacts()
-    told: list[str] = []
+    outcomes: list[str] = []
     with ThreadPoolExecutor(options.at_once) as pool:
-        for said in pool.map(record, options.names or OUTAGES):
-            print(said, flush=True)  # noqa: T201 - that is what it is for
-            told.append(said)
-    return int(any("NOT RECORDED" in each for each in told))
+        for outcome in pool.map(record, options.names or OUTAGES):
+            print(outcome, flush=True)  # noqa: T201 - its output
+            outcomes.append(outcome)
+    return int(any("NOT RECORDED" in each for each in outcomes))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ What the disk holds leaves it in order per instance, whichever workers hold it. 
 go directly to Kafka.
 
 TASKBRIDGE_CHAOS_SEEDS=1,2,3 runs more schedules, TASKBRIDGE_CHAOS_SECONDS=600 longer ones. The disk that fills up is a
-tmpfs where the tests run as root; elsewhere the spool's bound on bytes stands in for it.
+tmpfs where the tests run as root; elsewhere the spool's limit on bytes replaces it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ INSTANCES_EACH = 4
 PERIOD_S = 0.06
 HEALING_PERIOD_S = 4 * PERIOD_S
 SPOOL_MB = 24
-DISK_MB = SPOOL_MB + 26  # with what remembers signatures, which takes its room at the start
+DISK_MB = SPOOL_MB + 26  # with the file of remembered signatures, which is allocated at the start
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Senders:
     def until_kafka_has_them(self) -> None:
         """Return once callbacks go directly to Kafka, as none does while the spool empties; send fewer until then.
 
-        One record of an instance leaves the spool at a time: a slow machine might take them in as fast as that.
+        One record of an instance leaves the spool at a time: a slow machine might accept callbacks at the same rate.
         """
         before = self.answered.outcomes["kafka"]
         self._period_s = HEALING_PERIOD_S
@@ -96,7 +96,7 @@ class Senders:
         self._period_s = PERIOD_S
 
     def _send_all(self, sender: int) -> None:
-        # Two hundred a second: by httpx2 each would take the test five times as long, and the edge has the same cores.
+        # Two hundred a second: httpx2 would need five times the CPU for each, and the edge runs on the same cores.
         client = http.client.HTTPConnection(urlsplit(self._url).netloc, timeout=15)
         due = time.monotonic()
         for number in itertools.count():
@@ -199,15 +199,15 @@ class Chaos:
         self._stack.signal("kafka", signal.SIGCONT)
 
     def kill_edge_while_broker_is_down(self) -> None:
-        # What had only been handed to the producer is gone then: nothing but the spool can have it.
+        # Records that only the producer had are gone then: only the spool can have them.
         self._stack.signal("kafka", signal.SIGKILL)
         self._pause(1.2 * KAFKA_TIMEOUT_S, 2 * KAFKA_TIMEOUT_S)
         self.kill_edge()
         self._stack.wait_until_back("kafka")
 
     def kill_both_while_records_are_on_their_way(self) -> None:
-        # A frozen broker's socket still takes records, and it has them once it thaws. Killed as it is, it never does:
-        # what was not acknowledged in time and was believed all the same is gone.
+        # A frozen broker's socket still accepts records, and the broker has them when it thaws. Killed while frozen, it
+        # never has them: a record that counted as stored without an acknowledgement is lost.
         self._stack.signal("kafka", signal.SIGSTOP)
         self._pause(1.5 * KAFKA_TIMEOUT_S, 3 * KAFKA_TIMEOUT_S)
         self._edge.kill()
@@ -254,7 +254,7 @@ def read_topic(endpoints: Endpoints) -> dict[str, list[TaskEvent]]:
 
 
 def verdict(answered: Answered, topic: Mapping[str, list[TaskEvent]]) -> dict[str, Any]:
-    """What is lost, changed or out of order."""
+    """Records that are lost, changed or out of order."""
     lost, changed, disordered = list[str](), list[str](), list[str]()
     for instance_id, promised in answered.by_instance.items():
         first: dict[str, int] = {}
@@ -264,7 +264,7 @@ def verdict(answered: Answered, topic: Mapping[str, list[TaskEvent]]) -> dict[st
                 same = event.raw_parameters == answered.parameters[event.event_id]
                 changed += [] if same else [event.event_id]
         lost += [each for each in promised if each not in first]
-        # One that was late on its way to Kafka is there twice; what the disk held then is there in order all the same.
+        # A late record may be on Kafka twice; the records that the disk held then are there in order.
         there = iter([event.event_id for event in topic.get(instance_id, [])])
         if not all(each in there for each in promised if each in first and each in answered.spooled):
             disordered.append(instance_id)
@@ -273,12 +273,14 @@ def verdict(answered: Answered, topic: Mapping[str, list[TaskEvent]]) -> dict[st
     return {"lost": lost, "changed": changed, "disordered": disordered, "duplicates": duplicates}
 
 
-def tell_of(edge: RunningEdge) -> None:
+def print_metrics(edge: RunningEdge) -> None:
     """What the edge logs about its path to Kafka, for finding out why a run failed."""
     answer = edge.get("/metrics")
     lines = answer.text.splitlines() if answer is not None else []
-    told = [each for each in lines if each.startswith(("taskbridge_edge_spool_", "taskbridge_edge_kafka_"))]
-    sys.stderr.write("\n".join([*(each for each in told if "_bucket" not in each), edge.log_path.read_text()[-5000:]]))
+    metrics = [each for each in lines if each.startswith(("taskbridge_edge_spool_", "taskbridge_edge_kafka_"))]
+    sys.stderr.write(
+        "\n".join([*(each for each in metrics if "_bucket" not in each), edge.log_path.read_text()[-5000:]])
+    )
 
 
 @pytest.mark.timeout(SECONDS + 900)
@@ -310,7 +312,7 @@ def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int, workers: i
             senders.stop()
             sys.stderr.write(f"\n[chaos] seed {seed}, {workers} workers: {' '.join(chaos.log)}\n")
             sys.stderr.write(f"[chaos] answers: {dict(senders.answered.outcomes)}\n")
-        ending.callback(tell_of, edge)
+        ending.callback(print_metrics, edge)
         wait_until(edge.has_drained, 180, what="the spool is empty")
         found = verdict(senders.answered, read_topic(stack.endpoints))
         sys.stderr.write(f"[chaos] {dict(found, lost=len(found['lost']))}\n")

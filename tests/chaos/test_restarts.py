@@ -1,4 +1,4 @@
-"""Callbacks keep coming while the edge of a bridge is restarted, each on a connection of its own.
+"""Callbacks keep coming, each on a new connection, while the edge of a bridge is restarted.
 
 TASKBRIDGE_RESTARTS=10 TASKBRIDGE_RESTARTS_RATE=500 is the size that is promised; the default is smaller, to be quick.
 """

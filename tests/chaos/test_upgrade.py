@@ -1,4 +1,4 @@
-"""A release is rolled over the one before it while callbacks keep coming: no one is refused, and nothing is lost.
+"""A release replaces the previous one while callbacks keep coming: none is refused, and nothing is lost.
 
 The one before is installed from its own wheels: see ``support/wheels.py``. TASKBRIDGE_UPGRADE_FROM=COMMIT rolls from an
 older one, TASKBRIDGE_UPGRADE_RATE=200 with more callbacks a second.
@@ -181,19 +181,19 @@ class Subscriber:
         self._process = subprocess.Popen([previous.python, *map(str, argv)])
 
     def seen(self) -> set[str]:
-        return {each for (each,) in self._ask("SELECT notification_id FROM seen")}
+        return {each for (each,) in self._query("SELECT notification_id FROM seen")}
 
     def lines(self) -> set[tuple[str, str, str, str | None]]:
         """Of everybody's lists: the instance, whose it is, the view, and the task."""
-        return {*self._ask("SELECT instance_id, user_id, view, nullif(task_id, '') FROM entries")}
+        return {*self._query("SELECT instance_id, user_id, view, nullif(task_id, '') FROM entries")}
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
 
-    def _ask(self, query: str) -> list[Any]:
-        with contextlib.closing(sqlite3.connect(self._file, timeout=60)) as kept:
-            return kept.execute(query).fetchall()
+    def _query(self, query: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(self._file, timeout=60)) as database:
+            return database.execute(query).fetchall()
 
 
 def operate(python: str, connection: Connection, *command: str) -> None:
@@ -216,7 +216,7 @@ def roll(worker: Worker, python: str) -> None:
 
 
 class Rollout:
-    """Two edges and two workers, and a subscriber that stays as it is. What is done is said, with its seconds."""
+    """Two edges, two workers, and a subscriber that is not upgraded. Each step is logged with its seconds."""
 
     def __init__(self, previous: PreviousRelease, connection: Connection, folder: Path) -> None:
         self.previous = previous
@@ -239,7 +239,7 @@ class Rollout:
         return Counter(decode(each.value()).event_id for each in self.read(TASK_EVENTS.name))
 
     def folded(self) -> None:
-        """Return once the workers have committed what is on the events topic now."""
+        """Return when the workers have committed all present records of the events topic."""
         offsets = Offsets(consumer_config(self.connection.bootstrap_servers, "tests"))
         ends = offsets.ends(TASK_EVENTS.name, range(DEFAULT_PARTITIONS))
 
@@ -247,10 +247,10 @@ class Rollout:
             found = offsets.committed(APP_ID, [TP(TASK_EVENTS.name, each) for each, end in ends.items() if end])
             return all(each.offset >= ends[tp.partition] for tp, each in found.items())
 
-        wait_until(done, what="what is there is folded")
+        wait_until(done, what="all present events are folded")
 
     def shared(self) -> None:
-        """Return once the workers have all partitions between them, and each answers for anybody."""
+        """Return when the workers have all partitions, and each answers for every user."""
         everyone = list(self.workers)
 
         def share() -> bool:
@@ -264,9 +264,9 @@ class Rollout:
 
         wait_until(share, what="the workers share the partitions")
         people = [f"/v1/corps/{CORP_ID}/users/{each.user_id}/counts" for each in EMPLOYEES[:6]]
-        asked = [f"http://{LOOPBACK}:{worker.port}{path}" for worker in everyone for path in people]
+        urls = [f"http://{LOOPBACK}:{worker.port}{path}" for worker in everyone for path in people]
         wait_until(
-            lambda: {http_clients.get(each).status_code for each in asked} == {200}, what="anybody is answered for"
+            lambda: {http_clients.get(each).status_code for each in urls} == {200}, what="every user gets answers"
         )
 
     def close(self) -> None:
@@ -276,7 +276,7 @@ class Rollout:
         for edge in self.edges:
             edge.close()
         for worker in self.workers:
-            print(worker.readiness())  # noqa: T201 - kept with a failure
+            print(worker.readiness())  # noqa: T201 - shown with a failure
             worker.kill_if_running()
             worker.show_log()
 
@@ -340,14 +340,14 @@ def assert_all_is_right_as_it_was_known(rollout: Rollout) -> None:
     """All that the previous release wrote is right, nothing was notified twice, and its client has read it all."""
     previous, connection, read = rollout.previous, rollout.connection, rollout.read
     seen = partial(previous.seen, task_state_codec(connection.registry))
-    # What counts as a change depends on what is known: of that, revisions and repeats tell.
+    # A change depends on the known state, so revisions and repeats are compared.
     knew_all = not {"TaskState", "TaskNotification"} & set(previous.changed())
     assert_all_is_right(connection, read, counted=knew_all, seen=seen)
     if knew_all:
         assert_notified_exactly_once(connection, read)
     notifications, times = notifications_on_topic(connection, read), rollout.event_ids()
-    told = Counter((each.notification_id, each.event_id) for each in notifications)
-    assert [each for each, count in told.items() if count > times[each[1]]] == []
+    counts = Counter((each.notification_id, each.event_id) for each in notifications)
+    assert [each for each, count in counts.items() if count > times[each[1]]] == []
     ids = {each.notification_id for each in notifications}
     wait_until(lambda: rollout.subscriber.seen() == ids, what="the old client has read all")
     assert rollout.subscriber.lines() == {
@@ -359,7 +359,7 @@ def assert_all_is_right_as_it_was_known(rollout: Rollout) -> None:
 
 
 def assert_all_is_right_in_the_end(rollout: Rollout) -> None:
-    """What the previous release does not know it forgot, in what it folded: the events still tell it."""
+    """Fields that the previous release does not know are missing in its states; the events still have them."""
     connection, read, changed = rollout.connection, rollout.read, rollout.previous.changed()
     if "TaskState" in changed:
         rollout.rebuild.run("--rebuild")

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 SECONDS = float(os.environ.get("TASKBRIDGE_CHAOS_SECONDS", "60"))
 SEEDS = [int(seed) for seed in os.environ.get("TASKBRIDGE_CHAOS_SEEDS", "1").split(",")]
-ASKED_FOR = {"TASKBRIDGE_CHAOS_SECONDS", "TASKBRIDGE_CHAOS_SEEDS"} & os.environ.keys()
+REQUESTED = {"TASKBRIDGE_CHAOS_SECONDS", "TASKBRIDGE_CHAOS_SEEDS"} & os.environ.keys()
 WORKERS = 3
 
 
@@ -56,7 +56,7 @@ class Misfortunes:
         self._workers = workers
         self._stack = stack
         self.log: list[str] = []
-        self.told: list[str] = []
+        self.times: list[str] = []
         """The same with the time and the worker concerned, to be compared with the workers' logs."""
 
     def run(self, seconds: float) -> None:
@@ -68,7 +68,7 @@ class Misfortunes:
                 worker = self._chance.choice(self._workers)
                 began = now()
                 kind(worker)
-                self.told.append(f"{began} {kind.__name__} {worker.port}, until {now()}")
+                self.times.append(f"{began} {kind.__name__} {worker.port}, until {now()}")
                 time.sleep(self._chance.uniform(0, 8))
                 self.revive()
 
@@ -133,10 +133,10 @@ class Takeovers:
                 since, began, cause = time.monotonic(), now(), (self._misfortunes.log or ["start"])[-1]
 
 
-@pytest.mark.skipif(not ASKED_FOR, reason="set TASKBRIDGE_CHAOS_SECONDS or TASKBRIDGE_CHAOS_SEEDS")
+@pytest.mark.skipif(not REQUESTED, reason="set TASKBRIDGE_CHAOS_SECONDS or TASKBRIDGE_CHAOS_SEEDS")
 @pytest.mark.timeout(SECONDS * 3 + 600)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_lost_or_wrong_or_told_twice(own_stack: OwnStack, tmp_path: Path, seed: int) -> None:
+def test_nothing_is_lost_or_wrong_or_notified_twice(own_stack: OwnStack, tmp_path: Path, seed: int) -> None:
     connection = Connection(own_stack.endpoints.bootstrap_servers, own_stack.endpoints.registry_url, {})
     apply_topics(connection.admin(), topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
     connection.registry.register(topics.ALL)
@@ -150,7 +150,7 @@ def test_nothing_is_lost_or_wrong_or_told_twice(own_stack: OwnStack, tmp_path: P
     finally:
         takeovers.stop()
         load.stop()
-    sys.stdout.write("\n".join([f"seed {seed}:", *misfortunes.told, ""]))
+    sys.stdout.write("\n".join([f"seed {seed}:", *misfortunes.times, ""]))
     sys.stdout.write(f"seed {seed}: seconds in which not every partition was live: {takeovers.seconds}\n")
     try:
 

@@ -132,7 +132,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What the check reads of a checkout that nobody has worked in yet."""
+    """The files of a fresh checkout that the check reads."""
     checkout = tmp_path / "checkout"
     for each in ("Makefile", "pyproject.toml", "tools/prerequisites.py", artifacts.SUMS_PATH.relative_to(ROOT)):
         (checkout / each).parent.mkdir(parents=True, exist_ok=True)
@@ -140,14 +140,14 @@ def checkout(tmp_path: Path) -> Path:
     return checkout
 
 
-def says(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """What it says, without make's own words."""
+def output(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Its lines, without those of make."""
     return [line for line in done.stderr.splitlines() if not line.startswith("make")]
 
 
 @COMMANDS
 @pytest.mark.parametrize(
-    ("hidden", "told"),
+    ("hidden", "start"),
     [
         (("mvn",), "missing: mvn (Maven fetches Kafka and the registry, once); "),
         (("java",), "missing: java (runs Maven); "),
@@ -155,14 +155,14 @@ def says(done: subprocess.CompletedProcess[str]) -> list[str]:
     ],
 )
 def test_without_maven_one_line_says_what_to_do_before_anything_is_fetched(
-    machine: Machine, command: str, hidden: tuple[str, ...], told: str
+    machine: Machine, command: str, hidden: tuple[str, ...], start: str
 ) -> None:
     machine.hide(*hidden, *DEMO_AND_TEST_NEED_NO_ROOT)
     machine.has_uv()
     done = machine.makes(command)
     assert done.returncode != 0
-    (line,) = says(done)
-    assert line.startswith(told)
+    (line,) = output(done)
+    assert line.startswith(start)
     assert "apt-get install " in line
     assert [each for each in machine.called("uv") if each.startswith("run")] == []
     assert done.stdout == ""
@@ -175,12 +175,12 @@ def test_an_old_python_is_one_line_before_anything_is_fetched(machine: Machine, 
     machine.has("python3", OLD_PYTHON)
     done = machine.makes(command)
     assert done.returncode != 0
-    (line,) = says(done)
+    (line,) = output(done)
     assert line.startswith("Python 3.9.2 is too old: taskbridge needs 3.11 or newer.")
 
 
 @COMMANDS
-def test_no_python_is_said_as_well(machine: Machine, checkout: Path, command: str) -> None:
+def test_a_missing_python_is_reported_as_well(machine: Machine, checkout: Path, command: str) -> None:
     machine.checkout = checkout
     machine.hide(r"python3(\.\d+)?", "python3", *DEMO_AND_TEST_NEED_NO_ROOT)
     done = machine.makes(command)
@@ -200,7 +200,7 @@ def test_no_network_is_one_line_where_packages_must_be_fetched(
         (machine.programs / "uv").unlink()
     done = machine.makes(command)
     assert done.returncode != 0
-    (line,) = says(done)
+    (line,) = output(done)
     assert line.startswith("no network: 127.0.0.1 accepts no connection (Connection refused)")
     assert ("UV_DEFAULT_INDEX" if has_uv else "PIP_INDEX_URL") in line
     assert not (checkout / ".uv").exists()
@@ -213,9 +213,9 @@ def test_the_index_of_a_pip_conf_and_a_proxy_are_what_is_tried(machine: Machine,
     (machine.folder / "pip.conf").write_text("[global]\nindex-url = https://mirror.invalid/simple\n")
     own = {"PIP_CONFIG_FILE": str(machine.folder / "pip.conf"), "HTTPS_PROXY": f"http://127.0.0.1:{free_port()}"}
     without = ["env", "-u", "PIP_INDEX_URL", "make", "demo"]
-    (line,) = says(machine.runs(*without, **own))
+    (line,) = output(machine.runs(*without, **own))
     assert line.startswith("no network: 127.0.0.1 accepts no connection")
-    (line,) = says(machine.runs(*without, PIP_CONFIG_FILE=own["PIP_CONFIG_FILE"]))
+    (line,) = output(machine.runs(*without, PIP_CONFIG_FILE=own["PIP_CONFIG_FILE"]))
     assert line.startswith("no network: mirror.invalid accepts no connection")
 
 
@@ -225,12 +225,12 @@ def test_with_everything_fetched_no_network_is_needed(machine: Machine) -> None:
     assert machine.called("uv")[-1] == "run taskbridge demo"
 
 
-def test_the_demo_installs_nothing_of_the_developers_and_says_that_there_is_no_c_compiler(machine: Machine) -> None:
+def test_the_demo_installs_no_developers_packages_and_reports_a_missing_c_compiler(machine: Machine) -> None:
     machine.hide("cc", "cargo", *DEMO_AND_TEST_NEED_NO_ROOT)
     machine.has_uv()
     done = machine.makes("demo")
     assert done.returncode == 0, done.stderr
-    (line,) = says(done)
+    (line,) = output(done)
     assert line.startswith("without a C compiler the services run in Python, slower: ")
     assert not any("dev" in each.split() for each in machine.called("uv"))
     machine.makes("test")
@@ -253,7 +253,7 @@ def test_what_can_run_runs_and_the_last_line_counts_what_was_skipped_for_which_p
     arguments = f"-n 0 -p no:cacheprovider -m '' --tb=short {' '.join(SELECTED)}"
     done = machine.makes("test", arguments)
     assert done.returncode == 0, done.stdout
-    header, *rows = says(done)
+    header, *rows = output(done)
     assert header.split() == ["missing", "what", "for", "Debian's", "package"]
     assert {"promtool", "cargo"} <= {row.split()[0] for row in rows}
     assert any("apt-get install " in row and "prometheus" in row for row in rows)
@@ -270,7 +270,7 @@ def test_under_ci_a_missing_program_is_a_failure_before_any_test(machine: Machin
     machine.has_uv()
     done = machine.makes("test", CI="true")
     assert done.returncode != 0
-    assert says(done)[-1] == "CI is true: all of these are required"
+    assert output(done)[-1] == "CI is true: all of these are required"
     assert [each for each in machine.called("uv") if each.startswith("run")] == []
 
 
@@ -284,8 +284,8 @@ def test_under_ci_a_test_that_lacks_its_program_fails(monkeypatch: pytest.Monkey
         needs.program("promtool")
 
 
-def test_where_it_may_it_installs_what_the_command_lacks_and_says_so(machine: Machine) -> None:
-    """Root needs no sudo; the one here asks for no password."""
+def test_where_allowed_it_installs_missing_packages_and_reports_them(machine: Machine) -> None:
+    """Root needs no sudo; this sudo needs no password."""
     machine.hide("promtool", *DEMO_AND_TEST_NEED_NO_ROOT)
     machine.has_uv()
     machine.has("apt-get", APT_GET)

@@ -17,16 +17,16 @@ The permissions that each Kafka user needs, and no more. `taskbridge topics acls
 A name that ends in `*` is a prefix. Read, Write, Delete and Alter imply Describe. Write on a topic implies idempotent
 writes. A test removes each ACL of the first four on three brokers: the error then names it."""
 
-_SAYS = {
+_DESCRIPTIONS = {
     "edge": (
         "`taskbridge edge`. Without one of the first two, callbacks get 200 and wait in the spool, and "
         "`/readyz` and the log say `this Kafka user lacks Write on topic …`. Without the last, the log says "
         "`topic_not_checked`."
     ),
     "streams": (
-        "`taskbridge streams`. A worker that lacks one waits, and says in the log (`startup_waiting`) and among the "
+        "`taskbridge streams`. A worker that lacks one waits, and reports in the log (`startup_waiting`) and among the "
         "`problems` of `/readyz`: `this Kafka user lacks Read on topic … (what for)`. Without one that is "
-        "marked with a + it works, and says what it goes without in the log (`not_allowed`, "
+        "marked with a + it works, and reports what it lacks in the log (`not_allowed`, "
         "`topic_not_checked`) and among the `topics` of `/readyz`."
     ),
     "subscriber": (
@@ -43,7 +43,7 @@ _SAYS = {
     ),
     "reconcile": (
         "`taskbridge reconcile`, `taskbridge backfill`. The command ends with `this Kafka user lacks …`; the "
-        "service says so in its log and at `/readyz`, and tries again."
+        "service reports it in its log and at `/readyz`, and tries again."
     ),
 }
 
@@ -55,7 +55,7 @@ def acls_page() -> str:
 
 def _section(role: str, acls: tuple[Acl, ...]) -> str:
     rows = [(_operation(acl), f"{acl.resource} {_name(acl)}", acl.why) for acl in acls]
-    return "\n\n".join([f"## {role}", _SAYS[role], table(("operation", "on", "for"), rows)])
+    return "\n\n".join([f"## {role}", _DESCRIPTIONS[role], table(("operation", "on", "for"), rows)])
 
 
 def _operation(acl: Acl) -> str:

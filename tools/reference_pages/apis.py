@@ -39,7 +39,7 @@ def edge_document() -> dict[str, Any]:
 
 
 def streams_document() -> dict[str, Any]:
-    """Of a service that asks for tokens."""
+    """Of a service that requires tokens."""
     center = TaskCenter(StreamsSettings.model_validate(NOWHERE))
     return build_http(dict, Metrics(), routers=center.routers).openapi()
 
@@ -120,12 +120,12 @@ def _where(place: str, *, required: bool) -> str:
 
 def _meaning(found: Mapping[str, Any]) -> str:
     schema = found.get("schema", found)
-    said = prose(found.get("description") or schema.get("description", ""))
+    text = prose(found.get("description") or schema.get("description", ""))
     if choices := schema.get("enum"):
-        said = f"{said} One of {', '.join(code(str(each)) for each in choices)}."
+        text = f"{text} One of {', '.join(code(str(each)) for each in choices)}."
     if (default := schema.get("default")) not in (None, ""):
-        said = f"{said} Default: {code(str(default))}."
-    return said.strip()
+        text = f"{text} Default: {code(str(default))}."
+    return text.strip()
 
 
 def _media(answer: Mapping[str, Any]) -> Iterator[str]:

@@ -166,7 +166,7 @@ def asyncapi_document() -> dict[str, Any]:
             "version": version("taskbridge-schemas"),
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
-            "tags": [{"name": name, "description": said} for name, said in _TAGS.items()],
+            "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         },
         "servers": {"kafka": _server()},
         "channels": {_camel(topic): _channel(topic, found) for topic in topics.ALL},
@@ -221,10 +221,10 @@ def _operation(topic: Topic) -> dict[str, Any]:
 def _message(sample: Sample) -> dict[str, Any]:
     key = {"type": "string", "description": _TOPICS[sample.topic.name][1], "examples": [sample.key.decode()]}
     if sample.message in _OTHER_MESSAGES:
-        said, payload = _OTHER_MESSAGES[sample.message]
+        text, payload = _OTHER_MESSAGES[sample.message]
         registry = {}
     else:
-        said, payload = (
+        text, payload = (
             json.loads(schema_text(sample.message))["doc"],
             {"$ref": f"#/components/schemas/{sample.message}"},
         )
@@ -239,7 +239,7 @@ def _message(sample: Sample) -> dict[str, Any]:
     )
     return {
         "name": sample.message,
-        "summary": said,
+        "summary": text,
         **({"contentType": headers["content-type"]} if "content-type" in headers else {}),
         "headers": _headers(sample),
         "payload": payload,

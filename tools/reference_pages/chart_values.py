@@ -1,4 +1,4 @@
-"""The settings that a user of the Helm chart may give, in the schema of its values; the rest of that file is kept."""
+"""The settings that a user of the Helm chart may give, in the schema of its values; the rest of that file stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of all commands: what ``--help`` says, from the program itself."""
+"""The page of all commands: the output of ``--help``, from the program itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _INTRODUCTION = """\
 `uv run taskbridge COMMAND --help` shows the same. Exit code 0 is success, 1 comes with one line that says what is
-wrong and what to do, 2 is wrong usage. Commands that ask a running bridge find the one in `taskbridge-data`, or in
+wrong and what to do, 2 is wrong usage. Commands that query a running bridge find the one in `taskbridge-data`, or in
 `--data-dir`; those that print take `--json` and print one JSON object a line."""
 
 _HEADS = ("argument or option", "default", "meaning")

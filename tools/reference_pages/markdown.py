@@ -14,7 +14,7 @@ NOTICE = "<!-- Written by tools/reference.py: change what it is written from. --
 
 
 def page(title: str, introduction: str, *parts: str) -> str:
-    """A whole page, which says where it comes from."""
+    """A whole page, with a note of its source."""
     return "\n\n".join([f"# {title}", NOTICE, introduction, *parts]).rstrip() + "\n"
 
 
@@ -37,7 +37,7 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def prose(text: str) -> str:
-    """A docstring as Markdown: one paragraph, names of code in single ticks, nothing taken for HTML."""
+    """A docstring as Markdown: one paragraph, names of code in single ticks, nothing read as HTML."""
     return " ".join(text.split()).replace("``", "`").replace("<", "&lt;")
 
 

@@ -80,7 +80,7 @@ def samples() -> Iterator[Sample]:
     )
     pending = fold(None, created)
     decided = fold(pending, completed)
-    told = next(each for each in notifications(None, pending, created) if each.view is View.PENDING)
+    added = next(each for each in notifications(None, pending, created) if each.view is View.PENDING)
 
     event = task_event_codec(registry).encode(created)
     yield Sample(
@@ -116,17 +116,17 @@ def samples() -> Iterator[Sample]:
         headers=state_headers(gone, deleted=True),
         kinds=[state_headers(gone, deleted=True)],
     )
-    notification = task_notification_codec(registry).encode(told)
+    notification = task_notification_codec(registry).encode(added)
     yield Sample(
         topic=topics.TASK_NOTIFICATIONS,
         message="TaskNotification",
-        key=notification_key(told.corp_id, told.recipient_id),
+        key=notification_key(added.corp_id, added.recipient_id),
         value=notification,
         payload=_plain(task_notification_codec(registry).decode(notification)),
-        headers=notification_headers(told, traceparent=_TRACEPARENT),
+        headers=notification_headers(added, traceparent=_TRACEPARENT),
         kinds=[
-            *(notification_headers(replace(told, change=each)) for each in Change if each is not Change.UNKNOWN),
-            notification_headers(told, traceparent=_TRACEPARENT),
+            *(notification_headers(replace(added, change=each)) for each in Change if each is not Change.UNKNOWN),
+            notification_headers(added, traceparent=_TRACEPARENT),
         ],
     )
     parked = {
@@ -150,22 +150,25 @@ def samples() -> Iterator[Sample]:
         kinds=[*parked.values(), [*parked[DlqReason.TOO_LARGE], (LEFT_HEADER, b"4194304")]],
     )
     yield _replayed(topics.TASK_EVENTS_DLQ, "ReplayedDeadLetter", _INSTANCE_ID, "3-42")
-    kept = _quarantined()
-    quarantined = quarantined_callback_codec(registry).encode(kept)
+    rejected = _quarantined()
+    quarantined = quarantined_callback_codec(registry).encode(rejected)
     yield Sample(
         topic=topics.CALLBACKS_QUARANTINE,
         message="QuarantinedCallback",
         key=APP_TYPE.encode(),
         value=quarantined,
         payload=_plain(quarantined_callback_codec(registry).decode(quarantined)),
-        headers=quarantined_headers(kept),
-        kinds=[quarantined_headers(kept), quarantined_headers(replace(kept, app_type=None))],
+        headers=quarantined_headers(rejected),
+        kinds=[
+            quarantined_headers(rejected),
+            quarantined_headers(replace(rejected, app_type=None)),
+        ],
     )
-    yield _replayed(topics.CALLBACKS_QUARANTINE, "ReplayedCallback", APP_TYPE, kept.quarantine_id)
-    person = PersonRecord(told.recipient_id, "王芳", "采购部", "A1024", {"ldap": "wang.fang"})
+    yield _replayed(topics.CALLBACKS_QUARANTINE, "ReplayedCallback", APP_TYPE, rejected.quarantine_id)
+    person = PersonRecord(added.recipient_id, "王芳", "采购部", "A1024", {"ldap": "wang.fang"})
     form = Form("FORM-1", "请假申请", {"numberField_days": "天数", "textareaField_reason": "请假事由"})
-    yield from _known(topics.PEOPLE, notification_key(told.corp_id, person.user_id), person_codec(registry), person)
-    yield from _known(topics.FORMS, form_key(told.corp_id, form.form_uuid), form_codec(registry), form)
+    yield from _known(topics.PEOPLE, notification_key(added.corp_id, person.user_id), person_codec(registry), person)
+    yield from _known(topics.FORMS, form_key(added.corp_id, form.form_uuid), form_codec(registry), form)
 
 
 def _replayed(topic: Topic, message: str, key: str, entry_id: str) -> Sample:

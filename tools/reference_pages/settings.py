@@ -96,7 +96,7 @@ TRACES = {
 """Settings of OpenTelemetry's SDK, which reads these and all its others itself; written by hand."""
 
 INTERNAL = frozenset({"TASKBRIDGE_RUN"})
-"""Set by ``taskbridge up`` for the services that it starts; nobody else sets them."""
+"""Set only by ``taskbridge up``, for the services that it starts."""
 
 
 def settings_page() -> str:

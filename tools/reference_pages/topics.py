@@ -41,19 +41,26 @@ def _row(channel: Mapping[str, Any], messages: list[dict[str, Any]]) -> tuple[st
     values = " or ".join(f"[{each['name']}](#{each['name'].lower()})" for each in messages)
     whose = " For operators." if channel["tags"][0]["name"] == OPERATORS else ""
     size = f"{configuration['max.message.bytes'] / (1 << 20):.3g} MiB"
-    return code(channel["address"]), _key(messages[0]), values, channel["summary"] + whose, _kept(configuration), size
+    return (
+        code(channel["address"]),
+        _key(messages[0]),
+        values,
+        channel["summary"] + whose,
+        _retention(configuration),
+        size,
+    )
 
 
 def _key(message: Mapping[str, Any]) -> str:
     return str(message["bindings"]["kafka"]["key"]["description"])
 
 
-def _kept(configuration: Mapping[str, Any]) -> str:
+def _retention(configuration: Mapping[str, Any]) -> str:
     if configuration["cleanup.policy"] == ["compact"]:
         return "compacted"
-    kept = f"{configuration['retention.ms'] // _DAY_MS} days"
+    retention = f"{configuration['retention.ms'] // _DAY_MS} days"
     limit = configuration.get("retention.bytes")
-    return f"{kept}, {limit >> 20} MiB a partition" if limit else kept
+    return f"{retention}, {limit >> 20} MiB a partition" if limit else retention
 
 
 def _headers(message: Mapping[str, Any]) -> list[Row]:

@@ -23,7 +23,7 @@ from tests.bench.edge.toolchains import build_go
 from tests.bench.edge.variants import VARIANTS_OF, columns, prepare
 from tests.bench.errors import NotCounted
 from tests.bench.machine import before
-from tests.bench.rounds import add_rounds, rounds_of, told
+from tests.bench.rounds import add_rounds, rounds_of, typed_flags
 from tests.bench.toolchains import ToolMissing, need
 from tests.bench.variants import named, peer_of, write_page
 from tests.bench.variants import watched as watched_of_variants
@@ -57,7 +57,7 @@ _DISK_MB = 6000
 
 
 class Run:
-    """Servers that are up, and what is known of them so far."""
+    """Running servers, and their results so far."""
 
     def __init__(
         self,
@@ -254,7 +254,7 @@ def _setup(supervisor: Supervisor, folder: Path, earlier: Path | None) -> tuple[
 
 
 def _start(supervisor: Supervisor, setup: Setup, names: Sequence[str], left_out: dict[str, str]) -> list[Server]:
-    """Start what can be started; what cannot for want of a tool is put into ``left_out``, and said."""
+    """Start all servers; those that lack a tool are put into ``left_out`` and reported."""
     servers: list[Server] = []
     for name in names:
         try:
@@ -286,7 +286,7 @@ def _command(arguments: argparse.Namespace) -> str:
     peers += f" --which {' '.join(arguments.which)}" if arguments.which else ""
     rates = " ".join(map(str, arguments.rates))
     seconds = f"--seconds {arguments.seconds} --warm-up {arguments.warm_up}"
-    return f"taskbridge bench edge {told(arguments)} {seconds} --rates {rates}{peers}"
+    return f"taskbridge bench edge {typed_flags(arguments)} {seconds} --rates {rates}{peers}"
 
 
 def _arguments() -> argparse.Namespace:

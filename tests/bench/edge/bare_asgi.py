@@ -54,7 +54,7 @@ class _Unverified(Exception):
 
 
 class _Task(msgspec.Struct, gc=False):
-    """What the ``task`` of a create holds, as far as an event takes it."""
+    """The members of a create's ``task`` that an event uses."""
 
     appType: str  # noqa: N815 - Yida's names
     formInstanceId: str  # noqa: N815

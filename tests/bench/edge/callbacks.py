@@ -52,12 +52,12 @@ class Kind:
 def make_kinds(folder: Path) -> list[Kind]:
     """Both kinds, the same bodies at every run."""
     return [
-        _kept(folder, "complete", "application/json", _complete, _json),
-        _kept(folder, "create", "application/x-www-form-urlencoded", _create, _form),
+        _written(folder, "complete", "application/json", _complete, _json),
+        _written(folder, "create", "application/x-www-form-urlencoded", _create, _form),
     ]
 
 
-def _kept(
+def _written(
     folder: Path,
     name: str,
     content_type: str,

@@ -1,4 +1,4 @@
-"""The ratios of the edge to others: of which figures, and what is wanted of them."""
+"""The ratios of the edge to others: their figures and targets."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from tests.bench.spreads import Estimate
 
 _CPU, _PER_SECOND, _P99 = "cpu_us", "per_second", "p99_ms"
-_WANTED_RATE = 1000
+_COMPARED_RATE = 1000
 _FREE_CORES = 4
-"""With fewer, Kafka and the load take what a second worker would use."""
+"""With fewer cores, Kafka and the load use those of a second worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def _comparisons() -> list[Comparison]:
         found.append(Comparison(f"requests/s: edge over {peer}", EDGE, peer, _PER_SECOND))
     for peer in (EARLIER, BARE, SPRING, GO):
         bound = Bound(1.5) if peer == GO else None
-        title = f"p99 at {_WANTED_RATE:,}/s: edge over {peer}"
-        found.append(Comparison(title, EDGE, peer, _P99, bound, _WANTED_RATE))
+        title = f"p99 at {_COMPARED_RATE:,}/s: edge over {peer}"
+        found.append(Comparison(title, EDGE, peer, _P99, bound, _COMPARED_RATE))
     cores = os.cpu_count() or 1
     bound = Bound(1.6, is_least=True) if cores >= _FREE_CORES else None
     return [*found, Comparison("requests/s: two workers over one", EDGE_TWO_WORKERS, EDGE, _PER_SECOND, bound)]
@@ -63,12 +63,12 @@ COMPARISONS = _comparisons()
 
 
 def watched(results: Results, kinds: Sequence[str]) -> dict[str, Estimate]:
-    """What rounds go on for: the ratios of which something is wanted, or all where nothing is of any."""
+    """The estimates that rounds must narrow: the ratios with a target, or all where none has one."""
     found = {
         (each, f"{each.title}, {kind}"): ratio
         for each in COMPARISONS
         for kind in kinds
         if (ratio := each.of(results, kind)) is not None
     }
-    wanted = {name: ratio for (each, name), ratio in found.items() if each.bound is not None}
-    return wanted or {name: ratio for (_, name), ratio in found.items()}
+    bounded = {name: ratio for (each, name), ratio in found.items() if each.bound is not None}
+    return bounded or {name: ratio for (_, name), ratio in found.items()}

@@ -1,4 +1,4 @@
-"""The topic of events, seen from outside: how many records it has, and what one of them says."""
+"""The events topic from outside: the number of its records, and the content of one."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class EventsTopic:
     def ends(self) -> list[int]:
         """The end of each partition now."""
         latest = cast("OffsetSpec", OffsetSpec.latest())
-        wanted = {TopicPartition(TASK_EVENTS.name, each): latest for each in range(DEFAULT_PARTITIONS)}
-        found = cast("dict[TopicPartition, Future[Any]]", self._admin.list_offsets(wanted))
-        return [found[each].result(_READ_S).offset for each in wanted]
+        partitions = {TopicPartition(TASK_EVENTS.name, each): latest for each in range(DEFAULT_PARTITIONS)}
+        found = cast("dict[TopicPartition, Future[Any]]", self._admin.list_offsets(partitions))
+        return [found[each].result(_READ_S).offset for each in partitions]
 
     def settled_count(self) -> int:
-        """How many records were ever written, once nobody writes any more."""
+        """The number of records ever written, once writing has ended."""
         count = sum(self.ends())
         while True:
             time.sleep(_SETTLED_S)

@@ -47,17 +47,17 @@ class Schedule:
 
 
 def closed_loop(server: Server, kind: Kind, topic: EventsTopic, pid: int, *, seconds: int) -> Window:
-    """Load the server with as much as CONNECTIONS connections can ask for.
+    """Load the server with as many requests as CONNECTIONS connections can send.
 
     Raises:
         NotCounted: an answer other than 200, or records that are not as many as the answers.
     """
     _wrk(server, kind, seconds=1)  # what the other servers pushed out of the caches comes back
-    before = _kept(server, topic)
+    before = _stored(server, topic)
     cpu_before = cpu_seconds(pid)
     found = _wrk(server, kind, seconds=seconds)
     cpu = cpu_seconds(pid) - cpu_before
-    _account(server, kind, found["requests"], _kept(server, topic) - before)
+    _account(server, kind, found["requests"], _stored(server, topic) - before)
     took = found["microseconds"] / 1e6
     return Window(
         per_second=found["requests"] / took,
@@ -68,7 +68,7 @@ def closed_loop(server: Server, kind: Kind, topic: EventsTopic, pid: int, *, sec
 
 
 def loaded(server: Server, kind: Kind, pid: int, *, seconds: int) -> float:
-    """CPU µs per request of a closed loop, whose records nobody counts: to warm up by."""
+    """CPU µs per request of a closed loop without a count of records: for warming up."""
     before = cpu_seconds(pid)
     found = _wrk(server, kind, seconds=seconds)
     return (cpu_seconds(pid) - before) / found["requests"] * 1e6
@@ -95,7 +95,7 @@ def open_loop(
     Raises:
         NotCounted: an answer other than 200, or records that are not as many as the answers.
     """
-    before = _kept(server, topic)
+    before = _stored(server, topic)
     argv = [str(program), f"-address=127.0.0.1:{server.port}", f"-path={kind.url_path}"]
     argv += [f"-content-type={kind.content_type}", f"-bodies={kind.path}", f"-rate={rate}", f"-seconds={seconds}"]
     argv += [f"-connections={connections}"]
@@ -107,7 +107,7 @@ def open_loop(
     found: dict[str, Any] = json.loads(outcome.stdout)
     if found["ok"] != found["requests"]:
         raise NotCounted(f"{server.name}, {kind.name}: {found['requests'] - found['ok']} answers were not 200")
-    _account(server, kind, found["requests"], _kept(server, topic) - before, under_way=0)
+    _account(server, kind, found["requests"], _stored(server, topic) - before, under_way=0)
     return Schedule(
         rate=rate,
         p50_ms=found["p50_us"] / 1000,
@@ -118,9 +118,9 @@ def open_loop(
     )
 
 
-def _kept(server: Server, topic: EventsTopic) -> int:
-    """How many records stand where the server keeps them: on the topic, or in its spool."""
-    if server.keeps == "kafka":
+def _stored(server: Server, topic: EventsTopic) -> int:
+    """The number of records in the server's store: the topic or its spool."""
+    if server.store == "kafka":
         return topic.settled_count()
     exposed = httpx2.get(f"{server.url}/metrics", timeout=10, trust_env=False).text
     depth = next(line for line in exposed.splitlines() if line.startswith("taskbridge_edge_spool_depth "))
@@ -131,4 +131,4 @@ def _account(server: Server, kind: Kind, answered: int, written: int, *, under_w
     # wrk hangs up at the end: what was under way on its connections is written and not counted.
     expected = range(answered, answered + under_way + 1)
     if written not in expected:
-        raise NotCounted(f"{server.name}, {kind.name}: {answered} answers of 200, but {written} records kept")
+        raise NotCounted(f"{server.name}, {kind.name}: {answered} answers of 200, but {written} records stored")

@@ -31,7 +31,7 @@ def prove_same_work(servers: Sequence[Server], kinds: Sequence[Kind], topic: Eve
             for server in servers:
                 found = _answer_and_record(server, kind, kind.bodies[number], topic)
                 expected = found if expected is None else expected
-                if found != expected and server.keeps == "kafka":
+                if found != expected and server.store == "kafka":
                     raise NotCounted(f"{server.name} makes another record of a {kind.name}: {found} is not {expected}")
                 compared += 1
         for server in servers:
@@ -47,9 +47,9 @@ def _answer_and_record(server: Server, kind: Kind, body: bytes, topic: EventsTop
         raise NotCounted(f"{server.name} answers {response.status_code} to a {kind.name}")
     answer: dict[str, Any] = response.json()
     event_id = answer["eventId"]
-    if answer != {"success": True, "eventId": event_id, "durability": server.keeps}:
+    if answer != {"success": True, "eventId": event_id, "durability": server.store}:
         raise NotCounted(f"{server.name} answers {answer}")
-    return topic.find(event_id, after=before) if server.keeps == "kafka" else None
+    return topic.find(event_id, after=before) if server.store == "kafka" else None
 
 
 def _refuses(server: Server, kind: Kind, body: bytes, status: int) -> None:

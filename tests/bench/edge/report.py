@@ -112,7 +112,7 @@ def _closed(results: Results, names: Sequence[str], kinds: Sequence[Kind]) -> li
 
 
 def _ratios(results: Results, kinds: Sequence[Kind]) -> list[str]:
-    lines = ["## Ratios", "", EXPLAINED, "", f"| ratio | {' | '.join(kind.name for kind in kinds)} | wanted |"]
+    lines = ["## Ratios", "", EXPLAINED, "", f"| ratio | {' | '.join(kind.name for kind in kinds)} | target |"]
     lines.append("|---|" + "---|" * (len(kinds) + 1))
     for each in COMPARISONS:
         found = [each.of(results, kind.name) for kind in kinds]

@@ -25,7 +25,7 @@ class Results:
     warmed: dict[tuple[str, str], Warmed] = field(default_factory=dict[tuple[str, str], "Warmed"])
 
     def warmings(self) -> dict[str, str]:
-        """Of each server and kind that was warmed up until it stood still, how long, and how still."""
+        """For each server and kind, how long warming up took, and how steady the figure was then."""
         return {f"{name}, {kind}": f"warmed up for {found}" for (name, kind), found in self.warmed.items()}
 
     def of(self, server: str, kind: str, figure: Callable[[Window], float]) -> Spread:

@@ -1,4 +1,4 @@
-"""What several workers on one host cost, where all cores but theirs are somebody else's: measured by pinning.
+"""The cost of several workers on one host whose other cores are busy: measured by pinning.
 
 The workers share one core, which nothing else may use; Kafka, the registry and the load have the others. At the same
 rate for each worker a callback's CPU time tells what there being several of them costs: connections and batches that
@@ -35,7 +35,7 @@ CORE = 0
 
 
 def leave_a_core() -> None:
-    """Keep this process, and what it starts from now on, off the workers' core.
+    """Move this process, and processes that it starts from now on, off the workers' core.
 
     Raises:
         ConfigurationError: there is no other.

@@ -42,7 +42,7 @@ _AS_IT_IS = Variant()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What all servers of a run share."""
+    """Shared by all servers of a run."""
 
     endpoints: Endpoints
     schema_id: int
@@ -60,8 +60,8 @@ class Server:
     description: str
     port: int
     spec: ServiceSpec
-    keeps: str = "kafka"
-    """What an answer of 200 says that the event is kept by."""
+    store: str = "kafka"
+    """Where the event is stored when a request is answered 200."""
 
     @property
     def url(self) -> str:
@@ -116,7 +116,7 @@ def _edge_spool(setup: Setup) -> Server:
         EDGE_KAFKA_BOOTSTRAP_SERVERS=nowhere,
         EDGE_SPOOL_MAX_BYTES=str(16 << 30),
     )
-    return Server(name=server.name, description=server.description, port=server.port, spec=server.spec, keeps="spool")
+    return Server(name=server.name, description=server.description, port=server.port, spec=server.spec, store="spool")
 
 
 def pinned_edge(setup: Setup, workers: int, core: int) -> Server:

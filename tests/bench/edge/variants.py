@@ -46,7 +46,7 @@ VARIANTS_OF: dict[str, dict[str, Variant]] = {
         "g1": Variant(about="G1", flags=("-XX:-UseParallelGC", "-XX:+UseG1GC")),
         "serial": Variant(about="the serial collector", flags=("-XX:-UseParallelGC", "-XX:+UseSerialGC")),
         "heap-1g": Variant(about="a heap of 1 GiB", flags=("-Xms1g", "-Xmx1g")),
-        "young": Variant(about="three quarters of the heap for what is young", flags=("-Xmn384m",)),
+        "young": Variant(about="three quarters of the heap for the young generation", flags=("-Xmn384m",)),
         "compact-headers": Variant(about="object headers of 8 bytes", flags=("-XX:+UseCompactObjectHeaders",)),
         "linger-0": Variant(about="a record leaves at once", flags=_linger(0)),
         "linger-5": Variant(about="Kafka's own default since 4.0", flags=_linger(5)),
@@ -84,11 +84,11 @@ def columns(results: Results, kinds: Sequence[str]) -> list[Column]:
             Column(title=f"{kind}: CPU µs", values=cpu, digits=1),
             Column(title=f"{kind}: requests/s", values=rate, most_is_best=True),
         ]
-        for rate_asked in sorted({rate for _, each, rate in results.schedules if each == kind}):
+        for load_rate in sorted({rate for _, each, rate in results.schedules if each == kind}):
             p99: Mapping[str, list[float]] = {
                 name: [each.p99_ms for each in schedules]
                 for (name, of, rate), schedules in results.schedules.items()
-                if (of, rate) == (kind, rate_asked)
+                if (of, rate) == (kind, load_rate)
             }
-            found.append(Column(title=f"{kind}: p99 ms at {rate_asked:,}/s", values=p99, digits=1))
+            found.append(Column(title=f"{kind}: p99 ms at {load_rate:,}/s", values=p99, digits=1))
     return found

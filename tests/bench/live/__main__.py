@@ -14,7 +14,7 @@ from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.live.callbacks import AT_REST, WARM_UP_PER_S, WARM_UP_S, measure_callbacks, median_ms
 from tests.bench.live.many_streams import measure_streams
 from tests.bench.machine import before, machine_section
-from tests.bench.rounds import add_rounds, rounds_of, told
+from tests.bench.rounds import add_rounds, rounds_of, typed_flags
 from tests.bench.spreads import Bound, spread
 from tests.bench.streams.setup import start
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.bench.live.callbacks import Times
 
-_WANTED = Bound(15, unit=" ms")
+_TARGET = Bound(15, unit=" ms")
 """At rest, half of the callbacks arrive within it."""
 _LIBRARIES = ("fastapi", "starlette", "uvicorn", "confluent-kafka", "faust-streaming")
 
@@ -64,7 +64,7 @@ def callbacks_section(times: Mapping[str, Sequence[Times]], ended: str) -> list[
         "## From a callback to an open event stream",
         "",
         "One callback after the other, each a new task; from when it is posted, signed, over an open connection, until",
-        "who listens to its assignee's event stream has the notification. Between stand the edge, Kafka twice, and",
+        "a client of its assignee's event stream has the notification. On the path are the edge, Kafka twice, and",
         "both tables of the service.",
         f"Kafka was just started: {WARM_UP_PER_S:,} events a second come for {WARM_UP_S} s first.",
         "A figure is the median of the rounds, its range in brackets, and of each round the quantile that is named.",
@@ -80,9 +80,9 @@ def callbacks_section(times: Mapping[str, Sequence[Times]], ended: str) -> list[
     known = median_ms(times[AT_REST])
     lines += [
         "",
-        f"Wanted is a p50 of {_WANTED} {AT_REST}: {known.text(1)} ms, {_WANTED.verdict(known)}. That is the geometric",
-        "mean over the rounds with its 95 % confidence interval (Student's t over the logarithms); a bound within the",
-        f"interval is within the noise. {ended}",
+        f"The target is a p50 of {_TARGET} {AT_REST}: {known.text(1)} ms, {_TARGET.verdict(known)}. That is the",
+        "geometric mean over the rounds with its 95 % confidence interval (Student's t over the logarithms); a bound",
+        f"within the interval is within the noise. {ended}",
     ]
     return [*lines, ""]
 
@@ -101,20 +101,20 @@ def _streams(streams: int, facts: Sequence[str]) -> list[str]:
 def _command(arguments: argparse.Namespace) -> str:
     names = ("callbacks", "events-per-second", "streams", "partitions")
     others = " ".join(f"--{name} {getattr(arguments, name.replace('-', '_'))}" for name in names)
-    return f"taskbridge bench live {told(arguments)} {others}"
+    return f"taskbridge bench live {typed_flags(arguments)} {others}"
 
 
 def _arguments() -> argparse.Namespace:
     parser = flags_of(
         "live",
-        "Measure the way from a callback to an open event stream, and what many open ones take. All of it takes"
+        "Measure the time from a callback to an open event stream, and the cost of many open streams. All of it takes"
         " two minutes, then --minutes; a round takes half a minute with the settings below.",
     )
     add_rounds(parser, least=3, most=12, within=10, minutes=5)
     parser.add_argument(
         "--callbacks", type=at_least(1), default=80, help="posted in a round one after the other, twice"
     )
-    parser.add_argument("--events-per-second", type=at_least(1), default=200, help="of what is processed meanwhile")
+    parser.add_argument("--events-per-second", type=at_least(1), default=200, help="rate of other events meanwhile")
     parser.add_argument("--streams", type=at_least(10), default=10_000, help="event streams that are open at once")
     parser.add_argument("--partitions", type=at_least(1), default=12, help="of every topic")
     return parser.parse_args()

@@ -119,7 +119,7 @@ def measure_callbacks(
 
 
 def _post(edge: str, token: str, listener: _Listener, count: int) -> Times:
-    """Each is signed, and its connection open, before its time begins: what is measured is the service."""
+    """Each is signed and its connection open before its time starts: only the service is measured."""
     times = Times()
     with closing(_connection(edge)) as connection:
         for _ in range(count):
@@ -148,12 +148,12 @@ def _post(edge: str, token: str, listener: _Listener, count: int) -> Times:
 
 
 def _connection(url: str) -> http.client.HTTPConnection:
-    """Python's own client, as it takes least of the time that is measured."""
+    """Python's own client, which adds the least to the measured time."""
     return http.client.HTTPConnection(str(urlsplit(url).hostname), urlsplit(url).port)
 
 
 class _Listener:
-    """Reads an event stream in a thread, and tells when each notification came."""
+    """Reads an event stream in a thread, and records when each notification came."""
 
     def __init__(self, url: str) -> None:
         self._url = url

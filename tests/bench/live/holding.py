@@ -1,4 +1,4 @@
-"""The event streams of a worker without Kafka, whose listeners can be told of something: for ``many_streams``.
+"""The event streams of a worker without Kafka, with a route that sends a notification: for ``many_streams``.
 
 python -m tests.bench.live.holding <port> <seconds between heartbeats>
 """
@@ -34,11 +34,11 @@ async def serve(port: int, heartbeat_s: float) -> None:
     router = events_router(hub, lambda: reader, OwnerResolver(access, owners, Forwarding(None)))
     http = build_http(lambda: {"ready": True}, Metrics(), routers=[router])
 
-    async def tell(user_id: str, offset: int) -> dict[str, int]:
+    async def send(user_id: str, offset: int) -> dict[str, int]:
         hub.told(0, (1, offset + 1), [(offset, _notification(user_id))])
         return {"streams": hub.count}
 
-    http.add_api_route("/tell/{user_id}/{offset}", tell, methods=["POST"])
+    http.add_api_route("/send/{user_id}/{offset}", send, methods=["POST"])
     beating = asyncio.create_task(_beat(hub, heartbeat_s))
     await make_server(http).serve([listen("127.0.0.1", port)])
     beating.cancel()

@@ -15,10 +15,10 @@ import httpx2
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.cpu import resident_mb
 from tests.bench.machine import before
-from tests.bench.query.asking import CONSTANT, Kind, Window, ask, kinds
 from tests.bench.query.company import Trickle, fill
+from tests.bench.query.queries import CONSTANT, Kind, Window, kinds, load
 from tests.bench.query.report import watched, write_report
-from tests.bench.rounds import add_rounds, rounds_of, told
+from tests.bench.rounds import add_rounds, rounds_of, typed_flags
 from tests.bench.services import answers, start_service, wait_until
 from tests.bench.streams.setup import Setup, start
 from tests.bench.toolchains import need
@@ -57,9 +57,9 @@ def _measure(arguments: argparse.Namespace) -> Path:
         facts = [
             f"{filled:,} notifications were in the inboxes {time.monotonic() - began:.0f} s after the first was sent."
         ]
-        asked = kinds(url, users=arguments.users, busy_tasks=arguments.busy_tasks)
+        queried = kinds(url, users=arguments.users, busy_tasks=arguments.busy_tasks)
         peers = [(Kind(CONSTANT, "FastAPI, a constant", ["/constant"]), constant_url, constant)]
-        peers += [(kind, url, worker) for kind in asked]
+        peers += [(kind, url, worker) for kind in queried]
         facts.append(f"Memory of the worker before: {resident_mb(worker):.0f} MiB.")
         windows: dict[tuple[str, str, int], list[Window]] = defaultdict(list)
         ended: dict[str, str] = {}
@@ -73,7 +73,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
                 progress(f"{condition.lower()}, round {number}")
                 for connections in _CONNECTIONS:
                     for kind, address, pid in peers:
-                        found = ask(address, kind, pid, folder, connections=connections, seconds=arguments.seconds)
+                        found = load(address, kind, pid, folder, connections=connections, seconds=arguments.seconds)
                         windows[condition, kind.name, connections].append(found)
             ended[condition] = rounds.ended
             progress(rounds.ended)
@@ -97,7 +97,7 @@ def _settings(setup: Setup, folder: Path, port: int) -> dict[str, str]:
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
         "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
         "STREAMS_DATA_DIR": str(folder / "worker"),
-        # One caller asks for all: here its rate is what is measured.
+        # One client sends all requests: here its rate is measured.
         "STREAMS_QUERY_RATE_PER_S": "1000000",
     }
 
@@ -111,21 +111,21 @@ def _applied(url: str) -> int:
 def _command(arguments: argparse.Namespace) -> str:
     names = ("seconds", "users", "tasks", "busy-tasks", "events-per-second", "partitions")
     others = " ".join(f"--{name} {getattr(arguments, name.replace('-', '_'))}" for name in names)
-    return f"taskbridge bench query {told(arguments)} {others}"
+    return f"taskbridge bench query {typed_flags(arguments)} {others}"
 
 
 def _arguments() -> argparse.Namespace:
     parser = flags_of(
         "query",
-        "Measure the task center's queries, at rest and under events. Each of the two takes some --minutes at most;"
+        "Measure the task center's queries, at rest and under events. Each of the two takes at most --minutes;"
         " a round takes 40 seconds with the settings below.",
     )
     add_rounds(parser, least=3, most=9, within=10, minutes=4)
-    parser.add_argument("--seconds", type=at_least(1), default=2, help="how long each kind is asked at a time")
+    parser.add_argument("--seconds", type=at_least(1), default=2, help="length of one measurement of a kind")
     parser.add_argument("--users", type=at_least(1), default=1_000, help="people with an inbox")
     parser.add_argument("--tasks", type=at_least(2), default=200, help="tasks of each")
     parser.add_argument("--busy-tasks", type=at_least(250), default=100_000, help="handled tasks of one who has many")
-    parser.add_argument("--events-per-second", type=at_least(1), default=500, help="of what is processed meanwhile")
+    parser.add_argument("--events-per-second", type=at_least(1), default=500, help="rate of events meanwhile")
     parser.add_argument("--partitions", type=at_least(1), default=12, help="of every topic")
     return parser.parse_args()
 

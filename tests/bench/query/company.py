@@ -1,4 +1,4 @@
-"""What is asked about: many people with their tasks, one with very many, and a stream of events meanwhile."""
+"""The queried data: many people with tasks, one with very many, and a stream of events meanwhile."""
 
 from __future__ import annotations
 
@@ -43,14 +43,16 @@ def fill(setup: Setup, *, users: int, tasks: int, busy_tasks: int) -> int:
     """Write everybody's notifications; returns how many."""
     codec = task_notification_codec(setup.registry)
     writer = Writer(setup)
-    wanted = [(user(number), task) for task in range(tasks) for number in range(users)]
-    wanted += [(BUSY, task) for task in range(busy_tasks)]
-    for user_id, task in wanted:
-        told = _notification(user_id, task, View.HANDLED if user_id == BUSY else (View.PENDING, View.HANDLED)[task % 2])
+    entries = [(user(number), task) for task in range(tasks) for number in range(users)]
+    entries += [(BUSY, task) for task in range(busy_tasks)]
+    for user_id, task in entries:
+        notification = _notification(
+            user_id, task, View.HANDLED if user_id == BUSY else (View.PENDING, View.HANDLED)[task % 2]
+        )
         key = notification_key(CORP, user_id)
-        writer.write(TASK_NOTIFICATIONS.name, key, codec.encode(told), notification_headers(told))
+        writer.write(TASK_NOTIFICATIONS.name, key, codec.encode(notification), notification_headers(notification))
     writer.finish()
-    return len(wanted)
+    return len(entries)
 
 
 def _notification(user_id: str, task: int, view: View) -> TaskNotification:

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, TypeAlias
 
 from tests.bench.machine import machine_section
-from tests.bench.query.asking import CONSTANT
+from tests.bench.query.queries import CONSTANT
 from tests.bench.spreads import EXPLAINED, Estimate, estimate, spread
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.bench.machine import Before
-    from tests.bench.query.asking import Kind, Window
+    from tests.bench.query.queries import Kind, Window
 
 _LIBRARIES = ("fastapi", "starlette", "uvicorn", "rocksdict", "msgspec", "confluent-kafka", "faust-streaming")
 
@@ -48,7 +48,7 @@ def write_report(
     command: str,
     earlier: Before,
 ) -> Path:
-    """The page's path; ``ended`` says of each condition how many rounds it had."""
+    """The page's path; ``ended`` has the number of rounds for each condition."""
     lines = [
         "# The task center's queries",
         "",
@@ -78,7 +78,7 @@ def write_report(
                     f"| {spread(each.cpu_us for each in found).text()} | {of_cpu} |"
                 )
             lines.append("")
-    lines += ["## What stood around it", "", *(f"- {each}" for each in facts), ""]
+    lines += ["## Environment", "", *(f"- {each}" for each in facts), ""]
     lines += machine_section(_LIBRARIES, earlier)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", "utf-8")

@@ -47,7 +47,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
             page = arguments.out
             for each in arguments.instances:
                 holdings.append(measure_holding(setup, each))
-                # Whenever it can be: the largest number takes as long as all the others.
+                # Where possible: the largest number takes as long as all the others.
                 if len(holdings) > 1:
                     found = Found(arguments.partitions, traffic, spooled, holdings, rebuilds, earlier)
                     page = write_page(arguments.out, found, command=_command(arguments))
@@ -55,8 +55,8 @@ def _measure(arguments: argparse.Namespace) -> Path:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    told = [f"--{name} {' '.join(map(str, getattr(arguments, name)))}" for name in ("instances", "rebuilt")]
-    return f"taskbridge bench sizing --partitions {arguments.partitions} {' '.join(told)}"
+    counts = [f"--{name} {' '.join(map(str, getattr(arguments, name)))}" for name in ("instances", "rebuilt")]
+    return f"taskbridge bench sizing --partitions {arguments.partitions} {' '.join(counts)}"
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""What so many instances take: on Kafka, on a worker's disk and in its memory; and how long until a worker has them."""
+"""The size of many instances on Kafka, on a worker's disk and in its memory, and the time until a worker has them."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ _LINES: dict[int, tuple[bytes, list[tuple[bytes, bytes]]]] = {}
 
 
 def _inbox_of(seeds: Seeds, number: int, key: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """What is kept of an instance's lines, but for the counts of its people."""
+    """The stored bytes of an instance's entries, without the counts of its people."""
     template = number % seeds.templates
     if template not in _LINES:
         instance = seeds.instance(template)

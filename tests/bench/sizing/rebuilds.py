@@ -1,4 +1,4 @@
-"""A rebuild that changes every instance: what it takes, and what the workers take to tell it."""
+"""A rebuild that changes every instance: its cost, and the cost of publishing the changes."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Rebuilt:
     seconds: float
     cpu_s: float
     standstill_s: float
-    """From the word that workers have to stop to the word that the new version is live, with nobody at work."""
-    telling_s: float
-    telling_cpu_s: float
+    """From the request that workers stop until the new version is live; no worker runs meanwhile."""
+    publishing_s: float
+    publishing_cpu_s: float
     changelog_bytes: int
 
 
 def measure_rebuild(setup: Setup, instances: int) -> Rebuilt:
-    """Raises NotCounted where not all of it is told."""
+    """Raises NotCounted where not all of it is published."""
     kafka, partitions = setup.kafka, setup.partitions
     kafka.forget(APP_ID)
     kafka.delete([name for name in kafka.names() if name.startswith("taskbridge-streams-")])
@@ -51,13 +51,13 @@ def measure_rebuild(setup: Setup, instances: int) -> Rebuilt:
         "STREAMS_DATA_DIR": str(folder),
     }
     began, cpu_before = time.monotonic(), time.process_time()
-    said: dict[str, float] = {}
+    steps: dict[str, float] = {}
 
-    def tell(line: str) -> None:
+    def print_line(line: str) -> None:
         setup.progress(line)
-        said[line[:7]] = time.monotonic()
+        steps[line[:7]] = time.monotonic()
 
-    found = rebuild(environment, dry_run=False, report=tell)
+    found = rebuild(environment, dry_run=False, report=print_line)
     ended, cpu_s = time.monotonic(), time.process_time() - cpu_before
     if (found["states"], found["instances"]) != (instances, instances):
         raise NotCounted(f"of {instances} instances {found['states']} came out another: {found}")
@@ -66,19 +66,19 @@ def measure_rebuild(setup: Setup, instances: int) -> Rebuilt:
     with Worker(setup, f"telling-{instances}") as worker:
         worker.until_ready(active=partitions)
         ready_cpu_s, ready = worker.cpu_s, time.monotonic()
-        wait_until(lambda: worker.logged("rebuilt_instances_published") == partitions, "all is told")
-        telling_s, telling_cpu_s = time.monotonic() - ready, worker.cpu_s - ready_cpu_s
+        wait_until(lambda: worker.logged("rebuilt_instances_published") == partitions, "all is published")
+        publishing_s, publishing_cpu_s = time.monotonic() - ready, worker.cpu_s - ready_cpu_s
         if sum(kafka.ends(TASK_STATES.name, partitions)) - before < instances:
             raise NotCounted("not every state is published")
     if sum(kafka.ends(TASK_NOTIFICATIONS.name, partitions)) < found["notifications"]:
-        raise NotCounted("not every notification is told")
+        raise NotCounted("not every notification is published")
     return Rebuilt(
         instances,
         found["notifications"],
         ended - began,
         cpu_s,
-        said["version"] - said["workers"],
-        telling_s,
-        telling_cpu_s,
+        steps["version"] - steps["workers"],
+        publishing_s,
+        publishing_cpu_s,
         changelog_bytes,
     )

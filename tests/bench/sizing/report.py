@@ -29,7 +29,7 @@ _EVENTS_DAYS, _NOTIFICATIONS_DAYS = 30, 7
 _EXAMPLE = 100
 _MIB = 1 << 20
 _TIMES = "\u00d7"
-_ASKED = (1_000_000, 10_000_000, 100_000_000)
+_COUNTS = (1_000_000, 10_000_000, 100_000_000)
 _EVENTS, _STATES, _NOTIFICATIONS = (
     each.name for each in (topics.TASK_EVENTS, topics.TASK_STATES, topics.TASK_NOTIFICATIONS)
 )
@@ -95,10 +95,10 @@ def _by_rate(found: Found) -> list[str]:
         of = {topic: size / each.callbacks for topic, size in each.topic_bytes.items()}
         others = sum(of.values()) - of[_EVENTS] - of[_NOTIFICATIONS]
         cpu_s = [each.cpu_s[name] / each.callbacks for name in (EDGE, STREAMS, KAFKA)]
-        wanted, daily = f"{each.wanted:,}", each.wanted * _DAY_S
+        target, daily = f"{each.target_rate:,}", each.target_rate * _DAY_S
         measured.append(
             [
-                wanted,
+                target,
                 f"{each.rate:,.0f}",
                 f"{each.callbacks:,}",
                 f"{of[_EVENTS]:,.0f}",
@@ -112,11 +112,11 @@ def _by_rate(found: Found) -> list[str]:
         born = daily / EVENTS_PER_INSTANCE
         follows.append(
             [
-                wanted,
+                target,
                 f"{daily:,}",
                 _bytes(daily * _EVENTS_DAYS * of[_EVENTS]),
                 _bytes(daily * _NOTIFICATIONS_DAYS * of[_NOTIFICATIONS]),
-                *(f"{each_s * each.wanted:.0%}" for each_s in cpu_s),
+                *(f"{each_s * each.target_rate:.0%}" for each_s in cpu_s),
                 f"{born:,.0f}",
                 _time(10**7 / born * _DAY_S),
             ]
@@ -156,7 +156,11 @@ def _by_rate(found: Found) -> list[str]:
         *_table(
             "callbacks a second|1 GiB lasts|a day needs",
             [
-                [f"{each.wanted:,}", _time(2**30 / size / each.wanted), _bytes(_DAY_S * each.wanted * size)]
+                [
+                    f"{each.target_rate:,}",
+                    _time(2**30 / size / each.target_rate),
+                    _bytes(_DAY_S * each.target_rate * size),
+                ]
                 for each in found.traffic
             ],
         ),
@@ -180,11 +184,11 @@ def _by_instances(found: Found) -> list[str]:
     counts = [f"{each.instances:,}" for each in found.holdings]
     rows: list[list[str]] = []
     for of, name, plain in _PARTS:
-        each_takes = found.per_instance(of, plain=plain)
+        each_needs = found.per_instance(of, plain=plain)
         measured = [_bytes(_value(each, of, plain=plain)) for each in found.holdings]
-        rows.append([name, *measured, f"{each_takes:,.0f}", *(_bytes(each_takes * each) for each in _ASKED)])
+        rows.append([name, *measured, f"{each_needs:,.0f}", *(_bytes(each_needs * each) for each in _COUNTS)])
     least, resident = found.holdings[-2], max(0.0, found.per_instance("memory_mb")) * _MIB
-    memory = [least.memory_mb * _MIB + resident * (each - least.instances) for each in _ASKED]
+    memory = [least.memory_mb * _MIB + resident * (each - least.instances) for each in _COUNTS]
     measured = [f"{each.memory_mb:,.0f} MiB" for each in found.holdings]
     rows.append(["memory of a worker with all partitions", *measured, f"{resident:,.0f}", *map(_bytes, memory)])
     return [
@@ -203,15 +207,15 @@ def _by_instances(found: Found) -> list[str]:
             each partition is on two workers: a worker's share of disk and memory is 2 / workers of this.
         """),
         *_table(
-            "|".join(["", *(f"{each} measured" for each in counts), "bytes an instance", *map(_power, _ASKED)]), rows
+            "|".join(["", *(f"{each} measured" for each in counts), "bytes an instance", *map(_power, _COUNTS)]), rows
         ),
     ]
 
 
 def _restoring(found: Found) -> list[str]:
     """Until a worker has its states."""
-    least, each_takes = found.holdings[-2], found.per_instance("empty_disk")
-    times = [_time(least.empty_disk.cpu_s + each_takes * (each - least.instances)) for each in _ASKED]
+    least, each_needs = found.holdings[-2], found.per_instance("empty_disk")
+    times = [_time(least.empty_disk.cpu_s + each_needs * (each - least.instances)) for each in _COUNTS]
     return [
         "## Until a worker has its states",
         "",
@@ -235,8 +239,8 @@ def _restoring(found: Found) -> list[str]:
             ],
         ),
         *_prose(f"""
-            On an empty disk an instance takes {each_takes * 1e6:,.0f} \u00b5s of processor: {", ".join(times)} for
-            {", ".join(map(_power, _ASKED))} on one worker; divided by the number of workers that start empty. From
+            On an empty disk an instance takes {each_needs * 1e6:,.0f} \u00b5s of processor: {", ".join(times)} for
+            {", ".join(map(_power, _COUNTS))} on one worker; divided by the number of workers that start empty. From
             standby and on its own disk the time depends on what was missed, not on the number of instances.
         """),
     ]
@@ -245,7 +249,7 @@ def _restoring(found: Found) -> list[str]:
 def _rebuilding(found: Found) -> list[str]:
     """When every instance changes."""
     last = found.rebuilds[-1]
-    rebuild, telling = (_time(cpu_s / last.instances * 10**7) for cpu_s in (last.cpu_s, last.telling_cpu_s))
+    rebuild, publishing = (_time(cpu_s / last.instances * 10**7) for cpu_s in (last.cpu_s, last.publishing_cpu_s))
     return [
         "## A rebuild that changes every instance",
         "",
@@ -266,8 +270,8 @@ def _rebuilding(found: Found) -> list[str]:
                     f"{each.standstill_s:.1f}",
                     f"{each.instances:,}",
                     f"{each.notifications:,}",
-                    f"{each.telling_s:.0f}",
-                    f"{each.telling_cpu_s / each.instances * 1e6:,.0f}",
+                    f"{each.publishing_s:.0f}",
+                    f"{each.publishing_cpu_s / each.instances * 1e6:,.0f}",
                     f"{each.changelog_bytes / each.instances:,.0f}",
                 ]
                 for each in found.rebuilds
@@ -275,7 +279,7 @@ def _rebuilding(found: Found) -> list[str]:
         ),
         *_prose(f"""
             Both grow in proportion to the instances; no transaction grows with them. At the rate of {last.instances:,}
-            instances, 10\u2077 take {rebuild} of processor for the rebuild, while workers run, and {telling} of the
+            instances, 10\u2077 take {rebuild} of processor for the rebuild, while workers run, and {publishing} of the
             workers' processors together for publishing, while events go on. Workers are stopped for some seconds more:
             for the group (6 s), for what came meanwhile, and for their start on the new version.
         """),
@@ -284,15 +288,15 @@ def _rebuilding(found: Found) -> list[str]:
 
 def _example(found: Found) -> list[str]:
     """One case from beginning to end."""
-    case = next(each for each in found.traffic if each.wanted == _EXAMPLE)
-    instances = case.wanted * _DAY_S * 365 // EVENTS_PER_INSTANCE
+    case = next(each for each in found.traffic if each.target_rate == _EXAMPLE)
+    instances = case.target_rate * _DAY_S * 365 // EVENTS_PER_INSTANCE
     replicas, workers = 3, 3
-    daily = {topic: case.wanted * _DAY_S * size / case.callbacks for topic, size in case.topic_bytes.items()}
-    events, told = daily[_EVENTS] * _EVENTS_DAYS, daily[_NOTIFICATIONS] * _NOTIFICATIONS_DAYS
+    daily = {topic: case.target_rate * _DAY_S * size / case.callbacks for topic, size in case.topic_bytes.items()}
+    events, published = daily[_EVENTS] * _EVENTS_DAYS, daily[_NOTIFICATIONS] * _NOTIFICATIONS_DAYS
     compacted = instances * sum(found.per_instance(of, plain=True) for of in (INSTANCES, _STATES, INBOX))
-    kept = instances * sum(found.per_instance(of) for of in ("store_bytes", "inbox_bytes"))
-    kafka, disk = _bytes(replicas * (events + told + 2 * compacted)), _bytes(2 * kept / workers * 1.5)
-    parts = f"{_bytes(events)} events + {_bytes(told)} notifications + 2 {_TIMES} {_bytes(compacted)} compacted"
+    stored = instances * sum(found.per_instance(of) for of in ("store_bytes", "inbox_bytes"))
+    kafka, disk = _bytes(replicas * (events + published + 2 * compacted)), _bytes(2 * stored / workers * 1.5)
+    parts = f"{_bytes(events)} events + {_bytes(published)} notifications + 2 {_TIMES} {_bytes(compacted)} compacted"
     return [
         "## An example",
         "",
@@ -301,8 +305,8 @@ def _example(found: Found) -> list[str]:
             {EVENTS_PER_INSTANCE} = {instances:,} instances.
         """),
         f"- Kafka, {replicas} replicas: {replicas} {_TIMES} ({parts}) = {kafka} on all brokers together.",
-        f"- {workers} workers, one standby: 2 {_TIMES} {_bytes(kept)} / {workers} {_TIMES} 1.5 = {disk} of disk each.",
-        f"- An edge whose spool is to last a day: {_bytes(_DAY_S * case.wanted * found.spooled_bytes)}.",
+        f"- {workers} workers, one standby: 2 {_TIMES} {_bytes(stored)} / {workers} {_TIMES} 1.5 = {disk} disk each.",
+        f"- An edge whose spool is to last a day: {_bytes(_DAY_S * case.target_rate * found.spooled_bytes)}.",
         "- Less with `STREAMS_RETENTION_DAYS`, which deletes finished instances.",
         "",
     ]

@@ -1,4 +1,4 @@
-"""What callbacks take at a steady rate: bytes on topics and in the spool, processor time and memory of the services."""
+"""The cost of callbacks at a steady rate: bytes on topics and in the spool, CPU time and memory of the services."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EDGE, STREAMS, KAFKA = "edge", "streams", "Kafka"
 
 _TOKEN = "BENCHTOKEN0123456789ABCDEF012345"
 _PATHS = {"CREATED": "create", "COMPLETED": "complete", "CANCELLED": "cancel", "DELETED": "delete", "COPIED": "cc"}
-_TOLD = "taskbridge_streams_notifications_total"
+_PUBLISHED = "taskbridge_streams_notifications_total"
 _CLIENTS = 32
 _WARM_UP = 200
 _SPOOLED = 2000
@@ -53,7 +53,7 @@ _SPOOLED = 2000
 class Traffic:
     """Of one rate."""
 
-    wanted: int
+    target_rate: int
     callbacks: int
     seconds: float
     topic_bytes: Mapping[str, float]
@@ -103,13 +103,13 @@ def measure_traffic(setup: Setup, kafka_pid: int, rates: Mapping[int, int]) -> t
         for url in (edge, streams):
             wait_until(lambda url=url: answers(f"{url}/readyz"), f"{url} is ready")
         _post(edge, events, _WARM_UP, rate=_WARM_UP)
-        _until_told(setup, streams)
+        _until_published(setup, streams)
         found: list[Traffic] = []
         for rate, count in rates.items():
             setup.progress(f"{count:,} callbacks, {rate:,} a second")
             before = _Totals.now(setup, streams, pids)
             seconds = _post(edge, events, count, rate=rate)
-            _until_told(setup, streams)
+            _until_published(setup, streams)
             after = _Totals.now(setup, streams, pids)
             found.append(
                 Traffic(
@@ -141,7 +141,7 @@ class _Totals(NamedTuple):
     @classmethod
     def now(cls, setup: Setup, streams: str, pids: Mapping[str, int]) -> Self:
         cpu_s = {name: cpu_seconds(pid) for name, pid in pids.items()}
-        return cls(topics_bytes(setup, TOPICS), _metric(streams, _TOLD), cpu_s)
+        return cls(topics_bytes(setup, TOPICS), _metric(streams, _PUBLISHED), cpu_s)
 
 
 def _grown(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -178,12 +178,12 @@ def _post(edge: str, events: Iterator[TaskEvent], count: int, *, rate: int) -> f
     return time.monotonic() - began
 
 
-def _until_told(setup: Setup, streams: str) -> None:
+def _until_published(setup: Setup, streams: str) -> None:
     """Until the worker has folded all events, and has all notifications in its inboxes."""
     kafka, partitions, topic = setup.kafka, setup.partitions, topics.TASK_EVENTS.name
     wait_until(lambda: kafka.ends(topic, partitions) == kafka.committed(APP_ID, topic, partitions), "events are folded")
     applied = "taskbridge_streams_inbox_notifications_total"
-    wait_until(lambda: _metric(streams, applied) == _metric(streams, _TOLD), "all notifications are in inboxes")
+    wait_until(lambda: _metric(streams, applied) == _metric(streams, _PUBLISHED), "all notifications are in inboxes")
 
 
 def _spool_bytes(edge: str) -> float:

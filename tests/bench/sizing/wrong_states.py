@@ -27,11 +27,11 @@ _TEMPLATES = 200
 _CREATED_WITH_A_TASK = 1
 """Which of a life's events: it names originator and assignee, so that two people see the instance."""
 _OFFSET = (1,)
-"""Where the only event of an instance may stand: on its partition, and not the first."""
+"""Where the only event of an instance may be: on its partition, and not the first."""
 
 
 def make_wrong_states(setup: Setup, instances: int) -> None:
-    """One event of each instance on its topic; in changelog and states each has another title than its event says."""
+    """One event of each instance on its topic; in changelog and states each has another title than in its event."""
     registry, servers = setup.registry, setup.bootstrap_servers
     for topic in topics.ALL:
         setup.kafka.create(topic.name, setup.partitions, topic.settings)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.machine import before
-from tests.bench.rounds import add_rounds, rounds_of, told
+from tests.bench.rounds import add_rounds, rounds_of, typed_flags
 from tests.bench.streams.contenders import PEERS, VARIED
 from tests.bench.streams.phases import PARTS, Run
 from tests.bench.streams.report import write_report
@@ -85,24 +85,24 @@ def _page(arguments: argparse.Namespace) -> str:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """What was asked for, as one would type it."""
+    """The command as a user types it."""
     names = ("events", "states", "seconds", "partitions")
-    said = [told(arguments), *(f"--{name} {getattr(arguments, name)}" for name in names)]
-    said += [f"--only {arguments.only}"] if arguments.only else []
-    said += ["--scaling"] if arguments.scaling else []
-    said += [f"--instances {each}" for each in arguments.instances or ()]
-    said += ["--one-core"] if arguments.one_core else []
-    said += [f"--variants {arguments.variants}"] if arguments.variants else []
-    said += [f"--which {' '.join(arguments.which)}"] if arguments.which else []
-    said += [f"--peers {peer}" for peer in arguments.peers or ()]
-    return f"taskbridge bench streams {' '.join(said)}"
+    flags = [typed_flags(arguments), *(f"--{name} {getattr(arguments, name)}" for name in names)]
+    flags += [f"--only {arguments.only}"] if arguments.only else []
+    flags += ["--scaling"] if arguments.scaling else []
+    flags += [f"--instances {each}" for each in arguments.instances or ()]
+    flags += ["--one-core"] if arguments.one_core else []
+    flags += [f"--variants {arguments.variants}"] if arguments.variants else []
+    flags += [f"--which {' '.join(arguments.which)}"] if arguments.which else []
+    flags += [f"--peers {peer}" for peer in arguments.peers or ()]
+    return f"taskbridge bench streams {' '.join(flags)}"
 
 
 def _arguments() -> argparse.Namespace:
     parser = flags_of(
         "streams",
         "Measure the streams service and its peers: throughput, recovery and latency, one after the other. Each part"
-        " takes some --minutes, or as long as its least rounds do: with all peers three, four and two minutes a round.",
+        " takes --minutes, or as long as its minimum of rounds: with all peers three, four and two minutes a round.",
     )
     add_rounds(parser, least=3, most=9, within=10, minutes=10)
     parser.add_argument("--events", type=at_least(1000), default=200_000, help="events of the reference job")

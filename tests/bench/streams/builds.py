@@ -38,8 +38,8 @@ def build_quix(progress: Progress) -> Path:
         ToolMissing: no uv.
         OperatorError: it cannot be installed.
     """
-    # Where it was brought into the checkout, it is on no PATH, but tells what it runs where it stands.
-    uv = os.environ.get("UV") or need("uv", "https://docs.astral.sh/uv tells how")
+    # In the checkout's own .uv it is not on the PATH, but sets UV to its own path.
+    uv = os.environ.get("UV") or need("uv", "see https://docs.astral.sh/uv")
     requirements = _HERE / "peers" / "quix-requirements.txt"
     # From a folder outside the checkout: within, uv would hold the peer to the project's own versions.
     script = f"cd {{into}} && {uv} venv -q venv && {uv} pip install -q -p venv -r {requirements}"

@@ -71,7 +71,7 @@ def check_states(reference: Reference, last: Mapping[bytes, bytes | None], decod
 def check_notifications(reference: Reference, records: Iterable[Notified], decoder: Decoder) -> int:
     """Prove that the notifications, folded as they arrive, come to the reference's views; returns how many there are.
 
-    Each must stand under its person's key, and carry in its record and header the id that follows from it. As a set,
+    Each must have its person's key, and the id that follows from it in its record and header. As a set,
     the ids must be those of the reference, event by event: none missing, none extra. Repeats are no fault:
     at-least-once may bring them.
 
@@ -81,9 +81,9 @@ def check_notifications(reference: Reference, records: Iterable[Notified], decod
     lines: dict[LineTuple, EntryTuple] = {}
     ids: set[str] = set()
     count = 0
-    for told in records:
-        found = decoder.decode(told.value)
-        ids.add(_id(found, told))
+    for notified in records:
+        found = decoder.decode(notified.value)
+        ids.add(_id(found, notified))
         line = (found["corp_id"], found["recipient_id"], View(found["view"]), found["instance_id"], found["task_id"])
         if found["change"] == Change.REMOVED:
             lines.pop(line, None)
@@ -98,15 +98,15 @@ def check_notifications(reference: Reference, records: Iterable[Notified], decod
     return count
 
 
-def _id(found: dict[str, Any], told: Notified) -> str:
+def _id(found: dict[str, Any], notified: Notified) -> str:
     notification_id: str = found["notification_id"]
     expected = notification_id_for(
         found["event_id"], found["recipient_id"], found["view"], found["task_id"], found["change"]
     )
-    if notification_id != expected or told.ce_id != expected.encode():
-        raise NotCounted(f"a notification has the id {notification_id} and the header {told.ce_id}, not {expected}")
-    if told.key != f"{found['corp_id']}/{found['recipient_id']}".encode():
-        raise NotCounted(f"a notification to {found['recipient_id']} has the key {told.key}")
+    if notification_id != expected or notified.ce_id != expected.encode():
+        raise NotCounted(f"a notification has the id {notification_id} and the header {notified.ce_id}, not {expected}")
+    if notified.key != f"{found['corp_id']}/{found['recipient_id']}".encode():
+        raise NotCounted(f"a notification to {found['recipient_id']} has the key {notified.key}")
     return notification_id
 
 
@@ -116,9 +116,9 @@ def _compare(expected: dict[LineTuple, EntryTuple], lines: dict[LineTuple, Entry
     if missing := expected.keys() - lines.keys():
         raise NotCounted(f"{len(missing)} lines are missing from views, as {missing.pop()}")
     if unknown := lines.keys() - expected.keys():
-        raise NotCounted(f"{len(unknown)} lines too many stand in views, as {unknown.pop()}")
+        raise NotCounted(f"{len(unknown)} lines too many are in views, such as {unknown.pop()}")
     line = next(line for line, entry in expected.items() if lines[line] != entry)
-    raise NotCounted(f"the line {line} says {lines[line]}, and should say {expected[line]}")
+    raise NotCounted(f"the line {line} is {lines[line]}, and should be {expected[line]}")
 
 
 def _entry(found: dict[str, Any]) -> EntryTuple:

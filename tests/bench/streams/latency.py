@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RATE = 1000
 BACKLOG = 40_000
-"""So many events stand on the topic first, to be worked off at full speed: what a JIT compiler needs."""
+"""Events on the topic at the start, processed at full speed: a JIT compiler needs them."""
 WARM_UP_S = 3
 """So long the load goes on then before the clock counts."""
 KAFKA_WARM_UP_S = 40
@@ -75,16 +75,16 @@ def measure_latency(contender: Contender, setup: Setup, *, seconds: int, label: 
         reader.start()
         try:
             _write(setup, events[:BACKLOG])
-            _wait(arrivals, reference.told[BACKLOG])
+            _wait(arrivals, reference.notified[BACKLOG])
             began = _feed(setup, events[BACKLOG:])
-            _wait(arrivals, reference.told[-1])
+            _wait(arrivals, reference.notified[-1])
         finally:
             over.set()
             reader.join()
     drop_topics(setup, channels)
     shutil.rmtree(folder, ignore_errors=True)
-    if len(arrivals) < reference.told[-1]:
-        raise NotCounted(f"{contender.name}: {len(arrivals)} notifications of {reference.told[-1]} came")
+    if len(arrivals) < reference.notified[-1]:
+        raise NotCounted(f"{contender.name}: {len(arrivals)} notifications of {reference.notified[-1]} came")
     # A repeat has the id of the event that it repeats, and would be timed from that one.
     due = {event_id: began + number / RATE for number, event_id in enumerate(ids[BACKLOG:])}
     times = Counter(ids)

@@ -1,4 +1,4 @@
-"""The parts of a run: who takes part in which, in turns, and what is said meanwhile."""
+"""The parts of a run: the contenders of each, their turns, and progress lines."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ _TIMED = (TASKBRIDGE, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, KAFKA_STREAMS_Q
 _SHORT_TOPIC = "bench-events-short"
 _FEWER_EVENTS = 8
 _FEWER_STATES = 20
-"""Stock Faust gets so many times fewer: it would take most of the run's time to say the same."""
+"""Stock Faust gets so many times fewer events: all of them would take most of the run's time."""
 
 
 class Run:
-    """Contenders that are ready to be started, and what is known of them so far."""
+    """Contenders that are ready to be started, and their results so far."""
 
     def __init__(self, setup: Setup, peers: Sequence[str], *, one_core: bool = False, ours: bool = True) -> None:
         """With ``one_core`` each contender has one core for its throughput, and Kafka all it needs.
@@ -98,9 +98,9 @@ class Run:
 
     def recovery(self, rounds: Rounds, *, states: int) -> None:
         for number, contender in self._turns("recovery", rounds, self.results.restored, RECOVERY, _RECOVERING):
-            wanted = max(states // _FEWER_STATES, 1000) if contender.name == FAUST else states
+            number_of_states = max(states // _FEWER_STATES, 1000) if contender.name == FAUST else states
             with self._counting(contender, "recovery", self.results.restored):
-                found = measure_recovery(contender, self._setup, wanted, f"recovery-{number}")
+                found = measure_recovery(contender, self._setup, number_of_states, f"recovery-{number}")
                 self.results.restored.setdefault(contender.name, []).append(found)
                 self._say(
                     f"recovery {number}  {contender.name:42}{found.states:,} states in {found.seconds:.1f} s,"
@@ -169,7 +169,7 @@ class Run:
         partitions = self._setup.partitions
         self.job = [
             f"The reference job: {whole.events:,} task events of some 900 bytes of Avro, ten for each of {instances:,}",
-            f"instances, on {partitions} partitions, which come to {whole.told[-1]:,} notifications.",
+            f"instances, on {partitions} partitions, which come to {whole.notified[-1]:,} notifications.",
             "All instances are merged at random, each in its own order, so that all live at once; a few events come",
             "twice or out of order. For each event: decode, read the instance, fold, write it to store and changelog,",
             "tell its state and notifications; acks=all, uncompressed.",

@@ -25,7 +25,7 @@ _BATCH = 10_000
 _FLUSH_S = 120.0
 _READ_S = 60.0
 _BACKLOG = 100_000
-_ERRORS_ONLY = 3  # a broker that has just started is not ready for idempotent producers yet, and is asked again
+_ERRORS_ONLY = 3  # a broker that has just started is not ready for idempotent producers yet: retried
 
 
 class Found(NamedTuple):
@@ -91,7 +91,7 @@ def read_all(setup: Setup, topic: str) -> Iterator[Found]:
     try:
         consumer.assign(assigned)
         deadline = time.monotonic() + _READ_S
-        # By the position: behind the last record the marker of its transaction may stand.
+        # By the position: the last record may be followed by the marker of its transaction.
         while any(at.offset < ends[at.partition] for at in consumer.position(assigned)):
             for message in consumer.consume(_BATCH, 0.2):
                 if message.error() is not None:
@@ -105,7 +105,7 @@ def read_all(setup: Setup, topic: str) -> Iterator[Found]:
 
 
 def fill(setup: Setup, topic: str, records: Iterable[tuple[bytes, bytes]], *, what: str) -> None:
-    """Write these to a topic, saying how far it is."""
+    """Write these to a topic, and print progress."""
     writer, heartbeat = Writer(setup), Heartbeat(setup.progress)
     for count, (key, value) in enumerate(records, 1):
         writer.write(topic, key, value)

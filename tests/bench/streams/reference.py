@@ -20,7 +20,7 @@ LineTuple = tuple[str, str, "View", str, "str | None"]
 """Corp, person, view, instance, task: what identifies a line among all views."""
 
 EntryTuple = tuple[Any, ...]
-"""What the line says: title, url, app type, originator, actor, status, when it entered the view and last moved."""
+"""The fields of a line: title, url, app type, originator, actor, status, when it entered the view and last moved."""
 
 
 @dataclass(slots=True)
@@ -29,14 +29,14 @@ class Reference:
 
     instances: dict[bytes, Instance] = field(default_factory=dict[bytes, "Instance"])
     ids: set[str] = field(default_factory=set[str])
-    told: list[int] = field(default_factory=lambda: [0])
+    notified: list[int] = field(default_factory=lambda: [0])
     """Notifications after so many events."""
     _states: dict[bytes, dict[str, Any] | None] | None = None
     _lines: dict[LineTuple, EntryTuple] | None = None
 
     @property
     def events(self) -> int:
-        return len(self.told) - 1
+        return len(self.notified) - 1
 
     def apply(self, key: bytes, event: TaskEvent) -> None:
         self._states = self._lines = None
@@ -44,16 +44,16 @@ class Reference:
         after = self.instances[key] = fold(before, event)
         found = notifications(before, after, event)
         self.ids.update(each.notification_id for each in found)
-        self.told.append(self.told[-1] + len(found))
+        self.notified.append(self.notified[-1] + len(found))
 
     def states(self) -> dict[bytes, dict[str, Any] | None]:
         """The last state of each instance, its revision aside; None where it is deleted."""
-        if self._states is None:  # asked for in every round
+        if self._states is None:  # called in every round
             self._states = {key: _state(each.state) for key, each in self.instances.items()}
         return self._states
 
     def lines(self) -> dict[LineTuple, EntryTuple]:
-        """Every line that anybody sees in the end."""
+        """Every line that a user sees in the end."""
         if self._lines is None:
             self._lines = {
                 (each.state.corp_id, key.user_id, key.view, each.state.instance_id, key.task_id): _entry(entry)
@@ -64,8 +64,8 @@ class Reference:
 
     def events_behind(self, share: float) -> int:
         """How many events come after the one whose notifications complete this share of all."""
-        wanted = self.told[-1] * share
-        return self.events - next(count for count, told in enumerate(self.told) if told >= wanted)
+        enough = self.notified[-1] * share
+        return self.events - next(count for count, notified in enumerate(self.notified) if notified >= enough)
 
 
 def _state(state: TaskState) -> dict[str, Any] | None:

@@ -40,7 +40,7 @@ def write_report(
 ) -> Path:
     """The page's path.
 
-    ``job`` says in lines what was run; ``left_out`` is named on the page with its reasons; ``ended`` says of each part
+    ``job`` describes the run in lines; ``left_out`` is named on the page with its reasons; ``ended`` has for each part
     how many rounds it had.
     """
     out = page.parent
@@ -90,10 +90,10 @@ def _ratios(title: str, found: Mapping[str, list[Any]], figures: Figures, ended:
     compared = ratios(found, figures)
     if not compared:
         return []
-    lines = [f"## {title}", "", f"{EXPLAINED} {ended}", "", "| taskbridge over | figure | ratio | wanted |"]
+    lines = [f"## {title}", "", f"{EXPLAINED} {ended}", "", "| taskbridge over | figure | ratio | target |"]
     lines.append("|---|---|---|---|")
-    for peer, figure, ratio, wanted in compared:
-        lines.append(_row(peer, figure, judged(ratio, wanted), str(wanted or "")))
+    for peer, figure, ratio, bound in compared:
+        lines.append(_row(peer, figure, judged(ratio, bound), str(bound or "")))
     return [*lines, ""]
 
 

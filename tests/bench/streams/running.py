@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
 @dataclass(slots=True)
 class Clock:
-    """What the process had taken of the CPU, moment by moment (seconds since the epoch)."""
+    """CPU time of the process by time (seconds since the epoch)."""
 
     samples: list[Sample]
 
@@ -134,11 +134,11 @@ class Running:
         """
         kafka, partitions = setup.kafka, setup.partitions
         ends = kafka.ends(self._channels.events, partitions)
-        wanted = [end if end > begin else 0 for end, begin in zip(ends, since or [0] * partitions, strict=True)]
+        targets = [end if end > begin else 0 for end, begin in zip(ends, since or [0] * partitions, strict=True)]
 
         def consumed() -> bool:
             committed = kafka.committed(self._channels.group, self._channels.events, partitions)
-            return all(one >= two for one, two in zip(committed, wanted, strict=True))
+            return all(one >= two for one, two in zip(committed, targets, strict=True))
 
         self._wait(consumed, _DONE_POLL_S, "has not processed all events")
 

@@ -36,13 +36,13 @@ _LIBCLANG = (
 
 
 def build_rust_loop(progress: Progress) -> Path:
-    """The program. Librdkafka and RocksDB are compiled once, which takes a quarter of an hour of two cores.
+    """The program. Compiling librdkafka and RocksDB, once, takes a quarter of an hour on two cores.
 
     Raises:
         ToolMissing: no cargo, C++ compiler, make or libclang.
         OperatorError: it does not build.
     """
-    cargo = need("cargo", "https://rustup.rs tells how")
+    cargo = need("cargo", "see https://rustup.rs")
     for program in ("g++", "make"):
         need(program, "apt-get install build-essential")
     if "LIBCLANG_PATH" not in os.environ and not any(map(glob, _LIBCLANG)):

@@ -1,4 +1,4 @@
-"""What an event costs, and how much memory is taken, as instances become many."""
+"""The cost of an event, and the memory of a worker, as the number of instances grows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Scaled:
 
 
 def measure_scaling(contender: Contender, setup: Setup, *, instances: int, events: int, label: str) -> Scaled:
-    """Rebuild so many instances, then take events that are spread over all of them at random.
+    """Rebuild so many instances, then process events that are spread over all of them at random.
 
     Raises:
         NotCounted: a state is not what it should be.

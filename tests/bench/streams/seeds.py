@@ -1,4 +1,4 @@
-"""States as they stand in a changelog: as many as wanted, made of a few hundred true ones under ids of their own."""
+"""States as in a changelog: any number, made of a few hundred real ones with ids of their own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEMPLATES = 500
 
 
 class Seeds:
-    """Instance number n has an id of its own and what template n mod 500 says."""
+    """Instance number n has an id of its own and the content of template n mod 500."""
 
     templates = _TEMPLATES
 

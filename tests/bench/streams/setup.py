@@ -129,14 +129,14 @@ class Kafka:
     def ends(self, topic: str, partitions: int) -> list[int]:
         """The end of each partition now."""
         latest = cast("OffsetSpec", OffsetSpec.latest())
-        wanted = {TopicPartition(topic, each): latest for each in range(partitions)}
-        found = cast("dict[TopicPartition, Any]", self._admin.list_offsets(wanted))
-        return [found[each].result(_TIMEOUT_S).offset for each in wanted]
+        requested = {TopicPartition(topic, each): latest for each in range(partitions)}
+        found = cast("dict[TopicPartition, Any]", self._admin.list_offsets(requested))
+        return [found[each].result(_TIMEOUT_S).offset for each in requested]
 
     def committed(self, group: str, topic: str, partitions: int) -> list[int]:
         """What the group has committed of each partition; 0 where nothing yet."""
-        wanted = [TopicPartition(topic, each) for each in range(partitions)]
-        request = [ConsumerGroupTopicPartitions(group, wanted)]
+        requested = [TopicPartition(topic, each) for each in range(partitions)]
+        request = [ConsumerGroupTopicPartitions(group, requested)]
         futures = cast("dict[str, Any]", self._admin.list_consumer_group_offsets(request))
         try:
             found = futures[group].result(_TIMEOUT_S)

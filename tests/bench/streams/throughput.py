@@ -38,7 +38,7 @@ class Window:
     seconds: float
     notifications: int
     states: int
-    """Records on the topic of states: what a contender tells once for several events."""
+    """Records on the states topic: a contender may publish one for several events."""
 
 
 def measure(
@@ -79,7 +79,7 @@ def _read(setup: Setup, channels: Channels, reference: Reference, clock: Clock, 
     check_states(reference, last, Decoder("TaskState", setup.schema_id(TASK_STATES)))
     moments: list[float] = []
     decoder = Decoder("TaskNotification", setup.schema_id(TASK_NOTIFICATIONS))
-    count = check_notifications(reference, _told(read_all(setup, channels.notifications), moments), decoder)
+    count = check_notifications(reference, _notified(read_all(setup, channels.notifications), moments), decoder)
     moments.sort()
     began, ended = moments[int(count * WARM_UP)], max(ended, moments[-1])
     events = reference.events_behind(WARM_UP)
@@ -96,7 +96,7 @@ def _read(setup: Setup, channels: Channels, reference: Reference, clock: Clock, 
     )
 
 
-def _told(records: Iterator[Found], moments: list[float]) -> Iterator[Notified]:
+def _notified(records: Iterator[Found], moments: list[float]) -> Iterator[Notified]:
     for found in records:
         moments.append(found.at)
         yield Notified(found.key, found.value or b"", found.ce_id)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def _settings(**given: object) -> dict[str, str]:
-    """Of ``StreamsConfig``, behind the peer's own; two underscores stand for a dot."""
+    """Settings of ``StreamsConfig``, after the peer's own; two underscores mean a dot."""
     return {"PEER_SETTINGS": "\n".join(f"{name.replace('__', '.')}={value}" for name, value in given.items())}
 
 

@@ -153,7 +153,7 @@ class Life:
             form_data=self._form,
         )
 
-    def _event(self, step: int, action: Action, name: str, parameters: dict[str, str], **told: Any) -> TaskEvent:
+    def _event(self, step: int, action: Action, name: str, parameters: dict[str, str], **fields: Any) -> TaskEvent:
         return TaskEvent(
             event_id=event_id_for("yida", name, parameters),
             source="yida",
@@ -164,7 +164,7 @@ class Life:
             occurred_at=self._at(step),
             received_at=self._at(step) + 150,
             raw_parameters=parameters,
-            **told,
+            **fields,
         )
 
     def _flat(self, step: int) -> dict[str, str]:

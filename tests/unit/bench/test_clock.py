@@ -17,6 +17,6 @@ def test_between_samples_in_proportion(moment: float, expected: float) -> None:
     assert clock.cpu_at(moment) == expected
 
 
-def test_a_process_has_taken_time_and_memory() -> None:
+def test_a_process_has_used_time_and_memory() -> None:
     assert tree_seconds(os.getpid()) > 0
     assert resident_mb(os.getpid()) > 1

@@ -1,4 +1,4 @@
-"""The pages of the four benches say of what is wanted whether it is met, missed or within the noise."""
+"""The pages of the four benchmarks say whether a target is met, missed or within the noise."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.bench.edge.servers import EDGE, GO, SPRING, Server
 from tests.bench.live.__main__ import callbacks_section
 from tests.bench.live.callbacks import AT_REST, Times
 from tests.bench.machine import before
-from tests.bench.query.asking import CONSTANT
-from tests.bench.query.asking import Kind as Query
-from tests.bench.query.asking import Window as Asked
+from tests.bench.query.queries import CONSTANT
+from tests.bench.query.queries import Kind as Query
+from tests.bench.query.queries import Window as QueryWindow
 from tests.bench.query.report import watched as watched_of_queries
 from tests.bench.query.report import write_report as write_queries
 from tests.bench.rounds import Rounds
@@ -50,7 +50,7 @@ def test_the_edges(tmp_path: Path) -> None:
         results,
         servers=servers,
         kinds=[kind],
-        left_out={"bare-asgi": "for want of it"},
+        left_out={"bare-asgi": "because it is missing"},
         rounds=ENDED,
         command="the command",
         earlier=before(),
@@ -60,8 +60,8 @@ def test_the_edges(tmp_path: Path) -> None:
     assert "| p99 at 1,000/s: edge over spring-boot | 1.50 (1.49-1.50) |  |" in page
     assert "spring-boot, create: warmed up for 24 s, until 3 windows in a row were within 5%." in page
     assert "3 rounds: all is known." in page
-    wanted = watched_of_edge(results, [kind.name])
-    assert list(wanted) == ["CPU/request: edge over spring-boot, create", "p99 at 1,000/s: edge over go, create"]
+    watched = watched_of_edge(results, [kind.name])
+    assert list(watched) == ["CPU/request: edge over spring-boot, create", "p99 at 1,000/s: edge over go, create"]
 
 
 def test_the_streams(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_the_streams(tmp_path: Path) -> None:
 
 def test_the_queries(tmp_path: Path) -> None:
     windows = {
-        ("At rest", CONSTANT, 1): [Asked(1000, 0.1, 0.2, 60)] * 2,
-        ("At rest", "page", 1): [Asked(500, 0.2, 0.4, 120), Asked(500, 0.2, 0.4, 121)],
+        ("At rest", CONSTANT, 1): [QueryWindow(1000, 0.1, 0.2, 60)] * 2,
+        ("At rest", "page", 1): [QueryWindow(500, 0.2, 0.4, 120), QueryWindow(500, 0.2, 0.4, 121)],
     }
     kinds = [Query(CONSTANT, "a constant", []), Query("page", "a page of 50", [])]
     page = write_queries(
@@ -117,4 +117,4 @@ def test_live_updates() -> None:
     times = {AT_REST: [Times([3.0] * 4, [9.0, 12.0, 13.0, 20.0]), Times([3.0] * 4, [9.0, 12.0, 13.0, 21.0])]}
     text = "\n".join(callbacks_section(times, ENDED.ended))
     assert "| at rest | 4 | 3.0 (3.0-3.0) | 9.0 (9.0-9.0) | 13.0 (13.0-13.0) | 20.5 (20.0-21.0) |" in text
-    assert "Wanted is a p50 of at most 15 ms at rest: 13.0 (13.0-13.0) ms, met." in text
+    assert "The target is a p50 of at most 15 ms at rest: 13.0 (13.0-13.0) ms, met." in text

@@ -1,4 +1,4 @@
-"""Rounds go on until what is watched is known well enough, or as long as they may; no clock but the test's own."""
+"""Rounds go on until the watched figures are known well enough, or time is over; the clock is the test's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Clock:
 
 
 def run(rounds: Rounds, watched: Callable[[int], Mapping[str, Estimate]], *, each_s: float = 1) -> int:
-    """How many there were, each of which takes so long."""
+    """The number of rounds, each of that length."""
     clock, numbers = Clock(), list[int]()
     for number in rounds.numbers(lambda: watched(len(numbers)), clock=clock):
         clock.now += each_s
@@ -36,17 +36,17 @@ def run(rounds: Rounds, watched: Callable[[int], Mapping[str, Estimate]], *, eac
 def test_they_end_once_everything_is_known() -> None:
     rounds = Rounds(3, 9, within=5, minutes=10)
     assert run(rounds, lambda done: {"cpu": KNOWN, "p99": KNOWN if done >= 5 else UNKNOWN}) == 5
-    assert rounds.ended == "5 rounds: the least known of what is wanted, cpu, to ± 3%."
+    assert rounds.ended == "5 rounds: the least precise target, cpu, is known to ± 3%."
 
 
-def test_there_are_as_many_as_were_asked_for_at_least() -> None:
+def test_there_are_at_least_as_many_rounds_as_requested() -> None:
     assert run(Rounds(3, 9, within=5, minutes=0.01), lambda _: {"cpu": KNOWN}, each_s=60) == 3
 
 
 def test_noise_ends_with_the_most_rounds() -> None:
     rounds = Rounds(2, 4, within=5, minutes=10)
     assert run(rounds, lambda _: {"p99": UNKNOWN}) == 4
-    assert rounds.ended == "4 rounds, no more were allowed: the least known of what is wanted, p99, to ± 100%."
+    assert rounds.ended == "4 rounds, no more were allowed: the least precise target, p99, is known to ± 100%."
 
 
 def test_no_round_begins_that_would_end_too_late() -> None:
@@ -62,12 +62,12 @@ def test_with_nothing_to_compare_the_least_is_enough() -> None:
 
 
 def warmed(figures: list[float], *, at_most_s: float) -> tuple[int, str]:
-    """How many windows of ten seconds were taken, and what is said of them."""
-    clock, taken = Clock(), iter(figures)
+    """The number of windows of ten seconds, and the printed lines."""
+    clock, windows = Clock(), iter(figures)
 
     def window() -> float:
         clock.now += 10
-        return next(taken)
+        return next(windows)
 
     found = warm_up(window, at_most_s=at_most_s, clock=clock)
     return int(clock.now / 10), str(found)
@@ -80,7 +80,7 @@ def test_a_server_is_warm_when_three_windows_in_a_row_are_alike() -> None:
     )
 
 
-def test_a_server_that_never_stands_still_is_not_waited_for_for_ever() -> None:
+def test_a_server_that_never_settles_is_not_waited_for_for_ever() -> None:
     assert warmed([90, 60, 90, 60, 90, 60], at_most_s=45) == (
         4,
         "40 s, which is the most allowed; the last 3 windows were 50% apart",

@@ -1,4 +1,4 @@
-"""The loop in Rust is compiled by hand only: what it needs of this checkout is there, and what is missing is said."""
+"""The loop in Rust, which only the benchmark compiles: its inputs exist, and a missing tool is reported."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def _compiled(*_: object) -> Path:
 @pytest.mark.parametrize(
     ("missing", "remedy"),
     [
-        ("cargo", "cargo is not installed: https://rustup.rs"),
+        ("cargo", "cargo is not installed: see https://rustup.rs"),
         ("g++", "g++ is not installed: apt-get install build-essential"),
         ("libclang", "libclang is not installed: apt-get install libclang-dev"),
     ],
 )
-def test_what_is_missing_is_said_before_anything_is_compiled(
+def test_a_missing_tool_is_reported_before_anything_is_compiled(
     monkeypatch: pytest.MonkeyPatch, missing: str, remedy: str
 ) -> None:
     def which(program: str) -> str | None:

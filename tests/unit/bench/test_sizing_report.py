@@ -21,7 +21,7 @@ KIB = 1024
 def traffic(rate: int) -> Traffic:
     """1,000 callbacks of a KiB on each topic, and of two ms of each service's time."""
     return Traffic(
-        wanted=rate,
+        target_rate=rate,
         callbacks=1000,
         seconds=1000 / rate,
         topic_bytes=dict.fromkeys(TOPICS, 1000.0 * KIB),
@@ -56,8 +56,8 @@ def test_the_tables_follow_from_what_was_measured(tmp_path: Path) -> None:
         seconds=1.0,
         cpu_s=0.6,
         standstill_s=0.5,
-        telling_s=2.0,
-        telling_cpu_s=0.3,
+        publishing_s=2.0,
+        publishing_cpu_s=0.3,
         changelog_bytes=1000 * KIB,
     )
     found = Found(

@@ -26,7 +26,7 @@ def test_the_interval_is_students() -> None:
     assert found.width == pytest.approx(math.exp(reach) - 1)
 
 
-def test_more_rounds_of_the_same_noise_tell_more() -> None:
+def test_more_rounds_of_the_same_noise_are_more_precise() -> None:
     few, many = estimate([0.9, 1.1] * 2), estimate([0.9, 1.1] * 12)
     assert many.width < few.width
     assert many.value == pytest.approx(few.value)
@@ -37,13 +37,13 @@ def test_which_is_over_the_other_makes_no_difference() -> None:
     assert (turned.low, turned.value, turned.high) == pytest.approx((1 / found.high, 1 / found.value, 1 / found.low))
 
 
-def test_one_round_tells_nothing_of_the_noise() -> None:
+def test_one_round_shows_nothing_about_the_noise() -> None:
     found = estimate([0.8])
     assert (found.text(), found.is_noise, found.width) == ("0.80 (one round)", True, math.inf)
     assert Bound(1.0).verdict(found) is Verdict.NOISE
 
 
-def test_two_rounds_that_are_far_apart_tell_nothing() -> None:
+def test_two_rounds_that_are_far_apart_show_nothing() -> None:
     assert estimate([0.5, 2.0]).text() == "1.00 (not known)"
 
 

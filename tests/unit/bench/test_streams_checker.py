@@ -33,11 +33,11 @@ class Written:
 
     reference: Reference = field(default_factory=Reference)
     states: dict[bytes, bytes | None] = field(default_factory=dict[bytes, "bytes | None"])
-    told: list[Notified] = field(default_factory=list[Notified])
+    notified: list[Notified] = field(default_factory=list[Notified])
 
     def check(self) -> int:
         check_states(self.reference, self.states, _READ_STATES)
-        return check_notifications(self.reference, self.told, _READ_NOTIFICATIONS)
+        return check_notifications(self.reference, self.notified, _READ_NOTIFICATIONS)
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +50,15 @@ def whole() -> Written:
         written.states[key] = None if deleted else _STATES.encode(replace(after.state, revision=77))
         for each in notifications(before, after, event):
             headers = dict(notification_headers(each))
-            told_key = notification_key(each.corp_id, each.recipient_id)
-            written.told.append(Notified(told_key, _NOTIFICATIONS.encode(each), headers["ce_id"]))
+            person = notification_key(each.corp_id, each.recipient_id)
+            written.notified.append(Notified(person, _NOTIFICATIONS.encode(each), headers["ce_id"]))
         written.reference.apply(key, event)
     return written
 
 
 @pytest.fixture
 def written(whole: Written) -> Written:
-    return Written(whole.reference, dict(whole.states), list(whole.told))
+    return Written(whole.reference, dict(whole.states), list(whole.notified))
 
 
 def _living(written: Written) -> bytes:
@@ -70,11 +70,11 @@ def _deleted(written: Written) -> bytes:
 
 
 def test_right_outputs_pass_with_any_revision(written: Written) -> None:
-    assert written.check() == len(written.told) > _EVENTS
+    assert written.check() == len(written.notified) > _EVENTS
 
 
 def test_repeated_notifications_pass(written: Written) -> None:
-    written.told += written.told[-50:]
+    written.notified += written.notified[-50:]
     written.check()
 
 
@@ -106,68 +106,68 @@ def test_a_state_of_an_unknown_instance_is_found(written: Written) -> None:
 
 @pytest.mark.parametrize("at", [0, 700, -1])
 def test_a_missing_notification_is_found(written: Written, at: int) -> None:
-    only = written.told.pop(at)
-    written.told = [told for told in written.told if told.ce_id != only.ce_id]
+    only = written.notified.pop(at)
+    written.notified = [notified for notified in written.notified if notified.ce_id != only.ce_id]
     with pytest.raises(NotCounted, match="1 notifications are missing"):
         written.check()
 
 
 def test_a_notification_that_no_event_makes_is_found(written: Written) -> None:
-    found = _NOTIFICATIONS.decode(written.told[0].value)
-    written.told.append(_with_its_own_id(replace(found, recipient_id="nobody")))
+    found = _NOTIFICATIONS.decode(written.notified[0].value)
+    written.notified.append(_with_its_own_id(replace(found, recipient_id="nobody")))
     with pytest.raises(NotCounted, match="that no event makes"):
         written.check()
 
 
-def test_a_notification_that_says_something_else_is_found(written: Written) -> None:
+def test_a_notification_with_other_content_is_found(written: Written) -> None:
     at = _last_shown(written)
-    found = _NOTIFICATIONS.decode(written.told[at].value)
-    written.told[at] = _with_its_own_id(replace(found, title="another title"))
+    found = _NOTIFICATIONS.decode(written.notified[at].value)
+    written.notified[at] = _with_its_own_id(replace(found, title="another title"))
     with pytest.raises(NotCounted, match="another title"):
         written.check()
 
 
 def test_notifications_in_a_wrong_order_are_found(written: Written) -> None:
-    written.told.reverse()
+    written.notified.reverse()
     with pytest.raises(NotCounted, match="views"):
         written.check()
 
 
 def test_a_notification_under_another_key_is_found(written: Written) -> None:
-    written.told[3] = written.told[3]._replace(key=b"corp/somebody")
+    written.notified[3] = written.notified[3]._replace(key=b"corp/another")
     with pytest.raises(NotCounted, match="has the key"):
         written.check()
 
 
 def test_a_notification_without_its_header_is_found(written: Written) -> None:
-    written.told[3] = written.told[3]._replace(ce_id=None)
+    written.notified[3] = written.notified[3]._replace(ce_id=None)
     with pytest.raises(NotCounted, match="the header None"):
         written.check()
 
 
 def test_an_id_that_does_not_follow_from_its_record_is_found(written: Written) -> None:
-    one, other = written.told[0], _NOTIFICATIONS.decode(written.told[1].value)
+    one, other = written.notified[0], _NOTIFICATIONS.decode(written.notified[1].value)
     foreign = _NOTIFICATIONS.decode(one.value).notification_id
-    written.told[1] = Notified(
-        written.told[1].key, _NOTIFICATIONS.encode(replace(other, notification_id=foreign)), foreign.encode()
+    written.notified[1] = Notified(
+        written.notified[1].key, _NOTIFICATIONS.encode(replace(other, notification_id=foreign)), foreign.encode()
     )
     with pytest.raises(NotCounted, match="has the id"):
         written.check()
 
 
 def test_bytes_behind_a_record_are_found(written: Written) -> None:
-    written.told[0] = written.told[0]._replace(value=written.told[0].value + b"\x00")
+    written.notified[0] = written.notified[0]._replace(value=written.notified[0].value + b"\x00")
     with pytest.raises(NotCounted, match="bytes behind"):
         written.check()
 
 
 def test_a_record_of_another_schema_is_found(written: Written) -> None:
-    written.told[0] = written.told[0]._replace(value=b"\x00\x00\x00\x00\x63" + written.told[0].value[5:])
+    written.notified[0] = written.notified[0]._replace(value=b"\x00\x00\x00\x00\x63" + written.notified[0].value[5:])
     with pytest.raises(NotCounted, match="schema's id"):
         written.check()
 
 
-def test_what_comes_behind_a_share_of_the_notifications_is_counted(whole: Written) -> None:
+def test_events_after_a_share_of_the_notifications_are_counted(whole: Written) -> None:
     reference = whole.reference
     assert reference.events == _EVENTS
     assert reference.events_behind(1.0) < 100
@@ -189,8 +189,8 @@ def _with_its_own_id(found: TaskNotification) -> Notified:
 def _last_shown(written: Written) -> int:
     """The place of a notification whose line nothing touches afterwards."""
     seen: set[tuple[str, str, str, str | None]] = set()
-    for at in reversed(range(len(written.told))):
-        found = _NOTIFICATIONS.decode(written.told[at].value)
+    for at in reversed(range(len(written.notified))):
+        found = _NOTIFICATIONS.decode(written.notified[at].value)
         line = (found.recipient_id, found.view, found.instance_id, found.task_id)
         if line not in seen and found.change is not Change.REMOVED:
             return at

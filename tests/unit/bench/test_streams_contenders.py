@@ -1,4 +1,4 @@
-"""Kafka Streams commits as seldom as suits what is measured."""
+"""Kafka Streams commits as rarely as suits each measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python peers' job says of every event what the project's own codec and fold say."""
+"""The Python peers' job gives the results of the project's own codec and fold for every event."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IDS = _REGISTRY.register(ALL)
 
 def test_step_by_step_it_comes_to_the_same_bytes() -> None:
     job = Job(state_schema_id=_IDS[TASK_STATES.subject], notification_schema_id=_IDS[TASK_NOTIFICATIONS.subject])
-    events, states, told = (
+    events, states, codec = (
         task_event_codec(_REGISTRY),
         task_state_codec(_REGISTRY),
         task_notification_codec(_REGISTRY),
@@ -38,5 +38,5 @@ def test_step_by_step_it_comes_to_the_same_bytes() -> None:
         after = instances[key] = fold(before, event)
         stored[key], published, found = job.step(stored.get(key), value)
         assert published == (None if after.state.lifecycle is Lifecycle.DELETED else states.encode(after.state))
-        assert [each.value for each in found] == [told.encode(each) for each in notifications(before, after, event)]
+        assert [each.value for each in found] == [codec.encode(each) for each in notifications(before, after, event)]
         assert job.unpack(stored[key]) == after

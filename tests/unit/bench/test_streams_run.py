@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 class _Setup:
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     def progress(self, line: str) -> None:
-        self.said.append(line)
+        self.lines.append(line)
 
 
 def _prepare(name: str, _setup: Any) -> Contender:

@@ -1,4 +1,4 @@
-"""The reference job's input is what the bench's page says of it, and the same at every run."""
+"""The reference job's input is as the benchmark's page describes it, and equal at every run."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_each_server_has_variants() -> None:
 
 
 @pytest.mark.parametrize("peer", VARIED)
-def test_kafka_streams_takes_a_variants_settings_last(setup: Any, tmp_path: Path, peer: str) -> None:
+def test_kafka_streams_applies_a_variants_settings_last(setup: Any, tmp_path: Path, peer: str) -> None:
     for name in named(peer, VARIANTS)[1:]:
         contender = prepare(name, setup)
         channels = contender.channels("rate-1", "events")
@@ -87,7 +87,7 @@ def test_kafka_streams_takes_a_variants_settings_last(setup: Any, tmp_path: Path
             assert program.env.items() >= variant.env.items()
             assert set(variant.flags) <= set(program.argv)
         for topic in (channels.states, channels.notifications, channels.changelog):
-            assert re.fullmatch(r"[A-Za-z0-9._-]+", topic), "what Kafka takes as a name"
+            assert re.fullmatch(r"[A-Za-z0-9._-]+", topic), "a valid Kafka name"
     contender = prepare(f"{peer}+commit-10", setup)
     exactly_once = contender.program(contender.channels("rate-1", "events"), tmp_path / "last", LINGER_MS).env
     assert exactly_once["PEER_SETTINGS"] == "commit.interval.ms=10"

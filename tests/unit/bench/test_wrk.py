@@ -16,18 +16,18 @@ COUNTED = {"requests": 7, "microseconds": 3_000_000, "refused": 0, "unconnected"
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Has wrk count what differs from ``COUNTED``; returns its arguments, once it was asked."""
+    """A fake wrk that prints ``COUNTED``, changed; returns the arguments of its runs."""
 
     def runs(**counted: int) -> list[str]:
-        asked: list[str] = []
+        commands: list[str] = []
 
         def completed(argv: list[str], **_settings: object) -> CompletedProcess[str]:
-            asked.extend(argv)
+            commands.extend(argv)
             return CompletedProcess(argv, 0, f"Running\nRESULT {json.dumps(COUNTED | counted)}\n", "")
 
         monkeypatch.setattr(module.subprocess, "run", completed)
         assert wrk("http://127.0.0.1:1/x", ["file"], who="go, create", connections=64, seconds=3) == COUNTED | counted
-        return asked
+        return commands
 
     return runs
 

@@ -25,26 +25,26 @@ class Given:
 
     @staticmethod
     def read() -> Given:
-        def told(name: str) -> str:
+        def setting(name: str) -> str:
             return os.environ[f"PEER_{name}"]
 
         return Given(
-            bootstrap_servers=told("BOOTSTRAP_SERVERS"),
-            events_topic=told("EVENTS_TOPIC"),
-            states_topic=told("STATES_TOPIC"),
-            notifications_topic=told("NOTIFICATIONS_TOPIC"),
-            changelog_topic=told("CHANGELOG_TOPIC"),
-            group=told("GROUP"),
-            state_dir=Path(told("STATE_DIR")),
-            ready_file=Path(told("READY_FILE")),
-            partitions=int(told("PARTITIONS")),
-            linger_ms=int(told("LINGER_MS")),
+            bootstrap_servers=setting("BOOTSTRAP_SERVERS"),
+            events_topic=setting("EVENTS_TOPIC"),
+            states_topic=setting("STATES_TOPIC"),
+            notifications_topic=setting("NOTIFICATIONS_TOPIC"),
+            changelog_topic=setting("CHANGELOG_TOPIC"),
+            group=setting("GROUP"),
+            state_dir=Path(setting("STATE_DIR")),
+            ready_file=Path(setting("READY_FILE")),
+            partitions=int(setting("PARTITIONS")),
+            linger_ms=int(setting("LINGER_MS")),
             job=Job(
-                state_schema_id=int(told("STATE_SCHEMA_ID")),
-                notification_schema_id=int(told("NOTIFICATION_SCHEMA_ID")),
+                state_schema_id=int(setting("STATE_SCHEMA_ID")),
+                notification_schema_id=int(setting("NOTIFICATION_SCHEMA_ID")),
             ),
         )
 
-    def tell_ready(self) -> None:
+    def report_ready(self) -> None:
         """All states are restored, and events are being processed from now on."""
         self.ready_file.touch()

@@ -61,7 +61,7 @@ class Job:
     """Turns events into instances, and both into bytes."""
 
     def __init__(self, *, state_schema_id: int, notification_schema_id: int) -> None:
-        # Of an event what stands before its maps, as the Java peer and the service read it.
+        # The fields of an event before its maps, as the Java peer and the service read them.
         self._read_event = compile_reader(_schema("TaskEvent"), vars(events), before="form_data")
         self._read_state = compile_reader(_schema("TaskState"), vars(events))
         self._write_state = compile_writer(_schema("TaskState"))
@@ -78,7 +78,7 @@ class Job:
         return after, notifications(before, after, event)
 
     def state(self, instance: Instance) -> bytes:
-        """The state as it stands on its topic, while the instance is not deleted."""
+        """The state as on its topic, while the instance is not deleted."""
         return self._state_frame + self._write_state(instance.state)
 
     def pack(self, state: bytes, instance: Instance) -> bytes:
@@ -112,7 +112,7 @@ class Job:
         marks = cast("dict[str, Any]", fastavro.schemaless_reader(body, self._marks, None))
         return Instance(state, _marks(marks, state))
 
-    def told(self, found: Iterable[TaskNotification]) -> list[Notified]:
+    def notified(self, found: Iterable[TaskNotification]) -> list[Notified]:
         return [
             Notified(
                 notification_key(each.corp_id, each.recipient_id),
@@ -126,15 +126,15 @@ class Job:
         """One event on its own: the stored instance, its state for the topic (None: a tombstone), the notifications."""
         before = None if stored is None else self.unpack(stored)
         after, found = self.apply(before, self.event(value))
-        told = self.told(found)
+        notified = self.notified(found)
         if after is before and stored is not None:
             return (
                 stored,
                 self.published(after, stored[_LENGTH : _LENGTH + int.from_bytes(stored[:_LENGTH], "big")]),
-                told,
+                notified,
             )
         state = self.state(after)
-        return self.pack(state, after), self.published(after, state), told
+        return self.pack(state, after), self.published(after, state), notified
 
     @staticmethod
     def published(instance: Instance, state: bytes) -> bytes | None:

@@ -97,7 +97,7 @@ class Loop:
             signal.signal(signum, self._stop)
         self._consumer.subscribe([self._given.events_topic], on_assign=self._restore)
         while not self._stopping:
-            # What is there, and no waiting for more: a batch is as long as the events that came during the last one.
+            # Without waiting: a batch has the events that came during the last one.
             found = self._consumer.consume(1, _WAIT_S)
             if found:
                 found += self._consumer.consume(_BATCH - 1, 0)
@@ -119,8 +119,8 @@ class Loop:
                 before = None if stored is None else job.unpack(stored)
             value: Any = message.value()
             instances[place], found = job.apply(before, job.event(value))
-            for told in job.told(found):
-                self._send(given.notifications_topic, told.key, told.value, headers=told.headers)
+            for notified in job.notified(found):
+                self._send(given.notifications_topic, notified.key, notified.value, headers=notified.headers)
         written: dict[int, dict[bytes, bytes]] = {}
         for (partition, key), instance in instances.items():
             state = job.state(instance)
@@ -152,20 +152,20 @@ class Loop:
             self._changelog_offsets[partition] = offset
 
     def _restore(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        """Bring the stores of these partitions to the ends of their changelogs, before the first event is taken."""
+        """Bring the stores of these partitions to the ends of their changelogs, before the first event is processed."""
         topic = self._given.changelog_topic
         reader = Consumer(
             {"bootstrap.servers": self._given.bootstrap_servers, "group.id": f"{self._given.group}-restore"}
         )
         left: dict[int, int] = {}
-        wanted: list[TopicPartition] = []
+        positions: list[TopicPartition] = []
         for each in assigned:
             begin = self._store.offset(each.partition) + 1
             _, end = reader.get_watermark_offsets(TopicPartition(topic, each.partition), timeout=_REQUEST_S)
             if begin < end:
                 left[each.partition] = end
-                wanted.append(TopicPartition(topic, each.partition, begin))
-        reader.assign(wanted)
+                positions.append(TopicPartition(topic, each.partition, begin))
+        reader.assign(positions)
         while left:
             values: dict[int, dict[bytes, bytes]] = {}
             offsets: dict[int, int] = {}
@@ -182,7 +182,7 @@ class Loop:
                     left.pop(partition, None)
         reader.close()
         consumer.assign(assigned)
-        self._given.tell_ready()
+        self._given.report_ready()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ _STATE = "instance"
 
 class Result(NamedTuple):
     state: bytes | None
-    told: list[Notified]
+    notified: list[Notified]
 
 
 class StateOf(Serializer):
@@ -54,19 +54,19 @@ def main() -> None:
     )
 
     def on_event(value: bytes, state: Any) -> Result:
-        stored, published, told = job.step(state.get_bytes(_STATE), value)
+        stored, published, notified = job.step(state.get_bytes(_STATE), value)
         state.set_bytes(_STATE, stored)
-        return Result(published, told)
+        return Result(published, notified)
 
     events = app.topic(given.events_topic, key_deserializer="bytes", value_deserializer="bytes")
     states = app.topic(given.states_topic, key_serializer="bytes", value_serializer=StateOf())
     notifications = app.topic(given.notifications_topic, key_serializer="bytes", value_serializer=NotificationOf())
     results = app.dataframe(events).apply(on_event, stateful=True)
     results.to_topic(states)
-    told = results.apply(lambda result: result.told, expand=True)
-    told = told.set_headers(lambda value, *_: value.headers)
-    told.to_topic(notifications, key=lambda value: value.key)
-    given.tell_ready()
+    notified = results.apply(lambda result: result.notified, expand=True)
+    notified = notified.set_headers(lambda value, *_: value.headers)
+    notified.to_topic(notifications, key=lambda value: value.key)
+    given.report_ready()
     app.run()
 
 

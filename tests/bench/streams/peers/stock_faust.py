@@ -55,22 +55,22 @@ def build(given: Given) -> faust.App:
     async def fold(stream: AsyncIterator[Any]) -> None:  # pyright: ignore[reportUnusedFunction]
         async for event in cast("Any", stream).events():
             key, value = event.key, event.value
-            instances[key], published, told = job.step(instances.get(key), value)
+            instances[key], published, notified = job.step(instances.get(key), value)
             await states.send(key=key, value=published)
-            for each in told:
+            for each in notified:
                 await notifications.send(key=each.key, value=each.value, headers=each.headers)
 
     @untyped.task
-    async def tell_ready() -> None:  # pyright: ignore[reportUnusedFunction]
-        while not app.tables.actives_ready or app.rebalancing:  # noqa: ASYNC110 - Faust tells nobody
+    async def report_ready() -> None:  # pyright: ignore[reportUnusedFunction]
+        while not app.tables.actives_ready or app.rebalancing:  # noqa: ASYNC110 - Faust has no event for it
             await asyncio.sleep(_POLL_S)
-        given.tell_ready()
+        given.report_ready()
 
     return app
 
 
 def main() -> None:
-    # Faust and its client spend a fifth of the CPU on records for levels that nobody reads.
+    # Faust and its client spend a fifth of the CPU on log records of unused levels.
     logging.basicConfig(level=logging.WARNING)
     worker = faust.Worker(build(Given.read()), loglevel="WARNING", quiet=True)
     worker.execute_from_commandline()

@@ -1,4 +1,4 @@
-"""What is asked, how fast it is answered, and that every answer is a right one."""
+"""The queries, the rate of their answers, and the check that every answer is right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_ASKED = 2_000
+_PEOPLE = 2_000
 _PAGE = 200
 
 CONSTANT = "constant"
@@ -42,12 +42,12 @@ class Window:
 
 
 def kinds(url: str, *, users: int, busy_tasks: int) -> list[Kind]:
-    """What a worker at this address is asked. Walks to the last page of the one with very many, and counts on the way.
+    """The queries to a worker at this address. Walks to the last page of the person with very many tasks, and counts.
 
     Raises:
         NotCounted: they have not what they should have.
     """
-    people = [f"/v1/corps/{CORP}/users/{user(number % users)}" for number in range(_ASKED)]
+    people = [f"/v1/corps/{CORP}/users/{user(number % users)}" for number in range(_PEOPLE)]
     busy = f"/v1/corps/{CORP}/users/{BUSY}"
     return [
         Kind("counts", "counts", [f"{each}/counts" for each in people]),
@@ -64,26 +64,26 @@ def kinds(url: str, *, users: int, busy_tasks: int) -> list[Kind]:
 
 
 def _last_page(url: str, busy: str, busy_tasks: int) -> str:
-    path, seen, wanted = f"{busy}/tasks?view=handled", 0, ""
+    path, seen, last = f"{busy}/tasks?view=handled", 0, ""
     with httpx2.Client(base_url=url, trust_env=False, timeout=10) as client:
         if client.get(f"{busy}/counts").json()["handled"] != busy_tasks:
             raise NotCounted(f"{BUSY} has not {busy_tasks} handled tasks")
         cursor = ""
         while True:
             limit = _PAGE if busy_tasks - seen > _PAGE + 50 else 50
-            wanted = f"{path}&limit={limit}{cursor}"
-            found = client.get(wanted).json()
+            last = f"{path}&limit={limit}{cursor}"
+            found = client.get(last).json()
             seen += len(found["items"])
             if found["next_cursor"] is None:
                 break
             cursor = f"&cursor={found['next_cursor']}"
     if seen != busy_tasks:
         raise NotCounted(f"a walk over all pages of {BUSY} gave {seen} lines of {busy_tasks}")
-    return wanted
+    return last
 
 
-def ask(url: str, kind: Kind, pid: int, folder: Path, *, connections: int, seconds: int) -> Window:
-    """Ask as fast as the answers come.
+def load(url: str, kind: Kind, pid: int, folder: Path, *, connections: int, seconds: int) -> Window:
+    """Send queries as fast as answers come.
 
     Raises:
         NotCounted: an answer other than 200.
