@@ -72,10 +72,10 @@ def streams_app(folder: Path, make_event: Callable[..., TaskEvent], *, is_open: 
         events_router(hub, lambda: cast("MissedReader", object()), context.context.resolver),
         operations_router(reporter, access),
     ]
-    context.keep(
+    context.store(
         fold(None, make_event(Action.CREATED, corp_id=CORP, instance_id=INSTANCE, task_id="T-1", recipient_ids=(USER,)))
     )
-    context.tell([notification(corp=CORP, user=USER, instance_id=INSTANCE)])
+    context.apply([notification(corp=CORP, user=USER, instance_id=INSTANCE)])
     try:
         yield build_http(
             lambda: {"ready": True}, context.metrics, routers=routers, only_hosts=LOOPBACK if is_open else None

@@ -172,7 +172,7 @@ class Run:
             f"instances, on {partitions} partitions, which come to {whole.notified[-1]:,} notifications.",
             "All instances are merged at random, each in its own order, so that all live at once; a few events come",
             "twice or out of order. For each event: decode, read the instance, fold, write it to store and changelog,",
-            "tell its state and notifications; acks=all, uncompressed.",
+            "publish its state and notifications; acks=all, uncompressed.",
             f"{TASKBRIDGE}, {RUST_LOOP} and {KAFKA_STREAMS_EXACTLY_ONCE} do so exactly once, in transactions, the",
             "others at least once.",
             "",

@@ -121,7 +121,7 @@ class AnsweringWorker:
         context = self.context if directly else None
         return build_http(dict, self.metrics, routers=self.routers, directly=context, only_hosts=only_hosts)
 
-    def tell(self, notifications: Iterable[TaskNotification]) -> None:
+    def apply(self, notifications: Iterable[TaskNotification]) -> None:
         """Apply notifications, each as a chunk."""
         for each in notifications:
             partition = self.owners.partition(notification_key(each.corp_id, each.recipient_id))
@@ -131,7 +131,7 @@ class AnsweringWorker:
 
             self.inbox.write_chunk(partition, inbox_changes([each], stored=stored), changelog_offset=1)
 
-    def keep(self, instance: Instance, offsets: Sequence[int] = ()) -> int:
+    def store(self, instance: Instance, offsets: Sequence[int] = ()) -> int:
         """Store an instance; returns its partition."""
         key = instance.state.instance_id.encode()
         partition = self.owners.partition(key)

@@ -110,7 +110,7 @@ def record(chance: random.Random, offset: int) -> FakeRecord:
         return chance.choice(values)
 
     people = ("ann", "bob", "王伟")
-    told = event(
+    drawn = event(
         event_id=f"e{chance.randrange(9)}",
         action=some(*Action) if chance.random() < 0.1 else some(*list(Action)[:5]),
         corp_id=some(*["corp"] * 15, "公 司/"),
@@ -137,8 +137,8 @@ def record(chance: random.Random, offset: int) -> FakeRecord:
         recovered_by=some(None, None, "reconcile"),
         form_data={each: some(None, "", "三") for each in chance.sample("abc", chance.randrange(3))},
     )
-    told = replace(told, instance_id=some("I-1", "I-1", "I-1", "实例"))
-    key, value = told.instance_id.encode(), EVENTS.encode(told)
+    drawn = replace(drawn, instance_id=some("I-1", "I-1", "I-1", "实例"))
+    key, value = drawn.instance_id.encode(), EVENTS.encode(drawn)
     match some(*["whole"] * 20, "misplaced", "cut", "nothing", "unframed"):
         case "misplaced":
             return FakeRecord(some(None, b"I-2"), value, offset)
@@ -171,8 +171,8 @@ def at_the_bounds() -> Iterator[list[Chunk]]:
         decided = [event(event_id="d", action=Action.COMPLETED, task_id="T", actor_id=each) for each in many]
         yield [whole([event(event_id="e", recipient_ids=many), *decided], step=1 << count), whole(decided[:1])]
     for length in (31, 32, 127, 128, 255, 256):
-        told = event(event_id="e" * length, task_id="T", url="u" * length, recipient_ids=("ann",))
-        yield [whole([told]), whole([told])]
+        long = event(event_id="e" * length, task_id="T", url="u" * length, recipient_ids=("ann",))
+        yield [whole([long]), whole([long])]
     for at in (15, 16):
         by_others = [
             event(event_id=f"o{each}", action=Action.COMPLETED, task_id="T", actor_id=f"{each}") for each in range(at)

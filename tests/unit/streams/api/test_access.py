@@ -65,8 +65,8 @@ def furnish(context: AnsweringWorker, make_event: Callable[..., TaskEvent], corp
     created = make_event(
         Action.CREATED, corp_id=corp, instance_id=f"I-{corp}", task_id="T-1", recipient_ids=(user,), title="Leave"
     )
-    context.keep(fold(None, created))
-    context.tell([notification(corp=corp, user=user, instance_id=f"I-{corp}")])
+    context.store(fold(None, created))
+    context.apply([notification(corp=corp, user=user, instance_id=f"I-{corp}")])
 
 
 def queries(client: TestClient, corp: str) -> list[tuple[str, str, str]]:
@@ -113,7 +113,7 @@ def test_what_is_not_there_and_what_is_not_for_the_caller_are_not_told_apart(
     context = make_context(build_access(settings(api_tokens_file=str(tokens))))
     furnish(context, make_event, "ours")
     deleted = make_event(Action.DELETED, corp_id="theirs", instance_id="I-deleted")
-    context.keep(fold(None, deleted))
+    context.store(fold(None, deleted))
     with TestClient(context.http()) as client:
         answers = {
             path: client.get(f"/v1/instances/{path}", headers=bearer(THEIRS))
@@ -151,7 +151,7 @@ def sso_client(
     context = make_context(access)
     furnish(context, make_event, "ours")
     context.people.know("ours", PersonRecord("ann", "安"))
-    context.keep(
+    context.store(
         fold(None, make_event(Action.CREATED, corp_id="ours", instance_id="I-of-others", recipient_ids=("bob",)))
     )
     http = context.http()

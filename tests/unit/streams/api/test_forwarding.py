@@ -31,7 +31,7 @@ def hand_over(asked: AnsweringWorker, url: str) -> None:
 
 def test_the_owners_answer_is_the_answer(make_context: Callable[[Access], AnsweringWorker]) -> None:
     asked, owner = make_context(Access(tokens=None)), make_context(Access(tokens=None))
-    owner.tell([notification(user="王 ann", title="请假&", instance_id="I-1")])
+    owner.apply([notification(user="王 ann", title="请假&", instance_id="I-1")])
     with serving(owner.http()) as url, TestClient(asked.http()) as client:
         hand_over(asked, url)
         answer = client.get(PATH)
@@ -75,7 +75,7 @@ def test_a_signed_in_person_is_the_same_at_the_owner(
         return Access(tokens=None, sso=sso, seal=None if secret is None else IdentitySeal(secret))
 
     asked, owner = make_context(access()), make_context(access())
-    owner.tell([notification(user="ann")])
+    owner.apply([notification(user="ann")])
     # The owner is asked from 127.0.0.1, which is no proxy.
     with serving(owner.http()) as url, TestClient(asked.http(), client=("10.0.0.1", 1)) as client:
         hand_over(asked, url)

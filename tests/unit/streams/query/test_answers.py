@@ -38,7 +38,7 @@ def fits(model: type[BaseModel], answer: dict[str, Any]) -> None:
 
 
 def test_an_item_is_as_the_contract_has_it(client: TestClient, context: AnsweringWorker) -> None:
-    context.tell(
+    context.apply(
         [
             notification(occurred_at=1_769_846_400_000, originator=Person("王", None), url="https://x"),
             notification(
@@ -113,7 +113,7 @@ def test_people_are_called_as_is_known_of_their_corp(
     copied = make_event(Action.COPIED, recipient_ids=("cai", "dan"))
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob")
     offsets = [1, 2, 3]
-    partition = context.keep(fold(fold(fold(None, created), copied), completed), offsets)
+    partition = context.store(fold(fold(fold(None, created), copied), completed), offsets)
     codec = task_event_codec(context.registry)
     for offset, event in zip(offsets, (created, copied, completed), strict=True):
         context.events.values[partition, offset] = codec.encode(event)
@@ -139,7 +139,7 @@ def test_fields_are_called_as_is_known_of_the_form_in_its_corp(
     def answers(instance_id: str, form_uuid: str | None, form_data: dict[str, str]) -> list[tuple[str, Any]]:
         """Of the instance and of its history."""
         event = make_event(Action.CREATED, instance_id=instance_id, form_uuid=form_uuid, form_data=form_data)
-        partition = context.keep(fold(None, event, form_fields={"days"}), [1])
+        partition = context.store(fold(None, event, form_fields={"days"}), [1])
         context.events.values[partition, 1] = codec.encode(event)
         found = client.get(f"/v1/instances/{instance_id}").json()
         fits(models.InstanceOut, found)
@@ -157,7 +157,7 @@ def test_who_started_it_is_shown_and_found_by_name_though_the_sender_gave_an_id_
     client: TestClient, context: AnsweringWorker
 ) -> None:
     context.people.know("corp", PersonRecord("bob", "鲍勃"))
-    context.tell([notification(instance_id=f"I-{who}", originator=Person(who, None)) for who in ("bob", "cai")])
+    context.apply([notification(instance_id=f"I-{who}", originator=Person(who, None)) for who in ("bob", "cai")])
     tasks = "/v1/corps/corp/users/ann/tasks?view=pending"
     shown = [each["originator"] for each in client.get(tasks).json()["items"]]
     assert sorted(shown, key=str) == [{"user_id": "bob", "name": "鲍勃"}, {"user_id": "cai", "name": None}]
@@ -171,7 +171,7 @@ def test_a_create_of_a_history_says_where_the_instance_had_ended(
     ended = make_event(
         Action.CREATED, occurred_at=2_000, instance_status="COMPLETED", approved_result="disagree", finished_at=1_900
     )
-    partition = context.keep(fold(fold(None, begun), ended), [1, 2])
+    partition = context.store(fold(fold(None, begun), ended), [1, 2])
     codec = task_event_codec(context.registry)
     context.events.values = {(partition, 1): codec.encode(begun), (partition, 2): codec.encode(ended)}
     told = client.get("/v1/instances/I-1/history").json()["events"]
@@ -197,7 +197,7 @@ def test_people_are_found_of_every_corp_as_many_as_are_asked_for(client: TestCli
 
 
 def test_a_moment_beyond_the_calendar_is_no_error(client: TestClient, context: AnsweringWorker) -> None:
-    context.tell([notification(occurred_at=1 << 60), notification(instance_id="I-2", occurred_at=-(1 << 60))])
+    context.apply([notification(occurred_at=1 << 60), notification(instance_id="I-2", occurred_at=-(1 << 60))])
     items = client.get("/v1/corps/corp/users/ann/tasks?view=pending").json()["items"]
     assert [item["created_at"] for item in items] == ["9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00.000Z"]
 
@@ -219,7 +219,7 @@ def test_an_instance_and_its_history(
     foreign = make_event(Action.CREATED, instance_id="I-2", occurred_at=1)
     instance = fold(fold(fold(None, completed), created), copied)
     offsets = [3, 4, 7, 9, 12, 20]
-    partition = context.keep(instance, offsets)
+    partition = context.store(instance, offsets)
     codec = task_event_codec(context.registry)
     for offset, event in zip(offsets, (completed, created, copied, created, foreign), strict=False):
         context.events.values[partition, offset] = codec.encode(event)
@@ -254,7 +254,7 @@ def test_the_history_of_an_instance_whose_events_are_gone_is_not_complete(
     at_0: bool,
 ) -> None:
     created = make_event(Action.CREATED)
-    partition = context.keep(fold(None, created), offsets)
+    partition = context.store(fold(None, created), offsets)
     codec = task_event_codec(context.registry)
     if at_0:
         context.events.values[partition, 0] = codec.encode(make_event(Action.CREATED, instance_id="I-2"))
@@ -268,7 +268,7 @@ def test_with_the_last_hundred_events_there_may_be_more(
     client: TestClient, context: AnsweringWorker, make_event: Callable[..., TaskEvent]
 ) -> None:
     created = make_event(Action.CREATED)
-    partition = context.keep(fold(None, created), range(MAX_OFFSETS))
+    partition = context.store(fold(None, created), range(MAX_OFFSETS))
     value = task_event_codec(context.registry).encode(created)
     context.events.values = {(partition, offset): value for offset in range(MAX_OFFSETS)}
     assert client.get("/v1/instances/I-1/history").json()["complete"] is False

@@ -158,7 +158,7 @@ def ask(worker: AnsweringWorker, app: FastAPI, asked: Asked, *, method: str = "G
 def test_what_is_answered_is_what_the_framework_answers(
     asking: Asking, changes: list[TaskNotification], asked: list[Asked], *, is_here: bool
 ) -> None:
-    asking.worker.tell(changes)
+    asking.worker.apply(changes)
     asking.worker.actives = set(range(PARTITIONS)) if is_here else set()
     for each in asked:
         answer = asking.both(each)

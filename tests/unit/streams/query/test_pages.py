@@ -72,7 +72,7 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
     with tempfile.TemporaryDirectory() as folder:
         context = AnsweringWorker(Path(folder), Access(tokens=None))
         try:
-            context.tell(before)
+            context.apply(before)
             inboxes, partition = Inboxes(context.inbox, WHOLE), context.owners.of_user("corp", "ann").partition
             stayed = set(all_lines(context))
             seen: list[tuple[str, str | None]] = []
@@ -92,7 +92,7 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
                 if place is None:
                     break
                 for change in next(coming, nothing):
-                    context.tell([change])
+                    context.apply([change])
                     if change.recipient_id == "ann" and change.view is View.PENDING:
                         if change.change is Change.REMOVED:
                             stayed.discard((change.instance_id, change.task_id))
@@ -116,7 +116,7 @@ def _would_match(context: AnsweringWorker, line: tuple[str, str | None]) -> bool
 
 
 def test_the_newest_come_first_and_those_of_one_moment_by_their_ids(context: AnsweringWorker) -> None:
-    context.tell(
+    context.apply(
         [
             notification(instance_id="b", occurred_at=5),
             notification(instance_id="a", task_id="T-2", occurred_at=5),
@@ -187,9 +187,9 @@ def test_a_view_is_narrowed_to_the_tasks_of_one_source(
 ) -> None:
     """Those of a second one have ids of their own, which their routes take."""
     theirs = notification(instance_id="flowable:12/3 4", app_type="leave", source="flowable")
-    context.tell([notification(), theirs])
+    context.apply([notification(), theirs])
     created = make_event(Action.CREATED, instance_id=theirs.instance_id, app_type="leave", source="flowable")
-    context.keep(fold(None, created))
+    context.store(fold(None, created))
     with TestClient(context.http()) as client:
         path = "/v1/corps/corp/users/ann/tasks?view=pending"
         for source, ids in (("yida", ["I-1"]), ("flowable", [theirs.instance_id]), ("other", [])):
@@ -231,7 +231,7 @@ def test_apps_are_found_with_the_names_of_their_processes_among_the_newest_lines
     ]
     old = notification(instance_id="I-0", app_type="APP_OLD", occurred_at=1)
     newer = (notification(instance_id=f"N-{number}", app_type="APP_B") for number in range(APPS_LOOKED_AT))
-    context.tell([*told, old, *newer, notification(user="bob", app_type="APP_OF_BOB")])
+    context.apply([*told, old, *newer, notification(user="bob", app_type="APP_OF_BOB")])
     with TestClient(context.http()) as client:
         found = client.get("/v1/corps/corp/users/ann/apps").json()
         assert client.get("/v1/corps/corp/users/nobody/apps").json() == {"items": []}
