@@ -1,4 +1,4 @@
-# Stands in for apache/kafka: its jars, its user, its volume, and its properties from the environment.
+# A fake of apache/kafka: its jars, its user, its volume, and its properties from the environment.
 ARG BASE
 FROM ${BASE}
 COPY java /opt/java

@@ -1,4 +1,4 @@
-# Stands in for apicurio/apicurio-registry: its program, which reads its settings from the environment, and its user.
+# A fake of apicurio/apicurio-registry: its program, which reads its settings from the environment, and its user.
 ARG BASE
 FROM ${BASE}
 COPY java /opt/java
