@@ -16,7 +16,7 @@ from support.streams.lives import (
     states_on_topic,
     topics_on,
 )
-from support.streams.processes import Load, lines_by_the_states, lines_kept
+from support.streams.processes import Load, expected_entries, stored_entries
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.cloudevents import event_headers
@@ -98,7 +98,7 @@ def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_l
     finally:
         load.stop()
     eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
-    eventually(lambda: lines_kept(read) == lines_by_the_states(connection, read), what="the inboxes are whole")
+    eventually(lambda: stored_entries(read) == expected_entries(connection, read), what="the inboxes are whole")
     assert_all_is_right(connection, read, counted=False)
 
     internal = (instances_changelog(2).name, INBOX_CHANGELOG.name)
@@ -122,7 +122,7 @@ def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_l
     assert_refused(rebuild, f"--rebuild --partitions {AFTER + 1} first", "--republish")
     assert rebuild.run("--rebuild", "--partitions", str(AFTER + 1))["partitions"] == AFTER + 1
     eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
-    eventually(lambda: lines_kept(read) == lines_by_the_states(connection, read), what="the inboxes are whole")
+    eventually(lambda: stored_entries(read) == expected_entries(connection, read), what="the inboxes are whole")
     assert_all_is_right(connection, read, counted=False)
 
 

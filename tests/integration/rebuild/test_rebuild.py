@@ -14,9 +14,9 @@ from msgspec import structs
 from support.streams.fold_inputs import by_first_state_schema, published_schema
 from support.streams.lives import (
     assert_all_is_right,
-    assert_told_exactly_once,
+    assert_notified_exactly_once,
     expected,
-    inboxes_told,
+    inboxes_by_notifications,
     lives,
     produce,
     states_on_topic,
@@ -25,10 +25,10 @@ from support.streams.processes import (
     Load,
     Worker,
     ends,
-    lines_by_the_states,
-    lines_kept,
+    expected_entries,
     pending_notifications,
     processed,
+    stored_entries,
     versions,
 )
 from taskbridge.runtime.kafka import consumer_config, producer_config
@@ -78,7 +78,7 @@ class Stored:
         return unpack(bytes(self._last[key.encode()].value() or b""), self._states)
 
     def write(
-        self, key: str, instance: Instance, told: Iterable[TaskNotification], *, value: bytes | None = None
+        self, key: str, instance: Instance, published: Iterable[TaskNotification], *, value: bytes | None = None
     ) -> None:
         """Write as a worker would after an event that does not exist, or with a ``value`` that no worker writes."""
         producer = self._producer
@@ -93,7 +93,7 @@ class Stored:
         )
         deleted = instance.state.lifecycle is Lifecycle.DELETED
         producer.produce(TASK_STATES.name, key=key, value=None if deleted else state)
-        for each in told:
+        for each in published:
             producer.produce(
                 TASK_NOTIFICATIONS.name,
                 key=notification_key(each.corp_id, each.recipient_id),
@@ -119,13 +119,13 @@ def history(seed: int, key: str) -> list[TaskEvent]:
 
 
 def folded(events: Iterable[TaskEvent], before: Instance | None = None) -> tuple[Instance, list[TaskNotification]]:
-    told: list[TaskNotification] = []
+    published: list[TaskNotification] = []
     for event in events:
         after = fold(before, event)
-        told += notifications(before, after, event)
+        published += notifications(before, after, event)
         before = after
     assert before is not None
-    return before, told
+    return before, published
 
 
 def test_wrong_states_are_corrected_while_events_arrive_and_facts_of_the_old_version_alone_remain(
@@ -142,10 +142,10 @@ def test_wrong_states_are_corrected_while_events_arrive_and_facts_of_the_old_ver
     wrong = alive[::7]
     for number, key in enumerate(wrong):
         before = stored.instance(key)
-        after, told = folded(history(number, key), before)
-        stored.write(key, after, told)
-    only_old, told = folded(history(1000, "only-old"))
-    stored.write("only-old", only_old, told)
+        after, published = folded(history(number, key), before)
+        stored.write(key, after, published)
+    only_old, published = folded(history(1000, "only-old"))
+    stored.write("only-old", only_old, published)
 
     before = ends(connection)
     tried = rebuild.run("--rebuild", "--dry-run")
@@ -171,8 +171,11 @@ def test_wrong_states_are_corrected_while_events_arrive_and_facts_of_the_old_ver
     assert_all_is_right(connection, read, instances={**expected(connection, read), "only-old": only_old})
     codec = task_event_codec(connection.registry)
     others = [event for event in map(codec.decode, values(read, TASK_EVENTS.name)) if event.instance_id not in wrong]
-    assert_told_exactly_once(connection, read, others)
-    eventually(lambda: lines_kept(read) == inboxes_told(connection, read), what="the inboxes have all notifications")
+    assert_notified_exactly_once(connection, read, others)
+    eventually(
+        lambda: stored_entries(read) == inboxes_by_notifications(connection, read),
+        what="the inboxes have all notifications",
+    )
 
     assert rebuild.run("--forget-old") == {"deleted": instances_changelog(1).name}
     again = rebuild.run("--rebuild", "--dry-run")
@@ -210,8 +213,8 @@ def test_changed_instances_are_published_once_by_workers_that_are_killed_meanwhi
     stored = Stored(connection, read)
     wrong = [key for key in stored.known if stored.instance(key).state.lifecycle is Lifecycle.ACTIVE]
     for number, key in enumerate(wrong):
-        after, told = folded(history(number, key), stored.instance(key))
-        stored.write(key, after, told)
+        after, published = folded(history(number, key), stored.instance(key))
+        stored.write(key, after, published)
 
     before = ends(connection)
     found = rebuild.run()
@@ -240,16 +243,19 @@ def test_changed_instances_are_published_once_by_workers_that_are_killed_meanwhi
         worker.start()
     processed(connection, workers, eventually)
     assert_all_is_right(connection, read)
-    eventually(lambda: lines_kept(read) == inboxes_told(connection, read), what="the inboxes have all notifications")
-    assert lines_kept(read) == lines_by_the_states(connection, read)
+    eventually(
+        lambda: stored_entries(read) == inboxes_by_notifications(connection, read),
+        what="the inboxes have all notifications",
+    )
+    assert stored_entries(read) == expected_entries(connection, read)
     codec = task_notification_codec(connection.registry)
     causes = {cause_of_rebuild(key, version=3) for key in wrong}
-    told_now = [*map(codec.decode, values(read, TASK_NOTIFICATIONS.name))]
-    ids = Counter(each.notification_id for each in told_now if each.event_id in causes)
+    all_published = [*map(codec.decode, values(read, TASK_NOTIFICATIONS.name))]
+    ids = Counter(each.notification_id for each in all_published if each.event_id in causes)
     assert ids
     assert set(ids.values()) == {1}, "each is published once"
     late_ids, behind = {each.event_id for each in late}, set[tuple[str, str]]()
-    for each in told_now:
+    for each in all_published:
         whose = (each.instance_id, each.recipient_id)
         assert each.event_id not in causes or whose not in behind, "pending ones come before those of later events"
         if each.event_id in late_ids:

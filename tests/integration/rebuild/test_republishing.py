@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from support.streams.lives import assert_all_is_right, lives, produce
-from support.streams.processes import Load, Worker, ends, lines_by_the_states, lines_kept, processed
+from support.streams.processes import Load, Worker, ends, expected_entries, processed, stored_entries
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
@@ -75,7 +75,7 @@ def test_inboxes_without_their_changelog_and_without_notifications_come_back_who
     eventually: Any,
 ) -> None:
     def whole() -> bool:
-        return lines_kept(read) == lines_by_the_states(connection, read)
+        return stored_entries(read) == expected_entries(connection, read)
 
     first, _ = workers
     engine_alone = Worker(first.data_dir.parent, connection, STREAMS_TASK_CENTER="false")
@@ -99,7 +99,7 @@ def test_inboxes_without_their_changelog_and_without_notifications_come_back_who
     tell_of_nothing(connection)
     load = Load(connection, seed=32)
     try:
-        eventually(lambda: any(key.endswith(STALE) for key in lines_kept(read)), what="the line is there")
+        eventually(lambda: any(key.endswith(STALE) for key in stored_entries(read)), what="the line is there")
         assert rebuild.run("--republish")["instances"] >= 150
     finally:
         load.stop()

@@ -281,7 +281,7 @@ def test_an_error_of_the_store_is_raised_and_changes_nothing() -> None:
 
 def test_a_cached_instance_is_used_in_its_generation_until_it_is_forgotten() -> None:
     reads: list[bytes] = []
-    read = reading({}, asked=reads)
+    read = reading({}, reads=reads)
     native = new_core(NativeCore, 10)
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
     for generation, forgotten in ((1, False), (1, False), (2, False), (2, True), (2, False)):
@@ -300,7 +300,7 @@ def test_an_impossible_id_is_never_looked_up() -> None:
         records.append(FakeRecord(name.encode(), EVENTS.encode(changed), at))
     for kind in (NativeCore, PythonCore):
         reads: list[bytes] = []
-        folded = new_core(kind, 0).fold(records, reading({}, asked=reads), generation=1)
+        folded = new_core(kind, 0).fold(records, reading({}, reads=reads), generation=1)
         assert [type(each.reason) for each in folded.rejected] == [OutsideContract] * 4
         assert reads == []
 

@@ -14,7 +14,7 @@ from support.tracing import (
     NOT_SAMPLED,
     TRACE,
     TRACE_ID,
-    KeptSpans,
+    CollectedSpans,
     links_of,
     parent_of,
     trace_of_span,
@@ -38,8 +38,8 @@ SSE = "send /v1/corps/{corp_id}/users/{user_id}/events"
 
 
 @pytest.fixture
-def spans() -> KeptSpans:
-    return KeptSpans()
+def spans() -> CollectedSpans:
+    return CollectedSpans()
 
 
 @pytest.fixture(params=[PythonCore, NativeCore])
@@ -93,12 +93,12 @@ def test_without_traces_of_our_own_they_are_handed_on(core: Core) -> None:
     assert trace.written() == {}
 
 
-def test_records_without_a_trace_are_no_work(spans: KeptSpans) -> None:
+def test_records_without_a_trace_are_no_work(spans: CollectedSpans) -> None:
     assert follow(spans.tracing, PLACE, CHUNK[3:]) is None
 
 
 def test_a_chunk_is_one_span_with_links_and_what_it_tells_is_in_each_records_own_trace(
-    core: Core, spans: KeptSpans
+    core: Core, spans: CollectedSpans
 ) -> None:
     folded = folded_by(core, CHUNK)
     trace = follow(spans.tracing, PLACE, CHUNK)
@@ -133,7 +133,7 @@ def test_a_chunk_is_one_span_with_links_and_what_it_tells_is_in_each_records_own
     assert [(each.attributes or {})["messaging.batch.message_count"] for each in (sent[TRACE], sent[OTHER])] == told
 
 
-def test_alone_in_its_chunk_a_record_is_its_parent_too(core: Core, spans: KeptSpans) -> None:
+def test_alone_in_its_chunk_a_record_is_its_parent_too(core: Core, spans: CollectedSpans) -> None:
     one: Any = CHUNK[:1]
     follow_through(spans.tracing, one, folded_by(core, one))
     process = spans.only(PROCESS)
@@ -142,7 +142,9 @@ def test_alone_in_its_chunk_a_record_is_its_parent_too(core: Core, spans: KeptSp
     assert {trace_of_span(each) for each in spans.all} == {TRACE_ID}
 
 
-def test_an_event_that_comes_again_is_told_in_the_trace_that_brought_it_again(core: Core, spans: KeptSpans) -> None:
+def test_an_event_that_comes_again_is_told_in_the_trace_that_brought_it_again(
+    core: Core, spans: CollectedSpans
+) -> None:
     again: Any = [CHUNK[0], record(14, "I-1", OTHER, recipients=("ann", "bob"))]
     again[1] = FakeRecord(CHUNK[0].key, CHUNK[0].value, 14, headers=again[1].headers)
     folded = folded_by(core, again)
@@ -151,7 +153,7 @@ def test_an_event_that_comes_again_is_told_in_the_trace_that_brought_it_again(co
     assert carried(folded) == {10: {sent[TRACE]}, 14: {sent[OTHER]}}
 
 
-def test_what_is_not_sampled_makes_no_spans(core: Core, spans: KeptSpans) -> None:
+def test_what_is_not_sampled_makes_no_spans(core: Core, spans: CollectedSpans) -> None:
     chunk: Any = CHUNK[1:2]
     folded = folded_by(core, chunk)
     follow_through(spans.tracing, chunk, folded)
@@ -159,7 +161,7 @@ def test_what_is_not_sampled_makes_no_spans(core: Core, spans: KeptSpans) -> Non
     assert spans.all == ()
 
 
-def test_what_is_never_committed_is_told_of_only_where_it_failed(core: Core, spans: KeptSpans) -> None:
+def test_what_is_never_committed_is_told_of_only_where_it_failed(core: Core, spans: CollectedSpans) -> None:
     """A chunk that a rebalance overtook comes again, and is told of then."""
     for failure in (None, RuntimeError("somebody's title")):
         folded = folded_by(core, CHUNK)
@@ -180,7 +182,7 @@ def test_what_is_never_committed_is_told_of_only_where_it_failed(core: Core, spa
         assert (each.attributes or {})["error.type"] == "RuntimeError"
 
 
-def test_a_notification_that_is_written_to_a_stream_is_a_span_in_its_trace(spans: KeptSpans) -> None:
+def test_a_notification_that_is_written_to_a_stream_is_a_span_in_its_trace(spans: CollectedSpans) -> None:
     notifications: Any = [
         FakeRecord(b"corp/ann", b"", 7, headers=[("traceparent", TRACE.encode())]),
         FakeRecord(b"corp/ann", b"", 8, headers=[("traceparent", NOT_SAMPLED.encode())]),
