@@ -1,4 +1,4 @@
-"""Both OpenAPI documents show an example of whatever is asked and answered, and each is within its schema."""
+"""Both OpenAPI documents have an example of every request and answer, and each is within its schema."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def contents(document: Any) -> Iterator[tuple[str, Any]]:
 
 
 def shown(document: Any, content: Any) -> list[Any]:
-    """The examples, which may stand beside the schema or within it."""
+    """The examples, which may be next to the schema or within it."""
     schema = content["schema"]
     if "$ref" in schema:
         schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
@@ -40,7 +40,7 @@ def shown(document: Any, content: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_whatever_is_asked_and_answered_has_an_example_within_its_schema(name: str) -> None:
+def test_every_request_and_answer_has_an_example_within_its_schema(name: str) -> None:
     document = DOCUMENTS[name]
     found = dict(contents(document))
     assert len(found) > 30

@@ -21,6 +21,6 @@ def reconcile_series() -> set[str]:
 
 
 def _series(found: list[tuple[str, str, str]]) -> set[str]:
-    # A counter tells beside its figure since when it counts.
+    # A counter also exposes the time since when it counts.
     told = [each for each in found if not each[0].endswith("_created")]
     return {name + ending for name, kind, _ in told for ending in _ENDINGS.get(kind, ("",))}

@@ -10,7 +10,7 @@ import pytest
 from support import needs
 from support.wheels import ROOT
 
-# Whatever installs from an index, its flags, other packages; then the bare name.
+# A command that installs from an index, its flags, other packages; then the bare name.
 INSTALLS = re.compile(
     r"""\b(?:(?:pip[x3]?|uv|poetry|pdm|conda|hatch|rye)\ (?:\w+\ )*(?:install|add|inject|download|require)
     |uvx|--with|--from|install)\ (?:[^\n;&|`]*[\ "'])?taskbridge(?![\w-])(?!\.[a-z]|/)""",

@@ -118,7 +118,7 @@ def test_a_wheel_holds_its_part_of_the_namespace_typed_and_nothing_else(wheels: 
         tracked = subprocess.run(
             [needs.program("git"), "ls-files", "."], cwd=sources, capture_output=True, text=True, check=True
         )
-        assert set(tracked.stdout.split()) <= set(names), "schemas, pages and whatever else is no Python"
+        assert set(tracked.stdout.split()) <= set(names), "schemas, pages and all other files that are not Python"
 
 
 def test_a_package_index_takes_them(wheels: Mapping[str, Path]) -> None:

@@ -121,7 +121,7 @@ def test_a_refusal_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert groups.asked == [["a"]]
 
 
-def test_what_is_the_registrys_is_kept_from_librdkafka() -> None:
+def test_librdkafka_does_not_get_settings_of_the_registry() -> None:
     extra = {"sasl.username": "edge", "schema.registry.basic.auth.user.info": "edge:secret"}
     for config in (
         client_config(NOBODY, extra),
@@ -157,7 +157,7 @@ def test_what_no_broker_acknowledged_was_not_delivered() -> None:
 
 
 class Librdkafka:
-    """Acknowledges what it was given when it is told, to whoever polls."""
+    """Acknowledges records on command, to the thread that polls."""
 
     def __init__(self, *_: object, **__: object) -> None:
         self.given: list[Any] = []
@@ -254,7 +254,7 @@ def test_a_full_queue_takes_nothing_on(librdkafka: Librdkafka) -> None:
     asyncio.run(scenario())
 
 
-def test_a_record_that_cannot_be_handed_over_for_whatever_reason_fails_alone(librdkafka: Librdkafka) -> None:
+def test_a_record_that_cannot_be_handed_over_for_any_reason_fails_alone(librdkafka: Librdkafka) -> None:
     async def scenario() -> None:
         producer = AsyncProducer({})
         strange: Any = [("header", object())]
@@ -301,7 +301,7 @@ def test_a_producer_that_has_nothing_to_wait_for_is_quiet(librdkafka: Librdkafka
     assert asyncio.run(scenario()) <= 4
 
 
-def test_reports_are_fetched_whatever_happened_once(librdkafka: Librdkafka) -> None:
+def test_reports_are_fetched_after_any_error(librdkafka: Librdkafka) -> None:
     async def scenario() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, __: None)
         producer = AsyncProducer({})

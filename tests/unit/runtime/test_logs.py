@@ -1,4 +1,4 @@
-"""Logs are one line an event, whatever is in it, and show no local variables."""
+"""Logs are one line an event, with any content, and show no local variables."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def test_quiet_is_counted_from_what_came_last(place: Place) -> None:
     assert sum(given) == 2
 
 
-def test_whoever_takes_long_over_a_batch_has_not_heard_nothing(place: Place) -> None:
+def test_a_slow_batch_does_not_count_as_silence(place: Place) -> None:
     place.coming(record(0), record(1))
     for _ in place.reader.read("topic", {0: 0}, {0: 2}, batch=1, quiet_s=2):
         place.clock.now += 10

@@ -143,7 +143,7 @@ def test_where_there_are_three_replicas_two_must_be_in_sync_from_the_creation_on
         admin = Admin(brokers=replicas, replicas=replicas)
         applied(admin)
         assert [(each.config or {}).get("min.insync.replicas") for each in admin.new] == [wanted, wanted]
-    # Asked for, whatever the broker's default is.
+    # Set explicitly, for any default of the broker.
     admin = Admin(brokers=3, replicas=1)
     apply_topics(cast("Client", admin), WANTED, partitions=3, replication=3)
     assert {(each.config or {}).get("min.insync.replicas") for each in admin.new} == {"2"}
