@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import fastavro
 from fastavro.utils import generate_many
 
-from taskbridge.cli.contract.schema_versions import published_versions, records, versions_folder
+from taskbridge.cli.schemas import published_versions, records, versions_folder
 from taskbridge.schemas.registry import schema_text
 
 if TYPE_CHECKING:

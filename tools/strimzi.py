@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.cli.contract.acls import roles
+from taskbridge.cli.acls import roles
 from taskbridge.schemas.topics import ALL, DEFAULT_PARTITIONS
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 from support.browser.browsing import portal, put
 from support.forked import taskbridge
-from taskbridge.cli.callbacks.sending import post_callback
+from taskbridge.cli.callbacks import post_callback
 from taskbridge.edge.verification import webhooks
 from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.local.company import CORP, vendor_sample

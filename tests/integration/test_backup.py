@@ -24,7 +24,7 @@ from support.kafka.stack import artifacts
 from support.streams.lives import assert_all_is_right, caught_up, delete_all_topics, expected, read_topic
 from support.streams.processes import Rebuild, Worker, ends, entries_of, expected_entries, stored_entries
 from taskbridge.cli.connection import Connection
-from taskbridge.cli.contract.schema_versions import versions_folder
+from taskbridge.cli.schemas import versions_folder
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from taskbridge.local.host import free_ports
 from taskbridge.local.jvm import API_PATH, registry_service, registry_url

@@ -18,9 +18,8 @@ import httpx2
 import pytest
 
 from support.forked import taskbridge
-from taskbridge.cli.callbacks.sending import post_callback
+from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
-from taskbridge.cli.topics.tail import follow
 from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.local.company import CORP, vendor_sample
 from taskbridge.local.demo import APP, write_credentials
@@ -76,7 +75,7 @@ class Outsider:
             # What was killed may be back later than a consumer waits for it.
             with contextlib.suppress(OperatorError):
                 codec = task_notification_codec(self.connection.registry)
-                for batch in follow(self.connection, TASK_NOTIFICATIONS.name, from_beginning=True):
+                for batch in self.connection.follow(TASK_NOTIFICATIONS.name, from_beginning=True):
                     found |= {codec.decode(each.value()).event_id for each in batch}
                     if is_over():
                         break

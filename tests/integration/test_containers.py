@@ -15,10 +15,9 @@ from support import http_clients, needs
 from support.deployment import docker
 from support.deployment.docker import BASE, DockerDaemon
 from support.http_clients import EventStreamClient
-from taskbridge.cli.callbacks.sending import post_callback
+from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
-from taskbridge.cli.doctor.examination import Examination
-from taskbridge.cli.doctor.findings import State
+from taskbridge.cli.doctor_checks import Examination, State
 from taskbridge.edge.testing import CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.local.docker_stack import DockerStack
 from taskbridge.local.host import free_ports

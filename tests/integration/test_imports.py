@@ -9,12 +9,10 @@ import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
-from taskbridge.cli.imports import importing
-from taskbridge.cli.imports.importing import FORMS_TARGET, PEOPLE_TARGET
 from taskbridge.cli.program import app
-from taskbridge.cli.topics.reading import read_to_end
+from taskbridge.cli.topic_update import FORMS_TARGET, PEOPLE_TARGET
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producer import DeliveryFailed
+from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, headers_of
 from taskbridge.schemas.events import Form, PersonRecord, notification_key
 from taskbridge.schemas.topics import PEOPLE
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.cli.imports.importing import Target
+    from taskbridge.cli.topic_update import Target
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +50,7 @@ class File:
         """The records of the corp, by id in the order of arrival; None for a tombstone."""
         codec = target.codec(self._connection.registry)
         found: list[tuple[str, Any]] = []
-        for message in read_to_end(self._connection, target.topic.name, progress=lambda _: None):
+        for message in self._connection.read_to_end(target.topic.name, progress=lambda _: None):
             corp_id, _, its_id = (message.key() or b"").decode().partition("/")
             value = message.value()
             if corp_id == self.corp_id:
@@ -138,7 +136,7 @@ def test_an_unreadable_record_is_replaced(file: File, connection: Connection) ->
 def test_a_partly_refused_import_says_so_and_the_next_import_writes_the_rest(
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Refusing(importing.AsyncProducer):
+    class Refusing(AsyncProducer):
         def produce(self, topic: str, *, key: bytes | None, **record: Any) -> asyncio.Future[None]:
             if key is not None and key.endswith(b"/u2"):
                 refused = self._loop.create_future()
@@ -147,7 +145,7 @@ def test_a_partly_refused_import_says_so_and_the_next_import_writes_the_rest(
             return super().produce(topic, key=key, **record)
 
     with monkeypatch.context() as refusing:
-        refusing.setattr(importing, "AsyncProducer", Refusing)
+        refusing.setattr("taskbridge.runtime.producer.AsyncProducer", Refusing)
         result = file.imports(HEADS + WANG + LI)
     assert result.exit_code == 1
     assert "no; 1 of 2 records were written: import the file again" in str(result.exception)

@@ -32,11 +32,10 @@ from support.kafka.brokers import BROKERS
 from support.kafka.secured import OAUTH, SCRAM, SecuredCluster
 from support.streams.lives import assert_all_is_right, caught_up, read_topic
 from support.streams.processes import Worker
-from taskbridge.cli.callbacks.sending import post_callback
+from taskbridge.cli.acls import apply_acls, bindings, roles
+from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
-from taskbridge.cli.contract.acls import apply_acls, bindings, roles
-from taskbridge.cli.reconcile.working import one_pass
-from taskbridge.cli.topics.reading import read_to_end
+from taskbridge.cli.reconcile_runs import one_pass
 from taskbridge.client.inbox import Inbox
 from taskbridge.client.source import Kafka, KafkaRefused
 from taskbridge.client.subscription import subscribe
@@ -455,7 +454,7 @@ def of_the_operator(connection: Connection, topic: str, *, writes: bool) -> None
     if writes:
         asyncio.run(write())
     else:
-        list(read_to_end(connection, TASK_STATES.name, progress=print))
+        list(connection.read_to_end(TASK_STATES.name, progress=print))
 
 
 def in_a_transaction(connection: Connection, topic: str) -> None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from typing import TYPE_CHECKING, cast
 
-from taskbridge.cli.callbacks.sending import Sender
+from taskbridge.cli.callbacks import Sender
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reference_pages.markdown import code, page, table
-from taskbridge.cli.contract.acls import roles
+from taskbridge.cli.acls import roles
 from taskbridge.streams.contract.start import EXTRAS
 
 if TYPE_CHECKING:

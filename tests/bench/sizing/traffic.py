@@ -16,7 +16,7 @@ from tests.bench.services import answers, start_service, wait_until
 from tests.bench.sizing.disk import topics_bytes
 from tests.bench.streams.workload import APP_TYPE, CORP_ID, workload
 
-from taskbridge.cli.callbacks.sending import Sender
+from taskbridge.cli.callbacks import Sender
 from taskbridge.local.host import LOOPBACK, free_port, free_ports
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics

@@ -11,7 +11,7 @@ import fastavro
 import msgspec
 from hypothesis import strategies as st
 
-from taskbridge.cli.contract.schema_versions import versions_folder
+from taskbridge.cli.schemas import versions_folder
 from taskbridge.schemas.codec import framed, task_event_codec
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 from taskbridge.schemas.registry import schema_text

@@ -115,7 +115,7 @@ def test_a_command_that_finds_no_bridge_says_how_to_start_one(
     monkeypatch.chdir(tmp_path)
     # Nothing listens where a bridge without flags would, whatever runs on this machine.
     monkeypatch.setattr("taskbridge.cli.data_folder.is_listened_on", Mock(return_value=False))
-    monkeypatch.setattr("taskbridge.cli.topics.reading._METADATA_S", 0.5)
+    monkeypatch.setattr("taskbridge.cli.connection._METADATA_S", 0.5)
     for named, says in (
         ((), "no bridge runs here; start it with 'taskbridge up'"),
         (("--data-dir", "other"), "no bridge runs in other; start it with 'taskbridge up --data-dir other'"),
@@ -204,7 +204,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 def test_errors_are_one_readable_line(
     run: Callable[..., tuple[int, str]], arguments: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.cli.topics.reading._METADATA_S", 0.5)
+    monkeypatch.setattr("taskbridge.cli.connection._METADATA_S", 0.5)
     assert_one_readable_line(run(*arguments), says)
 
 
@@ -296,7 +296,7 @@ main()
         "taskbridge.cli.program",
         "typer",
         "taskbridge.schemas.errors",
-        "taskbridge.cli.callbacks.sending",
+        "taskbridge.edge.sender",
         "taskbridge.cli.connection",
     ],
 )

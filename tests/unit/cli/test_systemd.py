@@ -13,7 +13,7 @@ import pytest
 
 from support import needs
 from support.edge.process import RunningEdge, wait_until
-from taskbridge.cli.callbacks.sending import post_callback
+from taskbridge.cli.callbacks import post_callback
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 
 if TYPE_CHECKING:

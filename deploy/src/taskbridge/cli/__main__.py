@@ -11,7 +11,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Loaded modules stay: collecting garbage at Python's default rate takes a tenth of the CPU time of loading.
     gc.set_threshold(50_000, 20, 100)
-    from taskbridge.cli.program import main as run  # noqa: PLC0415 - loading takes the time
+    from taskbridge.cli.program import main as run  # loading takes the time
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     run()

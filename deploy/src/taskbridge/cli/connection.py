@@ -1,34 +1,62 @@
-"""Finds Kafka and the registry for commands: from options, the environment, or the bridge that runs here."""
+"""A command's connection to Kafka and the registry: where it is found, and reading topics through it."""
 
 from __future__ import annotations
 
 import os
+import time
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from taskbridge.cli import data_folder as folders
-from taskbridge.runtime.kafka import admin_client, read_kafka_config
+from taskbridge.cli.terminal import Heartbeat, call_with_heartbeat
+from taskbridge.runtime.kafka import (
+    admin_client,
+    consumer_config,
+    is_denied,
+    no_answer,
+    not_allowed,
+    read_kafka_config,
+)
+from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
+from taskbridge.schemas.cloudevents import header_pairs, rfc3339, text_of
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
-from taskbridge.schemas.registry import Registry
+from taskbridge.schemas.registry import Registry, RegistryUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
+    from confluent_kafka import Consumer, Message
+
+    from taskbridge.cli.terminal import Progress
     from taskbridge.runtime.kafka import Admin
+    from taskbridge.runtime.producer import AsyncProducer
 
-_LOCAL_KAFKA_PORT = 9092
-LOCAL_BOOTSTRAP_SERVERS = f"127.0.0.1:{_LOCAL_KAFKA_PORT}"
+GROUP = "taskbridge-operator"
+LOCAL_BOOTSTRAP_SERVERS, _LOCAL_KAFKA_PORT = "127.0.0.1:9092", 9092
 LOCAL_REGISTRY_URL = "http://127.0.0.1:8081/apis/ccompat/v7"
 
 _OTHERS = "set --bootstrap-servers and --registry-url"
 _PREFIXES = ("TASKBRIDGE", "EDGE", "STREAMS")
+_METADATA_S = 5
+_STALLED_S = 30
+_LEADERLESS_S = 10
+_LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Addresses, extra client properties (TLS, SASL, registry), and one shared registry client."""
+    """Addresses, extra client properties (TLS, SASL, registry), and one shared registry client.
+
+    Methods that read join no group and commit nothing.
+    """
 
     bootstrap_servers: str
     registry_url: str
@@ -47,6 +75,143 @@ class Connection:
     def admin(self) -> Admin:
         return admin_client(self.bootstrap_servers, self.kafka_properties)
 
+    def producer(self) -> AsyncProducer:
+        from taskbridge.runtime.producer import AsyncProducer
+
+        return AsyncProducer.connect(self.bootstrap_servers, self.kafka_properties)
+
+    def reader(self, **properties: object) -> PartitionReader:
+        """A reader with these extra properties. It does not log librdkafka's messages."""
+        config = consumer_config(self.bootstrap_servers, GROUP, self.kafka_properties)
+        return PartitionReader({**config, **properties})
+
+    def read_to_end(self, topic: str, *, progress: Progress, since_ms: int | None = None) -> Iterator[Message]:
+        """Every record on the topic at the time of the call, each partition in order; only from ``since_ms`` if given.
+
+        Raises:
+            ConfigurationError: the topic does not exist.
+            OperatorError: Kafka does not answer, or stops answering.
+        """
+        with closing(self.reader()) as reader:
+            starts, ends = call_with_heartbeat(
+                lambda: self._bounds(reader.consumer, topic, since_ms),
+                progress,
+                f"waiting for Kafka at {self.bootstrap_servers}",
+            )
+            heartbeat, count = Heartbeat(progress), 0
+            for batch in reader.read(topic, starts, ends, quiet_s=_STALLED_S):
+                count += len(batch)
+                yield from batch
+                heartbeat.beat(f"reading {topic}: {count} records")
+
+    def read_one(self, topic: str, partition: int, offset: int) -> Message | None:
+        """The record at this offset; None if it is no longer stored.
+
+        Raises:
+            OperatorError: Kafka does not answer.
+        """
+        with closing(self.reader(**{"auto.offset.reset": "error"})) as reader, suppress(OutOfRange):
+            for batch in reader.read(topic, {partition: offset}, {partition: offset + 1}, quiet_s=_STALLED_S):
+                for message in batch:
+                    return message
+        return None
+
+    def follow(self, topic: str, *, from_beginning: bool) -> Generator[list[Message]]:
+        """The records of all partitions in batches as they arrive; empty batches while none arrive. Never ends.
+
+        Raises:
+            ConfigurationError: the topic does not exist.
+            OperatorError: Kafka does not answer.
+        """
+        with closing(self.reader()) as reader:
+            partitions = self._partitions(reader.consumer, topic)
+            starts = dict.fromkeys(partitions, 0 if from_beginning else OFFSET_END)
+            yield from reader.read(topic, starts, dict.fromkeys(partitions, inf))
+
+    def _partitions(self, consumer: Consumer, topic: str) -> list[int]:
+        try:
+            found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
+        except KafkaException as error:
+            raise OperatorError(no_answer(consumer, self.bootstrap_servers, error)) from error
+        if found.error is not None and is_denied(found.error):
+            raise OperatorError(not_allowed(f"Read on topic {topic}"))
+        if found.error is not None:
+            raise ConfigurationError(
+                f"topic {topic} does not exist: create the topics of the contract with 'taskbridge topics apply'"
+            )
+        return sorted(found.partitions)
+
+    def _bounds(self, consumer: Consumer, topic: str, since_ms: int | None) -> tuple[dict[int, int], dict[int, int]]:
+        """The start offset of each partition that has records to read, and the end offset of each."""
+        starts: list[TopicPartition] = []
+        ends: dict[int, int] = {}
+        try:
+            for number in self._partitions(consumer, topic):
+                first, ends[number] = _watermarks(consumer, TopicPartition(topic, number))
+                starts.append(TopicPartition(topic, number, first))
+            if since_ms is not None:
+                times = [TopicPartition(topic, at.partition, max(0, since_ms)) for at in starts]
+                starts = consumer.offsets_for_times(times, timeout=_METADATA_S)
+        except KafkaException as error:
+            raise OperatorError(no_answer(consumer, self.bootstrap_servers, error)) from error
+        return {at.partition: at.offset for at in starts if 0 <= at.offset < ends[at.partition]}, ends
+
+
+def _watermarks(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
+    """The first and end offset of the partition. A new topic gets its leaders a moment after its creation."""
+    deadline = time.monotonic() + _LEADERLESS_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(at, timeout=_METADATA_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_S)
+
+
+class Decoder:
+    """Decodes a record into the JSON object that ``tail`` prints, by the schema id in the record."""
+
+    def __init__(self, registry: Registry) -> None:
+        from confluent_kafka.schema_registry.avro import AvroDeserializer
+
+        deserializer: Any = AvroDeserializer
+        self._deserialize = deserializer(registry.client)
+
+    def __call__(self, message: Message) -> dict[str, Any]:
+        kind_and_timestamp = message.timestamp()
+        return {
+            "topic": message.topic(),
+            "partition": message.partition(),
+            "offset": message.offset(),
+            "key": text_of(message.key()),
+            "timestamp": rfc3339(kind_and_timestamp[1]),
+            "headers": {name: text_of(value) for name, value in header_pairs(message)},
+            "value": self.value(message.value()),
+        }
+
+    def value(self, value: bytes | None) -> Any:
+        """The decoded value; a value without a schema (as in dead letters) as text, else as base64."""
+        if value is None:
+            return None
+        try:
+            return json_value(self._deserialize(value))
+        except RegistryUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - the library raises anything for undecodable bytes
+            return text_of(value)
+
+
+def json_value(value: Any) -> Any:
+    """Times as RFC 3339, bytes as text or base64, everything else unchanged."""
+    if isinstance(value, dict):
+        return {key: json_value(each) for key, each in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [json_value(each) for each in cast("list[Any]", value)]
+    if isinstance(value, datetime):
+        return rfc3339(round(value.timestamp() * 1000))
+    return text_of(value) if isinstance(value, bytes) else value
+
 
 def find_connection(
     bootstrap_servers: str | None,
@@ -55,10 +220,10 @@ def find_connection(
     *,
     data_dir: Path | None = None,
 ) -> Connection:
-    """The first connection that is given.
+    """The connection of a command.
 
-    Looked up in this order: the address option, the bridge that runs in ``data_dir``, ``TASKBRIDGE_*``, the services'
-    own settings, the bridge that runs in ``TASKBRIDGE_DATA_DIR`` or here, the local stack's default.
+    Addresses are the first of: the option, the bridge that runs in ``data_dir``, ``TASKBRIDGE_*``, the services' own
+    settings, the bridge that runs in ``TASKBRIDGE_DATA_DIR`` or here, the local stack's default.
 
     Raises:
         ConfigurationError: only a data folder is given, and no bridge runs in it.

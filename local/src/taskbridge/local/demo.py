@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from taskbridge.cli.callbacks.sending import post_callback
-from taskbridge.cli.topics.tail import follow
+from taskbridge.cli.callbacks import post_callback
 from taskbridge.local.company import CORP, vendor_sample
 from taskbridge.local.simulation import Simulation, Tally, apps_of, introduce, page_of, simulate
 from taskbridge.schemas.codec import task_notification_codec
@@ -164,7 +163,7 @@ def play(connection: Connection, edge_url: str, system_token: str, console: Cons
     callbacks, notifications, slowest_ms = 0, 0, 0.0
     codec = task_notification_codec(connection.registry)
     introduce(connection, [CORP], progress=lambda _: None)
-    with closing(follow(connection, TASK_NOTIFICATIONS.name, from_beginning=True)) as batches:
+    with closing(connection.follow(TASK_NOTIFICATIONS.name, from_beginning=True)) as batches:
         next(batches)  # so that the consumer is ready before the first callback
         for step in story():
             posted = time.perf_counter()

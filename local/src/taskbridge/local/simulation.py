@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from taskbridge.cli.callbacks.sending import Sender
-from taskbridge.cli.imports.importing import FORMS_TARGET, PEOPLE_TARGET, fill
+from taskbridge.cli.callbacks import Sender
+from taskbridge.cli.topic_update import FORMS_TARGET, PEOPLE_TARGET, fill
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.company import CORP, DEPARTMENT_FIELD, EMPLOYEES, FORMS, PROCESSES, VISITORS

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError
 from msgspec.structs import asdict, replace
 
 from support.edge.spool import TestProducer, number_of, numbers, open_path, open_spool, record, until
-from taskbridge.cli.spool.inspection import set_aside
+from taskbridge.cli.spool_files import set_aside
 from taskbridge.edge.kafka.record import SpooledRecord
 from taskbridge.edge.spool.draining import turns
 from taskbridge.edge.spool.draining.blocked import BlockedQueues

@@ -1,0 +1,70 @@
+"""The command ``taskbridge doctor``: checks an environment, and says what to do."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from taskbridge.cli.options import BootstrapServers, Credentials, DataDir, Json, RegistryUrl, example
+from taskbridge.cli.terminal import json_line, say
+
+# Commands import what they need when they run, as in program.py.
+
+DOCTOR_EXAMPLES = example(
+    "taskbridge doctor",
+    "EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 \\",
+    "EDGE_CREDENTIALS_FILE=credentials.toml taskbridge doctor --json",
+    "taskbridge doctor --end-to-end --edge-url http://127.0.0.1:8400 --streams-url http://127.0.0.1:8500",
+)
+
+EndToEnd = Annotated[
+    bool, typer.Option("--end-to-end", help="Post a signed test task, wait for its live update, delete it.")
+]
+
+_MARKS = {"ok": "ok", "warning": "warn", "failed": "FAIL"}
+
+
+def doctor(
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
+    credentials: Credentials = None,
+    edge_url: Annotated[str | None, typer.Option(help="URL of an edge that should be running.")] = None,
+    streams_url: Annotated[str | None, typer.Option(help="URL of a worker that should be running.")] = None,
+    end_to_end: EndToEnd = False,  # noqa: FBT002
+    api_token: Annotated[
+        str | None,
+        typer.Option(help="With --end-to-end: token for the API, if it requires one.", envvar="TASKBRIDGE_API_TOKEN"),
+    ] = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Check an environment before and after going live, and say what is wrong and what to do.
+
+    Checks each service whose settings (EDGE_*, STREAMS_*) are in the environment, else the bridge that runs in
+    --data-dir. Changes nothing; --end-to-end posts one task and deletes it. Exit code 1 if a check failed.
+    """
+    from taskbridge.cli.doctor_checks import Examination, State
+
+    is_failed = False
+    examination = Examination(
+        os.environ,
+        bootstrap_servers=bootstrap_servers,
+        registry_url=registry_url,
+        data_dir=data_dir,
+        credentials=credentials,
+        edge_url=edge_url,
+        streams_url=streams_url,
+    )
+    for each in examination.findings(end_to_end=end_to_end, api_token=api_token):
+        is_failed |= each.state is State.FAILED
+        if as_json:
+            say(json_line(each.as_json()))
+        else:
+            say(
+                f"{_MARKS[each.state]:5} {each.check:12} {each.says}"
+                + (f"\n      {'':12} → {each.do}" if each.do else "")
+            )
+    if is_failed:
+        raise typer.Exit(1)

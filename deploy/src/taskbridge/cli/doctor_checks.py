@@ -1,0 +1,584 @@
+"""The checks of ``taskbridge doctor``: settings, the machine, Kafka, the registry and running services."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import socket
+import stat
+import tempfile
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx2
+
+from taskbridge.cli.callbacks import Sender
+from taskbridge.cli.connection import Connection, check_something_runs, find_connection
+from taskbridge.cli.data_folder import data_folder
+from taskbridge.edge.kafka.acls import EDGE
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.runtime.kafka import ACLS_HINT, missing_acls, read_kafka_config
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.settings import FileBroken, load_settings
+from taskbridge.runtime.topic_admin import check_topics, metadata, partitions_setting
+from taskbridge.schemas import topics
+from taskbridge.schemas.errors import OperatorError, TaskbridgeError
+from taskbridge.schemas.registry import SchemaRef, SchemaRefused
+from taskbridge.streams.api.tokens import TokensFile
+from taskbridge.streams.contract.start import optional_acls, required_acls
+from taskbridge.streams.settings import StreamsSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+
+    from taskbridge.edge.verification.credentials import Credentials
+    from taskbridge.runtime.kafka import Acl, Admin
+    from taskbridge.schemas.registry import Registry
+
+_TIMEOUT_S = 5
+_STATES_BYTES = 1 << 30
+_GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_CORRECT = "correct the setting; docs/reference/settings.md lists all"
+_SYNCS = 20
+_SLOW_SYNC_S = 0.05
+_SYNC_BYTES = 4096
+_VOLATILE = {"tmpfs", "ramfs"}
+_SHARED = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
+_SKEW_WARNING_S, _SKEW_S = 5, 60
+_OTHER_FILES = 256
+_ENOUGH_BROKERS = 3
+_UPDATE_WITHIN_S = 30
+_DOCTOR = "taskbridge-doctor"
+_UNAUTHORIZED = 401
+
+
+class State(StrEnum):
+    """``FAILED``: it will not work, or data can be lost. ``WARNING``: it works, but is at risk."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    check: str
+    """A stable name of the check, for programs."""
+    state: State
+    says: str
+    do: str = ""
+    """What to do; empty if the check passed."""
+
+    def as_json(self) -> dict[str, str]:
+        return {"check": self.check, "state": self.state, "says": self.says, "do": self.do}
+
+
+def ok(check: str, says: str) -> Finding:
+    return Finding(check, State.OK, says)
+
+
+def warning(check: str, says: str, do: str) -> Finding:
+    return Finding(check, State.WARNING, says, do)
+
+
+def failed(check: str, says: str, do: str) -> Finding:
+    return Finding(check, State.FAILED, says, do)
+
+
+def found(check: str, look: Callable[[], Iterable[Finding]], do: str) -> Iterator[Finding]:
+    """The findings of a check; an error that it raises becomes a finding too."""
+    try:
+        yield from look()
+    except TaskbridgeError as error:
+        yield failed(check, str(error), do)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The checks of one environment. A failed check skips only those that depend on it."""
+
+    environment: Mapping[str, str]
+    bootstrap_servers: str | None = None
+    registry_url: str | None = None
+    data_dir: Path | None = None
+    credentials: Path | None = None
+    edge_url: str | None = None
+    streams_url: str | None = None
+
+    def findings(self, *, end_to_end: bool = False, api_token: str | None = None) -> Iterator[Finding]:
+        configure_logs("text", "ERROR")
+        alone = {name for name in ("edge", "streams") if f"{name.upper()}_KAFKA_BOOTSTRAP_SERVERS" in self.environment}
+        if "edge" in alone:
+            yield from found("settings", self._edge, _CORRECT)
+        if "streams" in alone:
+            yield from found("settings", self._streams, _CORRECT)
+        running = None if alone else data_folder(self.data_dir, self.environment).running()
+        if not alone:
+            yield from found("kafka", self._connection, "start it, or set --bootstrap-servers")
+        edge = self.edge_url or (running.edge_url if running else None)
+        streams = self.streams_url or (running.streams_url if running else None)
+        if edge is not None:
+            yield from readiness("edge", edge)
+            yield from clock(f"{edge.rstrip('/')}/healthz")
+        if streams is not None:
+            yield from readiness("streams", streams)
+        if end_to_end:
+            if edge is None or streams is None:
+                yield failed(
+                    "end-to-end", "the addresses of the services are unknown", "set --edge-url and --streams-url"
+                )
+            else:
+                yield from found(
+                    "end-to-end", partial(self._end_to_end, edge, streams, api_token), "start what is missing"
+                )
+
+    def _connection(self) -> Iterator[Finding]:
+        connection = find_connection(
+            self.bootstrap_servers, self.registry_url, self.environment, data_dir=self.data_dir
+        )
+        check_something_runs(connection)
+        yield from self._brokers(connection, None, "--bootstrap-servers")
+
+    def _edge(self) -> Iterator[Finding]:
+        settings = load_settings(EdgeSettings, self.environment)
+        yield ok("settings", "the settings of the edge are valid")
+        yield from found("credentials", partial(self._credentials, settings.credentials_file), "correct the file")
+        yield from folder(settings.data_dir, setting="EDGE_DATA_DIR", needs_bytes=settings.spool_max_bytes)
+        yield from port(settings.host, settings.port, service="edge", setting="EDGE_PORT")
+        yield from open_files(settings.max_connections)
+        yield from self._brokers(_connection(settings), Rights("edge", EDGE), "EDGE_KAFKA_BOOTSTRAP_SERVERS")
+
+    def _streams(self) -> Iterator[Finding]:
+        settings = load_settings(StreamsSettings, self.environment)
+        yield ok("settings", "the settings of streams are valid")
+        if settings.api_tokens_file is not None:
+            yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
+        yield from folder(settings.data_dir, setting="STREAMS_DATA_DIR", needs_bytes=_STATES_BYTES)
+        yield from port(settings.host, settings.port, service="streams", setting="STREAMS_PORT")
+        center = settings.task_center
+        rights = Rights("streams", required_acls(task_center=center), optional_acls(task_center=center))
+        yield from self._brokers(_connection(settings), rights, "STREAMS_KAFKA_BOOTSTRAP_SERVERS")
+
+    def _brokers(self, connection: Connection, acls: Rights | None, setting: str) -> Iterator[Finding]:
+        yield from names(connection.bootstrap_servers, setting=setting)
+        partitions = partitions_setting(self.environment)
+        look = partial(kafka, connection.admin(), acls=acls, partitions=partitions)
+        yield from found(
+            "kafka", look, "start it, or correct the address; TLS and SASL: docs/how-to/run-on-your-kafka.md"
+        )
+        try:
+            look = partial(registry, connection.registry)
+            yield from found("registry", look, "start it, or correct its URL")
+        finally:
+            connection.close()
+        yield from clock(connection.registry_url)
+
+    def _credentials(self, path: Path) -> Iterator[Finding]:
+        current = CredentialsFile(path).current
+        if not current.count:
+            yield failed(
+                "credentials", f"{path} has no apps, so every callback is rejected", "add [[apps]] to the file"
+            )
+        else:
+            yield ok("credentials", f"{path} has {current.count} apps and sources")
+        if path.stat().st_mode & _GROUP_AND_OTHERS:
+            yield warning("credentials", f"users other than its owner can read {path}", f"chmod 600 {path}")
+
+    def _end_to_end(self, edge: str, streams: str, api_token: str | None) -> Iterator[Finding]:
+        named = self.credentials or data_folder(self.data_dir, self.environment).credentials
+        try:
+            credentials = CredentialsFile(named).current
+        except FileBroken as error:
+            yield failed("end-to-end", str(error), "set --credentials to the credentials file of the edge")
+            return
+        yield from end_to_end(edge, streams, credentials, api_token)
+
+
+def _connection(settings: EdgeSettings | StreamsSettings) -> Connection:
+    properties = read_kafka_config(settings.kafka_config_file)
+    return Connection(settings.kafka_bootstrap_servers, settings.schema_registry_url, properties)
+
+
+def _tokens(path: Path) -> Iterator[Finding]:
+    yield ok("tokens", f"{path} has {TokensFile(path).current.count} tokens")
+
+
+def names(addresses: str, *, setting: str) -> Iterator[Finding]:
+    """Check that the hosts of ``host:port``, comma-separated, resolve."""
+    for address in (each.strip() for each in addresses.split(",")):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            yield failed("names", f"{address!r} is not host:port", f"correct {setting}")
+            continue
+        try:
+            socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        except OSError as error:
+            yield failed("names", f"{host} does not resolve: {error.strerror}", f"correct {setting}, or DNS")
+        else:
+            yield ok("names", f"{host} resolves")
+
+
+def folder(path: Path, *, setting: str, needs_bytes: int) -> Iterator[Finding]:
+    """Check that data is safe in this folder, and how long an fsync takes."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    kind = _filesystem(there)
+    if kind in _VOLATILE:
+        yield failed(
+            "disk",
+            f"{path} is in memory ({kind}): a restart of the machine deletes its contents",
+            f"set {setting} to a disk",
+        )
+    elif kind in _SHARED:
+        yield warning(
+            "disk",
+            f"{path} is on a shared file system ({kind}), whose locks and fsync may be unreliable",
+            f"set {setting} to a local disk",
+        )
+    free = shutil.disk_usage(there).free
+    if free < needs_bytes:
+        yield failed(
+            "space",
+            f"{path} has {free >> 20} MiB free, but may need {needs_bytes >> 20} MiB",
+            f"free space, or set {setting} to a larger disk",
+        )
+    else:
+        yield ok("space", f"{path} has {free >> 20} MiB free")
+    try:
+        slowest = sync_seconds(there)
+    except OSError as error:
+        yield failed(
+            "writable", f"cannot write to {path}: {error.strerror}", f"give this user write access, or change {setting}"
+        )
+        return
+    if slowest > _SLOW_SYNC_S:
+        yield warning(
+            "fsync",
+            f"an fsync in {path} took up to {slowest * 1000:.0f} ms: callbacks wait for it while Kafka is down",
+            "use a faster disk, or a dedicated one",
+        )
+    else:
+        yield ok("fsync", f"an fsync in {path} takes up to {slowest * 1000:.1f} ms")
+
+
+def sync_seconds(path: Path) -> float:
+    """The longest of several small writes with fsync to an unnamed file in this folder."""
+    slowest = 0.0
+    with tempfile.TemporaryFile(dir=path) as file:
+        for _ in range(_SYNCS):
+            started = time.perf_counter()
+            file.write(bytes(_SYNC_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+            slowest = max(slowest, time.perf_counter() - started)
+    return slowest
+
+
+def port(host: str, number: int, *, service: str, setting: str) -> Iterator[Finding]:
+    """Check that a service can listen on its port, or already does."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((host, number))
+    except OSError as error:
+        if _is_ours(host, number):
+            yield ok("port", f"{service} answers on port {number}")
+        else:
+            yield failed(
+                "port",
+                f"{service} cannot listen on {host}:{number}: {error.strerror}",
+                f"stop the program that uses it, or change {setting}",
+            )
+    else:
+        yield ok("port", f"port {number} is free for {service}")
+
+
+def open_files(connections: int) -> Iterator[Finding]:
+    """Check that a process may open a file for each connection that it accepts."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _OTHER_FILES
+    if most < needed:
+        yield failed(
+            "open-files",
+            f"the limit is {most} open files, but {connections} connections need {needed}",
+            "raise the limit (ulimit -n, LimitNOFILE=), or lower EDGE_MAX_CONNECTIONS",
+        )
+    else:
+        yield ok("open-files", f"the limit is {most} open files")
+
+
+def clock(url: str) -> Iterator[Finding]:
+    """Compare this clock with that of the server at ``url``; skipped if it sends no date."""
+    try:
+        before = time.time()
+        date = httpx2.get(url, timeout=_TIMEOUT_S, trust_env=False).headers.get("date")
+        here = datetime.fromtimestamp((before + time.time()) / 2, UTC)
+        there = parsedate_to_datetime(date) if date else None
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
+        return
+    if there is None:
+        return
+    skew = abs((here - there).total_seconds())
+    who = urlsplit(url).netloc
+    do = "synchronize both clocks (chrony, systemd-timesyncd)"
+    if skew > _SKEW_S:
+        yield failed(
+            "clock",
+            f"this clock and that of {who} are {skew:.0f} s apart: signed messages are rejected as untimely",
+            do,
+        )
+    elif skew > _SKEW_WARNING_S:
+        yield warning("clock", f"this clock and that of {who} are {skew:.0f} s apart", do)
+    else:
+        yield ok("clock", f"this clock and that of {who} agree")
+
+
+def _filesystem(path: Path) -> str:
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
+    except OSError:
+        return ""
+    real = path.resolve()
+    over = [(len(where), kind) for _, where, kind, *_ in mounts if real.is_relative_to(where)]
+    return max(over, default=(0, ""))[1]
+
+
+def _is_ours(host: str, number: int) -> bool:
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        answer = httpx2.get(f"http://{shown}:{number}/healthz", timeout=_TIMEOUT_S, trust_env=False)
+        return answer.is_success and isinstance(answer.json(), dict)
+    except (httpx2.HTTPError, ValueError):
+        return False
+
+
+class Rights(NamedTuple):
+    """The ACLs that a service's Kafka user should have."""
+
+    service: str
+    required: Sequence[Acl]
+    """Without one of these the service does not work."""
+    optional: Sequence[Acl] = ()
+    """Without one of these it works, with a limitation."""
+
+
+def kafka(admin: Admin, *, acls: Rights | None, partitions: int) -> Iterator[Finding]:
+    """All checks of Kafka.
+
+    Raises:
+        TopicsUnavailable: Kafka does not answer.
+    """
+    cluster = metadata(admin)
+    yield ok("kafka", f"{admin.servers} answers")
+    yield from brokers([(each.host, each.port) for each in cluster.brokers.values()])
+    reports = check_topics(admin, topics.ALL, cluster, partitions=partitions)
+    there = {report.name for report in reports if report.partitions}
+    for report in reports:
+        if not report.partitions:
+            yield failed("topics", f"topic {report.name} does not exist", "run taskbridge topics apply")
+        for each in report.drift if report.partitions else ():
+            yield warning("topics", f"{report.name}: {each}", "correct it in Kafka; taskbridge does not alter topics")
+        if report.unchecked:
+            yield warning("topics", f"{report.name}: {report.unchecked}", "run this as a user who may read it")
+    if there and not any(report.remarks for report in reports):
+        yield ok("topics", f"all {len(there)} topics match the contract")
+    yield from replicas({name: cluster.topics[name].partitions for name in sorted(there)})
+    if acls is not None:
+        yield from rights(admin, acls, there)
+
+
+def brokers(addresses: list[tuple[str, int]]) -> Iterator[Finding]:
+    for host, port in addresses:
+        try:
+            socket.create_connection((host, port), timeout=_TIMEOUT_S).close()
+        except OSError as error:
+            why = error.strerror or error
+            yield failed(
+                "brokers",
+                f"cannot reach the broker that Kafka advertises as {host}:{port}: {why}",
+                "set advertised.listeners to an address that this machine can reach",
+            )
+    if len(addresses) < _ENOUGH_BROKERS:
+        yield warning(
+            "brokers",
+            "One broker: if its disk dies, the data is gone."
+            if len(addresses) == 1
+            else f"{len(addresses)} brokers: too few for {_ENOUGH_BROKERS} replicas",
+            f"run {_ENOUGH_BROKERS} brokers, with {_ENOUGH_BROKERS} replicas of each topic",
+        )
+    else:
+        yield ok("brokers", f"{len(addresses)} brokers")
+
+
+def replicas(found: Mapping[str, Mapping[int, Any]]) -> Iterator[Finding]:
+    behind = 0
+    for name, partitions in found.items():
+        leaderless = [number for number, each in partitions.items() if each.leader < 0]
+        if leaderless:
+            yield failed(
+                "replicas", f"{name} has no leader for partitions {sorted(leaderless)}", "start the missing brokers"
+            )
+        behind += sum(len(each.isrs) < len(each.replicas) for each in partitions.values())
+    if behind:
+        yield warning(
+            "replicas", f"{behind} partitions have replicas that are not in sync", "start the missing brokers"
+        )
+    else:
+        yield ok("replicas", "all replicas are in sync")
+
+
+def rights(admin: Admin, acls: Rights, there: set[str]) -> Iterator[Finding]:
+    """Check that this user has the ACLs of the service on the existing topics."""
+    missing = missing_acls(admin, (*acls.required, *acls.optional), topics=sorted(there))
+    for acl in missing:
+        says, do = f"the {acls.service}'s Kafka user lacks {acl}: {acl.why}", ACLS_HINT
+        yield failed("rights", says, do) if acl in acls.required else warning("rights", says, do)
+    if not missing:
+        yield ok("rights", f"the {acls.service}'s Kafka user has all ACLs that it needs")
+
+
+def registry(checked: Registry) -> Iterator[Finding]:
+    """Check that it answers, and has our schemas or accepts them.
+
+    Raises:
+        RegistryUnavailable: the registry does not answer.
+    """
+    checked.client.ping()
+    yield ok("registry", "it answers")
+    missing: list[str] = []
+    for schema in (SchemaRef.of(topic) for topic in topics.ALL if topic.record is not None):
+        try:
+            checked.client.look_up(schema.subject, schema.text)
+        except SchemaRefused:
+            if checked.client.is_compatible(schema.subject, schema.text):
+                missing.append(schema.subject)
+            else:
+                yield failed(
+                    "schemas",
+                    f"{schema.subject} has a schema that is incompatible with ours",
+                    "find out who registered it; taskbridge must be the only writer of this subject",
+                )
+    if missing:
+        yield warning(
+            "schemas", f"not registered: {', '.join(missing)}", "run taskbridge schemas register, or start the services"
+        )
+    else:
+        yield ok("schemas", "all are registered")
+
+
+def readiness(service: str, url: str) -> Iterator[Finding]:
+    """Check the readiness of a service that should be running."""
+    try:
+        answer = httpx2.get(f"{url.rstrip('/')}/readyz", timeout=_TIMEOUT_S, trust_env=False)
+        parts: Mapping[str, Any] = answer.json()
+        ready = bool(parts["ready"])
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
+        yield failed("service", f"no {service} answers at {url}: {error}", f"start it, or set --{service}-url")
+        return
+    wrong = "; ".join(f"{name}: {value}" for name, value in parts.items() if _is_wrong(value))
+    if not ready:
+        yield failed("service", f"the {service} at {url} is not ready: {wrong or answer.text}", "see its log")
+    elif parts.get("degraded") or parts.get("problems"):
+        yield warning("service", f"the {service} at {url} is ready, but {wrong}", "see its log")
+    else:
+        yield ok("service", f"the {service} at {url} is ready")
+
+
+def end_to_end(edge_url: str, streams_url: str, credentials: Credentials, api_token: str | None) -> Iterator[Finding]:
+    """Post a signed task for a person who does not exist, wait for its live update, then delete it."""
+    signers = (each for token in credentials.tokens for each in credentials.signers(token.app_type))
+    app, token = next(((app, token) for app, token in signers if app.corp_id is not None), (None, None))
+    if app is None or token is None:
+        yield failed(
+            "end-to-end", "the credentials file has no app with a corp_id to sign for", "add one, or set --credentials"
+        )
+        return
+    instance = f"{_DOCTOR}-{uuid.uuid4()}"
+    named = {"appType": app.app_type, "corpId": str(app.corp_id), "formInstId": instance}
+    task = {
+        **{name: named[name] for name in ("appType", "corpId")},
+        "formInstanceId": instance,
+        "taskId": instance,
+        "actionerId": [_DOCTOR],
+        "title": "taskbridge doctor",
+    }
+    target = f"{streams_url.rstrip('/')}/v1/corps/{app.corp_id}/users/{_DOCTOR}/events"
+    secret = token.secret.get_secret_value()
+    with Sender(edge_url) as sender, _event_stream(target, api_token) as stream:
+        if not stream.is_success:
+            do = (
+                "set TASKBRIDGE_API_TOKEN to a token for that corp"
+                if stream.status_code == _UNAUTHORIZED
+                else "see its log"
+            )
+            yield failed("end-to-end", f"{target} answered {stream.status_code}", do)
+            return
+        lines = stream.iter_lines()
+        # Open the stream before posting.
+        next(lines, None)
+        for action, parameters, change in (
+            ("create", {"task": json.dumps(task)}, "ADDED"),
+            ("delete", named, "REMOVED"),
+        ):
+            started = time.perf_counter()
+            answer = sender.post(action, parameters, system_token=secret, encoding="form")
+            if not answer.accepted:
+                yield failed("end-to-end", f"the edge answered {answer.status}: {answer.body}", "see the response body")
+                return
+            if not _received(lines, instance, change):
+                yield failed(
+                    "end-to-end",
+                    f"no live update {change} within {_UPDATE_WITHIN_S} s",
+                    "see taskbridge status and the worker's log",
+                )
+                return
+            milliseconds = (time.perf_counter() - started) * 1000
+            yield ok(
+                "end-to-end",
+                f"{action} accepted ({answer.body['durability']}), live update after {milliseconds:.0f} ms",
+            )
+
+
+@contextmanager
+def _event_stream(target: str, api_token: str | None) -> Generator[httpx2.Response]:
+    """The open stream.
+
+    Raises:
+        OperatorError: it does not open, or breaks while it is read.
+    """
+    headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
+    try:
+        with (
+            httpx2.Client(timeout=_UPDATE_WITHIN_S, trust_env=False, headers=headers) as client,
+            client.stream("GET", target) as stream,
+        ):
+            yield stream
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise OperatorError(f"cannot read the event stream {target}: {error}") from error
+
+
+def _received(lines: Iterator[str], instance: str, change: str) -> bool:
+    deadline = time.monotonic() + _UPDATE_WITHIN_S
+    for line in lines:
+        if line.startswith("data: ") and f'"{instance}"' in line and f'"change":"{change}"' in line:
+            return True
+        if time.monotonic() > deadline:
+            return False
+    return False
+
+
+def _is_wrong(value: object) -> bool:
+    return bool(value) and isinstance(value, str | list) and value not in ("ok", "connected", "live", "native")

@@ -1,0 +1,127 @@
+"""The commands ``taskbridge reconcile run|status`` and ``taskbridge backfill``: options, help and output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example
+from taskbridge.cli.terminal import json_line, progress, say
+
+if TYPE_CHECKING:
+    from taskbridge.cli.reconcile_runs import Outcome
+
+reconcile_app = typer.Typer(
+    help="Find and repair callbacks that never arrived, by DingTalk's open API.", no_args_is_help=True
+)
+
+Service = Annotated[
+    bool,
+    typer.Option(
+        "--service", help="Run as a service: one pass every RECONCILE_EVERY_MINUTES, with health and metrics."
+    ),
+]
+
+BACKFILL_EXAMPLES = example(
+    "taskbridge backfill --app APP_RY60OCRF33Z7534 --since 2026-09-01 --dry-run",
+    "taskbridge backfill --app APP_RY60OCRF33Z7534 --since 2026-09-01",
+)
+
+
+@reconcile_app.command("run", epilog=example("RECONCILE_APPS_FILE=apps.toml taskbridge reconcile run --json"))
+def reconcile_run(
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
+    service: Service = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Find and repair callbacks lost since the last run; exit code 1 if not all could be checked.
+
+    Configured by RECONCILE_* in the environment. The next run checks the rest.
+    """
+    from taskbridge.cli import reconcile_runs
+
+    environment = reconcile_runs.environment_of(bootstrap_servers, registry_url, data_dir)
+    if service:
+        reconcile_runs.serve(environment)
+        return
+    _print(reconcile_runs.one_pass(environment), "lost {} found in {} and repaired", as_json=as_json)
+
+
+@reconcile_app.command("status", epilog=example("RECONCILE_APPS_FILE=apps.toml taskbridge reconcile status"))
+def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
+    """Print how far forms are read, the calls left, what was missing, and absences not yet confirmed.
+
+    Calls neither DingTalk nor Kafka.
+    """
+    from taskbridge.cli import reconcile_runs
+
+    found = reconcile_runs.status(reconcile_runs.environment_of())
+    if as_json:
+        say(json_line(found))
+        return
+    say(f"last pass {found['last_pass_at'] or 'never'}, last complete one {found['last_whole_pass_at'] or 'never'}")
+    for each in found["calls"]:
+        made = f"{each['today']} calls today, {each['this_month']} this month"
+        say(f"{each['corp_id']}: {made}, {each['left_today']} left today")
+    for each in found["forms"]:
+        say(f"{each['work']:9}  {each['app_type']}  {each['form_uuid']}  read until {each['read_until']}")
+    for each in found["found"]:
+        what = "missing" if each["missing"] else "added"
+        say(f"{each['day']}  {each['app_type']}  {each['events']:>6} {what:7}  {each['kind']} ({each['found_by']})")
+    for each in found["callbacks"]:
+        if each["missing_since"]:
+            say(f"{each['app_type']}: {each['missing_since']} missing since its last callback, {each['last_at']}")
+    for each in found["absences"]:
+        say(f"absent since {each['first_at']}  {each['app_type']}  {each['instance_id']}")
+
+
+def backfill(
+    app: Annotated[str, typer.Option("--app", help="Code of the app, as in the file of apps.")],
+    since: Annotated[str, typer.Option("--since", help="A day (China time) or a time, such as 2026-09-01.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print how many API calls it takes.")] = False,  # noqa: FBT002
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Import the history of an app: all instances modified since then. Safe to repeat.
+
+    Ends with exit code 1 when no calls are left or DingTalk does not answer; run it again to continue. Its events
+    have the cause "backfill", at most RECONCILE_RECORDS_PER_SECOND.
+    """
+    from taskbridge.cli import reconcile_runs
+
+    environment = reconcile_runs.environment_of(bootstrap_servers, registry_url, data_dir)
+    since_ms = reconcile_runs.moment_of(since)
+    if not dry_run:
+        outcome = reconcile_runs.backfill(environment, app, since_ms, progress)
+        _print(outcome, "{} events imported for {}", as_json=as_json)
+        return
+    found = reconcile_runs.dry_run(environment, app, since_ms)
+    if as_json:
+        say(json_line(found))
+        return
+    say(f"{found['instances']:>9,}  instances of {found['forms']} forms")
+    say(f"{found['list_calls']:>9,}  calls to list them")
+    say(f"{found['detail_calls']:>9,}  calls at most to get their tasks; none for known instances")
+    say(f"{found['left_today']:>9,}  calls left today (RECONCILE_CALLS_PER_DAY, RECONCILE_CALLS_PER_MONTH)")
+    say(f"{found['days']:>9,}  days at most; run it once a day")
+
+
+def _print(outcome: Outcome, repair: str, *, as_json: bool) -> None:
+    if as_json:
+        say(json_line(outcome.as_json()))
+    else:
+        say(f"{outcome.rows:>9,}  instances checked, details fetched for {outcome.asked:,}")
+        say(f"{outcome.unsettled:>9,}  changed within RECONCILE_SETTLE_MINUTES; the next run checks them")
+        for (app_type, kind), count in sorted(outcome.repairs.items()):
+            say(f"{count:>9,}  {repair.format(kind, app_type)}")
+        for app_type, problem in outcome.problems.items():
+            progress(f"{app_type}: {problem}")
+        if outcome.retry_at is not None:
+            progress(f"run it again after {outcome.retry_at}; it continues where it ended")
+    if outcome.problems:
+        raise typer.Exit(1)

@@ -1,0 +1,161 @@
+"""The commands ``taskbridge edge`` and ``streams``: run one service, or rebuild and republish its results."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskbridge.cli.options import Json, example
+from taskbridge.cli.terminal import json_line, progress, say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Commands import what they need when they run, as in program.py.
+
+EDGE_EXAMPLES = example(
+    "EDGE_CREDENTIALS_FILE=credentials.toml EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
+    "EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge edge",
+)
+STREAMS_EXAMPLES = example(
+    "STREAMS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
+    "STREAMS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge streams",
+    "taskbridge streams --rebuild --dry-run",
+    "taskbridge streams --rebuild --partitions 24",
+    "taskbridge streams --republish",
+)
+
+Rebuild = Annotated[
+    bool, typer.Option("--rebuild", help="Rebuild all states from the events while workers run, then switch over.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --rebuild: report what would change; change nothing.")]
+ForgetOld = Annotated[
+    bool, typer.Option("--forget-old", help="Delete from Kafka the states that earlier rebuilds replaced.")
+]
+Partitions = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="With --rebuild: move all topics to N partitions (increase only)."),
+]
+Republish = Annotated[
+    bool,
+    typer.Option("--republish", help="Publish every present list entry again, from the states; rebuild the inboxes."),
+]
+
+_LINES = {
+    "events": "events folded",
+    "rejected": "records that cannot be folded; they are dead letters already",
+    "instances": "instances",
+    "built_upon": "of these: some events deleted; the rest folded onto the old state",
+    "carried_over": "of these: all events deleted; state copied unchanged",
+    "from_stores": "of the two above: read from a local store, because the changelog lacks them",
+    "from_published": "of the two above: read from the published state, because nothing else has them",
+    "let_go": "instances dropped, because their retention is over",
+    "lost": "instances lost: no event and no readable state is left",
+    "states": "states that changed, published",
+    "notifications": "notifications of these changes",
+}
+_ALWAYS = ("events", "instances", "states", "notifications")
+"""Printed even when zero."""
+
+
+def edge() -> None:
+    """Run the edge with an existing Kafka and registry, configured by EDGE_* in the environment."""
+    from taskbridge.edge.app import run
+
+    run()
+
+
+def streams(
+    rebuild: Rebuild = False,  # noqa: FBT002
+    dry_run: DryRun = False,  # noqa: FBT002
+    partitions: Partitions = None,
+    forget_old: ForgetOld = False,  # noqa: FBT002
+    republish: Republish = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Run the streams service with an existing Kafka and registry, configured by STREAMS_* in the environment.
+
+    --rebuild recomputes states while workers run; --republish needs them stopped, which they do by themselves.
+    """
+    if dry_run and not rebuild:
+        raise typer.BadParameter("needs --rebuild", param_hint="--dry-run")
+    if partitions is not None and (dry_run or not rebuild):
+        raise typer.BadParameter("needs --rebuild, and excludes --dry-run", param_hint="--partitions")
+    if rebuild + forget_old + republish > 1:
+        raise typer.BadParameter("use one of them at a time", param_hint="--rebuild, --republish, --forget-old")
+    if rebuild or forget_old or republish:
+        if rebuild:
+            rebuild_states(dry_run=dry_run, partitions=partitions, as_json=as_json)
+        elif republish:
+            republish_entries(as_json=as_json)
+        else:
+            forget(as_json=as_json)
+        return
+    from taskbridge.streams.app import run
+
+    run()
+
+
+def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:
+    """Rebuild all states, and print the counts."""
+    from taskbridge.streams.rebuild.command import rebuild
+
+    found = rebuild(_environment(), dry_run=dry_run, report=progress, partitions=partitions)
+    if as_json:
+        say(json_line(found))
+        return
+    for name, text in _LINES.items():
+        if found[name] or name in _ALWAYS:
+            say(f"{found[name]:>12,}  {text}")
+    if found["switched"]:
+        if partitions is not None:
+            say(f"All topics have {partitions} partitions. Set TASKBRIDGE_PARTITIONS={partitions} from now on.")
+        say(f"Version {found['version']} is live. Check it, then delete the old one: taskbridge streams --forget-old")
+    else:
+        say("Dry run: nothing was changed.")
+
+
+def republish_entries(*, as_json: bool) -> None:
+    """Publish every present list entry again, and print the counts."""
+    from taskbridge.streams.rebuild.republication import republish
+
+    found = republish(_environment(), report=progress)
+    if as_json:
+        say(json_line(found))
+        return
+    say(f"{found['instances']:>12,}  instances")
+    say(f"{found['notifications']:>12,}  notifications of present list entries")
+    if found["unfounded"]:
+        say(f"{found['unfounded']:>12,}  of these: removals of entries that no instance shows")
+    say("Workers rebuild the inboxes from these notifications.")
+
+
+def forget(*, as_json: bool) -> None:
+    """Delete old changelogs, and print their names."""
+    from taskbridge.streams.rebuild.command import forget_old
+
+    deleted = forget_old(_environment())
+    for name in deleted:
+        say(json_line({"deleted": name}) if as_json else f"deleted {name}")
+    if not deleted and not as_json:
+        say("No old version to delete.")
+
+
+def _environment() -> Mapping[str, str]:
+    """The service's settings; missing addresses of Kafka and the registry are found as for every command."""
+    from taskbridge.cli.connection import find_connection, first_given
+    from taskbridge.cli.data_folder import data_folder
+
+    found = find_connection(None, None)
+    defaults = {
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": found.bootstrap_servers,
+        "STREAMS_SCHEMA_REGISTRY_URL": found.registry_url,
+    }
+    if (config_file := first_given(os.environ, "KAFKA_CONFIG_FILE")) is not None:
+        defaults["STREAMS_KAFKA_CONFIG_FILE"] = config_file
+    folder = data_folder()
+    if folder.running() is not None:
+        defaults["STREAMS_DATA_DIR"] = str(folder.streams)
+    return {**defaults, **os.environ}

@@ -1,0 +1,218 @@
+"""Inspect, verify and deliver the spool, while the edge runs or without it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from taskbridge.cli.data_folder import edge_folder
+from taskbridge.cli.terminal import Heartbeat, Progress
+from taskbridge.edge.delivery.publisher import SPOOL_FOLDER
+from taskbridge.edge.errors import NotDurable
+from taskbridge.edge.kafka.path import KafkaPath
+from taskbridge.edge.kafka.record import RowDamaged, record_of
+from taskbridge.edge.spool.asked_back import ask_back, is_asked_back
+from taskbridge.edge.spool.connections import read_only
+from taskbridge.edge.spool.files import SpoolFolder
+from taskbridge.edge.spool.keeper import SpoolKeeper
+from taskbridge.edge.spool.metrics import SpoolMetrics
+from taskbridge.edge.spool.recovery.recovery import examine
+from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.schemas.cloudevents import rfc3339, text_of
+from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.registry import Registry
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from taskbridge.cli.connection import Connection
+
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """One spool file."""
+
+    file: str
+    owner: int | None
+    """The process that writes it; None if the edge does not run."""
+    records: int
+    bytes: int
+    oldest_age_s: float
+    set_aside: Mapping[str, int]
+    """Records that cannot be delivered, by reason."""
+    problem: str | None
+
+
+def spool_folder(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> SpoolFolder:
+    """The spool in the edge's data folder.
+
+    Raises:
+        ConfigurationError: the folder has no spool.
+    """
+    folder = edge_folder(data_dir, environment)
+    if (folder / SPOOL_FOLDER).is_dir():
+        return SpoolFolder(folder / SPOOL_FOLDER)
+    raise ConfigurationError(f"there is no spool in {folder}: check --data-dir")
+
+
+def status(folder: SpoolFolder) -> list[FileStatus]:
+    """The status of each file, then of the damaged files that were moved aside. Changes nothing."""
+    found = [_status_of(folder, number) for number in folder.numbers()]
+    for path in folder.damaged():
+        problem = "damaged and moved aside; its intact records were recovered"
+        found.append(FileStatus(path.name, None, 0, path.stat().st_size, 0.0, {}, problem))
+    return found
+
+
+def verify(folder: SpoolFolder, progress: Progress) -> list[dict[str, Any]]:
+    """Check each file by SQLite's integrity check, and by the checksums of the log and of every row."""
+    found: list[dict[str, Any]] = []
+    for number in folder.numbers():
+        path = folder.file(number)
+        progress(f"checking {path}")
+        # The log of a file in use changes while it is read; its owner checked it at its start.
+        problem = _examined(path) if folder.owner(number) is None else None
+        damaged, rows = list[int](), 0
+        if problem is None:
+            try:
+                with contextlib.closing(read_only(path)) as reading:
+                    answer = reading.execute("PRAGMA integrity_check(1)").fetchone()[0]
+                    problem = None if answer == "ok" else str(answer)
+                    for row in reading.execute("SELECT * FROM records ORDER BY position"):
+                        rows += 1
+                        try:
+                            record_of(row)
+                        except (RowDamaged, ValueError, TypeError):
+                            damaged.append(row[0])
+            except sqlite3.Error as error:
+                problem = str(error)
+        found.append({"file": path.name, "records": rows, "damaged_positions": damaged, "problem": problem})
+    return found
+
+
+def replay(folder: SpoolFolder, connection: Connection, *, progress: Progress, stopped: Callable[[], bool]) -> int:
+    """Deliver until the spool is empty: by the edge if it runs, else here; returns the number of records left.
+
+    Records that Kafka refused are retried. Progress is reported every two seconds.
+
+    Raises:
+        OperatorError: Kafka does not answer, or a file cannot be read.
+    """
+    # Log to standard error, warnings and errors only.
+    configure_logs("text", "WARNING")
+    folder.prepare()
+    for number in folder.numbers():
+        if _status_of(folder, number).set_aside.keys() & {TOO_LARGE, REFUSED}:
+            ask_back(folder.file(number))
+    if any(folder.owner(number) is not None for number in folder.numbers()):
+        progress("the edge is running and delivers the spool; waiting for it")
+        return _watch(folder, progress, stopped)
+    return asyncio.run(_deliver(folder, connection, progress, stopped))
+
+
+def _watch(folder: SpoolFolder, progress: Progress, stopped: Callable[[], bool]) -> int:
+    heartbeat = Heartbeat(progress)
+    while True:
+        # In this order: a record to be retried is counted before its request for it is removed.
+        asked_back = any(is_asked_back(folder.file(number)) for number in folder.numbers())
+        left = sum(each.records for each in status(folder))
+        if stopped() or not (left or asked_back):
+            return left
+        heartbeat.beat(f"{left} records left")
+        time.sleep(_POLL_S)
+
+
+async def _deliver(folder: SpoolFolder, connection: Connection, progress: Progress, stopped: Callable[[], bool]) -> int:
+    ids_path = folder.path.parent / "schema-ids.json"
+    registry = Registry(connection.registry_url, ids_path=ids_path, properties=connection.kafka_properties)
+    schemas = (task_event_codec(registry).schema, quarantined_callback_codec(registry).schema)
+    kafka = KafkaPath(connection.producer, registry)
+    kafka.start()
+    # Without the edge, 'taskbridge topics apply' has created them.
+    for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
+        kafka.open(topic.name, partitions=0)
+    kafka.know(*schemas)
+    keeper = SpoolKeeper(folder.path, schemas, kafka, max_bytes=0, metrics=SpoolMetrics())
+    try:
+        if not await kafka.check():
+            raise OperatorError(
+                f"Kafka at {connection.bootstrap_servers} does not answer: start it, or check --bootstrap-servers"
+            )
+        await keeper.adopt()
+        heartbeat = Heartbeat(progress)
+        while keeper.waiting and not stopped():
+            await asyncio.sleep(_POLL_S)
+            await kafka.check()
+            heartbeat.beat(f"{keeper.waiting} records left")
+        left = keeper.waiting
+        if keeper.unopened:
+            unopened = "; ".join(f"{folder.file(number)}: {problem}" for number, problem in keeper.unopened.items())
+            raise OperatorError(f"{left} records left; some files could not be read: {unopened}")
+    finally:
+        await keeper.close()
+        await kafka.close()
+        registry.close()
+    return left
+
+
+def _examined(path: Path) -> str | None:
+    try:
+        return examine(path)
+    except NotDurable as error:
+        return str(error)
+
+
+def _status_of(folder: SpoolFolder, number: int) -> FileStatus:
+    path = folder.file(number)
+    records, size, oldest, set_aside, problem = 0, 0, 0, dict[str, int](), None
+    try:
+        with contextlib.closing(read_only(path)) as reading:
+            records, size, oldest = reading.execute(
+                "SELECT count(*), coalesce(sum(length(body) + length(headers) + length(key) + 256), 0),"
+                " coalesce(min(created_at), 0) FROM records"
+            ).fetchone()
+            set_aside = dict(reading.execute("SELECT reason, count(*) FROM set_aside GROUP BY reason"))
+    except sqlite3.Error as error:
+        problem = f"cannot be read: {error}"
+    age = max(0.0, round(time.time() - oldest / 1e9, 1)) if oldest else 0.0
+    return FileStatus(path.name, folder.owner(number), records, size, age, set_aside, problem)
+
+
+def set_aside(folder: SpoolFolder) -> list[dict[str, Any]]:
+    """Each record that cannot be delivered, with its reason, without its body."""
+    found: list[dict[str, Any]] = []
+    query = "SELECT position, created_at, topic, key, length(body), reason FROM set_aside ORDER BY position"
+    for number in folder.numbers():
+        path = folder.file(number)
+        try:
+            with contextlib.closing(read_only(path)) as reading:
+                for position, created_at, topic, key, size, reason in reading.execute(query):
+                    found.append({
+                        "id": f"{path.stem}-{position}",
+                        "created_at": rfc3339(created_at // 1_000_000) if isinstance(created_at, int) else None,
+                        "topic": topic,
+                        "key": text_of(key),
+                        "bytes": size,
+                        "reason": reason,
+                    })  # fmt: skip
+        except sqlite3.Error as error:
+            raise OperatorError(f"{path} cannot be read: {error}") from error
+    return found
+
+
+def as_line(status: FileStatus) -> str:
+    owner = f"process {status.owner}" if status.owner else "no owner"
+    aside = "".join(f", {count} set aside as {reason}" for reason, count in status.set_aside.items())
+    state = status.problem or f"{status.records} records, {status.bytes} bytes, oldest {status.oldest_age_s} s{aside}"
+    return f"{status.file:12}  {owner:14}  {state}"

@@ -1,0 +1,132 @@
+"""Files of people and forms are read as a spreadsheet saves them; invalid lines are named, and then nothing is used."""
+
+from __future__ import annotations
+
+import pytest
+
+from taskbridge.cli.csv_files import BadFile, read_forms, read_people
+from taskbridge.schemas.events import MAX_NAME_CHARACTERS, Form, PersonRecord
+
+HEADS = "corp_id,user_id,name,department,employee_number,ldap\n"
+WANG = {b"ding1/u1": PersonRecord("u1", "王芳", "采购部", "A1024", {"ldap": "wang.fang"})}
+LINE = "ding1,u1,王芳,采购部,A1024,wang.fang\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (HEADS + LINE).encode(),
+        b"\xef\xbb\xbf" + (HEADS + LINE).replace("\n", "\r\n").encode(),
+        (HEADS + '"ding1"," u1 ","王芳",采购部,A1024,wang.fang').encode(),
+        (HEADS + ",,,,,\n\n" + LINE).encode(),
+        b"ldap,name,user_id,department,employee_number,corp_id\n" + "wang.fang,王芳,u1,采购部,A1024,ding1".encode(),
+        (HEADS.replace("ldap", "ldap,") + LINE).encode(),
+    ],
+    ids=["plain", "as Excel saves it", "quoted", "blank lines", "another order", "a column without name or cells"],
+)
+def test_it_is_read_however_it_is_saved(content: bytes) -> None:
+    assert read_people(content) == WANG
+
+
+def test_gbk_is_told_from_utf_8_and_read_where_it_is_named() -> None:
+    content = (HEADS + LINE).encode("gbk")
+    with pytest.raises(BadFile, match=r"line 2 is not utf-8: save the file as 'CSV UTF-8', or .*--encoding gb18030"):
+        read_people(content)
+    assert read_people(content, encoding="gb18030") == WANG
+
+
+def test_the_corp_that_is_named_beside_counts_where_a_line_has_none() -> None:
+    assert list(read_people(b"corp_id,user_id,name\nding1,u1,A\n,u2,B", corp_id="ding2")) == [b"ding1/u1", b"ding2/u2"]
+    assert read_people(b"user_id,name\nu1,A", corp_id="ding2") == {b"ding2/u1": PersonRecord("u1", "A")}
+
+
+def test_who_is_to_be_forgotten_needs_no_name() -> None:
+    assert read_people(b"corp_id,user_id\nding1,u1", named=False) == {b"ding1/u1": PersonRecord("u1")}
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (",u2,B", "corp_id is missing"),
+        ("ding1,,B", "user_id is missing"),
+        ("ding1,u2, ", "name is missing"),
+        ("ding1,u2", "name is missing"),
+        ("ding/1,u2,B", "corp_id contains a slash"),
+        ("ding1,u1,B", "u1 is also on line 2"),
+        ("ding1,u2,B,,,,more", "a cell is outside the columns"),
+        ("ding1,u2," + "B" * (MAX_NAME_CHARACTERS + 1), f"name has more than {MAX_NAME_CHARACTERS} characters"),
+        ("ding1,u2,B\x1b[2J", "name contains control characters"),
+        ('ding1,u2,"B\nC"', "name contains control characters"),
+    ],
+)
+def test_a_line_that_is_not_right_is_named_and_so_are_the_others(line: str, problem: str) -> None:
+    content = f"{HEADS}{LINE}{line}\nding1,u9,\n"
+    with pytest.raises(BadFile, match="2 of 3 lines are invalid") as caught:
+        read_people(content.encode())
+    assert caught.value.problems == [f"line 3: {problem}", f"line {4 + line.count(chr(10))}: name is missing"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "lacks the column corp_id, user_id, name"),
+        (
+            "user_id,name\nu1,A",
+            r"lacks the column corp_id \(or set corp_id for all lines with --corp\); it has user_id, name",
+        ),
+        ("corp_id;user_id;name\n", "lacks the column corp_id, user_id, name"),
+        (HEADS.replace("ldap", "name"), "has the column name twice"),
+        (HEADS + 'ding1,u1,"A', "line 2 is not CSV"),
+    ],
+)
+def test_what_is_no_file_of_people_is_refused_in_one_line(content: str, problem: str) -> None:
+    with pytest.raises(BadFile, match=problem) as caught:
+        read_people(content.encode())
+    assert "\n" not in str(caught.value)
+
+
+FORM_HEADS = "corp_id,form_uuid,form_title,field_id,label\n"
+FORM_LINES = "ding1,F-1,,textField_b,金额\nding1,F-1,合同审批,textField_a,合同方\nding1,F-2,,textField_a,事由\n"
+CONTRACT = Form("F-1", "合同审批", {"textField_a": "合同方", "textField_b": "金额"})
+
+
+def test_lines_of_one_form_are_one_form_in_one_order() -> None:
+    forms = read_forms((FORM_HEADS + FORM_LINES).encode())
+    assert forms == {b"ding1/F-1": CONTRACT, b"ding1/F-2": Form("F-2", None, {"textField_a": "事由"})}
+    assert list(forms[b"ding1/F-1"].labels) == ["textField_a", "textField_b"]
+
+
+def test_other_columns_are_not_looked_at_and_a_title_need_not_be_there() -> None:
+    content = "form_uuid,field_id,label,类型\nF-1,textField_a,合同方,单行文本\n"
+    assert read_forms(content.encode(), corp_id="ding2") == {b"ding2/F-1": Form("F-1", None, {"textField_a": "合同方"})}
+
+
+def test_forms_that_are_to_be_forgotten_need_no_fields_and_may_have_them() -> None:
+    assert list(read_forms(b"corp_id,form_uuid\nding1,F-1\nding1,F-2", labelled=False)) == [b"ding1/F-1", b"ding1/F-2"]
+    assert list(read_forms((FORM_HEADS + FORM_LINES).encode(), labelled=False)) == [b"ding1/F-1", b"ding1/F-2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("ding1,,,textField_c,A", "form_uuid is missing"),
+        ("ding1,F-1,,,A", "field_id is missing"),
+        ("ding1,F-1,,textField_c, ", "label is missing"),
+        ("ding1,F-1,,textField_a,A", "textField_a is also on line 3"),
+        ("ding1,F-1,,textField_c,A\x1b[2J", "label contains control characters"),
+    ],
+)
+def test_an_invalid_line_of_forms_is_named(line: str, problem: str) -> None:
+    with pytest.raises(BadFile, match="1 of 4 lines are invalid") as caught:
+        read_forms(f"{FORM_HEADS}{FORM_LINES}{line}\n".encode())
+    assert caught.value.problems == [f"line 5: {problem}"]
+
+
+def test_a_form_with_two_titles_is_refused() -> None:
+    with pytest.raises(BadFile, match="F-1 has several titles: 合同审批, 采购"):
+        read_forms(f"{FORM_HEADS}{FORM_LINES}ding1,F-1,采购,textField_c,A\n".encode())
+
+
+def test_a_file_without_labels_is_refused() -> None:
+    with pytest.raises(BadFile, match="lacks the column field_id, label"):
+        read_forms(b"corp_id,form_uuid\nding1,F-1\n")

@@ -1,0 +1,363 @@
+"""Environments that are broken in one way each: the doctor names that one, and says what to do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import takewhile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Never, cast
+
+import pytest
+from confluent_kafka.admin import AclOperation
+
+from taskbridge.cli import doctor_checks
+from taskbridge.cli.doctor_checks import Examination, Finding, State
+from taskbridge.edge.kafka.acls import EDGE
+from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
+from taskbridge.runtime.topic_admin import TopicsUnavailable
+from taskbridge.schemas import topics
+from taskbridge.schemas.registry import Registry, RegistryUnavailable
+from taskbridge.streams.contract.start import optional_acls, required_acls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from taskbridge.runtime.kafka import Admin
+
+NOBODY = "127.0.0.1:1"
+SYNC_SECONDS, KAFKA = doctor_checks.sync_seconds, doctor_checks.kafka
+
+
+@pytest.fixture
+def environment(tmp_path: Path, disk_folder: Callable[[], Path]) -> dict[str, str]:
+    """Of an edge and a worker that are right, but that neither Kafka nor a registry answers."""
+    credentials = tmp_path / "credentials.toml"
+    write_credentials(credentials, SYSTEM_TOKEN)
+    credentials.chmod(0o600)
+    return {
+        "EDGE_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
+        "EDGE_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
+        "EDGE_CREDENTIALS_FILE": str(credentials),
+        "EDGE_DATA_DIR": str(disk_folder() / "edge"),
+        "EDGE_SPOOL_MAX_BYTES": "1000",
+        "EDGE_PORT": str(free_port()),
+    }
+
+
+@pytest.fixture
+def streams_environment(disk_folder: Callable[[], Path]) -> dict[str, str]:
+    return {
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
+        "STREAMS_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
+        "STREAMS_DATA_DIR": str(disk_folder() / "streams"),
+        "STREAMS_PORT": "0",
+    }
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def _a_quick_machine(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    """Its disk is fast, and Kafka's absence is known at once."""
+
+    def quick(_: Path) -> float:
+        return 0.001
+
+    def away(*_: object, **__: object) -> Never:
+        raise TopicsUnavailable("away")
+
+    monkeypatch.setattr(doctor_checks, "sync_seconds", quick)
+    monkeypatch.setattr(doctor_checks, "kafka", away)
+
+
+def before_kafka(environment: Mapping[str, str]) -> list[Finding]:
+    """All that is found before Kafka is waited for."""
+    return list(takewhile(lambda each: each.check != "kafka", Examination(environment).findings()))
+
+
+def wrong(environment: Mapping[str, str]) -> Finding:
+    """The one that is wrong."""
+    others = [each for each in before_kafka(environment) if each.state is not State.OK]
+    assert len(others) == 1, others
+    assert others[0].do
+    return others[0]
+
+
+def test_an_edge_that_nobody_answers_names_kafka_and_the_registry_and_nothing_else(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_checks, "kafka", KAFKA)
+    found = list(Examination(environment).findings())
+    assert [(each.check, each.state) for each in found if each.state is not State.OK] == [
+        ("kafka", State.FAILED),
+        ("registry", State.FAILED),
+    ]
+    assert f"Kafka at {NOBODY} does not answer (" in next(each.says for each in found if each.check == "kafka")
+
+
+def test_a_worker_that_is_right_has_nothing_wrong(streams_environment: dict[str, str]) -> None:
+    assert {each.state for each in before_kafka(streams_environment)} == {State.OK}
+
+
+def test_a_setting_that_is_missing_is_named(environment: dict[str, str]) -> None:
+    del environment["EDGE_SCHEMA_REGISTRY_URL"]
+    found = wrong(environment)
+    assert (found.check, found.says) == ("settings", "EDGE_SCHEMA_REGISTRY_URL: is required")
+
+
+def test_a_setting_that_is_wrong_is_named(streams_environment: dict[str, str]) -> None:
+    found = wrong(streams_environment | {"STREAMS_RETENTION_DAYS": "3"})
+    assert found.check == "settings"
+    assert found.says.startswith("STREAMS_RETENTION_DAYS: ")
+
+
+def test_a_line_of_the_kafka_file_that_says_nothing_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    config = tmp_path / "kafka.properties"
+    config.write_text("security.protocol\n")
+    found = wrong(environment | {"EDGE_KAFKA_CONFIG_FILE": str(config)})
+    assert (found.check, found.says) == ("settings", f"Kafka config file {config}, line 1: expected name=value")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "No such file or directory"),
+        ("[[apps", "not TOML"),
+        ("[[apps]]\napp_type = 'A'\n", "apps.0"),
+        ("", "has no apps"),
+    ],
+)
+def test_credentials_that_let_nobody_in_are_named(environment: dict[str, str], text: str | None, says: str) -> None:
+    path = Path(environment["EDGE_CREDENTIALS_FILE"])
+    path.unlink() if text is None else path.write_text(text)
+    found = wrong(environment)
+    assert (found.check, found.state) == ("credentials", State.FAILED)
+    assert says in found.says
+
+
+def test_credentials_that_everybody_may_read_are_named(environment: dict[str, str]) -> None:
+    path = Path(environment["EDGE_CREDENTIALS_FILE"])
+    path.chmod(0o644)
+    found = wrong(environment)
+    assert (found.check, found.state, found.do) == ("credentials", State.WARNING, f"chmod 600 {path}")
+
+
+def test_api_tokens_that_cannot_be_used_are_named(streams_environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "tokens.toml").write_text("tokens = 3")
+    found = wrong(streams_environment | {"STREAMS_API_TOKENS_FILE": str(tmp_path / "tokens.toml")})
+    assert (found.check, found.state) == ("tokens", State.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("servers", "says"),
+    [("no-such-host.invalid:9092", "no-such-host.invalid does not resolve"), ("kafka", "'kafka' is not host:port")],
+)
+def test_an_address_that_leads_nowhere_is_named(environment: dict[str, str], servers: str, says: str) -> None:
+    found = wrong(environment | {"EDGE_KAFKA_BOOTSTRAP_SERVERS": servers})
+    assert found.check == "names"
+    assert says in found.says
+    assert "EDGE_KAFKA_BOOTSTRAP_SERVERS" in found.do
+
+
+def test_a_folder_in_memory_is_named(environment: dict[str, str]) -> None:
+    found = wrong(environment | {"EDGE_DATA_DIR": "/dev/shm/taskbridge-doctor"})  # noqa: S108 - that is what it is about
+    assert (found.check, found.state) == ("disk", State.FAILED)
+
+
+def test_a_folder_without_room_for_the_spool_is_named(environment: dict[str, str]) -> None:
+    found = wrong(environment | {"EDGE_SPOOL_MAX_BYTES": str(1 << 50)})
+    assert (found.check, found.state) == ("space", State.FAILED)
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    environment: dict[str, str], disk_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_checks, "sync_seconds", SYNC_SECONDS)
+    file = disk_folder() / "a-file"
+    file.touch()
+    found = wrong(environment | {"EDGE_DATA_DIR": str(file / "edge")})
+    assert (found.check, found.state) == ("writable", State.FAILED)
+
+
+def test_a_disk_that_is_slow_to_promise_is_named(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(_: Path) -> float:
+        return 1.0
+
+    monkeypatch.setattr(doctor_checks, "sync_seconds", slow)
+    found = wrong(environment)
+    assert (found.check, found.state) == ("fsync", State.WARNING)
+    assert "1000 ms" in found.says
+
+
+def test_an_fsync_takes_its_time_and_leaves_nothing(tmp_path: Path) -> None:
+    assert SYNC_SECONDS(tmp_path) > 0
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_port_that_another_program_has_is_named_and_one_of_ours_is_not(environment: dict[str, str]) -> None:
+    with closing(socket.create_server(("127.0.0.1", int(environment["EDGE_PORT"])))) as server:
+        server.settimeout(0.1)
+        threading.Thread(target=refuse_one, args=(server,), daemon=True).start()
+        found = wrong(environment)
+    assert (found.check, found.state) == ("port", State.FAILED)
+    with answering({"/healthz": {"status": "ok"}}) as url:
+        ours = before_kafka(environment | {"EDGE_PORT": url.rpartition(":")[2]})
+    assert "edge answers on port" in next(each.says for each in ours if each.check == "port")
+
+
+def test_too_few_open_files_are_named(environment: dict[str, str]) -> None:
+    found = wrong(environment | {"EDGE_MAX_CONNECTIONS": str(10**10)})
+    assert (found.check, found.state) == ("open-files", State.FAILED)
+
+
+def test_a_registrys_address_that_is_something_else_is_named() -> None:
+    with answering({}) as url, pytest.raises(RegistryUnavailable, match="there is no schema registry at"):
+        list(doctor_checks.registry(Registry(url)))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "state"), [(0, State.OK), (20, State.WARNING), (120, State.FAILED), (-120, State.FAILED)]
+)
+def test_clocks_that_are_apart_are_named(seconds: int, state: State) -> None:
+    with answering({"/": {}}, ahead_s=seconds) as url:
+        (found,) = doctor_checks.clock(url)
+    assert (found.check, found.state) == ("clock", state)
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "words"),
+    [
+        ({"ready": True, "spool": "ok"}, State.OK, "is ready"),
+        ({"ready": True, "degraded": True, "kafka": "no answer"}, State.WARNING, "kafka: no answer"),
+        ({"ready": False, "tables": "restoring"}, State.FAILED, "tables: restoring"),
+        (["something else"], State.FAILED, "no edge answers"),
+    ],
+)
+def test_what_a_service_says_of_itself_is_told(said: Any, state: State, words: str) -> None:
+    with answering({"/readyz": said}) as url:
+        (found,) = doctor_checks.readiness("edge", url)
+    assert (found.check, found.state) == ("service", state)
+    assert words in found.says
+
+
+def test_a_service_that_should_run_and_does_not_is_named() -> None:
+    (found,) = doctor_checks.readiness("edge", f"http://{NOBODY}")
+    assert (found.check, found.state) == ("service", State.FAILED)
+
+
+def test_a_worker_that_cannot_be_followed_is_named(environment: dict[str, str]) -> None:
+    credentials = Path(environment["EDGE_CREDENTIALS_FILE"])
+    with answering({}) as url:
+        for streams_url, says in ((f"http://{NOBODY}", "cannot read the event stream"), (url, "answered 404")):
+            examination = Examination({}, edge_url=url, streams_url=streams_url, credentials=credentials)
+            *_, found = examination.findings(end_to_end=True)
+            assert (found.check, found.state) == ("end-to-end", State.FAILED)
+            assert says in found.says
+            assert found.do
+
+
+def test_a_credentials_file_that_is_missing_is_what_there_is_to_correct(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.toml"
+    with answering({}) as url:
+        *_, found = Examination({}, edge_url=url, streams_url=url, credentials=missing).findings(end_to_end=True)
+    assert (found.check, found.state) == ("end-to-end", State.FAILED)
+    assert found.says == f"credentials file {missing}: No such file or directory"
+    assert "--credentials" in found.do
+
+
+def test_brokers_at_addresses_that_are_not_reached_from_here_are_named() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        there = server.getsockname()
+        found = list(doctor_checks.brokers([there, there, ("127.0.0.1", 1)]))
+    assert [each.state for each in found] == [State.FAILED, State.OK]
+    assert "cannot reach the broker that Kafka advertises as 127.0.0.1:1" in found[0].says
+    assert "advertised.listeners" in found[0].do
+
+
+def test_partitions_without_leaders_and_replicas_that_are_behind_are_named() -> None:
+    well = SimpleNamespace(leader=1, replicas=[1, 2, 3], isrs=[1, 2, 3])
+    behind = SimpleNamespace(leader=1, replicas=[1, 2, 3], isrs=[1, 2])
+    gone = SimpleNamespace(leader=-1, replicas=[1, 2, 3], isrs=[])
+    assert [each.state for each in doctor_checks.replicas({"t": {0: well}})] == [State.OK]
+    assert [each.state for each in doctor_checks.replicas({"t": {0: well, 1: behind}})] == [State.WARNING]
+    found = list(doctor_checks.replicas({"t": {0: well, 1: gone}}))
+    assert (found[0].state, found[0].says) == (State.FAILED, "t has no leader for partitions [1]")
+
+
+@pytest.mark.parametrize(
+    "acls",
+    [
+        doctor_checks.Rights("edge", EDGE),
+        doctor_checks.Rights("streams", required_acls(task_center=True), optional_acls(task_center=True)),
+        doctor_checks.Rights("streams", required_acls(task_center=False), optional_acls(task_center=False)),
+    ],
+)
+def test_each_right_that_is_missing_is_named(acls: doctor_checks.Rights) -> None:
+    there = {topic.name for topic in topics.ALL}
+    everything = {name: {AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE} for name in there}
+    assert [each.state for each in doctor_checks.rights(admin_of(everything), acls, there)] == [State.OK]
+    tried = [acl for acl in (*acls.required, *acls.optional) if acl.resource == "topic" and acl.name in there]
+    assert tried
+    for acl in tried:
+        allowed = {**everything, acl.name: everything[acl.name] - {AclOperation[acl.operation.upper()]}}
+        (found,) = doctor_checks.rights(admin_of(allowed), acls, there)
+        assert found.state is (State.FAILED if acl in acls.required else State.WARNING)
+        assert str(acl) in found.says
+
+
+def admin_of(allowed: Mapping[str, set[AclOperation]]) -> Admin:
+    def described(asked: object, **_: object) -> dict[str, Future[object]]:
+        del asked
+        answers = {name: Future[object]() for name in allowed}
+        for name, answer in answers.items():
+            answer.set_result(SimpleNamespace(authorized_operations=list(allowed[name])))
+        return answers
+
+    def none(*_: object, **__: object) -> dict[str, Future[object]]:
+        return {}
+
+    return cast("Admin", SimpleNamespace(describe_topics=described, describe_groups=none))
+
+
+def refuse_one(server: socket.socket) -> None:
+    """Another program: it takes a connection and says nothing that is HTTP."""
+    try:
+        server.settimeout(5)
+        taken, _ = server.accept()
+        taken.sendall(b"220 mail.example ESMTP\r\n")
+        taken.close()
+    except OSError:
+        return
+
+
+@contextmanager
+def answering(pages: Mapping[str, Any], *, ahead_s: float = 0) -> Generator[str]:
+    """Something that answers these with JSON, all else with 404, and whose clock is ahead."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(pages.get(self.path, {})).encode()
+            self.send_response_only(200 if self.path in pages else 404)
+            self.send_header("Date", format_datetime(datetime.now(UTC) + timedelta(seconds=ahead_s), usegmt=True))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            del format, args
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()

@@ -1,0 +1,113 @@
+"""Operators see what the spool holds and whether it is sound, beside a living owner and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from support.edge.spool import open_spool, record
+from taskbridge.cli.program import app
+from taskbridge.cli.spool_files import spool_folder
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def filled(folder: Path, count: int = 3) -> None:
+    async with open_spool(folder) as spool:
+        await asyncio.gather(*(spool.put(record(number)) for number in range(count)))
+
+
+def run(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    return result.exit_code, [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+
+
+def test_status_and_verify_beside_a_living_owner_and_without_one(tmp_path: Path) -> None:
+    folder = tmp_path / "edge" / "spool"
+
+    async def scenario() -> None:
+        async with open_spool(folder) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            code, (found,) = await asyncio.to_thread(run, "spool", "status", "--data-dir", str(tmp_path))
+            assert (code, found["file"], found["records"], found["problem"]) == (0, "0.db", 3, None)
+            assert found["owner"]
+            assert found["bytes"] > 0
+            code, (found,) = await asyncio.to_thread(run, "spool", "verify", "--data-dir", str(tmp_path))
+            assert (code, found["records"], found["damaged_positions"], found["problem"]) == (0, 3, [], None)
+
+    asyncio.run(scenario())
+    code, (found,) = run("spool", "status", "--data-dir", str(tmp_path / "edge"))
+    assert (code, found["owner"], found["records"]) == (0, None, 3)
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_a_spool_without_files_is_said_to_be_one(tmp_path: Path, command: str) -> None:
+    (tmp_path / "spool").mkdir()
+    result = CliRunner().invoke(app, ["spool", command, "--data-dir", str(tmp_path)])
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        0,
+        "",
+        "there is no spool file, so no event is waiting\n",
+    )
+
+
+def test_verify_names_what_is_damaged_and_exits_with_1(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    asyncio.run(filled(folder))
+    with sqlite3.connect(folder / "0.db") as connection:
+        connection.execute("UPDATE records SET key = 'x' WHERE position = 2")
+    connection.close()
+    code, (found,) = run("spool", "verify", "--data-dir", str(tmp_path))
+    assert (code, found["damaged_positions"]) == (1, [2])
+    (folder / "0.db").write_bytes(b"nonsense")
+    code, (found,) = run("spool", "verify", "--data-dir", str(tmp_path))
+    assert code == 1
+    assert found["problem"]
+    code, (found,) = run("spool", "status", "--data-dir", str(tmp_path))
+    assert code == 0
+    assert "cannot be read" in found["problem"]
+
+
+def test_damaged_files_that_were_moved_aside_are_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    asyncio.run(filled(folder))
+    (folder / "0.db").write_bytes(b"nonsense")
+    asyncio.run(filled(folder))
+    _, found = run("spool", "status", "--data-dir", str(tmp_path))
+    assert [each["problem"] is None for each in found] == [True, False]
+    assert "moved aside" in found[1]["problem"]
+
+
+def test_replay_needs_kafka_and_loses_nothing_without_it(tmp_path: Path) -> None:
+    asyncio.run(filled(tmp_path / "spool"))
+    result = CliRunner().invoke(
+        app, ["spool", "replay", "--data-dir", str(tmp_path), "--bootstrap-servers", "127.0.0.1:9"]
+    )
+    assert "does not answer" in str(result.exception)
+    _, (found,) = run("spool", "status", "--data-dir", str(tmp_path))
+    assert found["records"] == 3
+
+
+def test_verify_and_status_go_on_behind_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    asyncio.run(filled(folder))
+    (folder / "0.db").rename(folder / "1.db")
+    (folder / "0.db").mkdir()
+    for command in ("verify", "status"):
+        _, found = run("spool", command, "--data-dir", str(tmp_path))
+        assert [bool(each["problem"]) for each in found] == [True, False]
+        assert found[1]["records"] == 3
+
+
+def test_a_folder_without_a_spool_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=str(tmp_path)):
+        spool_folder(tmp_path, {})
+    (tmp_path / "spool").mkdir()
+    assert spool_folder(None, {"EDGE_DATA_DIR": str(tmp_path)}).path == tmp_path / "spool"

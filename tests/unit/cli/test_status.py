@@ -1,0 +1,97 @@
+"""The whole system on one screen, and what of it needs a person."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from support.browser.fake_operations import overview
+from support.browser.fake_task_center import FakeTaskCenter, serving
+from taskbridge.cli.program import app
+from taskbridge.cli.status import fetch_overview
+from taskbridge.cli.status_screen import problems_of, screen
+from taskbridge.schemas.errors import OperatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+
+def shown(found: dict[str, Any]) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(screen(found))
+    return console.export_text()
+
+
+def test_everything_is_on_one_screen() -> None:
+    text = shown(overview(NOW))
+    assert len(text.splitlines()) <= 24
+    for said in (
+        "http://10.0.0.21:8400",
+        "degraded",
+        "128734",
+        "212",
+        "http://10.0.0.13:8500",
+        "53 rejected callbacks",
+    ):
+        assert said in text
+    assert "2 dead letters (1 undecodable, 1 other-corp)" in text
+    assert "a record was parked" in text
+
+
+def test_what_needs_a_person_stands_first() -> None:
+    found = overview(NOW, dead_workers=1)
+    assert problems_of(found) == [
+        "edge http://10.0.0.21:8400 is degraded: Kafka did not acknowledge within 1000 ms",
+        "worker http://10.0.0.13:8500 is unreachable",
+    ]
+    assert shown(found).startswith(problems_of(found)[0])
+    found["partitions"][0]["lag_seconds"] = 90.0
+    assert problems_of(found)[-1] == "1 partitions are behind, by up to 90 s"
+
+
+def test_when_all_is_well_it_says_so() -> None:
+    found = overview(NOW)
+    del found["edges"][0]
+    assert problems_of(found) == []
+    assert shown(found).startswith("nothing needs attention\n")
+    # What was logged may be long over, and is no part of the verdict.
+    assert "\nlast errors:\n" in shown(found)
+    found["errors"] = []
+    assert shown(found).startswith("all is well\n")
+    assert "last errors" not in shown(found)
+
+
+def test_what_strangers_wrote_is_no_command_for_the_terminal() -> None:
+    found = overview(NOW)
+    found["errors"][0]["message"] = "\x1b[2Jgone [bold]not markup[/bold]"
+    assert "\\u001b[2Jgone [bold]not markup[/bold]" in shown(found)
+
+
+@pytest.fixture(scope="module")
+def url() -> Generator[str]:
+    fake = FakeTaskCenter()
+    with serving(fake):
+        yield fake.url
+
+
+def test_without_a_terminal_it_is_printed_once_and_the_exit_code_tells(url: str) -> None:
+    printed = CliRunner().invoke(app, ["status", "--streams-url", url])
+    assert printed.exit_code == 1
+    assert printed.stdout.startswith("edge http://10.0.0.21:8400 is degraded")
+    told = CliRunner().invoke(app, ["status", "--streams-url", url, "--json"])
+    assert len(json.loads(told.stdout)["workers"]) == 3
+
+
+def test_who_is_no_worker_is_named(url: str) -> None:
+    with pytest.raises(OperatorError, match=r"no worker answers at http://127\.0\.0\.1:1 "):
+        fetch_overview("http://127.0.0.1:1", None)
+    with pytest.raises(OperatorError, match="answered 404: check that --streams-url is a worker"):
+        fetch_overview(f"{url}/nowhere", None)
