@@ -100,6 +100,8 @@ def test_a_command_has_the_flags_that_its_help_speaks_of(command: list[str]) -> 
         ("status", "--once"),
         ("tail", "t"),
         ("topics", "apply"),
+        ("topics", "acls", "--apply"),
+        ("schemas", "register"),
         ("quarantine", "list"),
         ("dlq", "list"),
         ("doctor",),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from taskbridge.cli.options import DataDir, Json, RegistryUrl, example
+from taskbridge.cli.options import DataDir, Json, RegistryUrl, example, operator_connection
 from taskbridge.cli.terminal import json_line, say
 from taskbridge.schemas import topics
 
@@ -37,9 +37,8 @@ def schemas_register(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Register the schemas and set their compatibility to FULL_TRANSITIVE. Safe to repeat."""
-    from taskbridge.cli.connection import find_connection
-
-    found = find_connection(None, registry_url, data_dir=data_dir).registry.register(topics.ALL)
+    with operator_connection(None, registry_url, data_dir) as connection:
+        found = connection.registry.register(topics.ALL)
     for subject, schema_id in found.items():
         say(json_line({"subject": subject, "id": schema_id}) if as_json else f"{schema_id:>6}  {subject}")
 

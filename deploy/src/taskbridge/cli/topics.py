@@ -76,10 +76,8 @@ def topics_acls(
         raise typer.BadParameter(f"unknown role {', '.join(sorted(unknown))}: use {', '.join(acls)}")
     of = {name: named.get(name, f"User:{name}") for name in role or acls}
     if apply:
-        from taskbridge.cli.connection import find_connection
-
-        connection = find_connection(bootstrap_servers, None, data_dir=data_dir)
-        apply_acls(connection.admin(), [each for name in of for each in bindings(of[name], acls[name])])
+        with operator_connection(bootstrap_servers, None, data_dir) as connection:
+            apply_acls(connection.admin(), [each for name in of for each in bindings(of[name], acls[name])])
     for name, user in of.items():
         if as_json:
             for acl in acls[name]:
