@@ -1,7 +1,7 @@
 {{/* What every pod is allowed: to run as 10001, and nothing else. */}}
 {{- define "taskbridge.pod" -}}
 automountServiceAccountToken: false
-# Kubernetes would put EDGE_… and STREAMS_… variables of its own into pods beside Services of such names.
+# Kubernetes would add EDGE_… and STREAMS_… variables of its own where Services have such names.
 enableServiceLinks: false
 {{- with .Values.serviceAccountName }}
 serviceAccountName: {{ . }}
@@ -29,7 +29,7 @@ securityContext:
 {{- end -}}
 
 {{/* The volume /etc/taskbridge of a part: (list $ "edge" (list "credentials")), and Kafka's properties where there are any.
-The credentials are the edge's, whoever reads them. */}}
+All parts read the edge's credentials. */}}
 {{- define "taskbridge.files" -}}
 {{- $root := index . 0 -}}{{- $part := index . 1 -}}{{- $secrets := index . 2 -}}
 {{- if include "taskbridge.hasProperties" (list $root $part) }}{{ $secrets = append $secrets "kafkaProperties" }}{{ end -}}

@@ -117,7 +117,7 @@ def test_the_details_are_asked_for_where_the_edge_tells_them(tmp_path: Path, giv
     assert Bridge(options, progress=lambda _: None, environment=given).operator_url == url
 
 
-def test_asking_again_and_again_prepares_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_checks_prepare_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(200, b'{"ready": true, "spool": "ok"}') as url:
         ready, broken = answers_ready(url, {}), broken_spool(url)
         monkeypatch.setattr(ssl, "SSLContext", None)  # what it costs to make one is what up used to take at rest

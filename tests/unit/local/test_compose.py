@@ -1,4 +1,4 @@
-"""deploy/compose/compose.yaml beside what the local stack runs of the same images: one of them would be forgotten."""
+"""deploy/compose/compose.yaml and the local stack run the same images with the same settings."""
 
 from __future__ import annotations
 

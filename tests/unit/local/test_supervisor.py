@@ -110,7 +110,7 @@ def test_a_service_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) 
     assert all(event.exit_status == 7 for event in events if event.phase is Phase.DIED)
 
 
-def test_a_service_that_only_a_restart_mends_is_stopped_in_order_and_started_again(tmp_path: Path) -> None:
+def test_a_service_that_only_a_restart_repairs_is_stopped_in_order_and_started_again(tmp_path: Path) -> None:
     events: list[ServiceEvent] = []
     sick = tmp_path / "sick"
 
@@ -181,7 +181,7 @@ def test_a_service_that_never_gets_ready_is_stopped(tmp_path: Path) -> None:
 
 
 def test_services_start_side_by_side(tmp_path: Path) -> None:
-    def ready_beside(name: str, other: str) -> ServiceSpec:
+    def ready_after(name: str, other: str) -> ServiceSpec:
         """Ready only once the other runs."""
         announce = (
             "ready.with_suffix('.runs').touch()\nwhile not ready.with_name('OTHER.runs').exists(): time.sleep(0.01)\n"
@@ -190,7 +190,7 @@ def test_services_start_side_by_side(tmp_path: Path) -> None:
         return service(tmp_path, script, name=name, ready_timeout_s=10)
 
     with Supervisor(on_event=lambda _: None) as supervisor:
-        supervisor.start(ready_beside("first", "second"), ready_beside("second", "first"))
+        supervisor.start(ready_after("first", "second"), ready_after("second", "first"))
 
 
 def test_of_services_that_start_side_by_side_none_is_left_when_one_fails(tmp_path: Path) -> None:
