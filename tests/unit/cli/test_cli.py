@@ -115,7 +115,7 @@ def test_a_command_that_finds_no_bridge_says_how_to_start_one(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # Nothing listens where a bridge without flags would, whatever runs on this machine.
+    # Nothing listens on the default ports of a bridge, even if this machine runs one.
     monkeypatch.setattr("taskbridge.cli.data_folder.is_listened_on", Mock(return_value=False))
     monkeypatch.setattr("taskbridge.cli.connection._METADATA_S", 0.5)
     for named, says in (

@@ -35,7 +35,7 @@ def test_gbk_is_told_from_utf_8_and_read_where_it_is_named() -> None:
     assert read_people(content, encoding="gb18030") == WANG
 
 
-def test_the_corp_that_is_named_beside_counts_where_a_line_has_none() -> None:
+def test_the_corp_given_by_a_flag_counts_where_a_line_has_none() -> None:
     assert list(read_people(b"corp_id,user_id,name\nding1,u1,A\n,u2,B", corp_id="ding2")) == [b"ding1/u1", b"ding2/u2"]
     assert read_people(b"user_id,name\nu1,A", corp_id="ding2") == {b"ding2/u1": PersonRecord("u1", "A")}
 

@@ -70,7 +70,7 @@ def parked(monkeypatch: pytest.MonkeyPatch, *letters: DeadLetter, replays: Mappi
     monkeypatch.setattr(dlq, "read_dead_letters", read)
 
 
-def test_an_empty_list_says_so_beside_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_list_is_explained_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     parked(monkeypatch)
     for arguments in ([], ["--json"], ["--reason", "undecodable"]):
         result = CliRunner().invoke(app, ["dlq", "list", *arguments])

@@ -221,7 +221,7 @@ def test_too_few_open_files_are_named(environment: dict[str, str]) -> None:
     assert (found.check, found.state) == ("open-files", State.FAILED)
 
 
-def test_a_registrys_address_that_is_something_else_is_named() -> None:
+def test_another_service_at_the_address_of_the_registry_is_named() -> None:
     with answering({}) as url, pytest.raises(RegistryUnavailable, match="there is no schema registry at"):
         list(doctor_checks.registry(Registry(url)))
 

@@ -236,7 +236,7 @@ def test_a_replay_takes_the_credentials_of_the_data_folder(tmp_path: Path, kept:
     assert run("replay", "--all", "--data-dir", str(tmp_path)).exit_code == 0
 
 
-def test_an_empty_list_says_so_beside_the_result(kept: list[QuarantinedCallback]) -> None:
+def test_an_empty_list_is_explained_on_standard_error(kept: list[QuarantinedCallback]) -> None:
     for arguments in ((), ("--json",), ("--reason", "wrong-sign")):
         result = run("list", *arguments)
         assert (result.exit_code, result.stdout, result.stderr) == (0, "", "the quarantine is empty\n")

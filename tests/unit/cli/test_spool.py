@@ -1,4 +1,4 @@
-"""Operators see what the spool holds and whether it is sound, beside a living owner and without one."""
+"""Operators see what the spool holds and whether it is sound, while an edge runs and without one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
     return result.exit_code, [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
 
 
-def test_status_and_verify_beside_a_living_owner_and_without_one(tmp_path: Path) -> None:
+def test_status_and_verify_with_a_running_edge_and_without_one(tmp_path: Path) -> None:
     folder = tmp_path / "edge" / "spool"
 
     async def scenario() -> None:
