@@ -27,12 +27,14 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
+    #[inline]
     fn byte(&mut self) -> Read<u8> {
         let (&first, rest) = self.rest.split_first().ok_or(Unreadable)?;
         self.rest = rest;
         Ok(first)
     }
 
+    #[inline]
     pub fn bytes(&mut self, length: usize) -> Read<&'a [u8]> {
         let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Unreadable)?;
         self.rest = rest;
@@ -55,11 +57,13 @@ impl<'a> Reader<'a> {
         Err(Unreadable)
     }
 
+    #[inline]
     pub fn long(&mut self) -> Read<i64> {
         let zigzag = self.unsigned()?;
         Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
     }
 
+    #[inline]
     pub fn text(&mut self) -> Read<&'a str> {
         let length = usize::try_from(self.long()?).map_err(|_| Unreadable)?;
         std::str::from_utf8(self.bytes(length)?).map_err(|_| Unreadable)

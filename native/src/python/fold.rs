@@ -103,11 +103,14 @@ impl Core {
         let mut known: Vec<Known<'_>> = Vec::with_capacity(keys.len());
         let mut unread: Vec<usize> = Vec::new();
         for (place, bytes) in stored.iter().enumerate() {
-            let read = bytes.as_ref().map(|bytes| Known::read(bytes.as_bytes(), state_frame));
-            if let Some(Err(Unreadable)) = read {
-                unread.push(place);
-            }
-            known.push(read.and_then(Result::ok).unwrap_or_default());
+            known.push(match bytes.as_ref().map(|bytes| Known::read(bytes.as_bytes(), state_frame)) {
+                None => Known::default(),
+                Some(Ok(known)) => known,
+                Some(Err(Unreadable)) => {
+                    unread.push(place);
+                    Known::default()
+                }
+            });
         }
         let renewed = unread
             .iter()
