@@ -9,10 +9,10 @@ import subprocess
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from taskbridge.edge.kafka.path import KafkaPath
+from taskbridge.edge.kafka.client import KafkaClient
 from taskbridge.edge.kafka.record import Record
-from taskbridge.edge.spool.files import SpoolFolder
-from taskbridge.edge.spool.recovery.recovery import open_or_recover
+from taskbridge.edge.spool.folder import SpoolFolder
+from taskbridge.edge.spool.recovery import open_or_recover
 from taskbridge.edge.spool.writer import Spool
 from taskbridge.runtime.producer import AsyncProducer, Delivery, QueueFull
 from taskbridge.schemas.codec import task_event_codec
@@ -144,11 +144,11 @@ class TestProducer(AsyncProducer):
         return 0
 
 
-async def open_path(producer: TestProducer, *, partitions: int = 1) -> KafkaPath:
+async def open_client(producer: TestProducer, *, partitions: int = 1) -> KafkaClient:
     """A way to Kafka that is open."""
-    path = KafkaPath(lambda: producer, REGISTRY)
+    path = KafkaClient(lambda: producer, REGISTRY)
     path.start()
-    path.know(SCHEMA)
+    path.load_ids(SCHEMA)
     for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
         path.open(topic.name, partitions=partitions)
     await path.check()

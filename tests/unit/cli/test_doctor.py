@@ -20,7 +20,7 @@ from confluent_kafka.admin import AclOperation
 
 from taskbridge.cli import doctor_checks
 from taskbridge.cli.doctor_checks import Examination, Finding, State
-from taskbridge.edge.kafka.acls import EDGE
+from taskbridge.edge.kafka.prerequisites import EDGE
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.runtime.topic_admin import TopicsUnavailable
 from taskbridge.schemas import topics

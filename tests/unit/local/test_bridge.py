@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.edge.delivery.publisher import SPOOL_IS_BROKEN
+from taskbridge.edge.publisher import SPOOL_IS_BROKEN
 from taskbridge.edge.testing import write_credentials
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.webhooks import new_secret

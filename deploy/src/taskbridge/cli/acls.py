@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
 from taskbridge.cli.connection import GROUP
-from taskbridge.edge.kafka.acls import EDGE
+from taskbridge.edge.kafka.prerequisites import EDGE
 from taskbridge.reconcile.kafka import RECONCILE
 from taskbridge.runtime.kafka import Acl
 from taskbridge.schemas.errors import OperatorError

@@ -26,7 +26,7 @@ import httpx2
 from taskbridge.cli.callbacks import Sender
 from taskbridge.cli.connection import Connection, check_something_runs, find_connection
 from taskbridge.cli.data_folder import data_folder
-from taskbridge.edge.kafka.acls import EDGE
+from taskbridge.edge.kafka.prerequisites import EDGE
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.runtime.kafka import ACLS_HINT, missing_acls, read_kafka_config

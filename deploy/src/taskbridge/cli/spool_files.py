@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.data_folder import edge_folder
 from taskbridge.cli.terminal import Heartbeat, Progress
-from taskbridge.edge.delivery.publisher import SPOOL_FOLDER
 from taskbridge.edge.errors import NotDurable
-from taskbridge.edge.kafka.path import KafkaPath
+from taskbridge.edge.kafka.client import KafkaClient
 from taskbridge.edge.kafka.record import RowDamaged, record_of
-from taskbridge.edge.spool.asked_back import ask_back, is_asked_back
-from taskbridge.edge.spool.connections import read_only
-from taskbridge.edge.spool.files import SpoolFolder
-from taskbridge.edge.spool.keeper import SpoolKeeper
+from taskbridge.edge.publisher import SPOOL_FOLDER
+from taskbridge.edge.spool.folder import SpoolFolder
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.spool.recovery.recovery import examine
-from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
+from taskbridge.edge.spool.recovery import examine
+from taskbridge.edge.spool.spools import Spools, is_requeue_requested, request_requeue
+from taskbridge.edge.spool.store import REFUSED, TOO_LARGE, read_only
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.schemas.cloudevents import rfc3339, text_of
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
@@ -114,7 +112,7 @@ def replay(folder: SpoolFolder, connection: Connection, *, progress: Progress, s
     folder.prepare()
     for number in folder.numbers():
         if _status_of(folder, number).set_aside.keys() & {TOO_LARGE, REFUSED}:
-            ask_back(folder.file(number))
+            request_requeue(folder.file(number))
     if any(folder.owner(number) is not None for number in folder.numbers()):
         progress("the edge is running and delivers the spool; waiting for it")
         return _watch(folder, progress, stopped)
@@ -125,7 +123,7 @@ def _watch(folder: SpoolFolder, progress: Progress, stopped: Callable[[], bool])
     heartbeat = Heartbeat(progress)
     while True:
         # In this order: a record to be retried is counted before its request for it is removed.
-        asked_back = any(is_asked_back(folder.file(number)) for number in folder.numbers())
+        asked_back = any(is_requeue_requested(folder.file(number)) for number in folder.numbers())
         left = sum(each.records for each in status(folder))
         if stopped() or not (left or asked_back):
             return left
@@ -137,13 +135,13 @@ async def _deliver(folder: SpoolFolder, connection: Connection, progress: Progre
     ids_path = folder.path.parent / "schema-ids.json"
     registry = Registry(connection.registry_url, ids_path=ids_path, properties=connection.kafka_properties)
     schemas = (task_event_codec(registry).schema, quarantined_callback_codec(registry).schema)
-    kafka = KafkaPath(connection.producer, registry)
+    kafka = KafkaClient(connection.producer, registry)
     kafka.start()
     # Without the edge, 'taskbridge topics apply' has created them.
     for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
         kafka.open(topic.name, partitions=0)
-    kafka.know(*schemas)
-    keeper = SpoolKeeper(folder.path, schemas, kafka, max_bytes=0, metrics=SpoolMetrics())
+    kafka.load_ids(*schemas)
+    keeper = Spools(folder.path, schemas, kafka, max_bytes=0, metrics=SpoolMetrics())
     try:
         if not await kafka.check():
             raise OperatorError(

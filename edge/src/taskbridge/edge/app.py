@@ -16,9 +16,9 @@ import structlog
 from fastapi import FastAPI
 
 from taskbridge.edge.decision import Decision, Rules
-from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
 from taskbridge.edge.monitoring import HealthRoutes, Metrics, WorkerMetrics, clear_metrics
 from taskbridge.edge.openapi import document_callbacks
+from taskbridge.edge.publisher import KafkaPublisher, Publisher
 from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes, FastCallbacks
 from taskbridge.edge.server.admission import GATE, Gate, RejectionLog, Senders, with_open_files

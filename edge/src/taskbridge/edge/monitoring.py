@@ -28,8 +28,8 @@ from prometheus_client.samples import Sample
 from starlette.responses import Response
 
 from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
-from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import REASONS
+from taskbridge.edge.publisher import Durability
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL, GAVE_WAY
 from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS
 from taskbridge.runtime.problems import SERVERS_REASONS
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.delivery.publisher import Publisher
+    from taskbridge.edge.publisher import Publisher
     from taskbridge.edge.server.admission import Gate
     from taskbridge.edge.verification.credentials import CredentialsFile, TokenUse
     from taskbridge.edge.verification.replays import FileWindows
@@ -362,7 +362,7 @@ class HealthRoutes:
         has_apps = self.credentials.current.count > 0
         credentials = self.credentials.problem or (_OK if has_apps else "no apps")
         parts = {**self.publisher.health(), "credentials": credentials}
-        ready = has_apps and self.publisher.can_keep()
+        ready = has_apps and self.publisher.can_store()
         degraded = ready and any(part != _OK for part in parts.values())
         body: dict[str, Any] = {"ready": ready}
         if self.details:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter
 
-    from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.errors import Rejection
+    from taskbridge.edge.publisher import Publisher
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.edge.verification.credentials import Credentials
     from taskbridge.edge.verification.replays import Window

@@ -21,7 +21,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from taskbridge.edge.decision import SOURCE_PATHS, YIDA_PATHS, action_of
-from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import (
     Malformed,
     NotDurable,
@@ -33,6 +32,7 @@ from taskbridge.edge.errors import (
     UnsupportedType,
     Unverified,
 )
+from taskbridge.edge.publisher import Durability
 from taskbridge.edge.request import Received
 from taskbridge.edge.server.heads import Heads
 from taskbridge.edge.server.protocol import ANSWER_AT_ONCE, FAST_REQUEST, MAX_HEADERS
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.edge.decision import Decision
-    from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.events import Decided
     from taskbridge.edge.kafka.record import Record
     from taskbridge.edge.monitoring import Metrics
+    from taskbridge.edge.publisher import Publisher
     from taskbridge.edge.quarantine import Quarantine
     from taskbridge.edge.server.admission import RejectionLog, Senders
     from taskbridge.edge.settings import EdgeSettings

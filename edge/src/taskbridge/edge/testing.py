@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.kafka.record import Record
+from taskbridge.edge.publisher import Durability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +51,7 @@ class MemoryPublisher:
     def health(self) -> dict[str, str]:
         return {"kafka": self.away or "ok", "spool": self.away or "ok", "registry": "ok"}
 
-    def can_keep(self) -> bool:
+    def can_store(self) -> bool:
         return self.away is None
 
     async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:

@@ -10,8 +10,8 @@ from structlog.contextvars import bind_contextvars
 
 from taskbridge.edge.callbacks import PUSH
 from taskbridge.edge.decision import source_of
-from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, Rejection
+from taskbridge.edge.publisher import Durability
 from taskbridge.edge.routes import STATUS, UNAVAILABLE, CallbackRoutes
 from taskbridge.runtime import tracing as names
 from taskbridge.runtime.tracing import TRACEPARENT, trace_id_of, traceparent_of, valid_traceparent

@@ -15,7 +15,7 @@ import httpx2
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder, Running
 from taskbridge.cli.terminal import call_with_heartbeat
-from taskbridge.edge.delivery.publisher import SPOOL_IS_BROKEN
+from taskbridge.edge.publisher import SPOOL_IS_BROKEN
 from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile

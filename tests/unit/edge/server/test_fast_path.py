@@ -19,8 +19,8 @@ from uvicorn.server import ServerState
 from support.http_clients import callback
 from taskbridge.edge.app import create_app
 from taskbridge.edge.decision import YIDA_PATHS
-from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable
+from taskbridge.edge.publisher import Durability
 from taskbridge.edge.server.heads import Heads, plain_head
 from taskbridge.edge.server.protocol import FAST_PATH, EdgeProtocol
 from taskbridge.edge.settings import EdgeSettings

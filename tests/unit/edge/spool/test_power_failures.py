@@ -21,7 +21,7 @@ from support import needs
 from support.edge.crash_states import Disk, Recorder, State, Step
 from support.edge.spool import SCHEMA, number_of, record
 from taskbridge.edge.kafka.record import record_of, row_of
-from taskbridge.edge.spool.recovery.recovery import open_or_recover
+from taskbridge.edge.spool.recovery import open_or_recover
 from taskbridge.edge.spool.store import BROKEN_MARK
 
 if TYPE_CHECKING:

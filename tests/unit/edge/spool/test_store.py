@@ -14,15 +14,54 @@ import pytest
 
 from support.edge.spool import SCHEMA, number_of, record
 from taskbridge.edge.kafka.record import record_of, row_of
-from taskbridge.edge.spool.connections import owners_connection, read_only
-from taskbridge.edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
-from taskbridge.edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, REFUSED, TOO_LARGE, Store, sync
+from taskbridge.edge.spool.store import (
+    BROKEN_MARK,
+    DAMAGED,
+    PAGE_BYTES,
+    REFUSED,
+    TOO_LARGE,
+    SpoolBroken,
+    SpoolBusy,
+    SpoolFull,
+    Store,
+    classified,
+    owners_connection,
+    read_only,
+    sync,
+)
 from taskbridge.schemas.registry import SchemaRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from taskbridge.edge.kafka.record import Row
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (sqlite3.SQLITE_FULL, SpoolFull),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, SpoolFull),
+        (sqlite3.SQLITE_IOERR_SHMMAP, SpoolBroken),
+        (sqlite3.SQLITE_IOERR, SpoolBroken),
+        (sqlite3.SQLITE_BUSY, SpoolBusy),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, SpoolBusy),
+        (sqlite3.SQLITE_LOCKED, SpoolBusy),
+        (sqlite3.SQLITE_CORRUPT, SpoolBroken),
+    ],
+)
+def test_what_passes_is_told_from_what_does_not(code: int, expected: type[Exception]) -> None:
+    error = sqlite3.OperationalError("injected")
+    error.sqlite_errorcode = code
+    with pytest.raises(SpoolFull if expected is SpoolBusy else expected) as raised, classified():
+        raise error
+    assert type(raised.value) is expected
+
+
+def test_an_error_without_a_code_passes_for_no_room_with_nobody() -> None:
+    with pytest.raises(SpoolBroken), classified():
+        raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+
 
 OTHER = SchemaRef("other", '"string"')
 
@@ -118,10 +157,10 @@ def test_what_is_known_of_its_rows_is_their_number_bytes_oldest_time_and_how_man
 def test_what_the_broker_refused_is_taken_back_and_not_what_is_damaged(store: Store) -> None:
     store.write([row(1), row(2), row(3)])
     store.write((), set_aside=[(1, REFUSED), (2, DAMAGED), (3, TOO_LARGE)])
-    assert store.take_back() == 2
+    assert store.requeue() == 2
     assert positions(store) == [1, 3]
     assert store.totals()[3] == 1
-    assert store.take_back() == 0
+    assert store.requeue() == 0
 
 
 def test_what_finds_no_room_is_not_taken_back_and_the_next_transaction_is_another(store: Store) -> None:
@@ -131,7 +170,7 @@ def test_what_finds_no_room_is_not_taken_back_and_the_next_transaction_is_anothe
     (pages,) = asked(store, "PRAGMA page_count")[0]
     asked(store, f"PRAGMA max_page_count = {pages}")
     with pytest.raises(SpoolFull):
-        store.take_back()
+        store.requeue()
     store.write([row(2)])
     assert (positions(store), store.totals()[3]) == ([2], 1)
 
@@ -169,7 +208,7 @@ class NoRoom:
 CALLS: dict[str, Callable[[Store], object]] = {
     "COMMIT": lambda store: store.write([row(2)], delete=[1]),
     "wal_checkpoint": lambda store: store.checkpoint(emptied=True),
-    "DELETE FROM set_aside": Store.take_back,
+    "DELETE FROM set_aside": Store.requeue,
 }
 
 
@@ -227,9 +266,9 @@ def test_a_checkpoint_waits_for_no_reader_and_a_commit_waits_for_another_writer_
 def test_a_start_begins_the_log_anew_and_adds_the_schemas_that_are_new(store: Store) -> None:
     store.write([row(1)])
     assert store.log_bytes > 0
-    store.begin([SCHEMA])
+    store.start_log([SCHEMA])
     assert store.log_bytes == 0, "nothing was written for a schema that is there"
-    store.begin([SCHEMA, OTHER])
+    store.start_log([SCHEMA, OTHER])
     assert store.schema_texts() == {each.key: (each.subject, each.text) for each in (SCHEMA, OTHER)}
     store.write([row(2)])
     assert positions(store) == [1, 2]
@@ -239,9 +278,9 @@ def test_a_new_schema_that_finds_the_file_locked_is_told(store: Store) -> None:
     asked(store, "PRAGMA busy_timeout = 0")
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    store.begin([SCHEMA])
+    store.start_log([SCHEMA])
     with pytest.raises(SpoolBusy):
-        store.begin([OTHER])
+        store.start_log([OTHER])
     other.execute("ROLLBACK")
     other.close()
 
@@ -320,7 +359,7 @@ def test_a_closed_file_has_no_log_and_an_abandoned_one_keeps_it_and_is_marked(tm
 CLOSES_WHILE_READ = """
 import contextlib, sys, threading
 from pathlib import Path
-from taskbridge.edge.spool.errors import SpoolBroken
+from taskbridge.edge.spool.store import SpoolBroken
 from taskbridge.edge.spool.store import Store
 
 def read():

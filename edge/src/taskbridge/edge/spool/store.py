@@ -1,7 +1,12 @@
-"""One spool file: SQLite in WAL mode with ``synchronous=FULL``. Every call blocks: none belongs on an event loop.
+"""One spool file: SQLite in WAL mode with ``synchronous=FULL``. All calls block: run them in a thread.
 
-A commit that returns is on the disk. What goes wrong is one of two things: no room (rolled back whole, and tried again
-later), or an I/O error, after which nothing that this connection says may be believed.
+A commit that returns is on the disk. A failure is one of two kinds: no room (rolled back whole, and tried again later),
+or an I/O error, after which nothing that the connection returns may be trusted.
+
+NotDurable
+├── SpoolFull          rolled back whole; tried again by itself
+│   └── SpoolBusy
+└── SpoolBroken        never tried again on this file: a new file takes over its intact rows
 """
 
 from __future__ import annotations
@@ -13,8 +18,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.edge.spool.connections import BUSY_S, owners_connection
-from taskbridge.edge.spool.errors import SpoolFull, classified
+from taskbridge.edge.errors import NotDurable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -23,14 +27,21 @@ if TYPE_CHECKING:
     from taskbridge.edge.kafka.record import Row
     from taskbridge.schemas.registry import SchemaRef
 
+
+_FULL_CODES = frozenset({
+    sqlite3.SQLITE_FULL,
+    # The index of the log, which is rebuilt from it, could not grow: nothing was written, and there is no room.
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+})  # fmt: skip
+_BUSY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_PRIMARY = 0xFF
+BUSY_S = 5
 PAGE_BYTES = 4096
 VERSION = 1
 BROKEN_MARK = ".broken"
-
 DAMAGED = "damaged"
 TOO_LARGE = "too-large"
 REFUSED = "refused"
-
 _CHECKPOINT_BYTES = 4 << 20
 _ROW = "position, created_at, topic, key, headers, schema, body, checksum"
 _SCHEMA = f"""
@@ -44,6 +55,63 @@ CREATE TABLE set_aside (
 CREATE TABLE schemas (key TEXT PRIMARY KEY, subject TEXT NOT NULL, text TEXT NOT NULL);
 PRAGMA user_version = {VERSION};
 """
+
+
+class SpoolFull(NotDurable):
+    """The spool has no room, by its own bound or on the disk; it takes callbacks again when there is."""
+
+
+class SpoolBusy(SpoolFull):
+    """Another process has locked the spool's file."""
+
+
+class SpoolBroken(NotDurable):
+    """Reading or writing the spool's file failed: nothing that it says can be believed any more."""
+
+
+@contextlib.contextmanager
+def classified() -> Generator[None]:
+    """Whatever SQLite raises, as one of these.
+
+    Raises:
+        SpoolFull, SpoolBusy, SpoolBroken
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code in _FULL_CODES:
+            raise SpoolFull("the spool's disk is full") from error
+        if code & _PRIMARY in _BUSY_CODES:
+            raise SpoolBusy("another process has locked the spool's file") from error
+        raise SpoolBroken(f"the spool's file: {error}") from error
+
+
+def owners_connection(path: Path) -> sqlite3.Connection:
+    """A connection to an existing file, for any thread, which checkpoints only when it is told to."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_S
+    )
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    assert mode == "wal", mode
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    # Delivered records leave nothing behind: neither people's form values, nor rows that a recovery would find again.
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.text_factory = _text
+    return connection
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, not even when it is closed; beside the owner's it may come and go."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_S)
+    connection.text_factory = _text
+    return connection
+
+
+def _text(raw: bytes) -> str:
+    # Damaged text is a damaged row, which its checksum tells, and not an error of the whole file.
+    return raw.decode("utf-8", "surrogateescape")
 
 
 class Store:
@@ -171,7 +239,7 @@ class Store:
             found = self._rows("SELECT key, subject, text FROM schemas")
         return {key: (subject, text) for key, subject, text in found}
 
-    def begin(self, schemas: Iterable[SchemaRef]) -> None:
+    def start_log(self, schemas: Iterable[SchemaRef]) -> None:
         """Begin the log anew, so that nothing stands in it behind what this process writes, and add schemas.
 
         A disk without room does not keep the file from being opened: what it holds may be what fills the disk.
@@ -188,7 +256,7 @@ class Store:
             with self._transaction():
                 self._writer.executemany("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", known)
 
-    def take_back(self) -> int:
+    def requeue(self) -> int:
         """Return what the broker refused to the queue, and not what is damaged; returns how many.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The spool is emptied in order, nothing is deleted before its delivery report, and nothing is dropped."""
+"""A spool is emptied in order, one record per instance at a time; only records of a failing partition wait."""
 
 from __future__ import annotations
 
@@ -6,40 +6,88 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from confluent_kafka import KafkaError
 from msgspec.structs import asdict, replace
 
-from support.edge.spool import TestProducer, number_of, numbers, open_path, open_spool, record, until
+from support.edge.spool import SCHEMA, TestProducer, number_of, numbers, open_client, open_spool, record, until
 from taskbridge.cli.spool_files import set_aside
-from taskbridge.edge.kafka.record import SpooledRecord
-from taskbridge.edge.spool.draining import turns
-from taskbridge.edge.spool.draining.blocked import BlockedQueues
-from taskbridge.edge.spool.draining.chains import Chain, chains_of, while_they_get_on
-from taskbridge.edge.spool.draining.drainer import Drainer
-from taskbridge.edge.spool.errors import SpoolFull
-from taskbridge.edge.spool.files import SpoolFolder
+from taskbridge.edge.kafka.record import SpooledRecord, row_of
+from taskbridge.edge.spool import drainer
+from taskbridge.edge.spool.drainer import BlockedQueues, Chain, Drainer, KeyOrder, chains_of, while_they_get_on
+from taskbridge.edge.spool.folder import Claim, SpoolFolder
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.spool.store import Store
+from taskbridge.edge.spool.store import SpoolFull, Store
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.codec import framed
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import pytest
-
-    from taskbridge.edge.kafka.path import KafkaPath
+    from taskbridge.edge.kafka.client import KafkaClient
     from taskbridge.edge.spool.writer import Spool
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Iterator[Claim]:
+    folder = SpoolFolder(tmp_path)
+    folder.prepare()
+    claim = folder.claim_own()
+    yield claim
+    claim.release()
+
+
+def waiting(number: int, key: str, *, at: int) -> SpooledRecord:
+    return SpooledRecord(**asdict(record(number, key=key)), position=number, created_at=at)
+
+
+def whose_turn(claim: Claim, *pending: SpooledRecord, oldest: int) -> list[int]:
+    """With one other file, whose oldest record came then."""
+    folder = SpoolFolder(claim.path.parent)
+    folder.prepare()
+    folder.occupancy.set(7, oldest=oldest, count=1, size=1)
+    return numbers(asyncio.run(KeyOrder(claim, folder.occupancy).among(list(pending))))
+
+
+def other_file(claim: Claim, *created_at: int, key: str) -> None:
+    rows = [row_of(record(each, key=key), position=each, created_at=each) for each in created_at]
+    Store.create(claim.path.with_name("7.db"), [SCHEMA], rows)
+
+
+def test_what_follows_one_that_waits_waits_too_though_the_clock_says_that_it_came_first(claim: Claim) -> None:
+    other_file(claim, 3, key="same")
+    pending = (waiting(1, "same", at=5), waiting(2, "same", at=2), waiting(3, "other", at=9))
+    assert whose_turn(claim, *pending, oldest=3) == [3]
+
+
+def test_behind_what_one_knows_nothing_about_nothing_goes_though_the_clock_says_that_it_came_first(
+    claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drainer, "_LOOK_AHEAD", 2)
+    other_file(claim, 3, 6, 8, key="far behind")
+    pending = (waiting(1, "first", at=6), waiting(2, "same", at=7), waiting(3, "same", at=5))
+    assert whose_turn(claim, *pending, oldest=3) == [1]
+
+
+def test_while_another_file_cannot_be_read_nothing_goes(claim: Claim) -> None:
+    claim.path.with_name("7.db").write_bytes(b"nonsense")
+    assert whose_turn(claim, waiting(1, "one", at=1), waiting(2, "two", at=9), oldest=3) == []
+
+
+def test_nobody_waits_for_a_file_whose_oldest_came_at_the_same_instant(claim: Claim) -> None:
+    claim.path.with_name("7.db").write_bytes(b"nonsense")
+    assert whose_turn(claim, waiting(1, "one", at=3), oldest=3) == [1]
+
 
 SPOOLED = SpooledRecord(**asdict(record()), position=0, created_at=1)
 TOO_LARGE = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
 
 @asynccontextmanager
-async def draining(spool: Spool, kafka: KafkaPath) -> AsyncGenerator[Drainer]:
+async def draining(spool: Spool, kafka: KafkaClient) -> AsyncGenerator[Drainer]:
     drainer = Drainer(spool, kafka, spool._occupancy)  # pyright: ignore[reportPrivateUsage]
     task = asyncio.create_task(drainer.run())
     try:
@@ -59,7 +107,7 @@ def test_it_empties_the_spool_in_order_with_one_record_of_an_instance_under_way(
         producer = TestProducer()
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number, key=f"k{number % 7}")) for number in range(1200)))
-            async with draining(spool, await open_path(producer)):
+            async with draining(spool, await open_client(producer)):
                 await until(lambda: spool.waiting == 0)
             assert producer.overlaps == []
             assert sorted(producer.delivered) == list(range(1200))
@@ -77,7 +125,7 @@ def test_nothing_is_deleted_before_its_delivery_report(tmp_path: Path) -> None:
         producer.held = True
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            async with draining(spool, await open_path(producer)):
+            async with draining(spool, await open_client(producer)):
                 await until(lambda: producer.sent == [0, 1, 2])
                 await asyncio.sleep(0.05)
                 assert (await left_in(spool), spool.waiting) == ([0, 1, 2], 3)
@@ -94,7 +142,7 @@ def test_behind_a_failed_delivery_its_instance_waits_and_the_others_go_on(tmp_pa
         producer.failing[0] = DeliveryFailed("timed out")
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number, key=f"k{number % 2}")) for number in range(6)))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             async with draining(spool, kafka):
                 await until(lambda: producer.delivered == [1, 3, 5])
                 await until(lambda: kafka.usable or producer.sent.count(0) > 1)
@@ -112,7 +160,7 @@ def test_while_deliveries_fail_only_one_record_is_tried(tmp_path: Path) -> None:
         producer = TestProducer()
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(50)))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             kafka.fail(record(0), DeliveryFailed("timed out"))
             producer.failing[0] = DeliveryFailed("timed out")
             async with draining(spool, kafka):
@@ -130,7 +178,7 @@ def test_a_full_queue_of_the_producer_only_delays(tmp_path: Path) -> None:
         producer.queue_full = True
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             async with draining(spool, kafka):
                 await asyncio.sleep(0.05)
                 assert (spool.waiting, kafka.usable) == (1, True)
@@ -147,7 +195,7 @@ def test_a_record_that_the_broker_finds_too_large_is_set_aside_alone(tmp_path: P
         producer.failing = dict.fromkeys(range(5), TOO_LARGE)
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number, key="one")) for number in range(5)))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             async with draining(spool, kafka):
                 await until(lambda: spool.set_aside == 1)
                 for innocent in (1, 2, 3, 4):
@@ -169,11 +217,11 @@ def test_a_record_waits_for_older_ones_in_another_file(tmp_path: Path) -> None:
             await newer.put(record(2, key="same"))
             await newer.put(record(3, key="other"))
             await newer.put(record(4, key="same"))
-            async with draining(newer, await open_path(second)):
+            async with draining(newer, await open_client(second)):
                 await until(lambda: second.sent == [3])
                 await asyncio.sleep(0.1)
                 assert second.sent == [3], "only what has an older one of its key elsewhere waits"
-                async with draining(older, await open_path(first)):
+                async with draining(older, await open_client(first)):
                     await until(lambda: newer.waiting == 0)
             assert (first.delivered, second.delivered) == ([1], [3, 2, 4])
 
@@ -187,9 +235,9 @@ def test_it_waits_for_older_ones_that_another_worker_could_not_deliver_yet(tmp_p
         async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
             await older.put(record(1, key="same"))
             await newer.put(record(2, key="same"))
-            async with draining(older, await open_path(first)):
+            async with draining(older, await open_client(first)):
                 await until(lambda: older._held)  # pyright: ignore[reportPrivateUsage]
-                async with draining(newer, await open_path(second)):
+                async with draining(newer, await open_client(second)):
                     await asyncio.sleep(0.1)
                     assert second.sent == []
                     first.failing.clear()
@@ -206,7 +254,7 @@ def test_a_partition_is_not_tried_with_a_record_that_has_older_ones_in_another_f
         async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
             await older.put(record(1, key="same"))
             await newer.put(record(2, key="same"))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             kafka.fail(record(1, key="same"), DeliveryFailed("timed out"))
             async with draining(older, kafka), draining(newer, kafka):
                 await until(lambda: producer.sent.count(1) > 2)
@@ -224,20 +272,20 @@ def test_a_partition_is_not_tried_with_a_record_that_has_older_ones_in_another_f
 def test_another_file_is_looked_into_once_as_long_as_nothing_moves_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked, keys_ahead = list[int](), turns._keys_ahead  # pyright: ignore[reportPrivateUsage]
+    looked, keys_ahead = list[int](), drainer._keys_ahead  # pyright: ignore[reportPrivateUsage]
 
     def counted(*arguments: Any) -> Any:
         looked.append(1)
         return keys_ahead(*arguments)
 
-    monkeypatch.setattr(turns, "_keys_ahead", counted)
+    monkeypatch.setattr(drainer, "_keys_ahead", counted)
 
     async def scenario() -> None:
         producer = TestProducer()
         async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
             await asyncio.gather(older.put(record(1, key="same")), older.put(record(2, key="other")))
             await newer.put(record(3, key="other"))
-            async with draining(newer, await open_path(producer)):
+            async with draining(newer, await open_client(producer)):
                 await until(lambda: looked)
                 await asyncio.sleep(0.1)
                 assert len(looked) == 1
@@ -267,7 +315,7 @@ def test_what_a_full_disk_keeps_though_it_is_delivered_holds_nobody_up(
                 context.setattr(Store, "write", no_room)
                 await older.remove([delivered])
                 older.oldest_is(waiting.created_at)
-                async with draining(newer, await open_path(producer)):
+                async with draining(newer, await open_client(producer)):
                     await until(lambda: producer.sent == [3])
 
     asyncio.run(scenario())
@@ -284,8 +332,8 @@ def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path:
                 await event.wait()
 
             queues = BlockedQueues(freed=lambda: None)
-            queues.begin(("topic", 1), first, lambda: until_set(ended))
-            queues.begin(("topic", 2), second, lambda: until_set(never))
+            queues.open(("topic", 1), first, lambda: until_set(ended))
+            queues.open(("topic", 2), second, lambda: until_set(never))
             ended.set()
             await until(lambda: queues.is_one_free)
             assert queues.oldest == first.created_at
@@ -299,7 +347,7 @@ def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path:
 def test_what_waits_for_its_turn_is_not_forgotten_when_something_behind_it_becomes_free(tmp_path: Path) -> None:
     async def scenario() -> None:
         first, second = TestProducer(), TestProducer()
-        kafka = await open_path(second, partitions=2)
+        kafka = await open_client(second, partitions=2)
         keys = keys_by_partition(kafka)
         second.failing[2] = DeliveryFailed("timed out")
         async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
@@ -310,7 +358,7 @@ def test_what_waits_for_its_turn_is_not_forgotten_when_something_behind_it_becom
                 await until(lambda: drainer.behind)
                 second.failing.clear()
                 await until(lambda: second.delivered == [2] and not drainer.behind)
-                async with draining(older, await open_path(first, partitions=2)):
+                async with draining(older, await open_client(first, partitions=2)):
                     await until(lambda: newer.waiting == 0)
             assert (first.delivered, second.delivered) == ([0], [2, 1])
 
@@ -322,7 +370,7 @@ def test_while_what_became_free_is_being_read_again_no_other_file_takes_it_for_g
 ) -> None:
     async def scenario() -> None:
         producer = TestProducer()
-        kafka = await open_path(producer, partitions=2)
+        kafka = await open_client(producer, partitions=2)
         keys = keys_by_partition(kafka)
         producer.failing |= {0: DeliveryFailed("timed out"), 2: DeliveryFailed("timed out")}
         async with open_spool(tmp_path) as spool, open_spool(tmp_path) as newer:
@@ -364,7 +412,7 @@ def test_the_oldest_of_those_that_wait_is_the_first_whenever_it_came(tmp_path: P
                 await never.wait()
 
             place, queues = ("topic", 1), BlockedQueues(freed=lambda: None)
-            queues.begin(place, middle, watch)
+            queues.open(place, middle, watch)
             for each in (middle, oldest, newest):
                 queues.add(place, each)
             assert (queues.first(place), queues.oldest, queues.count) == (oldest, oldest.created_at, 3)
@@ -379,7 +427,7 @@ def test_who_gives_up_waiting_leaves_nothing_that_still_sends(tmp_path: Path) ->
         producer.held = True
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number, key=f"k{number}")) for number in range(3)))
-            records, kafka = await spool.read(-1, count=10, max_bytes=1 << 20), await open_path(producer)
+            records, kafka = await spool.read(-1, count=10, max_bytes=1 << 20), await open_client(producer)
             sending = {asyncio.create_task(each.run(kafka)): each for each in chains_of(records)}
             waiting = asyncio.create_task(while_they_get_on(sending))
             await until(lambda: len(producer.sent) == 3)
@@ -391,17 +439,17 @@ def test_who_gives_up_waiting_leaves_nothing_that_still_sends(tmp_path: Path) ->
 
 
 def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.draining.turns._LOOK_AHEAD", 5)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._LOOK_AHEAD", 5)
 
     async def scenario() -> None:
         first, second = TestProducer(), TestProducer()
         async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
             await asyncio.gather(*(older.put(record(number, key="same")) for number in range(9)))
             await newer.put(record(9, key="same"))
-            async with draining(newer, await open_path(second)):
+            async with draining(newer, await open_client(second)):
                 await asyncio.sleep(0.1)
                 assert second.sent == []
-                async with draining(older, await open_path(first)):
+                async with draining(older, await open_client(first)):
                     await until(lambda: newer.waiting == 0)
             assert (first.delivered, second.delivered) == (list(range(9)), [9])
 
@@ -411,14 +459,14 @@ def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytes
 def test_a_file_that_does_not_get_on_holds_the_others_up_for_a_while_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.draining.turns._STALLED_S", 0.2)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._STALLED_S", 0.2)
 
     async def scenario() -> None:
         producer = TestProducer()
         async with open_spool(tmp_path) as stuck, open_spool(tmp_path) as other:
             await stuck.put(record(1, key="same"))
             await other.put(record(2, key="same"))
-            async with draining(other, await open_path(producer)):
+            async with draining(other, await open_client(producer)):
                 await until(lambda: other.waiting == 0)
             assert producer.delivered == [2]
 
@@ -432,7 +480,7 @@ def test_a_schema_that_nobody_knows_sets_its_records_aside(tmp_path: Path) -> No
             strange = replace(record(1), schema=SchemaRef("s", '"string"').key)
             await spool.put(strange)
             await spool.put(record(2))
-            async with draining(spool, await open_path(producer)):
+            async with draining(spool, await open_client(producer)):
                 await until(lambda: spool.waiting == 0)
             assert (producer.delivered, spool.set_aside) == ([2], 1)
 
@@ -446,7 +494,7 @@ def test_records_of_the_quarantine_do_not_wait_for_each_other(tmp_path: Path) ->
         async with open_spool(tmp_path) as spool:
             topic = CALLBACKS_QUARANTINE.name
             await asyncio.gather(*(spool.put(record(number, key="app", topic=topic)) for number in range(9)))
-            async with draining(spool, await open_path(producer)):
+            async with draining(spool, await open_client(producer)):
                 await until(lambda: len(producer.sent) == 9)
                 producer.release()
                 await until(lambda: spool.waiting == 0)
@@ -459,7 +507,7 @@ def test_it_survives_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.Mon
         producer = TestProducer()
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             original, failed = kafka.send, list[int]()
 
             def send(each: object) -> object:
@@ -490,12 +538,12 @@ def test_what_kafka_does_not_take_of_the_quarantine_holds_up_no_event(tmp_path: 
             producer.failing = dict.fromkeys(refused, NO_RIGHT)
             await asyncio.gather(*(spool.put(record(number, topic=QUARANTINE)) for number in refused))
             await asyncio.gather(*(spool.put(record(number)) for number in range(2000, 2477)))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             async with draining(spool, kafka):
                 await until(lambda: len(producer.delivered) == 477)
                 await until(lambda: not spool._occupancy.anything_moves())  # pyright: ignore[reportPrivateUsage]
                 assert (spool.waiting, spool.set_aside) == (1200, 0)
-                assert kafka.takes(record(1))
+                assert kafka.accepts(record(1))
                 assert "not allowed" in (kafka.problem_of(QUARANTINE) or "")
                 await spool.put(record(3000))
                 await until(lambda: 3000 in producer.delivered)
@@ -515,7 +563,7 @@ def test_a_topic_that_is_not_made_sure_of_holds_up_its_own_records_only(tmp_path
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1, topic=QUARANTINE))
             await spool.put(record(2))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             async with draining(spool, kafka):
                 await until(lambda: producer.delivered == [2])
                 await until(lambda: not kafka.has(QUARANTINE))
@@ -530,18 +578,18 @@ def test_a_topic_that_is_not_made_sure_of_holds_up_its_own_records_only(tmp_path
     asyncio.run(scenario())
 
 
-def keys_by_partition(kafka: KafkaPath) -> dict[int, list[str]]:
+def keys_by_partition(kafka: KafkaClient) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for number in range(40):
         key = f"k{number}"
-        found.setdefault(kafka.place_of(record(key=key))[1], []).append(key)
+        found.setdefault(kafka.partition_of(record(key=key))[1], []).append(key)
     return found
 
 
 def test_a_partition_that_takes_nothing_holds_up_no_other_and_is_delivered_in_order_later(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
-        kafka = await open_path(producer, partitions=2)
+        kafka = await open_client(producer, partitions=2)
         keys = keys_by_partition(kafka)
         stuck, good = keys[0][0], keys[1][0]
         producer.failing = dict.fromkeys((0, 2, 4), DeliveryFailed("not enough replicas"))
@@ -550,8 +598,8 @@ def test_a_partition_that_takes_nothing_holds_up_no_other_and_is_delivered_in_or
                 await spool.put(record(number, key=stuck if number % 2 == 0 else good))
             async with draining(spool, kafka):
                 await until(lambda: producer.delivered == [1, 3, 5])
-                await until(lambda: kafka.is_failing(kafka.place_of(record(key=stuck))))
-                assert (kafka.takes(record(key=good)), kafka.takes(record(key=stuck))) == (True, False)
+                await until(lambda: kafka.is_failing(kafka.partition_of(record(key=stuck))))
+                assert (kafka.accepts(record(key=good)), kafka.accepts(record(key=stuck))) == (True, False)
                 await spool.put(record(6, key=stuck))
                 producer.failing.clear()
                 await until(lambda: spool.waiting == 0)
@@ -563,12 +611,12 @@ def test_a_partition_that_takes_nothing_holds_up_no_other_and_is_delivered_in_or
 def test_a_record_that_gets_no_report_holds_up_its_partition_only_and_is_not_sent_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.draining.chains._PATIENCE_S", 0.05)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._PATIENCE_S", 0.05)
 
     async def scenario() -> None:
         producer = TestProducer()
         producer.silent = {0, 1}
-        kafka = await open_path(producer, partitions=2)
+        kafka = await open_client(producer, partitions=2)
         keys = keys_by_partition(kafka)
         async with open_spool(tmp_path) as spool:
             for number in range(3):
@@ -599,7 +647,7 @@ def test_a_record_that_a_policy_refuses_is_set_aside_alone_and_listed(tmp_path: 
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number, topic=QUARANTINE)) for number in range(3)))
             await spool.put(record(3))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             async with draining(spool, kafka):
                 await until(lambda: len(producer.sent) >= 4)
                 del producer.failing[0], producer.failing[2]
@@ -616,8 +664,8 @@ def test_a_record_that_a_policy_refuses_is_set_aside_alone_and_listed(tmp_path: 
 def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_batch_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.draining.drainer._BATCH_COUNT", 1)
-    monkeypatch.setattr("taskbridge.edge.spool.draining.drainer._RETRY_S", 1000)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._BATCH_COUNT", 1)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._RETRY_S", 1000)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -625,7 +673,7 @@ def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_ba
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(4)))
             found = await spool.read(0, count=9, max_bytes=1 << 20)
-            async with draining(spool, await open_path(producer)):
+            async with draining(spool, await open_client(producer)):
                 await until(lambda: 2 in producer.sent)
                 (slot,) = spool._occupancy.slots().values()  # pyright: ignore[reportPrivateUsage]
                 assert (slot.oldest, producer.delivered) == (found[2].created_at, [0, 1])
@@ -637,7 +685,7 @@ def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_ba
 
 
 def test_after_what_nobody_foresaw_it_waits_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.draining.drainer._RETRY_S", 1000)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._RETRY_S", 1000)
 
     async def scenario() -> None:
         failed: list[int] = []
@@ -648,7 +696,7 @@ def test_after_what_nobody_foresaw_it_waits_a_while(tmp_path: Path, monkeypatch:
 
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            kafka = await open_path(TestProducer())
+            kafka = await open_client(TestProducer())
             monkeypatch.setattr(kafka, "send", send)
             async with draining(spool, kafka):
                 await until(lambda: bool(failed))
@@ -665,7 +713,7 @@ def test_a_spool_that_breaks_ends_it_well_whatever_waits(tmp_path: Path) -> None
         producer.failing[1] = DeliveryFailed("away")
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            drainer = Drainer(spool, await open_path(producer), spool._occupancy)  # pyright: ignore[reportPrivateUsage]
+            drainer = Drainer(spool, await open_client(producer), spool._occupancy)  # pyright: ignore[reportPrivateUsage]
             running = asyncio.create_task(drainer.run())
             await until(lambda: bool(drainer.behind))
             spool._break("injected")  # pyright: ignore[reportPrivateUsage]
@@ -683,7 +731,7 @@ def test_while_kafka_is_away_no_other_file_is_taken_for_one_that_does_not_get_on
         producer.reachable = False
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             forgotten: list[int] = []
             waits = asyncio.Event()
             until_answers = kafka.until_answers
@@ -729,7 +777,7 @@ def test_what_is_delivered_and_what_is_refused_is_counted(tmp_path: Path) -> Non
         producer.failing[1] = BY_POLICY
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            drainer = Drainer(spool, await open_path(producer), spool._occupancy, seen)  # pyright: ignore[reportPrivateUsage]
+            drainer = Drainer(spool, await open_client(producer), spool._occupancy, seen)  # pyright: ignore[reportPrivateUsage]
             running = asyncio.create_task(drainer.run())
             await until(lambda: spool.waiting == 0)
             await spool.remove(())
@@ -746,7 +794,7 @@ def test_told_to_stop_it_ends_after_what_is_under_way(tmp_path: Path) -> None:
         producer.held = True
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            drainer = Drainer(spool, await open_path(producer), spool._occupancy)  # pyright: ignore[reportPrivateUsage]
+            drainer = Drainer(spool, await open_client(producer), spool._occupancy)  # pyright: ignore[reportPrivateUsage]
             running = asyncio.create_task(drainer.run())
             await until(lambda: producer.sent == [1])
             drainer.stop()
@@ -763,23 +811,23 @@ def test_told_to_stop_it_ends_after_what_is_under_way(tmp_path: Path) -> None:
 def test_a_schema_whose_id_the_registry_does_not_tell_yet_holds_up_its_own_records_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.draining.drainer._REGISTRY_RETRY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._REGISTRY_RETRY_S", 0.01)
 
     async def scenario() -> None:
         producer = TestProducer()
-        kafka = await open_path(producer)
+        kafka = await open_client(producer)
         other, asked = SchemaRef("other", '"string"'), list[str]()
 
-        async def learn(key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
+        async def fetch_id(key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
             asked.append(texts[key][0])
             if len(asked) < 3:
                 raise RegistryUnavailable("away")
             kafka._frames[key] = framed(7, b"")  # pyright: ignore[reportPrivateUsage]
             return True
 
-        monkeypatch.setattr(kafka, "learn", learn)
+        monkeypatch.setattr(kafka, "fetch_id", fetch_id)
         async with open_spool(tmp_path) as spool:
-            spool._store.begin([other])  # pyright: ignore[reportPrivateUsage]
+            spool._store.start_log([other])  # pyright: ignore[reportPrivateUsage]
             await spool.put(replace(record(1), schema=other.key))
             await spool.put(replace(record(2), schema=other.key))
             await spool.put(record(3))
@@ -801,7 +849,7 @@ def test_the_oldest_of_those_that_are_held_is_told_once_the_others_are_through(t
             await spool.put(record(1))
             await spool.put(record(2, topic=QUARANTINE))
             _, held = await spool.read(0, count=9, max_bytes=1 << 20)
-            async with draining(spool, await open_path(producer)):
+            async with draining(spool, await open_client(producer)):
                 await until(lambda: spool.waiting == 1 and not spool._occupancy.anything_moves())  # pyright: ignore[reportPrivateUsage]
                 (slot,) = spool._occupancy.slots().values()  # pyright: ignore[reportPrivateUsage]
                 assert slot.oldest == held.created_at
@@ -820,7 +868,7 @@ def test_once_others_are_through_the_oldest_of_those_that_still_wait_for_their_t
             await spool.put(record(0))
             await spool.put(record(1, topic=QUARANTINE))
             _, held = await spool.read(-1, count=9, max_bytes=1 << 20)
-            async with draining(spool, await open_path(producer)):
+            async with draining(spool, await open_client(producer)):
                 await until(lambda: not spool._occupancy.anything_moves())  # pyright: ignore[reportPrivateUsage]
                 del producer.failing[0]
                 await until(lambda: producer.delivered == [0])
@@ -835,7 +883,7 @@ def test_once_it_has_ended_nothing_of_it_runs_on_whatever_waited(tmp_path: Path)
         producer.failing[1] = DeliveryFailed("not enough replicas")
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            kafka = await open_path(producer)
+            kafka = await open_client(producer)
             before = asyncio.all_tasks()
             async with draining(spool, kafka) as drainer:
                 await until(lambda: bool(drainer.behind))
@@ -849,17 +897,17 @@ def test_a_partition_that_fails_is_tried_once_the_id_of_its_firsts_schema_is_lea
 ) -> None:
     async def scenario() -> None:
         producer = TestProducer()
-        kafka = await open_path(producer)
+        kafka = await open_client(producer)
         other = SchemaRef("other", '"string"')
 
-        async def learn(key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
+        async def fetch_id(key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
             assert texts[key][0] == "other"
             kafka._frames[key] = framed(7, b"")  # pyright: ignore[reportPrivateUsage]
             return True
 
-        monkeypatch.setattr(kafka, "learn", learn)
+        monkeypatch.setattr(kafka, "fetch_id", fetch_id)
         async with open_spool(tmp_path) as spool:
-            spool._store.begin([other])  # pyright: ignore[reportPrivateUsage]
+            spool._store.start_log([other])  # pyright: ignore[reportPrivateUsage]
             await spool.put(replace(record(1), schema=other.key))
             (waits,) = await spool.read(-1, count=9, max_bytes=1 << 20)
             kafka.fail(waits, DeliveryFailed("not enough replicas"))

@@ -1,7 +1,7 @@
-"""Which process owns which spool file, and shared memory that tells all of them what each file holds.
+"""The spool folder: which process owns which file, and shared memory that shows to all of them what each file holds.
 
-Files are numbered: ``0.db``, ``1.db``, … beside ``0.lock``, ``1.lock``, …. Who holds a lock owns the file; the kernel
-lets go of it when the process ends, however it ends, and then the next one may take it.
+Files are numbered: ``0.db``, ``1.db``, … with ``0.lock``, ``1.lock``, …. The process that holds a lock owns the file.
+The kernel releases the lock when the process ends, however it ends; then another process may claim the file.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskbridge.edge.spool.errors import SpoolFull
-from taskbridge.edge.spool.store import sync
+from taskbridge.edge.spool.store import SpoolFull, sync
 from taskbridge.runtime.process import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Container
     from pathlib import Path
+
 
 MAX_FILES = 256
 UNKNOWN_AGE = 1
@@ -34,6 +34,10 @@ _PAIR = struct.Struct("=QQ")
 _ALL_PAIRS = struct.Struct(f"={2 * MAX_FILES}Q")
 _SIZES_AT, _AGES_AT, _END = MAX_FILES * 8, MAX_FILES * 24, MAX_FILES * 40
 _EMPTY = bytes(_SIZES_AT)
+
+
+_FIRST_PAUSE_S = 1.0
+_LAST_PAUSE_S = 10.0
 
 
 @dataclass(slots=True)
@@ -238,3 +242,39 @@ def _shared_memory(path: Path) -> mmap.mmap:
         return mmap.mmap(descriptor, _END)
     finally:
         os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    problem: str
+    pause_s: float
+    until: float
+
+
+class Unopened:
+    """Those of one process; another may have opened them since."""
+
+    def __init__(self, folder: SpoolFolder) -> None:
+        self._folder = folder
+        self._found: dict[int, _Trouble] = {}
+
+    def add(self, number: int, problem: str) -> None:
+        """Leave the file alone for a while, longer each time. One that is not even there is no trouble."""
+        if self._folder.file(number).exists():
+            before = self._found.get(number)
+            pause_s = _FIRST_PAUSE_S if before is None else min(2 * before.pause_s, _LAST_PAUSE_S)
+            self._found[number] = _Trouble(problem, pause_s, time.monotonic() + pause_s)
+
+    def paused(self) -> set[int]:
+        """Those that are not to be tried yet."""
+        now = time.monotonic()
+        return {number for number, each in self._found.items() if now < each.until}
+
+    def there(self) -> set[int]:
+        """Those that exist, whoever has opened them since: no place for new records."""
+        return {number for number in self._found if self._folder.file(number).exists()}
+
+    def problems(self, *, opened: Container[int]) -> dict[int, str]:
+        """Of those that nobody has open, this process knowing what it has: what they hold is not known."""
+        owners = {number: self._folder.owner(number) for number in self.there() if number not in opened}
+        return {number: self._found[number].problem for number, owner in owners.items() if owner in (None, os.getpid())}

@@ -1,6 +1,6 @@
-"""Looks after what the edge needs around it: its topics on Kafka, and the ids that the registry gives its schemas.
+"""What the edge needs of Kafka and of the registry: permissions, topics and schema ids.
 
-Each is asked for by itself: what cannot be had of the quarantine does not keep events from Kafka.
+Each is requested by itself: a problem of the quarantine does not keep events from Kafka.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.edge.errors import NotDurable
-from taskbridge.runtime.kafka import admin_client
+from taskbridge.runtime.kafka import Acl, admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.errors import TaskbridgeError
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
@@ -20,11 +20,21 @@ from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from taskbridge.edge.kafka.path import KafkaPath
+    from taskbridge.edge.kafka.client import KafkaClient
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.runtime.topic_admin import TopicReport
     from taskbridge.schemas.registry import Registry, SchemaRef
     from taskbridge.schemas.topics import Topic
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+EDGE = (
+    Acl("Write", "topic", TASK_EVENTS.name, "stores accepted callbacks; without it they wait in the spool"),
+    Acl("Write", "topic", CALLBACKS_QUARANTINE.name, "stores rejected callbacks; without it they wait in the spool"),
+    Acl("DescribeConfigs", "topic", "taskbridge.", "reports changed topic settings", prefixed=True),
+)
+
 
 _OWN_TOPICS = (TASK_EVENTS, CALLBACKS_QUARANTINE)
 
@@ -33,17 +43,15 @@ _LAST_RETRY_S = 5.0
 _LOOK_AGAIN_S = 60.0
 """At the topics: whoever changes or mends one restarts nothing."""
 
-_log = structlog.stdlib.get_logger(__name__)
 
-
-class Surroundings:
+class Prerequisites:
     """Keeps trying until all is there, and tells what is not."""
 
     def __init__(
         self,
         settings: EdgeSettings,
         extra: Mapping[str, str],
-        kafka: KafkaPath,
+        kafka: KafkaClient,
         registry: Registry,
         *,
         schemas: Sequence[SchemaRef],
@@ -64,7 +72,7 @@ class Surroundings:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._keep_kafka()), asyncio.create_task(self._keep_schemas())]
+        self._tasks = [asyncio.create_task(self._check_kafka_forever()), asyncio.create_task(self._fetch_schema_ids())]
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -96,7 +104,7 @@ class Surroundings:
             return f"the schema ids are not on disk, so a start without the registry would fail: {self._ids_unsaved}"
         return "ok"
 
-    async def _keep_kafka(self) -> None:
+    async def _check_kafka_forever(self) -> None:
         while True:
             await _survive(self._check_kafka)
             await asyncio.sleep(self._kafka.next_check_s)
@@ -144,7 +152,7 @@ class Surroundings:
         self._reports[report.name] = report
         self._kafka.open(report.name, partitions=report.partitions)
 
-    async def _keep_schemas(self) -> None:
+    async def _fetch_schema_ids(self) -> None:
         for step in (self._register, self._save_ids):
             retry_s = _FIRST_RETRY_S
             while not await _survive(step):
@@ -159,7 +167,7 @@ class Surroundings:
                 await asyncio.to_thread(self._registry.register, [topic])
             except TaskbridgeError as error:
                 refused, self._registry_problem = error, str(error)
-            self._kafka.know(*self._schemas)
+            self._kafka.load_ids(*self._schemas)
         if refused is not None:
             raise refused
         _log.info("schemas_registered")
@@ -171,7 +179,7 @@ class Surroundings:
 
 
 async def _survive(call: Callable[[], Awaitable[None]]) -> bool:
-    """Whether it went well: upkeep must outlive whatever the surroundings do."""
+    """Whether it went well: the task must outlive any failure."""
     try:
         await call()
     except Exception as error:  # noqa: BLE001 - see above

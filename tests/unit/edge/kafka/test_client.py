@@ -1,4 +1,4 @@
-"""What is known of the way to Kafka: where it is open; and a producer that died is replaced, once."""
+"""Records reach Kafka or are known to have failed; a failing partition and a dead producer are noticed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,72 @@ from msgspec.structs import replace
 
 from support.edge.spool import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
 from support.kafka.metadata_broker import metadata_broker
-from taskbridge.edge.kafka.path import KafkaPath, SchemaIdUnknown
-from taskbridge.edge.kafka.sending import Sendings
-from taskbridge.edge.spool.draining.drainer import Drainer
+from taskbridge.edge.kafka.client import KafkaClient, SchemaIdUnknown, Sendings
+from taskbridge.edge.kafka.record import Record
+from taskbridge.edge.spool.drainer import Drainer
 from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed
 from taskbridge.schemas.registry import SchemaRef
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+
+RECORD = Record(topic="t", key=b"k", headers=(), schema="s", body=b"")
+
+
+def run(scenario: Callable[[Sendings, list[object]], Awaitable[None]]) -> list[object]:
+    """All that is told, in order: failures as the path hears of them, and what each sender hears."""
+    told: list[object] = []
+
+    async def main() -> None:
+        await scenario(Sendings(lambda record, error: told.append((record, str(error)))), told)
+
+    asyncio.run(main())
+    return told
+
+
+def test_what_arrived_is_told_at_once_and_waits_for_nothing_more() -> None:
+    async def scenario(sendings: Sendings, told: list[object]) -> None:
+        sending = sendings.add(RECORD, told.append, 0.01)
+        assert not sending.done()
+        sending.set_result(None)
+        assert (told, sending.done(), dict(sendings)) == ([None], True, {})
+        await asyncio.sleep(0.05)
+
+    assert run(scenario) == [None]
+
+
+def test_a_failure_is_told_to_the_path_first_and_to_the_sender_in_the_next_turn() -> None:
+    async def scenario(sendings: Sendings, told: list[object]) -> None:
+        sending = sendings.add(RECORD, lambda error: told.append(str(error)), 10)
+        sending.set_exception(DeliveryFailed("no"))
+        assert (told, sending.done(), dict(sendings)) == ([], True, {})
+        await asyncio.sleep(0)
+
+    assert run(scenario) == [(RECORD, "no"), "no"]
+
+
+def test_each_is_late_in_its_own_time_and_one_that_arrived_never() -> None:
+    async def scenario(sendings: Sendings, told: list[object]) -> None:
+        late = asyncio.Event()
+
+        def second(error: Exception | None) -> None:
+            told.append(f"second: {error}")
+            late.set()
+
+        sendings.add(RECORD, lambda error: told.append(f"first: {error}"), 0.02)
+        arrived = sendings.add(RECORD, lambda error: told.append(f"arrived: {error}"), 0.02)
+        arrived.set_result(None)
+        await asyncio.sleep(0.01)
+        sendings.add(RECORD, second, 0.02)
+        await late.wait()
+        assert not sendings
+
+    text = "no acknowledgement in time"
+    assert run(scenario) == ["arrived: None", (RECORD, text), f"first: {text}", (RECORD, text), f"second: {text}"]
 
 
 class Mortal(TestProducer):
@@ -62,10 +118,10 @@ class Producers:
         return self.made[-1]
 
 
-async def open_path(producers: Producers) -> KafkaPath:
-    path = KafkaPath(producers, REGISTRY)
+async def open_client(producers: Producers) -> KafkaClient:
+    path = KafkaClient(producers, REGISTRY)
     path.start()
-    path.know(SCHEMA)
+    path.load_ids(SCHEMA)
     path.open(TASK_EVENTS.name, partitions=1)
     await path.check()
     return path
@@ -74,7 +130,7 @@ async def open_path(producers: Producers) -> KafkaPath:
 def test_after_a_fatal_error_the_next_record_goes_out_by_another_producer() -> None:
     async def scenario() -> None:
         producers = Producers()
-        path = await open_path(producers)
+        path = await open_client(producers)
         producers.made[0].failing[0] = DeliveryFailed("fatal")
         with pytest.raises(DeliveryFailed):
             await path.send_within(record(0), timeout_s=1)
@@ -93,7 +149,7 @@ def test_after_a_fatal_error_the_next_record_goes_out_by_another_producer() -> N
 def test_records_that_fail_together_replace_their_producer_once() -> None:
     async def scenario() -> None:
         producers = Producers()
-        path = await open_path(producers)
+        path = await open_client(producers)
         producers.made[0].held = True
         producers.made[0].failing = {number: DeliveryFailed("fatal") for number in range(5)}
         sending = [asyncio.create_task(path.send_within(record(number), timeout_s=1)) for number in range(5)]
@@ -110,7 +166,7 @@ def test_records_that_fail_together_replace_their_producer_once() -> None:
 def test_an_error_that_is_not_fatal_replaces_nothing() -> None:
     async def scenario() -> None:
         producers = Producers()
-        path = await open_path(producers)
+        path = await open_client(producers)
         producers.made[0].kills = False
         producers.made[0].failing[0] = DeliveryFailed("late")
         with pytest.raises(DeliveryFailed):
@@ -123,11 +179,11 @@ def test_an_error_that_is_not_fatal_replaces_nothing() -> None:
 
 
 def test_a_dead_producer_is_asked_for_its_last_reports_and_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.kafka.path._HOPELESS_FLUSH_S", 0.05)
+    monkeypatch.setattr("taskbridge.edge.kafka.client._HOPELESS_FLUSH_S", 0.05)
 
     async def scenario() -> None:
         producers = Producers()
-        path = await open_path(producers)
+        path = await open_client(producers)
         first = producers.made[0]
         first.let_go.clear()
         first.failing[0] = DeliveryFailed("fatal")
@@ -146,7 +202,7 @@ def test_a_dead_producer_is_asked_for_its_last_reports_and_holds_up_no_end(monke
 def test_the_end_waits_for_the_last_reports_of_a_dead_producer() -> None:
     async def scenario() -> None:
         producers = Producers()
-        path = await open_path(producers)
+        path = await open_client(producers)
         first = producers.made[0]
         first.let_go.clear()
         first.is_dead = True
@@ -166,19 +222,19 @@ def test_the_end_waits_for_the_last_reports_of_a_dead_producer() -> None:
 def test_where_no_producer_can_be_made_kafka_is_away_and_each_check_tries_again() -> None:
     async def scenario() -> None:
         producers = Producers()
-        path = await open_path(producers)
+        path = await open_client(producers)
         [first] = producers.made
         first.failing[0] = DeliveryFailed("fatal")
         producers.fails = True
         with pytest.raises(DeliveryFailed, match="fatal"):
             await path.send_within(record(0), timeout_s=1)
         path.succeed(record(0))
-        assert not path.takes(record(1))
+        assert not path.accepts(record(1))
         assert not await path.check()
         assert first.closing_s == [], "it is still the only one"
         producers.fails = False
         assert await path.check()
-        assert path.takes(record(1))
+        assert path.accepts(record(1))
         await path.send_within(record(1), timeout_s=1)
         assert [each.sent for each in producers.made] == [[0], [1]]
         assert first.closing_s != []
@@ -207,7 +263,7 @@ def test_who_sent_a_record_is_told_of_its_failure_whatever_else_the_failure_brea
 def test_the_spool_is_drained_by_the_producer_that_takes_over(tmp_path: Path) -> None:
     async def scenario() -> None:
         producers = Producers()
-        path = await open_path(producers)
+        path = await open_client(producers)
         producers.made[0].failing = {number: DeliveryFailed("fatal") for number in range(3)}
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
@@ -224,13 +280,13 @@ def test_the_spool_is_drained_by_the_producer_that_takes_over(tmp_path: Path) ->
 def test_a_producer_that_stays_silent_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         producers = Producers()
-        path = await open_path(producers)
+        path = await open_client(producers)
         (first,) = producers.made
         first.held, first.reachable = True, False
         under_way = path.send(record(0))
         assert not await path.check()
         assert len(producers.made) == 1, "a short silence is none"
-        monkeypatch.setattr("taskbridge.edge.kafka.path._SILENT_S", 0)
+        monkeypatch.setattr("taskbridge.edge.kafka.client._SILENT_S", 0)
         assert not await path.check()
         monkeypatch.undo()
         assert await path.check()
@@ -248,12 +304,12 @@ def test_a_producer_that_stays_silent_is_replaced(monkeypatch: pytest.MonkeyPatc
 
 def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """One such moment in eight leaves librdkafka nobody to ask."""
-    monkeypatch.setattr("taskbridge.edge.kafka.path._SILENT_S", 0)
+    monkeypatch.setattr("taskbridge.edge.kafka.client._SILENT_S", 0)
 
     async def scenario() -> None:
         async with metadata_broker() as broker:
             config = {"bootstrap.servers": f"127.0.0.1:{broker.port}"}
-            path = KafkaPath(lambda: AsyncProducer(config), REGISTRY)
+            path = KafkaClient(lambda: AsyncProducer(config), REGISTRY)
             path.start()
             for _ in range(20):
                 async with asyncio.timeout(30):
@@ -274,39 +330,39 @@ FIRST, SECOND = record(0, key="k0"), record(1, key="k3")
 AWAY = DeliveryFailed("away")
 
 
-async def two_partitions(producers: Producers) -> KafkaPath:
-    path = await open_path(producers)
+async def two_partitions(producers: Producers) -> KafkaClient:
+    path = await open_client(producers)
     path.open(EVENTS, partitions=2)
-    assert path.place_of(FIRST) != path.place_of(SECOND)
+    assert path.partition_of(FIRST) != path.partition_of(SECOND)
     return path
 
 
 def test_a_record_is_taken_once_a_broker_answers_its_topic_is_there_and_its_schema_known() -> None:
     async def scenario() -> None:
-        path = KafkaPath(Producers(), REGISTRY)
+        path = KafkaClient(Producers(), REGISTRY)
         path.start()
 
         def known() -> tuple[bool, ...]:
-            return path.answers, path.has(EVENTS), path.is_open(EVENTS), path.usable, path.takes(FIRST)
+            return path.answers, path.has(EVENTS), path.is_open(EVENTS), path.usable, path.accepts(FIRST)
 
         assert known() == (False, False, False, False, False)
-        assert path.place_of(FIRST) == (EVENTS, -1)
+        assert path.partition_of(FIRST) == (EVENTS, -1)
         path.open(EVENTS, partitions=1)
         assert known() == (False, True, False, False, False)
-        assert path.place_of(FIRST) == (EVENTS, 0)
-        assert not path.takes_any_of(EVENTS)
+        assert path.partition_of(FIRST) == (EVENTS, 0)
+        assert not path.accepts_any_of(EVENTS)
         assert await path.check()
         assert known() == (True, True, True, True, False)
         assert not path.can_frame(FIRST.schema)
         with pytest.raises(SchemaIdUnknown):
             path.send(FIRST)
-        path.know(SCHEMA, SchemaRef("of nobody", '"string"'))
+        path.load_ids(SCHEMA, SchemaRef("of nobody", '"string"'))
         assert path.can_frame(FIRST.schema)
         assert not path.can_frame(SchemaRef("of nobody", '"string"').key)
         assert known() == (True, True, True, True, True)
-        assert path.takes_any_of(EVENTS)
+        assert path.accepts_any_of(EVENTS)
         assert not path.is_open(QUARANTINE)
-        assert not path.takes(record(topic=QUARANTINE))
+        assert not path.accepts(record(topic=QUARANTINE))
 
     asyncio.run(scenario())
 
@@ -314,7 +370,7 @@ def test_a_record_is_taken_once_a_broker_answers_its_topic_is_there_and_its_sche
 def test_that_a_broker_answers_is_waited_for_and_looked_after_more_often_while_none_does() -> None:
     async def scenario() -> None:
         producers = Producers()
-        path = KafkaPath(producers, REGISTRY)
+        path = KafkaClient(producers, REGISTRY)
         path.start()
         producers.made[0].reachable = False
         assert not await path.check()
@@ -339,7 +395,7 @@ def test_that_a_broker_answers_is_waited_for_and_looked_after_more_often_while_n
 
 def test_a_broker_that_answers_is_not_enough_without_a_topic() -> None:
     async def scenario() -> None:
-        path = KafkaPath(Producers(), REGISTRY)
+        path = KafkaClient(Producers(), REGISTRY)
         path.start()
         await path.check()
         assert not path.usable
@@ -359,17 +415,17 @@ def test_a_failure_is_one_of_its_partition_until_something_arrives_there() -> No
         path.open(QUARANTINE, partitions=1)
         assert (path.failing(EVENTS), path.problem_of(EVENTS)) == (0, None)
         path.fail(FIRST, AWAY)
-        assert (path.takes(FIRST), path.takes(SECOND), path.usable) == (False, True, False)
+        assert (path.accepts(FIRST), path.accepts(SECOND), path.usable) == (False, True, False)
         assert (path.failing(EVENTS), path.failing(QUARANTINE)) == (1, 0)
-        assert (path.takes_any_of(EVENTS), path.takes_any_of(QUARANTINE)) == (True, True)
+        assert (path.accepts_any_of(EVENTS), path.accepts_any_of(QUARANTINE)) == (True, True)
         path.fail(SECOND, DeliveryFailed("later"))
-        assert (path.failing(EVENTS), path.takes_any_of(EVENTS)) == (2, False)
+        assert (path.failing(EVENTS), path.accepts_any_of(EVENTS)) == (2, False)
         assert path.problem_of(EVENTS) == "later"
         path.fail(FIRST, DeliveryFailed("last of all"))
         assert path.problem_of(EVENTS) == "last of all"
         assert path.problem_of(QUARANTINE) is None
         path.succeed(FIRST)
-        assert (path.is_failing(path.place_of(FIRST)), path.is_failing(path.place_of(SECOND))) == (False, True)
+        assert (path.is_failing(path.partition_of(FIRST)), path.is_failing(path.partition_of(SECOND))) == (False, True)
         assert path.problem_of(EVENTS) == "later"
         path.succeed(SECOND)
         assert path.usable
@@ -379,11 +435,11 @@ def test_a_failure_is_one_of_its_partition_until_something_arrives_there() -> No
 
 def test_a_topic_whose_partitions_are_not_known_takes_something_until_one_has_failed() -> None:
     async def scenario() -> None:
-        path = await open_path(Producers())
+        path = await open_client(Producers())
         path.open(EVENTS, partitions=0)
-        assert path.takes_any_of(EVENTS)
+        assert path.accepts_any_of(EVENTS)
         path.fail(FIRST, AWAY)
-        assert not path.takes_any_of(EVENTS)
+        assert not path.accepts_any_of(EVENTS)
 
     asyncio.run(scenario())
 
@@ -435,7 +491,7 @@ def test_what_a_broker_has_against_one_record_is_no_failure_of_its_partition() -
 
 def test_a_topic_that_is_gone_is_not_open_until_it_is_made_sure_of_again() -> None:
     async def scenario() -> None:
-        path = await open_path(Producers())
+        path = await open_client(Producers())
         gone = DeliveryFailed("gone", KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
         path.fail(FIRST, gone)
         assert not path.has(EVENTS)
@@ -455,9 +511,9 @@ def test_after_a_while_a_failed_partition_may_be_tried_unless_a_spooled_record_t
         path.fail(SECOND, AWAY)
         path.forgive()
         assert path.failing(EVENTS) == 2, "not at once"
-        monkeypatch.setattr("taskbridge.edge.kafka.path._FORGIVE_S", -1)
-        path.forgive(but={path.place_of(SECOND)})
-        assert (path.takes(FIRST), path.takes(SECOND)) == (True, False)
+        monkeypatch.setattr("taskbridge.edge.kafka.client._FORGIVE_S", -1)
+        path.forgive(but={path.partition_of(SECOND)})
+        assert (path.accepts(FIRST), path.accepts(SECOND)) == (True, False)
         path.forgive()
         assert path.usable
 
@@ -467,15 +523,15 @@ def test_after_a_while_a_failed_partition_may_be_tried_unless_a_spooled_record_t
 def test_the_id_of_a_schema_is_asked_for_once_and_only_where_the_schema_itself_is_known() -> None:
     async def scenario() -> None:
         registry = FakeRegistry()
-        path = KafkaPath(Producers(), registry)
+        path = KafkaClient(Producers(), registry)
         path.start()
-        assert not await path.learn(SCHEMA.key, {})
-        assert await path.learn(SCHEMA.key, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
+        assert not await path.fetch_id(SCHEMA.key, {})
+        assert await path.fetch_id(SCHEMA.key, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
         registry.learn_id = None  # type: ignore[assignment]
-        assert await path.learn(SCHEMA.key, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
-        assert await path.learn(SCHEMA.key, {})
+        assert await path.fetch_id(SCHEMA.key, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
+        assert await path.fetch_id(SCHEMA.key, {})
         strange = replace(FIRST, schema="strange")
-        assert not await path.learn(strange.schema, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
+        assert not await path.fetch_id(strange.schema, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
 
     asyncio.run(scenario())
 
@@ -483,8 +539,8 @@ def test_the_id_of_a_schema_is_asked_for_once_and_only_where_the_schema_itself_i
 def test_the_end_waits_long_only_for_a_kafka_that_answers() -> None:
     async def scenario() -> None:
         producers = Producers()
-        await (await open_path(producers)).close()
-        path = await open_path(producers)
+        await (await open_client(producers)).close()
+        path = await open_client(producers)
         path.fail(FIRST, AWAY)
         await path.close()
         well, failing = (each.closing_s for each in producers.made)

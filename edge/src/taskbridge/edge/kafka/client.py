@@ -1,8 +1,8 @@
-"""The way to Kafka, one class as it is one state: where it is open, and records sent along it.
+"""The edge's Kafka client: sends records, and knows which partitions accept them.
 
-It alone knows what "away" means. All of it is while no broker answers. A topic is, until it is made sure of. A
-partition is after a failed delivery, until one succeeds: brokers may answer questions for long before they take records
-again, and may take those of one partition and not of another.
+It alone knows what "away" means. Kafka is away while no broker answers. A topic is, until it is known to exist. A
+partition is after a failed delivery, until one succeeds: brokers may answer requests long before they accept records
+again, and may accept those of one partition and not of another.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 from confluent_kafka import murmur2
+from msgspec import Struct
 
-from taskbridge.edge.kafka.sending import Sendings, late
 from taskbridge.runtime.producer import DeliveryFailed, within
 from taskbridge.schemas.codec import framed
 from taskbridge.schemas.registry import SchemaRef
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from taskbridge.runtime.producer import AsyncProducer
     from taskbridge.schemas.registry import Registry
 
+_log = structlog.stdlib.get_logger(__name__)
+
+
 _CHECK_S = 2.0
 _AWAY_CHECK_S = 0.25
 _FORGIVE_S = 2.0
@@ -35,18 +38,82 @@ _SILENT_S = 15.0
 none is named, because all are fenced for a moment, it may know nobody to ask any more, for ever (its issue 5301)."""
 _LAST_REPORT_S = 35.0
 """By then librdkafka has reported on every record: message.timeout.ms, and some."""
-
-Place = tuple[str, int]
+Partition = tuple[str, int]
 """A topic and the number of a partition; -1 where it is not known how many there are."""
 
-_log = structlog.stdlib.get_logger(__name__)
+
+def late() -> DeliveryFailed:
+    return DeliveryFailed("no acknowledgement in time")
+
+
+class Sendings(dict["Sending", "Record"]):
+    """Those under way, the oldest first. All have the same time, so one timer is enough: for the oldest."""
+
+    def __init__(self, failed: Callable[[Record, Exception], None]) -> None:
+        """``failed`` is told of each before its own ``then`` is."""
+        super().__init__()
+        self.failed = failed
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, record: Record, then: Callable[[Exception | None], None], timeout_s: float) -> Sending:
+        """One more; ``then`` is told what becomes of it."""
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
+        sending = Sending(self, record, then, self.loop.time() + timeout_s)
+        self[sending] = record
+        if self._timer is None:
+            self._timer = self.loop.call_later(timeout_s, self._look)
+        return sending
+
+    def _look(self) -> None:
+        assert self.loop is not None, "one was added"
+        now = self.loop.time()
+        self._timer = None
+        for each in list(self):
+            if each.late_at > now:
+                self._timer = self.loop.call_at(each.late_at, self._look)
+                break
+            if not each.done():
+                each.set_exception(late())
+
+
+class Sending(Struct, eq=False):
+    """One record: to the producer a future, whose result is not told in the loop's next turn but now."""
+
+    _all: Sendings
+    _record: Record
+    _then: Callable[[Exception | None], None]
+    late_at: float
+    _is_done: bool = False
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, _result: None) -> None:
+        self._is_done = True
+        del self._all[self]
+        self._then(None)
+
+    def set_exception(self, error: Exception) -> None:
+        """It is told in the next turn: of one failure come others."""
+        self._is_done = True
+        del self._all[self]
+        assert self._all.loop is not None, "it was added"
+        self._all.loop.call_soon(self._fail, error)
+
+    def _fail(self, error: Exception) -> None:
+        try:
+            self._all.failed(self._record, error)
+        finally:
+            self._then(error)
 
 
 class SchemaIdUnknown(DeliveryFailed):
     """The registry has never told the id of the schema that the record was written by."""
 
 
-class KafkaPath:
+class KafkaClient:
     """Sends records from one event loop."""
 
     def __init__(self, make_producer: Callable[[], AsyncProducer], registry: Registry) -> None:
@@ -59,7 +126,7 @@ class KafkaPath:
         self._closing: set[asyncio.Task[int]] = set()
         self._open = asyncio.Event()
         self._topics: dict[str, int] = {}
-        self._failed: dict[Place, tuple[float, str]] = {}
+        self._failed: dict[Partition, tuple[float, str]] = {}
         """Of each, when its last failure was, and what that said."""
         self.answers = False
 
@@ -88,24 +155,24 @@ class KafkaPath:
         """A record may be tried."""
         return self.answers and topic in self._topics
 
-    def takes(self, record: Record) -> bool:
+    def accepts(self, record: Record) -> bool:
         """The record, sent now, will probably be acknowledged soon."""
         return (
             self.answers
             and record.topic in self._topics
             and record.schema in self._frames
-            and (not self._failed or self.place_of(record) not in self._failed)
+            and (not self._failed or self.partition_of(record) not in self._failed)
         )
 
-    def takes_all_of(self, topic: str, schema: str) -> bool:
+    def accepts_all_of(self, topic: str, schema: str) -> bool:
         """Each record of the topic, sent now, will probably be acknowledged soon."""
         return self.answers and topic in self._topics and schema in self._frames and not self._failed
 
-    def takes_any_of(self, topic: str) -> bool:
+    def accepts_any_of(self, topic: str) -> bool:
         """Some records of the topic will probably be acknowledged soon."""
         return self.is_open(topic) and self.failing(topic) < max(1, self._topics[topic])
 
-    def is_failing(self, place: Place) -> bool:
+    def is_failing(self, place: Partition) -> bool:
         """The last delivery to it failed; only a single record may be tried until one succeeds."""
         return place in self._failed
 
@@ -118,7 +185,7 @@ class KafkaPath:
         found = [failure for (failed, _), failure in self._failed.items() if failed == topic]
         return max(found)[1] if found else None
 
-    def place_of(self, record: Record) -> Place:
+    def partition_of(self, record: Record) -> Partition:
         """Where every producer of ours puts the record."""
         partitions = self._topics.get(record.topic, 0)
         return record.topic, murmur2(record.key, partitions) if partitions else -1
@@ -153,12 +220,12 @@ class KafkaPath:
 
     def fail(self, record: Record, error: DeliveryFailed) -> None:
         """A delivery failed: nobody else shall wait for the whole time limit to learn the same of its partition."""
-        place, problem = self.place_of(record), str(error)
+        place, problem = self.partition_of(record), str(error)
         if place not in self._failed:
             _log.warning("kafka_delivery_failed", topic=place[0], partition=place[1], problem=problem)
         self._failed[place] = (time.monotonic(), problem)
         for delivery, other in (*self._hurried.items(), *self._sendings.items()):
-            if not delivery.done() and self.place_of(other) == place:
+            if not delivery.done() and self.partition_of(other) == place:
                 delivery.set_exception(DeliveryFailed(f"another delivery failed: {problem}"))
         if error.topic_is_gone and self._topics.pop(record.topic, None) is not None:
             _log.error("kafka_topic_missing", topic=record.topic)
@@ -166,11 +233,11 @@ class KafkaPath:
     def succeed(self, record: Record) -> None:
         if not self._failed:
             return
-        place = self.place_of(record)
+        place = self.partition_of(record)
         if self._failed.pop(place, None) is not None:
             _log.info("partition_recovered", topic=place[0], partition=place[1])
 
-    def forgive(self, *, but: Container[Place] = ()) -> None:
+    def forgive(self, *, but: Container[Partition] = ()) -> None:
         """Let a callback try a partition again, where no spooled record is there to be tried."""
         until = time.monotonic() - _FORGIVE_S
         for place in [each for each, (at, _) in self._failed.items() if at < until and each not in but]:
@@ -179,14 +246,14 @@ class KafkaPath:
     def can_frame(self, schema: str) -> bool:
         return schema in self._frames
 
-    def know(self, *schemas: SchemaRef) -> None:
+    def load_ids(self, *schemas: SchemaRef) -> None:
         """Take the schemas' ids over from the registry's memory, as far as it has them."""
         for schema in schemas:
             known = self._registry.known_id(schema)
             if known is not None:
                 self._frames[schema.key] = framed(known, b"")
 
-    async def learn(self, key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
+    async def fetch_id(self, key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
         """Find the id of a schema, by the registry where it must be; False when nobody knows the schema itself.
 
         Raises:

@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.edge.spool import SCHEMA, TestProducer, can_mount, fill, number_of, open_path, record, small_disk, until
+from support.edge.spool import SCHEMA, TestProducer, can_mount, fill, number_of, open_client, record, small_disk, until
 from taskbridge.edge.kafka.record import record_of, row_of
-from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
-from taskbridge.edge.spool.files import SpoolFolder
-from taskbridge.edge.spool.keeper import SpoolKeeper
+from taskbridge.edge.spool.folder import SpoolFolder
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.spool.recovery.pages import frames_of, rows_of
-from taskbridge.edge.spool.recovery.recovery import examine, open_or_recover, read_intact
-from taskbridge.edge.spool.recovery.salvage import KEYED_BY_ROW_ID, Salvage
-from taskbridge.edge.spool.store import BROKEN_MARK, PAGE_BYTES, Store
+from taskbridge.edge.spool.recovery import (
+    KEYED_BY_ROW_ID,
+    Salvage,
+    examine,
+    frames_of,
+    open_or_recover,
+    read_intact,
+    rows_of,
+)
+from taskbridge.edge.spool.spools import Spools
+from taskbridge.edge.spool.store import BROKEN_MARK, PAGE_BYTES, SpoolBroken, SpoolFull, Store
 from taskbridge.schemas.registry import SchemaRef
 
 if TYPE_CHECKING:
@@ -158,13 +163,13 @@ def test_start_up_works_and_what_is_intact_is_delivered(tmp_path: Path, crashed:
 
     async def scenario() -> TestProducer:
         producer, metrics = TestProducer(), SpoolMetrics()
-        keeper = SpoolKeeper(folder, [SCHEMA], await open_path(producer), max_bytes=1 << 30, metrics=metrics)
-        await keeper.start()
-        assert keeper.problem is None
-        await until(lambda: keeper.waiting == 0)
-        await keeper.own.put(record(9999))
+        spools = Spools(folder, [SCHEMA], await open_client(producer), max_bytes=1 << 30, metrics=metrics)
+        await spools.start()
+        assert spools.problem is None
+        await until(lambda: spools.waiting == 0)
+        await spools.own.put(record(9999))
         await until(lambda: producer.delivered[-1:] == [9999])
-        await keeper.close()
+        await spools.close()
         assert metrics._files_damaged._value.get() == damage.set_aside  # pyright: ignore[reportPrivateUsage]
         return producer
 
@@ -214,8 +219,8 @@ def test_a_crash_in_the_middle_of_a_recovery_loses_nothing(
         raise KeyboardInterrupt
 
     for where in (
-        "taskbridge.edge.spool.recovery.recovery._move_aside",
-        "taskbridge.edge.spool.recovery.recovery.sync",
+        "taskbridge.edge.spool.recovery._move_aside",
+        "taskbridge.edge.spool.recovery.sync",
     ):
         with monkeypatch.context() as context:
             context.setattr(where, crash)
@@ -345,14 +350,14 @@ def test_a_sound_file_is_opened_with_a_log_begun_anew_and_schemas_that_are_new(t
 def test_a_file_that_cannot_be_begun_is_not_opened_and_one_whose_disk_failed_is_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, *, is_marked: bool
 ) -> None:
-    def begin(*_: object) -> None:
+    def start_log(*_: object) -> None:
         raise error
 
     def close(store: Store) -> None:
         closed.append(store)
 
     closed = list[Store]()
-    monkeypatch.setattr(Store, "begin", begin)
+    monkeypatch.setattr(Store, "start_log", start_log)
     monkeypatch.setattr(Store, "close", close)
     with pytest.raises(type(error)):
         open_or_recover(tmp_path / "0.db", [SCHEMA])
@@ -368,7 +373,7 @@ def test_a_disk_that_cannot_be_asked_says_nothing_about_the_file(
     def unreadable(_: Path) -> bool:
         raise OSError("unplugged")
 
-    monkeypatch.setattr("taskbridge.edge.spool.recovery.recovery._is_empty", unreadable)
+    monkeypatch.setattr("taskbridge.edge.spool.recovery._is_empty", unreadable)
     with pytest.raises(SpoolBroken, match="unplugged"):
         examine(path)
 

@@ -1,8 +1,14 @@
-"""The spools of one process: its own, and those of processes that are gone; each with its drainer."""
+"""The spools of one process: its own, and those of processes that are gone; each with its drainer.
+
+An operator may request to send rejected records again, in the running edge too. The request is a file next to the
+spool's own. The owner of the spool file closes it, and the process that opens it next requeues its set-aside records.
+So no other process ever writes to a file that is in use.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,37 +16,69 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.edge.errors import NotDurable
-from taskbridge.edge.spool.asked_back import is_asked_back, open_and_take_back
-from taskbridge.edge.spool.draining.drainer import Drainer
-from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
-from taskbridge.edge.spool.files import FolderCounts, SpoolFolder
-from taskbridge.edge.spool.store import sync
-from taskbridge.edge.spool.unopened import Unopened
+from taskbridge.edge.spool.drainer import Drainer
+from taskbridge.edge.spool.folder import FolderCounts, SpoolFolder, Unopened
+from taskbridge.edge.spool.recovery import open_or_recover
+from taskbridge.edge.spool.store import SpoolBroken, SpoolFull, sync
 from taskbridge.edge.spool.writer import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.kafka.path import KafkaPath
-    from taskbridge.edge.spool.files import Claim
+    from taskbridge.edge.kafka.client import KafkaClient
+    from taskbridge.edge.spool.folder import Claim
     from taskbridge.edge.spool.metrics import SpoolMetrics
+    from taskbridge.edge.spool.recovery import Opened
     from taskbridge.schemas.registry import SchemaRef
-
-_TEND_S = 1.0
-_STOP_S = 3.0
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
+_MAINTAIN_S = 1.0
+_STOP_S = 3.0
+
+
+def request_requeue(path: Path) -> None:
+    """Have what Kafka refused of the spool file at ``path`` tried once more."""
+    _request_of(path).touch()
+
+
+def is_requeue_requested(path: Path) -> bool:
+    return _request_of(path).exists()
+
+
+def open_and_requeue(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
+    """As ``open_or_recover``, with what was asked back at its place among those that wait; later, where no room is.
+
+    Raises:
+        SpoolFull, SpoolBusy: it cannot be opened now.
+        SpoolBroken: the disk fails; the next attempt replaces the file.
+    """
+    opened = open_or_recover(path, schemas)
+    if is_requeue_requested(path):
+        try:
+            with contextlib.suppress(SpoolFull):
+                _log.info("spool_records_requeued", file=str(path), records=opened.store.requeue())
+                _request_of(path).unlink(missing_ok=True)
+        except BaseException:
+            opened.store.abandon()
+            raise
+    return opened
+
+
+def _request_of(path: Path) -> Path:
+    return path.with_suffix(".take-back")
+
+
 @dataclass(slots=True)
-class _Kept:
+class _OpenSpool:
     spool: Spool
     drainer: Drainer
     task: asyncio.Task[None]
 
 
-class SpoolKeeper(FolderCounts):
+class Spools(FolderCounts):
     """Opens, drains and closes spools; takes over orphans at its start and for as long as it lives.
 
     A file that breaks is left; a new one takes its place, and its intact records are taken over like an orphan's.
@@ -50,7 +88,7 @@ class SpoolKeeper(FolderCounts):
         self,
         path: Path,
         schemas: Sequence[SchemaRef],
-        kafka: KafkaPath,
+        kafka: KafkaClient,
         *,
         max_bytes: int,
         metrics: SpoolMetrics,
@@ -63,7 +101,7 @@ class SpoolKeeper(FolderCounts):
         self._max_bytes = max_bytes
         self._metrics = metrics
         self._own: Spool | None = None
-        self._kept: dict[int, _Kept] = {}
+        self._kept: dict[int, _OpenSpool] = {}
         self._unopened = Unopened(self.folder)
         metrics.gauge("depth", "Records that wait for delivery to Kafka.", lambda: self.waiting)
         metrics.gauge("bytes", "Size of the spool, limited by EDGE_SPOOL_MAX_BYTES.", lambda: self.size)
@@ -124,12 +162,12 @@ class SpoolKeeper(FolderCounts):
         await self._survive(self._open_own)
         await self._survive(self.adopt)
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Never returns: opens what could not be opened, and adopts what others left."""
         while True:
-            await asyncio.sleep(_TEND_S)
+            await asyncio.sleep(_MAINTAIN_S)
             # Each whatever became of the others: orphans must be adopted though no new file can be made.
-            for each in (self._leave_broken, self._leave_asked_back, self._open_own, self.adopt, self._let_go):
+            for each in (self._leave_broken, self._release_requeued, self._open_own, self.adopt, self._close_empty):
                 await self._survive(each)
             if not self.anything_moves():
                 self._kafka.forgive(but={each for kept in self._kept.values() for each in kept.drainer.behind})
@@ -205,10 +243,10 @@ class SpoolKeeper(FolderCounts):
                 self._own, self._broken, self._problem = None, kept.spool.broken, kept.spool.broken
             await self._end(number)
 
-    async def _leave_asked_back(self) -> None:
+    async def _release_requeued(self) -> None:
         """Let go of files whose set-aside records are to be tried again: whoever adopts them takes those back."""
         for number, kept in list(self._kept.items()):
-            if kept.spool.broken is None and await asyncio.to_thread(is_asked_back, kept.spool.claim.path):
+            if kept.spool.broken is None and await asyncio.to_thread(is_requeue_requested, kept.spool.claim.path):
                 if kept.spool is self._own:  # new records have somewhere to go at any moment
                     self._own = await self._open(await asyncio.to_thread(self._claim_own))
                 await self._end(number)
@@ -221,7 +259,7 @@ class SpoolKeeper(FolderCounts):
 
     async def _open(self, claim: Claim) -> Spool:
         try:
-            opened = await asyncio.to_thread(open_and_take_back, claim.path, self._schemas)
+            opened = await asyncio.to_thread(open_and_requeue, claim.path, self._schemas)
         except Exception as error:
             self._unopened.add(claim.number, str(error) or repr(error))
             # Nobody knows what it holds, so nobody waits for it; 'unopened' tells of it.
@@ -236,10 +274,10 @@ class SpoolKeeper(FolderCounts):
         if spool.waiting:
             _log.info("spool_file_opened", file=str(claim.path), records=spool.waiting)
         drainer = Drainer(spool, self._kafka, occupancy, self._metrics)
-        self._kept[claim.number] = _Kept(spool, drainer, asyncio.create_task(drainer.run()))
+        self._kept[claim.number] = _OpenSpool(spool, drainer, asyncio.create_task(drainer.run()))
         return spool
 
-    async def _let_go(self) -> None:
+    async def _close_empty(self) -> None:
         """Close and remove adopted files that are empty: else every restart would add one.
 
         One with records set aside stays open, and told of: it would be adopted anew at once.

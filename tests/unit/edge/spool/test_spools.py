@@ -13,20 +13,18 @@ import pytest
 from confluent_kafka import KafkaError
 from prometheus_client import CollectorRegistry
 
-from support.edge.spool import SCHEMA, TestProducer, open_path, open_spool, record, until
-from taskbridge.edge.spool.asked_back import ask_back, is_asked_back, open_and_take_back
-from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull, classified
-from taskbridge.edge.spool.files import SpoolFolder
-from taskbridge.edge.spool.keeper import SpoolKeeper
+from support.edge.spool import SCHEMA, TestProducer, open_client, open_spool, record, until
+from taskbridge.edge.spool.folder import SpoolFolder
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.spool.store import BROKEN_MARK, REFUSED, Store
+from taskbridge.edge.spool.spools import Spools, is_requeue_requested, open_and_requeue, request_requeue
+from taskbridge.edge.spool.store import BROKEN_MARK, REFUSED, SpoolBroken, SpoolFull, Store, classified
 from taskbridge.runtime.producer import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.spool.recovery.recovery import Opened
+    from taskbridge.edge.spool.recovery import Opened
     from taskbridge.schemas.registry import SchemaRef
 
 BY_POLICY = DeliveryFailed("by policy", KafkaError(KafkaError.INVALID_RECORD))
@@ -34,21 +32,21 @@ BY_POLICY = DeliveryFailed("by policy", KafkaError(KafkaError.INVALID_RECORD))
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("keeper._TEND_S", "unopened._FIRST_PAUSE_S", "unopened._LAST_PAUSE_S"):
+    for name in ("spools._MAINTAIN_S", "folder._FIRST_PAUSE_S", "folder._LAST_PAUSE_S"):
         monkeypatch.setattr(f"taskbridge.edge.spool.{name}", 0.02)
 
 
 @asynccontextmanager
-async def kept(folder: Path, producer: TestProducer) -> AsyncGenerator[SpoolKeeper]:
-    keeper = SpoolKeeper(folder, [SCHEMA], await open_path(producer), max_bytes=1 << 30, metrics=SpoolMetrics())
-    await keeper.start()
-    tending = asyncio.create_task(keeper.tend())
+async def running_spools(folder: Path, producer: TestProducer) -> AsyncGenerator[Spools]:
+    spools = Spools(folder, [SCHEMA], await open_client(producer), max_bytes=1 << 30, metrics=SpoolMetrics())
+    await spools.start()
+    maintaining = asyncio.create_task(spools.maintain())
     try:
-        yield keeper
+        yield spools
     finally:
-        tending.cancel()
-        await asyncio.gather(tending, return_exceptions=True)
-        await keeper.close()
+        maintaining.cancel()
+        await asyncio.gather(maintaining, return_exceptions=True)
+        await spools.close()
 
 
 async def leave(folder: Path, files: int) -> None:
@@ -86,15 +84,15 @@ def test_an_orphan_that_cannot_be_opened_holds_up_no_other(tmp_path: Path) -> No
         unreadable.rename(aside)
         unreadable.mkdir()
         producer = TestProducer()
-        async with kept(tmp_path, producer) as keeper:
+        async with running_spools(tmp_path, producer) as spools:
             await until(lambda: sorted(producer.delivered) == [0, 1, 3])
-            assert list(keeper.unopened) == [2]
+            assert list(spools.unopened) == [2]
             # Nobody waits for what nobody can read.
-            await until(lambda: (keeper.waiting, keeper.size, keeper.anything_moves()) == (0, 0, False))
+            await until(lambda: (spools.waiting, spools.size, spools.anything_moves()) == (0, 0, False))
             unreadable.rmdir()
             aside.rename(unreadable)
             await until(lambda: sorted(producer.delivered) == [0, 1, 2, 3])
-            await until(lambda: not keeper.unopened)
+            await until(lambda: not spools.unopened)
 
     asyncio.run(scenario())
 
@@ -103,10 +101,10 @@ def test_its_own_file_that_cannot_be_opened_is_passed_over(tmp_path: Path) -> No
     async def scenario() -> None:
         (tmp_path / "0.db").mkdir()
         producer = TestProducer()
-        async with kept(tmp_path, producer) as keeper:
-            assert keeper.problem == keeper.unopened[0]
-            await until(lambda: keeper.problem is None)
-            await keeper.own.put(record(7))
+        async with running_spools(tmp_path, producer) as spools:
+            assert spools.problem == spools.unopened[0]
+            await until(lambda: spools.problem is None)
+            await spools.own.put(record(7))
             await until(lambda: producer.delivered == [7])
 
     asyncio.run(scenario())
@@ -118,19 +116,19 @@ def test_after_an_io_error_a_new_file_is_begun_and_nothing_acknowledged_is_lost(
     async def scenario() -> None:
         producer = TestProducer()
         producer.reachable = False
-        async with kept(tmp_path, producer) as keeper:
-            await keeper.own.put(record(1))
+        async with running_spools(tmp_path, producer) as spools:
+            await spools.own.put(record(1))
             fail_once(monkeypatch, io_error())
             with pytest.raises(SpoolBroken):
-                await keeper.own.put(record(2))
-            await until(lambda: keeper.broken is None)
-            assert keeper.full is False
-            assert keeper.own.claim.number == 1, "the broken one is left to adoption"
-            await keeper.own.put(record(3))
+                await spools.own.put(record(2))
+            await until(lambda: spools.broken is None)
+            assert spools.full is False
+            assert spools.own.claim.number == 1, "the broken one is left to adoption"
+            await spools.own.put(record(3))
             producer.reachable = True
-            await keeper._kafka.check()  # pyright: ignore[reportPrivateUsage]
+            await spools._kafka.check()  # pyright: ignore[reportPrivateUsage]
             await until(lambda: {1, 3} <= set(producer.delivered))
-            await until(lambda: not keeper.unopened)
+            await until(lambda: not spools.unopened)
 
     asyncio.run(scenario())
     assert list(tmp_path.glob("*.db.damaged-*")), "it is moved aside, not deleted"
@@ -140,23 +138,23 @@ def test_a_broken_file_is_told_of_until_it_is_open(tmp_path: Path, monkeypatch: 
     opened, may_go_on = threading.Event(), threading.Event()
 
     async def scenario() -> None:
-        async with kept(tmp_path, TestProducer()) as keeper:
-            await keeper.own.put(record(1))
+        async with running_spools(tmp_path, TestProducer()) as spools:
+            await spools.own.put(record(1))
             fail_once(monkeypatch, io_error())
 
             def slowly(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
                 if path.name == "0.db":
                     opened.set()
                     may_go_on.wait(10)
-                return open_and_take_back(path, schemas)
+                return open_and_requeue(path, schemas)
 
-            monkeypatch.setattr("taskbridge.edge.spool.keeper.open_and_take_back", slowly)
+            monkeypatch.setattr("taskbridge.edge.spool.spools.open_and_requeue", slowly)
             with pytest.raises(SpoolBroken):
-                await keeper.own.put(record(2))
+                await spools.own.put(record(2))
             await until(opened.is_set)
-            assert list(keeper.unopened) == [0]
+            assert list(spools.unopened) == [0]
             may_go_on.set()
-            await until(lambda: not keeper.unopened)
+            await until(lambda: not spools.unopened)
 
     asyncio.run(scenario())
 
@@ -175,9 +173,9 @@ def test_a_broken_orphan_does_not_keep_new_records_out(tmp_path: Path, monkeypat
             return original(self, *arguments, **keywords)
 
         monkeypatch.setattr(Store, "read", read)
-        async with kept(tmp_path, producer) as keeper:
+        async with running_spools(tmp_path, producer) as spools:
             await until(lambda: bool(failed))
-            await keeper.own.put(record(7))
+            await spools.own.put(record(7))
             await until(lambda: {0, 1, 7} <= set(producer.delivered))
 
     asyncio.run(scenario())
@@ -189,12 +187,12 @@ def test_whatever_stops_the_writer_nobody_waits_without_end(
 ) -> None:
     async def scenario() -> None:
         producer = TestProducer()
-        async with kept(tmp_path, producer) as keeper:
+        async with running_spools(tmp_path, producer) as spools:
             fail_once(monkeypatch, error)
             with pytest.raises(SpoolBroken):
-                await asyncio.wait_for(keeper.own.put(record(1)), 10)
-            await until(lambda: keeper.broken is None)
-            await keeper.own.put(record(2))
+                await asyncio.wait_for(spools.own.put(record(1)), 10)
+            await until(lambda: spools.broken is None)
+            await spools.own.put(record(2))
             await until(lambda: 2 in producer.delivered)
 
     asyncio.run(scenario())
@@ -203,36 +201,36 @@ def test_whatever_stops_the_writer_nobody_waits_without_end(
 def test_a_file_that_another_process_has_locked_is_written_once_it_lets_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.connections.BUSY_S", 0.01)
     monkeypatch.setattr("taskbridge.edge.spool.store.BUSY_S", 0.01)
-    monkeypatch.setattr("taskbridge.edge.spool.commits._RETRY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.store.BUSY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.writer._RETRY_S", 0.01)
 
     async def scenario() -> None:
         producer = TestProducer()
         producer.reachable = False
-        async with kept(tmp_path, producer) as keeper:
-            await keeper.own.put(record(1))
+        async with running_spools(tmp_path, producer) as spools:
+            await spools.own.put(record(1))
             other = sqlite3.connect(tmp_path / "0.db", isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(SpoolFull, match="another process has locked"):
-                await keeper.own.put(record(2))
-            assert (keeper.broken, keeper.full) == (None, True)
-            assert "locked" in str(keeper.problem)
+                await spools.own.put(record(2))
+            assert (spools.broken, spools.full) == (None, True)
+            assert "locked" in str(spools.problem)
             with pytest.raises(SpoolFull):  # at once: it knows
-                keeper.own.put(record(3))
+                spools.own.put(record(3))
             other.execute("ROLLBACK")
             other.close()
-            await until(lambda: not keeper.full)
-            await keeper.own.put(record(4))
+            await until(lambda: not spools.full)
+            await spools.own.put(record(4))
             producer.reachable = True
-            await keeper._kafka.check()  # pyright: ignore[reportPrivateUsage]
+            await spools._kafka.check()  # pyright: ignore[reportPrivateUsage]
             await until(lambda: producer.delivered == [1, 4])
 
     asyncio.run(scenario())
 
 
 def test_a_lock_at_its_start_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.connections.BUSY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.store.BUSY_S", 0.01)
 
     async def scenario() -> None:
         await leave(tmp_path, 1)
@@ -240,8 +238,8 @@ def test_a_lock_at_its_start_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mo
         other = sqlite3.connect(tmp_path / "0.db", isolation_level=None)
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN IMMEDIATE")
-        async with kept(tmp_path, producer) as keeper:
-            await until(lambda: list(keeper.unopened) == [0])
+        async with running_spools(tmp_path, producer) as spools:
+            await until(lambda: list(spools.unopened) == [0])
             other.execute("ROLLBACK")
             other.close()
             await until(lambda: producer.delivered == [0])
@@ -254,9 +252,9 @@ def test_what_was_refused_is_taken_back_while_new_records_always_have_somewhere_
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing = {1: DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))}
-        async with kept(tmp_path, producer) as keeper:
-            await keeper.own.put(record(1))
-            await until(lambda: keeper.set_aside == 1)
+        async with running_spools(tmp_path, producer) as spools:
+            await spools.own.put(record(1))
+            await until(lambda: spools.set_aside == 1)
             producer.failing = {}
             done = asyncio.Event()
 
@@ -264,17 +262,17 @@ def test_what_was_refused_is_taken_back_while_new_records_always_have_somewhere_
                 count = 1
                 while not done.is_set():
                     count += 1
-                    await keeper.own.put(record(count))
+                    await spools.own.put(record(count))
                 return count
 
             putting = asyncio.create_task(puts())
-            ask_back(tmp_path / "0.db")
+            request_requeue(tmp_path / "0.db")
             await until(lambda: 1 in producer.delivered)
-            assert not is_asked_back(tmp_path / "0.db")
+            assert not is_requeue_requested(tmp_path / "0.db")
             done.set()
             count = await putting
             await until(lambda: set(range(1, count + 1)) <= set(producer.delivered))
-            assert keeper.set_aside == 0
+            assert spools.set_aside == 0
 
     asyncio.run(scenario())
 
@@ -282,23 +280,23 @@ def test_what_was_refused_is_taken_back_while_new_records_always_have_somewhere_
 def test_where_nothing_can_be_taken_back_for_an_io_error_the_file_is_left_and_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def take_back(_: Store) -> int:
+    def requeue(_: Store) -> int:
         raise SpoolBroken("I/O")
 
     Store.create(tmp_path / "0.db", [SCHEMA])
-    ask_back(tmp_path / "0.db")
-    monkeypatch.setattr(Store, "take_back", take_back)
+    request_requeue(tmp_path / "0.db")
+    monkeypatch.setattr(Store, "requeue", requeue)
     with pytest.raises(SpoolBroken):
-        open_and_take_back(tmp_path / "0.db", [SCHEMA])
+        open_and_requeue(tmp_path / "0.db", [SCHEMA])
     assert (tmp_path / f"0.db{BROKEN_MARK}").exists()
-    assert is_asked_back(tmp_path / "0.db")
+    assert is_requeue_requested(tmp_path / "0.db")
 
 
 def test_prometheus_is_told_of_the_whole_folder(tmp_path: Path) -> None:
     async def scenario() -> None:
         registry, producer = CollectorRegistry(), TestProducer()
         metrics = SpoolMetrics(registry)
-        keeper = SpoolKeeper(tmp_path, [SCHEMA], await open_path(producer), max_bytes=1 << 30, metrics=metrics)
+        spools = Spools(tmp_path, [SCHEMA], await open_client(producer), max_bytes=1 << 30, metrics=metrics)
 
         def told() -> dict[str, float | None]:
             names = ("depth", "bytes", "set_aside_records", "full", "broken", "unopened_files")
@@ -307,49 +305,49 @@ def test_prometheus_is_told_of_the_whole_folder(tmp_path: Path) -> None:
         nothing = dict.fromkeys(told(), 0)
         assert told() == nothing | {"full": 1}
         (tmp_path / "0.db").mkdir()
-        await keeper.start()
+        await spools.start()
         assert told() == nothing | {"full": 1, "unopened_files": 1}
-        await keeper.start()
+        await spools.start()
         producer.failing = {1: BY_POLICY}
-        await keeper.own.put(record(1))
+        await spools.own.put(record(1))
         aside = nothing | {"bytes": record().size, "set_aside_records": 1, "unopened_files": 1}
         await until(lambda: told() == aside)
         producer.held = True
-        await keeper.own.put(record(2))
+        await spools.own.put(record(2))
         assert told() == aside | {"depth": 1, "bytes": 2 * record().size}
         await until(lambda: (registry.get_sample_value("taskbridge_edge_spool_oldest_seconds") or 0) > 0)
         producer.held = False
         producer.release()
-        await keeper.close()
+        await spools.close()
 
     asyncio.run(scenario())
 
 
 def test_what_is_known_before_the_start_and_after_the_end_is_that_nothing_can_be_kept(tmp_path: Path) -> None:
     async def scenario() -> None:
-        keeper = SpoolKeeper(
+        spools = Spools(
             tmp_path / "spool",
             [SCHEMA],
-            await open_path(TestProducer()),
+            await open_client(TestProducer()),
             max_bytes=1 << 30,
             metrics=SpoolMetrics(),
         )
 
         def known() -> tuple[object, ...]:
-            return keeper.problem, keeper.broken, keeper.full, keeper.set_aside
+            return spools.problem, spools.broken, spools.full, spools.set_aside
 
-        counts = (keeper.waiting, keeper.size, keeper.oldest_age_s, keeper.moving, keeper.anything_moves())
+        counts = (spools.waiting, spools.size, spools.oldest_age_s, spools.moving, spools.anything_moves())
         assert counts == (0, 0, 0, 0, False)
-        assert (known(), keeper.unopened) == (("is not open yet", None, True, 0), {})
+        assert (known(), spools.unopened) == (("is not open yet", None, True, 0), {})
         with pytest.raises(SpoolFull, match="the spool: is not open yet"):
-            _ = keeper.own
-        await keeper.start()
-        assert (known(), keeper.unopened) == ((None, None, False, 0), {})
-        assert keeper.own.claim.number == 0
-        await keeper.close()
+            _ = spools.own
+        await spools.start()
+        assert (known(), spools.unopened) == ((None, None, False, 0), {})
+        assert spools.own.claim.number == 0
+        await spools.close()
         assert known() == ("is closed", None, True, 0)
         with pytest.raises(SpoolFull, match="is closed"):
-            _ = keeper.own
+            _ = spools.own
 
     asyncio.run(scenario())
 
@@ -358,13 +356,13 @@ def test_what_is_taken_back_and_refused_again_is_set_aside_again(tmp_path: Path)
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing = {1: DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))}
-        async with kept(tmp_path, producer) as keeper:
-            await keeper.own.put(record(1))
-            await until(lambda: keeper.set_aside == 1)
+        async with running_spools(tmp_path, producer) as spools:
+            await spools.own.put(record(1))
+            await until(lambda: spools.set_aside == 1)
             asked = len(producer.sent)
-            ask_back(tmp_path / "0.db")
-            await until(lambda: len(producer.sent) > asked and keeper.set_aside == 1)
-            assert keeper.waiting == 0
+            request_requeue(tmp_path / "0.db")
+            await until(lambda: len(producer.sent) > asked and spools.set_aside == 1)
+            assert spools.waiting == 0
 
     asyncio.run(scenario())
 
@@ -377,13 +375,13 @@ def test_what_waits_is_counted_over_all_files_with_the_oldest_first(tmp_path: Pa
             await other.put(record(1))
             await asyncio.sleep(0.01)
             since_s = time.time()
-            async with kept(tmp_path, producer) as keeper:
-                await asyncio.gather(keeper.own.put(record(2)), keeper.own.put(record(3)))
-                assert (keeper.waiting, keeper.moving, keeper.size) == (3, 3, 3 * record().size)
-                assert keeper.anything_moves()
-                assert time.time() - since_s < keeper.oldest_age_s < 60
-                keeper.own.hold(1)
-                assert (keeper.waiting, keeper.moving) == (3, 2)
+            async with running_spools(tmp_path, producer) as spools:
+                await asyncio.gather(spools.own.put(record(2)), spools.own.put(record(3)))
+                assert (spools.waiting, spools.moving, spools.size) == (3, 3, 3 * record().size)
+                assert spools.anything_moves()
+                assert time.time() - since_s < spools.oldest_age_s < 60
+                spools.own.hold(1)
+                assert (spools.waiting, spools.moving) == (3, 2)
 
     asyncio.run(scenario())
 
@@ -392,10 +390,10 @@ def test_what_is_set_aside_is_counted(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing = {1: BY_POLICY, 2: BY_POLICY}
-        async with kept(tmp_path, producer) as keeper:
-            await asyncio.gather(keeper.own.put(record(1)), keeper.own.put(record(2)))
-            await until(lambda: not keeper.waiting)
-            assert keeper.set_aside == 2
+        async with running_spools(tmp_path, producer) as spools:
+            await asyncio.gather(spools.own.put(record(1)), spools.own.put(record(2)))
+            await until(lambda: not spools.waiting)
+            assert spools.set_aside == 2
 
     asyncio.run(scenario())
 
@@ -404,20 +402,20 @@ def test_a_bound_that_is_reached_is_no_problem_of_the_file(tmp_path: Path) -> No
     async def scenario() -> None:
         producer = TestProducer()
         producer.reachable = False
-        keeper = SpoolKeeper(
+        spools = Spools(
             tmp_path,
             [SCHEMA],
-            await open_path(producer),
+            await open_client(producer),
             max_bytes=record().size,
             metrics=SpoolMetrics(),
         )
-        await keeper.start()
-        await keeper.own.put(record(1))
-        assert not keeper.full
+        await spools.start()
+        await spools.own.put(record(1))
+        assert not spools.full
         with pytest.raises(SpoolFull):
-            keeper.own.put(record(2))
-        assert (keeper.full, keeper.problem, keeper.broken) == (True, None, None)
-        await keeper.close()
+            spools.own.put(record(2))
+        assert (spools.full, spools.problem, spools.broken) == (True, None, None)
+        await spools.close()
 
     asyncio.run(scenario())
 
@@ -425,29 +423,29 @@ def test_a_bound_that_is_reached_is_no_problem_of_the_file(tmp_path: Path) -> No
 def test_what_broke_is_said_until_there_is_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         producer, metrics = TestProducer(), SpoolMetrics()
-        keeper = SpoolKeeper(tmp_path, [SCHEMA], await open_path(producer), max_bytes=1 << 30, metrics=metrics)
-        await keeper.start()
+        spools = Spools(tmp_path, [SCHEMA], await open_client(producer), max_bytes=1 << 30, metrics=metrics)
+        await spools.start()
         fail_once(monkeypatch, io_error())
         with pytest.raises(SpoolBroken):
-            await keeper.own.put(record(1))
-        assert "I/O" in str(keeper.broken)
-        assert list(keeper.unopened) == [0]
-        assert "I/O" in keeper.unopened[0]
+            await spools.own.put(record(1))
+        assert "I/O" in str(spools.broken)
+        assert list(spools.unopened) == [0]
+        assert "I/O" in spools.unopened[0]
         with monkeypatch.context() as context:
             # Longer than the other rounds of it: no new file can be made for a while.
             context.setattr(SpoolFolder, "claim_own", no_file)
-            tending = asyncio.create_task(keeper.tend())
-            await until(lambda: "no file" in str(keeper.problem))
-            assert "I/O" in str(keeper.broken)
+            maintaining = asyncio.create_task(spools.maintain())
+            await until(lambda: "no file" in str(spools.problem))
+            assert "I/O" in str(spools.broken)
             with pytest.raises(SpoolBroken, match="I/O"):
-                _ = keeper.own
-        await until(lambda: keeper.problem is None)
-        assert keeper.broken is None
-        await until(lambda: not keeper.unopened)
+                _ = spools.own
+        await until(lambda: spools.problem is None)
+        assert spools.broken is None
+        await until(lambda: not spools.unopened)
         assert metrics._failures._value.get() == 1  # pyright: ignore[reportPrivateUsage]
-        tending.cancel()
-        await asyncio.gather(tending, return_exceptions=True)
-        await keeper.close()
+        maintaining.cancel()
+        await asyncio.gather(maintaining, return_exceptions=True)
+        await spools.close()
 
     asyncio.run(scenario())
 
@@ -465,11 +463,11 @@ def test_where_no_new_file_can_be_made_an_adopted_one_takes_the_records(
         producer.reachable = False
         with monkeypatch.context() as context:
             context.setattr(SpoolFolder, "claim_own", no_file)
-            async with kept(tmp_path, producer) as keeper:
-                await until(lambda: not keeper.full)
-                assert (keeper.own.claim.number, keeper.problem) == (0, None)
-                await keeper.own.put(record(1))
-                assert keeper.waiting == 2
+            async with running_spools(tmp_path, producer) as spools:
+                await until(lambda: not spools.full)
+                assert (spools.own.claim.number, spools.problem) == (0, None)
+                await spools.own.put(record(1))
+                assert spools.waiting == 2
 
     asyncio.run(scenario())
 
@@ -478,12 +476,12 @@ def test_an_adopted_file_that_is_empty_is_removed_and_its_own_stays(tmp_path: Pa
     async def scenario() -> None:
         await leave(tmp_path, 2)
         producer = TestProducer()
-        async with kept(tmp_path, producer) as keeper:
+        async with running_spools(tmp_path, producer) as spools:
             await until(lambda: not (tmp_path / "1.db").exists())
             await until(lambda: sorted(producer.delivered) == [0, 1])
             assert (tmp_path / "0.db").exists()
-            assert keeper.own.claim.number == 0
-            assert keeper.folder.owner(1) is None
+            assert spools.own.claim.number == 0
+            assert spools.folder.owner(1) is None
 
     asyncio.run(scenario())
 
@@ -495,9 +493,9 @@ def test_an_adopted_file_in_which_all_is_set_aside_is_opened_once_and_told_of(
 
     def counted(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
         opened.append(path.name)
-        return open_and_take_back(path, schemas)
+        return open_and_requeue(path, schemas)
 
-    monkeypatch.setattr("taskbridge.edge.spool.keeper.open_and_take_back", counted)
+    monkeypatch.setattr("taskbridge.edge.spool.spools.open_and_requeue", counted)
 
     async def scenario() -> None:
         async with open_spool(tmp_path), open_spool(tmp_path) as other:
@@ -505,11 +503,11 @@ def test_an_adopted_file_in_which_all_is_set_aside_is_opened_once_and_told_of(
             (found,) = await other.read(0, count=1, max_bytes=1 << 20)
             await other.remove((), [(found.position, REFUSED)])
         looks: list[int] = []
-        async with kept(tmp_path, TestProducer()) as keeper:
-            kafka = keeper._kafka  # pyright: ignore[reportPrivateUsage]
+        async with running_spools(tmp_path, TestProducer()) as spools:
+            kafka = spools._kafka  # pyright: ignore[reportPrivateUsage]
 
             def look(**_: object) -> None:
-                looks.append(keeper.set_aside)
+                looks.append(spools.set_aside)
 
             monkeypatch.setattr(kafka, "forgive", look)
             await until(lambda: len(looks) == 5)
@@ -522,12 +520,12 @@ def test_an_adopted_file_in_which_all_is_set_aside_is_opened_once_and_told_of(
 def test_while_nothing_can_be_tried_from_the_spool_a_callback_may_try_a_partition_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.kafka.path._FORGIVE_S", -1)
+    monkeypatch.setattr("taskbridge.edge.kafka.client._FORGIVE_S", -1)
 
     async def scenario() -> None:
         producer = TestProducer()
-        async with kept(tmp_path, producer) as keeper:
-            kafka = keeper._kafka  # pyright: ignore[reportPrivateUsage]
+        async with running_spools(tmp_path, producer) as spools:
+            kafka = spools._kafka  # pyright: ignore[reportPrivateUsage]
             kafka.fail(record(0), DeliveryFailed("away"))
             await until(lambda: kafka.usable)
             spared: list[set[object]] = []
@@ -537,8 +535,8 @@ def test_while_nothing_can_be_tried_from_the_spool_a_callback_may_try_a_partitio
 
             monkeypatch.setattr(kafka, "forgive", watched)
             producer.failing[1] = DeliveryFailed("away")
-            await keeper.own.put(record(1))
-            await until(lambda: bool(spared[-1:]) and spared[-1] == {kafka.place_of(record(1))})
+            await spools.own.put(record(1))
+            await until(lambda: bool(spared[-1:]) and spared[-1] == {kafka.partition_of(record(1))})
 
     asyncio.run(scenario())
 
@@ -547,17 +545,17 @@ def test_the_end_finishes_what_is_under_way_and_leaves_the_rest_to_the_next_star
     async def scenario() -> None:
         producer = TestProducer()
         producer.held = True
-        keeper = SpoolKeeper(
+        spools = Spools(
             tmp_path,
             [SCHEMA],
-            await open_path(producer),
+            await open_client(producer),
             max_bytes=1 << 30,
             metrics=SpoolMetrics(),
         )
-        await keeper.start()
-        await keeper.own.put(record(1))
+        await spools.start()
+        await spools.own.put(record(1))
         await until(lambda: producer.sent == [1])
-        closing = asyncio.create_task(keeper.close())
+        closing = asyncio.create_task(spools.close())
         await asyncio.sleep(0.01)
         assert not closing.done()
         producer.release()
@@ -577,9 +575,9 @@ def test_the_end_of_a_spool_that_waits_for_records_or_for_kafka_comes_at_once(
         producer = TestProducer()
         producer.reachable = reachable
         async with asyncio.timeout(2):
-            async with kept(tmp_path, producer) as keeper:
+            async with running_spools(tmp_path, producer) as spools:
                 if not reachable:
-                    await keeper.own.put(record(1))
+                    await spools.own.put(record(1))
                 await asyncio.sleep(0.01)
         async with open_spool(tmp_path) as spool:
             assert spool.waiting == (0 if reachable else 1)
@@ -590,16 +588,16 @@ def test_the_end_of_a_spool_that_waits_for_records_or_for_kafka_comes_at_once(
 def test_the_end_comes_within_bounds_though_a_delivery_gets_no_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.keeper._STOP_S", 0.05)
+    monkeypatch.setattr("taskbridge.edge.spool.spools._STOP_S", 0.05)
 
     async def scenario() -> None:
         producer = TestProducer()
         producer.held = True
         async with asyncio.timeout(2):
-            async with kept(tmp_path, producer) as keeper:
-                await keeper.own.put(record(1))
+            async with running_spools(tmp_path, producer) as spools:
+                await spools.own.put(record(1))
                 await until(lambda: producer.sent == [1])
-                drained = ends_after_its_drainer(keeper, monkeypatch)
+                drained = ends_after_its_drainer(spools, monkeypatch)
         assert drained == [True]
         async with open_spool(tmp_path) as spool:
             assert spool.waiting == 1
@@ -607,9 +605,9 @@ def test_the_end_comes_within_bounds_though_a_delivery_gets_no_report(
     asyncio.run(scenario())
 
 
-def ends_after_its_drainer(keeper: SpoolKeeper, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+def ends_after_its_drainer(spools: Spools, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether the drainer of its own file had come to its end when the file was closed."""
-    (kept_one,) = keeper._kept.values()  # pyright: ignore[reportPrivateUsage]
+    (kept_one,) = spools._kept.values()  # pyright: ignore[reportPrivateUsage]
     close, drained = kept_one.spool.close, list[bool]()
 
     async def watched(*, remove: bool = False) -> None:
@@ -626,11 +624,11 @@ def test_a_file_that_is_let_go_is_closed_when_nobody_drains_it_any_more(
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing[1] = DeliveryFailed("away")
-        async with kept(tmp_path, producer) as keeper:
-            await keeper.own.put(record(1))
-            await until(lambda: not keeper.moving)
-            drained = ends_after_its_drainer(keeper, monkeypatch)
-            ask_back(tmp_path / "0.db")
+        async with running_spools(tmp_path, producer) as spools:
+            await spools.own.put(record(1))
+            await until(lambda: not spools.moving)
+            drained = ends_after_its_drainer(spools, monkeypatch)
+            request_requeue(tmp_path / "0.db")
             await until(lambda: drained == [True])
 
     asyncio.run(scenario())
@@ -640,20 +638,20 @@ def test_what_others_left_is_adopted_also_where_nothing_was_opened_before(tmp_pa
     async def scenario() -> None:
         await leave(tmp_path, 1)
         producer = TestProducer()
-        keeper = SpoolKeeper(
+        spools = Spools(
             tmp_path,
             [SCHEMA],
-            await open_path(producer),
+            await open_client(producer),
             max_bytes=1 << 30,
             metrics=SpoolMetrics(),
         )
         another = SpoolFolder(tmp_path)
         another.prepare()
         assert another.occupancy.total_count() == 1
-        await keeper.adopt()
+        await spools.adopt()
         await until(lambda: producer.delivered == [0])
         await until(lambda: another.occupancy.total_count() == 0)  # whoever shares the folder knows of it
-        await keeper.close()
+        await spools.close()
 
     asyncio.run(scenario())
 
@@ -665,11 +663,11 @@ def test_that_a_file_is_removed_is_on_the_disk(tmp_path: Path, monkeypatch: pyte
         assert folder == tmp_path
         synced.append(sorted(each.name for each in folder.glob("*.db")))
 
-    monkeypatch.setattr("taskbridge.edge.spool.keeper.sync", sync)
+    monkeypatch.setattr("taskbridge.edge.spool.spools.sync", sync)
 
     async def scenario() -> None:
         await leave(tmp_path, 2)
-        async with kept(tmp_path, TestProducer()):
+        async with running_spools(tmp_path, TestProducer()):
             await until(lambda: synced == [["0.db"]])
 
     asyncio.run(scenario())

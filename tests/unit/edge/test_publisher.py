@@ -1,0 +1,1132 @@
+"""An event is in Kafka or in the spool before its callback is answered, in order, whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import uvicorn
+from confluent_kafka import KafkaError, KafkaException
+from msgspec.structs import replace
+from prometheus_client import CollectorRegistry, generate_latest
+from structlog.testing import capture_logs
+from uvicorn.server import ServerState
+
+from support.edge.spool import SCHEMA, TestProducer, open_client, open_spool, record, until
+from support.http_clients import callback
+from taskbridge.edge.app import create_app
+from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.errors import NotDurable, TooLarge
+from taskbridge.edge.events import Decided
+from taskbridge.edge.kafka.prerequisites import Prerequisites
+from taskbridge.edge.publisher import Durability, KafkaPublisher, Router
+from taskbridge.edge.server.protocol import EdgeProtocol
+from taskbridge.edge.spool.metrics import SpoolMetrics
+from taskbridge.edge.spool.spools import Spools
+from taskbridge.edge.spool.store import SpoolFull
+from taskbridge.edge.testing import parameters_of
+from taskbridge.runtime.producer import DeliveryFailed, QueueFull
+from taskbridge.runtime.topic_admin import TopicReport, TopicsUnavailable
+from taskbridge.schemas.cloudevents import event_headers
+from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.events import QuarantinedCallback
+from taskbridge.schemas.registry import SchemaRefused
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from taskbridge.edge.app import EdgeApp
+    from taskbridge.edge.kafka.client import KafkaClient
+    from taskbridge.edge.kafka.record import Record
+    from taskbridge.edge.settings import EdgeSettings
+    from taskbridge.runtime.producer import Delivery
+    from taskbridge.schemas.topics import Topic
+
+
+@asynccontextmanager
+async def router_on(
+    folder: Path, kafka: KafkaClient, *, timeout_s: float = 0.2
+) -> AsyncGenerator[tuple[Router, Spools]]:
+    spools = Spools(folder, [SCHEMA], kafka, max_bytes=1 << 20, metrics=SpoolMetrics())
+    await spools.start()
+    try:
+        yield Router(kafka, spools, timeout_s=timeout_s), spools
+    finally:
+        await spools.close()
+
+
+def test_while_kafka_acknowledges_nothing_touches_the_spool(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with router_on(tmp_path, await open_client(producer)) as (router, spools):
+            kept = await asyncio.gather(*(router.store(record(number)) for number in range(10)))
+            assert set(kept) == {Durability.KAFKA}
+            assert spools.own._next_position == 1  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(scenario())
+
+
+async def sent(router: Router, number: int, *, key: str = "one") -> Exception | None:
+    """The outcome of a record that is sent without a future."""
+    outcome: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    router._kafka.send_then(  # pyright: ignore[reportPrivateUsage]
+        record(number, key=key),
+        outcome.set_result,
+        timeout_s=router._timeout_s,  # pyright: ignore[reportPrivateUsage]
+    )
+    return await outcome
+
+
+def test_a_record_that_nobody_waits_for_is_told_of_and_kept_elsewhere_where_it_was_sent_in_vain(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_client(producer)
+        topic, schema = record(0).topic, record(0).schema
+        async with router_on(tmp_path, kafka, timeout_s=30) as (router, spools):
+            assert router.is_direct_for(topic, schema)
+            assert not router.is_direct_for(topic, "unknown")
+            assert not router.is_direct_for("unknown", schema)
+            producer.held = True
+            failure = await sent(Router(kafka, spools, timeout_s=0.01), 1)
+            assert isinstance(failure, DeliveryFailed)
+            assert "in time" in str(failure)
+            assert not router.is_direct_for(topic, schema)
+            assert await router.spool(record(1)) is Durability.SPOOL
+            producer.held = False
+            producer.release()
+            await until(lambda: router.is_direct_for(topic, schema))
+            assert await sent(router, 2) is None
+            producer.queue_full = True
+            assert isinstance(await sent(router, 3), QueueFull)
+            producer.queue_full = False
+            assert router.is_direct_for(topic, schema), "that says nothing of Kafka"
+            assert producer.delivered == [1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_is_told_to_all_that_are_sent_to_the_same_partition(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_client(producer)
+        async with router_on(tmp_path, kafka, timeout_s=30) as (router, _):
+            producer.held = True
+            producer.failing[2] = DeliveryFailed("purged")
+            first, second = (asyncio.create_task(sent(router, number)) for number in (1, 2))
+            waited_for = asyncio.create_task(kafka.send_within(record(3), timeout_s=30))
+            await asyncio.sleep(0)
+            producer.silent = {1, 3}
+            producer.release()
+            assert [str(await first), str(await second)] == ["another delivery failed: purged", "purged"]
+            with pytest.raises(DeliveryFailed, match="another delivery failed"):
+                await waited_for
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_sent_past_what_the_spool_holds(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_client(producer)
+        async with router_on(tmp_path, kafka) as (router, spools):
+            producer.held = True
+            await spools.own.put(record(1))
+            assert kafka.usable
+            assert not router.is_direct_for(record(1).topic, record(1).schema)
+            producer.held = False
+            producer.release()
+            await until(lambda: router.is_direct_for(record(1).topic, record(1).schema))
+
+    asyncio.run(scenario())
+
+
+def test_a_delivery_that_takes_too_long_goes_to_the_spool_and_nobody_waits_that_long_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        async with router_on(tmp_path, await open_client(producer), timeout_s=1.0) as (router, spools):
+            started = time.monotonic()
+            first = asyncio.create_task(router.store(record(1)))
+            await asyncio.sleep(0.9)
+            second, began = asyncio.create_task(router.store(record(2))), time.monotonic()
+            assert {await first, await second} == {Durability.SPOOL}
+            assert time.monotonic() - started >= 1.0
+            assert time.monotonic() - began < 1.0, "the second one waited its whole time too"
+            began = time.monotonic()
+            assert await router.store(record(3)) is Durability.SPOOL
+            assert time.monotonic() - began < 1.0, "so did the third"
+            producer.held = False
+            producer.release()
+            await until(lambda: spools.waiting == 0)
+            assert {1, 2, 3} <= set(producer.delivered)
+            assert await router.store(record(4)) is Durability.KAFKA
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_delivery_and_a_full_queue_go_to_the_spool(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with router_on(tmp_path, await open_client(producer)) as (router, spools):
+            producer.failing[1] = DeliveryFailed("purged")
+            assert await router.store(record(1)) is Durability.SPOOL
+            producer.failing.clear()
+            await until(lambda: spools.waiting == 0)
+            producer.queue_full = True
+            assert await router.store(record(2)) is Durability.SPOOL
+            producer.queue_full = False
+            await until(lambda: spools.waiting == 0)
+            assert producer.delivered == [1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_while_the_spool_holds_anything_queues_behind_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_client(producer)
+        async with router_on(tmp_path, kafka) as (router, spools):
+            kafka.fail(record(), DeliveryFailed("away"))
+            producer.reachable = False
+            await kafka.check()
+            assert {await router.store(record(number, key="one")) for number in range(400)} == {Durability.SPOOL}
+            producer.reachable = True
+            await kafka.check()
+            assert await router.store(record(400, key="one")) is Durability.SPOOL
+            await until(lambda: spools.waiting == 0)
+            assert await router.store(record(401, key="one")) is Durability.KAFKA
+            assert producer.delivered == list(range(402))
+
+    asyncio.run(scenario())
+
+
+def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever_gets_empty(tmp_path: Path) -> None:
+    async def scenario() -> list[Durability]:
+        producer = TestProducer()
+        producer.delay_s = 0.03
+        kafka = await open_client(producer)
+        async with router_on(tmp_path, kafka, timeout_s=1) as (router, _):
+            kafka.fail(record(), DeliveryFailed("once"))
+            kept: list[Durability] = []
+
+            async def sender(number: int) -> None:
+                for each in range(60):
+                    kept.append(await router.store(record(each, key=f"k{number}")))
+                    await asyncio.sleep(0.005)
+
+            await asyncio.gather(*(sender(number) for number in range(5)))
+            return kept[-20:]
+
+    assert set(asyncio.run(scenario())) == {Durability.KAFKA}
+
+
+def test_what_another_workers_spool_holds_is_not_overtaken(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as other:
+            await other.put(record(1, key="one"))
+            async with router_on(tmp_path, await open_client(producer)) as (router, _):
+                assert await router.store(record(2, key="one")) is Durability.SPOOL
+                assert producer.sent == []
+
+    asyncio.run(scenario())
+
+
+def test_what_a_worker_that_is_gone_left_behind_is_adopted_and_its_file_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskbridge.edge.spool.spools._MAINTAIN_S", 0.05)
+
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as _own, open_spool(tmp_path) as other:
+            await other.put(record(1))
+        async with router_on(tmp_path, await open_client(producer)) as (_, spools):
+            maintaining = asyncio.create_task(spools.maintain())
+            await until(lambda: producer.delivered == [1])
+            # One that dies while this one lives.
+            async with open_spool(tmp_path) as third:
+                await third.put(record(3))
+                number = third.claim.number
+            await until(lambda: producer.delivered == [1, 3])
+            await until(lambda: not (tmp_path / f"{number}.db").exists())
+            maintaining.cancel()
+            await asyncio.gather(maintaining, return_exceptions=True)
+            assert (tmp_path / "0.db").exists()
+
+    asyncio.run(scenario())
+
+
+def test_a_broken_spool_leaves_kafka_and_without_that_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        kafka = await open_client(TestProducer())
+        async with router_on(tmp_path, kafka) as (router, spools):
+            await spools.own.put(record(0))
+            spools.own._break("injected")  # pyright: ignore[reportPrivateUsage]
+            assert await router.store(record(1)) is Durability.KAFKA
+            assert router.can_store()
+            kafka.fail(record(), DeliveryFailed("away"))
+            with pytest.raises(NotDurable, match="injected"):
+                await router.store(record(2))
+            assert not router.can_store()
+
+    asyncio.run(scenario())
+
+
+def test_a_spool_that_breaks_under_a_record_leaves_it_to_kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        async with router_on(tmp_path, await open_client(producer)) as (router, spools):
+            await spools.own.put(record(0))
+            spool, put = spools.own, spools.own.put
+
+            def put_and_break(each: Record) -> asyncio.Future[None]:
+                done = put(each)
+                spool._break("injected")  # pyright: ignore[reportPrivateUsage]
+                return done
+
+            monkeypatch.setattr(spool, "put", put_and_break)
+            keeping = asyncio.create_task(router.store(record(1)))
+            await until(lambda: 1 in producer.sent)
+            producer.release()
+            assert await keeping is Durability.KAFKA
+
+    asyncio.run(scenario())
+
+
+def test_a_spool_that_is_full_behind_what_kafka_does_not_take_refuses_nothing_that_it_takes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing = dict.fromkeys(range(30), DeliveryFailed("not allowed"))
+        async with router_on(tmp_path, await open_client(producer)) as (router, spools):
+            topic = CALLBACKS_QUARANTINE.name
+            kept = [await router.store(record(number, size=30_000, topic=topic)) for number in range(30)]
+            assert kept == [Durability.SPOOL] * 30
+            more = [router.store(record(number, size=30_000, topic=topic)) for number in range(30)]
+            with pytest.raises(NotDurable, match="EDGE_SPOOL_MAX_BYTES"):
+                await asyncio.gather(*more)
+            assert spools.full
+            assert router.can_store()
+            kept = [await router.store(record(number, size=30_000)) for number in range(100, 130)]
+            assert kept == [Durability.KAFKA] * 30
+            producer.failing.clear()
+            await until(lambda: spools.waiting == 0)
+
+    asyncio.run(scenario())
+
+
+def test_while_more_is_on_its_way_than_the_spool_has_room_for_kafka_is_asked_all_the_same(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as other:
+            # Another worker's, which nobody drains here, takes all of the room.
+            await asyncio.gather(*(other.put(record(number, size=30_000)) for number in range(34)))
+            async with router_on(tmp_path, await open_client(producer)) as (router, _):
+                assert await router.store(record(100, size=30_000)) is Durability.KAFKA
+
+    asyncio.run(scenario())
+
+
+def test_what_is_held_for_one_partition_keeps_no_event_of_another_from_kafka(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_client(producer, partitions=2)
+        keys = [f"k{number}" for number in range(20)]
+        stuck = next(key for key in keys if kafka.partition_of(record(key=key))[1] == 0)
+        good = next(key for key in keys if kafka.partition_of(record(key=key))[1] == 1)
+        producer.failing[1] = DeliveryFailed("not enough replicas")
+        async with router_on(tmp_path, kafka) as (router, spools):
+            assert await router.store(record(1, key=stuck)) is Durability.SPOOL
+            assert await router.store(record(2, key=stuck)) is Durability.SPOOL
+            await until(lambda: not spools.anything_moves())
+            assert await router.store(record(3, key=good)) is Durability.KAFKA
+            assert spools.oldest_age_s > 0
+            producer.failing.clear()
+            await until(lambda: spools.waiting == 0)
+            assert await router.store(record(4, key=stuck)) is Durability.KAFKA
+            assert producer.delivered == [3, 1, 2, 4]
+
+    asyncio.run(scenario())
+
+
+def test_without_a_spool_kafka_alone_is_enough_and_the_other_way_round(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        kafka = await open_client(TestProducer())
+        blocked = tmp_path / "file"
+        blocked.write_text("no folder can be here")
+        async with router_on(blocked, kafka) as (router, _):
+            assert await router.store(record(1)) is Durability.KAFKA
+            assert router.can_store()
+            kafka.fail(record(), DeliveryFailed("away"))
+            with pytest.raises(NotDurable):
+                await router.store(record(2))
+            assert not router.can_store()
+
+    asyncio.run(scenario())
+
+
+def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path):
+            pass  # a file from before, and empty
+
+        def no_room(*_: object) -> None:
+            raise SpoolFull("no room")
+
+        kafka = await open_client(TestProducer())
+        with monkeypatch.context() as context:
+            context.setattr("taskbridge.edge.spool.spools.open_and_requeue", no_room)
+            async with router_on(tmp_path, kafka) as (router, spools):
+                assert await router.store(record(1)) is Durability.KAFKA
+                assert (router.can_store(), spools.full) == (True, True)
+                context.undo()
+                context.setattr("taskbridge.edge.spool.spools._MAINTAIN_S", 0.05)
+                maintaining = asyncio.create_task(spools.maintain())
+                await until(lambda: not spools.full)
+                maintaining.cancel()
+                await asyncio.gather(maintaining, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+class FakeSpools:
+    """Stores each record at once, or refuses it."""
+
+    def __init__(self, *, moving: int = 0, full: bool = False) -> None:
+        self.moving = moving
+        self.put_records: list[Record] = []
+        self._is_full = full
+
+    def anything_moves(self) -> bool:
+        return self.moving > 0
+
+    @property
+    def own(self) -> FakeSpools:
+        return self
+
+    def put(self, each: Record) -> asyncio.Future[None]:
+        if self._is_full:
+            raise SpoolFull("full")
+        self.put_records.append(each)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+def router_of(kafka: KafkaClient, spools: FakeSpools) -> Router:
+    return Router(kafka, cast("Spools", spools), timeout_s=1)
+
+
+@pytest.mark.parametrize(("moving", "kept"), [(250, Durability.KAFKA), (251, Durability.SPOOL)])
+def test_so_many_that_still_move_are_waited_for_and_not_one_more(moving: int, kept: Durability) -> None:
+    async def scenario() -> None:
+        spools = FakeSpools(moving=moving)
+        keeping = asyncio.create_task(router_of(await open_client(TestProducer()), spools).store(record(1)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert keeping.done() is (kept is Durability.SPOOL)
+        spools.moving = 0
+        assert await keeping is kept
+
+    asyncio.run(scenario())
+
+
+def test_the_last_few_are_waited_for_only_so_long_and_while_kafka_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_client(producer)
+        keeping = asyncio.create_task(router_of(kafka, FakeSpools(moving=1)).store(record(1)))
+        await asyncio.sleep(0)
+        producer.reachable = False
+        await kafka.check()
+        assert await keeping is Durability.SPOOL
+        producer.reachable = True
+        await kafka.check()
+        monkeypatch.setattr("taskbridge.edge.publisher._HOLD_S", 0.01)
+        assert await router_of(kafka, FakeSpools(moving=1)).store(record(1)) is Durability.SPOOL
+        assert producer.sent == []
+
+    asyncio.run(scenario())
+
+
+def test_kafka_is_asked_once_for_a_record_and_the_spools_refusal_told() -> None:
+    async def scenario() -> None:
+        asked: list[Record] = []
+
+        async def no_room(record: Record, *, timeout_s: float) -> None:
+            assert timeout_s == 1
+            asked.append(record)
+            raise QueueFull("full")
+
+        kafka = await open_client(TestProducer())
+        kafka.send_within = no_room
+        with pytest.raises(SpoolFull):
+            await router_of(kafka, FakeSpools(full=True)).store(record(1))
+        assert len(asked) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_may_not_be_spooled_is_kept_by_kafka_or_not_at_all() -> None:
+    async def scenario() -> None:
+        producer, spools = TestProducer(), FakeSpools()
+        kafka = await open_client(producer)
+        router = router_of(kafka, spools)
+        assert await router.store(record(1), may_spool=False) is Durability.KAFKA
+        spools.moving = 1000
+        assert await router.store(record(2), may_spool=False) is Durability.KAFKA
+        producer.reachable = False
+        await kafka.check()
+        with pytest.raises(NotDurable, match="only for verified callbacks"):
+            await router.store(record(3), may_spool=False)
+        assert (producer.sent, spools.put_records) == ([1, 2], [])
+
+    asyncio.run(scenario())
+
+
+PARAMETERS = parameters_of("delete", instance_id="实例-1")
+EVENT = event_of(locate("delete", PARAMETERS), PARAMETERS, received_at=1)
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+QUARANTINED = QuarantinedCallback(
+    quarantine_id="q-1",
+    received_at=1,
+    action="create",
+    reason="wrong-sign",
+    app_type="APP_1",
+    remote_address="127.0.0.1",
+    method="POST",
+    path="/yida/tasks/create",
+    query="",
+    headers={"content-type": "application/json"},
+    body=b"{}",
+)
+
+
+class Environment:
+    """A producer and an admin in one, which do nothing until they are told."""
+
+    def __init__(self) -> None:
+        self.produced: list[dict[str, Any]] = []
+        self.reports: list[asyncio.Future[None]] = []
+        self.sent: list[Delivery] = []
+        self.full = False
+        self.reachable = True
+        self.is_dead = False
+
+    async def answers(self) -> bool:
+        return self.reachable
+
+    def produce(self, topic: str, **record: Any) -> asyncio.Future[None]:
+        if self.full:
+            raise QueueFull("full")
+        self.produced.append({"topic": topic, **record})
+        self.reports.append(asyncio.get_running_loop().create_future())
+        return self.reports[-1]
+
+    def send(self, delivery: Delivery, topic: str, **record: Any) -> None:
+        self.produced.append({"topic": topic, **record})
+        self.sent.append(delivery)
+
+    async def close(self, *, timeout_s: float = 0) -> int:
+        assert timeout_s < 10
+        return 0
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
+    registry = FakeRegistry()
+
+    def given(*_: object, **__: object) -> FakeRegistry:
+        return registry
+
+    monkeypatch.setattr("taskbridge.edge.publisher.Registry", given)
+    return registry
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, registry: FakeRegistry) -> Environment:
+    assert registry
+    environment = Environment()
+
+    def given(*_: object, **__: object) -> Environment:
+        return environment
+
+    def as_wanted(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        return [TopicReport(each.name, created=False, partitions=partitions) for each in wanted]
+
+    monkeypatch.setattr("taskbridge.edge.publisher.AsyncProducer", given)
+    monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.admin_client", given)
+    monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", as_wanted)
+    return environment
+
+
+async def prepared(settings: EdgeSettings) -> KafkaPublisher:
+    publisher = KafkaPublisher(settings, partitions=1)
+    await publisher.start()
+    await until(lambda: all(publisher.health()[part] == "ok" for part in ("kafka", "quarantine")))
+    return publisher
+
+
+def test_an_event_is_durable_only_after_its_delivery_report(
+    settings: EdgeSettings, environment: Environment, registry: FakeRegistry
+) -> None:
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+        await asyncio.sleep(0.05)
+        assert not publishing.done()
+        (record,) = environment.produced
+        assert record == {
+            "topic": TASK_EVENTS.name,
+            "key": "实例-1".encode(),
+            "value": task_event_codec(registry).encode(EVENT),
+            "headers": event_headers(EVENT, traceparent=TRACE),
+        }
+        environment.reports[0].set_result(None)
+        assert await publishing is Durability.KAFKA
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_event_that_nobody_waits_for_is_the_same_record(
+    settings: EdgeSettings, environment: Environment, registry: FakeRegistry
+) -> None:
+    async def scenario() -> None:
+        publisher = KafkaPublisher(settings, partitions=1)
+        assert not publisher.is_direct()
+        publisher = await prepared(settings)
+        assert publisher.is_direct()
+        told: list[Exception | None] = []
+        publisher.send(Decided.of(EVENT), traceparent=TRACE, then=told.append)
+        assert environment.produced == [
+            {
+                "topic": TASK_EVENTS.name,
+                "key": "实例-1".encode(),
+                "value": task_event_codec(registry).encode(EVENT),
+                "headers": event_headers(EVENT, traceparent=TRACE),
+            }
+        ]
+        assert told == []
+        environment.sent[0].set_result(None)
+        assert told == [None]
+        kept = publisher.send(Decided.of(EVENT), traceparent=None, then=told.append)
+        environment.sent[1].set_exception(DeliveryFailed("away"))
+        await asyncio.sleep(0)
+        assert [str(each) for each in told] == ["None", "away"]
+        assert await publisher.spool(kept) is Durability.SPOOL
+        huge = replace(EVENT, raw_parameters={"a": "x" * (20 << 20)})
+        with pytest.raises(TooLarge):
+            publisher.send(Decided.of(huge), traceparent=None, then=told.append)
+        assert len(environment.sent) == 2
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_rejected_callback_goes_to_the_quarantine_under_its_apps_key(
+    settings: EdgeSettings, environment: Environment, registry: FakeRegistry
+) -> None:
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        quarantining = asyncio.create_task(publisher.quarantine(QUARANTINED))
+        await until(lambda: environment.produced)
+        (record,) = environment.produced
+        assert (record["topic"], record["key"]) == (CALLBACKS_QUARANTINE.name, b"APP_1")
+        assert dict(record["headers"])["ce_type"] == b"taskbridge.callback.quarantined.v1"
+        assert quarantined_callback_codec(registry).decode(record["value"]) == QUARANTINED
+        environment.reports[0].set_exception(DeliveryFailed("away"))
+        assert await quarantining is Durability.SPOOL
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("problem", ["late", "failed", "queue"])
+def test_what_kafka_does_not_acknowledge_goes_to_the_spool_as_the_same_record(
+    settings: EdgeSettings, environment: Environment, problem: str
+) -> None:
+    async def scenario() -> None:
+        publisher = await prepared(settings.model_copy(update={"kafka_timeout_ms": 100}))
+        environment.full = problem == "queue"
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+        await asyncio.sleep(0.01)
+        if problem == "failed":
+            environment.reports[0].set_exception(DeliveryFailed("purged"))
+        assert await publishing is Durability.SPOOL
+        environment.full = False
+        attempts = len(environment.produced)
+        await until(lambda: len(environment.produced) > attempts or problem != "queue")
+        await until(lambda: len(environment.produced) >= (1 if problem == "queue" else 2))
+        assert environment.produced[-1] == environment.produced[0] | {
+            "headers": tuple(event_headers(EVENT, traceparent=TRACE))
+        }
+        environment.reports[-1].set_result(None)
+        await until(lambda: publisher.health()["kafka"] == "ok")
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("headers", "sent"), [([], "sent"), (["X-A: 张"], "reports")], ids=["direct", "general"])
+def test_a_callback_is_answered_from_the_spool_where_no_new_producer_can_be_made(
+    settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch, headers: list[str], sent: str
+) -> None:
+    def make(_: object) -> Environment:
+        if environment.is_dead:
+            raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE))
+        return environment
+
+    monkeypatch.setattr("taskbridge.edge.publisher.AsyncProducer", make)
+
+    async def scenario() -> bytes:
+        app = create_app(settings)
+        async with app.router.lifespan_context(app) as state:
+            config = uvicorn.Config(app, http=EdgeProtocol, log_config=None, lifespan="off")
+            config.load()
+            await until(cast("EdgeApp", app).callbacks.publisher.is_direct)
+            listening = await asyncio.get_running_loop().create_server(
+                lambda: EdgeProtocol(config, ServerState(), cast("Any", state)), "127.0.0.1", 0
+            )
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            writer.write(callback("inst-raw", *headers))
+            await until(lambda: environment.produced)
+            environment.is_dead = True
+            [delivery] = getattr(environment, sent)
+            delivery.set_exception(DeliveryFailed("a fatal error"))
+            async with asyncio.timeout(10):
+                answer = await reader.readuntil(b"}")
+            writer.close()
+            listening.close()
+            return answer
+
+    answer = asyncio.run(scenario())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"durability":"spool"' in answer
+
+
+def test_it_starts_and_keeps_callbacks_at_once_while_everything_is_away(
+    settings: EdgeSettings, environment: Environment, registry: FakeRegistry
+) -> None:
+    async def scenario() -> float:
+        registry.away = True
+        registry._ids.clear()  # pyright: ignore[reportPrivateUsage]
+        environment.reachable = False
+        publisher = KafkaPublisher(settings, partitions=1)
+        await publisher.start()
+        started = time.perf_counter()
+        assert await publisher.publish(Decided.of(EVENT), traceparent=None) is Durability.SPOOL
+        waited = time.perf_counter() - started
+        health = publisher.health()
+        assert (health["kafka"], health["spool"], publisher.can_store()) == ("does not answer", "ok", True)
+        assert health["registry"] != "ok"
+        # It takes the ids as soon as there are any, and delivers then.
+        environment.reachable, registry.away = True, False
+        await until(lambda: len(environment.produced) == 1)
+        assert environment.produced[0]["value"] == task_event_codec(registry).encode(EVENT)
+        await publisher.close()
+        return waited
+
+    assert asyncio.run(scenario()) < 0.5
+
+
+def test_a_record_that_can_never_be_delivered_is_refused_before_anything_is_promised(
+    settings: EdgeSettings, environment: Environment
+) -> None:
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        huge = event_of(locate("delete", PARAMETERS), {**PARAMETERS, "x": "y" * (6 << 20)}, received_at=1)
+        with pytest.raises(TooLarge):
+            await publisher.publish(Decided.of(huge), traceparent=None)
+        assert environment.produced == []
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_rejected_callbacks_leave_half_of_the_spool_to_proven_ones(
+    settings: EdgeSettings, environment: Environment
+) -> None:
+    async def scenario() -> None:
+        environment.reachable = False
+        publisher = KafkaPublisher(settings.model_copy(update={"spool_max_bytes": 20_000}), partitions=1)
+        await publisher.start()
+        for _ in range(100):
+            with contextlib.suppress(NotDurable):
+                await publisher.quarantine(QUARANTINED)
+        with pytest.raises(NotDurable, match="verified"):
+            await publisher.quarantine(QUARANTINED)
+        assert await publisher.publish(Decided.of(EVENT), traceparent=None) is Durability.SPOOL
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_full_spool_is_not_ready_and_says_so(settings: EdgeSettings, environment: Environment) -> None:
+    async def scenario() -> None:
+        environment.reachable = False
+        metrics = CollectorRegistry()
+        full = settings.model_copy(update={"spool_max_bytes": 3000})
+        publisher = KafkaPublisher(full, partitions=1, metrics=metrics)
+        await publisher.start()
+        for _ in range(5):
+            with contextlib.suppress(NotDurable):
+                await publisher.publish(Decided.of(EVENT), traceparent=None)
+        with pytest.raises(NotDurable):
+            await publisher.publish(Decided.of(EVENT), traceparent=None)
+        assert publisher.health()["spool"].startswith("full")
+        assert not publisher.can_store()
+        said = generate_latest(metrics).decode()
+        assert "taskbridge_edge_spool_full 1.0" in said
+        assert "taskbridge_edge_kafka_usable 0.0" in said
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_topics_that_may_not_be_checked_are_said_and_hold_nothing_up(
+    settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert environment
+
+    def reports(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        hidden = {TASK_EVENTS.name: "allow it"}
+        return [TopicReport(each.name, False, partitions, unchecked=hidden.get(each.name)) for each in wanted]  # noqa: FBT003
+
+    monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", reports)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)  # it waits for Kafka's part to be ok
+        await publisher.close()
+
+    with capture_logs() as lines:
+        asyncio.run(scenario())
+    (said,) = [each for each in lines if each["event"] == "topic_not_checked"]
+    assert (said["log_level"], said["topic"], said["problem"]) == ("warning", TASK_EVENTS.name, "allow it")
+
+
+def test_ids_that_cannot_be_written_are_used_and_said(
+    settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert environment
+    problem: list[str | None] = ["No space left on device"]
+    monkeypatch.setattr(registry, "save", lambda: problem[0])
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        await until(lambda: "No space left" in publisher.health()["registry"])
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+        await until(lambda: environment.reports)
+        environment.reports[0].set_result(None)
+        assert await publishing is Durability.KAFKA
+        problem[0] = None
+        await until(lambda: publisher.health()["registry"] == "ok")
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
+    settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry._ids.clear()  # pyright: ignore[reportPrivateUsage]
+    register = registry.register
+
+    def refused(wanted: Sequence[Topic]) -> dict[str, int]:
+        if CALLBACKS_QUARANTINE in wanted:
+            raise SchemaRefused("incompatible")
+        return register(wanted)
+
+    monkeypatch.setattr(registry, "register", refused)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        await until(lambda: "incompatible" in publisher.health()["registry"])
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+        await until(lambda: environment.reports)
+        environment.reports[0].set_result(None)
+        assert await publishing is Durability.KAFKA
+        assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_with_ids_that_are_known_already_events_go_to_kafka_while_the_registry_is_still_asked(
+    settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def register(_: Sequence[Topic]) -> dict[str, int]:
+        answered.wait(60)
+        return {}
+
+    monkeypatch.setattr(registry, "register", register)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+        await until(lambda: publishing.done() or environment.reports)
+        assert len(environment.reports) == 1
+        environment.reports[0].set_result(None)
+        assert await publishing is Durability.KAFKA
+        answered.set()
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
+    settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        if CALLBACKS_QUARANTINE in wanted:
+            raise TopicsUnavailable("it may not be created")
+        return [TopicReport(each.name, created=False, partitions=partitions) for each in wanted]
+
+    monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", refused)
+
+    async def scenario() -> None:
+        publisher = KafkaPublisher(settings, partitions=1)
+        await publisher.start()
+        await until(lambda: "it may not be created" in publisher.health()["quarantine"])
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+        await until(lambda: environment.reports)
+        environment.reports[0].set_result(None)
+        assert await publishing is Durability.KAFKA
+        assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
+        await until(lambda: not publisher._spools.anything_moves())  # pyright: ignore[reportPrivateUsage]
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
+        await until(lambda: len(environment.reports) == 2)
+        environment.reports[1].set_result(None)
+        assert await publishing is Durability.KAFKA
+        assert publisher.health()["kafka"] == "ok"
+        assert publisher.can_store()
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_differs_from_the_contract_is_said_and_holds_nothing_up(
+    settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert environment
+    told = "min.insync.replicas is 1, the contract says 2"
+    drift = {TASK_EVENTS.name: [told]}
+
+    def differs(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        return [TopicReport(each.name, False, partitions, drift.get(each.name, [])) for each in wanted]  # noqa: FBT003
+
+    monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", differs)
+    monkeypatch.setattr("taskbridge.edge.kafka.prerequisites._LOOK_AGAIN_S", 0.05)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        assert publisher.health()["topics"] == f"{TASK_EVENTS.name}: {told}"
+        assert publisher.can_store()
+        drift.clear()
+        await until(lambda: publisher.health()["topics"] == "ok")
+        drift[CALLBACKS_QUARANTINE.name] = [told]  # and what is changed while it runs
+        await until(lambda: publisher.health()["topics"] == f"{CALLBACKS_QUARANTINE.name}: {told}")
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_rejected_callbacks_go_to_kafka_though_the_spool_has_no_room_for_them(
+    settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        monkeypatch.setattr("taskbridge.edge.publisher._QUARANTINE_SHARE", -1)
+        quarantining = asyncio.create_task(publisher.quarantine(QUARANTINED))
+        await until(lambda: environment.reports)
+        environment.reports[0].set_result(None)
+        assert await quarantining is Durability.KAFKA
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_spool_file_that_cannot_be_opened_is_named_and_callbacks_are_kept(settings: EdgeSettings) -> None:
+    (settings.data_dir / "spool" / "0.db").mkdir(parents=True)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        await until(lambda: publisher.health()["spool"].startswith("0.db cannot be opened: "))
+        assert publisher.can_store()
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+class Stores:
+    """The spools, or the store of records, with given values."""
+
+    def __init__(self, **known: Any) -> None:
+        self.broken: str | None = None
+        self.full = False
+        self.problem: str | None = None
+        self.unopened: dict[int, str] = {}
+        self.set_aside = 0
+        self.size = 0
+        self.stored: list[tuple[Record, bool]] = []
+        vars(self).update(known)
+
+    async def store(self, record: Record, *, may_spool: bool = True) -> Durability:
+        self.stored.append((record, may_spool))
+        return Durability.SPOOL
+
+
+@pytest.mark.parametrize(
+    ("known", "health"),
+    [
+        ({}, "ok"),
+        ({"broken": "I/O", "full": True}, "broken, and no new file can be created: I/O"),
+        ({"full": True, "problem": "locked", "unopened": {1: "torn"}}, "full: locked"),
+        ({"full": True}, "full: no room"),
+        (
+            {"unopened": {1: "torn", 3: "gone"}, "set_aside": 1},
+            "1.db cannot be opened: torn; 3.db cannot be opened: gone",
+        ),
+        ({"set_aside": 2}, "2 records set aside, Kafka rejects them: 'taskbridge spool set-aside'"),
+    ],
+)
+def test_the_worst_of_the_spool_is_what_its_health_says(
+    settings: EdgeSettings, environment: Environment, known: dict[str, Any], health: str
+) -> None:
+    assert environment
+    publisher: Any = KafkaPublisher(settings, partitions=1)
+    publisher._spools = Stores(**known)
+    assert publisher.health()["spool"] == health
+
+
+def test_up_to_half_of_the_bound_a_rejected_callback_may_be_spooled_and_an_event_always(
+    settings: EdgeSettings, environment: Environment
+) -> None:
+    assert environment
+    publisher: Any = KafkaPublisher(settings, partitions=1)
+    stores, half = Stores(), settings.spool_max_bytes // 2
+    publisher.store = stores.store
+
+    async def scenario() -> None:
+        for size in (half, half + 1):
+            publisher._spools = Stores(size=size)
+            await publisher.quarantine(QUARANTINED)
+            await publisher.publish(Decided.of(EVENT), traceparent=None)
+
+    asyncio.run(scenario())
+    assert [(record.topic, may_spool) for record, may_spool in stores.stored] == [
+        (CALLBACKS_QUARANTINE.name, True),
+        (TASK_EVENTS.name, True),
+        (CALLBACKS_QUARANTINE.name, False),
+        (TASK_EVENTS.name, True),
+    ]
+    assert {record.key for record, _ in stores.stored} == {b"APP_1", EVENT.instance_id.encode()}
+
+
+def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
+    settings: EdgeSettings, environment: Environment
+) -> None:
+    assert environment
+    publisher: Any = KafkaPublisher(settings, partitions=1)
+    stores = Stores()
+    publisher.store = stores.store
+
+    async def scenario() -> None:
+        await publisher.publish(Decided.of(EVENT), traceparent=None)
+        ((record, _),) = stores.stored
+        publisher._max_record_bytes = record.size
+        await publisher.publish(Decided.of(EVENT), traceparent=None)
+        publisher._max_record_bytes = record.size - 1
+        with pytest.raises(TooLarge):
+            await publisher.publish(Decided.of(EVENT), traceparent=None)
+
+    asyncio.run(scenario())
+    assert len(stores.stored) == 2
+
+
+def test_a_callback_waits_for_no_other_before_it_is_sent_unless_the_operator_says_so(
+    settings: EdgeSettings, tmp_path: Path
+) -> None:
+    def linger(settings: EdgeSettings) -> object:
+        return KafkaPublisher(settings, partitions=1)._config["linger.ms"]  # pyright: ignore[reportPrivateUsage]
+
+    assert linger(settings) == "0"
+    path = tmp_path / "kafka.properties"
+    path.write_text("linger.ms=7\n")
+    assert linger(settings.model_copy(update={"kafka_config_file": path})) == "7"
+
+
+def test_a_property_that_librdkafka_refuses_is_said_at_the_start(settings: EdgeSettings, tmp_path: Path) -> None:
+    config = tmp_path / "kafka.properties"
+    config.write_text("no.such.property=1\n")
+    with pytest.raises(ConfigurationError, match=r"no\.such\.property"):
+        KafkaPublisher(settings.model_copy(update={"kafka_config_file": config}), partitions=1)
+
+
+def test_an_end_that_leaves_records_without_an_answer_says_how_many(
+    settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one_left(**_: object) -> int:
+        return 1
+
+    async def scenario() -> list[Any]:
+        publisher = await prepared(settings)
+        monkeypatch.setattr(environment, "close", one_left)
+        with capture_logs() as logs:
+            await publisher.close()
+        return [(each["event"], each["records"]) for each in logs if each["event"] == "deliveries_unknown"]
+
+    assert asyncio.run(scenario()) == [("deliveries_unknown", 1)]
+
+
+def test_what_is_begun_with_the_start_is_over_with_the_end(
+    settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert environment
+    said: list[str] = []
+
+    async def maintain(_: Spools) -> None:
+        said.append("tended")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _step in range(100):  # its end may take a while
+                await asyncio.sleep(0)
+            said.append("tended no more")
+
+    def closing(what: str, close: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def closed(self: object) -> None:
+            await close(self)
+            said.append(f"{what} closed")
+
+        return closed
+
+    monkeypatch.setattr(Spools, "maintain", maintain)
+    monkeypatch.setattr(Spools, "close", closing("spools", Spools.close))
+    monkeypatch.setattr(Prerequisites, "close", closing("prerequisites", Prerequisites.close))
+    monkeypatch.setattr(registry, "close", lambda: said.append("registry closed"))
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        assert publisher._timeout_s == settings.kafka_timeout_ms / 1000  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: said == ["tended"])
+        await publisher.close()
+        assert said == ["tended", "prerequisites closed", "tended no more", "spools closed", "registry closed"]
+        assert publisher.health()["spool"] == "full: is closed"
+
+    asyncio.run(scenario())
