@@ -18,7 +18,7 @@ from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import reader_config
 from taskbridge.streams.tables.changelog_reader import ChangelogReader
-from taskbridge.streams.tables.recovery import StoreOfAnother, TableKeeper
+from taskbridge.streams.tables.recovery import StoreOfAnother, TableRecovery
 from taskbridge.streams.tables.store import instances_table
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def with_keeper(
     connection: Connection,
     topic: str,
     folder: Path,
-    check: Callable[[TableKeeper], Awaitable[None]],
+    check: Callable[[TableRecovery], Awaitable[None]],
     *,
     is_known: bool = False,
 ) -> None:
@@ -99,7 +99,7 @@ def with_keeper(
         store, _ = instances_table(app, partitions=3)
         config = reader_config(consumer_config(connection.bootstrap_servers, "tests"), buffer_bytes=1 << 20)
         reader = ChangelogReader(config, topic, store, batch_bytes=1 << 14, on_failure=fail)
-        keeper = TableKeeper(store, topic, reader, Offsets(config), is_known=is_known)
+        keeper = TableRecovery(store, topic, reader, Offsets(config), is_known=is_known)
         try:
             await check(keeper)
         finally:
@@ -109,7 +109,7 @@ def with_keeper(
     asyncio.run(main())
 
 
-async def restored(keeper: TableKeeper) -> State:
+async def restored(keeper: TableRecovery) -> State:
     await asyncio.wait_for(await keeper.restore(PARTITIONS), 30)
     assert keeper.followed == {}
     return held(keeper.store)
@@ -129,15 +129,15 @@ def test_an_empty_store_and_a_half_one_become_equal_to_the_changelog(
     state: State = {}
     write(connection, topic, state, seed=1)
 
-    async def from_nothing(keeper: TableKeeper) -> None:
+    async def from_nothing(keeper: TableRecovery) -> None:
         assert await restored(keeper) == state
         assert keeper.applied > 1000
 
-    async def from_there(keeper: TableKeeper) -> None:
+    async def from_there(keeper: TableRecovery) -> None:
         assert await restored(keeper) == state
         assert keeper.applied < 2500, "it read on from its position"
 
-    async def again(keeper: TableKeeper) -> None:
+    async def again(keeper: TableRecovery) -> None:
         assert await restored(keeper) == state
         assert keeper.applied == 0, "the markers at the end are not waited for twice"
 
@@ -152,7 +152,7 @@ def test_a_standby_follows_and_can_be_made_active_without_reading_again(
 ) -> None:
     state: State = {}
 
-    async def check(keeper: TableKeeper) -> None:
+    async def check(keeper: TableRecovery) -> None:
         await keeper.stand_by(PARTITIONS)
         await asyncio.to_thread(write, connection, topic, state, seed=3)
         for _ in range(1200):
@@ -161,7 +161,7 @@ def test_a_standby_follows_and_can_be_made_active_without_reading_again(
                 break
             await asyncio.sleep(0.1)
         applied = keeper.applied
-        await keeper.give_up(actives=PARTITIONS, standbys=())
+        await keeper.close_all_but(actives=PARTITIONS, standbys=())
         assert await restored(keeper) == state
         # End-of-partition events count too, one a partition.
         assert keeper.applied - applied <= len(PARTITIONS)
@@ -175,7 +175,7 @@ def test_a_recreated_changelog_empties_the_store_only_where_the_group_knows_it(
     before: State = {}
     write(connection, topic, before, seed=4)
 
-    async def first(keeper: TableKeeper) -> None:
+    async def first(keeper: TableRecovery) -> None:
         assert await restored(keeper) == before
 
     with_keeper(connection, topic, tmp_path, first)
@@ -189,12 +189,12 @@ def test_a_recreated_changelog_empties_the_store_only_where_the_group_knows_it(
     # More than before: its offsets alone do not distinguish it from the old one.
     write(connection, topic, state, seed=5, count=6000)
 
-    async def refused(keeper: TableKeeper) -> None:
+    async def refused(keeper: TableRecovery) -> None:
         with pytest.raises(StoreOfAnother, match="recreated"):
             await keeper.restore(PARTITIONS)
         assert held_by(keeper.store, 0) == {key: value for (at, key), value in before.items() if at == 0}
 
-    async def second(keeper: TableKeeper) -> None:
+    async def second(keeper: TableRecovery) -> None:
         assert await restored(keeper) == state
 
     with_keeper(connection, topic, tmp_path, refused)
@@ -205,15 +205,15 @@ def test_an_abandoned_restoration_does_no_harm(connection: Connection, topic: st
     state: State = {}
     write(connection, topic, state, seed=7, count=600)
 
-    async def overtaken(keeper: TableKeeper) -> None:
+    async def overtaken(keeper: TableRecovery) -> None:
         for _ in range(20):
             (await keeper.restore(PARTITIONS)).cancel()
-            await keeper.give_up(actives=PARTITIONS, standbys=())
+            await keeper.close_all_but(actives=PARTITIONS, standbys=())
         # An empty range of the changelog is restored at once, that is before the cancellation above.
         assert await restored(keeper) == state
         for _ in range(20):
             (await keeper.restore(PARTITIONS)).cancel()
-            await keeper.give_up(actives=PARTITIONS, standbys=())
+            await keeper.close_all_but(actives=PARTITIONS, standbys=())
         assert await restored(keeper) == state
 
     with_keeper(connection, topic, tmp_path, overtaken)
@@ -225,15 +225,15 @@ def test_a_restoration_that_is_broken_off_goes_on_where_it_was(
     state: State = {}
     write(connection, topic, state, seed=6, count=6000)
 
-    async def broken_off(keeper: TableKeeper) -> None:
+    async def broken_off(keeper: TableRecovery) -> None:
         restoring = await keeper.restore(PARTITIONS)
         while keeper.applied == 0:  # noqa: ASYNC110 - as early as can be
             await asyncio.sleep(0.001)
-        await keeper.give_up(actives=(), standbys=())
+        await keeper.close_all_but(actives=(), standbys=())
         assert keeper.store.held == frozenset()
         restoring.cancel()
 
-    async def resumed(keeper: TableKeeper) -> None:
+    async def resumed(keeper: TableRecovery) -> None:
         assert await restored(keeper) == state
 
     with_keeper(connection, topic, tmp_path, broken_off)

@@ -39,7 +39,7 @@ from taskbridge.schemas.codec import task_event_codec, task_notification_codec
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.offsets import described_group
+from taskbridge.streams.offsets import describe_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -135,7 +135,7 @@ class Example:
         return found
 
     def members(self, bridge: Connection) -> list[Any]:
-        return described_group(bridge.admin(), self.group).members
+        return describe_group(bridge.admin(), self.group).members
 
 
 class CompanyAtWork:

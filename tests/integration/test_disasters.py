@@ -26,7 +26,7 @@ from taskbridge.streams.contract.start import Contract, StartRefused
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import ChangelogCut, Ground, KeptPosition, Mark, read_position
+from taskbridge.streams.positions import ChangelogCut, Lineage, RecordedPosition, SourceTopic, read_position
 from taskbridge.streams.table_versions import (
     INBOX_CHANGELOG,
     REBUILD,
@@ -40,7 +40,7 @@ from taskbridge.streams.table_versions import (
 )
 from taskbridge.streams.tables.changelog_reader import ChangelogReader, ChangelogUnreadable
 from taskbridge.streams.transactions.bulk_producer import Membership, TransactionalWriter
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claim_producers
 from taskbridge.streams.transactions.takeover import Owned, Takeover
 
 if TYPE_CHECKING:
@@ -96,10 +96,10 @@ class Place:
         """Fold the next ten of each."""
 
         async def fold(group_commit: GroupCommit, _takeover: Takeover) -> None:
-            for source, ground in prepared.grounds.items():
+            for source, ground in prepared.source_topics.items():
                 for partition in range(PARTITIONS):
                     batch = Batch(ground.changelog, [(b"k%d" % at, b"v", []) for at in range(5)], partition)
-                    await group_commit.hand_over(TP(source, partition), 10, [batch], generation=NOBODY.generation)
+                    await group_commit.submit(TP(source, partition), 10, [batch], generation=NOBODY.generation)
 
         self._at_work(prepared, fold, name=name)
 
@@ -108,27 +108,29 @@ class Place:
         apply_topics(self.admin, [changelog], partitions=PARTITIONS)
         names = [source, changelog.name, VERSION_TOPIC.name]
         source_id, changelog_id, version_id = (self.offsets.topics(names)[name].topic_id for name in names)
-        ground = Ground(source_id, changelog.name, Mark(version, PARTITIONS, changelog_id, version_id))
+        ground = SourceTopic(source_id, changelog.name, Lineage(version, PARTITIONS, changelog_id, version_id))
         writer = TransactionalWriter(producer_config(self.servers), REBUILD_ID)
         writer.claim()
         with writer.transaction():
             announce(writer, Versions(version))
-            writer.hand_over(APP_ID, source, ground, dict.fromkeys(range(PARTITIONS), 10))
+            writer.write_positions(APP_ID, source, ground, dict.fromkeys(range(PARTITIONS), 10))
 
     def take_over(
         self,
         prepared: Prepared,
-        positions: Mapping[TP, KeptPosition | None],
+        positions: Mapping[TP, RecordedPosition | None],
         notes: list[str] | None = None,
         *,
         name: str = "next",
     ) -> dict[TP, int]:
         """Take over the partitions whose changelogs have these ``positions``; return the group's positions then."""
-        sources = [TP(source, each) for source in prepared.grounds for each in range(PARTITIONS)]
+        sources = [TP(source, each) for source in prepared.source_topics for each in range(PARTITIONS)]
         owned = Owned(frozenset(sources), frozenset())
 
         async def claim(_group_commit: GroupCommit, takeover: Takeover) -> None:
-            await takeover.begin(await takeover.take(owned), positions, generation=NOBODY.generation)
+            await takeover.commit_positions(
+                await takeover.claim_partitions(owned), positions, generation=NOBODY.generation
+            )
 
         self._at_work(prepared, claim, name=name, note=lambda reason: None if notes is None else notes.append(reason))
         return {tp: at.offset for tp, at in self.offsets.committed(APP_ID, sources).items()}
@@ -143,11 +145,11 @@ class Place:
                 group=APP_ID,
                 name=name,
                 membership=lambda: NOBODY,
-                grounds=prepared.grounds,
+                source_topics=prepared.source_topics,
                 make=JointProducer,
             )
             group_commit.claim()
-            claim = partial(claimed, producing)
+            claim = partial(claim_producers, producing)
             takeover = Takeover(self.offsets, group_commit, group=APP_ID, name=name, claim=claim, note=note)
             try:
                 await do(group_commit, takeover)
@@ -227,11 +229,11 @@ def prepared(contract: Contract) -> Prepared:
         time.sleep(0.05)
 
 
-def positions(prepared: Prepared, *, offset: int = 10, but: str = "") -> dict[TP, KeptPosition]:
+def positions(prepared: Prepared, *, offset: int = 10, but: str = "") -> dict[TP, RecordedPosition]:
     """What the changelogs say of themselves."""
     return {
-        TP(source, each): KeptPosition(ground.source_id, offset)
-        for source, ground in prepared.grounds.items()
+        TP(source, each): RecordedPosition(ground.source_id, offset)
+        for source, ground in prepared.source_topics.items()
         for each in range(PARTITIONS)
         if source != but
     }
@@ -377,7 +379,7 @@ def test_the_end_of_a_changelog_is_lost(place: Place) -> None:
     """Its own position is behind the group's, or gone: what came of the last events is not there."""
     again = place.start()
     for source, whole in positions(again).items():
-        changelog = again.grounds[source.topic].changelog
+        changelog = again.source_topics[source.topic].changelog
         for left in (None, whole._replace(offset=9), whole._replace(topic_id="another")):
             with pytest.raises(ChangelogCut) as refusal:
                 place.take_over(again, {**positions(again), source: left})
@@ -397,7 +399,7 @@ def test_a_group_without_positions_goes_on_from_those_of_its_changelogs(place: P
 def test_positions_that_the_topic_does_not_have_are_reported_and_nothing_is_missed(
     place: Place, own_kafka: Connection
 ) -> None:
-    def stored() -> dict[TP, KeptPosition | None]:
+    def stored() -> dict[TP, RecordedPosition | None]:
         """By the changelog of the states."""
         found = {each.partition(): each.value() for each in read_topic(own_kafka, INSTANCES.name)}
         return {TP(TASK_EVENTS.name, each or 0): read_position(value) for each, value in found.items()}

@@ -55,7 +55,7 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STAT
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.contract.start import EXTRAS, INTERNAL, TASK_CENTER, WORK, Contract
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.offsets import Offsets, described_group
+from taskbridge.streams.offsets import Offsets, describe_group
 from taskbridge.streams.table_versions import FIRST_VERSION, INBOX_CHANGELOG, VERSION_TOPIC, instances_changelog
 from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
@@ -427,7 +427,7 @@ def refusal(acl: Acl, connection: Connection) -> str | None:
                 [report] = apply_topics(connection.admin(), [Topic(name, None)], partitions=topics.DEFAULT_PARTITIONS)
                 return report.unchecked
             case "group", "Read":
-                described_group(connection.admin(), name)
+                describe_group(connection.admin(), name)
             case _ if acl in ROLES["operator"]:
                 of_the_operator(connection, name, writes=acl.operation == "Write")
             case "topic", "Read":
@@ -436,7 +436,7 @@ def refusal(acl: Acl, connection: Connection) -> str | None:
                 with closing(PartitionReader(consumer(connection))) as reader:
                     list(reader.read(name, {0: 0}, within_s=30))
             case "group", "Describe":
-                described_group(connection.admin(), name)
+                describe_group(connection.admin(), name)
             case _:
                 in_a_transaction(connection, name if acl.resource == "topic" else TRIED.name)
     except (OperatorError, KafkaException) as error:

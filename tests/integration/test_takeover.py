@@ -19,7 +19,7 @@ from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import write_metadata
 from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced, Membership, group_metadata
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claim_producers
 from taskbridge.streams.transactions.takeover import Owned, Takeover
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Place:
         return TP(self.events, 0)
 
     def producers(self, name: str, make: type[TransactionalProducer] = BulkProducer) -> list[TransactionalProducer]:
-        return claimed(producer_config(self.servers), name, make)
+        return claim_producers(producer_config(self.servers), name, make)
 
     def takeover(self, name: str) -> tuple[Takeover, GroupCommit]:
         producing = producer_config(self.servers)
@@ -58,7 +58,7 @@ class Place:
             producing, group=self.group, name=name, membership=lambda: NOBODY, make=JointProducer
         )
         return Takeover(
-            self.offsets, group_commit, group=self.group, name=name, claim=partial(claimed, producing)
+            self.offsets, group_commit, group=self.group, name=name, claim=partial(claim_producers, producing)
         ), group_commit
 
 
@@ -160,7 +160,9 @@ def test_open_transactions_of_a_dead_owner_are_closed_by_the_next_and_replaced_b
         owned = Owned(frozenset({place.source, TP(place.events, 1)}), frozenset({TP(place.changelog, 0)}))
         for _ in range(20):
             try:
-                await takeover.begin(await takeover.take(owned), {}, generation=NOBODY.generation)
+                await takeover.commit_positions(
+                    await takeover.claim_partitions(owned), {}, generation=NOBODY.generation
+                )
                 break
             except TimeoutError:
                 continue
@@ -172,7 +174,7 @@ def test_open_transactions_of_a_dead_owner_are_closed_by_the_next_and_replaced_b
             TP(place.events, 1): (0, next_name),
         }
         assert place.offsets.decided(place.changelog, [0]) == place.offsets.ends(place.changelog, [0])
-        await group_commit.hand_over(
+        await group_commit.submit(
             place.source, 6, [Batch(place.changelog, [(b"k", b"v", [])], 0)], generation=NOBODY.generation
         )
         await group_commit.close()

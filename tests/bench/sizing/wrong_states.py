@@ -16,7 +16,7 @@ from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import POSITION_KEY, KeptPosition, write_position
+from taskbridge.streams.positions import POSITION_KEY, RecordedPosition, write_position
 from taskbridge.streams.table_versions import instances_changelog
 from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
@@ -62,5 +62,5 @@ def make_wrong_states(setup: Setup, instances: int) -> None:
     producer.claim()
     with producer.transaction():
         for partition, end in ends.items():
-            position = write_position(KeptPosition(topic_id, end))
+            position = write_position(RecordedPosition(topic_id, end))
             producer.write(changelog.name, POSITION_KEY, position, partition=partition)

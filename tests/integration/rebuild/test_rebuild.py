@@ -187,15 +187,15 @@ def test_wrong_states_are_corrected_while_events_arrive_and_facts_of_the_old_ver
 KILLED_WHILE_PUBLISHING = """
 import asyncio, os, signal
 from taskbridge.streams.instances import task_agent, upkeep
-upkeep._TOGETHER = 2
-write, left = task_agent.TaskAgent.write_beside, 15
+upkeep._PUBLISHED = 2
+write, left = task_agent.TaskAgent.write_changes, 15
 async def counted(self, *arguments):
     global left
     left -= 1
     if left == 0:
         asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGKILL)
     return await write(self, *arguments)
-task_agent.TaskAgent.write_beside = counted
+task_agent.TaskAgent.write_changes = counted
 from taskbridge.streams.app import main
 main()
 """

@@ -25,7 +25,7 @@ from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.rejections import accept
 from taskbridge.streams.fold.views import notifications, views
 from taskbridge.streams.inbox.changes import check, inbox_changes
-from taskbridge.streams.offsets import described_group
+from taskbridge.streams.offsets import describe_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -289,6 +289,6 @@ def delete_all_topics(connection: Connection) -> None:
             future.result(60)
     deadline = time.monotonic() + 60
     # The group's positions go with the topics; its members are gone when their session ends.
-    while topics_on(connection) or (left and described_group(admin, APP_ID).members):
+    while topics_on(connection) or (left and describe_group(admin, APP_ID).members):
         assert time.monotonic() < deadline, "topics or workers of earlier tests are still there"
         time.sleep(0.1)

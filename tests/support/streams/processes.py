@@ -24,7 +24,7 @@ from taskbridge.runtime.kafka import consumer_config
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.inbox.changes import inbox_changes
-from taskbridge.streams.instances.pending_notifications import UNTOLD, instance_key
+from taskbridge.streams.instances.pending_notifications import PENDING_PREFIX, instance_key
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.rebuild.republication import republished
 from taskbridge.streams.table_versions import INBOX_CHANGELOG, instances_changelog
@@ -206,7 +206,7 @@ def pending_notifications(connection: Connection) -> set[bytes]:
     """Keys of the instances with pending notifications in the live changelog."""
     changelog = instances_changelog(versions(connection).live).name
     last = {bytes(each.key() or b""): each.value() for each in read_topic(connection, changelog)}
-    return {instance_key(key) for key, value in last.items() if key.startswith(UNTOLD) and value is not None}
+    return {instance_key(key) for key, value in last.items() if key.startswith(PENDING_PREFIX) and value is not None}
 
 
 def stored_entries(read: Read) -> dict[bytes, bytes]:

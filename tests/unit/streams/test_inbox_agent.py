@@ -38,7 +38,7 @@ class Commit:
         self.under_way: list[asyncio.Future[list[int]]] = []
         self.begun = asyncio.Event()
 
-    def hand_over(self, *_args: Any, **_more: Any) -> asyncio.Future[list[int]]:
+    def submit(self, *_args: Any, **_more: Any) -> asyncio.Future[list[int]]:
         self.under_way.append(asyncio.get_running_loop().create_future())
         self.begun.set()
         return self.under_way[-1]

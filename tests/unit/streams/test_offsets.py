@@ -1,9 +1,4 @@
-"""The client for offsets is replaced after a failure: it would continue with outdated data about brokers.
-
-Positions are told though the group has no coordinator yet; each says whether a transaction is open for it.
-
-Who is in a group.
-"""
+"""After a failure another client is used; a group's positions are read with their stability; members are listed."""
 
 from __future__ import annotations
 
@@ -46,19 +41,19 @@ class FakeAdmin:
 @pytest.mark.parametrize(
     ("error", "asks_again"), [(KafkaError.FENCED_LEADER_EPOCH, True), (KafkaError._TIMED_OUT, False)]
 )
-def test_after_a_failure_the_next_question_is_asked_by_another_client(
+def test_after_a_failure_another_client_sends_the_next_request(
     monkeypatch: pytest.MonkeyPatch, error: int, asks_again: Any
 ) -> None:
     """At once where the answer says that the client's knowledge is out of date."""
     monkeypatch.setattr(offsets, "Admin", FakeAdmin)
     monkeypatch.setattr(FakeAdmin, "made", 0)
     monkeypatch.setattr(FakeAdmin, "error", error)
-    asked = Offsets({"bootstrap.servers": "127.0.0.1:9"})
+    offsets_of_kafka = Offsets({"bootstrap.servers": "127.0.0.1:9"})
     if not asks_again:
         with pytest.raises(KafkaException):
-            asked.ends("topic", [0])
-    assert asked.ends("topic", [0]) == {0: 7}
-    assert asked.ends("topic", [0]) == {0: 7}
+            offsets_of_kafka.ends("topic", [0])
+    assert offsets_of_kafka.ends("topic", [0]) == {0: 7}
+    assert offsets_of_kafka.ends("topic", [0]) == {0: 7}
     assert FakeAdmin.made == 2
 
 
@@ -116,7 +111,7 @@ def consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeConsumer, "no_text", 0)
 
 
-def test_positions_are_told_once_a_broker_coordinates_the_group_and_the_unstable_ones_are_named() -> None:
+def test_positions_are_read_once_the_group_has_a_coordinator_and_unstable_ones_are_marked() -> None:
     partitions = [TP("topic", each) for each in range(3)]
     assert committed(CONFIG, "group", partitions) == {
         tp: Committed(7, None, is_stable=tp.partition != 1) for tp in partitions
@@ -124,12 +119,12 @@ def test_positions_are_told_once_a_broker_coordinates_the_group_and_the_unstable
     assert (FakeConsumer.refused, FakeConsumer.made) == (2, 0)
 
 
-def test_nobody_is_asked_about_no_partitions() -> None:
+def test_no_partitions_need_no_request() -> None:
     assert committed(CONFIG, "group", []) == {}
     assert FakeConsumer.refused == 0
 
 
-def test_a_coordinator_that_does_not_come_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_coordinator_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeConsumer, "refused", -(10**9))
     monkeypatch.setattr(offsets, "_ANSWER_S", 0.05)
     with pytest.raises(KafkaException, match="NOT_COORDINATOR"):
@@ -137,7 +132,7 @@ def test_a_coordinator_that_does_not_come_is_an_error(monkeypatch: pytest.Monkey
     assert FakeConsumer.made == 0
 
 
-def test_a_position_whose_metadata_cannot_be_read_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_position_with_unreadable_metadata_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeConsumer, "no_text", 4)
     partitions = [TP("topic", 0), TP("topic", 2)]
     assert committed(CONFIG, "group", partitions) == {tp: Committed(7, None, is_stable=True) for tp in partitions}
@@ -147,7 +142,7 @@ def test_a_position_whose_metadata_cannot_be_read_is_asked_for_again(monkeypatch
 MEMBER = SimpleNamespace(group_instance_id=None, client_id="rebuild", host="/10.0.0.7")
 
 
-def asked(answer: int | list[Any] | None) -> dict[str, str]:
+def members_for(answer: int | list[Any] | None) -> dict[str, str]:
     """Who is in the group, where this is answered."""
 
     def describe_groups(groups: list[str], _within_s: float) -> dict[str, Future[Any]]:
@@ -160,20 +155,20 @@ def asked(answer: int | list[Any] | None) -> dict[str, str]:
             future.set_result(SimpleNamespace(members=answer))
         return {groups[0]: future}
 
-    asked = Offsets({"bootstrap.servers": "127.0.0.1:9"})
-    vars(asked)["_admin"] = SimpleNamespace(describe_groups=describe_groups)
-    return asked.members("group")
+    offsets_of_kafka = Offsets({"bootstrap.servers": "127.0.0.1:9"})
+    vars(offsets_of_kafka)["_admin"] = SimpleNamespace(describe_groups=describe_groups)
+    return offsets_of_kafka.members("group")
 
 
-def test_members_are_told_by_their_client_id_and_host() -> None:
-    assert asked([MEMBER]) == {"rebuild": "10.0.0.7"}
+def test_members_have_their_client_id_and_host() -> None:
+    assert members_for([MEMBER]) == {"rebuild": "10.0.0.7"}
 
 
-def test_that_nobody_answers_is_told() -> None:
+def test_no_answer_is_a_timeout() -> None:
     with pytest.raises(TimeoutError, match="group"):
-        asked(None)
+        members_for(None)
 
 
-def test_a_refusal_is_told() -> None:
+def test_a_refusal_is_raised() -> None:
     with pytest.raises(KafkaException):
-        asked(KafkaError.GROUP_AUTHORIZATION_FAILED)
+        members_for(KafkaError.GROUP_AUTHORIZATION_FAILED)

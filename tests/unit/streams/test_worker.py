@@ -1,4 +1,4 @@
-"""How a worker ends, when what it is made of does not."""
+"""A worker ends although a part of it does not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Stubborn:
                 self.was_cancelled = True
 
 
-def test_a_part_that_does_not_stop_is_not_waited_for() -> None:
+def test_a_part_that_does_not_stop_is_not_awaited() -> None:
     async def end() -> None:
         app = _Stubborn()
         asyncio.get_running_loop().call_later(20, app.may_end.set)  # so that a failure is one, and no standstill
@@ -37,7 +37,7 @@ def test_a_part_that_does_not_stop_is_not_waited_for() -> None:
     asyncio.run(end())
 
 
-def test_why_it_could_not_stop_is_told() -> None:
+def test_an_error_of_the_stop_is_raised() -> None:
     class Broken:
         async def stop(self) -> None:
             raise RuntimeError("the store does not close")

@@ -26,7 +26,7 @@ from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.task_center import TaskCenter
 from taskbridge.streams.web.portals import let_portals_in
 from taskbridge.streams.web.routes import pages_router
-from taskbridge.streams.worker import Surroundings, work
+from taskbridge.streams.worker import Service, work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,21 +34,20 @@ if TYPE_CHECKING:
     from taskbridge.runtime.serving import Server
 
 _SWITCH_S = 0.0005
-"""How soon the threads that fetch and commit have the interpreter's lock while the loop is at work. Each asks Kafka
-several things one after the other, and by Python's own 5 ms waits for the lock each time: under load a round took a
-fifth longer."""
+"""How soon the threads that fetch and commit get the interpreter's lock while the loop works. Each sends several
+requests to Kafka one after the other. With Python's default of 5 ms, a transaction under load took a fifth longer."""
 _END_S = 6.0
-"""For what is asked of this worker, and for what its libraries have under way: threads of theirs may wait for Kafka."""
+"""For requests to this worker, and for its libraries, whose threads may wait for Kafka."""
 
 log = structlog.get_logger(__name__)
 
 
 def run(environment: Mapping[str, str] = os.environ) -> None:
-    """Run the service until SIGTERM or SIGINT. When another version of the instances becomes live, start again as that.
+    """Run the service until SIGTERM or SIGINT. If another version of the instances becomes live, restart with that.
 
     Raises:
-        ConfigurationError: before anything is started; where another worker has the data folder, too.
-        WorkerFailed: processing cannot go on; a supervisor should start the service again.
+        ConfigurationError: before anything is started; also if another worker uses the data directory.
+        WorkerFailed: processing cannot continue; a supervisor should restart the service.
     """
     sys.setswitchinterval(_SWITCH_S)
     settings = load_settings(StreamsSettings, environment)
@@ -66,18 +65,18 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
         loop.add_signal_handler(signum, stop.set)
     tracing = tracing_from_environment(os.environ, "taskbridge-streams")
     metrics = Metrics(times_stuck=TimesStuck(settings.data_dir).count())
-    surroundings = Surroundings(settings, center, Health(center.access.tokens), metrics, tracing)
-    server = _server(surroundings)
+    service = Service(settings, center, Health(center.access.tokens), metrics, tracing)
+    server = _server(service)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     switched: AnotherVersion | None = None
     try:
-        await work(surroundings, partitions=partitions, stop=stop)
+        await work(service, partitions=partitions, stop=stop)
     except AnotherVersion as error:
         switched = error
     finally:
         failure = sys.exception()
-        if switched is None:  # else it starts again in its own place, however long that takes
-            end_within(_END_S, 0 if failure is None else _said(failure))
+        if switched is None:  # otherwise the process restarts itself, however long that takes
+            end_within(_END_S, 0 if failure is None else _message(failure))
         server.should_exit = True
         await serving
         await center.close()
@@ -85,12 +84,12 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
             await asyncio.to_thread(tracing.close)
     if switched is not None and not stop.is_set():
         log.info("streams_restarting", because=str(switched))
-        # In its own place, so that it comes back at once, whoever watches over it and whatever back-off that has.
+        # In the same process, so that it is back at once, under any supervisor and back-off.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
 
 
-def _server(surroundings: Surroundings) -> Server:
-    settings, center, health, metrics, _ = surroundings
+def _server(service: Service) -> Server:
+    settings, center, health, metrics, _ = service
     http = build_http(
         health.readiness,
         metrics,
@@ -103,7 +102,7 @@ def _server(surroundings: Surroundings) -> Server:
     return make_server(let_portals_in(http, settings.allowed_origins))
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return f"taskbridge streams: {error}"
 
 
@@ -119,7 +118,7 @@ def main() -> None:
     try:
         run()
     except (ConfigurationError, OperatorError) as error:
-        sys.exit(_said(error))
+        sys.exit(_message(error))
 
 
 if __name__ == "__main__":

@@ -14,183 +14,199 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.table_versions import mend
+from taskbridge.streams.table_versions import rebuild_hint
 
 if TYPE_CHECKING:
     from faust.types import TP
 
 
-class Mark(NamedTuple):
-    """Written with every position; compared with what Kafka has at each start: ``streams.contract.start``."""
+class Lineage(NamedTuple):
+    """The identity of what a position belongs to: stored with it, compared with Kafka at each start."""
 
     version: int
-    """Of the instances."""
+    """Version of the table of instances."""
     partitions: int
-    """That the topics have."""
+    """Number of partitions of the topics."""
     changelog_id: str
-    """Kafka's id of the changelog that goes with the position: another one once it was made anew."""
+    """Kafka's id of the changelog that goes with the position. A recreated topic has another id."""
     version_topic_id: str
-    """The same, of the topic that says which version is live."""
+    """Kafka's id of the topic that names the live version."""
 
 
-class Ground(NamedTuple):
-    """Of one topic that is read: where its positions are kept too, and what they say."""
+class SourceTopic(NamedTuple):
+    """A topic that is read: its id, the changelog that stores its positions too, and their lineage."""
 
     source_id: str
     """Kafka's id of the topic."""
     changelog: str
-    mark: Mark
+    lineage: Lineage
 
 
-def write_metadata(owner: str, mark: Mark | None) -> str:
-    """What stands beside a position: who committed it, and upon what.
+def write_metadata(owner: str, lineage: Lineage | None) -> str:
+    """The metadata of a committed offset: who committed it, and its lineage.
 
-    The space at its end tells where that is: librdkafka puts no zero byte behind a copy of metadata (in its
-    ``rd_kafka_topic_partition_list_update``), so that what happens to lie there in memory is read as part of them.
+    The space at the end marks the end: librdkafka puts no zero byte after a copy of metadata (in its
+    ``rd_kafka_topic_partition_list_update``), so that arbitrary memory after it is read as part of the text.
     """
-    return " ".join((owner, *map(str, mark or ()), ""))
+    return " ".join((owner, *map(str, lineage or ()), ""))
 
 
-def read_metadata(written: str | None) -> tuple[str | None, Mark | None]:
-    """What ``write_metadata`` wrote; no mark where an earlier program did, or another one."""
+def read_metadata(written: str | None) -> tuple[str | None, Lineage | None]:
+    """Owner and lineage; no lineage if an earlier version or another program committed the offset."""
     owner, *parts = (written or "").split(" ")
     try:
         version, partitions, changelog_id, version_topic_id, *_ = parts
-        return owner or None, Mark(int(version), int(partitions), changelog_id, version_topic_id)
+        return owner or None, Lineage(int(version), int(partitions), changelog_id, version_topic_id)
     except ValueError:
         return owner or None, None
 
 
 POSITION_KEY = b"\x00position"
-"""No instance has it: ids have no control characters; and no key of an inbox begins so."""
+"""No instance has this key, since ids have no control characters; no key of an inbox begins with it."""
 
 
 class PositionUnreadable(OperatorError):
-    """A changelog's own position says nothing: this program did not write it."""
+    """A changelog contains a position that this program did not write."""
 
 
-class KeptPosition(NamedTuple):
-    """What comes next on the partition of the topic that is folded."""
+class RecordedPosition(NamedTuple):
+    """The next offset to fold, as recorded in a partition's changelog."""
 
     topic_id: str
-    """Kafka's id of that topic: in one that was deleted and made anew, offsets begin again."""
+    """Kafka's id of the topic of events: in a recreated topic, offsets begin again."""
     offset: int
     after_loss: bool = False
-    """What came of records that were lost stands before this: where these stood, others stand now."""
+    """Some folded records were lost afterwards, so that other records have, or will have, their offsets."""
 
 
-def write_position(position: KeptPosition) -> bytes:
+def write_position(position: RecordedPosition) -> bytes:
     return json.dumps(position._asdict()).encode()
 
 
-def read_position(written: bytes | None) -> KeptPosition | None:
-    """What ``write_position`` wrote; None where nothing was.
+def read_position(written: bytes | None) -> RecordedPosition | None:
+    """The opposite of ``write_position``; None for None.
 
     Raises:
-        PositionUnreadable: something else did.
+        PositionUnreadable: ``write_position`` did not write it.
     """
     if written is None:
         return None
     try:
         found = json.loads(written)
-        return KeptPosition(str(found["topic_id"]), int(found["offset"]), bool(found.get("after_loss")))
+        return RecordedPosition(str(found["topic_id"]), int(found["offset"]), bool(found.get("after_loss")))
     except (ValueError, KeyError, TypeError) as error:
         raise PositionUnreadable(f"a changelog contains an invalid position: {written[:100]!r}") from error
 
 
-def position_if_readable(written: bytes | None) -> KeptPosition | None:
-    """The same, for who goes on without where it says nothing."""
+def position_if_readable(written: bytes | None) -> RecordedPosition | None:
+    """As ``read_position``, but None for an unreadable one."""
     with suppress(PositionUnreadable):
         return read_position(written)
     return None
 
 
-EXPIRED, MADE_ANEW, OUT_OF_RANGE = REASONS = ("expired", "made-anew", "out-of-range")
+EXPIRED = "expired"
+RECREATED = "made-anew"  # spellchecker:disable-line - a label of a metric
+OUT_OF_RANGE = "out-of-range"
+REASONS = (EXPIRED, RECREATED, OUT_OF_RANGE)
 
 
 class ChangelogCut(OperatorError):
-    """A changelog has lost what is behind some offset: nothing may be folded upon the rest."""
+    """A changelog lost its end: nothing may be folded on top of the rest."""
 
 
 class Committed(NamedTuple):
-    """A position that a group has committed."""
+    """A group's committed offset."""
 
     offset: int
-    """Negative where there is none."""
+    """Negative if there is none."""
     owner: str | None
-    """Who committed it, as the offset's metadata says."""
+    """The worker that committed it."""
     is_stable: bool
-    """No transaction is open that would commit another one."""
-    mark: Mark | None = None
-    """What its owner stood upon; None where an earlier program committed it, or another one."""
+    """No open transaction contains another commit of it."""
+    lineage: Lineage | None = None
+    """None if an earlier version or another program committed it."""
 
 
 class Bounds(NamedTuple):
-    """The first offset that a partition still has, and the one behind its last."""
+    """The first offset that a partition still has, and the one after its last."""
 
     first: int
     end: int
 
 
-class Standing(NamedTuple):
-    """Where it goes on. With a reason, that is not where the group was, and somebody should know."""
+class ResumePosition(NamedTuple):
+    """Where a partition resumes. ``reason``: why that differs from the group's position, which operators must know."""
 
     offset: int
     reason: str | None = None
     because: str = ""
 
 
-def standing(
-    source: TP, committed: Committed, kept: KeptPosition | None, *, ground: Ground | None, bounds: Bounds
-) -> Standing:
-    """Where the partition goes on; ``kept`` is its changelog's own position, once it is restored to its end.
+def resume_position(
+    source: TP,
+    committed: Committed,
+    recorded: RecordedPosition | None,
+    *,
+    source_topic: SourceTopic | None,
+    bounds: Bounds,
+) -> ResumePosition:
+    """Where the partition resumes; ``recorded`` is the position in its changelog, restored to the end.
 
     Raises:
-        ChangelogCut: the group is ahead of the very changelog that its position names.
+        ChangelogCut: the group is ahead of the changelog that its position names.
     """
-    ours = kept.offset if kept is not None and ground is not None and kept.topic_id == ground.source_id else None
+    ours = (
+        recorded.offset
+        if recorded is not None and source_topic is not None and recorded.topic_id == source_topic.source_id
+        else None
+    )
     if committed.offset < 0:
-        return _without_group(kept, ours, bounds)
-    if ground is not None and committed.mark is not None and committed.mark.changelog_id == ground.mark.changelog_id:
-        reaches = -1 if ours is None else ours
-        if reaches < committed.offset:
+        return _without_group(recorded, ours, bounds)
+    if (
+        source_topic is not None
+        and committed.lineage is not None
+        and committed.lineage.changelog_id == source_topic.lineage.changelog_id
+    ):
+        reached = -1 if ours is None else ours
+        if reached < committed.offset:
             raise ChangelogCut(
-                f"{ground.changelog}, partition {source.partition}, is truncated: the group "
+                f"{source_topic.changelog}, partition {source.partition}, is truncated: the group "
                 f"has processed {source.topic}"
-                f" to offset {committed.offset}, but the changelog ends at {max(reaches, 0)}."
-                f" {mend(ground.changelog)}. Local stores are not changed"
+                f" to offset {committed.offset}, but the changelog ends at {max(reached, 0)}."
+                f" {rebuild_hint(source_topic.changelog)}. Local stores are not changed"
             )
     if source.topic == TASK_NOTIFICATIONS.name and committed.offset == bounds.first - 1:
-        # Only the end of a transaction stood there: every notification is in one, and would be a record and an end.
-        return Standing(bounds.first)
+        # That offset was the end of a transaction: each notification is in one, so it needs two offsets at least.
+        return ResumePosition(bounds.first)
     return _within(committed.offset, bounds)
 
 
-def is_after_loss(kept: KeptPosition | None, *, source_id: str, end: int) -> bool:
-    """Whether a changelog has what came of records that were lost, so that others stand at their offsets, or will.
+def is_after_loss(recorded: RecordedPosition | None, *, source_id: str, end: int) -> bool:
+    """Whether a changelog has results of records that were lost, whose offsets other records have or will have.
 
-    ``kept`` is its own position, in the topic that has the id ``source_id`` and ends at ``end`` now.
+    ``recorded`` is its position in the topic, which now has the id ``source_id`` and the end ``end``.
     """
-    return kept is not None and (kept.after_loss or kept.topic_id != source_id or kept.offset > end)
+    return recorded is not None and (recorded.after_loss or recorded.topic_id != source_id or recorded.offset > end)
 
 
-def _without_group(kept: KeptPosition | None, ours: int | None, bounds: Bounds) -> Standing:
-    if kept is None:
-        return Standing(bounds.first)
+def _without_group(recorded: RecordedPosition | None, ours: int | None, bounds: Bounds) -> ResumePosition:
+    if recorded is None:
+        return ResumePosition(bounds.first)
     if ours is None:
-        return Standing(bounds.first, MADE_ANEW, "the topic was recreated after its changelog was built")
+        return ResumePosition(bounds.first, RECREATED, "the topic was recreated after its changelog was built")
     found = _within(ours, bounds)
     if found.reason is not None:
         return found
-    return Standing(ours, EXPIRED, "the group's position expired; the changelog's is used")
+    return ResumePosition(ours, EXPIRED, "the group's position expired; the changelog's is used")
 
 
-def _within(offset: int, bounds: Bounds) -> Standing:
+def _within(offset: int, bounds: Bounds) -> ResumePosition:
     if offset < bounds.first:
-        return Standing(
+        return ResumePosition(
             bounds.first, OUT_OF_RANGE, f"records before offset {bounds.first} were deleted before they were read"
         )
     if offset > bounds.end:
-        # Where it was cut is not known: what comes again is folded to the same, and nothing is missed.
-        return Standing(bounds.first, OUT_OF_RANGE, f"the topic was truncated: it ends at {bounds.end}")
-    return Standing(offset)
+        # The offset of the cut is unknown. Events that are read again fold to the same state, and none is missed.
+        return ResumePosition(bounds.first, OUT_OF_RANGE, f"the topic was truncated: it ends at {bounds.end}")
+    return ResumePosition(offset)

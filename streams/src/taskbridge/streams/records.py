@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Record(Protocol):
-    """A record as the consumer gives it."""
+    """A record as consumers return it."""
 
     @property
     def topic(self) -> str: ...
@@ -32,11 +32,10 @@ class Record(Protocol):
 
 
 Chunk = list[Record]
-"""Records of one partition, in their order."""
+"""Records of one partition in their order."""
 
 RecordWithHeaders = tuple[bytes | None, bytes | None, Any]
-"""Key, value, headers: a list of names and bytes, for which the library's type hints have no room."""
-
+"""Key, value, and headers: a list of names and bytes, which the library's type hints do not allow."""
 
 try:
     from taskbridge.native import _native
@@ -45,12 +44,11 @@ except ImportError:  # installed without the extra `native`
 
 native = _native
 
-
 _partition = cast("Callable[[bytes, int], int]", murmur2)
 
 
 class PythonRecords(list[RecordWithHeaders]):
-    """As ``EncodedRecords``, see ``native/_native.pyi``."""
+    """The native ``EncodedRecords``, in Python: see ``native/_native.pyi``."""
 
     @property
     def value_bytes(self) -> int:

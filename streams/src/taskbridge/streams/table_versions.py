@@ -17,35 +17,34 @@ if TYPE_CHECKING:
 FIRST_VERSION = 1
 
 VERSION_TOPIC = Topic("taskbridge-streams-version", None, {"cleanup.policy": "compact"})
-"""One partition, and few keys."""
 VERSION_KEY = b"instances"
-TOLD_KEY = b"told"
-"""Its value is how far notifications went when everybody had been told again: before that, inboxes are not whole."""
+REPUBLISHED_KEY = b"told"
+"""Its value: up to where notifications reached when all had been republished. Before that, inboxes are incomplete."""
 
 
 class Republished(NamedTuple):
     """The offset after the last notification of a republication, by partition."""
 
     topic_id: str
-    """Kafka's id of the notifications: in a topic made anew, offsets begin again."""
+    """Kafka's id of the topic of notifications: in a recreated topic, offsets begin again."""
     ends: Mapping[int, int]
 
 
 class VersionUnreadable(OperatorError):
-    """The record that says which version is live says none: this program did not write it."""
+    """The record that names the live version was not written by this program."""
 
 
 class Versions(NamedTuple):
-    """Where no record says otherwise, the first version is live."""
+    """Without a record, the first version is live."""
 
     live: int = FIRST_VERSION
     next: int | None = None
-    """A rebuild is about to make this one live, and no worker may work until it has, or is given up.
+    """A rebuild is about to make this version live. No worker may work until it is, or the rebuild is given up.
 
-    Where it is the live one, everybody is being told again what they see.
+    If it is the live one, all notifications are being republished.
     """
     partitions: int | None = None
-    """All topics are being brought to this number, and there is no way back: no worker may work until they have it."""
+    """All topics are being moved to this number of partitions, irrevocably. No worker may work until they have it."""
 
 
 def write_versions(versions: Versions) -> bytes:
@@ -53,10 +52,10 @@ def write_versions(versions: Versions) -> bytes:
 
 
 def read_versions(written: bytes | None) -> Versions:
-    """What ``write_versions`` wrote.
+    """The opposite of ``write_versions``.
 
     Raises:
-        VersionUnreadable: something else did.
+        VersionUnreadable: ``write_versions`` did not write it.
     """
     if written is None:
         return Versions()
@@ -72,12 +71,13 @@ def read_versions(written: bytes | None) -> Versions:
         raise VersionUnreadable(f"{VERSION_TOPIC.name} contains {written[:100]!r}, which is no version") from error
 
 
-def write_told(told: Republished) -> bytes:
-    return json.dumps({"topic_id": told.topic_id, "ends": {str(each): end for each, end in told.ends.items()}}).encode()
+def write_republished(republished: Republished) -> bytes:
+    ends = {str(each): end for each, end in republished.ends.items()}
+    return json.dumps({"topic_id": republished.topic_id, "ends": ends}).encode()
 
 
-def read_told(written: bytes | None) -> Republished | None:
-    """What ``write_told`` wrote; None where nothing was, or something else: then nobody waits for anything."""
+def read_republished(written: bytes | None) -> Republished | None:
+    """The opposite of ``write_republished``; None if it is missing or unreadable: then nothing waits for it."""
     try:
         found = json.loads(written or b"")
         return Republished(str(found["topic_id"]), {int(each): int(end) for each, end in found["ends"].items()})
@@ -85,25 +85,24 @@ def read_told(written: bytes | None) -> Republished | None:
         return None
 
 
-TOMBSTONES_KEPT_MS = 7 * 24 * 60 * 60 * 1000
-"""A store that was away for longer may have missed that a key was deleted."""
+TOMBSTONE_RETENTION_MS = 7 * 24 * 60 * 60 * 1000
+"""A store that was not updated for longer may have missed that a key was deleted."""
 
 _SETTINGS = {
     "cleanup.policy": "compact",
-    "delete.retention.ms": str(TOMBSTONES_KEPT_MS),
+    "delete.retention.ms": str(TOMBSTONE_RETENTION_MS),
     "max.message.bytes": str(MAX_MESSAGE_BYTES),
 }
 
 # The names are Faust's: app, table, "changelog".
 INBOX_CHANGELOG = Topic("taskbridge-streams-inbox-changelog", None, _SETTINGS)
 
-
 REBUILD = "taskbridge streams --rebuild"
 REPUBLISH = "taskbridge streams --republish"
 
 
-def mend(changelog: str) -> str:
-    """The command that rebuilds what this changelog has lost, as a sentence without its full stop."""
+def rebuild_hint(changelog: str) -> str:
+    """The command that rebuilds what this changelog lost, as a sentence without its full stop."""
     if changelog == INBOX_CHANGELOG.name:
         return f"Rebuild the inboxes: {REPUBLISH}"
     return f"Rebuild the states: {REBUILD}"
@@ -114,21 +113,21 @@ def instances_table_name(version: int) -> str:
 
 
 def instances_changelog(version: int) -> Topic:
-    """The changelog topic of that version of the instances."""
+    """The changelog topic of a version of the instances."""
     return Topic(f"taskbridge-streams-{instances_table_name(version)}-changelog", None, _SETTINGS)
 
 
 def reader_config(consumer: Mapping[str, object], *, buffer_bytes: int) -> dict[str, object]:
-    """A consumer's properties turned to reading in bulk, with at most about ``buffer_bytes`` waiting to be applied."""
+    """A consumer's properties for bulk reading, with about ``buffer_bytes`` at most waiting in memory."""
     return {
         **consumer,
-        # The end is told by an event, and soon. A position that Kafka no longer has is an error, never a jump.
+        # An event reports the end of a partition. An offset that Kafka no longer has is an error, never a jump.
         "enable.partition.eof": True,
         "fetch.wait.max.ms": 100,
         "auto.offset.reset": "error",
-        # What a killed worker left half written is no state.
+        # Records of a killed worker's unfinished transaction are not state.
         "isolation.level": "read_committed",
         "queued.max.messages.kbytes": buffer_bytes >> 10,
-        # The default of a second would make up most of a restoration.
+        # The default of one second would be most of a restoration's time.
         "fetch.queue.backoff.ms": 5,
     }

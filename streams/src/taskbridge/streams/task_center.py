@@ -140,7 +140,7 @@ class TaskCenter:
             store=inbox,
             changelog=inbox_changelog,
             group_commit=group_commit,
-            topic_id=group_commit.grounds[TASK_NOTIFICATIONS.name].source_id,
+            topic_id=group_commit.source_topics[TASK_NOTIFICATIONS.name].source_id,
             notifications=notifications,
             metrics=metrics,
             tracing=tracing,

@@ -22,7 +22,7 @@ from taskbridge.streams.cores.native import choose_core
 from taskbridge.streams.engine.app import APP_ID, build_faust_app, chunks_of, consumer_of, tables_of
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.instances.task_agent import TaskAgent
-from taskbridge.streams.instances.upkeep import Retention, Telling, UntoldInstances
+from taskbridge.streams.instances.upkeep import PendingInstances, PendingPublisher, Retention
 from taskbridge.streams.monitoring.progress import Ends, Progress
 from taskbridge.streams.monitoring.watchdog import LoopGuard, TimesStuck, Watchdog
 from taskbridge.streams.offsets import Offsets
@@ -30,7 +30,7 @@ from taskbridge.streams.table_versions import reader_config
 from taskbridge.streams.tables.recovery import Recovery
 from taskbridge.streams.tables.store import instances_table, remove_other_versions
 from taskbridge.streams.task_center import InstancesTable, Upstream
-from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
+from taskbridge.streams.transactions.group_commit import GroupCommit, claim_producers
 from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:
@@ -45,9 +45,19 @@ if TYPE_CHECKING:
     from taskbridge.streams.settings import StreamsSettings
     from taskbridge.streams.task_center import TaskCenter
 
+log = structlog.get_logger(__name__)
 
-class Surroundings(NamedTuple):
-    """What there is before the worker, and outlives it."""
+_STOP_S = 8.0
+_CRASH_POLL_S = 0.2
+_VERSION_POLL_S = 1.0
+
+
+class WorkerFailed(OperatorError):
+    """The worker stopped by itself; the log says why."""
+
+
+class Service(NamedTuple):
+    """What exists before the worker, and outlives it."""
 
     settings: StreamsSettings
     center: TaskCenter
@@ -56,18 +66,18 @@ class Surroundings(NamedTuple):
     tracing: Tracing | None = None
 
 
-class Parts(NamedTuple):
-    """Of a worker that is put together."""
+class Worker(NamedTuple):
+    """The parts of a worker that ``work`` runs."""
 
     app: faust.App
     group_commit: GroupCommit
     retention: Retention
-    telling: Telling
+    publisher: PendingPublisher
     progress: Progress
 
 
-def put_together(
-    surroundings: Surroundings,
+def build_worker(
+    service: Service,
     prepared: Prepared,
     registry: Registry,
     offsets: Offsets,
@@ -75,23 +85,40 @@ def put_together(
     *,
     admit: Callable[[], None],
     most_notification_bytes: int,
-) -> Parts:
-    settings, center, health, metrics, tracing = surroundings
+) -> Worker:
+    settings, center, health, metrics, tracing = service
     partitions, version = prepared.partitions, prepared.version
     app = build_faust_app(settings, partitions=partitions, kafka_properties=kafka_properties)
     consumer = consumer_config(settings.kafka_bootstrap_servers, APP_ID, kafka_properties)
     producing = producer_config(settings.kafka_bootstrap_servers, kafka_properties)
-    group_commit, takeover = _group_commit(app, offsets, producing, prepared, metrics)
+    name = app.conf.consumer_group_instance_id
+    producing["linger.ms"] = 0
+    group_commit = GroupCommit(
+        producing,
+        group=APP_ID,
+        name=name,
+        membership=lambda: consumer_of(app).membership,
+        source_topics=prepared.source_topics,
+        make=partial(JointProducer, credentials=app.conf.broker_credentials),
+    )
+    takeover = Takeover(
+        offsets,
+        group_commit,
+        group=APP_ID,
+        name=name,
+        claim=partial(claim_producers, producing),
+        note=metrics.position_lost,
+    )
     recovery = Recovery(
         app,
         reader_config(consumer, buffer_bytes=settings.restore_buffer_bytes),
         takeover,
-        # Asked again, once the group has this worker as a member: a switch begins when it has none.
+        # Checked again once the group has this worker as a member: a switch begins when it has none.
         admit=admit,
         known=prepared.known,
         on_emptied=metrics.store_emptied,
     )
-    tables_of(app).recover_by(recovery)
+    tables_of(app).use_recovery(recovery)
     store, changelog = instances_table(app, partitions=partitions, version=version)
     states, notifications = task_state_codec(registry), task_notification_codec(registry)
     core = choose_core(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
@@ -102,7 +129,7 @@ def put_together(
         partitions=partitions,
         core=core,
         group_commit=group_commit,
-        untold=UntoldInstances(states, notifications, version),
+        pending=PendingInstances(states, notifications, version),
         notification_bytes=most_notification_bytes,
         metrics=metrics,
         tracing=tracing,
@@ -138,81 +165,45 @@ def put_together(
         states,
         notifications,
         changelog=changelog,
-        # Else what is still to be told of an instance would go with it.
-        actives=lambda: actives() & agent.untold.told,
+        # Otherwise an instance's pending notifications would be deleted with it.
+        actives=lambda: actives() & agent.pending.published,
         days=settings.retention_days,
     )
-    return Parts(app, group_commit, retention, Telling(agent, store, changelog, actives), progress)
-
-
-def _group_commit(
-    app: faust.App, offsets: Offsets, producing: Mapping[str, object], prepared: Prepared, metrics: Metrics
-) -> tuple[GroupCommit, Takeover]:
-    """What writes for this worker, and what makes sure at a takeover that nobody else does any more."""
-    producing = {**producing, "linger.ms": 0}
-    name = app.conf.consumer_group_instance_id
-    group_commit = GroupCommit(
-        producing,
-        group=APP_ID,
-        name=name,
-        membership=lambda: consumer_of(app).membership,
-        grounds=prepared.grounds,
-        make=partial(JointProducer, credentials=app.conf.broker_credentials),
-    )
-    takeover = Takeover(
-        offsets, group_commit, group=APP_ID, name=name, claim=partial(claimed, producing), note=metrics.position_lost
-    )
-    return group_commit, takeover
+    return Worker(app, group_commit, retention, PendingPublisher(agent, store, changelog, actives), progress)
 
 
 def _actives(app: faust.App, recovery: Recovery, changelog: str) -> frozenset[int]:
-    """The partitions whose instances this worker changes now; none while they are being sorted out."""
-    if app.rebalancing or not app.tables.actives_ready or changelog not in recovery.wanted:
+    """The partitions whose instances this worker changes now; none during a rebalance."""
+    if app.rebalancing or not app.tables.actives_ready or changelog not in recovery.assignments:
         return frozenset()
-    return recovery.wanted[changelog].actives
+    return recovery.assignments[changelog].actives
 
 
-log = structlog.get_logger(__name__)
-
-_STOP_S = 8.0
-_CRASH_POLL_S = 0.2
-_VERSION_POLL_S = 1.0
-
-
-class WorkerFailed(OperatorError):
-    """The worker stopped by itself; the log before it says why."""
-
-
-async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Event) -> None:
-    """Be a worker until ``stop`` is set. ``partitions``: of the events, where their topic is not there yet.
+async def work(service: Service, *, partitions: int, stop: asyncio.Event) -> None:
+    """Run a worker until ``stop`` is set. ``partitions``: number of partitions of the events, if the topic is missing.
 
     Raises:
-        AnotherVersion: of the instances is live; a worker of that one should be started at once.
-        WorkerFailed: processing cannot go on.
+        AnotherVersion: another version of the instances is live; a worker for that one should be started at once.
+        WorkerFailed: processing cannot continue.
     """
-    settings = surroundings.settings
+    settings = service.settings
     servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
     offsets = Offsets(consumer_config(servers, APP_ID, properties))
     live_version = LiveVersion(servers, properties, offsets)
     ids_path = settings.data_dir / "schema-ids.json"
     registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=properties)
     contract = Contract(
-        admin_client(servers, properties),
-        registry,
-        partitions,
-        live_version,
-        offsets,
-        task_center=settings.task_center,
+        admin_client(servers, properties), registry, partitions, live_version, offsets, task_center=settings.task_center
     )
     try:
-        prepared = await until_connected(contract, surroundings.health, stop)
+        prepared = await until_connected(contract, service.health, stop)
         if prepared is not None:
             most = await asyncio.to_thread(notification_bytes, offsets)
             admit = partial(contract.check, prepared)
-            parts = put_together(
-                surroundings, prepared, registry, offsets, properties, admit=admit, most_notification_bytes=most
+            worker = build_worker(
+                service, prepared, registry, offsets, properties, admit=admit, most_notification_bytes=most
             )
-            await asyncio.to_thread(remove_other_versions, parts.app, version=prepared.version)
+            await asyncio.to_thread(remove_other_versions, worker.app, version=prepared.version)
             log.info(
                 "streams_starting",
                 partitions=prepared.partitions,
@@ -220,48 +211,48 @@ async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Eve
                 data_dir=str(settings.data_dir),
             )
             another = _until_another_version(live_version, prepared.version)
-            await _run(parts, surroundings, another=another, stop=stop)
+            await _run(worker, service, another=another, stop=stop)
     finally:
         registry.close()
         log.info("streams_stopped")
 
 
-async def _run(
-    parts: Parts, surroundings: Surroundings, *, another: Coroutine[Any, Any, None], stop: asyncio.Event
-) -> None:
-    app, center, health = parts.app, surroundings.center, surroundings.health
+async def _run(worker: Worker, service: Service, *, another: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    app, center, health = worker.app, service.center, service.health
     collect_garbage_rarely()
-    # Faust's start returns when the tables are recovered: told to stop, the worker does not wait for that.
+    # Faust's start returns once the tables are restored: a worker that is stopped does not wait for that.
     starting = asyncio.create_task(app.start())
-    watching = asyncio.create_task(parts.progress.watch())
-    letting_go = asyncio.create_task(_or_crash(app, parts.retention.keep()))
-    telling = asyncio.create_task(_or_crash(app, parts.telling.go_on()))
-    keeping = asyncio.create_task(center.watch())
+    watching = asyncio.create_task(worker.progress.watch())
     switching = asyncio.create_task(another)
+    others = [
+        asyncio.create_task(_or_crash(app, worker.retention.run())),
+        asyncio.create_task(_or_crash(app, worker.publisher.run())),
+        asyncio.create_task(center.watch()),
+    ]
     try:
         while not stop.is_set() and not app.crashed:
             for essential in (starting, switching):
                 if essential.done():
                     await essential
             if watching.done():
-                TimesStuck(surroundings.settings.data_dir).add()
+                TimesStuck(service.settings.data_dir).add()
                 log.error("worker_stalled", problem=str(watching.exception()), **health.readiness())
-                # As a crash: then nobody waits for the chunk that does not end.
+                # As a crash: then nothing waits for the chunk that does not end.
                 await app.crash(cast("BaseException", watching.exception()))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
         _raise_if_crashed(app)
     finally:
-        # First: their clients look for another worker while this one finishes.
+        # First, so that their clients look for another worker while this one finishes.
         center.stop()
-        for task in (starting, watching, letting_go, telling, keeping, switching):
+        for task in (starting, watching, switching, *others):
             task.cancel()
         await stop_app(app)
-        await parts.group_commit.close()
+        await worker.group_commit.close()
 
 
 async def _or_crash(app: faust.App, upkeep: Coroutine[Any, Any, None]) -> None:
-    """What the worker cannot do without: its error is the worker's."""
+    """An error of the upkeep crashes the worker."""
     try:
         await upkeep
     except Exception as error:
@@ -277,7 +268,7 @@ async def _until_another_version(live_version: LiveVersion, version: int) -> Non
     """
     while True:
         await asyncio.sleep(_VERSION_POLL_S)
-        # Without Kafka this worker does nothing that would do harm.
+        # Without Kafka, this worker can do no harm.
         with suppress(KafkaException, TimeoutError):
             await asyncio.to_thread(live_version.check, version)
 
@@ -290,9 +281,9 @@ def _raise_if_crashed(app: faust.App) -> None:
 
 
 async def stop_app(app: faust.App, *, within_s: float = _STOP_S) -> None:
-    """Bounded: whatever is not finished is not acknowledged either, and comes again."""
-    # Not cancelled when it takes too long: a service of Faust's then goes on to its next part, and each may wait for
-    # Kafka for a minute.
+    """Stop the app within a time limit. What is not finished is not acknowledged either, and is read again."""
+    # Not cancelled after the limit: a service of Faust's would then stop its next part, and each may wait for Kafka for
+    # a minute.
     stopping = asyncio.create_task(app.stop())
     done, _ = await asyncio.wait([stopping], timeout=within_s)
     for each in done:

@@ -23,7 +23,7 @@ PATH = "/v1/corps/corp/users/%E7%8E%8B%20ann/tasks?view=pending&q=%E8%AF%B7%E5%8
 """With a user and a search that would change if they were encoded again."""
 
 
-def hand_over(asked: AnsweringWorker, url: str) -> None:
+def submit(asked: AnsweringWorker, url: str) -> None:
     """Everything is another worker's."""
     asked.actives = set()
     asked.distribution = {url: {"changelog": list(range(PARTITIONS))}, URL: {"changelog": []}}
@@ -33,7 +33,7 @@ def test_the_owners_answer_is_the_answer(make_context: Callable[[Access], Answer
     asked, owner = make_context(Access(tokens=None)), make_context(Access(tokens=None))
     owner.apply([notification(user="王 ann", title="请假&", instance_id="I-1")])
     with serving(owner.http()) as url, TestClient(asked.http()) as client:
-        hand_over(asked, url)
+        submit(asked, url)
         answer = client.get(PATH)
         assert [item["title"] for item in answer.json()["items"]] == ["请假&"]
         assert answer.headers["cache-control"] == "no-store"
@@ -56,7 +56,7 @@ def test_the_callers_own_token_goes_along(make_context: Callable[[Access], Answe
 
     asked, owner = make_context(Access(tokens=File())), make_context(Access(tokens=File()))  # pyright: ignore[reportArgumentType]
     with serving(owner.http()) as url, TestClient(asked.http()) as client:
-        hand_over(asked, url)
+        submit(asked, url)
         assert client.get(PATH, headers={"Authorization": f"Bearer {ours}"}).status_code == 200
         assert client.get(PATH, headers={"Authorization": f"Bearer {theirs}"}).status_code == 403
         assert client.get(PATH).status_code == 401
@@ -78,7 +78,7 @@ def test_a_signed_in_person_is_the_same_at_the_owner(
     owner.apply([notification(user="ann")])
     # The owner is asked from 127.0.0.1, which is no proxy.
     with serving(owner.http()) as url, TestClient(asked.http(), client=("10.0.0.1", 1)) as client:
-        hand_over(asked, url)
+        submit(asked, url)
         answers = [
             client.get(f"/v1/corps/corp/users/{user}/counts", headers={"X-Forwarded-User": "ann"}).status_code
             for user in ("ann", "bob")
@@ -91,8 +91,8 @@ def test_two_that_take_each_other_for_the_owner_answer_neither(
 ) -> None:
     first, second = make_context(Access(tokens=None)), make_context(Access(tokens=None))
     with serving(first.http()) as url, serving(second.http()) as other, TestClient(first.http()) as client:
-        hand_over(first, other)
-        hand_over(second, url)
+        submit(first, other)
+        submit(second, url)
         answer = client.get(PATH)
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"

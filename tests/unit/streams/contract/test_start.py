@@ -8,18 +8,19 @@ from faust.types import TP
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.start import Found, Situation, problem
 from taskbridge.streams.positions import (
+    RECREATED,
     Bounds,
     ChangelogCut,
     Committed,
-    Ground,
-    KeptPosition,
-    Mark,
+    Lineage,
     PositionUnreadable,
-    Standing,
+    RecordedPosition,
+    ResumePosition,
+    SourceTopic,
     is_after_loss,
     read_metadata,
     read_position,
-    standing,
+    resume_position,
     write_metadata,
     write_position,
 )
@@ -39,9 +40,9 @@ TOPICS = {
     **{name: Found(f"id of {name}", 12) for name in (EVENTS, NOTIFICATIONS, TASK_STATES.name, INSTANCES, INBOX)},
     VERSION: Found("id of the version", 1),
 }
-MARK = Mark(2, 12, f"id of {INSTANCES}", "id of the version")
-INBOX_MARK = MARK._replace(changelog_id=f"id of {INBOX}")
-GOOD = Situation(TOPICS, {EVENTS: [MARK, MARK], NOTIFICATIONS: [INBOX_MARK]}, Versions(2))
+LINEAGE = Lineage(2, 12, f"id of {INSTANCES}", "id of the version")
+INBOX_LINEAGE = LINEAGE._replace(changelog_id=f"id of {INBOX}")
+GOOD = Situation(TOPICS, {EVENTS: [LINEAGE, LINEAGE], NOTIFICATIONS: [INBOX_LINEAGE]}, Versions(2))
 
 
 def but(situation: Situation = GOOD, **changed: Found | None) -> Situation:
@@ -90,23 +91,23 @@ def test_a_lost_topic_is_named_with_the_command_that_fixes_it(situation: Situati
 @pytest.mark.parametrize("name", ["INSTANCES", "INBOX", "VERSION"])
 def test_positions_of_an_older_release_show_that_a_topic_existed(name: str) -> None:
     """They do not name it, so another topic in its place is accepted."""
-    earlier = GOOD._replace(marks={EVENTS: [None], NOTIFICATIONS: [None]})
+    earlier = GOOD._replace(lineages={EVENTS: [None], NOTIFICATIONS: [None]})
     assert problem(earlier, task_center=True) is None
     assert problem(but(earlier, **{name: None}), task_center=True) is not None
     assert problem(but(earlier, **{name: TOPICS[globals()[name]]._replace(topic_id="x")}), task_center=True) is None
 
 
 def test_a_later_rebuild_by_an_older_release_is_recognised() -> None:
-    marks = {EVENTS: [MARK._replace(version=1, partitions=6, changelog_id="old", version_topic_id="old")]}
-    assert problem(GOOD._replace(marks=marks), task_center=True) is None
+    lineages = {EVENTS: [LINEAGE._replace(version=1, partitions=6, changelog_id="old", version_topic_id="old")]}
+    assert problem(GOOD._replace(lineages=lineages), task_center=True) is None
 
 
 def test_metadata_has_the_owner_and_the_mark() -> None:
-    mark = Mark(2, 12, "Yg7-x_Q", "aB3dE")
-    assert read_metadata(write_metadata("worker-1", mark)) == ("worker-1", mark)
+    lineage = Lineage(2, 12, "Yg7-x_Q", "aB3dE")
+    assert read_metadata(write_metadata("worker-1", lineage)) == ("worker-1", lineage)
     assert read_metadata(write_metadata("worker-1", None)) == ("worker-1", None)
     # As librdkafka reads it: with what happens to lie behind it.
-    assert read_metadata(write_metadata("worker-1", mark) + "A\x05") == ("worker-1", mark)
+    assert read_metadata(write_metadata("worker-1", lineage) + "A\x05") == ("worker-1", lineage)
     assert read_metadata(write_metadata("worker-1", None) + "A\x05") == ("worker-1", None)
     for foreign in (None, ""):
         assert read_metadata(foreign) == (None, None)
@@ -114,10 +115,10 @@ def test_metadata_has_the_owner_and_the_mark() -> None:
 
 
 def test_a_stored_position_is_read_as_it_was_written_and_never_guessed() -> None:
-    kept = KeptPosition("id", 7)
-    for each in (kept, kept._replace(after_loss=True)):
+    recorded = RecordedPosition("id", 7)
+    for each in (recorded, recorded._replace(after_loss=True)):
         assert read_position(write_position(each)) == each
-    assert read_position(b'{"topic_id": "id", "offset": 7}') == kept, "of an older release"
+    assert read_position(b'{"topic_id": "id", "offset": 7}') == recorded, "of an older release"
     assert read_position(None) is None
     for foreign in (b"", b"{}", b"7", b'{"topic_id": "id", "offset": "x"}'):
         with pytest.raises(PositionUnreadable):
@@ -125,17 +126,21 @@ def test_a_stored_position_is_read_as_it_was_written_and_never_guessed() -> None
 
 
 SOURCE = TP(EVENTS, 3)
-GROUND = Ground("id of the events", INSTANCES, MARK)
+SOURCE_TOPIC = SourceTopic("id of the events", INSTANCES, LINEAGE)
 
 
-def resumed(offset: int, kept: KeptPosition | None, *, mark: Mark | None = MARK) -> Standing:
-    return standing(
-        SOURCE, Committed(offset, "worker", is_stable=True, mark=mark), kept, ground=GROUND, bounds=Bounds(4, 10)
+def resumed(offset: int, recorded: RecordedPosition | None, *, lineage: Lineage | None = LINEAGE) -> ResumePosition:
+    return resume_position(
+        SOURCE,
+        Committed(offset, "worker", is_stable=True, lineage=lineage),
+        recorded,
+        source_topic=SOURCE_TOPIC,
+        bounds=Bounds(4, 10),
     )
 
 
 @pytest.mark.parametrize(
-    ("offset", "kept", "goes_on_from", "reason"),
+    ("offset", "recorded", "goes_on_from", "reason"),
     [
         (7, 7, 7, None),
         (7, 9, 7, None),
@@ -158,50 +163,49 @@ def resumed(offset: int, kept: KeptPosition | None, *, mark: Mark | None = MARK)
     ],
 )
 def test_a_partition_resumes_where_nothing_is_missed(
-    offset: int, kept: int | None, goes_on_from: int, reason: str | None
+    offset: int, recorded: int | None, goes_on_from: int, reason: str | None
 ) -> None:
-    found = resumed(offset, None if kept is None else KeptPosition(GROUND.source_id, kept))
+    found = resumed(offset, None if recorded is None else RecordedPosition(SOURCE_TOPIC.source_id, recorded))
     assert (found.offset, found.reason) == (goes_on_from, reason)
 
 
 def test_a_recreated_topic_is_read_from_its_start() -> None:
-    assert resumed(-1, KeptPosition("another", 7))[:2] == (
-        4,
-        "made-anew",
-    )  # spellchecker:disable-line - a label
+    assert resumed(-1, RecordedPosition("another", 7))[:2] == (4, RECREATED)
 
 
 @pytest.mark.parametrize(
-    ("kept", "lost"),
+    ("recorded", "lost"),
     [
         (None, False),
-        (KeptPosition(GROUND.source_id, 10), False),
-        (KeptPosition(GROUND.source_id, 11), True),
-        (KeptPosition("another", 7), True),
-        (KeptPosition(GROUND.source_id, 7, after_loss=True), True),
+        (RecordedPosition(SOURCE_TOPIC.source_id, 10), False),
+        (RecordedPosition(SOURCE_TOPIC.source_id, 11), True),
+        (RecordedPosition("another", 7), True),
+        (RecordedPosition(SOURCE_TOPIC.source_id, 7, after_loss=True), True),
     ],
     ids=["new", "at-the-end", "the-end-is-lost", "recreated", "lost-before"],
 )
-def test_results_of_lost_records_are_marked_from_then_on(kept: KeptPosition | None, *, lost: bool) -> None:
-    assert is_after_loss(kept, source_id=GROUND.source_id, end=10) is lost
+def test_results_of_lost_records_are_marked_from_then_on(recorded: RecordedPosition | None, *, lost: bool) -> None:
+    assert is_after_loss(recorded, source_id=SOURCE_TOPIC.source_id, end=10) is lost
 
 
-@pytest.mark.parametrize("kept", [None, KeptPosition(GROUND.source_id, 6), KeptPosition("another", 7)])
-def test_a_changelog_that_is_behind_the_group_has_lost_its_end(kept: KeptPosition | None) -> None:
+@pytest.mark.parametrize(
+    "recorded", [None, RecordedPosition(SOURCE_TOPIC.source_id, 6), RecordedPosition("another", 7)]
+)
+def test_a_changelog_that_is_behind_the_group_has_lost_its_end(recorded: RecordedPosition | None) -> None:
     with pytest.raises(ChangelogCut, match=f"{INSTANCES}, partition 3.*{REBUILD}"):
-        resumed(7, kept)
-    assert resumed(7, kept, mark=MARK._replace(changelog_id="before a rebuild")).offset == 7
-    assert resumed(7, kept, mark=None).offset == 7, "of an older release, or moved by hand"
+        resumed(7, recorded)
+    assert resumed(7, recorded, lineage=LINEAGE._replace(changelog_id="before a rebuild")).offset == 7
+    assert resumed(7, recorded, lineage=None).offset == 7, "of an older release, or moved by hand"
 
 
 def test_a_deleted_end_of_a_transaction_is_not_an_unread_notification() -> None:
     """The group's position is before it; it was deleted with the last notification, which was read."""
-    source, ground = TP(NOTIFICATIONS, 3), Ground("id of the notifications", INBOX, INBOX_MARK)
+    source, source_topic = TP(NOTIFICATIONS, 3), SourceTopic("id of the notifications", INBOX, INBOX_LINEAGE)
 
-    def at(offset: int) -> Standing:
-        kept = KeptPosition(ground.source_id, offset)
-        committed = Committed(offset, "worker", is_stable=True, mark=INBOX_MARK)
-        return standing(source, committed, kept, ground=ground, bounds=Bounds(4, 4))
+    def at(offset: int) -> ResumePosition:
+        recorded = RecordedPosition(source_topic.source_id, offset)
+        committed = Committed(offset, "worker", is_stable=True, lineage=INBOX_LINEAGE)
+        return resume_position(source, committed, recorded, source_topic=source_topic, bounds=Bounds(4, 4))
 
-    assert at(3) == at(4) == Standing(4)
+    assert at(3) == at(4) == ResumePosition(4)
     assert at(2).reason == "out-of-range"

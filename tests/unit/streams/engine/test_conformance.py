@@ -1,6 +1,6 @@
 """Faust, mode and aiokafka are as the engine needs them: each private part by its name, with what relies on it.
 
-An upgrade that changes one of them fails here in words, before it fails on Kafka in some other way.
+An upgrade that changes one of them fails here with an explanation, before it fails on Kafka in some other way.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ _OVERRIDDEN = [
         "is called in the consumer's thread before anything of the assignment is fetched",
         is_awaited=True,
     ),
-    Method(TableManager, "recovery", "self", "is asked for whatever recovers the tables"),
+    Method(TableManager, "recovery", "self", "returns the recovery of the tables"),
     Method(TableManager, "on_start", "self", "starts the recovery", is_awaited=True),
     Method(
         rocksdb.Store,
@@ -254,7 +254,7 @@ _CODE = [
             "except self.consumer_stopped_errors:",
             "except asyncio.CancelledError:",
         ),
-        "ChunkConsumer._drain_messages does the same; that nothing is handed on again is known by take",
+        "ChunkConsumer._drain_messages does the same; that nothing is handed on again is known by new_records",
     ),
     Code(
         cast("Any", FaustRecovery)._resume_streams,
@@ -336,11 +336,11 @@ _PUBLIC = {"faust", "faust.types"}
 
 
 @pytest.mark.parametrize("part", [*_NAMED, *_CODE], ids=lambda part: getattr(part, "name", part.of.__qualname__))
-def test_what_is_used_of_the_libraries_is_as_it_is_relied_on(part: Method | Attribute | Code) -> None:
+def test_each_used_part_of_the_libraries_is_as_expected(part: Method | Attribute | Code) -> None:
     part.check()
 
 
-def test_whatever_overrides_a_part_of_a_library_is_named_here() -> None:
+def test_each_override_of_a_library_part_is_listed_here() -> None:
     named = {each.name for each in [*_OVERRIDDEN, *_ATTRIBUTES]}
     unnamed = {
         f"{ours.__name__}.{name}"
@@ -351,7 +351,7 @@ def test_whatever_overrides_a_part_of_a_library_is_named_here() -> None:
     assert unnamed == set(), "name them in _OVERRIDDEN, with what relies on them"
 
 
-def test_whatever_private_part_of_a_library_is_touched_is_named_here() -> None:
+def test_each_used_private_part_of_a_library_is_listed_here() -> None:
     theirs = {name for _, bases in _OURS for base in bases for name in _attributes(base)}
     unnamed: set[str] = set()
     for module in {engine_app, *(inspect.getmodule(ours) for ours, _ in _OURS)}:
@@ -366,7 +366,7 @@ def test_whatever_private_part_of_a_library_is_touched_is_named_here() -> None:
     )
 
 
-def test_outside_the_engine_nobody_touches_or_imports_a_private_part_of_them() -> None:
+def test_only_the_engine_uses_private_parts_of_the_libraries() -> None:
     theirs = {name for _, bases in _OURS for base in bases for name in _attributes(base)}
     found: set[str] = set()
     for path in _ROOM.rglob("*.py"):
@@ -393,7 +393,7 @@ def test_outside_the_engine_nobody_touches_or_imports_a_private_part_of_them() -
         ),
     ],
 )
-def test_a_change_is_told_in_words(part: Method | Attribute | Code, words: str) -> None:
+def test_a_change_fails_with_an_explanation(part: Method | Attribute | Code, words: str) -> None:
     with pytest.raises(AssertionError, match=words):
         part.check()
 
@@ -423,7 +423,7 @@ class _Polled:
             yield SimpleNamespace(offset=offset)
 
 
-def test_aiokafka_polls_in_the_order_that_is_changed_here_and_says_where_it_is(app: App) -> None:
+def test_aiokafka_polls_in_the_order_that_the_engine_changes(app: App) -> None:
     async def nothing(*_: Any) -> None:
         pass
 

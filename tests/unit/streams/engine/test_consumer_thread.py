@@ -1,4 +1,4 @@
-"""What the native core reads of a fetch is what aiokafka reads of it, also where it is damaged, packed or aborted."""
+"""The native core reads fetches as aiokafka does, also damaged, compressed and aborted batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from support.wheels import WHERE_THE_CORE_IS
 from taskbridge.streams.engine import consumer_thread
-from taskbridge.streams.engine.consumer_thread import FetchedPartition, FetchedRecords, read_fetches
+from taskbridge.streams.engine.consumer_thread import FetchedPartition, FetchedRecords, install_native_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,7 +147,7 @@ def test_the_same_records_with_all_their_parts(
 
 
 @given(records=RECORDS, at=st.integers(16, 1 << 16), put=st.integers(0, 255), summed=st.sampled_from(["not", "again"]))
-def test_what_is_damaged_is_refused_as_aiokafka_refuses_it(records: Given, at: int, put: int, summed: str) -> None:
+def test_damaged_batches_are_refused_as_by_aiokafka(records: Given, at: int, put: int, summed: str) -> None:
     built = batch(records)
     # Behind the count: a wrong one of many is no matter of this.
     built[61 + at % (len(built) - 61)] = put
@@ -177,7 +177,7 @@ FOREIGN = st.lists(
 
 @pytest.mark.parametrize("core", ["native", "python"])
 @given(records=FOREIGN, codec=st.integers(0, 4), start=st.integers(100, 105))
-def test_names_of_headers_that_are_no_utf_8_have_marks_and_all_else_is_as_it_was_written(
+def test_header_names_that_are_not_utf_8_have_replacement_characters(
     core: str, records: Given, codec: int, start: int
 ) -> None:
     data = fetched([batch(records, codec=each, made_by=_DefaultRecordBatchBuilderPy) for each in (codec, 0)])
@@ -197,7 +197,7 @@ def test_names_of_headers_that_are_no_utf_8_have_marks_and_all_else_is_as_it_was
     assert behind == 110 + len(records)
 
 
-def test_it_has_all_that_a_fetcher_asks_of_what_was_fetched() -> None:
+def test_a_fetched_batch_has_all_that_a_fetcher_reads() -> None:
     for data in (b"", fetched([batch([(1, b"k", b"v", [])])])):
         ours, own = FetchedRecords(data), MemoryRecords(data)
         assert (ours.size_in_bytes(), ours.has_next()) == (own.size_in_bytes(), own.has_next())
@@ -206,14 +206,14 @@ def test_it_has_all_that_a_fetcher_asks_of_what_was_fetched() -> None:
 
 
 @pytest.mark.parametrize("value", [b"v", bytes(1 << 24)], ids=["small", "its length has four bytes"])
-def test_what_is_as_we_write_it_is_read_by_the_core(value: bytes) -> None:
+def test_batches_of_our_own_producer_are_read_by_the_core(value: bytes) -> None:
     data = fetched([batch([(1, b"k", each, [])]) for each in (value, b"next")])
     found: Any = FetchedPartition(AT, FetchedRecords(data), None, 0, None, None, CHECKED, READ_COMMITTED)
     assert [type(each).__name__ for each in found] == ["FetchedRecord"] * 2
 
 
-def test_from_the_beginning_of_a_worker_every_fetch_is_read_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_consumer_installs_the_native_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "MemoryRecords", MemoryRecords)
     monkeypatch.setattr(fetcher, "PartitionRecords", PartitionRecords)
-    read_fetches()
+    install_native_reader()
     assert (fetcher.MemoryRecords, fetcher.PartitionRecords) == (FetchedRecords, FetchedPartition)

@@ -1,7 +1,4 @@
-"""One Kafka properties file serves librdkafka and Faust's consumer alike.
-
-Tokens for Faust's consumer: fetched by librdkafka's properties, kept while they are good, and told of where not.
-"""
+"""One properties file configures librdkafka and Faust's consumer; access tokens are fetched, reused and renewed."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ def test_sasl_over_plaintext_and_over_tls() -> None:
     assert encrypted.ssl_context.verify_mode is ssl.CERT_REQUIRED
 
 
-def test_tls_checks_the_host_unless_told_otherwise() -> None:
+def test_tls_checks_the_host_by_default() -> None:
     checked = broker_credentials({"security.protocol": "SSL"})
     unchecked = broker_credentials({"security.protocol": "SSL", "ssl.endpoint.identification.algorithm": "none"})
     assert isinstance(checked, faust.SSLCredentials)
@@ -58,7 +55,7 @@ def test_tls_checks_the_host_unless_told_otherwise() -> None:
         ({"security.protocol": "SSL", "ssl.ca.location": "/nowhere.pem"}, "cannot load the TLS files"),
     ],
 )
-def test_what_the_consumer_cannot_do_is_said_at_the_start(properties: dict[str, str], says: str) -> None:
+def test_unsupported_protocols_are_rejected_at_the_start(properties: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         broker_credentials(properties)
 
@@ -67,15 +64,15 @@ class Issuer:
     """Gives one token after the other, each of which is good for ``lifetime_s``."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.lifetime_s: object = 3600
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 form = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                issuer.asked.append((self.headers["Authorization"], form))
-                body = json.dumps({"access_token": f"token {len(issuer.asked)}", "expires_in": issuer.lifetime_s})
+                issuer.requests.append((self.headers["Authorization"], form))
+                body = json.dumps({"access_token": f"token {len(issuer.requests)}", "expires_in": issuer.lifetime_s})
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(body.encode())
@@ -105,7 +102,7 @@ def issuer() -> Generator[Issuer]:
     issuer.server.server_close()
 
 
-def test_a_token_is_fetched_once_while_it_is_good(issuer: Issuer) -> None:
+def test_a_valid_token_is_fetched_once(issuer: Issuer) -> None:
     tokens = AccessTokens(issuer.properties(scope="kafka all"))
 
     async def at_once() -> list[str]:
@@ -113,16 +110,16 @@ def test_a_token_is_fetched_once_while_it_is_good(issuer: Issuer) -> None:
 
     assert asyncio.run(at_once()) == ["token 1"] * 5
     who = base64.b64encode(b"streams:a:b=c").decode()
-    assert issuer.asked == [(f"Basic {who}", "grant_type=client_credentials&scope=kafka+all")]
+    assert issuer.requests == [(f"Basic {who}", "grant_type=client_credentials&scope=kafka+all")]
 
 
-def test_one_that_is_over_is_fetched_anew(issuer: Issuer) -> None:
+def test_an_expired_token_is_fetched_again(issuer: Issuer) -> None:
     issuer.lifetime_s = 0
     tokens = AccessTokens(issuer.properties())
     assert [asyncio.run(tokens.token()) for _ in range(2)] == ["token 1", "token 2"]
 
 
-def test_where_none_is_given_the_consumer_is_told_as_of_a_broker_that_is_away(issuer: Issuer) -> None:
+def test_a_missing_token_is_a_connection_error(issuer: Issuer) -> None:
     issuer.lifetime_s = "soon"
     with pytest.raises(OSError, match="/token gives no access token"):
         asyncio.run(AccessTokens(issuer.properties()).token())
@@ -136,7 +133,7 @@ def test_where_none_is_given_the_consumer_is_told_as_of_a_broker_that_is_away(is
         ({"grant.type": "urn:ietf:params:oauth:grant-type:jwt-bearer"}, "jwt-bearer is not supported"),
     ],
 )
-def test_what_cannot_be_done_is_said_at_the_start(issuer: Issuer, changed: dict[str, str], says: str) -> None:
+def test_unsupported_grants_are_rejected_at_the_start(issuer: Issuer, changed: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         AccessTokens(issuer.properties(**changed))
 

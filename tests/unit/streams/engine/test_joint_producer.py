@@ -1,4 +1,4 @@
-"""Each broker is asked once for all partitions; what is refused for now comes again, and what is final ends it."""
+"""Each broker gets one request for all partitions; retriable errors are retried, final ones are raised."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.engine import joint_producer
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.engine.transaction_requests import CODECS, Identity, Produce, TxnOffsetCommit
-from taskbridge.streams.transactions.bulk_producer import Fenced, Membership, OffsetsNotTaken, Sent, group_metadata
+from taskbridge.streams.transactions.bulk_producer import Fenced, Membership, OffsetsNotAccepted, Sent, group_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ class FakeKafka:
     """Two brokers: even partitions are the first one's. Says no as often as it is told to, and then yes."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.produced: list[tuple[int, list[tuple[str, int, bytes]]]] = []
         self.refusals: dict[str, list[int | Exception]] = {}
         """By what is asked, or by the partition."""
@@ -75,7 +75,7 @@ class FakeKafka:
 
     async def send(self, node: int, request: Any, **_options: Any) -> Any:
         name = type(request).__name__
-        self.asked.append(name)
+        self.requests.append(name)
         code = self._code(name)
         if name == "Produce":
             topics = request.topics
@@ -118,7 +118,7 @@ def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
 def producer(kafka: FakeKafka) -> Iterator[JointProducer]:
     made = JointProducer({"bootstrap.servers": "127.0.0.1:9"}, "worker-0")
     made.claim()
-    kafka.asked.clear()
+    kafka.requests.clear()
     yield made
     made.close()
 
@@ -129,7 +129,9 @@ def fill(producer: JointProducer, partitions: int = 4) -> None:
         producer.send("states", [(b"k", b"v", [])], partition=partition)
 
 
-def test_a_transaction_over_many_partitions_is_one_request_a_broker(kafka: FakeKafka, producer: JointProducer) -> None:
+def test_a_transaction_over_many_partitions_is_one_request_per_broker(
+    kafka: FakeKafka, producer: JointProducer
+) -> None:
     producer.begin()
     sent = [
         producer.send(topic, [(b"k", b"v", [("h", b"1")])] * 2, partition=partition)
@@ -137,7 +139,7 @@ def test_a_transaction_over_many_partitions_is_one_request_a_broker(kafka: FakeK
         for partition in range(4)
     ]
     producer.commit(OFFSETS, GROUP)
-    assert kafka.asked == [
+    assert kafka.requests == [
         "AddPartitionsToTxnRequest",
         "AddOffsetsToTxnRequest",
         "Produce",
@@ -149,24 +151,22 @@ def test_a_transaction_over_many_partitions_is_one_request_a_broker(kafka: FakeK
     assert [each.last_offset for each in sent] == 2 * [1, 11, 21, 31]
 
 
-def test_what_is_refused_for_now_comes_again_as_it_was_and_nothing_else(
-    kafka: FakeKafka, producer: JointProducer
-) -> None:
+def test_only_retriable_refusals_are_sent_again_unchanged(kafka: FakeKafka, producer: JointProducer) -> None:
     kafka.refusals["2"] = [KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.NOT_LEADER_FOR_PARTITION]
     fill(producer)
     producer.commit()
     whole = {(topic, each): data for _, found in kafka.produced[:2] for topic, each, data in found}
     assert kafka.produced[2:] == 2 * [(1, [("states", 2, whole["states", 2])])]
     assert kafka.metadata_updates == 1
-    assert kafka.asked[-1] == "EndTxnRequest"
+    assert kafka.requests[-1] == "EndTxnRequest"
 
 
-def test_a_connection_that_breaks_is_no_answer(kafka: FakeKafka, producer: JointProducer) -> None:
+def test_a_broken_connection_is_retried(kafka: FakeKafka, producer: JointProducer) -> None:
     kafka.refusals["Produce"] = [KafkaConnectionError()]
     kafka.refusals["EndTxnRequest"] = [KafkaConnectionError(), KafkaError.CONCURRENT_TRANSACTIONS]
     fill(producer, partitions=1)
     producer.commit()
-    assert kafka.asked[-3:] == 3 * ["EndTxnRequest"]
+    assert kafka.requests[-3:] == 3 * ["EndTxnRequest"]
     assert kafka.looked_up == 2 * ["TRANSACTION worker-0"]
 
 
@@ -182,14 +182,14 @@ def test_a_connection_that_breaks_is_no_answer(kafka: FakeKafka, producer: Joint
         ("EndTxnRequest", KafkaError.INVALID_PRODUCER_EPOCH, Fenced),
     ],
 )
-def test_what_is_refused_for_good_is_not_committed(
+def test_a_final_refusal_is_not_committed(
     kafka: FakeKafka, producer: JointProducer, refused: str, code: int, error: type[Exception]
 ) -> None:
     kafka.refusals[refused] = [code]
     fill(producer)
     with pytest.raises(error):
         producer.commit(OFFSETS, GROUP)
-    assert kafka.asked.count("EndTxnRequest") == (refused == "EndTxnRequest")
+    assert kafka.requests.count("EndTxnRequest") == (refused == "EndTxnRequest")
 
 
 def values(written: Sequence[Any]) -> list[bytes | None]:
@@ -201,9 +201,7 @@ def records(*of: bytes) -> list[RecordWithHeaders]:
 
 
 @pytest.mark.parametrize("code", [KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE])
-def test_what_is_too_large_for_its_topic_goes_out_in_smaller_batches(
-    kafka: FakeKafka, producer: JointProducer, code: int
-) -> None:
+def test_a_batch_that_is_too_large_is_split(kafka: FakeKafka, producer: JointProducer, code: int) -> None:
     kafka.most_bytes, kafka.too_large = 600, code
     written = [b"%d" % number + 100 * b"." for number in range(10)]
 
@@ -218,8 +216,8 @@ def test_what_is_too_large_for_its_topic_goes_out_in_smaller_batches(
                 ("states", 0, written[:4]),
                 ("states", 0, written[4:]),
                 ("states", 2, written),
-                ("told", 0, written[:3]),
-                ("told", 2, pair),
+                ("notifications", 0, written[:3]),
+                ("notifications", 2, pair),
             )
         ]
         producer.commit()
@@ -232,9 +230,7 @@ def test_what_is_too_large_for_its_topic_goes_out_in_smaller_batches(
     assert all(each.headers == [("h", b"1")] for written in kafka.written.values() for each in written)
 
 
-def test_smaller_batches_are_as_large_as_they_may_be_and_said_in_the_log(
-    kafka: FakeKafka, producer: JointProducer
-) -> None:
+def test_split_batches_are_as_large_as_allowed_and_logged(kafka: FakeKafka, producer: JointProducer) -> None:
     kafka.most_bytes = 700_000
     producer.begin()
     for partition in (0, 2):
@@ -247,7 +243,7 @@ def test_smaller_batches_are_as_large_as_they_may_be_and_said_in_the_log(
     ] * 2
 
 
-def test_a_single_record_that_is_too_large_fails_the_transaction_and_what_is_with_it_goes_out_once(
+def test_a_too_large_record_fails_the_transaction_and_others_are_sent_once(
     kafka: FakeKafka, producer: JointProducer
 ) -> None:
     kafka.most_bytes = 1000
@@ -259,29 +255,29 @@ def test_a_single_record_that_is_too_large_fails_the_transaction_and_what_is_wit
     assert [len(found) for _, found in kafka.produced] == [1, 1, 1]
 
 
-def test_what_the_user_lacks_is_named(kafka: FakeKafka, producer: JointProducer) -> None:
+def test_missing_permissions_are_named(kafka: FakeKafka, producer: JointProducer) -> None:
     kafka.refusals["AddPartitionsToTxnRequest"] = [KafkaError.TOPIC_AUTHORIZATION_FAILED]
     fill(producer)
     with pytest.raises(DeliveryFailed, match="Write on topic topic"):
         producer.commit()
 
 
-def test_a_group_whose_coordinator_does_not_answer_is_told_apart(
+def test_an_absent_group_coordinator_has_its_own_error(
     kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskbridge.streams.engine.joint_producer.OFFSETS_S", -1)
     kafka.refusals["TxnOffsetCommit"] = [KafkaError.NOT_COORDINATOR]
     fill(producer)
-    with pytest.raises(OffsetsNotTaken):
+    with pytest.raises(OffsetsNotAccepted):
         producer.commit(OFFSETS, GROUP)
 
 
-def test_metadata_of_offsets_end_with_a_zero_as_librdkafka_reads_them() -> None:
+def test_metadata_of_offsets_ends_with_a_zero_for_librdkafka() -> None:
     request = TxnOffsetCommit(Identity("worker-0", 3, 0), "group", Membership(5, "member-1", None), OFFSETS)
     assert b"\x08worker\0" in request.prepare({28: (0, 5)}).encode()
 
 
-def test_a_request_is_no_larger_than_a_broker_takes_and_the_rest_goes_in_the_next(
+def test_a_request_is_limited_and_the_rest_is_sent_with_the_next(
     kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joint_producer, "_REQUEST_BYTES", 250)
@@ -293,7 +289,7 @@ def test_a_request_is_no_larger_than_a_broker_takes_and_the_rest_goes_in_the_nex
     assert sizes == [(1, [0, 2]), (2, [1]), (1, [4]), (1, [6])], "what is larger by itself goes alone"
 
 
-def test_what_is_asked_again_for_long_is_said_once(
+def test_a_stuck_request_is_logged_once(
     kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joint_producer, "_STUCK_S", -1)
@@ -302,7 +298,7 @@ def test_what_is_asked_again_for_long_is_said_once(
     with structlog.testing.capture_logs() as logged:
         producer.commit()
     [warning] = logged
-    assert (warning["event"], warning["log_level"], warning["transactional_id"], warning["asked"]) == (
+    assert (warning["event"], warning["log_level"], warning["transactional_id"], warning["request"]) == (
         "transaction_stuck",
         "warning",
         "worker-0",
@@ -319,9 +315,7 @@ def test_what_is_asked_again_for_long_is_said_once(
         ({"compression.type": "none", "compression.codec": "lz4"}, "lz4"),
     ],
 )
-def test_batches_are_packed_as_librdkafka_would_pack_them(
-    kafka: FakeKafka, config: dict[str, object], codec: str
-) -> None:
+def test_batches_are_compressed_as_by_librdkafka(kafka: FakeKafka, config: dict[str, object], codec: str) -> None:
     made = JointProducer({"bootstrap.servers": "127.0.0.1:9", **config}, "worker-0")
     made.claim()
     made.begin()
@@ -332,12 +326,12 @@ def test_batches_are_packed_as_librdkafka_would_pack_them(
     made.close()
 
 
-def test_a_codec_that_kafka_has_not_is_named() -> None:
+def test_an_unknown_codec_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"compression\.codec is 'brotli': it can be none, gzip"):
         JointProducer({"bootstrap.servers": "127.0.0.1:9", "compression.codec": "brotli"}, "worker-0")
 
 
-def test_sequences_go_on_over_transactions(kafka: FakeKafka, producer: JointProducer) -> None:
+def test_sequences_continue_over_transactions(kafka: FakeKafka, producer: JointProducer) -> None:
     for _ in range(2):
         fill(producer, partitions=1)
         producer.commit()
@@ -353,7 +347,7 @@ def test_a_claim_waits_until_a_broker_is_known(kafka: FakeKafka) -> None:
     assert kafka.metadata_updates == 2
 
 
-def test_a_claim_fails_where_no_broker_is_known_in_time(kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_fails_if_no_broker_is_known_in_time(kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.engine.joint_producer.CLAIM_S", -1)
     kafka.is_known = False
     producer = JointProducer({"bootstrap.servers": "127.0.0.1:9"}, "worker-0")
@@ -362,10 +356,10 @@ def test_a_claim_fails_where_no_broker_is_known_in_time(kafka: FakeKafka, monkey
     producer.close()
 
 
-def test_a_transaction_without_anything_asks_nobody(kafka: FakeKafka, producer: JointProducer) -> None:
+def test_an_empty_transaction_sends_no_request(kafka: FakeKafka, producer: JointProducer) -> None:
     producer.begin()
     producer.commit([], GROUP)
-    assert kafka.asked == []
+    assert kafka.requests == []
 
 
 def test_a_produce_request_has_the_bytes_of_aiokafkas_own() -> None:

@@ -1,4 +1,4 @@
-"""The native core writes record batches byte for byte as aiokafka does, and puts keys where every client does."""
+"""The native core writes record batches byte for byte as aiokafka does, and partitions keys as all clients do."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ VALUES = st.none() | st.binary(max_size=20)
 HEADERS = st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=5)), max_size=3)
 RECORDS: st.SearchStrategy[list[RecordWithHeaders]] = st.lists(st.tuples(VALUES, VALUES, HEADERS), max_size=8)
 ADDS = st.lists(
-    st.tuples(st.sampled_from(["states", "told"]), RECORDS, st.integers(-1, 2), st.integers(-3, 1 << 40)), max_size=4
+    st.tuples(st.sampled_from(["states", "notifications"]), RECORDS, st.integers(-1, 2), st.integers(-3, 1 << 40)),
+    max_size=4,
 )
 
 
 @given(RECORDS)
-def test_what_is_encoded_is_what_was_given(records: list[RecordWithHeaders]) -> None:
+def test_encoded_records_have_their_keys_values_and_headers(records: list[RecordWithHeaders]) -> None:
     encoded, python = EncodedRecords(records), PythonRecords(records)
     assert list(encoded) == records
     assert [encoded[at] for at in range(-len(records), 0)] == records
@@ -40,7 +41,7 @@ def test_what_is_encoded_is_what_was_given(records: list[RecordWithHeaders]) -> 
 
 
 @given(st.lists(st.binary(max_size=20), max_size=8), st.integers(1, 200))
-def test_a_key_has_the_partition_that_every_client_gives_it(keys: list[bytes], partitions: int) -> None:
+def test_a_key_has_the_partition_of_other_clients(keys: list[bytes], partitions: int) -> None:
     records: list[RecordWithHeaders] = [(key, b"%d" % at, []) for at, key in enumerate(keys)]
     split = [(partition, list(theirs)) for partition, theirs in EncodedRecords(records).split(partitions)]
     assert split == PythonRecords(records).split(partitions)
@@ -48,7 +49,7 @@ def test_a_key_has_the_partition_that_every_client_gives_it(keys: list[bytes], p
 
 @pytest.mark.parametrize("kind", [EncodedRecords, PythonRecords])
 @given(partitions=st.integers(1, 3))
-def test_a_record_without_a_key_goes_anywhere(kind: Any, partitions: int) -> None:
+def test_a_record_without_a_key_has_any_partition(kind: Any, partitions: int) -> None:
     [(partition, [record])] = kind([(None, b"v", [])]).split(partitions)
     assert (0 <= partition < partitions, record) == (True, (None, b"v", []))
 
@@ -67,8 +68,8 @@ def batches_of(kinds: tuple[Any, Any], codec: str, limit: int, adds: list[Any]) 
             # What has no key goes anywhere.
             keyed = [(key or b"", value, headers) for key, value, headers in records]
             sent = batches.add(topic, keyed if partition < 0 else records, partition=partition, partitions=3)
-            taken = batches.take() if topic == "told" else {}
-            for at, theirs in taken.items():
+            drained = batches.drain() if topic == "notifications" else {}
+            for at, theirs in drained.items():
                 found.append((at, [(each.sequence, each.count, bytes(each.data)) for each in theirs]))
                 for each in theirs:
                     each.written(100)
@@ -85,8 +86,8 @@ def test_batches_are_aiokafkas_byte_for_byte(codec: str, limit: int, adds: list[
 
 
 @pytest.mark.parametrize("length", [63, 64, 8191, 8192, 1_048_575, 1_048_576])
-def test_so_is_one_whose_lengths_take_another_byte(length: int) -> None:
-    adds: list[Any] = [("told", [(b"k" * (length // 2), b"v" * length, [])], 0, 0)]
+def test_a_batch_with_longer_lengths_is_aiokafkas_byte_for_byte(length: int) -> None:
+    adds: list[Any] = [("notifications", [(b"k" * (length // 2), b"v" * length, [])], 0, 0)]
     native = batches_of(
         (transaction_requests.EncodedRecords, cast("Any", transaction_requests)._BatchBuilder), "none", 300, adds
     )
@@ -94,18 +95,18 @@ def test_so_is_one_whose_lengths_take_another_byte(length: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [77, 78, 79])
-def test_so_is_one_that_the_next_record_would_just_fill(limit: int) -> None:
-    adds: list[Any] = [("told", [(None, None, []), (None, None, [("a", b"")])], 0, 0)]
+def test_a_full_batch_is_aiokafkas_byte_for_byte(limit: int) -> None:
+    adds: list[Any] = [("notifications", [(None, None, []), (None, None, [("a", b"")])], 0, 0)]
     native = batches_of(
         (transaction_requests.EncodedRecords, cast("Any", transaction_requests)._BatchBuilder), "none", limit, adds
     )
     assert native == batches_of((PythonRecords, PythonBatchBuilder), "none", limit, adds)
 
 
-def test_a_batch_has_the_checksum_of_what_is_in_it() -> None:
+def test_a_batch_has_the_checksum_of_its_contents() -> None:
     batches = RecordBatches(OF, CODECS["none"])
     batches.add("states", [(b"k", b"v", [("h", b"1")])], partition=0, partitions=1)
-    [[batch]] = batches.take().values()
+    [[batch]] = batches.drain().values()
     found = DefaultRecordBatch(bytes(batch.data))
     assert found.validate_crc()
     assert [(each.key, each.value, each.headers) for each in found] == [(b"k", b"v", [("h", b"1")])]

@@ -1,4 +1,4 @@
-"""A position is what was reported done: not what was fetched, not what Faust acknowledged by itself."""
+"""A position follows the records that are reported done, not those that were fetched or that Faust acknowledged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.engine.transport import ChunkMessage
 
 FIRST, SECOND = TP(TASK_EVENTS.name, 0), TP(TASK_EVENTS.name, 1)
-TOLD, CHANGELOG = TP(TASK_NOTIFICATIONS.name, 0), TP("changelog", 0)
+NOTIFIED, CHANGELOG = TP(TASK_NOTIFICATIONS.name, 0), TP("changelog", 0)
 
 
 @dataclass
@@ -51,7 +51,7 @@ class FakeProducer:
 
 
 class FakeBroker(ChunkConsumer):
-    """The consumer with a broker that gives what it is told, and remembers what is committed and sought."""
+    """The consumer with a broker that returns what it is given, and remembers what is committed and sought."""
 
     def on_init(self) -> None:
         super().on_init()
@@ -59,7 +59,7 @@ class FakeBroker(ChunkConsumer):
         """What the next poll gives; the ones after that have nothing."""
         self.polls = 0
         self.while_polling: Callable[[], object] = int
-        self.active: set[TP] | None = {FIRST, SECOND, TOLD, CHANGELOG}
+        self.active: set[TP] | None = {FIRST, SECOND, NOTIFIED, CHANGELOG}
         self.committed: dict[TP, int] = {}
         self.sought = 0
 
@@ -109,24 +109,24 @@ async def chunks_of(consumer: FakeBroker) -> list[tuple[TP, Any]]:
     return [(message.tp, message) for first in polled for message in (first, *first.others)]
 
 
-def test_a_poll_gives_one_message_a_topic_which_has_one_chunk_a_partition(with_consumer: Any) -> None:
+def test_a_poll_gives_one_message_per_topic_with_one_chunk_per_partition(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {
             FIRST: [FakeRecord(offset) for offset in range(100, 200)],
-            TOLD: [FakeRecord(1, topic=TOLD.topic)],
+            NOTIFIED: [FakeRecord(1, topic=NOTIFIED.topic)],
             SECOND: [FakeRecord(7, partition=1)],
             CHANGELOG: [FakeRecord(1, topic="changelog")],  # nobody's here
         }
-        (first_tp, first), (told_tp, told) = [each async for each in consumer.getmany(1.0)]
+        (first_tp, first), (second_tp, second) = [each async for each in consumer.getmany(1.0)]
         assert (first_tp, first.offset) == (FIRST, 199)
         assert [record.offset for record in cast("Any", first.value)] == list(range(100, 200))
         assert [(each.tp, each.offset) for each in cast("Any", first).others] == [(SECOND, 7)]
-        assert (told_tp, told.offset, list(cast("Any", told).others)) == (TOLD, 1, [])
+        assert (second_tp, second.offset, list(cast("Any", second).others)) == (NOTIFIED, 1, [])
 
     with_consumer(check)
 
 
-def test_a_chunk_is_bounded_in_bytes_and_a_record_that_is_larger_comes_alone(with_consumer: Any) -> None:
+def test_a_chunk_is_limited_in_bytes_and_a_larger_record_is_alone(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         sizes = [2 << 20, 2 << 20, 1, 5 << 20, 1, 1]
         consumer.fetched = {FIRST: [FakeRecord(at, serialized_value_size=size) for at, size in enumerate(sizes)]}
@@ -151,39 +151,39 @@ def test_faust_commits_nothing_by_itself(with_consumer: Any) -> None:
     with_consumer(check)
 
 
-def test_the_position_is_behind_what_is_done_and_what_comes_again_from_before_it_is_left_out(
+def test_the_position_follows_done_records_and_earlier_ones_are_dropped(
     with_consumer: Any,
 ) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)], SECOND: [FakeRecord(5, partition=1)]}
         (_, first), (_, second) = await chunks_of(consumer)
-        assert consumer.take(first, first.value) == first.value
-        assert consumer.take(first, first.value) == [], "it is under way"
+        assert consumer.new_records(first, first.value) == first.value
+        assert consumer.new_records(first, first.value) == [], "it is under way"
         consumer.done(first)
         assert consumer.position_of(FIRST) == 2
         consumer.app.consumer_generation_id = first.generation_id = second.generation_id = 2
         again: Any = [FakeRecord(1), FakeRecord(2)]
-        assert [record.offset for record in consumer.take(first, again)] == [2]
-        assert consumer.take(second, second.value) == second.value
+        assert [record.offset for record in consumer.new_records(first, again)] == [2]
+        assert consumer.new_records(second, second.value) == second.value
 
     with_consumer(check)
 
 
-def test_what_comes_again_in_other_pieces_is_left_out_as_far_as_it_was_taken(with_consumer: Any) -> None:
-    """As after a rebalance that changes nothing: it is under way, and would be told twice."""
+def test_records_in_progress_are_dropped_when_fetched_again_in_other_chunks(with_consumer: Any) -> None:
+    """As after a rebalance that changes nothing: it is under way, and would be processed twice."""
 
     async def check(consumer: FakeBroker) -> None:
-        taken: list[int] = []
+        accepted: list[int] = []
         for first, behind in ((0, 10), (10, 20), (0, 5), (5, 25), (25, 26)):
             consumer.fetched = {FIRST: [FakeRecord(offset) for offset in range(first, behind)]}
             [(_, message)] = await chunks_of(consumer)
-            taken += [each.offset for each in consumer.take(message, message.value)]
-        assert taken == list(range(26))
+            accepted += [each.offset for each in consumer.new_records(message, message.value)]
+        assert accepted == list(range(26))
 
     with_consumer(check)
 
 
-def test_what_was_fetched_before_a_rebalance_is_left_out_though_the_generation_is_the_same(with_consumer: Any) -> None:
+def test_records_from_before_a_rebalance_are_dropped_in_the_same_generation(with_consumer: Any) -> None:
     """As when a follower joins again and nothing changes. Taken, it would hide the chunks in front of it.
 
     Those were left out while the flow was stopped, and come again; this one waited on its way to the agent.
@@ -195,14 +195,14 @@ def test_what_was_fetched_before_a_rebalance_is_left_out_though_the_generation_i
         consumer.fetched = {FIRST: [FakeRecord(1)]}
         [(_, waited)] = await chunks_of(consumer)
         consumer.stop_flow()
-        assert consumer.take(left_out, left_out.value) == []
+        assert consumer.new_records(left_out, left_out.value) == []
         consumer.resume_flow()
         assert not consumer.is_current(waited), "for the inboxes"
-        assert consumer.take(waited, waited.value) == []
+        assert consumer.new_records(waited, waited.value) == []
         await chunks_of(consumer)
         consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)]}
         [(_, again)] = await chunks_of(consumer)
-        assert [each.offset for each in consumer.take(again, again.value)] == [0, 1]
+        assert [each.offset for each in consumer.new_records(again, again.value)] == [0, 1]
 
     with_consumer(check)
 
@@ -212,7 +212,7 @@ def test_a_chunk_of_an_earlier_generation_moves_no_position(with_consumer: Any) 
         consumer.fetched = {FIRST: [FakeRecord(0)]}
         [(_, message)] = await chunks_of(consumer)
         consumer.app.consumer_generation_id = 2
-        assert consumer.take(message, message.value) == []
+        assert consumer.new_records(message, message.value) == []
         consumer.done(message)
         assert consumer.position_of(FIRST) == 0
 
@@ -230,7 +230,7 @@ def test_a_position_is_forgotten_with_its_partition(with_consumer: Any) -> None:
     with_consumer(check)
 
 
-def test_a_chunk_that_ends_behind_a_revocation_moves_no_position_once_the_partition_comes_back(
+def test_a_chunk_that_ends_after_a_revocation_moves_no_position(
     with_consumer: Any,
 ) -> None:
     """The rebalance waits for it no longer, and another worker was further meanwhile."""
@@ -252,7 +252,7 @@ def test_a_chunk_that_ends_behind_a_revocation_moves_no_position_once_the_partit
     with_consumer(check)
 
 
-def test_what_is_fetched_while_a_rebalance_begins_is_dropped_and_sought_again(with_consumer: Any) -> None:
+def test_records_fetched_while_a_rebalance_begins_are_dropped_and_sought(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0)]}
         consumer.while_polling = consumer.stop_flow
@@ -262,7 +262,7 @@ def test_what_is_fetched_while_a_rebalance_begins_is_dropped_and_sought_again(wi
     with_consumer(check)
 
 
-def test_the_next_poll_is_under_way_while_the_chunks_of_the_last_one_are_handed_over(with_consumer: Any) -> None:
+def test_the_next_poll_runs_while_chunks_are_passed_on(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0)]}
         got: list[int] = []
@@ -278,9 +278,9 @@ def test_the_next_poll_is_under_way_while_the_chunks_of_the_last_one_are_handed_
     with_consumer(check)
 
 
-def test_a_chunk_knows_whether_others_of_its_poll_follow(with_consumer: Any) -> None:
+def test_a_chunk_says_whether_others_of_its_poll_follow(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0)], TOLD: [FakeRecord(0)]}
+        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0)], NOTIFIED: [FakeRecord(0)]}
         assert [message.more_follow for _, message in await chunks_of(consumer)] == [True, True, False]
 
     with_consumer(check)
@@ -296,7 +296,7 @@ def _generation(consumer: FakeBroker) -> None:
 
 
 @pytest.mark.parametrize("overtake", [_rebalance, _generation, ChunkConsumer.perform_seek])
-def test_what_was_polled_ahead_of_a_rebalance_or_a_seek_is_dropped_and_sought_again(
+def test_records_polled_before_a_rebalance_or_seek_are_dropped_and_sought(
     with_consumer: Any, overtake: Callable[[FakeBroker], Any]
 ) -> None:
     """It may stand behind what comes first now, which would be taken for something that is under way already."""
@@ -318,7 +318,7 @@ def test_what_was_polled_ahead_of_a_rebalance_or_a_seek_is_dropped_and_sought_ag
     with_consumer(check)
 
 
-def test_an_error_of_a_poll_ahead_is_told_to_who_polls_next(with_consumer: Any) -> None:
+def test_an_error_of_the_poll_ahead_is_raised_by_the_next_poll(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         def fails() -> None:
             raise ConsumerStoppedError
@@ -332,7 +332,7 @@ def test_an_error_of_a_poll_ahead_is_told_to_who_polls_next(with_consumer: Any) 
     with_consumer(check)
 
 
-def test_partitions_that_have_more_take_turns(with_consumer: Any) -> None:
+def test_partitions_with_more_records_alternate(with_consumer: Any) -> None:
     """aiokafka's fetcher gives records of the first partition that has some, up to a bound."""
     records = {
         FIRST: [FakeRecord(1), FakeRecord(2), FakeRecord(3)],
@@ -365,8 +365,8 @@ def test_partitions_that_have_more_take_turns(with_consumer: Any) -> None:
     with_consumer(check)
 
 
-def test_what_is_polled_and_not_done_is_not_reached_however_far_the_next_fetch_begins(with_consumer: Any) -> None:
-    """It may wait behind the chunk in work; who asks whether all is done must not be told so."""
+def test_polled_records_that_are_not_done_are_not_passed(with_consumer: Any) -> None:
+    """It may wait after the chunk in progress, and must not count as done."""
 
     async def check(consumer: FakeBroker) -> None:
         loose = cast("Any", consumer)
@@ -390,7 +390,7 @@ def test_what_is_polled_and_not_done_is_not_reached_however_far_the_next_fetch_b
     with_consumer(check)
 
 
-def test_a_poll_that_ends_while_one_asks_is_not_reached_either(with_consumer: Any) -> None:
+def test_a_concurrent_poll_is_not_passed_either(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         loose = cast("Any", consumer)
         loose._committed_offset |= {FIRST: 0, SECOND: 0}
@@ -413,12 +413,12 @@ def test_a_chunk_that_was_not_begun_before_a_rebalance_is_not_begun_during_it(wi
         consumer.fetched = {FIRST: [FakeRecord(0)]}
         [(_, message)] = await chunks_of(consumer)
         consumer.stop_flow()
-        assert consumer.take(message, message.value) == []
+        assert consumer.new_records(message, message.value) == []
 
     with_consumer(check)
 
 
-def test_an_assignment_that_changes_while_it_is_sought_does_no_harm(with_consumer: Any) -> None:
+def test_an_assignment_may_change_during_a_seek(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         async def overtaken() -> dict[TP, int]:
             raise IllegalStateError("No current assignment for partition")
@@ -429,7 +429,7 @@ def test_an_assignment_that_changes_while_it_is_sought_does_no_harm(with_consume
     with_consumer(check)
 
 
-def test_from_its_beginning_to_its_end_a_rebalance_is_known(with_consumer: Any) -> None:
+def test_the_consumer_is_leaving_during_a_rebalance(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         assert not consumer.is_leaving
         await consumer.on_partitions_revoked({FIRST})
@@ -440,7 +440,7 @@ def test_from_its_beginning_to_its_end_a_rebalance_is_known(with_consumer: Any) 
     with_consumer(check)
 
 
-def test_a_rebalance_waits_for_the_chunk_in_work(with_consumer: Any) -> None:
+def test_a_rebalance_waits_for_the_chunk_in_progress(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0)]}
         [(_, message)] = await chunks_of(consumer)
@@ -459,7 +459,7 @@ def test_a_rebalance_waits_for_the_chunk_in_work(with_consumer: Any) -> None:
     with_consumer(check)
 
 
-def test_a_rebalance_with_nothing_in_work_waits_for_nothing_of_ours_and_for_what_faust_waits_for(
+def test_a_rebalance_without_chunks_in_progress_waits_only_for_faust(
     with_consumer: Any,
 ) -> None:
     async def check(consumer: FakeBroker) -> None:
@@ -476,7 +476,7 @@ def test_a_rebalance_with_nothing_in_work_waits_for_nothing_of_ours_and_for_what
     with_consumer(check)
 
 
-def test_the_time_of_the_last_record_that_is_done_goes_with_its_position(with_consumer: Any) -> None:
+def test_a_position_has_the_time_of_the_last_done_record(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         cast("Any", consumer)._thread.fetch_position = {}.get
         cast("Any", consumer)._thread.polled |= {FIRST: 2, SECOND: 1}
@@ -497,22 +497,22 @@ def test_the_time_of_the_last_record_that_is_done_goes_with_its_position(with_co
     with_consumer(check)
 
 
-def test_a_chunk_behind_the_last_one_is_taken_whole_and_not_even_copied(with_consumer: Any) -> None:
+def test_the_next_chunk_is_accepted_without_a_copy(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         for offset in (0, 1):
             consumer.fetched = {FIRST: [FakeRecord(offset)]}
             [(_, message)] = await chunks_of(consumer)
-            assert consumer.take(message, message.value) is message.value
+            assert consumer.new_records(message, message.value) is message.value
 
     with_consumer(check)
 
 
 @pytest.mark.parametrize("overtake", [ChunkConsumer.stop_flow, _generation])
-def test_a_rebalance_between_two_topics_of_a_poll_keeps_the_second_one_back(
+def test_a_rebalance_between_two_topics_of_a_poll_drops_the_second(
     with_consumer: Any, overtake: Callable[[FakeBroker], Any]
 ) -> None:
     async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)], TOLD: [FakeRecord(0, topic=TOLD.topic)]}
+        consumer.fetched = {FIRST: [FakeRecord(0)], NOTIFIED: [FakeRecord(0, topic=NOTIFIED.topic)]}
         got: list[TP] = []
         async for tp, _ in consumer.getmany(1.0):
             got.append(tp)
@@ -522,7 +522,7 @@ def test_a_rebalance_between_two_topics_of_a_poll_keeps_the_second_one_back(
     with_consumer(check)
 
 
-def test_of_a_poll_only_partitions_with_records_come_that_are_ours_now_or_were_buffered(with_consumer: Any) -> None:
+def test_only_active_or_buffered_partitions_with_records_give_messages(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         def records() -> dict[TP, list[FakeRecord]]:
             return {CHANGELOG: [], FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
@@ -553,7 +553,7 @@ async def drained(consumer: FakeBroker, callback: Callable[[Any], Awaitable[obje
         await loose._drain_messages(fetcher)
 
 
-def test_what_comes_again_of_one_partition_holds_nothing_back_of_the_others(with_consumer: Any) -> None:
+def test_dropped_records_of_one_partition_do_not_delay_others(with_consumer: Any) -> None:
     """Of a topic in a poll there is one message, for all partitions."""
 
     async def check(consumer: FakeBroker) -> None:
@@ -571,9 +571,7 @@ def test_what_comes_again_of_one_partition_holds_nothing_back_of_the_others(with
 
 
 @pytest.mark.parametrize("suspended", [False, True])
-def test_a_message_that_finds_no_room_is_waited_for_until_the_flow_is_suspended(
-    with_consumer: Any, *, suspended: bool
-) -> None:
+def test_a_message_waits_for_room_until_the_flow_is_suspended(with_consumer: Any, *, suspended: bool) -> None:
     async def check(consumer: FakeBroker) -> None:
         room, ends = asyncio.Event(), list[str]()
         frees = consumer.stop_flow if suspended else room.set
@@ -596,7 +594,7 @@ def test_a_message_that_finds_no_room_is_waited_for_until_the_flow_is_suspended(
 
 
 @pytest.mark.parametrize("turns", [0, 3])
-def test_an_error_of_whoever_takes_a_message_is_told(with_consumer: Any, turns: int) -> None:
+def test_an_error_of_a_message_callback_is_raised(with_consumer: Any, turns: int) -> None:
     async def check(consumer: FakeBroker) -> None:
         async def hand_on(_: Any) -> None:
             for _ in range(turns):
@@ -611,7 +609,7 @@ def test_an_error_of_whoever_takes_a_message_is_told(with_consumer: Any, turns: 
 
 
 @pytest.mark.parametrize("app_stops", [False, True])
-def test_only_where_the_app_stops_is_the_end_of_the_loop_no_error(with_consumer: Any, *, app_stops: bool) -> None:
+def test_the_loop_ends_without_an_error_only_when_the_app_stops(with_consumer: Any, *, app_stops: bool) -> None:
     async def check(consumer: FakeBroker) -> None:
         cast("Any", consumer).transport = SimpleNamespace(app=SimpleNamespace(should_stop=app_stops))
         consumer.fetched = {FIRST: [FakeRecord(3)]}
@@ -624,7 +622,7 @@ def test_only_where_the_app_stops_is_the_end_of_the_loop_no_error(with_consumer:
     with_consumer(check)
 
 
-def test_nothing_is_polled_while_a_rebalance_goes_on(with_consumer: Any) -> None:
+def test_nothing_is_polled_during_a_rebalance(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.stop_flow()
         consumer.fetched = {FIRST: [FakeRecord(0)]}
@@ -648,21 +646,21 @@ def test_a_record_that_is_larger_than_a_chunk_may_come_first(with_consumer: Any)
     with_consumer(check)
 
 
-def test_from_the_start_on_what_a_topic_no_longer_has_is_an_error(with_consumer: Any) -> None:
+def test_an_offset_that_the_topic_no_longer_has_is_an_error(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         said: list[bool] = []
 
-        def let_skip(*, may: bool) -> None:
+        def allow_skipping(*, may: bool) -> None:
             said.append(may)
 
-        cast("Any", consumer)._thread.let_skip = let_skip
-        consumer.skip_nothing()
+        cast("Any", consumer)._thread.allow_skipping = allow_skipping
+        consumer.forbid_skipping()
         assert said == [False]
 
     with_consumer(check)
 
 
-def test_the_end_gives_the_poll_ahead_up(with_consumer: Any) -> None:
+def test_a_stop_cancels_the_poll_ahead(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         ended: list[str] = []
 
@@ -680,7 +678,7 @@ def test_the_end_gives_the_poll_ahead_up(with_consumer: Any) -> None:
     with_consumer(check)
 
 
-def test_of_a_poll_ahead_that_failed_when_nobody_comes_for_it_nothing_is_said(with_consumer: Any) -> None:
+def test_an_error_of_an_unused_poll_ahead_is_ignored(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         complaints: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))

@@ -54,11 +54,11 @@ def core(request: pytest.FixtureRequest) -> Core:
 
 def record(offset: int, instance_id: str, traceparent: str | None, *, recipients: tuple[str, ...]) -> FakeRecord:
     """Of a task that is new to each of these."""
-    told = replace(
+    created = replace(
         event(task_id=f"T-{offset}", recipient_ids=recipients, event_id=f"e-{offset}"), instance_id=instance_id
     )
     headers = [("ce_id", b"e"), *([] if traceparent is None else [("traceparent", traceparent.encode())])]
-    return FakeRecord(instance_id.encode(), EVENTS.encode(told), offset, headers=headers)
+    return FakeRecord(instance_id.encode(), EVENTS.encode(created), offset, headers=headers)
 
 
 CHUNK: Any = [
@@ -82,12 +82,12 @@ def carried(folded: Folded) -> dict[int, set[str | None]]:
     return found
 
 
-def test_without_traces_of_our_own_they_are_handed_on(core: Core) -> None:
+def test_without_tracing_trace_contexts_are_passed_on(core: Core) -> None:
     folded = folded_by(core, CHUNK)
     trace = follow(None, PLACE, CHUNK)
     assert trace is not None
     with trace:
-        trace.hand_on(folded)
+        trace.pass_on(folded)
         trace.committed()
     assert carried(folded) == {10: {TRACE}, 11: {NOT_SAMPLED}, 12: {OTHER}, 13: {None}}
     assert trace.written() == {}
@@ -97,14 +97,14 @@ def test_records_without_a_trace_are_no_work(spans: CollectedSpans) -> None:
     assert follow(spans.tracing, PLACE, CHUNK[3:]) is None
 
 
-def test_a_chunk_is_one_span_with_links_and_what_it_tells_is_in_each_records_own_trace(
+def test_a_chunk_is_one_span_with_links_and_notifications_are_in_each_records_trace(
     core: Core, spans: CollectedSpans
 ) -> None:
     folded = folded_by(core, CHUNK)
     trace = follow(spans.tracing, PLACE, CHUNK)
     assert trace is not None
     with trace:
-        trace.hand_on(folded)
+        trace.pass_on(folded)
         assert spans.all == ()
         trace.committed()
 
@@ -129,11 +129,11 @@ def test_a_chunk_is_one_span_with_links_and_what_it_tells_is_in_each_records_own
         12: {traceparent_of_span(sent[OTHER])},
         13: {None},
     }
-    told = [folded.causes().count(offset) for offset in (10, 12)]
-    assert [(each.attributes or {})["messaging.batch.message_count"] for each in (sent[TRACE], sent[OTHER])] == told
+    counts = [folded.causes().count(offset) for offset in (10, 12)]
+    assert [(each.attributes or {})["messaging.batch.message_count"] for each in (sent[TRACE], sent[OTHER])] == counts
 
 
-def test_alone_in_its_chunk_a_record_is_its_parent_too(core: Core, spans: CollectedSpans) -> None:
+def test_a_single_record_is_the_parent_of_its_chunk(core: Core, spans: CollectedSpans) -> None:
     one: Any = CHUNK[:1]
     follow_through(spans.tracing, one, folded_by(core, one))
     process = spans.only(PROCESS)
@@ -142,9 +142,7 @@ def test_alone_in_its_chunk_a_record_is_its_parent_too(core: Core, spans: Collec
     assert {trace_of_span(each) for each in spans.all} == {TRACE_ID}
 
 
-def test_an_event_that_comes_again_is_told_in_the_trace_that_brought_it_again(
-    core: Core, spans: CollectedSpans
-) -> None:
+def test_a_repeated_event_is_traced_with_the_repetition(core: Core, spans: CollectedSpans) -> None:
     again: Any = [CHUNK[0], record(14, "I-1", OTHER, recipients=("ann", "bob"))]
     again[1] = FakeRecord(CHUNK[0].key, CHUNK[0].value, 14, headers=again[1].headers)
     folded = folded_by(core, again)
@@ -153,7 +151,7 @@ def test_an_event_that_comes_again_is_told_in_the_trace_that_brought_it_again(
     assert carried(folded) == {10: {sent[TRACE]}, 14: {sent[OTHER]}}
 
 
-def test_what_is_not_sampled_makes_no_spans(core: Core, spans: CollectedSpans) -> None:
+def test_unsampled_records_make_no_spans(core: Core, spans: CollectedSpans) -> None:
     chunk: Any = CHUNK[1:2]
     folded = folded_by(core, chunk)
     follow_through(spans.tracing, chunk, folded)
@@ -161,7 +159,7 @@ def test_what_is_not_sampled_makes_no_spans(core: Core, spans: CollectedSpans) -
     assert spans.all == ()
 
 
-def test_what_is_never_committed_is_told_of_only_where_it_failed(core: Core, spans: CollectedSpans) -> None:
+def test_an_uncommitted_chunk_ends_its_spans_only_if_it_failed(core: Core, spans: CollectedSpans) -> None:
     """A chunk that a rebalance overtook comes again, and is told of then."""
     for failure in (None, RuntimeError("somebody's title")):
         folded = folded_by(core, CHUNK)
@@ -169,7 +167,7 @@ def test_what_is_never_committed_is_told_of_only_where_it_failed(core: Core, spa
         assert trace is not None
         try:
             with trace:
-                trace.hand_on(folded)
+                trace.pass_on(folded)
                 if failure is not None:
                     raise failure
         except RuntimeError:
@@ -182,7 +180,7 @@ def test_what_is_never_committed_is_told_of_only_where_it_failed(core: Core, spa
         assert (each.attributes or {})["error.type"] == "RuntimeError"
 
 
-def test_a_notification_that_is_written_to_a_stream_is_a_span_in_its_trace(spans: CollectedSpans) -> None:
+def test_a_notification_sent_to_a_listener_is_a_span_in_its_trace(spans: CollectedSpans) -> None:
     notifications: Any = [
         FakeRecord(b"corp/ann", b"", 7, headers=[("traceparent", TRACE.encode())]),
         FakeRecord(b"corp/ann", b"", 8, headers=[("traceparent", NOT_SAMPLED.encode())]),
@@ -217,5 +215,5 @@ def follow_through(tracing: Tracing, records: Chunk, folded: Folded) -> None:
     trace = follow(tracing, PLACE, records)
     assert trace is not None
     with trace:
-        trace.hand_on(folded)
+        trace.pass_on(folded)
         trace.committed()

@@ -1,4 +1,4 @@
-"""Order within a partition, company between partitions, and nothing begun after a failure."""
+"""Chunks are ordered within a partition and concurrent between partitions, and nothing begins after a failure."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Work:
 
 
 def run(story: Callable[[Work], Awaitable[None]]) -> Work:
-    async def told() -> Work:
+    async def run_all() -> Work:
         work = Work()
         await story(work)
         return work
 
-    return asyncio.run(told())
+    return asyncio.run(run_all())
 
 
 async def settle() -> None:
@@ -64,7 +64,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_what_waited_is_taken_together_and_the_next_chunk_begins_before_the_first_ends() -> None:
+def test_waiting_chunks_are_joined_and_begin_before_the_first_ends() -> None:
     async def story(work: Work) -> None:
         async with work.queues.turn(0):
             for offsets in ((0,), (1, 2), (3,)):
@@ -77,7 +77,7 @@ def test_what_waited_is_taken_together_and_the_next_chunk_begins_before_the_firs
 
 
 @pytest.mark.parametrize(
-    ("counts", "size", "taken"),
+    ("counts", "size", "joined"),
     [
         ((600, 400, 1), 1, [1000, 1]),
         ((600, 401), 1, [600, 401]),
@@ -85,8 +85,8 @@ def test_what_waited_is_taken_together_and_the_next_chunk_begins_before_the_firs
         ((1, 1), (2 << 20) + 1, [1, 1]),
     ],
 )
-def test_what_waited_is_taken_together_up_to_a_chunks_bounds_and_not_beyond(
-    counts: tuple[int, ...], size: int, taken: list[int]
+def test_waiting_chunks_are_joined_up_to_the_maximum_of_a_chunk(
+    counts: tuple[int, ...], size: int, joined: list[int]
 ) -> None:
     async def story(work: Work) -> None:
         begin = 0
@@ -96,10 +96,10 @@ def test_what_waited_is_taken_together_up_to_a_chunks_bounds_and_not_beyond(
                 begin += count
         await settle()
 
-    assert [len(offsets) for _, offsets, _ in run(story).begun] == taken
+    assert [len(offsets) for _, offsets, _ in run(story).begun] == joined
 
 
-def test_where_nothing_is_in_front_of_it_a_chunk_is_begun_at_once() -> None:
+def test_a_chunk_in_an_empty_queue_begins_at_once() -> None:
     async def story(work: Work) -> None:
         for offset in range(2):
             await work.queues.put(*chunk(0, offset))
@@ -138,7 +138,7 @@ def test_chunks_of_one_partition_end_in_the_order_in_which_they_began() -> None:
     assert run(story).ended == [0, 1, 2]
 
 
-def test_only_so_many_chunks_of_one_partition_are_under_way() -> None:
+def test_the_chunks_of_one_partition_in_progress_are_limited() -> None:
     async def story(work: Work) -> None:
         for offset in range(6):
             await work.queues.put(*chunk(0, offset))
@@ -150,7 +150,7 @@ def test_only_so_many_chunks_of_one_partition_are_under_way() -> None:
     assert run(story).begun[4:] == [(0, [4, 5], 5)]
 
 
-def test_while_one_partition_waits_for_kafka_another_one_is_worked_on() -> None:
+def test_partitions_do_not_wait_for_each_other() -> None:
     async def story(work: Work) -> None:
         await work.queues.put(*chunk(0, 0))
         await work.queues.put(*chunk(1, 7))
@@ -160,7 +160,7 @@ def test_while_one_partition_waits_for_kafka_another_one_is_worked_on() -> None:
     run(story)
 
 
-def test_chunks_from_before_and_after_a_rebalance_are_not_put_together() -> None:
+def test_chunks_from_before_and_after_a_rebalance_are_not_joined() -> None:
     async def story(work: Work) -> None:
         async with work.queues.turn(0):
             await work.queues.put(*chunk(0, 1))
@@ -170,7 +170,7 @@ def test_chunks_from_before_and_after_a_rebalance_are_not_put_together() -> None
     assert [offsets for _, offsets, _ in run(story).begun] == [[1], [1]]
 
 
-def test_what_is_put_together_stays_within_a_chunks_bounds() -> None:
+def test_joined_chunks_stay_within_the_maximum_of_a_chunk() -> None:
     async def story(work: Work) -> None:
         async with work.queues.turn(0):
             await work.queues.put(*chunk(0, *range(1, 700)))
@@ -182,7 +182,7 @@ def test_what_is_put_together_stays_within_a_chunks_bounds() -> None:
     assert [len(offsets) for _, offsets, _ in run(story).begun] == [699, 601, 1]
 
 
-def test_only_so_many_chunks_may_wait() -> None:
+def test_waiting_chunks_are_limited() -> None:
     async def story(work: Work) -> None:
         async def put_all() -> None:
             for number in range(40):  # no two of them fit into one
@@ -203,7 +203,7 @@ def test_only_so_many_chunks_may_wait() -> None:
     assert [offset for _, offsets, _ in run(story).begun for offset in offsets] == list(range(40 * 600))
 
 
-def test_after_a_failure_nothing_is_begun_and_nothing_ends() -> None:
+def test_after_a_failure_nothing_begins_or_ends() -> None:
     async def story(work: Work) -> None:
         work.fails = True
         await work.queues.put(*chunk(0, 0))
@@ -222,7 +222,7 @@ def test_after_a_failure_nothing_is_begun_and_nothing_ends() -> None:
     assert work.ended == []
 
 
-def test_who_takes_a_partitions_turn_waits_for_its_chunks_and_holds_up_the_next() -> None:
+def test_a_turn_waits_for_chunks_in_progress_and_delays_the_next() -> None:
     async def story(work: Work) -> None:
         await work.queues.put(*chunk(0, 0))
         await settle()
@@ -242,7 +242,7 @@ def test_who_takes_a_partitions_turn_waits_for_its_chunks_and_holds_up_the_next(
     run(story)
 
 
-def test_sixteen_chunks_may_wait_and_as_many_again_once_they_were_taken_together() -> None:
+def test_sixteen_chunks_may_wait_and_again_after_they_were_joined() -> None:
     async def story(work: Work) -> None:
         for begin in (0, 100):
             async with work.queues.turn(0):
@@ -279,7 +279,7 @@ class Begun:
         self.errors.append(error)
 
 
-def test_a_chunk_that_leaves_nothing_to_wait_for_takes_no_room() -> None:
+def test_a_chunk_without_an_end_needs_no_room() -> None:
     async def story() -> list[int]:
         work = Begun()
         for offset in range(6):
@@ -290,7 +290,7 @@ def test_a_chunk_that_leaves_nothing_to_wait_for_takes_no_room() -> None:
     assert asyncio.run(story()) == [0] * 6
 
 
-def test_a_partition_with_much_to_do_lets_another_one_in_between() -> None:
+def test_a_full_queue_lets_others_run_in_between() -> None:
     async def story() -> list[int]:
         work = Begun()
         async with work.queues.turn(0):
@@ -304,7 +304,7 @@ def test_a_partition_with_much_to_do_lets_another_one_in_between() -> None:
     assert asyncio.run(story()) == [0, 1, 0, 0]
 
 
-def test_a_chunk_that_cannot_be_begun_is_told_and_nothing_is_begun_after_it() -> None:
+def test_a_chunk_that_fails_to_begin_stops_all_queues() -> None:
     async def story() -> Begun:
         work = Begun(ValueError("no"))
         for partition in (0, 0, 1):

@@ -1,4 +1,4 @@
-"""A chunk is folded upon what the chunks before it will write."""
+"""A chunk is folded on top of the pending writes of earlier chunks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def nothing_stored(_partition: int, keys: list[bytes]) -> list[bytes | None]:
     return [None for _ in keys]
 
 
-def test_what_a_chunk_under_way_will_write_is_read_before_the_store() -> None:
+def test_pending_writes_are_read_before_the_store() -> None:
     pending = PendingWrites()
     pending.add(0, {b"a": b"1"}, generation=1)
     read = pending.reader(0, lambda _, keys: [key + b" stored" for key in keys], generation=1)
@@ -23,7 +23,7 @@ def test_other_partitions_and_generations_do_not_see_it() -> None:
     assert pending.reader(0, nothing_stored, generation=2)([b"a"]) == [None]
 
 
-def test_what_a_later_chunk_will_write_stays_when_the_first_is_written() -> None:
+def test_a_later_chunks_writes_remain_when_the_first_is_written() -> None:
     pending = PendingWrites()
     first, second = {b"a": b"1", b"b": b"1"}, {b"a": b"2"}
     pending.add(0, first, generation=1)

@@ -1,7 +1,4 @@
-"""What may be let go, and that nobody keeps a line of an instance that went.
-
-What a rebuild left to be told comes once, before anything else of its instance, and leaves everyone right.
-"""
+"""Expired instances leave every view; pending notifications are published once, and first."""
 
 from __future__ import annotations
 
@@ -23,8 +20,13 @@ from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack, state_value, unpack
 from taskbridge.streams.fold.views import EntryKey, is_finished, notifications, views
-from taskbridge.streams.instances.pending_notifications import Untold, read_untold, untold_key, write_untold
-from taskbridge.streams.instances.upkeep import UntoldInstances, farewell, is_expired
+from taskbridge.streams.instances.pending_notifications import (
+    PendingNotifications,
+    pending_key,
+    read_pending,
+    write_pending,
+)
+from taskbridge.streams.instances.upkeep import PendingInstances, is_expired, removals
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
@@ -53,12 +55,14 @@ DAY_MS = 24 * 60 * 60 * 1000
         (Age(is_deleted=False, is_finished=False, written_ms=0), 5, False),
     ],
 )
-def test_deleted_ones_go_after_30_days_and_finished_ones_as_is_set(age: Age, days: int, *, expired: bool) -> None:
+def test_deleted_instances_expire_after_30_days_and_finished_ones_as_configured(
+    age: Age, days: int, *, expired: bool
+) -> None:
     assert is_expired(age, now_ms=40 * DAY_MS, days=days) is expired
 
 
 @pytest.mark.parametrize("days", ["1", "7", "29"])
-def test_it_refuses_to_let_go_of_what_can_still_come_again(make_event: MakeEvent, days: str) -> None:
+def test_a_retention_shorter_than_replays_is_rejected(make_event: MakeEvent, days: str) -> None:
     """A dead letter or a rejected callback is put back as it was, and would find nothing that says it is done."""
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
     assert set(views(fold(None, created))) == {EntryKey("ann", View.PENDING, "T-1")}, "so it would come back"
@@ -67,7 +71,7 @@ def test_it_refuses_to_let_go_of_what_can_still_come_again(make_event: MakeEvent
 
 
 @pytest.mark.parametrize("days", ["0", "30", "365"])
-def test_it_takes_what_outlives_every_topic_that_is_put_back_from(days: str) -> None:
+def test_a_retention_longer_than_replays_is_accepted(days: str) -> None:
     assert load_settings(StreamsSettings, {**REQUIRED, "STREAMS_RETENTION_DAYS": days}).retention_days == int(days)
     longest_ms = max(
         int(each.settings["retention.ms"]) for each in (TASK_EVENTS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE)
@@ -75,7 +79,7 @@ def test_it_takes_what_outlives_every_topic_that_is_put_back_from(days: str) -> 
     assert longest_ms == REPLAYED_DAYS * DAY_MS
 
 
-def test_finished_is_what_had_something_to_do_and_has_nothing_left(make_event: MakeEvent) -> None:
+def test_an_instance_is_finished_when_all_its_tasks_are(make_event: MakeEvent) -> None:
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=2_000)
     waiting = make_event(Action.CREATED, recipient_ids=("bob",), occurred_at=3_000)
@@ -94,7 +98,7 @@ def test_the_age_is_read_from_the_head_alone(make_event: MakeEvent) -> None:
 
 
 @given(data=st.data())
-def test_nobody_keeps_a_line_of_what_is_let_go(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
+def test_an_expired_instance_leaves_every_view(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
     instance: Instance | None = None
     sent: list[TaskNotification] = []
     source = data.draw(st.sampled_from(("yida", "flowable")))
@@ -103,7 +107,7 @@ def test_nobody_keeps_a_line_of_what_is_let_go(histories: SearchStrategy[list[Ta
         sent += notifications(instance, after, event)
         instance = after
     assert instance is not None
-    last = farewell(instance, now_ms=5_000)
+    last = removals(instance, now_ms=5_000)
     assert {(each.change, each.source) for each in last} <= {(Change.REMOVED, source)}
     assert inbox_of([*sent, *last]) == {}
 
@@ -114,49 +118,49 @@ NOTIFICATIONS = task_notification_codec(cast("Any", FakeRegistry()))
 
 
 class Partition:
-    """A store as it is on Kafka too, what consumers were told, and a worker that may be killed before it commits."""
+    """A store as it is on Kafka too, what was published, and a worker that may be killed before it commits."""
 
     def __init__(self) -> None:
         self.store: dict[bytes, bytes] = {}
-        self.told: list[TaskNotification] = []
+        self.published: list[TaskNotification] = []
         self.states: list[bytes | None] = []
         self.version = 1
 
     def fold(self, event: TaskEvent) -> None:
-        """As a worker does: what is untold of the instance goes first."""
+        """As a worker does: what is pending of the instance goes first."""
         self.tell()
         stored = self.store.get(KEY)
         before = None if stored is None else unpack(stored, STATES)
         after = fold(before, event)
         self._keep(after)
-        self.told += notifications(before, after, event)
+        self.published += notifications(before, after, event)
         self.states.append(None if not views(after) else state_value(self.store[KEY]))
 
     def rebuild(self, events: list[TaskEvent]) -> None:
         """Another version, of these events; what was not told of the last one is not told of this one either."""
-        earlier, old = self.store.get(untold_key(KEY)), self.store.get(KEY)
-        before = old if earlier is None else read_untold(earlier).before
+        earlier, old = self.store.get(pending_key(KEY)), self.store.get(KEY)
+        before = old if earlier is None else read_pending(earlier).before
         self._keep(reduce(fold, events[1:], fold(None, events[0])))
-        untold = Untold(is_published=False, is_certain=True, notifications=0, before=before)
-        self.store[untold_key(KEY)] = write_untold(untold)
+        pending = PendingNotifications(is_published=False, is_certain=True, notifications=0, before=before)
+        self.store[pending_key(KEY)] = write_pending(pending)
         self.version += 1
 
     def tell(self, *, is_killed: bool = False) -> None:
-        untold = UntoldInstances(STATES, NOTIFICATIONS, self.version)
-        beside = untold.of(0, [KEY, KEY, b"unknown"], lambda keys: [self.store.get(key) for key in keys])
+        pending = PendingInstances(STATES, NOTIFICATIONS, self.version)
+        changes = pending.of(0, [KEY, KEY, b"unknown"], lambda keys: [self.store.get(key) for key in keys])
         if is_killed:
             return
-        for name in beside.gone:
+        for name in changes.gone:
             del self.store[name]
-        self.told += [NOTIFICATIONS.decode(value or b"") for _, value, _ in beside.notifications]
-        self.states += [value for _, value, _ in beside.states]
+        self.published += [NOTIFICATIONS.decode(value or b"") for _, value, _ in changes.notifications]
+        self.states += [value for _, value, _ in changes.states]
 
     def _keep(self, instance: Any) -> None:
         self.store[KEY] = pack(STATES.encode(instance.state), instance, (7,), now_ms=1)
 
 
 @given(data=st.data())
-def test_everyone_ends_up_with_what_is_shown_whatever_comes_before_all_is_told(
+def test_readers_end_up_with_the_current_entries_if_events_interrupt_publication(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
 ) -> None:
     partition = Partition()
@@ -173,14 +177,14 @@ def test_everyone_ends_up_with_what_is_shown_whatever_comes_before_all_is_told(
     partition.tell()
     assert set(partition.store) == {KEY}
     shown = views(unpack(partition.store[KEY], STATES))
-    inbox = inbox_of(partition.told)
-    assert {EntryKey(line.user_id, line.view, line.task_id): told.status for line, told in inbox.items()} == {
+    inbox = inbox_of(partition.published)
+    assert {EntryKey(line.user_id, line.view, line.task_id): entry.status for line, entry in inbox.items()} == {
         key: entry.status for key, entry in shown.items()
     }
 
-    before = len(partition.told), len(partition.states)
+    before = len(partition.published), len(partition.states)
     partition.tell()
-    assert (len(partition.told), len(partition.states)) == before, "nothing is told twice"
+    assert (len(partition.published), len(partition.states)) == before, "nothing is published twice"
 
 
 def test_a_state_that_is_published_already_is_not_published_again(make_event: Callable[..., TaskEvent]) -> None:
@@ -189,16 +193,20 @@ def test_a_state_that_is_published_already_is_not_published_again(make_event: Ca
     partition.fold(created)
     partition.rebuild([replace(created, title="right")])
     published = len(partition.states)
-    untold = read_untold(partition.store[untold_key(KEY)])
-    partition.store[untold_key(KEY)] = write_untold(
-        Untold(is_published=True, is_certain=True, notifications=1, before=untold.before)
+    pending = read_pending(partition.store[pending_key(KEY)])
+    partition.store[pending_key(KEY)] = write_pending(
+        PendingNotifications(is_published=True, is_certain=True, notifications=1, before=pending.before)
     )
     partition.tell()
     assert len(partition.states) == published
-    assert [each.title for each in partition.told] == ["wrong", "right"]
+    assert [each.title for each in partition.published] == ["wrong", "right"]
 
 
-def test_of_an_instance_that_is_gone_nothing_is_told() -> None:
-    store = {untold_key(KEY): write_untold(Untold(is_published=False, is_certain=True, notifications=1, before=None))}
-    beside = UntoldInstances(STATES, NOTIFICATIONS, 2).of(0, [KEY], lambda keys: [store.get(key) for key in keys])
-    assert (list(beside.gone), beside.states, beside.notifications) == ([untold_key(KEY)], [], [])
+def test_nothing_is_published_for_a_missing_instance() -> None:
+    store = {
+        pending_key(KEY): write_pending(
+            PendingNotifications(is_published=False, is_certain=True, notifications=1, before=None)
+        )
+    }
+    changes = PendingInstances(STATES, NOTIFICATIONS, 2).of(0, [KEY], lambda keys: [store.get(key) for key in keys])
+    assert (list(changes.gone), changes.states, changes.notifications) == ([pending_key(KEY)], [], [])

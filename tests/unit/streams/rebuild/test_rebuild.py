@@ -15,7 +15,7 @@ from taskbridge.streams.fold.chunk import EVENTS_LOST, MAX_OFFSETS, has_all_even
 from taskbridge.streams.fold.instance import fold, from_published
 from taskbridge.streams.fold.views import EntryKey, show, views
 from taskbridge.streams.inbox.layout import LineId
-from taskbridge.streams.instances.pending_notifications import told
+from taskbridge.streams.instances.pending_notifications import changed_notifications
 from taskbridge.streams.rebuild.copies import Copy, Located, Ticker, join_by_key
 from taskbridge.streams.rebuild.republication import republished, unfounded
 
@@ -53,7 +53,7 @@ def test_an_instance_is_rebuilt_from_nothing_only_if_all_its_events_are_certainl
 
 def sent_by_the_old_one(events: list[TaskEvent]) -> tuple[Instance, list[TaskNotification]]:
     instance = reduce(fold, events[1:], fold(None, events[0]))
-    return instance, told(None, show(instance), version=1, certain=True)
+    return instance, changed_notifications(None, show(instance), version=1, certain=True)
 
 
 def shown_to(inbox: list[TaskNotification]) -> set[EntryKey]:
@@ -64,7 +64,7 @@ def shown_to(inbox: list[TaskNotification]) -> set[EntryKey]:
 def test_a_reader_of_the_old_version_ends_up_with_the_new_ones_entries(histories: Histories, data: DataObject) -> None:
     old, sent = sent_by_the_old_one(data.draw(histories))
     new, _ = sent_by_the_old_one(data.draw(histories))
-    difference = told(show(old), show(new), version=2, certain=True)
+    difference = changed_notifications(show(old), show(new), version=2, certain=True)
     assert shown_to([*sent, *difference]) == set(views(new))
     inbox = inbox_of(sent)
     for each in difference:
@@ -108,19 +108,19 @@ def test_from_a_published_state_alone_a_reader_ends_up_with_the_new_entries(
     old, sent = sent_by_the_old_one(events)
     new, _ = sent_by_the_old_one(data.draw(histories))
     left = None if not views(old) else show(from_published(old.state))
-    assert shown_to([*sent, *told(left, show(new), version=2, certain=False)]) == set(views(new))
+    assert shown_to([*sent, *changed_notifications(left, show(new), version=2, certain=False)]) == set(views(new))
 
 
 def test_notifications_of_a_rebuild_have_the_same_ids_at_each_attempt(make_event: MakeEvent) -> None:
     fields = {"task_id": "T-1", "created_at": 1_000, "occurred_at": 2_000}
     old = show(fold(None, make_event(Action.CREATED, recipient_ids=("ann", "bob"), **fields)))
     new = show(fold(None, make_event(Action.CREATED, recipient_ids=("ann",), **fields)))
-    [first], [again] = (told(old, new, version=2, certain=True) for _ in range(2))
+    [first], [again] = (changed_notifications(old, new, version=2, certain=True) for _ in range(2))
     assert first == again
     assert (first.recipient_id, first.change, first.occurred_at) == ("bob", Change.REMOVED, 2_000)
-    [later] = told(old, new, version=3, certain=True)
+    [later] = changed_notifications(old, new, version=3, certain=True)
     assert later.notification_id != first.notification_id
-    assert told(new, new, version=2, certain=True)[0].change is Change.UPDATED
+    assert changed_notifications(new, new, version=2, certain=True)[0].change is Change.UPDATED
 
 
 def test_a_published_state_alone_shows_the_entries_of_its_tasks_and_gives_way_to_events(

@@ -14,7 +14,7 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.chunk import EVENTS_LOST
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import event_offsets, pack
-from taskbridge.streams.positions import POSITION_KEY, Bounds, KeptPosition, write_position
+from taskbridge.streams.positions import POSITION_KEY, Bounds, RecordedPosition, write_position
 from taskbridge.streams.rebuild.copies import Copy, Located
 from taskbridge.streams.rebuild.sources import LocalStores, Source, Sources, StoreInUse, stores_in
 from taskbridge.streams.tables.store import OFFSET_KEY
@@ -45,9 +45,9 @@ class World:
     def _reached(self, _partition: int) -> int:
         return self.end
 
-    def left(self, *, offset: int = 9, changelog_id: str = "changelog", events: KeptPosition | None = None) -> None:
+    def left(self, *, offset: int = 9, changelog_id: str = "changelog", events: RecordedPosition | None = None) -> None:
         self.stores.positions[0] = cast("Any", type("At", (), {"offset": offset, "changelog_id": changelog_id}))
-        self.stores.reached[0] = events or KeptPosition("events", 50)
+        self.stores.reached[0] = events or RecordedPosition("events", 50)
 
     def sources(self, *, is_lost: bool = False, is_sound: bool = True) -> Sources:
         return Sources(
@@ -158,7 +158,7 @@ def test_only_a_store_has_an_old_deletion(world: World, history: list[Instance])
     deleted = history[-1]
     world.stores.write({KEY: stored(deleted)})
     world.published.write({b"other": Located(0, STATES.encode(history[0].state))})
-    world.left(events=KeptPosition("events", 0))
+    world.left(events=RecordedPosition("events", 0))
     world.bounds[0] = Bounds(51, 100)
     found = world.sources(is_lost=True).of(KEY)
     assert found is not None
@@ -168,18 +168,18 @@ def test_only_a_store_has_an_old_deletion(world: World, history: list[Instance])
 @pytest.mark.parametrize(
     ("position", "first", "is_whole"),
     [
-        (KeptPosition("events", 70), 0, True),
-        (KeptPosition("events", 70), 7, True),
-        (KeptPosition("events", 70), 8, False),
-        (KeptPosition("another topic", 70), 0, False),
-        (KeptPosition("events", 70, after_loss=True), 0, False),
-        (KeptPosition("events", 101), 0, False),
+        (RecordedPosition("events", 70), 0, True),
+        (RecordedPosition("events", 70), 7, True),
+        (RecordedPosition("events", 70), 8, False),
+        (RecordedPosition("another topic", 70), 0, False),
+        (RecordedPosition("events", 70, after_loss=True), 0, False),
+        (RecordedPosition("events", 101), 0, False),
         (None, 0, False),
     ],
     ids=["all-left", "just-left", "first-gone", "topic-lost", "lost-long-ago", "end-lost", "not-known"],
 )
 def test_all_events_are_there_only_if_the_remembered_offsets_are_certainly_theirs(
-    world: World, history: list[Instance], position: KeptPosition | None, first: int, *, is_whole: bool
+    world: World, history: list[Instance], position: RecordedPosition | None, first: int, *, is_whole: bool
 ) -> None:
     value = stored(history[0], offsets=(7, 9))
     world.bounds[0] = Bounds(first, 100)
@@ -203,7 +203,7 @@ def test_all_events_are_there_only_if_the_remembered_offsets_are_certainly_their
 
 def test_a_published_state_alone_never_has_all_events(world: World, history: list[Instance]) -> None:
     world.published.write({KEY: Located(0, STATES.encode(history[0].state))})
-    world.changelog.positions[0] = write_position(KeptPosition("events", 70))
+    world.changelog.positions[0] = write_position(RecordedPosition("events", 70))
     sources = world.sources()
     found = sources.of(KEY)
     assert found is not None
@@ -216,7 +216,7 @@ def store_on_disk(path: Path, values: dict[bytes, bytes], *, offset: int, change
     for key, value in values.items():
         db.put(key, value)
     db.put(OFFSET_KEY, f"{offset} {changelog_id} {NOW_MS}".encode())
-    db.put(POSITION_KEY, write_position(KeptPosition("events", offset * 2)))
+    db.put(POSITION_KEY, write_position(RecordedPosition("events", offset * 2)))
     return db
 
 
@@ -247,7 +247,7 @@ def test_the_most_recent_of_several_workers_stores_wins(world: World, history: l
     assert world.stores.get(b"only-old") == Located(3, value["only-old"])
     assert world.stores.get(b"x") is None
     assert world.stores.get(b"y") is None
-    assert (world.stores.positions[3].offset, world.stores.reached[3]) == (20, KeptPosition("events", 40))
+    assert (world.stores.positions[3].offset, world.stores.reached[3]) == (20, RecordedPosition("events", 40))
     assert "a replaced changelog" in lines[0]
     assert lines[1].startswith("read 2 local stores")
 

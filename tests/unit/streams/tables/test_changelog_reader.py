@@ -1,4 +1,4 @@
-"""Whoever waits for the reader of a changelog hears of its failure."""
+"""A failure of a changelog's reader reaches all that wait for it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_restoration_that_cannot_be_read_fails_with_the_cause(reader: Changelo
     assert reader.followed == {}
 
 
-def test_one_that_cannot_be_begun_fails_and_so_does_the_next(
+def test_a_restoration_that_cannot_begin_fails_and_so_does_the_next(
     reader: ChangelogReader, consumer: FakeConsumer, failures: list[str]
 ) -> None:
     consumer.fails_at = "assign"
@@ -82,7 +82,7 @@ def test_one_that_cannot_be_begun_fails_and_so_does_the_next(
     assert failures == ["assign", "assign"]
 
 
-def test_one_that_cannot_be_left_fails_who_waits_for_that(
+def test_a_partition_that_cannot_be_left_fails_the_command(
     reader: ChangelogReader, consumer: FakeConsumer, failures: list[str]
 ) -> None:
     consumer.fails_at = "unassign"
@@ -91,7 +91,7 @@ def test_one_that_cannot_be_left_fails_who_waits_for_that(
     assert failures == ["unassign"]
 
 
-def test_nobody_who_has_gone_ends_the_reader(reader: ChangelogReader, consumer: FakeConsumer) -> None:
+def test_a_cancelled_command_does_not_end_the_reader(reader: ChangelogReader, consumer: FakeConsumer) -> None:
     consumer.fails_at = "nowhere"
     for _ in range(50):
         reader.leave_all_but(()).cancel()

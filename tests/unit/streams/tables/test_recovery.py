@@ -1,11 +1,11 @@
-"""Where a store goes on in its changelog, and when what it holds cannot be built upon."""
+"""Where a store continues in its changelog, and when it must be wiped or left alone."""
 
 from __future__ import annotations
 
 import pytest
 
 from taskbridge.streams.positions import Bounds
-from taskbridge.streams.table_versions import TOMBSTONES_KEPT_MS
+from taskbridge.streams.table_versions import TOMBSTONE_RETENTION_MS
 from taskbridge.streams.tables.recovery import Start, StoreOfAnother, starting_point
 from taskbridge.streams.tables.store import StorePosition
 
@@ -29,7 +29,7 @@ def start_of(position: StorePosition | None, bounds: Bounds, *, is_known: bool =
     ],
     ids=["new", "new-truncated", "in-the-middle", "at-the-end", "just-before-the-start", "away-for-days"],
 )
-def test_it_reads_on_behind_what_it_has(position: StorePosition | None, bounds: Bounds, offset: int) -> None:
+def test_a_store_continues_after_its_position(position: StorePosition | None, bounds: Bounds, offset: int) -> None:
     assert start_of(position, bounds) == Start(offset)
 
 
@@ -37,11 +37,11 @@ def test_it_reads_on_behind_what_it_has(position: StorePosition | None, bounds: 
     ("position", "reason"),
     [
         (StorePosition(3, "other", NOW), "abandoned"),
-        (StorePosition(3, "first", NOW - TOMBSTONES_KEPT_MS), "tombstones"),
+        (StorePosition(3, "first", NOW - TOMBSTONE_RETENTION_MS), "tombstones"),
     ],
     ids=["of-a-changelog-that-the-group-has-left", "missed-tombstones"],
 )
-def test_what_is_out_of_date_is_not_built_upon(position: StorePosition, reason: str) -> None:
+def test_an_outdated_store_is_wiped(position: StorePosition, reason: str) -> None:
     start = start_of(position, Bounds(0, 10), is_known=True)
     assert start.offset == 0
     assert reason in (start.wipe_because or "")
@@ -56,6 +56,8 @@ def test_what_is_out_of_date_is_not_built_upon(position: StorePosition, reason: 
     ],
     ids=["another-changelog", "beyond-the-end", "truncated-start"],
 )
-def test_what_the_changelog_has_lost_is_left_in_the_store(position: StorePosition, bounds: Bounds, reason: str) -> None:
+def test_a_store_with_more_than_its_changelog_is_not_changed(
+    position: StorePosition, bounds: Bounds, reason: str
+) -> None:
     with pytest.raises(StoreOfAnother, match=reason):
         start_of(position, bounds)

@@ -1,7 +1,4 @@
-"""The values and their position go together, through a kill too; who does not hold a partition has no store of it.
-
-Bytes that nobody can read are told with the changelog that they are of, and the command that makes it anew.
-"""
+"""Values and their position are written together, despite kills; unreadable values name the remedy."""
 
 from __future__ import annotations
 
@@ -26,8 +23,8 @@ from taskbridge.streams.tables.store import (
     Store,
     StoreDamaged,
     TableUnreadable,
+    explaining_unreadable,
     instances_table,
-    naming,
 )
 
 if TYPE_CHECKING:
@@ -87,7 +84,7 @@ def test_after_a_kill_the_store_is_as_it_was_after_some_batch_and_says_which(tmp
     store.release(0)
 
 
-def test_a_stop_that_is_told_keeps_everything(tmp_path: Path) -> None:
+def test_a_clean_stop_loses_nothing(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.write_chunk(0, {b"a": b"1", b"b": b"2"}, changelog_offset=7)
     store.write_chunk(0, {b"a": None}, changelog_offset=9)
@@ -112,7 +109,7 @@ def test_a_wiped_partition_is_empty_and_the_others_are_not(tmp_path: Path) -> No
     assert store.read(1, b"a") == b"1"
 
 
-def test_a_damaged_store_is_emptied_and_not_believed(tmp_path: Path) -> None:
+def test_a_damaged_store_is_emptied(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.write_chunk(0, {b"a": b"1" * 1000}, changelog_offset=0)
     store.release(0)
@@ -123,10 +120,10 @@ def test_a_damaged_store_is_emptied_and_not_believed(tmp_path: Path) -> None:
     store.release(0)
 
 
-def test_damage_that_is_met_while_reading_is_told_and_the_store_is_emptied_when_it_is_opened_again(
+def test_damage_found_while_reading_is_reported_and_the_store_is_emptied_when_reopened(
     tmp_path: Path,
 ) -> None:
-    """Whatever meets it: a key, a batch of keys, or a range, which would otherwise just end there."""
+    """Read by a key, a batch of keys, or a range, which would otherwise silently end there."""
     store = open_store(tmp_path)
     chance = random.Random(1)
     keys = [b"%05d" % number for number in range(2000)]
@@ -136,9 +133,9 @@ def test_damage_that_is_met_while_reading_is_told_and_the_store_is_emptied_when_
         lambda: store.slice(0, keys[0], b"9", limit=5000),
         lambda: store.scan(0, b"", limit=5000),
     ]
-    told: list[StoreDamaged] = []
+    reported: list[StoreDamaged] = []
     emptied: list[None] = []
-    store.report_to(damaged=told.append, emptied=lambda: emptied.append(None))
+    store.report_to(damaged=reported.append, emptied=lambda: emptied.append(None))
     for number, read in enumerate(reads, 1):
         store.write_chunk(0, {key: chance.randbytes(500) for key in keys}, changelog_offset=0)
         read()
@@ -150,7 +147,7 @@ def test_damage_that_is_met_while_reading_is_told_and_the_store_is_emptied_when_
         store.hold(0)
         with pytest.raises(StoreDamaged, match="restores"):
             read()
-        assert len(told) == number
+        assert len(reported) == number
         store.release(0)
         store.hold(0)
         assert store.is_empty(0)
@@ -168,13 +165,15 @@ def test_damage_that_is_met_while_reading_is_told_and_the_store_is_emptied_when_
 @pytest.mark.parametrize(
     "error", [StoreUnreadable("why"), PositionUnreadable("why"), struct.error("why"), msgspec.DecodeError("why")]
 )
-def test_it_is_said_where_it_is_and_what_mends_it(changelog: str, command: str, error: Exception) -> None:
-    with pytest.raises(TableUnreadable) as told, naming(changelog, 3):
+def test_an_unreadable_value_names_its_changelog_and_the_rebuild_command(
+    changelog: str, command: str, error: Exception
+) -> None:
+    with pytest.raises(TableUnreadable) as reported, explaining_unreadable(changelog, 3):
         raise error
-    assert str(told.value).startswith(f"{changelog}, partition 3: why. ")
-    assert str(told.value).endswith(command)
+    assert str(reported.value).startswith(f"{changelog}, partition 3: why. ")
+    assert str(reported.value).endswith(command)
 
 
-def test_whatever_else_goes_wrong_stays_what_it_is() -> None:
-    with pytest.raises(PartitionNotHeld), naming(INBOX_CHANGELOG.name, 3):
+def test_other_errors_are_not_changed() -> None:
+    with pytest.raises(PartitionNotHeld), explaining_unreadable(INBOX_CHANGELOG.name, 3):
         raise PartitionNotHeld("elsewhere")

@@ -1,4 +1,4 @@
-"""The bytes are those of librdkafka itself."""
+"""Group metadata has the bytes of librdkafka itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskbridge.streams.transactions.bulk_producer import Membership, group_meta
 
 
 @pytest.mark.parametrize("instance_id", [None, "worker-1"])
-def test_they_are_those_of_a_consumer_that_has_not_joined_yet(instance_id: str | None) -> None:
+def test_group_metadata_has_the_bytes_of_a_consumer_that_has_not_joined(instance_id: str | None) -> None:
     config = {"bootstrap.servers": "127.0.0.1:9", "group.id": "group"}
     if instance_id is not None:
         config["group.instance.id"] = instance_id
@@ -21,6 +21,6 @@ def test_they_are_those_of_a_consumer_that_has_not_joined_yet(instance_id: str |
 
 
 @pytest.mark.parametrize("instance_id", [None, "worker-1"])
-def test_they_are_read_as_they_were_written(instance_id: str | None) -> None:
+def test_group_metadata_is_read_as_it_was_written(instance_id: str | None) -> None:
     member = Membership(7, "member-1", instance_id)
     assert read_group_metadata(group_metadata("group", member)) == ("group", member)

@@ -1,7 +1,4 @@
-"""What waits goes into one transaction, with its positions; and after a failure nothing is begun.
-
-What one poll brought is passed on together and in order, and nothing waits longer than it may.
-"""
+"""Submissions share a transaction with their positions; after a failure nothing begins."""
 
 from __future__ import annotations
 
@@ -13,9 +10,16 @@ import pytest
 from confluent_kafka import KafkaException
 from faust.types import TP
 
-from taskbridge.streams.positions import POSITION_KEY, Ground, KeptPosition, Mark, write_metadata, write_position
-from taskbridge.streams.transactions.bulk_producer import Fenced, Membership, OffsetsNotTaken, Sent, group_metadata
-from taskbridge.streams.transactions.group_commit import Batch, Delivery, Gathering, GroupCommit, Overtaken
+from taskbridge.streams.positions import (
+    POSITION_KEY,
+    Lineage,
+    RecordedPosition,
+    SourceTopic,
+    write_metadata,
+    write_position,
+)
+from taskbridge.streams.transactions.bulk_producer import Fenced, Membership, OffsetsNotAccepted, Sent, group_metadata
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, Linger, Overtaken, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -101,19 +105,24 @@ class FakeProducer:
         self._all.closed.append(self._id)
 
 
-def rounds_of(producers: FakeProducers, grounds: Mapping[str, Ground] | None = None) -> GroupCommit:
+def rounds_of(producers: FakeProducers, source_topics: Mapping[str, SourceTopic] | None = None) -> GroupCommit:
     return GroupCommit(
-        {}, group="group", name="worker", membership=lambda: MEMBER, grounds=grounds or {}, make=producers.make
+        {},
+        group="group",
+        name="worker",
+        membership=lambda: MEMBER,
+        source_topics=source_topics or {},
+        make=producers.make,
     )
 
 
-def told(
+def play(
     producers: FakeProducers,
     story: Callable[[GroupCommit], Coroutine[Any, Any, None]],
-    grounds: Mapping[str, Ground] | None = None,
+    source_topics: Mapping[str, SourceTopic] | None = None,
 ) -> None:
     async def main() -> None:
-        group_commit = rounds_of(producers, grounds)
+        group_commit = rounds_of(producers, source_topics)
         group_commit.claim()
         await story(group_commit)
         await group_commit.close()
@@ -125,15 +134,15 @@ def one(key: bytes) -> list[Batch]:
     return [Batch("states", [(key, b"v", [])])]
 
 
-def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers_take_turns() -> None:
+def test_submissions_during_a_transaction_share_the_next_and_producers_alternate() -> None:
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.hand_over(FIRST, 10, one(b"a"), generation=5)
+        first = group_commit.submit(FIRST, 10, one(b"a"), generation=5)
         await asyncio.sleep(0.1)
         others = [
-            group_commit.hand_over(FIRST, 20, one(b"b"), generation=5),
-            group_commit.hand_over(SECOND, 7, one(b"c"), generation=5),
+            group_commit.submit(FIRST, 20, one(b"b"), generation=5),
+            group_commit.submit(SECOND, 7, one(b"c"), generation=5),
         ]
         producers.may_commit.release()
         await first
@@ -141,7 +150,7 @@ def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers
         producers.may_commit.release()
         assert await asyncio.gather(*others) == [[ord("b")], [ord("c")]]
 
-    told(producers, story)
+    play(producers, story)
     assert producers.claimed == ["worker-0", "worker-1"]
     assert [each["id"] for each in producers.transactions] == ["worker-0", "worker-1"]
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b", b"c"]]
@@ -152,37 +161,37 @@ def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers
     assert {each["group"] for each in producers.transactions} == {group_metadata("group", MEMBER)}
 
 
-def test_what_came_by_the_same_poll_shares_a_round_once_none_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._FOLLOWS_WITHIN_S", 60.0)
+def test_submissions_of_one_poll_share_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release(2)
-        await group_commit.hand_over(FIRST, 5, one(b"-"), generation=5)
+        await group_commit.submit(FIRST, 5, one(b"-"), generation=5)
         while group_commit._is_under_way:  # noqa: ASYNC110 # pyright: ignore[reportPrivateUsage]
             await asyncio.sleep(0)
-        first = group_commit.hand_over(FIRST, 10, one(b"a"), generation=5, more_follow=True)
+        first = group_commit.submit(FIRST, 10, one(b"a"), generation=5, more_follow=True)
         await asyncio.sleep(0.1)
-        await asyncio.gather(first, group_commit.hand_over(SECOND, 7, one(b"b"), generation=5))
+        await asyncio.gather(first, group_commit.submit(SECOND, 7, one(b"b"), generation=5))
 
-    told(producers, story)
+    play(producers, story)
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"-"], [b"a", b"b"]]
 
 
-def test_while_a_round_is_under_way_nothing_waits_in_front_of_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._FOLLOWS_WITHIN_S", 60.0)
+def test_nothing_lingers_during_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.hand_over(FIRST, 10, one(b"a"), generation=5)
+        first = group_commit.submit(FIRST, 10, one(b"a"), generation=5)
         while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
             await asyncio.sleep(0)
-        second = group_commit.hand_over(SECOND, 7, one(b"b"), generation=5, more_follow=True)
+        second = group_commit.submit(SECOND, 7, one(b"b"), generation=5, more_follow=True)
         producers.may_commit.release(2)
         async with asyncio.timeout(20):
             await asyncio.gather(first, second)
 
-    told(producers, story)
+    play(producers, story)
 
 
 def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record() -> None:
@@ -190,76 +199,76 @@ def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_recor
     batches = [
         Batch("changelog", [(b"a", b"v", []), (b"b", None, [])], 3),
         Batch("dead-letters", []),
-        Batch("told", [(b"u", b"v", {"h": b"1"})]),
+        Batch("notifications", [(b"u", b"v", {"h": b"1"})]),
     ]
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
-        assert await group_commit.hand_over(FIRST, 1, batches, generation=5) == [ord("b"), -1, ord("u")]
+        assert await group_commit.submit(FIRST, 1, batches, generation=5) == [ord("b"), -1, ord("u")]
 
-    told(producers, story)
+    play(producers, story)
     [transaction] = producers.transactions
     assert transaction["sent"] == [
         ("changelog", 3, b"a", []),
         ("changelog", 3, b"b", []),
-        ("told", -1, b"u", {"h": b"1"}),
+        ("notifications", -1, b"u", {"h": b"1"}),
     ]
 
 
-def test_a_round_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.group_commit._RECORDS", 2)
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.hand_over(FIRST, 0, one(b"-"), generation=5)
+        first = group_commit.submit(FIRST, 0, one(b"-"), generation=5)
         await asyncio.sleep(0.1)
-        waiting = [group_commit.hand_over(FIRST, at, one(b"%d" % at), generation=5) for at in range(1, 6)]
+        waiting = [group_commit.submit(FIRST, at, one(b"%d" % at), generation=5) for at in range(1, 6)]
         for _ in range(4):
             producers.may_commit.release()
         await asyncio.gather(first, *waiting)
 
-    told(producers, story)
+    play(producers, story)
     sent = [[key for _, _, key, _ in each["sent"]] for each in producers.transactions]
     assert sent == [[b"-"], [b"1", b"2"], [b"3", b"4"], [b"5"]]
 
 
-def test_what_comes_of_an_earlier_generation_is_not_begun() -> None:
+def test_a_submission_of_an_earlier_generation_is_refused() -> None:
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
         with pytest.raises(Overtaken):
-            await group_commit.hand_over(FIRST, 1, one(b"a"), generation=4)
+            await group_commit.submit(FIRST, 1, one(b"a"), generation=4)
 
-    told(producers, story)
+    play(producers, story)
     assert producers.transactions == []
 
 
-def test_a_round_that_is_refused_is_undone_and_nothing_is_begun_after_it() -> None:
+def test_a_refused_transaction_is_aborted_and_nothing_follows() -> None:
     producers = FakeProducers()
     producers.failure = Fenced("gone")
 
     async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         await asyncio.sleep(0.1)
-        waiting = group_commit.hand_over(FIRST, 2, one(b"b"), generation=5)
+        waiting = group_commit.submit(FIRST, 2, one(b"b"), generation=5)
         producers.may_commit.release()
         for each in (first, waiting):
             with pytest.raises(Fenced):
                 await each
         with pytest.raises(Fenced):
-            await group_commit.hand_over(FIRST, 3, one(b"c"), generation=5)
+            await group_commit.submit(FIRST, 3, one(b"c"), generation=5)
 
-    told(producers, story)
+    play(producers, story)
     assert producers.aborted == 1
     assert producers.transactions == []
 
 
-def test_a_round_whose_offsets_no_coordinator_took_is_done_again_by_new_producers() -> None:
+def test_a_transaction_without_accepted_offsets_is_repeated_by_new_producers() -> None:
     producers = FakeProducers()
-    producers.failure = OffsetsNotTaken("not reached")
+    producers.failure = OffsetsNotAccepted("not reached")
 
     async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         before = len(producers.claimed)
         producers.may_commit.release()
         while len(producers.claimed) < 2 * before:  # noqa: ASYNC110 - it is counted by another thread
@@ -268,38 +277,38 @@ def test_a_round_whose_offsets_no_coordinator_took_is_done_again_by_new_producer
         producers.may_commit.release()
         await first
 
-    told(producers, story)
+    play(producers, story)
     assert producers.claimed[:2] == producers.claimed[2:]
     assert producers.aborted == 0
     assert [each["positions"] for each in producers.transactions] == [{("events", 0): (1, "worker ")}]
 
 
-def test_where_new_producers_cannot_be_claimed_the_round_fails_with_that_and_so_does_all_that_follows() -> None:
+def test_a_failed_claim_of_new_producers_fails_all_submissions() -> None:
     producers = FakeProducers()
-    producers.failure = OffsetsNotTaken("not reached")
+    producers.failure = OffsetsNotAccepted("not reached")
 
     async def story(group_commit: GroupCommit) -> None:
         producers.claim_failure = KafkaException("not allowed")
-        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
-        waiting = group_commit.hand_over(SECOND, 1, one(b"b"), generation=5)
+        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
+        waiting = group_commit.submit(SECOND, 1, one(b"b"), generation=5)
         producers.may_commit.release()
         async with asyncio.timeout(10):
             for each in (first, waiting):
                 with pytest.raises(KafkaException, match="not allowed"):
                     await each
         with pytest.raises(KafkaException, match="not allowed"):
-            group_commit.hand_over(FIRST, 2, one(b"c"), generation=5)
+            group_commit.submit(FIRST, 2, one(b"c"), generation=5)
 
-    told(producers, story)
+    play(producers, story)
     assert producers.transactions == []
 
 
-def test_a_rebalance_while_producers_are_renewed_claims_nothing_of_its_own() -> None:
+def test_a_rebalance_while_producers_are_replaced_claims_none() -> None:
     producers = FakeProducers()
-    producers.failure = OffsetsNotTaken("not reached")
+    producers.failure = OffsetsNotAccepted("not reached")
 
     async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         with producers.claiming:
             producers.may_commit.release()
             while len(producers.made) < 4:  # noqa: ASYNC110 - they are made by another thread
@@ -309,11 +318,11 @@ def test_a_rebalance_while_producers_are_renewed_claims_nothing_of_its_own() -> 
         producers.may_commit.release()
         await first
 
-    told(producers, story)
+    play(producers, story)
     assert len(producers.made) == 4
 
 
-def test_whatever_a_round_fails_with_is_told() -> None:
+def test_any_failure_of_a_transaction_is_raised() -> None:
     class Panic(BaseException):
         """As the native core's is."""
 
@@ -324,23 +333,23 @@ def test_whatever_a_round_fails_with_is_told() -> None:
         producers.may_commit.release()
         async with asyncio.timeout(10):
             with pytest.raises(Panic):
-                await group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+                await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
 
-    told(producers, story)
+    play(producers, story)
 
 
-def test_records_that_cannot_be_counted_are_refused_to_who_hands_them_over() -> None:
+def test_records_that_cannot_be_counted_fail_in_the_caller() -> None:
     producers = FakeProducers()
     strange: Any = [Batch("states", [(b"a", 5, [])])]  # type: ignore[list-item]
 
     async def story(group_commit: GroupCommit) -> None:
         with pytest.raises(TypeError):
-            group_commit.hand_over(FIRST, 1, strange, generation=5)
+            group_commit.submit(FIRST, 1, strange, generation=5)
         producers.may_commit.release()
         async with asyncio.timeout(10):
-            await group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+            await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
 
-    told(producers, story)
+    play(producers, story)
 
 
 MIB = 1 << 20
@@ -359,7 +368,7 @@ SIZES: list[tuple[list[Any], list[Any], int]] = [
 
 @pytest.mark.parametrize("earlier", [0, 1], ids=["the first", "a later one"])
 @pytest.mark.parametrize(("first", "second", "transactions"), SIZES)
-def test_a_transaction_takes_twenty_thousand_records_and_32_mib(
+def test_a_transaction_has_up_to_20000_records_and_32_mib(
     first: list[Any], second: list[Any], transactions: int, earlier: int
 ) -> None:
     producers = FakeProducers()
@@ -369,10 +378,10 @@ def test_a_transaction_takes_twenty_thousand_records_and_32_mib(
         waiting: list[asyncio.Future[list[int]]] = []
         if earlier:
             running.claim()
-            waiting.append(running.hand_over(FIRST, 0, one(b"-"), generation=5))
+            waiting.append(running.submit(FIRST, 0, one(b"-"), generation=5))
             while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
                 await asyncio.sleep(0)
-        waiting += [running.hand_over(FIRST, 1, [Batch("states", each)], generation=5) for each in (first, second)]
+        waiting += [running.submit(FIRST, 1, [Batch("states", each)], generation=5) for each in (first, second)]
         running.claim()
         producers.may_commit.release(3)
         await asyncio.gather(*waiting)
@@ -382,27 +391,27 @@ def test_a_transaction_takes_twenty_thousand_records_and_32_mib(
     assert len(producers.transactions) == earlier + transactions
 
 
-def test_after_a_failure_nothing_is_even_handed_over() -> None:
+def test_after_a_failure_submissions_are_refused() -> None:
     producers = FakeProducers()
     producers.failure = Fenced("gone")
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
         with pytest.raises(Fenced):
-            await group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+            await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         with pytest.raises(Fenced):
-            group_commit.hand_over(FIRST, 2, one(b"b"), generation=5)
+            group_commit.submit(FIRST, 2, one(b"b"), generation=5)
 
-    told(producers, story)
+    play(producers, story)
 
 
-def test_who_waits_no_longer_keeps_nobody_else_from_being_told() -> None:
+def test_a_cancelled_submission_does_not_affect_others() -> None:
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
-        given_up = group_commit.hand_over(FIRST, 2, one(b"b"), generation=5)
-        other = group_commit.hand_over(SECOND, 1, one(b"c"), generation=5)
+        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
+        given_up = group_commit.submit(FIRST, 2, one(b"b"), generation=5)
+        other = group_commit.submit(SECOND, 1, one(b"c"), generation=5)
         given_up.cancel()
         producers.may_commit.release()
         producers.may_commit.release()
@@ -410,14 +419,14 @@ def test_who_waits_no_longer_keeps_nobody_else_from_being_told() -> None:
         async with asyncio.timeout(5):
             assert await other == [ord("c")]
 
-    told(producers, story)
+    play(producers, story)
 
 
-def test_the_end_waits_for_the_round_under_way() -> None:
+def test_close_waits_for_the_current_transaction() -> None:
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         closing = asyncio.create_task(group_commit.close())
         for _ in range(5):
             await asyncio.sleep(0)
@@ -427,34 +436,34 @@ def test_the_end_waits_for_the_round_under_way() -> None:
         await first
         assert not group_commit._thread.is_alive()  # pyright: ignore[reportPrivateUsage]
 
-    told(producers, story)
+    play(producers, story)
     assert len(producers.transactions) == 1
 
 
-def test_what_waits_at_the_end_goes_into_a_last_transaction() -> None:
+def test_waiting_submissions_are_committed_on_close() -> None:
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
             await asyncio.sleep(0)
-        second = group_commit.hand_over(FIRST, 2, one(b"b"), generation=5)
+        second = group_commit.submit(FIRST, 2, one(b"b"), generation=5)
         closing = asyncio.create_task(group_commit.close())
         await asyncio.sleep(0)
         producers.may_commit.release(2)
         await asyncio.gather(first, second, closing)
 
-    told(producers, story)
+    play(producers, story)
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b"]]
 
 
-def test_what_was_never_begun_needs_no_end_and_no_thread_keeps_the_process_from_ending() -> None:
+def test_close_without_a_claim_does_nothing_and_the_thread_is_a_daemon() -> None:
     group_commit = rounds_of(FakeProducers())
     asyncio.run(group_commit.close())
     assert group_commit._thread.daemon  # pyright: ignore[reportPrivateUsage]
 
 
-def test_a_claim_that_kafka_does_not_allow_is_told() -> None:
+def test_a_refused_claim_is_raised() -> None:
     producers = FakeProducers()
     producers.claim_failure = KafkaException("not allowed")
     with pytest.raises(KafkaException, match="not allowed"):
@@ -462,29 +471,29 @@ def test_a_claim_that_kafka_does_not_allow_is_told() -> None:
 
 
 @pytest.mark.parametrize("after_loss", [None, False, True], ids=["not said", "no", "yes"])
-def test_positions_are_kept_in_the_changelog_too_behind_what_they_stand_for(*, after_loss: bool | None) -> None:
+def test_positions_are_recorded_in_the_changelog_after_their_records(*, after_loss: bool | None) -> None:
     producers = FakeProducers()
-    ground = Ground("source", "changelog", Mark(1, 2, "changelog-id", "version-id"))
+    ground = SourceTopic("source", "changelog", Lineage(1, 2, "changelog-id", "version-id"))
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
         if after_loss is not None:
             group_commit.after_loss[SECOND] = after_loss
-        await group_commit.hand_over(SECOND, 7, one(b"a"), generation=5)
+        await group_commit.submit(SECOND, 7, one(b"a"), generation=5)
 
-    told(producers, story, {"events": ground})
+    play(producers, story, {"events": ground})
     [transaction] = producers.transactions
     assert transaction["sent"] == [("states", -1, b"a", []), ("changelog", 1, POSITION_KEY, [])]
-    assert producers.last_value == write_position(KeptPosition("source", 7, bool(after_loss)))
-    assert transaction["positions"] == {("events", 1): (7, write_metadata("worker", ground.mark))}
+    assert producers.last_value == write_position(RecordedPosition("source", 7, bool(after_loss)))
+    assert transaction["positions"] == {("events", 1): (7, write_metadata("worker", ground.lineage))}
 
 
-def test_nothing_waits_for_the_end_of_producers_that_others_took_over_from() -> None:
+def test_nothing_waits_until_replaced_producers_are_closed() -> None:
     producers = FakeProducers()
-    producers.failure = OffsetsNotTaken("not reached")
+    producers.failure = OffsetsNotAccepted("not reached")
 
     async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
         producers.may_commit.release()
         while len(producers.claimed) < 4:  # noqa: ASYNC110 - it is counted by another thread
             await asyncio.sleep(0.001)
@@ -494,20 +503,20 @@ def test_nothing_waits_for_the_end_of_producers_that_others_took_over_from() -> 
         while len(producers.ended_in) < 2:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.001)
 
-    told(producers, story)
+    play(producers, story)
     assert producers.ended_in[:2] == [("former-producers", True)] * 2
 
 
-def test_at_the_end_and_where_one_cannot_be_claimed_the_producers_are_closed() -> None:
+def test_producers_are_closed_at_the_end_and_after_a_failed_claim() -> None:
     producers = FakeProducers()
 
     async def story(_group_commit: GroupCommit) -> None: ...
 
-    told(producers, story)
+    play(producers, story)
     assert sorted(producers.closed) == ["worker-0", "worker-1"]
     producers.claim_failure = KafkaException("not allowed")
     with pytest.raises(KafkaException):
-        told(producers, story)
+        play(producers, story)
     assert sorted(producers.closed) == ["worker-0", "worker-0", "worker-1", "worker-1"]
 
 
@@ -533,7 +542,7 @@ class Gathered:
     def __init__(self) -> None:
         self.passed: list[list[int]] = []
         self.is_under_way = False
-        self._gathering = Gathering(
+        self._gathering = Linger(
             lambda together: self.passed.append([each.next_offset for each in together]),
             is_under_way=lambda: self.is_under_way,
         )
@@ -541,7 +550,7 @@ class Gathered:
     def add(self, offset: int, *, more_follow: bool = True, records: int = 1) -> None:
         batches = [Batch("states", [(b"key", b"value", [])] * records)]
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._gathering.add(Delivery(TP("events", 0), offset, batches, b"group", done), more_follow=more_follow)
+        self._gathering.add(Submission(TP("events", 0), offset, batches, b"group", done), more_follow=more_follow)
 
 
 def run(story: Callable[[Clock, Gathered], Coroutine[Any, Any, None]]) -> None:
@@ -551,7 +560,7 @@ def run(story: Callable[[Clock, Gathered], Coroutine[Any, Any, None]]) -> None:
         runner.run(story(clock, Gathered()))
 
 
-def test_what_follows_goes_with_what_was_there_in_order() -> None:
+def test_lingering_submissions_are_passed_on_in_order_with_those_that_follow() -> None:
     async def story(_: Clock, gathered: Gathered) -> None:
         gathered.add(1)
         gathered.add(2)
@@ -562,7 +571,7 @@ def test_what_follows_goes_with_what_was_there_in_order() -> None:
     run(story)
 
 
-def test_what_does_not_follow_within_two_milliseconds_is_not_waited_for_as_often_as_that_is() -> None:
+def test_a_submission_lingers_two_milliseconds_each_time() -> None:
     async def story(clock: Clock, gathered: Gathered) -> None:
         for offset in (1, 2):
             gathered.add(offset)
@@ -574,7 +583,7 @@ def test_what_does_not_follow_within_two_milliseconds_is_not_waited_for_as_often
     run(story)
 
 
-def test_the_two_milliseconds_begin_with_the_first_that_waits() -> None:
+def test_the_two_milliseconds_begin_with_the_first_submission() -> None:
     async def story(clock: Clock, gathered: Gathered) -> None:
         gathered.add(1)
         await clock.passes(1)
@@ -590,7 +599,7 @@ def test_the_two_milliseconds_begin_with_the_first_that_waits() -> None:
 
 
 @pytest.mark.parametrize(("first", "second", "passed"), [(50, 50, []), (50, 51, [[1, 2]]), (101, 1, [[1]])])
-def test_a_hundred_records_wait_and_more_do_not(first: int, second: int, passed: list[list[int]]) -> None:
+def test_up_to_a_hundred_records_linger(first: int, second: int, passed: list[list[int]]) -> None:
     async def story(_: Clock, gathered: Gathered) -> None:
         gathered.add(1, records=first)
         gathered.add(2, records=second)
@@ -599,7 +608,7 @@ def test_a_hundred_records_wait_and_more_do_not(first: int, second: int, passed:
     run(story)
 
 
-def test_while_a_transaction_is_under_way_nothing_waits_here() -> None:
+def test_during_a_transaction_linger_passes_on_at_once() -> None:
     async def story(_: Clock, gathered: Gathered) -> None:
         gathered.add(1)
         gathered.is_under_way = True

@@ -1,4 +1,4 @@
-"""A worker goes on from where the group stands only once the group says so."""
+"""A worker resumes at the group's position only once Kafka returns it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Kafka:
 
     def __init__(self) -> None:
         self.after_loss: dict[TP, bool] = {}
-        self.grounds: Mapping[str, Any] = {}
+        self.source_topics: Mapping[str, Any] = {}
         self.handed_over: dict[TP, int] = {}
         self.late = 2
 
@@ -38,7 +38,7 @@ class Kafka:
         self.late -= 1
         return {each: Committed(self.handed_over[each], "us", is_stable=self.late < 0) for each in sources}
 
-    def hand_over(self, source: TP, to: int, _batches: object, *, generation: int) -> asyncio.Future[list[int]]:
+    def submit(self, source: TP, to: int, _batches: object, *, generation: int) -> asyncio.Future[list[int]]:
         assert generation == 1
         self.handed_over[source] = to
         done = asyncio.get_running_loop().create_future()
@@ -46,17 +46,17 @@ class Kafka:
         return done
 
 
-def test_a_moved_position_is_waited_for_until_it_is_told() -> None:
+def test_a_moved_position_is_awaited_until_it_is_readable() -> None:
     """Who asked before would be told the old one, and go on from there: from what is gone, or all over again."""
     kafka = Kafka()
     takeover = Takeover(cast("Any", kafka), cast("Any", kafka), group="group", name="us", claim=lambda _: None)
     before = {SOURCE: Committed(2, "them", is_stable=True)}
-    asyncio.run(takeover.begin(before, {SOURCE: None}, generation=1))
+    asyncio.run(takeover.commit_positions(before, {SOURCE: None}, generation=1))
     assert kafka.handed_over == {SOURCE: 3}
     assert kafka.late < 0, "or the old one would still be told"
 
 
-def test_an_owner_whose_producers_may_not_be_claimed_is_said_in_the_log() -> None:
+def test_a_refused_claim_of_an_owner_is_logged() -> None:
     def claim(_owner: str) -> None:
         raise NotAllowed("lacks Write on transactional-id them-0")
 

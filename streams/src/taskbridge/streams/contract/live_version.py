@@ -17,16 +17,16 @@ from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.table_versions import (
     FIRST_VERSION,
-    TOLD_KEY,
+    REPUBLISHED_KEY,
     VERSION_KEY,
     VERSION_TOPIC,
     Republished,
     Versions,
     VersionUnreadable,
-    read_told,
+    read_republished,
     read_versions,
     reader_config,
-    write_told,
+    write_republished,
     write_versions,
 )
 from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
@@ -136,7 +136,7 @@ class LiveVersion:
 
     def _parsed(self, written: Mapping[bytes | None, bytes | None]) -> Versions:
         record = written.get(VERSION_KEY)
-        self.republished = read_told(written.get(TOLD_KEY))
+        self.republished = read_republished(written.get(REPUBLISHED_KEY))
         self.unreadable, self.is_recorded = None, record is not None
         try:
             return read_versions(record) if record is not None else self.by_positions()
@@ -148,8 +148,9 @@ class LiveVersion:
         """The newest version that a position of the group names."""
         described = self._offsets.topics([TASK_EVENTS.name])
         sources = [TP(TASK_EVENTS.name, each) for topic in described.values() for each in range(topic.partitions)]
-        marks = [at.mark for at in self._offsets.committed(APP_ID, sources).values() if at.mark is not None]
-        return Versions(max((mark.version for mark in marks), default=FIRST_VERSION))
+        committed = self._offsets.committed(APP_ID, sources).values()
+        versions = (at.lineage.version for at in committed if at.lineage is not None)
+        return Versions(max(versions, default=FIRST_VERSION))
 
 
 def _under_way(versions: Versions) -> str:
@@ -170,4 +171,4 @@ def announce(writer: TransactionalWriter, versions: Versions) -> None:
 
 def announce_republished(writer: TransactionalWriter, republished: Republished) -> None:
     """Write the record of a complete republication, as a part of a transaction."""
-    writer.write(VERSION_TOPIC.name, TOLD_KEY, write_told(republished), partition=0)
+    writer.write(VERSION_TOPIC.name, REPUBLISHED_KEY, write_republished(republished), partition=0)

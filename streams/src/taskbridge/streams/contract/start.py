@@ -22,7 +22,7 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import REBUILD_ID, SwitchUnderWay
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.positions import Ground, Mark
+from taskbridge.streams.positions import Lineage, SourceTopic
 from taskbridge.streams.table_versions import (
     FIRST_VERSION,
     INBOX_CHANGELOG,
@@ -30,7 +30,7 @@ from taskbridge.streams.table_versions import (
     VERSION_TOPIC,
     Versions,
     instances_changelog,
-    mend,
+    rebuild_hint,
 )
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Prepared(NamedTuple):
     """Of the events."""
     version: int
     """The live version of the instances."""
-    grounds: Mapping[str, Ground]
+    source_topics: Mapping[str, SourceTopic]
     """What positions in each topic refer to, by the topic that is read."""
     known: frozenset[str]
     """The changelogs that a position names: local stores of other changelogs are out of date."""
@@ -152,7 +152,7 @@ class Contract:
         """
         self.live_version.check(prepared.version)
         with suppress(KeyError):
-            if self._grounds(prepared.partitions, prepared.version) == prepared.grounds:
+            if self._grounds(prepared.partitions, prepared.version) == prepared.source_topics:
                 return
         raise StartRefused("A topic that this worker depends on was deleted or recreated; restart it for details")
 
@@ -160,7 +160,7 @@ class Contract:
         # First: without Kafka, each other request would wait for its whole timeout, and delay a stop.
         self.admin.list_topics(timeout=_REACHED_S)
         lacks = self._check_permissions()
-        marks = self._check_internal_topics()
+        lineages = self._check_internal_topics()
         self.live_version.prepare()
         version = self.live_version.settled()
         reports = apply_topics(self.admin, [topics.TASK_EVENTS], partitions=self.partitions)
@@ -178,14 +178,14 @@ class Contract:
             if report.unchecked is not None:
                 log.warning("topic_not_checked", topic=report.name, problem=report.unchecked)
         try:
-            grounds = self._grounds(found, version)
+            source_topics = self._grounds(found, version)
         except KeyError as error:
             # Just created, and not known to every broker yet.
             raise TopicsUnavailable(f"topic {error.args[0]} does not exist yet; retrying") from error
-        named = {mark.changelog_id for each in marks.values() for mark in each if mark}
-        known = frozenset(each.changelog for each in grounds.values() if each.mark.changelog_id in named)
+        named = {lineage.changelog_id for each in lineages.values() for lineage in each if lineage}
+        known = frozenset(each.changelog for each in source_topics.values() if each.lineage.changelog_id in named)
         drift = [*lacks, *(f"{report.name}: {line}" for report in reports for line in report.drift)]
-        return Prepared(found, version, grounds, known, self._republished_to(grounds), drift)
+        return Prepared(found, version, source_topics, known, self._republished_to(source_topics), drift)
 
     def _check_permissions(self) -> list[str]:
         """The optional permissions that are missing, a line each.
@@ -203,16 +203,16 @@ class Contract:
             raise NotAllowed(not_allowed(*missing))
         return [not_allowed(acl) for acl in lacks]
 
-    def _republished_to(self, grounds: Mapping[str, Ground]) -> dict[int, int]:
+    def _republished_to(self, source_topics: Mapping[str, SourceTopic]) -> dict[int, int]:
         name, republished = TASK_NOTIFICATIONS.name, self.live_version.republished
-        if republished is None or name not in grounds or grounds[name].source_id != republished.topic_id:
+        if republished is None or name not in source_topics or source_topics[name].source_id != republished.topic_id:
             return {}
         # At most the end of the topic: workers would wait for ever for truncated notifications.
         ends = self.offsets.ends(name, republished.ends)
         return {partition: min(end, ends[partition]) for partition, end in republished.ends.items()}
 
-    def _check_internal_topics(self) -> Mapping[str, Sequence[Mark | None]]:
-        """The marks of the group's positions, by topic; before anything is created, so that a lost topic is noticed.
+    def _check_internal_topics(self) -> Mapping[str, Sequence[Lineage | None]]:
+        """The lineages of the group's positions, by topic; before anything is created, so that a lost topic is noticed.
 
         Raises:
             StartRefused: a topic is lost, or does not fit.
@@ -227,8 +227,9 @@ class Contract:
         described = self.offsets.topics([*sources, VERSION_TOPIC.name])
         tps = [TP(name, each) for name in sources if name in described for each in range(described[name].partitions)]
         committed = self.offsets.committed(APP_ID, tps)
-        marks = {
-            name: [at.mark for tp, at in committed.items() if tp.topic == name and at.offset >= 0] for name in sources
+        lineages = {
+            name: [at.lineage for tp, at in committed.items() if tp.topic == name and at.offset >= 0]
+            for name in sources
         }
         internal = [instances_changelog(versions.live).name, INBOX_CHANGELOG.name]
         there = {**described, **self.offsets.topics([TASK_STATES.name, *internal])}
@@ -239,19 +240,19 @@ class Contract:
         }
         situation = Situation(
             {name: Found(*found, first=firsts.get(name, 0)) for name, found in there.items()},
-            marks,
+            lineages,
             versions,
             self.live_version.is_recorded,
             self.live_version.unreadable,
         )
         refused = problem(situation, task_center=self.task_center)
         if refused is None:
-            return marks
+            return lineages
         if is_there and self.live_version.has_more():
             raise TopicsUnavailable("topics were created or moved during the check; retrying")
         raise StartRefused(refused)
 
-    def _grounds(self, partitions: int, version: int) -> dict[str, Ground]:
+    def _grounds(self, partitions: int, version: int) -> dict[str, SourceTopic]:
         """By the topic that is read; raises KeyError if a topic does not exist."""
         changelogs = {TASK_EVENTS.name: instances_changelog(version).name}
         if self.task_center:
@@ -259,10 +260,10 @@ class Contract:
         there = self.offsets.topics([*changelogs, *changelogs.values(), VERSION_TOPIC.name])
         version_topic_id = there[VERSION_TOPIC.name].topic_id
         return {
-            source: Ground(
+            source: SourceTopic(
                 there[source].topic_id,
                 changelog,
-                Mark(version, partitions, there[changelog].topic_id, version_topic_id),
+                Lineage(version, partitions, there[changelog].topic_id, version_topic_id),
             )
             for source, changelog in changelogs.items()
         }
@@ -311,7 +312,7 @@ class Situation(NamedTuple):
     """What a worker finds at its start."""
 
     topics: Mapping[str, Found]
-    marks: Mapping[str, Sequence[Mark | None]]
+    lineages: Mapping[str, Sequence[Lineage | None]]
     """By topic, of each position that the group has in it; None if an older release wrote the position."""
     versions: Versions
     """From the version topic; if that has no record, the newest version that a position names."""
@@ -346,42 +347,49 @@ def _problems(found: Situation, *, task_center: bool) -> Iterator[str]:
     if differing is not None:
         yield differing
     yield from _moved_problems(found, together)
-    events = found.marks.get(TASK_EVENTS.name, ())
-    # Marks of an earlier version name another changelog: a rebuild by an older release has come since.
-    of_live = [mark for mark in events if mark is not None and mark.version == live]
-    lost = _lost(found, instances_changelog(live).name, {mark.changelog_id for mark in of_live})
+    events = found.lineages.get(TASK_EVENTS.name, ())
+    # The lineage of an earlier version names another changelog: a rebuild by an older release has come since.
+    of_live = [lineage for lineage in events if lineage is not None and lineage.version == live]
+    lost = _lost(found, instances_changelog(live).name, {lineage.changelog_id for lineage in of_live})
     if events and lost is not None:
-        yield f"{lost}, but the group has processed events into it. {mend(instances_changelog(live).name)}"
-    notifications = found.marks.get(TASK_NOTIFICATIONS.name, ()) if task_center else ()
-    lost = _lost(found, INBOX_CHANGELOG.name, {mark.changelog_id for mark in notifications if mark is not None})
+        yield f"{lost}, but the group has processed events into it. {rebuild_hint(instances_changelog(live).name)}"
+    notifications = found.lineages.get(TASK_NOTIFICATIONS.name, ()) if task_center else ()
+    lost = _lost(
+        found, INBOX_CHANGELOG.name, {lineage.changelog_id for lineage in notifications if lineage is not None}
+    )
     if notifications and lost is not None:
-        yield f"{lost}, but the group has applied notifications to it. {mend(INBOX_CHANGELOG.name)}"
+        yield f"{lost}, but the group has applied notifications to it. {rebuild_hint(INBOX_CHANGELOG.name)}"
 
 
 def _version_problems(found: Situation) -> Iterator[str]:
     set_again = f"Set the live version of the states again: {REBUILD}"
     if found.unreadable is not None:
         yield f"{found.unreadable}. {set_again}"
-    marks = [mark for each in found.marks.values() for mark in each if mark is not None]
+    lineages = [lineage for each in found.lineages.values() for lineage in each if lineage is not None]
     # Not of earlier versions: a later rebuild has set it again.
-    of_live = [mark for mark in marks if mark.version >= found.versions.live]
-    lost = _lost(found, VERSION_TOPIC.name, {mark.version_topic_id for mark in of_live}, is_state=False)
-    if any(found.marks.values()) and lost is not None:
+    of_live = [lineage for lineage in lineages if lineage.version >= found.versions.live]
+    lost = _lost(found, VERSION_TOPIC.name, {lineage.version_topic_id for lineage in of_live}, is_state=False)
+    if any(found.lineages.values()) and lost is not None:
         yield f"{lost}. {set_again}"
     topic = found.topics.get(VERSION_TOPIC.name)
     # It is empty as long as the group has only had the first version.
     if topic is not None and not found.is_recorded and (topic.first > 0 or found.versions.live > FIRST_VERSION):
         yield f"{VERSION_TOPIC.name} was truncated and names no version. {set_again}"
-    if any(mark.version > found.versions.live for mark in marks):
+    if any(lineage.version > found.versions.live for lineage in lineages):
         yield (
             f"{VERSION_TOPIC.name} has lost records: it names live version {found.versions.live}, but there are"
-            f" states of version {max(mark.version for mark in marks)}. {set_again}"
+            f" states of version {max(lineage.version for lineage in lineages)}. {set_again}"
         )
 
 
 def _moved_problems(found: Situation, together: Sequence[str]) -> Iterator[str]:
     live = found.versions.live
-    recorded = {mark.partitions for each in found.marks.values() for mark in each if mark and mark.version == live}
+    recorded = {
+        lineage.partitions
+        for each in found.lineages.values()
+        for lineage in each
+        if lineage and lineage.version == live
+    }
     for name in together:
         if name in found.topics and recorded and recorded != {found.topics[name].partitions}:
             yield (

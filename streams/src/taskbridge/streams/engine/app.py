@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 import zlib
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import faust
 from faust.stores import rocksdb
@@ -15,7 +15,6 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 from taskbridge.streams.engine.credentials import broker_credentials
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from faust.types import TP
@@ -27,21 +26,19 @@ if TYPE_CHECKING:
 APP_ID = "taskbridge-streams"
 
 _POLLS_WAITING = 4
-"""What may wait for an agent; more would only be memory, and work to drop at a rebalance."""
+"""Messages that may wait for an agent; more would only be memory, and work to drop at a rebalance."""
 
 _POLLED_RECORDS = 1000
-"""By one poll. The event loop does nothing else while a chunk is folded, which is all of them at the most."""
+"""Maximum number of records per poll, and so of a chunk, during whose fold the event loop does nothing else."""
 
 _COMMIT_INTERVAL_S = 1.0
-"""What a worker that is killed leaves to be folded again."""
-
 _PRODUCER_TIMEOUT_S = 60.0
 
 
 def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_properties: Mapping[str, str]) -> faust.App:
-    """A Faust app with the settings that its sources and issues teach; nothing is connected yet."""
+    """A Faust app with these settings; it is not connected."""
     brokers = worker.kafka_bootstrap_servers.split(",")
-    # Loosely typed: the settings' stubs want the values as they are after Faust converted them.
+    # Loosely typed: the stubs declare the values after Faust's conversion.
     settings: dict[str, Any] = {
         "broker_consumer": [f"chunks://{each.strip()}" for each in brokers],
         "broker_producer": [f"kafka://{each.strip()}" for each in brokers],
@@ -51,17 +48,17 @@ def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_propertie
         "broker_session_timeout": worker.session_timeout_s,
         "broker_heartbeat_interval": worker.session_timeout_s / 4,
         "canonical_url": worker.url,
-        # A worker that comes back under its old name gets its partitions back at once; a new name would have to wait
-        # until the old one's session times out.
+        # A worker that restarts under its name gets its partitions back at once. Under a new name it would wait for the
+        # session timeout of the old one.
         "consumer_group_instance_id": _worker_name(worker),
         "consumer_auto_offset_reset": "earliest",
         "consumer_max_fetch_size": MAX_MESSAGE_BYTES + (1 << 20),
         "datadir": worker.data_dir,
         "producer_request_timeout": _PRODUCER_TIMEOUT_S,
-        # Set here: a table's own ``store`` without a path counts as none, and Faust would take its memory store.
+        # Set here: Faust ignores a table's own ``store`` without a path, and would use its memory store.
         "store": "chunks://",
         "stream_buffer_maxsize": _POLLS_WAITING,
-        # A rebalance waits for the chunk in work, so that it ends with its ack and not halfway.
+        # A rebalance waits for chunks in progress.
         "stream_wait_empty": True,
         "table_standby_replicas": worker.standbys,
         "TableManager": Tables,
@@ -70,17 +67,16 @@ def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_propertie
         "web_enabled": False,
         "web_tables_enabled": False,
         "loghandlers": [logging.NullHandler()],
-        # Its own statistics, of each message and event; ours are in ``streams.monitoring``.
+        # Without Faust's statistics of each message and event; ours are in ``streams.monitoring``.
         "Monitor": faust.Sensor,
     }
     return faust.App(APP_ID, **settings)
 
 
 def _worker_name(worker: StreamsSettings) -> str:
-    """A name that stays with the data directory and the address: one of each is one worker.
+    """A name for this data directory and address, the same after a restart.
 
-    With the address, because a worker that comes back under its name gets its assignment back as it was, and Faust
-    takes an assignment for another address as none of its own.
+    A worker that restarts under its name gets its former assignment, which Faust ignores if it names another address.
     """
     worker.data_dir.mkdir(parents=True, exist_ok=True)
     path = worker.data_dir / "worker-name"
@@ -93,22 +89,22 @@ def _worker_name(worker: StreamsSettings) -> str:
 
 
 def consumer_of(app: faust.App) -> ChunkConsumer:
-    """The consumer of an app that was built by ``streams.engine.app``."""
+    """The consumer of an app of ``build_faust_app``."""
     return cast("ChunkConsumer", app.consumer)
 
 
 def tables_of(app: faust.App) -> Tables:
-    """The manager of its tables."""
+    """The table manager of an app of ``build_faust_app``."""
     return cast("Tables", app.tables)
 
 
 def partitions_by_worker(app: faust.App) -> Mapping[str, Mapping[str, Collection[int]]]:
-    """Of each worker's URL, and of each changelog topic, the active partitions that the group's leader gave it."""
+    """By worker URL and changelog topic: the active partitions that the group's leader assigned."""
     return cast("Any", app.assignor).tables_metadata()
 
 
 def on_assigned(app: faust.App, call: Callable[[set[TP]], Awaitable[None]]) -> None:
-    """Have ``call`` awaited at each rebalance with what is assigned to this worker then."""
+    """Have ``call`` awaited at each rebalance with this worker's assignment."""
 
     async def assigned(_app: faust.App, partitions: set[TP], **_: Any) -> None:
         await call(partitions)
@@ -117,13 +113,13 @@ def on_assigned(app: faust.App, call: Callable[[set[TP]], Awaitable[None]]) -> N
 
 
 def declare_table(app: faust.App, name: str, *, partitions: int) -> Any:
-    """A table of bytes by keys of bytes, kept by the store of the app's settings."""
+    """Declare a table with keys and values of bytes, in the store of the app's settings."""
     return cast("Any", app).Table(
         name,
         key_type=bytes,
         value_type=bytes,
         partitions=partitions,
-        # The driver's defaults take gigabytes over a dozen partitions.
+        # The driver's defaults need gigabytes for a dozen partitions.
         options={
             "driver": "rocksdict",
             "block_cache_size": 16 << 20,
@@ -134,50 +130,35 @@ def declare_table(app: faust.App, name: str, *, partitions: int) -> Any:
 
 
 async def poll(app: faust.App) -> None:
-    """Have the consumer polled, where that has stopped: the last step but two of Faust's own recovery."""
+    """Resume polling of the consumer, the last step but two of Faust's own recovery."""
     await cast("Any", app)._fetcher.maybe_start()  # noqa: SLF001
 
 
-class Recovers(Protocol):
-    """What the manager asks of a recovery: ``streams.tables.recovery``, a service of Faust's."""
-
-    completed: asyncio.Event
-
-    @property
-    def started(self) -> bool: ...
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-    def on_partitions_revoked(self, revoked: set[TP]) -> None: ...
-    async def on_rebalance(
-        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
-    ) -> None: ...
-
-
 class Tables(TableManager):
-    """Faust's tables, recovered by whoever ``recover_by`` names."""
+    """Faust's table manager, with our recovery instead of its own; it is the setting ``TableManager``."""
 
     @property
     def changelogs(self) -> dict[str, Any]:
         """The tables by the name of their changelog topic."""
         return dict(self._changelogs)
 
-    def recover_by(self, recovery: Recovers) -> None:
-        """Before the app is started: there is none otherwise."""
-        self._recovery = cast("Any", recovery)
+    def use_recovery(self, recovery: Any) -> None:
+        """Set the recovery: a service with the methods that Faust's has. Must be called before the app starts."""
+        self._recovery = recovery
 
     @property
     def recovery(self) -> Any:
-        assert self._recovery is not None, "recover_by comes before the app is started"
+        assert self._recovery is not None, "use_recovery is called before the app starts"
         return self._recovery
 
     async def on_start(self) -> None:
-        # Without the second that Faust waits here for agents that are not declared yet: ours all are.
+        # Without Faust's wait of a second for agents that are declared later: ours are all declared.
         await self._update_channels()
         await self.recovery.start()
 
 
 class TableStore(rocksdb.Store):
-    """One RocksDB a partition. Faust gives the folder and the options."""
+    """Faust's store of a table: one RocksDB per partition, in the folder and with the options that Faust gives."""
 
     @property
     def held(self) -> frozenset[int]:
@@ -185,11 +166,11 @@ class TableStore(rocksdb.Store):
         return frozenset(self._open)
 
     def open_partition(self, partition: int) -> None:
-        """Open the partition's RocksDB. Raises the library's own error where that cannot be."""
+        """Open the partition's RocksDB; raises the library's own error if it cannot."""
         self._open[partition] = self._open_for_partition(partition)
 
     def opened(self, partition: int) -> Any:
-        """The partition's RocksDB; None where it is not open."""
+        """The partition's RocksDB; None if it is not open."""
         return self._open.get(partition)
 
     def release(self, partition: int) -> None:
@@ -199,7 +180,7 @@ class TableStore(rocksdb.Store):
             held.close()
 
     async def on_rebalance(self, *_: Any, **__: Any) -> None:
-        """Nothing: ``streams.tables.recovery`` opens and closes partitions, once whoever writes to them has stopped."""
+        """Nothing: ``streams.tables.recovery`` opens and closes partitions, when nothing writes to them."""
 
     async def stop(self) -> None:
         for partition in self.held:
@@ -211,9 +192,9 @@ class TableStore(rocksdb.Store):
 
 
 def chunks_of(app: faust.App, topic: Topic) -> Any:
-    """The topic's records as raw bytes: they are decoded in the agent's own reach, so that a bad one can be parked.
+    """The topic's records as bytes, which the agent decodes, so that it can set aside a bad record.
 
-    Without Faust's acks: ``streams.engine.transport`` keeps the positions.
+    Without Faust's acks: ``streams.engine.transport`` tracks the positions.
     """
     return app.topic(
         topic.name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False

@@ -29,24 +29,28 @@ if TYPE_CHECKING:
 
 
 class PositionGone(OperatorError):
-    """The topic no longer has what comes next. Started again, the worker says what is missing and goes on behind it."""
+    """The topic no longer has the next record. After a restart, the worker logs what is missing and continues."""
+
+
+_LENGTH, _AFTER_LENGTH = 8, 12
+"""Where a batch has its length, and where the counted bytes begin."""
 
 
 class RebalanceListener(driver.ConsumerRebalanceListener):
-    """Keeps aiokafka from fetching changelogs: it would hold the first megabytes of each for ever."""
+    """Prevents aiokafka from fetching changelogs: it would hold the first megabytes of each for ever."""
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         thread = cast("Any", self._thread)
         changelogs = thread.app.tables.changelog_topics
         aiokafka = thread._ensure_consumer()  # noqa: SLF001
-        thread.let_skip(may=True)
+        thread.allow_skipping(may=True)
         aiokafka.pause(*(tp for tp in assigned if tp.topic in changelogs))
         thread.consumer.joined(_membership(aiokafka))
         await super().on_partitions_assigned(assigned)
 
 
 def _membership(aiokafka: Any) -> Membership:
-    coordinator = aiokafka._coordinator  # noqa: SLF001 - nobody else knows the member's id
+    coordinator = aiokafka._coordinator  # noqa: SLF001 - only it has the member's id
     return Membership(coordinator.generation, coordinator.member_id, coordinator._group_instance_id)  # noqa: SLF001
 
 
@@ -56,20 +60,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.polled: dict[TP, int] = {}
-        """Behind the last record of each partition that was polled, whoever has it by now."""
+        """The offset after the last polled record of each partition."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        read_fetches()
+        install_native_reader()
         aiokafka = cast("Any", super()._create_worker_consumer(transport))
-        # Of what another worker's transaction left unfinished, nothing is to be folded.
+        # Records of unfinished and aborted transactions must not be folded.
         aiokafka._isolation_level = "read_committed"  # noqa: SLF001
         return aiokafka
 
     async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> Any:
-        """Records of one poll. A partition that has more of them comes behind all others next time.
+        """The records of one poll. A partition with more records comes last in the next poll.
 
-        aiokafka would go on with the same one until nothing is left of what it fetched, some megabytes later, while all
-        other partition queues stand empty.
+        aiokafka would continue with the same partition until it has passed on all that it fetched, some megabytes
+        later, while the queues of all other partitions are empty.
         """
         try:
             fetched = await super()._fetch_records(consumer, *args, **options)
@@ -89,14 +93,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         changelogs = thread.app.tables.changelog_topics
         return await self.call_thread(seek_to_committed, thread._ensure_consumer(), changelogs)  # noqa: SLF001
 
-    def let_skip(self, *, may: bool) -> None:
-        """Whether a position that is not there is silently moved to what is: only until it is known where all go on."""
+    def allow_skipping(self, *, may: bool) -> None:
+        """Whether a missing offset is silently replaced by the first one: only until all partitions have resumed."""
         fetcher = cast("Any", self)._ensure_consumer()._fetcher  # noqa: SLF001
         strategy = OffsetResetStrategy.EARLIEST if may else OffsetResetStrategy.NONE
-        fetcher._default_reset_strategy = strategy  # noqa: SLF001 - a setting only where the consumer is made
+        fetcher._default_reset_strategy = strategy  # noqa: SLF001 - otherwise set only at construction
 
     def fetch_position(self, tp: TP) -> int:
-        """Where the next fetch begins; 0 where that is not known."""
+        """The offset of the next fetch; 0 if it is unknown."""
         subscription = cast("Any", self)._ensure_consumer()._subscription.subscription  # noqa: SLF001
         assignment = None if subscription is None else subscription.assignment
         state = None if assignment is None else assignment.state_value(tp)
@@ -104,10 +108,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 async def seek_to_committed(aiokafka: Any, changelogs: Collection[str]) -> Mapping[TP, int | None]:
-    """Every partition comes again from what is committed, and from its beginning where nothing is.
+    """Seek each partition to its committed offset, or to its beginning if there is none.
 
-    aiokafka alone leaves the latter where they are, and those where 0 is committed: behind what was fetched and, it may
-    be, dropped. ``changelogs`` are not fetched at all.
+    aiokafka alone leaves the latter, and those with offset 0, where they are: after records that were fetched and
+    perhaps dropped. ``changelogs`` are not fetched.
     """
     committed: Mapping[TP, int | None] = await aiokafka.seek_to_committed()
     for tp, offset in committed.items():
@@ -118,12 +122,8 @@ async def seek_to_committed(aiokafka: Any, changelogs: Collection[str]) -> Mappi
     return committed
 
 
-_LENGTH, _BEHIND_LENGTH = 8, 12
-"""Where a batch has its length, and from where on that counts."""
-
-
 class FetchedBatch:
-    """What aiokafka asks of a batch whose records are read already, and their checksum with them."""
+    """A batch for aiokafka whose records and checksum the core has read already."""
 
     is_control_batch = False
 
@@ -140,7 +140,7 @@ class FetchedBatch:
 
 
 class _Lossy(bytearray):
-    """Every text that is read of it has marks in place of what is no UTF-8."""
+    """Text that is read from it has U+FFFD in place of invalid UTF-8."""
 
     def __getitem__(self, at: Any) -> Any:
         found = cast("Any", super()).__getitem__(at)
@@ -150,16 +150,16 @@ class _Lossy(bytearray):
         return super().decode(encoding, errors)
 
 
-class _LossyBatch(_DefaultRecordBatchPy):  # type: ignore[misc] # in C a text cannot be read otherwise
-    """Reads as aiokafka does where it has no C."""
+class _LossyBatch(_DefaultRecordBatchPy):  # type: ignore[misc] # the C version reads text in no other way
+    """aiokafka's Python version of a batch, with lossy text."""
 
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
         self._buffer = _Lossy(self._buffer)
 
 
-class OwnBatch:
-    """What aiokafka reads, whatever the names of headers are."""
+class AiokafkaBatch:
+    """A batch as aiokafka reads it, for any header names."""
 
     def __init__(self, batch: Any, data: bytes) -> None:
         self._batch = batch
@@ -181,7 +181,7 @@ class OwnBatch:
 
 
 class FetchedRecords:
-    """In the place of aiokafka's ``MemoryRecords``: the batches of one partition."""
+    """Replaces aiokafka's ``MemoryRecords``: the batches of one partition."""
 
     def __init__(self, data: bytes) -> None:
         self._own: Any = MemoryRecords(data)
@@ -198,15 +198,15 @@ class FetchedRecords:
     def next_batch(self) -> Any:
         batch = self._own.next_batch()
         begin = self._begin
-        length = int.from_bytes(self._data[begin + _LENGTH : begin + _BEHIND_LENGTH], "big")
-        self._begin = end = begin + _BEHIND_LENGTH + length
-        assert self.tp is not None, "whoever asks has said of what partition"
+        length = int.from_bytes(self._data[begin + _LENGTH : begin + _AFTER_LENGTH], "big")
+        self._begin = end = begin + _AFTER_LENGTH + length
+        assert self.tp is not None, "FetchedPartition sets it"
         records = native and native.read_batch(self._data, begin, end, *self.tp)
-        return OwnBatch(batch, self._data[begin:end]) if records is None else FetchedBatch(batch, records)
+        return AiokafkaBatch(batch, self._data[begin:end]) if records is None else FetchedBatch(batch, records)
 
 
 class FetchedPartition(fetcher.PartitionRecords):
-    """Gives the core's records as they are."""
+    """Passes the core's records on unchanged."""
 
     def __init__(self, tp: TP, records: FetchedRecords, *arguments: Any) -> None:
         records.tp = tp
@@ -218,7 +218,7 @@ class FetchedPartition(fetcher.PartitionRecords):
         return record if is_whole else own._consumer_record(tp, record)  # noqa: SLF001 - its own
 
 
-def read_fetches() -> None:
-    """From now on, in this process."""
+def install_native_reader() -> None:
+    """Install the native reader in aiokafka, for this process."""
     fetcher.MemoryRecords = FetchedRecords
     fetcher.PartitionRecords = FetchedPartition

@@ -1,4 +1,4 @@
-"""The librdkafka properties for TLS and SASL as Faust's consumer takes them, so that one file configures both."""
+"""The librdkafka properties for TLS and SASL in the form of Faust's consumer, so that one file configures both."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 BrokerCredentials = faust.SASLCredentials | OAuthCredentials | faust.SSLCredentials | None
 
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+_PREFIX = "sasl.oauthbearer."
+_NEEDED = ("token.endpoint.url", "client.id", "client.secret")
+_ANSWER_S = 10.0
+_FRESH = 0.8
+"""Share of a token's lifetime for which it is used, as in librdkafka."""
 
 
 def broker_credentials(properties: Mapping[str, str]) -> BrokerCredentials:
     """Faust's credentials for these librdkafka properties; None for a plain connection.
 
     Raises:
-        ConfigurationError: a protocol or mechanism that the consumer does not speak, or a certificate it cannot load.
+        ConfigurationError: aiokafka does not support the protocol or mechanism, or a certificate cannot be loaded.
     """
     protocol = properties.get("security.protocol", "plaintext").upper()
     if protocol == "PLAINTEXT":
@@ -66,21 +71,14 @@ def _tls_context(properties: Mapping[str, str]) -> ssl.SSLContext:
     return context
 
 
-_PREFIX = "sasl.oauthbearer."
-_NEEDED = ("token.endpoint.url", "client.id", "client.secret")
-_ANSWER_S = 10.0
-_FRESH = 0.8
-"""Of its lifetime a token is used for so much, as librdkafka does it."""
-
-
 class AccessTokens(AbstractTokenProvider):
-    """The client's own token (the grant ``client_credentials``), fetched again before it is over; from any thread."""
+    """Fetches access tokens as librdkafka does: by ``client_credentials``, again before they expire. Thread-safe."""
 
     def __init__(self, properties: Mapping[str, str]) -> None:
         """Fetch nothing yet.
 
         Raises:
-            ConfigurationError: a property that is needed is missing, or says what only librdkafka could do.
+            ConfigurationError: a property is missing, or only librdkafka supports its value.
         """
         given = {name: value for name, value in properties.items() if name.startswith(_PREFIX) and value}
         own = {name.removeprefix(_PREFIX): value for name, value in given.items()}
@@ -106,26 +104,26 @@ class AccessTokens(AbstractTokenProvider):
         self._token, self._fresh_until = "", 0.0
 
     async def token(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] - typed as returning nothing
-        """One that is still good.
+        """A token that is still valid.
 
         Raises:
-            ConnectionError: the issuer gives none; aiokafka tries again.
+            ConnectionError: the issuer returned none; aiokafka retries.
         """
         return await asyncio.to_thread(self._current)
 
     def _current(self) -> str:
         with self._turn:
             if time.monotonic() >= self._fresh_until:
-                asked = time.monotonic()
+                requested = time.monotonic()
                 self._token, lifetime_s = self._fetch()
-                self._fresh_until = asked + _FRESH * lifetime_s
+                self._fresh_until = requested + _FRESH * lifetime_s
             return self._token
 
     def _fetch(self) -> tuple[str, float]:
-        request = urllib.request.Request(self._url, self._body, self._headers)  # noqa: S310 - as the operator says
+        request = urllib.request.Request(self._url, self._body, self._headers)  # noqa: S310 - the operator's URL
         try:
             with urllib.request.urlopen(request, timeout=_ANSWER_S, context=self._tls) as answer:  # noqa: S310
-                told = json.load(answer)
-            return str(told["access_token"]), float(told["expires_in"])
+                found = json.load(answer)
+            return str(found["access_token"]), float(found["expires_in"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConnectionError(f"{self._url} gives no access token: {error}") from error

@@ -36,8 +36,8 @@ from faust.transport.drivers.aiokafka import (
 from taskbridge.runtime.kafka import is_denied, not_allowed
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.streams.engine.transaction_requests import (
-    AGAIN,
     MOVED,
+    RETRIABLE,
     TOO_LARGE,
     TRANSPORT,
     Identity,
@@ -46,9 +46,9 @@ from taskbridge.streams.engine.transaction_requests import (
     TxnOffsetCommit,
     by_topic,
     codec_of,
-    codes,
-    lacking,
-    worst,
+    error_code_of,
+    missing_permissions,
+    partition_results,
 )
 from taskbridge.streams.transactions.bulk_producer import (
     ABORT_S,
@@ -56,10 +56,10 @@ from taskbridge.streams.transactions.bulk_producer import (
     COMMIT_S,
     OFFSETS_S,
     TRANSACTION_TIMEOUT_MS,
-    OffsetsNotTaken,
+    OffsetsNotAccepted,
     Sent,
-    claiming,
-    not_committed,
+    commit_failure,
+    naming_missing_permission,
     read_group_metadata,
 )
 
@@ -76,35 +76,38 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ANSWER_MS = 10_000
-"""How long one request may take; then its connection is given up, and it is sent again."""
+"""How long one request may take. Afterwards its connection is closed, and it is sent again."""
 _REQUEST_BYTES = 32 << 20
-"""Of records in one request. A broker gives up a connection that brings more than its ``socket.request.max.bytes``."""
+"""Maximum size of the records in one request. A broker closes a connection above ``socket.request.max.bytes``."""
 _PAUSE_S, _MOST_PAUSE_S = 0.002, 0.25
 _STUCK_S = 5.0
-"""After so long the log says what Kafka refuses again and again."""
+"""After so long, the log says what Kafka refuses repeatedly."""
 
 Batches = dict[tuple[str, int], list["RecordBatch"]]
 """By topic and partition, in order."""
 _Answer = tuple[tuple[str, int], int, int]
-"""Of one partition: the code, and where the batch begins."""
+"""A partition, its error code, and the offset of the batch."""
 
 
 class TransactionClient:
-    """Under one transactional id, in one event loop. Everything but ``close`` raises KafkaException where it fails."""
+    """The requests of one transactional id, in one event loop, retried until an answer is final.
+
+    Every method except ``close`` raises KafkaException if it fails.
+    """
 
     def __init__(self, servers: str, transactional_id: str, auth: Mapping[str, Any]) -> None:
-        """Within the loop."""
+        """Must be called in the loop."""
         self._id = transactional_id
         self._client: Any = AIOKafkaClient(
             bootstrap_servers=servers, client_id=transactional_id, request_timeout_ms=ANSWER_MS, **auth
         )
         self._coordinators: dict[tuple[CoordinationType, str], int] = {}
         self.partitions: dict[str, int] = {}
-        """How many each topic has that is followed."""
+        """Number of partitions of each topic in ``load_topic``."""
         self._identity = Identity(transactional_id, -1, -1)
 
     async def claim(self, timeout_ms: int, deadline: float) -> Identity:
-        """Take the transactional id over; what is open under it is undone."""
+        """Fence other producers of the transactional id, and abort their transaction."""
         attempts = _Attempts(self._id, "bootstrap", deadline)
         while True:
             try:
@@ -115,7 +118,7 @@ class TransactionClient:
                 if time.monotonic() > deadline:
                     raise error from raised
                 await attempts.wait(error.args[0])
-        # The controller lets no broker be known whose heartbeats are late: the client would ask nobody, and fail.
+        # The controller lists no broker with late heartbeats: the client would then have no node to send to, and fail.
         unknown = KafkaError(KafkaError.BROKER_NOT_AVAILABLE, "no broker is known")
         while self._client.get_random_node() is None:
             attempts.check(unknown)
@@ -125,8 +128,8 @@ class TransactionClient:
         self._identity = Identity(self._id, found.producer_id, found.producer_epoch)
         return self._identity
 
-    async def follow(self, topic: str) -> int:
-        """Know who leads this topic's partitions from now on, and how many there are: whatever is written to."""
+    async def load_topic(self, topic: str) -> int:
+        """Load the topic's leaders, and keep them current; the number of its partitions."""
         try:
             await self._client.add_topic(topic)
             found = await self._client._wait_on_metadata(topic)  # noqa: SLF001 - as aiokafka's producer does it
@@ -138,28 +141,29 @@ class TransactionClient:
         return len(found)
 
     async def add(self, partitions: Iterable[tuple[str, int]], group: str | None, deadline: float) -> None:
-        """Tell the coordinator what the transaction is about: these partitions, and the offsets of a group."""
-        asked: list[Any] = []
+        """Add these partitions, and the offsets of a group, to the transaction."""
+        requests: list[Any] = []
         if topics := by_topic(partitions):
-            asked.append(AddPartitionsToTxnRequest(*self._identity, topics))
+            requests.append(AddPartitionsToTxnRequest(*self._identity, topics))
         if group is not None:
-            asked.append(AddOffsetsToTxnRequest(*self._identity, group))
-        # On their way together; it answers one after the other.
-        asking = (self._coordinated(each, deadline) for each in asked)
-        for answer in await asyncio.gather(*asking, return_exceptions=True):
+            requests.append(AddOffsetsToTxnRequest(*self._identity, group))
+        # Sent together; the coordinator answers one after the other.
+        sending = (self._coordinated(each, deadline) for each in requests)
+        for answer in await asyncio.gather(*sending, return_exceptions=True):
             if isinstance(answer, BaseException):
                 raise answer
 
     async def produce(
         self, batches: Batches, deadline: float, *, smaller: Callable[[str, RecordBatch], list[RecordBatch]]
     ) -> None:
-        """Until all of them are on all in-sync replicas: of each partition one at a time. After ``add``.
+        """Return once all batches are on all in-sync replicas; one per partition at a time. After ``add``.
 
-        ``smaller``: what goes out in the place of a batch that is too large for its topic; nothing where none can.
+        ``smaller``: the batches that replace one that is too large for its topic; none if it is a single record.
         """
         attempts = _Attempts(self._id, "produce", deadline)
         while batches:
-            answers = await asyncio.gather(*(self._put(node, of) for node, of in self._by_leader(batches).items()))
+            sending = (self._put(node, of) for node, of in self._by_leader(batches).items())
+            answers = await asyncio.gather(*sending)
             refused, moved = None, False
             for at, code, offset in (each for answer in answers for each in answer):
                 if not code:
@@ -181,22 +185,22 @@ class TransactionClient:
     async def send_offsets(
         self, offsets: Sequence[TopicPartition], group: str, member: Membership, deadline: float
     ) -> None:
-        """After ``add``. The group's coordinator refuses the offsets of a member whose generation is over."""
+        """After ``add``. The group's coordinator refuses offsets of a member whose generation is over."""
         commit = TxnOffsetCommit(self._identity, group, member, offsets)
-        await self._ask(CoordinationType.GROUP, group, commit, deadline)
+        await self._request(CoordinationType.GROUP, group, commit, deadline)
 
     async def end(self, deadline: float, *, commit: bool) -> None:
-        """All that was written is there, or none of it."""
+        """Commit or abort all that was written."""
         await self._coordinated(EndTxnRequest(*self._identity, commit), deadline)
 
     async def close(self) -> None:
         await self._client.close()
 
     async def _coordinated(self, request: Any, deadline: float) -> Any:
-        return await self._ask(CoordinationType.TRANSACTION, self._id, request, deadline)
+        return await self._request(CoordinationType.TRANSACTION, self._id, request, deadline)
 
-    async def _ask(self, kind: CoordinationType, key: str, request: Any, deadline: float) -> Any:
-        """The coordinator's answer, once there is one that is final."""
+    async def _request(self, kind: CoordinationType, key: str, request: Any, deadline: float) -> Any:
+        """The coordinator's final answer."""
         attempts = _Attempts(self._id, type(request).__name__, deadline)
         while True:
             answer = None
@@ -205,7 +209,7 @@ class TransactionClient:
                 if node is None:
                     node = self._coordinators[kind, key] = await self._client.coordinator_lookup(kind, key)
                 answer = await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
-                code, why = worst(answer), lacking(answer)
+                code, why = error_code_of(answer), missing_permissions(answer)
             except (ClientError, OSError, TimeoutError) as raised:
                 [error] = _error(raised).args
                 code, why = error.code(), error.str()
@@ -217,7 +221,7 @@ class TransactionClient:
             await attempts.wait(refused)
 
     def _by_leader(self, batches: Batches) -> dict[int | None, dict[tuple[str, int], bytearray]]:
-        """What is asked next; what has no room in it waits for the one after that."""
+        """The next requests; a batch beyond the maximum size waits for the one after."""
         found: dict[int | None, dict[tuple[str, int], bytearray]] = {}
         sizes = Counter[int | None]()
         for at, [first, *_] in batches.items():
@@ -235,26 +239,26 @@ class TransactionClient:
             answer = await self._client.send(node, Produce(self._id, ANSWER_MS // 2, list(topics.items())))
         except (ClientError, OSError, TimeoutError) as raised:
             return [(at, _error(raised).args[0].code(), -1) for at in batches]
-        return [((topic, partition), code, offset) for topic, partition, code, offset in codes(answer)]
+        return [((topic, partition), code, offset) for topic, partition, code, offset in partition_results(answer)]
 
 
 class _Attempts:
-    """Of one request, each a little later than the one before. The log says once that it takes long."""
+    """The attempts of one request, with growing pauses. The log says once that it takes long."""
 
-    def __init__(self, transactional_id: str, asked: str, deadline: float) -> None:
-        self._id, self._asked, self._deadline = transactional_id, asked, deadline
+    def __init__(self, transactional_id: str, request: str, deadline: float) -> None:
+        self._id, self._request, self._deadline = transactional_id, request, deadline
         self._long_from = time.monotonic() + _STUCK_S
         self.pause_s = _PAUSE_S
 
     def check(self, refused: KafkaError) -> None:
-        """Raise KafkaException where it is not worth asking again, or too late."""
-        if refused.code() not in AGAIN or time.monotonic() > self._deadline:
+        """Raise KafkaException if a retry is useless, or too late."""
+        if refused.code() not in RETRIABLE or time.monotonic() > self._deadline:
             raise KafkaException(refused)
 
     async def wait(self, refused: KafkaError) -> None:
         if time.monotonic() > self._long_from:
             self._long_from = math.inf
-            log.warning("transaction_stuck", transactional_id=self._id, asked=self._asked, problem=refused.str())
+            log.warning("transaction_stuck", transactional_id=self._id, request=self._request, problem=refused.str())
         await asyncio.sleep(self.pause_s)
         self.pause_s = min(2 * self.pause_s, _MOST_PAUSE_S)
 
@@ -265,21 +269,21 @@ def _why(topic: str, code: int) -> str:
 
 
 def _error(raised: Exception) -> KafkaException:
-    """The same in the words of all other clients."""
+    """Aiokafka's error as the error of all other clients."""
     code = raised.errno if isinstance(raised, BrokerResponseError) else TRANSPORT
     return KafkaException(KafkaError(code, str(raised) or type(raised).__name__))
 
 
 class JointProducer:
-    """As ``BulkProducer``: one transaction at a time, every method blocks, one thread after the other."""
+    """A producer with ``BulkProducer``'s guarantees: one transaction at a time, every method blocks."""
 
     def __init__(
         self, config: Mapping[str, object], transactional_id: str, *, credentials: CredentialsT | None = None
     ) -> None:
-        """Of librdkafka's properties, servers and compression count; connections go by ``credentials``.
+        """Servers and compression are read from librdkafka's properties; ``credentials`` secure the connections.
 
         Raises:
-            ConfigurationError: the compression is none that Kafka has.
+            ConfigurationError: Kafka has no such compression.
         """
         self._id = transactional_id
         self._servers = str(config["bootstrap.servers"])
@@ -290,20 +294,16 @@ class JointProducer:
         self._records: RecordBatches | None = None
 
     def claim(self) -> None:
-        """Take the transactional id over, as ``BulkProducer.claim`` does.
-
-        Raises:
-            NotAllowed, KafkaException: as there.
-        """
-        with claiming(self._id):
+        """As ``BulkProducer.claim``."""
+        with naming_missing_permission(self._id):
             self._run(self._claim(time.monotonic() + CLAIM_S))
 
     def begin(self) -> None:
-        """What is sent from now on is visible when it is committed, or never."""
-        self._claimed[1].take()
+        """Begin a transaction: what is sent becomes visible with its commit, or never."""
+        self._claimed[1].drain()
 
     def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
-        """Take records on; they go out with the commit.
+        """Add records, which the commit sends.
 
         Raises:
             DeliveryFailed: Kafka does not know the topic.
@@ -312,33 +312,25 @@ class JointProducer:
         partitions = client.partitions.get(topic)
         if partitions is None:
             try:
-                partitions = cast("int", self._run(client.follow(topic)))
+                partitions = cast("int", self._run(client.load_topic(topic)))
             except KafkaException as raised:
                 raise DeliveryFailed(raised.args[0].str(), raised.args[0]) from raised
         return batches.add(topic, records, partition=partition, partitions=partitions)
 
     def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None:
-        """Return once all that was sent is on all in-sync replicas, and the group's offsets with it: all or nothing.
-
-        Raises:
-            Fenced, OffsetsNotTaken, DeliveryFailed: as ``BulkProducer.commit``.
-        """
+        """As ``BulkProducer.commit``."""
         try:
-            self._run(self._commit(self._claimed[1].take(), offsets, group))
+            self._run(self._commit(self._claimed[1].drain(), offsets, group))
         except KafkaException as raised:
             error: KafkaError = raised.args[0]
-            raise not_committed(self._id, error, error.str()) from raised
+            raise commit_failure(self._id, error, error.str()) from raised
 
     def abort(self) -> None:
-        """Undo what is open, as far as Kafka answers soon: whoever claims the id next does it as well.
-
-        Raises:
-            KafkaException: it could not be undone.
-        """
+        """As ``BulkProducer.abort``."""
         self._run(self._claimed[0].end(time.monotonic() + ABORT_S, commit=False))
 
     def close(self) -> None:
-        """Give the connections back. What is open is undone when the id is claimed, or its time is over."""
+        """Close the connections. The next claim of the id, or its timeout, aborts an open transaction."""
         if not self._loop.is_closed():
             if self._client is not None:
                 self._run(self._client.close())
@@ -369,7 +361,7 @@ class JointProducer:
             try:
                 await client.send_offsets(offsets, name, member, time.monotonic() + OFFSETS_S)
             except KafkaException as raised:
-                if raised.args[0].code() in AGAIN:
-                    raise OffsetsNotTaken("the group's coordinator rejects offsets", raised.args[0]) from raised
+                if raised.args[0].code() in RETRIABLE:
+                    raise OffsetsNotAccepted("the group's coordinator rejects offsets", raised.args[0]) from raised
                 raise
         await client.end(deadline, commit=True)

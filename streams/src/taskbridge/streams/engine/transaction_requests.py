@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TRANSPORT = KafkaError._TRANSPORT  # noqa: SLF001 - how the library names its codes
 
 MOVED = (
-    # Another broker's by now, or nobody's yet.
+    # Another broker has it now, or none yet.
     TRANSPORT,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -43,8 +43,8 @@ MOVED = (
     KafkaError.BROKER_NOT_AVAILABLE,
     KafkaError.KAFKA_STORAGE_ERROR,
 )
-AGAIN = (
-    # The same request may go well a little later; what was written by it meanwhile is known by its sequence.
+RETRIABLE = (
+    # The same request may succeed later; if it was executed meanwhile, Kafka recognizes it by its sequence.
     *MOVED,
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.NETWORK_EXCEPTION,
@@ -61,7 +61,22 @@ TOO_LARGE = (
 
 _ALL_IN_SYNC = -1
 Topics = Sequence[tuple[str, Sequence[tuple[int, bytes | bytearray]]]]
-"""Of each partition a batch of records."""
+"""A record batch for each partition."""
+
+_MAGIC = 2
+_BYTES = 1_000_000
+"""Maximum size of a batch before compression, if its topic accepts as much. A single record may be larger."""
+_SEQUENCES = 1 << 31
+
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+_PACK: dict[int, Callable[[bytes], bytes]] = {
+    1: codec.gzip_encode,
+    2: codec.snappy_encode,
+    3: codec.lz4_encode,
+    4: codec.zstd_encode,
+}
+
+log = structlog.get_logger(__name__)
 
 
 class _TxnOffsetCommitResponse(Response):
@@ -82,7 +97,7 @@ class _TxnOffsetCommitResponse(Response):
 
 
 class _TxnOffsetCommitRequest(RequestStruct):
-    """The first version that names the group's member: the coordinator refuses those of an earlier generation."""
+    """The first version that names the member, whose generation the group's coordinator then checks."""
 
     FLEXIBLE_VERSION = True
     API_KEY = 28
@@ -118,7 +133,7 @@ class _TxnOffsetCommitRequest(RequestStruct):
 
 
 class Identity(NamedTuple):
-    """What Kafka knows a claimed producer by."""
+    """What identifies a claimed producer to Kafka."""
 
     transactional_id: str
     producer_id: int
@@ -126,7 +141,7 @@ class Identity(NamedTuple):
 
 
 class TxnOffsetCommit(Request[_TxnOffsetCommitRequest]):
-    """The group's offsets, as part of the transaction."""
+    """A request that adds the group's offsets to the transaction."""
 
     API_KEY = 28
 
@@ -134,7 +149,7 @@ class TxnOffsetCommit(Request[_TxnOffsetCommitRequest]):
         self._of, self._group, self._member = of, group, member
         self._topics: dict[str, list[tuple[Any, ...]]] = {}
         for each in offsets:
-            # librdkafka reads metadata up to the next zero byte, and puts none behind them.
+            # librdkafka reads metadata up to the next zero byte, which Kafka does not add.
             at: tuple[Any, ...] = (each.partition, each.offset, -1, f"{each.metadata or ''}\0", {})
             self._topics.setdefault(each.topic, []).append(at)
 
@@ -155,7 +170,7 @@ class TxnOffsetCommit(Request[_TxnOffsetCommitRequest]):
 
 
 class _ProduceRequest(ProduceRequest_v7):
-    """Put together in one go: aiokafka's own copies the records for each level that they are nested in."""
+    """Encoded in one step: aiokafka copies the records once per level of nesting."""
 
     def __init__(self, transactional_id: str, timeout_ms: int, topics: Topics) -> None:
         super().__init__(transactional_id, _ALL_IN_SYNC, timeout_ms, topics)
@@ -177,7 +192,7 @@ class _ProduceRequest(ProduceRequest_v7):
 
 
 class Produce(Request[_ProduceRequest]):
-    """Batches of any number of partitions that one broker leads."""
+    """A request with batches of any number of partitions of one broker."""
 
     API_KEY = 0
 
@@ -190,49 +205,35 @@ class Produce(Request[_ProduceRequest]):
         return request_struct_class(*self._arguments)
 
 
-def codes(answer: Any) -> Iterator[tuple[str, int, int, Any]]:
-    """Of an answer about partitions: the topic, the partition, the code, and what comes behind it."""
+def partition_results(answer: Any) -> Iterator[tuple[str, int, int, Any]]:
+    """The topic, partition and error code of each result in an answer, and the field after the code."""
     for topic, partitions, *_ in getattr(answer, "topics", None) or getattr(answer, "errors", ()):
         for partition, code, *more in partitions:
             yield topic, partition, code, more[0] if more else None
 
 
-def worst(answer: Any) -> int:
-    """The code of an answer: 0 where all is well, and what cannot be helped before what may go well later."""
+def error_code_of(answer: Any) -> int:
+    """The error code of an answer, preferably one that is not retriable; 0 for success."""
     if hasattr(answer, "error_code"):
         return answer.error_code
-    # Where one partition is refused, nothing is done about the others.
-    found = {code for _, _, code, _ in codes(answer) if code not in (0, KafkaError.OPERATION_NOT_ATTEMPTED)}
-    return max(found, key=lambda code: code not in AGAIN, default=0)
+    # If one partition is refused, Kafka does not attempt the others.
+    found = {code for _, _, code, _ in partition_results(answer) if code not in (0, KafkaError.OPERATION_NOT_ATTEMPTED)}
+    return max(found, key=lambda code: code not in RETRIABLE, default=0)
 
 
-def lacking(answer: Any) -> str | None:
-    """What this user would have to be allowed, as far as it is about topics."""
-    topics = {topic: None for topic, _, code, _ in codes(answer) if code == KafkaError.TOPIC_AUTHORIZATION_FAILED}
+def missing_permissions(answer: Any) -> str | None:
+    """The permissions on topics that this user lacks, as text."""
+    topics = {
+        topic: None for topic, _, code, _ in partition_results(answer) if code == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    }
     return not_allowed(*(f"Write on topic {topic}" for topic in topics)) if topics else None
 
 
-log = structlog.get_logger(__name__)
-
-_MAGIC = 2
-_BYTES = 1_000_000
-"""Of a batch before it is packed, where its topic takes as much. One record may be more."""
-_SEQUENCES = 1 << 31
-
-CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
-_PACK: dict[int, Callable[[bytes], bytes]] = {
-    1: codec.gzip_encode,
-    2: codec.snappy_encode,
-    3: codec.lz4_encode,
-    4: codec.zstd_encode,
-}
-
-
 def codec_of(config: Mapping[str, object]) -> int:
-    """By librdkafka's properties, of which one is the other's alias: the last one counts.
+    """The codec in librdkafka's properties. One is the other's alias, and the last one counts.
 
     Raises:
-        ConfigurationError: it is none that Kafka has.
+        ConfigurationError: Kafka has no such compression.
     """
     names = [name for name in config if name in ("compression.type", "compression.codec")]
     named = str(config[names[-1]]) if names else "none"
@@ -242,7 +243,7 @@ def codec_of(config: Mapping[str, object]) -> int:
 
 
 class PythonBatchBuilder:
-    """As ``BatchBuilder``, see ``native/_native.pyi``: by aiokafka."""
+    """The native ``BatchBuilder``, in Python: see ``native/_native.pyi``."""
 
     def __init__(self, codec: int, producer_id: int, epoch: int, sequence: int, most_bytes: int) -> None:
         self._builder: Any = DefaultRecordBatchBuilder(_MAGIC, codec, 1, producer_id, epoch, sequence, most_bytes)
@@ -257,7 +258,7 @@ class PythonBatchBuilder:
         return self._count - before
 
     def build(self, _pack: Callable[[bytes], bytes] | None) -> bytearray:
-        """Packed as it was made for."""
+        """Compressed by the codec of the constructor."""
         return cast("bytearray", self._builder.build())
 
 
@@ -266,28 +267,28 @@ _BatchBuilder = PythonBatchBuilder if native is None else native.BatchBuilder
 
 @dataclass(slots=True, eq=False)
 class RecordBatch:
-    """A batch of one partition; Kafka takes it once, by its sequence, however often it comes."""
+    """A batch of one partition. Its sequence makes Kafka store it once, even if it is sent again."""
 
     builder: Any
     sequence: int
     pack: Callable[[bytes], bytes] | None
     count: int = 0
     ends: list[tuple[Sent, int]] = field(default_factory=list["tuple[Sent, int]"])
-    """Whose last record stands where in it."""
+    """The positions of the last records of calls."""
     _built: bytearray | None = None
 
     def extend(self, records: Sequence[RecordWithHeaders], begin: int, now_ms: int) -> int:
-        """How many were taken, from one of them on, until it is full."""
-        taken: int = self.builder.extend(records, begin, now_ms)
-        self.count += taken
-        return taken
+        """Add records, the first at ``begin``, until the batch is full; the number of added ones."""
+        added: int = self.builder.extend(records, begin, now_ms)
+        self.count += added
+        return added
 
     @property
     def data(self) -> bytearray:
         built = self._built
         if built is None:
             built = self._built = cast("bytearray", self.builder.build(self.pack))
-            self.builder = None  # it has all of it once more
+            self.builder = None  # it has a copy of everything
         return built
 
     @property
@@ -295,23 +296,23 @@ class RecordBatch:
         return (self.sequence + self.count) % _SEQUENCES
 
     def written(self, offset: int) -> None:
-        """It begins at this offset."""
+        """Kafka stored the batch at this offset."""
         for sent, at in self.ends:
             sent.last_offset = offset + at
 
 
 class RecordBatches:
-    """Of one claimed producer: fills batches, and counts each partition's sequence over its transactions."""
+    """The batches of a claimed producer, whose sequences continue over its transactions."""
 
     def __init__(self, of: Identity, codec: int) -> None:
         self._of, self._codec = of, codec
         self._most_bytes: dict[str, int] = {}
-        """Of topics that have refused more."""
+        """Reduced maximum of topics that refused larger batches."""
         self._sequences: dict[tuple[str, int], int] = {}
         self._open: dict[tuple[str, int], list[RecordBatch]] = {}
 
     def add(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int, partitions: int) -> Sent:
-        """Put records behind those of their partition, which is that of each one's key where ``partition`` is -1."""
+        """Add records to their partition; -1 is that of each record's key."""
         sent = Sent()
         now_ms = time.time_ns() // 1_000_000
         encoded = records if isinstance(records, EncodedRecords) else EncodedRecords(records)
@@ -320,27 +321,27 @@ class RecordBatches:
                 continue
             batches = self._open.setdefault((topic, each), [])
             if not batches:
-                batches.append(self._begin(topic, self._sequences.get((topic, each), 0)))
-            taken = batches[-1].extend(theirs, 0, now_ms)
-            while taken < len(theirs):
-                batches.append(self._begin(topic, batches[-1].next_sequence))
-                taken += batches[-1].extend(theirs, taken, now_ms)
+                batches.append(self._new_batch(topic, self._sequences.get((topic, each), 0)))
+            added = batches[-1].extend(theirs, 0, now_ms)
+            while added < len(theirs):
+                batches.append(self._new_batch(topic, batches[-1].next_sequence))
+                added += batches[-1].extend(theirs, added, now_ms)
             batches[-1].ends.append((sent, batches[-1].count - 1))
         return sent
 
-    def _begin(self, topic: str, sequence: int) -> RecordBatch:
+    def _new_batch(self, topic: str, sequence: int) -> RecordBatch:
         of, most_bytes = self._of, self._most_bytes.get(topic, _BYTES)
         builder = _BatchBuilder(self._codec, of.producer_id, of.epoch, sequence, most_bytes)
         return RecordBatch(builder, sequence, _PACK.get(self._codec))
 
     def smaller(self, topic: str, batch: RecordBatch) -> list[RecordBatch]:
-        """The records of a batch that Kafka refused as too large, in smaller ones; none where it is a single record.
+        """Split a batch that Kafka refused as too large; empty if it has a single record.
 
-        Of a batch that is refused nothing is written, so that its sequence is theirs.
+        Kafka wrote nothing of it, so the new batches use its sequence.
         """
         if batch.count == 1:
             return []
-        # First as large as they may be by now: another partition's batch may have been refused already.
+        # First with the current maximum, which a refused batch of another partition may have reduced already.
         while len(found := self._refilled(topic, batch)) == 1:
             self._most_bytes[topic] = self._most_bytes.get(topic, _BYTES) // 2
         log.warning("batch_size_reduced", topic=topic, most_bytes=self._most_bytes.get(topic))
@@ -348,25 +349,25 @@ class RecordBatches:
 
     def _refilled(self, topic: str, batch: RecordBatch) -> list[RecordBatch]:
         lasts = {at: sent for sent, at in batch.ends}
-        found = [self._begin(topic, batch.sequence)]
+        found = [self._new_batch(topic, batch.sequence)]
         for at, each in enumerate(DefaultRecordBatch(bytes(batch.data))):
             record = EncodedRecords([(each.key, each.value, each.headers)])
             if not found[-1].extend(record, 0, each.timestamp):
-                found.append(self._begin(topic, found[-1].next_sequence))
+                found.append(self._new_batch(topic, found[-1].next_sequence))
                 found[-1].extend(record, 0, each.timestamp)
             if at in lasts:
                 found[-1].ends.append((lasts[at], found[-1].count - 1))
         return found
 
-    def take(self) -> dict[tuple[str, int], list[RecordBatch]]:
-        """All that was added since; of each partition in order."""
-        taken, self._open = self._open, {}
-        self._sequences.update((at, batches[-1].next_sequence) for at, batches in taken.items())
-        return taken
+    def drain(self) -> dict[tuple[str, int], list[RecordBatch]]:
+        """The batches since the last call, in order of each partition."""
+        drained, self._open = self._open, {}
+        self._sequences.update((at, batches[-1].next_sequence) for at, batches in drained.items())
+        return drained
 
 
 def by_topic(partitions: Iterable[tuple[str, int]]) -> list[tuple[str, list[int]]]:
-    """As requests name partitions."""
+    """Partitions grouped by topic, as requests contain them."""
     found: dict[str, list[int]] = {}
     for topic, partition in partitions:
         found.setdefault(topic, []).append(partition)

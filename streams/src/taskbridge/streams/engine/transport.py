@@ -28,27 +28,30 @@ if TYPE_CHECKING:
     from taskbridge.streams.records import Chunk
     from taskbridge.streams.transactions.bulk_producer import Membership
 
-_BYTES = 4 << 20
-"""Of values in a chunk. What comes of it waits in the producer, and some chunks more wait for the agent."""
+_CHUNK_BYTES = 4 << 20
+"""Maximum size of the values in a chunk. Its results wait in the producer, and a few more chunks for the agent."""
+_POLL_S = 1.0
+_LAST_CHUNK_S = 20.0
+"""How long a rebalance waits for chunks in progress; afterwards the partition's new owner repeats them."""
 
 
 class ChunkMessage(ConsumerMessage):
     """Its value is the list of records."""
 
     era: int
-    """Of the consumer, when they were fetched: after a seek they come again."""
+    """The consumer's era at the fetch: after a seek, the records are fetched again."""
     more_follow: bool = False
-    """Other chunks came by the same poll, and are behind this one."""
+    """Other chunks of the same poll follow this one."""
     others: Sequence[ChunkMessage] = ()
-    """The topic's other chunks of the poll. Faust knows nothing of them: it has one message of each topic in a poll."""
+    """The topic's other chunks of the poll, which Faust does not see: it gets one message per topic and poll."""
 
 
 def chunks(tp: TP, records: list[Any], generation: int, era: int) -> Iterator[ChunkMessage]:
-    """The records in their order, in chunks of at most ``_BYTES``, or of one record where that alone is more."""
+    """The records in their order, in chunks of at most ``_CHUNK_BYTES``, or of a single larger record."""
     begin, size = 0, 0
     for at, record in enumerate(records):
         size += record.serialized_value_size
-        if size > _BYTES and at > begin:
+        if size > _CHUNK_BYTES and at > begin:
             yield _message(tp, records[begin:at], generation, era)
             begin, size = at, record.serialized_value_size
     yield _message(tp, records[begin:], generation, era)
@@ -67,27 +70,22 @@ def _message(tp: TP, records: list[Any], generation: int, era: int) -> ChunkMess
         value=cast("Any", records),
         checksum=None,
         tp=tp,
-        # Without it Faust takes the message for one of an earlier assignment and drops it.
+        # Without it, Faust drops the message as one of an earlier assignment.
         generation_id=generation,
     )
     message.era = era
     return message
 
 
-_POLL_S = 1.0
-_LAST_CHUNK_S = 20.0
-"""How long a rebalance waits for the chunk in work. Afterwards it is left to the partition's new owner."""
-
-
 class Position(NamedTuple):
-    """Where the next record stands, and the time of the last one that was processed, or of the first that waits."""
+    """The offset of the next record; the time of the last processed one, or else of the first that waits."""
 
     offset: int
     timestamp: float | None
 
 
 class _Polled(NamedTuple):
-    """What one poll gave, and what was true when it began."""
+    """The records of one poll, and what was true when it began."""
 
     records: dict[TP, list[Any]]
     active: set[TP] | None
@@ -96,11 +94,11 @@ class _Polled(NamedTuple):
 
 
 class ChunkConsumer(driver.Consumer):
-    """Yields one message for each topic of a poll: the first of its chunks, which has the others.
+    """Yields one message for each topic of a poll: its first chunk, which references the others.
 
-    Faust commits nothing. The topics are declared without its acks: those also count a message that a stream skipped
-    around a rebalance, and fill up the offsets of a whole fetched chunk as a gap, so that a commit could pass records
-    that nobody had processed.
+    Faust commits nothing, and the topics are declared without its acks. Those would also count a message that a stream
+    skipped during a rebalance, and treat the offsets of a fetched chunk as a gap: a commit could pass records that were
+    never processed.
     """
 
     RebalanceListener = RebalanceListener
@@ -108,28 +106,29 @@ class ChunkConsumer(driver.Consumer):
 
     def on_init(self) -> None:
         self.membership: Membership | None = None
-        """What the group knows this worker by since the last rebalance."""
-        self._taken: dict[TP, tuple[int, int]] = {}
+        """This worker's membership since the last rebalance."""
+        self._accepted: dict[TP, tuple[int, int]] = {}
+        """The generation in which chunks were accepted, and the offset after the last one."""
         self._done: dict[TP, int] = {}
         self._reached_at: dict[TP, float] = {}
-        """The time of the last record that is done; until one is, of the first that was fetched."""
+        """Time of the last record that is done, or else of the first that was fetched."""
         self.is_leaving = False
-        """A rebalance has begun: what is in work now is waited for, and nothing else."""
+        """A rebalance has begun: it waits for chunks in progress, and for nothing else."""
         self._era = 0
-        """Grows with every stop of the flow and every seek: what was polled before may not be what comes next."""
+        """Increases with each stop of the flow and each seek, after which polled records may not be the next ones."""
         self._ahead: asyncio.Task[_Polled | None] | None = None
-        """The next poll, under way while the chunks of the last one are folded."""
+        """The next poll, which runs while the chunks of the last one are folded."""
         self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     def joined(self, membership: Membership) -> None:
-        """A rebalance has come: so the group knows this worker from now on."""
+        """Called at each rebalance with this worker's new membership."""
         self.membership = membership
 
     @contextmanager
     def working(self) -> Generator[None]:
-        """While a chunk is in work; a rebalance waits for the end of all of them."""
+        """While a chunk is in progress; a rebalance waits until none is."""
         self._at_work += 1
         self._idle.clear()
         try:
@@ -157,43 +156,43 @@ class ChunkConsumer(driver.Consumer):
     def _reached(self, tp: TP) -> int:
         position = self.position_of(tp)
         thread = cast("ConsumerThread", self._thread)
-        # Asked first: a poll that ends in the meantime in the other thread moves it, and tells what it polled.
+        # Read first: a poll that ends meanwhile in the other thread moves it, and then sets ``polled``.
         fetched = thread.fetch_position(tp)
         if position < thread.polled.get(tp, 0):
             return position
-        # Behind the last record there may be the ends of transactions, which are no records and never come as such.
+        # After the last record there may be ends of transactions, which are never fetched as records.
         return max(position, fetched)
 
     def position_of(self, tp: TP) -> int:
-        """Of the first record that is not done yet."""
+        """The offset of the first record that is not done."""
         return self._done.get(tp) or self._committed_offset[tp] or 0
 
     def is_current(self, message: ChunkMessage) -> bool:
-        """Whether nothing has begun since the chunk was fetched that makes it come again.
+        """Whether the chunk's records are not fetched again because of something that happened since their fetch.
 
-        What a rebalance does not wait for must not begin: it would be refused, and its store may be closed by then. Nor
-        what was fetched before one that has left the generation as it was: chunks in front of it were left out, and
-        come again behind it.
+        A chunk must not begin if a rebalance does not wait for it: its commit would be refused, and its store may be
+        closed. The same holds for a chunk that was fetched before a rebalance that kept the generation: chunks before
+        it were dropped, and are fetched again.
         """
         return self._is_current(message.era, message.generation_id)
 
     def _is_current(self, era: int, generation: int | None) -> bool:
         return self.flow_active and (era, generation) == (self._era, self.app.consumer_generation_id)
 
-    def take(self, message: ChunkMessage, records: Chunk) -> Chunk:
-        """Those records of a chunk that were not taken before; none where it comes again.
+    def new_records(self, message: ChunkMessage, records: Chunk) -> Chunk:
+        """The records of a chunk that were not accepted before; none if the chunk is fetched again.
 
-        A rebalance that changes nothing makes records come again that are done, or under way, already.
+        After a rebalance that changes nothing, records are fetched again that are done or in progress.
         """
         if not self.is_current(message):
             return []
         tp, generation = message.tp, message.generation_id
         assert generation is not None
-        taken_in, taken = self._taken.get(tp, (generation, 0))
-        if taken_in != generation:
-            taken = 0
-        self._taken[tp] = (generation, max(taken, message.offset + 1))
-        position = max(self.position_of(tp), taken)
+        accepted_in, accepted = self._accepted.get(tp, (generation, 0))
+        if accepted_in != generation:
+            accepted = 0
+        self._accepted[tp] = (generation, max(accepted, message.offset + 1))
+        position = max(self.position_of(tp), accepted)
         return records if records[0].offset >= position else [each for each in records if each.offset >= position]
 
     async def wait_empty(self) -> None:
@@ -213,20 +212,20 @@ class ChunkConsumer(driver.Consumer):
         super().stop_flow()
 
     async def perform_seek(self) -> None:
-        """Back to what is committed. Where a rebalance overtakes it, the next assignment begins there by itself."""
+        """Seek to the committed positions. If a rebalance comes first, the next assignment begins there anyway."""
         try:
             with suppress(IllegalStateError):
                 await super().perform_seek()
         finally:
             self._era += 1
 
-    def skip_nothing(self) -> None:
-        """From here on, what the topic no longer has is an error: a restart says what is missing."""
-        cast("ConsumerThread", self._thread).let_skip(may=False)
+    def forbid_skipping(self) -> None:
+        """From now on, an offset that the topic no longer has is an error; a restart logs what is missing."""
+        cast("ConsumerThread", self._thread).allow_skipping(may=False)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.is_leaving = False
-        # What was still in work when the partition was revoked may have ended since.
+        # Chunks that were in progress when the partition was revoked may have ended since.
         self._forget(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -242,13 +241,13 @@ class ChunkConsumer(driver.Consumer):
             cast("ConsumerThread", self._thread).polled.pop(tp, None)
 
     async def verify_all_partitions_active(self) -> None:
-        """Nothing: it would miss fetches of changelogs. Whether there is progress is the watchdog's business."""
+        """Does nothing: it would miss fetches of changelogs, and the watchdog monitors progress."""
 
     def _new_consumer_thread(self) -> Any:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:  # noqa: ARG002 - overridden
-        """Nothing is left to Faust to commit."""
+        """Nothing: Faust commits nothing."""
         return iter(())
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - overridden
@@ -257,12 +256,12 @@ class ChunkConsumer(driver.Consumer):
         if polled is None or self.should_stop:
             return
         if not self._is_current(polled.era, polled.generation):
-            # A rebalance has begun, or went by: what was fetched is dropped, so that the position must go back to what
-            # was committed. What comes again although it is done, or under way, is known by its offset (``take``).
+            # A rebalance has begun or ended: the records are dropped, so the position must be the committed one again.
+            # ``new_records`` recognizes, by offset, records that are fetched again although done or in progress.
             await self.perform_seek()
             return
         self._ahead = asyncio.create_task(self._poll(timeout))
-        # Where nobody comes for it any more, there is nothing to complain of.
+        # If it is never awaited, its error is ignored.
         self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
         messages = list(self._messages(polled))
         for message in messages[:-1]:
@@ -277,29 +276,29 @@ class ChunkConsumer(driver.Consumer):
             yield first.tp, first
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Hands on what is polled, until the consumer or this fetcher of Faust's stops.
+        """Pass polled messages on until the consumer, or this fetcher of Faust's, stops.
 
-        Faust's own looks each message's offset up first, which ``take`` does, and makes four tasks for each.
+        Faust's own method looks up each message's offset, as ``new_records`` does, and makes four tasks for each.
         """
         try:
             while not (self.should_stop or fetcher.should_stop):
                 async for _, message in self.getmany(_POLL_S):
-                    await self._hand_on(message)
+                    await self._pass_on(message)
         except (asyncio.CancelledError, *self.consumer_stopped_errors):
             if not self.transport.app.should_stop:
                 raise
 
-    async def _hand_on(self, message: Message) -> None:
-        """To its agent. Where that has no room, it is waited for, unless the flow is suspended meanwhile."""
-        handing: asyncio.Future[None] = asyncio.ensure_future(cast("Any", self.callback(message)))
+    async def _pass_on(self, message: Message) -> None:
+        """Pass the message to its agent; waits for room, unless the flow is suspended meanwhile."""
+        passing: asyncio.Future[None] = asyncio.ensure_future(cast("Any", self.callback(message)))
         try:
             await asyncio.sleep(0)
-            if handing.done():
-                handing.result()
+            if passing.done():
+                passing.result()
             else:
-                await self.wait_first(handing, self.suspend_flow.wait())
+                await self.wait_first(passing, self.suspend_flow.wait())
         finally:
-            handing.cancel()
+            passing.cancel()
 
     def _messages(self, polled: _Polled) -> Iterator[ChunkMessage]:
         for tp, records in polled.records.items():
@@ -309,7 +308,7 @@ class ChunkConsumer(driver.Consumer):
                 yield from chunks(tp, records, polled.generation, polled.era)
 
     async def _poll(self, timeout: float) -> _Polled | None:  # noqa: ASYNC109 - as Faust has it
-        """The records that come next; None where there are none, or none yet."""
+        """The next records; None if there are none yet."""
         if not self.flow_active:
             await self.wait(cast("Any", self.can_resume_flow))
         generation, era = self.app.consumer_generation_id, self._era

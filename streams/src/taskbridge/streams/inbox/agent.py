@@ -19,7 +19,7 @@ from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, 
 from taskbridge.streams.inbox.told_ahead import ToldAhead
 from taskbridge.streams.instances.chunk_traces import follow, trace_of
 from taskbridge.streams.instances.partition_queues import PartitionQueues
-from taskbridge.streams.tables.store import PartitionNotHeld, naming
+from taskbridge.streams.tables.store import PartitionNotHeld, explaining_unreadable
 from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 
 if TYPE_CHECKING:
@@ -110,12 +110,12 @@ class InboxAgent:
         assert generation is not None, "the transport gives it to every chunk"
         if not consumer_of(self.app).is_current(message):
             return None
-        with naming(self.changelog, partition):
+        with explaining_unreadable(self.changelog, partition):
             applied = self._applied(partition)
         if records[-1].offset <= applied:
             return 0
         told, rejected = self._decode(records, behind=applied)
-        with naming(self.changelog, partition):
+        with explaining_unreadable(self.changelog, partition):
             changes = self._changes(partition, [each for _, each in told])
         changes[APPLIED_KEY] = write_applied(Applied(self.topic_id, records[-1].offset))
         batches = [
@@ -123,7 +123,7 @@ class InboxAgent:
             Batch(TASK_EVENTS_DLQ.name, _letters(rejected)),
         ]
         try:
-            committed = self.group_commit.hand_over(
+            committed = self.group_commit.submit(
                 message.tp, message.offset + 1, batches, generation=generation, more_follow=message.more_follow
             )
             with self._telling(partition, (applied + 1, records[-1].offset + 1), told, trace):

@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 
 
 def trace_of(record: Record) -> dict[str, str]:
-    """For a line of the log about the record."""
+    """The fields that a log line about the record has for its trace."""
     traceparent = traceparent_of(record.headers)
     return {} if traceparent is None else {"trace_id": trace_id_of(traceparent)}
 
 
 def follow(tracing: Tracing | None, tp: TP, records: Chunk) -> ChunkTrace | None:
-    """What the records' traces go on with; None where none has one. Without ``tracing`` they are only handed on."""
+    """The chunk's trace; None if no record has one. Without ``tracing``, trace contexts are only passed on."""
     found = {each.offset: traceparent for each in records if (traceparent := traceparent_of(each.headers)) is not None}
     return ChunkTrace(tracing, tp, len(records), found) if found else None
 
 
 @dataclass(slots=True)
 class ChunkTrace:
-    """From the moment it is made until ``committed``; around what may fail. What is not committed is not told of."""
+    """A chunk's spans, from its creation until ``committed``; without a commit, they end with the error."""
 
     tracing: Tracing | None
     tp: TP
     count: int
     traceparents: dict[int, str]
-    """By offset, of the records that have one."""
+    """By offset, for the records that have one."""
     _process: Span | None = None
     _sending: list[Span] = field(default_factory=list["Span"])
 
@@ -76,11 +76,11 @@ class ChunkTrace:
             self._end(error=kind.__name__)
 
     def committed(self) -> None:
-        """All that the chunk comes to is visible to readers."""
+        """All results of the chunk are visible to readers."""
         self._end()
 
-    def hand_on(self, folded: Folded) -> None:
-        """Have each notification carry on the trace of the record that it comes of."""
+    def pass_on(self, folded: Folded) -> None:
+        """Have each notification continue the trace of its record."""
         causes = folded.causes()
         headers = {
             offset: (TRACEPARENT, self._send(self.traceparents[offset], count).encode())
@@ -93,18 +93,18 @@ class ChunkTrace:
         ]
 
     def written(self) -> Mapping[int, Callable[[], None]]:
-        """By the offset of a notification: what is to be called when a listener has been sent it, by each."""
+        """By the offset of a notification: what to call after each time that it was sent to a listener."""
         if self.tracing is None:
             return {}
-        told_ns = time.time_ns()
+        published_ns = time.time_ns()
         return {
-            offset: _Sent(self.tracing, parent, told_ns)
+            offset: _Sent(self.tracing, parent, published_ns)
             for offset, parent in self.traceparents.items()
             if is_sampled(parent)
         }
 
     def _send(self, parent: str, count: int) -> str:
-        """What the notifications of one record carry."""
+        """The trace context of the notifications of one record."""
         if self.tracing is None or self._process is None or not is_sampled(parent):
             return parent
         topic = TASK_NOTIFICATIONS.name
@@ -129,11 +129,11 @@ class ChunkTrace:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """Called when a notification was written to an event stream: a span from when it was told until now."""
+    """Called after a notification was sent to a live connection: a span from its publication until now."""
 
     tracing: Tracing
     parent: str
-    told_ns: int
+    published_ns: int
 
     def __call__(self) -> None:
         attributes: dict[str, Any] = names.messaging("send", names.EVENT_STREAM, system="sse")
@@ -142,5 +142,5 @@ class _Sent:
             "PRODUCER",
             attributes,
             parent=self.parent,
-            started_ns=self.told_ns,
+            started_ns=self.published_ns,
         ).end()

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from taskbridge.streams.records import Chunk
 
 _WAITING = 16
-"""How many chunks may wait in all queues together; more would only be memory, and work to drop at a rebalance."""
+"""Chunks that may wait in all queues together; more would only be memory, and work to drop at a rebalance."""
 _UNDER_WAY = 4
-"""How many chunks of one partition may be folded and not committed yet."""
+"""Chunks of one partition that may be folded and not committed yet."""
 _RECORDS = 1000
 _BYTES = 4 << 20
-"""What chunks are put together up to: a chunk's own bounds."""
+"""Maximum size of joined chunks, which is that of a single one."""
 
 log = structlog.get_logger(__name__)
 
@@ -50,11 +50,11 @@ class _PartitionQueue:
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNDER_WAY))
     task: asyncio.Task[None] | None = None
     last: asyncio.Task[None] | None = None
-    """The end of the chunk that was begun last."""
+    """The end of the latest chunk."""
 
 
 class PartitionQueues:
-    """One queue a partition."""
+    """One queue per partition."""
 
     def __init__(
         self,
@@ -62,9 +62,9 @@ class PartitionQueues:
         *,
         failed: Callable[[Exception], Awaitable[None]],
     ) -> None:
-        """``begin`` returns what is to be awaited as the chunk's end, in the order of a partition's chunks.
+        """``begin`` returns the chunk's end, which is awaited in the order of the partition's chunks.
 
-        ``failed`` is told the first error of either; no queue begins or ends anything after that.
+        ``failed`` is called with the first error; afterwards no queue begins or ends anything.
         """
         self._begin = begin
         self._failed = failed
@@ -73,13 +73,13 @@ class PartitionQueues:
         self._stopped = False
 
     async def follow(self, stream: Any) -> None:
-        """Take the chunks of a stream of Faust's for ever."""
+        """Process the chunks of a Faust stream for ever."""
         async for event in stream.events():
             for message in (event.message, *event.message.others):
                 await self.put(message, message.value)
 
     async def put(self, message: ChunkMessage, records: Chunk) -> None:
-        """Hand over a chunk; returns as soon as it is begun, or there is room for it to wait."""
+        """Add a chunk; returns once it has begun, or may wait."""
         await self._room.acquire()
         queue = self._queue(message.partition)
         queue.waiting.append(Waiting(message, records))
@@ -88,12 +88,12 @@ class PartitionQueues:
         if queue.turn.locked() or queue.room.locked():
             queue.task = asyncio.create_task(self._drive(queue))
         else:
-            # Here and now: a task of its own takes as long as to fold an event.
+            # Without a task, which takes as long as to fold an event.
             await self._drive(queue)
 
     @asynccontextmanager
     async def turn(self, partition: int) -> AsyncGenerator[None]:
-        """No chunk of the partition is under way: for whoever else changes its instances."""
+        """Exclude chunks of the partition in progress, to change its instances otherwise."""
         queue = self._queue(partition)
         async with queue.turn:
             if queue.last is not None:
@@ -116,9 +116,9 @@ class PartitionQueues:
                         queue.room.release()
                     else:
                         queue.last = asyncio.create_task(self._end(queue, queue.last, end))
-                # To what else the loop has to do; without it, a queue with much to do would keep it for itself.
+                # Let the loop do other work, which a full queue would otherwise block.
                 await asyncio.sleep(0)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped
+        except Exception as error:  # noqa: BLE001 - nothing is skipped
             await self._fail(error)
 
     async def _end(
@@ -132,7 +132,7 @@ class PartitionQueues:
         except Exception as error:  # noqa: BLE001
             await self._fail(error)
         finally:
-            end.close()  # nothing, where it came to its end
+            end.close()  # without effect after its end
             queue.room.release()
 
     async def _fail(self, error: Exception) -> None:
@@ -142,7 +142,7 @@ class PartitionQueues:
             await self._failed(error)
 
     def _next(self, queue: _PartitionQueue) -> Waiting:
-        """The chunks that wait, as one, up to the bounds of one; none together with what may come again."""
+        """The chunks that wait, joined up to the maximum of one; never with chunks that may be fetched again."""
         message, records = queue.waiting.popleft()
         self._room.release()
         size = 0
@@ -153,6 +153,6 @@ class PartitionQueues:
                 break
             queue.waiting.popleft()
             self._room.release()
-            # The last one's place is what is done when all is done.
+            # The position of the last one is done when all are done.
             message, records = more.message, [*records, *more.records]
         return Waiting(message, records)

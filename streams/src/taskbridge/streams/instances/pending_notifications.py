@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from taskbridge.streams.fold.views import Shown
     from taskbridge.streams.records import RecordWithHeaders
 
+PENDING_PREFIX, PENDING_END = b"\x00untold\x00", b"\x00untold\x01"  # spellchecker:disable-line - a stored key
+"""Prefix of these keys, and a key after all of them. No instance's key has it: ids have no control characters."""
 
-def told(before: Shown | None, after: Shown, *, version: int, certain: bool) -> list[TaskNotification]:
-    """What brings everyone who followed the old version to what the new one shows.
+FIRST_INSTANCE = b" "
+"""Not after any instance's key, and after all other keys."""
 
-    Where it is not ``certain`` what the old one had shown, everyone who ever had a line is told how it stands now.
-    The cause is no callback but the rebuild, as an event with an id that is the same whenever it is tried again.
+
+def changed_notifications(before: Shown | None, after: Shown, *, version: int, certain: bool) -> list[TaskNotification]:
+    """The notifications that bring readers of the old version to the new one.
+
+    If it is not ``certain`` what the old version had published, all present entries are published again. The cause is
+    the rebuild, as an event whose id is the same in each attempt.
     """
     because = cause(after.instance.state, "rebuilt", version=version)
     found = difference(before, after, because)
@@ -40,7 +46,7 @@ def told(before: Shown | None, after: Shown, *, version: int, certain: bool) -> 
 
 
 def cause(state: TaskState, action: str, **numbers: int) -> TaskEvent:
-    """No callback, but what an operator did; with an id that is the same whenever it is tried again."""
+    """An operator's command as the cause of notifications; its id is the same in each attempt."""
     named = {"instance_id": state.instance_id, **{name: str(number) for name, number in numbers.items()}}
     return TaskEvent(
         event_id=event_id_for(SOURCE_TASKBRIDGE, action, named),
@@ -49,82 +55,77 @@ def cause(state: TaskState, action: str, **numbers: int) -> TaskEvent:
         corp_id=state.corp_id,
         app_type=state.app_type,
         instance_id=state.instance_id,
-        # Not the time of the rebuild, or it would seem to people that all of this happened just now.
+        # Not the time of the rebuild, or all of this would seem to have happened just now.
         occurred_at=state.updated_at,
         received_at=state.updated_at,
     )
 
 
-UNTOLD, UNTOLD_END = b"\x00untold\x00", b"\x00untold\x01"
-"""How these keys begin, and what is behind all of them. No instance's key begins so: ids have no control characters."""
-
-FIRST_INSTANCE = b" "
-"""No instance's key is before it, and every key that is no instance's is."""
-
-
-class Untold(Struct, frozen=True, array_like=True, gc=False):
-    """Of one instance."""
+class PendingNotifications(Struct, frozen=True, array_like=True, gc=False):
+    """What is pending for one instance."""
 
     is_published: bool
-    """Whether the state that is published stays right."""
+    """Whether the published state remains correct."""
     is_certain: bool
-    """Whether ``before`` is all that people have been told."""
+    """Whether ``before`` is all that was published."""
     notifications: int
-    """How many they are, should nothing happen until they are told."""
+    """Number of notifications, if nothing happens before they are published."""
     before: bytes | None
-    """The instance of which they were told, as it was stored; None where they were told nothing."""
+    """The stored instance from which the last notifications were published; None if there were none."""
 
 
-def untold_key(key: bytes) -> bytes:
-    """By the instance's key."""
-    return UNTOLD + key
+def pending_key(key: bytes) -> bytes:
+    """The key of what is pending for the instance with this key."""
+    return PENDING_PREFIX + key
 
 
 def instance_key(name: bytes) -> bytes:
-    """By the key of what is untold of it."""
-    return name.removeprefix(UNTOLD)
+    """The opposite of ``pending_key``."""
+    return name.removeprefix(PENDING_PREFIX)
 
 
-write_untold = msgspec.msgpack.Encoder().encode
-_read_untold = msgspec.msgpack.Decoder(Untold).decode
+write_pending = msgspec.msgpack.Encoder().encode
+_read_pending = msgspec.msgpack.Decoder(PendingNotifications).decode
 
 
-def read_untold(written: bytes) -> Untold:
-    """What ``write_untold`` wrote.
+def read_pending(written: bytes) -> PendingNotifications:
+    """The opposite of ``write_pending``.
 
     Raises:
-        StoreUnreadable: something else did.
+        StoreUnreadable: ``write_pending`` did not write it.
     """
     try:
-        return _read_untold(written)
+        return _read_pending(written)
     except msgspec.DecodeError as error:
         raise StoreUnreadable(f"pending notifications of an instance cannot be read: {error}") from error
 
 
-def told_of(untold: Untold, stored: bytes, states: Codec[TaskState], *, version: int) -> list[TaskNotification]:
-    """What brings everyone to an instance that is ``stored`` so.
+def notifications_of(
+    pending: PendingNotifications, stored: bytes, states: Codec[TaskState], *, version: int
+) -> list[TaskNotification]:
+    """The notifications that bring readers to this stored instance.
 
     Raises:
-        StoreUnreadable: it, or what it was before.
+        StoreUnreadable: the instance, or its former version, cannot be read.
     """
-    before = None if untold.before is None else shown(untold.before, states)
-    return told(before, shown(stored, states), version=version, certain=untold.is_certain)
+    before = None if pending.before is None else shown(pending.before, states)
+    return changed_notifications(before, shown(stored, states), version=version, certain=pending.is_certain)
 
 
 def shown(stored: bytes, states: Codec[TaskState]) -> Shown:
-    """What people see of an instance that is stored so.
+    """The entries of a stored instance.
 
     Raises:
-        StoreUnreadable: of another version, or damaged.
+        StoreUnreadable: it is of another version, or damaged.
     """
     return show(unpack(stored, states), event_offsets(stored))
 
 
 def state_record(key: bytes, stored: bytes, states: Codec[TaskState]) -> RecordWithHeaders:
-    """The state of an instance that is stored so, for its topic.
+    """The state of a stored instance as a record for its topic.
 
     Raises:
-        StoreUnreadable: of another version, or damaged.
+        StoreUnreadable: it is of another version, or damaged.
     """
     value = state_value(stored)
     state = states.decode(value)

@@ -18,7 +18,7 @@ from taskbridge.streams.fold.rejections import dead_letter
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
 from taskbridge.streams.instances.chunk_traces import follow, trace_of
 from taskbridge.streams.instances.partition_queues import PartitionQueues
-from taskbridge.streams.tables.store import naming
+from taskbridge.streams.tables.store import explaining_unreadable
 from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 
 if TYPE_CHECKING:
@@ -31,17 +31,21 @@ if TYPE_CHECKING:
     from taskbridge.streams.engine.transport import ChunkMessage
     from taskbridge.streams.fold.rejections import Rejected
     from taskbridge.streams.instances.chunk_traces import ChunkTrace
-    from taskbridge.streams.instances.upkeep import Beside, UntoldInstances
+    from taskbridge.streams.instances.upkeep import InstanceChanges, PendingInstances
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.records import Chunk, RecordWithHeaders
     from taskbridge.streams.tables.store import Store
     from taskbridge.streams.transactions.group_commit import GroupCommit
 
 
-class PendingWrites:
-    """By generation of the group and partition: what was under way in an earlier generation counts for nothing.
+log = structlog.get_logger(__name__)
 
-    The chunks stay apart, since they come and go as a whole, are few, and are rarely asked.
+
+class PendingWrites:
+    """What chunks in progress will write to the store, which the next chunks must read.
+
+    By generation of the group and partition: chunks of a former generation count for nothing. The chunks remain
+    separate, because they begin and end as a whole, are few, and are rarely read.
     """
 
     def __init__(self) -> None:
@@ -50,7 +54,7 @@ class PendingWrites:
     def reader(
         self, partition: int, read: Callable[[int, list[bytes]], list[bytes | None]], *, generation: int
     ) -> Callable[[list[bytes]], list[bytes | None]]:
-        """Reads keys as they will be once all that is under way is written; ``read`` is asked once for those left."""
+        """A reader of keys as they will be after all pending writes; it calls ``read`` once, for the other keys."""
         chunks = self._chunks.get((generation, partition), [])
 
         def latest(keys: list[bytes]) -> list[bytes | None]:
@@ -62,23 +66,20 @@ class PendingWrites:
         return latest
 
     def add(self, partition: int, stored: Mapping[bytes, bytes | None], *, generation: int) -> None:
-        """A chunk will write these; None takes a key away."""
+        """A chunk will write these; None deletes a key."""
         self._chunks.setdefault((generation, partition), []).append(stored)
 
     def remove(self, partition: int, stored: Mapping[bytes, bytes | None], *, generation: int) -> None:
-        """It has, or never will. What a later chunk will write of the same keys stays."""
+        """The chunk wrote these, or never will. A later chunk's writes to the same keys remain."""
         chunks = self._chunks.get((generation, partition), [])
         chunks[:] = [each for each in chunks if each is not stored]
         if not chunks:
             self._chunks.pop((generation, partition), None)
 
 
-log = structlog.get_logger(__name__)
-
-
 @dataclass(frozen=True, slots=True)
-class _UnderWay:
-    """A chunk that is folded and handed over."""
+class _ChunkInProgress:
+    """A chunk that is folded and submitted."""
 
     message: ChunkMessage
     records: Chunk
@@ -93,12 +94,12 @@ class _UnderWay:
 class TaskAgent:
     """Folds chunks of task events into instances.
 
-    The order in a chunk: decode → fold → changelog, states, notifications, dead letters and the position behind the
-    chunk to Kafka and *committed* → local store → done. Whatever dies before the commit, the chunk comes again, and
-    nobody saw anything of it; whatever dies after it, the changelog has what the store lacks.
+    The order for a chunk: decode, fold, commit to Kafka (changelog, states, notifications, dead letters, and the
+    position after the chunk), write to the local store, done. If the worker dies before the commit, the chunk is read
+    again, and no reader saw any of it. If it dies afterwards, the changelog has what the store lacks.
 
-    While a chunk is being committed, the next ones are folded upon it: what they read is the store with what the chunks
-    before will write. Should one of those fail, the worker stops, and nothing of the later ones is committed.
+    During a commit, the next chunks are folded on top of it: they read the store with the pending writes. If a commit
+    fails, the worker stops, and nothing of the later chunks is committed.
     """
 
     app: faust.App
@@ -107,24 +108,24 @@ class TaskAgent:
     partitions: int
     core: Core
     group_commit: GroupCommit
-    untold: UntoldInstances
+    pending: PendingInstances
     notification_bytes: int
     metrics: Metrics
     tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
-        self._pending = PendingWrites()
+        self._pending_writes = PendingWrites()
         self._queues = PartitionQueues(self._begin, failed=self.app.crash)
 
     async def run(self, stream: Any) -> None:
-        """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
+        """Process chunks for ever. An error that no record caused stops the worker: nothing is skipped."""
         await self._queues.follow(stream)
 
     def _begin(self, message: ChunkMessage, records: Chunk) -> Coroutine[Any, Any, None] | None:
-        """Fold a chunk and hand over what it comes to; what is returned ends it. None where there is nothing to do."""
+        """Fold a chunk and submit the results; the returned coroutine ends it. None if there is nothing to do."""
         consumer = consumer_of(self.app)
         started = time.perf_counter()
-        records = consumer.take(message, records)
+        records = consumer.new_records(message, records)
         if not records:
             return None
         partition, generation = message.partition, cast("int", message.generation_id)
@@ -133,22 +134,22 @@ class TaskAgent:
             stack.enter_context(consumer.working())
             if (trace := follow(self.tracing, message.tp, ours)) is not None:
                 stack.enter_context(trace)
-            read = self._pending.reader(partition, self._read, generation=generation)
-            read_any = self._pending.reader(partition, self.store.read_many, generation=generation)
-            with naming(self.changelog, partition):
-                first = self.untold.of(partition, (each.key for each in ours if each.key), read_any)
+            read = self._pending_writes.reader(partition, self._read, generation=generation)
+            read_any = self._pending_writes.reader(partition, self.store.read_many, generation=generation)
+            with explaining_unreadable(self.changelog, partition):
+                first = self.pending.of(partition, (each.key for each in ours if each.key), read_any)
                 folded = fold_within_limits(
                     partial(self.core.fold, ours, read, generation=generation),
                     ours,
                     notification_bytes=self.notification_bytes,
                 )
             if trace is not None:
-                trace.hand_on(folded)
+                trace.pass_on(folded)
             batches = self._batches(partition, first, folded)
-            # With the position behind them, so that each is sent on once.
-            batches += [Batch(TASK_EVENTS.name, sent_on, home) for home, sent_on in away.items()]
+            # In the transaction with the position, so that each is forwarded once.
+            batches += [Batch(TASK_EVENTS.name, forwarded, target) for target, forwarded in away.items()]
             try:
-                committed = self.group_commit.hand_over(
+                committed = self.group_commit.submit(
                     message.tp, message.offset + 1, batches, generation=generation, more_follow=message.more_follow
                 )
             except Overtaken:
@@ -156,14 +157,14 @@ class TaskAgent:
                 return None
             self.core.cache(folded, generation=generation)
             stored = {**dict.fromkeys(first.gone), **folded.stored}
-            self._pending.add(partition, stored, generation=generation)
-            under_way = _UnderWay(message, records, folded, stored, started, stack.pop_all(), trace)
-            return self._end(under_way, committed)
+            self._pending_writes.add(partition, stored, generation=generation)
+            chunk = _ChunkInProgress(message, records, folded, stored, started, stack.pop_all(), trace)
+            return self._end(chunk, committed)
 
-    async def _end(self, chunk: _UnderWay, committed: Awaitable[list[int]]) -> None:
-        """Store the chunk once it is committed.
+    async def _end(self, chunk: _ChunkInProgress, committed: Awaitable[list[int]]) -> None:
+        """Write the chunk to the store once it is committed.
 
-        Not where a rebalance came meanwhile: its partition may have moved, and whoever has it reads the changelog.
+        Not after a rebalance: the partition may have moved, and its owner reads the changelog.
         """
         message = chunk.message
         partition, generation = message.partition, cast("int", message.generation_id)
@@ -180,12 +181,12 @@ class TaskAgent:
                     seconds = time.perf_counter() - chunk.started
                     self.metrics.chunk(partition, chunk.records, chunk.folded, seconds)
             finally:
-                self._pending.remove(partition, stored, generation=generation)
+                self._pending_writes.remove(partition, stored, generation=generation)
 
-    async def write_beside(self, partition: int, decide: Callable[[], Beside]) -> bool:
-        """Write what comes of no event, as durably as a chunk; False where it was not: the partition is another's now.
+    async def write_changes(self, partition: int, decide: Callable[[], InstanceChanges]) -> bool:
+        """Write changes without an event, as durably as a chunk; False if another worker has the partition now.
 
-        ``decide`` is asked what that is while no chunk is under way, so that it holds of what is stored then.
+        ``decide`` is called while no chunk is in progress, so that its result is right for what is stored then.
         """
         consumer = consumer_of(self.app)
         async with self._queues.turn(partition):
@@ -193,19 +194,19 @@ class TaskAgent:
             if not consumer.flow_active:
                 return False
             with consumer.working():
-                beside = decide()
-                if not beside.gone:
+                changes = decide()
+                if not changes.gone:
                     return True
                 source = TP(TASK_EVENTS.name, partition)
                 try:
-                    written, *_ = await self.group_commit.hand_over(
+                    written, *_ = await self.group_commit.submit(
                         source,
-                        # Where it stands already: the group's coordinator then refuses all of it to a former owner.
+                        # The current position: the group's coordinator then refuses all of it from a former owner.
                         consumer.position_of(source),
                         [
-                            Batch(self.changelog, _tombstones(beside.gone), partition),
-                            Batch(TASK_STATES.name, beside.states),
-                            Batch(TASK_NOTIFICATIONS.name, beside.notifications),
+                            Batch(self.changelog, _tombstones(changes.gone), partition),
+                            Batch(TASK_STATES.name, changes.states),
+                            Batch(TASK_NOTIFICATIONS.name, changes.notifications),
                         ],
                         generation=generation,
                     )
@@ -213,30 +214,30 @@ class TaskAgent:
                     return False
                 if generation != self.app.consumer_generation_id:
                     return False
-                self.store.write_chunk(partition, dict.fromkeys(beside.gone), changelog_offset=written)
-                self.core.forget(beside.gone)
+                self.store.write_chunk(partition, dict.fromkeys(changes.gone), changelog_offset=written)
+                self.core.forget(changes.gone)
         return True
 
     def _read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         found = self.store.read_many(partition, keys)
         for key, value in zip(keys, found, strict=True):
-            # A state has its instance's id in it.
+            # A state contains its instance's id.
             if value is not None and key not in value:
                 raise StoreUnreadable(f"key {key!r} holds a different instance")
         return found
 
-    def _batches(self, partition: int, first: Beside, folded: Folded) -> list[Batch]:
-        """All that the chunk came to, for Kafka; the changelog first. ``first`` is what was untold of its instances."""
+    def _batches(self, partition: int, first: InstanceChanges, folded: Folded) -> list[Batch]:
+        """All records of the chunk, the changelog's first. ``first``: what was pending for its instances."""
         return [
-            Batch(self.changelog, _behind(_tombstones(first.gone), folded.changelog), partition),
-            Batch(TASK_STATES.name, _behind(first.states, folded.states)),
-            Batch(TASK_NOTIFICATIONS.name, _behind(first.notifications, folded.notifications)),
+            Batch(self.changelog, _joined(_tombstones(first.gone), folded.changelog), partition),
+            Batch(TASK_STATES.name, _joined(first.states, folded.states)),
+            Batch(TASK_NOTIFICATIONS.name, _joined(first.notifications, folded.notifications)),
             Batch(TASK_EVENTS_DLQ.name, _parked(folded.rejected)),
         ]
 
 
-def _behind(first: Sequence[RecordWithHeaders], encoded: Sequence[RecordWithHeaders]) -> Sequence[RecordWithHeaders]:
-    """Both. Hardly ever is anything first, and what is encoded costs nothing as long as nobody looks at it."""
+def _joined(first: Sequence[RecordWithHeaders], encoded: Sequence[RecordWithHeaders]) -> Sequence[RecordWithHeaders]:
+    """Both. ``first`` is nearly always empty, and encoded records cost nothing until they are read."""
     return [*first, *encoded] if first else encoded
 
 

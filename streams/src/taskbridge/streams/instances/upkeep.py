@@ -23,15 +23,15 @@ from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import Age, age_of, unpack
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.instances.pending_notifications import (
-    UNTOLD,
-    UNTOLD_END,
+    PENDING_END,
+    PENDING_PREFIX,
     instance_key,
-    read_untold,
+    notifications_of,
+    pending_key,
+    read_pending,
     state_record,
-    told_of,
-    untold_key,
 )
-from taskbridge.streams.tables.store import PartitionNotHeld, naming
+from taskbridge.streams.tables.store import PartitionNotHeld, explaining_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -48,16 +48,27 @@ DELETED_DAYS = REPLAYED_DAYS
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _PAUSE_S = 1.0
-_LOOKED_AT = 2000
-"""How many instances are looked at a second: a million in eight minutes, for some milliseconds of each second."""
 _REST_S = 3600.0
+_SCANNED = 2000
+"""Instances that are scanned per second: a million in eight minutes, with a few milliseconds of each second."""
+_PUBLISHED = 200
+"""Instances in one transaction: about 30 ms of the loop's time, in which no event is folded."""
 
 log = structlog.get_logger(__name__)
 
 
+class InstanceChanges(NamedTuple):
+    """What is written for instances without an event."""
+
+    gone: Collection[bytes] = ()
+    """Keys to delete from changelog and store."""
+    states: Sequence[RecordWithHeaders] = ()
+    notifications: Sequence[RecordWithHeaders] = ()
+
+
 @dataclass(eq=False)
 class Retention:
-    """Looks through the stores of the active partitions, a little at a time, over and over."""
+    """Scans the stores of the active partitions again and again, and deletes expired instances."""
 
     agent: TaskAgent
     store: Store
@@ -66,62 +77,63 @@ class Retention:
     changelog: str
     actives: Callable[[], Collection[int]]
     days: int
-    """How long a finished instance is kept; 0 is for ever."""
+    """Days that a finished instance is stored; 0: for ever."""
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Never returns."""
         while True:
             actives = sorted(self.actives())
             for partition in actives:
-                await self._look_through(partition)
+                await self._scan(partition)
             await asyncio.sleep(_REST_S if actives else _PAUSE_S)
 
-    async def _look_through(self, partition: int) -> None:
+    async def _scan(self, partition: int) -> None:
         position: bytes | None = b""
         while position is not None:
             await asyncio.sleep(_PAUSE_S)
             try:
-                stored, position = self.store.scan(partition, position, limit=_LOOKED_AT)
+                stored, position = self.store.scan(partition, position, limit=_SCANNED)
             except PartitionNotHeld:
                 return
             if partition not in self.actives():
                 return
             now_ms = time.time_ns() // 1_000_000
-            with naming(self.changelog, partition):
+            with explaining_unreadable(self.changelog, partition):
                 expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self.days)]
             if expired:
                 try:
-                    await self.agent.write_beside(partition, partial(self._farewells, partition, expired))
+                    await self.agent.write_changes(partition, partial(self._removals, partition, expired))
                 except PartitionNotHeld:
                     return
 
-    def _farewells(self, partition: int, keys: list[bytes]) -> Beside:
-        """What to tell when these instances go, but for those that are not to go after all."""
+    def _removals(self, partition: int, keys: list[bytes]) -> InstanceChanges:
+        """The changes that delete those of these instances that are still expired."""
         now_ms = time.time_ns() // 1_000_000
         gone: list[bytes] = []
         states: list[RecordWithHeaders] = []
-        told: list[RecordWithHeaders] = []
-        with naming(self.changelog, partition):
+        published: list[RecordWithHeaders] = []
+        with explaining_unreadable(self.changelog, partition):
             for key, stored in zip(keys, self.store.read_many(partition, keys), strict=True):
                 if stored is None or not is_expired(age_of(stored), now_ms=now_ms, days=self.days):
                     continue
                 instance = unpack(stored, self.states)
                 gone.append(key)
                 states.append((key, None, state_headers(instance.state, deleted=True)))
-                told += [notification_record(each, self.notifications) for each in farewell(instance, now_ms=now_ms)]
+                removed = removals(instance, now_ms=now_ms)
+                published += [notification_record(each, self.notifications) for each in removed]
         if gone:
             log.info("instances_expired", partition=partition, count=len(gone))
-        return Beside(gone, states, told)
+        return InstanceChanges(gone, states, published)
 
 
 def is_expired(age: Age, *, now_ms: int, days: int) -> bool:
-    """Whether an instance may go: the age is of its last change, as this machine's clock told it."""
-    kept_days = DELETED_DAYS if age.is_deleted else days if age.is_finished else 0
-    return kept_days > 0 and now_ms - age.written_ms > kept_days * _DAY_MS
+    """Whether an instance is to be deleted, by the time of its last change on this machine's clock."""
+    stored_days = DELETED_DAYS if age.is_deleted else days if age.is_finished else 0
+    return stored_days > 0 and now_ms - age.written_ms > stored_days * _DAY_MS
 
 
-def farewell(instance: Instance, *, now_ms: int) -> list[TaskNotification]:
-    """What takes every line of the instance away; nothing where it is deleted."""
+def removals(instance: Instance, *, now_ms: int) -> list[TaskNotification]:
+    """The notifications that remove every entry of the instance; none if it is deleted already."""
     state = instance.state
     named = {"instance_id": state.instance_id, "revision": str(state.revision)}
     event = TaskEvent(
@@ -137,38 +149,25 @@ def farewell(instance: Instance, *, now_ms: int) -> list[TaskNotification]:
     return notifications(instance, fold(instance, event), event)
 
 
-_TOGETHER = 200
-"""Instances in one transaction: some 30 ms of the loop's time, in which no event is folded."""
-
-
-class Beside(NamedTuple):
-    """What is written of instances though it comes of no event."""
-
-    gone: Collection[bytes] = ()
-    """Keys that go from changelog and store."""
-    states: Sequence[RecordWithHeaders] = ()
-    notifications: Sequence[RecordWithHeaders] = ()
-
-
 @dataclass(eq=False)
-class UntoldInstances:
-    """Of the version that is live, which only ever has fewer of them."""
+class PendingInstances:
+    """The pending notifications of the live version, whose number only ever falls."""
 
     states: Codec[TaskState]
     notifications: Codec[TaskNotification]
     version: int
-    told: set[int] = field(default_factory=set[int])
-    """Partitions of which all is told."""
+    published: set[int] = field(default_factory=set[int])
+    """Partitions without pending notifications."""
 
-    def of(self, partition: int, keys: Iterable[bytes], read: Read) -> Beside:
-        """What is to be told of those of these instances of which it has not been, before anything else is.
+    def of(self, partition: int, keys: Iterable[bytes], read: Read) -> InstanceChanges:
+        """What is pending for these instances, which must be published before anything else about them.
 
         Raises:
-            StoreUnreadable: what is stored of one of them.
+            StoreUnreadable: a stored instance, or what is pending for it, cannot be read.
         """
-        if partition in self.told:
-            return Beside()
-        names = [untold_key(key) for key in dict.fromkeys(keys)]
+        if partition in self.published:
+            return InstanceChanges()
+        names = [pending_key(key) for key in dict.fromkeys(keys)]
         found = {name: written for name, written in zip(names, read(names), strict=True) if written is not None}
         stored = read([instance_key(name) for name in found])
         states: list[RecordWithHeaders] = []
@@ -176,36 +175,36 @@ class UntoldInstances:
         for (name, written), instance in zip(found.items(), stored, strict=True):
             if instance is None:
                 continue
-            untold = read_untold(written)
-            if not untold.is_published:
+            pending = read_pending(written)
+            if not pending.is_published:
                 states.append(state_record(instance_key(name), instance, self.states))
-            told = told_of(untold, instance, self.states, version=self.version)
-            notifications += [notification_record(each, self.notifications) for each in told]
-        return Beside(found, states, notifications)
+            changed = notifications_of(pending, instance, self.states, version=self.version)
+            notifications += [notification_record(each, self.notifications) for each in changed]
+        return InstanceChanges(found, states, notifications)
 
 
 @dataclass(eq=False)
-class Telling:
-    """Of the active partitions, one after the other."""
+class PendingPublisher:
+    """Publishes what is pending in the active partitions, one partition after the other."""
 
     agent: TaskAgent
     store: Store
     changelog: str
     actives: Callable[[], Collection[int]]
 
-    async def go_on(self) -> None:
+    async def run(self) -> None:
         """Never returns: partitions come and go."""
         while True:
-            for partition in sorted(set(self.actives()) - self.agent.untold.told):
-                await self._tell(partition)
+            for partition in sorted(set(self.actives()) - self.agent.pending.published):
+                await self._publish(partition)
             await asyncio.sleep(_PAUSE_S)
 
-    async def _tell(self, partition: int) -> None:
-        # Not from the beginning again and again: what was taken away there has to be walked over.
-        start, count = UNTOLD, 0
+    async def _publish(self, partition: int) -> None:
+        # From the last key on, because reading over deleted keys takes time.
+        start, count = PENDING_PREFIX, 0
         while True:
             try:
-                found = self.store.slice(partition, start, UNTOLD_END, limit=_TOGETHER)
+                found = self.store.slice(partition, start, PENDING_END, limit=_PUBLISHED)
             except PartitionNotHeld:
                 return
             if partition not in self.actives():
@@ -214,15 +213,15 @@ class Telling:
                 break
             keys = [instance_key(name) for name, _ in found]
             try:
-                if not await self.agent.write_beside(partition, lambda keys=keys: self._of(partition, keys)):
+                if not await self.agent.write_changes(partition, lambda keys=keys: self._of(partition, keys)):
                     return
             except PartitionNotHeld:
                 return
             start, count = found[-1][0] + b"\x00", count + len(found)
-        self.agent.untold.told.add(partition)
+        self.agent.pending.published.add(partition)
         if count:
             log.info("rebuilt_instances_published", partition=partition, count=count)
 
-    def _of(self, partition: int, keys: list[bytes]) -> Beside:
-        with naming(self.changelog, partition):
-            return self.agent.untold.of(partition, keys, lambda names: self.store.read_many(partition, names))
+    def _of(self, partition: int, keys: list[bytes]) -> InstanceChanges:
+        with explaining_unreadable(self.changelog, partition):
+            return self.agent.pending.of(partition, keys, lambda names: self.store.read_many(partition, names))

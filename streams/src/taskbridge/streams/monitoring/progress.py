@@ -104,7 +104,7 @@ class Progress:
             "partitions": {"active": now.active, "standby": now.standby},
             "recovery": {
                 "remaining": sum(now.restoring.values()),
-                "records": self.recovery.taken_over_records,
+                "records": self.recovery.restored_records,
                 "records_a_second": round(now.restored_a_second),
             },
             "lag": {
@@ -132,10 +132,10 @@ class Progress:
             await asyncio.sleep(_LOOK_S)
 
     def _look(self) -> Snapshot:
-        assigned = self.recovery.wanted.get(self.changelog)
+        assigned = self.recovery.assignments.get(self.changelog)
         if assigned is None:
             return Snapshot()
-        tables = list(self.recovery.keepers.values())
+        tables = list(self.recovery.tables.values())
         followed = [item for table in tables for item in table.followed.items()]
         restored = sum(table.applied for table in tables)
         reached = consumer_of(self.app).positions

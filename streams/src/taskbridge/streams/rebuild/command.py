@@ -58,7 +58,7 @@ from taskbridge.streams.table_versions import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from taskbridge.streams.positions import Ground
+    from taskbridge.streams.positions import SourceTopic
     from taskbridge.streams.rebuild.new_version import Outcome
     from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
@@ -172,12 +172,14 @@ def _partitions(run: Operation) -> dict[str, int]:
 class Publication:
     """Writes the new version to Kafka, with that ground, and makes it live."""
 
-    def __init__(self, run: Operation, writer: TransactionalWriter, ground: Ground, new_version: NewVersion) -> None:
+    def __init__(
+        self, run: Operation, writer: TransactionalWriter, ground: SourceTopic, new_version: NewVersion
+    ) -> None:
         self._run = run
         self._writer = writer
         self._ground = ground
         self._new_version = new_version
-        self._version = ground.mark.version
+        self._version = ground.lineage.version
         self._notifications = task_notification_codec(run.registry)
         self._states = task_state_codec(run.registry)
 
@@ -239,14 +241,14 @@ class Publication:
         with self._writer.transaction():
             announce_republished(self._writer, republished)
             if move.inboxes is not None:
-                self._writer.hand_over(APP_ID, TASK_NOTIFICATIONS.name, move.inboxes, move.notification_starts)
+                self._writer.write_positions(APP_ID, TASK_NOTIFICATIONS.name, move.inboxes, move.notification_starts)
             self._go_live()
 
     def _go_live(self) -> None:
         """Workers continue at their positions, also where these are lower than what the rebuild has read."""
         current = self._run.workers.positions()
         positions = {each: min(at, current.get(each, at)) for each, at in self._new_version.reached.items()}
-        self._writer.hand_over(APP_ID, TASK_EVENTS.name, self._ground, positions)
+        self._writer.write_positions(APP_ID, TASK_EVENTS.name, self._ground, positions)
         announce(self._writer, Versions(self._version))
 
     def _publish(self, outcomes: Iterable[Outcome]) -> None:
@@ -273,7 +275,7 @@ class Move:
             raise FewerPartitions(
                 f"topics have {most} partitions, and Kafka cannot remove any: use --partitions {most} or more"
             )
-        self.inboxes: Ground | None = None
+        self.inboxes: SourceTopic | None = None
         """The ground of workers that rebuild them."""
         self.notification_starts: dict[int, int] = {}
         """The start offsets of the notifications from which they are rebuilt."""

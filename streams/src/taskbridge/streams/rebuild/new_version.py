@@ -26,12 +26,12 @@ from taskbridge.streams.fold.stored_instance import (
 )
 from taskbridge.streams.instances.pending_notifications import (
     FIRST_INSTANCE,
-    Untold,
+    PendingNotifications,
     instance_key,
-    read_untold,
-    told_of,
-    untold_key,
-    write_untold,
+    notifications_of,
+    pending_key,
+    read_pending,
+    write_pending,
 )
 from taskbridge.streams.instances.upkeep import is_expired
 from taskbridge.streams.rebuild.copies import Copy, Located, bulk_reader, join_by_key, read_on
@@ -190,7 +190,7 @@ class Outcome(NamedTuple):
 
     key: bytes
     new: Located
-    pending: Untold
+    pending: PendingNotifications
     notifications: list[TaskNotification]
 
 
@@ -299,10 +299,10 @@ class NewVersion:
         is_first = self.new.changed is None
         for outcome in self.outcomes(version):
             if outcome.notifications or not outcome.pending.is_published:
-                pending = Located(outcome.new.partition, write_untold(outcome.pending))
-                self.new.write({untold_key(outcome.key): pending})
+                pending = Located(outcome.new.partition, write_pending(outcome.pending))
+                self.new.write({pending_key(outcome.key): pending})
             elif not is_first:
-                self.new.write({untold_key(outcome.key): None})
+                self.new.write({pending_key(outcome.key): None})
         for copy in (self._old, self._published):
             if copy is not None:
                 copy.changed = {}
@@ -331,15 +331,17 @@ class NewVersion:
         is_published = not everything and state == (None if published is None else published.value)
         earlier = self._sources.pending(key, store) if self._has_pending else None
         if not everything and earlier is None and old is not None and old.value[HEAD_BYTES:] == new.value[HEAD_BYTES:]:
-            return Outcome(key, new, Untold(is_published, is_certain=True, notifications=0, before=old.value), [])
+            return Outcome(
+                key, new, PendingNotifications(is_published, is_certain=True, notifications=0, before=old.value), []
+            )
         known = self._sources.best(key, old, store, published)
         # Only the changelog is certain about earlier notifications.
         is_certain = old is None if known is None else known.source is Source.CHANGELOG
         before = None if known is None else known.stored.value
         if earlier is not None:
             before, is_certain = earlier.before, earlier.is_certain and is_certain
-        pending = Untold(is_published, is_certain and not everything, 0, before)
-        notifications = told_of(pending, new.value, self._states, version=version)
+        pending = PendingNotifications(is_published, is_certain and not everything, 0, before)
+        notifications = notifications_of(pending, new.value, self._states, version=version)
         return Outcome(key, new, replace(pending, notifications=len(notifications)), notifications)
 
     def count(self) -> None:
@@ -347,7 +349,7 @@ class NewVersion:
         self.counts.instances = 0
         for key, stored in self.new.items():
             if key < FIRST_INSTANCE:
-                pending = read_untold(stored.value)
+                pending = read_pending(stored.value)
                 self.counts.states += not pending.is_published
                 self.counts.notifications += pending.notifications
             else:

@@ -26,12 +26,12 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import Ground, Mark
+from taskbridge.streams.positions import Lineage, SourceTopic
 from taskbridge.streams.rebuild.copies import DECIDED_S, POLL_S, Ticker, TopicCopy
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.table_versions import INBOX_CHANGELOG, VERSION_TOPIC, Republished
 from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
-from taskbridge.streams.transactions.group_commit import claimed
+from taskbridge.streams.transactions.group_commit import claim_producers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -84,7 +84,7 @@ class Operation:
         self.admin = admin_client(servers, properties)
         self.offsets = Offsets(self.consumer)
         self.live_version = LiveVersion(servers, properties, self.offsets)
-        claim = partial(claimed, self.producer)
+        claim = partial(claim_producers, self.producer)
         self.workers = Workers(self.offsets, claim=claim, report=report, stopping=stopping)
 
     def ticker(self, what: str) -> Ticker:
@@ -155,12 +155,12 @@ class Operation:
         topic = self.offsets.topics([TASK_NOTIFICATIONS.name])[TASK_NOTIFICATIONS.name]
         return Republished(topic.topic_id, self.offsets.ends(TASK_NOTIFICATIONS.name, range(topic.partitions)))
 
-    def ground(self, source: str, changelog: str, changelog_id: str, *, version: int, partitions: int) -> Ground:
+    def ground(self, source: str, changelog: str, changelog_id: str, *, version: int, partitions: int) -> SourceTopic:
         """The ground of workers that read ``source``, with the changelog that was created for it."""
         ids = {name: each.topic_id for name, each in self.offsets.topics([source, VERSION_TOPIC.name]).items()}
-        return Ground(ids[source], changelog, Mark(version, partitions, changelog_id, ids[VERSION_TOPIC.name]))
+        return SourceTopic(ids[source], changelog, Lineage(version, partitions, changelog_id, ids[VERSION_TOPIC.name]))
 
-    def new_inboxes(self, version: int, partitions: int) -> Ground:
+    def new_inboxes(self, version: int, partitions: int) -> SourceTopic:
         """The ground of workers that rebuild the inboxes, with a new changelog."""
         created = self.recreate(INBOX_CHANGELOG, partitions=partitions)
         return self.ground(
@@ -284,7 +284,7 @@ class Workers:
 
     def changelogs(self, version: int) -> frozenset[str]:
         """The changelog ids of that version in the group's positions: one, unless something is wrong."""
-        marks = [at.mark for at in self._committed(TASK_EVENTS.name) if at.mark is not None]
+        marks = [at.lineage for at in self._committed(TASK_EVENTS.name) if at.lineage is not None]
         return frozenset(mark.changelog_id for mark in marks if mark.version == version)
 
     def wait_until_gone(self) -> None:

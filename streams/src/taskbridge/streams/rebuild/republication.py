@@ -34,7 +34,7 @@ from taskbridge.streams.instances.pending_notifications import FIRST_INSTANCE, c
 from taskbridge.streams.rebuild.copies import Copy, Located
 from taskbridge.streams.rebuild.operation import operation
 from taskbridge.streams.table_versions import INBOX_CHANGELOG, VERSION_TOPIC, instances_changelog
-from taskbridge.streams.tables.store import naming
+from taskbridge.streams.tables.store import explaining_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -102,7 +102,7 @@ def republish(environment: Mapping[str, str], *, report: Callable[[str], None]) 
                     announce_republished(writer, published)
                     if ground is not None:
                         positions = run.workers.positions(TASK_NOTIFICATIONS.name)
-                        writer.hand_over(APP_ID, TASK_NOTIFICATIONS.name, ground, positions)
+                        writer.write_positions(APP_ID, TASK_NOTIFICATIONS.name, ground, positions)
                     announce(writer, versions)
         return {
             "instances": republication.instances,
@@ -150,7 +150,7 @@ class Republication:
             TableUnreadable: one of them cannot be read; nothing wrong was published.
         """
         for _, stored in states.items(FIRST_INSTANCE):
-            with naming(self.changelog, stored.partition):
+            with explaining_unreadable(self.changelog, stored.partition):
                 instance = unpack(stored.value, self._states)
             self.instances += 1
             yield from republished(show(instance), number=self.number)

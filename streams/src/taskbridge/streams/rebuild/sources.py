@@ -22,7 +22,13 @@ from taskbridge.streams.fold.chunk import EVENTS_LOST, has_all_events
 from taskbridge.streams.fold.instance import from_published
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, age_of, pack, with_event_offsets
 from taskbridge.streams.fold.views import show
-from taskbridge.streams.instances.pending_notifications import UNTOLD, Untold, read_untold, shown, untold_key
+from taskbridge.streams.instances.pending_notifications import (
+    PENDING_PREFIX,
+    PendingNotifications,
+    pending_key,
+    read_pending,
+    shown,
+)
 from taskbridge.streams.instances.upkeep import is_expired
 from taskbridge.streams.positions import POSITION_KEY, Bounds, is_after_loss, position_if_readable
 from taskbridge.streams.rebuild.copies import Copy, Located
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskState
     from taskbridge.streams.fold.views import Shown
-    from taskbridge.streams.positions import KeptPosition
+    from taskbridge.streams.positions import RecordedPosition
     from taskbridge.streams.rebuild.copies import TopicCopy
     from taskbridge.streams.tables.store import StorePosition
 
@@ -65,7 +71,7 @@ class LocalStores(Copy):
         self._retention_days = retention_days
         self.positions: dict[int, StorePosition] = {}
         """The changelog position of each partition's store."""
-        self.reached: dict[int, KeptPosition | None] = {}
+        self.reached: dict[int, RecordedPosition | None] = {}
         """The position in the events, if the store has it."""
 
     def read(
@@ -107,13 +113,13 @@ class LocalStores(Copy):
 
     def _copy(self, store: _OpenStore, report: Callable[[str], None]) -> None:
         now_ms = time.time_ns() // 1_000_000
-        reached: KeptPosition | None = None
+        reached: RecordedPosition | None = None
         together: dict[bytes, Located | None] = {}
         try:
             for key, value in items_of(store.db):
                 if key == POSITION_KEY:
                     reached = position_if_readable(value)
-                elif key != OFFSET_KEY and (key.startswith(UNTOLD) or self._is_current(value, now_ms)):
+                elif key != OFFSET_KEY and (key.startswith(PENDING_PREFIX) or self._is_current(value, now_ms)):
                     together[key] = Located(store.partition, value)
                 if len(together) >= _TOGETHER:
                     self.write(together)
@@ -238,15 +244,15 @@ class Sources:
             return known
         return None if published is None else self._from_published(published)
 
-    def pending(self, key: bytes, store: Located | None) -> Untold | None:
+    def pending(self, key: bytes, store: Located | None) -> PendingNotifications | None:
         """The pending notifications of the last rebuild; ``store`` is the instance's value in a store."""
         is_further = store is not None and self._is_store_further(store.partition)
         source = self.stores if is_further or self.changelog is None else self.changelog
-        found = source.get(untold_key(key))
+        found = source.get(pending_key(key))
         try:
-            return None if found is None else read_untold(found.value)
+            return None if found is None else read_pending(found.value)
         except StoreUnreadable:
-            return Untold(is_published=False, is_certain=False, notifications=0, before=None)
+            return PendingNotifications(is_published=False, is_certain=False, notifications=0, before=None)
 
     def has_all_events(self, known: Known) -> bool:
         """Whether every event of the instance is still on its partition."""

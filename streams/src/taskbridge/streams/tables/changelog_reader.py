@@ -30,20 +30,27 @@ _BATCH_FIRST = 500
 _BATCH_BYTES = 8 << 20
 _WAIT_S = 0.1
 _TOUCH_S = 3600.0
+_FAILURES = (
+    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's local codes have these names
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
 
 
 class ChangelogUnreadable(OperatorError):
-    """The changelog cannot be read from where the store stands. Started again, the worker restores from its start."""
+    """The changelog cannot be read from the store's position. After a restart, the worker restores from its start."""
 
 
 @dataclass(slots=True)
 class Followed:
-    """A partition that is being read. ``until`` is the offset where its restoration ends; None for a standby."""
+    """A partition that is being read."""
 
     next_offset: int
     until: int | None
+    """Offset at which its restoration ends; None for a standby."""
     end: int
-    """Behind the last record that Kafka is known to have."""
+    """The offset after the last record that Kafka is known to have."""
     done: Future[None] = field(default_factory=Future["None"])
     touched: float = field(default_factory=time.monotonic)
 
@@ -60,7 +67,7 @@ class ChangelogReader:
     topic: str
     store: Store
     on_failure: Callable[[BaseException], None]
-    """Is called in the thread; the worker must not go on without its reader."""
+    """Is called in the reader's thread; the worker must stop."""
     batch_bytes: int = _BATCH_BYTES
 
     def __post_init__(self) -> None:
@@ -69,20 +76,20 @@ class ChangelogReader:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = False
         self.applied = 0
-        """Records applied since the start."""
+        """Records applied since the start of the process."""
         self._consumer = Consumer(dict(self.config), logger=LIBRDKAFKA)
         self._thread = threading.Thread(target=self._run, name="changelog-reader", daemon=True)
         self._thread.start()
 
     @property
     def followed(self) -> dict[int, Followed]:
-        """What is being read now, by partition."""
+        """The partitions that are being read now."""
         return dict(self._followed)
 
     def follow(self, partition: int, *, start: int, end: int, standby: bool) -> Future[None]:
         """Apply the partition's records from ``start``. The future is done when all below ``end`` are applied.
 
-        A restoration then stops by itself, and nothing more is written by this thread; a standby goes on.
+        A restoration then ends, and this thread writes nothing more to the partition; a standby continues.
         """
         following = Followed(next_offset=start, until=None if standby else end, end=end)
 
@@ -97,10 +104,10 @@ class ChangelogReader:
         return self._do(begin, following.done)
 
     def leave_all_but(self, standbys: Collection[int]) -> Future[None]:
-        """Stop reading all but these, where they are on standby already. Also what was asked for and has not begun.
+        """Stop reading all partitions except these, if they are on standby; commands that wait are included.
 
-        When the future is done, this thread writes nothing more to the others. A restoration of one of these is left
-        too: it would end by itself, and its partition would be without a standby.
+        When the future is done, this thread writes nothing more to the others. A restoration of one of these is stopped
+        too: otherwise it would end by itself, and leave its partition without a standby.
         """
         left: Future[None] = Future()
 
@@ -122,7 +129,7 @@ class ChangelogReader:
         self._thread.join()
 
     def _do(self, command: Callable[[], None], done: Future[None]) -> Future[None]:
-        """Hand it to the thread, unless ``done`` is cancelled first: a rebalance overtook it, and nobody waits."""
+        """Run the command in the thread, unless ``done`` is cancelled before, as by a rebalance."""
 
         def run() -> None:
             if not done.set_running_or_notify_cancel():
@@ -142,7 +149,7 @@ class ChangelogReader:
                 self._run_commands()
                 if self._followed:
                     self._apply(self._consumer.consume(self._batch, _WAIT_S))
-            except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            except BaseException as error:  # noqa: BLE001 - all that wait must receive it
                 followed, self._followed = self._followed, {}
                 for each in followed.values():
                     _fail(each.done, error)
@@ -160,7 +167,7 @@ class ChangelogReader:
             block = not self._followed and self._commands.empty()
 
     def _apply(self, messages: list[Message]) -> None:
-        """One write for each partition: of each key the last value, and the offset that the batch reaches."""
+        """One write per partition: the last value of each key, and the offset that the batch reaches."""
         values: dict[int, dict[bytes, bytes | None]] = {}
         reached: dict[int, int] = {}
         size = 0
@@ -186,7 +193,7 @@ class ChangelogReader:
     def _note(self, error: KafkaError, partition: int, offset: int | None, reached: dict[int, int]) -> None:
         following = self._followed.get(partition)
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes have these names
-            # Says where the partition ends, also where its last offsets hold no record (compaction, transactions).
+            # The partition's end, even if its last offsets have no records (compaction, transactions).
             if following is not None and offset is not None and offset > following.next_offset:
                 reached[partition] = max(offset, reached.get(partition, 0))
             elif following is not None and time.monotonic() - following.touched > _TOUCH_S:
@@ -213,11 +220,3 @@ class ChangelogReader:
 def _fail(done: Future[None], error: BaseException) -> None:
     if not done.done():
         done.set_exception(error)
-
-
-_FAILURES = (
-    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
-    KafkaError.OFFSET_OUT_OF_RANGE,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-)

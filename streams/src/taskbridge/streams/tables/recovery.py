@@ -20,9 +20,9 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.engine.app import consumer_of, poll, tables_of
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import POSITION_KEY, Bounds, read_position
-from taskbridge.streams.table_versions import TOMBSTONES_KEPT_MS, mend
+from taskbridge.streams.table_versions import TOMBSTONE_RETENTION_MS, rebuild_hint
 from taskbridge.streams.tables.changelog_reader import ChangelogReader
-from taskbridge.streams.tables.store import naming
+from taskbridge.streams.tables.store import explaining_unreadable
 from taskbridge.streams.transactions.group_commit import Overtaken
 from taskbridge.streams.transactions.takeover import Owned
 
@@ -32,54 +32,61 @@ if TYPE_CHECKING:
     import faust
     from faust.types import TP
 
-    from taskbridge.streams.positions import KeptPosition
+    from taskbridge.streams.positions import RecordedPosition
     from taskbridge.streams.tables.changelog_reader import Followed
     from taskbridge.streams.tables.store import Store, StorePosition
     from taskbridge.streams.transactions.takeover import Takeover
 
 log = structlog.get_logger(__name__)
 
-_OLDEST_MS = TOMBSTONES_KEPT_MS * 3 // 4
+_OLDEST_MS = TOMBSTONE_RETENTION_MS * 3 // 4
+"""An older store may have missed a deletion whose tombstone is gone."""
+_RETRY_S = 1.0
+_TOUCH_S = 3600.0
 
 
 class StoreOfAnother(OperatorError):
-    """A store holds more than its changelog: it is what is left, and is not emptied to match."""
+    """A store has more than its changelog, which lost records: it is left as it is, because it may be the only copy."""
 
 
 class Misassigned(OperatorError):
-    """Events were assigned without the changelog of their partition: they cannot be folded here."""
+    """Events were assigned without the changelog of their partition, so they cannot be folded here."""
 
 
-class Wanted(NamedTuple):
-    """One table's partitions as the group's leader assigned them to this worker."""
+class Superseded(Exception):
+    """Another rebalance began, and its assignment counts."""
+
+
+class Assignment(NamedTuple):
+    """The partitions of one table that the group's leader assigned to this worker."""
 
     actives: frozenset[int]
     standbys: frozenset[int]
 
 
-def assigned(assignor: Any, changelogs: Collection[str]) -> dict[str, Wanted]:
-    """By changelog topic.
+def assignments_of(assignor: Any, changelogs: Collection[str]) -> dict[str, Assignment]:
+    """The assignment of each table, by its changelog topic.
 
     Raises:
-        Misassigned: there is an active partition of events without that of each table.
+        Misassigned: a partition of events is active here, but not that of each table.
     """
     actives, standbys = assignor.assigned_actives(), assignor.assigned_standbys()
-    wanted = {
-        topic: Wanted(
+    found = {
+        topic: Assignment(
             frozenset(tp.partition for tp in actives if tp.topic == topic),
             frozenset(tp.partition for tp in standbys - actives if tp.topic == topic),
         )
         for topic in changelogs
     }
     events = {tp.partition for tp in actives if tp.topic not in changelogs}
-    for topic, each in wanted.items():
+    for topic, each in found.items():
         if missing := events - each.actives:
             raise Misassigned(f"partitions {sorted(missing)} were assigned, but not those of {topic}")
-    return wanted
+    return found
 
 
 class Start(NamedTuple):
-    """Where to read on. With a reason to wipe, what the store holds cannot be built upon."""
+    """Where to continue reading; with a reason to wipe, if the contents of the store are of no use."""
 
     offset: int
     wipe_because: str | None = None
@@ -88,12 +95,12 @@ class Start(NamedTuple):
 def starting_point(
     position: StorePosition | None, bounds: Bounds, *, changelog_id: str, is_known: bool, now_ms: int
 ) -> Start:
-    """Where a store at ``position`` goes on in a changelog that was written within ``bounds``. Pure.
+    """Where a store at ``position`` continues in a changelog that has offsets within ``bounds``. Pure.
 
-    ``is_known``: the group's positions name this very changelog, so that what another one left is out of date.
+    ``is_known``: the group's positions name this changelog, so that a store of another one is out of date.
 
     Raises:
-        StoreOfAnother: the changelog has lost what the store has.
+        StoreOfAnother: the changelog lost records that the store has.
     """
     if position is None:
         return Start(bounds.first)
@@ -111,11 +118,11 @@ def starting_point(
 
 
 @dataclass(eq=False)
-class TableKeeper:
+class TableRecovery:
     """One table's store and the reader of its changelog.
 
-    At any moment one party writes to a partition's store: the reader, until ``restore`` is over, and the agent from
-    then on, until ``give_up`` was told that the partition is no longer active.
+    One party at a time writes to a partition's store: the reader, until ``restore`` is done; then the agent, until
+    ``close_all_but`` is called without the partition.
     """
 
     store: Store
@@ -123,7 +130,7 @@ class TableKeeper:
     reader: ChangelogReader
     offsets: Offsets
     is_known: bool = False
-    """The group's positions name this very changelog."""
+    """The group's positions name this changelog."""
 
     @property
     def followed(self) -> dict[int, Followed]:
@@ -132,39 +139,38 @@ class TableKeeper:
 
     @property
     def applied(self) -> int:
-        """Changelog records that were applied since the start of the process."""
+        """Changelog records applied since the start of the process."""
         return self.reader.applied
 
-    async def give_up(self, *, actives: Collection[int], standbys: Collection[int]) -> None:
-        """Stop reading what is no standby any more, and close what is neither. Standbys go on undisturbed."""
+    async def close_all_but(self, *, actives: Collection[int], standbys: Collection[int]) -> None:
+        """Stop all other restorations and standbys, and close the stores of other partitions. Standbys continue."""
         await asyncio.wrap_future(self.reader.leave_all_but(standbys))
         for partition in self.store.held - set(actives) - set(standbys):
             log.info("store_closed", partition=partition)
             await asyncio.to_thread(self.store.release, partition)
 
     async def restore(self, partitions: Collection[int]) -> asyncio.Future[list[None]]:
-        """Begin to restore these; the future is done when each is at the end that its changelog has now.
+        """Begin to restore these; the future is done when each is at the current end of its changelog.
 
         Raises:
             KafkaException: Kafka refuses, or cannot be reached.
             TimeoutError: it does not answer.
         """
         restoring = asyncio.gather(*await self._follow(partitions, standby=False))
-        # A rebalance may come before anybody awaits it.
+        # A rebalance may come before it is awaited.
         restoring.add_done_callback(lambda done: done.cancelled() or done.exception())
         return restoring
 
     async def stand_by(self, partitions: Collection[int]) -> None:
-        """Keep these near the end of the changelog, until ``give_up`` or ``restore`` says otherwise.
+        """Follow these near the end of the changelog, until ``close_all_but`` or ``restore``.
 
         Raises:
-            KafkaException: Kafka refuses, or cannot be reached.
-            TimeoutError: it does not answer.
+            KafkaException, TimeoutError: as ``restore``.
         """
         await self._follow(set(partitions) - set(self.reader.followed), standby=True)
 
     async def touch(self, partitions: Collection[int]) -> None:
-        """Say of these, which are active, that their positions still hold."""
+        """Confirm the positions of these active partitions."""
         for partition in self.store.held.intersection(partitions):
             self.store.touch(partition)
 
@@ -182,16 +188,16 @@ class TableKeeper:
         ]
 
     def _open(self, partitions: Collection[int]) -> dict[int, tuple[int, int]]:
-        """Open these, empty those that are out of date; where each goes on, and where it ends now. Blocks.
+        """Open these stores and empty those that are out of date; where each continues, and its current end. Blocks.
 
         Raises:
-            StoreOfAnother: a changelog has lost what a store has.
+            StoreOfAnother: a changelog lost records that a store has.
         """
         store = self.store
         changelog_id = self.offsets.topic_id(self.topic)
         store.follow(changelog_id)
         bounds = self.offsets.bounds(self.topic, partitions)
-        # What was written last may not be decided yet, and the store of who wrote it has it.
+        # The last records may be in an open transaction, and their writer's store has them.
         written = self.offsets.ends(self.topic, partitions)
         found: dict[int, tuple[int, int]] = {}
         for partition in partitions:
@@ -208,7 +214,7 @@ class TableKeeper:
             except StoreOfAnother as error:
                 raise StoreOfAnother(
                     f"{self.topic}, partition {partition}: {error}. The local store is not changed:"
-                    f" {store.partition_path(partition)}. {mend(self.topic)}"
+                    f" {store.partition_path(partition)}. {rebuild_hint(self.topic)}"
                 ) from error
             because = start.wipe_because
             if position is None and not store.is_empty(partition):
@@ -220,15 +226,9 @@ class TableKeeper:
         return found
 
 
-_RETRY_S = 1.0
-_TOUCH_S = 3600.0
-
-
-class Superseded(Exception):
-    """Another rebalance began; its assignment is what counts."""
-
-
 class Recovery(Service):
+    """Applies each assignment. Faust requires ``completed`` and the methods ``on_…``."""
+
     """Follows the assignments. ``completed`` and the methods ``on_…`` are what Faust expects of it."""
 
     def __init__(
@@ -241,15 +241,14 @@ class Recovery(Service):
         known: Collection[str],
         on_emptied: Callable[[], None],
     ) -> None:
-        """``takeover`` makes this worker the only one that can write for its partitions, before they are restored.
+        """``takeover`` makes this worker the only writer for its partitions, before they are restored.
 
-        ``reading``: a consumer's properties, for the changelogs.
-        ``admit`` raises where this worker may not work although it is in the group; it blocks, and comes before all
-        else. ``known``: the changelogs that the group's positions name: a store of another one is out of date.
-        ``on_emptied`` is notified when a damaged store is emptied.
+        ``reading``: the consumer's properties for changelogs. ``admit`` blocks, and raises if this worker may not work
+        although it joined the group; it is called first. ``known``: the changelogs that the group's positions name; a
+        store of another one is out of date. ``on_emptied`` is called when a damaged store was emptied.
         """
         self.app = app
-        self._tables = tables_of(app)
+        self._manager = tables_of(app)
         self._reading = reading
         self._takeover = takeover
         self._admit = admit
@@ -258,37 +257,33 @@ class Recovery(Service):
         self.completed = asyncio.Event()
         self._changed = asyncio.Event()
         self._generation = 0
-        self._keepers: dict[str, TableKeeper] = {}
-        self.wanted: dict[str, Wanted] = {}
-        self.taken_over_records = 0
-        """Changelog records that the last takeover had to read."""
-        super().__init__(beacon=self._tables.beacon)
-
-    @property
-    def keepers(self) -> dict[str, TableKeeper]:
-        """By changelog topic."""
-        return self._keepers
+        self.tables: dict[str, TableRecovery] = {}
+        """By changelog topic, as ``assignments``."""
+        self.assignments: dict[str, Assignment] = {}
+        self.restored_records = 0
+        """Changelog records that the last takeover read."""
+        super().__init__(beacon=self._manager.beacon)
 
     async def on_start(self) -> None:
         fail = partial(_call_soon, asyncio.get_running_loop(), self._fail)
-        for topic, table in self._tables.changelogs.items():
+        for topic, table in self._manager.changelogs.items():
             table.data.report_to(damaged=fail, emptied=self._on_emptied)
             reader = ChangelogReader(self._reading, topic, table.data, fail)
-            self._keepers[topic] = TableKeeper(
+            self.tables[topic] = TableRecovery(
                 table.data, topic, reader, Offsets(self._reading), is_known=topic in self._known
             )
 
     async def on_stop(self) -> None:
         self._changed.set()
-        for keeper in self._keepers.values():
-            await asyncio.to_thread(keeper.close)
+        for table in self.tables.values():
+            await asyncio.to_thread(table.close)
 
     def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Nothing yet: reading on does no harm until it is known what this worker keeps."""
+        """Nothing: reading on is harmless until the new assignment is known."""
 
     async def on_rebalance(
         self,
-        assigned: set[TP],  # noqa: ARG002 - the assignor tells actives from standbys
+        assigned: set[TP],  # noqa: ARG002 - the assignor distinguishes actives and standbys
         revoked: set[TP],  # noqa: ARG002
         newly_assigned: set[TP],  # noqa: ARG002
         generation_id: int = 0,
@@ -305,7 +300,7 @@ class Recovery(Service):
                 return
             self._changed.clear()
             try:
-                await self._take_on(self._generation)
+                await self._apply_assignments(self._generation)
             except Superseded:
                 log.info("recovery_aborted_by_rebalance")
             except Exception as error:
@@ -315,90 +310,93 @@ class Recovery(Service):
 
     @Service.task
     async def _touch(self) -> None:
-        """Positions of quiet partitions stay young enough to be trusted at the next start."""
+        """Confirm the positions of quiet partitions, which are trusted up to an age."""
         async for _ in self.itertimer(_TOUCH_S, name="Recovery.touch"):
             if not self.app.rebalancing:
-                for topic, keeper in self._keepers.items():
-                    await keeper.touch(self.wanted[topic].actives if topic in self.wanted else ())
+                for topic, table in self.tables.items():
+                    await table.touch(self.assignments[topic].actives if topic in self.assignments else ())
 
-    async def _take_on(self, generation: int) -> None:
+    async def _apply_assignments(self, generation: int) -> None:
         started = time.monotonic()
         self.app.in_recovery = True
-        self.wanted = assigned(self.app.assignor, self._keepers)
-        before = sum(keeper.applied for keeper in self._keepers.values())
-        for topic, keeper in self._keepers.items():
-            await keeper.give_up(actives=self.wanted[topic].actives, standbys=self.wanted[topic].standbys)
+        self.assignments = assignments_of(self.app.assignor, self.tables)
+        before = sum(table.applied for table in self.tables.values())
+        for topic, table in self.tables.items():
+            assignment = self.assignments[topic]
+            await table.close_all_but(actives=assignment.actives, standbys=assignment.standbys)
         takeover, owned = self._takeover, self._owned()
-        # Before anybody asks where the changelog ends: afterwards no record of an earlier owner can come.
+        # Before the changelogs' ends are read: afterwards no record of a former owner can follow.
         await self._retried(lambda: asyncio.to_thread(self._admit))
-        committed = await self._retried(lambda: self._as_a_chunk(lambda: takeover.take(owned)))
+        committed = await self._retried(lambda: self._as_chunk(lambda: takeover.claim_partitions(owned)))
         restoring = [
-            await self._retried(lambda keeper=keeper, topic=topic: keeper.restore(self.wanted[topic].actives))
-            for topic, keeper in self._keepers.items()
+            await self._retried(lambda table=table, topic=topic: table.restore(self.assignments[topic].actives))
+            for topic, table in self.tables.items()
         ]
         await self._unless_changed(asyncio.gather(*restoring))
-        self.taken_over_records = sum(keeper.applied for keeper in self._keepers.values()) - before
-        kept = self._kept(committed)
-        await self._retried(lambda: self._as_a_chunk(lambda: takeover.begin(committed, kept, generation=generation)))
+        self.restored_records = sum(table.applied for table in self.tables.values()) - before
+        recorded = self._recorded_positions(committed)
+        await self._retried(
+            lambda: self._as_chunk(lambda: takeover.commit_positions(committed, recorded, generation=generation))
+        )
         log.info(
             "tables_recovered",
-            active=sorted(frozenset[int]().union(*(wanted.actives for wanted in self.wanted.values()))),
-            standby=sorted(frozenset[int]().union(*(wanted.standbys for wanted in self.wanted.values()))),
-            records=self.taken_over_records,
+            active=sorted(frozenset[int]().union(*(each.actives for each in self.assignments.values()))),
+            standby=sorted(frozenset[int]().union(*(each.standbys for each in self.assignments.values()))),
+            records=self.restored_records,
             seconds=round(time.monotonic() - started, 3),
         )
         await self._go_live(generation)
-        for topic, keeper in self._keepers.items():
-            await self._retried(lambda keeper=keeper, topic=topic: keeper.stand_by(self.wanted[topic].standbys))
-        self._tables.on_standbys_ready()
+        for topic, table in self.tables.items():
+            await self._retried(lambda table=table, topic=topic: table.stand_by(self.assignments[topic].standbys))
+        self._manager.on_standbys_ready()
 
-    async def _as_a_chunk(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """A rebalance waits for it, as for a chunk: what it commits would be refused otherwise."""
+    async def _as_chunk(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """A rebalance waits for it as for a chunk, because its commit would be refused afterwards."""
         consumer = consumer_of(self.app)
         if consumer.is_leaving:
             raise Superseded
         with consumer.working():
             return await work()
 
-    def _kept(self, sources: Iterable[TP]) -> dict[TP, KeptPosition | None]:
-        """What the changelogs say themselves of how far these are folded."""
-        found: dict[TP, KeptPosition | None] = {}
+    def _recorded_positions(self, sources: Iterable[TP]) -> dict[TP, RecordedPosition | None]:
+        """The positions of these partitions in the changelogs."""
+        found: dict[TP, RecordedPosition | None] = {}
         for source in sources:
             changelog = self._takeover.changelog_of(source)
-            if changelog in self._keepers:
-                with naming(changelog, source.partition):
-                    found[source] = read_position(self._keepers[changelog].store.read(source.partition, POSITION_KEY))
+            if changelog in self.tables:
+                with explaining_unreadable(changelog, source.partition):
+                    found[source] = read_position(self.tables[changelog].store.read(source.partition, POSITION_KEY))
         return found
 
     def _owned(self) -> Owned:
         actives = self.app.assignor.assigned_actives()
-        changelogs = frozenset(tp for tp in actives if tp.topic in self._keepers)
+        changelogs = frozenset(tp for tp in actives if tp.topic in self.tables)
         return Owned(frozenset(actives) - changelogs, changelogs)
 
     async def _go_live(self, generation: int) -> None:
-        """Let the streams go on from what is committed. The steps and their order are Faust's."""
+        """Resume the streams from the committed positions. The steps and their order are Faust's."""
         app, consumer = self.app, consumer_of(self.app)
         await app.on_rebalance_complete.send()
         app.in_recovery = False
         if self._changed.is_set() or app.consumer_generation_id != generation:
             raise Superseded
-        consumer.resume_partitions({tp for tp in consumer.assignment() if tp.topic not in self._keepers})
+        consumer.resume_partitions({tp for tp in consumer.assignment() if tp.topic not in self.tables})
         await self._unless_changed(asyncio.ensure_future(consumer.perform_seek()))
         if consumer.is_leaving or app.consumer_generation_id != generation:
             raise Superseded
-        consumer.skip_nothing()
+        consumer.forbid_skipping()
         self.completed.set()
         app.flow_control.resume()
         consumer.resume_flow()
         await poll(app)
-        self._tables.on_actives_ready()
+        self._manager.on_actives_ready()
         app.on_rebalance_end()
 
-    async def _retried(self, ask: Callable[[], Any]) -> Any:
-        """What Kafka answers, however long it takes, unless another rebalance begins."""
+    async def _retried(self, request: Callable[[], Any]) -> Any:
+        """Kafka's answer, retried until another rebalance begins."""
         while True:
             try:
-                return await ask()
+                return await request()
             except Overtaken as error:
                 raise Superseded from error
             except (KafkaException, TimeoutError) as error:

@@ -30,7 +30,7 @@ from taskbridge.streams.table_versions import (
     INBOX_CHANGELOG,
     instances_changelog,
     instances_table_name,
-    mend,
+    rebuild_hint,
 )
 
 if TYPE_CHECKING:
@@ -42,41 +42,54 @@ if TYPE_CHECKING:
     from taskbridge.schemas.topics import Topic
 
 OFFSET_KEY = b"__faust\0offset__"
-"""Where a store says how far it is. The name is Faust's."""
+"""The key of a store's changelog offset, with Faust's name."""
 
 WITHOUT_WAL: Any = rocksdict.WriteOptions()
-WITHOUT_WAL.disable_wal = True  # its stubs take it for a method
+WITHOUT_WAL.disable_wal = True  # its type stub declares a method
 
 _DAMAGE = ("Corruption", "IO error: No such file or directory")
-"""How the library's errors begin, which have no classes, where a file is gone or reads otherwise than written."""
+"""Prefixes of the library's errors, which have no classes, for missing or changed files."""
+_LOCKED_S = 30.0
+_RETRY_S = 0.2
+_UNREADABLE = (StoreUnreadable, PositionUnreadable, struct.error, msgspec.DecodeError)
+
+log = structlog.get_logger(__name__)
 
 
 class StoreLocked(OperatorError):
-    """Another process holds the data directory: each worker needs one of its own."""
+    """Another process uses the data directory; each worker needs its own."""
 
 
 class StoreDamaged(OperatorError):
-    """A partition's store reads otherwise than it was written: opened again, it is emptied and restored."""
+    """A partition's store is not as it was written. When it is opened again, it is emptied and restored."""
+
+
+class PartitionNotHeld(OperatorError):
+    """The partition's store is not open here: another worker has the partition."""
+
+
+class TableUnreadable(OperatorError):
+    """A changelog, and so the stores that follow it, contains a record that no worker wrote."""
 
 
 class StorePosition(NamedTuple):
     """How far a partition's store follows its changelog."""
 
     offset: int
-    """Of the last record that is applied; the next one to read is behind it."""
+    """The last applied record."""
     changelog_id: str
-    """Kafka's id of the topic, so that a changelog that was deleted and made anew is not taken for the old one."""
+    """Kafka's id of the topic, which differs for a recreated changelog."""
     at_ms: int
-    """When it was written."""
+    """Time of writing."""
 
 
 def position_now(offset: int, changelog_id: str) -> bytes:
-    """What stands under ``OFFSET_KEY`` in a store that is at this offset now."""
+    """The value of ``OFFSET_KEY`` in a store that is at this offset now."""
     return f"{offset} {changelog_id} {time.time_ns() // 1_000_000}".encode()
 
 
 def read_store_position(stored: bytes | None) -> StorePosition | None:
-    """What ``position_now`` wrote; None where nothing was, or it cannot be told."""
+    """The opposite of ``position_now``; None if it is missing or unreadable."""
     try:
         offset, changelog_id, at_ms = (stored or b"").decode("ascii", "replace").split(" ")
         return StorePosition(int(offset), changelog_id, int(at_ms))
@@ -85,24 +98,24 @@ def read_store_position(stored: bytes | None) -> StorePosition | None:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the library says with it that files are not as they were written."""
+    """Whether the library reports missing or changed files."""
     return str(error).startswith(_DAMAGE)
 
 
 def is_lock(error: Exception) -> bool:
-    """Whether the library says with it that another process has the store open."""
+    """Whether the library reports that another process has the store open."""
     return "lock" in str(error).lower()
 
 
 def damage_mark(path: Path) -> Path:
-    """The file beside a store that says that damage was met in it."""
+    """The file next to a store that records that it was found damaged."""
     return path.with_name(f"{path.name}.damaged")
 
 
 def items_of(db: Any, start: bytes = b"", options: Any = None) -> Iterator[tuple[bytes, bytes]]:
-    """Keys from ``start`` on, with their values, in their order.
+    """Keys from ``start`` on in their order, with their values.
 
-    Raises the library's own error where there are more that cannot be read; its own ``items`` would just end there.
+    Raises the library's own error if the rest cannot be read; its own ``items`` would silently end there.
     """
     found = db.iter(options or rocksdict.ReadOptions())
     try:
@@ -112,25 +125,14 @@ def items_of(db: Any, start: bytes = b"", options: Any = None) -> Iterator[tuple
             found.next()
         found.status()
     finally:
-        # Or whoever keeps the error would keep the store open.
+        # Otherwise a reference to the error would keep the store open.
         del found
 
 
-log = structlog.get_logger(__name__)
-
-_LOCKED_S = 30.0
-_RETRY_S = 0.2
-
-
-class PartitionNotHeld(OperatorError):
-    """The partition's store is not open here: the partition belongs to another worker by now."""
-
-
 class Store(TableStore):
-    """Values and the offset that they stand for are written in one atomic batch.
+    """Values and the offset that they represent are written in one atomic batch.
 
-    Raises, from whatever reads or writes a partition:
-        PartitionNotHeld: it is not this worker's.
+    Each method that reads or writes a partition raises PartitionNotHeld if it is not open.
     """
 
     _changelog_id: str = ""
@@ -138,41 +140,41 @@ class Store(TableStore):
     _on_emptied: Callable[[], None] | None = None
 
     def report_to(self, *, damaged: Callable[[StoreDamaged], None], emptied: Callable[[], None]) -> None:
-        """``damaged`` is notified, from any thread, of damage that is met: the worker has to start again.
+        """``damaged`` is called, from any thread, when damage is found: the worker must restart.
 
-        ``emptied`` is notified when a damaged store was emptied.
+        ``emptied`` is called when a damaged store was emptied.
         """
         self._on_damage, self._on_emptied = damaged, emptied
 
     def follow(self, changelog_id: str) -> None:
-        """Every position that is written from now on is one in this topic. Before the first partition is opened."""
+        """Positions that are written from now on belong to this topic. Must be called before a partition is opened."""
         self._changelog_id = changelog_id
 
     def read(self, partition: int, key: bytes) -> bytes | None:
-        """The value of a key on this partition."""
-        with self._sound(partition) as held:
+        """The value of a key in this partition."""
+        with self._checked(partition) as held:
             return held.get(key)
 
     def read_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        """The values of these keys, in their order, in one call."""
-        with self._sound(partition) as held:
+        """The values of these keys in their order, with one call."""
+        with self._checked(partition) as held:
             return held.get(keys) if keys else []
 
     def slice(self, partition: int, start: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to ``limit`` keys from ``start`` on and before ``end``, with their values. Nothing else is looked at."""
+        """Up to ``limit`` keys from ``start`` and before ``end``, with their values. Reads nothing else."""
         bounded = rocksdict.ReadOptions()
-        # Without it, what was deleted behind the end would be walked over too.
+        # Without this, deleted keys after the end would be read too.
         bounded.set_iterate_upper_bound(end)
-        with self._sound(partition) as held:
+        with self._checked(partition) as held:
             found: list[tuple[bytes, bytes]] = list(islice(held.items(from_key=start, read_opt=bounded), limit))
             if len(found) < limit:
-                # The library's own items, which take half the time, end where they cannot be read, too.
-                behind = found[-1][0] + b"\x00" if found else start
-                found += items_of(held, behind, bounded)
+                # The library's own items take half the time, but also end silently where they cannot be read.
+                after = found[-1][0] + b"\x00" if found else start
+                found += items_of(held, after, bounded)
             return found
 
     def scan(self, partition: int, after: bytes, *, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-        """Up to ``limit`` keys behind ``after``, with their values; and the last of them, None where it is the end."""
+        """Up to ``limit`` keys after ``after``, with their values; and the last of them, None at the end."""
         found: list[tuple[bytes, bytes]] = []
         for key, value in self._items(partition, after):
             if key not in (after, OFFSET_KEY, POSITION_KEY):
@@ -182,9 +184,9 @@ class Store(TableStore):
         return found, None
 
     def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None:
-        """Put these values, and remember that the changelog is applied up to this offset: both or neither.
+        """Write these values, and the offset up to which the changelog is now applied: both or neither.
 
-        None takes a key away. Both survive the process as far as RocksDB has flushed, and always as a whole.
+        None deletes a key. After a kill, what RocksDB had flushed remains, always whole batches.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in values.items():
@@ -193,20 +195,20 @@ class Store(TableStore):
             else:
                 batch.put(key, value)
         batch.put(OFFSET_KEY, position_now(changelog_offset, self._changelog_id))
-        with self._sound(partition) as held:
+        with self._checked(partition) as held:
             held.write(batch, WITHOUT_WAL)
 
     def position(self, partition: int) -> StorePosition | None:
-        """How far the changelog is applied; None in an empty store, and where it cannot be told."""
+        """The offset up to which the changelog is applied; None in an empty store, and if it is unreadable."""
         return read_store_position(self.read(partition, OFFSET_KEY))
 
     def hold(self, partition: int) -> None:
-        """Open the partition's store. Blocks while another process still has it.
+        """Open the partition's store; waits while another process has it open.
 
-        A store that RocksDB finds damaged is emptied, loudly: its changelog has all of it.
+        A store that RocksDB finds damaged is emptied, with an error in the log: its changelog has all of it.
 
         Raises:
-            StoreLocked: another process keeps it.
+            StoreLocked: another process has it open for too long.
         """
         deadline = time.monotonic() + _LOCKED_S
         while partition not in self.held:
@@ -231,11 +233,11 @@ class Store(TableStore):
         self.hold(partition)
 
     def touch(self, partition: int) -> None:
-        """Say that the position still holds, and bring it to the disk. Only where nobody else writes."""
+        """Confirm the position, and flush it to the disk. Only if nothing else writes to the partition."""
         found = self.position(partition)
         if found is not None:
             self.write_chunk(partition, {}, changelog_offset=found.offset)
-            with self._sound(partition) as held:
+            with self._checked(partition) as held:
                 held.flush(wait=False)
 
     def is_empty(self, partition: int) -> bool:
@@ -243,17 +245,13 @@ class Store(TableStore):
         return next(self._items(partition), None) is None
 
     def _items(self, partition: int, start: bytes = b"", options: Any = None) -> Iterator[tuple[bytes, bytes]]:
-        """Keys from ``start`` on, with their values.
-
-        Raises:
-            StoreDamaged: there are more, and they cannot be read.
-        """
-        with self._sound(partition) as held:
+        """Keys from ``start`` on, with their values; raises StoreDamaged if the rest cannot be read."""
+        with self._checked(partition) as held:
             yield from items_of(held, start, options)
 
     @contextmanager
-    def _sound(self, partition: int) -> Generator[Any]:
-        """The open store, for one piece of work. Damage that comes to light is remembered on the disk, and told."""
+    def _checked(self, partition: int) -> Generator[Any]:
+        """The open store for one piece of work. Damage is recorded on the disk and reported."""
         held = self._held(partition)
         try:
             yield held
@@ -273,7 +271,7 @@ class Store(TableStore):
         path = self.partition_path(partition)
         log.error("store_emptied", path=str(path), because=because)
         shutil.rmtree(path, ignore_errors=True)
-        # Afterwards: killed in between, the store is emptied again.
+        # Afterwards: after a kill in between, the store is emptied again.
         damage_mark(path).unlink(missing_ok=True)
         if self._on_emptied is not None:
             self._on_emptied()
@@ -285,42 +283,35 @@ class Store(TableStore):
         return held
 
 
-_UNREADABLE = (StoreUnreadable, PositionUnreadable, struct.error, msgspec.DecodeError)
-
-
-class TableUnreadable(OperatorError):
-    """A record of a changelog, and so of the stores that follow it, is not what a worker wrote."""
-
-
 @contextmanager
-def naming(changelog: str, partition: int) -> Generator[None]:
-    """Around whatever reads the values of that table, and reads nothing else.
+def explaining_unreadable(changelog: str, partition: int) -> Generator[None]:
+    """Add the table and the command that rebuilds it to errors of the block, which reads only its values.
 
     Raises:
-        TableUnreadable: in place of what says only that bytes are wrong.
+        TableUnreadable: in place of an error that only names bytes.
     """
     try:
         yield
     except _UNREADABLE as error:
-        raise TableUnreadable(f"{changelog}, partition {partition}: {error}. {mend(changelog)}") from error
+        raise TableUnreadable(f"{changelog}, partition {partition}: {error}. {rebuild_hint(changelog)}") from error
 
 
 def instances_table(app: faust.App, *, partitions: int, version: int = FIRST_VERSION) -> tuple[Store, str]:
-    """Declare that version of the table of instances; returns its store and the name of its changelog topic."""
+    """Declare this version of the table of instances; returns its store and the name of its changelog topic."""
     return _table(app, instances_table_name(version), instances_changelog(version), partitions)
 
 
 def inbox_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
-    """Declare the table of inboxes, with the same partitions; returns its store and the name of its changelog topic.
+    """Declare the table of inboxes; returns its store and the name of its changelog topic.
 
-    Topics and changelogs with as many partitions go to the same workers: Faust's assignor sees to it.
+    Faust's assignor gives topics and changelogs with equally many partitions to the same workers.
     """
     return _table(app, "inbox", INBOX_CHANGELOG, partitions)
 
 
 def _table(app: faust.App, name: str, changelog: Topic, partitions: int) -> tuple[Store, str]:
     table = declare_table(app, name, partitions=partitions)
-    # The topic is made by us before Faust could: its replication is then what the cluster prescribes.
+    # The topic exists before Faust could create it, with the cluster's default replication.
     assert table.changelog_topic.get_topic_name() == changelog.name
     store = table.data
     assert isinstance(store, Store)
@@ -328,7 +319,7 @@ def _table(app: faust.App, name: str, changelog: Topic, partitions: int) -> tupl
 
 
 def remove_other_versions(app: faust.App, *, version: int) -> None:
-    """Take the stores of versions that are not live off the disk. Blocks."""
+    """Delete the stores of versions that are not live. Blocks."""
     live = instances_table_name(version)
     others = [path for path in app.conf.tabledir.glob("instances*-*.db") if path.name.rpartition("-")[0] != live]
     for path in others:

@@ -19,14 +19,14 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from taskbridge.runtime.kafka import NotAllowed, is_denied, not_allowed
 from taskbridge.runtime.producer import DeliveryFailed, make_producer
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.positions import POSITION_KEY, KeptPosition, write_metadata, write_position
+from taskbridge.streams.positions import POSITION_KEY, RecordedPosition, write_metadata, write_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from confluent_kafka import Message
 
-    from taskbridge.streams.positions import Ground
+    from taskbridge.streams.positions import SourceTopic
     from taskbridge.streams.records import RecordWithHeaders
 
 CLAIM_S = 30
@@ -36,15 +36,15 @@ COMMIT_S = 60
 ABORT_S = 5
 
 TRANSACTION_TIMEOUT_MS = 30_000
-"""What is open for longer is undone by Kafka itself. Only where nobody comes who claims it: readers wait until then."""
+"""Kafka aborts a transaction that is open for longer; readers wait as long, unless the id is claimed before."""
 
 FENCED = (
-    # The transactional id is another producer's by now, or its time was over.
+    # Another producer has the transactional id, or the transaction timed out.
     KafkaError._FENCED,  # noqa: SLF001 - how the library names its codes
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.PRODUCER_FENCED,
     KafkaError.INVALID_PRODUCER_ID_MAPPING,
-    # The group has gone on without this worker.
+    # The group has rebalanced without this worker.
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.FENCED_INSTANCE_ID,
@@ -52,39 +52,35 @@ FENCED = (
 
 
 class Fenced(OperatorError):
-    """The transactional id or the partitions are somebody else's by now, and nothing was written.
+    """Others have the transactional id or the partitions, and nothing was written.
 
-    A worker was away too long; or a transaction was open for longer than Kafka was told to wait.
+    The worker was away too long, or its transaction was open for longer than its timeout.
     """
 
 
-class OffsetsNotTaken(DeliveryFailed):
-    """The group's coordinator took no offsets, so nothing is committed: fresh producers can do all of it again."""
+class OffsetsNotAccepted(DeliveryFailed):
+    """The group's coordinator did not accept the offsets. Nothing is committed; new producers can repeat all of it."""
 
 
 class Sent:
-    """Records that were handed over together."""
+    """Records that were sent with one call."""
 
     def __init__(self) -> None:
         self.last_offset = -1
-        """Of the last of them, in one partition, once they are committed; -1 where there was none."""
+        """Offset of the last record, if all are for one partition and committed; -1 if there was none."""
         self.error: KafkaError | None = None
-        """Why the last of them was not delivered."""
+        """Why the last record was not delivered."""
 
     def reported(self, error: KafkaError | None, message: Message) -> None:
-        """Take the report on the last of them. What was not delivered is the commit's to tell."""
+        """The delivery report of the last record. A failure is raised by the commit."""
         self.error = error
         if error is None:
             self.last_offset = max(self.last_offset, message.offset() or 0)
 
 
 @contextmanager
-def claiming(transactional_id: str) -> Generator[None]:
-    """Say what this Kafka user lacks where it may not write in this name.
-
-    Raises:
-        NotAllowed: that.
-    """
+def naming_missing_permission(transactional_id: str) -> Generator[None]:
+    """Raise NotAllowed with the missing permission if this Kafka user may not use the transactional id."""
     try:
         yield
     except KafkaException as raised:
@@ -93,51 +89,47 @@ def claiming(transactional_id: str) -> Generator[None]:
         raise
 
 
-def not_committed(transactional_id: str, error: KafkaError, why: str) -> Fenced | DeliveryFailed:
-    """What a transaction that Kafka refuses for good fails with."""
+def commit_failure(transactional_id: str, error: KafkaError, why: str) -> Fenced | DeliveryFailed:
+    """The error of a transaction that Kafka finally refused."""
     if error.code() in FENCED:
         return Fenced(f"{transactional_id}: {error.str()}")
     return DeliveryFailed(f"{transactional_id}: could not commit: {why}", error)
 
 
 class BulkProducer:
-    """One transaction at a time. Every method blocks; all belong to one thread."""
+    """One transaction at a time. Every method blocks; all must be called by one thread."""
 
     def __init__(
         self, config: Mapping[str, object], transactional_id: str, *, timeout_ms: int = TRANSACTION_TIMEOUT_MS
     ) -> None:
-        """``timeout_ms``: after this long Kafka undoes a transaction whose writer does not end it."""
+        """``timeout_ms``: after this long, Kafka aborts an open transaction."""
         self._id = transactional_id
         self._sent: list[tuple[str, Sent]] = []
-        """In the transaction that is open, with the topic."""
+        """With their topics, in the open transaction."""
         self._producer = make_producer(
-            {
-                **config,
-                "transactional.id": transactional_id,
-                "transaction.timeout.ms": timeout_ms,
-            }
+            {**config, "transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms}
         )
 
     def claim(self) -> None:
-        """Take the transactional id over from whoever had it; what they had open is undone. Once, before all else.
+        """Fence the former producers of the transactional id, and abort their transaction. Once, before all else.
 
         Raises:
-            NotAllowed: this Kafka user may not write in this name.
+            NotAllowed: this Kafka user may not use the transactional id.
             KafkaException: Kafka does not answer, or refuses.
         """
-        with claiming(self._id):
+        with naming_missing_permission(self._id):
             self._producer.init_transactions(CLAIM_S)
 
     def begin(self) -> None:
-        """What is sent from now on is visible when it is committed, or never."""
+        """Begin a transaction: what is sent becomes visible with its commit, or never."""
         self._sent.clear()
         self._producer.begin_transaction()
 
     def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
-        """Hand over records. A full queue is waited for.
+        """Send records; waits while the queue is full.
 
         Raises:
-            DeliveryFailed: one of them cannot be sent, e.g. it is larger than a record may be.
+            DeliveryFailed: a record cannot be sent, for example because it is too large.
         """
         sent, last = Sent(), len(records) - 1
         self._sent.append((topic, sent))
@@ -146,7 +138,7 @@ class BulkProducer:
             report = sent.reported if at == last else None
             while True:
                 try:
-                    # By place: the library looks each name up anew, a quarter of the call.
+                    # Positional: the library looks up each name, which is a quarter of the call.
                     produce(topic, value, key, partition, report, None, 0, headers)
                 except BufferError:
                     self._producer.flush()
@@ -157,14 +149,14 @@ class BulkProducer:
         return sent
 
     def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None:
-        """Return once all that was sent is on all in-sync replicas, and the group's offsets with it: all or nothing.
+        """Return once all records are on all in-sync replicas, with the group's offsets: all or nothing.
 
-        ``group`` is the group's metadata; without it, no offsets go along.
+        ``group`` is the group's metadata; without it, no offsets are committed.
 
         Raises:
-            Fenced: the transactional id, or the group, has gone to others; nothing was written.
-            OffsetsNotTaken: it did not come to that, because the group's coordinator was not reached.
-            DeliveryFailed: it did not come to that. Where Kafka did not answer, it may have been written all the same.
+            Fenced: others have the transactional id, or the group; nothing was written.
+            OffsetsNotAccepted: the group's coordinator was not reached; nothing was written.
+            DeliveryFailed: the commit failed. If Kafka did not answer, the transaction may be committed all the same.
         """
         if group is not None:
             self.send_offsets(list(offsets), group)
@@ -176,7 +168,7 @@ class BulkProducer:
                 error: KafkaError = raised.args[0]
                 if error.retriable() and time.monotonic() < deadline:
                     continue
-                raise not_committed(self._id, error, self._why(error)) from raised
+                raise commit_failure(self._id, error, self._why(error)) from raised
             else:
                 return
 
@@ -185,42 +177,42 @@ class BulkProducer:
         return not_allowed(*(f"Write on topic {topic}" for topic in refused)) if refused else error.str()
 
     def abort(self) -> None:
-        """Undo what is open, as far as Kafka answers soon: whoever claims the id next does it as well.
+        """Abort the open transaction, if Kafka answers soon; the next claim of the id aborts it otherwise.
 
         Raises:
-            KafkaException: it could not be undone.
+            KafkaException: it was not aborted.
         """
         self._producer.abort_transaction(ABORT_S)
 
     def close(self) -> None:
-        """Nothing: its end is librdkafka's, and may take long."""
+        """Does nothing: librdkafka ends the producer itself, which may take long."""
 
     def send_offsets(self, offsets: list[TopicPartition], group: bytes) -> None:
         """Add the group's offsets to the transaction.
 
         Raises:
-            Fenced, OffsetsNotTaken, DeliveryFailed: as ``commit`` does.
+            Fenced, OffsetsNotAccepted, DeliveryFailed: as ``commit``.
         """
         deadline = time.monotonic() + OFFSETS_S
         while True:
             try:
                 _in_time(lambda: self._producer.send_offsets_to_transaction(offsets, group, OFFSETS_S))
             except TimeoutError as late:
-                raise OffsetsNotTaken("the group's coordinator does not answer") from late
+                raise OffsetsNotAccepted("the group's coordinator does not answer") from late
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
                 if error.code() in FENCED or not error.retriable():
-                    raise not_committed(self._id, error, error.str()) from raised
+                    raise commit_failure(self._id, error, error.str()) from raised
                 if time.monotonic() >= deadline:
-                    raise OffsetsNotTaken(f"{self._id}: offsets not committed: {error.str()}", error) from raised
+                    raise OffsetsNotAccepted(f"{self._id}: offsets not committed: {error.str()}", error) from raised
             else:
                 return
 
 
 def _in_time(call: Callable[[], object]) -> None:
-    """Call in a thread that is left behind when it takes too long: the library's own time limit does not always hold.
+    """Call in a thread that is abandoned after the time limit, because the library's own does not always hold.
 
-    A producer whose group coordinator left the metadata may never ask who it is now: librdkafka's issue 5511.
+    A producer whose group coordinator left the metadata may never look up the new one (librdkafka issue 5511).
 
     Raises:
         TimeoutError: it takes too long.
@@ -237,11 +229,13 @@ def _in_time(call: Callable[[], object]) -> None:
     ended.result(OFFSETS_S + _LATE_S)
 
 
+# librdkafka's serialized group metadata, as ``rd_kafka_consumer_group_metadata_write`` writes it (2.0 and later, format
+# 2). A ``confluent_kafka.Consumer`` gives only its own, and here aiokafka is the member.
 _MAGIC = b"CGMDv2:"
 
 
 class Membership(NamedTuple):
-    """What the group's coordinator knows a member by. It refuses offsets of any but the present generation."""
+    """What identifies a member to the group's coordinator, which refuses offsets of any but the current generation."""
 
     generation: int
     member_id: str
@@ -252,7 +246,7 @@ def group_metadata(group: str, membership: Membership) -> bytes:
     """For ``Producer.send_offsets_to_transaction``.
 
     Raises:
-        UnicodeEncodeError: a name is not ASCII; librdkafka takes no other.
+        UnicodeEncodeError: a name is not ASCII, which librdkafka requires.
     """
     instance_id = membership.instance_id
     return b"".join(
@@ -267,10 +261,10 @@ def group_metadata(group: str, membership: Membership) -> bytes:
 
 
 def read_group_metadata(metadata: bytes) -> tuple[str, Membership]:
-    """The group and the member: the other way round."""
+    """The group and the member in ``group_metadata``."""
     [generation] = struct.unpack_from("=i", metadata, len(_MAGIC))
     group, member_id, instance_id = metadata[len(_MAGIC) + 4 :].split(b"\0", 2)
-    # What comes before an instance's id tells whether there is one.
+    # The byte before an instance id says whether there is one.
     named = None if instance_id == b"\x01" else instance_id.strip(b"\0").decode("ascii")
     return group.decode("ascii"), Membership(generation, member_id.decode("ascii"), named)
 
@@ -283,17 +277,17 @@ _NOBODY = Membership(-1, "", None)
 
 
 class TransactionalWriter(BulkProducer):
-    """The only one who can write under its transactional id, from ``claim`` until somebody else claims it."""
+    """The only producer with its transactional id, from ``claim`` until another one claims it."""
 
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """All that is sent within is written, or nothing is; after a lost answer to the commit it may be all."""
+        """All that is sent within is written, or nothing; either is possible if Kafka did not confirm the commit."""
         self.begin()
         try:
             yield
             self.commit()
         except BaseException:
-            # So that no reader waits for its end. Whoever claims the id next does it as well.
+            # So that readers need not wait for its timeout. The next claim of the id aborts it otherwise.
             with suppress(KafkaException):
                 self.abort()
             raise
@@ -307,18 +301,18 @@ class TransactionalWriter(BulkProducer):
         partition: int = -1,
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
-        """Add a record to the transaction; -1 is the partition of its key. A full queue is waited for."""
+        """Add a record to the transaction; partition -1 is that of its key. Waits while the queue is full."""
         self.send(topic, [(key, value, list(headers))], partition=partition)
 
-    def hand_over(self, group: str, source: str, ground: Ground, positions: Mapping[int, int]) -> None:
-        """Add where a group, of which nobody is at work, goes on in ``source``, to its positions and to the changelog.
+    def write_positions(self, group: str, source: str, source_topic: SourceTopic, positions: Mapping[int, int]) -> None:
+        """Add the positions in ``source`` of a group without members, as committed offsets and in the changelog.
 
-        The positions name the ground: what is lost of that before anybody is at work again is missed.
+        They name the lineage, so that a worker notices if its topics are lost before it starts.
         """
-        metadata = write_metadata("", ground.mark)
+        metadata = write_metadata("", source_topic.lineage)
         for partition, offset in positions.items():
-            kept = write_position(KeptPosition(ground.source_id, offset))
-            self.write(ground.changelog, POSITION_KEY, kept, partition=partition)
+            recorded = write_position(RecordedPosition(source_topic.source_id, offset))
+            self.write(source_topic.changelog, POSITION_KEY, recorded, partition=partition)
         offsets = [TopicPartition(source, partition, offset, metadata) for partition, offset in positions.items()]
         if offsets:
             self.send_offsets(offsets, group_metadata(group, _NOBODY))

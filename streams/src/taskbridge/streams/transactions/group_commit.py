@@ -1,6 +1,6 @@
 """Group commit: one transaction of a worker at a time, with the results of all chunks that wait.
 
-A transaction takes some milliseconds whatever it contains, and ``read_committed`` readers wait for the oldest open one.
+A transaction takes some milliseconds even if it is small, and ``read_committed`` readers wait for the oldest open one.
 So chunks of all partitions share it: during one transaction, the next chunks are folded for the one after it. With
 little load, a single event is a transaction of its own, at once.
 
@@ -24,27 +24,44 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.positions import POSITION_KEY, KeptPosition, write_metadata, write_position
+from taskbridge.streams.positions import POSITION_KEY, RecordedPosition, write_metadata, write_position
 from taskbridge.streams.records import EncodedRecords, PythonRecords
 from taskbridge.streams.transactions.bulk_producer import (
     BulkProducer,
     Membership,
-    OffsetsNotTaken,
+    OffsetsNotAccepted,
     Sent,
     group_metadata,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from faust.types import TP
 
-    from taskbridge.streams.positions import Ground
+    from taskbridge.streams.positions import SourceTopic
     from taskbridge.streams.records import RecordWithHeaders
 
 
+_RECORDS = 20_000
+_BYTES = 32 << 20
+"""Maximum size of a transaction; a larger submission has one of its own."""
+_LINGER_RECORDS = 100
+"""Maximum number of records that wait for more: they take less time to fold than a transaction takes."""
+_LINGER_S = 0.002
+"""The chunks of a poll begin within a few turns of the loop; later ones are not waited for."""
+_CLOSE_S = 2
+_PRODUCERS = 2
+
+log = structlog.get_logger(__name__)
+
+
+class Overtaken(OperatorError):
+    """A rebalance came first: nothing was written, and the new owner of the partition repeats the work."""
+
+
 class TransactionalProducer(Protocol):
-    """What ``BulkProducer`` says of each of these."""
+    """See ``BulkProducer`` for what each method guarantees."""
 
     def claim(self) -> None: ...
     def begin(self) -> None: ...
@@ -60,11 +77,13 @@ class Batch(NamedTuple):
     topic: str
     records: Sequence[RecordWithHeaders]
     partition: int = -1
-    """-1: by each record's key."""
+    """-1: that of each record's key."""
 
 
 @dataclass(slots=True, eq=False)
-class Delivery:
+class Submission:
+    """The results of one chunk, and the future that is done when they are committed."""
+
     source: TP
     next_offset: int
     batches: Sequence[Batch]
@@ -75,177 +94,139 @@ class Delivery:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        # Counted where they are handed over, so that what cannot be counted fails there.
+        # Counted here, so that what cannot be counted fails in its caller.
         self.records = sum(len(batch.records) for batch in self.batches)
-        self.size = sum(value_bytes(batch.records) for batch in self.batches)
+        self.size = sum(
+            (batch.records if isinstance(batch.records, EncodedRecords) else PythonRecords(batch.records)).value_bytes
+            for batch in self.batches
+        )
 
 
-def send(producer: TransactionalProducer, batch: Batch) -> Sent:
-    return producer.send(batch.topic, batch.records, partition=batch.partition) if batch.records else Sent()
+class Linger:
+    """Passes submissions on in order. A few records wait up to two milliseconds for more of the same poll.
 
-
-def value_bytes(records: Sequence[RecordWithHeaders]) -> int:
-    return (records if isinstance(records, EncodedRecords) else PythonRecords(records)).value_bytes
-
-
-def tell(deliveries: Iterable[Delivery], failure: BaseException | None) -> None:
-    for delivery in deliveries:
-        if delivery.done.done():  # nobody waits for it any more
-            continue
-        if failure is None:
-            delivery.done.set_result([each.last_offset for each in delivery.sent])
-        else:
-            delivery.done.set_exception(failure)
-            delivery.done.exception()  # the first is told; asyncio need not complain of those that nobody awaits then
-
-
-_FEW = 100
-"""Records that may wait for what follows: it takes less time to fold than a transaction takes."""
-_FOLLOWS_WITHIN_S = 0.002
-"""What a poll brought is begun within some turns of the loop; where it is not, nothing waits for it."""
-
-
-class Gathering:
-    """Passes deliveries on in order, at once those that waited. Few of them wait for what follows, in bounded time.
-
-    Two transactions of one record each, one behind the other, take twice as long as one of both. While one is under way
-    nothing waits here: all that comes meanwhile shares the next one.
+    Two transactions of one record each, one after the other, take twice as long as one of both. During a transaction
+    nothing waits here, because all that arrives meanwhile shares the next one.
     """
 
-    def __init__(self, pass_on: Callable[[Sequence[Delivery]], None], *, is_under_way: Callable[[], bool]) -> None:
+    def __init__(self, pass_on: Callable[[Sequence[Submission]], None], *, is_under_way: Callable[[], bool]) -> None:
         self._pass_on = pass_on
         self._is_under_way = is_under_way
-        self._here: list[Delivery] = []
+        self._here: list[Submission] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, delivery: Delivery, *, more_follow: bool) -> None:
-        """Called in the loop."""
-        self._here.append(delivery)
-        if not more_follow or self._is_under_way() or sum(each.records for each in self._here) > _FEW:
+    def add(self, submission: Submission, *, more_follow: bool) -> None:
+        """Must be called in the loop."""
+        self._here.append(submission)
+        if not more_follow or self._is_under_way() or sum(each.records for each in self._here) > _LINGER_RECORDS:
             self._end()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_FOLLOWS_WITHIN_S, self._end)
+            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._end)
 
     def _end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # As one: who takes them is another thread, and might come between two of them.
+        # As one: another thread reads them, and might otherwise separate them.
         here, self._here = self._here, []
         self._pass_on(here)
 
 
-_RECORDS = 20_000
-_BYTES = 32 << 20
-"""What a transaction is filled up to; a delivery that is larger has one of its own."""
-_CLOSE_S = 2
-_PRODUCERS = 2
-
-log = structlog.get_logger(__name__)
-
-
-class Overtaken(OperatorError):
-    """A rebalance came before the end: whoever has the partition now does it again. Nothing was written."""
-
-
 @dataclass(eq=False)
 class GroupCommit:
-    """A thread of its own takes what waits, so that the next transaction does not wait for a fold that goes on.
+    """A thread commits what waits, so that the next transaction need not wait until a fold has ended.
 
-    Two producers take turns: Kafka finishes a transaction some milliseconds after its commit is decided, and until then
-    the same producer's next one is refused; librdkafka asks again after 20 to 100 ms.
+    Two producers alternate: Kafka ends a transaction some milliseconds after it decided the commit. Until then the same
+    producer's next one is refused, and librdkafka retries after 20 to 100 ms.
     """
 
     config: Mapping[str, object]
     group: str
     name: str
-    """This worker's among those that share the group, the same over its restarts."""
+    """This worker's name in the group, the same after a restart."""
     membership: Callable[[], Membership | None]
-    grounds: Mapping[str, Ground] = field(default_factory=dict[str, "Ground"])
-    """By the topic that is read: where its positions are kept too, and what is said with them."""
+    source_topics: Mapping[str, SourceTopic] = field(default_factory=dict[str, "SourceTopic"])
+    """By the name of the topic that is read."""
     make: Callable[[Mapping[str, object], str], TransactionalProducer] = BulkProducer
 
     def __post_init__(self) -> None:
         self.after_loss: dict[TP, bool] = {}
-        """Of each source: see ``KeptPosition``."""
+        """By source: see ``RecordedPosition``."""
         self._producers: list[TransactionalProducer] = []
-        self._waiting: queue.SimpleQueue[Sequence[Delivery] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Sequence[Submission] | None] = queue.SimpleQueue()
         self._is_under_way = False
-        self._gathering = Gathering(self._waiting.put, is_under_way=lambda: self._is_under_way)
+        self._linger = Linger(self._waiting.put, is_under_way=lambda: self._is_under_way)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
 
     def claim(self) -> None:
-        """Undo what an earlier life of this worker left open, and become the only one who writes in its name. Blocks.
-
-        Once is enough; further calls do nothing.
+        """Abort what a former process of this worker left open, and fence it. Blocks; further calls do nothing.
 
         Raises:
-            KafkaException: Kafka does not answer, or does not allow it.
+            KafkaException: Kafka does not answer, or refuses.
         """
         if not self._producers:
-            self._producers = claimed(self.config, self.name, self.make)
+            self._producers = claim_producers(self.config, self.name, self.make)
             self._thread.start()
 
-    def hand_over(
+    def submit(
         self, source: TP, next_offset: int, batches: Sequence[Batch], *, generation: int, more_follow: bool = False
     ) -> asyncio.Future[list[int]]:
-        """The future is done once these records, and the group's position ``next_offset`` in ``source``, are committed.
+        """Return a future that is done once the records and the position ``next_offset`` in ``source`` are committed.
 
-        What was handed over first is committed first, or together with what came later. The result has the offset of
-        each batch's last record, where all of it is for one partition; -1 where there was none.
-        ``generation`` is that of the chunk they come from; records that come from no chunk go with the position that
-        ``source`` has already. Where ``more_follow`` at once, a few records wait for that, up to two milliseconds:
-        what came by the same poll then shares a transaction, in place of two that wait for each other.
+        Submissions are committed in order, or together. The result has the offset of each batch's last record, if all
+        its records are for one partition; -1 if there are none. ``generation`` is that of their chunk; records without
+        a chunk go with the current position. With ``more_follow``, a few records wait up to two milliseconds for the
+        rest of their poll, to share a transaction with it.
 
         Raises:
             Overtaken: the generation is over; nothing was begun.
-            Fenced: Kafka refused it, as the partitions are another worker's by now. The worker has to stop.
-            DeliveryFailed: it failed otherwise, perhaps after it was written. The worker has to stop.
+            Fenced: Kafka refused it, because another worker has the partitions. The worker must stop.
+            DeliveryFailed: it failed otherwise, and may have been written. The worker must stop.
         """
         if self._failure is not None:
             raise self._failure
         membership = self.membership()
         if membership is None or membership.generation != generation:
             raise Overtaken(f"{source.topic}, partition {source.partition}: a rebalance overtook a chunk")
-        delivery = Delivery(
+        submission = Submission(
             source,
             next_offset,
             batches,
             group_metadata(self.group, membership),
             asyncio.get_running_loop().create_future(),
         )
-        self._gathering.add(delivery, more_follow=more_follow)
-        return delivery.done
+        self._linger.add(submission, more_follow=more_follow)
+        return submission.done
 
     async def close(self) -> None:
-        """Wait, within bounds, for the transaction under way. What was not committed is not done, and comes again."""
+        """Wait a limited time for the current transaction. Chunks that are not committed are read again."""
         if self._thread.is_alive():
             self._waiting.put(None)
             await asyncio.to_thread(self._thread.join, _CLOSE_S)
 
     def _run(self) -> None:
         turn = 0
-        for deliveries in self._groups():
+        for submissions in self._groups():
             if self._failure is None:
-                self._failure = self._perform(turn, deliveries)
+                self._failure = self._perform(turn, submissions)
                 turn = (turn + 1) % _PRODUCERS
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                deliveries[0].done.get_loop().call_soon_threadsafe(tell, deliveries, self._failure)
+            with suppress(RuntimeError):  # the loop is closed: nothing waits any more
+                submissions[0].done.get_loop().call_soon_threadsafe(self._resolve, submissions, self._failure)
         _close(self._producers)
 
-    def _groups(self) -> Iterator[list[Delivery]]:
-        """What waits, up to the bounds and of one generation of the group, until the end. Blocks."""
-        group, records, size = list[Delivery](), 0, 0
+    def _groups(self) -> Iterator[list[Submission]]:
+        """What waits, up to the limits and of one generation of the group. Blocks until ``close``."""
+        group, records, size = list[Submission](), 0, 0
         while (together := self._waiting.get()) is not None:
             self._is_under_way = True
-            for delivery in together:
-                records += delivery.records
-                size += delivery.size
-                if group and (records > _RECORDS or size > _BYTES or delivery.group != group[0].group):
+            for submission in together:
+                records += submission.records
+                size += submission.size
+                if group and (records > _RECORDS or size > _BYTES or submission.group != group[0].group):
                     yield group
-                    group, records, size = [], delivery.records, delivery.size
-                group.append(delivery)
+                    group, records, size = [], submission.records, submission.size
+                group.append(submission)
             if self._waiting.empty():
                 yield group
                 group, records, size = [], 0, 0
@@ -253,59 +234,70 @@ class GroupCommit:
         if group:
             yield group
 
-    def _perform(self, turn: int, deliveries: Sequence[Delivery]) -> BaseException | None:
+    def _perform(self, turn: int, submissions: Sequence[Submission]) -> BaseException | None:
         try:
             try:
-                self._attempt(self._producers[turn], deliveries)
-            except OffsetsNotTaken as error:
+                self._attempt(self._producers[turn], submissions)
+            except OffsetsNotAccepted as error:
                 log.warning("producers_replaced", problem=str(error))
             else:
                 return None
-            # Not within ``except``: the error holds the former producer, so that its end came in this thread.
+            # Not within ``except``: the error references the former producer, which would be destroyed in this thread.
             self._renew()
-            self._attempt(self._producers[turn], deliveries)
-        except BaseException as error:  # whatever it is, the chunks wait to hear of it
-            log.exception("group_commit_failed", chunks=len(deliveries))
+            self._attempt(self._producers[turn], submissions)
+        except BaseException as error:  # the chunks wait for any outcome
+            log.exception("group_commit_failed", chunks=len(submissions))
             return error
         return None
 
-    def _attempt(self, producer: TransactionalProducer, deliveries: Sequence[Delivery]) -> None:
+    def _attempt(self, producer: TransactionalProducer, submissions: Sequence[Submission]) -> None:
         producer.begin()
         try:
-            for delivery in deliveries:
-                delivery.sent = [send(producer, batch) for batch in delivery.batches]
-            reached = {delivery.source: delivery.next_offset for delivery in deliveries}
-            self._keep(producer, reached)
-            producer.commit(self._offsets(reached), deliveries[0].group)
-        except OffsetsNotTaken:
+            for submission in submissions:
+                submission.sent = [
+                    producer.send(batch.topic, batch.records, partition=batch.partition) if batch.records else Sent()
+                    for batch in submission.batches
+                ]
+            reached = {submission.source: submission.next_offset for submission in submissions}
+            self._record_positions(producer, reached)
+            producer.commit(self._offsets(reached), submissions[0].group)
+        except OffsetsNotAccepted:
             raise
         except OperatorError:
-            # So that nobody waits for its end. Where it was claimed or is committed, it is not ours to undo.
+            # So that readers need not wait for its timeout. If it was fenced or is committed, this changes nothing.
             with suppress(KafkaException):
                 producer.abort()
             raise
 
+    @staticmethod
+    def _resolve(submissions: Sequence[Submission], failure: BaseException | None) -> None:
+        for submission in submissions:
+            if submission.done.done():  # cancelled
+                continue
+            if failure is None:
+                submission.done.set_result([each.last_offset for each in submission.sent])
+            else:
+                submission.done.set_exception(failure)
+                submission.done.exception()  # the first failure is raised; asyncio need not log the others
+
     def _renew(self) -> None:
-        """New producers under the same names: what the former ones have open is undone."""
-        # Not emptied meanwhile: ``claim`` comes from another thread.
-        former, self._producers = self._producers, claimed(self.config, self.name, self.make)
-        # Their ends may take long, and nothing waits for them.
+        """Claim the same names with new producers, which aborts the transactions of the former ones."""
+        # Never empty meanwhile: another thread calls ``claim``.
+        former, self._producers = self._producers, claim_producers(self.config, self.name, self.make)
+        # Closing them may take long, and nothing waits for it.
         threading.Thread(target=_close, args=(former,), name="former-producers", daemon=True).start()
 
-    def _keep(self, producer: TransactionalProducer, reached: Mapping[TP, int]) -> None:
-        """The positions go to the changelogs, behind what they stand for."""
+    def _record_positions(self, producer: TransactionalProducer, reached: Mapping[TP, int]) -> None:
+        """Write the positions to the changelogs, after the records that they follow."""
         for source, offset in reached.items():
-            if (ground := self.grounds.get(source.topic)) is not None:
-                value = write_position(KeptPosition(ground.source_id, offset, self.after_loss.get(source, False)))
-                producer.send(ground.changelog, [(POSITION_KEY, value, [])], partition=source.partition)
+            if (topic := self.source_topics.get(source.topic)) is not None:
+                value = write_position(RecordedPosition(topic.source_id, offset, self.after_loss.get(source, False)))
+                producer.send(topic.changelog, [(POSITION_KEY, value, [])], partition=source.partition)
 
     def metadata(self, topic: str) -> str:
-        """What stands beside this worker's positions in a topic.
-
-        The name says who may have something open for this partition: see ``streams.transactions.takeover``.
-        """
-        ground = self.grounds.get(topic)
-        return write_metadata(self.name, None if ground is None else ground.mark)
+        """The metadata of this worker's offsets in a topic: its name, for ``Takeover``, and the lineage."""
+        source_topic = self.source_topics.get(topic)
+        return write_metadata(self.name, None if source_topic is None else source_topic.lineage)
 
     def _offsets(self, reached: Mapping[TP, int]) -> list[TopicPartition]:
         return [
@@ -314,21 +306,19 @@ class GroupCommit:
         ]
 
 
-def claimed(
+def claim_producers(
     config: Mapping[str, object],
     name: str,
     make: Callable[[Mapping[str, object], str], TransactionalProducer] = BulkProducer,
 ) -> list[TransactionalProducer]:
-    """The producers of the worker of that name. Whoever had them can write no more, and what they had open is undone.
-
-    Blocks.
+    """Claim the producers of the worker with this name: former ones are fenced, and their transactions aborted. Blocks.
 
     Raises:
-        KafkaException: Kafka does not answer, or does not allow it.
+        KafkaException: Kafka does not answer, or refuses.
     """
     producers = [make(config, f"{name}-{number}") for number in range(_PRODUCERS)]
     try:
-        # Side by side: each waits up to half a second for librdkafka's timers.
+        # Concurrently: each waits up to half a second for librdkafka's timers.
         with ThreadPoolExecutor(len(producers)) as pool:
             for claim in [pool.submit(producer.claim) for producer in producers]:
                 claim.result()

@@ -23,79 +23,79 @@ from confluent_kafka import KafkaException
 from faust.types import TP
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.positions import Bounds, is_after_loss, standing
+from taskbridge.streams.positions import Bounds, is_after_loss, resume_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from taskbridge.streams.offsets import Offsets
-    from taskbridge.streams.positions import Committed, KeptPosition
+    from taskbridge.streams.positions import Committed, RecordedPosition
     from taskbridge.streams.transactions.group_commit import GroupCommit
 
 log = structlog.get_logger(__name__)
 
 _UNDER_WAY_S = 0.5
-"""How long a living owner's last transaction may take to be decided, before it is claimed."""
+"""How long a living owner's last transaction may take before the owner's producers are claimed."""
 _PATIENCE_S = 1.0
 _POLL_S = 0.02
 
 
 class Owned(NamedTuple):
-    """What a worker takes over: the partitions of events, and those of changelogs that go with them."""
+    """What a worker takes over: partitions of events, and those of their changelogs."""
 
     sources: frozenset[TP]
     changelogs: frozenset[TP]
 
 
 class Undecided(TimeoutError):
-    """Former owners' transactions are still open: it is worth asking again."""
+    """Transactions of former owners are still open: try again."""
 
 
 @dataclass(eq=False)
 class Takeover:
-    """Of one worker, at each of its rebalances."""
+    """The takeovers of one worker, one at each rebalance."""
 
     offsets: Offsets
     group_commit: GroupCommit
     group: str
     name: str
     claim: Callable[[str], object]
-    """Takes the producers of the worker of that name over, and blocks."""
+    """Claims the producers of the worker with this name; blocks."""
     note: Callable[[str], None] = lambda _reason: None
-    """Is told why a partition goes on from elsewhere than the group's position."""
+    """Is called with the reason why a partition does not resume at the group's position."""
 
     def __post_init__(self) -> None:
         self._claimed: set[str] = set()
-        """By the takeover under way. Once is enough: a worker that comes back under its name must not be hit again."""
+        """In the current takeover. Once is enough: a worker that restarts under its name must not be fenced again."""
 
-    async def take(self, owned: Owned) -> dict[TP, Committed]:
-        """Return once the partitions are this worker's alone: where the group stands in each.
+    async def claim_partitions(self, owned: Owned) -> dict[TP, Committed]:
+        """Return the group's positions once no other worker can write for these partitions.
 
         Raises:
-            Undecided: former owners' transactions are open for longer than is worth waiting at one go.
-            KafkaException, TimeoutError: Kafka does not answer, or does not allow it.
+            Undecided: transactions of former owners stay open for longer than one attempt waits.
+            KafkaException, TimeoutError: Kafka does not answer, or refuses.
         """
         await asyncio.to_thread(self.group_commit.claim)
-        return await asyncio.to_thread(self._settle, owned)
+        return await asyncio.to_thread(self._wait_until_decided, owned)
 
-    async def begin(
-        self, committed: Mapping[TP, Committed], kept: Mapping[TP, KeptPosition | None], *, generation: int
+    async def commit_positions(
+        self, committed: Mapping[TP, Committed], recorded: Mapping[TP, RecordedPosition | None], *, generation: int
     ) -> None:
-        """Return once the group stands where each partition goes on, marked with this worker's name.
+        """Return once the group's position of each partition is where it resumes, with this worker's name.
 
-        ``kept`` is what the changelogs, which are restored to their ends, say of the positions.
+        ``recorded``: the positions in the changelogs, which are restored to their ends.
 
         Raises:
-            ChangelogCut: one lacks what the group says is folded.
-            KafkaException, TimeoutError: Kafka does not answer, or does not allow it.
-            Undecided: it takes longer than is worth waiting at one go.
+            ChangelogCut: a changelog is behind the group's position.
+            KafkaException, TimeoutError: Kafka does not answer, or refuses.
+            Undecided: it takes longer than one attempt waits.
             Overtaken: another rebalance came.
         """
         bounds = await asyncio.to_thread(self._bounds, committed)
         moved: dict[TP, int] = {}
         for source, at in committed.items():
-            ground, said = self.group_commit.grounds.get(source.topic), kept.get(source)
-            found = standing(source, at, said, ground=ground, bounds=bounds[source])
+            topic, ours = self.group_commit.source_topics.get(source.topic), recorded.get(source)
+            found = resume_position(source, at, ours, source_topic=topic, bounds=bounds[source])
             if found.reason is not None:
                 self.note(found.reason)
                 log.error(
@@ -104,26 +104,26 @@ class Takeover:
                     partition=source.partition,
                     because=found.because,
                     was=at.offset,
-                    goes_on_from=found.offset,
+                    resumes_at=found.offset,
                 )
-            is_marked = (at.owner, at.mark) == (self.name, None if ground is None else ground.mark)
-            if ground is not None:
-                after_loss = is_after_loss(said, source_id=ground.source_id, end=bounds[source].end)
+            is_named = (at.owner, at.lineage) == (self.name, None if topic is None else topic.lineage)
+            if topic is not None:
+                after_loss = is_after_loss(ours, source_id=topic.source_id, end=bounds[source].end)
                 self.group_commit.after_loss[source] = after_loss
-            is_kept = ground is None or (said is not None and said[:2] == (ground.source_id, at.offset))
-            if not is_marked or not is_kept or found.offset != at.offset:
+            is_recorded = topic is None or (ours is not None and ours[:2] == (topic.source_id, at.offset))
+            if not is_named or not is_recorded or found.offset != at.offset:
                 moved[source] = found.offset
         await asyncio.gather(
-            *(self.group_commit.hand_over(source, to, [], generation=generation) for source, to in moved.items())
+            *(self.group_commit.submit(source, to, [], generation=generation) for source, to in moved.items())
         )
-        await asyncio.to_thread(self._until_told, moved)
+        await asyncio.to_thread(self._wait_until_readable, moved)
 
     def changelog_of(self, source: TP) -> str | None:
-        """The topic in which this one's positions are kept."""
-        ground = self.group_commit.grounds.get(source.topic)
-        return None if ground is None else ground.changelog
+        """The changelog that records positions in this topic."""
+        topic = self.group_commit.source_topics.get(source.topic)
+        return None if topic is None else topic.changelog
 
-    def _settle(self, owned: Owned) -> dict[TP, Committed]:
+    def _wait_until_decided(self, owned: Owned) -> dict[TP, Committed]:
         began = time.monotonic()
         self._claimed.clear()
         while True:
@@ -139,8 +139,8 @@ class Takeover:
                 raise Undecided(f"transactions of former owners are still open: partitions {sorted(open_partitions)}")
             time.sleep(_POLL_S)
 
-    def _until_told(self, moved: Mapping[TP, int]) -> None:
-        """Positions are told some milliseconds after they are committed; until then, whoever asks gets the old ones."""
+    def _wait_until_readable(self, moved: Mapping[TP, int]) -> None:
+        """Positions become readable some milliseconds after their commit; until then, readers get the former ones."""
         deadline = time.monotonic() + _PATIENCE_S
         while not all(at.is_stable for at in self.offsets.committed(self.group, moved).values()):
             if time.monotonic() > deadline:
@@ -151,7 +151,7 @@ class Takeover:
         found: set[TP] = set()
         for topic in {each.topic for each in changelogs}:
             partitions = [each.partition for each in changelogs if each.topic == topic]
-            # In this order: what is written after the first question is no owner's any more.
+            # In this order: no former owner can write after the first request.
             ends = self.offsets.ends(topic, partitions)
             decided = self.offsets.decided(topic, partitions)
             found |= {
@@ -160,7 +160,7 @@ class Takeover:
         return frozenset(found)
 
     def _claim_from(self, committed: dict[TP, Committed], overdue: Collection[int]) -> None:
-        """Claim what belongs to those who left, and to those whose transactions are overdue."""
+        """Claim the producers of owners that left, and of those whose transactions are overdue."""
         owners = {at.owner for at in committed.values() if at.owner not in (None, "", self.name)}
         if not owners - self._claimed:
             return
@@ -169,7 +169,7 @@ class Takeover:
         for owner in (gone | late) - self._claimed:
             assert owner is not None
             self._claimed.add(owner)
-            # In the background: where nothing is open, nobody has to wait for it. No claim holds up the worker's end.
+            # In the background: with nothing open, nothing waits for it, and a claim never delays the worker's end.
             threading.Thread(target=self._claim_one, args=(owner,), name="claim", daemon=True).start()
 
     def _claim_one(self, owner: str) -> None:
@@ -183,7 +183,7 @@ class Takeover:
         found: dict[TP, Bounds] = {}
         for topic in {source.topic for source in sources}:
             partitions = [source.partition for source in sources if source.topic == topic]
-            # In this order: a topic that is read goes on growing.
+            # In this order, because the topic grows.
             first, end = self.offsets.begins(topic, partitions), self.offsets.ends(topic, partitions)
             found |= {TP(topic, each): Bounds(first[each], end[each]) for each in partitions}
         return found
