@@ -1,4 +1,4 @@
-"""Who needs what on Kafka: printed for ``kafka-acls``, and the same for an admin client."""
+"""The ACLs of each role: printed for ``kafka-acls``, and the same for an admin client."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_back(line: str) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("role", roles("subscriber"))
-def test_what_is_printed_is_what_is_applied(role: str) -> None:
+def test_printed_acls_equal_applied_acls(role: str) -> None:
     acls: tuple[Acl, ...] = roles("subscriber")[role]
     applied = cast("list[Any]", bindings("User:CN=a user", acls))
     assert [read_back(line) for line in commands("User:CN=a user", acls)] == [
@@ -63,7 +63,7 @@ def test_principals_are_named_by_role_and_a_subscribers_groups_by_its_principal(
 
 
 @pytest.mark.parametrize("arguments", [["reader"], ["--principal", "reader=User:x"]])
-def test_an_unknown_role_is_told_with_those_that_there_are(arguments: list[str]) -> None:
+def test_an_unknown_role_is_an_error_that_lists_the_roles(arguments: list[str]) -> None:
     done = CliRunner().invoke(app, ["topics", "acls", *arguments])
     assert done.exit_code == 2
     assert "reader" in done.output

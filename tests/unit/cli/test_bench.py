@@ -1,4 +1,4 @@
-"""Benchmarks run from a checkout, and say in one line what they lack."""
+"""Benchmarks run from a checkout, and report what is missing in one line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_installed_wheel_says_that_a_checkout_is_needed(
         (("query", "--nonsense"), 2, "unrecognized arguments: --nonsense"),
     ],
 )
-def test_the_harness_gets_the_flags_wherever_the_command_is_run(
+def test_the_harness_gets_the_options_from_any_working_directory(
     tmp_path: Path, given: tuple[str, ...], status: int, said: str
 ) -> None:
     argv = [sys.executable, "-m", "taskbridge.cli", "bench", *given]
@@ -44,7 +44,7 @@ def test_the_harness_gets_the_flags_wherever_the_command_is_run(
     assert (done.returncode, said in done.stdout + done.stderr) == (status, True)
 
 
-def test_a_measurement_whose_command_was_killed_ends_too(tmp_path: Path) -> None:
+def test_a_benchmark_ends_when_its_command_is_killed(tmp_path: Path) -> None:
     harness = tmp_path / "tests" / "bench" / "edge" / "__main__.py"
     harness.parent.mkdir(parents=True)
     # As the harnesses do: on Ctrl-C they stop what they started.

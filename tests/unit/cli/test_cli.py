@@ -59,14 +59,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         monkeypatch.setattr(sys, "argv", ["taskbridge", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-        # Words instead of a number: the interpreter says them and ends with 1.
+        # A text instead of a number: the interpreter prints it and ends with 1.
         assert isinstance(ended.value.code, str)
         return 1, f"{capfd.readouterr().err}{ended.value.code}\n"
 
     return run
 
 
-def test_the_contracts_commands_are_there() -> None:
+def test_the_commands_of_the_contract_exist() -> None:
     wanted = ["demo", "up", "edge", "streams", "send", "sign", "tail"]
     assert [[each] for each in wanted if [each] not in commands()] == []
     assert [
@@ -84,7 +84,7 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_a_command_has_the_flags_that_its_help_speaks_of(command: list[str]) -> None:
+def test_a_command_has_the_options_that_its_help_names(command: list[str]) -> None:
     found: Any = typer.main.get_command(app)
     for name in command:
         found = found.commands[name]
@@ -218,7 +218,7 @@ def test_errors_are_one_readable_line(
         (("streams",), "STREAMS_KAFKA_BOOTSTRAP_SERVERS: is required"),
     ],
 )
-def test_a_process_that_ends_with_an_error_says_that_one_line(arguments: tuple[str, ...], says: str) -> None:
+def test_a_process_that_fails_prints_one_line(arguments: tuple[str, ...], says: str) -> None:
     assert_one_readable_line(run_alone(*arguments), says)
 
 
@@ -233,7 +233,7 @@ def assert_one_readable_line(ended: tuple[int, str], says: str) -> None:
 @pytest.mark.parametrize(
     ("command", "folder"), [("up", __file__), ("demo", f"{__file__}/below"), ("up", "/proc/taskbridge-data")]
 )
-def test_a_data_folder_that_cannot_be_made_is_one_readable_line(
+def test_a_data_folder_that_cannot_be_created_is_one_readable_line(
     run: Callable[..., tuple[int, str]], command: str, folder: str
 ) -> None:
     ports = [f"--{name}-port={port}" for name, port in zip(("edge", "streams"), free_ports(2), strict=True)]
@@ -245,18 +245,18 @@ def test_a_data_folder_that_cannot_be_made_is_one_readable_line(
     assert "--data-dir" in err
 
 
-def test_a_credentials_file_that_is_not_there_is_one_readable_line(run: Callable[..., tuple[int, str]]) -> None:
+def test_a_missing_credentials_file_is_one_readable_line(run: Callable[..., tuple[int, str]]) -> None:
     ports = [f"--{name}-port={port}" for name, port in zip(("edge", "streams"), free_ports(2), strict=True)]
     ended = run("up", "--credentials", "/nowhere/c.toml", *ports)
     assert_one_readable_line(ended, "credentials file /nowhere/c.toml does not exist: check --credentials")
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.output) == (0, f"taskbridge {version('taskbridge-cli')}\n")
 
 
-def test_a_data_folder_is_one_workers(tmp_path: Path) -> None:
+def test_a_data_folder_belongs_to_one_worker(tmp_path: Path) -> None:
     environment = {
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
         "STREAMS_SCHEMA_REGISTRY_URL": "http://127.0.0.1:9",
@@ -269,7 +269,7 @@ def test_a_data_folder_is_one_workers(tmp_path: Path) -> None:
         run_streams({**environment, "STREAMS_DATA_DIR": __file__})
 
 
-def test_streams_refuses_to_be_open_to_others() -> None:
+def test_streams_without_tokens_listens_on_loopback_only() -> None:
     environment = {
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
         "STREAMS_SCHEMA_REGISTRY_URL": "http://127.0.0.1:9",
@@ -302,7 +302,7 @@ main()
         "taskbridge.cli.connection",
     ],
 )
-def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(loaded: str) -> None:
+def test_ctrl_c_during_loading_ends_without_output(loaded: str) -> None:
     command = ["send", "delete", "--url", "http://127.0.0.1:9", "--token", TOKEN]
     if loaded == "taskbridge.cli.connection":
         command = ["topics", "apply", "--bootstrap-servers", "127.0.0.1:9"]
@@ -314,7 +314,7 @@ def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(loaded: str) 
 
 
 @pytest.mark.parametrize("loaded", ["taskbridge.local.bridge", "taskbridge.local.stack", "confluent_kafka"])
-def test_ctrl_c_before_up_has_begun_is_an_end_like_any_other(tmp_path: Path, loaded: str) -> None:
+def test_ctrl_c_before_up_has_started_ends_with_exit_code_0(tmp_path: Path, loaded: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, loaded, "up", "--data-dir", str(tmp_path)],
         capture_output=True,

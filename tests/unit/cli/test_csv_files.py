@@ -24,11 +24,11 @@ LINE = "ding1,u1,王芳,采购部,A1024,wang.fang\n"
     ],
     ids=["plain", "as Excel saves it", "quoted", "blank lines", "another order", "a column without name or cells"],
 )
-def test_it_is_read_however_it_is_saved(content: bytes) -> None:
+def test_all_common_csv_variants_are_read(content: bytes) -> None:
     assert read_people(content) == WANG
 
 
-def test_gbk_is_told_from_utf_8_and_read_where_it_is_named() -> None:
+def test_gbk_is_rejected_as_utf_8_and_read_with_its_encoding() -> None:
     content = (HEADS + LINE).encode("gbk")
     with pytest.raises(BadFile, match=r"line 2 is not utf-8: save the file as 'CSV UTF-8', or .*--encoding gb18030"):
         read_people(content)
@@ -40,7 +40,7 @@ def test_the_corp_given_by_a_flag_counts_where_a_line_has_none() -> None:
     assert read_people(b"user_id,name\nu1,A", corp_id="ding2") == {b"ding2/u1": PersonRecord("u1", "A")}
 
 
-def test_who_is_to_be_forgotten_needs_no_name() -> None:
+def test_people_to_delete_need_no_name() -> None:
     assert read_people(b"corp_id,user_id\nding1,u1", named=False) == {b"ding1/u1": PersonRecord("u1")}
 
 
@@ -59,7 +59,7 @@ def test_who_is_to_be_forgotten_needs_no_name() -> None:
         ('ding1,u2,"B\nC"', "name contains control characters"),
     ],
 )
-def test_a_line_that_is_not_right_is_named_and_so_are_the_others(line: str, problem: str) -> None:
+def test_every_invalid_line_is_named(line: str, problem: str) -> None:
     content = f"{HEADS}{LINE}{line}\nding1,u9,\n"
     with pytest.raises(BadFile, match="2 of 3 lines are invalid") as caught:
         read_people(content.encode())
@@ -79,7 +79,7 @@ def test_a_line_that_is_not_right_is_named_and_so_are_the_others(line: str, prob
         (HEADS + 'ding1,u1,"A', "line 2 is not CSV"),
     ],
 )
-def test_what_is_no_file_of_people_is_refused_in_one_line(content: str, problem: str) -> None:
+def test_an_invalid_file_is_rejected_in_one_line(content: str, problem: str) -> None:
     with pytest.raises(BadFile, match=problem) as caught:
         read_people(content.encode())
     assert "\n" not in str(caught.value)
@@ -90,18 +90,18 @@ FORM_LINES = "ding1,F-1,,textField_b,金额\nding1,F-1,合同审批,textField_a,
 CONTRACT = Form("F-1", "合同审批", {"textField_a": "合同方", "textField_b": "金额"})
 
 
-def test_lines_of_one_form_are_one_form_in_one_order() -> None:
+def test_lines_of_one_form_are_one_record_in_stable_order() -> None:
     forms = read_forms((FORM_HEADS + FORM_LINES).encode())
     assert forms == {b"ding1/F-1": CONTRACT, b"ding1/F-2": Form("F-2", None, {"textField_a": "事由"})}
     assert list(forms[b"ding1/F-1"].labels) == ["textField_a", "textField_b"]
 
 
-def test_other_columns_are_not_looked_at_and_a_title_need_not_be_there() -> None:
+def test_unknown_columns_are_ignored_and_the_title_is_optional() -> None:
     content = "form_uuid,field_id,label,类型\nF-1,textField_a,合同方,单行文本\n"
     assert read_forms(content.encode(), corp_id="ding2") == {b"ding2/F-1": Form("F-1", None, {"textField_a": "合同方"})}
 
 
-def test_forms_that_are_to_be_forgotten_need_no_fields_and_may_have_them() -> None:
+def test_forms_to_delete_may_have_no_fields() -> None:
     assert list(read_forms(b"corp_id,form_uuid\nding1,F-1\nding1,F-2", labelled=False)) == [b"ding1/F-1", b"ding1/F-2"]
     assert list(read_forms((FORM_HEADS + FORM_LINES).encode(), labelled=False)) == [b"ding1/F-1", b"ding1/F-2"]
 
@@ -122,11 +122,11 @@ def test_an_invalid_line_of_forms_is_named(line: str, problem: str) -> None:
     assert caught.value.problems == [f"line 5: {problem}"]
 
 
-def test_a_form_with_two_titles_is_refused() -> None:
+def test_a_form_with_two_titles_is_rejected() -> None:
     with pytest.raises(BadFile, match="F-1 has several titles: 合同审批, 采购"):
         read_forms(f"{FORM_HEADS}{FORM_LINES}ding1,F-1,采购,textField_c,A\n".encode())
 
 
-def test_a_file_without_labels_is_refused() -> None:
+def test_a_file_without_labels_is_rejected() -> None:
     with pytest.raises(BadFile, match="lacks the column field_id, label"):
         read_forms(b"corp_id,form_uuid\nding1,F-1\n")

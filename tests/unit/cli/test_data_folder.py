@@ -1,4 +1,4 @@
-"""Commands find the bridge that runs in a data folder, and no other; what was killed there is not taken for running."""
+"""Commands find the bridge that runs in a data folder, and no other; a killed bridge does not count as running."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def found(*, flag: str | None = None, data_dir: Path | None = None, **environmen
     return connection.bootstrap_servers, connection.registry_url
 
 
-def test_what_runs_in_a_folder_is_found_there_until_it_stops(folder: DataFolder) -> None:
+def test_a_bridge_is_found_in_its_folder_until_it_stops(folder: DataFolder) -> None:
     assert folder.running() is None
     with folder.occupy():
         assert folder.running() is None, "it is still starting"
@@ -47,20 +47,20 @@ def test_what_runs_in_a_folder_is_found_there_until_it_stops(folder: DataFolder)
     assert folder.credentials == folder.path / "credentials.toml"
 
 
-def test_what_a_bridge_that_was_killed_left_is_not_taken_for_running(folder: DataFolder) -> None:
+def test_a_killed_bridge_does_not_count_as_running(folder: DataFolder) -> None:
     with folder.occupy():
         folder.announce(RUNNING)
     assert folder.running() is None
 
 
-def test_a_folder_is_one_bridges_and_looking_whether_it_runs_does_not_get_in_its_way(folder: DataFolder) -> None:
+def test_a_folder_belongs_to_one_bridge_and_checks_do_not_block_it(folder: DataFolder) -> None:
     with folder.occupy(), pytest.raises(ConfigurationError, match="another taskbridge is using"):
         folder.occupy()
     assert folder.running() is None
     folder.occupy().close()
 
 
-def test_a_second_bridge_in_a_folder_is_told_that_the_first_runs(folder: DataFolder) -> None:
+def test_a_second_bridge_in_a_folder_reports_the_first(folder: DataFolder) -> None:
     # The first has its port, which is no answer to what the user wants to know.
     with folder.occupy(), closing(socket.create_server(("127.0.0.1", 0))) as first:
         port = first.getsockname()[1]
@@ -77,7 +77,7 @@ def test_a_second_bridge_in_a_folder_is_told_that_the_first_runs(folder: DataFol
         assert folder.running() == RUNNING
 
 
-def test_the_running_bridge_is_what_commands_ask(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_use_the_running_bridge(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = (RUNNING.bootstrap_servers, RUNNING.registry_url)
     with folder.occupy():
         folder.announce(RUNNING)
@@ -93,9 +93,7 @@ def test_the_running_bridge_is_what_commands_ask(folder: DataFolder, monkeypatch
         assert found() == ours, "where 'up' was started without flags, nothing need be said"
 
 
-def test_a_bridges_folder_that_is_named_and_in_which_nothing_runs_is_an_error_that_says_what_to_do(
-    folder: DataFolder, tmp_path: Path
-) -> None:
+def test_a_named_folder_without_a_running_bridge_is_an_error(folder: DataFolder, tmp_path: Path) -> None:
     for named in (folder.path, tmp_path / "missing"):
         with pytest.raises(
             ConfigurationError, match=r"^no bridge runs in .*; start it with 'taskbridge up --data-dir "
@@ -107,7 +105,7 @@ def test_a_bridges_folder_that_is_named_and_in_which_nothing_runs_is_an_error_th
     assert found(data_dir=folder.path, EDGE_KAFKA_BOOTSTRAP_SERVERS="edge:1")[0] == "edge:1"
 
 
-def test_the_edges_folder_is_in_that_of_up_or_is_the_one_that_is_named(
+def test_the_folder_of_the_edge_is_in_that_of_up_or_the_named_one(
     folder: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

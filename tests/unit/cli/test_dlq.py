@@ -1,4 +1,4 @@
-"""A dead letter tells why it was parked, and goes back as it was received."""
+"""A dead letter has the reason of its failure, and is published again as it was received."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LETTER = DeadLetter(
 )
 
 
-def test_the_latest_reason_is_the_one_that_is_told() -> None:
+def test_the_latest_reason_is_reported() -> None:
     assert summary(LETTER) == {
         "id": "3-17",
         "at": "2023-11-14T22:13:20.123Z",
@@ -52,11 +52,11 @@ def test_the_latest_reason_is_the_one_that_is_told() -> None:
     }
 
 
-def test_only_the_headers_that_were_received_go_back() -> None:
+def test_only_received_headers_are_published_again() -> None:
     assert LETTER.received_headers == [("ce_id", b"x")]
 
 
-def test_what_others_put_on_the_topic_is_told_as_far_as_it_goes() -> None:
+def test_foreign_records_are_listed_without_missing_fields() -> None:
     foreign = DeadLetter(id="0-0", at_ms=0, key=None, value=None, headers=[])
     assert summary(foreign)["reason"] is None
     assert foreign.topic is None
@@ -77,7 +77,7 @@ def test_an_empty_list_is_explained_on_standard_error(monkeypatch: pytest.Monkey
         assert (result.exit_code, result.stdout, result.stderr) == (0, "", "there are no dead letters\n")
 
 
-def test_a_reason_that_nothing_was_parked_for_is_an_error_that_names_those_there_are(
+def test_an_unknown_reason_is_an_error_that_lists_the_reasons(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parked(monkeypatch, LETTER, changed(LETTER, id="3-18"))
@@ -90,7 +90,7 @@ def test_a_reason_that_nothing_was_parked_for_is_an_error_that_names_those_there
 
 
 class Broker:
-    """Takes what is put back."""
+    """Records what is published."""
 
     def __init__(self, *_: object) -> None:
         PUBLISHED.clear()
@@ -112,7 +112,7 @@ def put_back_before(*_: object) -> set[str]:
     return set()
 
 
-def test_what_was_parked_before_instances_are_remembered_goes_back_by_force_only(
+def test_dead_letters_older_than_the_retention_need_force(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_ms = int(time.time() * 1000)
@@ -129,7 +129,7 @@ def test_what_was_parked_before_instances_are_remembered_goes_back_by_force_only
     ]
 
 
-def test_what_is_put_back_is_marked_once_as_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replayed_dead_letters_are_marked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     letters = [changed(LETTER, id=f"0-{each}", at_ms=int(time.time() * 1000)) for each in range(3)]
     letters.append(changed(letters[0], id="0-3", headers=[]))  # of another topic: it stays
     replays = {"0-0": "2026-01-31T08:00:00.000Z"}

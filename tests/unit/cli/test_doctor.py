@@ -1,4 +1,4 @@
-"""Environments that are broken in one way each: the doctor names that one, and says what to do."""
+"""Environments with one fault each: the doctor names the fault, and says what to do."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SYNC_SECONDS, KAFKA = doctor_checks.sync_seconds, doctor_checks.kafka
 
 @pytest.fixture
 def environment(tmp_path: Path, disk_folder: Callable[[], Path]) -> dict[str, str]:
-    """Of an edge and a worker that are right, but that neither Kafka nor a registry answers."""
+    """A correct edge without Kafka and registry."""
     credentials = tmp_path / "credentials.toml"
     write_credentials(credentials, SYSTEM_TOKEN)
     credentials.chmod(0o600)
@@ -82,19 +82,19 @@ def _a_quick_machine(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignor
 
 
 def before_kafka(environment: Mapping[str, str]) -> list[Finding]:
-    """All that is found before Kafka is waited for."""
+    """The findings before the check of Kafka."""
     return list(takewhile(lambda each: each.check != "kafka", Examination(environment).findings()))
 
 
 def wrong(environment: Mapping[str, str]) -> Finding:
-    """The one that is wrong."""
+    """The only finding that is not ok."""
     others = [each for each in before_kafka(environment) if each.state is not State.OK]
     assert len(others) == 1, others
     assert others[0].do
     return others[0]
 
 
-def test_an_edge_that_nobody_answers_names_kafka_and_the_registry_and_nothing_else(
+def test_an_edge_without_kafka_and_registry_reports_only_these(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor_checks, "kafka", KAFKA)
@@ -106,23 +106,23 @@ def test_an_edge_that_nobody_answers_names_kafka_and_the_registry_and_nothing_el
     assert f"Kafka at {NOBODY} does not answer (" in next(each.says for each in found if each.check == "kafka")
 
 
-def test_a_worker_that_is_right_has_nothing_wrong(streams_environment: dict[str, str]) -> None:
+def test_a_correct_worker_has_no_findings(streams_environment: dict[str, str]) -> None:
     assert {each.state for each in before_kafka(streams_environment)} == {State.OK}
 
 
-def test_a_setting_that_is_missing_is_named(environment: dict[str, str]) -> None:
+def test_a_missing_setting_is_named(environment: dict[str, str]) -> None:
     del environment["EDGE_SCHEMA_REGISTRY_URL"]
     found = wrong(environment)
     assert (found.check, found.says) == ("settings", "EDGE_SCHEMA_REGISTRY_URL: is required")
 
 
-def test_a_setting_that_is_wrong_is_named(streams_environment: dict[str, str]) -> None:
+def test_an_invalid_setting_is_named(streams_environment: dict[str, str]) -> None:
     found = wrong(streams_environment | {"STREAMS_RETENTION_DAYS": "3"})
     assert found.check == "settings"
     assert found.says.startswith("STREAMS_RETENTION_DAYS: ")
 
 
-def test_a_line_of_the_kafka_file_that_says_nothing_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+def test_an_invalid_line_of_the_kafka_file_is_named(environment: dict[str, str], tmp_path: Path) -> None:
     config = tmp_path / "kafka.properties"
     config.write_text("security.protocol\n")
     found = wrong(environment | {"EDGE_KAFKA_CONFIG_FILE": str(config)})
@@ -138,7 +138,7 @@ def test_a_line_of_the_kafka_file_that_says_nothing_is_named(environment: dict[s
         ("", "has no apps"),
     ],
 )
-def test_credentials_that_let_nobody_in_are_named(environment: dict[str, str], text: str | None, says: str) -> None:
+def test_unusable_credentials_are_reported(environment: dict[str, str], text: str | None, says: str) -> None:
     path = Path(environment["EDGE_CREDENTIALS_FILE"])
     path.unlink() if text is None else path.write_text(text)
     found = wrong(environment)
@@ -146,14 +146,14 @@ def test_credentials_that_let_nobody_in_are_named(environment: dict[str, str], t
     assert says in found.says
 
 
-def test_credentials_that_everybody_may_read_are_named(environment: dict[str, str]) -> None:
+def test_credentials_readable_by_others_are_reported(environment: dict[str, str]) -> None:
     path = Path(environment["EDGE_CREDENTIALS_FILE"])
     path.chmod(0o644)
     found = wrong(environment)
     assert (found.check, found.state, found.do) == ("credentials", State.WARNING, f"chmod 600 {path}")
 
 
-def test_api_tokens_that_cannot_be_used_are_named(streams_environment: dict[str, str], tmp_path: Path) -> None:
+def test_unusable_api_tokens_are_reported(streams_environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "tokens.toml").write_text("tokens = 3")
     found = wrong(streams_environment | {"STREAMS_API_TOKENS_FILE": str(tmp_path / "tokens.toml")})
     assert (found.check, found.state) == ("tokens", State.FAILED)
@@ -163,24 +163,24 @@ def test_api_tokens_that_cannot_be_used_are_named(streams_environment: dict[str,
     ("servers", "says"),
     [("no-such-host.invalid:9092", "no-such-host.invalid does not resolve"), ("kafka", "'kafka' is not host:port")],
 )
-def test_an_address_that_leads_nowhere_is_named(environment: dict[str, str], servers: str, says: str) -> None:
+def test_an_unresolvable_address_is_reported(environment: dict[str, str], servers: str, says: str) -> None:
     found = wrong(environment | {"EDGE_KAFKA_BOOTSTRAP_SERVERS": servers})
     assert found.check == "names"
     assert says in found.says
     assert "EDGE_KAFKA_BOOTSTRAP_SERVERS" in found.do
 
 
-def test_a_folder_in_memory_is_named(environment: dict[str, str]) -> None:
+def test_a_folder_in_memory_is_reported(environment: dict[str, str]) -> None:
     found = wrong(environment | {"EDGE_DATA_DIR": "/dev/shm/taskbridge-doctor"})  # noqa: S108 - that is what it is about
     assert (found.check, found.state) == ("disk", State.FAILED)
 
 
-def test_a_folder_without_room_for_the_spool_is_named(environment: dict[str, str]) -> None:
+def test_a_folder_without_space_for_the_spool_is_reported(environment: dict[str, str]) -> None:
     found = wrong(environment | {"EDGE_SPOOL_MAX_BYTES": str(1 << 50)})
     assert (found.check, found.state) == ("space", State.FAILED)
 
 
-def test_a_folder_that_cannot_be_written_is_named(
+def test_a_read_only_folder_is_reported(
     environment: dict[str, str], disk_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor_checks, "sync_seconds", SYNC_SECONDS)
@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_written_is_named(
     assert (found.check, found.state) == ("writable", State.FAILED)
 
 
-def test_a_disk_that_is_slow_to_promise_is_named(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_fsync_is_reported(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(_: Path) -> float:
         return 1.0
 
@@ -200,12 +200,12 @@ def test_a_disk_that_is_slow_to_promise_is_named(environment: dict[str, str], mo
     assert "1000 ms" in found.says
 
 
-def test_an_fsync_takes_its_time_and_leaves_nothing(tmp_path: Path) -> None:
+def test_measuring_an_fsync_leaves_no_file(tmp_path: Path) -> None:
     assert SYNC_SECONDS(tmp_path) > 0
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_port_that_another_program_has_is_named_and_one_of_ours_is_not(environment: dict[str, str]) -> None:
+def test_a_port_of_another_program_is_reported_and_ours_is_not(environment: dict[str, str]) -> None:
     with closing(socket.create_server(("127.0.0.1", int(environment["EDGE_PORT"])))) as server:
         server.settimeout(0.1)
         threading.Thread(target=refuse_one, args=(server,), daemon=True).start()
@@ -216,7 +216,7 @@ def test_a_port_that_another_program_has_is_named_and_one_of_ours_is_not(environ
     assert "edge answers on port" in next(each.says for each in ours if each.check == "port")
 
 
-def test_too_few_open_files_are_named(environment: dict[str, str]) -> None:
+def test_a_low_limit_of_open_files_is_reported(environment: dict[str, str]) -> None:
     found = wrong(environment | {"EDGE_MAX_CONNECTIONS": str(10**10)})
     assert (found.check, found.state) == ("open-files", State.FAILED)
 
@@ -229,7 +229,7 @@ def test_another_service_at_the_address_of_the_registry_is_named() -> None:
 @pytest.mark.parametrize(
     ("seconds", "state"), [(0, State.OK), (20, State.WARNING), (120, State.FAILED), (-120, State.FAILED)]
 )
-def test_clocks_that_are_apart_are_named(seconds: int, state: State) -> None:
+def test_clock_skew_is_reported(seconds: int, state: State) -> None:
     with answering({"/": {}}, ahead_s=seconds) as url:
         (found,) = doctor_checks.clock(url)
     assert (found.check, found.state) == ("clock", state)
@@ -244,19 +244,19 @@ def test_clocks_that_are_apart_are_named(seconds: int, state: State) -> None:
         (["something else"], State.FAILED, "no edge answers"),
     ],
 )
-def test_what_a_service_says_of_itself_is_told(said: Any, state: State, words: str) -> None:
+def test_the_readiness_of_a_service_is_reported(said: Any, state: State, words: str) -> None:
     with answering({"/readyz": said}) as url:
         (found,) = doctor_checks.readiness("edge", url)
     assert (found.check, found.state) == ("service", state)
     assert words in found.says
 
 
-def test_a_service_that_should_run_and_does_not_is_named() -> None:
+def test_a_service_that_does_not_run_is_reported() -> None:
     (found,) = doctor_checks.readiness("edge", f"http://{NOBODY}")
     assert (found.check, found.state) == ("service", State.FAILED)
 
 
-def test_a_worker_that_cannot_be_followed_is_named(environment: dict[str, str]) -> None:
+def test_an_event_stream_that_does_not_open_is_reported(environment: dict[str, str]) -> None:
     credentials = Path(environment["EDGE_CREDENTIALS_FILE"])
     with answering({}) as url:
         for streams_url, says in ((f"http://{NOBODY}", "cannot read the event stream"), (url, "answered 404")):
@@ -267,7 +267,7 @@ def test_a_worker_that_cannot_be_followed_is_named(environment: dict[str, str]) 
             assert found.do
 
 
-def test_a_credentials_file_that_is_missing_is_what_there_is_to_correct(tmp_path: Path) -> None:
+def test_a_missing_credentials_file_is_reported(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
     with answering({}) as url:
         *_, found = Examination({}, edge_url=url, streams_url=url, credentials=missing).findings(end_to_end=True)
@@ -276,7 +276,7 @@ def test_a_credentials_file_that_is_missing_is_what_there_is_to_correct(tmp_path
     assert "--credentials" in found.do
 
 
-def test_brokers_at_addresses_that_are_not_reached_from_here_are_named() -> None:
+def test_unreachable_brokers_are_reported() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         there = server.getsockname()
         found = list(doctor_checks.brokers([there, there, ("127.0.0.1", 1)]))
@@ -285,7 +285,7 @@ def test_brokers_at_addresses_that_are_not_reached_from_here_are_named() -> None
     assert "advertised.listeners" in found[0].do
 
 
-def test_partitions_without_leaders_and_replicas_that_are_behind_are_named() -> None:
+def test_leaderless_partitions_and_lagging_replicas_are_reported() -> None:
     well = SimpleNamespace(leader=1, replicas=[1, 2, 3], isrs=[1, 2, 3])
     behind = SimpleNamespace(leader=1, replicas=[1, 2, 3], isrs=[1, 2])
     gone = SimpleNamespace(leader=-1, replicas=[1, 2, 3], isrs=[])
@@ -303,7 +303,7 @@ def test_partitions_without_leaders_and_replicas_that_are_behind_are_named() -> 
         doctor_checks.Rights("streams", required_acls(task_center=False), optional_acls(task_center=False)),
     ],
 )
-def test_each_right_that_is_missing_is_named(acls: doctor_checks.Rights) -> None:
+def test_each_missing_acl_is_reported(acls: doctor_checks.Rights) -> None:
     there = {topic.name for topic in topics.ALL}
     everything = {name: {AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE} for name in there}
     assert [each.state for each in doctor_checks.rights(admin_of(everything), acls, there)] == [State.OK]
@@ -317,8 +317,8 @@ def test_each_right_that_is_missing_is_named(acls: doctor_checks.Rights) -> None
 
 
 def admin_of(allowed: Mapping[str, set[AclOperation]]) -> Admin:
-    def described(asked: object, **_: object) -> dict[str, Future[object]]:
-        del asked
+    def described(requested: object, **_: object) -> dict[str, Future[object]]:
+        del requested
         answers = {name: Future[object]() for name in allowed}
         for name, answer in answers.items():
             answer.set_result(SimpleNamespace(authorized_operations=list(allowed[name])))
@@ -331,12 +331,12 @@ def admin_of(allowed: Mapping[str, set[AclOperation]]) -> Admin:
 
 
 def refuse_one(server: socket.socket) -> None:
-    """Another program: it takes a connection and says nothing that is HTTP."""
+    """Another program: it accepts a connection and does not answer in HTTP."""
     try:
         server.settimeout(5)
-        taken, _ = server.accept()
-        taken.sendall(b"220 mail.example ESMTP\r\n")
-        taken.close()
+        accepted, _ = server.accept()
+        accepted.sendall(b"220 mail.example ESMTP\r\n")
+        accepted.close()
     except OSError:
         return
 

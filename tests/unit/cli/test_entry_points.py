@@ -1,4 +1,4 @@
-"""Every program that is installed explains itself, and refuses what it does not know, before it looks at anything."""
+"""Every installed program has help, and rejects unknown options before it reads anything."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(name: str, argument: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env={})
 
 
-def test_all_of_them_are_looked_at() -> None:
+def test_all_programs_are_checked() -> None:
     assert set(scripts()) == {"taskbridge", "taskbridge-edge", "taskbridge-streams", "reconcile"}
 
 

@@ -1,4 +1,4 @@
-"""Who is known is listed as their topic says at its end, so that somebody knows whose page to ask for."""
+"""Imported people are listed by the last record of each on their topic."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def ids(*arguments: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("topic")
-def test_each_is_as_the_topic_says_last() -> None:
+def test_the_last_record_of_each_person_is_listed() -> None:
     found = people("--json")
     assert json.loads(found.stdout.splitlines()[0]) == {
         "id": "ding1/0169",
@@ -89,7 +89,7 @@ def test_each_is_as_the_topic_says_last() -> None:
 
 
 @pytest.mark.usefixtures("topic")
-def test_a_list_is_narrowed_by_corp_and_by_any_text_of_a_person() -> None:
+def test_a_list_is_filtered_by_corp_and_by_any_text_of_a_person() -> None:
     assert ids("--corp", "ding2") == ["ding2/0169"]
     for text in ("0170", "李雷"):
         assert ids(text) == ["ding1/0170"]
@@ -99,7 +99,7 @@ def test_a_list_is_narrowed_by_corp_and_by_any_text_of_a_person() -> None:
 
 
 @pytest.mark.usefixtures("topic")
-def test_a_table_has_its_columns_under_each_other() -> None:
+def test_the_columns_of_a_table_are_aligned() -> None:
     assert people("--corp", "ding1").stdout.splitlines() == [
         "corp   user  name  department  employee number  other ids",
         "ding1  0169  王芳  采购部      A1024            ldap=wang.fang",
@@ -107,7 +107,7 @@ def test_a_table_has_its_columns_under_each_other() -> None:
     ]
 
 
-def test_where_nobody_is_found_it_says_so_and_what_to_do(topic: list[Record]) -> None:
+def test_an_empty_result_says_what_to_do(topic: list[Record]) -> None:
     found = people("nobody")
     assert (found.exit_code, found.stdout) == (0, "")
     assert found.stderr.endswith("none of the 3 imported people matches 'nobody'\n")
@@ -115,6 +115,6 @@ def test_where_nobody_is_found_it_says_so_and_what_to_do(topic: list[Record]) ->
     assert people().stderr == "no people imported yet: import a CSV file with 'taskbridge people import'\n"
 
 
-def test_what_strangers_wrote_is_no_command_for_the_terminal(topic: list[Record]) -> None:
+def test_control_characters_do_not_reach_the_terminal(topic: list[Record]) -> None:
     topic[:] = [record("ding1", PersonRecord("1", "\x1b[2J\n0170"))]
     assert people().stdout.splitlines()[1].startswith("ding1  1     \\u001b[2J\\n0170")

@@ -1,4 +1,4 @@
-"""An operator's replay judges in order of receipt, releases no copy, and publishes nothing twice."""
+"""A replay checks entries in order of receipt, releases no copy, and publishes no event twice."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_original_is_released_and_the_copy_and_the_forged_one_are_not() -> N
     assert list(found) == list(expected)
 
 
-def test_a_copy_is_not_released_where_only_the_copy_is_asked_for() -> None:
+def test_a_copy_is_not_released_when_only_the_copy_is_requested() -> None:
     assert outcomes(FORGED, COPY, ORIGINAL, wanted={"copy"}) == {"copy": "cross-action-replay"}
 
 
@@ -97,7 +97,7 @@ class Message:
 
 
 @pytest.mark.parametrize("on_the_topic", [True, False])
-def test_what_is_on_the_topic_or_comes_twice_is_not_published_again(
+def test_published_and_repeated_events_are_not_published_again(
     monkeypatch: pytest.MonkeyPatch, *, on_the_topic: bool
 ) -> None:
     again = replace(ORIGINAL, quarantine_id="again", received_at=200_000)
@@ -124,7 +124,7 @@ def test_what_is_on_the_topic_or_comes_twice_is_not_published_again(
 
 
 class Broker:
-    """Takes what is published."""
+    """Records what is published."""
 
     def __init__(self, *_: object) -> None:
         PUBLISHED.clear()
@@ -139,7 +139,7 @@ PUBLISHED: list[tuple[str, bytes, bytes | None, list[tuple[str, bytes]]]] = []
 
 
 @pytest.mark.parametrize("marked_before", [True, False])
-def test_what_is_published_is_marked_once_as_replayed_and_nothing_else(
+def test_only_published_entries_are_marked_once_as_replayed(
     monkeypatch: pytest.MonkeyPatch, *, marked_before: bool
 ) -> None:
     monkeypatch.setattr(Connection, "producer", Broker)
@@ -161,7 +161,7 @@ def test_what_is_published_is_marked_once_as_replayed_and_nothing_else(
     assert len(PUBLISHED) == 1 + len(expected)
 
 
-def test_a_list_shows_what_tells_entries_apart() -> None:
+def test_a_list_shows_the_summary_of_each_entry() -> None:
     assert quarantined_summary(ORIGINAL) == {
         "id": "original",
         "received_at": "1970-01-01T00:00:00.001Z",
@@ -174,7 +174,7 @@ def test_a_list_shows_what_tells_entries_apart() -> None:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[QuarantinedCallback]:
+def entries(monkeypatch: pytest.MonkeyPatch) -> list[QuarantinedCallback]:
     entries: list[QuarantinedCallback] = []
 
     def read(_: object, replays: dict[str, str]) -> Iterator[QuarantinedCallback]:
@@ -189,8 +189,8 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["quarantine", *arguments])
 
 
-def test_a_list_is_in_order_of_receipt_and_can_be_narrowed(kept: list[QuarantinedCallback]) -> None:
-    kept += [FORGED, replace(COPY, reason="unknown-app"), ORIGINAL]
+def test_a_list_is_in_order_of_receipt_and_can_be_filtered(entries: list[QuarantinedCallback]) -> None:
+    entries += [FORGED, replace(COPY, reason="unknown-app"), ORIGINAL]
     lines = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
     assert [line["id"] for line in lines] == ["original", "copy", "forged"]
     assert [line["replayed_at"] for line in lines] == [None, "2026-01-31T08:00:00.000Z", None]
@@ -201,9 +201,9 @@ def test_a_list_is_in_order_of_receipt_and_can_be_narrowed(kept: list[Quarantine
     assert other[0] == f"original  1970-01-01T00:00:00.001Z  complete  wrong-sign  {APP_TYPE}  192.0.2.1"
 
 
-def test_what_strangers_sent_does_not_reach_the_terminal_as_it_is(kept: list[QuarantinedCallback]) -> None:
+def test_control_characters_of_callbacks_do_not_reach_the_terminal(entries: list[QuarantinedCallback]) -> None:
     evil = "\x1b[2J\x9b\r\nheader          forged: line\x07"
-    kept.append(replace(ORIGINAL, query=evil, headers={"x": evil}, body=evil.encode()))
+    entries.append(replace(ORIGINAL, query=evil, headers={"x": evil}, body=evil.encode()))
     for flags in ((), ("--json",)):
         shown = cast("str", run("show", "original", *flags).stdout)
         assert not {"\x1b", "\x9b", "\r", "\x07"} & set(shown)
@@ -214,8 +214,8 @@ def test_what_strangers_sent_does_not_reach_the_terminal_as_it_is(kept: list[Qua
     assert "forged: line" in body
 
 
-def test_a_body_that_is_no_text_is_shown_as_base64(kept: list[QuarantinedCallback]) -> None:
-    kept.append(replace(ORIGINAL, body=b"\xff\xfe"))
+def test_a_binary_body_is_shown_as_base64(entries: list[QuarantinedCallback]) -> None:
+    entries.append(replace(ORIGINAL, body=b"\xff\xfe"))
     assert json.loads(run("show", "original", "--json").stdout)["body"] == "base64://4="
 
 
@@ -228,28 +228,26 @@ def test_a_replay_takes_ids_or_a_reason_or_all(tmp_path: Path, arguments: tuple[
     assert run("replay", *arguments, "--credentials", str(tmp_path / "c.toml")).exit_code == 2
 
 
-def test_a_replay_takes_the_credentials_of_the_data_folder(tmp_path: Path, kept: list[QuarantinedCallback]) -> None:
+def test_a_replay_takes_the_credentials_of_the_data_folder(tmp_path: Path, entries: list[QuarantinedCallback]) -> None:
     missing = run("replay", "--all", "--data-dir", str(tmp_path))
     assert str(missing.exception).startswith(f"credentials file {tmp_path}/credentials.toml: No such file")
     write_credentials(tmp_path / "credentials.toml", SYSTEM_TOKEN)
-    assert kept == []
+    assert entries == []
     assert run("replay", "--all", "--data-dir", str(tmp_path)).exit_code == 0
 
 
-def test_an_empty_list_is_explained_on_standard_error(kept: list[QuarantinedCallback]) -> None:
+def test_an_empty_list_is_explained_on_standard_error(entries: list[QuarantinedCallback]) -> None:
     for arguments in ((), ("--json",), ("--reason", "wrong-sign")):
         result = run("list", *arguments)
         assert (result.exit_code, result.stdout, result.stderr) == (0, "", "the quarantine is empty\n")
-    kept += [ORIGINAL, COPY, replace(FORGED, reason="unknown-app")]
+    entries += [ORIGINAL, COPY, replace(FORGED, reason="unknown-app")]
     result = run("list", "--reason", "wrong_sign")
     says = "no quarantined callback has the reason 'wrong_sign'; reasons found: wrong-sign (2), unknown-app (1)"
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"{says}\n")
 
 
-def test_a_replay_for_a_reason_that_nothing_was_rejected_for_is_an_error(
-    tmp_path: Path, kept: list[QuarantinedCallback]
-) -> None:
-    kept.append(ORIGINAL)
+def test_a_replay_for_an_unknown_reason_is_an_error(tmp_path: Path, entries: list[QuarantinedCallback]) -> None:
+    entries.append(ORIGINAL)
     write_credentials(tmp_path / "c.toml", SYSTEM_TOKEN)
     result = run("replay", "--reason", "wrng-sign", "--credentials", str(tmp_path / "c.toml"))
     assert result.exit_code == 1

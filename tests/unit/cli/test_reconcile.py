@@ -1,4 +1,4 @@
-"""What is kept is told without asking anybody; what is not right is one line, without a secret."""
+"""`reconcile status` reads local data only; errors are one line, without secrets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
     return found
 
 
-def test_status_tells_what_is_kept(given: Mapping[str, str], tmp_path: Path) -> None:
+def test_status_prints_the_stored_data(given: Mapping[str, str], tmp_path: Path) -> None:
     store = Store(open_database(tmp_path / "kept"))
     lost = deletion("ding1", "APP_1", "I-1", first_absent_ms=NOW, received_at=NOW + DAY_MS)
     for _ in range(2):
@@ -89,7 +89,7 @@ def test_status_tells_what_is_kept(given: Mapping[str, str], tmp_path: Path) -> 
         ),
     ],
 )
-def test_what_is_not_right_is_one_line(
+def test_errors_are_one_line_without_secrets(
     given: Mapping[str, str], arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert given
@@ -103,12 +103,12 @@ def test_what_is_not_right_is_one_line(
         assert each not in told
 
 
-def test_a_day_is_chinas_and_a_moment_is_what_it_says() -> None:
+def test_a_day_is_in_china_time_and_a_time_keeps_its_zone() -> None:
     assert moment_of("2026-09-01") == day_start_ms("2026-09-01")
     assert moment_of("2026-09-01T00:00:00Z") == day_start_ms("2026-09-01") + 8 * 3_600_000
 
 
-def test_kafka_is_that_of_all_commands_where_nothing_is_said_of_reconciles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kafka_defaults_to_that_of_all_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
     monkeypatch.delenv("RECONCILE_KAFKA_BOOTSTRAP_SERVERS", raising=False)
     name = "RECONCILE_KAFKA_BOOTSTRAP_SERVERS"
@@ -118,9 +118,7 @@ def test_kafka_is_that_of_all_commands_where_nothing_is_said_of_reconciles(monke
     assert environment_of("flag:9092", None)[name] == "flag:9092"
 
 
-def test_the_bridge_of_a_data_folder_is_nearer_than_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_bridge_of_a_data_folder_overrides_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RECONCILE_KAFKA_BOOTSTRAP_SERVERS", "own:9092")
     folder = data_folder(tmp_path)
     with folder.occupy():

@@ -29,7 +29,7 @@ def test_every_record_has_a_published_version_and_is_compatible_with_all() -> No
     assert [report for report in reports if report.problems] == []
 
 
-def test_publishing_keeps_a_version_and_records_that_it_wrote(folder: Path) -> None:
+def test_publishing_stores_a_version_and_records_that_it_wrote(folder: Path) -> None:
     assert publish("TaskEvent", folder) == max(published_versions("TaskEvent", versions_folder())) + 1
     assert [report for report in check(folder) if report.problems] == []
 

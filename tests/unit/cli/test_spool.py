@@ -48,7 +48,7 @@ def test_status_and_verify_with_a_running_edge_and_without_one(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])
-def test_a_spool_without_files_is_said_to_be_one(tmp_path: Path, command: str) -> None:
+def test_a_spool_without_files_is_reported(tmp_path: Path, command: str) -> None:
     (tmp_path / "spool").mkdir()
     result = CliRunner().invoke(app, ["spool", command, "--data-dir", str(tmp_path)])
     assert (result.exit_code, result.stdout, result.stderr) == (
@@ -58,7 +58,7 @@ def test_a_spool_without_files_is_said_to_be_one(tmp_path: Path, command: str) -
     )
 
 
-def test_verify_names_what_is_damaged_and_exits_with_1(tmp_path: Path) -> None:
+def test_verify_names_damaged_records_and_exits_with_1(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     asyncio.run(filled(folder))
     with sqlite3.connect(folder / "0.db") as connection:
@@ -95,7 +95,7 @@ def test_replay_needs_kafka_and_loses_nothing_without_it(tmp_path: Path) -> None
     assert found["records"] == 3
 
 
-def test_verify_and_status_go_on_behind_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+def test_verify_and_status_continue_after_an_unreadable_file(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     asyncio.run(filled(folder))
     (folder / "0.db").rename(folder / "1.db")

@@ -1,4 +1,4 @@
-"""The whole system on one screen, and what of it needs a person."""
+"""The whole system on one screen, and the problems that need attention."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_everything_is_on_one_screen() -> None:
     assert "a record was parked" in text
 
 
-def test_what_needs_a_person_stands_first() -> None:
+def test_problems_come_first() -> None:
     found = overview(NOW, dead_workers=1)
     assert problems_of(found) == [
         "edge http://10.0.0.21:8400 is degraded: Kafka did not acknowledge within 1000 ms",
@@ -69,7 +69,7 @@ def test_when_all_is_well_it_says_so() -> None:
     assert "last errors" not in shown(found)
 
 
-def test_what_strangers_wrote_is_no_command_for_the_terminal() -> None:
+def test_control_characters_do_not_reach_the_terminal() -> None:
     found = overview(NOW)
     found["errors"][0]["message"] = "\x1b[2Jgone [bold]not markup[/bold]"
     assert "\\u001b[2Jgone [bold]not markup[/bold]" in shown(found)
@@ -90,7 +90,7 @@ def test_without_a_terminal_it_is_printed_once_and_the_exit_code_tells(url: str)
     assert len(json.loads(told.stdout)["workers"]) == 3
 
 
-def test_who_is_no_worker_is_named(url: str) -> None:
+def test_an_address_that_is_not_a_worker_is_reported(url: str) -> None:
     with pytest.raises(OperatorError, match=r"no worker answers at http://127\.0\.0\.1:1 "):
         fetch_overview("http://127.0.0.1:1", None)
     with pytest.raises(OperatorError, match="answered 404: check that --streams-url is a worker"):

@@ -1,4 +1,4 @@
-"""The systemd units are what systemd understands, and the edge takes callbacks on the socket that it hands over."""
+"""systemd accepts the units, and the edge receives callbacks on the socket that systemd passes."""
 
 from __future__ import annotations
 

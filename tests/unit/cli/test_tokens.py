@@ -1,4 +1,4 @@
-"""Operators see which token still signs, or are told that it is not known; none is ever shown. A new one is good."""
+"""Operators see when each token was last used, or that it is unknown; tokens are never shown. New ones are valid."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_each_token_is_one_line_with_its_last_use(credentials: Path, tmp_path: P
     assert all(each["recorded_since"].endswith("Z") and len(each["token"]) == 8 for each in found)
 
 
-def test_a_file_without_tokens_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_file_without_tokens_is_reported(tmp_path: Path) -> None:
     TokenUse(tmp_path).flush()
     (tmp_path / "credentials.toml").write_text("")
     result = CliRunner().invoke(app, ["tokens", "--data-dir", str(tmp_path)])
@@ -54,12 +54,12 @@ def test_a_file_without_tokens_is_said_to_be_one(tmp_path: Path) -> None:
     assert result.stderr == f"{tmp_path}/credentials.toml has no system token\n"
 
 
-def test_of_a_folder_without_a_record_nothing_is_said(credentials: Path, tmp_path: Path) -> None:
+def test_without_a_record_the_use_is_unknown(credentials: Path, tmp_path: Path) -> None:
     with pytest.raises(UseUnknown):
         report_tokens(credentials, tmp_path)
 
 
-def test_a_new_token_is_good_with_the_entry_that_is_printed() -> None:
+def test_a_new_token_is_valid_with_the_printed_entry() -> None:
     run = CliRunner().invoke(app, ["token", "new", 'the "portal"', "--corps", "ding1, ding2"])
     assert run.exit_code == 0
     token, _, entry = run.stdout.partition("\n")
@@ -69,19 +69,19 @@ def test_a_new_token_is_good_with_the_entry_that_is_printed() -> None:
     assert token not in entry
 
 
-def test_the_token_comes_as_json_too() -> None:
+def test_a_new_token_is_printed_as_json() -> None:
     run = CliRunner().invoke(app, ["token", "new", "ops", "--corps", "*", "--json"])
     found = json.loads(run.stdout)
     assert found["corps"] == ["*"]
     assert len(found["token"]) > 40
 
 
-def test_blank_names_and_corps_are_refused() -> None:
+def test_blank_names_and_corps_are_rejected() -> None:
     for arguments in (["token", "new", " ", "--corps", "*"], ["token", "new", "a", "--corps", ""]):
         assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
-def test_a_new_secret_of_a_source_is_good_with_the_entry_that_is_printed() -> None:
+def test_a_new_secret_is_valid_with_the_printed_entry() -> None:
     run = CliRunner().invoke(app, ["token", "source", "flow-2", "--corp", "ding1"])
     assert run.exit_code == 0
     secret, _, entry = run.stdout.partition("\n")
@@ -94,6 +94,6 @@ def test_a_new_secret_of_a_source_is_good_with_the_entry_that_is_printed() -> No
 
 
 @pytest.mark.parametrize(("name", "corp"), [("yida", "ding1"), ("Flow", "ding1"), ("flow", " ")])
-def test_a_source_that_no_credentials_file_may_name_gets_no_secret(name: str, corp: str) -> None:
+def test_an_invalid_source_gets_no_secret(name: str, corp: str) -> None:
     run = CliRunner().invoke(app, ["token", "source", name, "--corp", corp])
     assert (run.exit_code, run.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""The data platform's job against a Kafka that has nothing new."""
+"""The data platform's job against a Kafka without new records."""
 
 from __future__ import annotations
 

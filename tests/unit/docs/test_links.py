@@ -104,7 +104,7 @@ def flags_of_bench(part: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", GUIDES, ids=name_of)
-def test_every_command_that_is_told_is_there_with_its_options(document: Path) -> None:
+def test_every_command_in_documents_exists_with_its_options(document: Path) -> None:
     for line in told(document):
         words = re.split(r"[\s'\"|]+", line.strip())
         name = next(
@@ -119,7 +119,7 @@ def test_every_command_that_is_told_is_there_with_its_options(document: Path) ->
             assert options <= known, f"{name_of(document)}: taskbridge {line}"
 
 
-def test_the_chinese_quick_start_tells_to_type_what_a_test_types() -> None:
+def test_the_chinese_quick_start_has_the_commands_that_a_test_runs() -> None:
     def blocks(name: str) -> set[str]:
         lines = "\n".join(body for _, kind, body in FENCED.findall((ROOT / name).read_text("utf-8")) if kind == "sh")
         return {" ".join(each.split()) for each in lines.replace("\\\n", " ").splitlines() if each.strip()}
@@ -135,7 +135,7 @@ def test_commands_are_found_in_blocks_and_within_sentences() -> None:
 
 
 @pytest.mark.parametrize("document", GUIDES, ids=name_of)
-def test_every_setting_that_is_told_is_there(document: Path) -> None:
+def test_every_setting_in_documents_exists(document: Path) -> None:
     known = {
         f"{model.model_config.get('env_prefix', '')}{field.upper()}"
         for model in (EdgeSettings, StreamsSettings, ReconcileSettings)
@@ -148,7 +148,7 @@ def test_every_setting_that_is_told_is_there(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", [each for each in DOCUMENTS if each.name != "CHANGELOG.md"], ids=name_of)
-def test_every_file_of_ours_that_is_told_is_there(document: Path) -> None:
+def test_every_file_in_documents_exists(document: Path) -> None:
     """From the top of the checkout, or as a part of ``taskbridge``, wherever that part has its sources."""
     tops = "|".join(
         sorted({each.name for each in [*ROOT.iterdir(), *ROOT.glob("*/src/taskbridge/*")] if each.is_dir()})

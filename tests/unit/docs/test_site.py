@@ -1,4 +1,4 @@
-"""What a page of the site loads from elsewhere is found, wherever it stands; links to elsewhere are none of it."""
+"""Resources that a page loads from other hosts are found; links to other hosts do not count."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         ("a.css", "@font-face { src: url('https://fonts.example/a.woff2') }"),
     ],
 )
-def test_what_is_loaded_from_elsewhere_is_found(tmp_path: Path, name: str, text: str) -> None:
+def test_external_resources_are_found(tmp_path: Path, name: str, text: str) -> None:
     path = tmp_path / name
     path.write_text(text, "utf-8")
     assert len(loaded_from_elsewhere(path)) == 1

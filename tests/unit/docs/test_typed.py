@@ -1,4 +1,4 @@
-"""What pages tell to type can be typed in a checkout, and what they list is complete."""
+"""Commands on pages can be run in a checkout, and lists of parts are complete."""
 
 from __future__ import annotations
 

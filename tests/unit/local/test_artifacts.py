@@ -97,7 +97,7 @@ def test_a_missing_or_an_extra_file_is_refused(
 
 
 @pytest.mark.parametrize("damage", ["no stamp", "truncated jar", "no registry"])
-def test_a_half_fetch_is_not_believed(damage: str, maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:
+def test_an_incomplete_fetch_is_repeated(damage: str, maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     made = ensure_artifacts(cache, progress=silent, sums_path=sums_path, fetch=maven)
     if damage == "no stamp":
@@ -123,7 +123,7 @@ def test_leftovers_of_a_killed_fetch_are_removed(maven: FakeMaven, sums_path: Pa
     assert not leftover.parent.exists()
 
 
-def test_two_first_runs_at_once_make_one_fetch(maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:
+def test_two_concurrent_first_runs_fetch_once(maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:
     def slowly(into: Path, **options: Any) -> None:
         time.sleep(0.3)
         maven(into, **options)
@@ -151,7 +151,7 @@ def test_an_archive_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("escaped"))
 
 
-def test_a_cache_that_cannot_be_made_is_one_readable_line(maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_created_is_one_readable_line(maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(
@@ -217,7 +217,7 @@ def test_a_full_disk_is_named_as_such(tmp_path: Path) -> None:
         copy_dependencies(tmp_path, log_path=tmp_path / "log", progress=print, environ=environ)
 
 
-def test_a_slow_fetch_reports_how_far_it_is(tmp_path: Path) -> None:
+def test_a_slow_fetch_reports_its_progress(tmp_path: Path) -> None:
     environ = fake_maven(tmp_path, "echo 'Downloaded from a'; echo 'Downloaded from b'; sleep 2.4")
     lines: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What the bridge asks of its services and of its files, before it starts anything and while it runs."""
+"""The bridge checks its files before it starts anything, and its services and files while it runs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_broken_spool_is_a_problem_with_its_cause() -> None:
         (502, b"<html>"),
     ],
 )
-def test_anything_else_is_none(status: int, body: bytes) -> None:
+def test_any_other_readiness_is_no_problem(status: int, body: bytes) -> None:
     with answering(status, body) as url:
         assert broken_spool(url)() is None
 
@@ -91,7 +91,7 @@ def test_only_the_service_that_was_started_is_ready() -> None:
     assert not answers_ready("http://127.0.0.1:9", ours)()
 
 
-def test_an_edge_that_cannot_be_ready_for_want_of_apps_is_not_waited_for() -> None:
+def test_an_edge_without_apps_only_has_to_answer() -> None:
     ours = identity("edge", {RUN_VARIABLE: "1f"})
     apps = 0
     with answering(503, b"{}", ours) as url:
@@ -112,7 +112,7 @@ def test_an_edge_that_cannot_be_ready_for_want_of_apps_is_not_waited_for() -> No
         ({"EDGE_OPERATOR_PORT": "9100", "EDGE_OPERATOR_HOST": "10.0.0.5"}, "http://10.0.0.5:9100"),
     ],
 )
-def test_the_details_are_asked_for_where_the_edge_tells_them(tmp_path: Path, given: dict[str, str], url: str) -> None:
+def test_details_are_requested_at_the_operator_address(tmp_path: Path, given: dict[str, str], url: str) -> None:
     options = BridgeOptions(data_dir=tmp_path, edge_port=2, streams_port=3, kafka_port=4, registry_port=5)
     assert Bridge(options, progress=lambda _: None, environment=given).operator_url == url
 
@@ -194,7 +194,7 @@ def test_without_an_app_up_starts_and_says_where_to_add_one(tmp_path: Path, monk
     assert lines[0].startswith(f"no app is configured, so the edge rejects every callback: add your apps to {path}")
 
 
-def test_what_becomes_of_a_change_of_a_file_is_said_in_the_terminal(tmp_path: Path) -> None:
+def test_each_change_of_a_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "credentials.toml"
     lines: list[str] = []
     write_credentials(path, "one")
@@ -211,7 +211,7 @@ def test_what_becomes_of_a_change_of_a_file_is_said_in_the_terminal(tmp_path: Pa
     assert lines[1:] == [f"credentials file {path}: the last change is in force (1 entries)"]
 
 
-def test_the_example_is_right_also_after_others_were_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_stays_valid_after_apps_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started(monkeypatch, tmp_path, {})
     path = tmp_path / "credentials.toml"
     (app,) = CredentialsFile(path).current.apps("APP_EXAMPLE")

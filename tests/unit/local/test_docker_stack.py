@@ -1,4 +1,4 @@
-"""What Docker would be told to run. No daemon is needed."""
+"""The containers that Docker runs; no daemon is needed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def stack(folder: Path, run: Any, *, keep_data: bool = True) -> tuple[DockerStac
     return made, ports
 
 
-def test_the_broker_is_published_on_loopback_where_it_tells_clients_to_come() -> None:
+def test_the_broker_is_published_at_its_advertised_address() -> None:
     spec = kafka_container({}, host="127.0.0.1", host_port=29092)
 
     assert spec.image == "apache/kafka:4.3.1"
@@ -136,7 +136,7 @@ def test_kafka_starts_first_and_stops_last(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("all_answer")
 @pytest.mark.parametrize("keep_data", [True, False])
-def test_the_data_folder_names_the_volumes_unless_nothing_is_kept(
+def test_the_data_folder_names_the_volumes_if_data_is_stored(
     keep_data: bool,  # noqa: FBT001  a parameter of the test
     tmp_path: Path,
 ) -> None:
@@ -155,7 +155,7 @@ def test_the_data_folder_names_the_volumes_unless_nothing_is_kept(
     assert all(volumes) is keep_data
 
 
-def test_an_image_that_cannot_be_had_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+def test_an_unavailable_image_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     def run(_: ContainerSpec) -> None:
         raise RuntimeError("manifest\nunknown")
 
@@ -168,7 +168,7 @@ def test_an_image_that_cannot_be_had_is_one_line_that_says_what_to_do(tmp_path: 
     made.stop()
 
 
-def test_docker_is_told_all_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docker_receives_the_whole_container_spec(monkeypatch: pytest.MonkeyPatch) -> None:
     from testcontainers.core import container  # noqa: PLC0415  slow, for this test only
 
     class Client:

@@ -20,7 +20,7 @@ def test_free_ports_are_different_free_and_not_the_excluded_ones() -> None:
         check_free(port, "--kafka-port")
 
 
-def test_a_port_that_was_given_out_is_given_to_nobody_else_and_its_service_may_listen_on_it_as_often_as_it_starts(
+def test_an_assigned_port_is_reserved_and_its_service_may_listen_repeatedly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port = free_port()
@@ -55,7 +55,7 @@ def test_a_port_in_use_is_one_line_with_the_port_and_the_flag() -> None:
             check_free(port, "--kafka-port")
 
 
-def test_a_number_that_is_no_port_is_one_line_too() -> None:
+def test_an_invalid_port_is_one_line() -> None:
     with pytest.raises(ConfigurationError, match=r"port 70000 cannot be used .*--kafka-port"):
         check_free(70_000, "--kafka-port")
 

@@ -1,4 +1,4 @@
-"""The simulated company: the same life by the same seed, and callbacks that the edge takes for Yida's."""
+"""The simulated company: the same events by the same seed, and callbacks that the edge accepts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def event(posting: Posting) -> TaskEvent:
     return event_of(locate(posting.action, posting.parameters), posting.parameters, received_at=2_000_000_000_000)
 
 
-def test_the_same_seed_is_the_same_life_and_another_is_another() -> None:
+def test_the_same_seed_repeats_the_events() -> None:
     assert life(7, chaos=0.2) == life(7, chaos=0.2)
     assert life(7) != life(8)
 
@@ -67,7 +67,7 @@ def test_every_field_that_is_filled_in_has_a_label() -> None:
     assert {field for field, value in sample["dataMap"].items() if value} <= {*VISITORS.labels}
 
 
-def test_a_life_is_told_in_its_order() -> None:
+def test_events_of_an_instance_are_in_order() -> None:
     of_instance: dict[str, list[TaskEvent]] = defaultdict(list)
     for each in life(2, 1500):
         of_instance[event(each).instance_id].append(event(each))
@@ -85,7 +85,7 @@ def test_a_life_is_told_in_its_order() -> None:
     assert finished > 50
 
 
-def test_the_states_of_a_life_say_how_each_instance_ended() -> None:
+def test_states_have_the_result_of_each_instance() -> None:
     states: dict[str, Instance] = {}
     for each in map(event, life(2, 3000)):
         states[each.instance_id] = fold(states.get(each.instance_id), each)
@@ -114,7 +114,7 @@ def test_without_chaos_nothing_comes_twice_and_with_it_some_does() -> None:
     assert any(later < earlier for earlier, later in itertools.pairwise(times))
 
 
-def test_what_is_dropped_happened_all_the_same_and_dingtalk_knows_it() -> None:
+def test_dingtalk_has_dropped_events() -> None:
     dingtalk = SimulatedDingTalk(APPS)
     simulation = Simulation(APPS, seed=3, drop=0.3, happened=dingtalk.happened)
     given = [simulation.next(1_700_000_000_000 + 100 * number) for number in range(400)]
@@ -136,7 +136,7 @@ def test_dingtalk_is_served_on_loopback_while_the_company_is_at_work() -> None:
         assert (answer.status_code, answer.json()["code"]) == (400, "InvalidAuthentication")
 
 
-def test_a_company_has_work_open_instances_and_not_without_bound() -> None:
+def test_the_number_of_open_instances_is_bounded() -> None:
     simulation = Simulation(APPS, seed=4)
     for number in range(3000):
         simulation.next(number)
@@ -157,13 +157,13 @@ def test_no_token_is_ever_shown() -> None:
     assert not any("T1" in value for each in life(6) for value in each.parameters.values() if each.action != "create")
 
 
-def test_every_department_has_one_head_and_everybody_an_id_of_their_own() -> None:
+def test_every_department_has_one_head_and_ids_are_unique() -> None:
     departments = {each.department for each in EMPLOYEES}
     assert Counter(each.department for each in EMPLOYEES if each.is_head) == dict.fromkeys(departments, 1)
     assert len({each.user_id for each in EMPLOYEES}) == len(EMPLOYEES) > 30
 
 
-def test_nobody_waits_for_an_answer_after_ctrl_c() -> None:
+def test_ctrl_c_does_not_wait_for_an_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         argv = ["simulate", "--url", url, "--app", "APP_1", "--token", "T", "--json"]
@@ -179,7 +179,7 @@ def test_nobody_waits_for_an_answer_after_ctrl_c() -> None:
     assert (json.loads(said)["posted"], json.loads(said)["outcomes"]) == (1, {"unanswered": 1})
 
 
-def test_what_was_dropped_is_said_next_to_what_was_posted() -> None:
+def test_dropped_callbacks_are_counted() -> None:
     tally = Tally(posted=7, seconds=2.0)
     tally.outcomes["kafka"] = 7
     assert tally.line() == "7 sent in 2 s (3.5 per second), all stored in Kafka"
@@ -189,7 +189,7 @@ def test_what_was_dropped_is_said_next_to_what_was_posted() -> None:
     assert tally.as_json()["dropped"] == 3
 
 
-def test_the_person_whose_page_is_named_has_tasks_from_the_beginning_on() -> None:
+def test_the_named_person_has_tasks_from_the_start() -> None:
     for seed in range(5):
         assignees = Counter(each for posting in life(seed, 100) for each in event(posting).recipient_ids)
         assert assignees[busiest().user_id] >= 3

@@ -1,4 +1,4 @@
-"""Which source of Kafka and registry is chosen, and what people read when it cannot be had."""
+"""The choice of a source of Kafka and registry, and the errors of each."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_address_that_does_not_answer_is_one_line_that_names_the_variable() -
         stack.start()
 
 
-def test_a_port_in_use_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_is_fetched(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""Services are kept alive, their deaths are told, and none of them outlives the supervisor. Real processes."""
+"""Services are restarted, their deaths are reported, and none outlives the supervisor. Uses real processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 FAST = Backoff(first_s=0.1, max_s=0.4, healthy_after_s=60)
 
-# Says that it is ready by a file, and when it was told to stop by another.
+# Reports readiness by one file, and the time of its stop by another.
 OBEDIENT = """
 import pathlib, signal, sys, time
 ready, stopped = map(pathlib.Path, sys.argv[1:])
@@ -99,7 +99,7 @@ def test_a_death_is_reported_and_the_service_started_again(tmp_path: Path) -> No
     assert str(death) == "service died (killed by SIGKILL): hello"
 
 
-def test_a_service_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) -> None:
+def test_restarts_back_off(tmp_path: Path) -> None:
     events: list[ServiceEvent] = []
     with Supervisor(on_event=events.append, backoff=FAST) as supervisor:
         supervisor.start(service(tmp_path, CRASHES_WHEN_READY))
@@ -132,7 +132,7 @@ def test_a_service_that_only_a_restart_repairs_is_stopped_in_order_and_started_a
     assert str(events[2]) == "service was stopped, because only a restart fixes this: its spool is broken"
 
 
-def test_after_a_time_of_health_the_pause_is_short_again(tmp_path: Path) -> None:
+def test_back_off_is_reset_after_healthy_time(tmp_path: Path) -> None:
     events: list[ServiceEvent] = []
     with Supervisor(on_event=events.append, backoff=Backoff(first_s=0.1, max_s=5, healthy_after_s=0)) as supervisor:
         supervisor.start(service(tmp_path, CRASHES_WHEN_READY))
@@ -145,7 +145,7 @@ def test_the_defaults_double_from_half_a_second_to_fifteen() -> None:
     assert [Backoff().delay_s(failures) for failures in (0, 1, 2, 4, 5, 1000)] == [0.5, 1, 2, 8, 15, 15]
 
 
-def test_a_service_that_dies_before_it_is_ready_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+def test_a_death_before_readiness_is_an_error_with_the_last_output(tmp_path: Path) -> None:
     supervisor = Supervisor(on_event=lambda _: None)
     spec = service(tmp_path, "import sys; print('no such luck'); sys.exit(3)")
 
@@ -157,7 +157,7 @@ def test_a_service_that_dies_before_it_is_ready_is_an_error_with_its_last_words(
     supervisor.stop()
 
 
-def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_program_is_an_error(tmp_path: Path) -> None:
     spec = ServiceSpec(
         name="ghost", argv=[str(tmp_path / "ghost")], log_path=tmp_path / "ghost.log", ready=lambda: False
     )
@@ -180,7 +180,7 @@ def test_a_service_that_never_gets_ready_is_stopped(tmp_path: Path) -> None:
     assert (tmp_path / "service.stopped").exists()
 
 
-def test_services_start_side_by_side(tmp_path: Path) -> None:
+def test_services_start_in_parallel(tmp_path: Path) -> None:
     def ready_after(name: str, other: str) -> ServiceSpec:
         """Ready only once the other runs."""
         announce = (
@@ -193,7 +193,7 @@ def test_services_start_side_by_side(tmp_path: Path) -> None:
         supervisor.start(ready_after("first", "second"), ready_after("second", "first"))
 
 
-def test_of_services_that_start_side_by_side_none_is_left_when_one_fails(tmp_path: Path) -> None:
+def test_all_services_of_a_start_are_stopped_when_one_fails(tmp_path: Path) -> None:
     with Supervisor(on_event=lambda _: None) as supervisor:
         with pytest.raises(ConfigurationError, match=r"^second died \(exit status 3\)"):
             supervisor.start(
@@ -266,7 +266,7 @@ def test_a_service_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     assert not is_alive(pid)
 
 
-def test_children_of_a_dead_service_are_swept_away(tmp_path: Path) -> None:
+def test_children_of_a_dead_service_are_killed(tmp_path: Path) -> None:
     # A worker that outlives its dead parent would keep the parent's port, and no restart would succeed.
     script = """
 import pathlib, subprocess, sys, time
@@ -305,7 +305,7 @@ def test_a_long_log_is_moved_aside_at_the_next_start(tmp_path: Path) -> None:
     assert (tmp_path / "service.log").read_text() == "hello\n"
 
 
-def test_a_reader_that_went_away_does_not_cost_the_service(tmp_path: Path) -> None:
+def test_a_closed_output_does_not_stop_the_service(tmp_path: Path) -> None:
     def closed_pipe(_: ServiceEvent) -> None:
         raise BrokenPipeError
 
@@ -354,7 +354,7 @@ connection.sendall(f"{os.environ['LISTEN_FDS']} {os.getpid()}".encode())
 """
 
 
-def test_who_connects_while_a_service_is_down_waits_for_the_next_one(tmp_path: Path) -> None:
+def test_connections_wait_while_a_service_is_down(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, Supervisor(on_event=lambda _: None) as supervisor:
         spec = service(tmp_path, TAKES_ONE_CONNECTION)
         supervisor.start(dataclasses.replace(spec, sockets=[listening]))
@@ -376,7 +376,7 @@ time.sleep(1.1)
 """
 
 
-def test_who_was_told_to_end_before_it_was_seen_ready_is_no_failure(tmp_path: Path) -> None:
+def test_an_exit_on_request_before_readiness_is_not_a_failure(tmp_path: Path) -> None:
     events: list[ServiceEvent] = []
     with Supervisor(on_event=events.append, backoff=Backoff(first_s=60)) as supervisor:
         supervisor.start(service(tmp_path, ENDS_WELL))
@@ -384,7 +384,7 @@ def test_who_was_told_to_end_before_it_was_seen_ready_is_no_failure(tmp_path: Pa
     assert [each.detail for each in events if each.phase is Phase.RESTARTING] == ["restarts"] * 2
 
 
-def test_a_successor_is_ready_before_the_one_that_it_replaces_is_told_to_end(tmp_path: Path) -> None:
+def test_a_replacement_is_ready_before_the_old_process_is_stopped(tmp_path: Path) -> None:
     events: list[ServiceEvent] = []
     old, new = service(tmp_path, OBEDIENT, name="old"), service(tmp_path, OBEDIENT, name="new")
     with Supervisor(on_event=events.append) as supervisor:
@@ -410,7 +410,7 @@ def test_a_successor_is_ready_before_the_one_that_it_replaces_is_told_to_end(tmp
 
 
 @pytest.mark.parametrize("script", ["import sys; sys.exit('no such setting')", "import time; time.sleep(60)"])
-def test_who_cannot_be_replaced_goes_on(script: str, tmp_path: Path) -> None:
+def test_a_failed_replacement_leaves_the_old_process(script: str, tmp_path: Path) -> None:
     events: list[ServiceEvent] = []
     with Supervisor(on_event=events.append) as supervisor:
         supervisor.start(service(tmp_path, OBEDIENT))

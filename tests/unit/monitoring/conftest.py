@@ -1,4 +1,4 @@
-"""What there is to be watched."""
+"""The metrics of the services."""
 
 from __future__ import annotations
 

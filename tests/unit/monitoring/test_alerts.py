@@ -1,4 +1,4 @@
-"""Every alert asks for metrics that exist, and says where it is written what to do."""
+"""Every alert queries existing metrics, and links to its section of the runbook."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_plain_yaml_value_may_be_read_in_one_way_only() -> None:
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_an_alert_asks_for_metrics_that_exist(
+def test_an_alert_queries_existing_metrics(
     rule: Mapping[str, str], metrics: set[str], reconcile_series: set[str]
 ) -> None:
     asked = set(re.findall(r"taskbridge_\w+", rule["expr"]))

@@ -1,4 +1,4 @@
-"""Grafana's dashboards ask for metrics that exist, as Prometheus understands it, and show all that is measured."""
+"""Grafana's dashboards query existing metrics in valid PromQL, and show all metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_file_is_what_the_tool_writes(dashboard: Any) -> None:
     assert (FOLDER / f"{dashboard.uid}.json").read_text("utf-8") == rendered(dashboard)
 
 
-def test_all_that_is_measured_is_asked_for_and_nothing_else(metrics: set[str], reconcile_series: set[str]) -> None:
+def test_dashboards_query_every_metric_and_no_other(metrics: set[str], reconcile_series: set[str]) -> None:
     metrics = metrics | reconcile_series
     asked = {name for each in FILES.values() for name in re.findall(r"taskbridge_\w+", " ".join(questions(each)))}
     assert asked <= metrics
@@ -40,7 +40,7 @@ def test_all_that_is_measured_is_asked_for_and_nothing_else(metrics: set[str], r
     assert told - seen == {"taskbridge_edge_build_info"}
 
 
-def test_prometheus_understands_every_question(tmp_path: Path) -> None:
+def test_prometheus_parses_every_query(tmp_path: Path) -> None:
     asked = [question for each in FILES.values() for question in questions(each)]
     for name, value in VARIABLES.items():
         asked = [question.replace(name, value) for question in asked]
@@ -69,7 +69,7 @@ def test_no_panel_lies_on_another_or_has_its_number(uid: str) -> None:
 
 
 @pytest.mark.parametrize("found", [edge_metrics, streams_metrics])
-def test_each_service_tells_of_its_process(found: Callable[[], list[tuple[str, str, str]]]) -> None:
+def test_each_service_exports_process_metrics(found: Callable[[], list[tuple[str, str, str]]]) -> None:
     asked = {name for each in FILES.values() for name in re.findall(r"process_\w+", " ".join(questions(each)))}
     told = {name + ("_total" if kind == "counter" else "") for name, kind, _ in found()}
     assert asked <= told

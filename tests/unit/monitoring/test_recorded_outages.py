@@ -63,7 +63,7 @@ _EVER_FIRED = 'max by (alertname) (max_over_time(ALERTS{alertstate="firing"}[2h]
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_recorded_outage_is_told_by_these_alerts_and_no_other(name: str, tmp_path: Path) -> None:
+def test_a_recorded_outage_fires_these_alerts_and_no_other(name: str, tmp_path: Path) -> None:
     recording = Recording.load(FOLDER / f"{name}.json")
     every = f"{recording.interval_s}s"
     test = {

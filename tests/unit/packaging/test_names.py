@@ -18,7 +18,7 @@ INSTALLS = re.compile(
 )
 
 
-def test_nothing_tells_anybody_to_install_taskbridge() -> None:
+def test_no_text_installs_taskbridge() -> None:
     listed = subprocess.run(
         [needs.program("git"), "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -45,7 +45,7 @@ def test_nothing_tells_anybody_to_install_taskbridge() -> None:
         "install taskbridge again",
     ],
 )
-def test_it_would_be_found(text: str) -> None:
+def test_such_a_text_is_found(text: str) -> None:
     assert INSTALLS.search(text)
 
 

@@ -1,4 +1,4 @@
-"""The release that upgrades are tried from is in this repository's history, and who lacks that is told what to do."""
+"""The release that upgrades are tried from is in this repository's history, and a clone without it says what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every part is built, looked at as a package index does, and used alone, in a folder that is empty or misleading."""
+"""Every part is built, checked as a package index does, and used alone, in an empty or misleading folder."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_wheel_holds_its_part_of_the_namespace_typed_and_nothing_else(wheels: 
         assert set(tracked.stdout.split()) <= set(names), "schemas, pages and all other files that are not Python"
 
 
-def test_a_package_index_takes_them(wheels: Mapping[str, Path]) -> None:
+def test_a_package_index_accepts_the_wheels(wheels: Mapping[str, Path]) -> None:
     checked = subprocess.run(
         [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *map(str, wheels.values())],
         capture_output=True,
@@ -131,7 +131,7 @@ def test_a_package_index_takes_them(wheels: Mapping[str, Path]) -> None:
     assert (checked.returncode, checked.stdout.count("PASSED")) == (0, len(wheels)), checked.stdout
 
 
-def test_what_they_ask_for_has_bounds(wheels: Mapping[str, Path]) -> None:
+def test_requirements_have_bounds(wheels: Mapping[str, Path]) -> None:
     """Exact ones where private parts are used, a lower one everywhere: what was tested, as pins.py holds."""
     asked = [Requirement(each) for wheel in wheels.values() for each in requirements(wheel)]
     operators = {each.name: {bound.operator for bound in each.specifier} for each in asked}
@@ -232,7 +232,7 @@ def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
 
 
 @WHERE_CARGO_BUILDS
-def test_the_native_core_has_a_wheel_that_a_package_index_takes(
+def test_a_package_index_accepts_the_wheel_of_the_native_core(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path], tmp_path: Path
 ) -> None:
     argv = [sys.executable, "-m", "maturin", "build", "--release", "--compatibility", "pypi", "--out", str(tmp_path)]

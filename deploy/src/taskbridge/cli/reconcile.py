@@ -115,7 +115,7 @@ def _print(outcome: Outcome, repair: str, *, as_json: bool) -> None:
     if as_json:
         say(json_line(outcome.as_json()))
     else:
-        say(f"{outcome.rows:>9,}  instances checked, details fetched for {outcome.asked:,}")
+        say(f"{outcome.rows:>9,}  instances checked, details fetched for {outcome.fetched:,}")
         say(f"{outcome.unsettled:>9,}  changed within RECONCILE_SETTLE_MINUTES; the next run checks them")
         for (app_type, kind), count in sorted(outcome.repairs.items()):
             say(f"{count:>9,}  {repair.format(kind, app_type)}")

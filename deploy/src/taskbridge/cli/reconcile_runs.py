@@ -42,7 +42,7 @@ class Outcome:
     """The result of a run."""
 
     rows: int
-    asked: int
+    fetched: int
     unsettled: int
     repairs: Mapping[tuple[str, str], int]
     problems: Mapping[str, str]
@@ -52,7 +52,7 @@ class Outcome:
     def as_json(self) -> dict[str, Any]:
         return {
             "instances": self.rows,
-            "asked": self.asked,
+            "asked": self.fetched,
             "unsettled": self.unsettled,
             "repairs": [
                 {"app_type": app_type, "kind": kind, "events": count}
