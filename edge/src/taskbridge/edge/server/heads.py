@@ -1,6 +1,6 @@
 """Reads heads of requests that are plain: every reader of HTTP/1.1 reads them alike. All others need the parser.
 
-The native core reads them, too (``native/src/edge/head.rs``). This is its specification, and reads what it does not.
+The native core reads them, too (``native/src/edge/request.rs``). This is its specification, and reads what it does not.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class TooLarge(RecordError):
 class Refusal(Enum):
     """Every reason why a readable event is not folded: the error, and its text.
 
-    The native core returns the index of one of these, with the values for its text: ``native/src/fold/refusal.rs``.
+    The native core returns the index of one of these, with the values for its text: ``native/src/fold/rules.rs``.
     """
 
     IMPOSSIBLE_ID = (
