@@ -87,7 +87,7 @@ def decided_by_python(
         headers={} if request.content_type is None else {"content-type": request.content_type},
         body=request.body,
     )
-    rules = Rules(max_body_bytes=1 << 20, used=([] if used is None else used).append)
+    rules = Rules(max_body_bytes=1 << 20, token_used=([] if used is None else used).append)
     return interpret(received, credentials, rules)
 
 

@@ -174,7 +174,7 @@ def test_what_only_describes_is_left_out_and_noted_where_it_is_not_understood(
     task = json.dumps({**task_of("inst-1"), **changed}, ensure_ascii=False)
     parameters = {"task": task, "dateTime": "1693462062502"}
     said: list[str] = []
-    event = event_of(locate("create", parameters), parameters, received_at=RECEIVED_AT, noted=said.append)
+    event = event_of(locate("create", parameters), parameters, received_at=RECEIVED_AT, skipped=said.append)
     assert {name: getattr(event, name) for name in expected} == expected
     assert said == noted
     assert event.raw_parameters["task"] == task
@@ -185,7 +185,7 @@ def test_a_form_that_is_nested_too_deep_costs_its_values_and_nothing_else() -> N
     task = json.dumps({**task_of("inst-1"), "dataMap": {"x": "DEEP"}, "serialNo": "DEEP"}).replace('"DEEP"', deep)
     parameters = {"task": task}
     said: list[str] = []
-    event = event_of(locate("create", parameters), parameters, received_at=RECEIVED_AT, noted=said.append)
+    event = event_of(locate("create", parameters), parameters, received_at=RECEIVED_AT, skipped=said.append)
     assert (event.instance_id, event.form_data, event.serial_no, said) == ("inst-1", {}, deep, ["dataMap"])
 
 

@@ -47,7 +47,7 @@ class InForce:
 
 def decision(credentials: Credentials, used: list[Token], **rules: Any) -> Decision:
     file: Any = InForce(credentials)
-    return Decision(credentials=file, rules=Rules(max_body_bytes=1 << 20, used=used.append, **rules))
+    return Decision(credentials=file, rules=Rules(max_body_bytes=1 << 20, token_used=used.append, **rules))
 
 
 def is_accepted(request: Request, credentials: Credentials = CREDENTIALS) -> bool:
@@ -68,7 +68,7 @@ def is_accepted(request: Request, credentials: Credentials = CREDENTIALS) -> boo
 
 
 def decided_by_core(deciding: Decision, request: Request) -> Decided | None:
-    return deciding.at_once(
+    return deciding.decide_parts(
         request.action,
         query=request.query,
         content_type=request.content_type,
@@ -102,7 +102,7 @@ HABITS = ["Host: edge.example", "Accept: */*", "X-Forwarded-For: 192.0.2.7", "Co
 def is_accepted_whole(piece: bytes, credentials: Credentials = CREDENTIALS) -> bool:
     """Whether the core accepts all bytes of a request at once; if it does, compare its results with Python's."""
     deciding = decision(credentials, [])
-    accepted = deciding.of_whole(piece, RECEIVED_AT)
+    accepted = deciding.decide_request(piece, RECEIVED_AT)
     if accepted is None:
         return False
     wire_action, forwarded_for, traceparent, found = accepted
@@ -111,7 +111,7 @@ def is_accepted_whole(piece: bytes, credentials: Credentials = CREDENTIALS) -> b
     headers, request = parts
     assert wire_action == request.action
     assert (forwarded_for, traceparent) == (headers.get("x-forwarded-for"), headers.get("traceparent"))
-    assert deciding.taken(wire_action, found) == decided_by_core(deciding, request)
+    assert deciding.event_of(wire_action, found) == decided_by_core(deciding, request)
     return is_accepted(request, credentials)
 
 
@@ -261,10 +261,10 @@ def test_credentials_that_are_reloaded_between_decision_and_use_change_nothing(r
     deciding = decision(first, used)
     parameters = parameters_of("complete", instance_id="i")
     request = encoded("complete", parameters | {"sign": sign(parameters, system_token="two")}, "json")
-    found = deciding.of_whole(piece_of(*head_of(request), request.body), RECEIVED_AT)
+    found = deciding.decide_request(piece_of(*head_of(request), request.body), RECEIVED_AT)
     assert found is not None
     deciding._file.current = second  # type: ignore[misc]
-    deciding.taken(found[0], found[3])
+    deciding.event_of(found[0], found[3])
     assert used == [first.tokens[1]]
 
 
@@ -288,7 +288,7 @@ def test_only_requests_to_a_plain_path_are_accepted() -> None:
         body=request.body,
     )
     with pytest.raises(Rejection):
-        decision(CREDENTIALS, []).of(received)
+        decision(CREDENTIALS, []).decide(received)
 
 
 def test_the_core_does_not_show_its_tokens() -> None:

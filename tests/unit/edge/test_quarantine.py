@@ -387,7 +387,7 @@ def keeper(settings: EdgeSettings, publisher: MemoryPublisher, clock: Clock, **c
 def flood(quarantine: Quarantine, address: str, times: int, **changed: Any) -> int:
     async def run() -> list[str | None]:
         received = request(remote_address=address, **changed)
-        return [await quarantine.keep(received, Unverified("wrong-sign")) for _ in range(times)]
+        return [await quarantine.store(received, Unverified("wrong-sign")) for _ in range(times)]
 
     return sum(kept is not None for kept in asyncio.run(run()))
 
@@ -471,7 +471,7 @@ def test_what_is_proven_is_bounded_too(settings: EdgeSettings, publisher: Memory
     proven.proven = True
 
     async def run() -> int:
-        return sum([await quarantine.keep(request(), proven) is not None for _ in range(100)])
+        return sum([await quarantine.store(request(), proven) is not None for _ in range(100)])
 
     assert asyncio.run(run()) == 10
 

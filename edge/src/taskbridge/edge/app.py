@@ -1,4 +1,4 @@
-"""The composition root of the edge: here everything is built once and put together, and the process is run."""
+"""The composition root of the edge: builds everything once, and runs the process."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ if TYPE_CHECKING:
     from taskbridge.runtime.otel import Tracing
 
 _LAST_S = 12
-"""How long the parts may take to close once the last callback is answered. Callbacks hold up the end before that."""
+"""How long the parts may take to close after the last callback is answered."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class EdgeApp(FastAPI):
-    """Answers callbacks before any of FastAPI's layers, which together cost more than the callback itself does."""
+    """Answers callbacks before FastAPI's layers, which together cost more than the callback itself."""
 
     def __init__(self, callbacks: CallbackRoutes, operators: Mapping[int, FastAPI], **options: Any) -> None:
-        """``operators`` is what is served at their port, where they have one."""
+        """``operators`` are the applications of separate ports, by port."""
         super().__init__(**options)
         self.callbacks = callbacks
         self._operators = operators
@@ -82,13 +82,12 @@ def create_app(
     owns_process: bool = False,
     tracing: Tracing | None = None,
 ) -> FastAPI:
-    """The edge, not yet started. ``partitions`` is for topics that are missing; ``publisher`` stands in for Kafka.
+    """The edge, not yet started. ``partitions`` applies to missing topics; ``publisher`` replaces Kafka in tests.
 
-    With ``owns_process`` the process is tuned for the edge alone, and ends in bounded time after the last callback,
-    whatever its parts still wait for.
+    With ``owns_process`` the process is tuned for the edge alone, and ends in bounded time after the last callback.
 
     Raises:
-        ConfigurationError: the credentials, the Kafka configuration or the data folder cannot be used.
+        ConfigurationError: The credentials, the Kafka configuration or the data folder cannot be used.
     """
     _make_data_dir(settings)
     credentials = CredentialsFile(settings.credentials_file)
@@ -108,7 +107,10 @@ def create_app(
             _log.warning("native_core_not_built", effect="callbacks are decided in Python: as right, and slower")
         window.open()
         await events.start()
-        upkeep = [asyncio.create_task(each) for each in (credentials.watch(), token_use.keep(), worker_metrics.keep())]
+        upkeep = [
+            asyncio.create_task(each)
+            for each in (credentials.watch(), token_use.flush_regularly(), worker_metrics.write_regularly())
+        ]
         _log.info("edge_started", apps=credentials.current.count, workers=settings.workers)
         if owns_process:
             collect_garbage_rarely()
@@ -133,8 +135,8 @@ def create_app(
             bearer_tokens=[token.get_secret_value() for token in settings.bearer_tokens],
             delete_extra_keys=settings.delete_extra_keys,
             max_body_bytes=settings.max_body_bytes,
-            used=token_use.note,
-            noted=metrics.count_left_out,
+            token_used=token_use.note,
+            skipped=metrics.count_left_out,
         ),
     )
     routes = CallbackRoutes if tracing is None else partial(TracedRoutes, tracing=tracing)
@@ -171,13 +173,13 @@ def create_app(
 
 
 def app_from_environment() -> FastAPI:
-    """What each worker process of uvicorn starts."""
+    """The application of each worker process of uvicorn."""
     end_with_parent()
     return _configured()[1]
 
 
 def run() -> None:
-    """Serve until SIGTERM, SIGHUP or Ctrl-C, then finish what is under way and exit with 0.
+    """Serve until SIGTERM, SIGHUP or Ctrl-C, then finish open requests and exit with 0.
 
     A wrong configuration is one line on standard error and exit code 1.
     """
@@ -230,7 +232,7 @@ def _metrics_folder(settings: EdgeSettings) -> Path | None:
 
 
 def _end_process_within(seconds: float) -> None:
-    """End the process by then. All that was answered is durable; only idle threads can still be waiting."""
+    """End the process after this time. Every answered callback is durable; only idle threads can still be waiting."""
     timer = threading.Timer(seconds, os._exit, (0,))
     timer.daemon = True
     timer.start()

@@ -1,6 +1,6 @@
-"""What Yida's callbacks say: the only place that knows their field names.
+"""Yida's callbacks as events: the only module with their field names.
 
-``locate`` finds the app before anything is verified, and looks at nothing else; ``event_of`` interprets the rest then.
+``locate`` finds the app before anything is verified, and reads nothing else. ``event_of`` reads the rest afterwards.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from taskbridge.edge.errors import OTHER_SCHEME, OTHER_SCHEME_HINT, Malformed
 from taskbridge.edge.parsing import fields, strict_json
-from taskbridge.edge.parsing.fields import together, told_form, told_moment, told_people, told_person
+from taskbridge.edge.parsing.fields import merged, read_form, read_moment, read_people, read_person
 from taskbridge.edge.parsing.strict_json import Picked, picker
 from taskbridge.edge.verification.signature import SIGN, Claim
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
@@ -27,13 +27,13 @@ ACTIONS: Mapping[str, Action] = {
 """Yida's word for an action → ours."""
 
 UNKNOWN = "unknown"
-"""Stands for the action of what was posted below ``/yida`` or ``/sources``, and says by no path what it reports."""
+"""The action of a request below ``/yida`` or ``/sources`` whose path names no known action."""
 
 PUSH = "push"
-"""Stands for the action of what another system posted without one in the path: what it posted says what happened."""
+"""The action of a request of another system whose path has none: the body says what happened."""
 
 _WITH_TASK = (Action.CREATED, Action.COPIED)
-"""These may describe the task in ``task``, a JSON object as text."""
+"""These may have ``task``, a JSON object as text that describes the task."""
 _OF_ONE_TASK = (Action.COMPLETED, Action.CANCELLED)
 
 _DELETE_KEYS = frozenset({"appType", "corpId", "formInstId", "dateTime", SIGN})
@@ -44,7 +44,7 @@ _URLS = ("url", "taskUrl", "detailUrl", "approveUrl", "formUrl")
 _ASSIGNEES = ("actionerId", "actionerIds")
 _COPIED_IN = (*_ASSIGNEES, "actualWorkId", "ccUserIds")
 _PERSON_IDS = ("userId", "id")
-"""Where a person is told as an object."""
+"""The keys of a person's id in an object."""
 
 _TEXTS = {
     "title": "title",
@@ -63,26 +63,26 @@ _find_app = picker(("appType", "corpId", "originatorCorpId"))
 _NO_TASK: Mapping[str, Any] = {}
 _NO_KEYS = frozenset[str]()
 _SHORT_CHARACTERS = 4096
-"""A task like nearly all is parsed at once: that costs less than looking at it twice, and little to a stranger."""
+"""A task up to this size, as nearly all are, is parsed at once: two passes would cost more."""
 
 
 class Callback(Claim, frozen=True, kw_only=True, gc=False):
-    """What a request claims to be. Nothing of it is verified, and only what verification needs has been looked at."""
+    """What a request claims to be. It is not verified, and only the fields for verification have been read."""
 
     action: Action
     wire_action: str
     described: Picked | Mapping[str, Any]
-    """The members of ``task``; of a long one only those that were looked at."""
+    """The members of ``task``; of a long one only those that were read."""
     parameters: Mapping[str, str]
 
 
 def locate(wire_action: str, parameters: Mapping[str, str], before: Callback | None = None) -> Callback:
-    """Find the app that the callback says it comes from, so that its tokens can be tried.
+    """Find the app that the callback claims to come from, so that its tokens can be tried.
 
-    ``before`` is what another reading of the same request gave: a task that both have is not looked at again.
+    ``before`` is the result of another reading of the same request: a task that both have is not parsed again.
 
     Raises:
-        Malformed: there is no app to be found.
+        Malformed: The callback names no app, or several.
     """
     action = ACTIONS[wire_action]
     if before is not None and before.parameters.get("task") is parameters.get("task"):
@@ -106,21 +106,21 @@ def locate(wire_action: str, parameters: Mapping[str, str], before: Callback | N
 
 
 def event_of(
-    callback: Callback, signed: Mapping[str, str], *, received_at: int, noted: Callable[[str], None] = lambda _: None
+    callback: Callback, signed: Mapping[str, str], *, received_at: int, skipped: Callable[[str], None] = lambda _: None
 ) -> TaskEvent:
-    """The event that a verified callback reports. ``signed`` are the parameters as they verified; times are ms.
+    """The event of a verified callback. ``signed`` are the parameters as they were verified; times are ms.
 
-    ``noted`` is told each field that only describes and was not understood: it is left out, and raw in the event.
+    ``skipped`` is called with each optional field that could not be parsed; its raw value is in the event.
 
     Raises:
-        Malformed: the action needs something that is missing or is not what it should be.
+        Malformed: A required field of the action is missing or wrong.
     """
     action, parameters = callback.action, callback.parameters
     if len(callback.corp_ids) > 1 and len(set(callback.corp_ids)) > 1:
         raise Malformed("two-corps", "corpId has different values in the request.")
     described = _described(callback)
     instance_id, task_id = _ids(callback, described)
-    told = together(described, parameters).get if described else parameters.get
+    get = merged(described, parameters).get if described else parameters.get
     common: dict[str, Any] = {
         "event_id": event_id_for(SOURCE_YIDA, callback.wire_action, signed),
         "source": SOURCE_YIDA,
@@ -129,27 +129,27 @@ def event_of(
         "app_type": callback.app_type,
         "instance_id": instance_id,
         "task_id": task_id,
-        "occurred_at": told_moment(told, "dateTime", received_at, noted) or received_at,
+        "occurred_at": read_moment(get, "dateTime", received_at, skipped) or received_at,
         "received_at": received_at,
         "raw_parameters": signed,
     }
     if action in _OF_ONE_TASK:
-        return TaskEvent(**common, actor_id=told_person(told, "actualWorkId", _PERSON_IDS, noted))
+        return TaskEvent(**common, actor_id=read_person(get, "actualWorkId", _PERSON_IDS, skipped))
     if action is Action.DELETED:
         return TaskEvent(**common)
     recipients = _COPIED_IN if action is Action.COPIED else _ASSIGNEES
     named = [source[key] for source in (described, parameters) for key in recipients if key in source]
-    originator_id = told_person(told, _ORIGINATOR, _PERSON_IDS, noted)
-    texts: dict[str, Any] = {name: fields.text(told(key)) for name, key in _TEXTS.items()}
+    originator_id = read_person(get, _ORIGINATOR, _PERSON_IDS, skipped)
+    texts: dict[str, Any] = {name: fields.text(get(key)) for name, key in _TEXTS.items()}
     return TaskEvent(
         **common,
         **texts,
-        recipient_ids=told_people(named, "recipients", _PERSON_IDS, noted),
-        originator=Person(originator_id, fields.text(told(_ORIGINATOR_NAME))) if originator_id else None,
-        url=fields.web_address(map(told, _URLS)),
-        created_at=told_moment(told, _CREATED, received_at, noted),
-        finished_at=told_moment(told, _FINISHED, received_at, noted),
-        form_data=told_form(told, _FORM_DATA, noted),
+        recipient_ids=read_people(named, "recipients", _PERSON_IDS, skipped),
+        originator=Person(originator_id, fields.text(get(_ORIGINATOR_NAME))) if originator_id else None,
+        url=fields.web_address(map(get, _URLS)),
+        created_at=read_moment(get, _CREATED, received_at, skipped),
+        finished_at=read_moment(get, _FINISHED, received_at, skipped),
+        form_data=read_form(get, _FORM_DATA, skipped),
     )
 
 
@@ -158,7 +158,7 @@ def _located(action: Action, parameters: Mapping[str, str]) -> Picked | Mapping[
         return _NO_TASK
     text = parameters.get("task", "")
     if action is Action.COPIED and not text.strip():
-        return _NO_TASK  # the shape of a cc is not documented: it may be flat, like a complete
+        return _NO_TASK  # the shape of a cc is undocumented: it may be flat, like a complete
     if 0 < len(text) <= _SHORT_CHARACTERS:
         try:
             found = strict_json.parse(text)
@@ -174,7 +174,7 @@ def _located(action: Action, parameters: Mapping[str, str]) -> Picked | Mapping[
 
 
 def _described(callback: Callback) -> Mapping[str, Any]:
-    """The members of ``task``, now that it is proven; what is nested too deep is text."""
+    """The members of the verified ``task``; a member that is nested too deep is text."""
     if not isinstance(callback.described, Picked):
         return callback.described
     text = callback.parameters["task"]
@@ -191,7 +191,7 @@ def _not_located(reason: str, detail: str, parameters: Mapping[str, str]) -> Mal
 
 
 def _corps(parameters: Mapping[str, str], described: Picked | Mapping[str, Any]) -> list[str]:
-    """The corps that are named, best first; the originator's own corp counts only where no other is named."""
+    """The corps that are named, best first. The originator's own corp counts only if no other is named."""
     candidates = (parameters.get("corpId"), described.get("corpId"))
     named = [each for each in candidates if isinstance(each, str) and not fields.is_blank(each)]
     if named:
@@ -201,7 +201,7 @@ def _corps(parameters: Mapping[str, str], described: Picked | Mapping[str, Any])
 
 
 def _ids(callback: Callback, described: Mapping[str, Any]) -> tuple[str, str | None]:
-    """The instance, and the task where there is one."""
+    """The ids of the instance and of the task, if there is one."""
     parameters = callback.parameters
     instance_id: Any = parameters.get("formInstId")
     task_id: Any = parameters.get("taskId")

@@ -29,12 +29,12 @@ _BELOW = "/sources/{source}/tasks"
 SOURCE_PATHS = {_BELOW: PUSH} | {f"{_BELOW}/{action}": action for action in ACTIONS}
 
 _SLASHES = re.compile("//+")
-_DOORS = re.compile(r"/(?:yida|sources)(?:/.*)?", re.DOTALL)
+_CALLBACK_PATHS = re.compile(r"/(?:yida|sources)(?:/.*)?", re.DOTALL)
 _OF_SOURCE = re.compile(rf"/sources/([^/]+)/tasks(?:/({'|'.join(ACTIONS)}))?")
 
 
 def action_of(path: str) -> str | None:
-    """The action that is posted there, ``UNKNOWN`` where it may have been meant as one, None where nothing was."""
+    """The action of the path; ``UNKNOWN`` if it may have been meant as a callback's, None if not."""
     action = YIDA_PATHS.get(path)
     if action is not None:
         return action
@@ -42,11 +42,11 @@ def action_of(path: str) -> str | None:
     found = _OF_SOURCE.fullmatch(plain)
     if found is not None:
         return found[2] or PUSH
-    return YIDA_PATHS.get(plain, UNKNOWN) if _DOORS.fullmatch(plain) else None
+    return YIDA_PATHS.get(plain, UNKNOWN) if _CALLBACK_PATHS.fullmatch(plain) else None
 
 
 def source_of(path: str) -> str | None:
-    """The other system that is said to post there, None for Yida. Nothing of it is verified."""
+    """The other system that the path names, None for Yida. It is not verified."""
     if path in YIDA_PATHS:
         return None
     found = _OF_SOURCE.fullmatch(_plain(path))
@@ -54,7 +54,7 @@ def source_of(path: str) -> str | None:
 
 
 def _plain(path: str) -> str:
-    """Upper case, doubled and trailing slashes come of typing an address: what is meant is plain."""
+    """The path without what people mistype: upper case, doubled and trailing slashes."""
     return _SLASHES.sub("/", path.lower()).rstrip("/")
 
 
@@ -67,33 +67,33 @@ def _ignore(_: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What requests are judged by, beside the credentials in force."""
+    """The settings for decisions, in addition to the credentials."""
 
     max_body_bytes: int
     bearer_tokens: Sequence[str] = ()
     delete_extra_keys: Iterable[str] = ()
-    used: Callable[[Token], None] = _ignore
-    """Is told which token signed a request."""
-    noted: Callable[[str], None] = _ignore
-    """Is told each field that only describes and was not understood."""
+    token_used: Callable[[Token], None] = _ignore
+    """Called with the token that signed a request."""
+    skipped: Callable[[str], None] = _ignore
+    """Called with each optional field that could not be parsed."""
 
 
 def interpret(received: Received, credentials: Credentials, rules: Rules) -> Decided:
-    """The event that the request reports. Whoever goes on with it spends its signature on it: ``replays.claim``.
+    """The event of the request. Claim its signature before it is published: ``replays.claim``.
 
     Raises:
-        Rejection: as ``proven_event``.
+        Rejection: As ``proven_event``.
     """
     event, other_scheme = proven_event(received, credentials, rules)
     return Decided.of(event, mark_of(event), other_scheme=other_scheme)
 
 
 def proven_event(received: Received, credentials: Credentials, rules: Rules) -> tuple[TaskEvent, bool]:
-    """The same, not encoded, and whether it carries the signature of another feature of Yida, too.
+    """The event, not encoded, and whether the request also has the signature of another feature of Yida.
 
     Raises:
-        Rejection: it cannot be understood, or not be proven. What is not understood at all wins over what is not
-            proven, and that over what is proven but incomplete. Of several readings the first that names an app counts.
+        Rejection: It cannot be parsed, or not verified. Malformed comes before unverified, and that before a verified
+            but incomplete callback. Of several readings, the first that names an app counts.
     """
     source = source_of(received.path)
     if source is not None:
@@ -110,7 +110,7 @@ def proven_event(received: Received, credentials: Credentials, rules: Rules) -> 
             ) from malformed
         raise
     try:
-        event = event_of(callback, signed, received_at=received.received_at, noted=rules.noted)
+        event = event_of(callback, signed, received_at=received.received_at, skipped=rules.skipped)
     except Rejection as rejection:
         rejection.app_type, rejection.proven = callback.app_type, True
         raise
@@ -118,16 +118,16 @@ def proven_event(received: Received, credentials: Credentials, rules: Rules) -> 
 
 
 def _of_source(received: Received, name: str, credentials: Credentials, rules: Rules) -> TaskEvent:
-    """The event that another system reports. Nothing is parsed before it is proven, so what is not proven wins."""
+    """The event of another system. Nothing is parsed before it is verified, so unverified comes before malformed."""
     source = credentials.source(name)
     if source is None:
         raise Unverified("unknown-source")
     proven = False
     try:
         body = unpacked(received.body, max_bytes=rules.max_body_bytes)
-        rules.used(source_events.verify(received, body, source))
+        rules.token_used(source_events.verify(received, body, source))
         proven = True
-        return source_events.event_of(received, body, source, noted=rules.noted)
+        return source_events.event_of(received, body, source, skipped=rules.skipped)
     except Rejection as rejection:
         rejection.app_type, rejection.proven = name, proven and not isinstance(rejection, Unverified)
         raise
@@ -136,7 +136,7 @@ def _of_source(received: Received, name: str, credentials: Credentials, rules: R
 def _proven(
     received: Received, body: bytes, credentials: Credentials, rules: Rules
 ) -> tuple[Callback, Mapping[str, str]]:
-    """The callback by the first reading of the request that its app signed, and the parameters as they are signed."""
+    """The callback in the first reading that its app signed, and the signed parameters."""
     refused: Rejection | None = None
     callback: Callback | None = None
     for reading in readings(received.query, received.headers.get("content-type"), body):
@@ -155,9 +155,9 @@ def _proven(
             if refused is None or (refused.app_type is None and rejection.app_type is not None):
                 refused = rejection
         else:
-            rules.used(token)
+            rules.token_used(token)
             return callback, reading.signed
-    assert refused is not None, "readings are given, or raise"
+    assert refused is not None, "there is at least one reading, or an error"
     raise refused
 
 
@@ -175,26 +175,30 @@ IS_BUILT = _Edge is not None
 
 
 class Decision:
-    """By the credentials in force and the rules. What is decided counts once its mark is claimed."""
+    """Decides by the current credentials and the rules, in the native core where possible.
+
+    The core (``native/src/edge``) leaves every unusual request to ``interpret``, which is its specification and has the
+    last word. An event counts once its signature is claimed.
+    """
 
     def __init__(self, *, credentials: CredentialsFile, rules: Rules) -> None:
         self.rules = rules
         self.core = "native" if IS_BUILT else "python"
-        # Bearer tokens are asked of every callback, and the core knows nothing of them.
+        # With bearer tokens every callback needs one, and the core does not check them.
         self._is_native = IS_BUILT and not rules.bearer_tokens
         self._file = credentials
         self._known: Credentials | None = None
         self._core: Edge | None = None
 
-    def of(self, received: Received) -> Decided:
-        """What the request proves.
+    def decide(self, received: Received) -> Decided:
+        """The event of the request.
 
         Raises:
-            Rejection: it proves nothing, see ``interpret``.
+            Rejection: As ``interpret``.
         """
         decided = None
         if received.path in YIDA_PATHS:
-            decided = self.at_once(
+            decided = self.decide_parts(
                 received.wire_action,
                 query=received.query,
                 content_type=received.headers.get("content-type"),
@@ -203,29 +207,28 @@ class Decision:
             )
         return decided or interpret(received, self._file.current, self.rules)
 
-    def at_once(
+    def decide_parts(
         self, wire_action: str, *, query: bytes, content_type: str | None, body: bytes, received_at: int
     ) -> Decided | None:
-        """What a callback at one of ``YIDA_PATHS`` proves; None where ``of`` has to decide, which may say the same."""
+        """The event of a callback at one of ``YIDA_PATHS``; None if only ``decide`` can tell."""
         core = self._in_force()
         found = core and core.decide(wire_action, query, content_type, body, received_at)
-        return found and self.taken(wire_action, found)
+        return found and self.event_of(wire_action, found)
 
-    def of_whole(self, request: bytes, received_at: int) -> tuple[str, str | None, str | None, Found] | None:
-        """What a request proves that is plain from its first byte on, as ``server.heads`` has it.
+    def decide_request(self, request: bytes, received_at: int) -> tuple[str, str | None, str | None, Found] | None:
+        """The action of a whole request, its X-Forwarded-For and traceparent, and the input of ``event_of``.
 
-        Its action, the headers X-Forwarded-For and traceparent, and what is for ``taken``. None where its parts have to
-        be looked at, which may say the same.
+        None unless the head is plain in the sense of ``server.heads``; ``decide_parts`` may still return an event.
         """
         core = self._in_force()
         return core and core.decide_request(request, received_at)
 
-    def taken(self, wire_action: str, found: Found) -> Decided:
-        """What the core found just now; from here on the token that signed it counts as used."""
+    def event_of(self, wire_action: str, found: Found) -> Decided:
+        """The event that the core has just found; the token that signed it counts as used."""
         event_id, app_type, key, headers, avro, digest, signer = found
-        # By the credentials that the core was built from: the file may have been reloaded in between.
+        # The core was built from these credentials: the file may have been reloaded since.
         assert self._known is not None, "the core was built from them"
-        self.rules.used(self._known.signers(app_type)[signer][1])
+        self.rules.token_used(self._known.signers(app_type)[signer][1])
         return Decided(
             event_id=event_id,
             app_type=app_type,
@@ -244,7 +247,7 @@ class Decision:
 
 
 def core_of(credentials: Credentials) -> Edge | None:
-    """The core for these credentials, where it is built."""
+    """The core for these credentials; None if it is not installed."""
     return _Edge and _Edge(
         {
             app_type: [(app.corp_id, token.secret.get_secret_value()) for app, token in credentials.signers(app_type)]

@@ -64,7 +64,7 @@ class Malformed(Rejection):
 
 
 MAX_PARAMETERS = 256
-"""Yida sends eight. The bound keeps a request of a million keys from holding up everyone else's."""
+"""Yida sends eight. Without a limit, a request with a million keys would delay all others."""
 
 
 def too_many_parameters() -> Malformed:

@@ -1,4 +1,4 @@
-"""What is decided of a callback: the verified event, as Kafka takes it."""
+"""The verified event of a callback as a record's key, headers and value, and what its signature is claimed by."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ class Mark(Struct, frozen=True, gc=False):
     """One verified digest, and the event that it proved."""
 
     digest: bytes
-    """Or, of another system's message, its id."""
+    """The signature's digest; for a message of another system, its id."""
     event: bytes
-    """72 bits of chance of the event's id, which covers the action and every parameter."""
+    """72 bits of the event's id, which depends on the action and every parameter."""
     action: Action
     source: str = SOURCE_YIDA
 
     @classmethod
     def of(cls, digest: bytes, event_id: str, action: Action, source: str = SOURCE_YIDA) -> Mark:
-        # Without the digits between, of which some are the same in every id.
+        # Without the digits in between, some of which are the same in every id.
         return cls(digest, bytes.fromhex(event_id[:6] + event_id[-12:]), action, source)
 
 
 class Decided(Struct, frozen=True, kw_only=True, gc=False):
-    """A verified event, ready for ``taskbridge.task-events.v1``. Both implementations of the decision come to the same.
+    """A verified event, ready for ``taskbridge.task-events.v1``. The native core and Python produce the same.
 
-    It counts once its mark is claimed: ``verification.replays.claim``.
+    It may be published once its mark is claimed: ``verification.replays.claim``.
     """
 
     event_id: str
     app_type: str
     sender: str
-    """What proved it: the app, or the other system."""
+    """The app, or the other system, that signed it."""
     key: bytes
     headers: Sequence[Header]
-    """Without the context of a trace."""
+    """Without the trace context."""
     body: bytes
-    """Avro, without the frame."""
+    """Avro, without the schema id."""
     mark: Mark | None
-    """What its signature is spent by; None for what has none to be copied."""
+    """By which its signature is claimed; None if there is none that could be copied."""
     other_scheme: bool = False
-    """It carries the signature of another feature of Yida, too."""
+    """It also has the signature of another feature of Yida."""
 
     @classmethod
     def of(cls, event: TaskEvent, mark: Mark | None = None, *, other_scheme: bool = False) -> Decided:
@@ -74,5 +74,5 @@ class Decided(Struct, frozen=True, kw_only=True, gc=False):
         return self.key.decode()
 
     def event(self) -> TaskEvent:
-        """Read from the body: for whoever looks into it, which the path of a callback does not."""
+        """The event, decoded from the body. The path of a callback does not need it."""
         return _BODIES.decode_body(self.body)

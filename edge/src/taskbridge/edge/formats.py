@@ -11,25 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def definition_of(told: Mapping[str, Any]) -> str | None:
-    """The key of the process definition; its id is the key, the version and a number of the engine's."""
-    return first(told, ("processDefinitionKey",)) or str(told.get("processDefinitionId") or "").partition(":")[0]
+def definition_of(event: Mapping[str, Any]) -> str | None:
+    """The key of the process definition; its id is the key, the version and a number."""
+    return first(event, ("processDefinitionKey",)) or str(event.get("processDefinitionId") or "").partition(":")[0]
 
 
-def assignees_of(told: Mapping[str, Any], candidates: str) -> list[Any]:
-    """Who has the task, and who may take it."""
-    others = told.get(candidates)
-    return [told.get("assignee"), *(cast("list[Any]", others) if isinstance(others, list) else [others])]
+def assignees_of(event: Mapping[str, Any], candidates: str) -> list[Any]:
+    """The assignee of the task, and those who may claim it."""
+    others = event.get(candidates)
+    return [event.get("assignee"), *(cast("list[Any]", others) if isinstance(others, list) else [others])]
 
 
-def object_of(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The object that stands under the name; one of nothing, where there is none."""
-    found = told.get(name)
+def object_of(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object with this name, else an empty one."""
+    found = event.get(name)
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
 if TYPE_CHECKING:
-    Told = tuple[Action | None, Mapping[str, Any]]
+    Read = tuple[Action | None, Mapping[str, Any]]
 
 
 _TASKS_OF_7 = {
@@ -41,14 +41,14 @@ _TASKS_OF_7 = {
     "delete": Action.CANCELLED,
 }
 _COMPLETED = (None, "completed")
-"""Why a task is no more; any other reason cancelled it, and history calls that "complete" all the same."""
+"""Reasons of completed tasks. Any other reason is a cancellation, which history also calls "complete"."""
 _INSTANCES_OF_7 = {
     "start": Action.CREATED,
     "update": Action.CREATED,
     "migrate": Action.CREATED,
     "end": Action.CREATED,
 }
-"""The end of an instance is one more thing that is told of it."""
+"""The end of an instance updates it."""
 _MOMENTS_OF_7 = {
     "create": ("createTime", "startTime"),
     "complete": ("endTime",),
@@ -71,12 +71,12 @@ _INSTANCES_OF_8 = {
 }
 
 
-def read_camunda(body: Mapping[str, Any]) -> Told:
-    """What happened, None where it is nothing of a task or an instance, and the fields of the event."""
-    return _told_by_8(body) if "valueType" in body else _told_by_7(body)
+def read_camunda(body: Mapping[str, Any]) -> Read:
+    """The action, None if the event is not about a task or an instance, and the fields of the event."""
+    return _read_camunda_8(body) if "valueType" in body else _read_camunda_7(body)
 
 
-def _told_by_7(body: Mapping[str, Any]) -> Told:
+def _read_camunda_7(body: Mapping[str, Any]) -> Read:
     kind = str(first(body, ("eventType", "eventName")))
     definition = definition_of(body)
     task_id = first(body, ("taskId", *(("id",) if "taskDefinitionKey" in body else ())))
@@ -88,7 +88,7 @@ def _told_by_7(body: Mapping[str, Any]) -> Told:
         "time": first(body, ("timestamp", *_MOMENTS_OF_7.get(kind, ()))),
     }
     if "activityId" in body:
-        return None, common  # an activity's own history: its task tells the same
+        return None, common  # an activity's own history: its task reports the same
     if task_id is not None:
         action = _TASKS_OF_7.get(kind)
         if action is Action.COMPLETED and body.get("deleteReason") not in _COMPLETED:
@@ -108,7 +108,7 @@ def _told_by_7(body: Mapping[str, Any]) -> Told:
     }
 
 
-def _told_by_8(body: Mapping[str, Any]) -> Told:
+def _read_camunda_8(body: Mapping[str, Any]) -> Read:
     kind, intent = body.get("valueType"), str(body.get("intent"))
     value = object_of(body, "value")
     common = {
@@ -132,7 +132,7 @@ def _told_by_8(body: Mapping[str, Any]) -> Told:
 
 
 def _completed_by(record: Mapping[str, Any], value: Mapping[str, Any]) -> Any:
-    """The user whose command it was, where the engine exports that (since 8.9); who it was assigned to, otherwise."""
+    """The user whose command it was, if the engine exports that (since 8.9), else the assignee."""
     return first(object_of(record, "authorizations"), ("authorized_username",)) or value.get("assignee")
 
 
@@ -142,14 +142,14 @@ _TASKS = {
     "TASK_COMPLETED": Action.COMPLETED,
     "ENTITY_DELETED": Action.CANCELLED,
 }
-"""The engine has no event of a task's own for one that is cancelled: its entity goes without having been completed."""
+"""The engine has no event for a cancelled task: its entity is deleted without having been completed."""
 _STARTS = ("PROCESS_CREATED", "PROCESS_STARTED")
 _ENDS = ("PROCESS_COMPLETED", "PROCESS_CANCELLED")
-"""How the types begin of which the end of an instance has several. It is one more thing that is told of it."""
+"""Prefixes of the types of an instance's end, which updates it."""
 
 
 def read_flowable(body: Mapping[str, Any]) -> tuple[Action | None, Mapping[str, Any]]:
-    """What happened, None where it is nothing of a task or an instance, and the fields of the event."""
+    """The action, None if the event is not about a task or an instance, and the fields of the event."""
     kind = str(body.get("type"))
     data = object_of(body, "data")
     definition = definition_of(data)
@@ -183,7 +183,7 @@ _ENDED = "4"
 
 
 def read_todo(body: Mapping[str, Any]) -> tuple[Action | None, Mapping[str, Any]]:
-    """What happened, None where no state is told, and the fields of the event."""
+    """The action, None if the state is missing, and the fields of the event."""
     state, receiver = str(body.get("isremark")), body.get("receiver")
     at = first(body, ("receivets", "receivedatetime"))
     return _STATES.get(state), {

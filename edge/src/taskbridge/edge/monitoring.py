@@ -1,4 +1,4 @@
-"""What operators see of the edge: health, readiness, and the metrics of all workers."""
+"""Health, readiness and metrics of the edge; one scrape returns those of all workers."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ class Durations(Collector):
 
 
 class Outcomes(Collector):
-    """How many callbacks of each action came to what."""
+    """A counter of callbacks by action and outcome."""
 
     def __init__(self, name: str, documentation: str) -> None:
         self._name, self._documentation = name, documentation
         self._counts: defaultdict[tuple[str, str], int] = defaultdict(int)
 
     def expect(self, actions: Iterable[str], outcomes: Iterable[str]) -> None:
-        """Tell of these from the start, with 0."""
+        """Report these from the start, with 0."""
         self._counts.update(dict.fromkeys(product(actions, outcomes), 0))
 
     def count(self, action: str, outcome: str) -> None:
@@ -92,7 +92,7 @@ _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1
 
 
 class Metrics:
-    """Collected in a registry of its own, so that several apps can live in one process."""
+    """The metrics of one edge, in its own registry, so that several can run in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -230,18 +230,18 @@ _ATTEMPTS = 5
 
 
 class WorkerMetrics:
-    """The metrics of this process, and of its fellow workers where there are any."""
+    """The metrics of this process, and of the other workers if there are any."""
 
     def __init__(self, registry: CollectorRegistry, *, folder: Path | None) -> None:
-        """``folder`` is where the workers put their metrics; None where there is one worker only."""
+        """``folder`` is where the workers write their metrics; None with a single worker."""
         self._registry = registry
         self._folder = folder
 
     def exposition(self) -> bytes:
         """In Prometheus' text format. With several workers each sample has the label ``worker``, a process id.
 
-        This process' own come from its file too: a counter must not seem to run backwards when the next scrape reaches
-        another worker.
+        This process reads its own from its file too: otherwise a counter could run backwards when the next scrape
+        reaches another worker.
         """
         if self._folder is None:
             return generate_latest(self._registry)
@@ -250,8 +250,8 @@ class WorkerMetrics:
         metrics = _read(self._folder)
         return generate_latest(SimpleNamespace(collect=lambda: metrics))  # type: ignore[arg-type]
 
-    async def keep(self) -> None:
-        """Put the metrics where the other workers find them, until cancelled."""
+    async def write_regularly(self) -> None:
+        """Write the metrics for the other workers every few seconds, until cancelled."""
         while self._folder is not None:
             with contextlib.suppress(OSError):
                 self._write(self._folder)
@@ -264,7 +264,7 @@ class WorkerMetrics:
         ]
         text = json.dumps(families).encode()
         folder.mkdir(parents=True, exist_ok=True)
-        # In place, with room to grow: when the disk has become full, the metrics must say so.
+        # In place, with room to grow: the metrics must work while the disk is full.
         descriptor = os.open(folder / f"{os.getpid()}.json", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             size = os.fstat(descriptor).st_size
@@ -278,7 +278,7 @@ class WorkerMetrics:
 
 
 def clear_metrics(folder: Path) -> None:
-    """Remove what earlier workers left. Only for when no worker runs yet.
+    """Remove the files of earlier workers, before any worker runs.
 
     Raises:
         ConfigurationError: it cannot be removed.
@@ -312,7 +312,7 @@ def _families_in(path: Path) -> list[Any]:
 
 
 def _checksum(text: bytes) -> bytes:
-    """A file that is just being written has another."""
+    """Differs while a file is being written."""
     return zlib.crc32(text).to_bytes(_CHECKSUM_BYTES, "little")
 
 
@@ -331,13 +331,13 @@ _OK = "ok"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthRoutes:
-    """With ``details`` for operators; without, what anybody may know who can send callbacks."""
+    """With ``details`` for operators; without them, only what any sender may know."""
 
     credentials: CredentialsFile
     publisher: Publisher
     metrics: WorkerMetrics
     core: str
-    """What decides callbacks: ``native`` or ``python``."""
+    """The core that decides callbacks: ``native`` or ``python``."""
     details: bool = True
 
     def router(self) -> APIRouter:
@@ -353,11 +353,10 @@ class HealthRoutes:
         return JSONResponse({"status": "ok"})
 
     async def _readyz(self) -> Response:
-        """200 when a callback can be accepted and kept, else 503; the body says what is missing.
+        """200 when a callback can be accepted and stored, else 503; the body says what is missing.
 
-        Where operators have an address of their own it says so there, and anywhere else ``ready`` alone. Degraded: it
-        can be kept, though not as it should be, in the spool alone for example; or the last change of the credentials
-        is not in force.
+        With a separate port for operators, the other port returns ``ready`` alone. Degraded: callbacks are stored, but
+        for example in the spool alone; or the last change of the credentials is invalid.
         """
         has_apps = self.credentials.current.count > 0
         credentials = self.credentials.problem or (_OK if has_apps else "no apps")

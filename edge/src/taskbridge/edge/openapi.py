@@ -38,7 +38,7 @@ ANSWERS = {
 
 
 def an_id(description: str, example: str) -> dict[str, Any]:
-    # What is taken is any printable text; this is what ids look like.
+    # Any printable text is accepted; this is what ids look like.
     return {"type": "string", "pattern": "^[!-~]{1,128}$", "description": description, "examples": [example]}
 
 
@@ -64,14 +64,14 @@ _ONLY_HERE: Mapping[str, Mapping[str, Any]] = {
     "finished_at": {"description": "When it ended, in the same format."},
     "form_data": {"type": "object", "examples": [{"days": "3"}]},
 }
-"""Of the fields of an event, what the event's schema does not say."""
+"""Details of an event's fields that are not in its schema."""
 _OF_EVENTS = {field["name"]: field["doc"] for field in json.loads(schema_text("TaskEvent"))["fields"]}
 _DATA_FIELDS: Mapping[str, Mapping[str, Any]] = {
     name: {"type": "string", "description": _OF_EVENTS[name], **_ONLY_HERE.get(name, {})} for name in DATA_KEYS
 }
 _DATA: Mapping[str, Any] = {
     "type": "object",
-    "description": "What happened, with the names of a TaskEvent's own fields. Others are kept as they are.",
+    "description": "What happened, with the names of a TaskEvent's fields. Others stay in the event's raw text.",
     "required": ["app_type", "instance_id"],
     "properties": _DATA_FIELDS,
 }
@@ -127,15 +127,16 @@ _SOURCE = _parameter(
 MESSAGE: dict[str, Any] = {
     "summary": "Another system reports a task",
     "description": "A CloudEvent 1.0 in JSON, in structured mode or in binary with the `ce-` headers, signed as "
-    "Standard Webhooks says. Batches are not taken. Who is not proven is answered 401 whatever else is wrong.",
+    "Standard Webhooks defines. Batches are not supported. A request that is not verified gets 401, even if it is also "
+    "malformed.",
     "operationId": "source_task",
     "tags": ["callbacks"],
     "parameters": [
         _SOURCE,
         _parameter("action", "path", {"type": "string", "enum": list(ACTIONS)}, "What happened.", required=True),
         *(
-            _parameter(name, "header", {"type": "string", "pattern": pattern, "examples": [shown]}, said, required=True)
-            for name, (said, pattern, shown) in _PROOF.items()
+            _parameter(name, "header", {"type": "string", "pattern": pattern, "examples": [shown]}, text, required=True)
+            for name, (text, pattern, shown) in _PROOF.items()
         ),
         *(
             _parameter(f"ce-{name}", "header", found, f"Binary mode: {found['description']}", required=False)
@@ -160,8 +161,8 @@ MESSAGE: dict[str, Any] = {
 }
 PUSH: dict[str, Any] = {
     "summary": "Another system reports a task in its own format",
-    "description": "That which the source's `format` names; what is posted says what happened. With an action at the "
-    "end of the path, that says it. Signed as above, or with one of the source's `bearer_tokens`.",
+    "description": "The source's `format` names the format; the body says what happened, unless the path ends in an "
+    "action. Signed as above, or with one of the source's `bearer_tokens`.",
     "operationId": "source_push",
     "tags": ["callbacks"],
     "parameters": [
@@ -251,12 +252,12 @@ _OF_ACTION: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "delete": (("appType", "corpId", "formInstId"), ("dateTime",)),
     "cc": (("appType", "corpId", "formInstId"), ("taskId", "actionerId", "dateTime", "task")),
 }
-"""Action → what it needs beside ``sign``, and what it may have."""
+"""Action → its required parameters besides ``sign``, and its optional ones."""
 _NOT_IN_EXAMPLES = {"cc": {"task"}}
 
 
 def document_callbacks(document: dict[str, Any], *, bearer_needed: bool) -> None:
-    """Add the callbacks: Starlette's own routes are not in the document by themselves."""
+    """Add the callbacks: FastAPI does not document routes of Starlette."""
     document["paths"] = {
         f"/yida/tasks/{wire_action}": {"post": _operation(wire_action, bearer_needed=bearer_needed)}
         for wire_action in ACTIONS
@@ -275,8 +276,8 @@ def _operation(wire_action: str, *, bearer_needed: bool) -> dict[str, Any]:
     content = {"schema": _schema(wire_action), "example": _example(wire_action)}
     return {
         "summary": f"Yida reports: {ACTIONS[wire_action].lower()}",
-        "description": "Parameters may stand in the body, in the query string, or in both, each once. "
-        "Others than these are taken too, and signed with them; by `delete` only those of EDGE_DELETE_EXTRA_KEYS.",
+        "description": "Parameters may be in the body, in the query string, or in both, each once. "
+        "Other parameters are accepted and signed too; for `delete` only those of EDGE_DELETE_EXTRA_KEYS.",
         "operationId": f"yida_task_{wire_action}",
         "tags": ["callbacks"],
         "requestBody": {"required": True, "content": dict.fromkeys(_MEDIA_TYPES, content)},

@@ -1,4 +1,4 @@
-"""Keeps rejected callbacks as received, within bounds: Yida sends nothing twice, and the fault may be ours."""
+"""Stores rejected callbacks as received, within limits: Yida sends nothing twice, and the fault may be ours."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ MASKED = "***"
 _SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")
 
 STAY_REJECTED = frozenset({CROSS_ACTION, ALTERED, "no-bearer", "wrong-bearer"})
-"""No change of ours makes these right: the first two are copies, and the others lacked what no copy of ours holds."""
+"""No later change makes these valid: the first two are copies, the others had no valid bearer token."""
 
 HEADS = frozenset({"too-large", "slow-body", "overloaded"})
-"""Of these, only how they began is kept."""
+"""Of these only the beginning is stored."""
 
 _MINUTE_S, _DAY_S = 60, 24 * 60 * 60
 _SOURCE_SHARE = 4
-"""One sender gets a quarter of the bytes, so that three more could fail at the same time."""
+"""One sender gets a quarter of the bytes: three more can fail at the same time."""
 _ALL_SOURCES = 10
-"""All senders together get ten times one's requests."""
+"""All senders together get ten times the requests of one."""
 _RECORD_OVERHEAD_BYTES = 64 << 10
 _MAX_UNPACKED_BYTES = (MAX_MESSAGE_BYTES - (1 << 20)) // 2
-"""In a replay: what the edge's own bound can be raised to."""
+"""In a replay: the highest limit that the edge can be set to."""
 _SLACK_S = 2.0
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 def is_plausible(received: Received) -> bool:
-    """Whether it may have been a callback."""
+    """Whether the request may have been a callback."""
     return bool(received.body or received.query) or received.headers.get("content-length", "0") != "0"
 
 
 def quarantined(received: Received, rejection: Rejection, *, bearer_tokens: Sequence[str]) -> QuarantinedCallback:
     """The entry for a rejected request: byte for byte, with the secrets in its headers masked.
 
-    Whether Yida's bearer token was right cannot be asked again later, so a fault is noted in the masked header. Other
-    systems may have one instead of a signature: its digest is noted, for it is to be judged again.
+    Yida's bearer token cannot be checked again later, so the masked header notes a wrong one. Another system may send
+    a bearer token instead of a signature: its digest is noted, so that it can be checked again.
     """
     headers = {name: MASKED if name in _SECRET_HEADERS else value for name, value in received.headers.items()}
     authorization = received.headers.get("authorization")
@@ -90,10 +90,10 @@ def quarantined(received: Received, rejection: Rejection, *, bearer_tokens: Sequ
 def reconsider(
     entry: QuarantinedCallback, *, credentials: Credentials, delete_extra_keys: Iterable[str], window: Window
 ) -> TaskEvent:
-    """The event that the entry proves now, received when it was received.
+    """The event of the entry by these credentials, with its original time of receipt.
 
     Raises:
-        Rejection: it is still no callback of an app that is known.
+        Rejection: It is still not a callback of a known app.
     """
     left = entry.headers.get("authorization", "").partition(" ")[2]
     fault, digest = (left, None) if source_of(entry.path) is None else ("", left)
@@ -119,10 +119,10 @@ def reconsider(
 
 
 class Quarantine:
-    """Where the path of a callback puts what it rejects.
+    """Stores what the path of a callback rejects.
 
-    Requests a minute and bytes a day are bounded, for each sender and for all together. What is proven to come of a
-    known app has bounds of its own, so that no stranger's flood keeps it out. Workers get equal shares.
+    Requests per minute and bytes per day are limited, per sender and for all together. Verified callbacks have limits
+    of their own, so that a flood of others cannot displace them. Workers get equal shares.
     """
 
     def __init__(
@@ -144,34 +144,34 @@ class Quarantine:
         self._sources = PerSource(lambda: self._buckets(self._requests, self._bytes / _SOURCE_SHARE))
         self._failures = RejectionLog(clock=clock)
 
-    async def keep(self, received: Received, rejection: Rejection) -> str | None:
-        """Keep it where it is worth it and within bounds; returns the entry's id, or None where there is none.
+    async def store(self, received: Received, rejection: Rejection) -> str | None:
+        """Store the request if it is plausible and within the limits; returns the entry's id, else None.
 
-        Never raises, and takes no longer than an accepted callback does: the answer must not depend on it.
+        It never raises and takes no longer than an accepted callback: the response must not depend on it.
         """
         if not is_plausible(received):
             return None
-        kept = None
+        stored = None
         try:
             entry = quarantined(received, rejection, bearer_tokens=self._bearer_tokens)
             outcome = "suppressed"
             if self._admits(entry, proven=rejection.proven):
                 async with asyncio.timeout(self._timeout_s):
                     await self._publisher.quarantine(entry)
-                outcome, kept = "kept", entry.quarantine_id
-        except Exception as error:  # noqa: BLE001 - a refused request stays a refusal, whatever fails here
+                outcome, stored = "kept", entry.quarantine_id
+        except Exception as error:  # noqa: BLE001 - a failure here must not change the response
             outcome = "failed"
             self._report(error, received)
         self._counted.labels(rejection.reason, outcome).inc()
-        return kept
+        return stored
 
     def _admits(self, entry: QuarantinedCallback, *, proven: bool) -> bool:
         size = size_of(entry)
         if size > MAX_MESSAGE_BYTES - _RECORD_OVERHEAD_BYTES:
             return False
         buckets = (*self._sources.of((site_of(entry.remote_address), proven)), *self._all[proven])
-        wanted = zip(buckets, (1, size) * 2, strict=True)
-        return consume_all(list(wanted), now=self._clock())
+        amounts = zip(buckets, (1, size) * 2, strict=True)
+        return consume_all(list(amounts), now=self._clock())
 
     def _buckets(self, requests: float, size: float) -> tuple[Bucket, Bucket]:
         now = self._clock()
@@ -186,6 +186,6 @@ class Quarantine:
 
 
 def size_of(entry: QuarantinedCallback) -> int:
-    """Bytes of the entry's record, give or take a few."""
+    """The approximate size of the entry's record in bytes."""
     texts = (entry.query, entry.path, *entry.headers, *entry.headers.values())
     return len(entry.body) + sum(len(text.encode()) for text in texts)

@@ -23,7 +23,7 @@ class Received(Struct, frozen=True, kw_only=True, gc=False):
     """Names in lower case."""
     body: bytes
     bearer_sha256: str | None = None
-    """Of a request from the quarantine: what is left of its bearer token. Of one that arrives, the header counts."""
+    """Of a request from the quarantine: the digest of its bearer token. Otherwise the header counts."""
 
     def __repr__(self) -> str:
         """Without what people wrote, and without tokens."""

@@ -65,11 +65,11 @@ _FORWARDED_FOR = "x-forwarded-for"
 _KAFKA = Durability.KAFKA
 
 _GONE = 499
-"""Nobody sees this answer: the sender has hung up."""
+"""The sender has closed the connection and does not see this response."""
 
 
 def logs_accepted() -> bool:
-    """Whether each callback gets a line, which costs as much as all else that is done for it."""
+    """Whether each callback is logged, which costs as much as the rest of its work."""
     return _stdlib_log.isEnabledFor(logging.DEBUG)
 
 
@@ -87,20 +87,20 @@ class CallbackRoutes:
     large_bodies: LargeBodies = field(default_factory=LargeBodies)
 
     def routes(self) -> list[Route]:
-        """For what is no callback though it has the path of one, such as a GET."""
+        """For requests with the path of a callback that are none, such as a GET."""
         return [
             Route(path, partial(self._answer_request, action), methods=["POST"], name=action)
             for path, action in (YIDA_PATHS | SOURCE_PATHS).items()
         ]
 
     def action_of(self, scope: Scope) -> str | None:
-        """The action that a request is a callback of, ``UNKNOWN`` where its path does not say, None when it is none."""
+        """The action of a callback, ``UNKNOWN`` if its path names none, None if it is no callback."""
         if scope["type"] != "http" or scope["method"] != "POST":
             return None
         return action_of(scope["path"])
 
     async def serve(self, wire_action: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one callback without any layer of a framework; what was not foreseen is raised after the answer."""
+        """Answer one callback without a framework's layers; an unexpected error is raised after the response."""
         self.senders.name_sender(scope)
         try:
             response = await self._answer(wire_action, scope, receive)
@@ -134,8 +134,8 @@ class CallbackRoutes:
                 durability = await self._publish(decided, received)
         except Rejection as rejection:
             begun = received or rejection.head
-            kept = await self.quarantine.keep(begun, rejection) if begun is not None else None
-            self._log_rejection(rejection, _log_of(wire_action, scope, begun), remote_address(scope), kept)
+            quarantine_id = await self.quarantine.store(begun, rejection) if begun is not None else None
+            self._log_rejection(rejection, _log_of(wire_action, scope, begun), remote_address(scope), quarantine_id)
             response, outcome = rejected(rejection), rejection.reason
         except NotDurable as error:
             log = _log_of(wire_action, scope, received)
@@ -148,7 +148,7 @@ class CallbackRoutes:
         except Exception:
             self.metrics.outcomes.count(wire_action, "error")
             if received is not None:
-                await self.quarantine.keep(received, _unforeseen(decided))
+                await self.quarantine.store(received, _unforeseen(decided))
             raise
         else:
             assert decided is not None, "it is durable"
@@ -163,7 +163,7 @@ class CallbackRoutes:
     def decide(self, received: Received) -> Decided:
         started = time.perf_counter()
         try:
-            decided = self.decision.of(received)
+            decided = self.decision.decide(received)
         except Exception:
             self.metrics.verify_seconds.observe(received.wire_action, time.perf_counter() - started)
             raise
@@ -199,18 +199,18 @@ class CallbackRoutes:
                 self.metrics.publish_seconds.observe(fast.wire_action, time.perf_counter() - fast.publishing)
 
     def _log_rejection(
-        self, rejection: Rejection, log: structlog.stdlib.BoundLogger, source: str, kept: str | None
+        self, rejection: Rejection, log: structlog.stdlib.BoundLogger, source: str, quarantine_id: str | None
     ) -> None:
         left_out = self.rejections.admit(rejection.reason, source)
         if left_out is not None:
-            said = {"left_out": left_out} if left_out else {}
+            more = {"left_out": left_out} if left_out else {}
             log.warning(
                 "callback_rejected",
                 reason=rejection.reason,
                 detail=rejection.detail,
                 app_type=rejection.app_type,
-                quarantine_id=kept,
-                **said,
+                quarantine_id=quarantine_id,
+                **more,
             )
 
 
@@ -238,7 +238,7 @@ class FastCallbacks:
         started = time.perf_counter()
         received_at = time.time_ns() // 1_000_000
         # In one call, where all of it is no larger than any part of it may be.
-        whole = routes.decision.of_whole(data, received_at) if len(data) <= self._within_limits else None
+        whole = routes.decision.decide_request(data, received_at) if len(data) <= self._within_limits else None
         if whole is not None:
             wire_action, forwarded_for, traceparent, found = whole
         else:
@@ -258,7 +258,7 @@ class FastCallbacks:
             if found is None:
                 decided = routes.decide(callback.received)
             else:
-                decided = routes.claim(routes.decision.taken(wire_action, found), wire_action, started)
+                decided = routes.claim(routes.decision.event_of(wire_action, found), wire_action, started)
             callback.decided = decided
             callback.publishing = time.perf_counter()
             callback.record = routes.publisher.send(
@@ -342,7 +342,7 @@ class FastCallback(Struct, eq=False):
 
 
 def _unforeseen(decided: Decided | None) -> Rejection:
-    """What the quarantine is told of an error of ours; the event, where it was understood so far."""
+    """The rejection for an internal error; with the app if the callback was verified."""
     rejection = Rejection("error", "Internal error.")
     if decided is not None:
         rejection.app_type, rejection.proven = decided.app_type, True
@@ -372,7 +372,7 @@ UNAVAILABLE = (503, "not-durable")
 
 
 class Accepted(Response):
-    """What nearly every callback gets, written straight down: an id and a word of ours need no JSON encoder."""
+    """The response of nearly every callback, without a JSON encoder: an id and a word need none."""
 
     def __init__(self, event_id: str, durability: Durability) -> None:
         self.status_code = 200
@@ -381,15 +381,15 @@ class Accepted(Response):
         self.raw_headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", b"application/json")]
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        at_once = scope.get(ANSWER_AT_ONCE)
-        if at_once is not None and at_once(self.raw_headers, self.body):
+        decide_parts = scope.get(ANSWER_AT_ONCE)
+        if decide_parts is not None and decide_parts(self.raw_headers, self.body):
             return
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
 def around_id(durability: Durability) -> tuple[bytes, bytes]:
-    """The same as it goes to the socket, from its own headers on: what is before and behind the id, which is a UUID."""
+    """The bytes of the same response before and after the id, which is a UUID."""
     some_id = str(UUID(int=0))
     body = _body(some_id, durability)
     answer = b"content-length: %d\r\ncontent-type: application/json\r\n\r\n%b" % (len(body), body)
@@ -403,7 +403,7 @@ def _body(event_id: str, durability: Durability) -> bytes:
 
 def rejected(rejection: Rejection) -> Response:
     status, kind = STATUS[type(rejection)]
-    # RFC 9110 asks for a challenge with every 401; the same one whatever failed.
+    # RFC 9110 requires a challenge with every 401; it is the same for every cause.
     headers = {"WWW-Authenticate": 'Sign realm="taskbridge"'} if isinstance(rejection, Unverified) else {}
     if isinstance(rejection, Overloaded):
         headers["Retry-After"] = str(RETRY_AFTER_S)

@@ -1,4 +1,4 @@
-"""Encodes a callback as Yida might send it, and another system's message; for the command line, tests, benchmarks."""
+"""Encodes callbacks as Yida and other systems send them, for the command line, tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EncodedCallback:
 
 
 def signed(parameters: Mapping[str, str], *, system_token: str) -> dict[str, str]:
-    """The parameters with the signature that Yida would add; one that is already there is replaced."""
+    """The parameters with Yida's signature, which replaces an existing one."""
     return {**parameters, SIGN: sign(parameters, system_token=system_token)}
 
 
@@ -44,7 +44,7 @@ def encode_callback(parameters: Mapping[str, str], encoding: Encoding) -> Encode
         return _with_body("application/x-www-form-urlencoded", urlencode(parameters).encode())
     if encoding == "json":
         return _with_body("application/json", json.dumps(parameters, ensure_ascii=False).encode())
-    # Made of what it separates, so that the same callback is the same bytes.
+    # Derived from the parameters, so that the same callback has the same bytes.
     boundary = "taskbridge-" + hashlib.sha256(repr(sorted(parameters.items())).encode()).hexdigest()[:32]
     disposition = "Content-Disposition: form-data; name="
     parts = (
@@ -57,7 +57,7 @@ def encode_callback(parameters: Mapping[str, str], encoding: Encoding) -> Encode
 def signed_message(
     data: Mapping[str, Any], *, source: str, action: str, secret: str, message_id: str, at_ms: int, binary: bool = False
 ) -> EncodedCallback:
-    """The data as a CloudEvent of that moment, in structured mode or in binary, signed as Standard Webhooks says."""
+    """The data as a CloudEvent of this time, in structured or binary mode, signed by Standard Webhooks."""
     attributes = {
         "specversion": "1.0",
         "id": message_id,

@@ -17,7 +17,7 @@ from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.errors import Malformed, UnknownPath, UnsupportedType, Unverified
 from taskbridge.edge.formats import read_camunda, read_flowable, read_todo
 from taskbridge.edge.parsing import fields, strict_json
-from taskbridge.edge.parsing.fields import told_form, told_moment, told_people, told_person
+from taskbridge.edge.parsing.fields import read_form, read_moment, read_people, read_person
 from taskbridge.edge.parsing.parameters import text_of
 from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.signature import bearer_digest
@@ -26,7 +26,7 @@ from taskbridge.schemas.events import MAX_ID_CHARACTERS, Action, Person, TaskEve
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from taskbridge.edge.parsing.fields import Noted, Told
+    from taskbridge.edge.parsing.fields import Get, Skipped
     from taskbridge.edge.request import Received
     from taskbridge.edge.verification.credentials import Source, Token
 
@@ -40,13 +40,13 @@ _VERSION = "1.0"
 
 
 def attributes_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-    """The attributes of the event, extensions too, and ``data``: JSON text exactly as it stands.
+    """The attributes of the event, with extensions, and ``data``, which is the JSON text itself.
 
-    The headers of binary mode are signed by nobody: what they say counts as it was said first.
+    The headers of binary mode are not signed: of two requests with one id, the first one counts.
 
     Raises:
-        Malformed: it is no CloudEvent 1.0 in JSON with data, or something is given twice.
-        UnsupportedType: a batch, or nothing that is JSON.
+        Malformed: Not a CloudEvent 1.0 in JSON with data, or an attribute occurs twice.
+        UnsupportedType: A batch, or not JSON.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == BATCH:
@@ -70,10 +70,10 @@ def attributes_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
 
 
 def members(text: str | bytes, what: str) -> dict[str, str | None]:
-    """The members of a JSON object: texts, null, and the rest verbatim.
+    """The members of a JSON object: texts, null, and everything else as JSON text.
 
     Raises:
-        Malformed: it is none that can be read, it has too many, or one of them twice.
+        Malformed: Not a JSON object, too many members, or one of them twice.
     """
     try:
         return _once(strict_json.members(text))
@@ -113,21 +113,21 @@ DATA_KEYS = (
     *("created_at", "finished_at", "form_data"),
 )
 _PERSON_IDS = ("user_id", "id")
-"""Where a person is told as an object."""
+"""The keys of a person's id in an object."""
 
 _TIME = "time"
 
 _FORMATS = {"flowable": read_flowable, "camunda": read_camunda, "todo": read_todo}
-"""Each maps what a system posts to what happened and to the names of an event's own fields."""
+"""Format → function from a body to the action and the fields of an event."""
 
 
 def verify(received: Received, body: bytes, source: Source) -> Token:
-    """Prove that the source sent this body: that it signed it when the request says so, or holds one of its tokens.
+    """Check that the source signed this body, or sent one of its bearer tokens; returns the secret that it used.
 
-    When it was received counts, so that what waits in the quarantine does not grow stale there. Returns which.
+    The timestamp is compared with the time of receipt, so that an entry of the quarantine does not become stale.
 
     Raises:
-        Unverified: it did not.
+        Unverified: It did not.
     """
     if source.bearers and webhooks.SIGNATURE not in received.headers:
         return _bearer(received, source)
@@ -152,23 +152,23 @@ def _bearer(received: Received, source: Source) -> Token:
     given = received.bearer_sha256 or bearer_digest(received.headers.get("authorization"))
     if given is None:
         raise Unverified("no-sign")
-    # Every token is compared: how long it takes shall not tell which one matched.
+    # Every token is compared, so that the time does not show which one matched.
     found = [hmac.compare_digest(digest, given) for digest in source.bearer_digests]
     if not any(found):
         raise Unverified("wrong-sign")
     return source.bearers[found.index(True)]
 
 
-def event_of(received: Received, body: bytes, source: Source, *, noted: Noted = lambda _: None) -> TaskEvent:
-    """The event that a proven request reports. The same request, sent again, is the same event.
+def event_of(received: Received, body: bytes, source: Source, *, skipped: Skipped = lambda _: None) -> TaskEvent:
+    """The event of a verified request. A repetition of the request is the same event.
 
-    ``noted`` is told each field that only describes and was not understood: it is left out, and raw in the event.
+    ``skipped`` is called with each optional field that could not be parsed; its raw value is in the event.
 
     Raises:
-        Malformed: it is not of the source's format, or needs something that is missing or is not what it should be.
-        UnsupportedType: it is nothing that is read here.
-        UnknownPath: neither the path nor what was posted can say what happened.
-        Unverified: it speaks for another organisation than the source's.
+        Malformed: Not in the source's format, or a required field is missing or wrong.
+        UnsupportedType: Not a CloudEvent in JSON.
+        UnknownPath: Neither the path nor the body names an action.
+        Unverified: It names another corp than the source's.
     """
     action, data, raw = _reported(received, body, source)
     if not fields.is_blank(data.get("corp_id")) and data["corp_id"] != source.corp_id:
@@ -177,32 +177,34 @@ def event_of(received: Received, body: bytes, source: Source, *, noted: Noted = 
         raw |= {webhooks.ID: received.headers[webhooks.ID]}
     received_at = received.received_at
     of_one_task, names_people = action in _OF_ONE_TASK, action in _NAMING_PEOPLE
-    told = data.get
-    texts: dict[str, Any] = {name: fields.text(told(name)) for name in _TEXTS}
+    get = data.get
+    texts: dict[str, Any] = {name: fields.text(get(name)) for name in _TEXTS}
     return TaskEvent(
         event_id=event_id_for(source.name, received.wire_action, raw),
         source=source.name,
         action=action,
         corp_id=source.corp_id,
-        app_type=fields.required_id(told("app_type"), "app_type"),
-        instance_id=_instance_id(told("instance_id"), source.name),
-        task_id=(fields.required_id if of_one_task else fields.optional_id)(told("task_id"), "task_id"),
-        occurred_at=told_moment(told, _TIME, received_at, noted) or received_at,
+        app_type=fields.required_id(get("app_type"), "app_type"),
+        instance_id=_instance_id(get("instance_id"), source.name),
+        task_id=(fields.required_id if of_one_task else fields.optional_id)(get("task_id"), "task_id"),
+        occurred_at=read_moment(get, _TIME, received_at, skipped) or received_at,
         received_at=received_at,
         raw_parameters=raw,
-        actor_id=told_person(told, "actor_id", _PERSON_IDS, noted) if of_one_task else None,
-        recipient_ids=told_people([told("recipient_ids")], "recipient_ids", _PERSON_IDS, noted) if names_people else (),
-        originator=_originator(told, noted),
-        url=fields.web_address([told("url")]),
-        created_at=told_moment(told, "created_at", received_at, noted),
-        finished_at=told_moment(told, "finished_at", received_at, noted),
-        form_data=told_form(told, "form_data", noted),
+        actor_id=read_person(get, "actor_id", _PERSON_IDS, skipped) if of_one_task else None,
+        recipient_ids=read_people([get("recipient_ids")], "recipient_ids", _PERSON_IDS, skipped)
+        if names_people
+        else (),
+        originator=_originator(get, skipped),
+        url=fields.web_address([get("url")]),
+        created_at=read_moment(get, "created_at", received_at, skipped),
+        finished_at=read_moment(get, "finished_at", received_at, skipped),
+        form_data=read_form(get, "form_data", skipped),
         **texts,
     )
 
 
 def _reported(received: Received, body: bytes, source: Source) -> tuple[Action, Mapping[str, Any], dict[str, str]]:
-    """What happened, the fields of the event, and what of the request is kept."""
+    """The action, the fields of the event, and the part of the request that is stored in it."""
     action = ACTIONS.get(received.wire_action)
     read = _FORMATS.get(source.format)
     if read is None:
@@ -211,16 +213,16 @@ def _reported(received: Received, body: bytes, source: Source) -> tuple[Action, 
         attributes = attributes_of(received.headers, body)
         return action, {**_data(attributes[DATA], levels=1), _TIME: attributes.get(_TIME)}, attributes
     text = text_of(body.removeprefix(BOM_UTF8), "utf-8")
-    told, data = read(_data(text, levels=2))  # what happened may be described in a member
-    # Where the path says what happened, it is believed: some senders have an address for each.
-    action = action or told
+    reported, data = read(_data(text, levels=2))  # the action may be described in a member
+    # The action of the path overrides it: some senders have an address for each action.
+    action = action or reported
     if action is None:
         raise Malformed("unknown-event", f"The body is no event of a task or instance in the format {source.format}.")
     return action, data, {"body": text}
 
 
 def _data(text: str, *, levels: int) -> Mapping[str, Any]:
-    """The members of ``data``; what is nested too deep is text, on the first ``levels`` of them."""
+    """The members of ``data``; on the first ``levels``, a member that is nested too deep is text."""
     members(text, DATA)
     try:
         return cast("Mapping[str, Any]", strict_json.parse(text))
@@ -228,17 +230,17 @@ def _data(text: str, *, levels: int) -> Mapping[str, Any]:
         return strict_json.parse_members(text, levels=levels)
 
 
-def _instance_id(told: Any, source: str) -> str:
-    """Under the source's name, so that the instances of two systems are never one."""
-    instance_id = f"{source}:{fields.required_id(told, 'instance_id')}"
+def _instance_id(value: Any, source: str) -> str:
+    """The id with the source's name as prefix, so that instances of two systems never collide."""
+    instance_id = f"{source}:{fields.required_id(value, 'instance_id')}"
     if len(instance_id) > MAX_ID_CHARACTERS:
         detail = f"instance_id must be a text of at most {MAX_ID_CHARACTERS - len(source) - 1} characters."
         raise Malformed("bad-instance_id", detail)
     return instance_id
 
 
-def _originator(told: Told, noted: Noted) -> Person | None:
-    user_id = told_person(told, "originator", _PERSON_IDS, noted)
-    described = told("originator")
+def _originator(get: Get, skipped: Skipped) -> Person | None:
+    user_id = read_person(get, "originator", _PERSON_IDS, skipped)
+    described = get("originator")
     name = cast("Mapping[str, Any]", described).get("name") if isinstance(described, dict) else None
     return Person(user_id, fields.text(name)) if user_id else None

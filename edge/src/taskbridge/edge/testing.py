@@ -1,4 +1,4 @@
-"""A publisher that remembers, and callbacks as Yida sends them, for the tests of whatever meets the edge."""
+"""A publisher in memory, and callbacks as Yida and another system send them, for tests with the edge."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DATE_TIME = "1693462062502"
 
 SOURCE = "flow"
 SOURCE_SECRET = "whsec_YSBzZWNyZXQgb2YgYSBzeXN0ZW0gaW4gdGhlIHRlc3Q="  # noqa: S105 - signs test messages only
-"""Of another system, which speaks for CORP_ID."""
+"""The secret of another system of CORP_ID."""
 
 
 @dataclass(slots=True)
 class MemoryPublisher:
-    """Keeps events in a list; refuses them while ``away`` says why."""
+    """Stores events in a list; rejects them while ``away`` is the reason."""
 
     published: list[TaskEvent] = field(default_factory=list["TaskEvent"])
     traceparents: list[str | None] = field(default_factory=list[str | None])
@@ -87,7 +87,7 @@ class MemoryPublisher:
 def write_credentials(
     path: Path, *tokens: str, app_type: str = APP_TYPE, corp_id: str | None = CORP_ID, secrets: Sequence[str] = ()
 ) -> None:
-    """A credentials file of one app, and of SOURCE where ``secrets`` are given, put in place as a whole."""
+    """Write a credentials file with one app, and with SOURCE if ``secrets`` are given, in one step."""
     lines = ["[[apps]]", f"app_type = {json.dumps(app_type)}", f"system_tokens = {json.dumps(tokens)}"]
     if corp_id is not None:
         lines.append(f"corp_id = {json.dumps(corp_id)}")
@@ -108,7 +108,7 @@ def parameters_of(wire_action: str, *, instance_id: str, task_id: str = "2199132
 
 
 def message_of(wire_action: str, *, instance_id: str, task_id: str = "T-1") -> dict[str, Any]:
-    """The data of what SOURCE reports, with all that is read of it."""
+    """The data of a message of SOURCE, with all fields that the edge reads."""
     named = {"app_type": "leave", "instance_id": instance_id}
     if wire_action == "delete":
         return named
@@ -132,7 +132,7 @@ def message_of(wire_action: str, *, instance_id: str, task_id: str = "T-1") -> d
 
 
 def task_of(instance_id: str, task_id: str = "2199132092") -> Mapping[str, object]:
-    """What ``task`` holds in a create: the documented sample with the ids that its text promises."""
+    """``task`` of a create: the documented sample, with the ids that its description promises."""
     return {
         "actionerId": ["0169", "0170"],
         "appType": APP_TYPE,

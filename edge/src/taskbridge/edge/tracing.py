@@ -1,4 +1,7 @@
-"""The path of a callback with traces."""
+"""The path of a callback with spans, which replaces the plain one where traces are enabled.
+
+Only a verified callback makes spans: nobody else can fill a trace, or the queue of spans for export.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,12 @@ if TYPE_CHECKING:
 
 _TOPIC = TASK_EVENTS.name
 _OURS = 500
-"""From here on a status says that the fault is ours."""
+"""From this status on, the fault is ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TracedRoutes(CallbackRoutes):
-    """A span for the request, and in it one for the event, whose context stands in the headers of the record."""
+    """A span for the request, and within it one for the event, whose context is in the record's headers."""
 
     tracing: Tracing
 
@@ -67,7 +70,7 @@ class TracedRoutes(CallbackRoutes):
         else:
             sending.set({names.DURABILITY: durability.value})
             if durability is Durability.SPOOL:
-                # It is sent later: by ``edge.tracing.drained``.
+                # It is sent later: ``trace_drained``.
                 sending.set(names.messaging("create", _TOPIC), name=names.message("create", _TOPIC))
             return durability
         finally:
@@ -89,7 +92,7 @@ def _status_of(error: BaseException) -> int:
 
 
 def trace_drained(tracing: Tracing, records: Sequence[SpooledRecord]) -> None:
-    """A span for each event that has a trace, as long as it waited."""
+    """A span for each spooled event with a trace, as long as it waited: hours perhaps, and in another process."""
     for record in records:
         parent = traceparent_of(record.headers)
         if record.topic == _TOPIC and parent is not None:

@@ -25,17 +25,17 @@ _NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHANGHAI = timezone(timedelta(hours=8))
-"""Fixed: China has had no summer time since 1991, and the zone database may be missing."""
+"""Fixed: China has had no summer time since 1991, and the time zone database may be missing."""
 _MILLISECOND = timedelta(milliseconds=1)
 
 _NUMBER = re.compile(r"\d{1,16}(?:\.\d{1,20})?(?:[eE]\+?\d{1,2})?", re.ASCII)
 _MS_DIGITS = 13
 _MS_FROM, _S_FROM = 10**12, 10**9
-"""Thirteen digits before the point are ms, ten are s: what lies between is neither for another 270 years."""
+"""Thirteen digits before the point are ms, ten are s; other lengths are no time within the next 270 years."""
 _DIGITS = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)", re.ASCII)
 _SLASHES = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(?: (\d{1,2}):(\d\d)(?::(\d\d))?)?", re.ASCII)
 _JAVA = re.compile(r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d\d) (\d\d):(\d\d):(\d\d) (\S{1,9}) (\d{4})", re.ASCII)
-"""What Java's ``Date.toString()`` writes, whatever the locale."""
+"""The format of Java's ``Date.toString()`` in every locale."""
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _ZONES = {"CST": _SHANGHAI, "HKT": _SHANGHAI, "SGT": _SHANGHAI, "UTC": UTC, "GMT": UTC}
 """CST is China's here, not Chicago's."""
@@ -47,7 +47,7 @@ def is_blank(value: Any) -> bool:
 
 
 def first(source: Mapping[str, Any], keys: Iterable[str]) -> Any:
-    """The first of the keys' values that is not blank."""
+    """The first value of these keys that is not blank."""
     for key in keys:
         value = source.get(key)
         if not is_blank(value):
@@ -56,10 +56,10 @@ def first(source: Mapping[str, Any], keys: Iterable[str]) -> Any:
 
 
 def required_id(value: Any, name: str) -> str:
-    """An id that must be there.
+    """A required id.
 
     Raises:
-        Malformed: missing, blank, too long, with control characters, or not a text or number.
+        Malformed: Missing, blank, too long, with control characters, or not a text or number.
     """
     found = optional_id(value, name)
     if found is None:
@@ -71,10 +71,10 @@ def optional_id(value: Any, name: str) -> str | None:
     """An id, or None where it is blank.
 
     Raises:
-        Malformed: too long, with control characters, or not a text or number.
+        Malformed: Too long, with control characters, or not a text or number.
     """
     if type(value) is str and value.isprintable() and 0 < len(value) <= MAX_ID_CHARACTERS and not value.isspace():
-        return value  # as nearly all are; what follows is for the others
+        return value  # nearly every id; the rest is for others
     if is_blank(value):
         return None
     if not is_id(value):
@@ -84,12 +84,12 @@ def optional_id(value: Any, name: str) -> str | None:
 
 
 def is_id(value: Any) -> bool:
-    """Whether it may stand as an id."""
+    """Whether the value is valid as an id."""
     return isinstance(value, str) and len(value) <= MAX_ID_CHARACTERS and not _NOT_IN_IDS.search(value)
 
 
 def people(values: Iterable[Any], *, id_keys: Sequence[str]) -> tuple[tuple[str, ...], bool]:
-    """All people in all values, once each, in their order, and whether nothing among them was left out.
+    """All people in the values, once each and in order, and whether every one could be parsed.
 
     A value is an id, an object that has one under one of ``id_keys``, a list of these, a list as JSON text, or
     comma-separated ids.
@@ -99,7 +99,7 @@ def people(values: Iterable[Any], *, id_keys: Sequence[str]) -> tuple[tuple[str,
     for value in values:
         for each in _listed(value):
             if type(each) is str and each.isalnum() and len(each) <= MAX_ID_CHARACTERS:
-                found[each] = None  # as nearly all are
+                found[each] = None  # nearly every id
                 continue
             named = first(cast("dict[str, Any]", each), id_keys) if isinstance(each, dict) else each
             person_id = named.strip() if isinstance(named, str) else named
@@ -111,7 +111,7 @@ def people(values: Iterable[Any], *, id_keys: Sequence[str]) -> tuple[tuple[str,
 
 
 def text(value: Any) -> str | None:
-    """A descriptive text, or None where it is blank; what is no text becomes JSON text."""
+    """A descriptive text, or None if it is blank; any other value becomes JSON text."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -122,7 +122,7 @@ def text(value: Any) -> str | None:
 def form_values(value: Any) -> dict[str, str | None] | None:
     """A form's values by field id: texts and nulls as they are, anything else as JSON text.
 
-    None where there is something that is no object; no values where there is nothing.
+    Empty if there is no value; None if the value is not an object.
     """
     if is_blank(value):
         return {}
@@ -140,10 +140,10 @@ def form_values(value: Any) -> dict[str, str | None] | None:
 
 
 def moment(value: Any) -> int | None:
-    """Milliseconds since the epoch, or None where the value names no moment after it.
+    """Milliseconds since the epoch, or None if the value is no time after it.
 
-    A number is ms or s by its size. Else ``yyyy-MM-dd HH:mm:ss``, also with slashes or digits only, ISO 8601, or what
-    Java's ``Date.toString()`` writes; in Shanghai's time where no zone is given.
+    A number is ms or s by its size. Else ``yyyy-MM-dd HH:mm:ss``, also with slashes or digits only, ISO 8601, or the
+    format of Java's ``Date.toString()``; in the time of Shanghai without a zone.
     """
     if not isinstance(value, str):
         return None
@@ -180,7 +180,7 @@ def _ms_of_number(number: Decimal) -> int:
 
 
 def _date_of(written: str) -> datetime:
-    """Raises ValueError where it is none."""
+    """Raises ValueError if it is none."""
     java = _JAVA.fullmatch(written)
     if java is not None:
         month, day, hour, minute, second, zone, year = java.groups()
@@ -214,63 +214,63 @@ def _listed(value: Any) -> Iterable[Any]:
     try:
         found = strict_json.parse(value)
     except ValueError:
-        return [False]  # no id, so it counts as left out
+        return [False]  # no id, so it counts as not parsed
     return cast("list[Any]", found) if isinstance(found, list) else [found]
 
 
 def _whole(value: str) -> str:
-    """The text with ``?`` for half surrogate pairs, as Java writes them: a title may be cut within an emoji."""
+    """The text with ``?`` for half a surrogate pair, as Java writes it: a title may be cut within an emoji."""
     return str(value) if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 if TYPE_CHECKING:
-    Told = Callable[[str], Any]
-    Noted = Callable[[str], None]
+    Get = Callable[[str], Any]
+    Skipped = Callable[[str], None]
 
 
-def together(described: Mapping[str, Any], beside: Mapping[str, str]) -> Mapping[str, Any]:
-    """What is described, and what stands beside it where that says nothing."""
-    return {**described, **{key: each for key, each in beside.items() if is_blank(described.get(key))}}
+def merged(described: Mapping[str, Any], parameters: Mapping[str, str]) -> Mapping[str, Any]:
+    """The members of ``task``, with those parameters whose member is blank."""
+    return {**described, **{key: each for key, each in parameters.items() if is_blank(described.get(key))}}
 
 
-def told_person(told: Told, key: str, id_keys: Sequence[str], noted: Noted) -> str | None:
-    """The one that is meant; of several it is not known which. An object has its id under one of ``id_keys``."""
-    value = told(key)
+def read_person(get: Get, key: str, id_keys: Sequence[str], skipped: Skipped) -> str | None:
+    """One person's id; None if there are several. An object has the id under one of ``id_keys``."""
+    value = get(key)
     if type(value) is str and value.isalnum() and len(value) <= MAX_ID_CHARACTERS:
-        return value  # as nearly all are
-    found = told_people([value], key, id_keys, noted)
+        return value  # nearly every id
+    found = read_people([value], key, id_keys, skipped)
     if len(found) > 1:
-        noted(key)
+        skipped(key)
     return found[0] if len(found) == 1 else None
 
 
-def told_people(values: Iterable[Any], name: str, id_keys: Sequence[str], noted: Noted) -> tuple[str, ...]:
-    """All that are meant; ``name`` is noted where one of them is not understood."""
+def read_people(values: Iterable[Any], name: str, id_keys: Sequence[str], skipped: Skipped) -> tuple[str, ...]:
+    """The ids of all people; ``skipped`` gets ``name`` if one of them cannot be parsed."""
     found, whole = people(values, id_keys=id_keys)
     if not whole:
-        noted(name)
+        skipped(name)
     return found
 
 
-def told_moment(told: Told, key: str, received_at: int, noted: Noted) -> int | None:
-    """Milliseconds since the epoch; the time of receipt for a moment that is not believed."""
-    value = told(key)
+def read_moment(get: Get, key: str, received_at: int, skipped: Skipped) -> int | None:
+    """Milliseconds since the epoch; the time of receipt for a time too far in the future."""
+    value = get(key)
     if value is None:
         return None
     found = moment(value)
     if found is None:
         if not is_blank(value):
-            noted(key)
+            skipped(key)
         return None
     effective = effective_time(found, received_at=received_at)
     if effective != found:
-        noted(key)
+        skipped(key)
     return effective
 
 
-def told_form(told: Told, key: str, noted: Noted) -> Mapping[str, str | None]:
+def read_form(get: Get, key: str, skipped: Skipped) -> Mapping[str, str | None]:
     """A form's values by field id."""
-    found = form_values(told(key))
+    found = form_values(get(key))
     if found is None:
-        noted(key)
+        skipped(key)
     return found or {}

@@ -1,4 +1,9 @@
-"""Finds the parameters of a request."""
+"""Finds the parameters of a request in all encodings that Yida might use: JSON, form, multipart, query string.
+
+The body itself shows which one it is; its label is a hint. Java's and Apache's clients by default send JSON as
+``text/plain`` or under the form's type, labelled ISO-8859-1; a gateway may compress it. None of that changes what is
+signed. Where the bytes are ambiguous, each reading is tried in a fixed order until the signature fits: ``readings``.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +29,18 @@ if TYPE_CHECKING:
 
 _QUOTED = bytes(range(256)).replace(b"%", b"=")
 _QUOTED_SPACES = _QUOTED.replace(b"+", b" ")
-"""What each byte is in quoted-printable; in the second a plus sign is a space."""
+"""Byte → its character in quoted-printable; in the second table a plus sign is a space."""
 _SPACES = bytes.maketrans(b"+", b" ")
 _MAX_PLACES = 2 * MAX_PARAMETERS
-"""Twice as many, for some are empty."""
+"""Twice as many, because some are empty."""
 _MAX_EQUALS = 64 << 10
-"""Beside escapes in one value. Each takes far longer to keep than an escape to undo, and encoders escape them too."""
+"""In a value with percent escapes. Each costs far more time than an escape, and encoders escape them too."""
 
 Texts = list[tuple[str, str]]
 
 
 class Form:
-    """The pairs of one form. What was read of it in one way is not read again in another: decoding takes longest."""
+    """The pairs of one form. Decoding takes longest, so that its results are stored for further readings."""
 
     __slots__ = ("_encoded", "_fields", "_texts")
 
@@ -45,21 +50,21 @@ class Form:
         self._texts: dict[str, Texts] = {}
 
     def pairs(self, codec: str, *, plus: bool) -> Texts:
-        """Names and values; with ``plus`` a plus sign is one, else it is a space.
+        """Names and values. With ``plus`` a plus sign is itself, else a space.
 
         Raises:
-            Malformed: an escape is broken, the text is not in that character set, or there are more than
-                ``MAX_PARAMETERS``: of a million not even a list is made.
+            Malformed: An escape is broken, the text is not in that character set, or there are more than
+                ``MAX_PARAMETERS``; no list of a million is made.
         """
         if b"%" in self._encoded:
             fields = self._fields.get(plus)
-            if fields is None:  # no character of the sets that are known here has a separator's byte within it
+            if fields is None:  # no character of the supported sets contains a separator's byte
                 pairs = [pair.partition(b"=") for pair in _all(self._encoded.split(b"&", _MAX_PLACES)) if pair]
                 fields = [(_unescaped(key, plus=plus), _unescaped(value, plus=plus)) for key, _, value in pairs]
                 self._fields[plus] = fields
             return [(text_of(key, codec), text_of(value, codec)) for key, value in fields]
         texts = self._texts.get(codec)
-        if texts is None:  # as nearly all but a create: one text is decoded, and not each by itself
+        if texts is None:  # nearly all but a create: one text is decoded, instead of each by itself
             text = text_of(self._encoded, codec)
             whole = [pair.partition("=") for pair in _all(text.split("&", _MAX_PLACES)) if pair]
             texts = self._texts[codec] = [(key, value) for key, _, value in whole]
@@ -75,10 +80,10 @@ def _all(split: list[AnyStr]) -> list[AnyStr]:
 
 
 def text_of(value: bytes, codec: str) -> str:
-    """The text that the bytes are in the character set.
+    """The bytes as text in the character set.
 
     Raises:
-        Malformed: they are none.
+        Malformed: They are not text in it.
     """
     try:
         return value.decode(codec)
@@ -87,10 +92,10 @@ def text_of(value: bytes, codec: str) -> str:
 
 
 def _unescaped(encoded: bytes, *, plus: bool) -> bytes:
-    """What percent escapes stand for; ``urllib`` takes longer for a create than all else does.
+    """The text without percent escapes. ``urllib`` would take longer for a create than everything else.
 
-    Quoted-printable differs in nothing but the sign, and the standard library decodes it in C. What is no escape it
-    leaves as it is, or drops as the break of a line, so that less is gone than two bytes for each.
+    Quoted-printable differs only in the sign, and the standard library decodes it in C. It leaves an invalid escape as
+    it is, or drops it as a line break; then fewer than two bytes per sign are gone.
     """
     if b"%" not in encoded:
         return encoded if plus or b"+" not in encoded else encoded.translate(_SPACES)
@@ -118,22 +123,22 @@ _CODECS = {
     **dict.fromkeys(("gbk", "x-gbk", "gb2312", "gb18030", "cp936", "ms936", "euc-cn"), _GBK),
     **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin1", "latin-1", "windows-1252"), _LATIN),
 }
-"""Label → the two character sets that it leaves open, the likelier first. Any other label leaves UTF-8 only."""
+"""Label → its two possible character sets, the likelier first. Any other label means UTF-8."""
 
 _GZIP = b"\x1f\x8b"
 _OBJECT = re.compile(rb"[ \t\r\n]*\{")
 _FORM_LIKE = re.compile(rb"[ \t\r\n]*[^\s<>{}&=\"]{1,256}=")
 _LOOKED_AT_BYTES = 1024
 _NO_ACCIDENT_BYTES = 1024
-"""So many bytes that go on with a character of UTF-8 are no other set's: one in six characters of GBK looks like it."""
+"""So many continuation bytes of UTF-8 are no accident: one in six characters of GBK looks like UTF-8."""
 
 
 def unpacked(body: bytes, *, max_bytes: int) -> bytes:
-    """The body, unpacked where it is gzip, whatever its label says.
+    """The body, decompressed if it is gzip; its label does not matter.
 
     Raises:
-        TooLarge: it unpacks to more than ``max_bytes``; no more than that is unpacked.
-        Malformed: it is not whole.
+        TooLarge: It decompresses to more than ``max_bytes``; no more than that is decompressed.
+        Malformed: It is incomplete.
     """
     if not body.startswith(_GZIP):
         return body
@@ -150,12 +155,12 @@ def unpacked(body: bytes, *, max_bytes: int) -> bytes:
 
 
 class Body:
-    """A body, once it is known what it is. What was read for one reading of a request is not read again for another."""
+    """A body of a known kind. Its pairs are stored for further readings of the request."""
 
     __slots__ = ("_boundary", "_bytes", "_charset", "_codecs", "_form", "_is_large", "_is_utf_8", "_kind", "_read")
 
     def __init__(self, content_type: str | None, body: bytes, *, is_large: bool) -> None:
-        """Raises UnsupportedType where it is neither JSON nor a form nor multipart."""
+        """Raises UnsupportedType if it is neither JSON nor a form nor multipart."""
         media_type, self._charset, self._codecs, self._boundary = _type_of(content_type or "")
         self._bytes = body.removeprefix(BOM_UTF8)
         self._kind = _kind_of(media_type, self._bytes)
@@ -167,7 +172,7 @@ class Body:
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether its two character sets can make a difference."""
+        """Whether its two character sets can give different parameters."""
         if self._kind == _MULTIPART:
             return not (self._is_utf_8 or self._bytes.isascii())
         if len(self._codecs) == 1 or self._is_utf_8 or (self._is_utf_8 is False and self._codecs is _GBK):
@@ -183,15 +188,15 @@ class Body:
         return self._kind == _FORM and b"+" in self._bytes
 
     def codec(self, charset: str = "", *, other: bool) -> str:
-        """The first of the two character sets that ``charset``, or else the body's own label, leaves open."""
+        """One of the two character sets of ``charset``, or else of the body's own label."""
         return _UTF_8 if self._is_utf_8 else _CODECS.get(charset, self._codecs)[-1 if other else 0]
 
     def pairs(self, *, plus: bool, other: bool) -> Pairs:
-        """Names and values, in their order; ``other`` asks for the second of the two character sets.
+        """Names and values in order; ``other`` selects the second of the two character sets.
 
         Raises:
-            Malformed: it cannot be read in that character set, or holds more than ``MAX_PARAMETERS``.
-            UnsupportedType: its label names a character set that it is not in and that is not known here.
+            Malformed: It is not in that character set, or has more than ``MAX_PARAMETERS``.
+            UnsupportedType: Its label names an unsupported character set, and it is not UTF-8.
         """
         way = (plus and self.has_plus, other)
         found = self._read.get(way)
@@ -205,7 +210,7 @@ class Body:
             raise found
         return found
 
-    def _pairs(self, plus: bool, other: bool) -> Pairs:  # noqa: FBT001 - as they stand in a way
+    def _pairs(self, plus: bool, other: bool) -> Pairs:  # noqa: FBT001 - as in ``way``
         try:
             if self._kind == _MULTIPART:
                 return self._multipart_pairs(other=other)
@@ -219,7 +224,7 @@ class Body:
 
     def _json_pairs(self, codec: str) -> Pairs:
         if codec == _UTF_8 and self._is_utf_8 is False:
-            text_of(self._bytes, _UTF_8)  # to say so before anything else is tried
+            text_of(self._bytes, _UTF_8)  # so that this error comes first
         body = self._bytes if codec == _UTF_8 else text_of(self._bytes, codec).encode()
         plain = strict_json.plain_members(body)
         if plain is not None:
@@ -243,9 +248,9 @@ class Body:
             raise Malformed("multipart", detail) from error
 
 
-@lru_cache(maxsize=64)  # a sender says the same at each callback; strangers cannot fill more than this
+@lru_cache(maxsize=64)  # a sender repeats its type; others cannot fill more than this
 def _type_of(content_type: str) -> tuple[str, str, tuple[str, ...], str]:
-    """Media type, character set, the codecs that it leaves open, and the boundary of a multipart."""
+    """Media type, character set, its possible codecs, and the boundary of a multipart."""
     media_type, options = cast("tuple[str, dict[str, str]]", multipart.parse_options_header(content_type))
     charset = options.get("charset", "").lower()
     boundary = options.get("boundary", "") if media_type == _MULTIPART else ""
@@ -253,7 +258,7 @@ def _type_of(content_type: str) -> tuple[str, str, tuple[str, ...], str]:
 
 
 def _is_plainly_utf_8(body: bytes) -> bool | None:
-    """Whether it can be nothing else, since so much of it is not UTF-8 by accident; None where it may be."""
+    """True if so much of it is UTF-8 that it is no accident, False if it is not UTF-8, else None."""
     try:
         return len(body) - len(body.decode()) > _NO_ACCIDENT_BYTES or None
     except UnicodeDecodeError:
@@ -261,7 +266,7 @@ def _is_plainly_utf_8(body: bytes) -> bool | None:
 
 
 def _kind_of(media_type: str, body: bytes) -> str:
-    """What the body plainly is, or else what its label says."""
+    """The kind that the body itself shows, or else that of its label."""
     if _OBJECT.match(body):
         return _JSON
     head = body[:_LOOKED_AT_BYTES].lstrip()
@@ -294,39 +299,38 @@ def _parts(boundary: str, body: bytes, codec_of: Callable[[MultipartSegment], st
 
 
 _NULL = "null"
-"""A null of JSON is signed as the text ``null``, and not left out."""
+"""A null of JSON is signed as the text ``null`` instead of being left out."""
 _PART = "part"
-"""Of query and body only the one that holds the signature is signed: the other stands in the address, or a gateway
-added it."""
+"""Of query and body only the part with the signature is signed: a gateway or the address added the other."""
 _PLUS = "plus"
-"""A plus sign in a form or a query is one, and no space."""
+"""A plus sign in a form or query is a plus sign, not a space."""
 _CHARSET = "charset"
-"""Text is in the other of the two character sets that the label leaves open."""
+"""Text is in the second of the two character sets of the label."""
 
 _SMALL_BYTES = 64 << 10
 _TURNS = [[frozenset(each) for each in combinations((_NULL, _PART, _PLUS, _CHARSET), size)] for size in range(3)]
 _OF_LARGE = [each for size in _TURNS[:2] for each in size]
-"""Each departure from the first reading alone. No more than four can make a difference."""
+"""Each departure from the first reading alone: at most four differ."""
 _OF_SMALL = [*_OF_LARGE, *_TURNS[2]]
 
 
 class Reading(Struct, frozen=True, gc=False):
-    """One way to read a request."""
+    """One interpretation of a request."""
 
     parameters: Mapping[str, str]
-    """What it says. A null of JSON says nothing."""
+    """Without the nulls of JSON."""
     signed: Mapping[str, str]
-    """What the signature is then over."""
+    """The parameters that would be signed."""
 
 
 def readings(query: bytes, content_type: str | None, body: bytes) -> Iterator[Reading]:
-    """Each way in which the request can be read, the likeliest first; at most eleven, of a large one four.
+    """The possible readings of the request, the likeliest first; at most eleven, of a large request four.
 
-    Values are what a signature can be over: strings decoded, and other JSON values by their text exactly as it stands.
+    Values are as they would be signed: strings decoded, and other JSON values as their exact text.
 
     Raises:
-        Malformed: it can be read in no way, or a key is given twice.
-        UnsupportedType: the body is nothing that can be read here.
+        Malformed: No reading is possible, or a key occurs twice.
+        UnsupportedType: The body is not in a supported encoding.
     """
     is_large = len(query) + len(body) > _SMALL_BYTES
     request = _Request(query, content_type, body, is_large=is_large)
@@ -346,11 +350,11 @@ def readings(query: bytes, content_type: str | None, body: bytes) -> Iterator[Re
 
 
 _Pairs = Sequence[tuple[str, str | None]]
-"""What a query or a body says. A null of JSON is None."""
+"""Names and values of a query or a body. A null of JSON is None."""
 
 
 class _Request:
-    """A request, and what was read of it so far."""
+    """A request, with the results of its earlier readings."""
 
     def __init__(self, query: bytes, content_type: str | None, body: bytes, *, is_large: bool) -> None:
         self._query, self._is_large = query, is_large
@@ -358,10 +362,10 @@ class _Request:
         self._body = Body(content_type, body, is_large=is_large) if body else None
 
     def read(self, departures: frozenset[str]) -> Reading | None:
-        """The request with these departures from the first reading; None where one of them makes no difference.
+        """The request with these departures from the first reading; None if one of them changes nothing.
 
         Raises:
-            Rejection: it cannot be read like that.
+            Rejection: It cannot be read like that.
         """
         plus, charset = _PLUS in departures, _CHARSET in departures
         if (plus and not self._has_plus()) or (charset and not (self._body and self._body.is_ambiguous)):
@@ -374,7 +378,7 @@ class _Request:
             if not in_query or not in_body or query_signs == any(key == SIGN for key, _ in in_body):
                 return None
             whole = dict(in_query if query_signs else in_body)
-        if None not in whole.values():  # as nearly all are
+        if None not in whole.values():  # nearly all
             return None if _NULL in departures else Reading(whole, whole)  # type: ignore[arg-type]
         parameters = {key: value for key, value in whole.items() if value is not None}
         if _NULL not in departures:
@@ -382,10 +386,10 @@ class _Request:
         return Reading(parameters, {key: "null" if value is None else value for key, value in whole.items()})
 
     def _has_plus(self) -> bool:
-        """Beside a large body the query's does not count: what is signed is in the body then."""
+        """The query's does not count with a large body, which then has the signed parameters."""
         return (not self._is_large and b"+" in self._query) or (self._body is not None and self._body.has_plus)
 
-    def _read_query(self, plus: bool, charset: bool) -> _Pairs:  # noqa: FBT001 - keywords take longer, for each request
+    def _read_query(self, plus: bool, charset: bool) -> _Pairs:  # noqa: FBT001 - keywords cost time in each request
         if not self._query:
             return ()
         codec = self._body.codec(other=charset) if self._body else "utf-8"
@@ -398,6 +402,6 @@ def _together(in_query: _Pairs, in_body: _Pairs) -> Mapping[str, str | None]:
         raise too_many_parameters()
     whole = dict([*in_query, *in_body] if in_query else in_body)
     if len(whole) < given or not are_distinct(tuple(whole)):
-        # They would have no defined order, and so no defined signature.
+        # They would have no defined order, and therefore no defined signature.
         raise Malformed("duplicate-key", "A parameter occurs twice. Names that differ only in case count as equal.")
     return whole

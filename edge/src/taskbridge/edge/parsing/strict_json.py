@@ -1,7 +1,7 @@
-"""JSON that is safe to take from strangers: bounded depth, no NaN, numbers kept as they are written.
+"""JSON that is safe to parse from strangers: bounded depth, no NaN, numbers as they are written.
 
-What is looked at before anything is proven is read by ``members`` and ``picker`` only: compiled, in one pass, and
-without a value for each of the million that a megabyte can hold. ``parse`` makes values, and is for what is proven.
+Before verification only ``members`` and ``picker`` are used: compiled code, one pass, and no object for each of the
+million values that a megabyte can have. ``parse`` makes objects, and is for verified texts.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ T = TypeVar("T")
 MAX_DEPTH = 100
 
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
-"""An unterminated string runs to the end: were it skipped quote by quote, the scan would be quadratic."""
+"""An unterminated string extends to the end: to skip it quote by quote would take quadratic time."""
 
 _SURROGATE = b"\\ud"
-"""What an escape of a surrogate begins with, in lower case; not each that begins with it is one."""
+"""The beginning of a surrogate's escape in lower case; others begin so too."""
 _MAX_SURROGATES = 4096
-"""Each is looked at by itself: a text with more of them is not repaired."""
+"""Each costs time: a text with more of them is not repaired."""
 _BACKSLASHES = re.compile(rb"\\*")
 _PAIR_OR_HALF = re.compile(rb"(\\u[dD][89abAB]%b\\u[dD][c-fC-F]%b)|\\u[dD][89a-fA-F]%b" % ((b"[0-9a-fA-F]{2}",) * 3))
 
@@ -54,14 +54,14 @@ _QUOTE = ord('"')
 
 
 class _Name:
-    """A member's name. Each is its own key of a dict, so that none is lost of those that stand twice."""
+    """A member's name. Equal names are different keys of a dict, so that repeated members are not lost."""
 
     __slots__ = ("text",)
     text: str
 
 
 class _Members(threading.local):
-    """The members of one object, in one pass; msgspec tells each name as it comes to it."""
+    """The members of one object, in one pass; msgspec calls the hook for each name."""
 
     def __init__(self) -> None:
         self.room = 0
@@ -71,7 +71,7 @@ class _Members(threading.local):
     def _named(self, _type: type, text: str) -> _Name:
         self.room -= 1
         if self.room < 0:
-            raise too_many_parameters()  # no ValueError, which msgspec would make one of its own
+            raise too_many_parameters()  # not a ValueError, which msgspec would replace
         name = _Name()
         name.text = text
         return name
@@ -81,9 +81,9 @@ _MEMBERS = _Members()
 
 
 def plain_members(body: bytes) -> list[tuple[str, str | None]] | None:
-    """What ``members`` gives, of a short object of texts and nulls, like nearly all; else None.
+    """The result of ``members`` for a short object of texts and nulls, as nearly all are; else None.
 
-    Without an escape, a text has two quotes for each name and each text: more than that, and a name stood twice.
+    Without an escape, there are two quotes for each name and each text: more than that mean a repeated name.
     """
     if len(body) > _SHORT_BYTES:
         return None
@@ -102,21 +102,21 @@ def plain_members(body: bytes) -> list[tuple[str, str | None]] | None:
 
 
 def members(text: str | bytes) -> list[tuple[str, str | None]]:
-    """The members of a JSON object in their order, repeated ones too: strings decoded, null as None, the rest verbatim.
+    """The members of a JSON object in order, with repeated ones: strings decoded, null as None, others as JSON text.
 
-    Half a surrogate pair is a question mark, as in what Java signs and sends. Bytes are UTF-8.
+    Half a surrogate pair becomes a question mark, as in what Java signs and sends. Bytes are UTF-8.
 
     Raises:
-        Malformed: there are more than ``MAX_PARAMETERS``. The rest was not looked at.
-        ValueError: not one JSON object.
+        Malformed: There are more than ``MAX_PARAMETERS``; the rest is not parsed.
+        ValueError: Not a single JSON object.
     """
     return _with_whole_pairs(_verbatim, text)
 
 
 def picker(keys: Iterable[str]) -> Callable[[str], Picked]:
-    """A function that finds these members of a JSON object, without looking at what the others hold.
+    """A function that finds these members of a JSON object, without parsing the values of the others.
 
-    It raises ValueError where the text is not one JSON object.
+    It raises ValueError if the text is not a single JSON object.
     """
     decoder = msgspec.json.Decoder(msgspec.defstruct("Found", [(key, Raw, None) for key in sorted(keys)], gc=False))
 
@@ -124,7 +124,7 @@ def picker(keys: Iterable[str]) -> Callable[[str], Picked]:
 
 
 class Picked:
-    """Members of a JSON object, each read when it is asked for."""
+    """Members of a JSON object, each parsed when it is used."""
 
     __slots__ = ("_found",)
 
@@ -132,7 +132,7 @@ class Picked:
         self._found = found
 
     def get(self, key: str) -> Any:
-        """A text, a number, or None; False for anything else, at no cost whatever it holds."""
+        """A text, a number, or None; False for anything else, which is not parsed."""
         found: Raw | None = getattr(self._found, key, None)
         if found is None:
             return None
@@ -145,22 +145,22 @@ class Picked:
 
 
 def parse(text: str) -> Any:
-    """The value of a whole JSON text; numbers come as ``Number``. Only for what is proven: it costs by the value.
+    """The value of a whole JSON text; numbers are ``Number``. Only for verified texts: each value costs time.
 
     Raises:
-        ValueError: not JSON, or nested deeper than MAX_DEPTH.
+        ValueError: Not JSON, or nested deeper than MAX_DEPTH.
     """
     _check_depth(text)
     return _DECODER.decode(text.removeprefix("\ufeff"))
 
 
 def parse_members(text: str, *, levels: int = 1) -> dict[str, Any]:
-    """The members of an object, each as of ``parse``; one that is nested too deep is text, as it is written.
+    """The members of an object, each as by ``parse``; a member that is nested too deep is its JSON text.
 
-    With more ``levels`` an object that is nested too deep is its members. Only for what is proven.
+    With more ``levels``, an object that is nested too deep becomes its members. Only for verified texts.
 
     Raises:
-        ValueError: not one JSON object.
+        ValueError: Not a single JSON object.
     """
     found: dict[str, Any] = {}
     for name, raw in _with_whole_pairs(_RAW.decode, text.removeprefix("\ufeff")).items():
@@ -188,7 +188,7 @@ def _verbatim(text: str | bytes) -> list[tuple[str, str | None]]:
     _MEMBERS.room = MAX_PARAMETERS
     found: list[tuple[str, str | None]] = []
     for name, raw in _MEMBERS.verbatim.decode(text).items():
-        if memoryview(raw)[0] == _QUOTE:  # it may be long: neither way copies it first
+        if memoryview(raw)[0] == _QUOTE:  # it may be long: neither branch copies it first
             found.append((name.text, _TEXT.decode(raw)))
         else:
             written = str(raw, "utf-8")
@@ -197,7 +197,7 @@ def _verbatim(text: str | bytes) -> list[tuple[str, str | None]]:
 
 
 def _with_whole_pairs(read: Callable[[str | bytes], T], text: str | bytes) -> T:
-    """What is read of the text or, where that is in its way, of the text without half surrogate pairs."""
+    """The result for the text or, if it has half surrogate pairs, for the repaired text."""
     try:
         try:
             return read(text)
@@ -211,7 +211,7 @@ def _with_whole_pairs(read: Callable[[str | bytes], T], text: str | bytes) -> T:
 
 
 def _without_half_pairs(text: bytes) -> bytes | None:
-    """The text with ``?`` for each half surrogate pair; None where no escape is of one, or too many may be."""
+    """The text with ``?`` for each half surrogate pair; None if it has none, or may have too many."""
     between = text.lower().split(_SURROGATE, _MAX_SURROGATES + 1)
     if len(between) > _MAX_SURROGATES + 1:
         return None
@@ -233,7 +233,7 @@ def may_have_half_pairs(text: bytes) -> bool:
 
 
 def _check_depth(text: str) -> None:
-    # Brackets within strings count here too, so this only says that the exact count is not needed.
+    # Brackets within strings count too: below this number the exact count is not needed.
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     depth = 0

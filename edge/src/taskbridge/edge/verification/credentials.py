@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 def _not_ours(name: str) -> str:
     if name in (SOURCE_YIDA, SOURCE_TASKBRIDGE):
-        raise ValueError("is taken")
+        raise ValueError("is reserved")
     return name
 
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/=-]{32,}")
-"""RFC 6750's characters, and too many of them to be tried one by one."""
+"""RFC 6750's characters, and too many of them to guess."""
 
 
 class _Source(BaseModel):
-    """One other system as it stands in the file."""
+    """One other system in the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -62,20 +62,20 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One secret, and what may be said of it. A repr does not show it."""
+    """One secret with its public properties. A repr does not show it."""
 
     secret: SecretStr
     app_type: str
     """The app, or the other system, that signs with it."""
     place: str
-    """Where it stands: ``apps.0.system_tokens.1`` of the TOML file, or a file of its own."""
+    """``apps.0.system_tokens.1`` of the TOML file, or the name of its own file."""
     fingerprint: str
-    """Names the token in logs, metrics and commands, and gives nothing of it away."""
+    """Names the token in logs, metrics and commands without revealing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """One app, and the tokens that it may sign with at present."""
+    """One app, and the tokens that it may sign with now."""
 
     app_type: str
     corp_id: str | None
@@ -84,17 +84,17 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One other system, the organisation that it speaks for, and how it proves that it is it, at present."""
+    """One other system, its corp, and its present secrets."""
 
     name: str
     corp_id: str
     format: str
     secrets: tuple[Token, ...]
-    """It signs with these,"""
+    """It signs with one of these,"""
     bearers: tuple[Token, ...]
-    """or sends one of these, where it cannot sign."""
+    """or sends one of these if it cannot sign."""
     keys: tuple[bytes, ...] = field(repr=False)
-    """For which its secrets stand."""
+    """The keys of its secrets."""
     bearer_digests: tuple[str, ...]
 
     @property
@@ -103,7 +103,7 @@ class Source:
 
 
 class Credentials:
-    """The apps by type, of which one may stand with several organisations, and the other systems by name."""
+    """The apps by type, each perhaps with several corps, and the other systems by name."""
 
     def __init__(self, apps: Sequence[App], sources: Sequence[Source] = ()) -> None:
         self._apps: dict[str, list[App]] = {}
@@ -124,7 +124,7 @@ class Credentials:
         return self._apps.get(app_type, ())
 
     def signers(self, app_type: str) -> Sequence[tuple[App, Token]]:
-        """Each token of the app, with the organisation that it is for."""
+        """Each token of the app, with its corp."""
         return self._signers.get(app_type, ())
 
     def source(self, name: str) -> Source | None:
@@ -132,16 +132,16 @@ class Credentials:
 
 
 def fingerprint(app_type: str, system_token: str) -> str:
-    """Eight hex digits that name a token of an app, the same for ever."""
+    """Eight hex digits that name a token of an app and never change."""
     named = f"taskbridge token fingerprint\0{app_type}\0{system_token}"
     return hashlib.sha256(named.encode()).hexdigest()[:8]
 
 
 def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = None) -> Credentials:
-    """The credentials in a TOML text; ``read_token`` gives the token in a file that it names.
+    """The credentials in a TOML text; ``read_token`` reads the token in a file that the text names.
 
     Raises:
-        FileBroken: not TOML, or not what the file should hold.
+        FileBroken: Not TOML, or not what the file should contain.
     """
     file = parse_toml(text, _File)
     apps, sources = file.apps, file.sources
@@ -152,14 +152,14 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
     if len({each.corp_id for each in (*apps, *sources)} - {None}) > 1:
         unsaid = next((at for at, app in enumerate(apps) if app.corp_id is None), None)
         if unsaid is not None:
-            # Whoever holds its token could sign for any of them.
+            # The owner of its token could sign for any of them.
             problem = f"apps.{unsaid}: corp_id is required, because the file has apps of several corps"
             raise FileBroken(problem)
 
     def held(
         owner: str, place: str, here: Sequence[SecretStr] | None, files: Sequence[str] | None
     ) -> tuple[Token, ...]:
-        """The secrets in the text itself, and then those in files."""
+        """The secrets in the text, then those in files."""
         found = [(f"{place}.{number}", secret) for number, secret in enumerate(here or ())]
         for name in files or ():
             if read_token is None:
@@ -204,7 +204,7 @@ def _source(source: _Source, secrets: tuple[Token, ...], bearers: tuple[Token, .
 
 
 class CredentialsFile(ReloadedFile[Credentials]):
-    """The credentials in force. A file without apps is right at the start only."""
+    """The credentials in use. A file without apps is valid only at the start."""
 
     title = "credentials file"
     log_events = "credentials_reloaded", "credentials_broken"
@@ -216,7 +216,7 @@ class CredentialsFile(ReloadedFile[Credentials]):
         return credentials
 
     def _token(self, name: str) -> str:
-        # Relative to the folder that the TOML is mounted in, whatever its name there is a link to.
+        # Relative to the folder in which the TOML is mounted; its name there may be a link.
         try:
             token = self.text_of(self.path.parent / name).removesuffix("\n").removesuffix("\r")
         except FileBroken as error:
@@ -235,15 +235,15 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class UseUnknown(ConfigurationError):
-    """There is no record of the tokens' use, or it cannot be read: nothing can be said of any token."""
+    """The record of token use is missing or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a record says. Times are seconds since 1970."""
+    """The recorded use of tokens. Times are seconds since 1970."""
 
     since: float
-    """Since when use is recorded: "never" means not since then."""
+    """The beginning of the record: "never" means not since then."""
     last: Mapping[str, float]
     """Fingerprint → the last use."""
 
@@ -253,10 +253,10 @@ def use_folder(data_dir: Path) -> Path:
 
 
 def read_use(data_dir: Path) -> Use:
-    """What all workers have recorded.
+    """The record of all workers.
 
     Raises:
-        UseUnknown: nothing was ever recorded there, or it cannot be read.
+        UseUnknown: There is none, or it cannot be read.
     """
     folder = use_folder(data_dir)
     try:
@@ -270,7 +270,11 @@ def read_use(data_dir: Path) -> Use:
 
 
 class TokenUse:
-    """Notes the use of tokens in this process, and writes it down now and then."""
+    """Records when each token was last used, so that unused ones can be retired; the record survives restarts.
+
+    All workers share a folder with an empty file per token, named by its fingerprint and modified when the token was
+    last used. The file ``since`` was modified when the record began.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -284,21 +288,21 @@ class TokenUse:
         self._changed = True
 
     def last(self) -> Mapping[str, float]:
-        """The last use of each token by any worker; the others' are late by up to FLUSH_S."""
+        """The last use of each token by any worker; that of others may be up to FLUSH_S old."""
         try:
             recorded = read_use(self._data_dir).last
         except UseUnknown:
             recorded = dict[str, float]()
         return {**recorded, **{name: max(at / _NS, recorded.get(name, 0)) for name, at in self._last.items()}}
 
-    async def keep(self) -> None:
-        """Write down what is new, every few seconds, until cancelled."""
+    async def flush_regularly(self) -> None:
+        """Write new uses to disk every few seconds, until cancelled."""
         while True:
             await asyncio.to_thread(self.flush)
             await asyncio.sleep(FLUSH_S)
 
     def flush(self) -> None:
-        """Write down what is new. Where that fails, it is said once, and tried again next time."""
+        """Write new uses to disk. A failure is logged once, and retried the next time."""
         if not self._changed:
             return
         self._changed = False
@@ -308,7 +312,7 @@ class TokenUse:
             if not (folder / _SINCE).exists():
                 _write(folder / _SINCE, self._since)
             for name, at in dict(self._last).items():
-                # A later use by another worker stays, but not one from a clock that was ahead.
+                # A later use by another worker stays, unless its clock was ahead.
                 if not (folder / name).exists() or not at <= (folder / name).stat().st_mtime_ns <= time.time_ns():
                     _write(folder / name, at)
         except OSError as error:

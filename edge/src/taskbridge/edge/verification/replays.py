@@ -1,8 +1,8 @@
 """Stores which event each verified signature proved, so that a copy cannot prove another one.
 
-Yida signs values only. Whoever sees a callback can send its values and its ``sign`` again for another action, under
-other names, or split at other places: each such copy has the digest of the original. The first event that a digest
-proves is its event; a repetition of that event passes, because it changes nothing.
+Yida signs values only. A client that sees a callback can send its values and its ``sign`` again for another action,
+under other names, or split at other places: each such copy has the digest of the original. The first event that a
+digest proves is its event; a repetition of that event passes, because it changes nothing.
 
 Other systems sign a message's id, but not the action of its path: their messages are stored by id.
 """
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 CROSS_ACTION = "cross-action-replay"
 ALTERED = "altered-replay"
-"""The same action, but other parameters: a value was cut elsewhere, or a key renamed or added."""
+"""The same action with other parameters: a value was split elsewhere, or a key renamed or added."""
 
 
 class Window(Protocol):
     def claim(self, mark: Mark) -> Mark | None:
-        """Remember the mark where its digest is new, else return the mark that has the digest."""
+        """Store the mark if its digest is new, else return the stored mark with this digest."""
         ...
 
 
 def claim(decided: Decided, window: Window) -> None:
-    """Spend the signature on the event that it proved: before that is durable, for of two only one may get through.
+    """Claim the signature for its event, before the event is durable: of two copies only one may pass.
 
     Raises:
-        Unverified: the signature stands for another event, by the ``reason`` at another action or in other words.
+        Unverified: The signature proved another event; ``reason`` says whether of another action.
     """
     mark = decided.mark
     known = mark and window.claim(mark)
@@ -58,10 +58,10 @@ def claim(decided: Decided, window: Window) -> None:
 
 
 def refuse_replay(event: TaskEvent, window: Window) -> None:
-    """Claim the event's signature for it, or the id of its message. What has neither is nobody's copy.
+    """Claim the event's signature, or the id of its message. An event with neither cannot be copied.
 
     Raises:
-        Unverified: as ``claim``.
+        Unverified: As ``claim``.
     """
     mark = mark_of(event)
     known = mark and window.claim(mark)
@@ -79,7 +79,7 @@ def mark_of(event: TaskEvent) -> Mark | None:
     if event.source == SOURCE_YIDA:
         digest = bytes.fromhex(event.raw_parameters[SIGN].strip())
     elif webhooks.ID in event.raw_parameters:
-        # A sender signs each further attempt again. The message's id stays the same.
+        # A sender signs each retry again, with the same id.
         digest = event.raw_parameters[webhooks.ID].encode()
     else:
         return None
@@ -87,17 +87,17 @@ def mark_of(event: TaskEvent) -> Mark | None:
 
 
 _SOURCE_SHARE = 4
-"""A source remembers a quarter of the entries: after five minutes its timestamp refuses a message."""
+"""A source gets a quarter of the entries: after five minutes the timestamp rejects a message."""
 
 _WAYS = 32
 _ENTRIES_PER_SET = 16
-"""Twice the room that the entries need. More than 32 of the latest entries share a set once in 3,600 times."""
+"""Twice the space that the entries need. One set in 3,600 gets more than 32 of the latest entries."""
 _HASHED = struct.Struct("<6sQ")
-"""What a digest is hashed to: a tag that names it in its set, and a number that gives the set."""
+"""The hash of a digest: its tag within its set, and the number of the set."""
 _TAG_BYTES = 6
 _SLOT_BYTES = _TAG_BYTES + EVENT_BYTES + 1
 _SET_BYTES = _WAYS * _SLOT_BYTES
-"""One sector: it is written as a whole or not at all."""
+"""One sector, which the disk writes as a whole or not at all."""
 
 _HEADER = struct.Struct("<8sII16s")
 _MAGIC = b"tbreplay"
@@ -106,7 +106,7 @@ _KEY_BYTES = 16
 _SETS_AT = 4096
 
 _NUMBERED = (Action.UNKNOWN, Action.CREATED, Action.COMPLETED, Action.CANCELLED, Action.DELETED, Action.COPIED)
-"""An action's place is its number in the file: append, never reorder."""
+"""The index of an action is its number in the file: append, never reorder."""
 _NUMBER_OF = {action: bytes([number]) for number, action in enumerate(_NUMBERED)}
 
 _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -121,7 +121,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class MemoryWindow:
-    """Remembers while the process lives, on top of ``known_before``, which it only reads."""
+    """A window in memory, on top of ``known_before``, which it only reads."""
 
     def __init__(self, known_before: FileWindows | None = None) -> None:
         self._known_before = known_before
@@ -137,10 +137,10 @@ class MemoryWindow:
 
 
 class FileWindows:
-    """A window for Yida's callbacks and one for each source, so that no source evicts marks of another sender."""
+    """A window for Yida and one per source, so that no source evicts marks of another sender."""
 
     def __init__(self, folder: Path, *, entries: int | None) -> None:
-        """``entries``: of Yida's window. None: as large as the one that an edge made here."""
+        """``entries`` is the size of Yida's window; None means the size of the existing one."""
         self._folder = folder
         sets = _sets_in(self.path()) if entries is None else -(-entries // _ENTRIES_PER_SET)
         self._entries = sets and sets * _ENTRIES_PER_SET
@@ -148,24 +148,24 @@ class FileWindows:
 
     @property
     def problem(self) -> str | None:
-        """Why a window remembers nothing now; None while all is well."""
+        """Why a window cannot be used now; None if all can."""
         return next((each.problem for each in list(self._windows.values()) if each.problem is not None), None)
 
     def path(self, source: str = SOURCE_YIDA) -> Path:
         return self._folder / f"replays-{source}.window"
 
     def claim(self, mark: Mark) -> Mark | None:
-        """Remember the mark where its digest is new, else return the mark that has the digest."""
+        """Store the mark if its digest is new, else return the stored mark with this digest."""
         window = self._window(mark.source)
         return window and window.claim(mark)
 
     def find(self, mark: Mark) -> Mark | None:
-        """The mark that has the same digest, without remembering anything."""
+        """The stored mark with the same digest. Stores nothing."""
         window = self._window(mark.source) if self.path(mark.source).exists() else None
         return window and window.find(mark)
 
     def open(self) -> bool:
-        """Make Yida's window ready before the first callback; False where no edge made it and no size is given."""
+        """Open Yida's window before the first callback; False if it does not exist and no size is given."""
         window = self._window(SOURCE_YIDA)
         if window is not None:
             window.open()
@@ -183,7 +183,7 @@ class FileWindows:
 
 
 def _sets_in(path: Path) -> int | None:
-    """As the header of the window says that an edge left or has in use; None where there is none."""
+    """The number of sets in the header of an existing window; None if there is none."""
     try:
         with path.open("rb") as file:
             magic, version, sets, _ = _HEADER.unpack(file.read(_HEADER.size))
@@ -195,10 +195,11 @@ def _sets_in(path: Path) -> int | None:
 class FileWindow:
     """The latest ``entries`` digests, in a file of fixed size that all workers share and that survives them.
 
-    A hash keyed by the file's own random key assigns a digest to one of the sets: nobody can choose digests that evict
-    a certain one. A set holds 32 marks, the newest first, and forgets the oldest: no clock decides. The file is read
-    and written, not mapped: a map ends the process with SIGBUS on a full disk. A file that cannot be used never costs
-    a callback; it is logged, and the window is then as if it were empty.
+    A claim reads and writes under a lock: of two workers that claim a signature at once, exactly one is first. A hash
+    with the file's own random key assigns a digest to a set, so nobody can choose digests that evict a certain one. A
+    set has 32 marks, the newest first, and drops the oldest: no clock decides. The file is not memory-mapped, because
+    a full disk would then end the process with SIGBUS. If the file cannot be used, no callback fails: the error is
+    logged, and the window counts as empty.
     """
 
     def __init__(self, path: Path, *, entries: int) -> None:
@@ -208,10 +209,10 @@ class FileWindow:
         self._keyed: hashlib.blake2b
         self._try_again_at = self._warn_again_at = 0.0
         self.problem: str | None = None
-        """Why nothing is remembered now; None while all is well."""
+        """Why the file cannot be used now; None if it can."""
 
     def claim(self, mark: Mark, *, remember: bool = True) -> Mark | None:
-        """Remember the mark where its digest is new, else return the mark that has the digest."""
+        """Store the mark if its digest is new, else return the stored mark with this digest."""
         try:
             fd = self._opened() if self._fd is None else self._fd
             if fd is None:
@@ -220,14 +221,14 @@ class FileWindow:
             keyed.update(mark.digest)
             tag, number = _HASHED.unpack(keyed.digest())
             at = _SETS_AT + number % self._sets * _SET_BYTES
-            # Between looking and writing no other worker may claim the same digest. Held for microseconds.
+            # No other worker may claim the same digest in between. Held for microseconds.
             try:
                 fcntl.flock(fd, _EXCLUSIVE)
             except BlockingIOError:
-                # A worker that was stopped while it held the lock must not stop the others: they go on without.
+                # A worker that is suspended with the lock must not stop the others: they continue without it.
                 try_lock(fd, tries=_LOCK_ATTEMPTS, pause_s=_LOCK_PAUSE_S)
             try:
-                # A file that was cut short reads as empty beyond its end.
+                # A truncated file reads as empty beyond its end.
                 slots = os.pread(fd, _SET_BYTES, at).ljust(_SET_BYTES, b"\0")
                 known = _known(slots, tag, mark) if tag in slots else None
                 if known is None and remember:
@@ -241,11 +242,11 @@ class FileWindow:
             return None
 
     def find(self, mark: Mark) -> Mark | None:
-        """The mark that has the same digest, without remembering anything."""
+        """The stored mark with the same digest. Stores nothing."""
         return self.claim(mark, remember=False)
 
     def open(self) -> None:
-        """Make the file ready before the first callback."""
+        """Open the file before the first callback."""
         try:
             self._opened()
         except OSError as error:
@@ -271,15 +272,15 @@ class FileWindow:
         return self._fd
 
     def _key(self, fd: int) -> bytes | None:
-        """The key in the header; None where the file is no window of this size."""
+        """The key in the header; None if the file is not a window of this size."""
         header = os.pread(fd, _HEADER.size, 0)
         key = header[-_KEY_BYTES:]
         return key if header == _HEADER.pack(_MAGIC, _VERSION, self._sets, key) else None
 
     def _prepared(self, fd: int) -> bytes:
-        """The key of the file, once this worker or another has made an empty window of it."""
+        """The key of the file, after this worker or another has made it an empty window."""
         if not try_lock(fd, tries=_PREPARE_ATTEMPTS, pause_s=_PREPARE_PAUSE_S):
-            # With a second key, two workers would not know each other's marks.
+            # With two keys, workers would not find each other's marks.
             raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock for too long")
         try:
             return self._key(fd) or self._prepare(fd)
@@ -291,9 +292,9 @@ class FileWindow:
             _log.warning("replay_window_replaced", path=str(self._path), problem="damaged, or of another size")
         os.ftruncate(fd, 0)
         try:
-            # Allocate all of it now: a file that grows with the callbacks would take room that the spool counts on.
+            # Allocate all of it now: a growing file would use disk space that the spool counts on.
             os.posix_fallocate(fd, 0, _SETS_AT + self._sets * _SET_BYTES)
-        except OSError:  # it remembers what finds room
+        except OSError:  # it stores what fits
             os.ftruncate(fd, 0)
         key = os.urandom(_KEY_BYTES)
         os.pwrite(fd, _HEADER.pack(_MAGIC, _VERSION, self._sets, key), 0)
@@ -308,7 +309,7 @@ class FileWindow:
 
 
 def _known(slots: bytes, tag: bytes, mark: Mark) -> Mark | None:
-    """The mark in the slot with this tag."""
+    """The mark of the slot with this tag."""
     for at in range(0, _SET_BYTES, _SLOT_BYTES):
         if slots.startswith(tag, at):
             event, number = slots[at + _TAG_BYTES : at + _SLOT_BYTES - 1], slots[at + _SLOT_BYTES - 1]

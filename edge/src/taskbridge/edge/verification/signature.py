@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from taskbridge.edge.verification.credentials import Credentials, Token
 
 SIGN = "sign"
-"""The one parameter that is not signed: the signature itself."""
+"""The signature, which is the only parameter that is not signed."""
 
 _REMEMBERED_CHARACTERS = 512
 _PIECE_CHARACTERS = 32 << 10
 
 
 def fold(key: str) -> str:
-    """What Java compares in place of ``key``: keys of equal folds are equal ignoring case.
+    """The form of ``key`` that Java compares: keys with equal folds are equal ignoring case.
 
     Java maps each character by toUpperCase and then toLowerCase, one to one; Python's own methods may give several
     characters for one. This equals Java 17 and 25 on every code point that both sides' Unicode tables know.
@@ -37,7 +37,7 @@ def fold(key: str) -> str:
 
 
 def folding(keys: Iterable[str]) -> Callable[[str], str]:
-    """What folds these keys: ``fold``, or where all are ASCII, as they nearly always are, what it comes to then."""
+    """The function that folds these keys: ``str.lower`` if all are ASCII, as nearly always, else ``fold``."""
     return str.lower if "".join(keys).isascii() else fold
 
 
@@ -47,7 +47,7 @@ def are_distinct(keys: tuple[str, ...]) -> bool:
 
 
 def canonical_order(parameters: Mapping[str, str]) -> list[str]:
-    """The keys that are signed, in the order in which their values are.
+    """The signed keys, in the order in which their values are signed.
 
     By code point, as Java does from version 16 on. Keys that are equal ignoring case have no defined order.
     """
@@ -55,24 +55,24 @@ def canonical_order(parameters: Mapping[str, str]) -> list[str]:
 
 
 def canonical_string(parameters: Mapping[str, str]) -> str:
-    """The text that is signed, without the token that is appended to it."""
+    """The signed text, without the token at its end."""
     return "".join([parameters[key] for key in _sorted(tuple(parameters))[0]])
 
 
 def sign(parameters: Mapping[str, str], *, system_token: str) -> str:
-    """The signature that Yida puts into ``sign``, in lower-case hex."""
+    """Yida's signature in lower-case hex."""
     signed = canonical_string(parameters) + system_token
     return hashlib.md5(signed.encode(), usedforsecurity=False).hexdigest()
 
 
 def matching(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign: str) -> list[bool]:
-    """Of each token whether it signed these parameters. They are hashed once, however many tokens there are.
+    """For each token, whether it signed these parameters. They are hashed once for all tokens.
 
-    The page that describes the scheme gives no hex case, so either is taken.
+    Yida's documentation does not specify the hex case, so both are accepted.
     """
     text = canonical_string(parameters)
     signed = hashlib.md5(text[:_PIECE_CHARACTERS].encode(), usedforsecurity=False)
-    for at in range(_PIECE_CHARACTERS, len(text), _PIECE_CHARACTERS):  # a copy of a whole megabyte takes longer
+    for at in range(_PIECE_CHARACTERS, len(text), _PIECE_CHARACTERS):  # one copy of a megabyte would take longer
         signed.update(text[at : at + _PIECE_CHARACTERS].encode())
     given = sign.lower().encode("utf-8", "surrogatepass")
     found: list[bool] = []
@@ -80,7 +80,7 @@ def matching(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sig
     for at, token in enumerate(tokens, 1):
         digest = signed if at == len(tokens) else signed.copy()
         digest.update(token.encode())
-        # Every token is compared: how long it takes shall not tell which one matched.
+        # Every token is compared, so that the time does not show which one matched.
         found.append(hmac.compare_digest(digest.hexdigest().encode(), given))
     return found
 
@@ -90,14 +90,14 @@ def _sorted(keys: tuple[str, ...]) -> tuple[Sequence[str], bool]:
 
 
 def _sort(keys: tuple[str, ...]) -> tuple[Sequence[str], bool]:
-    """The keys but ``sign`` in their order, and whether all are distinct."""
+    """The keys without ``sign`` in order, and whether all are distinct."""
     folds = list(map(folding(keys), keys))
     pairs = sorted((pair for pair in zip(folds, keys, strict=True) if pair[1] != SIGN), key=itemgetter(0))
     return tuple(key for _, key in pairs), len(set(folds)) == len(folds)
 
 
 _remembered = lru_cache(maxsize=256)(_sort)
-"""A sender gives the same names at each callback; strangers cannot fill more than this."""
+"""A sender repeats its names; others cannot fill more than this."""
 
 
 def _fold_character(character: str) -> str:
@@ -112,16 +112,16 @@ def _fold_character(character: str) -> str:
 
 
 class Claim(Struct, frozen=True, kw_only=True, gc=False):
-    """What a callback says of who sent it. Nothing of it is verified."""
+    """What a callback claims about its sender. It is not verified."""
 
     app_type: str
     corp_ids: Sequence[str]
     """The corps that are named, best first."""
     sign: str | None
     other_scheme: bool
-    """It is signed as another feature of Yida signs."""
+    """It has the signature of another feature of Yida."""
     extra_keys: frozenset[str]
-    """Keys of a deletion that no deletion of Yida's has: a captured complete with renamed keys would sign as one."""
+    """Keys of a deletion that Yida does not document: a captured complete with renamed keys would pass as one."""
 
     @property
     def corp_id(self) -> str | None:
@@ -135,10 +135,10 @@ def verify(
     credentials: Credentials,
     delete_extra_keys: Iterable[str] = (),
 ) -> Token:
-    """Prove that the callback's app signed these parameters; returns the token that it signed with.
+    """Check that the callback's app signed these parameters; returns the token that it signed with.
 
     Raises:
-        Unverified: it did not. ``reason`` says which check failed, the message does not.
+        Unverified: It did not. ``reason`` names the failed check, the message does not.
     """
     signers = credentials.signers(callback.app_type)
     if not signers:
@@ -156,10 +156,10 @@ def verify(
 
 
 def check_bearer(authorization: str | None, accepted: Sequence[str], callback: Claim) -> None:
-    """Prove that the sender holds one of the accepted tokens; where none is configured, nothing is asked for.
+    """Check that the sender has one of the accepted tokens; without configured tokens, nothing is required.
 
     Raises:
-        Unverified: no token, or another.
+        Unverified: No token, or another one.
     """
     fault = bearer_fault(authorization, accepted)
     if fault is not None:
@@ -167,24 +167,24 @@ def check_bearer(authorization: str | None, accepted: Sequence[str], callback: C
 
 
 def bearer_fault(authorization: str | None, accepted: Sequence[str]) -> str | None:
-    """What is wrong with the header, as a reason; None where it holds an accepted token, or none is asked for."""
+    """Why the header is rejected; None if it has an accepted token, or none is required."""
     if not accepted:
         return None
     given = _bearer(authorization)
     if given is None:
         return "no-bearer"
-    # Every token is compared: how long it takes shall not tell which one matched.
+    # Every token is compared, so that the time does not show which one matched.
     return None if sum(hmac.compare_digest(given, each.encode()) for each in accepted) else "wrong-bearer"
 
 
 def bearer_digest(authorization: str | None) -> str | None:
-    """SHA-256 in hex of the bearer token in the header: as good as it for comparing, and of no use to who reads it."""
+    """SHA-256 in hex of the bearer token in the header: enough to compare, and useless to a reader."""
     given = _bearer(authorization)
     return None if given is None else hashlib.sha256(given).hexdigest()
 
 
 def _bearer(authorization: str | None) -> bytes | None:
-    """The token as its bytes came; None where the header has none."""
+    """The bytes of the token; None if the header has none."""
     scheme, _, token = (authorization or "").partition(" ")
     return token.strip().encode("latin-1") if scheme.lower() == "bearer" else None
 

@@ -18,7 +18,7 @@ ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature
 PREFIX = "whsec_"
 MIN_KEY_BYTES, MAX_KEY_BYTES = 24, 64
 TOLERANCE_S = 5 * 60
-"""How far a message's timestamp may be from its receipt, either way."""
+"""How far a message's timestamp may be from its receipt, in both directions."""
 
 _VERSION = "v1"
 _MAX_SIGNATURES = 16
@@ -26,10 +26,10 @@ _SECONDS = re.compile(r"\d{1,12}", re.ASCII)
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret stands for.
+    """The key of a secret.
 
     Raises:
-        ValueError: it is none. The message does not repeat it.
+        ValueError: It is invalid. The message does not repeat it.
     """
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
@@ -41,7 +41,7 @@ def key_of(secret: str) -> bytes:
 
 
 def new_secret() -> str:
-    """A secret of chance, as long as the digest."""
+    """A random secret, as long as the digest."""
     return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
@@ -56,10 +56,9 @@ def is_timely(timestamp: str, *, received_at: int) -> bool:
 
 
 def matching(message_id: str, timestamp: str, body: bytes, *, keys: Iterable[bytes], signatures: str) -> list[bool]:
-    """Of each key whether one of the space-separated signatures is its own.
+    """For each key, whether it made one of the space-separated signatures.
 
-    All are compared, in constant time. Signatures of other versions are passed over, and so is what stands behind
-    the first few.
+    All are compared, in constant time. Signatures of other versions are ignored, and so are all after the first few.
     """
     content = _signed(message_id, timestamp, body)
     given = [each.encode("latin-1") for each in signatures.split(" ", _MAX_SIGNATURES)[:_MAX_SIGNATURES]]
@@ -71,7 +70,7 @@ def matching(message_id: str, timestamp: str, body: bytes, *, keys: Iterable[byt
 
 
 def _signed(message_id: str, timestamp: str, body: bytes) -> bytes:
-    return f"{message_id}.{timestamp}.".encode("latin-1") + body  # headers are text of Latin-1 here
+    return f"{message_id}.{timestamp}.".encode("latin-1") + body  # headers are decoded as Latin-1
 
 
 def _signature(content: bytes, key: bytes) -> str:
