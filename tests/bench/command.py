@@ -9,10 +9,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas.errors import TaskbridgeError
+from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+class NotCounted(OperatorError):
+    """A measurement is invalid; the message says why."""
+
 
 OUT = Path("docs/benchmarks")
 """The default folder for pages."""

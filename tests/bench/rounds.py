@@ -1,4 +1,4 @@
-"""How often contenders take turns: until the watched figures are known well enough, or time is over."""
+"""Rounds in which contenders take turns until the watched figures are known, after warming up."""
 
 from __future__ import annotations
 
@@ -14,6 +14,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from tests.bench.spreads import Estimate
+
+
+ALIKE = 3
+WITHIN = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed:
+    seconds: float
+    apart: float
+    """How far the last windows are from each other, as a share."""
+
+    def __str__(self) -> str:
+        if self.apart <= WITHIN:
+            return f"{self.seconds:.0f} s, until {ALIKE} windows in a row were within {WITHIN:.0%}"
+        return f"{self.seconds:.0f} s, which is the most allowed; the last {ALIKE} windows were {self.apart:.0%} apart"
+
+
+def warm_up(window: Callable[[], float], *, at_most_s: float, clock: Callable[[], float] = time.monotonic) -> Warmed:
+    """Measure windows until ``ALIKE`` in a row are alike or time is over, but at least the given number."""
+    began = clock()
+    found: list[float] = []
+    while True:
+        found.append(window())
+        took = clock() - began
+        last = found[-ALIKE:]
+        apart = max(last) / min(last) - 1
+        if len(last) == ALIKE and (apart <= WITHIN or took + took / len(found) > at_most_s):
+            return Warmed(took, apart)
 
 
 @dataclass(slots=True)

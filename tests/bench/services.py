@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import httpx2
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted
 from tests.bench.toolchains import CHECKOUT
 
 from taskbridge.local.child import Child

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

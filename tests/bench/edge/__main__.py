@@ -9,25 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.command import at_least, flags_of, progress, run_benchmark
+from tests.bench.command import NotCounted, at_least, flags_of, progress, run_benchmark
 from tests.bench.edge.callbacks import make_kinds
-from tests.bench.edge.comparisons import watched
-from tests.bench.edge.events_topic import EventsTopic
+from tests.bench.edge.comparisons import Results, watched
+from tests.bench.edge.events_topic import EventsTopic, prove_same_work
 from tests.bench.edge.loads import closed_loop, loaded, open_loop
-from tests.bench.edge.proof import prove_same_work
 from tests.bench.edge.report import write_report
-from tests.bench.edge.results import Results
 from tests.bench.edge.scaling import CONNECTIONS, CORE, WORKERS, Scaling, leave_a_core, write_scaling
-from tests.bench.edge.servers import EARLIER, EDGE, PEERS, SPRING, VARIANTS, VARIED, Setup, pinned_edge
-from tests.bench.edge.toolchains import build_go
+from tests.bench.edge.servers import EARLIER, EDGE, PEERS, SPRING, VARIANTS, VARIED, Setup, build_go, pinned_edge
 from tests.bench.edge.variants import VARIANTS_OF, columns, prepare
-from tests.bench.errors import NotCounted
 from tests.bench.machine import before
-from tests.bench.rounds import add_rounds, rounds_of, typed_flags
+from tests.bench.rounds import add_rounds, rounds_of, typed_flags, warm_up
 from tests.bench.toolchains import ToolMissing, need
 from tests.bench.variants import named, peer_of, write_page
 from tests.bench.variants import watched as watched_of_variants
-from tests.bench.warming import warm_up
 
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.host import free_ports, require_space

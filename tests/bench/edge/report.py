@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.bench.edge.callbacks import Kind
+    from tests.bench.edge.comparisons import Results
     from tests.bench.edge.loads import Schedule, Window
-    from tests.bench.edge.results import Results
     from tests.bench.edge.servers import Server
     from tests.bench.machine import Before
     from tests.bench.rounds import Rounds

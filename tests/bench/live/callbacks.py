@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted
 from tests.bench.query.company import Trickle
 from tests.bench.services import answers, start_service, wait_until
 from tests.bench.spreads import Estimate, estimate

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
-from tests.bench.cpu import cpu_seconds, resident_mb
 from tests.bench.live.holding import CORP
+from tests.bench.machine import cpu_seconds, resident_mb
 from tests.bench.services import start_service, wait_until
 
 from taskbridge.local.host import LOOPBACK, free_port

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
-from tests.bench.cpu import resident_mb
-from tests.bench.machine import before
+from tests.bench.machine import before, resident_mb
 from tests.bench.query.company import Trickle, fill
 from tests.bench.query.queries import CONSTANT, Kind, Window, kinds, load
 from tests.bench.query.report import watched, write_report

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx2
-from tests.bench.cpu import cpu_seconds
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted
+from tests.bench.machine import cpu_seconds
 from tests.bench.query.company import BUSY, CORP, user
 from tests.bench.wrk import wrk
 

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.command import at_least, flags_of, progress, run_benchmark
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted, at_least, flags_of, progress, run_benchmark
 from tests.bench.machine import before
 from tests.bench.sizing.holding import measure_holding
 from tests.bench.sizing.rebuilds import measure_rebuild

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-from tests.bench.cpu import resident_mb, tree_seconds
+from tests.bench.machine import resident_mb, tree_seconds
 from tests.bench.services import wait_until
-from tests.bench.sizing.disk import bytes_below, topics_bytes
 from tests.bench.streams.contenders import TASKBRIDGE
 from tests.bench.streams.records import Writer
 from tests.bench.streams.seeds import Seeds
@@ -32,11 +31,36 @@ from taskbridge.streams.rebuild.republication import republished
 from taskbridge.streams.table_versions import INBOX_CHANGELOG, instances_changelog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Self
 
     from tests.bench.streams.setup import Setup
+
+
+def bytes_below(folder: Path) -> int:
+    """What the files below a folder hold."""
+    return sum(_size(path) for path in folder.rglob("*"))
+
+
+def topic_bytes(setup: Setup, topic: str) -> int:
+    """What a topic's segments hold on the one broker; their indexes, a few thousandths, are left out."""
+    partitions = {f"{topic}-{number}" for number in range(setup.partitions)}
+    # Old segments of a topic that was deleted and recreated stay for a while under another name.
+    segments = setup.folder.rglob(f"{topic}-[0-9]*/*.log")
+    return sum(_size(path) for path in segments if path.parent.name in partitions)
+
+
+def topics_bytes(setup: Setup, topics: Iterable[str]) -> dict[str, int]:
+    return {topic: topic_bytes(setup, topic) for topic in topics}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0  # compacted, or flushed, just now
+
 
 INSTANCES, INBOX = instances_changelog(1).name, INBOX_CHANGELOG.name
 _STOP_S = 30.0

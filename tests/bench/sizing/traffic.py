@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx2
-from tests.bench.cpu import cpu_seconds, resident_mb
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted
+from tests.bench.machine import cpu_seconds, resident_mb
 from tests.bench.services import answers, start_service, wait_until
-from tests.bench.sizing.disk import topics_bytes
+from tests.bench.sizing.holding import topics_bytes
 from tests.bench.streams.workload import APP_TYPE, CORP_ID, workload
 
 from taskbridge.cli.callbacks import Sender

@@ -1,11 +1,12 @@
-"""The ratios of the service to its peers: figures and targets of each part."""
+"""Results of a run of the streams service, and its ratios to its peers with their targets."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from tests.bench.spreads import Bound
+from tests.bench.spreads import Bound, Estimate, Spread, estimate, spread
 from tests.bench.streams.contenders import (
     FAUST,
     KAFKA_STREAMS,
@@ -15,12 +16,35 @@ from tests.bench.streams.contenders import (
     RUST_LOOP,
     TASKBRIDGE,
 )
-from tests.bench.streams.results import ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tests.bench.spreads import Estimate
+    from tests.bench.streams.latency import Latency
+    from tests.bench.streams.recovery import Restored
+    from tests.bench.streams.scaling import Scaled
+    from tests.bench.streams.throughput import Window
+
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Results:
+    windows: dict[str, list[Window]] = field(default_factory=dict[str, "list[Window]"])
+    restored: dict[str, list[Restored]] = field(default_factory=dict[str, "list[Restored]"])
+    latencies: dict[str, list[Latency]] = field(default_factory=dict[str, "list[Latency]"])
+    scaled: dict[int, list[Scaled]] = field(default_factory=dict[int, "list[Scaled]"])
+
+
+def of(found: list[T], figure: Callable[[T], float]) -> Spread:
+    return spread(map(figure, found))
+
+
+def ratio(one: list[T], other: list[T], figure: Callable[[T], float]) -> Estimate:
+    """``one`` over ``other``, each pair from one round."""
+    return estimate(figure(mine) / figure(theirs) for mine, theirs in zip(one, other, strict=True))
 
 
 def _least(limit: float) -> Bound:

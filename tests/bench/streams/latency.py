@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
-from tests.bench.errors import NotCounted
-from tests.bench.streams.checker import Decoder
+from tests.bench.command import NotCounted
+from tests.bench.streams.checker import Decoder, Reference
 from tests.bench.streams.contenders import LOW_LINGER_MS
 from tests.bench.streams.records import Writer
-from tests.bench.streams.reference import Reference
 from tests.bench.streams.running import Running, drop_topics, make_topics
 from tests.bench.streams.workload import workload
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tests.bench.errors import NotCounted
-from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, watched
+from tests.bench.command import NotCounted
+from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, Results, watched
 from tests.bench.streams.contenders import (
     FAUST,
     KAFKA_STREAMS,
@@ -21,7 +21,6 @@ from tests.bench.streams.contenders import (
 from tests.bench.streams.latency import KAFKA_WARM_UP_S, measure_latency
 from tests.bench.streams.records import preload
 from tests.bench.streams.recovery import measure_recovery
-from tests.bench.streams.results import Results
 from tests.bench.streams.scaling import measure_scaling
 from tests.bench.streams.throughput import WARM_UP, measure
 from tests.bench.streams.variants import latency, throughput
@@ -37,9 +36,9 @@ if TYPE_CHECKING:
 
     from tests.bench.rounds import Rounds
     from tests.bench.spreads import Estimate
+    from tests.bench.streams.checker import Reference
     from tests.bench.streams.comparisons import Figures
     from tests.bench.streams.contenders import Contender
-    from tests.bench.streams.reference import Reference
     from tests.bench.streams.setup import Setup
 
 PARTS = ("throughput", "recovery", "latency", "scaling")

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from tests.bench.errors import NotCounted
-from tests.bench.streams.reference import Reference
+from tests.bench.command import NotCounted
+from tests.bench.streams.checker import Reference
 from tests.bench.streams.workload import workload
 
 from taskbridge.cli.terminal import Heartbeat

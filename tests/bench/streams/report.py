@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from tests.bench.bars import bars
 from tests.bench.machine import machine_section
 from tests.bench.spreads import EXPLAINED, judged
-from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, ratios
+from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, of, ratios
 from tests.bench.streams.contenders import TASKBRIDGE
 from tests.bench.streams.latency import BACKLOG, KAFKA_WARM_UP_S, RATE, WARM_UP_S
-from tests.bench.streams.results import of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,9 +19,8 @@ if TYPE_CHECKING:
 
     from tests.bench.machine import Before
     from tests.bench.spreads import Spread
-    from tests.bench.streams.comparisons import Figures
+    from tests.bench.streams.comparisons import Figures, Results
     from tests.bench.streams.contenders import Contender
-    from tests.bench.streams.results import Results
 
 _LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "fastavro", "rocksdict")
 

@@ -9,8 +9,8 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.bench.cpu import resident_mb, tree_seconds
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted
+from tests.bench.machine import resident_mb, tree_seconds
 from tests.bench.streams.contenders import LINGER_MS
 from tests.bench.streams.setup import LOGGED
 from tests.bench.toolchains import CHECKOUT

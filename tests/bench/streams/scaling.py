@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
-from tests.bench.streams.checker import Decoder, check_states
+from tests.bench.streams.checker import Decoder, Reference, check_states
 from tests.bench.streams.records import Writer, fill, read_all
-from tests.bench.streams.reference import Reference
 from tests.bench.streams.running import Running, drop_topics, make_topics
 from tests.bench.streams.seeds import Seeds, instance_id
 from tests.bench.streams.throughput import WARM_UP

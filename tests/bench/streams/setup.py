@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import NewTopic, OffsetSpec
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted
 
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.host import free_ports

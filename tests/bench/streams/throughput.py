@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted
 from tests.bench.streams.checker import Decoder, Notified, check_notifications, check_states
 from tests.bench.streams.records import read_all
 from tests.bench.streams.running import Running, drop_topics, make_topics
@@ -16,9 +16,9 @@ from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.bench.streams.checker import Reference
     from tests.bench.streams.contenders import Channels, Contender
     from tests.bench.streams.records import Found
-    from tests.bench.streams.reference import Reference
     from tests.bench.streams.running import Clock
     from tests.bench.streams.setup import Setup
 

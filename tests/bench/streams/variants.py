@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.bench.variants import Column, Variant
 
 if TYPE_CHECKING:
-    from tests.bench.streams.results import Results
+    from tests.bench.streams.comparisons import Results
 
 
 def _settings(**given: object) -> dict[str, str]:

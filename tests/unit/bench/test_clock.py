@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from tests.bench.cpu import resident_mb, tree_seconds
+from tests.bench.machine import resident_mb, tree_seconds
 from tests.bench.streams.running import Clock, Sample
 
 

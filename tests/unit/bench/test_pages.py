@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from tests.bench.edge.callbacks import Kind
+from tests.bench.edge.comparisons import Results as EdgeResults
 from tests.bench.edge.comparisons import watched as watched_of_edge
 from tests.bench.edge.loads import Schedule
 from tests.bench.edge.loads import Window as Load
 from tests.bench.edge.report import write_report as write_edge
-from tests.bench.edge.results import Results as EdgeResults
 from tests.bench.edge.servers import EDGE, GO, SPRING, Server
 from tests.bench.live.__main__ import callbacks_section
 from tests.bench.live.callbacks import AT_REST, Times
@@ -19,14 +19,12 @@ from tests.bench.query.queries import Kind as Query
 from tests.bench.query.queries import Window as QueryWindow
 from tests.bench.query.report import watched as watched_of_queries
 from tests.bench.query.report import write_report as write_queries
-from tests.bench.rounds import Rounds
-from tests.bench.streams.comparisons import LATENCY, watched
+from tests.bench.rounds import Rounds, Warmed
+from tests.bench.streams.comparisons import LATENCY, Results, watched
 from tests.bench.streams.contenders import KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, TASKBRIDGE
 from tests.bench.streams.latency import Latency
 from tests.bench.streams.report import write_report as write_streams
-from tests.bench.streams.results import Results
 from tests.bench.streams.throughput import Window
-from tests.bench.warming import Warmed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.bench.rounds import Rounds
+from tests.bench.rounds import Rounds, warm_up
 from tests.bench.spreads import Estimate
-from tests.bench.warming import warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from tests.bench.streams import rust
+from tests.bench.streams import builds
 from tests.bench.toolchains import ToolMissing
 
 from taskbridge.runtime.kafka import producer_config
@@ -28,12 +28,12 @@ class _Setup:
 
 
 def _given() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(rust.given(cast("Setup", _Setup())))
+    found: dict[str, Any] = json.loads(builds.given(cast("Setup", _Setup())))
     return found
 
 
 def test_it_is_given_all_that_it_reads() -> None:
-    source = (rust.CRATE / "src" / "given.rs").read_text("utf-8")
+    source = (builds.CRATE / "src" / "given.rs").read_text("utf-8")
     read = set(re.findall(r'(?:rules\[|text\()"(\w+)"', source))
     assert read == _given().keys()
 
@@ -45,9 +45,9 @@ def test_its_producers_are_the_service_s() -> None:
 
 
 def test_it_folds_with_the_core_of_this_checkout_and_crates_that_anyone_can_get() -> None:
-    crate = tomllib.loads((rust.CRATE / "Cargo.toml").read_text("utf-8"))
-    assert (rust.CRATE / crate["dependencies"]["taskbridge-native"]["path"]).resolve() == rust.CORE
-    packages = tomllib.loads((rust.CRATE / "Cargo.lock").read_text("utf-8"))["package"]
+    crate = tomllib.loads((builds.CRATE / "Cargo.toml").read_text("utf-8"))
+    assert (builds.CRATE / crate["dependencies"]["taskbridge-native"]["path"]).resolve() == builds.CORE
+    packages = tomllib.loads((builds.CRATE / "Cargo.lock").read_text("utf-8"))["package"]
     sources = {package["name"]: package.get("source") for package in packages}
     ours = [name for name, source in sources.items() if source is None]
     assert sorted(ours) == ["rust-loop", "taskbridge-native"]
@@ -73,8 +73,8 @@ def test_a_missing_tool_is_reported_before_anything_is_compiled(
         return None if program == missing else f"/bin/{program}"
 
     monkeypatch.setattr(shutil, "which", which)
-    monkeypatch.setattr(rust, "_LIBCLANG", ("/nowhere/*",))
-    monkeypatch.setattr(rust, "built", _compiled)
+    monkeypatch.setattr(builds, "_LIBCLANG", ("/nowhere/*",))
+    monkeypatch.setattr(builds, "built", _compiled)
     monkeypatch.delenv("LIBCLANG_PATH", raising=False)
     with pytest.raises(ToolMissing, match=re.escape(remedy)):
-        rust.build_rust_loop(lambda _: None)
+        builds.build_rust_loop(lambda _: None)

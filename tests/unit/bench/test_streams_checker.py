@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from msgspec.structs import replace
-from tests.bench.errors import NotCounted
-from tests.bench.streams.checker import Decoder, Notified, check_notifications, check_states
-from tests.bench.streams.reference import Reference
+from tests.bench.command import NotCounted
+from tests.bench.streams.checker import Decoder, Notified, Reference, check_notifications, check_states
 from tests.bench.streams.workload import workload
 
 from taskbridge.schemas.cloudevents import notification_headers

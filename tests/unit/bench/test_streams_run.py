@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted
 from tests.bench.rounds import Rounds
 from tests.bench.streams import phases
 from tests.bench.streams.contenders import KAFKA_STREAMS, PLAIN, QUIX, TASKBRIDGE, Contender

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.bench import wrk as module
-from tests.bench.errors import NotCounted
+from tests.bench.command import NotCounted
 from tests.bench.wrk import wrk
 
 COUNTED = {"requests": 7, "microseconds": 3_000_000, "refused": 0, "unconnected": 0, "broken": 0, "late": 0}
