@@ -1,4 +1,4 @@
-"""An event is in Kafka or in the spool before its callback is answered, in order, whatever fails."""
+"""An event is in Kafka or in the spool before its callback is answered, in order, with any failure."""
 
 from __future__ import annotations
 

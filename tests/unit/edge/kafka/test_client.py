@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from support.edge.spool import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
 from support.kafka.metadata_broker import metadata_broker
@@ -110,10 +111,11 @@ class Producers:
     def __init__(self) -> None:
         self.made: list[Mortal] = []
         self.fails = False
+        self.problem = "too many open files"
 
     def __call__(self) -> Mortal:
         if self.fails:
-            raise OSError("too many open files")
+            raise OSError(self.problem)
         self.made.append(Mortal())
         return self.made[-1]
 
@@ -243,7 +245,30 @@ def test_where_no_producer_can_be_made_kafka_is_away_and_each_check_tries_again(
     asyncio.run(scenario())
 
 
-def test_who_sent_a_record_is_told_of_its_failure_whatever_else_the_failure_breaks() -> None:
+def test_an_error_of_new_producers_is_logged_when_it_changes_and_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> list[str]:
+        producers = Producers()
+        kafka = await open_client(producers)
+        producers.made[0].is_dead, producers.fails = True, True
+        monkeypatch.setattr("taskbridge.edge.kafka.client.time.monotonic", lambda: now[0])
+        with capture_logs() as lines:
+            for now[0] in (1000.0, 1000.3, 1059.9, 1060.1, 1060.4):
+                await kafka.check()
+            producers.problem = "no such file"
+            await kafka.check()
+            producers.fails = False
+            await kafka.check()
+            producers.made[-1].is_dead, producers.fails = True, True
+            await kafka.check()
+        await kafka.close()
+        return [each["because"] for each in lines if each["event"] == "kafka_producer_not_replaced"]
+
+    now = [0.0]
+    logged = asyncio.run(scenario())
+    assert logged == ["too many open files", "too many open files", "no such file", "no such file"]
+
+
+def test_a_sender_gets_the_failure_of_its_record_though_the_failure_handler_raises() -> None:
     async def scenario() -> None:
         errors: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))

@@ -27,7 +27,7 @@ def test_a_row_is_what_every_version_wrote() -> None:
 
 @pytest.mark.parametrize("column", range(8))
 def test_a_row_that_is_not_what_was_written_is_damaged(column: int) -> None:
-    other = (8, 1, "event", b"I-2", b"[]", "abd", b"secre", 1)
+    other = (8, 1, "event", b"I-2", b"[]", "abx", b"half", 1)
     with pytest.raises(RowDamaged):
         record_of((*ROW[:column], other[column], *ROW[column + 1 :]))
 

@@ -642,8 +642,8 @@ def test_a_record_that_a_policy_refuses_is_set_aside_alone_and_listed(tmp_path: 
     async def scenario() -> None:
         producer = TestProducer()
         # The broker names the record that it refuses, and those that it refuses with it.
-        beside = DeliveryFailed("beside", KafkaError(KafkaError._INVALID_DIFFERENT_RECORD))
-        producer.failing = {0: beside, 1: BY_POLICY, 2: beside}
+        neighbour = DeliveryFailed("neighbour", KafkaError(KafkaError._INVALID_DIFFERENT_RECORD))
+        producer.failing = {0: neighbour, 1: BY_POLICY, 2: neighbour}
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number, topic=QUARANTINE)) for number in range(3)))
             await spool.put(record(3))
@@ -707,7 +707,7 @@ def test_after_what_nobody_foresaw_it_waits_a_while(tmp_path: Path, monkeypatch:
     asyncio.run(scenario())
 
 
-def test_a_spool_that_breaks_ends_it_well_whatever_waits(tmp_path: Path) -> None:
+def test_a_spool_that_breaks_ends_its_drainer_with_all_that_wait(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing[1] = DeliveryFailed("away")
@@ -877,7 +877,7 @@ def test_once_others_are_through_the_oldest_of_those_that_still_wait_for_their_t
     asyncio.run(scenario())
 
 
-def test_once_it_has_ended_nothing_of_it_runs_on_whatever_waited(tmp_path: Path) -> None:
+def test_once_it_has_ended_none_of_its_tasks_runs_on(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing[1] = DeliveryFailed("not enough replicas")

@@ -1,4 +1,4 @@
-"""Whatever a power failure leaves on the disk, every record that was acknowledged and not delivered is there.
+"""After any power failure, the disk holds every record that was acknowledged and not delivered.
 
 The real spool runs under strace; from what it told the disk, all that may be there is made, and opened as at a start.
 """

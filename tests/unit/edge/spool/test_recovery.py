@@ -270,7 +270,7 @@ def test_two_rows_at_one_position_are_both_kept(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_damaged_row_is_kept_aside_whatever_its_text_has_become(tmp_path: Path) -> None:
+def test_a_damaged_row_is_set_aside_with_any_text(tmp_path: Path) -> None:
     salvage = Salvage()
     row = list(row_of(record(1), position=1, created_at=1))
     row[2] = b"task\xff".decode("utf-8", "surrogateescape")
@@ -335,7 +335,7 @@ def test_a_file_of_another_version_or_without_a_table_is_not_taken_for_a_spool(t
     opened.store.close()
 
 
-def test_a_sound_file_is_opened_with_a_log_begun_anew_and_schemas_that_are_new(tmp_path: Path) -> None:
+def test_a_sound_file_is_opened_with_an_empty_log_and_new_schemas(tmp_path: Path) -> None:
     path, other = in_motion(tmp_path, commits=2), SchemaRef("other", '"string"')
     opened = open_or_recover(path, [SCHEMA])
     assert (opened.damaged, opened.rows_saved, opened.rows_damaged) == (None, 0, 0)

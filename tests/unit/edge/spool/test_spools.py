@@ -1,4 +1,4 @@
-"""Spools are tended whatever happens to one: orphans are delivered, and a broken file is followed by a new one."""
+"""Spools are maintained though one fails: orphans are delivered, and a new file follows a broken one."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_broken_orphan_does_not_keep_new_records_out(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("unforeseen")])
-def test_whatever_stops_the_writer_nobody_waits_without_end(
+def test_a_writer_that_stops_fails_all_futures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     async def scenario() -> None:
@@ -650,7 +650,7 @@ def test_what_others_left_is_adopted_also_where_nothing_was_opened_before(tmp_pa
         assert another.occupancy.total_count() == 1
         await spools.adopt()
         await until(lambda: producer.delivered == [0])
-        await until(lambda: another.occupancy.total_count() == 0)  # whoever shares the folder knows of it
+        await until(lambda: another.occupancy.total_count() == 0)  # other processes of the folder see it
         await spools.close()
 
     asyncio.run(scenario())

@@ -213,7 +213,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
 
 
 @pytest.mark.parametrize("at", CALLS)
-def test_whatever_finds_no_room_is_told_and_leaves_no_transaction_open(
+def test_a_call_without_room_raises_and_leaves_no_transaction_open(
     store: Store, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     store.write([row(1)])
@@ -263,7 +263,7 @@ def test_a_checkpoint_waits_for_no_reader_and_a_commit_waits_for_another_writer_
     assert asked(store, "PRAGMA busy_timeout") == [(7000,)]
 
 
-def test_a_start_begins_the_log_anew_and_adds_the_schemas_that_are_new(store: Store) -> None:
+def test_a_start_empties_the_log_and_adds_new_schemas(store: Store) -> None:
     store.write([row(1)])
     assert store.log_bytes > 0
     store.start_log([SCHEMA])
@@ -325,7 +325,7 @@ def test_what_is_synced_is_closed(tmp_path: Path) -> None:
     assert len(list(descriptors.iterdir())) == before
 
 
-def test_its_pages_are_as_large_as_whoever_salvages_them_believes(store: Store) -> None:
+def test_its_pages_have_the_size_that_recovery_expects(store: Store) -> None:
     assert asked(store, "PRAGMA page_size") == [(PAGE_BYTES,)]
 
 

@@ -65,7 +65,7 @@ def test_the_end_is_work_too() -> None:
 
 @pytest.mark.parametrize(("total", "floor"), [(100 * MIB, 5 * MIB), (1 << 40, 64 * MIB)])
 def test_so_much_of_the_disk_is_left_free_and_not_a_byte_more(tmp_path: Path, total: int, floor: int) -> None:
-    """Beside it goes what is written twice: into the log, and from the log into the file."""
+    """In addition, some bytes are written twice: into the log, and from the log into the file."""
 
     async def scenario() -> None:
         disk = Disk()
@@ -188,7 +188,7 @@ def test_what_waits_while_a_commit_is_under_way_shares_the_next_one_up_to_what_t
     assert asyncio.run(scenario()) == [1, 1000, 1000, 500]
 
 
-def test_a_commit_waits_a_moment_for_whoever_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_waits_a_moment_for_the_next_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.edge.spool.writer._LINGER_S", 0.2)
 
     async def scenario() -> list[int]:
@@ -270,7 +270,7 @@ def test_what_is_delivered_goes_in_one_transaction_also_where_nothing_new_has_ro
             assert not spool._unremoved  # pyright: ignore[reportPrivateUsage]
             assert spool.size == 0
             await spool.remove(())
-            assert spool._store.log_bytes == 0, "it is empty, whatever was refused"  # pyright: ignore[reportPrivateUsage]
+            assert spool._store.log_bytes == 0, "it is empty, though records were refused"  # pyright: ignore[reportPrivateUsage]
 
     asyncio.run(scenario())
 
@@ -552,7 +552,7 @@ def test_the_folder_and_its_parents_are_synced_when_a_file_is_made(
             pass
 
     asyncio.run(scenario())
-    # Whoever made its parents: 'up' makes the data folder before the edge is started.
+    # Another process may have made its parents: 'up' makes the data folder before the edge is started.
     assert {str(each) for each in (tmp_path, data, data / "edge", data / "edge" / "spool")} <= set(synced)
 
 
@@ -613,12 +613,12 @@ def test_what_the_last_owner_left_is_known_at_once(tmp_path: Path) -> None:
             async with asyncio.timeout(1):
                 await spool.until_moving()
             await spool.remove(found[:2])
-            assert spool.size == 0, "whatever was estimated for what is gone"
+            assert spool.size == 0, "the estimate of removed records does not remain"
 
     asyncio.run(scenario())
 
 
-def test_records_have_a_time_of_their_own_in_their_order_whatever_the_clock_says(
+def test_records_have_a_time_of_their_own_in_their_order_with_any_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter((1000, 1000, 900, 2000))
@@ -745,7 +745,7 @@ def test_a_file_is_removed_with_its_end_only_where_that_is_asked_for_and_it_is_e
     asyncio.run(scenario())
 
 
-def test_whoever_waits_when_it_breaks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_that_wait_when_it_breaks_get_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))

@@ -36,6 +36,7 @@ _HOPELESS_FLUSH_S = 1.0
 _SILENT_S = 15.0
 """After that much silence another producer is asked. librdkafka forgets each broker that an answer does not name; where
 none is named, because all are fenced for a moment, it may know nobody to ask any more, for ever (its issue 5301)."""
+_LOG_AGAIN_S = 60.0
 _LAST_REPORT_S = 35.0
 """By then librdkafka has reported on every record: message.timeout.ms, and some."""
 Partition = tuple[str, int]
@@ -128,6 +129,8 @@ class KafkaClient:
         self._topics: dict[str, int] = {}
         self._failed: dict[Partition, tuple[float, str]] = {}
         """Of each, when its last failure was, and what that said."""
+        self._not_replaced: tuple[str, float] | None = None
+        """The last logged error of a new producer, and when to log it again."""
         self.answers = False
 
     def start(self) -> None:
@@ -144,7 +147,7 @@ class KafkaClient:
 
     @property
     def usable(self) -> bool:
-        """Whatever is sent now will probably be acknowledged soon."""
+        """Any record that is sent now will probably be acknowledged soon."""
         return self.answers and bool(self._topics) and not self._failed
 
     def has(self, topic: str) -> bool:
@@ -318,16 +321,24 @@ class KafkaClient:
         former = self._producer
         try:
             self._producer = self._make_producer()
-        except Exception as error:  # noqa: BLE001 - whatever it is, callbacks go to the spool
-            _log.error("kafka_producer_not_replaced", problem=problem, because=str(error))
+        except Exception as error:  # noqa: BLE001 - callbacks go to the spool
+            self._log_not_replaced(problem, str(error))
             self.answers = False
             self._update()
             return
+        self._not_replaced = None
         _log.warning("kafka_producer_replaced", problem=problem)
         # Somebody may wait for a record of its without a limit in time, so each gets its report.
         task = asyncio.create_task(former.close(timeout_s=_LAST_REPORT_S))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+    def _log_not_replaced(self, problem: str, because: str) -> None:
+        """Log a new error at once, and a repeated one once a minute: each check of Kafka tries again."""
+        now = time.monotonic()
+        if self._not_replaced is None or self._not_replaced[0] != because or now >= self._not_replaced[1]:
+            self._not_replaced = (because, now + _LOG_AGAIN_S)
+            _log.error("kafka_producer_not_replaced", problem=problem, because=because)
 
     def _update(self) -> None:
         (self._open.set if self.answers and self._topics else self._open.clear)()

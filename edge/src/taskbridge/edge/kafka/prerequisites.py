@@ -41,7 +41,7 @@ _OWN_TOPICS = (TASK_EVENTS, CALLBACKS_QUARANTINE)
 _FIRST_RETRY_S = 0.25
 _LAST_RETRY_S = 5.0
 _LOOK_AGAIN_S = 60.0
-"""At the topics: whoever changes or mends one restarts nothing."""
+"""At the topics: an operator who changes or repairs one need not restart the edge."""
 
 
 class Prerequisites:

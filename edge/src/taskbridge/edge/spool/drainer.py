@@ -116,8 +116,8 @@ class _Ahead:
 def _keys_ahead(folder: Path, files: Mapping[int, Slot]) -> _Ahead:
     """The keys of records in other processes' files, as far as their first records tell.
 
-    Only of those that are not delivered. A full disk keeps rows that are: whoever waited for those, in two files for
-    each other, would wait for good.
+    Only of those that are not delivered. A full disk keeps rows that are: drainers that waited for those, in two files
+    for each other, would wait for ever.
     """
     ahead = _Ahead(files)
     query = f"SELECT key, created_at FROM records WHERE created_at >= ? ORDER BY position LIMIT {_LOOK_AHEAD}"  # noqa: S608 - constants
@@ -210,7 +210,7 @@ class BlockedQueues:
     async def _until(self, name: Partition, watch: Callable[[], Awaitable[None]]) -> None:
         try:
             await watch()
-        except Exception:  # noqa: BLE001 - whatever it is, the records must not wait for a restart
+        except Exception:  # noqa: BLE001 - the records must not wait for a restart
             _log.exception("spool_queue_failed")
         freed = self._blocked.pop(name).first
         if self._freed is None or freed.position < self._freed.position:
@@ -284,7 +284,7 @@ async def while_they_get_on(sending: Sending) -> set[asyncio.Task[None]]:
 class Drainer:
     """Drains one spool until it is cancelled, or the spool breaks.
 
-    Order over several files: a record waits while an older one of its key is in another file, whoever drains that.
+    Order over several files: a record waits while an older one of its key is in another file of any process.
     """
 
     def __init__(
@@ -318,7 +318,7 @@ class Drainer:
                 except SpoolBroken:
                     raise
                 except Exception:  # noqa: BLE001
-                    # Whatever it is, the records must not wait for a restart.
+                    # The records must not wait for a restart.
                     _log.exception("drainer_failed")
                     await asyncio.sleep(_RETRY_S)
         except SpoolBroken:

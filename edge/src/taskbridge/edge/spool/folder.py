@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_FILES = 256
 UNKNOWN_AGE = 1
-"""As old as can be: whoever owns the file has not looked into it yet."""
+"""The greatest age: the owner of the file has not read it yet."""
 
 WHOLE = "-whole"
 """How the name of a damaged file ends that was read to its end, so that all it held is elsewhere too."""
@@ -66,7 +66,7 @@ class Occupancy:
     """What each spool file of the folder holds now, seen by all its processes; it costs no system call to look.
 
     Only the order among several workers and the shared bound on bytes rest on it, never durability: what it says after
-    a power loss does not matter, every owner writes its slot anew.
+    a power loss does not matter, because every owner writes its slot again.
     """
 
     def __init__(self, memory: mmap.mmap | None = None) -> None:
@@ -116,7 +116,7 @@ class SpoolFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # Whoever made them, and perhaps just now: no name on the way to the records may be lost with the power.
+            # Another process may have made them just now: a power failure must lose no name on the path to the records.
             disk = self.path.stat().st_dev
             for each in self.path.absolute().parents:
                 if each.stat().st_dev == disk:
@@ -129,7 +129,7 @@ class SpoolFolder:
             raise SpoolFull(f"the spool's folder: {error}") from error
 
     def claim_own(self, but: Container[int] = ()) -> Claim:
-        """The first file that nobody owns, whatever it holds: so a worker takes over what its predecessor left.
+        """The first file that nobody owns, empty or not: so a worker continues with its predecessor's records.
 
         Raises:
             SpoolFull: no lock file can be made, or all are taken.
@@ -271,7 +271,7 @@ class Unopened:
         return {number for number, each in self._found.items() if now < each.until}
 
     def there(self) -> set[int]:
-        """Those that exist, whoever has opened them since: no place for new records."""
+        """Those that exist, even if another process has opened them since: new records do not go there."""
         return {number for number in self._found if self._folder.file(number).exists()}
 
     def problems(self, *, opened: Container[int]) -> dict[int, str]:

@@ -81,7 +81,7 @@ class Frame:
 
 
 def frames_of(log: Path) -> list[Frame]:
-    """The frames of the log's present use, whatever their checksums say; those of earlier uses are left out."""
+    """The frames of the log's present use, with any checksum; those of earlier uses are left out."""
     found: list[Frame] = []
     try:
         with log.open("rb") as file:
@@ -124,7 +124,7 @@ def rows_of(
             cells = int.from_bytes(page[start + 3 : start + 5], "big")
             for pointer in struct.iter_unpack(">H", page[start + 8 : start + 8 + 2 * min(cells, PAGE_BYTES // 4)]):
                 for until in moments:
-                    # Whatever a damaged cell looks like, the next one may be sound.
+                    # The next cell may be sound.
                     with contextlib.suppress(IndexError, ValueError, struct.error, OverflowError):
                         yield _cell(versions, page, until, keyed_by_row_id, pointer[0]), newest
 
@@ -346,7 +346,7 @@ def open_or_recover(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
         _log.error("spool_damaged", file=str(path), problem=problem, rows_saved=saved, rows_damaged=damaged)
         Store.create(recovered, {*schemas, *salvage.schemas}, rows, salvage.set_aside)
     if recovered.exists():
-        # Also after a crash in the middle of this: the recovered file is whole, whatever stands beside it.
+        # Also after a crash in the middle of this: the recovered file is whole, even with others next to it.
         aside = _move_aside(path, is_whole=problem == _MISTRUSTED)
         recovered.replace(path)
         _with_suffix(path, BROKEN_MARK).unlink(missing_ok=True)
@@ -453,7 +453,7 @@ def _accepted_frames(path: Path) -> int:
 def _commits_behind(path: Path, accepted: int) -> list[int]:
     """Transactions in the log behind the last one that SQLite accepts.
 
-    A power failure leaves one at most: each is synced before the next is begun, and a start begins the log anew.
+    A power failure leaves one at most: each is synced before the next is begun, and a start empties the log.
     """
     return [each.index for each in frames_of(_with_suffix(path, "-wal")) if each.commits and each.index > accepted]
 

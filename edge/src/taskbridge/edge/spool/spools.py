@@ -166,7 +166,7 @@ class Spools(FolderCounts):
         """Never returns: opens what could not be opened, and adopts what others left."""
         while True:
             await asyncio.sleep(_MAINTAIN_S)
-            # Each whatever became of the others: orphans must be adopted though no new file can be made.
+            # Each even if another failed: orphans must be adopted though no new file can be made.
             for each in (self._leave_broken, self._release_requeued, self._open_own, self.adopt, self._close_empty):
                 await self._survive(each)
             if not self.anything_moves():
@@ -183,7 +183,7 @@ class Spools(FolderCounts):
             await self._survive(partial(self._adopt, claim))
 
     async def close(self) -> None:
-        """Finish what is under way, in bounded time; the rest stays in the files for whoever comes next."""
+        """Finish open deliveries in bounded time; the rest stays in the files for the next process."""
         for kept in self._kept.values():
             kept.drainer.stop()
         tasks = [each.task for each in self._kept.values()]
@@ -210,7 +210,7 @@ class Spools(FolderCounts):
             await call()
         except NotDurable as error:
             _log.warning("spool_upkeep_failed", problem=str(error))
-        except Exception:  # noqa: BLE001 - whatever happened once, spools must be tended
+        except Exception:  # noqa: BLE001 - maintenance must outlive any failure
             _log.exception("spool_upkeep_failed")
 
     async def _open_own(self) -> None:
@@ -244,7 +244,7 @@ class Spools(FolderCounts):
             await self._end(number)
 
     async def _release_requeued(self) -> None:
-        """Let go of files whose set-aside records are to be tried again: whoever adopts them takes those back."""
+        """Close files whose set-aside records are to be sent again: the process that adopts them requeues these."""
         for number, kept in list(self._kept.items()):
             if kept.spool.broken is None and await asyncio.to_thread(is_requeue_requested, kept.spool.claim.path):
                 if kept.spool is self._own:  # new records have somewhere to go at any moment
@@ -280,7 +280,7 @@ class Spools(FolderCounts):
     async def _close_empty(self) -> None:
         """Close and remove adopted files that are empty: else every restart would add one.
 
-        One with records set aside stays open, and told of: it would be adopted anew at once.
+        One with records set aside stays open and reported: it would be adopted again at once.
         """
         for number, kept in list(self._kept.items()):
             spool = kept.spool

@@ -71,7 +71,7 @@ class SpoolBroken(NotDurable):
 
 @contextlib.contextmanager
 def classified() -> Generator[None]:
-    """Whatever SQLite raises, as one of these.
+    """Raise any error of SQLite as one of these.
 
     Raises:
         SpoolFull, SpoolBusy, SpoolBroken
@@ -103,7 +103,7 @@ def owners_connection(path: Path) -> sqlite3.Connection:
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing, not even when it is closed; beside the owner's it may come and go."""
+    """A connection that changes nothing, not even when it is closed. It may be opened while the owner writes."""
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_S)
     connection.text_factory = _text
     return connection
@@ -115,7 +115,7 @@ def _text(raw: bytes) -> str:
 
 
 class Store:
-    """An open spool file that is known to be sound. One connection writes, another reads beside it."""
+    """An open spool file that is known to be sound. One connection writes, another one reads."""
 
     def __init__(self, path: Path) -> None:
         """Open an existing file.
@@ -134,7 +134,7 @@ class Store:
 
     @staticmethod
     def create(path: Path, schemas: Iterable[SchemaRef], rows: Iterable[Row] = (), set_aside: Any = ()) -> None:
-        """Make a whole, durable file under a name of its own: whoever sees ``path`` sees all of it.
+        """Make a whole, durable file under a name of its own: a process that sees ``path`` sees all of it.
 
         Raises:
             SpoolFull, SpoolBroken
@@ -194,7 +194,7 @@ class Store:
             return
         try:
             with classified():
-                # Whoever reads it now may take long; there is always a next time.
+                # A reader may take long; the next commit tries again.
                 self._writer.execute("PRAGMA busy_timeout = 0")
                 if emptied:
                     # It frees one page a step, and ``execute`` makes only one.
@@ -240,7 +240,7 @@ class Store:
         return {key: (subject, text) for key, subject, text in found}
 
     def start_log(self, schemas: Iterable[SchemaRef]) -> None:
-        """Begin the log anew, so that nothing stands in it behind what this process writes, and add schemas.
+        """Start the log again, so that it holds nothing after the writes of this process, and add schemas.
 
         A disk without room does not keep the file from being opened: what it holds may be what fills the disk.
 

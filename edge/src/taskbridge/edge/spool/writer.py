@@ -148,7 +148,7 @@ class Committer:
                 problem = problem or self._problem
                 if problem is None:
                     left = self._commit(work)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits to hear of it
+            except BaseException as error:  # noqa: BLE001 - the futures must get the error
                 problem = str(error) if isinstance(error, SpoolBroken) else f"its writer failed: {error!r}"
             if problem is not None:
                 self._call_on_loop(self._fail, work, problem)
@@ -272,10 +272,10 @@ class Spool:
     # waiting: records not delivered yet, on the disk or on their way there. size: bytes on the disk or on their way.
 
     def put(self, record: Record) -> asyncio.Future[None]:
-        """Take a record on; it is durable when the future is done, and not taken on when the future fails.
+        """Accept a record. It is durable when the future is done, and not accepted when the future fails.
 
         Raises:
-            SpoolFull, SpoolBroken: not taken on.
+            SpoolFull, SpoolBroken: It is not accepted.
         """
         if self.broken is not None or self._stopped:
             raise SpoolBroken(self.broken or "the spool is closed")
@@ -357,7 +357,7 @@ class Spool:
         self._update_slot()
 
     async def until_moving(self) -> None:
-        """Return when there is anything to deliver beside what is held, or that may have changed."""
+        """Return when there is a record to deliver that is not held, or that may have changed."""
         if self.waiting <= self._held:
             self._changed.clear()
             await self._changed.wait()
@@ -373,7 +373,7 @@ class Spool:
         return self._refused_bytes > 0 and self._occupancy.total_bytes() + self._refused_bytes > self._max_bytes
 
     async def close(self, *, remove: bool = False) -> None:
-        """Write what was taken on, and leave the rest to whoever owns the file next; an empty file may be removed."""
+        """Write accepted records, and leave the rest to the next owner; an empty file may be removed."""
         self._stopped = True
         await self._committer.stop()
         if self.broken is None:
