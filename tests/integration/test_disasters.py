@@ -26,7 +26,7 @@ from taskbridge.streams.contract.start import Contract, StartRefused
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import ChangelogCut, Lineage, RecordedPosition, SourceTopic, read_position
+from taskbridge.streams.positions import RECREATED, ChangelogCut, Lineage, RecordedPosition, SourceTopic, read_position
 from taskbridge.streams.table_versions import (
     INBOX_CHANGELOG,
     REBUILD,
@@ -419,7 +419,7 @@ def test_positions_that_the_topic_does_not_have_are_reported_and_nothing_is_miss
     notes.clear()
     found = place.take_over(place.start(), whole, notes)
     assert {found[TP(TASK_EVENTS.name, each)] for each in (0, 1)} == {0}, "none of these was ever read"
-    assert notes == ["made-anew"] * 2
+    assert notes == [RECREATED] * 2
     again = place.start()
     for _ in range(2):
         assert {each and each[1:] for each in stored().values()} == {(0, True)}, "for a rebuild, however late"

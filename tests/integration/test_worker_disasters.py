@@ -37,7 +37,7 @@ from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import age_of
 from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import POSITION_KEY
+from taskbridge.streams.positions import POSITION_KEY, RECREATED
 from taskbridge.streams.rebuild.operation import delete_topics
 from taskbridge.streams.table_versions import (
     INBOX_CHANGELOG,
@@ -443,7 +443,8 @@ def test_lost_events_are_missed_by_every_later_rebuild_after_any_further_loss(co
 def lost_notifications_leave_the_inboxes_and_are_published_again(company: Company) -> None:
     company.lose(TASK_NOTIFICATIONS.name)
     company.work()
-    assert company.worker.metrics()['taskbridge_streams_positions_lost_total{reason="made-anew"}'] == PARTITIONS
+    lost = f'taskbridge_streams_positions_lost_total{{reason="{RECREATED}"}}'
+    assert company.worker.metrics()[lost] == PARTITIONS
     company.happen(5)
     company.work()
     assert stored_entries(company.read) == entries_of(company.right.values())

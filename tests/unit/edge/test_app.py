@@ -76,7 +76,7 @@ print(sorted({"fastapi", "starlette", "confluent_kafka", "uvicorn", "asyncio"} &
     assert ended.stdout == "[]\n"
 
 
-def test_the_process_ends_in_time_whatever_a_part_still_waits_for(tmp_path: Path) -> None:
+def test_the_process_ends_in_time_while_a_part_still_waits(tmp_path: Path) -> None:
     write_credentials(tmp_path / "credentials.toml", "token")
     program = f"""
 import asyncio, gc, pathlib, time
@@ -146,7 +146,7 @@ def test_every_worker_serves_operators_at_their_own_port(tmp_path: Path) -> None
 
 
 def test_workers_whose_parent_was_killed_end_too(tmp_path: Path) -> None:
-    """They would hold the port and the spools of a service that is started anew."""
+    """They would hold the port and the spools of a service that is started again."""
     edge = alone(tmp_path, EDGE_WORKERS="2", EDGE_LOG_LEVEL="INFO")
     process = edge.process
     assert process is not None

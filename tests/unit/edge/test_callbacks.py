@@ -20,9 +20,9 @@ def interpret(wire_action: str, parameters: dict[str, str]) -> TaskEvent:
     return event_of(locate(wire_action, parameters), parameters, received_at=RECEIVED_AT)
 
 
-def with_task(wire_action: str = "create", beside: dict[str, str] | None = None, **changed: Any) -> TaskEvent:
+def with_task(wire_action: str = "create", outside: dict[str, str] | None = None, **changed: Any) -> TaskEvent:
     task = json.dumps({**task_of("inst-1"), **changed}, ensure_ascii=False)
-    return interpret(wire_action, {"task": task, "dateTime": "1693462062502", **(beside or {})})
+    return interpret(wire_action, {"task": task, "dateTime": "1693462062502", **(outside or {})})
 
 
 def reason(wire_action: str, parameters: dict[str, str]) -> str:
@@ -119,11 +119,11 @@ def test_the_instance_is_found_under_each_of_its_names() -> None:
         assert interpret("create", {"task": task, "formInstId": "top"}).instance_id == "top"
 
 
-def test_what_stands_beside_the_task_counts_where_the_task_says_nothing() -> None:
-    beside = {"title": "beside", "processName": "beside", "serialNo": "beside"}
-    event = with_task(beside=beside, title=" ", processName=None)
-    assert (event.title, event.process_name, event.serial_no) == ("beside", "beside", "beside")
-    assert with_task(beside=beside).title == "张红的1位访客申请"
+def test_parameters_next_to_the_task_count_where_the_task_has_none() -> None:
+    outside = {"title": "outside", "processName": "outside", "serialNo": "outside"}
+    event = with_task(outside=outside, title=" ", processName=None)
+    assert (event.title, event.process_name, event.serial_no) == ("outside", "outside", "outside")
+    assert with_task(outside=outside).title == "张红的1位访客申请"
 
 
 def test_numbers_serve_as_texts_and_times_as_texts_too() -> None:
@@ -212,8 +212,8 @@ def test_a_name_that_is_escaped_or_stands_twice_is_found_as_every_parser_finds_i
 
 
 def test_a_top_level_app_serves_where_task_names_none_and_must_agree_where_it_does() -> None:
-    assert with_task(beside={"appType": APP_TYPE}, appType=None).app_type == APP_TYPE
-    assert with_task(beside={"appType": APP_TYPE}).app_type == APP_TYPE
+    assert with_task(outside={"appType": APP_TYPE}, appType=None).app_type == APP_TYPE
+    assert with_task(outside={"appType": APP_TYPE}).app_type == APP_TYPE
     task = json.dumps(task_of("inst-1"))
     assert reason("create", {"task": task, "appType": "APP_OTHER"}) == "no-app"
     assert reason("create", {"task": task, "corpId": "other"}) == "two-corps"
@@ -227,11 +227,11 @@ def test_complete_and_cancel_need_a_task_id(wire_action: str) -> None:
 @pytest.mark.parametrize("wire_action", ACTIONS)
 def test_every_action_needs_app_corp_and_instance(wire_action: str) -> None:
     flat = {"appType": APP_TYPE, "corpId": CORP_ID, "taskId": "1", "formInstId": "i"}
-    beside = {"task": "{}"} if wire_action in ("create", "cc") else {}
-    interpret(wire_action, flat | beside)
+    more = {"task": "{}"} if wire_action in ("create", "cc") else {}
+    interpret(wire_action, flat | more)
     for key in ("appType", "corpId", "formInstId"):
         expected = "no-app" if key == "appType" else f"no-{key}"
-        assert reason(wire_action, flat | beside | {key: " "}) == expected
+        assert reason(wire_action, flat | more | {key: " "}) == expected
 
 
 @pytest.mark.parametrize("task", ["", "{", "[]", "null", "1", '{"a": NaN}', "[" * 5000, '{"appType": ["x"]}'])
@@ -304,7 +304,7 @@ def test_a_corp_that_is_the_same_in_all_places_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("beside", "task", "corps"),
+    ("outside", "task", "corps"),
     [
         ("ours", {"corpId": "theirs", "originatorCorpId": "third"}, ["ours", "theirs"]),
         (" ", {"corpId": "theirs", "originatorCorpId": "third"}, ["theirs"]),
@@ -314,7 +314,7 @@ def test_a_corp_that_is_the_same_in_all_places_is_one() -> None:
     ],
 )
 def test_corps_are_texts_and_the_originators_counts_where_no_other_is_named(
-    beside: str, task: dict[str, Any], corps: list[str]
+    outside: str, task: dict[str, Any], corps: list[str]
 ) -> None:
-    parameters = {"corpId": beside, "task": json.dumps({"appType": APP_TYPE, **task})}
+    parameters = {"corpId": outside, "task": json.dumps({"appType": APP_TYPE, **task})}
     assert locate("create", parameters).corp_ids == corps

@@ -48,7 +48,7 @@ def interpreted(wire_action: str, *, query: bytes = b"", body: bytes = b"", wind
 
 
 def test_of_several_readings_one_that_names_an_app_counts_more_than_one_that_names_none() -> None:
-    """Beside the parameter that a gateway added, two places differ about the app; the body alone names one."""
+    """With a parameter that a gateway added, two places differ about the app; the body alone names one."""
     body = json.dumps({"task": json.dumps(task_of("inst-1")), "sign": "0" * 32}).encode()
     with pytest.raises(Unverified) as caught:
         interpreted("create", query=b"appType=APP_OTHER", body=body)

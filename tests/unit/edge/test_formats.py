@@ -461,7 +461,7 @@ def test_a_token_proves_one_system_only_and_none_by_its_digest(
             assert answer.status_code == 401
 
 
-def test_who_signs_is_judged_by_the_signature_whatever_token_stands_beside_it(
+def test_a_signed_request_is_judged_by_its_signature_with_any_token(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:
     body, timestamp = json.dumps(TODO).encode(), str(int(time.time()))
@@ -487,7 +487,7 @@ def test_cloudevents_need_an_action_in_their_path(settings: EdgeSettings) -> Non
         assert post(other, "todo", TODO, authorization="").status_code == 401
 
 
-def test_what_was_refused_for_its_token_is_replayed_once_that_is_mended_and_the_token_is_nowhere(
+def test_a_request_refused_for_its_token_is_replayed_once_that_is_fixed_and_the_token_is_nowhere(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:
     new = "the-new-token-of-a-system-that-cannot-sign"

@@ -1,4 +1,4 @@
-"""What Yida signed is taken whatever a client's library wrote around it; the same bytes with another sign never are."""
+"""Callbacks that Yida signed are accepted in any encoding of a client; the same bytes with another sign never are."""
 
 from __future__ import annotations
 

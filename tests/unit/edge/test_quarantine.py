@@ -144,7 +144,7 @@ def test_secrets_in_headers_are_masked(settings: EdgeSettings, publisher: Memory
     assert (kept.headers["authorization"], kept.headers["cookie"]) == ("***", "***")
 
 
-def test_what_lacked_its_bearer_token_stays_rejected_whatever_else_was_wrong(
+def test_a_request_without_its_bearer_token_stays_rejected_with_any_other_fault(
     settings: EdgeSettings, publisher: MemoryPublisher
 ) -> None:
     asking = settings.model_copy(update={"bearer_tokens": (SecretStr(BEARER),)})
@@ -156,10 +156,10 @@ def test_what_lacked_its_bearer_token_stays_rejected_whatever_else_was_wrong(
         send(client, "complete", good(token="wrong"), headers={"Authorization": f"Bearer {BEARER}"})
     reasons: list[str] = []
     for kept in publisher.quarantined:
-        # As if the body had been mended since: the bearer token alone is in the way.
-        mended = replace(kept, body=encode_callback(good(), "json").body)
+        # As if the body had been fixed since: only the bearer token is missing.
+        fixed = replace(kept, body=encode_callback(good(), "json").body)
         try:
-            judged(mended)
+            judged(fixed)
             reasons.append("released")
         except Rejection as rejection:
             reasons.append(rejection.reason)
@@ -169,7 +169,7 @@ def test_what_lacked_its_bearer_token_stays_rejected_whatever_else_was_wrong(
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("wire_action", ACTIONS)
-def test_after_the_fault_is_mended_it_becomes_the_event_it_would_have_been(
+def test_after_the_fault_is_fixed_it_becomes_the_event_it_would_have_been(
     settings: EdgeSettings, publisher: MemoryPublisher, wire_action: str, encoding: Encoding
 ) -> None:
     rotated = good(wire_action, token="rotated")
@@ -243,7 +243,7 @@ def test_a_forged_one_stays_rejected() -> None:
         judged(entry(body=b"{"))
 
 
-def test_a_copy_beside_its_original_in_the_quarantine_stays_rejected() -> None:
+def test_a_copy_of_an_original_in_the_quarantine_stays_rejected() -> None:
     window = MemoryWindow()
     reconsider(entry(), credentials=TOKEN_IN_FORCE, delete_extra_keys=(), window=window)
     copy = replace(entry(), action="cancel")
@@ -461,7 +461,7 @@ def test_what_is_proven_is_kept_however_much_strangers_send(settings: EdgeSettin
         assert send(client, "complete", misshapen).status_code == 400
         assert send(client, "complete", good()).status_code == 200
         assert send(client, "cancel", good()).status_code == 401
-    # A copy is no proof: whoever saw a callback can send it, at another action, as often as they like.
+    # A copy is no proof: a person who saw a callback can send it, at another action, any number of times.
     assert [kept.reason for kept in publisher.quarantined] == ["wrong-sign"] * 3 + ["no-taskId"]
 
 
@@ -489,5 +489,5 @@ def test_what_came_to_an_unknown_path_stays_rejected() -> None:
     assert caught.value.reason == "unknown-path"
 
 
-def test_what_failed_for_a_reason_of_ours_is_released_once_that_is_mended() -> None:
+def test_a_request_that_failed_for_our_fault_is_released_once_that_is_fixed() -> None:
     assert judged(entry("error")).instance_id == "inst-1"

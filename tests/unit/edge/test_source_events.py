@@ -39,7 +39,7 @@ MODES = pytest.mark.parametrize("binary", [False, True], ids=["structured", "bin
 
 
 def resigned(sent: EncodedCallback, *, body: bytes | None = None, **headers: str) -> EncodedCallback:
-    """The same, changed and signed anew, as the same message."""
+    """The same, changed and signed again, as the same message."""
     content = sent.body if body is None else body
     given = {**sent.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
     signature = webhooks.sign(given[webhooks.ID], given[webhooks.TIMESTAMP], content, secret=SOURCE_SECRET)
@@ -317,7 +317,7 @@ def test_a_message_of_a_member_named_as_the_id_is_not_taken_for_another(
     assert told.raw_parameters[webhooks.ID] == "msg_1"
 
 
-def test_actions_are_those_of_the_path_whatever_the_type_says(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_the_path_decides_the_action_with_any_type(client: TestClient, publisher: MemoryPublisher) -> None:
     sent = message("complete")
     accepted(client, publisher, sent, "cancel")
     assert publisher.published[0].action is Action.CANCELLED

@@ -179,7 +179,7 @@ def spooled(traceparent: str | None, topic: str = TASK_EVENTS.name) -> SpooledRe
 def test_lines_of_the_log_name_the_trace(
     client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is logged while a callback is kept, and of it afterwards; not of the next request on the connection."""
+    """Log lines while a callback is stored, and later ones about it; not of the next request on the connection."""
     seen: list[Any] = []
     publish = MemoryPublisher.publish
 

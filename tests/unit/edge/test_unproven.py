@@ -25,7 +25,7 @@ def test_what_is_not_proven_never_reaches_the_parser_that_makes_values(
     assert request_.refused() == request_.reason
 
 
-def test_what_is_not_proven_costs_little_whatever_it_holds() -> None:
+def test_an_unproven_request_costs_little_with_any_content() -> None:
     unit = least_processor_s(lambda: hashlib.md5(b"x" * SIZE, usedforsecurity=False).digest())
     dear = [each for each in hostile() if least_processor_s(each.refused) > HASHES * unit]
     costs = {each.name: least_processor_s(each.refused, times=30) / unit for each in dear}  # others share the caches

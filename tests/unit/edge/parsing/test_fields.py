@@ -147,7 +147,7 @@ def test_a_web_address_is_the_first_that_can_be_followed() -> None:
     assert fields.web_address(["HTTP://h"]) == "HTTP://h"
 
 
-def test_a_text_is_kept_whatever_it_is() -> None:
+def test_any_text_is_accepted() -> None:
     assert fields.text("a") == "a"
     assert fields.text(" ") is None
     assert fields.text(parse('{"zh_CN": "张", "n": 1.0}')) == '{"zh_CN":"张","n":1.0}'

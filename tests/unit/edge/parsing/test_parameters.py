@@ -177,7 +177,7 @@ def test_a_form_is_split_at_no_more_places_than_twice_the_limit(pair: bytes) -> 
     assert caught.value.reason == "too-many-parameters"
 
 
-def test_beside_an_escape_there_are_not_more_equals_signs_than_cost_little() -> None:
+def test_a_value_with_an_escape_has_only_as_many_equals_signs_as_cost_little() -> None:
     most = b"=" * parameters._MAX_EQUALS  # pyright: ignore[reportPrivateUsage]
     assert Form(b"k=%41" + most).pairs("utf-8", plus=False) == [("k", "A" + most.decode())]
     with pytest.raises(Malformed) as caught:
@@ -266,7 +266,7 @@ def test_readings_depart_from_the_first_one_by_one_and_then_two_at_once_and_are_
     large = body[:-1] + b', "x": "' + b"x" * (64 << 10) + b'"}'
     assert [{**each, "x": ""} for each in read_parameters(b"q=1+2", labelled, large)] == [
         {**each, "x": ""} for each in found[:3]
-    ], "beside a large body a plus in the address is a space"
+    ], "with a large body a plus in the address is a space"
 
 
 LARGE = 64 << 10
@@ -342,7 +342,7 @@ def test_half_a_surrogate_pair_is_a_question_mark_as_in_java() -> None:
 
 
 @pytest.mark.parametrize(("label", "codec"), [("gbk", "gbk"), ("iso-8859-1", "utf-8")])
-def test_beside_half_a_surrogate_pair_a_large_body_is_read_in_the_likelier_character_set_only(
+def test_with_half_a_surrogate_pair_a_large_body_is_read_in_the_likelier_character_set_only(
     label: str, codec: str
 ) -> None:
     for size, readings_ in ((0, 2), (LARGE, 1)):
@@ -431,15 +431,15 @@ SIGNED = st.dictionaries(st.sampled_from(["appType", "corpId", "taskId", "x"]), 
 
 
 @given(SIGNED, st.sampled_from(["json", "form"]), st.sampled_from(WRAPPED), st.sampled_from(LABELS), st.booleans())
-def test_what_is_signed_verifies_whatever_is_around_it_and_a_changed_value_never_does(
+def test_signed_values_verify_in_any_encoding_and_a_changed_value_never_does(
     parameters: dict[str, str],
     encoding: Encoding,
     wrapped: Callable[[bytes], bytes],
     label: str,
-    beside: bool,  # noqa: FBT001 - given by Hypothesis
+    with_query: bool,  # noqa: FBT001 - given by Hypothesis
 ) -> None:
     sent = signed(parameters, system_token=TOKEN)
-    query = b"source=yida" if beside else b""
+    query = b"source=yida" if with_query else b""
     body = wrapped(encode_callback(sent, encoding).body)
     assert verifies(query, label, body, token=TOKEN, sign=sent["sign"])
     key = next(iter(parameters))

@@ -199,7 +199,7 @@ def test_members_that_are_nested_too_deep_are_refused() -> None:
         strict_json.picker(("a",))(deep)
 
 
-def test_a_picked_member_is_a_text_a_number_or_nothing_and_false_whatever_else_it_is() -> None:
+def test_a_picked_member_is_a_text_a_number_or_nothing_and_false_for_any_other() -> None:
     text = (
         '\ufeff{"text": "张\\n", "number": 42, "other": -1.50e3, "null": null, "true": true, "list": [1, 2], "left": 1}'
     )

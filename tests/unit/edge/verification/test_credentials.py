@@ -99,7 +99,7 @@ def test_a_broken_file_is_refused_in_one_line_without_its_tokens(text: str) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_other_systems_stand_beside_apps_with_secrets_here_or_in_files() -> None:
+def test_other_systems_are_in_the_file_of_the_apps_with_secrets_here_or_in_files() -> None:
     files = {"current": WEBHOOK_SECRET, "wrong": SECRET}
     text = APP + SYSTEM.replace("flow", "f-2") + 'secret_files = ["current"]\n'
     credentials = parse_credentials(text, read_token=files.__getitem__)
@@ -165,9 +165,9 @@ def test_a_broken_new_version_is_reported_once_and_the_old_one_stays(tmp_path: P
     assert [line["event"] for line in lines] == ["credentials_broken"]
     assert SECRET not in repr(lines)
     assert (tokens_in_force(file), file.broken is None) == ([SECRET], False)
-    write_credentials(path, "mended")
+    write_credentials(path, "fixed")
     file.reload_if_changed()
-    assert (tokens_in_force(file), file.broken) == (["mended"], None)
+    assert (tokens_in_force(file), file.broken) == (["fixed"], None)
 
 
 ENTRY = f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["{SECRET}"]\n'
@@ -262,7 +262,7 @@ def test_a_changed_token_file_is_noticed_like_the_toml(mounted: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [None, b"", b"\n", b" \n", b"\xff"])
-def test_a_broken_token_file_keeps_the_old_tokens_until_it_is_mended(mounted: Path, broken: bytes | None) -> None:
+def test_a_broken_token_file_leaves_the_old_tokens_until_it_is_fixed(mounted: Path, broken: bytes | None) -> None:
     file = CredentialsFile(mounted)
     two = mounted.parent / "secrets" / "two"
     two.unlink()
@@ -274,9 +274,9 @@ def test_a_broken_token_file_keeps_the_old_tokens_until_it_is_mended(mounted: Pa
     assert len(lines) == 1
     assert tokens_in_force(file) == ["first", "second"]
     assert "token file secrets/two: " in (file.broken or "")
-    two.write_text("mended")
+    two.write_text("fixed")
     file.reload_if_changed()
-    assert (tokens_in_force(file), file.broken) == (["first", "mended"], None)
+    assert (tokens_in_force(file), file.broken) == (["first", "fixed"], None)
     two.write_text("again")
     file.reload_if_changed()
     assert tokens_in_force(file) == ["first", "again"]

@@ -1,4 +1,4 @@
-"""A signature passes for one event only: after a restart, in another worker, whatever happens to the file."""
+"""A signature passes for one event only: after a restart, in another worker, and after any damage to the file."""
 
 from __future__ import annotations
 
@@ -414,7 +414,7 @@ def test_a_write_that_fails_costs_no_callback(window: FileWindow, monkeypatch: p
     assert window.problem == "No space left on device"
 
 
-def test_whoever_looks_or_makes_ready_hears_why_it_cannot_be_used(path: Path) -> None:
+def test_reading_and_preparing_report_why_the_file_cannot_be_used(path: Path) -> None:
     path.mkdir()
     looking, opening = FileWindow(path, entries=ENTRIES), FileWindow(path, entries=ENTRIES)
     with capture_logs():
@@ -460,7 +460,7 @@ def test_a_file_that_cannot_be_made_ready_is_not_left_open(path: Path, monkeypat
     assert (window.problem, open_files()) == ("No space left on device", before)
 
 
-def test_after_a_failure_the_file_is_opened_anew(
+def test_after_a_failure_the_file_is_opened_again(
     path: Path, window: FileWindow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> bytes:

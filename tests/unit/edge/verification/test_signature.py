@@ -160,7 +160,7 @@ def test_each_organisation_has_its_own_tokens() -> None:
     assert check(callback("other-corps", corpId="other-corp"))
     assert refused(callback("other-corps")) == "other-corp"
     assert refused(callback("current", corpId="other-corp")) == "other-corp"
-    unbound = callback("any", appType="APP_ANY_CORP", corpId="whatever")
+    unbound = callback("any", appType="APP_ANY_CORP", corpId="any-corp")
     verify(locate("complete", unbound), unbound, credentials=ANY_CORP)
 
 
@@ -192,7 +192,7 @@ def test_a_delete_with_an_extra_key_is_not_proven() -> None:
     assert check(callback("current", "delete"), "delete")
 
 
-def test_another_signing_scheme_is_the_reason_whatever_failed() -> None:
+def test_another_signing_scheme_is_the_reason_for_any_failure() -> None:
     for foreign in (callback("wrong", __signature="A"), {**callback("current", appType="X"), "__signature": "A"}):
         assert refused(foreign) == "other-signing-scheme"
     with pytest.raises(Unverified, match="__signature"):
