@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from _pytest.capture import CaptureManager
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
     from taskbridge.local.stack import Stack
 
 # A hook of pytest.

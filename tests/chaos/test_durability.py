@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
     from taskbridge.schemas.events import TaskEvent
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]

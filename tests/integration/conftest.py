@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
 
 
 def eventually(condition: Callable[[], Any], *, within_s: float = 120, what: str) -> Any:

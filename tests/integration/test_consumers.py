@@ -44,7 +44,7 @@ from taskbridge.streams.offsets import describe_group
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
 
 pytestmark = [pytest.mark.integration, pytest.mark.consumers, pytest.mark.timeout(300)]
 

@@ -26,7 +26,7 @@ from taskbridge.local.host import free_ports
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.usefixtures("as_if_nothing_ran")]
 

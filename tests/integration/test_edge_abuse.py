@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
 
 pytestmark = pytest.mark.integration
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
     from taskbridge.schemas.events import TaskEvent
 
 pytestmark = pytest.mark.integration

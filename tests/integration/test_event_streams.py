@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
 
     Stream = Callable[..., EventStreamClient]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 

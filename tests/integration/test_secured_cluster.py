@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
     from taskbridge.runtime.kafka import Acl
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]

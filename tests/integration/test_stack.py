@@ -21,8 +21,15 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from support.kafka.stack import artifacts
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.host import free_ports
-from taskbridge.local.jvm import ENVIRONMENT, cache_of, java_argv, kafka_service, make_service_folder
-from taskbridge.local.probes import kafka_answers, registry_answers
+from taskbridge.local.jvm import (
+    ENVIRONMENT,
+    cache_of,
+    java_argv,
+    kafka_answers,
+    kafka_service,
+    make_service_folder,
+    registry_answers,
+)
 from taskbridge.local.stack import JvmStack
 from taskbridge.local.supervisor import Phase, ServiceEvent, Supervisor
 from taskbridge.schemas.errors import ConfigurationError
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Future
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
 
 pytestmark = pytest.mark.integration
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from taskbridge.cli.terminal import Progress
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
 
 
 HERE = Path(__file__).parent

@@ -16,7 +16,7 @@ from tests.bench.machine import cpu_seconds, resident_mb
 from tests.bench.services import start_service, wait_until
 
 from taskbridge.local.host import LOOPBACK, free_port
-from taskbridge.local.probes import port_answers
+from taskbridge.local.jvm import port_answers
 from taskbridge.runtime.process import allow_open_files
 from taskbridge.schemas.errors import OperatorError
 

@@ -17,8 +17,7 @@ from support import needs
 from support.edge.process import wait_until
 from support.kafka.stack import artifacts, change_properties
 from taskbridge.local.host import LOOPBACK, free_ports
-from taskbridge.local.jvm import kafka_service
-from taskbridge.local.probes import kafka_answers, port_answers
+from taskbridge.local.jvm import kafka_answers, kafka_service, port_answers
 from taskbridge.local.supervisor import Backoff, Phase, Supervisor
 
 if TYPE_CHECKING:

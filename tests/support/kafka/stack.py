@@ -15,8 +15,7 @@ import pytest
 
 from taskbridge.local.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.host import LOOPBACK, free_ports, locked
-from taskbridge.local.jvm import cache_of, kafka_service, registry_service, registry_url
-from taskbridge.local.probes import Endpoints, registry_answers
+from taskbridge.local.jvm import Endpoints, cache_of, kafka_service, registry_answers, registry_service, registry_url
 from taskbridge.local.supervisor import Supervisor
 from taskbridge.schemas.errors import ConfigurationError
 

@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 from support.browser.fake_operations import overview
 from support.browser.fake_task_center import FakeTaskCenter, serving
 from taskbridge.cli.program import app
-from taskbridge.cli.status import fetch_overview
-from taskbridge.cli.status_screen import problems_of, screen
+from taskbridge.cli.status import fetch_overview, problems_of, screen
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:

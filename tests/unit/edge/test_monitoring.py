@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.testclient import TestClient
 
 from support.edge.spool import can_mount, fill, small_disk
-from taskbridge.cli.status_screen import problems_of
+from taskbridge.cli.status import problems_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.decision import IS_BUILT

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from pathlib import Path
 
-    from taskbridge.local.probes import Endpoints
+    from taskbridge.local.jvm import Endpoints
 
 
 @contextmanager

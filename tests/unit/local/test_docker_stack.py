@@ -18,7 +18,7 @@ from taskbridge.local.docker_stack import (
     registry_container,
 )
 from taskbridge.local.host import free_ports
-from taskbridge.local.probes import Endpoints
+from taskbridge.local.jvm import Endpoints
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from taskbridge.cli.data_folder import hold_lock
 from taskbridge.local.docker_stack import DockerStack
 from taskbridge.local.host import free_ports, require_space
-from taskbridge.local.probes import Endpoints
+from taskbridge.local.jvm import Endpoints
 from taskbridge.local.stack import ExternalStack, JvmStack, Stack, choose_stack
 from taskbridge.local.supervisor import Supervisor
 from taskbridge.schemas.errors import ConfigurationError

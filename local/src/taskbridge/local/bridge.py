@@ -21,7 +21,7 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.company import CORP
 from taskbridge.local.host import LOOPBACK, check_distinct, check_free, readable_os_errors
-from taskbridge.local.probes import Endpoints
+from taskbridge.local.jvm import Endpoints
 from taskbridge.local.stack import ExternalStack, choose_stack
 from taskbridge.local.supervisor import ServiceSpec, Supervisor
 from taskbridge.runtime.kafka import read_kafka_config

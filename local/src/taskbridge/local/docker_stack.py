@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 from taskbridge.cli.terminal import Heartbeat, Progress, call_with_heartbeat
 from taskbridge.local.host import LOOPBACK, check_free
-from taskbridge.local.jvm import BROKER_PROPERTIES, H2_OPTIONS, registry_url
-from taskbridge.local.probes import Endpoints, kafka_answers, registry_answers
+from taskbridge.local.jvm import BROKER_PROPERTIES, H2_OPTIONS, Endpoints, kafka_answers, registry_answers, registry_url
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -12,8 +12,14 @@ from taskbridge.cli.terminal import Progress, call_with_heartbeat
 from taskbridge.local.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.docker_stack import DockerStack, docker_answers
 from taskbridge.local.host import LOOPBACK, check_free, free_ports, readable_os_errors, require_space
-from taskbridge.local.jvm import kafka_service, registry_service, registry_url
-from taskbridge.local.probes import Endpoints, kafka_answers, registry_answers
+from taskbridge.local.jvm import (
+    Endpoints,
+    kafka_answers,
+    kafka_service,
+    registry_answers,
+    registry_service,
+    registry_url,
+)
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from support.streams.api_context import AnsweringWorker
-from taskbridge.cli.status_screen import problems_of
+from taskbridge.cli.status import problems_of
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile
 from taskbridge.streams.http import build_http
