@@ -81,7 +81,7 @@ def write(connection: Connection, topic: str, state: State, *, seed: int, count:
             producer.commit_transaction(30)
 
 
-def with_keeper(
+def with_recovery(
     connection: Connection,
     topic: str,
     folder: Path,
@@ -99,20 +99,20 @@ def with_keeper(
         store, _ = instances_table(app, partitions=3)
         config = reader_config(consumer_config(connection.bootstrap_servers, "tests"), buffer_bytes=1 << 20)
         reader = ChangelogReader(config, topic, store, batch_bytes=1 << 14, on_failure=fail)
-        keeper = TableRecovery(store, topic, reader, Offsets(config), is_known=is_known)
+        recovery = TableRecovery(store, topic, reader, Offsets(config), is_known=is_known)
         try:
-            await check(keeper)
+            await check(recovery)
         finally:
-            keeper.close()
+            recovery.close()
             await store.stop()
 
     asyncio.run(main())
 
 
-async def restored(keeper: TableRecovery) -> State:
-    await asyncio.wait_for(await keeper.restore(PARTITIONS), 30)
-    assert keeper.followed == {}
-    return held(keeper.store)
+async def restored(recovery: TableRecovery) -> State:
+    await asyncio.wait_for(await recovery.restore(PARTITIONS), 30)
+    assert recovery.followed == {}
+    return held(recovery.store)
 
 
 def held(store: Store) -> State:
@@ -129,22 +129,22 @@ def test_an_empty_store_and_a_half_one_become_equal_to_the_changelog(
     state: State = {}
     write(connection, topic, state, seed=1)
 
-    async def from_nothing(keeper: TableRecovery) -> None:
-        assert await restored(keeper) == state
-        assert keeper.applied > 1000
+    async def from_nothing(recovery: TableRecovery) -> None:
+        assert await restored(recovery) == state
+        assert recovery.applied > 1000
 
-    async def from_there(keeper: TableRecovery) -> None:
-        assert await restored(keeper) == state
-        assert keeper.applied < 2500, "it read on from its position"
+    async def from_there(recovery: TableRecovery) -> None:
+        assert await restored(recovery) == state
+        assert recovery.applied < 2500, "it read on from its position"
 
-    async def again(keeper: TableRecovery) -> None:
-        assert await restored(keeper) == state
-        assert keeper.applied == 0, "the markers at the end are not waited for twice"
+    async def again(recovery: TableRecovery) -> None:
+        assert await restored(recovery) == state
+        assert recovery.applied == 0, "the markers at the end are not waited for twice"
 
-    with_keeper(connection, topic, tmp_path, from_nothing)
+    with_recovery(connection, topic, tmp_path, from_nothing)
     write(connection, topic, state, seed=2)
-    with_keeper(connection, topic, tmp_path, from_there)
-    with_keeper(connection, topic, tmp_path, again)
+    with_recovery(connection, topic, tmp_path, from_there)
+    with_recovery(connection, topic, tmp_path, again)
 
 
 def test_a_standby_follows_and_can_be_made_active_without_reading_again(
@@ -152,21 +152,21 @@ def test_a_standby_follows_and_can_be_made_active_without_reading_again(
 ) -> None:
     state: State = {}
 
-    async def check(keeper: TableRecovery) -> None:
-        await keeper.stand_by(PARTITIONS)
+    async def check(recovery: TableRecovery) -> None:
+        await recovery.stand_by(PARTITIONS)
         await asyncio.to_thread(write, connection, topic, state, seed=3)
         for _ in range(1200):
             # The last records may change nothing.
-            if held(keeper.store) == state and not any(each.remaining for each in keeper.followed.values()):
+            if held(recovery.store) == state and not any(each.remaining for each in recovery.followed.values()):
                 break
             await asyncio.sleep(0.1)
-        applied = keeper.applied
-        await keeper.close_all_but(actives=PARTITIONS, standbys=())
-        assert await restored(keeper) == state
+        applied = recovery.applied
+        await recovery.close_all_but(actives=PARTITIONS, standbys=())
+        assert await restored(recovery) == state
         # End-of-partition events count too, one a partition.
-        assert keeper.applied - applied <= len(PARTITIONS)
+        assert recovery.applied - applied <= len(PARTITIONS)
 
-    with_keeper(connection, topic, tmp_path, check)
+    with_recovery(connection, topic, tmp_path, check)
 
 
 def test_a_recreated_changelog_empties_the_store_only_where_the_group_knows_it(
@@ -175,10 +175,10 @@ def test_a_recreated_changelog_empties_the_store_only_where_the_group_knows_it(
     before: State = {}
     write(connection, topic, before, seed=4)
 
-    async def first(keeper: TableRecovery) -> None:
-        assert await restored(keeper) == before
+    async def first(recovery: TableRecovery) -> None:
+        assert await restored(recovery) == before
 
-    with_keeper(connection, topic, tmp_path, first)
+    with_recovery(connection, topic, tmp_path, first)
     admin: AdminClient = connection.admin()
     admin.delete_topics([topic])[topic].result()
     for _ in range(100):
@@ -189,34 +189,34 @@ def test_a_recreated_changelog_empties_the_store_only_where_the_group_knows_it(
     # More than before: its offsets alone do not distinguish it from the old one.
     write(connection, topic, state, seed=5, count=6000)
 
-    async def refused(keeper: TableRecovery) -> None:
+    async def refused(recovery: TableRecovery) -> None:
         with pytest.raises(StoreOfAnother, match="recreated"):
-            await keeper.restore(PARTITIONS)
-        assert held_by(keeper.store, 0) == {key: value for (at, key), value in before.items() if at == 0}
+            await recovery.restore(PARTITIONS)
+        assert held_by(recovery.store, 0) == {key: value for (at, key), value in before.items() if at == 0}
 
-    async def second(keeper: TableRecovery) -> None:
-        assert await restored(keeper) == state
+    async def second(recovery: TableRecovery) -> None:
+        assert await restored(recovery) == state
 
-    with_keeper(connection, topic, tmp_path, refused)
-    with_keeper(connection, topic, tmp_path, second, is_known=True)
+    with_recovery(connection, topic, tmp_path, refused)
+    with_recovery(connection, topic, tmp_path, second, is_known=True)
 
 
 def test_an_abandoned_restoration_does_no_harm(connection: Connection, topic: str, tmp_path: Path) -> None:
     state: State = {}
     write(connection, topic, state, seed=7, count=600)
 
-    async def overtaken(keeper: TableRecovery) -> None:
+    async def overtaken(recovery: TableRecovery) -> None:
         for _ in range(20):
-            (await keeper.restore(PARTITIONS)).cancel()
-            await keeper.close_all_but(actives=PARTITIONS, standbys=())
+            (await recovery.restore(PARTITIONS)).cancel()
+            await recovery.close_all_but(actives=PARTITIONS, standbys=())
         # An empty range of the changelog is restored at once, that is before the cancellation above.
-        assert await restored(keeper) == state
+        assert await restored(recovery) == state
         for _ in range(20):
-            (await keeper.restore(PARTITIONS)).cancel()
-            await keeper.close_all_but(actives=PARTITIONS, standbys=())
-        assert await restored(keeper) == state
+            (await recovery.restore(PARTITIONS)).cancel()
+            await recovery.close_all_but(actives=PARTITIONS, standbys=())
+        assert await restored(recovery) == state
 
-    with_keeper(connection, topic, tmp_path, overtaken)
+    with_recovery(connection, topic, tmp_path, overtaken)
 
 
 def test_a_restoration_that_is_broken_off_goes_on_where_it_was(
@@ -225,16 +225,16 @@ def test_a_restoration_that_is_broken_off_goes_on_where_it_was(
     state: State = {}
     write(connection, topic, state, seed=6, count=6000)
 
-    async def broken_off(keeper: TableRecovery) -> None:
-        restoring = await keeper.restore(PARTITIONS)
-        while keeper.applied == 0:  # noqa: ASYNC110 - as early as can be
+    async def broken_off(recovery: TableRecovery) -> None:
+        restoring = await recovery.restore(PARTITIONS)
+        while recovery.applied == 0:  # noqa: ASYNC110 - as early as can be
             await asyncio.sleep(0.001)
-        await keeper.close_all_but(actives=(), standbys=())
-        assert keeper.store.held == frozenset()
+        await recovery.close_all_but(actives=(), standbys=())
+        assert recovery.store.held == frozenset()
         restoring.cancel()
 
-    async def resumed(keeper: TableRecovery) -> None:
-        assert await restored(keeper) == state
+    async def resumed(recovery: TableRecovery) -> None:
+        assert await restored(recovery) == state
 
-    with_keeper(connection, topic, tmp_path, broken_off)
-    with_keeper(connection, topic, tmp_path, resumed)
+    with_recovery(connection, topic, tmp_path, broken_off)
+    with_recovery(connection, topic, tmp_path, resumed)

@@ -185,7 +185,7 @@ def _compiled_dependencies(folder: Path, *, of: Path) -> str:
     A copy: cargo knows a crate by its place in its workspace and its files by their times, and so would take either
     core for the other where both are built in one folder.
     """
-    # Not what cargo's own tests are built with, which is thrice as much.
+    # Not what cargo's own tests are built with, which is three times as much.
     if (compiled := NATIVE / "target" / "release").exists():
         shutil.copytree(compiled, folder / "release")
     for each in of.rglob("*.rs"):

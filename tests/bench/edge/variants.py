@@ -31,7 +31,7 @@ VARIANTS_OF: dict[str, dict[str, Variant]] = {
         "pool-64": Variant(about="platform threads, as many as connections", flags=_pool(64)),
         "pool-16": Variant(about="platform threads, fewer than connections", flags=_pool(16)),
         "one-carrier": Variant(
-            about="virtual threads upon one platform thread", flags=("-Djdk.virtualThreadScheduler.parallelism=1",)
+            about="virtual threads on one platform thread", flags=("-Djdk.virtualThreadScheduler.parallelism=1",)
         ),
         "asynchronous": Variant(
             about="platform threads that do not wait: the answer is a CompletableFuture",

@@ -67,7 +67,7 @@ class OldProducer:
         assert self._producer.flush(30) == 0
 
 
-def homeless(read: Read, topic: str) -> list[bytes]:
+def misplaced(read: Read, topic: str) -> list[bytes]:
     """Keys of the topic that are on another partition than their target."""
     found = [(bytes(each.key() or b""), each.partition()) for each in read(topic)]
     return [key for key, partition in found if key not in (b"", POSITION_KEY) and murmur2(key, AFTER) != partition]
@@ -107,8 +107,8 @@ def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_l
     assert {len(there[name]) for name in (*moved_topics, *internal)} == {AFTER}
     assert len(there[topics.PEOPLE.name]) == len(there[topics.FORMS.name]) == BEFORE
     for topic in (TASK_STATES.name, TASK_NOTIFICATIONS.name, instances_changelog(2).name):
-        assert homeless(read, topic) == []
-    sent_on = homeless(read, TASK_EVENTS.name)
+        assert misplaced(read, topic) == []
+    sent_on = misplaced(read, TASK_EVENTS.name)
     assert sent_on, "or nothing was tried"
 
     # A rebuild reads an event wherever it stands.

@@ -1101,13 +1101,13 @@ def test_what_is_begun_with_the_start_is_over_with_the_end(
     said: list[str] = []
 
     async def maintain(_: Spools) -> None:
-        said.append("tended")
+        said.append("upkeep")
         try:
             await asyncio.Event().wait()
         finally:
             for _step in range(100):  # its end may take a while
                 await asyncio.sleep(0)
-            said.append("tended no more")
+            said.append("upkeep ended")
 
     def closing(what: str, close: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         async def closed(self: object) -> None:
@@ -1124,9 +1124,9 @@ def test_what_is_begun_with_the_start_is_over_with_the_end(
     async def scenario() -> None:
         publisher = await prepared(settings)
         assert publisher._timeout_s == settings.kafka_timeout_ms / 1000  # pyright: ignore[reportPrivateUsage]
-        await until(lambda: said == ["tended"])
+        await until(lambda: said == ["upkeep"])
         await publisher.close()
-        assert said == ["tended", "prerequisites closed", "tended no more", "spools closed", "registry closed"]
+        assert said == ["upkeep", "prerequisites closed", "upkeep ended", "spools closed", "registry closed"]
         assert publisher.health()["spool"] == "full: is closed"
 
     asyncio.run(scenario())

@@ -288,8 +288,8 @@ def test_one_signature_passes_at_one_action_only(
     extra = settings.model_copy(update={"delete_extra_keys": frozenset(copy)})
     with TestClient(create_app(extra, publisher=MemoryPublisher())) as client:
         alone = send(client, second, copy)
-    afresh = extra.model_copy(update={"data_dir": settings.data_dir / "afresh"})
-    with TestClient(create_app(afresh, publisher=publisher)) as client:
+    new_folder = extra.model_copy(update={"data_dir": settings.data_dir / "new"})
+    with TestClient(create_app(new_folder, publisher=publisher)) as client:
         assert send(client, first, original).status_code == 200
         refused = send(client, second, copy)
         assert send(client, first, original, "form").status_code == 200
@@ -379,7 +379,7 @@ class Clock:
         return self.now
 
 
-def keeper(settings: EdgeSettings, publisher: MemoryPublisher, clock: Clock, **changed: object) -> Quarantine:
+def quarantine_of(settings: EdgeSettings, publisher: MemoryPublisher, clock: Clock, **changed: object) -> Quarantine:
     bounds = {"quarantine_max_per_minute": 10, "quarantine_max_bytes_per_day": 1 << 20, **changed}
     return Quarantine(settings.model_copy(update=bounds), publisher, Metrics().quarantine, clock=clock)
 
@@ -396,7 +396,7 @@ def test_a_flood_from_one_address_is_bounded_and_others_still_get_in(
     settings: EdgeSettings, publisher: MemoryPublisher
 ) -> None:
     clock = Clock()
-    quarantine = keeper(settings, publisher, clock)
+    quarantine = quarantine_of(settings, publisher, clock)
     assert flood(quarantine, "192.0.2.1", 1000) == 10
     assert flood(quarantine, "192.0.2.2", 5) == 5
     assert flood(quarantine, "2001:db8::1", 6) + flood(quarantine, "2001:db8::2", 6) == 10
@@ -405,13 +405,13 @@ def test_a_flood_from_one_address_is_bounded_and_others_still_get_in(
 
 
 def test_a_flood_from_everywhere_is_bounded(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-    quarantine = keeper(settings, publisher, Clock())
+    quarantine = quarantine_of(settings, publisher, Clock())
     assert sum(flood(quarantine, f"10.0.{each}.1", 5) for each in range(100)) == 100
 
 
 def test_the_bytes_of_a_day_are_bounded_for_one_and_for_all(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     clock = Clock()
-    quarantine = keeper(settings, publisher, clock, quarantine_max_per_minute=10_000)
+    quarantine = quarantine_of(settings, publisher, clock, quarantine_max_per_minute=10_000)
     body = b"x" * (64 << 10)
     for hour in range(25):
         clock.now = hour * 3600.0
@@ -426,12 +426,12 @@ def test_the_bytes_of_a_day_are_bounded_for_one_and_for_all(settings: EdgeSettin
 
 
 def test_workers_share_the_bounds(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-    quarantine = keeper(settings, publisher, Clock(), workers=5)
+    quarantine = quarantine_of(settings, publisher, Clock(), workers=5)
     assert flood(quarantine, "192.0.2.1", 100) == 2
 
 
 def test_what_a_record_cannot_hold_is_not_tried(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-    quarantine = keeper(settings, publisher, Clock(), quarantine_max_bytes_per_day=1 << 40)
+    quarantine = quarantine_of(settings, publisher, Clock(), quarantine_max_bytes_per_day=1 << 40)
     assert flood(quarantine, "192.0.2.1", 1, body=b"x" * MAX_MESSAGE_BYTES) == 0
     assert flood(quarantine, "192.0.2.1", 1, headers={"x": "\xff" * (MAX_MESSAGE_BYTES // 2)}) == 0
     assert flood(quarantine, "192.0.2.1", 1, body=b"x" * (3 << 20)) == 1
@@ -466,7 +466,7 @@ def test_what_is_proven_is_kept_however_much_strangers_send(settings: EdgeSettin
 
 
 def test_what_is_proven_is_bounded_too(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-    quarantine = keeper(settings, publisher, Clock())
+    quarantine = quarantine_of(settings, publisher, Clock())
     proven = Unverified("no-taskId")
     proven.proven = True
 

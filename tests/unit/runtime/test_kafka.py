@@ -49,7 +49,7 @@ print(admin.describe_groups(["group"], 30)["group"].exception())
 
 def test_a_coordinator_that_is_found_too_late_ends_no_process() -> None:
     ended = subprocess.run([sys.executable, "-c", ASKED_TOO_LATE], capture_output=True, text=True, check=False)
-    # librdkafka's own stand-in for brokers describes no groups.
+    # librdkafka's mock brokers describe no groups.
     assert (ended.returncode, ended.stdout.count("_UNSUPPORTED_FEATURE")) == (0, 1), ended.stderr
 
 

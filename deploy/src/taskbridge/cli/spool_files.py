@@ -141,24 +141,24 @@ async def _deliver(folder: SpoolFolder, connection: Connection, progress: Progre
     for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
         kafka.open(topic.name, partitions=0)
     kafka.load_ids(*schemas)
-    keeper = Spools(folder.path, schemas, kafka, max_bytes=0, metrics=SpoolMetrics())
+    spools = Spools(folder.path, schemas, kafka, max_bytes=0, metrics=SpoolMetrics())
     try:
         if not await kafka.check():
             raise OperatorError(
                 f"Kafka at {connection.bootstrap_servers} does not answer: start it, or check --bootstrap-servers"
             )
-        await keeper.adopt()
+        await spools.adopt()
         heartbeat = Heartbeat(progress)
-        while keeper.waiting and not stopped():
+        while spools.waiting and not stopped():
             await asyncio.sleep(_POLL_S)
             await kafka.check()
-            heartbeat.beat(f"{keeper.waiting} records left")
-        left = keeper.waiting
-        if keeper.unopened:
-            unopened = "; ".join(f"{folder.file(number)}: {problem}" for number, problem in keeper.unopened.items())
+            heartbeat.beat(f"{spools.waiting} records left")
+        left = spools.waiting
+        if spools.unopened:
+            unopened = "; ".join(f"{folder.file(number)}: {problem}" for number, problem in spools.unopened.items())
             raise OperatorError(f"{left} records left; some files could not be read: {unopened}")
     finally:
-        await keeper.close()
+        await spools.close()
         await kafka.close()
         registry.close()
     return left

@@ -292,7 +292,7 @@ NAMES = [
     *("Authorization", "Accept-Encoding", "Access-Control-Request-Method", "Cookie", "Date", "If-Match", "Prefer"),
     *("Sec-WebSocket-Key", "Sec-WebSocket-Version", "Early-Data", "webhook-id", "ce-type", "traceparent", "tracestate"),
 ]
-"""Headers that a proxy or a server may act upon, the hop-by-hop ones among them."""
+"""Headers that a proxy or a server may act on, the hop-by-hop ones among them."""
 VALUES = [
     "close",
     "keep-alive",

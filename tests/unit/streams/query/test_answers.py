@@ -236,7 +236,7 @@ def test_an_instance_and_its_history(
         ("COPIED", 7),
     ], "oldest first, each event once, and only its own"
     assert (history["form"], history["form_of"]) == ({"days": "3", "why": None}, copied.event_id)
-    assert history["complete"] is False, "what stood at 20 is gone"
+    assert history["complete"] is False, "the event at 20 is gone"
     context.events.values[partition, 20] = codec.encode(completed)
     assert client.get("/v1/instances/I-1/history").json()["complete"] is False, "another's stands at 12"
     context.events.values[partition, 12] = codec.encode(created)

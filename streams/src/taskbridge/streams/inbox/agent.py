@@ -59,7 +59,7 @@ class InboxAgent:
     changelog: str
     group_commit: GroupCommit
     topic_id: str
-    """Of the notifications' topic that this worker stands upon: what another one told is not applied here."""
+    """The id of the notifications topic that this worker depends on: records of another topic are not applied."""
     notifications: Codec[TaskNotification]
     metrics: Metrics
     tracing: Tracing | None = None
