@@ -607,7 +607,7 @@ def test_the_end_comes_within_bounds_though_a_delivery_gets_no_report(
 
 def ends_after_its_drainer(spools: Spools, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether the drainer of its own file had come to its end when the file was closed."""
-    (kept_one,) = spools._kept.values()  # pyright: ignore[reportPrivateUsage]
+    (kept_one,) = spools._open_spools.values()  # pyright: ignore[reportPrivateUsage]
     close, drained = kept_one.spool.close, list[bool]()
 
     async def watched(*, remove: bool = False) -> None:

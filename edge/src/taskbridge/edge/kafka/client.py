@@ -34,8 +34,8 @@ _AWAY_CHECK_S = 0.25
 _FORGIVE_S = 2.0
 _HOPELESS_FLUSH_S = 1.0
 _SILENT_S = 15.0
-"""After that much silence another producer is asked. librdkafka forgets each broker that an answer does not name; where
-none is named, because all are fenced for a moment, it may know nobody to ask any more, for ever (its issue 5301)."""
+"""After that much silence a new producer is made. librdkafka forgets each broker that an answer does not name.
+If it names none, because all are fenced for a moment, librdkafka may know no broker any more (its issue 5301)."""
 _LOG_AGAIN_S = 60.0
 _LAST_REPORT_S = 35.0
 """By then librdkafka has reported on every record: message.timeout.ms, and some."""
@@ -51,14 +51,14 @@ class Sendings(dict["Sending", "Record"]):
     """Those under way, the oldest first. All have the same time, so one timer is enough: for the oldest."""
 
     def __init__(self, failed: Callable[[Record, Exception], None]) -> None:
-        """``failed`` is told of each before its own ``then`` is."""
+        """``failed`` is called for each before its own ``then``."""
         super().__init__()
         self.failed = failed
         self.loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, record: Record, then: Callable[[Exception | None], None], timeout_s: float) -> Sending:
-        """One more; ``then`` is told what becomes of it."""
+        """Add one; ``then`` is called with its outcome."""
         if self.loop is None:
             self.loop = asyncio.get_running_loop()
         sending = Sending(self, record, then, self.loop.time() + timeout_s)
@@ -80,7 +80,7 @@ class Sendings(dict["Sending", "Record"]):
 
 
 class Sending(Struct, eq=False):
-    """One record: to the producer a future, whose result is not told in the loop's next turn but now."""
+    """One record: for the producer a future, whose callback runs at once and not in the loop's next turn."""
 
     _all: Sendings
     _record: Record
@@ -97,7 +97,7 @@ class Sending(Struct, eq=False):
         self._then(None)
 
     def set_exception(self, error: Exception) -> None:
-        """It is told in the next turn: of one failure come others."""
+        """The callback runs in the next turn, because one failure causes others."""
         self._is_done = True
         del self._all[self]
         assert self._all.loop is not None, "it was added"
@@ -111,7 +111,7 @@ class Sending(Struct, eq=False):
 
 
 class SchemaIdUnknown(DeliveryFailed):
-    """The registry has never told the id of the schema that the record was written by."""
+    """The id of the record's schema is not known yet."""
 
 
 class KafkaClient:
@@ -121,7 +121,7 @@ class KafkaClient:
         self._make_producer = make_producer
         self._registry = registry
         self._frames: dict[str, bytes] = {}
-        """What stands before each body, by the schema that it was written by."""
+        """The frame before each body, by its schema."""
         self._hurried: dict[asyncio.Future[None], Record] = {}
         self._sendings = Sendings(self._not_sent)
         self._closing: set[asyncio.Task[int]] = set()
@@ -202,7 +202,7 @@ class KafkaClient:
         await self._open.wait()
 
     async def check(self) -> bool:
-        """Ask a broker, and remember whether it answered."""
+        """Request metadata from a broker, and remember whether it answered."""
         self.replace_if_dead()
         answers = not self._producer.is_dead and await self._producer.answers()
         now = time.monotonic()
@@ -222,7 +222,7 @@ class KafkaClient:
         return _CHECK_S if self.usable else _AWAY_CHECK_S
 
     def fail(self, record: Record, error: DeliveryFailed) -> None:
-        """A delivery failed: nobody else shall wait for the whole time limit to learn the same of its partition."""
+        """A delivery failed: no other record of its partition waits for the whole time limit."""
         place, problem = self.partition_of(record), str(error)
         if place not in self._failed:
             _log.warning("kafka_delivery_failed", topic=place[0], partition=place[1], problem=problem)
@@ -257,7 +257,7 @@ class KafkaClient:
                 self._frames[schema.key] = framed(known, b"")
 
     async def fetch_id(self, key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
-        """Find the id of a schema, by the registry where it must be; False when nobody knows the schema itself.
+        """Find the id of a schema, by the registry where it must be; False if the schema itself is not known.
 
         Raises:
             RegistryUnavailable, SchemaRefused
@@ -301,7 +301,7 @@ class KafkaClient:
             del self._hurried[future]
 
     def send_then(self, record: Record, then: Callable[[Exception | None], None], *, timeout_s: float) -> None:
-        """As ``send_within`` without anybody who waits: ``then`` is called with None, or with what that raises."""
+        """As ``send_within`` without a future: ``then`` is called with None, or with the error."""
         value = self._frames[record.schema] + record.body
         sending = self._sendings.add(record, then, timeout_s)
         self._producer.send(sending, record.topic, key=record.key, value=value, headers=record.headers)

@@ -45,7 +45,7 @@ _LOOK_AGAIN_S = 60.0
 
 
 class Prerequisites:
-    """Keeps trying until all is there, and tells what is not."""
+    """Tries until all of it is there, and reports what is missing."""
 
     def __init__(
         self,

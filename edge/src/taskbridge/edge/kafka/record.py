@@ -34,7 +34,7 @@ class Record(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def size(self) -> int:
-        """Bytes that the record takes, in Kafka and on disk alike: never less than the truth."""
+        """Bytes of the record in Kafka and on disk: never too small."""
         size = _ROW_OVERHEAD_BYTES + len(self.key) + len(self.body)
         for name, value in self.headers:
             size += len(name) + len(value) + 16

@@ -105,7 +105,7 @@ class _Ahead:
     """What waits in other files, as far as one has looked."""
 
     files: Mapping[int, Slot]
-    """As they were told of before: while they are, what came before is as it was too."""
+    """Their slots when they were read: while these are equal, the older records are the same too."""
     looked_at: int = field(default_factory=time.time_ns)
     oldest: dict[bytes, int] = field(default_factory=dict[bytes, int])
     """Key → when its oldest record came."""
@@ -114,7 +114,7 @@ class _Ahead:
 
 
 def _keys_ahead(folder: Path, files: Mapping[int, Slot]) -> _Ahead:
-    """The keys of records in other processes' files, as far as their first records tell.
+    """The keys of the first records in other processes' files.
 
     Only of those that are not delivered. A full disk keeps rows that are: drainers that waited for those, in two files
     for each other, would wait for ever.
@@ -228,7 +228,7 @@ class Chain:
 
     @property
     def is_refused(self) -> bool:
-        """The next one, or another that went out together with it, will never be taken."""
+        """The next one, or another that went out together with it, will never be accepted."""
         return isinstance(self.error, DeliveryFailed) and self.error.is_final
 
     @property
@@ -329,7 +329,7 @@ class Drainer:
     async def _step(self) -> None:
         start = self._blocked.rewind()
         if start is not None:
-            # What waits for its turn may stand before what became free.
+            # A record that waits for its turn may be older than the one that became free.
             start = min([start, *(each.position for each in self._pending[:1])])
             self._cursor, self._pending, self._reads_again = start - 1, [], True
             self._spool.hold(0)
@@ -445,7 +445,7 @@ class Drainer:
             self._kafka.succeed(record)
 
     async def _until_taken(self, place: Partition, late: Sending | None) -> None:
-        """Return once the partition takes records again: its first is tried until it is through."""
+        """Return once the partition accepts records again: its first is sent until it is acknowledged."""
         if late:
             await asyncio.gather(*late)
             await self._settle(list(late.values()), alone=False)
@@ -462,7 +462,7 @@ class Drainer:
                     chain = Chain(found)
                     await chain.run(self._kafka)
                     await self._settle([chain], alone=True)
-                    # Nothing is awaited between the success and the end, so that nobody overtakes what waited.
+                    # Nothing is awaited between the success and the end, so that no record overtakes those that waited.
                     if not self._kafka.is_failing(place):
                         return
             await asyncio.sleep(_RETRY_S)

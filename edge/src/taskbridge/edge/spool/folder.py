@@ -59,7 +59,7 @@ class Slot:
     count: int
     size: int
     held: int
-    """So many of the records cannot be delivered now: their partitions take none, or nobody knows their schema's id."""
+    """Records that cannot be delivered now: their partitions accept none, or their schema's id is not known."""
 
 
 class Occupancy:
@@ -74,7 +74,7 @@ class Occupancy:
         self._memory = memory or mmap.mmap(-1, _END)
 
     def set(self, number: int, *, oldest: int, count: int, size: int, held: int = 0) -> None:
-        # What moves stands together at the front, so that one comparison tells whether anything does anywhere.
+        # Deliverable records come first, so that one comparison shows whether there are any in the folder.
         moving = 0 if held and held >= count else oldest
         self._memory[number * 8 : number * 8 + 8] = moving.to_bytes(8, "little")
         _PAIR.pack_into(self._memory, _SIZES_AT + number * _PAIR.size, count, size)
@@ -132,7 +132,7 @@ class SpoolFolder:
         """The first file that nobody owns, empty or not: so a worker continues with its predecessor's records.
 
         Raises:
-            SpoolFull: no lock file can be made, or all are taken.
+            SpoolFull: no lock file can be made, or all are in use.
         """
         for number in range(MAX_FILES):
             claim = self._claim(number) if number not in but else None
@@ -141,7 +141,7 @@ class SpoolFolder:
         raise SpoolFull(f"{MAX_FILES} processes use the spool's folder already")
 
     def claim_orphans(self, but: Container[int] = ()) -> list[Claim]:
-        """Files that nobody owns, among those that exist or that are said to hold something."""
+        """Files without an owner, among those that exist or whose slot is not empty."""
         slots = self.occupancy.slots()
         found: list[Claim] = []
         for number in sorted({*slots, *self.numbers()}):
@@ -162,7 +162,7 @@ class SpoolFolder:
         return sorted(each for each in self.path.glob("*.db.damaged-*") if not each.name.endswith("-wal"))
 
     def owner(self, number: int) -> int | None:
-        """The process that owns a file; None when nobody does."""
+        """The process that owns a file; None if there is none."""
         path = self.path / f"{number}.lock"
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -191,7 +191,7 @@ class SpoolFolder:
             os.pwrite(lock, str(os.getpid()).encode(), 0)
         except OSError:
             os.ftruncate(lock, 0)
-        # Until it is read, nobody may overtake what it holds.
+        # Until it is read, no record may overtake its records.
         self.occupancy.set(number, oldest=UNKNOWN_AGE, count=0, size=0)
         return Claim(number, self.file(number), lock)
 
@@ -275,6 +275,6 @@ class Unopened:
         return {number for number in self._found if self._folder.file(number).exists()}
 
     def problems(self, *, opened: Container[int]) -> dict[int, str]:
-        """Of those that nobody has open, this process knowing what it has: what they hold is not known."""
+        """Of those that no process has open; ``opened`` are those of this process. Their records are not known."""
         owners = {number: self._folder.owner(number) for number in self.there() if number not in opened}
         return {number: self._found[number].problem for number, owner in owners.items() if owner in (None, os.getpid())}

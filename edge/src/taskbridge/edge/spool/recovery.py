@@ -66,7 +66,7 @@ _NOT_OF_THE_FILE = (
 _MISTRUSTED = "an I/O error in its last life"
 """Of a file that SQLite reads to its end all the same."""
 _COPIES = 3
-"""Of such files: what is in them was all taken over, and a failing disk leaves one after the other."""
+"""Of such files: all their rows are in a new file, and a failing disk leaves one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def _read(file: BinaryIO, at: int, size: int) -> bytes:
     try:
         file.seek(at)
         return file.read(size)
-    except (OSError, ValueError):  # a bad sector takes its own page, not the others
+    except (OSError, ValueError):  # a bad sector affects its own page, not the others
         return b""
 
 
@@ -234,7 +234,7 @@ def _values(payload: bytes, keyed_by_row_id: Sequence[int], rowid: int) -> list[
         at += size
         values.append(_value_of(kind, raw))
     if values and values[0] is None and len(values) in keyed_by_row_id:
-        values[0] = rowid  # an INTEGER PRIMARY KEY stands in the row's id
+        values[0] = rowid  # an INTEGER PRIMARY KEY is stored as the row's id
     return values
 
 
@@ -266,7 +266,7 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class Salvage:
-    """Rows of all tables, told apart by their columns; of each record the intact versions count."""
+    """Rows of all tables, distinguished by their columns; of each record the intact versions count."""
 
     schemas: set[SchemaRef] = field(default_factory=set[SchemaRef])
     _records: dict[tuple[int, int], SpooledRecord] = field(default_factory=dict[tuple[int, int], "SpooledRecord"])
@@ -370,7 +370,7 @@ def open_or_recover(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
 
 
 def examine(path: Path) -> str | None:
-    """What is the matter with a spool file that nobody has open, or None; changes nothing. A missing one is sound.
+    """The problem of a spool file that no process has open, or None; changes nothing. A missing file is sound.
 
     Raises:
         SpoolFull, SpoolBusy, SpoolBroken: that cannot be said now.
@@ -408,7 +408,7 @@ def read_intact(path: Path) -> Salvage:
 def _sqlite_check(path: Path) -> tuple[str | None, int]:
     """What SQLite finds wrong, and how many frames of the log belong to transactions that it accepts.
 
-    It takes a wrong checksum for the end of the log: behind the last sync, that is what a power failure leaves.
+    It treats a wrong checksum as the end of the log: a power failure leaves that after the last sync.
 
     Raises:
         SpoolFull, SpoolBusy, SpoolBroken: it cannot look now, which says nothing about the file.

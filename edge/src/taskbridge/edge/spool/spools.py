@@ -49,7 +49,7 @@ def is_requeue_requested(path: Path) -> bool:
 
 
 def open_and_requeue(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
-    """As ``open_or_recover``, with what was asked back at its place among those that wait; later, where no room is.
+    """As ``open_or_recover``, with requeued records at their place among those that wait; later, if there is no room.
 
     Raises:
         SpoolFull, SpoolBusy: it cannot be opened now.
@@ -79,9 +79,9 @@ class _OpenSpool:
 
 
 class Spools(FolderCounts):
-    """Opens, drains and closes spools; takes over orphans at its start and for as long as it lives.
+    """Opens, drains and closes spools; adopts orphans at its start and while it runs.
 
-    A file that breaks is left; a new one takes its place, and its intact records are taken over like an orphan's.
+    A file that breaks is left; a new file replaces it, and its intact records are adopted like an orphan's.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Spools(FolderCounts):
         self._max_bytes = max_bytes
         self._metrics = metrics
         self._own: Spool | None = None
-        self._kept: dict[int, _OpenSpool] = {}
+        self._open_spools: dict[int, _OpenSpool] = {}
         self._unopened = Unopened(self.folder)
         metrics.gauge("depth", "Records that wait for delivery to Kafka.", lambda: self.waiting)
         metrics.gauge("bytes", "Size of the spool, limited by EDGE_SPOOL_MAX_BYTES.", lambda: self.size)
@@ -150,12 +150,14 @@ class Spools(FolderCounts):
     @property
     def unopened(self) -> dict[int, str]:
         """Files that broke or could not be opened, and why; what they hold is in no count."""
-        broken = {number: each.spool.broken for number, each in self._kept.items() if each.spool.broken is not None}
-        return self._unopened.problems(opened=self._kept) | broken
+        broken = {
+            number: each.spool.broken for number, each in self._open_spools.items() if each.spool.broken is not None
+        }
+        return self._unopened.problems(opened=self._open_spools) | broken
 
     @property
     def set_aside(self) -> int:
-        return sum(each.spool.set_aside for each in self._kept.values())
+        return sum(each.spool.set_aside for each in self._open_spools.values())
 
     async def start(self) -> None:
         """Open what can be opened now; a disk without room is tried again while it lives."""
@@ -170,10 +172,10 @@ class Spools(FolderCounts):
             for each in (self._leave_broken, self._release_requeued, self._open_own, self.adopt, self._close_empty):
                 await self._survive(each)
             if not self.anything_moves():
-                self._kafka.forgive(but={each for kept in self._kept.values() for each in kept.drainer.behind})
+                self._kafka.forgive(but={place for each in self._open_spools.values() for place in each.drainer.behind})
 
     async def adopt(self) -> None:
-        """Take over every file that nobody owns, with what it holds; one that cannot be opened holds up no other.
+        """Adopt every file without an owner, with its records; one that cannot be opened delays no other.
 
         Raises:
             SpoolFull
@@ -184,11 +186,11 @@ class Spools(FolderCounts):
 
     async def close(self) -> None:
         """Finish open deliveries in bounded time; the rest stays in the files for the next process."""
-        for kept in self._kept.values():
-            kept.drainer.stop()
-        tasks = [each.task for each in self._kept.values()]
+        for each in self._open_spools.values():
+            each.drainer.stop()
+        tasks = [each.task for each in self._open_spools.values()]
         # A drainer that waits (for records, for Kafka) does not see that it is to stop.
-        idle = [each.task for each in self._kept.values() if not each.spool.waiting or not self._kafka.usable]
+        idle = [each.task for each in self._open_spools.values() if not each.spool.waiting or not self._kafka.usable]
         for task in idle:
             task.cancel()
         if tasks:
@@ -196,9 +198,9 @@ class Spools(FolderCounts):
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        for kept in self._kept.values():
-            await kept.spool.close()
-        self._kept.clear()
+        for each in self._open_spools.values():
+            await each.spool.close()
+        self._open_spools.clear()
         self._own, self._problem = None, "is closed"
 
     async def _prepare(self) -> None:
@@ -218,7 +220,7 @@ class Spools(FolderCounts):
             return
         try:
             await self._prepare()
-            sound = [each.spool for each in self._kept.values() if each.spool.broken is None]
+            sound = [each.spool for each in self._open_spools.values() if each.spool.broken is None]
             self._own = sound[0] if sound else await self._open(await asyncio.to_thread(self._claim_own))
         except Exception as error:
             self._problem = str(error)
@@ -234,35 +236,35 @@ class Spools(FolderCounts):
         _log.info("spool_adopted", file=str(claim.path), records=spool.waiting)
 
     async def _leave_broken(self) -> None:
-        for number, kept in list(self._kept.items()):
-            if kept.spool.broken is None:
+        for number, each in list(self._open_spools.items()):
+            if each.spool.broken is None:
                 continue
             self._metrics.file_broken()
-            self._unopened.add(number, kept.spool.broken)
-            if kept.spool is self._own:
-                self._own, self._broken, self._problem = None, kept.spool.broken, kept.spool.broken
+            self._unopened.add(number, each.spool.broken)
+            if each.spool is self._own:
+                self._own, self._broken, self._problem = None, each.spool.broken, each.spool.broken
             await self._end(number)
 
     async def _release_requeued(self) -> None:
         """Close files whose set-aside records are to be sent again: the process that adopts them requeues these."""
-        for number, kept in list(self._kept.items()):
-            if kept.spool.broken is None and await asyncio.to_thread(is_requeue_requested, kept.spool.claim.path):
-                if kept.spool is self._own:  # new records have somewhere to go at any moment
+        for number, each in list(self._open_spools.items()):
+            if each.spool.broken is None and await asyncio.to_thread(is_requeue_requested, each.spool.claim.path):
+                if each.spool is self._own:  # new records have somewhere to go at any moment
                     self._own = await self._open(await asyncio.to_thread(self._claim_own))
                 await self._end(number)
 
     async def _end(self, number: int, *, remove: bool = False) -> None:
-        kept = self._kept.pop(number)
-        kept.task.cancel()
-        await asyncio.gather(kept.task, return_exceptions=True)
-        await kept.spool.close(remove=remove)
+        each = self._open_spools.pop(number)
+        each.task.cancel()
+        await asyncio.gather(each.task, return_exceptions=True)
+        await each.spool.close(remove=remove)
 
     async def _open(self, claim: Claim) -> Spool:
         try:
             opened = await asyncio.to_thread(open_and_requeue, claim.path, self._schemas)
         except Exception as error:
             self._unopened.add(claim.number, str(error) or repr(error))
-            # Nobody knows what it holds, so nobody waits for it; 'unopened' tells of it.
+            # Its records are not known, so no drainer waits for them; 'unopened' reports it.
             self.folder.occupancy.set(claim.number, oldest=0, count=0, size=0)
             claim.release()
             raise
@@ -274,7 +276,7 @@ class Spools(FolderCounts):
         if spool.waiting:
             _log.info("spool_file_opened", file=str(claim.path), records=spool.waiting)
         drainer = Drainer(spool, self._kafka, occupancy, self._metrics)
-        self._kept[claim.number] = _OpenSpool(spool, drainer, asyncio.create_task(drainer.run()))
+        self._open_spools[claim.number] = _OpenSpool(spool, drainer, asyncio.create_task(drainer.run()))
         return spool
 
     async def _close_empty(self) -> None:
@@ -282,8 +284,8 @@ class Spools(FolderCounts):
 
         One with records set aside stays open and reported: it would be adopted again at once.
         """
-        for number, kept in list(self._kept.items()):
-            spool = kept.spool
+        for number, each in list(self._open_spools.items()):
+            spool = each.spool
             if spool is self._own or spool.waiting or spool.size > 0 or spool.set_aside or spool.broken is not None:
                 continue
             await self._end(number, remove=True)

@@ -58,7 +58,7 @@ PRAGMA user_version = {VERSION};
 
 
 class SpoolFull(NotDurable):
-    """The spool has no room, by its own bound or on the disk; it takes callbacks again when there is."""
+    """The spool has no room, by its own bound or on the disk; it accepts callbacks again when there is."""
 
 
 class SpoolBusy(SpoolFull):
@@ -88,7 +88,7 @@ def classified() -> Generator[None]:
 
 
 def owners_connection(path: Path) -> sqlite3.Connection:
-    """A connection to an existing file, for any thread, which checkpoints only when it is told to."""
+    """A connection to an existing file, for any thread, which checkpoints only on request."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_S
     )
@@ -110,7 +110,7 @@ def read_only(path: Path) -> sqlite3.Connection:
 
 
 def _text(raw: bytes) -> str:
-    # Damaged text is a damaged row, which its checksum tells, and not an error of the whole file.
+    # Damaged text is a damaged row, as its checksum shows, and not an error of the whole file.
     return raw.decode("utf-8", "surrogateescape")
 
 
@@ -274,7 +274,7 @@ class Store:
             self._writer.close()
 
     def abandon(self) -> None:
-        """Leave a broken file as it stands, marked for the next start.
+        """Leave a broken file unchanged, marked for the next start.
 
         A closed connection would move the log into the file and believe the disk once more, so these stay open until
         the process ends.

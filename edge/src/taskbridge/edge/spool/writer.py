@@ -90,7 +90,7 @@ class Outcome:
 
 
 class Committer:
-    """Writes what it is handed from the event loop, and tells the loop, once for each transaction.
+    """Writes records from the event loop, and reports to the loop once per transaction.
 
     After a failure it never touches the file again.
     """
@@ -156,7 +156,7 @@ class Committer:
                 return
 
     def _gather(self, work: Work) -> None:
-        # Without room, look again by itself: nobody sends callbacks to an edge that is not ready.
+        # Without room, try again without a new record: an edge that is not ready receives no callbacks.
         waits = self.refused is not None or bool(work.removals)
         try:
             work.add(self._queue.get(timeout=_RETRY_S if waits else None))
@@ -196,7 +196,7 @@ class Committer:
     def _try(
         self, rows: Sequence[Row], delete: Sequence[int], set_aside: Sequence[tuple[int, str]]
     ) -> SpoolFull | None:
-        # A transaction of nothing tells whether the file is still locked.
+        # An empty transaction shows whether the file is still locked.
         if rows or delete or set_aside or isinstance(self.refused, SpoolBusy):
             try:
                 self._store.write(rows, delete=delete, set_aside=set_aside)
@@ -384,7 +384,7 @@ class Spool:
 
     def _update_slot(self) -> None:
         if self.broken is not None:
-            # Nothing leaves a broken file, so nobody may wait for it.
+            # No record leaves a broken file, so no drainer may wait for it.
             self._occupancy.set(self.claim.number, oldest=0, count=0, size=self.size)
             return
         if not self.waiting:
