@@ -9,8 +9,8 @@ from reference_pages.markdown import page
 FOLDER = Path(__file__).parents[2] / "docs" / "adr"
 
 _INTRODUCTION = """\
-One page each for what a newcomer would ask about: what was the case, what was decided, what follows, what else was
-considered, and which test holds it. Numbers that are missing were never used."""
+One page for each decision that a newcomer would ask about: context, decision, consequences, alternatives, and the test
+that holds it. Missing numbers are not used again."""
 
 
 def decisions_page() -> str:

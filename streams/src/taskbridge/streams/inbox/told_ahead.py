@@ -1,7 +1,7 @@
 """Notifications published before their lists are committed to Kafka, and how a query for such a list waits.
 
 A notification is Kafka's by the time it is read, so it may be told at once; the list follows a transaction later. Who
-was told, and asks for the list within these milliseconds, gets one that has the line: see ``docs/adr/0090``.
+was told, and asks for the list within these milliseconds, gets one that has the line: see ``docs/adr/0022``.
 """
 
 from __future__ import annotations
