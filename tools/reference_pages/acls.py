@@ -49,13 +49,17 @@ _DESCRIPTIONS = {
 
 
 def acls_page() -> str:
-    sections = [_section(role, acls) for role, acls in roles("subscriber").items()]
+    found = roles("subscriber")
+    sections = [_section(role, acls, found["operator"] if role == "rebuild" else ()) for role, acls in found.items()]
     return page("Permissions on Kafka", _INTRODUCTION, *sections)
 
 
-def _section(role: str, acls: tuple[Acl, ...]) -> str:
-    rows = [(_operation(acl), f"{acl.resource} {_name(acl)}", acl.why) for acl in acls]
-    return "\n\n".join([f"## {role}", _DESCRIPTIONS[role], table(("operation", "on", "for"), rows)])
+def _section(role: str, acls: tuple[Acl, ...], operators: tuple[Acl, ...]) -> str:
+    """Without the permissions that the role shares with operators."""
+    rows = [(_operation(acl), f"{acl.resource} {_name(acl)}", acl.why) for acl in acls if acl not in operators]
+    permissions = table(("operation", "on", "for"), rows)
+    shared = ["All permissions of [operator](#operator), and:"] if {*operators} & {*acls} else []
+    return "\n\n".join([f"## {role}", _DESCRIPTIONS[role], *shared, permissions])
 
 
 def _operation(acl: Acl) -> str:

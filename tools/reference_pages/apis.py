@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
     from reference_pages.markdown import Row
 
 NOWHERE = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1"}
+
+_UNDESCRIBED = "Successful Response"
+"""FastAPI's description of a response that a route does not describe."""
+
+_SEVERAL = 3
+"""So many routes share what is shown once."""
+
+_PARAMETERS = ("parameter", "where", "meaning")
 
 _SAME_FOR_BOTH = """\
 As OpenAPI 3.1, with the schemas of all responses: [{file}]({file}). The service serves it at `/openapi.json`, and as a
@@ -71,41 +81,82 @@ def _page(title: str, document: Mapping[str, Any], file: str) -> str:
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
     ]
-    shared = repeated((_responses(operation) for _, operation in routes), at_least=3)
+    shared = _Shared(
+        parameters=repeated((_parameters(operation) for _, operation in routes), at_least=_SEVERAL),
+        responses=repeated((_responses(operation) for _, operation in routes), at_least=_SEVERAL),
+        descriptions=_repeated_texts(prose(operation.get("description", "")) for _, operation in routes),
+        examples=_repeated_texts(_example(operation, schemas) for _, operation in routes),
+    )
     parts = [_route(name, operation, schemas, shared) for name, operation in routes]
     introduction = f"{document['info'].get('description', '')}\n\n{_SAME_FOR_BOTH.format(file=file)}"
-    common = f"## Responses of several routes\n\n{_table(sorted(shared))}"
-    return page(title, introduction, common, *parts, *_shapes(schemas))
+    return page(title, introduction, *_common(shared), *parts, *_shapes(schemas))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """What several routes have, to be shown once."""
+
+    parameters: Sequence[Row]
+    responses: Sequence[Row]
+    descriptions: Sequence[str]
+    examples: Sequence[str]
+
+
+def _repeated_texts(texts: Iterable[str]) -> Sequence[str]:
+    return [text for text, count in Counter(texts).items() if text and count >= _SEVERAL]
+
+
+def _common(shared: _Shared) -> Iterator[str]:
+    if shared.parameters or shared.descriptions:
+        yield "## Parameters of several routes"
+        yield from shared.descriptions
+        if shared.parameters:
+            yield table(_PARAMETERS, shared.parameters)
+    yield f"## Responses of several routes\n\n{_table(sorted(shared.responses))}"
+    yield from (fenced(each, "json") for each in shared.examples)
 
 
 def _responses(operation: Mapping[str, Any]) -> list[Row]:
     return [
         (code(status), prose(response.get("description", "")), ", ".join(_media(response)))
         for status, response in operation["responses"].items()
+        if response.get("description") != _UNDESCRIBED
     ]
+
+
+def _returned(operation: Mapping[str, Any]) -> str:
+    """The schema of a success that has no description."""
+    response = operation["responses"].get("200", {})
+    named = [each for each in _media(response) if each.startswith("[")]
+    return f"Returns {named[0]}." if named and response.get("description") == _UNDESCRIBED else ""
 
 
 def _table(responses: Iterable[Row]) -> str:
     return table(("status", "meaning", "body"), responses)
 
 
-def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], shared: Sequence[Row]) -> str:
+def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], shared: _Shared) -> str:
     parts = [f"## {name}", f"{prose(operation.get('summary', '')).rstrip('.')}."]
-    if description := operation.get("description"):
-        parts.append(prose(description))
-    if rows := [*_parameters(operation)]:
-        parts.append(table(("parameter", "where", "meaning"), rows))
+    if (description := prose(operation.get("description", ""))) not in shared.descriptions:
+        parts.append(description)
+    parameters = [*_parameters(operation)]
+    if own := [each for each in parameters if each not in shared.parameters]:
+        parts.append(table(_PARAMETERS, own))
+    parts += [also(parameters, shared.parameters), _returned(operation)]
     responses = _responses(operation)
-    if own := [each for each in responses if each not in shared]:
+    if own := [each for each in responses if each not in shared.responses]:
         parts.append(_table(own))
-    parts.append(also(responses, shared))
-    if (example := _example(operation, schemas)) is not None:
-        parts.append(fenced(json.dumps(example, ensure_ascii=False, indent=2), "json"))
+    parts.append(also(responses, shared.responses))
+    if (example := _example(operation, schemas)) and example not in shared.examples:
+        parts.append(fenced(example, "json"))
     return "\n\n".join(each for each in parts if each)
 
 
 def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Without those of the path that need no explanation: the heading names them."""
     for each in operation.get("parameters", ()):
+        if each["in"] == "path" and not _meaning(each):
+            continue
         yield code(each["name"]), _where(each["in"], required=each.get("required", False)), _meaning(each)
     content = operation.get("requestBody", {}).get("content", {})
     place = "body or query" if "multipart/form-data" in content else "body"
@@ -134,7 +185,13 @@ def _media(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"[{name}](#{name.lower()})" if name else code(media)
 
 
-def _example(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
+def _example(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    """JSON; empty where the document has none."""
+    found = _found_example(operation, schemas)
+    return "" if found is None else json.dumps(found, ensure_ascii=False, indent=2)
+
+
+def _found_example(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
     content = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
     if "example" in content:
         return content["example"]
@@ -150,10 +207,11 @@ def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
         parts = [f"### {name}", prose(schema.get("description", ""))]
         if choices := schema.get("enum"):
             parts.append(f"One of {', '.join(code(str(each)) for each in choices)}.")
-        if rows := [
-            (code(each), _kind(found), _meaning(found)) for each, found in schema.get("properties", {}).items()
-        ]:
-            parts.append(table(("field", "type", "meaning"), rows))
+        rows = [(code(each), _kind(found), _meaning(found)) for each, found in schema.get("properties", {}).items()]
+        if explained := [row for row in rows if row[2]]:
+            parts.append(table(("field", "type", "meaning"), explained))
+        if plain := [f"{field} ({kind})" for field, kind, meaning in rows if not meaning]:
+            parts.append(f"{'Also' if explained else 'Fields:'} {', '.join(plain)}.")
         yield "\n\n".join(each for each in parts if each)
 
 

@@ -20,7 +20,7 @@ _INTRODUCTION = """\
 wrong and what to do, 2 is wrong usage. Commands that query a running bridge find the one in `taskbridge-data`, or in
 `--data-dir`; those that print take `--json` and print one JSON object a line."""
 
-_HEADS = ("argument or option", "default", "meaning")
+_HEADS = ("argument or option", "meaning")
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -30,8 +30,8 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 def commands_page() -> str:
     found = [*commands()]
-    shared = repeated((_rows(command) for _, command in found), at_least=10)
-    common = f"## Options of most commands\n\n{table(_HEADS, shared)}"
+    shared = repeated((_rows(command) for _, command in found), at_least=4)
+    common = f"## Options of several commands\n\n{table(_HEADS, shared)}"
     return page("Commands", _INTRODUCTION, common, *(_section(name, command, shared) for name, command in found))
 
 
@@ -69,14 +69,15 @@ def _row(parameter: Any) -> Row:
         meaning = f"{meaning} One of {', '.join(code(str(each)) for each in choices)}.".strip()
     if variable := getattr(parameter, "envvar", None):
         meaning = f"{meaning} Also by {code(variable)}.".strip()
-    return names, _default(parameter, meaning), meaning
+    return names, f"{meaning} {_default(parameter, meaning)}".strip()
 
 
 def _default(parameter: Any, meaning: str) -> str:
     if parameter.required:
-        return "required"
+        return "Required."
     value = parameter.default
-    return "" if value is None or isinstance(value, bool) or "Default:" in meaning else code(str(value))
+    is_shown = value in (None, "") or isinstance(value, bool) or "Default:" in meaning
+    return "" if is_shown else f"Default: {code(str(value))}."
 
 
 def _examples(epilog: str) -> list[str]:

@@ -17,7 +17,10 @@ _FOR_PROGRAMS = """\
 The same for programs, as AsyncAPI 3.1: [asyncapi.json](asyncapi.json).
 How to use the topics: [Read the topics](../how-to/read-the-topics.md)."""
 
-_HEADS = ("header", "present", "meaning")
+_EXAMPLES = """\
+Of the examples, only the first has headers: those of others are in the tables. Fields that are null are left out."""
+
+_HEADS = ("header", "meaning")
 
 _DAY_MS = 24 * 60 * 60 * 1000
 
@@ -26,14 +29,50 @@ def topics_page() -> str:
     document = asyncapi_document()
     headers = repeated(map(_headers, document["components"]["messages"].values()), at_least=4)
     rows: list[Row] = []
+    types = _Types(document["components"]["schemas"])
     parts = [f"## Headers of most records\n\n{table(_HEADS, headers)}"]
     for channel in document["channels"].values():
         messages = [document["components"]["messages"][name] for name in channel["messages"]]
         rows.append(_row(channel, messages))
         for message in messages:
-            parts += _message(channel, message, document["components"]["schemas"], headers)
+            parts += _message(channel, message, types, headers)
     heads = ("topic", "key", "value", "a record is", "retention", "largest record")
-    return page("Topics and records", document["info"]["description"], _FOR_PROGRAMS, table(heads, rows), *parts)
+    return page(
+        "Topics and records", document["info"]["description"], _FOR_PROGRAMS, table(heads, rows), _EXAMPLES, *parts
+    )
+
+
+class _Types:
+    """Records and enums of the schemas, each explained once: where it occurs first."""
+
+    def __init__(self, schemas: Mapping[str, Any]) -> None:
+        self.schemas = schemas
+        self._headings: dict[str, str] = {}
+        self._explained: set[str] = set()
+        for message, found in schemas.items():
+            for name, named in _named(found["schema"]["fields"]):
+                # A heading's address is its text: a link to a message must not lead to a part of another one.
+                self._headings.setdefault(_identity(named), f"{name} in {message}" if name in schemas else name)
+
+    def heading(self, named: Mapping[str, Any]) -> str:
+        return self._headings[_identity(named)]
+
+    def first(self, message: str) -> Iterator[Mapping[str, Any]]:
+        for _, named in _named(self.schemas[message]["schema"]["fields"]):
+            if (identity := _identity(named)) not in self._explained:
+                self._explained.add(identity)
+                yield named
+
+    def fields(self, record: Mapping[str, Any]) -> str:
+        known = {found["name"]: self.heading(found) for _, found in _named(record["fields"])}
+        rows = [
+            (code(each["name"]), _kind(each["type"], known), prose(each.get("doc", ""))) for each in record["fields"]
+        ]
+        return table(("field", "type", "meaning"), rows)
+
+
+def _identity(named: Mapping[str, Any]) -> str:
+    return json.dumps([named["name"], named.get("doc"), named.get("fields"), named.get("symbols")], sort_keys=True)
 
 
 def _row(channel: Mapping[str, Any], messages: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -66,30 +105,47 @@ def _retention(configuration: Mapping[str, Any]) -> str:
 def _headers(message: Mapping[str, Any]) -> list[Row]:
     required = message["headers"]["required"]
     return [
-        (code(name), "always" if name in required else "sometimes", _meaning(found))
+        (code(name), _meaning(found) if name in required else f"Optional. {_meaning(found)}")
         for name, found in message["headers"]["properties"].items()
     ]
 
 
 def _message(
-    channel: Mapping[str, Any], message: Mapping[str, Any], schemas: Mapping[str, Any], shared: Sequence[Row]
+    channel: Mapping[str, Any], message: Mapping[str, Any], types: _Types, shared: Sequence[Row]
 ) -> Iterator[str]:
     yield f"## {message['name']}"
     yield f"{prose(message['summary'])} On {code(channel['address'])}."
-    schema: Any = schemas[message["name"]]["schema"] if message["name"] in schemas else None
-    yield prose(message["payload"]["description"]) if schema is None else _fields(schema)
+    name = message["name"]
+    schema: Any = types.schemas[name]["schema"] if name in types.schemas else None
+    yield prose(message["payload"]["description"]) if schema is None else types.fields(schema)
     rows = _headers(message)
     if own := [each for each in rows if each not in shared]:
         yield table(_HEADS, own)
     if headers := also(rows, shared):
         yield headers
     if schema is not None:
-        yield fenced(json.dumps(message["examples"][0], ensure_ascii=False, indent=2), "json")
-        for name, found in _named(schema["fields"]):
-            # A heading's address is its text: a link to a message must not lead to a part of another one.
-            yield f"### {name} in {message['name']}" if name in schemas else f"### {name}"
+        example = message["examples"][0]
+        payload = _without_nulls(example["payload"])
+        shown = {"headers": example["headers"], "payload": payload} if name == next(iter(types.schemas)) else payload
+        yield fenced(json.dumps(shown, ensure_ascii=False, indent=2), "json")
+        for found in types.first(name):
+            yield f"### {types.heading(found)}"
             yield prose(found.get("doc", ""))
-            yield _fields(found) if found["type"] == "record" else _one_of(found["symbols"])
+            yield types.fields(found) if found["type"] == "record" else _one_of(found["symbols"])
+
+
+def _without_nulls(value: Any) -> Any:
+    """Of records; a map may hold null."""
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        found = cast("dict[str, Any]", value)
+        return {
+            name: each if name == "form_data" else _without_nulls(each)
+            for name, each in found.items()
+            if each is not None
+        }
+    return value
 
 
 def _meaning(found: Mapping[str, Any]) -> str:
@@ -98,11 +154,6 @@ def _meaning(found: Mapping[str, Any]) -> str:
 
 def _one_of(words: list[str]) -> str:
     return f"One of {', '.join(map(code, words))}." if len(words) > 1 else f"Always {code(words[0])}."
-
-
-def _fields(record: Mapping[str, Any]) -> str:
-    rows = [(code(each["name"]), _kind(each["type"]), prose(each.get("doc", ""))) for each in record["fields"]]
-    return table(("field", "type", "meaning"), rows)
 
 
 def _named(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -118,14 +169,19 @@ def _named(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _named(found.get(part))
 
 
-def _kind(schema: Any) -> str:
+def _kind(schema: Any, headings: Mapping[str, str]) -> str:
+    """With a link to a type of its own, by the headings of these."""
     if isinstance(schema, str):
-        return schema
+        return _linked(schema, headings)
     if isinstance(schema, list):
-        return " or ".join(_kind(each) for each in cast("list[Any]", schema))
+        return " or ".join(_kind(each, headings) for each in cast("list[Any]", schema))
     kind = schema["type"]
     if kind == "array":
-        return f"list of {_kind(schema['items'])}"
+        return f"list of {_kind(schema['items'], headings)}"
     if kind == "map":
-        return f"map of {_kind(schema['values'])}"
-    return str(schema.get("name") or schema.get("logicalType") or kind)
+        return f"map of {_kind(schema['values'], headings)}"
+    return _linked(str(schema.get("name") or schema.get("logicalType") or kind), headings)
+
+
+def _linked(name: str, headings: Mapping[str, str]) -> str:
+    return f"[{name}](#{headings[name].lower().replace(' ', '-')})" if name in headings else name
