@@ -90,7 +90,7 @@ def machine_section(libraries: Sequence[str], earlier: Before) -> list[str]:
     now = before()
     stolen = (now.stolen - earlier.stolen) / max(now.ticks - earlier.ticks, 1)
     cores = f"{os.cpu_count()} cores of {processor(Path('/proc/cpuinfo').read_text())}"
-    load = f"Load average before the run: {earlier.load:.1f}; above 0.5, other work took part of the cores."
+    load = f"Load average before the run: {earlier.load:.1f}."
     return [
         "## Machine",
         "",

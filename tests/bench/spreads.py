@@ -14,11 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-EXPLAINED = (
-    "A ratio is the geometric mean of the ratios within each round, with its 95 % confidence interval in brackets"
-    " (Student's t over their logarithms): `≈` marks one whose interval holds 1, so that the rounds do not show which"
-    " of the two is ahead, and `within the noise` one whose interval holds the target."
-)
+EXPLAINED = "[How a figure is made](index.md#how-a-figure-is-made) explains ratios, intervals and verdicts."
 """A sentence for every page that has ratios."""
 
 # The 97.5 % quantiles of Student's t for 1, 2, 3... degrees of freedom; beyond, the last is a little too wide.

@@ -15,7 +15,7 @@ from tests.bench.live.callbacks import AT_REST, WARM_UP_PER_S, WARM_UP_S, measur
 from tests.bench.live.many_streams import measure_streams
 from tests.bench.machine import before, machine_section
 from tests.bench.rounds import add_rounds, rounds_of, typed_flags
-from tests.bench.spreads import Bound, spread
+from tests.bench.spreads import EXPLAINED, Bound, spread
 from tests.bench.streams.setup import start
 
 from taskbridge.local.supervisor import Supervisor
@@ -80,9 +80,8 @@ def callbacks_section(times: Mapping[str, Sequence[Times]], ended: str) -> list[
     known = median_ms(times[AT_REST])
     lines += [
         "",
-        f"The target is a p50 of {_TARGET} {AT_REST}: {known.text(1)} ms, {_TARGET.verdict(known)}. That is the",
-        "geometric mean over the rounds with its 95 % confidence interval (Student's t over the logarithms); a bound",
-        f"within the interval is within the noise. {ended}",
+        f"The target is a p50 of {_TARGET} {AT_REST}: {known.text(1)} ms, {_TARGET.verdict(known)}. {EXPLAINED}",
+        ended,
     ]
     return [*lines, ""]
 
