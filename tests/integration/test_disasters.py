@@ -96,9 +96,9 @@ class Place:
         """Fold the next ten of each."""
 
         async def fold(group_commit: GroupCommit, _takeover: Takeover) -> None:
-            for source, ground in prepared.source_topics.items():
+            for source, source_topic in prepared.source_topics.items():
                 for partition in range(PARTITIONS):
-                    batch = Batch(ground.changelog, [(b"k%d" % at, b"v", []) for at in range(5)], partition)
+                    batch = Batch(source_topic.changelog, [(b"k%d" % at, b"v", []) for at in range(5)], partition)
                     await group_commit.submit(TP(source, partition), 10, [batch], generation=NOBODY.generation)
 
         self._at_work(prepared, fold, name=name)
@@ -108,12 +108,12 @@ class Place:
         apply_topics(self.admin, [changelog], partitions=PARTITIONS)
         names = [source, changelog.name, VERSION_TOPIC.name]
         source_id, changelog_id, version_id = (self.offsets.topics(names)[name].topic_id for name in names)
-        ground = SourceTopic(source_id, changelog.name, Lineage(version, PARTITIONS, changelog_id, version_id))
+        source_topic = SourceTopic(source_id, changelog.name, Lineage(version, PARTITIONS, changelog_id, version_id))
         writer = TransactionalWriter(producer_config(self.servers), REBUILD_ID)
         writer.claim()
         with writer.transaction():
             announce(writer, Versions(version))
-            writer.write_positions(APP_ID, source, ground, dict.fromkeys(range(PARTITIONS), 10))
+            writer.write_positions(APP_ID, source, source_topic, dict.fromkeys(range(PARTITIONS), 10))
 
     def take_over(
         self,
@@ -232,8 +232,8 @@ def prepared(contract: Contract) -> Prepared:
 def positions(prepared: Prepared, *, offset: int = 10, but: str = "") -> dict[TP, RecordedPosition]:
     """What the changelogs say of themselves."""
     return {
-        TP(source, each): RecordedPosition(ground.source_id, offset)
-        for source, ground in prepared.source_topics.items()
+        TP(source, each): RecordedPosition(source_topic.source_id, offset)
+        for source, source_topic in prepared.source_topics.items()
         for each in range(PARTITIONS)
         if source != but
     }

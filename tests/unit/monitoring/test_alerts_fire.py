@@ -165,7 +165,7 @@ OUTAGES = {
     "a worker took no partitions": outage(
         "StreamsPartitionsUnowned", values={STREAMS_GAUGE + 'assigned_partitions{role="active"}': PARTITIONS - 1}
     ),
-    "a worker stalled": outage("StreamsStoodStill", rises={STREAMS_GAUGE + "watchdog_total": 1}),
+    "a worker stalled": outage("StreamsStalled", rises={STREAMS_GAUGE + "watchdog_total": 1}),
     "partitions keep moving": outage("StreamsRebalancing", minutes=12, rates={STREAMS_GAUGE + "rebalances": 2}),
     "tables are restored for long": outage(
         "StreamsRecoverySlow", minutes=15, values={STREAMS_GAUGE + 'recovery_remaining_records{partition="0"}': 1e6}

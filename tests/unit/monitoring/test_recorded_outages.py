@@ -17,7 +17,7 @@ RECORDED: dict[str, set[str]] = {
     "a-spooled-record-is-refused": {"EdgeSpoolSetAside"},
     "a-store-is-damaged": {"StreamsStoreDamaged"},
     "a-token-was-rotated": {"EdgeCallbacksUnverified", "EdgeQuarantineGrows"},
-    "a-worker-stalls": {"StreamsLagging", "StreamsStoodStill"},
+    "a-worker-stalls": {"StreamsLagging", "StreamsStalled"},
     "all-workers-are-killed": {"StreamsDown", "StreamsPartitionsUnowned"},
     "an-edge-is-killed": {"EdgeDown"},
     "an-edge-knows-no-app": {"EdgeWithoutApps", "EdgeCallbacksUnverified", "EdgeQuarantineGrows"},

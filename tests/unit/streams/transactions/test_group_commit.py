@@ -473,7 +473,7 @@ def test_a_refused_claim_is_raised() -> None:
 @pytest.mark.parametrize("after_loss", [None, False, True], ids=["not said", "no", "yes"])
 def test_positions_are_recorded_in_the_changelog_after_their_records(*, after_loss: bool | None) -> None:
     producers = FakeProducers()
-    ground = SourceTopic("source", "changelog", Lineage(1, 2, "changelog-id", "version-id"))
+    source_topic = SourceTopic("source", "changelog", Lineage(1, 2, "changelog-id", "version-id"))
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
@@ -481,11 +481,11 @@ def test_positions_are_recorded_in_the_changelog_after_their_records(*, after_lo
             group_commit.after_loss[SECOND] = after_loss
         await group_commit.submit(SECOND, 7, one(b"a"), generation=5)
 
-    play(producers, story, {"events": ground})
+    play(producers, story, {"events": source_topic})
     [transaction] = producers.transactions
     assert transaction["sent"] == [("states", -1, b"a", []), ("changelog", 1, POSITION_KEY, [])]
     assert producers.last_value == write_position(RecordedPosition("source", 7, bool(after_loss)))
-    assert transaction["positions"] == {("events", 1): (7, write_metadata("worker", ground.lineage))}
+    assert transaction["positions"] == {("events", 1): (7, write_metadata("worker", source_topic.lineage))}
 
 
 def test_nothing_waits_until_replaced_producers_are_closed() -> None:

@@ -143,10 +143,12 @@ def _rebuild(run: Operation, target_partitions: int | None) -> dict[str, Any]:
         apply_topics(run.admin, [TASK_NOTIFICATIONS, *([] if move else [TASK_STATES])], partitions=partitions)
         # Remains of an earlier rebuild are deleted.
         created = run.recreate(changelog, partitions=partitions)
-        ground = run.ground(TASK_EVENTS.name, changelog.name, created, version=version, partitions=partitions)
+        source_topic = run.source_topic(
+            TASK_EVENTS.name, changelog.name, created, version=version, partitions=partitions
+        )
         run.report(f"building version {version} of the instances; version {live} stays live")
         with closing(NewVersion(run, run.registry, folder, live=live, partitions=partitions)) as new_version:
-            publication = Publication(run, writer, ground, new_version)
+            publication = Publication(run, writer, source_topic, new_version)
             new_version.read()
             if move is None:
                 new_version.compare(version)
@@ -170,16 +172,16 @@ def _partitions(run: Operation) -> dict[str, int]:
 
 
 class Publication:
-    """Writes the new version to Kafka, with that ground, and makes it live."""
+    """Writes the new version to Kafka, with that source topic, and makes it live."""
 
     def __init__(
-        self, run: Operation, writer: TransactionalWriter, ground: SourceTopic, new_version: NewVersion
+        self, run: Operation, writer: TransactionalWriter, source_topic: SourceTopic, new_version: NewVersion
     ) -> None:
         self._run = run
         self._writer = writer
-        self._ground = ground
+        self._source_topic = source_topic
         self._new_version = new_version
-        self._version = ground.lineage.version
+        self._version = source_topic.lineage.version
         self._notifications = task_notification_codec(run.registry)
         self._states = task_state_codec(run.registry)
 
@@ -201,7 +203,7 @@ class Publication:
         while some := list(islice(records, _TOGETHER)):
             with self._writer.transaction():
                 for key, partition, value in some:
-                    self._writer.write(self._ground.changelog, key, value, partition=partition)
+                    self._writer.write(self._source_topic.changelog, key, value, partition=partition)
             written += len(some)
             tick(written, written)
 
@@ -248,7 +250,7 @@ class Publication:
         """Workers continue at their positions, also where these are lower than what the rebuild has read."""
         current = self._run.workers.positions()
         positions = {each: min(at, current.get(each, at)) for each, at in self._new_version.reached.items()}
-        self._writer.write_positions(APP_ID, TASK_EVENTS.name, self._ground, positions)
+        self._writer.write_positions(APP_ID, TASK_EVENTS.name, self._source_topic, positions)
         announce(self._writer, Versions(self._version))
 
     def _publish(self, outcomes: Iterable[Outcome]) -> None:
@@ -276,7 +278,7 @@ class Move:
                 f"topics have {most} partitions, and Kafka cannot remove any: use --partitions {most} or more"
             )
         self.inboxes: SourceTopic | None = None
-        """The ground of workers that rebuild them."""
+        """The source topic of workers that rebuild them."""
         self.notification_starts: dict[int, int] = {}
         """The start offsets of the notifications from which they are rebuilt."""
 

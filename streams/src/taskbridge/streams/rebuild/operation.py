@@ -155,15 +155,17 @@ class Operation:
         topic = self.offsets.topics([TASK_NOTIFICATIONS.name])[TASK_NOTIFICATIONS.name]
         return Republished(topic.topic_id, self.offsets.ends(TASK_NOTIFICATIONS.name, range(topic.partitions)))
 
-    def ground(self, source: str, changelog: str, changelog_id: str, *, version: int, partitions: int) -> SourceTopic:
-        """The ground of workers that read ``source``, with the changelog that was created for it."""
+    def source_topic(
+        self, source: str, changelog: str, changelog_id: str, *, version: int, partitions: int
+    ) -> SourceTopic:
+        """The source topic of workers that read ``source``, with the changelog that was created for it."""
         ids = {name: each.topic_id for name, each in self.offsets.topics([source, VERSION_TOPIC.name]).items()}
         return SourceTopic(ids[source], changelog, Lineage(version, partitions, changelog_id, ids[VERSION_TOPIC.name]))
 
     def new_inboxes(self, version: int, partitions: int) -> SourceTopic:
-        """The ground of workers that rebuild the inboxes, with a new changelog."""
+        """The source topic of workers that rebuild the inboxes, with a new changelog."""
         created = self.recreate(INBOX_CHANGELOG, partitions=partitions)
-        return self.ground(
+        return self.source_topic(
             TASK_NOTIFICATIONS.name, INBOX_CHANGELOG.name, created, version=version, partitions=partitions
         )
 

@@ -97,12 +97,12 @@ def republish(environment: Mapping[str, str], *, report: Callable[[str], None]) 
                 removed = sum(republication.publish(republication.of_no_instance(copy)) for copy in inboxes)
                 published = run.notification_ends()
                 # After publishing: workers start a new inbox at their position in the notifications.
-                ground = run.new_inboxes(versions.live, there[changelog]) if run.settings.task_center else None
+                source_topic = run.new_inboxes(versions.live, there[changelog]) if run.settings.task_center else None
                 with writer.transaction():
                     announce_republished(writer, published)
-                    if ground is not None:
+                    if source_topic is not None:
                         positions = run.workers.positions(TASK_NOTIFICATIONS.name)
-                        writer.write_positions(APP_ID, TASK_NOTIFICATIONS.name, ground, positions)
+                        writer.write_positions(APP_ID, TASK_NOTIFICATIONS.name, source_topic, positions)
                     announce(writer, versions)
         return {
             "instances": republication.instances,
