@@ -31,6 +31,8 @@ _UNDESCRIBED = "Successful Response"
 _SEVERAL = 3
 """So many routes share what is shown once."""
 
+_FIELDS = ("field", "type", "meaning")
+
 _PARAMETERS = ("parameter", "where", "meaning")
 
 _SAME_FOR_BOTH = """\
@@ -201,18 +203,31 @@ def _found_example(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> 
 
 
 def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
+    shared = repeated((_fields(schema) for schema in schemas.values()), at_least=2)
+    shared = [row for row in shared if row[2]]
     if schemas:
         yield "## Schemas"
+    if shared:
+        yield table(_FIELDS, shared)
     for name, schema in schemas.items():
         parts = [f"### {name}", prose(schema.get("description", ""))]
         if choices := schema.get("enum"):
             parts.append(f"One of {', '.join(code(str(each)) for each in choices)}.")
-        rows = [(code(each), _kind(found), _meaning(found)) for each, found in schema.get("properties", {}).items()]
-        if explained := [row for row in rows if row[2]]:
-            parts.append(table(("field", "type", "meaning"), explained))
-        if plain := [f"{field} ({kind})" for field, kind, meaning in rows if not meaning]:
-            parts.append(f"{'Also' if explained else 'Fields:'} {', '.join(plain)}.")
+        rows = _fields(schema)
+        own = [row for row in rows if row[2] and row not in shared]
+        if own:
+            parts.append(table(_FIELDS, own))
+        if others := [
+            field if meaning else f"{field} ({kind})"
+            for field, kind, meaning in rows
+            if (field, kind, meaning) not in own
+        ]:
+            parts.append(f"{'Also' if own else 'Fields:'} {', '.join(others)}.")
         yield "\n\n".join(each for each in parts if each)
+
+
+def _fields(schema: Mapping[str, Any]) -> list[Row]:
+    return [(code(each), _kind(found), _meaning(found)) for each, found in schema.get("properties", {}).items()]
 
 
 def _kind(schema: Mapping[str, Any]) -> str:

@@ -49,6 +49,7 @@ class _Types:
         self.schemas = schemas
         self._headings: dict[str, str] = {}
         self._explained: set[str] = set()
+        self._shown: dict[Row, str] = {}
         for message, found in schemas.items():
             for name, named in _named(found["schema"]["fields"]):
                 # A heading's address is its text: a link to a message must not lead to a part of another one.
@@ -68,7 +69,16 @@ class _Types:
         rows = [
             (code(each["name"]), _kind(each["type"], known), prose(each.get("doc", ""))) for each in record["fields"]
         ]
-        return table(("field", "type", "meaning"), rows)
+        earlier: dict[str, list[str]] = {}
+        own: list[Row] = []
+        for row in rows:
+            if (name := self._shown.setdefault(row, record["name"])) == record["name"]:
+                own.append(row)
+            else:
+                earlier.setdefault(name, []).append(row[0])
+        parts = [table(("field", "type", "meaning"), own)] if own else []
+        parts += [f"As in [{name}](#{name.lower()}): {', '.join(fields)}." for name, fields in earlier.items()]
+        return "\n\n".join(parts)
 
 
 def _identity(named: Mapping[str, Any]) -> str:

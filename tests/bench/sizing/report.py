@@ -69,10 +69,9 @@ def write_page(folder: Path, found: Found, *, command: str) -> Path:
         *_prose(f"""
             For the operator: estimate disk, memory and processors from callbacks a second and instances stored. Written
             by `{command}` on {datetime.now(UTC):%Y-%m-%d}, and only by it: run it on your machine for your own figures.
-            Bytes and counts are exact. The machine was busy, so speed is given as processor time; compare seconds only
-            with each other. One instance is the life of ten callbacks, as in `tests/bench/streams/workload.py`: five
-            creates with a form, a copy, decisions. There are {found.partitions} partitions and one replica: multiply
-            Kafka's figures by the replication factor, 3 in production.
+            Bytes and counts are exact. The machine was busy: compare seconds only with each other. One instance is the
+            life of ten callbacks. There are {found.partitions} partitions and one replica: multiply Kafka's figures by
+            the replication factor, 3 in production.
         """),
         *_by_rate(found),
         *_by_instances(found),
@@ -126,9 +125,8 @@ def _by_rate(found: Found) -> list[str]:
         "## By callbacks a second",
         "",
         *_prose("""
-            Measured with signed callbacks posted as forms to one edge, one worker with the task center, and one broker.
-            Larger batches make each callback cheaper. The other topics are states and both changelogs as written,
-            before Kafka compacts them to the sizes in the next part.
+            Measured with one edge, one worker with the task center, and one broker. The other topics are states and
+            both changelogs as written, before Kafka compacts them to the sizes in the next part.
         """),
         *_table(
             "target a second|reached|callbacks|bytes of `task-events` each|notifications each"
@@ -150,8 +148,8 @@ def _by_rate(found: Found) -> list[str]:
         "### The edge's spool",
         "",
         *_prose(f"""
-            While Kafka does not answer, a callback takes {size:,.0f} bytes of the spool. 1 GiB
-            (`EDGE_SPOOL_MAX_BYTES`) holds {2**30:,} / {size:,.0f} = {2**30 / size:,.0f} of them:
+            While Kafka does not answer, a callback takes {size:,.0f} bytes of the spool. 1 GiB (`EDGE_SPOOL_MAX_BYTES`)
+            holds {2**30:,} / {size:,.0f} = {2**30 / size:,.0f} of them:
         """),
         *_table(
             "callbacks a second|1 GiB lasts|a day needs",
@@ -196,15 +194,14 @@ def _by_instances(found: Found) -> list[str]:
         "",
         *_prose(f"""
             Measured with {" and ".join(counts)} instances, {_lines_each(found):.1f} entries in people's inboxes each.
-            Bytes of an instance are the difference in size between the two largest runs, divided by the difference in
-            instances; the next columns multiply that. On Kafka, each key counts once, as after compaction. The data
-            repeats 500 lives in large batches, which compress well; records compacted from small batches lie between
-            that and uncompressed. Before compaction a changelog is twice as large (`min.cleanable.dirty.ratio` 0.5).
-            While RocksDB compacts, a store is larger: add half. Memory is the process's after restoring; per instance
-            it is RocksDB's indexes, filters and buffers. The buffers, some 20 MiB for each partition and table, fill
-            first: measured with less than a million instances, the memory columns are too high. Add memory for people
-            and live updates (`STREAMS_PEOPLE_MAX`, `STREAMS_EVENT_STREAMS`). With `STREAMS_STANDBYS=1` (the default)
-            each partition is on two workers: a worker's share of disk and memory is 2 / workers of this.
+            Bytes of an instance are the difference between the two largest runs, divided by the difference in
+            instances. On Kafka, each key counts once, as after compaction. The data compresses well; records compacted
+            from small batches lie between that and uncompressed. Before compaction a changelog is twice as large
+            (`min.cleanable.dirty.ratio` 0.5). While RocksDB compacts, a store is larger: add half. Memory is the
+            process's after restoring. RocksDB's buffers, some 20 MiB for each partition and table, fill first: measured
+            with less than a million instances, the memory columns are too high. Add memory for people and live updates
+            (`STREAMS_PEOPLE_MAX`, `STREAMS_EVENT_STREAMS`). With `STREAMS_STANDBYS=1` (the default) each partition is
+            on two workers: a worker's share of disk and memory is 2 / workers of this.
         """),
         *_table(
             "|".join(["", *(f"{each} measured" for each in counts), "bytes an instance", *map(_power, _COUNTS)]), rows
@@ -220,9 +217,8 @@ def _restoring(found: Found) -> list[str]:
         "## Until a worker has its states",
         "",
         *_prose("""
-            One worker has all partitions. On an empty disk it reads both changelogs. From standby, it takes over from a
-            killed worker, which is noticed after `STREAMS_SESSION_TIMEOUT_S` (6 s). On its own disk it reads what it
-            missed.
+            One worker has all partitions. From standby, it takes over from a killed worker, which is noticed after
+            `STREAMS_SESSION_TIMEOUT_S` (6 s).
         """),
         *_table(
             "instances|empty disk: s|s of processor|from standby: s|s of processor|own disk: s|s of processor",
@@ -254,8 +250,8 @@ def _rebuilding(found: Found) -> list[str]:
         "## A rebuild that changes every instance",
         "",
         *_prose("""
-            Each instance has one event, and another title in changelog and states than in that event. `taskbridge
-            streams --rebuild` rebuilds all states, and one worker then publishes all differences: see [ADR
+            Each instance has one event, with another title than its state. `taskbridge streams --rebuild` rebuilds all
+            states, and one worker then publishes all differences: see [ADR
             24](../adr/0024-rebuild-while-workers-run.md).
         """),
         *_table(
@@ -278,10 +274,10 @@ def _rebuilding(found: Found) -> list[str]:
             ],
         ),
         *_prose(f"""
-            Both grow in proportion to the instances; no transaction grows with them. At the rate of {last.instances:,}
-            instances, 10\u2077 take {rebuild} of processor for the rebuild, while workers run, and {publishing} of the
-            workers' processors together for publishing, while events go on. Workers are stopped for some seconds more:
-            for the group (6 s), for what came meanwhile, and for their start on the new version.
+            Both grow in proportion to the instances. At the rate of {last.instances:,} instances, 10\u2077 take
+            {rebuild} of processor for the rebuild, while workers run, and {publishing} of the workers' processors
+            together for publishing, while events go on. Workers are stopped for some seconds more: for the group (6 s),
+            and for their start on the new version.
         """),
     ]
 

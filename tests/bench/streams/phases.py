@@ -169,11 +169,10 @@ class Run:
         self.job = [
             f"The reference job: {whole.events:,} task events of some 900 bytes of Avro, ten for each of {instances:,}",
             f"instances, on {partitions} partitions, which come to {whole.notified[-1]:,} notifications.",
-            "All instances are merged at random, each in its own order, so that all live at once; a few events come",
-            "twice or out of order. For each event: decode, read the instance, fold, write it to store and changelog,",
-            "publish its state and notifications; acks=all, uncompressed.",
-            f"{TASKBRIDGE}, {RUST_LOOP} and {KAFKA_STREAMS_EXACTLY_ONCE} do so exactly once, in transactions, the",
-            "others at least once.",
+            "Instances are merged at random, each in its own order; a few events come twice or out of order.",
+            "For each event: decode, read the instance, fold, write it to store and changelog, publish its state and",
+            "notifications; acks=all, uncompressed.",
+            f"{TASKBRIDGE}, {RUST_LOOP} and {KAFKA_STREAMS_EXACTLY_ONCE} do so exactly once, the others at least once.",
             "",
             "The events are on the topic before a contender starts. The clock runs from the moment at which",
             f"{WARM_UP:.0%} of its notifications are on Kafka (what comes before warms it up) until its last",
@@ -182,8 +181,8 @@ class Run:
             f"{FAUST} gets {short.events:,} of the events.",
             *(["Each contender is held to one core; Kafka has what is left."] if self._one_core else []),
             "",
-            "A round counts only if the last state of every instance (a tombstone where it is deleted), the views that",
-            "all notifications come to, and the set of their ids are those of the project's own fold.",
+            "A round counts only if the last states, the views that all notifications come to, and the set of their",
+            "ids are those of the project's own fold.",
         ]
 
     def _say(self, line: str) -> None:
