@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reference_pages.markdown import also, code, fenced, page, prose, repeated, table
+from reference_pages.markdown import also, code, fenced, listed, page, prose, repeated, table
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import MemoryPublisher, write_credentials
@@ -30,10 +30,6 @@ _UNDESCRIBED = "Successful Response"
 
 _SEVERAL = 3
 """So many routes share what is shown once."""
-
-_FIELDS = ("field", "type", "meaning")
-
-_PARAMETERS = ("parameter", "where", "meaning")
 
 _SAME_FOR_BOTH = """\
 As OpenAPI 3.1, with the schemas of all responses: [{file}]({file}). The service serves it at `/openapi.json`, and as a
@@ -113,7 +109,7 @@ def _common(shared: _Shared) -> Iterator[str]:
         yield "## Parameters of several routes"
         yield from shared.descriptions
         if shared.parameters:
-            yield table(_PARAMETERS, shared.parameters)
+            yield listed(shared.parameters)
     yield f"## Responses of several routes\n\n{_table(sorted(shared.responses))}"
     yield from (fenced(each, "json") for each in shared.examples)
 
@@ -143,7 +139,7 @@ def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], 
         parts.append(description)
     parameters = [*_parameters(operation)]
     if own := [each for each in parameters if each not in shared.parameters]:
-        parts.append(table(_PARAMETERS, own))
+        parts.append(f"Parameters:\n\n{listed(own)}")
     parts += [also(parameters, shared.parameters), _returned(operation)]
     responses = _responses(operation)
     if own := [each for each in responses if each not in shared.responses]:
@@ -154,21 +150,24 @@ def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], 
     return "\n\n".join(each for each in parts if each)
 
 
-def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Without those of the path that need no explanation: the heading names them."""
     for each in operation.get("parameters", ()):
         if each["in"] == "path" and not _meaning(each):
             continue
-        yield code(each["name"]), _where(each["in"], required=each.get("required", False)), _meaning(each)
+        place = _where(each["in"], required=each.get("required", False))
+        yield f"{code(each['name'])}{place}", _meaning(each)
     content = operation.get("requestBody", {}).get("content", {})
-    place = "body or query" if "multipart/form-data" in content else "body"
+    place = "" if "multipart/form-data" in content else "body"
     for schema in [each["schema"] for each in content.values()][:1]:
         for name, found in schema["properties"].items():
-            yield code(name), _where(place, required=name in schema.get("required", ())), _meaning(found)
+            yield f"{code(name)}{_where(place, required=name in schema.get('required', ()))}", _meaning(found)
 
 
 def _where(place: str, *, required: bool) -> str:
-    return f"{place}, required" if required else place
+    """In brackets; the place is empty where the description says it."""
+    found = ", ".join([*([place] if place else []), *(["required"] if required else [])])
+    return f" ({found})" if found else ""
 
 
 def _meaning(found: Mapping[str, Any]) -> str:
@@ -208,7 +207,7 @@ def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
     if schemas:
         yield "## Schemas"
     if shared:
-        yield table(_FIELDS, shared)
+        yield f"Fields of several schemas:\n\n{listed(_typed(shared))}"
     for name, schema in schemas.items():
         parts = [f"### {name}", prose(schema.get("description", ""))]
         if choices := schema.get("enum"):
@@ -216,7 +215,7 @@ def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
         rows = _fields(schema)
         own = [row for row in rows if row[2] and row not in shared]
         if own:
-            parts.append(table(_FIELDS, own))
+            parts.append(listed(_typed(own)))
         if others := [
             field if meaning else f"{field} ({kind})"
             for field, kind, meaning in rows
@@ -224,6 +223,11 @@ def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
         ]:
             parts.append(f"{'Also' if own else 'Fields:'} {', '.join(others)}.")
         yield "\n\n".join(each for each in parts if each)
+
+
+def _typed(fields: Iterable[Row]) -> Iterator[Row]:
+    for field, kind, meaning in fields:
+        yield f"{field} ({kind})", meaning
 
 
 def _fields(schema: Mapping[str, Any]) -> list[Row]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import typer.main
 
-from reference_pages.markdown import also, code, fenced, page, prose, repeated, table
+from reference_pages.markdown import also, code, fenced, listed, page, prose, repeated
 from taskbridge.cli.program import app
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ _INTRODUCTION = """\
 wrong and what to do, 2 is wrong usage. Commands that query a running bridge find the one in `taskbridge-data`, or in
 `--data-dir`; those that print take `--json` and print one JSON object a line."""
 
-_HEADS = ("argument or option", "meaning")
-
 
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command that does something, by its words."""
@@ -31,7 +29,7 @@ def commands() -> Iterator[tuple[str, Any]]:
 def commands_page() -> str:
     found = [*commands()]
     shared = repeated((_rows(command) for _, command in found), at_least=4)
-    common = f"## Options of several commands\n\n{table(_HEADS, shared)}"
+    common = f"## Options of several commands\n\n{listed(shared)}"
     return page("Commands", _INTRODUCTION, common, *(_section(name, command, shared) for name, command in found))
 
 
@@ -47,7 +45,7 @@ def _section(name: str, command: Any, shared: Sequence[Row]) -> str:
     parts = [f"## {name}", *(prose(each) for each in (command.help or "").split("\n\n"))]
     rows = _rows(command)
     if own := [each for each in rows if each not in shared]:
-        parts.append(table(_HEADS, own))
+        parts.append(listed(own))
     parts.append(also(rows, shared))
     if examples := _examples(command.epilog or ""):
         parts.append(fenced("\n".join(examples)))

@@ -23,6 +23,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell(each) for each in line) + " |" for line in lines)
 
 
+def listed(rows: Iterable[Sequence[str]]) -> str:
+    """A line for each row: what it is about, then its meaning."""
+    return "\n".join(f"- {name}: {' '.join(meaning.split())}" if meaning else f"- {name}" for name, meaning in rows)
+
+
 def cell(text: str) -> str:
     """One line; a bar in it is no border, in code neither."""
     return " ".join(text.split()).replace("|", r"\|")
@@ -49,5 +54,5 @@ def repeated(tables: Iterable[Iterable[Row]], *, at_least: int) -> list[Row]:
 
 def also(rows: Iterable[Row], shared: Sequence[Row]) -> str:
     """One line in place of the rows that are shown once for all; empty where there are none."""
-    names = [row[0] for row in rows if row in shared]
+    names = [row[0].partition(" (")[0] for row in rows if row in shared]
     return f"Also {', '.join(names)}." if names else ""

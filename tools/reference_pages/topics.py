@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from reference_pages.asyncapi import OPERATORS, asyncapi_document
-from reference_pages.markdown import also, code, fenced, page, prose, repeated, table
+from reference_pages.markdown import also, code, fenced, listed, page, prose, repeated, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +20,6 @@ How to use the topics: [Read the topics](../how-to/read-the-topics.md)."""
 _EXAMPLES = """\
 Of the examples, only the first has headers: those of others are in the tables. Fields that are null are left out."""
 
-_HEADS = ("header", "meaning")
-
 _DAY_MS = 24 * 60 * 60 * 1000
 
 
@@ -30,7 +28,7 @@ def topics_page() -> str:
     headers = repeated(map(_headers, document["components"]["messages"].values()), at_least=4)
     rows: list[Row] = []
     types = _Types(document["components"]["schemas"])
-    parts = [f"## Headers of most records\n\n{table(_HEADS, headers)}"]
+    parts = [f"## Headers of most records\n\n{listed(headers)}"]
     for channel in document["channels"].values():
         messages = [document["components"]["messages"][name] for name in channel["messages"]]
         rows.append(_row(channel, messages))
@@ -67,7 +65,8 @@ class _Types:
     def fields(self, record: Mapping[str, Any]) -> str:
         known = {found["name"]: self.heading(found) for _, found in _named(record["fields"])}
         rows = [
-            (code(each["name"]), _kind(each["type"], known), prose(each.get("doc", ""))) for each in record["fields"]
+            (f"{code(each['name'])} ({_kind(each['type'], known)})", prose(each.get("doc", "")))
+            for each in record["fields"]
         ]
         earlier: dict[str, list[str]] = {}
         own: list[Row] = []
@@ -75,8 +74,8 @@ class _Types:
             if (name := self._shown.setdefault(row, record["name"])) == record["name"]:
                 own.append(row)
             else:
-                earlier.setdefault(name, []).append(row[0])
-        parts = [table(("field", "type", "meaning"), own)] if own else []
+                earlier.setdefault(name, []).append(row[0].partition(" (")[0])
+        parts = [listed(own)] if own else []
         parts += [f"As in [{name}](#{name.lower()}): {', '.join(fields)}." for name, fields in earlier.items()]
         return "\n\n".join(parts)
 
@@ -130,7 +129,7 @@ def _message(
     yield prose(message["payload"]["description"]) if schema is None else types.fields(schema)
     rows = _headers(message)
     if own := [each for each in rows if each not in shared]:
-        yield table(_HEADS, own)
+        yield f"Headers:\n\n{listed(own)}"
     if headers := also(rows, shared):
         yield headers
     if schema is not None:
