@@ -196,4 +196,4 @@ def _no_metric_is_undocumented(newcomer: Newcomer) -> None:
         )
         found = {counted or gauge for counted, gauge in names if not gauge.endswith("_created")}
         assert len(found) > 20
-        assert [name for name in sorted(found) if f"| `{name}` |" not in reference] == []
+        assert [name for name in sorted(found) if f"- `{name}` (" not in reference] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reference_pages.markdown import code, page, table
+from reference_pages.markdown import code, listed, page
 from taskbridge.cli.acls import roles
 from taskbridge.streams.contract.start import EXTRAS
 
@@ -56,8 +56,8 @@ def acls_page() -> str:
 
 def _section(role: str, acls: tuple[Acl, ...], operators: tuple[Acl, ...]) -> str:
     """Without the permissions that the role shares with operators."""
-    rows = [(_operation(acl), f"{acl.resource} {_name(acl)}", acl.why) for acl in acls if acl not in operators]
-    permissions = table(("operation", "on", "for"), rows)
+    rows = [(f"{_operation(acl)} on {acl.resource} {_name(acl)}", acl.why) for acl in acls if acl not in operators]
+    permissions = listed(rows)
     shared = ["All permissions of [operator](#operator), and:"] if {*operators} & {*acls} else []
     return "\n\n".join([f"## {role}", _DESCRIPTIONS[role], *shared, permissions])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reference_pages.markdown import page, table
+from reference_pages.markdown import listed, page
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "alerts"
 
@@ -31,12 +31,13 @@ def alerts_page() -> str:
 def _section(path: Path) -> str:
     rows = [
         (
-            f"[{each['name']}](../{each['runbook']})",
-            each["severity"],
-            each["duration"] or "at once",
+            f"[{each['name']}](../{each['runbook']}) ({each['severity']}, {_after(each['duration'])})",
             each["summary"],
         )
         for each in _RULE.finditer(path.read_text("utf-8"))
     ]
-    heads = ("alert", "severity", "after", "summary")
-    return f"## {path.name}\n\n{table(heads, rows)}"
+    return f"## {path.name}\n\n{listed(rows)}"
+
+
+def _after(duration: str | None) -> str:
+    return f"after {duration}" if duration else "at once"

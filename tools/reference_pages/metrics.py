@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.testclient import TestClient
 
 from reference_pages.apis import NOWHERE
-from reference_pages.markdown import code, page, prose, table
+from reference_pages.markdown import code, listed, page, prose
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import write_credentials
@@ -36,16 +36,15 @@ histogram. The [alerts](alerts.md) use these metrics."""
 
 
 def metrics_page() -> str:
-    heads = ("metric", "kind", "meaning")
     return page(
         "Metrics",
         _INTRODUCTION,
         "## The edge",
-        table(heads, _rows(edge_metrics())),
+        listed(_rows(edge_metrics())),
         "## The streams service",
-        table(heads, _rows(streams_metrics())),
+        listed(_rows(streams_metrics())),
         "## Reconcile",
-        table(heads, _rows(reconcile_metrics())),
+        listed(_rows(reconcile_metrics())),
     )
 
 
@@ -91,10 +90,10 @@ def _described(text: str) -> Iterator[tuple[str, str, str]]:
             yield name.removesuffix("_total") if kind == "counter" else name, kind, meanings[name]
 
 
-def _rows(found: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+def _rows(found: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
     # Of a counter's family there are two in the text: the second is the time since which it counts.
     ours = [each for each in found if each[0].startswith("taskbridge_") and not each[0].endswith("_created")]
     for name, _, meaning in ours:
         if not meaning.strip():
             raise ValueError(f"{name} is not documented")
-    return [(code(name), kind, prose(meaning)) for name, kind, meaning in sorted(ours)]
+    return [(f"{code(name)} ({kind})", prose(meaning)) for name, kind, meaning in sorted(ours)]

@@ -85,11 +85,11 @@ def test_every_metric_that_the_code_names_is_explained() -> None:
     [prefix] = re.findall(r'^_PREFIX = "(\w+)"$', own, re.MULTILINE)
     named |= {prefix + name for name in re.findall(r'self\._(?:counter|gauge|histogram)\(\s*"(\w+)"', own)}
     assert len(named) > 30
-    assert [name for name in sorted(named) if f"| `{name.removesuffix('_total')}" not in REFERENCE["metrics.md"]] == []
+    assert [name for name in sorted(named) if f"- `{name.removesuffix('_total')}" not in REFERENCE["metrics.md"]] == []
 
 
 def test_every_alert_is_on_its_page() -> None:
     rules = "".join(path.read_text("utf-8") for path in sorted(alerts.FOLDER.glob("*.yml")))
     names = re.findall(r"^ *- alert: (\w+)$", rules, re.MULTILINE)
     assert len(names) > 30
-    assert re.findall(r"^\| \[(\w+)\]", REFERENCE["alerts.md"], re.MULTILINE) == names
+    assert re.findall(r"^- \[(\w+)\]", REFERENCE["alerts.md"], re.MULTILINE) == names
