@@ -72,7 +72,7 @@ def test_every_alert_has_its_section_of_the_runbook_and_the_other_way_round() ->
 def test_what_is_refused_has_an_outcome_that_an_alert_knows() -> None:
     source = "".join(
         (ROOT / "edge" / "src" / "taskbridge" / "edge" / name).read_text("utf-8")
-        for name in ("verification/verify.py", "server/admission.py")
+        for name in ("verification/signature.py", "server/admission.py")
     )
     reasons = set(re.findall(r'nverified\("([a-z-]+)"', source)) | {"other-corp", "wrong-sign"}
     (watched,) = [rule["expr"] for rule in rules() if rule["alert"] == "EdgeCallbacksUnverified"]
