@@ -1,0 +1,224 @@
+"""Who is asking, and what they may see. The one place where a request becomes a caller."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from fastapi import Depends
+from fastapi.security import HTTPBearer
+from starlette.requests import HTTPConnection, Request
+
+from taskbridge.runtime.problems import problem
+from taskbridge.runtime.rates import Bucket, PerSource
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.center.access.refusals import Forbidden, TooManyQueries, Unauthorized
+from taskbridge.center.access.sso import IDENTITY_HEADER, Identity, IdentitySeal, single_sign_on, target_of
+from taskbridge.center.access.tokens import ALL_CORPS, TokensFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from taskbridge.center.access.sso import SingleSignOn
+    from taskbridge.streams.directories.people import People
+    from taskbridge.center.settings import CenterSettings
+
+FOREIGN_HOST = "foreign-host"
+"""The kind of problem that is answered under another name than the machine's own."""
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+TOKEN = Depends(HTTPBearer(auto_error=False, description="A token from the API tokens file."))
+"""For routers: declares in the OpenAPI document that a token may be needed. ``Access`` checks it."""
+
+_BURST_S = 2.0
+"""An idle caller may use this many seconds of its rate at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking.
+
+    ``open``: anybody on this machine, where no tokens are set. ``token``: a program. ``sso``: a person, of whom a
+    trusted proxy has named them; they may query only their own data.
+    """
+
+    mode: Literal["open", "token", "sso"]
+    name: str | None = None
+    corps: tuple[str, ...] = ()
+    corp_id: str | None = None
+    user_id: str | None = None
+    rate_key: str = field(default="", repr=False)
+    token_sha256: str = field(default="", repr=False)
+
+    def may_see(self, corp_id: str, user_id: str | None = None) -> bool:
+        """Whether this corp, and this user of it, are the caller's to query.
+
+        With mode ``sso`` and no ``user_id`` the answer is about the corp only: of its instances such a caller may see
+        those that concern them (``streams.query.instances``).
+        """
+        if self.mode == "sso":
+            return corp_id == self.corp_id and user_id in (None, self.user_id)
+        return ALL_CORPS in self.corps or corp_id in self.corps
+
+    def check(self, corp_id: str, user_id: str) -> None:
+        """Refuse queries that the caller may not make.
+
+        Raises:
+            Forbidden: it neither shows nor depends on whether the user exists.
+        """
+        if not self.may_see(corp_id, user_id):
+            raise Forbidden("this caller may not read this user of this corp")
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether they may see how the bridge is doing, which shows something of every corp."""
+        return self.mode != "sso" and ALL_CORPS in self.corps
+
+    @property
+    def identity(self) -> Identity | None:
+        """For whom a forwarded query must be signed; None where the caller's own token is forwarded."""
+        if self.corp_id is None or self.user_id is None:
+            return None
+        return Identity(self.corp_id, self.user_id)
+
+
+@dataclass(eq=False)
+class Access:
+    """Turns requests into callers, and refuses those of nobody known.
+
+    Without tokens and without single sign-on it is open: only for a service on loopback.
+    """
+
+    tokens: TokensFile | None
+    sso: SingleSignOn | None = None
+    seal: IdentitySeal | None = None
+    rate_per_s: float = 500.0
+    sso_stream_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        burst = self.rate_per_s * _BURST_S
+        self._rates = PerSource(lambda: Bucket(burst, full_after_s=_BURST_S, now=time.monotonic()))
+
+    @property
+    def is_open(self) -> bool:
+        return self.tokens is None and self.sso is None
+
+    async def caller_of(self, request: Request) -> Caller:
+        """Who is asking.
+
+        Raises:
+            Unauthorized: nobody who is known here.
+            UnknownPerson, NotNow: somebody who signed in by another id than the user id.
+            TooManyQueries: the rate is exceeded.
+        """
+        caller = self.identify(request)
+        bucket = self._rates.of(caller.rate_key)
+        if not bucket.holds(1, now=time.monotonic()):
+            raise TooManyQueries("too many queries: try again in a second", retry_after_s=1)
+        bucket.consume(1)
+        return caller
+
+    def identify(self, connection: HTTPConnection) -> Caller:
+        """As ``caller_of``, without counting."""
+        if self.sso is not None:
+            identity = self.sso.identity_of(connection) or self._forwarded(connection)
+            if identity is not None:
+                return Caller("sso", corp_id=identity.corp_id, user_id=identity.user_id, rate_key=f"sso {identity!r}")
+        if self.is_open:
+            address = connection.client.host if connection.client is not None else ""
+            return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {address}")
+        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+        entry = None
+        if self.tokens is not None and scheme.lower() == "bearer":
+            entry = self.tokens.current.find(token.strip())
+        if entry is None:
+            raise Unauthorized("a valid bearer token is required")
+        return Caller(
+            "token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}", token_sha256=entry.sha256
+        )
+
+    def lasting(self, caller: Caller, corp_id: str, user_id: str, *, now: float) -> Callable[[float], bool]:
+        """Returns a check whether a stream that was opened at ``now`` for this user may continue.
+
+        A token may have been revoked since, or its corps. Whether somebody is still signed in only the proxy knows,
+        and it is asked at each request only: so what they have open ends in time, and they come back through it.
+        """
+        if caller.mode == "sso":
+            until = now + self.sso_stream_s
+            return lambda now: now < until
+        tokens = self.tokens
+        if caller.mode == "open" or tokens is None:
+            return lambda _now: True
+        sha256 = caller.token_sha256
+
+        def may_go_on(_now: float) -> bool:
+            entry = tokens.current.with_digest(sha256)
+            return entry is not None and Caller("token", corps=entry.corps).may_see(corp_id, user_id)
+
+        return may_go_on
+
+    def _forwarded(self, connection: HTTPConnection) -> Identity | None:
+        sealed = connection.headers.get(IDENTITY_HEADER)
+        if sealed is None or self.seal is None:
+            return None
+        return self.seal.open(sealed, target_of(connection))
+
+
+def build_access(settings: CenterSettings, people: People | None = None) -> Access:
+    """The access that the settings define. ``people`` are who may sign in by another id than the user id.
+
+    Raises:
+        ConfigurationError: the tokens file is broken, or anybody could ask from outside.
+    """
+    if settings.api_tokens_file is None and not settings.on_loopback:
+        raise ConfigurationError(
+            f"CENTER_HOST={settings.host} is reachable from outside: set CENTER_API_TOKENS_FILE, or use 127.0.0.1"
+        )
+    secret = settings.cluster_secret
+    return Access(
+        tokens=None if settings.api_tokens_file is None else TokensFile(settings.api_tokens_file),
+        sso=single_sign_on(settings, people),
+        seal=None if secret is None else IdentitySeal(secret.get_secret_value()),
+        rate_per_s=settings.query_rate_per_s,
+        sso_stream_s=settings.sso_stream_s,
+    )
+
+
+def own_hosts(settings: CenterSettings) -> frozenset[str]:
+    """The host names of an open service in requests: a web page elsewhere can point a name of its own at us."""
+    advertised = urlsplit(settings.url).hostname or settings.host
+    return _LOCAL_HOSTS | {_as_in_header(settings.host), _as_in_header(advertised)}
+
+
+class OnlyOwnHosts:
+    """Refuses requests under a foreign name, which is how a web page would reach a service on its reader's machine."""
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
+        self._app = app
+        self._hosts = frozenset(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            host = HTTPConnection(scope).headers.get("host", "")
+            if _without_port(host) not in self._hosts:
+                detail = "this service accepts requests from its own machine only, under a local host name"
+                await problem(400, detail, kind=FOREIGN_HOST)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _without_port(host: str) -> str:
+    name, separator, port = host.rpartition(":")
+    return (name if separator and port.isdecimal() else host).lower().rstrip(".")
+
+
+def _as_in_header(host: str) -> str:
+    try:
+        return f"[{host}]" if ipaddress.ip_address(host).version == 6 else host  # noqa: PLR2004
+    except ValueError:
+        return host.lower()

@@ -1,0 +1,334 @@
+"""What the answers look like, for the OpenAPI document: one module, for they are made of each other.
+
+The answers themselves are written by ``json_forms``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from taskbridge.runtime.problems import documented
+
+ViewName = Literal["created", "pending", "handled", "copied"]
+StatusName = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]
+
+MOMENT = "2026-01-31T08:00:00.000Z"
+_source = Field(description="The sending system. Instance ids of systems other than yida are `{source}:{id}`.")
+_moment = Field(description="ISO 8601, UTC, with milliseconds.", examples=[MOMENT])
+
+PERSON_EXAMPLE = {"user_id": "manager01", "name": "王小明"}
+ITEM_EXAMPLE: dict[str, Any] = {
+    "instance_id": "f30233fb-72e1-4af4-8cb8-c7e0ea9ee530",
+    "task_id": "TASK-1",
+    "view": "pending",
+    "title": "王小明发起的请假申请",
+    "url": "https://example.aliwork.com/APP_RY60OCRF33Z7534/task/1",
+    "app_type": "APP_RY60OCRF33Z7534",
+    "source": "yida",
+    "process_name": "请假申请",
+    "originator": PERSON_EXAMPLE,
+    "status": "PENDING",
+    "created_at": MOMENT,
+    "updated_at": MOMENT,
+    "outcome": None,
+    "finished_at": None,
+    "result": None,
+}
+
+
+def _shown(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [cast("Any", example)]})
+
+
+class PersonOut(BaseModel):
+    user_id: str
+    name: str | None
+
+
+class NamedOut(BaseModel):
+    user_id: str
+    name: str
+
+
+_originator = Field(description="Name from the sender or from `people import`; null if neither is known.")
+_people = Field(
+    default_factory=list["NamedOut"],
+    description="Names of the people whose ids occur here, as far as they are known; each once.",
+)
+
+_form_title = Field(None, description="Title of the form, if `forms import` imported it.")
+_form_labels = Field(
+    default_factory=dict[str, str],
+    description="Imported labels of the form's fields by field id, also within tables; empty if there are no values.",
+)
+
+
+class ItemOut(BaseModel):
+    """One entry of a view."""
+
+    model_config = _shown(ITEM_EXAMPLE)
+
+    instance_id: str
+    task_id: str | None = Field(description="Null in the views created and copied, where an entry is a whole instance.")
+    view: ViewName
+    title: str | None
+    url: str | None = Field(description="The approval page; http or https.")
+    app_type: str
+    source: str = _source
+    process_name: str | None
+    originator: PersonOut | None = _originator
+    status: StatusName
+    created_at: str = Field(
+        description="When the entry was added to the view. Lists are sorted by it.", examples=[MOMENT]
+    )
+    updated_at: str = Field(
+        description="When the entry last changed. Like created_at, it is the time of the event, not of its receipt.",
+        examples=[MOMENT],
+    )
+    outcome: str | None = Field(description="For a handled task: how it was decided, as the sender names it, if known.")
+    finished_at: str | None = Field(description="In created and copied: when the instance ended, if known.")
+    result: str | None = Field(description="In created and copied: how the instance ended, as the sender names it.")
+
+
+class PageOut(BaseModel):
+    model_config = _shown({"items": [ITEM_EXAMPLE], "next_cursor": "AQx7…"})
+
+    items: list[ItemOut]
+    next_cursor: str | None = Field(
+        description="Cursor of the next page; null on the last. A search may return few items, or none, with a "
+        "cursor: then there is more to search."
+    )
+
+
+class CountsOut(BaseModel):
+    model_config = _shown({"created": 3, "pending": 12, "handled": 812, "copied": 0})
+
+    created: int
+    pending: int
+    handled: int
+    copied: int
+
+
+class AppOut(BaseModel):
+    app_type: str
+    process_name: str | None
+    source: str = _source
+
+
+class AppsOut(BaseModel):
+    model_config = _shown(
+        {"items": [{"app_type": ITEM_EXAMPLE["app_type"], "process_name": "请假申请", "source": "yida"}]},
+    )
+
+    items: list[AppOut]
+
+
+class TaskOut(BaseModel):
+    task_id: str
+    status: StatusName
+    assignee_ids: list[str]
+    actor_id: str | None
+    url: str | None
+    created_at: str | None = _moment
+    decided_at: str | None = _moment
+    outcome: str | None = Field(description="How it was decided, as the sender names it, if known.")
+    remark: str | None = Field(description="Remark of the actor, if known.")
+
+
+class CopiedOut(BaseModel):
+    user_id: str
+    at: str = _moment
+
+
+class InstanceOut(BaseModel):
+    """The state of a process instance: all its events added up."""
+
+    model_config = _shown(
+        {
+            "instance_id": ITEM_EXAMPLE["instance_id"],
+            "corp_id": "ding5d17e3add038d445",
+            "app_type": ITEM_EXAMPLE["app_type"],
+            "source": "yida",
+            "title": ITEM_EXAMPLE["title"],
+            "url": None,
+            "originator": PERSON_EXAMPLE,
+            "process_code": "TPROC--1",
+            "process_name": "请假申请",
+            "lifecycle": "ACTIVE",
+            "tasks": [
+                {
+                    "task_id": "TASK-1",
+                    "status": "PENDING",
+                    "assignee_ids": ["manager02"],
+                    "actor_id": None,
+                    "url": ITEM_EXAMPLE["url"],
+                    "created_at": MOMENT,
+                    "decided_at": None,
+                    "outcome": None,
+                    "remark": None,
+                }
+            ],
+            "copied": [{"user_id": "hr01", "at": MOMENT}],
+            "created_at": MOMENT,
+            "updated_at": MOMENT,
+            "revision": 3,
+            "form_uuid": "FORM-1",
+            "serial_no": "QJ-000017",
+            "instance_status": "RUNNING",
+            "approved_result": None,
+            "finished_at": None,
+            "result": None,
+            "form_data": {},
+            "form_title": "请假申请",
+            "form_labels": {},
+            "people": [PERSON_EXAMPLE, {"user_id": "manager02", "name": "李雷"}],
+        }
+    )
+
+    instance_id: str
+    corp_id: str
+    app_type: str
+    source: str = _source
+    title: str | None
+    url: str | None
+    originator: PersonOut | None = _originator
+    process_code: str | None
+    process_name: str | None
+    lifecycle: Literal["ACTIVE"] = Field(
+        description="Always ACTIVE: a deleted instance gets the response of an unknown one."
+    )
+    tasks: list[TaskOut]
+    copied: list[CopiedOut]
+    created_at: str = Field(
+        description="When it was created, as created_at of its entry in `created`.", examples=[MOMENT]
+    )
+    updated_at: str = _moment
+    revision: int = Field(description="Number of events that have changed it.")
+    form_uuid: str | None
+    serial_no: str | None = Field(description="Serial number, as people see it.")
+    instance_status: str | None = Field(description="Status from the sender; free text.")
+    approved_result: str | None = Field(description="Result of the approval from the sender; free text.")
+    finished_at: str | None = _moment
+    result: str | None = Field(
+        description="How it ended, once finished_at is known: approved_result, or else instance_status."
+    )
+    form_data: dict[str, str | None] = Field(
+        description="Values of the form fields in STREAMS_STATE_FORM_FIELDS. `history` has the whole form."
+    )
+    form_title: str | None = _form_title
+    form_labels: dict[str, str] = _form_labels
+    people: list[NamedOut] = _people
+
+
+class EventOut(BaseModel):
+    """One event: a parsed callback."""
+
+    event_id: str
+    action: Literal["CREATED", "COMPLETED", "CANCELLED", "DELETED", "COPIED", "UNKNOWN"]
+    occurred_at: str = _moment
+    received_at: str = _moment
+    task_id: str | None
+    actor_id: str | None
+    recipient_ids: list[str]
+    title: str | None
+    app_type: str
+    instance_status: str | None = Field(description="Status of the instance from the sender, like approved_result.")
+    approved_result: str | None
+    finished_at: str | None = Field(description="When the instance ended. A create event has it too, once it is known.")
+    partition: int = Field(description="Partition of the event in the topic taskbridge.task-events.v1.")
+    offset: int
+
+
+class HistoryOut(BaseModel):
+    model_config = _shown(
+        {
+            "instance_id": ITEM_EXAMPLE["instance_id"],
+            "corp_id": "ding5d17e3add038d445",
+            "form": {"numberField_days": "3", "textareaField_reason": None},
+            "form_title": "请假申请",
+            "form_labels": {"numberField_days": "天数", "textareaField_reason": "请假事由"},
+            "form_of": "0b8d6b3e-6c9e-5c0e-8a40-5c2f3c1f8a10",
+            "events": [
+                {
+                    "event_id": "0b8d6b3e-6c9e-5c0e-8a40-5c2f3c1f8a10",
+                    "action": "CREATED",
+                    "occurred_at": MOMENT,
+                    "received_at": MOMENT,
+                    "task_id": "TASK-1",
+                    "actor_id": None,
+                    "recipient_ids": ["manager02"],
+                    "title": ITEM_EXAMPLE["title"],
+                    "app_type": ITEM_EXAMPLE["app_type"],
+                    "instance_status": "RUNNING",
+                    "approved_result": None,
+                    "finished_at": None,
+                    "partition": 3,
+                    "offset": 1812,
+                }
+            ],
+            "complete": True,
+            "people": [{"user_id": "manager02", "name": "李雷"}],
+        }
+    )
+
+    instance_id: str
+    corp_id: str
+    form: dict[str, str | None] = Field(description="Form values of the latest event that has any.")
+    form_title: str | None = _form_title
+    form_labels: dict[str, str] = _form_labels
+    form_of: str | None = Field(description="Id of that event.")
+    events: list[EventOut] = Field(description="Oldest first. A callback that was received twice occurs once.")
+    complete: bool = Field(description="False if older events exist beyond the topic's retention or the last hundred.")
+    people: list[NamedOut] = _people
+
+
+class MeOut(BaseModel):
+    model_config = _shown(
+        {
+            "mode": "token",
+            "name": "portal",
+            "corps": ["ding5d17e3add038d445"],
+            "corp_id": None,
+            "user_id": None,
+            "user_name": None,
+            "operator": False,
+        }
+    )
+
+    mode: Literal["open", "token", "sso"]
+    name: str | None = Field(description="The token's name in the tokens file.")
+    corps: list[str] = Field(description='Corps that the caller may read; ["*"] for all.')
+    corp_id: str | None = Field(description="With single sign-on: the person's corp.")
+    user_id: str | None = Field(description="With single sign-on: the person's user id.")
+    user_name: str | None = Field(description="With single sign-on: the person's name, if known.")
+    operator: bool = Field(description="Whether the caller may open /ops.")
+
+
+class FoundPersonOut(BaseModel):
+    corp_id: str
+    user_id: str
+    name: str | None
+    department: str | None
+
+
+class PeopleOut(BaseModel):
+    model_config = _shown({"items": [{"corp_id": "ding5d17e3add038d445", **PERSON_EXAMPLE, "department": "研发部"}]})
+
+    items: list[FoundPersonOut]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem documents that a route answers with, for its ``responses``."""
+    return {status: documented(status, _MEANINGS[status]) for status in statuses}
+
+
+_MEANINGS = {
+    400: "The query is invalid; the detail says why.",
+    401: "The bearer token is missing or unknown.",
+    403: "The caller may not read this user of this corp, or the id of the signed-in person matches nobody.",
+    404: "The instance is unknown or deleted, or the caller may not read it. The three look alike.",
+    429: "The caller has exceeded its query rate; retry after `Retry-After`.",
+    503: "The worker that has the data is unknown, is restoring it, or does not answer; retry after `Retry-After`.",
+}

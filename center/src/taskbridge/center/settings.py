@@ -1,0 +1,83 @@
+"""The settings of the task center, all from the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class CenterSettings(BaseSettings):
+    """Each field is the environment variable ``CENTER_`` and its name in capitals; the reference has its text."""
+
+    model_config = SettingsConfigDict(env_prefix="CENTER_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    """Address on which the API, health, metrics and pages are served. Any address other than loopback requires
+    `CENTER_API_TOKENS_FILE`."""
+    port: int = Field(8500, ge=0, le=65535)
+    """Port on which they are served. `0` chooses a free port."""
+    database_url: SecretStr | None = None
+    """`postgresql://user:password@host/database` for several replicas. Default: the SQLite file `center.db` in
+    `CENTER_DATA_DIR`."""
+    data_dir: Path = Path("taskbridge-center")
+    """Folder of the SQLite database and of cached schema ids."""
+    kafka_bootstrap_servers: str
+    """Addresses of Kafka brokers: `host:port`, comma-separated."""
+    kafka_config_file: Path | None = None
+    """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the
+    registry begin with `schema.registry.`."""
+    schema_registry_url: str
+    """URL of the schema registry's Confluent API."""
+    api_tokens_file: Path | None = None
+    """File with the API tokens and their permissions. Required before the service may listen on an address other than
+    loopback. Changes are loaded without a restart."""
+    allowed_origins: str = ""
+    """Origins whose pages may embed the task list, such as `https://portal.example`, comma-separated."""
+    query_rate_per_s: float = Field(500.0, gt=0)
+    """Average queries per second that a replica answers for one caller: a token, a signed-in person, or an address.
+    Further ones get 429 with `Retry-After`."""
+    event_streams: int = Field(10_000, ge=1)
+    """Maximum number of live-update connections per replica. Each takes about 10 KB. Further ones get 503."""
+    event_streams_per_user: int = Field(32, ge=1)
+    """Maximum number of live-update connections per person and replica, across all tabs and devices. Further ones get
+    429."""
+    edge_urls: str = ""
+    """URLs of the edges, comma-separated. A name with several addresses stands for all of them. The operator page shows
+    their status."""
+    streams_urls: str = ""
+    """URLs of the streams workers, in the same form. The operator page shows their partitions and their lag."""
+    reconcile_url: str = ""
+    """URL of the reconcile service. The operator page shows the callbacks that it found missing, by app and day."""
+    sso_proxies: str = ""
+    """Networks of the reverse proxies whose identity headers are trusted (CIDR, comma-separated)."""
+    sso_user_header: str = "x-forwarded-user"
+    """Header in which these proxies send the id of the person who signed in."""
+    sso_corp_header: str | None = None
+    """Header in which these proxies send the person's corp. `CENTER_SSO_PROXIES` requires this or
+    `CENTER_SSO_CORP_ID`."""
+    sso_corp_id: str | None = None
+    """Corp of every person who signs in, if there is only one corp."""
+    sso_mapped_id: str | None = None
+    """Type of id in the user header, if it is not the user id: `employee_number`, or the name of another id in the
+    people topic."""
+    sso_stream_s: float = Field(300.0, gt=0)
+    """Seconds after which the live-update connection of a signed-in person closes, so that they reconnect through the
+    proxy."""
+    log_format: Literal["text", "json"] = "text"
+    """`text`, or `json` for one object per line."""
+    log_level: str = "INFO"
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the HTTP side."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False

@@ -1,0 +1,204 @@
+"""The tables of the task center, the same in SQLite and PostgreSQL.
+
+Keys compare by their bytes in both databases. Texts contain no U+0000, which PostgreSQL cannot store: writers replace
+it by U+FFFD. Times are milliseconds since the epoch, UTC. JSON is written by us and read whole, so it is bytes.
+
+What follows the topics can be dropped and read again. What people enter will have tables of its own.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import postgresql
+
+from taskbridge.schemas.events import View
+
+metadata = MetaData()
+
+Key = String().with_variant(postgresql.VARCHAR(collation="C"), "postgresql")
+
+VIEW_CODES = {View.CREATED: 1, View.PENDING: 2, View.HANDLED: 3, View.COPIED: 4}
+WHOLE_INSTANCE = ""
+"""``task_id`` of an entry about the whole instance: it comes before those about its tasks."""
+
+positions = Table(
+    "positions",
+    metadata,
+    Column("topic", Key, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    # Kafka's id of the topic: in a recreated one, offsets begin again.
+    Column("topic_id", Key, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    # The rows of the partition are complete once ``next_offset`` has reached this end, seen when the filling began.
+    Column("fill_end", BigInteger, nullable=False),
+    # When ``next_offset`` was last known to be current: a tombstone may be gone from Kafka a day later.
+    Column("at", BigInteger, nullable=False),
+)
+
+about = Table(
+    "about",
+    metadata,
+    Column("name", Key, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""``epoch``: a random number, new whenever lists are dropped: event ids of another one are of no use."""
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("instance_id", Key, primary_key=True),
+    Column("partition", Integer, nullable=False),
+    Column("corp_id", Key, nullable=False),
+    # The ``TaskState`` as JSON of msgspec.
+    Column("state", LargeBinary, nullable=False),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    # SQLite: the row id, which the search index refers to.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("corp_id", Key, nullable=False),
+    Column("user_id", Key, nullable=False),
+    Column("view", SmallInteger, nullable=False),
+    Column("entered_at", BigInteger, nullable=False),
+    Column("instance_id", Key, nullable=False),
+    Column("task_id", Key, nullable=False),
+    Column("app_type", Key, nullable=False),
+    Column("source", Key, nullable=False),
+    Column("process_name", Text),
+    # Of an originator whom the state names by the id only: the name is looked up when the entry is read.
+    Column("unnamed_originator", Key),
+    # Title, process name, originator's name and serial number, folded for comparison, with line feeds between.
+    Column("search", Text, nullable=False),
+    # The rest of the item, as JSON.
+    Column("item", LargeBinary, nullable=False),
+    UniqueConstraint("instance_id", "view", "user_id", "task_id"),
+)
+Index(
+    "entries_page",
+    entries.c.corp_id,
+    entries.c.user_id,
+    entries.c.view,
+    entries.c.entered_at.desc(),
+    entries.c.instance_id,
+    entries.c.task_id,
+)
+
+change_counters = Table(
+    "change_counters",
+    metadata,
+    Column("corp_id", Key, primary_key=True),
+    Column("user_id", Key, primary_key=True),
+    Column("last_seq", BigInteger, nullable=False),
+)
+"""Numbers each person's changes. The row is locked until its transaction ends, so numbers become visible in order."""
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("corp_id", Key, primary_key=True),
+    Column("user_id", Key, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("instance_id", Key, nullable=False),
+    # A ``TaskNotification`` as the API shows it, but for the name of an originator who has none in the state.
+    Column("data", LargeBinary, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("instance_id", Key, primary_key=True),
+    Column("event_id", Key, primary_key=True),
+    Column("corp_id", Key, nullable=False),
+    Column("action", Key, nullable=False),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False, index=True),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    # The ``TaskEvent`` without ``raw_parameters``, as JSON.
+    Column("data", LargeBinary, nullable=False),
+)
+
+people = Table(
+    "people",
+    metadata,
+    Column("corp_id", Key, primary_key=True),
+    Column("user_id", Key, primary_key=True),
+    Column("name", Text),
+    Column("department", Text),
+    # User id, name and department, folded for comparison, with line feeds between.
+    Column("search", Text, nullable=False),
+)
+
+person_ids = Table(
+    "person_ids",
+    metadata,
+    Column("corp_id", Key, primary_key=True),
+    Column("kind", Key, primary_key=True),
+    Column("value", Key, primary_key=True),
+    Column("user_id", Key, primary_key=True),
+    Index("person_ids_of_user", "corp_id", "user_id"),
+)
+"""Further ids of people, by which they may sign in: ``employee_number``, and the names of ``Person.other_ids``."""
+
+forms = Table(
+    "forms",
+    metadata,
+    Column("corp_id", Key, primary_key=True),
+    Column("form_uuid", Key, primary_key=True),
+    Column("title", Text),
+    Column("labels", LargeBinary, nullable=False),
+)
+
+set_aside = Table(
+    "set_aside",
+    metadata,
+    # "quarantine" or "dead-letter".
+    Column("kind", Key, primary_key=True),
+    Column("entry_id", Key, primary_key=True),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("reason", Key, nullable=False),
+    # What an operator may search for: the key of a dead letter, the text of a rejected request.
+    Column("search", Text, nullable=False),
+    # As the operator's page shows it, as JSON.
+    Column("summary", LargeBinary, nullable=False),
+    Column("replayed_at", Text),
+)
+
+skipped = Table(
+    "skipped",
+    metadata,
+    Column("topic", Key, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+"""Records that could not be read: the rows that they are about stay as they were."""
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("replica", Key, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    # What the operator's page shows of it, as JSON.
+    Column("share", LargeBinary, nullable=False),
+)
+
+FOLLOWED = (instances, entries, changes, change_counters, events, people, person_ids, forms, set_aside, skipped)
+"""What ``--rebuild`` drops and reads again."""

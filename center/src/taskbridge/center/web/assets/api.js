@@ -1,0 +1,119 @@
+// The read API over fetch: the caller's token on each request, problems as errors that say what to do.
+
+const ATTEMPTS = 3;
+const LONGEST_WAIT_S = 5;
+
+/** What the service answered instead (RFC 9457), or status 0 when it was not reached. */
+export class Problem extends Error {
+  constructor(status, detail, { kind = null, retryAfterS = null } = {}) {
+    super(detail || `HTTP ${status}`);
+    this.name = "Problem";
+    this.status = status;
+    this.kind = kind;
+    this.retryAfterS = retryAfterS;
+  }
+
+  /** Whether another token or user is needed before it is any use to ask again. */
+  get isRefusal() {
+    return this.status === 401 || this.status === 403;
+  }
+}
+
+export class Api {
+  /** `token` gives the bearer token, or null; it is asked each time, so that it may change. */
+  constructor({ base = "", token = async () => null, credentials = "same-origin" } = {}) {
+    this._base = base.replace(/\/+$/, "");
+    this._token = token;
+    this._credentials = credentials;
+  }
+
+  me = (signal) => this.get("/v1/me", {}, signal);
+
+  tasks = ({ corpId, userId }, query, signal) => this.get(`${person(corpId, userId)}/tasks`, query, signal);
+
+  counts = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/counts`, {}, signal);
+
+  apps = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/apps`, {}, signal);
+
+  people = (q, limit, signal) => this.get("/v1/people", { q, limit }, signal);
+
+  instance = (id, signal) => this.get(`/v1/instances/${encodeURIComponent(id)}`, {}, signal);
+
+  history = (id, signal) => this.get(`/v1/instances/${encodeURIComponent(id)}/history`, {}, signal);
+
+  overview = (signal) => this.get("/v1/ops/overview", {}, signal);
+
+  callbacks = (id, signal) => this.get("/v1/ops/callbacks", { instance_id: id }, signal);
+
+  /** The stream of somebody's notifications, as an open response. */
+  events({ corpId, userId }, lastEventId, signal) {
+    const headers = { accept: "text/event-stream" };
+    if (lastEventId !== null) headers["last-event-id"] = lastEventId;
+    return this._request(`${person(corpId, userId)}/events`, headers, signal);
+  }
+
+  /** The answer's JSON. A service that is restoring (503) is asked again, for as long as it says and a little patience lasts. */
+  async get(path, query = {}, signal = undefined) {
+    const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+    const search = given.length > 0 ? `?${new URLSearchParams(given)}` : "";
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        const response = await this._request(path + search, { accept: "application/json" }, signal);
+        return await response.json();
+      } catch (error) {
+        if (!(error instanceof Problem)) throw signal?.aborted ? error : unreachable();
+        if (error.status !== 503 || attempt === ATTEMPTS) throw error;
+        await pause(Math.min(error.retryAfterS ?? attempt, LONGEST_WAIT_S) * 1000, signal);
+      }
+    }
+  }
+
+  async _request(path, headers, signal) {
+    const token = await this._token();
+    if (token) headers.authorization = `Bearer ${token}`;
+    let response;
+    try {
+      response = await fetch(this._base + path, {
+        headers,
+        signal,
+        credentials: this._credentials,
+        cache: "no-store",
+        redirect: "error",
+      });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw unreachable();
+    }
+    if (!response.ok) throw await problemOf(response);
+    return response;
+  }
+}
+
+const person = (corpId, userId) => `/v1/corps/${encodeURIComponent(corpId)}/users/${encodeURIComponent(userId)}`;
+
+const unreachable = () => new Problem(0, "");
+
+async function problemOf(response) {
+  const retryAfterS = Number.parseFloat(response.headers.get("retry-after") ?? "");
+  let said = {};
+  try {
+    said = await response.json();
+  } catch {
+    // A proxy's page in between: the status says enough.
+  }
+  return new Problem(response.status, typeof said?.detail === "string" ? said.detail : "", {
+    kind: typeof said?.type === "string" ? said.type : null,
+    retryAfterS: Number.isFinite(retryAfterS) ? retryAfterS : null,
+  });
+}
+
+/** Resolves after `ms`; rejects at once when `signal` is aborted. */
+export function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}

@@ -1,0 +1,108 @@
+// The only place where elements are made. Every outside value becomes text: nothing here reads markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element. `on` holds listeners, `data` the dataset; null children and false attributes are left out. */
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  const { on = {}, data = {}, ...attributes } = properties;
+  for (const [name, value] of Object.entries(attributes)) setAttribute(made, name, value);
+  for (const [name, value] of Object.entries(data)) made.dataset[name] = value;
+  for (const [name, listener] of Object.entries(on)) made.addEventListener(name, listener);
+  append(made, children);
+  return made;
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) setAttribute(made, name, value);
+  append(made, children);
+  return made;
+}
+
+/** A link to an address from outside, or null when it is not http or https. */
+export function outsideLink(url, properties, ...children) {
+  const safe = webAddress(url);
+  if (safe === null) return null;
+  const made = element("a", { ...properties, target: "_blank", rel: "noopener noreferrer" }, ...children);
+  made.href = safe;
+  return made;
+}
+
+/** The address in the browser's own spelling when it is http or https without credentials in it, else null. */
+export function webAddress(url) {
+  if (typeof url !== "string") return null;
+  try {
+    const parsed = new URL(url);
+    const web = parsed.protocol === "http:" || parsed.protocol === "https:";
+    return web && parsed.username === "" && parsed.password === "" ? parsed.href : null;
+  } catch {
+    return null;
+  }
+}
+
+export function replace(parent, ...children) {
+  parent.replaceChildren();
+  append(parent, children);
+}
+
+function append(parent, children) {
+  for (const child of children.flat()) {
+    if (child !== null && child !== undefined && child !== false) parent.append(child);
+  }
+}
+
+const FORBIDDEN = new Set(["href", "src", "srcdoc", "style", "action", "formaction", "xlink:href"]);
+
+function setAttribute(made, name, value) {
+  if (FORBIDDEN.has(name) || name.startsWith("on")) throw new TypeError(`${name} is not set this way`);
+  if (value === null || value === undefined || value === false) return;
+  made.setAttribute(name, value === true ? "" : value);
+}
+
+/** A table that scrolls within its place, by the keyboard too. `headings` are cells, `rows` whole rows. */
+export function scrollingTable(label, headings, rows, { kind = "", table = "", foot = null } = {}) {
+  const head = element("thead", {}, element("tr", {}, ...headings));
+  return element(
+    "div",
+    { class: `table-scroller ${kind}`, tabindex: "0", role: "group", "aria-label": label },
+    element("table", { class: table }, head, element("tbody", {}, ...rows), foot),
+  );
+}
+
+const ICONS = {
+  search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14Zm5.2 12.2L21 21",
+  external: "M13 5h6v6M19 5l-9 9M10 6H6a1 1 0 0 0-1 1v11a1 1 0 0 0 1 1h11a1 1 0 0 0 1-1v-4",
+  back: "M15 5l-7 7 7 7",
+  close: "M6 6l12 12M18 6L6 18",
+  check: "M5 12.5l4.5 4.5L19 7.5",
+  clock: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16Zm0 3.5V12l3 2",
+  cancel: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16ZM6.5 6.5l11 11",
+  plus: "M12 5v14M5 12h14",
+  copy: "M9 9h10v10H9zM5 15V5h10",
+  send: "M4 12l16-7-5 15-3.5-6.5L4 12Z",
+  trash: "M5 7h14M10 7V5h4v2M7 7l1 12h8l1-12",
+  inbox: "M4 13l3-8h10l3 8v6H4v-6Zm0 0h4.5l1 2.5h5l1-2.5H20",
+  person: "M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8ZM5 20c.8-3.6 3.6-5.5 7-5.5s6.2 1.9 7 5.5",
+  sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8ZM12 2.5v2M12 19.5v2M4.2 4.2l1.4 1.4M18.4 18.4l1.4 1.4M2.5 12h2M19.5 12h2M4.2 19.8l1.4-1.4M18.4 5.6l1.4-1.4",
+  moon: "M19 14.5A7.5 7.5 0 0 1 9.5 5a7.5 7.5 0 1 0 9.5 9.5Z",
+  auto: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16ZM12 4v16M12 8h5M12 12h8M12 16h5",
+  warning: "M12 4.5l8.5 15h-17l8.5-15ZM12 10v4.5M12 17v.1",
+};
+
+/** A drawing for the eye only; what it says must also be there as text. */
+export function icon(name) {
+  const path = svg("path", { d: ICONS[name] });
+  return svg("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true", focusable: "false" }, path);
+}
+
+/** `action` after `ms` without another call. */
+export function debounced(action, ms) {
+  let timer;
+  const later = (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => action(...given), ms);
+  };
+  later.cancel = () => clearTimeout(timer);
+  return later;
+}

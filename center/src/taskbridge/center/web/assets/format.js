@@ -1,0 +1,99 @@
+// Times, numbers and names as people read them, in the language of the page.
+
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+/** Where `Intl` has only the word for this very instant. */
+const JUST_NOW = { "zh-CN": "刚刚", en: "just now" };
+
+export class Format {
+  constructor(language) {
+    this.language = language;
+    this._relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
+    this._clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+    this._day = new Intl.DateTimeFormat(language, { month: "short", day: "numeric" });
+    this._date = new Intl.DateTimeFormat(language, { year: "numeric", month: "short", day: "numeric" });
+    this._full = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+    const moment = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+    this._moment = new Intl.DateTimeFormat(language, moment);
+    this._number = new Intl.NumberFormat(language);
+  }
+
+  number(value) {
+    return Number.isFinite(value) ? this._number.format(value) : "–";
+  }
+
+  /** For a badge: short for any number. */
+  count(value) {
+    if (!Number.isFinite(value)) return "";
+    if (value < 1000) return String(value);
+    return value < 100_000 ? `${Math.floor(value / 100) / 10}k` : "99k+";
+  }
+
+  /** "3 minutes ago", "14:05", "3 May": as exact as a list needs it. */
+  ago(iso, now = Date.now()) {
+    const time = Date.parse(iso ?? "");
+    if (Number.isNaN(time)) return "";
+    const passed = now - time;
+    if (passed < MINUTE && passed > -MINUTE) return JUST_NOW[this.language] ?? this._relative.format(0, "second");
+    if (passed > 0 && passed < HOUR) return this._relative.format(-Math.floor(passed / MINUTE), "minute");
+    if (new Date(time).toDateString() === new Date(now).toDateString()) return this._clock.format(time);
+    if (passed > 0 && passed < 300 * DAY) return this._day.format(time);
+    return this._date.format(time);
+  }
+
+  full(iso) {
+    const time = Date.parse(iso ?? "");
+    return Number.isNaN(time) ? "" : this._full.format(time);
+  }
+
+  /** For a column of a table: the year only where it is another one. */
+  moment(iso, now = Date.now()) {
+    const time = Date.parse(iso ?? "");
+    if (Number.isNaN(time)) return "";
+    return new Date(time).getFullYear() === new Date(now).getFullYear() ? this._moment.format(time) : this._full.format(time);
+  }
+
+  clock(iso) {
+    const time = Date.parse(iso ?? "");
+    return Number.isNaN(time) ? "" : this._clock.format(time);
+  }
+
+  bytes(value) {
+    if (!Number.isFinite(value)) return "–";
+    let size = value;
+    let unit = 0;
+    for (; size >= 1024 && unit < 4; unit += 1) size /= 1024;
+    return `${size < 10 && unit > 0 ? size.toFixed(1) : Math.round(size)} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
+  }
+
+  seconds(value) {
+    if (!Number.isFinite(value)) return "–";
+    if (value < 10) return `${value.toFixed(1)} s`;
+    if (value < 120) return `${Math.round(value)} s`;
+    return value < 7200 ? `${Math.round(value / 60)} min` : `${Math.round(value / 3600)} h`;
+  }
+}
+
+/** The names that the service sends with an instance, by user id: `told` are its answers, or null. Its sender's own name wins. */
+export function namesIn(originator, ...told) {
+  const people = [...told.flatMap((each) => each?.people ?? []), ...(originator?.name ? [originator] : [])];
+  return new Map(people.map(({ user_id: id, name }) => [id, name]));
+}
+
+/** What stands in somebody's avatar: the given name of a Chinese name, initials of others. */
+export function initials(name) {
+  const letters = [...(name ?? "").trim()];
+  if (letters.length === 0) return "–";
+  if (/\p{Script=Han}/u.test(letters.at(-1))) return letters.slice(-2).join("");
+  const words = name.trim().split(/\s+/);
+  return [...words[0]][0].toUpperCase() + (words.length > 1 ? [...words.at(-1)][0].toUpperCase() : "");
+}
+
+/** One of eight hues, the same for the same person everywhere. */
+export function hue(text) {
+  let hash = 0;
+  for (const letter of text ?? "") hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
+  return String(hash % 8);
+}

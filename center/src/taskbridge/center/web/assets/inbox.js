@@ -1,0 +1,295 @@
+// One person's task center as it stands: a view's items, the counts, and what the stream says about both.
+
+import { Problem } from "./api.js";
+import { Apps } from "./apps.js";
+import { debounced, webAddress } from "./dom.js";
+import { EventStream } from "./event-stream.js";
+
+export const VIEWS = ["pending", "handled", "created", "copied"];
+
+const PAGE = 50;
+const COUNTS_AFTER_MS = 150;
+const APPS_AFTER_MS = 150;
+/** A tab that nobody looks at gives its connection back: a browser has six for each address. */
+const HIDDEN_MS = 60_000;
+const HIDDEN_COUNTS_MS = 30_000;
+
+export const keyOf = (item) => `${item.instance_id}\n${item.task_id ?? ""}`;
+
+/**
+ * Emits "change" whenever something to be shown changed, "arrived" (`item`) for what the stream added to the view that
+ * is shown, and "instance" (`instanceId`) for every instance that the stream tells something about.
+ */
+export class Inbox extends EventTarget {
+  constructor(api, person) {
+    super();
+    this._api = api;
+    this.person = person;
+    this.view = "pending";
+    this.filter = { app_type: "", source: "", q: "" };
+    this.items = [];
+    this.cursor = null;
+    /** "loading": nothing to show yet; "ready"; "failed": see `problem`. */
+    this.phase = "loading";
+    this.loadingMore = false;
+    this.problem = null;
+    this.counts = {};
+    this.live = "connecting";
+    /** Those known so far: what the filters offer. */
+    this.apps = new Apps();
+    this._loading = null;
+    this._waiting = [];
+    this._refreshCounts = debounced(() => this._loadCounts(), COUNTS_AFTER_MS);
+    this._refreshApps = debounced(() => this._loadApps(), APPS_AFTER_MS);
+    this._stream = new EventStream((lastEventId, signal) => api.events(person, lastEventId, signal));
+    this._stream.addEventListener("state", ({ detail }) => this._onState(detail));
+    this._stream.addEventListener("open", ({ detail }) => this._onOpen(detail));
+    this._stream.addEventListener("event", ({ detail }) => this._onEvent(detail));
+    this._listeners = null;
+  }
+
+  /** Read the view and follow the stream. What was missed in between is read again. */
+  start() {
+    this._listeners = new AbortController();
+    const { signal } = this._listeners;
+    addEventListener("online", () => this._stream.wake(), { signal });
+    addEventListener("offline", () => this._changed(), { signal });
+    document.addEventListener("visibilitychange", () => this._onVisibility(), { signal });
+    this.reload();
+    this._refreshApps();
+    this._stream.start();
+  }
+
+  stop() {
+    this._listeners?.abort();
+    this._loading?.abort();
+    this._refreshCounts.cancel();
+    this._refreshApps.cancel();
+    clearTimeout(this._hidden);
+    clearInterval(this._hiddenCounts);
+    this._stream.stop();
+  }
+
+  show(view) {
+    if (view === this.view || !VIEWS.includes(view)) return;
+    this.view = view;
+    this._forget();
+  }
+
+  /** Narrow the list: `q` is a text, `app_type` an app, `source` a sending system; empty ones are none. */
+  narrow(changes) {
+    const filter = { ...this.filter, ...changes };
+    if (Object.keys(filter).every((name) => filter[name] === this.filter[name])) return;
+    this.filter = filter;
+    this._forget();
+  }
+
+  get isNarrowed() {
+    return Object.values(this.filter).some((wanted) => wanted !== "");
+  }
+
+  _forget() {
+    this.items = [];
+    this.cursor = null;
+    this.phase = "loading";
+    this._changed();
+    this.reload();
+  }
+
+  /** The first page and the counts, from the service. */
+  async reload() {
+    this._refreshCounts();
+    await this._load(null);
+    if (this._stream.state === "waiting" && this.phase === "ready") this._stream.wake();
+  }
+
+  /** The next page, when there is one. */
+  async more() {
+    if (this.cursor === null || this.loadingMore || this.phase !== "ready") return;
+    await this._load(this.cursor);
+  }
+
+  async _load(cursor) {
+    this._loading?.abort();
+    const loading = new AbortController();
+    this._loading = loading;
+    this._waiting = [];
+    this.loadingMore = cursor !== null;
+    if (this.phase === "failed") this.phase = "loading";
+    this.problem = null;
+    this._changed();
+    try {
+      const page = await this._page(cursor, loading.signal);
+      if (loading.signal.aborted) return;
+      const known = new Set(cursor === null ? [] : this.items.map(keyOf));
+      const added = page.items.filter((item) => !known.has(keyOf(item)));
+      this.items = cursor === null ? added : [...this.items, ...added];
+      this.cursor = page.next_cursor;
+      this.phase = "ready";
+      for (const item of added) this._see(item);
+    } catch (error) {
+      if (loading.signal.aborted) return;
+      if (!(error instanceof Problem)) throw error;
+      this.problem = error;
+      // What is shown stays; only a list with nothing to show turns into the problem.
+      if (this.items.length === 0) this.phase = "failed";
+    } finally {
+      if (this._loading === loading) {
+        this._loading = null;
+        this.loadingMore = false;
+        // What the stream told meanwhile may be newer than the page.
+        for (const notification of this._waiting.splice(0)) this._apply(notification);
+        this._changed();
+      }
+    }
+  }
+
+  /** A page with something on it, or the last one: a search looks at so many lines at a time, and may find nothing there. */
+  async _page(cursor, signal) {
+    const query = { view: this.view, limit: PAGE, ...this.filter };
+    let page = await this._api.tasks(this.person, { ...query, cursor }, signal);
+    while (page.items.length === 0 && page.next_cursor !== null && !signal.aborted) {
+      page = await this._api.tasks(this.person, { ...query, cursor: page.next_cursor }, signal);
+    }
+    return page;
+  }
+
+  async _loadCounts() {
+    try {
+      this.counts = await this._api.counts(this.person);
+      this._changed();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+    }
+  }
+
+  /** Also those of lines that are not shown yet. Failing is no harm: they are missing until the next unknown app. */
+  async _loadApps() {
+    try {
+      const { items } = await this._api.apps(this.person);
+      for (const { app_type: app, process_name: name, source } of items) this.apps.know(app, name, source);
+      this._changed();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+    }
+  }
+
+  _onState({ state, problem }) {
+    this.live = state;
+    if (problem !== null) {
+      this.problem = problem;
+      if (this.items.length === 0) this.phase = "failed";
+    }
+    this._changed();
+  }
+
+  _onOpen({ resumed }) {
+    // Resumed: what was missed comes as events. Else it may have happened between the page and the stream.
+    if (resumed && this.phase === "ready") this._refreshCounts();
+    else this.reload();
+  }
+
+  _onEvent({ type, data }) {
+    // What was missed cannot be sent any more: it was longer ago than the topic keeps.
+    if (type === "reset") this.reload();
+    if (type !== "notification") return;
+    let notification;
+    try {
+      notification = JSON.parse(data);
+    } catch {
+      return; // Of a newer service: the next page has what it meant.
+    }
+    this._refreshCounts();
+    this.dispatchEvent(new CustomEvent("instance", { detail: { instanceId: notification.instance_id } }));
+    if (notification.view !== this.view) return;
+    if (this._loading === null) this._apply(notification);
+    else this._waiting.push(notification);
+  }
+
+  _apply(notification) {
+    const key = keyOf(notification);
+    const index = this.items.findIndex((item) => keyOf(item) === key);
+    if (notification.change === "REMOVED") {
+      if (index >= 0) this.items = this.items.toSpliced(index, 1);
+    } else if (index >= 0) {
+      const known = this.items[index];
+      const changed = { ...known, ...withoutGaps(itemOf(notification)), ...timesOf(notification, known) };
+      if (this._matches(changed) && changed.created_at === known.created_at) this.items = this.items.with(index, changed);
+      else this._move(index, changed);
+    } else {
+      this._insert(notification);
+    }
+    this._changed();
+  }
+
+  /** To where its time says that it stands; out of the list where it does not match any more. */
+  _move(index, item) {
+    this.items = this.items.toSpliced(index, 1);
+    const at = this._placeOf(item);
+    if (at !== null && this._matches(item)) this.items = this.items.toSpliced(at, 0, item);
+  }
+
+  /** Null where it is older than all that is shown, and there is more: it comes with its page. */
+  _placeOf({ created_at: entered }) {
+    const found = this.items.findIndex((other) => Date.parse(other.created_at) <= Date.parse(entered));
+    if (found >= 0) return found;
+    return this.cursor === null ? this.items.length : null;
+  }
+
+  _insert(notification) {
+    const item = { ...itemOf(notification), ...timesOf(notification, null) };
+    if (!this._matches(item)) return;
+    const at = this._placeOf(item);
+    // An update of an older version is no news of when it entered.
+    const unsure = notification.entered_at == null && notification.change === "UPDATED";
+    if (at === null || (this.cursor !== null && unsure)) return;
+    this.items = this.items.toSpliced(at, 0, item);
+    this._see(item);
+    this.dispatchEvent(new CustomEvent("arrived", { detail: { item } }));
+  }
+
+  _matches(item) {
+    if (this.filter.app_type !== "" && item.app_type !== this.filter.app_type) return false;
+    if (this.filter.source !== "" && item.source !== this.filter.source) return false;
+    const sought = this.filter.q.trim().toLowerCase();
+    if (sought === "") return true;
+    return [item.title, item.process_name, item.originator?.name].some((text) => text?.toLowerCase().includes(sought));
+  }
+
+  _see({ app_type: app, process_name: name, source }) {
+    if (!this.apps.has(app) && !name) this._refreshApps();
+    this.apps.know(app, name, source);
+  }
+
+  _onVisibility() {
+    clearTimeout(this._hidden);
+    clearInterval(this._hiddenCounts);
+    if (document.visibilityState === "visible") {
+      this._stream.start();
+      this._stream.wake();
+      return;
+    }
+    this._hidden = setTimeout(() => {
+      this._stream.stop();
+      this._hiddenCounts = setInterval(() => this._loadCounts(), HIDDEN_COUNTS_MS);
+    }, HIDDEN_MS);
+  }
+
+  _changed() {
+    this.dispatchEvent(new CustomEvent("change"));
+  }
+}
+
+function itemOf({ instance_id, task_id, view, title, url, app_type, source, originator, status, process_name, outcome, result }) {
+  return { instance_id, task_id, view, title, url: webAddress(url), app_type, source, originator, status, process_name, outcome, result };
+}
+
+/** Notifications of older versions do not say when a line entered: then it did when it was first heard of. */
+function timesOf({ entered_at: entered, updated_at: updated, occurred_at: occurred }, known) {
+  return { created_at: entered ?? known?.created_at ?? occurred, updated_at: updated ?? occurred };
+}
+
+/** A notification does not take away what an item had. */
+function withoutGaps(item) {
+  return Object.fromEntries(Object.entries(item).filter(([name, value]) => value != null || name === "task_id"));
+}

@@ -1,0 +1,84 @@
+// Finds whose lists to open, among the people who were imported.
+
+import { Problem } from "./api.js";
+import { debounced, element, replace } from "./dom.js";
+import { sayProblem } from "./states.js";
+
+const SEARCH_AFTER_MS = 200;
+const MOST = 20;
+
+/** The name of a user; null where none is known to who asks. */
+export async function nameOf(api, { corpId, userId }) {
+  const found = await peopleOrNobody(api, userId);
+  return found.find(({ corp_id: corp, user_id: user }) => corp === corpId && user === userId)?.name ?? null;
+}
+
+async function peopleOrNobody(api, q) {
+  try {
+    return (await api.people(q, MOST)).items;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    return [];
+  }
+}
+
+/** A search field and the people it finds; null where nobody was imported. `choose` takes the one who is picked. */
+export async function peoplePicker(api, words, choose) {
+  const everybody = await peopleOrNobody(api, "");
+  if (everybody.length === 0) return null;
+  let searching = null;
+  const field = element("input", {
+    type: "search",
+    autocomplete: "off",
+    spellcheck: "false",
+    maxlength: "200",
+    on: {
+      input: () => later(),
+      keydown: async (event) => {
+        if (event.isComposing || !["Enter", "ArrowDown"].includes(event.key)) return;
+        event.preventDefault();
+        later.cancel();
+        await search();
+        list.querySelector("button")?.focus();
+      },
+    },
+  });
+  const said = element("p", { class: "people-found faint", role: "status" });
+  const list = element("ul", { class: "people", on: { keydown: (event) => onKey(event) } });
+  const later = debounced(() => search(), SEARCH_AFTER_MS);
+
+  async function search() {
+    searching?.abort();
+    const { signal } = (searching = new AbortController());
+    try {
+      show((await api.people(field.value.trim(), MOST, signal)).items);
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof Problem)) throw error;
+      show([]);
+      said.textContent = sayProblem(error, words)[0];
+    }
+  }
+
+  function show(items) {
+    const severalCorps = new Set(items.map(({ corp_id: corp }) => corp)).size > 1;
+    const row = (person) => {
+      const { name, department, user_id: user, corp_id: corp } = person;
+      const more = [department, user, severalCorps ? corp : null].filter(Boolean).map((text) => element("bdi", { class: "faint" }, text));
+      return element("li", {}, element("button", { type: "button", on: { click: () => choose(person) } }, element("bdi", {}, name || user), ...more));
+    };
+    replace(list, ...items.map(row));
+    said.textContent = words.signIn.found(items.length, items.length === MOST);
+  }
+
+  function onKey(event) {
+    const buttons = [...list.querySelectorAll("button")];
+    const to = buttons.indexOf(document.activeElement) + { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (Number.isNaN(to)) return;
+    event.preventDefault();
+    (to < 0 ? field : (buttons[to] ?? buttons.at(-1))).focus();
+  }
+
+  show(everybody);
+  return element("div", { class: "people-picker" }, element("label", {}, element("span", {}, words.signIn.people), field), said, list);
+}

@@ -1,0 +1,141 @@
+// Who is asking, and about whom: the user enters what /v1/me leaves open.
+
+import { Api, Problem } from "./api.js";
+import { element, replace } from "./dom.js";
+import { peoplePicker } from "./people-picker.js";
+import { keepForTab, keptForTab, remember, remembered } from "./preferences.js";
+import { problemShown } from "./states.js";
+
+const TOKEN = "token";
+const PERSON = "person";
+
+/** The page's API: with the token of this tab, if there is one. */
+export const pageApi = () => new Api({ token: async () => keptForTab(TOKEN) });
+
+export function forgetPerson() {
+  keepForTab(PERSON, null);
+  remember(PERSON, null);
+}
+
+export function forgetToken() {
+  keepForTab(TOKEN, null);
+}
+
+/**
+ * Resolves with `{corpId, userId, me}` once both are known. `given` is what the address says; it wins over what was
+ * typed before, and what single sign-on says wins over both.
+ */
+export async function signIn(api, root, words, given) {
+  const me = await whoIsAsking(api, root, words);
+  if (me.mode === "sso") return { corpId: me.corp_id, userId: me.user_id, me };
+  const known = given.corpId && given.userId ? given : lastPerson();
+  if (known !== null) return { ...known, me };
+  const corps = (me.corps ?? []).filter((corp) => corp !== "*");
+  const typed = await ask(root, words, {
+    title: words.signIn.personTitle,
+    text: words.signIn.personText,
+    fields: [
+      { name: "corpId", label: words.signIn.corp, value: given.corpId || corps[0] || "", choices: corps },
+      { name: "userId", label: words.signIn.user, value: given.userId || "" },
+    ],
+    picker: (choose) => peoplePicker(api, words, ({ corp_id: corpId, user_id: userId }) => choose({ corpId, userId })),
+  });
+  // A token is a program's or an operator's: whom they looked at ends with the tab.
+  const person = JSON.stringify(typed);
+  if (me.mode === "open") remember(PERSON, person);
+  else keepForTab(PERSON, person);
+  return { ...typed, me };
+}
+
+/** Resolves with an operator's `/v1/me`. */
+export async function signInOperator(api, root, words) {
+  let problem = null;
+  for (;;) {
+    const me = await whoIsAsking(api, root, words, { title: words.signIn.opsTitle, text: words.signIn.opsText, problem });
+    if (me.operator) return me;
+    forgetToken();
+    problem = words.signIn.notOperator;
+    await askToken(root, words, { title: words.signIn.opsTitle, text: words.signIn.opsText, problem });
+  }
+}
+
+async function whoIsAsking(api, root, words, said = {}) {
+  let { problem = null } = said;
+  for (;;) {
+    try {
+      return await api.me();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      if (error.status !== 401) {
+        await new Promise((resolve) => {
+          replace(root, element("main", { class: "sign-in" }, problemShown(error, words, resolve)));
+        });
+        continue;
+      }
+      if (keptForTab(TOKEN) !== null) problem = words.signIn.wrongToken;
+      forgetToken();
+      await askToken(root, words, { title: words.signIn.tokenTitle, text: words.signIn.tokenText, ...said, problem });
+    }
+  }
+}
+
+async function askToken(root, words, said) {
+  const fields = [{ name: "token", label: words.signIn.token, value: "", secret: true }];
+  const { token } = await ask(root, words, { ...said, fields });
+  keepForTab(TOKEN, token);
+}
+
+function lastPerson() {
+  try {
+    const { corpId, userId } = JSON.parse(keptForTab(PERSON) ?? remembered(PERSON));
+    return corpId && userId ? { corpId, userId } : null;
+  } catch {
+    return null;
+  }
+}
+
+/** A small form in place of the page; resolves with what was typed, or picked. */
+async function ask(root, words, { title, text, fields, problem = null, picker = async () => null }) {
+  const { promise, resolve } = Promise.withResolvers();
+  const picked = await picker(resolve);
+  const inputs = fields.map(inputOf);
+  const form = element(
+    "form",
+    { class: "sign-in-form" },
+    element("h1", {}, title),
+    picked,
+    element("p", { class: "faint" }, text),
+    problem === null ? null : element("p", { class: "sign-in-problem", role: "alert" }, problem),
+    ...fields.map(({ label }, index) => element("label", {}, element("span", {}, label), inputs[index])),
+    element("button", { type: "submit", class: "primary-button" }, words.signIn.submit),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const typed = Object.fromEntries(fields.map(({ name }, index) => [name, inputs[index].value.trim()]));
+    const missing = inputs.find((input) => input.value.trim() === "");
+    if (missing) missing.focus();
+    else resolve(typed);
+  });
+  replace(root, element("main", { class: "sign-in" }, form));
+  (picked?.querySelector("input") ?? inputs.find((input) => input.value === "") ?? inputs[0]).focus();
+  return promise;
+}
+
+function inputOf({ name, value, secret = false, choices = [] }) {
+  if (choices.length > 1) {
+    const select = element("select", { name }, ...choices.map((choice) => element("option", { value: choice }, choice)));
+    select.value = choices.includes(value) ? value : choices[0];
+    return select;
+  }
+  const input = element("input", {
+    name,
+    type: secret ? "password" : "text",
+    required: true,
+    autocomplete: "off",
+    autocapitalize: "none",
+    spellcheck: "false",
+    maxlength: "512",
+  });
+  input.value = value;
+  return input;
+}

@@ -1,0 +1,56 @@
+// What a task or request has come to, and what a list or a pane shows that has nothing else to show.
+
+import { element, icon } from "./dom.js";
+
+const STATUS_ICONS = { PENDING: "clock", COMPLETED: "check", CANCELLED: "cancel", ACTIVE: "send" };
+const AGAINST = new Set(["disagree", "refuse", "revoked", "terminated"]);
+
+export function statusShown(status, words, text = words.statuses[status] ?? status) {
+  return element("span", { class: "status", data: { status }, part: "status" }, icon(STATUS_ICONS[status] ?? "clock"), text);
+}
+
+/** Of a sender's word for how something was decided or ended, ours, and whether it is against; null for one that we do not know. */
+export function decisionOf(word, words) {
+  const known = (word ?? "").toLowerCase();
+  return Object.hasOwn(words.outcomes, known) ? { text: words.outcomes[known], against: AGAINST.has(known) } : null;
+}
+
+/** How it was decided or how it ended, where that is known. */
+export function decisionShown({ status, outcome, result }, words) {
+  const decision = decisionOf(outcome ?? result, words);
+  if (decision === null || status === "PENDING") return null;
+  return statusShown(decision.against ? "CANCELLED" : status, words, decision.text);
+}
+
+/** `said` is a heading and a sentence; `more` may be a button. */
+export function nothingToShow(drawing, [heading, sentence], ...more) {
+  return element(
+    "div",
+    { class: "nothing" },
+    element("div", { class: "nothing-drawing" }, icon(drawing)),
+    element("p", { class: "nothing-heading" }, heading),
+    element("p", { class: "nothing-text" }, sentence),
+    ...more,
+  );
+}
+
+export function problemShown(problem, words, retry) {
+  const button = element("button", { type: "button", class: "quiet-button", on: { click: retry } }, words.retry);
+  const shown = nothingToShow("warning", sayProblem(problem, words), button);
+  shown.setAttribute("role", "alert");
+  return shown;
+}
+
+/** A heading and a sentence for people; what the service said in detail is for its log. */
+export function sayProblem(problem, words) {
+  const { problems } = words;
+  if (problem?.kind?.endsWith(":unknown-person")) return problems.unknownPerson;
+  const known = {
+    0: problems.unreachable,
+    401: problems.unauthorized,
+    403: problems.forbidden,
+    429: problems.limited,
+    503: problems.unavailable,
+  };
+  return known[problem?.status] ?? problems.other(problem?.status ?? "?");
+}

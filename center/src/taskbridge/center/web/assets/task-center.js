@@ -1,0 +1,221 @@
+// The task-center page: list on one side, details on the other, both of one inbox.
+
+import { approvalPage, TaskList } from "./task-list.js";
+import { Detail } from "./detail.js";
+import { element, icon, replace } from "./dom.js";
+import { Inbox, VIEWS } from "./inbox.js";
+import { helpDialog } from "./help.js";
+import { liveSign, ownLink, pageHead } from "./page-head.js";
+import { nameOf } from "./people-picker.js";
+import { forgetPerson, forgetToken, pageApi, signIn } from "./sign-in.js";
+import { chosenWords } from "./words.js";
+
+const DETAIL_AFTER_MS = 120;
+const WIDE = matchMedia("(min-width: 60rem)");
+
+class TaskCenter {
+  constructor(root, api, person, me) {
+    this._root = root;
+    this._api = api;
+    this._me = me;
+    this._name = me.user_name ?? null;
+    this._inbox = new Inbox(api, person);
+    const { view } = readAddress();
+    if (view !== null) this._inbox.view = view;
+  }
+
+  start() {
+    this.draw(chosenWords());
+    this._inbox.addEventListener("change", () => this._onChange());
+    addEventListener("hashchange", () => this._followAddress());
+    document.addEventListener("keydown", (event) => this._onKey(event));
+    this._inbox.start();
+    this._followAddress();
+    if (this._me.mode !== "sso") this._learnName();
+  }
+
+  async _learnName() {
+    this._name = await nameOf(this._api, this._inbox.person);
+    this._chip.replaceWith(this._who());
+  }
+
+  /** Everything again in another language; the inbox and what is selected stay. */
+  draw(words) {
+    const shown = this._detail?.instanceId ?? null;
+    const item = this._list?.current ?? null;
+    this._list?.dispose();
+    this._detail?.dispose();
+    this._words = words;
+    this._list = new TaskList(this._inbox, words);
+    this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close() });
+    this._live = liveSign(words.live);
+    this._help = helpDialog(words);
+    this._list.addEventListener("choose", ({ detail }) => this._choose(detail));
+    this._list.addEventListener("cursor", ({ detail }) => this._onCursor(detail.item));
+    this._list.addEventListener("view", ({ detail }) => this._goTo(detail.view, null));
+    const skip = element("button", { type: "button", class: "skip", on: { click: () => this._list.focus() } }, words.skip);
+    this._main = element("main", { class: "center" }, this._list.root, this._detail.root);
+    replace(this._root, skip, this._head(words), this._main, this._help);
+    this._list.mark(item);
+    this._show(shown, item);
+    this._onChange();
+  }
+
+  _head(words) {
+    const help = element("button", { type: "button", class: "tool", "aria-label": words.help, title: words.help, on: { click: () => this._help.showModal() } }, "?");
+    const own = [this._live.root, this._who(), help];
+    const other = this._me.operator ? ownLink("/ops", words.ops) : null;
+    return pageHead(words, { title: words.product, other, own, onLanguage: (next) => this.draw(next) });
+  }
+
+  /** Whose list it is: by name where that is known. */
+  _who() {
+    const { userId } = this._inbox.person;
+    const name = element("bdi", {}, this._name ?? userId);
+    const change = this._words.signIn.switch;
+    const label = `${change}: ${this._name ? `${this._name}, ${userId}` : userId}`;
+    this._chip =
+      this._me.mode === "sso"
+        ? element("span", { class: "who", title: userId }, name)
+        : element("button", { type: "button", class: "who", title: label, "aria-label": label, on: { click: () => switchPerson() } }, icon("person"), name);
+    return this._chip;
+  }
+
+  _onChange() {
+    this._live.show(this._inbox.live);
+    const pending = this._inbox.counts.pending;
+    document.title = `${pending > 0 ? `(${pending}) ` : ""}${this._words.views[this._inbox.view]} · ${this._words.product}`;
+    this._awaitItem();
+    if (this._inbox.live === "refused" && this._inbox.problem?.status === 401) {
+      forgetToken();
+      location.reload();
+    }
+  }
+
+  /** A link named the instance only: its row, once loaded, becomes the current one. */
+  _awaitItem() {
+    const id = this._detail.instanceId;
+    if (id === null || this._list.current !== null || this._seenRow === id) return;
+    const item = this._inbox.items.find((found) => found.instance_id === id);
+    if (item === undefined) return;
+    this._seenRow = id;
+    this._list.mark(item);
+    this._detail.show(id, item);
+  }
+
+  _choose({ item, byKeyboard }) {
+    clearTimeout(this._following);
+    this._goTo(this._inbox.view, item.instance_id);
+    this._show(item.instance_id, item);
+    if (byKeyboard || !WIDE.matches) this._detail.focus();
+  }
+
+  _onCursor(item) {
+    clearTimeout(this._following);
+    if (!WIDE.matches) return;
+    // Who holds the key down passes over rows that nobody needs to load.
+    this._following = setTimeout(() => {
+      this._goTo(this._inbox.view, item.instance_id);
+      this._show(item.instance_id, item);
+    }, DETAIL_AFTER_MS);
+  }
+
+  _show(instanceId, item) {
+    this._detail.show(instanceId, item);
+    this._main.toggleAttribute("data-detail", instanceId !== null);
+  }
+
+  _close() {
+    this._goTo(this._inbox.view, null);
+    this._show(null, null);
+    this._list.focus();
+  }
+
+  _goTo(view, instanceId) {
+    const hash = `#${view}${instanceId === null ? "" : `/${encodeURIComponent(instanceId)}`}`;
+    if (location.hash === hash) return;
+    // On a phone the details are a place of their own, and "back" leads to the list; next to it they are not.
+    const entering = instanceId !== null && !WIDE.matches && !this._main.hasAttribute("data-detail");
+    history[entering ? "pushState" : "replaceState"](null, "", hash);
+    if (instanceId === null) this._show(null, null);
+  }
+
+  _followAddress() {
+    const { view, instanceId } = readAddress();
+    if (view !== null && view !== this._inbox.view) this._list.showView(view);
+    if (instanceId === this._detail.instanceId) return;
+    const item = this._inbox.items.find((found) => found.instance_id === instanceId) ?? null;
+    this._list.mark(item);
+    this._goTo(this._inbox.view, instanceId);
+    this._show(instanceId, item);
+  }
+
+  _onKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || this._help.open) return;
+    if (event.target.closest?.("input, select, textarea")) return;
+    const action = this._keys()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (action === undefined) return;
+    event.preventDefault();
+    action();
+  }
+
+  _keys() {
+    const moveBy = (by) => () => {
+      this._list.focus();
+      this._list.move(by);
+    };
+    const views = Object.fromEntries(VIEWS.map((view, index) => [String(index + 1), () => this._list.showView(view)]));
+    return {
+      ...views,
+      j: moveBy(1),
+      k: moveBy(-1),
+      o: () => this._openPage(),
+      r: () => this._inbox.reload(),
+      "/": () => this._list.focusSearch(),
+      "?": () => this._help.showModal(),
+      Escape: () => this._onEscape(),
+    };
+  }
+
+  _onEscape() {
+    if (document.activeElement?.closest(".detail")) {
+      if (WIDE.matches) this._list.focus();
+      else this._close();
+    } else this._list.clearSearch();
+  }
+
+  _openPage() {
+    const page = this._main.querySelector(".open-page") ?? null;
+    if (page !== null) page.click();
+    else if (approvalPage(this._list.current)) open(approvalPage(this._list.current), "_blank", "noopener,noreferrer");
+  }
+}
+
+/** `#view/instance` */
+function readAddress() {
+  const [view, ...rest] = location.hash.slice(1).split("/");
+  let instanceId = null;
+  try {
+    instanceId = rest.length > 0 && rest[0] !== "" ? decodeURIComponent(rest.join("/")) : null;
+  } catch {
+    // Somebody cut the link in the middle of a character.
+  }
+  return { view: VIEWS.includes(view) ? view : null, instanceId };
+}
+
+function switchPerson() {
+  forgetPerson();
+  forgetToken();
+  location.assign("/");
+}
+
+async function main() {
+  const root = document.querySelector("#page");
+  const asked = new URLSearchParams(location.search);
+  const api = pageApi();
+  const given = { corpId: asked.get("corp_id"), userId: asked.get("user_id") };
+  const { me, corpId, userId } = await signIn(api, root, chosenWords(), given);
+  new TaskCenter(root, api, { corpId, userId }, me).start();
+}
+
+main();
