@@ -47,6 +47,8 @@ STATES = st.builds(
     copied=st.lists(st.builds(CopiedEntry, TEXT, MILLIS), max_size=3).map(tuple),
     updated_at=MILLIS,
     revision=st.integers(0, 2**63 - 1),
+    began_at=st.none() | MILLIS,
+    assignee_ids=IDS,
 )
 NOTIFICATIONS = st.builds(TaskNotification, originator=st.none() | PEOPLE, occurred_at=MILLIS)
 QUARANTINED = st.builds(

@@ -205,6 +205,8 @@ class TaskState(Struct, frozen=True, gc=False):
     finished_at: int | None = None
     result: str | None = None
     form_data: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    began_at: int | None = None
+    assignee_ids: tuple[str, ...] = ()
 
 
 class TaskNotification(Struct, frozen=True, gc=False):
