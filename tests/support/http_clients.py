@@ -28,6 +28,8 @@ _NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 get = partial(httpx2.get, trust_env=False, verify=_NO_CERTIFICATES)
 """As ``httpx2.get``, without the certificates and without the environment's proxies."""
+client = partial(httpx2.Client, trust_env=False, verify=_NO_CERTIFICATES, timeout=10)
+"""The same for several requests."""
 
 
 def connect(port: int) -> socket.socket:

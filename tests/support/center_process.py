@@ -1,0 +1,199 @@
+"""The task center as a real process that tests may kill, its lists as its API gives them, and its event streams."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import httpx2
+
+from support import http_clients
+from support.edge.process import LOAD_FAST
+from support.forked import Forked
+from taskbridge.local.host import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from taskbridge.cli.connection import Connection
+
+_CODE = f"{LOAD_FAST}; from taskbridge.center.app import main; main()"
+_SHOWN_CHARACTERS = 20_000
+VIEWS = ("created", "pending", "handled", "copied")
+
+
+class CenterProcess:
+    """One replica, with a port and a data folder that stay the same over its restarts."""
+
+    def __init__(self, folder: Path, connection: Connection, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.data_dir = folder / f"center-{self.port}"
+        self.log_path = folder / f"center-{self.port}.log"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("CENTER_")},
+            "CENTER_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+            "CENTER_SCHEMA_REGISTRY_URL": connection.registry_url,
+            "CENTER_DATA_DIR": str(self.data_dir),
+            "CENTER_PORT": str(self.port),
+            **environment,
+        }
+        self.process: Forked | None = None
+
+    def start(self) -> None:
+        self.process = Forked(_CODE, environment=self.environment, log=self.log_path)
+
+    def signal(self, signum: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(signum)
+
+    def kill(self) -> None:
+        """SIGKILL, also of one that is frozen or has ended."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(30)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.exit_code()
+
+    def exit_code(self, timeout_s: float = 60) -> int:
+        assert self.process is not None
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def get(self, path: str, *, timeout_s: float = 10) -> httpx2.Response | None:
+        """None where nobody answers."""
+        with contextlib.suppress(httpx2.HTTPError):
+            return http_clients.get(f"{self.url}{path}", timeout=timeout_s)
+        return None
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log_path.read_text()[-3000:]
+        answer = self.get("/readyz")
+        return answer is not None and answer.status_code == 200
+
+    def show_log(self) -> None:
+        """At a test's end: pytest shows this output only with a failure."""
+        if self.log_path.exists():
+            print(f"{self.log_path.name}:\n{self.log_path.read_text()[-_SHOWN_CHARACTERS:]}")  # noqa: T201 - as it says
+
+
+class Line(NamedTuple):
+    """Identifies an entry of one person's lists."""
+
+    view: str
+    instance_id: str
+    task_id: str | None
+
+
+Lists = dict[Line, dict[str, Any]]
+"""A person's entries as the API gives them, those of a view in its order."""
+
+
+def lists_of(url: str, corp_id: str, user_id: str) -> Lists | None:
+    """Everything that a person has; None while the service cannot say.
+
+    Pages are queried one after the other: what changes meanwhile may be missed, but not what stays.
+    """
+    found: Lists = {}
+    base = f"{url}/v1/corps/{corp_id}/users/{user_id}/tasks"
+    with contextlib.suppress(httpx2.HTTPError), http_clients.client() as client:
+        for view in VIEWS:
+            cursor: str | None = ""
+            while cursor is not None:
+                answer = client.get(f"{base}?view={view}&limit=200{cursor and f'&cursor={cursor}'}")
+                if answer.status_code != 200:
+                    return None
+                page = answer.json()
+                found |= {Line(view, each["instance_id"], each["task_id"]): each for each in page["items"]}
+                cursor = page["next_cursor"]
+        return found
+    return None
+
+
+class Follower(threading.Thread):
+    """A client of one person's event stream, as a portal has it: it loads the lists once, then applies what comes.
+
+    It reconnects however a connection ends, to any replica, with the last id. After ``reset`` it loads the lists again.
+    """
+
+    def __init__(self, corp_id: str, user_id: str, replica: Callable[[], str]) -> None:
+        super().__init__(daemon=True)
+        self.user_id = user_id
+        self.lists: Lists = {}
+        self.resets = 0
+        self.connections = 0
+        self._corp_id = corp_id
+        self._replica = replica
+        self._is_current = False
+        self._last_id: str | None = None
+        self._over = threading.Event()
+
+    def stop(self) -> None:
+        self._over.set()
+        with contextlib.suppress(OSError, AttributeError):  # there is no connection just now
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self.join(30)
+
+    def run(self) -> None:
+        while not self._over.wait(0.1):
+            url = self._replica()
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self._listen(url)
+
+    def _listen(self, url: str) -> None:
+        # Heartbeats come every 15 s: a frozen replica sends none.
+        self._connection = connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=17)
+        self._is_current = self._is_current and self._last_id is not None
+        with contextlib.closing(connection):
+            headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
+            path = f"/v1/corps/{self._corp_id}/users/{self.user_id}/events"
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                answer.read()
+                return
+            self.connections += 1
+            event: dict[str, str] = {}
+            while not self._over.is_set() and (line := answer.readline()):
+                name, _, value = line.decode().rstrip("\n").partition(":")
+                if name:
+                    event[name] = value.removeprefix(" ")
+                elif not value and event:
+                    if not self._apply(url, event):
+                        return
+                    event = {}
+
+    def _apply(self, url: str, event: dict[str, str]) -> bool:
+        """False: the lists could not be loaded; the same event is requested again."""
+        if event.get("event") == "reset":
+            self.resets += 1
+            self._is_current = False
+        if not self._is_current:
+            found = lists_of(url, self._corp_id, self.user_id)
+            if found is None:
+                return False
+            self.lists, self._is_current = found, True
+        if event.get("event") == "notification":
+            data = json.loads(event["data"])
+            line = Line(data["view"], data["instance_id"], data["task_id"])
+            if data["change"] == "REMOVED":
+                self.lists.pop(line, None)
+            else:
+                self.lists[line] = data
+        self._last_id = event.get("id", self._last_id)
+        return True
