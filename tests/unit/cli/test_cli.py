@@ -15,6 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from taskbridge.center.app import run as run_center
 from taskbridge.cli.program import app, main
 from taskbridge.local.host import free_ports
 from taskbridge.runtime.process import only_one_in
@@ -22,7 +23,7 @@ from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.app import run as run_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from click import Group
@@ -67,7 +68,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 
 
 def test_the_commands_of_the_contract_exist() -> None:
-    wanted = ["demo", "up", "edge", "streams", "send", "sign", "tail"]
+    wanted = ["demo", "up", "edge", "streams", "center", "send", "sign", "tail"]
     assert [[each] for each in wanted if [each] not in commands()] == []
     assert [
         each for each in (["topics", "apply"], ["schemas", "register"], ["schemas", "check"]) if each not in commands()
@@ -197,6 +198,11 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
             ("up", "--data-dir", "/nowhere", "--edge-port", "18400", "--streams-port", "18400"),
             "taskbridge: --edge-port and --streams-port are both 18400: choose different ports",
         ),
+        # As it was before the center had a port of its own.
+        (
+            ("up", "--data-dir", "/nowhere", "--streams-port", "8500"),
+            "taskbridge: --center-port and --streams-port are both 8500: choose different ports",
+        ),
         (
             ("tail", "t", "--data-dir", "/nowhere"),
             "taskbridge: no bridge runs in /nowhere; start it with 'taskbridge up --data-dir",
@@ -216,6 +222,7 @@ def test_errors_are_one_readable_line(
         (("topics", "apply", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
         (("edge",), "EDGE_KAFKA_BOOTSTRAP_SERVERS: is required"),
         (("streams",), "STREAMS_KAFKA_BOOTSTRAP_SERVERS: is required"),
+        (("center",), "CENTER_KAFKA_BOOTSTRAP_SERVERS: is required"),
     ],
 )
 def test_a_process_that_fails_prints_one_line(arguments: tuple[str, ...], says: str) -> None:
@@ -236,7 +243,7 @@ def assert_one_readable_line(ended: tuple[int, str], says: str) -> None:
 def test_a_data_folder_that_cannot_be_created_is_one_readable_line(
     run: Callable[..., tuple[int, str]], command: str, folder: str
 ) -> None:
-    ports = [f"--{name}-port={port}" for name, port in zip(("edge", "streams"), free_ports(2), strict=True)]
+    ports = [f"--{name}-port={port}" for name, port in zip(("edge", "center", "streams"), free_ports(3), strict=True)]
     code, err = run(command, "--data-dir", folder, *ports)
     assert code == 1
     assert err.startswith(f"taskbridge: cannot write to {folder}")
@@ -246,7 +253,7 @@ def test_a_data_folder_that_cannot_be_created_is_one_readable_line(
 
 
 def test_a_missing_credentials_file_is_one_readable_line(run: Callable[..., tuple[int, str]]) -> None:
-    ports = [f"--{name}-port={port}" for name, port in zip(("edge", "streams"), free_ports(2), strict=True)]
+    ports = [f"--{name}-port={port}" for name, port in zip(("edge", "center", "streams"), free_ports(3), strict=True)]
     ended = run("up", "--credentials", "/nowhere/c.toml", *ports)
     assert_one_readable_line(ended, "credentials file /nowhere/c.toml does not exist: check --credentials")
 
@@ -269,14 +276,38 @@ def test_a_data_folder_belongs_to_one_worker(tmp_path: Path) -> None:
         run_streams({**environment, "STREAMS_DATA_DIR": __file__})
 
 
-def test_streams_without_tokens_listens_on_loopback_only() -> None:
+def test_a_task_center_without_tokens_listens_on_loopback_only(tmp_path: Path) -> None:
     environment = {
-        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
-        "STREAMS_SCHEMA_REGISTRY_URL": "http://127.0.0.1:9",
-        "STREAMS_HOST": "0.0.0.0",  # noqa: S104
+        "CENTER_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "CENTER_SCHEMA_REGISTRY_URL": "http://127.0.0.1:9",
+        "CENTER_DATA_DIR": str(tmp_path),
+        "CENTER_HOST": "0.0.0.0",  # noqa: S104
     }
-    with pytest.raises(ConfigurationError, match="STREAMS_API_TOKENS_FILE"):
-        run_streams(environment)
+    with pytest.raises(ConfigurationError, match="CENTER_API_TOKENS_FILE"):
+        run_center(environment)
+
+
+@pytest.mark.parametrize(("option", "found"), [("--migrate", {"to": "0001"}), ("--rebuild", {"entries": 2})])
+def test_the_results_of_the_center_are_printed(
+    monkeypatch: pytest.MonkeyPatch, option: str, found: dict[str, Any]
+) -> None:
+    given: list[Mapping[str, str]] = []
+
+    def answer(environment: Mapping[str, str]) -> dict[str, Any]:
+        given.append(environment)
+        return found
+
+    monkeypatch.setattr(f"taskbridge.center.app.{option.strip('-')}", answer)
+    monkeypatch.setenv("CENTER_KAFKA_BOOTSTRAP_SERVERS", "kafka:1")
+    done = CliRunner().invoke(app, ["center", option, "--json"])
+    assert (done.exit_code, json.loads(done.stdout)) == (0, found)
+    assert CliRunner().invoke(app, ["center", option]).exit_code == 0
+    assert given[0]["CENTER_KAFKA_BOOTSTRAP_SERVERS"] == "kafka:1"
+    assert given[0]["CENTER_SCHEMA_REGISTRY_URL"].startswith("http://")
+
+
+def test_migrating_and_rebuilding_exclude_each_other() -> None:
+    assert CliRunner().invoke(app, ["center", "--migrate", "--rebuild"]).exit_code == 2
 
 
 INTERRUPTED = """

@@ -18,7 +18,8 @@ RUNNING = Running(
     bootstrap_servers="127.0.0.1:19092",
     registry_url="http://127.0.0.1:18081/apis/ccompat/v7",
     edge_url="http://127.0.0.1:18400",
-    streams_url="http://127.0.0.1:18500",
+    streams_url="http://127.0.0.1:18510",
+    center_url="http://127.0.0.1:18500",
     credentials="/etc/taskbridge/credentials.toml",
 )
 
@@ -65,7 +66,12 @@ def test_a_second_bridge_in_a_folder_reports_the_first(folder: DataFolder) -> No
     with folder.occupy(), closing(socket.create_server(("127.0.0.1", 0))) as first:
         port = first.getsockname()[1]
         options = BridgeOptions(
-            data_dir=folder.path, edge_port=port, streams_port=port + 1, kafka_port=port + 2, registry_port=port + 3
+            data_dir=folder.path,
+            edge_port=port,
+            center_port=port + 1,
+            streams_port=port + 2,
+            kafka_port=port + 3,
+            registry_port=port + 4,
         )
         folder.announce(RUNNING)
         second = Bridge(options, progress=print)

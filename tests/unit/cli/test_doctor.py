@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Never, cast
 import pytest
 from confluent_kafka.admin import AclOperation
 
+from taskbridge.center.acls import CENTER
 from taskbridge.cli import doctor_checks
 from taskbridge.cli.doctor_checks import Examination, Finding, State
 from taskbridge.edge.kafka.prerequisites import EDGE
@@ -25,7 +26,7 @@ from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.runtime.topic_admin import TopicsUnavailable
 from taskbridge.schemas import topics
 from taskbridge.schemas.registry import Registry, RegistryUnavailable
-from taskbridge.streams.contract.start import optional_acls, required_acls
+from taskbridge.streams.contract.start import EXTRAS, WORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -59,6 +60,16 @@ def streams_environment(disk_folder: Callable[[], Path]) -> dict[str, str]:
         "STREAMS_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
         "STREAMS_DATA_DIR": str(disk_folder() / "streams"),
         "STREAMS_PORT": "0",
+    }
+
+
+@pytest.fixture
+def center_environment(disk_folder: Callable[[], Path]) -> dict[str, str]:
+    return {
+        "CENTER_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
+        "CENTER_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
+        "CENTER_DATA_DIR": str(disk_folder() / "center"),
+        "CENTER_PORT": "0",
     }
 
 
@@ -110,6 +121,22 @@ def test_a_correct_worker_has_no_findings(streams_environment: dict[str, str]) -
     assert {each.state for each in before_kafka(streams_environment)} == {State.OK}
 
 
+def test_a_correct_center_has_no_findings(center_environment: dict[str, str]) -> None:
+    assert {each.state for each in before_kafka(center_environment)} == {State.OK}
+
+
+def test_a_database_that_does_not_answer_is_reported(center_environment: dict[str, str]) -> None:
+    found = wrong(center_environment | {"CENTER_DATABASE_URL": f"postgresql://taskbridge:s3cret@{NOBODY}/center"})
+    assert (found.check, found.state) == ("database", State.FAILED)
+    assert "s3cret" not in found.says
+
+
+def test_a_setting_that_moved_to_the_center_is_reported(streams_environment: dict[str, str]) -> None:
+    found = wrong(streams_environment | {"STREAMS_ALLOWED_ORIGINS": "https://portal.example"})
+    assert (found.check, found.state) == ("settings", State.WARNING)
+    assert "CENTER_ALLOWED_ORIGINS" in found.do
+
+
 def test_a_missing_setting_is_named(environment: dict[str, str]) -> None:
     del environment["EDGE_SCHEMA_REGISTRY_URL"]
     found = wrong(environment)
@@ -153,9 +180,9 @@ def test_credentials_readable_by_others_are_reported(environment: dict[str, str]
     assert (found.check, found.state, found.do) == ("credentials", State.WARNING, f"chmod 600 {path}")
 
 
-def test_unusable_api_tokens_are_reported(streams_environment: dict[str, str], tmp_path: Path) -> None:
+def test_unusable_api_tokens_are_reported(center_environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "tokens.toml").write_text("tokens = 3")
-    found = wrong(streams_environment | {"STREAMS_API_TOKENS_FILE": str(tmp_path / "tokens.toml")})
+    found = wrong(center_environment | {"CENTER_API_TOKENS_FILE": str(tmp_path / "tokens.toml")})
     assert (found.check, found.state) == ("tokens", State.FAILED)
 
 
@@ -259,8 +286,8 @@ def test_a_service_that_does_not_run_is_reported() -> None:
 def test_an_event_stream_that_does_not_open_is_reported(environment: dict[str, str]) -> None:
     credentials = Path(environment["EDGE_CREDENTIALS_FILE"])
     with answering({}) as url:
-        for streams_url, says in ((f"http://{NOBODY}", "cannot read the event stream"), (url, "answered 404")):
-            examination = Examination({}, edge_url=url, streams_url=streams_url, credentials=credentials)
+        for center_url, says in ((f"http://{NOBODY}", "cannot read the event stream"), (url, "answered 404")):
+            examination = Examination({}, edge_url=url, center_url=center_url, credentials=credentials)
             *_, found = examination.findings(end_to_end=True)
             assert (found.check, found.state) == ("end-to-end", State.FAILED)
             assert says in found.says
@@ -270,7 +297,7 @@ def test_an_event_stream_that_does_not_open_is_reported(environment: dict[str, s
 def test_a_missing_credentials_file_is_reported(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
     with answering({}) as url:
-        *_, found = Examination({}, edge_url=url, streams_url=url, credentials=missing).findings(end_to_end=True)
+        *_, found = Examination({}, edge_url=url, center_url=url, credentials=missing).findings(end_to_end=True)
     assert (found.check, found.state) == ("end-to-end", State.FAILED)
     assert found.says == f"credentials file {missing}: No such file or directory"
     assert "--credentials" in found.do
@@ -299,8 +326,8 @@ def test_leaderless_partitions_and_lagging_replicas_are_reported() -> None:
     "acls",
     [
         doctor_checks.Rights("edge", EDGE),
-        doctor_checks.Rights("streams", required_acls(task_center=True), optional_acls(task_center=True)),
-        doctor_checks.Rights("streams", required_acls(task_center=False), optional_acls(task_center=False)),
+        doctor_checks.Rights("streams", WORK, EXTRAS),
+        doctor_checks.Rights("center", CENTER),
     ],
 )
 def test_each_missing_acl_is_reported(acls: doctor_checks.Rights) -> None:

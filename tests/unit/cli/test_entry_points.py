@@ -29,7 +29,7 @@ def run(name: str, argument: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_all_programs_are_checked() -> None:
-    assert set(scripts()) == {"taskbridge", "taskbridge-edge", "taskbridge-streams", "reconcile"}
+    assert set(scripts()) == {"taskbridge", "taskbridge-edge", "taskbridge-streams", "taskbridge-center", "reconcile"}
 
 
 @pytest.mark.parametrize("name", scripts())

@@ -82,15 +82,15 @@ def url() -> Generator[str]:
 
 
 def test_without_a_terminal_it_is_printed_once_and_the_exit_code_tells(url: str) -> None:
-    printed = CliRunner().invoke(app, ["status", "--streams-url", url])
+    printed = CliRunner().invoke(app, ["status", "--center-url", url])
     assert printed.exit_code == 1
     assert printed.stdout.startswith("edge http://10.0.0.21:8400 is degraded")
-    told = CliRunner().invoke(app, ["status", "--streams-url", url, "--json"])
+    told = CliRunner().invoke(app, ["status", "--center-url", url, "--json"])
     assert len(json.loads(told.stdout)["workers"]) == 3
 
 
-def test_an_address_that_is_not_a_worker_is_reported(url: str) -> None:
-    with pytest.raises(OperatorError, match=r"no worker answers at http://127\.0\.0\.1:1 "):
+def test_an_address_that_is_not_a_task_center_is_reported(url: str) -> None:
+    with pytest.raises(OperatorError, match=r"no task center answers at http://127\.0\.0\.1:1 "):
         fetch_overview("http://127.0.0.1:1", None)
-    with pytest.raises(OperatorError, match="answered 404: check that --streams-url is a worker"):
+    with pytest.raises(OperatorError, match="answered 404: check that --center-url is a task center"):
         fetch_overview(f"{url}/nowhere", None)

@@ -15,7 +15,7 @@ from taskbridge.edge.publisher import SPOOL_IS_BROKEN
 from taskbridge.edge.testing import write_credentials
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.webhooks import new_secret
-from taskbridge.local.bridge import Bridge, BridgeOptions, answers_ready, broken_spool, report_changes
+from taskbridge.local.bridge import Bridge, BridgeOptions, answers_ready, broken_spool, lists_fill, report_changes
 from taskbridge.local.company import CORP
 from taskbridge.local.host import free_ports
 from taskbridge.runtime.process import RUN_VARIABLE, identity
@@ -104,6 +104,25 @@ def test_an_edge_without_apps_only_has_to_answer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "fill"),
+    [
+        ({"lists": {"complete": False, "filled": 0.4}}, True),
+        ({"lists": {"complete": False, "filled": 0.0}}, False),
+        ({"lists": {"complete": True, "filled": 1.0}}, False),
+        ({"ready": False}, False),
+        ([], False),
+    ],
+)
+def test_a_task_center_that_reads_the_topics_is_up(said: object, fill: bool) -> None:  # noqa: FBT001
+    ours = identity("center", {RUN_VARIABLE: "1f"})
+    with answering(503, json.dumps(said).encode(), ours) as url:
+        filling = lists_fill(url)
+        assert filling() is fill
+        assert answers_ready(url, ours, can_be_ready=lambda: not filling())() is fill
+    assert not lists_fill("http://127.0.0.1:9")()
+
+
+@pytest.mark.parametrize(
     ("given", "url"),
     [
         ({}, "http://127.0.0.1:2"),
@@ -113,7 +132,9 @@ def test_an_edge_without_apps_only_has_to_answer() -> None:
     ],
 )
 def test_details_are_requested_at_the_operator_address(tmp_path: Path, given: dict[str, str], url: str) -> None:
-    options = BridgeOptions(data_dir=tmp_path, edge_port=2, streams_port=3, kafka_port=4, registry_port=5)
+    options = BridgeOptions(
+        data_dir=tmp_path, edge_port=2, center_port=3, streams_port=4, kafka_port=5, registry_port=6
+    )
     assert Bridge(options, progress=lambda _: None, environment=given).operator_url == url
 
 
@@ -143,10 +164,8 @@ class FakeStack:
 def started(monkeypatch: pytest.MonkeyPatch, data_dir: Path, environment: Mapping[str, str]) -> tuple[str, list[str]]:
     """What ``up`` ends with where no Kafka starts, and what it says before."""
     monkeypatch.setattr("taskbridge.local.bridge.choose_stack", FakeStack)
-    edge, streams, kafka, registry = free_ports(4)
-    options = BridgeOptions(
-        data_dir=data_dir, edge_port=edge, streams_port=streams, kafka_port=kafka, registry_port=registry
-    )
+    names = ("edge_port", "center_port", "streams_port", "kafka_port", "registry_port")
+    options = BridgeOptions(data_dir=data_dir, **dict(zip(names, free_ports(5), strict=True)))
     lines: list[str] = []
     bridge = Bridge(options, progress=lines.append, environment=environment)
     try:
@@ -165,9 +184,10 @@ def started(monkeypatch: pytest.MonkeyPatch, data_dir: Path, environment: Mappin
             '[[apps]]\napp_type = "A"\nsystem_tokens = ["x"\n',
             "credentials file {}: line 3: not TOML: ",
         ),
-        ("STREAMS_API_TOKENS_FILE", "[[tokens]]\n", "API tokens file {}: line 1: tokens.0.name: Field required"),
+        ("CENTER_API_TOKENS_FILE", "[[tokens]]\n", "API tokens file {}: line 1: tokens.0.name: Field required"),
         ("EDGE_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
         ("STREAMS_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
+        ("CENTER_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
     ],
 )
 def test_files_are_checked_before_anything_starts(
@@ -182,8 +202,9 @@ def test_files_are_checked_before_anything_starts(
 
 
 def test_settings_are_checked_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said, _ = started(monkeypatch, tmp_path, {"STREAMS_STANDBYS": "many"})
-    assert said.startswith("STREAMS_STANDBYS: ")
+    for setting in ("STREAMS_STANDBYS", "CENTER_EVENT_STREAMS"):
+        said, _ = started(monkeypatch, tmp_path, {setting: "many"})
+        assert said.startswith(f"{setting}: ")
 
 
 def test_without_an_app_up_starts_and_says_where_to_add_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

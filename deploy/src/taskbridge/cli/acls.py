@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
+from taskbridge.center.acls import CENTER
 from taskbridge.cli.connection import GROUP
 from taskbridge.edge.kafka.prerequisites import EDGE
 from taskbridge.reconcile.kafka import RECONCILE
@@ -15,7 +16,7 @@ from taskbridge.runtime.kafka import Acl
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import REBUILD_ID
-from taskbridge.streams.contract.start import EXTRAS, INTERNAL, TASK_CENTER, WORK
+from taskbridge.streams.contract.start import EXTRAS, INTERNAL, WORK
 from taskbridge.streams.engine.app import APP_ID
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ REBUILD = (
     Acl("Create", "topic", INTERNAL, "--rebuild and --republish create changelogs", prefixed=True),
     Acl("Read", "topic", INTERNAL, "read the states so far", prefixed=True),
     Acl("Write", "topic", INTERNAL, "write the new version, and switch to it", prefixed=True),
-    Acl("Delete", "topic", INTERNAL, "--forget-old, and rebuilding inboxes", prefixed=True),
+    Acl("Delete", "topic", INTERNAL, "--forget-old", prefixed=True),
     Acl("Read", "group", APP_ID, "set the positions of workers"),
     Acl("Read", "group", REBUILD_ID, "one rebuild at a time"),
     Acl("Write", "transactional-id", INTERNAL, "the switch is one transaction", prefixed=True),
@@ -55,7 +56,8 @@ def roles(subscriber: str) -> dict[str, tuple[Acl, ...]]:
     """The ACLs by role. The groups of ``subscriber`` begin with its user's name."""
     return {
         "edge": EDGE,
-        "streams": (*WORK, *TASK_CENTER, *EXTRAS),
+        "streams": (*WORK, *EXTRAS),
+        "center": CENTER,
         "subscriber": (
             Acl("Read", "topic", TASK_NOTIFICATIONS.name, "the notifications"),
             Acl("Read", "group", subscriber, "its consumer groups, which begin with its name", prefixed=True),

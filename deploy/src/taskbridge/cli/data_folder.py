@@ -32,6 +32,7 @@ class Running:
     registry_url: str
     edge_url: str
     streams_url: str
+    center_url: str
     credentials: str
 
 
@@ -51,10 +52,6 @@ class DataFolder:
     def is_bridges(self) -> bool:
         """Whether it belongs to a bridge, and not to an edge alone; a missing folder counts as a bridge's."""
         return (self.path / "edge").is_dir() or not self.path.is_dir()
-
-    @property
-    def streams(self) -> Path:
-        return self.path / "streams"
 
     @property
     def credentials(self) -> Path:
@@ -85,7 +82,7 @@ class DataFolder:
         """
         if (running := self.running()) is not None:
             raise ConfigurationError(
-                f"a bridge already runs in this folder (task center: {running.streams_url}/); "
+                f"a bridge already runs in this folder (task center: {running.center_url}/); "
                 "stop it first, or choose another --data-dir and other ports"
             )
 

@@ -16,7 +16,7 @@ DOCTOR_EXAMPLES = example(
     "taskbridge doctor",
     "EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 \\",
     "EDGE_CREDENTIALS_FILE=credentials.toml taskbridge doctor --json",
-    "taskbridge doctor --end-to-end --edge-url http://127.0.0.1:8400 --streams-url http://127.0.0.1:8500",
+    "taskbridge doctor --end-to-end --edge-url http://127.0.0.1:8400 --center-url http://127.0.0.1:8500",
 )
 
 EndToEnd = Annotated[
@@ -33,6 +33,7 @@ def doctor(
     credentials: Credentials = None,
     edge_url: Annotated[str | None, typer.Option(help="URL of an edge that should be running.")] = None,
     streams_url: Annotated[str | None, typer.Option(help="URL of a worker that should be running.")] = None,
+    center_url: Annotated[str | None, typer.Option(help="URL of a task center that should be running.")] = None,
     end_to_end: EndToEnd = False,  # noqa: FBT002
     api_token: Annotated[
         str | None,
@@ -42,8 +43,8 @@ def doctor(
 ) -> None:
     """Check an environment before and after going live, and say what is wrong and what to do.
 
-    Checks each service whose settings (EDGE_*, STREAMS_*) are in the environment, else the bridge that runs in
-    --data-dir. Changes nothing; --end-to-end posts one task and deletes it. Exit code 1 if a check failed.
+    Checks each service whose settings (EDGE_*, STREAMS_*, CENTER_*) are in the environment, else the bridge that
+    runs in --data-dir. Changes nothing; --end-to-end posts one task and deletes it. Exit code 1 if a check failed.
     """
     from taskbridge.cli.doctor_checks import Examination, State
 
@@ -56,6 +57,7 @@ def doctor(
         credentials=credentials,
         edge_url=edge_url,
         streams_url=streams_url,
+        center_url=center_url,
     )
     for each in examination.findings(end_to_end=end_to_end, api_token=api_token):
         is_failed |= each.state is State.FAILED

@@ -23,6 +23,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from taskbridge.center.access.tokens import TokensFile
+from taskbridge.center.acls import CENTER
+from taskbridge.center.database import open_database
+from taskbridge.center.settings import CenterSettings
 from taskbridge.cli.callbacks import Sender
 from taskbridge.cli.connection import Connection, check_something_runs, find_connection
 from taskbridge.cli.data_folder import data_folder
@@ -36,8 +40,7 @@ from taskbridge.runtime.topic_admin import check_topics, metadata, partitions_se
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 from taskbridge.schemas.registry import SchemaRef, SchemaRefused
-from taskbridge.streams.api.tokens import TokensFile
-from taskbridge.streams.contract.start import optional_acls, required_acls
+from taskbridge.streams.contract.start import EXTRAS, WORK
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
@@ -118,14 +121,15 @@ class Examination:
     credentials: Path | None = None
     edge_url: str | None = None
     streams_url: str | None = None
+    center_url: str | None = None
 
     def findings(self, *, end_to_end: bool = False, api_token: str | None = None) -> Iterator[Finding]:
         configure_logs("text", "ERROR")
-        alone = {name for name in ("edge", "streams") if f"{name.upper()}_KAFKA_BOOTSTRAP_SERVERS" in self.environment}
-        if "edge" in alone:
-            yield from found("settings", self._edge, _CORRECT)
-        if "streams" in alone:
-            yield from found("settings", self._streams, _CORRECT)
+        checks = {"edge": self._edge, "streams": self._streams, "center": self._center}
+        alone = [name for name in checks if f"{name.upper()}_KAFKA_BOOTSTRAP_SERVERS" in self.environment]
+        for name in alone:
+            yield from found("settings", checks[name], _CORRECT)
+        yield from moved_settings(self.environment)
         running = None if alone else data_folder(self.data_dir, self.environment).running()
         if not alone:
             yield from found("kafka", self._connection, "start it, or set --bootstrap-servers")
@@ -134,16 +138,19 @@ class Examination:
         if edge is not None:
             yield from readiness("edge", edge)
             yield from clock(f"{edge.rstrip('/')}/healthz")
+        center = self.center_url or (running.center_url if running else None)
         if streams is not None:
             yield from readiness("streams", streams)
+        if center is not None:
+            yield from readiness("center", center)
         if end_to_end:
-            if edge is None or streams is None:
+            if edge is None or center is None:
                 yield failed(
-                    "end-to-end", "the addresses of the services are unknown", "set --edge-url and --streams-url"
+                    "end-to-end", "the addresses of the services are unknown", "set --edge-url and --center-url"
                 )
             else:
                 yield from found(
-                    "end-to-end", partial(self._end_to_end, edge, streams, api_token), "start what is missing"
+                    "end-to-end", partial(self._end_to_end, edge, center, api_token), "start what is missing"
                 )
 
     def _connection(self) -> Iterator[Finding]:
@@ -165,13 +172,23 @@ class Examination:
     def _streams(self) -> Iterator[Finding]:
         settings = load_settings(StreamsSettings, self.environment)
         yield ok("settings", "the settings of streams are valid")
-        if settings.api_tokens_file is not None:
-            yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
         yield from folder(settings.data_dir, setting="STREAMS_DATA_DIR", needs_bytes=_STATES_BYTES)
         yield from port(settings.host, settings.port, service="streams", setting="STREAMS_PORT")
-        center = settings.task_center
-        rights = Rights("streams", required_acls(task_center=center), optional_acls(task_center=center))
+        rights = Rights("streams", WORK, EXTRAS)
         yield from self._brokers(_connection(settings), rights, "STREAMS_KAFKA_BOOTSTRAP_SERVERS")
+
+    def _center(self) -> Iterator[Finding]:
+        settings = load_settings(CenterSettings, self.environment)
+        yield ok("settings", "the settings of the center are valid")
+        if settings.api_tokens_file is not None:
+            yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
+        if settings.database_url is None:
+            yield from folder(settings.data_dir, setting="CENTER_DATA_DIR", needs_bytes=_STATES_BYTES)
+        else:
+            url = settings.database_url.get_secret_value()
+            yield from found("database", partial(database, url, settings.data_dir), "start it, or correct its URL")
+        yield from port(settings.host, settings.port, service="center", setting="CENTER_PORT")
+        yield from self._brokers(_connection(settings), Rights("center", CENTER), "CENTER_KAFKA_BOOTSTRAP_SERVERS")
 
     def _brokers(self, connection: Connection, acls: Rights | None, setting: str) -> Iterator[Finding]:
         yield from names(connection.bootstrap_servers, setting=setting)
@@ -198,23 +215,45 @@ class Examination:
         if path.stat().st_mode & _GROUP_AND_OTHERS:
             yield warning("credentials", f"users other than its owner can read {path}", f"chmod 600 {path}")
 
-    def _end_to_end(self, edge: str, streams: str, api_token: str | None) -> Iterator[Finding]:
+    def _end_to_end(self, edge: str, center: str, api_token: str | None) -> Iterator[Finding]:
         named = self.credentials or data_folder(self.data_dir, self.environment).credentials
         try:
             credentials = CredentialsFile(named).current
         except FileBroken as error:
             yield failed("end-to-end", str(error), "set --credentials to the credentials file of the edge")
             return
-        yield from end_to_end(edge, streams, credentials, api_token)
+        yield from end_to_end(edge, center, credentials, api_token)
 
 
-def _connection(settings: EdgeSettings | StreamsSettings) -> Connection:
+def _connection(settings: EdgeSettings | StreamsSettings | CenterSettings) -> Connection:
     properties = read_kafka_config(settings.kafka_config_file)
     return Connection(settings.kafka_bootstrap_servers, settings.schema_registry_url, properties)
 
 
 def _tokens(path: Path) -> Iterator[Finding]:
     yield ok("tokens", f"{path} has {TokensFile(path).current.count} tokens")
+
+
+def moved_settings(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Warn of settings that streams had before the center was a service of its own."""
+    for name in sorted(CenterSettings.model_fields.keys() - StreamsSettings.model_fields.keys()):
+        if (old := f"STREAMS_{name.upper()}") in environment:
+            yield warning("settings", f"{old} has no effect", f"set CENTER_{name.upper()} for the task center")
+
+
+def database(url: str, data_dir: Path) -> Iterator[Finding]:
+    """Check that the database answers.
+
+    Raises:
+        DatabaseUnavailable: it does not.
+    """
+    opened = open_database(url, data_dir)
+    try:
+        with opened.read() as connection:
+            connection.exec_driver_sql("SELECT 1")
+        yield ok("database", "it answers")
+    finally:
+        opened.close()
 
 
 def names(addresses: str, *, setting: str) -> Iterator[Finding]:
@@ -497,7 +536,7 @@ def readiness(service: str, url: str) -> Iterator[Finding]:
         yield ok("service", f"the {service} at {url} is ready")
 
 
-def end_to_end(edge_url: str, streams_url: str, credentials: Credentials, api_token: str | None) -> Iterator[Finding]:
+def end_to_end(edge_url: str, center_url: str, credentials: Credentials, api_token: str | None) -> Iterator[Finding]:
     """Post a signed task for a person who does not exist, wait for its live update, then delete it."""
     signers = (each for token in credentials.tokens for each in credentials.signers(token.app_type))
     app, token = next(((app, token) for app, token in signers if app.corp_id is not None), (None, None))
@@ -515,7 +554,7 @@ def end_to_end(edge_url: str, streams_url: str, credentials: Credentials, api_to
         "actionerId": [_DOCTOR],
         "title": "taskbridge doctor",
     }
-    target = f"{streams_url.rstrip('/')}/v1/corps/{app.corp_id}/users/{_DOCTOR}/events"
+    target = f"{center_url.rstrip('/')}/v1/corps/{app.corp_id}/users/{_DOCTOR}/events"
     secret = token.secret.get_secret_value()
     with Sender(edge_url) as sender, _event_stream(target, api_token) as stream:
         if not stream.is_success:
@@ -542,7 +581,7 @@ def end_to_end(edge_url: str, streams_url: str, credentials: Credentials, api_to
                 yield failed(
                     "end-to-end",
                     f"no live update {change} within {_UPDATE_WITHIN_S} s",
-                    "see taskbridge status and the worker's log",
+                    "see taskbridge status and the log of the center",
                 )
                 return
             milliseconds = (time.perf_counter() - started) * 1000

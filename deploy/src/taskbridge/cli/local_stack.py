@@ -34,7 +34,8 @@ SIMULATE_EXAMPLES = example(
 )
 
 EdgePort = Annotated[int, typer.Option(min=1, max=65535, help="Port on which the edge receives callbacks.")]
-StreamsPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the task center and its API.")]
+CenterPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the task center and its API.")]
+StreamsPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the health and metrics of streams.")]
 KafkaPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of Kafka, where this starts Kafka.")]
 RegistryPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the registry, where this starts it.")]
 FreePort = Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free port.")]
@@ -48,14 +49,15 @@ def up(  # one flag each: the contract's list
         "taskbridge-data"
     ),
     edge_port: EdgePort = 8400,
-    streams_port: StreamsPort = 8500,
+    center_port: CenterPort = 8500,
+    streams_port: StreamsPort = 8510,
     kafka_port: KafkaPort = 9092,
     registry_port: RegistryPort = 8081,
     credentials: Annotated[
         Path | None, typer.Option(help="Credentials file. Default: one in the data folder, created with an example.")
     ] = None,
 ) -> None:
-    """Start Kafka, registry, edge and streams in the foreground, until Ctrl-C or SIGTERM.
+    """Start Kafka, registry, edge, streams and task center in the foreground, until Ctrl-C or SIGTERM.
 
     SIGUSR2 replaces the edge: the new one accepts callbacks before the old one ends.
     """
@@ -75,6 +77,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep it running until Ctrl-C.")] = False,  # noqa: FBT002
     data_dir: Annotated[Path | None, typer.Option(help="Default: a temporary folder, removed at the end.")] = None,
     edge_port: FreePort = None,
+    center_port: FreePort = None,
     streams_port: FreePort = None,
     kafka_port: FreePort = None,
     registry_port: FreePort = None,
@@ -91,7 +94,7 @@ def demo(
 
     with stop_signal() as stop, tempfile.TemporaryDirectory(prefix="taskbridge-demo-") as temporary:
         folder = data_dir or Path(temporary)
-        given = {"edge_port": edge_port, "streams_port": streams_port}
+        given = {"edge_port": edge_port, "center_port": center_port, "streams_port": streams_port}
         given |= {"kafka_port": kafka_port, "registry_port": registry_port}
         free = iter(free_ports(len(given), excluding=[port for port in given.values() if port is not None]))
         ports = {name: next(free) if port is None else port for name, port in given.items()}
@@ -105,7 +108,7 @@ def demo(
                 play(connection, bridge.edge_url, token, Console())
             if keep:
                 _print_addresses(bridge, connection)
-                for name, page in person_pages(bridge.streams_url).items():
+                for name, page in person_pages(bridge.center_url).items():
                     say(f"  {name:28} {page}")
                 say("a simulated company keeps the pages changing; press Ctrl-C to stop everything")
                 trickle(bridge.edge_url, bridge.credentials, stop)
@@ -167,7 +170,7 @@ def simulate(
                 simulation.introduce(connection, {each.corp_id for each in apps}, progress)
         except OperatorError as error:
             progress(f"names of people and forms were not imported: {error}")
-        page = simulation.page_of(running.streams_url, apps[0].corp_id, busiest().user_id)
+        page = simulation.page_of(running.center_url, apps[0].corp_id, busiest().user_id)
         progress(f"open {page} for the tasks of {busiest().name}; list other people with 'taskbridge people list'")
     url = edge_url(url, data_dir)
     seed = secrets.randbelow(1 << 32) if seed is None else seed
@@ -226,8 +229,8 @@ def _bridge(command: str, *, keep_data: bool = True, **options: Any) -> Generato
 def _print_addresses(bridge: Bridge, connection: Connection) -> None:
     say(f"edge         {bridge.edge_url}/yida/tasks/{{create|complete|cancel|delete|cc}}")
     say(f"streams      {bridge.streams_url}")
-    say(f"task center  {bridge.streams_url}/")
-    say(f"operations   {bridge.streams_url}/ops")
+    say(f"task center  {bridge.center_url}/")
+    say(f"operations   {bridge.center_url}/ops")
     say(f"Kafka        {connection.bootstrap_servers}")
     say(f"registry     {connection.registry_url}")
     say(f"credentials  {bridge.credentials}")

@@ -73,9 +73,9 @@ def edge_url(given: str | None, data_dir: Path | None) -> str:
     return given or _service_url("edge", 8400, data_dir, flag="--url")
 
 
-def streams_url(given: str | None, data_dir: Path | None) -> str:
-    """The URL of a worker, found in the same way; raises in the same way."""
-    return given or _service_url("streams", 8500, data_dir, flag="--streams-url")
+def center_url(given: str | None, data_dir: Path | None) -> str:
+    """The URL of the task center, found in the same way; raises in the same way."""
+    return given or _service_url("center", 8500, data_dir, flag="--center-url")
 
 
 def _service_url(service: str, port: int, data_dir: Path | None, *, flag: str) -> str:
@@ -84,7 +84,7 @@ def _service_url(service: str, port: int, data_dir: Path | None, *, flag: str) -
 
     folder = folders.data_folder(data_dir)
     if (running := folder.running()) is not None:
-        return running.edge_url if service == "edge" else running.streams_url
+        return running.edge_url if service == "edge" else running.center_url
     if (folder.is_named and folder.is_bridges) or not folders.is_listened_on(port):
         raise OperatorError(f"{folder.nothing_runs()}, or set the address of another {service} with {flag}")
     return f"http://127.0.0.1:{port}"

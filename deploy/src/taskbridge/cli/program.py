@@ -17,7 +17,7 @@ from taskbridge.cli.local_stack import DEMO_EXAMPLES, SIMULATE_EXAMPLES, UP_EXAM
 from taskbridge.cli.quarantine import quarantine_app
 from taskbridge.cli.reconcile import BACKFILL_EXAMPLES, backfill, reconcile_app
 from taskbridge.cli.schemas import schemas_app
-from taskbridge.cli.services import EDGE_EXAMPLES, STREAMS_EXAMPLES, edge, streams
+from taskbridge.cli.services import CENTER_EXAMPLES, EDGE_EXAMPLES, STREAMS_EXAMPLES, center, edge, streams
 from taskbridge.cli.spool import spool_app
 from taskbridge.cli.status import STATUS_EXAMPLES, status
 from taskbridge.cli.terminal import say
@@ -53,6 +53,7 @@ app.command(epilog=DOCTOR_EXAMPLES)(doctor)
 app.command(epilog=STATUS_EXAMPLES)(status)
 app.command(epilog=EDGE_EXAMPLES)(edge)
 app.command(epilog=STREAMS_EXAMPLES)(streams)
+app.command(epilog=CENTER_EXAMPLES)(center)
 app.command(epilog=SEND_EXAMPLES)(send)
 app.command(epilog=SIGN_EXAMPLES)(sign)
 app.command(epilog=TAIL_EXAMPLES)(tail)

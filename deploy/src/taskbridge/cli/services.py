@@ -1,9 +1,9 @@
-"""The commands ``taskbridge edge`` and ``streams``: run one service, or rebuild and republish its results."""
+"""The commands ``taskbridge edge``, ``streams`` and ``center``: run one service, or rebuild its results."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,13 @@ STREAMS_EXAMPLES = example(
     "taskbridge streams --republish",
 )
 
+CENTER_EXAMPLES = example(
+    "CENTER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
+    "CENTER_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge center",
+    "CENTER_DATABASE_URL=postgresql://taskbridge@db/center taskbridge center --migrate",
+    "taskbridge center --rebuild",
+)
+
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Rebuild all states from the events while workers run, then switch over.")
 ]
@@ -39,9 +46,10 @@ Partitions = Annotated[
     typer.Option(min=1, metavar="N", help="With --rebuild: move all topics to N partitions (increase only)."),
 ]
 Republish = Annotated[
-    bool,
-    typer.Option("--republish", help="Publish every present list entry again, from the states; rebuild the inboxes."),
+    bool, typer.Option("--republish", help="Publish every present list entry again, from the states.")
 ]
+DropLists = Annotated[bool, typer.Option("--rebuild", help="Drop the lists; running replicas read the topics again.")]
+Migrate = Annotated[bool, typer.Option("--migrate", help="Bring the tables of the database to this release.")]
 
 _LINES = {
     "events": "events folded",
@@ -98,11 +106,36 @@ def streams(
     run()
 
 
+def center(
+    migrate: Migrate = False,  # noqa: FBT002
+    rebuild: DropLists = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Run the task center with an existing Kafka and registry, configured by CENTER_* in the environment.
+
+    SQLite is migrated at start, PostgreSQL by --migrate. What people entered survives --rebuild.
+    """
+    if migrate and rebuild:
+        raise typer.BadParameter("use one of them at a time", param_hint="--migrate, --rebuild")
+    from taskbridge.center import app
+
+    if migrate:
+        found: dict[str, Any] = app.migrate(_environment("CENTER"))
+        text = f"The database is at revision {found['to']}."
+    elif rebuild:
+        found = app.rebuild(_environment("CENTER"))
+        text = "The lists are dropped. Running replicas fill them again; /readyz shows the progress."
+    else:
+        app.run()
+        return
+    say(json_line(found) if as_json else text)
+
+
 def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:
     """Rebuild all states, and print the counts."""
     from taskbridge.streams.rebuild.command import rebuild
 
-    found = rebuild(_environment(), dry_run=dry_run, report=progress, partitions=partitions)
+    found = rebuild(_environment("STREAMS"), dry_run=dry_run, report=progress, partitions=partitions)
     if as_json:
         say(json_line(found))
         return
@@ -121,7 +154,7 @@ def republish_entries(*, as_json: bool) -> None:
     """Publish every present list entry again, and print the counts."""
     from taskbridge.streams.rebuild.republication import republish
 
-    found = republish(_environment(), report=progress)
+    found = republish(_environment("STREAMS"), report=progress)
     if as_json:
         say(json_line(found))
         return
@@ -129,33 +162,32 @@ def republish_entries(*, as_json: bool) -> None:
     say(f"{found['notifications']:>12,}  notifications of present list entries")
     if found["unfounded"]:
         say(f"{found['unfounded']:>12,}  of these: removals of entries that no instance shows")
-    say("Workers rebuild the inboxes from these notifications.")
 
 
 def forget(*, as_json: bool) -> None:
     """Delete old changelogs, and print their names."""
     from taskbridge.streams.rebuild.command import forget_old
 
-    deleted = forget_old(_environment())
+    deleted = forget_old(_environment("STREAMS"))
     for name in deleted:
         say(json_line({"deleted": name}) if as_json else f"deleted {name}")
     if not deleted and not as_json:
         say("No old version to delete.")
 
 
-def _environment() -> Mapping[str, str]:
+def _environment(prefix: str) -> Mapping[str, str]:
     """The service's settings; missing addresses of Kafka and the registry are found as for every command."""
     from taskbridge.cli.connection import find_connection, first_given
     from taskbridge.cli.data_folder import data_folder
 
     found = find_connection(None, None)
     defaults = {
-        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": found.bootstrap_servers,
-        "STREAMS_SCHEMA_REGISTRY_URL": found.registry_url,
+        f"{prefix}_KAFKA_BOOTSTRAP_SERVERS": found.bootstrap_servers,
+        f"{prefix}_SCHEMA_REGISTRY_URL": found.registry_url,
     }
     if (config_file := first_given(os.environ, "KAFKA_CONFIG_FILE")) is not None:
-        defaults["STREAMS_KAFKA_CONFIG_FILE"] = config_file
+        defaults[f"{prefix}_KAFKA_CONFIG_FILE"] = config_file
     folder = data_folder()
     if folder.running() is not None:
-        defaults["STREAMS_DATA_DIR"] = str(folder.streams)
+        defaults[f"{prefix}_DATA_DIR"] = str(folder.path / prefix.lower())
     return {**defaults, **os.environ}

@@ -1,4 +1,4 @@
-"""The command ``taskbridge status``: the overview of the whole system, from any worker."""
+"""The command ``taskbridge status``: the overview of the whole system, from the task center."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from taskbridge.cli.options import DataDir, Json, example
-from taskbridge.cli.options import streams_url as url_of
+from taskbridge.cli.options import center_url as url_of
 from taskbridge.cli.terminal import json_line, printable, say, stop_signal
 from taskbridge.schemas.errors import OperatorError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STATUS_EXAMPLES = example(
     "taskbridge status",
-    "taskbridge status --streams-url http://127.0.0.1:8500 --once",
+    "taskbridge status --center-url http://127.0.0.1:8500 --once",
     "taskbridge status --json",
 )
 
@@ -38,8 +38,8 @@ _MIB = 1 << 20
 
 
 def status(
-    streams_url: Annotated[
-        str | None, typer.Option(help="URL of any worker. Default: the bridge in --data-dir, else port 8500 here.")
+    center_url: Annotated[
+        str | None, typer.Option(help="URL of the task center. Default: that of --data-dir, else port 8500 here.")
     ] = None,
     data_dir: DataDir = None,
     api_token: Annotated[
@@ -56,7 +56,7 @@ def status(
     from rich.console import Console
     from rich.live import Live
 
-    url = url_of(streams_url, data_dir)
+    url = url_of(center_url, data_dir)
     if once or as_json or not sys.stdout.isatty():
         found = fetch_overview(url, api_token)
         if as_json:
@@ -72,28 +72,28 @@ def status(
             stop.wait(_REFRESH_S)
 
 
-def fetch_overview(streams_url: str, api_token: str | None) -> dict[str, Any]:
+def fetch_overview(center_url: str, api_token: str | None) -> dict[str, Any]:
     """The response of ``/v1/ops/overview``.
 
     Raises:
-        OperatorError: no worker answers, or it refuses this caller.
+        OperatorError: no task center answers, or it refuses this caller.
     """
     import httpx2
 
-    address = f"{streams_url.rstrip('/')}/v1/ops/overview"
+    address = f"{center_url.rstrip('/')}/v1/ops/overview"
     headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
     try:
         answer = httpx2.get(address, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
         found: dict[str, Any] = answer.json()
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise OperatorError(
-            f"no worker answers at {streams_url} ({error}): set --streams-url, or run 'taskbridge doctor'"
+            f"no task center answers at {center_url} ({error}): set --center-url, or run 'taskbridge doctor'"
         ) from error
     if not answer.is_success or "workers" not in found:
         do = (
             "set TASKBRIDGE_API_TOKEN to a token for all corps"
             if answer.status_code in _DENIED
-            else "check that --streams-url is a worker"
+            else "check that --center-url is a task center"
         )
         raise OperatorError(f"{address} answered {answer.status_code}: {do}")
     return found
@@ -171,7 +171,7 @@ def _edges(edges: list[dict[str, Any]]) -> Table:
             f"{spool['oldest_age_s'] or 0:.0f} s",
         )
     if not edges:
-        table.add_row("no edge is known: set STREAMS_EDGE_URLS")
+        table.add_row("no edge is known: set CENTER_EDGE_URLS")
     return table
 
 

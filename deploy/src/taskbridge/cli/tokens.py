@@ -76,8 +76,8 @@ def token_new(
     corps: Annotated[str, typer.Option(help="Corps that it may query, comma-separated; * for all.")],
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Create a token. It is printed once and not stored; STREAMS_API_TOKENS_FILE holds only its digest."""
-    from taskbridge.streams.api.tokens import digest_of, new_token, parse_tokens
+    """Create a token. It is printed once and not stored; CENTER_API_TOKENS_FILE holds only its digest."""
+    from taskbridge.center.access.tokens import digest_of, new_token, parse_tokens
 
     token = new_token()
     named = [each.strip() for each in corps.split(",")]
@@ -88,7 +88,7 @@ def token_new(
         say(json.dumps({"name": name, "token": token, "sha256": digest_of(token), "corps": named}))
         return
     _show("the token, shown only once; configure it in the client:", token)
-    _show("add this to the file of STREAMS_API_TOKENS_FILE; changes apply within a second or two:", entry)
+    _show("add this to the file of CENTER_API_TOKENS_FILE; changes apply within a second or two:", entry)
 
 
 @token_app.command("source", epilog=example("taskbridge token source flowable --corp ding5d17e3add038d445"))

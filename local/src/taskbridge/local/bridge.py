@@ -1,4 +1,4 @@
-"""Run the whole bridge on one machine: start Kafka, registry, edge and streams, supervise, stop in reverse order."""
+"""Run the whole bridge on one machine: start Kafka, registry and services, supervise, stop in reverse order."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
+from taskbridge.center.access.tokens import TokensFile
+from taskbridge.center.settings import CenterSettings
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder, Running
 from taskbridge.cli.terminal import call_with_heartbeat
@@ -30,7 +32,6 @@ from taskbridge.runtime.settings import POLL_S, load_settings
 from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.streams.api.tokens import TokensFile
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class BridgeOptions:
 
     data_dir: Path
     edge_port: int
+    center_port: int
     streams_port: int
     kafka_port: int
     registry_port: int
@@ -65,8 +67,8 @@ class BridgeOptions:
 class Bridge:
     """Starts and supervises all services; one that dies is restarted until ``stop``.
 
-    A service gets the ``EDGE_*`` and ``STREAMS_*`` of ``environment``; the bridge itself sets addresses, ports, data
-    folders and credentials, which must fit together.
+    A service gets the ``EDGE_*``, ``STREAMS_*`` or ``CENTER_*`` of ``environment``; the bridge itself sets addresses,
+    ports, data folders and credentials, which must fit together.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Bridge:
         operator_host = LOOPBACK if operator_host in _ALL_INTERFACES else operator_host
         self.operator_url = f"http://{operator_host}:{operator_port}" if operator_port else self.edge_url
         self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
+        self.center_url = f"http://{LOOPBACK}:{options.center_port}"
 
     def start(self) -> Connection:
         """Return when callbacks are accepted and notifications flow.
@@ -130,14 +133,20 @@ class Bridge:
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
         call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "creating topics and schemas")
         self._sockets = self._listen()
-        self._edge_settings, streams = self._settings_of_services(endpoints)
-        self._supervisor.start(self._edge(), self._service("streams", self.streams_url, streams))
+        self._edge_settings, streams, center = self._settings_of_services(endpoints)
+        fill = lists_fill(self.center_url)
+        self._supervisor.start(
+            self._edge(),
+            self._service("streams", self.streams_url, streams),
+            self._service("center", self.center_url, center, can_be_ready=lambda: not fill()),
+        )
         self._folder.announce(
             Running(
                 bootstrap_servers=endpoints.bootstrap_servers,
                 registry_url=endpoints.registry_url,
                 edge_url=self.edge_url,
                 streams_url=self.streams_url,
+                center_url=self.center_url,
                 credentials=self._edge_settings["EDGE_CREDENTIALS_FILE"],
             )
         )
@@ -155,7 +164,7 @@ class Bridge:
     def stop(self) -> None:
         """Stop all services, the last started first. A second call does nothing."""
         self._stopped.set()
-        self._supervisor.stop("edge", "streams")
+        self._supervisor.stop("edge", "streams", "center")
         for each in self._sockets:
             each.close()
         self._stack.stop()
@@ -165,11 +174,15 @@ class Bridge:
             self._occupied = None
 
     def pid(self, service: str) -> int | None:
-        """The process id of ``kafka``, ``registry``, ``edge`` or ``streams``; None while it is down."""
+        """The process id of ``kafka``, ``registry``, ``edge``, ``streams`` or ``center``; None while it is down."""
         return self._supervisor.pid(service)
 
     def _check_ports(self) -> None:
-        given = {"--edge-port": self._options.edge_port, "--streams-port": self._options.streams_port}
+        given = {
+            "--edge-port": self._options.edge_port,
+            "--center-port": self._options.center_port,
+            "--streams-port": self._options.streams_port,
+        }
         stacks = {"--kafka-port": self._options.kafka_port, "--registry-port": self._options.registry_port}
         check_distinct(given if isinstance(self._stack, ExternalStack) else given | stacks)
         for flag, port in given.items():
@@ -183,15 +196,16 @@ class Bridge:
 
     def _check_files(self) -> None:
         """Check settings and files before the services start: those would report errors in their logs only."""
-        edge_settings, streams_settings = self._settings_of_services(_NOWHERE)
+        of_edge, of_streams, of_center = self._settings_of_services(_NOWHERE)
         partitions_setting(self._environment)
-        edge, streams = load_settings(EdgeSettings, edge_settings), load_settings(StreamsSettings, streams_settings)
+        edge, streams = load_settings(EdgeSettings, of_edge), load_settings(StreamsSettings, of_streams)
+        center = load_settings(CenterSettings, of_center)
         try:
-            for each in (edge, streams):
+            for each in (edge, streams, center):
                 read_kafka_config(each.kafka_config_file)
             self._files = [CredentialsFile(edge.credentials_file)]
-            if streams.api_tokens_file is not None:
-                self._files.append(TokensFile(streams.api_tokens_file))
+            if center.api_tokens_file is not None:
+                self._files.append(TokensFile(center.api_tokens_file))
         except ConfigurationError as error:
             raise ConfigurationError(f"{error}: correct the file and start again") from error
         if not self._has_apps():
@@ -241,13 +255,15 @@ class Bridge:
             orphan_signal=signal.SIGTERM,
         )
 
-    def _settings_of_services(self, endpoints: Endpoints) -> tuple[dict[str, str], dict[str, str]]:
-        """The settings of the edge and of the streams service."""
-        credentials = str(self.credentials.resolve())
-        edges = self._environment.get("STREAMS_EDGE_URLS", self.operator_url)
+    def _settings_of_services(self, endpoints: Endpoints) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+        """The settings of edge, streams and center."""
+        options = self._options
+        urls = {"EDGE_URLS": self.operator_url, "STREAMS_URLS": self.streams_url}
+        urls = {name: self._environment.get(f"CENTER_{name}", url) for name, url in urls.items()}
         return (
-            self._settings("edge", self._options.edge_port, endpoints, CREDENTIALS_FILE=credentials),
-            self._settings("streams", self._options.streams_port, endpoints, EDGE_URLS=edges),
+            self._settings("edge", options.edge_port, endpoints, CREDENTIALS_FILE=str(self.credentials.resolve())),
+            self._settings("streams", options.streams_port, endpoints),
+            self._settings("center", options.center_port, endpoints, **urls),
         )
 
     def _settings(self, service: str, port: int, endpoints: Endpoints, **more: str) -> dict[str, str]:
@@ -297,6 +313,20 @@ def answers_ready(
         return is_ours and (answer.is_success or not can_be_ready())
 
     return ready
+
+
+def lists_fill(url: str) -> Callable[[], bool]:
+    """A probe: does the task center there read the topics into its database? That may take minutes."""
+    client = _client()
+
+    def fill() -> bool:
+        try:
+            lists = client.get(f"{url}/readyz").json()["lists"]
+            return not lists["complete"] and lists["filled"] > 0
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+            return False
+
+    return fill
 
 
 def broken_spool(url: str) -> Callable[[], str | None]:

@@ -139,9 +139,9 @@ def write_credentials(path: Path) -> str:
     return tokens[APP]
 
 
-def person_pages(streams_url: str) -> dict[str, str]:
+def person_pages(center_url: str) -> dict[str, str]:
     """The URL of the task center of each person in the story, by name."""
-    return {name: page_of(streams_url, CORP, user_id) for user_id, name in PEOPLE.items()}
+    return {name: page_of(center_url, CORP, user_id) for user_id, name in PEOPLE.items()}
 
 
 def trickle(edge_url: str, credentials: Path, stop: threading.Event) -> None:

@@ -318,9 +318,9 @@ def apps_of(credentials: Path, app_types: Collection[str] = ()) -> list[Simulate
     return found
 
 
-def page_of(streams_url: str, corp_id: str, user_id: str) -> str:
+def page_of(center_url: str, corp_id: str, user_id: str) -> str:
     """The URL of one person's task center."""
-    return f"{streams_url}/?{urlencode({'corp_id': corp_id, 'user_id': user_id})}"
+    return f"{center_url}/?{urlencode({'corp_id': corp_id, 'user_id': user_id})}"
 
 
 def introduce(connection: Connection, corps: Collection[str], progress: Progress) -> None:
