@@ -28,7 +28,7 @@ consumers: native
 slow: native
 	@$(RUN) --compile-bytecode pytest -n 3 -m "disasters or consumers" tests/chaos tests/integration $(ARGUMENTS)
 
-# The image of both services, taskbridge:latest; ARGUMENTS go to docker build. Needs uv, cargo and Docker.
+# The image of all services, taskbridge:latest; ARGUMENTS go to docker build. Needs uv, cargo and Docker.
 image: native
 	@$(RUN) python tools/image.py $(ARGUMENTS)
 

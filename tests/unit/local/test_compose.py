@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.docker_stack import ContainerSpec, kafka_container, registry_container
 from taskbridge.reconcile.settings import ReconcileSettings
@@ -33,7 +34,13 @@ def test_both_run_the_same_image_with_the_same_settings(service: str, spec: Cont
 
 
 @pytest.mark.parametrize(
-    ("service", "settings"), [("edge", EdgeSettings), ("streams", StreamsSettings), ("reconcile", ReconcileSettings)]
+    ("service", "settings"),
+    [
+        ("edge", EdgeSettings),
+        ("streams", StreamsSettings),
+        ("center", CenterSettings),
+        ("reconcile", ReconcileSettings),
+    ],
 )
 def test_every_variable_of_ours_is_a_setting_and_every_file_is_mounted(
     service: str, settings: type[BaseSettings]
@@ -42,13 +49,24 @@ def test_every_variable_of_ours_is_a_setting_and_every_file_is_mounted(
     composed, prefix = file["services"][service], f"{service.upper()}_"
     given: dict[str, str] = composed["environment"]
     assert given.keys() <= {prefix + name.upper() for name in settings.model_fields}
-    kept, mounted = composed["volumes"]
-    assert kept == f"{service}:/var/lib/taskbridge"
+    assert composed["volumes"][0] == f"{service}:/var/lib/taskbridge"
     assert service in file["volumes"]
-    assert mounted["source"] == f"./{service}"
-    assert all(value.startswith(f"{mounted['target']}/") for name, value in given.items() if name.endswith("_FILE"))
+    files = [value for name, value in given.items() if name.endswith("_FILE")]
+    assert len(composed["volumes"]) == 1 + bool(files)
+    for mounted in composed["volumes"][1:]:
+        assert mounted["source"] == f"./{service}"
+        assert all(value.startswith(f"{mounted['target']}/") for value in files)
     # Reconcile is there for who asks for it.
     assert composed.get("profiles") == (["reconcile"] if service == "reconcile" else None)
+
+
+def test_the_tables_are_made_in_the_database_of_the_task_center() -> None:
+    services = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())["services"]
+    center, tables = (services[name]["environment"] for name in ("center", "tables"))
+    assert tables.items() <= center.items()
+    assert center["CENTER_DATABASE_URL"].startswith("postgresql://taskbridge:")
+    assert services["postgres"]["environment"]["POSTGRES_PASSWORD"] in center["CENTER_DATABASE_URL"]
+    assert "ports" not in services["postgres"]
 
 
 def without(environment: Any) -> dict[str, str]:
