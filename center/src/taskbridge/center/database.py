@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 
-from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -19,11 +21,28 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table
 
 _BUSY_S = 30.0
-"""How long a writer of SQLite waits for the other one."""
+"""How long a writer of SQLite waits for a writer in another process."""
+_POOL = {"pool_size": 16, "max_overflow": 16, "pool_timeout": 10}
+_CONNECT_S = 5
+# A process that is frozen within a transaction must not hold its locks: another replica waits for them.
+_SESSION = "-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=30s"
+
+_BEGIN = "taskbridge_begin"
+_DAMAGED = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
+_CONFLICTS = ("40001", "40P01", "55P03")
+"""PostgreSQL: serialization failure, deadlock, lock timeout."""
+_BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 
 
 class DatabaseUnavailable(OperatorError):
     """The database does not answer, or refuses: the request can be repeated later."""
+
+    is_conflict = False
+    """Whether another transaction was in the way, so that the same one may succeed at once."""
+
+
+class DatabaseDamaged(DatabaseUnavailable):
+    """The SQLite file cannot be read."""
 
 
 class Database:
@@ -32,37 +51,38 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer at a time, and wakes a waiting one late: threads of this process wait here instead.
+        self._turn = threading.Lock() if self.is_sqlite else nullcontext()
+        # In PostgreSQL, a query alone needs no transaction, which would cost two more requests.
+        self._reading = engine if self.is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._durable = engine.execution_options(**{_BEGIN: "FULL"})
+        self._quick = engine.execution_options(**{_BEGIN: "NORMAL"})
 
     @contextmanager
     def read(self) -> Generator[Connection]:
         """A connection for queries, which see one state of the database in SQLite.
 
         Raises:
-            DatabaseUnavailable: it does not answer.
+            DatabaseUnavailable: It does not answer.
         """
-        try:
-            with self.engine.connect() as connection:
-                yield connection
-        except DBAPIError as error:
-            raise DatabaseUnavailable(_first_line(error)) from error
+        with self._explained(), self._reading.connect() as connection:
+            yield connection
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Generator[Connection]:
         """A transaction, committed at the end of the block and rolled back where it raises.
 
-        With ``durable`` false, PostgreSQL may lose the latest of them in a crash, never a part of one: enough for what
-        follows a topic, with its position in the same transaction.
+        With ``durable`` false, the latest of them may be lost when the machine crashes, never a part of one: enough for
+        what follows a topic, with its position in the same transaction.
 
         Raises:
-            DatabaseUnavailable: nothing was written.
+            DatabaseUnavailable: Nothing was written, as far as is known: a lost connection hides the end of a commit.
+            IntegrityError, DataError: The rows are wrong, and nothing was written.
         """
-        try:
-            with self.engine.begin() as connection:
-                if not self.is_sqlite and not durable:
-                    connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
-                yield connection
-        except DBAPIError as error:
-            raise DatabaseUnavailable(_first_line(error)) from error
+        with self._explained(), self._turn, (self._durable if durable else self._quick).begin() as connection:
+            if not self.is_sqlite and not durable:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+            yield connection
 
     def insert(self, table: Table) -> Any:
         """``INSERT`` with ``on_conflict_do_update``, which both databases have under the same names."""
@@ -71,32 +91,69 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
+    @contextmanager
+    def _explained(self) -> Generator[None]:
+        try:
+            yield
+        except (IntegrityError, DataError):
+            raise
+        except (DBAPIError, PoolExhausted) as error:
+            raise self._explanation(error) from error
+
+    def _explanation(self, error: SQLAlchemyError) -> DatabaseUnavailable:
+        cause = getattr(error, "orig", None) or error
+        line = str(cause).partition("\n")[0]
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        if code in _DAMAGED:
+            return DatabaseDamaged(
+                f"the database {self.engine.url.database} is damaged ({line}). Stop the center and run"
+                " 'taskbridge center --rebuild': it sets the file aside and reads the topics again"
+            )
+        where = self.engine.url.database if self.is_sqlite else self.engine.url.render_as_string(hide_password=True)
+        found = DatabaseUnavailable(f"the database {where}: {line}")
+        found.is_conflict = code in _BUSY or getattr(cause, "sqlstate", None) in _CONFLICTS
+        return found
+
 
 def open_database(url: str | None, data_dir: Path) -> Database:
-    """The database at ``url``; without one, the SQLite file in ``data_dir``. Connects at the first use."""
+    """The database at ``url``; without one, the SQLite file in ``data_dir``. Connects at the first use.
+
+    Raises:
+        ConfigurationError: The URL is not PostgreSQL's, or the folder cannot be created.
+    """
     if url is None:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(f"sqlite:///{data_dir / 'center.db'}", connect_args={"timeout": _BUSY_S})
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"CENTER_DATA_DIR={data_dir} cannot be created: {error.strerror}") from error
+        engine = create_engine(f"sqlite:///{data_dir / 'center.db'}", connect_args={"timeout": _BUSY_S}, **_POOL)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return Database(engine)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None  # its message may show the password
+    if parsed is None or parsed.drivername not in ("postgres", "postgresql", "postgresql+psycopg"):
+        raise ConfigurationError("CENTER_DATABASE_URL must be postgresql://user:password@host:port/database")
     # Without a driver in the URL, SQLAlchemy would look for psycopg2.
-    parsed = make_url(url)
-    if parsed.drivername in ("postgres", "postgresql"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    return Database(create_engine(parsed, pool_pre_ping=True, pool_size=16))
+    parsed = parsed.set(drivername="postgresql+psycopg")
+    session = {"connect_timeout": _CONNECT_S, "options": _SESSION}
+    return Database(create_engine(parsed, connect_args=session, pool_pre_ping=True, hide_parameters=True, **_POOL))
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     # Transactions are begun by us: the driver would begin them late, and not for reads.
     connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "cache_size = -65536"):
+    for pragma in ("journal_mode = WAL", "foreign_keys = ON", "cache_size = -65536", "mmap_size = 268435456"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
-
-
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig or error).partition("\n")[0]
+    synchronous = connection.get_execution_options().get(_BEGIN)
+    if synchronous is None:
+        connection.exec_driver_sql("BEGIN")
+        return
+    connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+    # A transaction that reads first and then writes would fail where another one wrote in between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -83,7 +83,7 @@ entries = Table(
     Column("unnamed_originator", Key),
     # Title, process name, originator's name and serial number, folded for comparison, with line feeds between.
     Column("search", Text, nullable=False),
-    # The rest of the item, as JSON.
+    # The ``Entry`` of ``taskbridge.schemas.views``, as JSON of msgspec.
     Column("item", LargeBinary, nullable=False),
     UniqueConstraint("instance_id", "view", "user_id", "task_id"),
 )
@@ -138,6 +138,7 @@ people = Table(
     metadata,
     Column("corp_id", Key, primary_key=True),
     Column("user_id", Key, primary_key=True),
+    Column("partition", Integer, nullable=False),
     Column("name", Text),
     Column("department", Text),
     # User id, name and department, folded for comparison, with line feeds between.
@@ -160,6 +161,7 @@ forms = Table(
     metadata,
     Column("corp_id", Key, primary_key=True),
     Column("form_uuid", Key, primary_key=True),
+    Column("partition", Integer, nullable=False),
     Column("title", Text),
     Column("labels", LargeBinary, nullable=False),
 )

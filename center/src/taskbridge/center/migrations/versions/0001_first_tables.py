@@ -1,0 +1,185 @@
+"""The first tables.
+
+SQLite has its index for searching in a table of its own, which triggers keep equal to ``entries.search``.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
+
+revision = "0001"
+down_revision = None
+
+_KEY = sa.String().with_variant(postgresql.VARCHAR(collation="C"), "postgresql")
+
+
+def _key(name: str, *, primary_key: bool = False, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, _KEY, primary_key=primary_key, nullable=nullable)
+
+
+def _number(name: str, *, primary_key: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, primary_key=primary_key, autoincrement=False, nullable=False)
+
+
+def _partition(*, primary_key: bool = False) -> sa.Column[int]:
+    return sa.Column("partition", sa.Integer, primary_key=primary_key, autoincrement=False, nullable=False)
+
+
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=nullable)
+
+
+def _bytes(name: str) -> sa.Column[bytes]:
+    return sa.Column(name, sa.LargeBinary, nullable=False)
+
+
+def upgrade() -> None:
+    op.create_table(
+        "positions",
+        _key("topic", primary_key=True),
+        _partition(primary_key=True),
+        _key("topic_id"),
+        _number("next_offset"),
+        _number("fill_end"),
+        _number("at"),
+    )
+    op.create_table("about", _key("name", primary_key=True), _text("value"))
+    op.create_table(
+        "instances",
+        _key("instance_id", primary_key=True),
+        _partition(),
+        _key("corp_id"),
+        _bytes("state"),
+    )
+    op.create_table(
+        "entries",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True),
+        _key("corp_id"),
+        _key("user_id"),
+        sa.Column("view", sa.SmallInteger, nullable=False),
+        _number("entered_at"),
+        _key("instance_id"),
+        _key("task_id"),
+        _key("app_type"),
+        _key("source"),
+        _text("process_name", nullable=True),
+        _key("unnamed_originator", nullable=True),
+        _text("search"),
+        _bytes("item"),
+        sa.UniqueConstraint("instance_id", "view", "user_id", "task_id"),
+    )
+    op.create_index(
+        "entries_page",
+        "entries",
+        ["corp_id", "user_id", "view", sa.text("entered_at DESC"), "instance_id", "task_id"],
+    )
+    op.create_table(
+        "change_counters", _key("corp_id", primary_key=True), _key("user_id", primary_key=True), _number("last_seq")
+    )
+    op.create_table(
+        "changes",
+        _key("corp_id", primary_key=True),
+        _key("user_id", primary_key=True),
+        _number("seq", primary_key=True),
+        _number("at"),
+        _key("instance_id"),
+        _bytes("data"),
+    )
+    op.create_index("ix_changes_at", "changes", ["at"])
+    op.create_table(
+        "events",
+        _key("instance_id", primary_key=True),
+        _key("event_id", primary_key=True),
+        _key("corp_id"),
+        _key("action"),
+        _number("occurred_at"),
+        _number("received_at"),
+        _partition(),
+        _number("offset"),
+        _bytes("data"),
+    )
+    op.create_index("ix_events_received_at", "events", ["received_at"])
+    op.create_table(
+        "people",
+        _key("corp_id", primary_key=True),
+        _key("user_id", primary_key=True),
+        _partition(),
+        _text("name", nullable=True),
+        _text("department", nullable=True),
+        _text("search"),
+    )
+    op.create_table(
+        "person_ids",
+        _key("corp_id", primary_key=True),
+        _key("kind", primary_key=True),
+        _key("value", primary_key=True),
+        _key("user_id", primary_key=True),
+    )
+    op.create_index("person_ids_of_user", "person_ids", ["corp_id", "user_id"])
+    op.create_table(
+        "forms",
+        _key("corp_id", primary_key=True),
+        _key("form_uuid", primary_key=True),
+        _partition(),
+        _text("title", nullable=True),
+        _bytes("labels"),
+    )
+    op.create_table(
+        "set_aside",
+        _key("kind", primary_key=True),
+        _key("entry_id", primary_key=True),
+        _number("at"),
+        _key("reason"),
+        _text("search"),
+        _bytes("summary"),
+        _text("replayed_at", nullable=True),
+    )
+    op.create_index("ix_set_aside_at", "set_aside", ["at"])
+    op.create_table(
+        "skipped",
+        _key("topic", primary_key=True),
+        _partition(primary_key=True),
+        _number("offset", primary_key=True),
+        _text("key"),
+        _text("reason"),
+        _number("at"),
+    )
+    op.create_table("replicas", _key("replica", primary_key=True), _number("at"), _bytes("share"))
+    if op.get_bind().dialect.name == "sqlite":
+        _index_search_of_sqlite()
+    else:
+        _index_search_of_postgresql()
+
+
+def _index_search_of_sqlite() -> None:
+    remove = "INSERT INTO entries_search(entries_search, rowid, search) VALUES ('delete', old.id, old.search)"
+    add = "INSERT INTO entries_search(rowid, search) VALUES (new.id, new.search)"
+    op.execute(
+        "CREATE VIRTUAL TABLE entries_search USING fts5(search, content='entries', content_rowid='id',"
+        " tokenize='trigram case_sensitive 1')"
+    )
+    op.execute(f"CREATE TRIGGER entries_added AFTER INSERT ON entries BEGIN {add}; END")
+    op.execute(f"CREATE TRIGGER entries_removed AFTER DELETE ON entries BEGIN {remove}; END")
+    op.execute(
+        "CREATE TRIGGER entries_changed AFTER UPDATE OF search ON entries WHEN old.search <> new.search"
+        f" BEGIN {remove}; {add}; END"
+    )
+
+
+def _index_search_of_postgresql() -> None:
+    """Without the extension, or the right to create it, a search reads the person's entries."""
+    try:
+        with op.get_bind().begin_nested():
+            op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+    except DBAPIError:
+        return
+    op.create_index(
+        "entries_search",
+        "entries",
+        ["search"],
+        postgresql_using="gin",
+        postgresql_ops={"search": "gin_trgm_ops"},
+    )
