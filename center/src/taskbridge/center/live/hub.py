@@ -1,35 +1,43 @@
-"""Hands each notification that has just come to the streams of its person. Does no I/O: one loop, no locks.
+"""Passes each change of a person's lists on to the person's streams, in order and once.
 
-A subscription knows where it began: all notifications from there on reach it, in order and once, or it is told that it
-ended; what could not be applied comes once more. What came before is the reader's business (``streams.sse.missed``).
+A thread that has committed changes calls ``changed``. The hub then reads the changes of those people who have streams
+here, once per person however many streams there are. A change is committed before it is sent: a list that is queried
+after an event contains it, on every replica. The state belongs to the event loop; only ``changed`` is for threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas.errors import OperatorError
-from taskbridge.center.api.json_forms import nobody
+import structlog
+
+from taskbridge.center.database import DatabaseUnavailable
+from taskbridge.center.live.changes import PART, changes_between, changes_of, epoch_of, place_now
+from taskbridge.center.live.listening import Listening
 from taskbridge.center.live.subscription import Ending, Subscription
-from taskbridge.center.live.wire import Place, notification_frame
+from taskbridge.center.live.wire import Place
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
-    from taskbridge.schemas.events import TaskNotification
-    from taskbridge.center.api.json_forms import Names
+    from taskbridge.center.database import Database
+    from taskbridge.center.live.changes import ChangeFrame, Person
 
-NOTHING: Mapping[int, Callable[[], None]] = {}
+log = structlog.get_logger(__name__)
+
 HEARTBEAT_S = 15.0
 _BEATS = 15
-"""So many times within a heartbeat it is looked whose time has come."""
-
-FORWARDED_PLACES = 2
-"""Of a stream that another worker has: its client's connection, and the one to that worker."""
-
+"""So many times per heartbeat, streams whose heartbeat is due get theirs."""
+_PEOPLE = 200
+"""People per read: those after them do not wait for thousands."""
+_RETRY_S = 1.0
 _GOLDEN = 0.618
 """Multiples of it spread evenly over an interval, however many there are."""
 
@@ -39,155 +47,120 @@ class TooManyStreams(OperatorError):
 
 
 class TooManyOfPerson(OperatorError):
-    """Somebody has as many event streams as one person may have: close some, or try again later."""
+    """One person has as many event streams as one person may have: close some, or try again later."""
 
 
-class NotFollowed(OperatorError):
-    """The partition of this person is on its way to another worker: try again in a moment."""
+@dataclass(slots=True, eq=False)
+class _Listeners:
+    """The streams of one person."""
+
+    place: Place | None = None
+    """The change up to which they were given everything; None until it is read."""
+    is_stale: bool = False
+    """Whether there were changes while ``place`` was being read."""
+    streams: list[Subscription] = field(default_factory=list[Subscription])
 
 
 @dataclass(eq=False)
 class Hub:
-    """All streams of one worker."""
+    """All streams of one replica."""
 
-    next_offset: Callable[[int], int | None]
-    """Returns the next notification to be sent of a partition; None if that is not known."""
+    database: Database
     most: int
-    """Bounds all connections, those to other workers too."""
+    """Bounds all streams."""
     most_of_person: int
     """Bounds the streams of one person: nobody uses up the places of the others."""
     heartbeat_s: float = HEARTBEAT_S
-    names: Names = nobody
 
     def __post_init__(self) -> None:
-        # By both ids: joined as in a record's key, one with a slash could look like another two.
-        self._of_person: dict[tuple[str, str], list[Subscription]] = {}
-        self._reached: dict[int, int] = {}
-        """By partition, the offset up to which its streams were sent everything."""
+        self._of_person: dict[Person, _Listeners] = {}
+        self._stale: dict[Person, None] = {}
+        self._reading: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # Clients that come back by the thousand do not delay what has just happened.
+        self._live_thread = ThreadPoolExecutor(1, "live")
+        self._missed_thread = ThreadPoolExecutor(1, "missed")
         self.count = 0
-        self.forwarded = 0
-        """Streams that other workers have and this one passes on."""
         self.sent = 0
         self.cut: Counter[Ending] = Counter()
         self.stopping = False
 
-    def subscribe(
-        self,
-        corp_id: str,
-        user_id: str,
-        partition: int,
-        *,
-        now: float,
-        may_go_on: Callable[[float], bool] = lambda _: True,
+    def changed(self, people: Iterable[Person]) -> None:
+        """These people's changes were committed. Thread-safe, and cheap for people without streams."""
+        # Who is not here yet will read the place after this commit.
+        found = [each for each in people if each in self._of_person]
+        if found and self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._mark, found)
+
+    async def subscribe(
+        self, corp_id: str, user_id: str, *, now: float, may_go_on: Callable[[float], bool] = lambda _: True
     ) -> Subscription:
-        """From now on, every notification of this person, as long as ``may_go_on`` is true, at each heartbeat.
+        """From now on, every change of this person, as long as ``may_go_on`` is true, at each heartbeat.
 
         Raises:
-            TooManyStreams: this worker holds as many as it may, or is about to stop.
+            TooManyStreams: this replica holds as many as it may, or is about to stop.
             TooManyOfPerson: others are free to come.
-            NotFollowed: this worker does not read the partition.
+            DatabaseUnavailable: it does not answer.
         """
-        self._check_room(1)
-        if len(self._of_person.get((corp_id, user_id), ())) >= self.most_of_person:
-            raise TooManyOfPerson(str(TooManyOfPerson.__doc__))
-        begins = self.next_offset(partition)
-        if begins is None:
-            raise NotFollowed(str(NotFollowed.__doc__))
-        self._go_on(partition, begins, begins)
-        # Those that came at once do not beat at once.
-        due = now + self.heartbeat_s * (self.count * _GOLDEN % 1)
-        found = Subscription((corp_id, user_id), partition, begins, due, may_go_on)
-        self._of_person.setdefault(found.person, []).append(found)
-        self.count += 1
-        return found
-
-    def pass_on(self) -> Callable[[], None]:
-        """Reserve the places of a stream that another worker has; the returned function frees them, once only.
-
-        Raises:
-            TooManyStreams: as above.
-        """
-        self._check_room(FORWARDED_PLACES)
-        self.forwarded += 1
-        given_back = False
-
-        def give_back() -> None:
-            nonlocal given_back
-            if not given_back:
-                given_back = True
-                self.forwarded -= 1
-
-        return give_back
-
-    def _check_room(self, places: int) -> None:
-        taken = self.count + FORWARDED_PLACES * self.forwarded
-        if self.stopping or taken + places > self.most:
+        person = corp_id, user_id
+        if self.stopping or self.count >= self.most:
             raise TooManyStreams(str(TooManyStreams.__doc__))
+        listeners = self._of_person.get(person) or _Listeners()
+        if len(listeners.streams) >= self.most_of_person:
+            raise TooManyOfPerson(str(TooManyOfPerson.__doc__))
+        self._loop = asyncio.get_running_loop()
+        # Streams that were opened at once do not beat at once.
+        found = Subscription(person, now + self.heartbeat_s * (self.count * _GOLDEN % 1), may_go_on)
+        self._of_person[person] = listeners
+        listeners.streams.append(found)
+        self.count += 1
+        try:
+            place = listeners.place or await self._join(person, listeners)
+        except BaseException:
+            self.leave(found)
+            raise
+        found.epoch, found.begins = place
+        found.seen(place.seq)
+        return found
 
     def leave(self, subscription: Subscription) -> None:
         """Forget a stream. A second call does nothing."""
-        of_person = self._of_person.get(subscription.person, [])
-        if subscription in of_person:
-            of_person.remove(subscription)
+        listeners = self._of_person.get(subscription.person)
+        if listeners is not None and subscription in listeners.streams:
+            listeners.streams.remove(subscription)
             self.count -= 1
             if subscription.ending is not None:
                 self.cut[subscription.ending] += 1
-            if not of_person:
+            if not listeners.streams:
                 del self._of_person[subscription.person]
 
-    def told(
-        self,
-        partition: int,
-        offsets: tuple[int, int],
-        notifications: Sequence[tuple[int, TaskNotification]],
-        written: Mapping[int, Callable[[], None]] = NOTHING,
-    ) -> None:
-        """Pass on what has just come, in the order of its offsets. Repeats are dropped.
+    async def missed(self, person: Person, after: int, until: int) -> list[ChangeFrame]:
+        """Some or all of the changes in between, for a stream that resumes.
 
-        ``offsets``: from, and to before, which it came. Each notification is encoded once, and only when somebody
-        listens. ``written``, by offset, is called for each stream that it was written to.
+        Raises:
+            DatabaseUnavailable: it does not answer.
         """
-        self._go_on(partition, *offsets)
-        for offset, notification in notifications:
-            listening = self._of_person.get((notification.corp_id, notification.recipient_id))
-            if listening:
-                frame = notification_frame(partition, offset, notification, self.names)
-                for each in listening:
-                    each.push(offset, frame, written.get(offset))
-
-    def comes_again(self, partition: int, offset: int) -> None:
-        """Notifications from this offset on are not in people's lists: sending them again is no repetition."""
-        self._reached[partition] = min(self._reached.get(partition, offset), offset)
-        for each in self._all():
-            if each.partition == partition:
-                each.comes_again(offset)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._missed_thread, changes_between, self.database, person, after, until
+        )
 
     def place(self, subscription: Subscription) -> Place | None:
-        """Where somebody who has read all of this stream would go on; None while something waits."""
-        if subscription.has_waiting or subscription.ending is not None:
+        """Where a client that has read all of this stream would resume; None while something waits."""
+        listeners = self._of_person.get(subscription.person)
+        if listeners is None or listeners.place is None or subscription.has_waiting or subscription.ending is not None:
             return None
-        return Place(subscription.partition, self._reached[subscription.partition])
+        # It may come from a replica that has read further.
+        return Place(subscription.epoch, max(listeners.place.seq, subscription.reached))
 
     def beat(self, now: float) -> None:
-        """Have those write a heartbeat, or end, whose time has come. To be called several times in ``heartbeat_s``."""
+        """Write due heartbeats, and end streams that may not go on. To be called several times in ``heartbeat_s``."""
         for each in list(self._all()):
             if each.due <= now:
-                if not each.may_go_on(now):
-                    each.end(Ending.ACCESS)
-                elif (self.next_offset(each.partition) or 0) > self._reached[each.partition]:
-                    each.end(Ending.MOVED)
-                else:
+                if each.may_go_on(now):
                     each.beat(now + self.heartbeat_s)
-
-    def assigned(self, partitions: Collection[int]) -> None:
-        """End the streams of all other partitions; their clients find the new owner by themselves.
-
-        To be called at every assignment. A partition that went and came back between two of them is noticed by its
-        offsets: another worker sent some.
-        """
-        for each in list(self._all()):
-            if each.partition not in partitions:
-                each.end(Ending.MOVED)
+                else:
+                    each.end(Ending.ACCESS)
 
     def stop(self) -> None:
         """End all streams, and accept no more."""
@@ -195,21 +168,92 @@ class Hub:
         for each in list(self._all()):
             each.end(Ending.STOPPING)
 
-    def _go_on(self, partition: int, begins: int, until: int) -> None:
-        """Its streams are told ``begins`` to ``until``. Those that lack something before end."""
-        if self._reached.get(partition, begins) < begins:
-            for each in self._all():
-                if each.partition == partition:
-                    each.end(Ending.MOVED)
-        self._reached[partition] = until
+    async def run(self) -> None:
+        """Heartbeats, and what other replicas have committed, until cancelled."""
+        loop = self._loop = asyncio.get_running_loop()
+        listening = None if self.database.is_sqlite else Listening(self.database, self.changed, self._all_changed)
+        try:
+            while True:
+                await asyncio.sleep(self.heartbeat_s / _BEATS)
+                self.beat(loop.time())
+                if self._of_person:
+                    with suppress(DatabaseUnavailable):  # what it would say is no longer known, or not yet
+                        self._epoch_is(await loop.run_in_executor(self._live_thread, epoch_of, self.database))
+        finally:
+            if listening is not None:
+                listening.stop()
+            for each in (self._live_thread, self._missed_thread):
+                each.shutdown(wait=False, cancel_futures=True)
+
+    def _all_changed(self) -> None:
+        """Notifications may have been lost: read everybody's changes."""
+        self.changed(list(self._of_person))
+
+    def _mark(self, people: Iterable[Person]) -> None:
+        self._stale.update(dict.fromkeys(people))
+        if self._stale and self._reading is None:
+            self._reading = asyncio.get_running_loop().create_task(self._read())
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._stale:
+                people = list(islice(self._stale, _PEOPLE))
+                for each in people:
+                    del self._stale[each]
+                wanted: dict[Person, int] = {}
+                for person in people:
+                    listeners = self._of_person.get(person)
+                    if listeners is not None and listeners.place is not None:
+                        wanted[person] = listeners.place.seq
+                    elif listeners is not None:
+                        listeners.is_stale = True
+                try:
+                    found = await loop.run_in_executor(self._live_thread, changes_of, self.database, wanted)
+                except DatabaseUnavailable as error:
+                    log.warning("changes_not_read", problem=str(error))
+                    self._stale.update(dict.fromkeys(wanted))
+                    await asyncio.sleep(_RETRY_S)
+                    continue
+                for person, frames in found.items():
+                    self._pass_on(person, frames)
+        finally:
+            self._reading = None
+
+    def _pass_on(self, person: Person, frames: list[ChangeFrame]) -> None:
+        listeners = self._of_person.get(person)
+        if listeners is None:
+            return
+        if listeners.place is None:  # all streams left while this was read, and another came
+            listeners.is_stale = True
+            return
+        epoch, reached = listeners.place
+        fresh = [each for each in frames if each.place.seq > reached or each.place.epoch != epoch]
+        if fresh and fresh[0].place != Place(epoch, reached + 1):
+            for each in listeners.streams:
+                each.end(Ending.REBUILT)
+            return
+        for place, frame in fresh:
+            listeners.place = place
+            for each in listeners.streams:
+                each.push(place.seq, frame)
+        if len(frames) == PART:
+            self._stale[person] = None
+
+    async def _join(self, person: Person, listeners: _Listeners) -> Place:
+        place = await asyncio.get_running_loop().run_in_executor(self._missed_thread, place_now, self.database, person)
+        # The first to have read it decides: from there on, everything is passed on.
+        if listeners.place is None:
+            listeners.place = place
+            if listeners.is_stale:
+                self._mark([person])
+        return listeners.place
+
+    def _epoch_is(self, epoch: str) -> None:
+        for listeners in self._of_person.values():
+            if listeners.place is not None and listeners.place.epoch != epoch:
+                for each in listeners.streams:
+                    each.end(Ending.REBUILT)
 
     def _all(self) -> Iterator[Subscription]:
-        return (each for of_person in self._of_person.values() for each in of_person)
-
-
-async def keep_beating(hub: Hub) -> None:
-    """Heartbeats, until cancelled."""
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(HEARTBEAT_S / _BEATS)
-        hub.beat(loop.time())
+        return (each for listeners in self._of_person.values() for each in listeners.streams)

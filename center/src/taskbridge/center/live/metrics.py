@@ -23,21 +23,14 @@ class HubCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily(
-            "taskbridge_streams_sse_connections",
-            "Open event streams of this worker's partitions.",
-            value=self._hub.count,
-        )
-        yield GaugeMetricFamily(
-            "taskbridge_streams_sse_forwarded",
-            "Open event streams that this worker forwards to other workers.",
-            value=self._hub.forwarded,
+            "taskbridge_center_sse_connections", "Open event streams of this replica.", value=self._hub.count
         )
         yield CounterMetricFamily(
-            "taskbridge_streams_sse_sent", "Notifications written to event streams.", value=self._hub.sent
+            "taskbridge_center_sse_sent", "Changes written to event streams.", value=self._hub.sent
         )
         cut = CounterMetricFamily(
-            "taskbridge_streams_sse_cut",
-            "Event streams that the worker closed, by reason: slow client, moved partition, shutdown, access.",
+            "taskbridge_center_sse_cut",
+            "Event streams that the replica closed, by reason: slow client, rebuilt lists, shutdown, access.",
             labels=["reason"],
         )
         for ending in Ending:

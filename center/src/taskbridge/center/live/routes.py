@@ -1,4 +1,4 @@
-"""The address of a person's event stream: who may listen, where it is held, and from where on it goes."""
+"""The address of a person's event stream: who may listen, and from where on it goes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ from fastapi import APIRouter, Header, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handler's annotations
 from starlette.responses import Response
 
-from taskbridge.schemas.errors import OperatorError
 from taskbridge.center.access.access import TOKEN
 from taskbridge.center.access.refusals import BadQuery, NotNow, TooManyQueries
-from taskbridge.streams.query import models
+from taskbridge.center.api import models
 from taskbridge.center.api.routes import CorpId, UserId  # noqa: TC001 - as above
 from taskbridge.center.live.hub import TooManyOfPerson, TooManyStreams
 from taskbridge.center.live.stream import EventStream, Writer
 from taskbridge.center.live.wire import ID_PATTERN, MEDIA_TYPE, BrokenEventId, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from taskbridge.center.access.access import Caller
-    from taskbridge.streams.api.resolver import OwnerResolver
+    from taskbridge.center.access.access import Access
     from taskbridge.center.live.hub import Hub
-    from taskbridge.center.live.missed import MissedReader
 
 _ID_MAX = 64
 _LATER_S = 30
@@ -50,8 +45,9 @@ _After = Annotated[
 ]
 
 _EXAMPLE = (
-    "retry: 1000\n\n: alive\nid: 3-1741\n\n"
-    'id: 3-1742\nevent: notification\ndata: {"notification_id": "…", "view": "pending", "change": "ADDED", …}\n\n'
+    "retry: 1000\n\n: alive\nid: 5f0c9a1e22b47d03-1741\n\n"
+    'id: 5f0c9a1e22b47d03-1742\nevent: notification\ndata: {"notification_id": "…", "view": "pending", "change": '
+    '"ADDED", …}\n\n'
 )
 _FOUND: dict[int | str, dict[str, Any]] = {
     200: {
@@ -63,8 +59,8 @@ _FOUND: dict[int | str, dict[str, Any]] = {
 }
 
 
-def events_router(hub: Hub, missed: Callable[[], MissedReader | None], resolver: OwnerResolver) -> APIRouter:
-    """``GET /v1/corps/{corp_id}/users/{user_id}/events``. ``missed`` gives the reader, once there is one."""
+def events_router(hub: Hub, access: Access) -> APIRouter:
+    """``GET /v1/corps/{corp_id}/users/{user_id}/events``."""
     router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
 
     @router.get(
@@ -81,31 +77,20 @@ def events_router(hub: Hub, missed: Callable[[], MissedReader | None], resolver:
         after: _After = None,
     ) -> Response:
         now = asyncio.get_running_loop().time()
-
-        async def passed_on(url: str, caller: Caller) -> Response:
-            try:
-                done = hub.pass_on()
-            except TooManyStreams as error:
-                raise NotNow(str(error), retry_after_s=2) from error
-            may_go_on = resolver.access.lasting(caller, corp_id, user_id, now=now)
-            return await resolver.forwarding.forward_stream(request, url, caller, may_go_on=may_go_on, done=done)
-
-        here = await resolver.user(request, corp_id, user_id, forward=passed_on)
+        caller = await access.caller_of(request)
+        caller.check(corp_id, user_id)
         try:
             # A browser that reconnects sends the header with the address that it was first given.
             resume = place_of(found) if (found := last_event_id or after) else None
         except BrokenEventId as error:
             raise BadQuery(str(error)) from error
-        reader = missed()
-        if reader is None:
-            raise NotNow("this worker is starting")
-        may_go_on = resolver.access.lasting(here.caller, corp_id, user_id, now=now)
+        may_go_on = access.lasting(caller, corp_id, user_id, now=now)
         try:
-            subscription = hub.subscribe(corp_id, user_id, here.partition, now=now, may_go_on=may_go_on)
+            subscription = await hub.subscribe(corp_id, user_id, now=now, may_go_on=may_go_on)
         except TooManyOfPerson as error:
             raise TooManyQueries(str(error), retry_after_s=_LATER_S) from error
-        except OperatorError as error:
+        except TooManyStreams as error:
             raise NotNow(str(error), retry_after_s=2) from error
-        return EventStream(Writer(hub, reader, subscription, resume))
+        return EventStream(Writer(hub, subscription, resume))
 
     return router

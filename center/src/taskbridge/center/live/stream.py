@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from starlette.responses import Response
 
+from taskbridge.center.live.wire import MEDIA_TYPE, OPENING, Place, end_frame, heartbeat_frame, reset_frame
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.center.live.wire import MEDIA_TYPE, OPENING, end_frame, heartbeat_frame, reset_frame
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from taskbridge.center.live.hub import Hub
-    from taskbridge.center.live.missed import MissedReader
     from taskbridge.center.live.subscription import Subscription
-    from taskbridge.center.live.wire import Place
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +35,8 @@ _HELD = "taskbridge.event_stream"
 _NEEDED_BY_SERVER = {"type", "method", "http_version", "path", "query_string", "client"}
 """What uvicorn reads of a request until its end. The rest, headers and all, would be kept as long as the stream."""
 
-_RECREATED = "the topic was recreated after this id"
-_TOO_OLD = "notifications after this id are no longer stored"
+_REBUILT = "the lists were rebuilt after this id"
+_TOO_OLD = "changes after this id are no longer stored"
 
 
 class EventStream(Response):
@@ -79,7 +77,6 @@ class Writer:
     """Writes one subscription to one connection."""
 
     hub: Hub
-    missed: MissedReader
     subscription: Subscription
     resume: Place | None
     _send: Send | None = None
@@ -115,26 +112,27 @@ class Writer:
         await self._write()
 
     async def _catch_up(self, resume: Place) -> None:
-        """Write what lies between the id and what comes by itself; then nothing before the end of that comes again."""
+        """Write the changes between the id and those that come by themselves, which begin after them."""
         subscription = self.subscription
-        at, until = resume.next_offset, subscription.begins
-        if resume.partition != subscription.partition:
-            await self._put(reset_frame(_RECREATED))
-            return
-        while at != until and subscription.ending is None:
-            part = await self.missed.read(subscription.partition, at, until, subscription.person)
-            if part.is_ahead:
-                await self._put(reset_frame(_RECREATED))
+        person, (epoch, at), until = subscription.person, resume, subscription.begins
+        if epoch == subscription.epoch and at > until:
+            # Another replica has read further: so the change exists, and nothing up to it is given out again.
+            if await self.hub.missed(person, at - 1, at):
+                subscription.seen(at)
                 return
-            if part.is_cut:
+            epoch = ""
+        if epoch != subscription.epoch:
+            await self._put(reset_frame(_REBUILT))
+            return
+        while at < until and subscription.ending is None:
+            part = await self.hub.missed(person, at, until)
+            if not part or part[0].place != Place(epoch, at + 1):
                 await self._put(reset_frame(_TOO_OLD))
-            if part.frames:
-                self.hub.sent += len(part.frames)
-                await self._put(b"".join(part.frames))
-            if at > until:
-                return  # another worker has told it whose lists had it not yet: when they have, it is told again
-            at = part.reached
-        subscription.seen(at)
+            if not part or part[0].place.epoch != epoch:
+                return
+            self.hub.sent += len(part)
+            await self._put(b"".join(each.frame for each in part))
+            at = part[-1].place.seq
 
     async def _write(self) -> None:
         """Write until there is nothing, or the end. Between the last look and the task's end there is no ``await``."""
@@ -146,10 +144,7 @@ class Writer:
             count, fresh = subscription.take()
             if fresh:
                 self.hub.sent += count
-                written = subscription.take_written()
                 await self._put(fresh)
-                for tell in written:
-                    tell()
             elif subscription.take_beat():
                 await self._put(heartbeat_frame(self.hub.place(subscription)))
             else:

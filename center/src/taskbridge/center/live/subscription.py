@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 WAITING_MAX = 256
 """Events that may wait for one slow reader. They are shared between streams; a reader that resumes has lost none."""
@@ -18,10 +18,11 @@ class Ending(StrEnum):
     """Why a stream ended; also the label of a metric."""
 
     SLOW = "slow"
-    MOVED = "moved"
+    REBUILT = "rebuilt"
+    """Changes are numbered from the beginning again, or some were purged: a client that resumes gets ``reset``."""
     STOPPING = "stopping"
     ACCESS = "access"
-    """Its token was taken back, or it is time to ask the proxy again whether somebody is still signed in."""
+    """Its token was revoked, or the proxy must check again whether the person is still signed in."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,36 +30,33 @@ class Subscription:
     """What one stream has still to write."""
 
     person: tuple[str, str]
-    partition: int
-    begins: int
-    """Every notification from this offset on comes by itself."""
     due: float
     """When the next heartbeat is."""
     may_go_on: Callable[[float], bool]
-    next_offset: int = 0
-    """Nothing before this offset is given out any more."""
+    epoch: str = ""
+    begins: int = 0
+    """Every change after this number comes by itself."""
+    reached: int = 0
+    """Nothing up to this number is given out any more."""
     ending: Ending | None = None
     _beats: bool = False
     _wake: Callable[[], None] | None = None
     _waiting: deque[tuple[int, bytes]] | None = None  # most have nothing waiting for most of their life
-    _written: Sequence[Callable[[], None]] = ()
 
     def wake_by(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called whenever there is something to write, from within the loop."""
         self._wake = wake
 
-    def push(self, offset: int, frame: bytes, written: Callable[[], None] | None = None) -> None:
-        """Put in what the stream has not seen; one that lets too much wait ends. ``written``: to be called then."""
-        if self.ending is not None or offset < self.next_offset:
+    def push(self, seq: int, frame: bytes) -> None:
+        """Add a change that the stream has not seen; a stream in which too many wait ends."""
+        if self.ending is not None or seq <= self.reached:
             return
         if self._waiting is None:
             self._waiting = deque()
         if len(self._waiting) >= WAITING_MAX:
             self.end(Ending.SLOW)
             return
-        self._waiting.append((offset, frame))
-        if written is not None:
-            self._written = [*self._written, written]
+        self._waiting.append((seq, frame))
         self._woken()
 
     def beat(self, next_due: float) -> None:
@@ -69,35 +67,24 @@ class Subscription:
     def end(self, ending: Ending) -> None:
         """Nothing more will come. Waiting frames are dropped: a client that resumes gets them."""
         if self.ending is None:
-            self.ending, self._waiting, self._written = ending, None, ()
+            self.ending, self._waiting = ending, None
             self._woken()
 
-    def seen(self, next_offset: int) -> None:
-        """The client has everything before this offset: it is not given out again."""
-        self.next_offset = next_offset
-
-    def comes_again(self, offset: int) -> None:
-        """What was put in from this offset on will be put in again, and is given out then, too."""
-        self.next_offset = min(self.next_offset, offset)
-        if self._waiting is not None:
-            self._waiting = deque(each for each in self._waiting if each[0] < offset)
+    def seen(self, seq: int) -> None:
+        """The client has everything up to this number: it is not given out again."""
+        self.reached = seq
 
     def take(self) -> tuple[int, bytes]:
         """How many events wait, and all of them in one piece, in place of a heartbeat that waits too."""
         waiting, self._waiting = self._waiting, None
         fresh: list[bytes] = []
-        for offset, frame in waiting or ():
-            if offset >= self.next_offset:
-                self.next_offset = offset + 1
+        for seq, frame in waiting or ():
+            if seq > self.reached:
+                self.reached = seq
                 fresh.append(frame)
         if fresh:
             self._beats = False
         return len(fresh), b"".join(fresh)
-
-    def take_written(self) -> Sequence[Callable[[], None]]:
-        """What is to be called when that which was just taken is written."""
-        written, self._written = self._written, ()
-        return written
 
     def take_beat(self) -> bool:
         """Whether a heartbeat waits; it does no more."""

@@ -1,4 +1,4 @@
-"""A person's stream of events as it goes over the wire: frames, ids, and what an id means. Does no I/O.
+"""A person's event stream on the wire: frames, ids, and the position that an id stands for. Does no I/O.
 
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
@@ -6,14 +6,10 @@ Format: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-str
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from taskbridge.center.api.json_forms import to_json
 from taskbridge.schemas.errors import CallerError
-from taskbridge.center.api.json_forms import nobody, notification_json, to_json
-
-if TYPE_CHECKING:
-    from taskbridge.schemas.events import TaskNotification
-    from taskbridge.center.api.json_forms import Names
 
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
 
@@ -21,53 +17,52 @@ RETRY_MS = 1000
 OPENING = f"retry: {RETRY_MS}\n\n".encode()
 """How long a client waits before it connects again. First in each stream, so that headers are not held back either."""
 
-ID_PATTERN = "^(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,17})$"
+ID_PATTERN = "^[0-9a-f]{1,32}-(0|[1-9][0-9]{0,17})$"
 _ID = re.compile(ID_PATTERN, re.ASCII)
 
 
 class BrokenEventId(CallerError):
-    """Last-Event-ID is none that this service gave: send the last id that was received, or none at all."""
+    """Last-Event-ID was not issued by this service: send the last id that was received, or none at all."""
 
 
 class Place(NamedTuple):
-    """Where a client goes on reading the notifications topic: what an id stands for."""
+    """What a client has received: a person's changes up to a number, in the epoch of that numbering."""
 
-    partition: int
-    next_offset: int
+    epoch: str
+    seq: int
 
     @property
     def event_id(self) -> str:
-        return f"{self.partition}-{self.next_offset}"
+        return f"{self.epoch}-{self.seq}"
 
 
 def place_of(event_id: str) -> Place:
     """The place that the id stands for.
 
     Raises:
-        BrokenEventId: it was not made by us.
+        BrokenEventId: it was not issued by us.
     """
-    found = _ID.fullmatch(event_id)
-    if found is None:
+    if _ID.fullmatch(event_id) is None:
         raise BrokenEventId(str(BrokenEventId.__doc__))
-    return Place(int(found[1]), int(found[2]))
+    epoch, _, seq = event_id.partition("-")
+    return Place(epoch, int(seq))
 
 
-def notification_frame(partition: int, offset: int, notification: TaskNotification, names: Names = nobody) -> bytes:
-    """The notification at this offset. Its JSON has no line breaks but escaped ones, so it is one line of data."""
-    event_id = Place(partition, offset + 1).event_id.encode()
-    return b"id: %b\nevent: notification\ndata: %b\n\n" % (event_id, to_json(notification_json(notification, names)))
+def notification_frame(place: Place, data: bytes) -> bytes:
+    """A change, after which the client is at ``place``. JSON has no line breaks but escaped ones: one line of data."""
+    return b"id: %b\nevent: notification\ndata: %b\n\n" % (place.event_id.encode(), data)
 
 
 def heartbeat_frame(place: Place | None) -> bytes:
-    """A comment; with a place, the client has seen everything before it.
+    """A comment; with a place, the client has seen everything up to it.
 
-    An id without data is no event to a client, and yet what it will resume from: little is to be read again then.
+    An id without data is no event to a client, but the client resumes from it: then little has to be read again.
     """
     return b": alive\n\n" if place is None else b": alive\nid: %b\n\n" % place.event_id.encode()
 
 
 def reset_frame(reason: str) -> bytes:
-    """Tells the client that something was missed which no longer can be sent: it should load its lists again."""
+    """Changes were missed that can no longer be sent: the client should load its lists again."""
     return b"event: reset\ndata: %b\n\n" % to_json({"reason": reason})
 
 

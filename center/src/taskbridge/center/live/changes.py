@@ -1,0 +1,113 @@
+"""Reads people's changes from the database as frames. Every function blocks and raises DatabaseUnavailable.
+
+A person's changes are numbered without gaps, and numbers become visible in their order: the row of the person's
+counter is locked until the transaction that took a number ends. So "all after n" is complete whenever it is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from sqlalchemy import bindparam, select
+
+from taskbridge.center.api.json_forms import to_json
+from taskbridge.center.live.wire import Place, notification_frame
+from taskbridge.center.tables import about, change_counters, changes, people
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from taskbridge.center.database import Database
+
+Person = tuple[str, str]
+"""Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""
+
+PART = 128
+"""Changes per read: fewer than may wait for a stream, so that a burst does not end streams that keep up."""
+
+_EPOCH = select(about.c.value).where(about.c.name == "epoch")
+_AFTER = (
+    # In the same statement: numbers and their epoch are of one state of the database.
+    select(_EPOCH.scalar_subquery(), changes.c.seq, changes.c.data)
+    .where(
+        changes.c.corp_id == bindparam("corp_id"),
+        changes.c.user_id == bindparam("user_id"),
+        changes.c.seq > bindparam("after"),
+        changes.c.seq <= bindparam("until"),
+    )
+    .order_by(changes.c.seq)
+    .limit(PART)
+)
+_PLACE = select(
+    _EPOCH.scalar_subquery(),
+    select(change_counters.c.last_seq)
+    .where(change_counters.c.corp_id == bindparam("corp_id"), change_counters.c.user_id == bindparam("user_id"))
+    .scalar_subquery(),
+)
+_NO_END = 2**62
+_UNNAMED = b'"name":null'
+
+
+class ChangeFrame(NamedTuple):
+    """A change as it is written to streams."""
+
+    place: Place
+    frame: bytes
+
+
+def epoch_of(database: Database) -> str:
+    with database.read() as connection:
+        return str(connection.execute(_EPOCH).scalar_one())
+
+
+def place_now(database: Database, person: Person) -> Place:
+    """The person's latest change."""
+    with database.read() as connection:
+        epoch, last_seq = connection.execute(_PLACE, _parameters(person)).one()
+        return Place(str(epoch), last_seq or 0)
+
+
+def changes_of(database: Database, wanted: Mapping[Person, int]) -> dict[Person, list[ChangeFrame]]:
+    """The changes of each of these people after the given number, at most ``PART`` of each."""
+    with database.read() as connection:
+        return {person: _read(connection, person, after, _NO_END) for person, after in wanted.items()}
+
+
+def changes_between(database: Database, person: Person, after: int, until: int) -> list[ChangeFrame]:
+    """The first of the changes numbered above ``after``, up to ``until``: at most ``PART``."""
+    with database.read() as connection:
+        return _read(connection, person, after, until)
+
+
+def _read(connection: Connection, person: Person, after: int, until: int) -> list[ChangeFrame]:
+    rows = connection.execute(_AFTER, {**_parameters(person), "after": after, "until": until}).all()
+    found = _with_names(connection, person[0], [row.data for row in rows])
+    places = [Place(str(epoch), seq) for epoch, seq, _ in rows]
+    return [ChangeFrame(place, notification_frame(place, data)) for place, data in zip(places, found, strict=True)]
+
+
+def _with_names(connection: Connection, corp_id: str, found: Sequence[bytes]) -> Iterable[bytes]:
+    """With the present name of each originator whom the sender named by an id only."""
+    unnamed = {at: msgspec.json.decode(data) for at, data in enumerate(found) if _UNNAMED in data}
+    originators = {at: each["originator"] for at, each in unnamed.items() if _lacks_name(each.get("originator"))}
+    if not originators:
+        return found
+    ids = {each["user_id"] for each in originators.values()}
+    named = select(people.c.user_id, people.c.name).where(people.c.corp_id == corp_id, people.c.user_id.in_(ids))
+    names = dict(connection.execute(named).all())
+    completed = list(found)
+    for at, originator in originators.items():
+        originator["name"] = names.get(originator["user_id"])
+        completed[at] = to_json(unnamed[at])
+    return completed
+
+
+def _lacks_name(originator: Any) -> bool:
+    return originator is not None and originator["name"] is None
+
+
+def _parameters(person: Person) -> dict[str, str]:
+    return {"corp_id": person[0], "user_id": person[1]}
