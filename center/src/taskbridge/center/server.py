@@ -1,4 +1,4 @@
-"""The HTTP side of the streams service: health, readiness and metrics, served in the worker's own event loop."""
+"""The HTTP side of the task center: its routers, health, readiness and metrics in one application."""
 
 from __future__ import annotations
 
@@ -11,55 +11,48 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from taskbridge.center.access.access import OnlyOwnHosts
+from taskbridge.center.access.refusals import answer_refusals
+from taskbridge.center.live.stream import HoldsStreams
 from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS, amend_document, serve_docs, without_security
 from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.runtime.process import identity
 from taskbridge.runtime.serving import Server, server_config
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.center.access.access import OnlyOwnHosts
-from taskbridge.center.access.refusals import answer_refusals
-from taskbridge.streams.api.resolver import give_answers_of_others
-from taskbridge.streams.query.direct import DirectQueries
-from taskbridge.center.live.stream import HoldsStreams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from fastapi import APIRouter
     from fastapi.telemetry import TelemetryConfig
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from taskbridge.streams.monitoring.metrics import Metrics
-    from taskbridge.streams.query.answers import ApiContext
+    from taskbridge.center.metrics import Metrics
 
 _UNREAD_MS = 60_000
 _QUERIES = "/v1/"
+_GRACE_S = 5
 
 
 def build_http(
-    readiness: Callable[[], dict[str, Any]],
+    readiness: Callable[[], Awaitable[dict[str, Any]]],
     metrics: Metrics,
     *,
     routers: Sequence[APIRouter] = (),
-    directly: ApiContext | None = None,
     only_hosts: frozenset[str] | None = None,
 ) -> FastAPI:
     """``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status.
 
-    With ``directly``, the most frequent queries are answered before the framework looks for its route. With
-    ``only_hosts``, requests under any other name are refused: for a service that requires no token.
+    With ``only_hosts``, requests under any other name are refused: for a service that requires no token.
     """
     # Spans are ours (``runtime.tracing``); the framework would check at each request whether it should create its own.
     silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
-    http = FastAPI(title="taskbridge streams", version="1", docs_url=None, redoc_url=None, telemetry=silent)
+    http = FastAPI(title="taskbridge center", version="1", docs_url=None, redoc_url=None, telemetry=silent)
     serve_docs(http)
     answer_with_problems(http)
-    answer_refusals(http)
-    give_answers_of_others(http)
+    answer_refusals(http, metrics.database_error)
     # Only a service that requires no token must check the name in requests.
-    amend_document(http, _as_it_is if only_hosts is None else without_security)
-    if directly is not None:
-        http.add_middleware(DirectQueries, context=directly)
+    amend_document(http, _unchanged if only_hosts is None else without_security)
     http.add_middleware(MeasuredQueries, metrics=metrics)
     if only_hosts is not None:
         http.add_middleware(OnlyOwnHosts, hosts=only_hosts)
@@ -72,13 +65,13 @@ def build_http(
 
     @http.get(
         "/readyz",
-        summary="Ready when tables are restored and events are processed",
+        summary="Ready when the database answers and the lists are complete",
         tags=["operation"],
         responses=READINESS,
     )
     async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        found = readiness()
-        return JSONResponse(found, status_code=200 if found["ready"] else 503, headers=identity("streams"))
+        found = await readiness()
+        return JSONResponse(found, status_code=200 if found["ready"] else 503, headers=identity("center"))
 
     @http.get("/metrics", summary="Prometheus metrics", tags=["operation"], response_class=Response, responses=METRICS)
     async def prometheus() -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -87,7 +80,7 @@ def build_http(
     return http
 
 
-def _as_it_is(_document: dict[str, Any]) -> None: ...
+def _unchanged(_document: dict[str, Any]) -> None: ...
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -143,6 +136,6 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def make_server(app: ASGIApp) -> Server:
-    """A server for the worker's own event loop."""
+    """A server for the process's own event loop."""
     logging.getLogger("uvicorn.error").addFilter(_is_ours)
-    return Server(server_config(HoldsStreams(app), grace_s=5))
+    return Server(server_config(HoldsStreams(app), grace_s=_GRACE_S))

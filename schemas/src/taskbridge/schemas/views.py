@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from taskbridge.schemas.events import Lifecycle, Status, View
+from taskbridge.schemas.events import Lifecycle, Person, Status, View
 
 if TYPE_CHECKING:
-    from taskbridge.schemas.events import Person, TaskEntry, TaskState
+    from taskbridge.schemas.events import TaskEntry, TaskState
 
 
 class EntryKey(Struct, frozen=True, gc=False):

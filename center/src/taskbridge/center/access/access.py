@@ -6,26 +6,24 @@ import ipaddress
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from fastapi import Depends
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
+from taskbridge.center.access.refusals import Forbidden, TooManyQueries, Unauthorized
+from taskbridge.center.access.sso import single_sign_on
+from taskbridge.center.access.tokens import ALL_CORPS, TokensFile
 from taskbridge.runtime.problems import problem
 from taskbridge.runtime.rates import Bucket, PerSource
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.center.access.refusals import Forbidden, TooManyQueries, Unauthorized
-from taskbridge.center.access.sso import IDENTITY_HEADER, Identity, IdentitySeal, single_sign_on, target_of
-from taskbridge.center.access.tokens import ALL_CORPS, TokensFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from taskbridge.center.access.sso import SingleSignOn
-    from taskbridge.streams.directories.people import People
+    from taskbridge.center.access.sso import SingleSignOn, UsersOf
     from taskbridge.center.settings import CenterSettings
 
 FOREIGN_HOST = "foreign-host"
@@ -59,7 +57,7 @@ class Caller:
         """Whether this corp, and this user of it, are the caller's to query.
 
         With mode ``sso`` and no ``user_id`` the answer is about the corp only: of its instances such a caller may see
-        those that concern them (``streams.query.instances``).
+        those that concern them.
         """
         if self.mode == "sso":
             return corp_id == self.corp_id and user_id in (None, self.user_id)
@@ -79,13 +77,6 @@ class Caller:
         """Whether they may see how the bridge is doing, which shows something of every corp."""
         return self.mode != "sso" and ALL_CORPS in self.corps
 
-    @property
-    def identity(self) -> Identity | None:
-        """For whom a forwarded query must be signed; None where the caller's own token is forwarded."""
-        if self.corp_id is None or self.user_id is None:
-            return None
-        return Identity(self.corp_id, self.user_id)
-
 
 @dataclass(eq=False)
 class Access:
@@ -96,7 +87,6 @@ class Access:
 
     tokens: TokensFile | None
     sso: SingleSignOn | None = None
-    seal: IdentitySeal | None = None
     rate_per_s: float = 500.0
     sso_stream_s: float = 300.0
 
@@ -116,17 +106,17 @@ class Access:
             UnknownPerson, NotNow: somebody who signed in by another id than the user id.
             TooManyQueries: the rate is exceeded.
         """
-        caller = self.identify(request)
+        caller = await self.identify(request)
         bucket = self._rates.of(caller.rate_key)
         if not bucket.holds(1, now=time.monotonic()):
             raise TooManyQueries("too many queries: try again in a second", retry_after_s=1)
         bucket.consume(1)
         return caller
 
-    def identify(self, connection: HTTPConnection) -> Caller:
+    async def identify(self, connection: HTTPConnection) -> Caller:
         """As ``caller_of``, without counting."""
         if self.sso is not None:
-            identity = self.sso.identity_of(connection) or self._forwarded(connection)
+            identity = await self.sso.identity_of(connection)
             if identity is not None:
                 return Caller("sso", corp_id=identity.corp_id, user_id=identity.user_id, rate_key=f"sso {identity!r}")
         if self.is_open:
@@ -162,15 +152,9 @@ class Access:
 
         return may_go_on
 
-    def _forwarded(self, connection: HTTPConnection) -> Identity | None:
-        sealed = connection.headers.get(IDENTITY_HEADER)
-        if sealed is None or self.seal is None:
-            return None
-        return self.seal.open(sealed, target_of(connection))
 
-
-def build_access(settings: CenterSettings, people: People | None = None) -> Access:
-    """The access that the settings define. ``people`` are who may sign in by another id than the user id.
+def build_access(settings: CenterSettings, users_of: UsersOf | None = None) -> Access:
+    """The access that the settings define. ``users_of`` finds those who sign in by another id than the user id.
 
     Raises:
         ConfigurationError: the tokens file is broken, or anybody could ask from outside.
@@ -179,11 +163,9 @@ def build_access(settings: CenterSettings, people: People | None = None) -> Acce
         raise ConfigurationError(
             f"CENTER_HOST={settings.host} is reachable from outside: set CENTER_API_TOKENS_FILE, or use 127.0.0.1"
         )
-    secret = settings.cluster_secret
     return Access(
         tokens=None if settings.api_tokens_file is None else TokensFile(settings.api_tokens_file),
-        sso=single_sign_on(settings, people),
-        seal=None if secret is None else IdentitySeal(secret.get_secret_value()),
+        sso=single_sign_on(settings, users_of),
         rate_per_s=settings.query_rate_per_s,
         sso_stream_s=settings.sso_stream_s,
     )
@@ -191,8 +173,7 @@ def build_access(settings: CenterSettings, people: People | None = None) -> Acce
 
 def own_hosts(settings: CenterSettings) -> frozenset[str]:
     """The host names of an open service in requests: a web page elsewhere can point a name of its own at us."""
-    advertised = urlsplit(settings.url).hostname or settings.host
-    return _LOCAL_HOSTS | {_as_in_header(settings.host), _as_in_header(advertised)}
+    return _LOCAL_HOSTS | {_as_in_header(settings.host)}
 
 
 class OnlyOwnHosts:

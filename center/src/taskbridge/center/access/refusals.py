@@ -7,9 +7,9 @@ Refused
 ├── UnknownPerson    403  the caller signed in by an id that no person has
 ├── Unknown          404  it does not exist, or this caller may not see it: the two look the same
 ├── TooManyQueries   429  this caller exceeds its rate
-└── NotNow           503  the right worker cannot answer at the moment; the same query may succeed soon
+└── NotNow           503  the data is not complete, or the database does not answer; the same query may succeed soon
 
-A partition whose store went to another worker while it was read (``PartitionNotHeld``) is answered as ``NotNow``.
+``DatabaseUnavailable`` is answered as ``NotNow``.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
+import structlog
 from fastapi.exceptions import RequestValidationError
 
+from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.runtime.problems import problem
 from taskbridge.schemas.errors import TaskbridgeError
-from taskbridge.streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastapi import FastAPI
     from starlette.requests import Request
     from starlette.responses import Response
+
+_log = structlog.get_logger(__name__)
 
 
 class Refused(TaskbridgeError):
@@ -88,7 +93,7 @@ class TooManyQueries(Refused):
 
 
 class NotNow(Refused):
-    """The worker that has the data is unknown, is restoring it, or cannot be reached."""
+    """The data is not complete yet, or the database does not answer."""
 
     status = 503
     kind = "not-now"
@@ -97,19 +102,20 @@ class NotNow(Refused):
         super().__init__(detail, retry_after_s=retry_after_s)
 
 
-def refusal_answer(error: Refused | PartitionNotHeld) -> Response:
-    """The problem document of the refusal."""
-    if isinstance(error, PartitionNotHeld):
-        error = NotNow("the data is moving to another worker")
-    return problem(error.status, str(error), kind=error.kind, headers=error.headers)
+def answer_refusals(app: FastAPI, count: Callable[[], None]) -> None:
+    """Turn refusals, failures of the database, and what the framework finds wrong with a query into problem documents.
 
-
-def answer_refusals(app: FastAPI) -> None:
-    """Turn every refusal, and what the framework finds wrong with a query, into its problem document."""
+    ``count`` is called for each failure of the database.
+    """
 
     async def refused(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refused | PartitionNotHeld)
-        return refusal_answer(error)
+        assert isinstance(error, Refused)
+        return problem(error.status, str(error), kind=error.kind, headers=error.headers)
+
+    async def unavailable(request: Request, error: Exception) -> Response:
+        count()
+        _log.warning("database_unavailable", problem=str(error))
+        return await refused(request, NotNow("the database does not answer: try again later", retry_after_s=2))
 
     async def invalid(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -117,5 +123,5 @@ def answer_refusals(app: FastAPI) -> None:
         return problem(BadQuery.status, found, kind=BadQuery.kind)
 
     app.add_exception_handler(Refused, refused)
-    app.add_exception_handler(PartitionNotHeld, refused)
+    app.add_exception_handler(DatabaseUnavailable, unavailable)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -1,36 +1,30 @@
-"""Single sign-on in front: the caller whom a trusted reverse proxy names, and how one worker forwards that to another.
+"""Single sign-on in front: the caller whom a trusted reverse proxy names.
 
-Where the identity provider knows people by another id than Yida does, only the people's topic says who has it.
-
-The headers are believed from the proxies' addresses only. A worker that forwards a query is no proxy, so it signs whom
-it queries, with a key that all workers share, for this one query and a minute.
+Where the identity provider knows people by another id than Yida does, only the people's topic says who has it. The
+headers are believed from the proxies' addresses only.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import ipaddress
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
+from taskbridge.center.access.refusals import Unauthorized, UnknownPerson
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.center.access.refusals import NotNow, Unauthorized, UnknownPerson
-from taskbridge.streams.directories.people import EMPLOYEE_NUMBER
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
     from starlette.requests import HTTPConnection
 
-    from taskbridge.streams.directories.people import People
     from taskbridge.center.settings import CenterSettings
 
-IDENTITY_HEADER = "x-taskbridge-identity"
+    UsersOf = Callable[[str, str, str], Awaitable[Sequence[str]]]
+    """The users of a corp who have, of this kind, this id. Raises NotNow while not all people are known."""
 
-_VALID_S = 60
+EMPLOYEE_NUMBER = "employee_number"
+"""Of a person's ids, the one that has a field of its own."""
 _ID_MAX = 256
 _NO_MAPPED_IDS = ("", "corp_id", "user_id", "name", "department")
 
@@ -52,16 +46,17 @@ class SingleSignOn:
     user_header: str
     corp_header: str | None
     corp_id: str | None
-    people: People | None = None
-    """Finds the person who has the id that the proxies send, if that is not the user id."""
+    mapped_id: str | None = None
+    """Kind of the id that the proxies send, if that is not the user id."""
+    users_of: UsersOf | None = None
 
-    def identity_of(self, connection: HTTPConnection) -> Identity | None:
+    async def identity_of(self, connection: HTTPConnection) -> Identity | None:
         """The caller whom a trusted proxy names; None without such a header, or from another peer.
 
         Raises:
-            Unauthorized: a proxy's word is not clear.
-            UnknownPerson: no person has the id.
-            NotNow: the people are not read yet.
+            Unauthorized: the proxy's headers are ambiguous.
+            UnknownPerson: no person has the id, or several have it.
+            NotNow: the people are not complete yet.
         """
         if connection.client is None or not self._is_proxy(connection.client.host):
             return None
@@ -71,7 +66,14 @@ class SingleSignOn:
         corp_id = self.corp_id if self.corp_header is None else _only(connection, self.corp_header)
         if corp_id is None:
             raise Unauthorized(f"the proxy names a user but no corp: {self.corp_header} is missing")
-        return Identity(corp_id, user_id if self.people is None else _user_of(self.people, corp_id, user_id))
+        if self.mapped_id is None or self.users_of is None:
+            return Identity(corp_id, user_id)
+        users = await self.users_of(corp_id, self.mapped_id, user_id)
+        if len(users) == 1:
+            return Identity(corp_id, users[0])
+        if users:
+            raise UnknownPerson("you are signed in, but several people have your id: ask an administrator to fix it")
+        raise UnknownPerson("you are signed in, but no person has your id: ask an administrator to import it")
 
     def _is_proxy(self, host: str) -> bool:
         try:
@@ -83,21 +85,7 @@ class SingleSignOn:
         return any(address in network for network in self.proxies)
 
 
-def _user_of(people: People, corp_id: str, mapped_id: str) -> str:
-    # In this order: a person who was read just now, or is not read yet, may have the id too.
-    users = people.users_of(corp_id, mapped_id)
-    if not people.is_whole:
-        raise NotNow(
-            "the signed-in person is unknown while not all people are loaded: see CENTER_PEOPLE_MAX and the log"
-        )
-    if len(users) == 1:
-        return users[0]
-    if users:
-        raise UnknownPerson("you are signed in, but several people have your id: ask an administrator to fix it")
-    raise UnknownPerson("you are signed in, but no person has your id: ask an administrator to import it")
-
-
-def single_sign_on(settings: CenterSettings, people: People | None) -> SingleSignOn | None:
+def single_sign_on(settings: CenterSettings, users_of: UsersOf | None) -> SingleSignOn | None:
     """Single sign-on by the settings; None if no proxy is trusted.
 
     Raises:
@@ -109,8 +97,6 @@ def single_sign_on(settings: CenterSettings, people: People | None) -> SingleSig
             f"CENTER_SSO_MAPPED_ID={mapped_id}: name {EMPLOYEE_NUMBER} or another id of the people's topic; without "
             "it the header has the user id"
         )
-    if mapped_id is not None and (people is None or not settings.people_max):
-        raise ConfigurationError("CENTER_SSO_MAPPED_ID requires people: set CENTER_PEOPLE_MAX to more than 0")
     networks = [each.strip() for each in settings.sso_proxies.split(",") if each.strip()]
     if not networks:
         return None
@@ -125,46 +111,9 @@ def single_sign_on(settings: CenterSettings, people: People | None) -> SingleSig
         settings.sso_user_header.lower(),
         settings.sso_corp_header,
         settings.sso_corp_id,
-        people if mapped_id else None,
+        mapped_id,
+        users_of,
     )
-
-
-class IdentitySeal:
-    """Signs an identity for one query, and knows what another worker signed."""
-
-    def __init__(self, secret: str) -> None:
-        self._key = hashlib.sha256(b"taskbridge forwarded identity\0" + secret.encode()).digest()
-
-    def seal(self, identity: Identity, target: str) -> str:
-        """The header's value; ``target`` is the path and query that it holds for."""
-        payload = msgspec.msgpack.encode((identity.corp_id, identity.user_id, int(time.time()) + _VALID_S))
-        return ".".join(_text(each) for each in (payload, self._mac(payload, target)))
-
-    def open(self, sealed: str, target: str) -> Identity:
-        """Whom it names.
-
-        Raises:
-            Unauthorized: it was not signed with this secret, for another query, or too long ago.
-        """
-        try:
-            payload, mac = (_bytes(each) for each in sealed.split("."))
-            if not hmac.compare_digest(mac, self._mac(payload, target)):
-                raise Unauthorized("the forwarded identity has no valid signature")
-            corp_id, user_id, until = msgspec.msgpack.decode(payload, type=tuple[str, str, int])
-        except (ValueError, msgspec.DecodeError) as error:
-            raise Unauthorized("the forwarded identity cannot be read") from error
-        if time.time() > until:
-            raise Unauthorized("the forwarded identity is too old: check the workers' clocks")
-        return Identity(corp_id, user_id)
-
-    def _mac(self, payload: bytes, target: str) -> bytes:
-        return hmac.digest(self._key, len(payload).to_bytes(4, "big") + payload + target.encode(), "sha256")
-
-
-def target_of(connection: HTTPConnection) -> str:
-    """Path and query exactly as they were sent."""
-    path: bytes = connection.scope.get("raw_path") or connection.scope["path"].encode()
-    return (path + b"?" + connection.scope["query_string"]).decode("latin-1")
 
 
 def _only(connection: HTTPConnection, name: str) -> str | None:
@@ -186,11 +135,3 @@ def _only(connection: HTTPConnection, name: str) -> str | None:
     if len(value) > _ID_MAX:
         raise Unauthorized(f"{name} is longer than {_ID_MAX} characters")
     return value or None
-
-
-def _text(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).decode().rstrip("=")
-
-
-def _bytes(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,12 +1,11 @@
 """How records read as JSON: the records' field names, views lower-case, times as ISO 8601 UTC with milliseconds. Pure.
 
-Not written by the models in ``streams.query.models``, which would be slow: they document the same shapes, and a test
-holds the two together.
+Not written by the models in ``api.models``, which would be slow: they document the same shapes, and a test compares
+the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,30 +13,21 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.views import began_at_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from taskbridge.schemas.events import Form, Person, TaskEvent, TaskNotification, TaskState, View
-    from taskbridge.streams.fold.instance import Instance
-    from taskbridge.streams.inbox.layout import Item
+    from taskbridge.schemas.views import Entry
+
+    Names = Mapping[str, str]
+    """Names of a corp's users, as far as they are known."""
 
 to_json = msgspec.json.Encoder().encode
 
-Names = Callable[[str, str], str | None]
-"""The name of a corp's user, where one is known."""
-
-Forms = Callable[[str, str], "Form | None"]
-"""What is known of a corp's form."""
-
-
-def nobody(_corp_id: str, _user_id: str) -> str | None:
-    """Where no names are known."""
-    return None
-
-
-def no_form(_corp_id: str, _form_uuid: str) -> None:
-    """Where nothing is known of forms."""
+_NOT_SHOWN = ("began_at", "assignee_ids")
+"""Fields of a state that are there for the views."""
 
 
 class _Person(Struct, frozen=True, gc=False):
@@ -46,7 +36,7 @@ class _Person(Struct, frozen=True, gc=False):
 
 
 class ItemJson(Struct, frozen=True, gc=False):
-    """A line of a view. A struct, in the order in which its fields are written: a third of the time of a dictionary."""
+    """An entry of a view. A struct is written in a third of the time of a dictionary."""
 
     instance_id: str
     task_id: str | None
@@ -65,48 +55,50 @@ class ItemJson(Struct, frozen=True, gc=False):
     result: str | None
 
 
-def item_json(item: Item, view: str, corp_id: str, names: Names = nobody) -> ItemJson:
-    """A line of a view; ``view`` in lower case."""
-    user_id, name = item.originator_id, item.originator_name
-    created_at = iso(item.created_at)
+def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, name: str | None) -> ItemJson:
+    """An entry of a view. ``name`` is the originator's, if the sender named them by an id only."""
+    created_at = iso(entry.entered_at)
+    person = entry.originator
     return ItemJson(
-        item.instance_id,
-        item.task_id,
+        instance_id,
+        task_id,
         view,
-        item.title,
-        item.url,
-        item.app_type,
-        item.source,
-        item.process_name,
-        None if user_id is None else _Person(user_id, names(corp_id, user_id) if name is None else name),
-        item.status,
+        entry.title,
+        entry.url,
+        entry.app_type,
+        entry.source,
+        entry.process_name,
+        None if person is None else _Person(person.user_id, name if person.name is None else person.name),
+        entry.status,
         created_at,
-        created_at if item.updated_at == item.created_at else iso(item.updated_at),
-        item.outcome,
-        None if item.finished_at is None else iso(item.finished_at),
-        item.result,
+        created_at if entry.updated_at == entry.entered_at else iso(entry.updated_at),
+        entry.outcome,
+        None if entry.finished_at is None else iso(entry.finished_at),
+        entry.result,
     )
 
 
-def notification_json(notification: TaskNotification, names: Names = nobody) -> dict[str, Any]:
+def notification_json(notification: TaskNotification) -> dict[str, Any]:
     """A change of a view, as it is sent in a stream of events."""
     found = _fields(notification, "occurred_at", "entered_at", "updated_at", "finished_at")
     found["view"] = view_json(notification.view)
-    found["originator"] = _person(notification.originator, notification.corp_id, names)
+    found["originator"] = _person(notification.originator, {})
     return found
 
 
-def state_json(instance: Instance, names: Names = nobody, forms: Forms = no_form) -> dict[str, Any]:
+def state_json(state: TaskState, names: Names, form: Form | None) -> dict[str, Any]:
     """An instance."""
-    state = instance.state
+    fields = _fields(state, "updated_at", "finished_at")
+    for name in _NOT_SHOWN:
+        del fields[name]
     return {
-        **_fields(state, "updated_at", "finished_at"),
-        "created_at": iso(instance.marks.began_at),
-        "originator": _person(state.originator, state.corp_id, names),
+        **fields,
+        "created_at": iso(began_at_of(state)),
+        "originator": _person(state.originator, names),
         "tasks": [_fields(task, "created_at", "decided_at") for task in state.tasks],
         "copied": [_fields(each, "at") for each in state.copied],
-        **form_json(state.corp_id, state.form_uuid, state.form_data, forms),
-        "people": people_json(state.corp_id, _users_of_state(state), names),
+        **form_json(form, state.form_data),
+        "people": people_json(users_of_state(state), names),
     }
 
 
@@ -139,31 +131,33 @@ def event_json(event: TaskEvent, *, partition: int, offset: int) -> dict[str, An
     }
 
 
-def people_json(corp_id: str, users: Iterable[str | None], names: Names) -> list[dict[str, str]]:
+def people_json(users: Iterable[str], names: Names) -> list[dict[str, str]]:
     """Those of these users whose names are known, each once."""
-    found = {user_id: names(corp_id, user_id) for user_id in users if user_id is not None}
-    return [{"user_id": user_id, "name": name} for user_id, name in found.items() if name is not None]
+    return [{"user_id": user_id, "name": names[user_id]} for user_id in dict.fromkeys(users) if user_id in names]
 
 
-def form_json(corp_id: str, form_uuid: str | None, values: Mapping[str, object], forms: Forms) -> dict[str, Any]:
-    """What the form is called, and its fields where it has ``values``: those within a table stand inside of one."""
-    form = None if form_uuid is None else forms(corp_id, form_uuid)
+def form_json(form: Form | None, values: Mapping[str, object]) -> dict[str, Any]:
+    """The form's title, and the labels of its fields if it has ``values``."""
     if form is None:
         return {"form_title": None, "form_labels": {}}
     return {"form_title": form.title, "form_labels": dict(form.labels) if values else {}}
 
 
-def users_of_events(events: Iterable[TaskEvent]) -> Iterable[str | None]:
+def users_of_events(events: Iterable[TaskEvent]) -> Iterable[str]:
     """Everybody whom these events name as actor or recipient."""
     for event in events:
-        yield event.actor_id
+        if event.actor_id is not None:
+            yield event.actor_id
         yield from event.recipient_ids
 
 
-def _users_of_state(state: TaskState) -> Iterable[str | None]:
-    yield None if state.originator is None else state.originator.user_id
+def users_of_state(state: TaskState) -> Iterable[str]:
+    """Everybody whom an instance names."""
+    if state.originator is not None:
+        yield state.originator.user_id
     for task in state.tasks:
-        yield task.actor_id
+        if task.actor_id is not None:
+            yield task.actor_id
         yield from task.assignee_ids
     for copied in state.copied:
         yield copied.user_id
@@ -173,10 +167,11 @@ def view_json(view: View) -> str:
     return view.value.lower()
 
 
-def _person(person: Person | None, corp_id: str, names: Names) -> dict[str, Any] | None:
-    return None if person is None else _named(person.user_id, person.name, corp_id, names)
-
-
-def _named(user_id: str, name: str | None, corp_id: str, names: Names) -> dict[str, Any]:
+def _person(person: Person | None, names: Names) -> dict[str, Any] | None:
     """By the name that came with the event, where one did."""
-    return {"user_id": user_id, "name": names(corp_id, user_id) if name is None else name}
+    if person is None:
+        return None
+    return {
+        "user_id": person.user_id,
+        "name": names.get(person.user_id) if person.name is None else person.name,
+    }

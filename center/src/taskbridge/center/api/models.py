@@ -330,5 +330,5 @@ _MEANINGS = {
     403: "The caller may not read this user of this corp, or the id of the signed-in person matches nobody.",
     404: "The instance is unknown or deleted, or the caller may not read it. The three look alike.",
     429: "The caller has exceeded its query rate; retry after `Retry-After`.",
-    503: "The worker that has the data is unknown, is restoring it, or does not answer; retry after `Retry-After`.",
+    503: "The lists are being filled, or the database does not answer; retry after `Retry-After`.",
 }

@@ -1,4 +1,4 @@
-"""The read API: ``OwnerResolver`` finds the caller and the owner of the data; the owner answers from its tables."""
+"""The read API: ``Access`` finds the caller, ``Queries`` answers from the database."""
 
 from __future__ import annotations
 
@@ -6,33 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
-from starlette.responses import Response  # noqa: TC002 - as above
+from starlette.responses import Response
 
 from taskbridge.center.access.access import TOKEN
-from taskbridge.center.api.json_forms import state_json
-from taskbridge.center.access.refusals import Forbidden
-from taskbridge.streams.query import models
-from taskbridge.streams.query.answers import (
-    LIMIT_DEFAULT,
-    LIMIT_MAX,
-    PageQuery,
-    counts_answer,
-    json_answer,
-    page_answer,
-    person_here,
-)
-from taskbridge.center.api.search import text_matcher
+from taskbridge.center.access.refusals import Forbidden, NotNow
+from taskbridge.center.api import models
+from taskbridge.center.api.json_forms import to_json
+from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery
 
 if TYPE_CHECKING:
-    from taskbridge.center.access.access import Caller
-    from taskbridge.streams.query.answers import ApiContext
+    from collections.abc import Callable
+
+    from taskbridge.center.access.access import Access, Caller
+    from taskbridge.center.api.queries import Queries
+    from taskbridge.center.threads import Threads
 
 ID_MAX = 256
 Q_MAX = 200
 CURSOR_MAX = 2_000
+_FILLING_S = 5.0
 _PREFIX = "/v1"
-_TASKS, _COUNTS = "/corps/{corp_id}/users/{user_id}/tasks", "/corps/{corp_id}/users/{user_id}/counts"
-TASKS_PATH, COUNTS_PATH = _PREFIX + _TASKS, _PREFIX + _COUNTS
+_OF_USER = "/corps/{corp_id}/users/{user_id}"
 
 CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
 UserId = Annotated[str, Path(max_length=ID_MAX, examples=["manager02"])]
@@ -46,8 +40,8 @@ _Q = Annotated[
     str,
     Query(
         max_length=Q_MAX,
-        description="Only entries with this text in the title, the process name or the originator's "
-        "name, ignoring case. "
+        description="Only entries with this text in the title, the process name, the originator's name or the "
+        "serial number, ignoring case. "
         "One query searches at most 10,000 entries of the view; `next_cursor` continues after them.",
         examples=["请假"],
     ),
@@ -61,11 +55,20 @@ _Cursor = Annotated[
 ]
 
 
-def build_router(context: ApiContext) -> APIRouter:
-    """``/v1/me``, and the queries about users."""
-    resolver = context.resolver
+class JsonAnswer(Response):
+    """JSON that is written already. No cache on the way may store it."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body, headers={"cache-control": "no-store"}, media_type="application/json")
+
+
+def json_answer(content: object) -> Response:
+    return JsonAnswer(to_json(content))
+
+
+def callers_router(access: Access, queries: Queries, threads: Threads) -> APIRouter:
+    """``/v1/me``, and the search of people."""
     router = APIRouter(prefix=_PREFIX, tags=["task center"], dependencies=[TOKEN])
-    of_user: dict[str, Any] = {"responses": models.problems(400, 401, 403, 429, 503)}
 
     @router.get(
         "/me",
@@ -74,9 +77,10 @@ def build_router(context: ApiContext) -> APIRouter:
         responses=models.problems(401, 403, 429, 503),
     )
     async def me(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        caller = await resolver.access.caller_of(request)
-        signed_in = caller.identity
-        name = None if signed_in is None else context.readers.names(*signed_in)
+        caller = await access.caller_of(request)
+        name = None
+        if caller.corp_id is not None and caller.user_id is not None:
+            name = await threads.run(queries.name_of, caller.corp_id, caller.user_id)
         return json_answer(_me(caller, name))
 
     @router.get(
@@ -93,22 +97,35 @@ def build_router(context: ApiContext) -> APIRouter:
         q: Annotated[str, Query(max_length=Q_MAX, examples=["王"])] = "",
         limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Maximum number of people.")] = LIMIT_DEFAULT,
     ) -> Response:
-        caller = await resolver.access.caller_of(request)
+        caller = await access.caller_of(request)
         if caller.mode == "sso":
             raise Forbidden("signed-in people see their own lists only")
-        matches = text_matcher(q)
-        found = await context.readers.people.search(q.strip(), matches, caller.may_see, limit=limit)
-        shown = [
-            {"corp_id": corp_id, "user_id": user_id, "name": person.name, "department": person.department}
-            for corp_id, user_id, person in found
-        ]
-        return json_answer({"items": shown})
+        return JsonAnswer(await threads.run(queries.people, q, caller.corps, limit))
+
+    return router
+
+
+def lists_router(access: Access, queries: Queries, threads: Threads, is_complete: Callable[[], bool]) -> APIRouter:
+    """What users and instances have. ``is_complete``: whether the lists are filled."""
+    router = APIRouter(prefix=_PREFIX, tags=["task center"], dependencies=[TOKEN])
+    of_user: dict[str, Any] = {"responses": models.problems(400, 401, 403, 429, 503)}
+    of_instance: dict[str, Any] = {"responses": models.problems(400, 401, 403, 404, 429, 503)}
+
+    async def caller_of(request: Request, corp_id: str | None = None, user_id: str | None = None) -> Caller:
+        """Who may make the query.
+
+        Raises:
+            Refused: nobody may, or there is nothing complete to answer it from.
+        """
+        caller = await access.caller_of(request)
+        if corp_id is not None and user_id is not None:
+            caller.check(corp_id, user_id)
+        if not is_complete():
+            raise NotNow("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
+        return caller
 
     @router.get(
-        _TASKS,
-        summary="Entries of a view, newest first",
-        response_model=models.PageOut,
-        **of_user,
+        _OF_USER + "/tasks", summary="Entries of a view, newest first", response_model=models.PageOut, **of_user
     )
     async def tasks(  # pyright: ignore[reportUnusedFunction]
         request: Request,
@@ -122,24 +139,21 @@ def build_router(context: ApiContext) -> APIRouter:
         limit: _Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
     ) -> Response:
-        asked = PageQuery(corp_id, user_id, view, app_type, source, q, limit, cursor)
-        return await page_answer(context, request, asked)
+        await caller_of(request, corp_id, user_id)
+        query = PageQuery(corp_id, user_id, view, app_type, source, q, limit, cursor)
+        return JsonAnswer(await threads.run(queries.page, query))
 
     @router.get(
-        _COUNTS,
-        summary="Number of entries in each view",
-        response_model=models.CountsOut,
-        **of_user,
+        _OF_USER + "/counts", summary="Number of entries in each view", response_model=models.CountsOut, **of_user
     )
     async def counts(  # pyright: ignore[reportUnusedFunction]
-        request: Request,
-        corp_id: CorpId,
-        user_id: UserId,
+        request: Request, corp_id: CorpId, user_id: UserId
     ) -> Response:
-        return await counts_answer(context, request, corp_id, user_id)
+        await caller_of(request, corp_id, user_id)
+        return JsonAnswer(await threads.run(queries.counts, corp_id, user_id))
 
     @router.get(
-        "/corps/{corp_id}/users/{user_id}/apps",
+        _OF_USER + "/apps",
         summary="Apps of the entries",
         description="Returns the apps and process names of this person's newest entries: 500 of each view, 2,000 in "
         "all. An app occurs once per process, and without a name only if none is known.",
@@ -147,49 +161,36 @@ def build_router(context: ApiContext) -> APIRouter:
         **of_user,
     )
     async def apps(  # pyright: ignore[reportUnusedFunction]
-        request: Request,
-        corp_id: CorpId,
-        user_id: UserId,
+        request: Request, corp_id: CorpId, user_id: UserId
     ) -> Response:
-        here, user = await person_here(context, request, corp_id, user_id)
-        found = await context.readers.inboxes.apps(here.partition, user)
-        resolver.check_still_here(here)
-        return json_answer({"items": [each._asdict() for each in found]})
+        await caller_of(request, corp_id, user_id)
+        return JsonAnswer(await threads.run(queries.apps, corp_id, user_id))
 
-    return router
-
-
-def build_instances_router(context: ApiContext) -> APIRouter:
-    """The queries about one instance."""
-    resolver = context.resolver
-    router = APIRouter(prefix="/v1/instances", tags=["task center"], dependencies=[TOKEN])
-    refused: dict[str, Any] = {"responses": models.problems(400, 401, 403, 404, 429, 503)}
-
-    # An id may have any character: also a slash, which comes here decoded.
+    # An instance id may have any character: also a slash, which comes here decoded.
 
     @router.get(
-        "/{instance_id:path}/history",
+        "/instances/{instance_id:path}/history",
         summary="Events and form of an instance",
         response_model=models.HistoryOut,
-        **refused,
+        **of_instance,
     )
     async def history(  # pyright: ignore[reportUnusedFunction]
-        request: Request,
-        instance_id: InstanceId,
+        request: Request, instance_id: InstanceId
     ) -> Response:
-        here = await resolver.instance(request, instance_id)
-        found, offsets = context.readers.instances.find(here.partition, instance_id, here.caller)
-        return json_answer(await context.readers.histories.of(here.partition, found.state, offsets))
+        caller = await caller_of(request)
+        return JsonAnswer(await threads.run(queries.history, instance_id, caller))
 
-    @router.get("/{instance_id:path}", summary="State of an instance", response_model=models.InstanceOut, **refused)
+    @router.get(
+        "/instances/{instance_id:path}",
+        summary="State of an instance",
+        response_model=models.InstanceOut,
+        **of_instance,
+    )
     async def instance(  # pyright: ignore[reportUnusedFunction]
-        request: Request,
-        instance_id: InstanceId,
+        request: Request, instance_id: InstanceId
     ) -> Response:
-        here = await resolver.instance(request, instance_id)
-        readers = context.readers
-        found, _ = readers.instances.find(here.partition, instance_id, here.caller)
-        return json_answer(state_json(found, readers.names, readers.forms))
+        caller = await caller_of(request)
+        return JsonAnswer(await threads.run(queries.instance, instance_id, caller))
 
     return router
 

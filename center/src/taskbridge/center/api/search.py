@@ -1,15 +1,11 @@
-"""What a person finds with a few letters: compared without case, and as people see the characters. Pure."""
+"""What a person finds with a few letters: compared without case, and as people see the characters. Pure.
+
+Folded in Python when rows are written and when they are searched, so that both databases find the same.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
 from unicodedata import normalize
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from taskbridge.streams.inbox.layout import Item
 
 
 def folded(text: str) -> str:
@@ -19,45 +15,25 @@ def folded(text: str) -> str:
     return normalize("NFKC", normalize("NFKC", text).casefold())
 
 
-def text_matcher(q: str) -> Callable[[str], bool]:
-    """Whether ``q`` is found anywhere in a text; spaces around it do not count."""
-    wanted = folded(q.strip())
-    return lambda text: wanted in folded(text)
+def search_text(title: str | None, process_name: str | None, name: str | None, serial_no: str | None) -> str:
+    """``entries.search``: where an entry's text is found. ``name`` is the originator's, if the state has it."""
+    return _lines(title, process_name, name, serial_no)
 
 
-def matcher(
-    q: str,
-    app_type: str | None = None,
-    source: str | None = None,
-    *,
-    name_of: Callable[[str], str | None] = lambda _: None,
-) -> Callable[[Item], bool] | None:
-    """Whether an item matches the query; None if all do.
+def person_text(name: str | None, user_id: str, department: str | None) -> str:
+    """``people.search``. The name is its first line: an entry is found by that of its originator."""
+    return _lines(name, user_id, department)
 
-    ``q`` is found anywhere in the title, the process' name or the originator's name; spaces around it do not count.
-    ``name_of`` says how a user is called whom the sender named by an id only.
-    """
-    wanted = folded(q.strip())
-    if not wanted and app_type is None and source is None:
-        return None
 
-    # Processes and people are few, and stand in many lines.
-    @lru_cache(maxsize=64)
-    def is_in(name: str) -> bool:
-        return wanted in folded(name)
+def text_of_query(q: str) -> str:
+    """The text to look for in either of them; empty for all. Spaces around it do not count."""
+    return _line(q.strip())
 
-    def matches(item: Item) -> bool:
-        if (app_type is not None and item.app_type != app_type) or (source is not None and item.source != source):
-            return False
-        if not wanted:
-            return True
-        if item.title is not None and wanted in folded(item.title):
-            return True
-        if item.process_name is not None and is_in(item.process_name):
-            return True
-        name = item.originator_name
-        if name is None and item.originator_id is not None:
-            name = name_of(item.originator_id)
-        return name is not None and is_in(name)
 
-    return matches
+def _lines(*texts: str | None) -> str:
+    return "\n".join(_line(text or "") for text in texts)
+
+
+def _line(text: str) -> str:
+    # PostgreSQL stores no U+0000.
+    return folded(text).replace("\n", " ").replace("\0", "\ufffd")

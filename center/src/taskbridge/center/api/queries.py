@@ -1,0 +1,363 @@
+"""The queries of the API, each of one to three statements. Nothing here knows HTTP.
+
+Every method blocks, and raises ``DatabaseUnavailable`` if the database does not answer.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Select, and_, bindparam, case, func, literal, or_, select, tuple_, union_all
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
+from sqlalchemy.types import Boolean, Text
+
+from taskbridge.center.access.refusals import Unknown
+from taskbridge.center.access.tokens import ALL_CORPS
+from taskbridge.center.api.cursors import Place, read_cursor, write_cursor
+from taskbridge.center.api.json_forms import (
+    event_json,
+    form_json,
+    item_json,
+    people_json,
+    state_json,
+    to_json,
+    users_of_events,
+    users_of_state,
+)
+from taskbridge.center.api.search import text_of_query
+from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids
+from taskbridge.schemas.events import Action, Form, TaskEvent, TaskState
+from taskbridge.schemas.views import Entry, began_at_of, concerns
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Row
+
+    from taskbridge.center.access.access import Caller
+    from taskbridge.center.database import Database
+
+SEARCHED_MAX = 10_000
+"""Entries that one search examines."""
+APPS_SEARCHED = 500
+"""The newest entries of each view in which a person's apps are looked for."""
+HISTORY_MAX = 100
+LIMIT_MAX, LIMIT_DEFAULT = 200, 50
+
+_CODES = {view.lower(): code for view, code in VIEW_CODES.items()}
+_NAMES_AT_ONCE = 500
+
+_read_entry = msgspec.json.Decoder(Entry).decode
+_read_state = msgspec.json.Decoder(TaskState).decode
+_read_event = msgspec.json.Decoder(TaskEvent).decode
+_read_labels = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class PageQuery(NamedTuple):
+    """Which entries of whom; every value is one that the contract allows."""
+
+    corp_id: str
+    user_id: str
+    view: str
+    """In lower case."""
+    app_type: str | None = None
+    source: str | None = None
+    q: str = ""
+    limit: int = LIMIT_DEFAULT
+    cursor: str | None = None
+
+
+class contains(GenericFunction[bool]):  # noqa: N801 - named as a function of SQL
+    """Whether the first text contains the second, compared by characters."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+class first_line(GenericFunction[str]):  # noqa: N801 - as above
+    """The text before the first line feed."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(contains, "sqlite")
+def _contains_in_sqlite(element: contains, compiler: Any, **options: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **options)}) > 0"
+
+
+@compiles(contains, "postgresql")
+def _contains_in_postgresql(element: contains, compiler: Any, **options: Any) -> str:
+    return f"strpos({compiler.process(element.clauses, **options)}) > 0"
+
+
+@compiles(first_line, "sqlite")
+def _first_line_in_sqlite(element: first_line, compiler: Any, **options: Any) -> str:
+    text = compiler.process(element.clauses, **options)
+    return f"substr({text}, 1, instr({text}, char(10)) - 1)"
+
+
+@compiles(first_line, "postgresql")
+def _first_line_in_postgresql(element: first_line, compiler: Any, **options: Any) -> str:
+    return f"split_part({compiler.process(element.clauses, **options)}, chr(10), 1)"
+
+
+# Statements are built once: to build one takes longer than the database needs for a page.
+
+_CORP, _USER, _VIEW = bindparam("corp_id"), bindparam("user_id"), bindparam("view")
+_OF_PERSON = and_(entries.c.corp_id == _CORP, entries.c.user_id == _USER)
+_ORDER = entries.c.entered_at.desc(), entries.c.instance_id, entries.c.task_id
+_PLACE = entries.c.entered_at, entries.c.instance_id, entries.c.task_id
+
+
+def _compared(entered_at: str, instance_id: str, task_id: str, *, after: bool) -> ColumnElement[bool]:
+    """Entries after this place, or up to it. The first condition is the one by which the index is entered."""
+    at = bindparam(entered_at)
+    ids, given = tuple_(entries.c.instance_id, entries.c.task_id), tuple_(bindparam(instance_id), bindparam(task_id))
+    if after:
+        return and_(entries.c.entered_at <= at, or_(entries.c.entered_at < at, ids > given))
+    return and_(entries.c.entered_at >= at, or_(entries.c.entered_at > at, ids <= given))
+
+
+_AFTER = _compared("after_at", "after_instance", "after_task", after=True)
+_UNTIL = _compared("until_at", "until_instance", "until_task", after=False)
+
+
+@lru_cache
+def _bound(*, after: bool) -> Select[Any]:
+    """The last place that a search examines, and whether there are entries behind it."""
+    where = [_OF_PERSON, entries.c.view == _VIEW, *([_AFTER] if after else [])]
+    return select(*_PLACE).where(*where).order_by(*_ORDER).limit(2).offset(SEARCHED_MAX - 1)
+
+
+@lru_cache
+def _page(*, after: bool, until: bool, q: bool, app_type: bool, source: bool) -> Select[Any]:
+    where = [_OF_PERSON, entries.c.view == _VIEW, *([_AFTER] if after else []), *([_UNTIL] if until else [])]
+    if q:
+        text = bindparam("q")
+        named = select(literal(1)).where(
+            people.c.corp_id == entries.c.corp_id,
+            people.c.user_id == entries.c.unnamed_originator,
+            contains(first_line(people.c.search), text),
+        )
+        by_name = and_(entries.c.unnamed_originator.is_not(None), named.exists())
+        where.append(or_(contains(entries.c.search, text), by_name))
+    if app_type:
+        where.append(entries.c.app_type == bindparam("app_type"))
+    if source:
+        where.append(entries.c.source == bindparam("source"))
+    person = people.alias()
+    joined = entries.outerjoin(
+        person, and_(person.c.corp_id == entries.c.corp_id, person.c.user_id == entries.c.unnamed_originator)
+    )
+    columns = select(*_PLACE, entries.c.item, person.c.name).select_from(joined)
+    return columns.where(*where).order_by(*_ORDER).limit(bindparam("rows"))
+
+
+_COUNTS = select(entries.c.view, func.count()).where(_OF_PERSON).group_by(entries.c.view)
+
+
+def _newest_apps(view: int) -> Any:
+    newest = select(entries.c.app_type, entries.c.source, entries.c.process_name)
+    newest = newest.where(_OF_PERSON, entries.c.view == view).order_by(*_ORDER).limit(APPS_SEARCHED).subquery()
+    return select(newest)
+
+
+_APPS = union_all(*map(_newest_apps, _CODES.values()))
+_INSTANCE = select(instances.c.corp_id, instances.c.state).where(instances.c.instance_id == bindparam("instance_id"))
+_EVENTS = (
+    select(events.c.data, events.c.partition, events.c.offset)
+    .where(events.c.instance_id == bindparam("instance_id"), events.c.corp_id == _CORP)
+    .order_by(events.c.received_at.desc(), events.c.offset.desc())
+    .limit(HISTORY_MAX)
+)
+_FORM = select(forms.c.title, forms.c.labels).where(
+    forms.c.corp_id == _CORP, forms.c.form_uuid == bindparam("form_uuid")
+)
+_NAMES = select(people.c.user_id, people.c.name).where(
+    people.c.corp_id == _CORP,
+    people.c.user_id.in_(bindparam("user_ids", expanding=True)),
+    people.c.name.is_not(None),
+)
+_USERS_OF = select(person_ids.c.user_id).where(
+    person_ids.c.corp_id == _CORP, person_ids.c.kind == bindparam("kind"), person_ids.c.value == bindparam("value")
+)
+
+
+@lru_cache
+def _people(*, all_corps: bool, q: bool) -> Select[Any]:
+    found = select(people.c.corp_id, people.c.user_id, people.c.name, people.c.department)
+    order: list[Any] = [people.c.corp_id, people.c.user_id]
+    if not all_corps:
+        found = found.where(people.c.corp_id.in_(bindparam("corps", expanding=True)))
+    if q:
+        found = found.where(or_(contains(people.c.search, bindparam("q")), people.c.user_id == bindparam("exact")))
+        order.insert(0, case((people.c.user_id == bindparam("exact"), 0), else_=1))
+    return found.order_by(*order).limit(bindparam("rows"))
+
+
+class Queries:
+    """What the API answers, as JSON bytes or values for it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def page(self, query: PageQuery) -> bytes:
+        """A page of a view, newest first.
+
+        Raises:
+            BadQuery: the cursor is not of this view of this user.
+        """
+        corp_id, user_id, view = query.corp_id, query.user_id, _CODES[query.view]
+        given: dict[str, Any] = {"corp_id": _id(corp_id), "user_id": _id(user_id), "view": view}
+        after = query.cursor is not None
+        if query.cursor is not None:
+            place = read_cursor(query.cursor, corp_id, user_id, view)
+            given |= {"after_at": place.entered_at, "after_instance": place.instance_id, "after_task": place.task_id}
+        q = text_of_query(query.q)
+        filters = {"q": bool(q), "app_type": query.app_type is not None, "source": query.source is not None}
+        last: Place | None = None
+        with self._database.read() as connection:
+            if any(filters.values()):
+                # A search ends after so many entries, even if it has found nothing.
+                bound = connection.execute(_bound(after=after), given).all()
+                if len(bound) > 1:
+                    last = Place(*bound[0])
+                    given |= {"until_at": last[0], "until_instance": last[1], "until_task": last[2]}
+                given |= {"q": q, "app_type": _id(query.app_type or ""), "source": _id(query.source or "")}
+            statement = _page(after=after, until=last is not None, **filters)
+            rows = connection.execute(statement, {**given, "rows": query.limit + 1}).all()
+        shown = rows[: query.limit]
+        if len(rows) > query.limit:
+            last = Place(*shown[-1][:3])
+        next_cursor = None if last is None else write_cursor(corp_id, user_id, view, last)
+        items = [
+            item_json(instance_id, task_id or None, query.view, _read_entry(item), name)
+            for _, instance_id, task_id, item, name in shown
+        ]
+        return to_json({"items": items, "next_cursor": next_cursor})
+
+    def counts(self, corp_id: str, user_id: str) -> bytes:
+        """How many entries each view has."""
+        with self._database.read() as connection:
+            found = dict(map(tuple, connection.execute(_COUNTS, {"corp_id": _id(corp_id), "user_id": _id(user_id)})))
+        return to_json({view: found.get(code, 0) for view, code in _CODES.items()})
+
+    def apps(self, corp_id: str, user_id: str) -> bytes:
+        """Each app of the APPS_SEARCHED newest entries of every view, once for each of its processes.
+
+        Without a process' name only where no entry of the app has one.
+        """
+        names: dict[tuple[str, str], set[str]] = {}
+        with self._database.read() as connection:
+            for app_type, source, name in connection.execute(_APPS, {"corp_id": _id(corp_id), "user_id": _id(user_id)}):
+                names.setdefault((app_type, source), set()).update([] if name is None else [name])
+        items = [
+            {"app_type": app_type, "process_name": name, "source": source}
+            for app_type, source in sorted(names)
+            for name in sorted(names[app_type, source]) or [None]
+        ]
+        return to_json({"items": items})
+
+    def instance(self, instance_id: str, caller: Caller) -> bytes:
+        """The instance's state.
+
+        Raises:
+            Unknown: it does not exist, is deleted, or this caller may not see it.
+        """
+        with self._database.read() as connection:
+            state = _state(connection, instance_id, caller)
+            names = names_of(connection, state.corp_id, users_of_state(state))
+            return to_json(state_json(state, names, _form(connection, state)))
+
+    def history(self, instance_id: str, caller: Caller) -> bytes:
+        """The instance's last events, oldest first, and its form.
+
+        Raises:
+            Unknown: as above.
+        """
+        with self._database.read() as connection:
+            state = _state(connection, instance_id, caller)
+            rows = connection.execute(_EVENTS, {"instance_id": _id(instance_id), "corp_id": state.corp_id}).all()
+            found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
+            found.sort(key=lambda each: (each[0].occurred_at, each[2]))
+            told = [event for event, _, _ in found]
+            names = names_of(connection, state.corp_id, users_of_events(told))
+            form = _form(connection, state)
+        form_of = latest_form(told)
+        values = {} if form_of is None else dict(form_of.form_data)
+        began_at = began_at_of(state)
+        return to_json(
+            {
+                "instance_id": state.instance_id,
+                "corp_id": state.corp_id,
+                "form": values,
+                **form_json(form, values),
+                "form_of": None if form_of is None else form_of.event_id,
+                "events": [event_json(event, partition=at, offset=offset) for event, at, offset in found],
+                "complete": len(told) < HISTORY_MAX
+                and any(began_at in (event.occurred_at, event.created_at) for event in told),
+                "people": people_json(users_of_events(told), names),
+            }
+        )
+
+    def people(self, q: str, corps: Collection[str], limit: int) -> bytes:
+        """The first ``limit`` people of these corps with ``q`` in name, department or user id.
+
+        Those whose user id is exactly ``q`` come first.
+        """
+        text, all_corps = text_of_query(q), ALL_CORPS in corps
+        given = {"q": text, "exact": _id(q.strip()), "corps": list(corps), "rows": limit}
+        with self._database.read() as connection:
+            rows = connection.execute(_people(all_corps=all_corps, q=bool(text)), given).mappings().all()
+        return to_json({"items": [dict(row) for row in rows]})
+
+    def users_of(self, corp_id: str, kind: str, value: str) -> Sequence[str]:
+        """The users of a corp who have this id of this kind."""
+        with self._database.read() as connection:
+            given = {"corp_id": _id(corp_id), "kind": _id(kind), "value": _id(value)}
+            return connection.execute(_USERS_OF, given).scalars().all()
+
+    def name_of(self, corp_id: str, user_id: str) -> str | None:
+        with self._database.read() as connection:
+            return names_of(connection, _id(corp_id), [_id(user_id)]).get(_id(user_id))
+
+
+def names_of(connection: Connection, corp_id: str, user_ids: Iterable[str]) -> dict[str, str]:
+    """The names of a corp's users, as far as they are known."""
+    users = list(set(user_ids))
+    found: dict[str, str] = {}
+    for begin in range(0, len(users), _NAMES_AT_ONCE):
+        given = {"corp_id": corp_id, "user_ids": users[begin : begin + _NAMES_AT_ONCE]}
+        found.update(map(tuple, connection.execute(_NAMES, given)))
+    return found
+
+
+def latest_form(told: Iterable[TaskEvent]) -> TaskEvent | None:
+    """The event whose form is the instance's: the latest create or cc that has any values."""
+    with_form = [each for each in told if each.form_data and each.action in (Action.CREATED, Action.COPIED)]
+    return max(with_form, key=lambda each: (each.occurred_at, each.event_id), default=None)
+
+
+def _state(connection: Connection, instance_id: str, caller: Caller) -> TaskState:
+    row: Row[Any] | None = connection.execute(_INSTANCE, {"instance_id": _id(instance_id)}).first()
+    if row is not None and caller.may_see(row[0]):
+        state = _read_state(row[1])
+        if caller.user_id is None or concerns(state, caller.user_id):
+            return state
+    raise Unknown("no such instance, or this caller may not read it")
+
+
+def _form(connection: Connection, state: TaskState) -> Form | None:
+    if state.form_uuid is None:
+        return None
+    row = connection.execute(_FORM, {"corp_id": state.corp_id, "form_uuid": state.form_uuid}).first()
+    return None if row is None else Form(state.form_uuid, row[0], _read_labels(row[1]))
+
+
+def _id(text: str) -> str:
+    """As ids are stored: PostgreSQL knows no U+0000."""
+    return text.replace("\0", "\ufffd")

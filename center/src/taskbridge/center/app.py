@@ -1,0 +1,262 @@
+"""The composition root of the task center: settings, signals, the HTTP side, the followers and the database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from taskbridge.center.access.access import build_access, own_hosts
+from taskbridge.center.access.refusals import NotNow
+from taskbridge.center.api.queries import Queries
+from taskbridge.center.api.routes import callers_router, lists_router
+from taskbridge.center.database import DatabaseDamaged, open_database
+from taskbridge.center.filling import Filling
+from taskbridge.center.live.hub import Hub
+from taskbridge.center.live.metrics import HubCollector
+from taskbridge.center.live.routes import events_router
+from taskbridge.center.metrics import Metrics
+from taskbridge.center.migrations import check_revision
+from taskbridge.center.migrations import migrate as migrate_tables
+from taskbridge.center.server import build_http, listen, make_server
+from taskbridge.center.settings import CenterSettings
+from taskbridge.center.threads import Threads
+from taskbridge.center.web.portals import let_portals_in
+from taskbridge.center.web.routes import pages_router
+from taskbridge.runtime.kafka import read_kafka_config
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.process import allow_open_files, only_one_in
+from taskbridge.runtime.settings import explain_program, load_settings
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.types import ASGIApp
+
+    from taskbridge.center.database import Database
+
+_SWITCH_S = 0.0005
+"""How soon a thread with a query gets the interpreter's lock while a follower works. Python's default is 5 ms."""
+_SQLITE_THREADS, _POSTGRESQL_THREADS = 4, 8
+_END_S = 8.0
+"""For open requests, and for threads that wait for Kafka or the database."""
+_OWN_FILES = 1024
+"""Connections to Kafka and the database, and clients that are not event streams."""
+
+log = structlog.get_logger(__name__)
+
+
+def run(environment: Mapping[str, str] = os.environ) -> None:
+    """Run the task center until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: before anything is started; also if another process uses the data folder.
+        OperatorError: the database cannot be used.
+    """
+    sys.setswitchinterval(_SWITCH_S)
+    settings = load_settings(CenterSettings, environment)
+    with ExitStack() as stack:
+        _alone(settings, stack)
+        configure_logs(settings.log_format, settings.log_level)
+        database = stack.enter_context(closing(_database(settings)))
+        if database.is_sqlite:
+            migrate_tables(database)
+        else:
+            check_revision(database)
+        asyncio.run(Center(settings, database).serve())
+
+
+def migrate(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """Bring the tables to this release; returns the revisions ``from`` and ``to``."""
+    settings = load_settings(CenterSettings, environment)
+    with ExitStack() as stack:
+        _alone(settings, stack)
+        before, after = migrate_tables(stack.enter_context(closing(_database(settings))))
+    return {"from": before, "to": after}
+
+
+def rebuild(environment: Mapping[str, str] = os.environ) -> dict[str, int]:
+    """Drop what follows the topics, so that it is read again; returns the number of rows dropped by table.
+
+    Replicas on PostgreSQL may run meanwhile. A damaged SQLite file is set aside.
+    """
+    settings = load_settings(CenterSettings, environment)
+    with ExitStack() as stack:
+        _alone(settings, stack)
+        try:
+            return _drop(settings)
+        except DatabaseDamaged:
+            _set_aside(settings)
+            return _drop(settings)
+
+
+def _drop(settings: CenterSettings) -> dict[str, int]:
+    with closing(_database(settings)) as database:
+        if database.is_sqlite:
+            migrate_tables(database)
+        return {}
+
+
+def _set_aside(settings: CenterSettings) -> None:
+    path, suffix = settings.data_dir / "center.db", f"damaged-{time.strftime('%Y%m%dT%H%M%S')}"
+    for each in path.parent.glob("center.db*"):
+        if ".damaged-" not in each.name:
+            each.rename(f"{each}.{suffix}")
+    log.warning("database_set_aside", path=f"{path}.{suffix}")
+
+
+def _alone(settings: CenterSettings, stack: ExitStack) -> None:
+    if settings.database_url is None:
+        stack.enter_context(only_one_in(settings.data_dir, "center.lock", setting="CENTER_DATA_DIR"))
+
+
+def _database(settings: CenterSettings) -> Database:
+    url = settings.database_url
+    return open_database(None if url is None else url.get_secret_value(), settings.data_dir)
+
+
+class Center:
+    """All parts of a replica."""
+
+    def __init__(self, settings: CenterSettings, database: Database) -> None:
+        """Raise ConfigurationError if the settings of access or the addresses are wrong."""
+        self._settings, self._database = settings, database
+        self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS)
+        self._filling = Filling(database, self._threads)
+        self._queries = Queries(database)
+        self.access = build_access(settings, self._users_of)
+        self.metrics = Metrics()
+        self.hub = Hub(
+            database,
+            most=_most_streams(settings.event_streams),
+            most_of_person=settings.event_streams_per_user,
+        )
+        kafka = read_kafka_config(settings.kafka_config_file)
+        ids_path = settings.data_dir / "schema-ids.json"
+        self._registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=kafka)
+        self.followers: list[Any] = []
+        self.metrics.filled.set_function(lambda: self._filling.ratio)
+        self.metrics.watch_followers(lambda: [each.health() for each in self.followers])
+        self.metrics.registry.register(HubCollector(self.hub))
+        if (tokens := self.access.tokens) is not None:
+            self.metrics.watch_tokens(lambda: tokens.broken is None)
+
+    async def serve(self) -> None:
+        """Follow the topics and answer, until a signal comes."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop.set)
+        server = make_server(self.http())
+        listening = listen(self._settings.host, self._settings.port)
+        await self._filling.look()
+        for each in self.followers:
+            each.start()
+        watching = [asyncio.ensure_future(each) for each in self._watches()]
+        serving = asyncio.create_task(server.serve([listening]))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopped, serving, *watching], return_when=asyncio.FIRST_COMPLETED)
+            for each in done - {stopped}:
+                each.result()
+        finally:
+            failure = sys.exception()
+            end_within(_END_S, 0 if failure is None else f"taskbridge center: {failure}")
+            self.hub.stop()
+            server.should_exit = True
+            await serving
+            for each in watching:
+                each.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+            await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
+            self._registry.close()
+            self._threads.close()
+
+    def http(self) -> ASGIApp:
+        routers = [
+            callers_router(self.access, self._queries, self._threads),
+            lists_router(self.access, self._queries, self._threads, self._filling.is_complete),
+            events_router(self.hub, self.access),
+            pages_router(),
+        ]
+        only_hosts = own_hosts(self._settings) if self.access.is_open else None
+        http = build_http(self.readiness, self.metrics, routers=routers, only_hosts=only_hosts)
+        return let_portals_in(http, self._settings.allowed_origins)
+
+    async def readiness(self) -> dict[str, Any]:
+        """The body of ``/readyz``."""
+        health = [each.health() for each in self.followers]
+        problems = [self._filling.problem, *(each.problem for each in health)]
+        if (tokens := self.access.tokens) is not None:
+            problems.append(tokens.problem)
+        return {
+            "ready": self._filling.problem is None and self._filling.is_complete(),
+            **self._filling.details(),
+            "kafka": "connected" if all(each.running for each in health) else "waiting",
+            "lag": {each.group: each.lag for each in health},
+            "problems": list(dict.fromkeys(each for each in problems if each is not None)),
+        }
+
+    def _watches(self) -> list[Any]:
+        tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
+        return [self._filling.watch(), self.hub.run(), *tokens]
+
+    async def _users_of(self, corp_id: str, kind: str, value: str) -> Sequence[str]:
+        users = await self._threads.run(self._queries.users_of, corp_id, kind, value)
+        # In this order: a person who is not read yet may have the id too.
+        if not self._filling.people_complete:
+            raise NotNow("the signed-in person is unknown while not all people are read: see /readyz")
+        return users
+
+
+def _most_streams(requested: int) -> int:
+    """So many event streams, as far as the process may open files for them."""
+    allowed = allow_open_files(requested + _OWN_FILES)
+    if allowed >= requested + _OWN_FILES:
+        return requested
+    most = max(1, allowed - _OWN_FILES)
+    log.warning("event_stream_limit_lowered", open_files_allowed=allowed, streams=most)
+    return most
+
+
+def end_within(seconds: float, outcome: int | str) -> None:
+    """End the process after that time, even while a thread waits for Kafka or the database. Nothing is lost by it.
+
+    ``outcome``: as for ``sys.exit``, the exit code or a message about a failure.
+    """
+
+    def wait() -> None:
+        time.sleep(seconds)
+        log.warning("exited_by_force", seconds=seconds)
+        if isinstance(outcome, str):
+            print(outcome, file=sys.stderr, flush=True)  # noqa: T201 - as sys.exit does
+        os._exit(1 if isinstance(outcome, str) else outcome)
+
+    threading.Thread(target=wait, name="end", daemon=True).start()
+
+
+def main() -> None:
+    """The program ``taskbridge-center``: one readable line and exit code 1 when it cannot run."""
+    explain_program(
+        "taskbridge-center",
+        does="Run the task center against an existing Kafka and registry, configured by CENTER_* in the environment.",
+        example="CENTER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 CENTER_SCHEMA_REGISTRY_URL=http://registry:8081 "
+        "taskbridge-center",
+    )
+    try:
+        run()
+    except (ConfigurationError, OperatorError) as error:
+        sys.exit(f"taskbridge center: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The Prometheus metrics of the task center. Names start with ``taskbridge_center_``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.process_collector import ProcessCollector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from prometheus_client.metrics_core import Metric
+
+    from taskbridge.center.follow.follower import FollowerHealth
+
+_PREFIX = "taskbridge_center_"
+_QUERY_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Metrics:
+    """One set per process, in a registry of its own, so that tests can create many."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._queries = Histogram(
+            _PREFIX + "query_seconds",
+            "Time from a query's arrival to the first byte of its response, by route and status.",
+            ("route", "status"),
+            buckets=_QUERY_SECONDS,
+            registry=self.registry,
+        )
+        self._database_errors = Counter(
+            _PREFIX + "database_errors", "Queries that the database did not answer.", registry=self.registry
+        )
+        self._tokens_usable = self._gauge(
+            "api_tokens_usable", "0 while the API tokens file is invalid and an older version is in use."
+        )
+        self._tokens_usable.set(1)
+        self.filled = self._gauge(
+            "lists_filled_ratio", "Share of the states that the lists contain while they are filled; 1 once complete."
+        )
+
+    def query(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer to a query."""
+        self._queries.labels(route, status).observe(seconds)
+
+    def database_error(self) -> None:
+        self._database_errors.inc()
+
+    def watch_tokens(self, usable: Callable[[], bool]) -> None:
+        """Read at every scrape whether the tokens file is in use."""
+        self._tokens_usable.set_function(usable)
+
+    def watch_followers(self, health: Callable[[], Sequence[FollowerHealth]]) -> None:
+        """Read at every scrape how far the topics are followed."""
+        self.registry.register(FollowerCollector(health))
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(_PREFIX + name, text, registry=self.registry)
+
+
+class FollowerCollector:
+    """What the followers of this replica report of themselves."""
+
+    def __init__(self, health: Callable[[], Sequence[FollowerHealth]]) -> None:
+        self._health = health
+
+    def collect(self) -> Generator[Metric]:
+        running = GaugeMetricFamily(
+            _PREFIX + "follower_running",
+            "1 while the follower of these topics writes to the database; 0 while Kafka or the database is away.",
+            labels=["group"],
+        )
+        lag = GaugeMetricFamily(
+            _PREFIX + "lag_records",
+            "Records that this replica has not written yet, by topic and partition.",
+            labels=["topic", "partition"],
+        )
+        records = CounterMetricFamily(_PREFIX + "records", "Records written, by topic.", labels=["topic"])
+        skipped = CounterMetricFamily(
+            _PREFIX + "skipped_records", "Records that could not be read, by topic.", labels=["topic"]
+        )
+        retries = CounterMetricFamily(
+            _PREFIX + "follower_retries", "Batches that were written again after an error.", labels=["group"]
+        )
+        age = GaugeMetricFamily(
+            _PREFIX + "last_commit_age_seconds", "Time since this replica last wrote a batch.", labels=["group"]
+        )
+        for each in self._health():
+            running.add_metric([each.group], each.running and each.problem is None)
+            retries.add_metric([each.group], each.retries)
+            if each.last_commit_at is not None:
+                age.add_metric([each.group], max(0.0, time.time() - each.last_commit_at / 1000))
+            for partition in each.partitions:
+                behind = max(0, partition.end - partition.next_offset)
+                lag.add_metric([partition.topic, str(partition.partition)], behind)
+            for family, counts in ((records, each.records), (skipped, each.skipped)):
+                for topic, count in counts.items():
+                    family.add_metric([topic], count)
+        yield from (running, lag, records, skipped, retries, age)
