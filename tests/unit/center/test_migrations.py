@@ -51,33 +51,9 @@ def next_release(folder: Path, last: str) -> Path:
 
 
 def test_migrations_make_the_declared_tables(database: Database) -> None:
-    def ours(_object: object, name: str | None, *_: object) -> bool:
-        # The search index is made as each database has it.
-        return not (name or "").startswith("entries_search")
-
     with database.read() as connection:
-        context = MigrationContext.configure(connection, opts={"include_object": ours, "compare_type": True})
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
-
-
-def test_postgresql_has_a_trigram_index(databases: Databases) -> None:
-    with databases.new("postgresql").read() as connection:
-        names = {each["name"] for each in inspect(connection).get_indexes("entries")}
-    assert "entries_search" in names
-
-
-def test_a_user_who_may_not_create_the_extension_gets_the_tables(databases: Databases) -> None:
-    url = databases.empty_url("postgresql")
-    database = databases.open(url)
-    with database.write() as connection:
-        connection.execute(text("CREATE ROLE plain LOGIN"))
-        connection.execute(text("GRANT ALL ON SCHEMA public TO plain"))
-    plain = databases.open(str(url).replace("postgres@", "plain@"))
-    assert migrate(plain) == (None, REVISIONS[-1])
-    with database.write() as connection:
-        assert "entries_search" not in {each["name"] for each in inspect(connection).get_indexes("entries")}
-        connection.execute(text("DROP OWNED BY plain"))
-        connection.execute(text("DROP ROLE plain"))
 
 
 def test_a_migration_that_fails_half_way_leaves_revision_and_data(database: Database, tmp_path: Path) -> None:
@@ -151,7 +127,7 @@ def rows(connection: Connection) -> dict[str, list[dict[str, object]]]:
 
 
 def tables(connection: Connection) -> list[Table]:
-    """Ours, as they are in the database: not those of Alembic and of the search index."""
+    """As they are in the database, without Alembic's."""
     found = MetaData()
-    found.reflect(connection, only=lambda name, _: not name.startswith(("alembic_version", "entries_search")))
+    found.reflect(connection, only=lambda name, _: name != "alembic_version")
     return list(found.tables.values())

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _BUSY_S = 30.0
 """How long a writer of SQLite waits for a writer in another process."""
 _POOL = {"pool_size": 16, "max_overflow": 16, "pool_timeout": 10}
-_CONNECT_S = 5
+_REACHABLE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
+"""A server that vanished without a word is noticed within seconds."""
 # A process that is frozen within a transaction must not hold its locks: another replica waits for them.
 _SESSION = "-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=30s"
 
@@ -138,7 +139,7 @@ def open_database(url: str | None, data_dir: Path) -> Database:
         raise ConfigurationError("CENTER_DATABASE_URL must be postgresql://user:password@host:port/database")
     # Without a driver in the URL, SQLAlchemy would look for psycopg2.
     parsed = parsed.set(drivername="postgresql+psycopg")
-    session = {"connect_timeout": _CONNECT_S, "options": _SESSION}
+    session = {"options": _SESSION, **_REACHABLE}
     return Database(create_engine(parsed, connect_args=session, pool_pre_ping=True, hide_parameters=True, **_POOL))
 
 

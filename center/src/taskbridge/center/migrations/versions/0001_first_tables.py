@@ -1,14 +1,12 @@
-"""The first tables.
-
-SQLite has its index for searching in a table of its own, which triggers keep equal to ``entries.search``.
-"""
+"""The first tables."""
 
 from __future__ import annotations
+
+import secrets
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError
 
 revision = "0001"
 down_revision = None
@@ -46,7 +44,8 @@ def upgrade() -> None:
         _number("fill_end"),
         _number("at"),
     )
-    op.create_table("about", _key("name", primary_key=True), _text("value"))
+    about = op.create_table("about", _key("name", primary_key=True), _text("value"))
+    op.bulk_insert(about, [{"name": "epoch", "value": secrets.token_hex(8)}])
     op.create_table(
         "instances",
         _key("instance_id", primary_key=True),
@@ -71,11 +70,8 @@ def upgrade() -> None:
         _bytes("item"),
         sa.UniqueConstraint("instance_id", "view", "user_id", "task_id"),
     )
-    op.create_index(
-        "entries_page",
-        "entries",
-        ["corp_id", "user_id", "view", sa.text("entered_at DESC"), "instance_id", "task_id"],
-    )
+    place = ["corp_id", "user_id", "view", sa.text("entered_at DESC"), "instance_id", "task_id"]
+    op.create_index("entries_page", "entries", [*place, "search", "unnamed_originator"])
     op.create_table(
         "change_counters", _key("corp_id", primary_key=True), _key("user_id", primary_key=True), _number("last_seq")
     )
@@ -148,38 +144,3 @@ def upgrade() -> None:
         _number("at"),
     )
     op.create_table("replicas", _key("replica", primary_key=True), _number("at"), _bytes("share"))
-    if op.get_bind().dialect.name == "sqlite":
-        _index_search_of_sqlite()
-    else:
-        _index_search_of_postgresql()
-
-
-def _index_search_of_sqlite() -> None:
-    remove = "INSERT INTO entries_search(entries_search, rowid, search) VALUES ('delete', old.id, old.search)"
-    add = "INSERT INTO entries_search(rowid, search) VALUES (new.id, new.search)"
-    op.execute(
-        "CREATE VIRTUAL TABLE entries_search USING fts5(search, content='entries', content_rowid='id',"
-        " tokenize='trigram case_sensitive 1')"
-    )
-    op.execute(f"CREATE TRIGGER entries_added AFTER INSERT ON entries BEGIN {add}; END")
-    op.execute(f"CREATE TRIGGER entries_removed AFTER DELETE ON entries BEGIN {remove}; END")
-    op.execute(
-        "CREATE TRIGGER entries_changed AFTER UPDATE OF search ON entries WHEN old.search <> new.search"
-        f" BEGIN {remove}; {add}; END"
-    )
-
-
-def _index_search_of_postgresql() -> None:
-    """Without the extension, or the right to create it, a search reads the person's entries."""
-    try:
-        with op.get_bind().begin_nested():
-            op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
-    except DBAPIError:
-        return
-    op.create_index(
-        "entries_search",
-        "entries",
-        ["search"],
-        postgresql_using="gin",
-        postgresql_ops={"search": "gin_trgm_ops"},
-    )
