@@ -47,8 +47,8 @@ from taskbridge.local.simulation import SimulatedApp, Simulation
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
+from taskbridge.schemas.views import views
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.fold.views import views
 from taskbridge.streams.offsets import Offsets
 
 if TYPE_CHECKING:
@@ -353,7 +353,7 @@ def assert_all_is_right_as_it_was_known(rollout: Rollout) -> None:
     assert rollout.subscriber.lines() == {
         (key, line.user_id, str(line.view), line.task_id)
         for key, instance in expected(connection, read).items()
-        for line in views(instance)
+        for line in views(instance.state)
     }
     rollout.say("what the previous release knew is right")
 

@@ -26,9 +26,9 @@ from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Action, Change, Lifecycle, TaskState
 from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack
-from taskbridge.streams.fold.views import views
 from taskbridge.streams.table_versions import FIRST_VERSION, instances_changelog
 from taskbridge.streams.tables.store import Store
 
@@ -334,7 +334,9 @@ def test_what_was_deleted_long_ago_is_let_go_and_finished_ones_as_is_set(
         for each in published
         if each.change is Change.REMOVED and each.instance_id in instances
     }
-    assert removed == {("finished", line.user_id, line.view, line.task_id) for line in views(instances["finished"])}
+    assert removed == {
+        ("finished", line.user_id, line.view, line.task_id) for line in views(instances["finished"].state)
+    }
 
 
 def test_without_kafka_it_lives_is_not_ready_and_stops_on_a_signal(streams_service: Any, eventually: Any) -> None:

@@ -19,14 +19,14 @@ from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Backfill, Passes, PassReport
 from taskbridge.reconcile.store import Store
 from taskbridge.schemas.events import Action, Person, TaskEvent
+from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold
-from taskbridge.streams.fold.views import views
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
 
+    from taskbridge.schemas.views import Entry, EntryKey
     from taskbridge.streams.fold.instance import Instance
-    from taskbridge.streams.fold.views import Entry, EntryKey
 
 
 CORP_ID, APP_TYPE, FORM = "ding1", "APP_1", "FORM-1"
@@ -140,7 +140,7 @@ class Streams:
         return {
             (instance_id, key): entry
             for instance_id, instance in self.instances.items()
-            for key, entry in views(instance).items()
+            for key, entry in views(instance.state).items()
         }
 
 

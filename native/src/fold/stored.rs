@@ -6,7 +6,7 @@ use crate::avro::{Read, Reader, Unreadable, Writer};
 use crate::fold::event::{Lifecycle, Person, Status, read_field};
 use crate::fold::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
 use crate::fold::rules::ChunkOptions;
-use crate::fold::views::is_finished;
+use crate::fold::views::{is_finished, unnamed_assignees};
 use crate::msgpack::{Packer, Unpacker};
 
 const VERSION: u8 = 3;
@@ -67,9 +67,10 @@ pub fn read<'a>(stored: &'a [u8], state_frame: &[u8]) -> Read<(Instance<'a>, Off
 /// Append the stored form of an instance, and return where in `out` its framed state is.
 pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, options: ChunkOptions<'_>) -> Range<usize> {
     let begin = out.len();
+    let unnamed = unnamed_assignees(instance);
     let kind = match instance.lifecycle {
         Lifecycle::Deleted => b'D',
-        _ if is_finished(instance) => b'F',
+        _ if is_finished(instance, &unnamed) => b'F',
         _ => b'L',
     };
     out.extend([VERSION, kind]);
@@ -77,7 +78,7 @@ pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, opti
     out.extend([0; 6]); // the two lengths, once they are known
     let state_begin = out.len();
     out.extend_from_slice(options.state_frame);
-    write_state(out, instance);
+    write_state(out, instance, &unnamed);
     let state_end = out.len();
     offsets.write(out, options.rules.offsets);
     // Both fit: a record is bounded, and a hundred offsets have ten bytes each at most.
@@ -88,7 +89,7 @@ pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, opti
     state_begin..state_end
 }
 
-/// The published state, in the order of `schemas/avro/TaskState.avsc`, without the marks.
+/// The published state, in the order of `schemas/avro/TaskState.avsc`. Its last two fields follow from the marks.
 fn read_state(body: &[u8]) -> Read<Instance<'_>> {
     let reader = &mut Reader::new(body);
     let mut instance = Instance {
@@ -115,6 +116,8 @@ fn read_state(body: &[u8]) -> Read<Instance<'_>> {
     instance.finished_at.value = reader.optional_long()?;
     let _result = reader.optional_text()?;
     instance.form.value = reader.array(read_field)?;
+    let _began_at = reader.optional_long()?;
+    let _unnamed = reader.texts()?;
     if reader.is_at_end() { Ok(instance) } else { Err(Unreadable) }
 }
 
@@ -141,7 +144,7 @@ fn read_copied<'a>(reader: &mut Reader<'a>) -> Read<Copied<'a>> {
     Ok(Copied { user_id: reader.text()?, at: reader.long()? })
 }
 
-fn write_state(out: &mut Vec<u8>, instance: &Instance<'_>) {
+fn write_state(out: &mut Vec<u8>, instance: &Instance<'_>, unnamed: &[&str]) {
     out.text(instance.instance_id);
     out.text(instance.corp_id);
     out.text(instance.app_type.value);
@@ -169,6 +172,8 @@ fn write_state(out: &mut Vec<u8>, instance: &Instance<'_>) {
         out.text(name);
         out.optional_text(*value);
     });
+    out.optional_long(Some(instance.began_at));
+    out.array(unnamed, |out, each| out.text(each));
 }
 
 fn write_task(out: &mut Vec<u8>, task: &Task<'_>) {

@@ -1,4 +1,5 @@
-//! The entries that people see of an instance, and the notifications of a change. Mirrors `streams/fold/views.py`.
+//! The entries that people see of an instance, and the notifications of a change. Mirrors `views` of
+//! `schemas/views.py`, and `streams/fold/views.py`.
 
 use crate::fold::event::{Change, Lifecycle, Person, Status, View};
 use crate::fold::instance::{Instance, Task};
@@ -142,12 +143,12 @@ pub fn republish<'a>(
 }
 
 /// Whether it had tasks or assignees, and nobody has anything left to do.
-pub fn is_finished(instance: &Instance<'_>) -> bool {
-    let status = instance_status(instance);
-    matches!(status, Status::Completed | Status::Cancelled) && unnamed_assignees(instance).is_empty()
+pub fn is_finished(instance: &Instance<'_>, unnamed: &[&str]) -> bool {
+    unnamed.is_empty() && matches!(instance_status(instance), Status::Completed | Status::Cancelled)
 }
 
-fn unnamed_assignees<'a>(instance: &Instance<'a>) -> Vec<&'a str> {
+/// Assignees of the instance whom no task has named: the state's `assignee_ids`.
+pub fn unnamed_assignees<'a>(instance: &Instance<'a>) -> Vec<&'a str> {
     if instance.assignee_ids.is_empty() {
         return Vec::new();
     }

@@ -14,15 +14,16 @@ from tests.bench.streams.peers.job import without_logical_types
 
 from taskbridge.schemas.events import Change, Lifecycle, View, notification_id_for
 from taskbridge.schemas.registry import schema_text
+from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold
-from taskbridge.streams.fold.views import notifications, views
+from taskbridge.streams.fold.views import notifications
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from taskbridge.schemas.events import TaskEvent, TaskState
+    from taskbridge.schemas.views import Entry
     from taskbridge.streams.fold.instance import Instance
-    from taskbridge.streams.fold.views import Entry
 
 
 LineTuple = tuple[str, str, "View", str, "str | None"]
@@ -67,7 +68,7 @@ class Reference:
             self._lines = {
                 (each.state.corp_id, key.user_id, key.view, each.state.instance_id, key.task_id): _right_entry(entry)
                 for each in self.instances.values()
-                for key, entry in views(each).items()
+                for key, entry in views(each.state).items()
             }
         return self._lines
 

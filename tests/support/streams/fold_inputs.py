@@ -17,7 +17,7 @@ from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.fold.views import Entry
+from taskbridge.schemas.views import Entry
 from taskbridge.streams.tables.store import Store
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from taskbridge.streams.cores.core import Read
 
 
-OWN_AGAIN, NEWER, OLDER_STATE_ID, FIRST_STATE_ID, NEVER_SEEN = 76, 77, 78, 79, 99
-"""Ids of schemas: ours with other words for people, a newer one, an older one of states, their first, none at all."""
+OWN_AGAIN, NEWER, OLDER_STATE_ID, FIRST_STATE_ID, THIRD_STATE_ID, NEVER_SEEN = 76, 77, 78, 79, 80, 99
+"""Ids of schemas: ours with other words for people, a newer one, an older of states, their first and third, none."""
 
 
 def newer_event_schema() -> dict[str, Any]:
@@ -55,6 +55,7 @@ def published_schema(record: str, version: int) -> str:
 def registry() -> FakeRegistry:
     found = FakeRegistry()
     found.others[FIRST_STATE_ID] = published_schema("TaskState", 1)
+    found.others[THIRD_STATE_ID] = published_schema("TaskState", 3)
     found.others[OWN_AGAIN] = schema_text("TaskEvent").replace("One verified callback", "A callback")
     found.others[NEWER] = json.dumps(newer_event_schema())
     found.others[OLDER_STATE_ID] = json.dumps(older_state_schema())
@@ -65,7 +66,7 @@ REGISTRY = registry()
 EVENTS = task_event_codec(REGISTRY)
 NEWER_SCHEMA = fastavro.parse_schema(newer_event_schema())
 OLDER_STATE = fastavro.parse_schema(older_state_schema())
-FIRST_STATE = fastavro.parse_schema(json.loads(published_schema("TaskState", 1)))
+FIRST_STATE, THIRD_STATE = (fastavro.parse_schema(json.loads(published_schema("TaskState", each))) for each in (1, 3))
 
 TEXTS = st.sampled_from(("x", "y", "", "王伟", "ä/b c%~\U0001f600", "\x00\x7f", "z" * 40, "长" * 60)) | st.text(
     max_size=5
@@ -258,6 +259,11 @@ def by_older_state_schema(stored: bytes) -> bytes:
 def by_first_state_schema(stored: bytes, *, schema_id: int = FIRST_STATE_ID) -> bytes:
     """The same instance as the first version wrote it, that knew no source and none of ``DETAILS``."""
     return _with_marks(_by_state_schema(stored, schema_id, FIRST_STATE), 7)
+
+
+def by_third_state_schema(stored: bytes) -> bytes:
+    """The same instance as a version wrote it whose states lacked ``began_at`` and ``assignee_ids``."""
+    return _by_state_schema(stored, THIRD_STATE_ID, THIRD_STATE)
 
 
 def _by_state_schema(stored: bytes, schema_id: int, schema: Any, **more: object) -> bytes:

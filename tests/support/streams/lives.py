@@ -20,10 +20,11 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskNotification, TaskState
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.schemas.views import views
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.rejections import accept
-from taskbridge.streams.fold.views import notifications, views
+from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.inbox.changes import check, inbox_changes
 from taskbridge.streams.offsets import describe_group
 
@@ -220,7 +221,9 @@ def assert_all_is_right(
     assert not differ, f"found, and as it should be: {len(differ)} of {len(right)}, such as {list(differ.items())[:3]}"
     inbox = inbox_of(notifications_on_topic(connection, read_topic))
     assert {(line.instance_id, line.user_id, line.view, line.task_id) for line in inbox} == {
-        (key, line.user_id, line.view, line.task_id) for key, instance in alive.items() for line in views(instance)
+        (key, line.user_id, line.view, line.task_id)
+        for key, instance in alive.items()
+        for line in views(instance.state)
     }
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from support.reconcile import Reconciled
     from taskbridge.local.fake_dingtalk import Faults
     from taskbridge.schemas.events import TaskEntry, TaskEvent
-    from taskbridge.streams.fold.views import Entry, EntryKey
+    from taskbridge.schemas.views import Entry, EntryKey
 
 COMPANIES = int(os.environ.get("TASKBRIDGE_COMPANIES", "2"))
 SHARE = 0.01

@@ -25,15 +25,15 @@ from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.repairs import LOST, Kind, deletion, differences, is_settled, needs_details
 from taskbridge.reconcile.snapshots import Snapshot
 from taskbridge.schemas.events import Action, Person, Status
+from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold
-from taskbridge.streams.fold.views import views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from taskbridge.schemas.events import TaskEvent, TaskState
+    from taskbridge.schemas.views import Entries
     from taskbridge.streams.fold.instance import Instance
-    from taskbridge.streams.fold.views import Lines
 
 EXAMPLES = int(os.environ.get("TASKBRIDGE_EXAMPLES", "50")) * 2
 PEOPLE = ("u-li", "u-wang", "u-chen", "u-zhao")
@@ -119,7 +119,7 @@ def repaired(life: Life) -> tuple[Instance, list[TaskEvent]]:
     return instance, events
 
 
-def seen(lines: Lines) -> dict[object, tuple[object, ...]]:
+def seen(lines: Entries) -> dict[object, tuple[object, ...]]:
     """The entries that people see, without times."""
     return {
         key: (each.status, each.title, each.originator, each.actor_id, each.app_type) for key, each in lines.items()
@@ -131,9 +131,10 @@ def seen(lines: Lines) -> dict[object, tuple[object, ...]]:
 def test_after_the_repairs_everybody_sees_the_same_as_without_losses(life: Life) -> None:
     instance, _ = repaired(life)
     whole = folded(life.callbacks)
-    assert seen(views(instance)) == seen(views(whole))
-    for key, line in views(whole).items():
-        repaired_line = views(instance)[key]
+    assert whole is not None
+    assert seen(views(instance.state)) == seen(views(whole.state))
+    for key, line in views(whole.state).items():
+        repaired_line = views(instance.state)[key]
         if life.callbacks[0] in life.arrived:
             assert abs(repaired_line.entered_at - line.entered_at) <= MINUTE_MS
         assert abs(repaired_line.updated_at - line.updated_at) <= MINUTE_MS
@@ -145,17 +146,17 @@ def test_late_callbacks_change_no_list_in_any_order(life: Life, chance: object) 
     instance, repairs = repaired(life)
     late = life.late
     after = folded(late, instance)
-    assert seen(views(after)) == seen(views(instance))
-    if life.callbacks[0] in life.arrived or not life.arrived:
-        assert views(after) == views(instance), "not even a time"
     assert after is not None
+    assert seen(views(after.state)) == seen(views(instance.state))
+    if life.callbacks[0] in life.arrived or not life.arrived:
+        assert views(after.state) == views(instance.state), "not even a time"
     ends = [(each.instance_status, each.approved_result) for each in (after.state, instance.state)]
     assert ends[0] == ends[1] or None in ends[1], "nor the end"
     shuffled = [*life.arrived, *repairs, *late]
     chance.shuffle(shuffled)  # pyright: ignore[reportAttributeAccessIssue]
     other = folded(shuffled)
     assert other is not None
-    assert (other.marks, views(other)) == (after.marks, views(after))
+    assert (other.marks, views(other.state)) == (after.marks, views(after.state))
     for task in after.state.tasks:
         if task.status is not Status.PENDING:
             assert task.outcome is not None, "no callback contains it, and no late callback removes it"

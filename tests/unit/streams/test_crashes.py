@@ -22,11 +22,11 @@ from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.schemas.views import views
 from taskbridge.streams.cores.native import IS_BUILT, NativeCore
 from taskbridge.streams.cores.python import PythonCore
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import unpack
-from taskbridge.streams.fold.views import views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
+    from taskbridge.schemas.views import Entry
     from taskbridge.streams.cores.core import Core, Folded, Read
     from taskbridge.streams.fold.instance import Instance
-    from taskbridge.streams.fold.views import Entry
     from taskbridge.streams.records import Chunk
 
 REGISTRY = FakeRegistry()
@@ -215,7 +215,7 @@ def lines_seen(instances: dict[bytes, Instance]) -> dict[object, Entry]:
     return {
         (key.decode(), line.user_id, line.view, line.task_id): entry
         for key, instance in instances.items()
-        for line, entry in views(instance).items()
+        for line, entry in views(instance.state).items()
     }
 
 

@@ -22,6 +22,7 @@ from support.streams.fold_inputs import (
     FakeRecord,
     by_first_state_schema,
     by_older_state_schema,
+    by_third_state_schema,
     by_version_without_beginnings,
     by_version_without_recovery,
     damaged,
@@ -38,7 +39,7 @@ from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES, NONE, Folded
 from taskbridge.streams.cores.native import IS_BUILT, NativeCore
 from taskbridge.streams.cores.python import PythonCore
 from taskbridge.streams.fold.chunk import MAX_OFFSETS
-from taskbridge.streams.fold.instance import DETAILS
+from taskbridge.streams.fold.instance import DETAILS, unnamed_assignees
 from taskbridge.streams.fold.rejections import OutsideContract
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
 from taskbridge.streams.tables.store import PartitionNotHeld, Store
@@ -59,7 +60,7 @@ EXAMPLES = settings().max_examples
 
 
 def could_be_folded(instance: Instance) -> bool:
-    """Whether it is the key's instance and all ids are ordered and distinct, as after every fold."""
+    """Whether it is the key's instance, ids are ordered and distinct, and the state has what follows from the marks."""
     state, marks = instance.state, instance.marks
     lists = [
         [each.task_id for each in state.tasks],
@@ -69,7 +70,10 @@ def could_be_folded(instance: Instance) -> bool:
         *(each.assignee_ids for each in state.tasks),
         *(each.actor_ids for each in marks.tasks),
     ]
-    return state.instance_id == "I" and all(list(each) == sorted(set(each)) for each in lists)
+    derived = (marks.began_at, unnamed_assignees(state, marks))
+    if state.instance_id != "I" or (state.began_at, state.assignee_ids) != derived:
+        return False
+    return all(list(each) == sorted(set(each)) for each in lists)
 
 
 def new_core(
@@ -220,6 +224,18 @@ def test_an_instance_of_the_first_version_is_of_yida_and_lacks_later_fields(
     stored = stored_after(structs.replace(each, **unknown, form_data={}) for each in events)
     last = [FakeRecord(b"I", EVENTS.encode(event(event_id="last", serial_no="17")), 9)]
     older = {key: by_first_state_schema(value) for key, value in stored.items()}
+    ours, theirs = fold_both(last, older)
+    assert not isinstance(ours, type)
+    assert not isinstance(theirs, type)
+    assert plain(ours) == plain(theirs) == plain(new_core(PythonCore, 0).fold([*last], reading(stored), generation=1))
+
+
+@given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
+def test_a_state_without_its_beginning_and_assignees_gets_them_from_the_marks(events: list[TaskEvent]) -> None:
+    stored = stored_after(events)
+    older = {key: by_third_state_schema(value) for key, value in stored.items()}
+    assert unpack(older[b"I"], STATES) == unpack(stored[b"I"], STATES)
+    last = [FakeRecord(b"I", EVENTS.encode(event(event_id="last")), 9)]
     ours, theirs = fold_both(last, older)
     assert not isinstance(ours, type)
     assert not isinstance(theirs, type)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskbridge.schemas.events import Action, Change, Person, Status, View
+from taskbridge.schemas.views import EntryKey, views
 from taskbridge.streams.fold.instance import fold
-from taskbridge.streams.fold.views import EntryKey, notifications, views
+from taskbridge.streams.fold.views import notifications
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +132,7 @@ def test_a_late_callback_of_a_recovered_decision_changes_no_entry(
     late = make_event(Action.COMPLETED, **decision, occurred_at=at + data.draw(st.integers(0, 9)))
     after = fold(before, late)
     assert after.state.tasks == before.state.tasks
-    assert views(after) == views(before)
+    assert views(after.state) == views(before.state)
 
 
 def published(before: Instance, event: TaskEvent) -> list[tuple[str, View, Change, str | None, str | None, str | None]]:
@@ -146,7 +147,7 @@ def test_the_outcome_updates_the_actors_entry_and_not_its_place(
     before = folded([created, completed(occurred_at=2_000)])
     read_back = recovered(occurred_at=2_000, recovered_by="read-back", remark="fine")
     assert published(before, read_back) == [("ann", View.HANDLED, Change.UPDATED, "agree", None, "read-back")]
-    line, known = views(fold(before, read_back))[HANDLED], views(before)[HANDLED]
+    line, known = views(fold(before, read_back).state)[HANDLED], views(before.state)[HANDLED]
     assert (line.entered_at, line.updated_at) == (known.entered_at, known.updated_at) == (2_000, 2_000)
     assert line.remark == "fine"
 
@@ -163,7 +164,7 @@ def test_the_end_of_the_instance_updates_the_entries_of_originator_and_copied_pe
         ("bob", View.CREATED, Change.UPDATED, None, "agree", None),
         ("cai", View.COPIED, Change.UPDATED, None, "agree", None),
     ]
-    lines = views(fold(before, ended))
+    lines = views(fold(before, ended).state)
     assert {(each.finished_at, each.entered_at, each.updated_at) for key, each in lines.items() if key != HANDLED} == {
         (2_400, 1_000, 2_000)
     }

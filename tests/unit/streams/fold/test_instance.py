@@ -11,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Person, Status, TaskEntry
+from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Person, Status
+from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import (
     EARLIEST,
     FORM_BYTES,
     LATEST,
     Instance,
-    earliest_known,
     fold,
+    from_published,
     published_form,
+    unnamed_assignees,
 )
 from taskbridge.streams.fold.rejections import AnotherApp, AnotherCorp, UnknownAction
 
@@ -343,15 +345,46 @@ def test_a_later_create_that_has_no_url_leaves_the_tasks_url(make_event: MakeEve
     assert folded([first, second]).state.tasks[0].url == "https://yida.example/1"
 
 
-def test_the_beginning_of_a_published_state_is_the_earliest_of_its_moments(make_event: MakeEvent) -> None:
-    state = folded([make_event(Action.DELETED, occurred_at=9_000)]).state
-    assert earliest_known(state) == 9_000
-    state = replace(state, copied=(CopiedEntry("cai", 8_000), CopiedEntry("dan", 8_500)))
-    assert earliest_known(state) == 8_000
-    decided = TaskEntry(task_id="T-1", status=Status.COMPLETED, decided_at=7_000)
-    assert earliest_known(replace(state, tasks=(decided,))) == 7_000
-    created = TaskEntry(task_id="T-2", status=Status.PENDING, created_at=6_000)
-    assert earliest_known(replace(state, tasks=(decided, created))) == 6_000
+@given(data=st.data())
+def test_a_state_publishes_its_beginning_and_the_assignees_whom_no_task_has_named(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    instance = folded(data.draw(histories))
+    state, marks = instance.state, instance.marks
+    tasks = zip(state.tasks, marks.tasks, strict=True)
+    named = {each for task, task_marks in tasks for each in (*task.assignee_ids, *task_marks.actor_ids)}
+    assert state.began_at == marks.began_at
+    assert state.assignee_ids == tuple(sorted({*marks.assignee_ids} - named))
+
+
+@given(data=st.data())
+def test_the_entries_of_a_state_are_the_same_after_its_events_in_any_order(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    events = data.draw(histories)
+    repeats = data.draw(st.lists(st.sampled_from(events), max_size=4))
+    again = data.draw(st.permutations(events + repeats))
+    assert views(folded(again).state) == views(folded(events).state)
+
+
+@given(data=st.data())
+def test_an_instance_of_which_only_the_state_is_left_has_the_same_entries(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    state = folded(data.draw(histories)).state
+    left = from_published(state)
+    assert left.state == state
+    assert unnamed_assignees(left.state, left.marks) == state.assignee_ids
+
+
+def test_an_instance_of_which_only_an_older_state_is_left_began_at_its_earliest_time(make_event: MakeEvent) -> None:
+    events = [
+        make_event(Action.CREATED, originator=Person("ann"), occurred_at=500),
+        make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), occurred_at=2_000),
+    ]
+    older = replace(folded(events).state, began_at=None)
+    left = from_published(older)
+    assert (left.state.began_at, left.marks.began_at) == (2_000, 2_000)
 
 
 FORMS = st.dictionaries(st.text(max_size=4), st.none() | st.text(max_size=9) | st.just("长" * 2_000), max_size=5)

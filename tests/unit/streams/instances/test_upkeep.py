@@ -17,9 +17,10 @@ from taskbridge.schemas.events import Action, Change, TaskNotification, View
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
+from taskbridge.schemas.views import EntryKey, views
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack, state_value, unpack
-from taskbridge.streams.fold.views import EntryKey, is_finished, notifications, views
+from taskbridge.streams.fold.views import is_finished, notifications
 from taskbridge.streams.instances.pending_notifications import (
     PendingNotifications,
     pending_key,
@@ -65,7 +66,7 @@ def test_deleted_instances_expire_after_30_days_and_finished_ones_as_configured(
 def test_a_retention_shorter_than_replays_is_rejected(make_event: MakeEvent, days: str) -> None:
     """A dead letter or a rejected callback is put back as it was, and would find nothing that says it is done."""
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
-    assert set(views(fold(None, created))) == {EntryKey("ann", View.PENDING, "T-1")}, "so it would come back"
+    assert set(views(fold(None, created).state)) == {EntryKey("ann", View.PENDING, "T-1")}, "so it would come back"
     with pytest.raises(ConfigurationError, match=r"STREAMS_RETENTION_DAYS: .* 0 .* at least 30"):
         load_settings(StreamsSettings, {**REQUIRED, "STREAMS_RETENTION_DAYS": days})
 
@@ -83,10 +84,10 @@ def test_an_instance_is_finished_when_all_its_tasks_are(make_event: MakeEvent) -
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=2_000)
     waiting = make_event(Action.CREATED, recipient_ids=("bob",), occurred_at=3_000)
-    assert not is_finished(fold(None, make_event(Action.CREATED)))
-    assert not is_finished(fold(None, created))
-    assert is_finished(reduce(fold, [completed], fold(None, created)))
-    assert not is_finished(reduce(fold, [completed, waiting], fold(None, created)))
+    assert not is_finished(fold(None, make_event(Action.CREATED)).state)
+    assert not is_finished(fold(None, created).state)
+    assert is_finished(reduce(fold, [completed], fold(None, created)).state)
+    assert not is_finished(reduce(fold, [completed, waiting], fold(None, created)).state)
 
 
 def test_the_age_is_read_from_the_head_alone(make_event: MakeEvent) -> None:
@@ -134,7 +135,7 @@ class Partition:
         after = fold(before, event)
         self._keep(after)
         self.published += notifications(before, after, event)
-        self.states.append(None if not views(after) else state_value(self.store[KEY]))
+        self.states.append(None if not views(after.state) else state_value(self.store[KEY]))
 
     def rebuild(self, events: list[TaskEvent]) -> None:
         """Another version, of these events; what was not told of the last one is not told of this one either."""
@@ -176,7 +177,7 @@ def test_readers_end_up_with_the_current_entries_if_events_interrupt_publication
             partition.tell(is_killed=step == "killed")
     partition.tell()
     assert set(partition.store) == {KEY}
-    shown = views(unpack(partition.store[KEY], STATES))
+    shown = views(unpack(partition.store[KEY], STATES).state)
     inbox = inbox_of(partition.published)
     assert {EntryKey(line.user_id, line.view, line.task_id): entry.status for line, entry in inbox.items()} == {
         key: entry.status for key, entry in shown.items()

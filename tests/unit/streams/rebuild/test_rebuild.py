@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from taskbridge.schemas.events import Action, Change, Status, View
 from taskbridge.schemas.inbox import apply, inbox_of
+from taskbridge.schemas.views import EntryKey, views
 from taskbridge.streams.fold.chunk import EVENTS_LOST, MAX_OFFSETS, has_all_events
 from taskbridge.streams.fold.instance import fold, from_published
-from taskbridge.streams.fold.views import EntryKey, show, views
+from taskbridge.streams.fold.views import show
 from taskbridge.streams.inbox.layout import LineId
 from taskbridge.streams.instances.pending_notifications import changed_notifications
 from taskbridge.streams.rebuild.copies import Copy, Located, Ticker, join_by_key
@@ -65,11 +66,11 @@ def test_a_reader_of_the_old_version_ends_up_with_the_new_ones_entries(histories
     old, sent = sent_by_the_old_one(data.draw(histories))
     new, _ = sent_by_the_old_one(data.draw(histories))
     difference = changed_notifications(show(old), show(new), version=2, certain=True)
-    assert shown_to([*sent, *difference]) == set(views(new))
+    assert shown_to([*sent, *difference]) == set(views(new.state))
     inbox = inbox_of(sent)
     for each in difference:
         apply(inbox, each)
-    assert {line.status for line in inbox.values()} == {entry.status for entry in views(new).values()}
+    assert {line.status for line in inbox.values()} == {entry.status for entry in views(new.state).values()}
 
 
 @given(data=st.data())
@@ -82,7 +83,7 @@ def test_after_a_republication_a_reader_has_the_present_entries_regardless_of_ea
     again = republished(shown, number=1)
     for known in ([], missed_the_end):
         mine = [each for each in known if EntryKey(each.recipient_id, each.view, each.task_id) in shown.lines]
-        assert shown_to([*mine, *again]) == set(views(instance))
+        assert shown_to([*mine, *again]) == set(views(instance.state))
     assert republished(shown, number=1) == again
     ids = {each.notification_id for each in again}
     assert len(ids) == len(again)
@@ -107,8 +108,8 @@ def test_from_a_published_state_alone_a_reader_ends_up_with_the_new_entries(
     assume(events)
     old, sent = sent_by_the_old_one(events)
     new, _ = sent_by_the_old_one(data.draw(histories))
-    left = None if not views(old) else show(from_published(old.state))
-    assert shown_to([*sent, *changed_notifications(left, show(new), version=2, certain=False)]) == set(views(new))
+    left = None if not views(old.state) else show(from_published(old.state))
+    assert shown_to([*sent, *changed_notifications(left, show(new), version=2, certain=False)]) == set(views(new.state))
 
 
 def test_notifications_of_a_rebuild_have_the_same_ids_at_each_attempt(make_event: MakeEvent) -> None:
@@ -133,11 +134,11 @@ def test_a_published_state_alone_shows_the_entries_of_its_tasks_and_gives_way_to
     ]
     instance = reduce(fold, events[1:], fold(None, events[0]))
     left = from_published(instance.state)
-    assert views(left) == views(instance)
+    assert views(left.state) == views(instance.state)
     after = fold(left, make_event(Action.CREATED, title="new", task_id="T-1", recipient_ids=("bob",), occurred_at=1))
     assert after.state.title == "new"
     assert after.state.tasks[0].status is Status.COMPLETED
-    assert EntryKey("ann", View.HANDLED, "T-1") in views(after)
+    assert EntryKey("ann", View.HANDLED, "T-1") in views(after.state)
 
 
 def test_a_join_has_every_key_once_in_order() -> None:

@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
+from taskbridge.schemas.views import began_at_of
 from taskbridge.streams.fold.rejections import Refusal
 
 if TYPE_CHECKING:
@@ -98,25 +99,32 @@ class Instance(Struct, frozen=True, gc=False):
     marks: Marks
 
 
-def earliest_known(state: TaskState) -> int:
-    """When an instance began, as far as its published state shows: for one whose marks lack it."""
-    found = [state.updated_at, *(each.at for each in state.copied)]
-    for task in state.tasks:
-        found += [at for at in (task.created_at, task.decided_at) if at is not None]
-    return min(found)
-
-
 def from_published(state: TaskState) -> Instance:
     """An instance of which only the published state is left; any event that states a fact replaces that fact.
 
-    What is not published is lost: assignees of the instance itself whom no task has named.
+    What is not published is lost: earlier originators and actors, and assignees of the instance whom a task has named.
     """
     tasks = [
         TaskMarks(actor_ids=() if task.status is Status.PENDING or task.actor_id is None else (task.actor_id,))
         for task in state.tasks
     ]
     originators = () if state.originator is None else (state.originator.user_id,)
-    return Instance(state, Marks((None,) * len(FACTS), tuple(tasks), originators, began_at=earliest_known(state)))
+    marks = Marks(
+        tasks=tuple(tasks),
+        originator_ids=originators,
+        assignee_ids=state.assignee_ids,
+        began_at=began_at_of(state),
+    )
+    return Instance(replace(state, began_at=marks.began_at), marks)
+
+
+def unnamed_assignees(state: TaskState, marks: Marks) -> tuple[str, ...]:
+    """The state's ``assignee_ids``: those of the marks whom no task has named as assignee or actor."""
+    if not marks.assignee_ids:
+        return ()
+    named = {user_id for task in state.tasks for user_id in task.assignee_ids}
+    named.update(user_id for task in marks.tasks for user_id in task.actor_ids)
+    return tuple(user_id for user_id in marks.assignee_ids if user_id not in named)
 
 
 def fold(before: Instance | None, event: TaskEvent, form_fields: Collection[str] = ()) -> Instance:
@@ -146,10 +154,16 @@ def fold(before: Instance | None, event: TaskEvent, form_fields: Collection[str]
     after = _ACTIONS[event.action](_with_facts(before, event, form_fields), event)
     if after == before and before.state.revision > 0:
         return before
-    # The result as far as the sender reported that the instance has ended.
-    state = after.state
-    result = None if state.finished_at is None else state.approved_result or state.instance_status
-    return Instance(replace(state, revision=before.state.revision + 1, result=result), after.marks)
+    state, marks = after.state, after.marks
+    # What follows from the rest. The result: as far as the sender reported that the instance has ended.
+    derived = replace(
+        state,
+        revision=before.state.revision + 1,
+        result=None if state.finished_at is None else state.approved_result or state.instance_status,
+        began_at=marks.began_at,
+        assignee_ids=unnamed_assignees(state, marks),
+    )
+    return Instance(derived, marks)
 
 
 def _empty(event: TaskEvent, *, revision: int) -> Instance:

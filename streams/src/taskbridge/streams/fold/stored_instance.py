@@ -19,7 +19,8 @@ from msgspec.structs import replace
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Lifecycle
-from taskbridge.streams.fold.instance import DETAILS, FACTS, LATEST, Instance, Marks, earliest_known
+from taskbridge.schemas.views import began_at_of
+from taskbridge.streams.fold.instance import DETAILS, FACTS, LATEST, Instance, Marks, unnamed_assignees
 from taskbridge.streams.fold.views import is_finished
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def pack(state_value: bytes, instance: Instance, offsets: Sequence[int] = (), *,
 
     ``offsets``: of its last events, growing, at most ``fold.chunk.MAX_OFFSETS``.
     """
-    kind = _FINISHED if is_finished(instance) else _LIVE
+    kind = _FINISHED if is_finished(instance.state) else _LIVE
     if instance.state.lifecycle is Lifecycle.DELETED:
         kind = _DELETED
     written = write_offsets(offsets)
@@ -124,7 +125,9 @@ def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
     if (len(marks.tasks), len(marks.facts), len(marks.details)) != (len(state.tasks), len(FACTS), len(DETAILS)):
         raise StoreUnreadable("a stored instance cannot be read: its marks are of another state")
     if marks.began_at == LATEST:  # written by a version that did not store it
-        marks = replace(marks, began_at=earliest_known(state))
+        marks = replace(marks, began_at=began_at_of(state))
+    if state.began_at is None:  # written by a version that did not publish it
+        state = replace(state, began_at=marks.began_at, assignee_ids=unnamed_assignees(state, marks))
     return Instance(state, marks)
 
 

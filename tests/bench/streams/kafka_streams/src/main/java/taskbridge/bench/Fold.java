@@ -34,7 +34,7 @@ final class Fold {
     static Instance unknown(TaskEvent event) {
         var state = new TaskState(event.getInstanceId(), event.getCorpId(), event.getAppType(), null, null, null, null,
                 null, Lifecycle.ACTIVE, new ArrayList<>(), new ArrayList<>(), event.getOccurredAt(), 0L,
-                event.getSource(), null, null, null, null, null, null, new HashMap<>());
+                event.getSource(), null, null, null, null, null, null, new HashMap<>(), null, new ArrayList<>());
         return new Instance(
                 state, new Marks(new HashMap<>(), new HashMap<>(), new ArrayList<>(), new ArrayList<>(), null,
                         Long.MAX_VALUE, event.getReceivedAt()));
@@ -49,6 +49,8 @@ final class Fold {
         }
         var fold = new Fold(instance, event);
         fold.run();
+        state.setBeganAt(instance.marks().getBeganAt());
+        state.setAssigneeIds(Views.unnamedAssignees(instance));
         var changed = fold.changed || state.getRevision() == 0;
         if (changed) {
             state.setRevision(state.getRevision() + 1);

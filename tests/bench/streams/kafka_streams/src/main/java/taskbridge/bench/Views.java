@@ -99,7 +99,7 @@ final class Views {
         return keys;
     }
 
-    private static List<String> unnamedAssignees(Instance instance) {
+    static List<String> unnamedAssignees(Instance instance) {
         var marks = instance.marks();
         if (marks.getAssigneeIds().isEmpty()) {
             return List.of();
