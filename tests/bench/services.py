@@ -21,17 +21,28 @@ if TYPE_CHECKING:
 
 _READY_S = 600.0
 _OK = 200
-_FOREIGN = ("EDGE_", "STREAMS_", "TASKBRIDGE_")
+_FOREIGN = ("EDGE_", "STREAMS_", "CENTER_", "TASKBRIDGE_")
 
 
 def start_service(
-    stack: ExitStack, module: str, *arguments: str, folder: Path, settings: Mapping[str, str] | None = None
+    stack: ExitStack,
+    module: str,
+    *arguments: str,
+    folder: Path,
+    settings: Mapping[str, str] | None = None,
+    checkout: Path = CHECKOUT,
 ) -> int:
-    """The id of a process that runs until the stack is left. It gets these settings, and none of the caller's."""
+    """The id of a process that runs until the stack is left. It gets these settings, and none of the caller's.
+
+    ``checkout`` may be another one, with an environment of its own.
+    """
     env = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)} | dict(settings or {})
-    argv = [sys.executable, "-m", module, *arguments]
+    python = sys.executable if checkout == CHECKOUT else str(checkout / ".venv" / "bin" / "python")
+    if checkout != CHECKOUT:
+        env.pop("PYTHONPATH", None)
+    argv = [python, "-m", module, *arguments]
     log_path = folder / f"{'-'.join([module, *arguments])}.log"
-    child = Child(argv, env=env, cwd=CHECKOUT, log_path=log_path, orphan_signal=signal.SIGKILL)
+    child = Child(argv, env=env, cwd=checkout, log_path=log_path, orphan_signal=signal.SIGKILL)
     stack.callback(child.end, signal.SIGTERM, timeout_s=20)
     return child.pid
 

@@ -1,13 +1,11 @@
--- wrk: asks for the paths of a file one after the other, or posts its lines where a content type is given behind it; and
--- prints what came of it as one line of JSON.
+-- wrk: posts the lines of a file, one after the other, with the content type that follows the file; prints the results as
+-- one line of JSON.
 local requests, at = {}, 0
 
 function init(arguments)
   local file, content_type = arguments[1], arguments[2]
   for line in io.lines(file) do
-    requests[#requests + 1] = content_type
-      and wrk.format("POST", wrk.path, { ["Content-Type"] = content_type }, line)
-      or wrk.format("GET", line)
+    requests[#requests + 1] = wrk.format("POST", wrk.path, { ["Content-Type"] = content_type }, line)
   end
 end
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx2
 from tests.bench.command import NotCounted
@@ -13,6 +13,7 @@ from tests.bench.machine import cpu_seconds
 from tests.bench.wrk import wrk
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.bench.edge.callbacks import Kind
@@ -96,17 +97,11 @@ def open_loop(
         NotCounted: an answer other than 200, or records that are not as many as the answers.
     """
     before = _stored(server, topic)
-    argv = [str(program), f"-address=127.0.0.1:{server.port}", f"-path={kind.url_path}"]
-    argv += [f"-content-type={kind.content_type}", f"-bodies={kind.path}", f"-rate={rate}", f"-seconds={seconds}"]
-    argv += [f"-connections={connections}"]
+    arguments = [f"-address=127.0.0.1:{server.port}", f"-path={kind.url_path}", f"-content-type={kind.content_type}"]
+    arguments += [f"-bodies={kind.path}", f"-connections={connections}"]
     cpu_before = cpu_seconds(pid)
-    outcome = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=4 * seconds + 30)
+    found = run_open_loop(program, arguments, rate=rate, seconds=seconds, who=f"{server.name}, {kind.name}")
     cpu = cpu_seconds(pid) - cpu_before
-    if outcome.returncode != 0:
-        raise NotCounted(f"the open loop failed: {outcome.stderr.strip()[-300:]}")
-    found: dict[str, Any] = json.loads(outcome.stdout)
-    if found["ok"] != found["requests"]:
-        raise NotCounted(f"{server.name}, {kind.name}: {found['requests'] - found['ok']} answers were not 200")
     _account(server, kind, found["requests"], _stored(server, topic) - before, under_way=0)
     return Schedule(
         rate=rate,
@@ -116,6 +111,22 @@ def open_loop(
         max_ms=found["max_us"] / 1000,
         cpu_us=cpu / found["requests"] * 1e6,
     )
+
+
+def run_open_loop(program: Path, arguments: Sequence[str], *, rate: int, seconds: int, who: str) -> dict[str, int]:
+    """What the program ``openloop`` prints: latencies in microseconds.
+
+    Raises:
+        NotCounted: it failed, or an answer was not 200; ``who`` is in the message.
+    """
+    argv = [str(program), *arguments, f"-rate={rate}", f"-seconds={seconds}"]
+    outcome = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=4 * seconds + 30)
+    if outcome.returncode != 0:
+        raise NotCounted(f"the open loop failed: {outcome.stderr.strip()[-300:]}")
+    found: dict[str, int] = json.loads(outcome.stdout)
+    if found["ok"] != found["requests"]:
+        raise NotCounted(f"{who}: {found['requests'] - found['ok']} answers were not 200")
+    return found
 
 
 def _stored(server: Server, topic: EventsTopic) -> int:

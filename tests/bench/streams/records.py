@@ -46,10 +46,14 @@ class Writer:
         self._producer = Producer(producer_config(setup.bootstrap_servers) | config)
         self._failed: list[KafkaError] = []
 
-    def write(self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+    def write(self, topic: str, key: bytes, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> None:
         if len(self._producer) > _BACKLOG:
             self._producer.flush(_FLUSH_S)
         self._producer.produce(topic, key=key, value=value, headers=list(headers), on_delivery=self._delivered)
+        self.poll()
+
+    def poll(self) -> None:
+        """Let what is due be sent and reported."""
         self._producer.poll(0)
 
     def finish(self) -> None:

@@ -35,7 +35,7 @@ class Seeds:
     def __init__(self, name: str, setup: Setup) -> None:
         """``name`` is the contender in whose format the states are stored."""
         stored = _format(name, setup)
-        self._templates = [_folded(number) for number in range(_TEMPLATES)]
+        self._templates = [folded(number) for number in range(_TEMPLATES)]
         self._stored = [stored(each) for each in self._templates]
 
     def records(self, count: int) -> Iterator[tuple[bytes, bytes]]:
@@ -64,7 +64,7 @@ def instance_id(number: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _folded(number: int) -> Instance:
+def folded(number: int) -> Instance:
     life, instance = Life(number), None
     for position in range(EVENTS_PER_INSTANCE):
         instance = fold(instance, life.event(position))

@@ -1,9 +1,14 @@
-"""The pages of the four benchmarks say whether a target is met, missed or within the noise."""
+"""The pages of the benchmarks say whether a target is met, missed or within the noise."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from tests.bench.center.callbacks import AT_REST, Times
+from tests.bench.center.installations import SQLITE, CaughtUp
+from tests.bench.center.queries import KINDS
+from tests.bench.center.queries import Latency as QueryLatency
+from tests.bench.center.report import Found, write_page
 from tests.bench.edge.callbacks import Kind
 from tests.bench.edge.comparisons import Results as EdgeResults
 from tests.bench.edge.comparisons import watched as watched_of_edge
@@ -11,14 +16,7 @@ from tests.bench.edge.loads import Schedule
 from tests.bench.edge.loads import Window as Load
 from tests.bench.edge.report import write_report as write_edge
 from tests.bench.edge.servers import EDGE, GO, SPRING, Server
-from tests.bench.live.__main__ import callbacks_section
-from tests.bench.live.callbacks import AT_REST, Times
 from tests.bench.machine import before
-from tests.bench.query.queries import CONSTANT
-from tests.bench.query.queries import Kind as Query
-from tests.bench.query.queries import Window as QueryWindow
-from tests.bench.query.report import watched as watched_of_queries
-from tests.bench.query.report import write_report as write_queries
 from tests.bench.rounds import Rounds, Warmed
 from tests.bench.streams.comparisons import LATENCY, Results, watched
 from tests.bench.streams.contenders import KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, TASKBRIDGE
@@ -91,28 +89,21 @@ def test_the_streams(tmp_path: Path) -> None:
     ]
 
 
-def test_the_queries(tmp_path: Path) -> None:
-    windows = {
-        ("At rest", CONSTANT, 1): [QueryWindow(1000, 0.1, 0.2, 60)] * 2,
-        ("At rest", "page", 1): [QueryWindow(500, 0.2, 0.4, 120), QueryWindow(500, 0.2, 0.4, 121)],
-    }
-    kinds = [Query(CONSTANT, "a constant", []), Query("page", "a page of 50", [])]
-    page = write_queries(
-        tmp_path / "query.md",
-        windows,
-        kinds,
-        facts=["A fact."],
-        ended={"At rest": ENDED.ended},
-        command="the command",
-        earlier=before(),
-    ).read_text()
-    assert "| a page of 50 | 500 (500-500) | 0.50 (0.50-0.50) |" in page
-    assert "| 120 (120-121) | 2.01 (1.91-2.12) |" in page
-    assert list(watched_of_queries(windows, "At rest")) == ["CPU of page, 1 connections"]
-
-
-def test_live_updates() -> None:
-    times = {AT_REST: [Times([3.0] * 4, [9.0, 12.0, 13.0, 20.0]), Times([3.0] * 4, [9.0, 12.0, 13.0, 21.0])]}
-    text = "\n".join(callbacks_section(times, ENDED.ended))
-    assert "| at rest | 4 | 3.0 (3.0-3.0) | 9.0 (9.0-9.0) | 13.0 (13.0-13.0) | 20.5 (20.0-21.0) |" in text
-    assert "The target is a p50 of at most 15 ms at rest: 13.0 (13.0-13.0) ms, met." in text
+def test_the_center(tmp_path: Path) -> None:
+    caught_up = CaughtUp(1000, 0.5, 0.25, 0.0, 90.0, 12.0)
+    page, search = KINDS[0].title, KINDS[2].title
+    found = Found(filled={SQLITE: caught_up}, entries=5000, backlog={SQLITE: caught_up}, tasks=10_000)
+    found.latencies = {(SQLITE, kind.title): [QueryLatency(1, 5), QueryLatency(1, 6)] for kind in KINDS}
+    found.latencies[SQLITE, page] = [QueryLatency(3, 30), QueryLatency(3, 31)]
+    found.streams = {SQLITE: ["A fact."]}
+    times = [Times([3.0] * 4, [9.0, 12.0, 13.0, 20.0]), Times([3.0] * 4, [9.0, 12.0, 13.0, 21.0])]
+    found.callbacks, found.ended = {SQLITE: {AT_REST: times}}, [ENDED.ended]
+    text = write_page(tmp_path / "center.md", found, command="the command", earlier=before()).read_text()
+    assert "| filling: states/s | 2,000 |" in text
+    assert "| filling: states per CPU second of the server | - |" in text
+    assert f"| {page} | 3.0 (3.0-3.0) / 30.5 (30.0-31.0) | at most 20: SQLite missed |" in text
+    assert f"| {search} | 1.0 (1.0-1.0) / 5.5 (5.0-6.0) | at most 150: SQLite met |" in text
+    assert "| SQLite, at rest | 4 | 3.0 (3.0-3.0) | 9.0 (9.0-9.0) | 13.0 (13.0-13.0) | 20.5 (20.0-21.0) |" in text
+    assert "at most 12 ms at rest: SQLite 13.0 (13.0-13.0) ms, missed." in text
+    assert "- A fact." in text
+    assert ENDED.ended in text

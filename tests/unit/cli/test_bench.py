@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("command", [bench.edge, bench.streams, bench.query, bench.live, bench.sizing])
+@pytest.mark.parametrize("command", [bench.edge, bench.streams, bench.center, bench.sizing])
 def test_an_installed_wheel_says_that_a_checkout_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[[], None]
 ) -> None:
@@ -31,9 +31,9 @@ def test_an_installed_wheel_says_that_a_checkout_is_needed(
     [
         (("streams", "--rounds", "1", "--peers", "quix", "--only", "recovery", "--", "--help"), 0, "--one-core"),
         (("edge", "--help"), 0, "usage: taskbridge bench edge"),
-        (("live", "--help"), 0, "--most-rounds"),
-        (("live", "--streams", "9"), 2, "argument --streams: must be at least 10"),
-        (("query", "--nonsense"), 2, "unrecognized arguments: --nonsense"),
+        (("center", "--help"), 0, "--most-rounds"),
+        (("center", "--streams", "9"), 2, "argument --streams: must be at least 10"),
+        (("center", "--nonsense"), 2, "unrecognized arguments: --nonsense"),
     ],
 )
 def test_the_harness_gets_the_options_from_any_working_directory(

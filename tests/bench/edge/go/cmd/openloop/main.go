@@ -1,5 +1,5 @@
-// Sends callbacks at a fixed rate, even when the server is slow, and measures each from the moment at which it was due: what
-// waits behind a slow answer counts as slow itself (no coordinated omission). Prints one JSON object.
+// Sends callbacks or queries at a fixed rate, even when the server is slow, and measures each from the moment at which it was
+// due: what waits behind a slow answer counts as slow itself (no coordinated omission). Prints one JSON object.
 package main
 
 import (
@@ -39,7 +39,7 @@ type report struct {
 func main() {
 	address := flag.String("address", "", "host:port on loopback")
 	path := flag.String("path", "", "path of the callback")
-	contentType := flag.String("content-type", "", "of the bodies")
+	contentType := flag.String("content-type", "", "of the bodies; without one, each line is a path to get")
 	bodies := flag.String("bodies", "", "file with a body a line")
 	rate := flag.Float64("rate", 500, "requests a second")
 	seconds := flag.Float64("seconds", 5, "how long")
@@ -110,6 +110,10 @@ func read(bodies, address, path, contentType string) [][]byte {
 	var requests [][]byte
 	for line := range strings.Lines(string(text)) {
 		body := strings.TrimSuffix(line, "\n")
+		if contentType == "" {
+			requests = append(requests, fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", body, address))
+			continue
+		}
 		requests = append(requests, fmt.Appendf(nil,
 			"POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", path, address, contentType, len(body), body))
 	}

@@ -1,4 +1,4 @@
-"""The memory of an open event stream, and how fast one notification reaches many streams.
+"""The memory of an open event stream of a running center, and how fast one state reaches many streams.
 
 The listeners are plain sockets in this process.
 """
@@ -7,45 +7,44 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
-from tests.bench.live.holding import CORP
-from tests.bench.machine import cpu_seconds, resident_mb
-from tests.bench.services import start_service, wait_until
+from tests.bench.center.company import CORP
+from tests.bench.command import NotCounted
+from tests.bench.streams.records import Writer
 
-from taskbridge.local.host import LOOPBACK, free_port
-from taskbridge.local.jvm import port_answers
+from taskbridge.local.host import LOOPBACK
 from taskbridge.runtime.process import allow_open_files
+from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import Status, TaskEntry, TaskState
+from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from tests.bench.center.installations import Center
+    from tests.bench.streams.setup import Setup
 
 _OWN_FILES = 256
 _HEARTBEAT_S = 15.0
 _TOGETHER = 500
+_ARRIVES_WITHIN_S = 30.0
 _SHARED = 10
 """One in so many listens to the same person."""
 
 
-def measure_streams(streams: int, folder: Path) -> list[str]:
+def measure_streams(setup: Setup, center: Center, streams: int) -> list[str]:
     """What so many open streams came to, in sentences.
 
     Raises:
         OperatorError: this process may not open so many files.
-        NotCounted: nothing listens.
     """
     needed = streams + _OWN_FILES
     if allow_open_files(needed) < needed:
         raise OperatorError(f"this process may not open {needed} files: ulimit -Hn")
-    port = free_port()
-    with ExitStack() as stack:
-        pid = start_service(stack, "tests.bench.live.holding", str(port), str(_HEARTBEAT_S), folder=folder)
-        wait_until(lambda: port_answers(LOOPBACK, port), "the worker listens")
-        return asyncio.run(_measure(pid, port, streams))
+    return asyncio.run(_measure(setup, center, streams))
 
 
 class _Listener(asyncio.Protocol):
@@ -65,28 +64,28 @@ class _Listener(asyncio.Protocol):
             self._received(time.perf_counter())
 
 
-async def _measure(pid: int, port: int, streams: int) -> list[str]:
+async def _measure(setup: Setup, center: Center, streams: int) -> list[str]:
     received = list[float]()
     await asyncio.sleep(1)
-    before, began = resident_mb(pid), time.perf_counter()
-    await _open(port, streams, received)
+    before, began = center.memory_mb, time.perf_counter()
+    await _open(center.port, streams, received)
     opened_s = time.perf_counter() - began
     await asyncio.sleep(1)
-    opened = resident_mb(pid)
-    cpu = cpu_seconds(pid)
+    opened, (cpu, _) = center.memory_mb, center.cpu
     await asyncio.sleep(_HEARTBEAT_S)
-    share = (cpu_seconds(pid) - cpu) / _HEARTBEAT_S
-    beaten = resident_mb(pid)
-    one = [await _send(port, _user(1), number, received, 1) for number in range(10, 60)]
+    share = (center.cpu[0] - cpu) / _HEARTBEAT_S
+    beaten = center.memory_mb
+    writer = Writer(setup, linger_ms=0)
+    one = [await _send(setup, writer, _user(1), received, 1) for _ in range(50)]
     shared = -(-streams // _SHARED)
-    many = [await _send(port, _user(0), number, received, shared) for number in range(100, 105)]
+    many = [await _send(setup, writer, _user(0), received, shared) for _ in range(5)]
     return [
         f"Opened in {opened_s:.1f} s.",
         f"Resident: {before:.0f} MiB before, {opened:.0f} MiB with them, {beaten:.0f} MiB after a heartbeat each.",
         f"Memory of a stream: {(beaten - before) * 1024 / streams:.1f} KiB.",
         f"A heartbeat each every {_HEARTBEAT_S:.0f} s: {share:.1%} of a core.",
-        f"One notification to a person's only listener: {median(one) * 1000:.1f} ms.",
-        f"One notification to a person's {shared:,} listeners: {median(many) * 1000:.0f} ms until the last has it.",
+        f"From a state's record to its person's only listener: {median(one) * 1000:.1f} ms.",
+        f"To a person's {shared:,} listeners: {median(many) * 1000:.0f} ms until the last has it.",
     ]
 
 
@@ -105,13 +104,19 @@ def _user(number: int) -> str:
     return "everybody" if number % _SHARED == 0 else f"0169{number:010}"
 
 
-async def _send(port: int, user_id: str, offset: int, received: list[float], listeners: int) -> float:
+async def _send(setup: Setup, writer: Writer, user_id: str, received: list[float], listeners: int) -> float:
+    """From when the state of a new task is produced until all have its notification."""
     received.clear()
-    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    now = time.time_ns()
+    task = TaskEntry("TASK-1", Status.PENDING, (user_id,), created_at=now // 1_000_000)
+    state = TaskState(f"many-{now}", CORP, "APP_1", now // 1_000_000, 1, title="张红的1位访客申请", tasks=(task,))
+    value = task_state_codec(setup.registry).encode(state)
     started = time.perf_counter()
-    writer.write(f"POST /send/{user_id}/{offset} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
-    await reader.read()
-    writer.close()
-    while len(received) < listeners:  # noqa: ASYNC110 - many protocols fill it
+    writer.write(TASK_STATES.name, state.instance_id.encode(), value)
+    deadline = started + _ARRIVES_WITHIN_S
+    while len(received) < listeners:
+        if time.perf_counter() > deadline:
+            raise NotCounted(f"only {len(received)} of {listeners} event streams have a change")
+        writer.poll()
         await asyncio.sleep(0.0005)
     return max(received) - started

@@ -14,21 +14,20 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tests.bench.center.company import Trickle
 from tests.bench.command import NotCounted
-from tests.bench.query.company import Trickle
 from tests.bench.services import answers, start_service, wait_until
 from tests.bench.spreads import Estimate, estimate
+from tests.bench.toolchains import CHECKOUT
 
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.local.company import CORP
 from taskbridge.local.demo import APP, write_credentials
 from taskbridge.local.host import LOOPBACK, free_ports
-from taskbridge.runtime.kafka import admin_client
-from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas import topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from tests.bench.rounds import Rounds
     from tests.bench.streams.setup import Setup
@@ -63,15 +62,16 @@ def median_ms(found: Iterable[Times]) -> Estimate:
 
 
 def measure_callbacks(
-    setup: Setup, rounds: Rounds, *, callbacks: int, events_per_second: int
+    setup: Setup, rounds: Rounds, *, callbacks: int, events_per_second: int, center: str = "", checkout: Path = CHECKOUT
 ) -> dict[str, list[Times]]:
     """One callback after the other, in turns at rest and while other events come; by condition, one for each round.
+
+    ``center`` is the URL of a running one; without, the streams worker of ``checkout`` has the event streams.
 
     Raises:
         NotCounted: one is refused, or does not arrive.
     """
     folder = setup.folder
-    apply_topics(admin_client(setup.bootstrap_servers), topics.ALL, partitions=setup.partitions, replication=1)
     token = write_credentials(folder / "credentials.toml")
     edge_port, streams_port = free_ports(2)
     edge, streams = (f"http://{LOOPBACK}:{port}" for port in (edge_port, streams_port))
@@ -82,22 +82,15 @@ def measure_callbacks(
             "EDGE_SCHEMA_REGISTRY_URL": setup.registry_url,
             "EDGE_CREDENTIALS_FILE": str(folder / "credentials.toml"),
             "EDGE_DATA_DIR": str(folder / "edge"),
-        }
-        start_service(stack, "taskbridge.cli", "edge", settings=settings, folder=folder)
-        settings = {
             "STREAMS_PORT": str(streams_port),
             "STREAMS_KAFKA_BOOTSTRAP_SERVERS": setup.bootstrap_servers,
             "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
             "STREAMS_DATA_DIR": str(folder / "streams"),
         }
-        start_service(stack, "taskbridge.cli", "streams", settings=settings, folder=folder)
-        for url in (edge, streams):
+        for service, url in (("edge", edge), ("streams", streams)):
+            start_service(stack, "taskbridge.cli", service, settings=settings, folder=folder, checkout=checkout)
             wait_until(lambda url=url: answers(f"{url}/readyz"), f"{url} is ready")
-        listener = _Listener(f"{streams}/v1/corps/{CORP}/users/{_LISTENER}/events")
-
-        def post(count: int) -> Times:
-            return _post(edge, token, listener, count)
-
+        listener = _Listener(f"{center or streams}/v1/corps/{CORP}/users/{_LISTENER}/events")
         warming = Trickle(setup, per_second=WARM_UP_PER_S, users=_USERS)
         time.sleep(WARM_UP_S)
         warming.stop()
@@ -108,12 +101,12 @@ def measure_callbacks(
                 if condition != AT_REST:
                     trickle = Trickle(setup, per_second=events_per_second, users=_USERS)
                 try:
-                    post(_WARM_UP)
-                    times.append(post(callbacks))
+                    _post(edge, token, listener, _WARM_UP)
+                    times.append(_post(edge, token, listener, callbacks))
                 finally:
                     if trickle is not None:
                         trickle.stop()
-                setup.progress(f"{condition}: p50 {times[-1].quantile(0.5):.1f} ms")
+                setup.progress(f"{condition}: p50 {times[-1].quantile(0.5):.1f} ms, p99 {times[-1].quantile(0.99):.1f}")
     setup.progress(rounds.ended)
     return found
 

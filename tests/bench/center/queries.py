@@ -1,0 +1,97 @@
+"""Queries for a person with very many entries, at a fixed rate; all contenders give the same answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import httpx2
+from tests.bench.center.company import BUSY, CORP
+from tests.bench.command import NotCounted
+from tests.bench.edge.loads import run_open_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from tests.bench.rounds import Rounds
+    from tests.bench.streams.setup import Setup
+
+RATE = 200
+_CONNECTIONS = 32
+_BASE = f"/v1/corps/{CORP}/users/{BUSY}"
+_PAGE, _COUNTS = "a page of 50", "counts"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of query; ``limit_ms`` is the target of its p99."""
+
+    title: str
+    path: str
+    limit_ms: float | None = None
+
+
+def _search(title: str, text: str) -> Kind:
+    return Kind(f"search, {title}: {text}", f"{_BASE}/tasks?view=handled&q={quote(text)}", 150)
+
+
+KINDS = (
+    Kind(_PAGE, f"{_BASE}/tasks?view=handled", 20),
+    Kind(_COUNTS, f"{_BASE}/counts"),
+    _search("one hit", "采购申请 2024"),
+    _search("no hit", "差旅申请"),
+    _search("two characters, many hits", "报销"),
+    _search("four characters, many hits", "报销申请"),
+    _search("two characters, no hit", "差旅"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    p50_ms: float
+    p99_ms: float
+
+
+Latencies = dict[tuple[str, str], list[Latency]]
+"""By contender and title of the query, one for each round."""
+
+
+def prove_same_answers(contenders: Mapping[str, str], tasks: int) -> None:
+    """Raises NotCounted where they differ, or are not what they must be."""
+    with httpx2.Client(trust_env=False, timeout=30) as client:
+        for kind in KINDS:
+            found = {name: _content(client.get(f"{url}{kind.path}").json()) for name, url in contenders.items()}
+            first = next(iter(found.values()))
+            for name, each in found.items():
+                if each != first:
+                    raise NotCounted(f"{kind.title}: {name} gives another answer than {next(iter(found))}")
+            if kind.title == _COUNTS and first != [tasks]:
+                raise NotCounted(f"{BUSY} has {first} handled tasks, not {tasks}")
+            if bool(first) is ("no hit" in kind.title):
+                raise NotCounted(f"{kind.title}: {len(first)} found")
+
+
+def _content(answer: dict[str, Any]) -> list[Any]:
+    items: Iterable[dict[str, Any]] | None = answer.get("items")
+    return [answer["handled"]] if items is None else [each["instance_id"] for each in items]
+
+
+def measure_queries(
+    setup: Setup, program: Path, contenders: Mapping[str, str], rounds: Rounds, *, seconds: int
+) -> Latencies:
+    """Each kind of each contender in turns, ``RATE`` a second; latency counts from when a request was due."""
+    found: Latencies = {(name, kind.title): [] for kind in KINDS for name in contenders}
+    paths = setup.folder / "paths"
+    for number in rounds.numbers(dict):
+        for kind in KINDS:
+            for name, url in contenders.items():
+                paths.write_text(f"{kind.path}\n")
+                arguments = [f"-address={urlsplit(url).netloc}", f"-bodies={paths}", f"-connections={_CONNECTIONS}"]
+                got = run_open_loop(program, arguments, rate=RATE, seconds=seconds, who=f"{name}, {kind.title}")
+                latency = Latency(got["p50_us"] / 1000, got["p99_us"] / 1000)
+                found[name, kind.title].append(latency)
+                figures = f"p50 {latency.p50_ms:.1f} ms  p99 {latency.p99_ms:.1f} ms"
+                setup.progress(f"round {number}  {kind.title:40}{name:12}  {figures}")
+    return found
