@@ -86,12 +86,13 @@ class OpenSenders(InBackground):
 @pytest.fixture(params=["1", "2"], ids=["one worker", "two workers"])
 def bridge(request: pytest.FixtureRequest, stack: Endpoints, tmp_path: Path) -> Generator[Bridge]:
     allow_open_files(8192)
-    edge, streams, kafka, registry = free_ports(4)
+    edge, center, streams, kafka, registry = free_ports(5)
     write_credentials(tmp_path / "credentials.toml", SYSTEM_TOKEN)
     bridge = Bridge(
         BridgeOptions(
             data_dir=tmp_path,
             edge_port=edge,
+            center_port=center,
             streams_port=streams,
             kafka_port=kafka,
             registry_port=registry,
