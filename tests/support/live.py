@@ -6,14 +6,16 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, update
+from sqlalchemy import delete, insert
 
-from taskbridge.center.database import Database, open_database
-from taskbridge.center.tables import about, change_counters, changes, metadata
+from taskbridge.center.tables import about, change_counters, changes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from taskbridge.center.database import Database
 
 EPOCH = "e0"
 CORP = "corp"
@@ -21,13 +23,11 @@ CORP = "corp"
 _numbers = itertools.count()
 
 
-def new_database(folder: Path) -> Database:
-    """A SQLite database with all tables, at the epoch ``EPOCH``."""
-    database = open_database(None, folder)
-    metadata.create_all(database.engine)
+def set_epoch(database: Database, epoch: str = EPOCH) -> None:
+    """As at the first start, or when lists are dropped."""
     with database.write() as connection:
-        connection.execute(insert(about).values(name="epoch", value=EPOCH))
-    return database
+        connection.execute(delete(about).where(about.c.name == "epoch"))
+        connection.execute(insert(about).values(name="epoch", value=epoch))
 
 
 def add_changes(
@@ -78,4 +78,4 @@ def renumber(database: Database, epoch: str = "e1") -> None:
     with database.write() as connection:
         connection.execute(delete(changes))
         connection.execute(delete(change_counters))
-        connection.execute(update(about).where(about.c.name == "epoch").values(value=epoch))
+    set_epoch(database, epoch)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import insert
 
-from support.live import CORP, EPOCH, commit_changes, purge_changes, renumber
+from support.live import CORP, EPOCH, commit_changes, purge_changes, renumber, set_epoch
 from taskbridge.center.database import Database, DatabaseUnavailable
 from taskbridge.center.live import hub as hub_module
 from taskbridge.center.live.changes import PART
@@ -57,6 +57,7 @@ class Listener:
 class Center:
     def __init__(self, database: Database, **more: Any) -> None:
         self.database = database
+        set_epoch(database)
         self.hub = Hub(database, most=more.pop("most", 100), most_of_person=more.pop("most_of_person", 1000), **more)
 
     async def listen(self, user_id: str = "ann", *, corp_id: str = CORP, now: float = 0) -> Listener:
@@ -223,7 +224,7 @@ def test_the_originator_whom_the_sender_did_not_name_gets_the_present_name(datab
         connection.execute(
             insert(people),
             [
-                {"corp_id": corp, "user_id": "bob", "name": name, "search": ""}
+                {"corp_id": corp, "user_id": "bob", "name": name, "search": "", "partition": 0}
                 for corp, name in ((CORP, "鲍勃"), ("other", "Eve"))
             ],
         )

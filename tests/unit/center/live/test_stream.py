@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from support.live import CORP, EPOCH, commit_changes, purge_changes, renumber
+from support.live import CORP, EPOCH, commit_changes, purge_changes, renumber, set_epoch
 from taskbridge.center.access.access import Access
 from taskbridge.center.access.refusals import answer_refusals
 from taskbridge.center.access.tokens import TokensFile, digest_of
@@ -88,8 +88,9 @@ async def opened(hub: Hub, resume: Place | None = None, **more: Any) -> Connecti
 
 
 @pytest.fixture
-def hub(database: Database) -> Hub:
-    return Hub(database, most=10, most_of_person=32)
+def hub(sqlite_database: Database) -> Hub:
+    set_epoch(sqlite_database)
+    return Hub(sqlite_database, most=10, most_of_person=32)
 
 
 def commit(hub: Hub, count: int = 1) -> None:
@@ -310,13 +311,13 @@ def test_the_route_gives_each_stream_the_access_that_let_it_in(hub: Hub, tmp_pat
 
 def app_of(hub: Hub, access: Access) -> FastAPI:
     http = FastAPI()
-    answer_refusals(http)
+    answer_refusals(http, lambda: None)
     http.include_router(events_router(hub, access))
     return http
 
 
-def client_of(database: Database, *, most: int = 10, most_of_person: int = 32) -> TestClient:
-    hub = Hub(database, most=most, most_of_person=most_of_person)
+def client_of(hub: Hub, *, most: int = 10, most_of_person: int = 32) -> TestClient:
+    hub = Hub(hub.database, most=most, most_of_person=most_of_person)
     return TestClient(app_of(hub, Access(tokens=None)))
 
 
@@ -348,21 +349,19 @@ def test_a_stream_whose_token_was_revoked_ends_within_a_heartbeat(hub: Hub) -> N
         ({"Last-Event-ID": "1" * 100}, "", "last-event-id"),
     ],
 )
-def test_an_id_that_was_never_given_is_refused(
-    database: Database, headers: dict[str, str], query: str, says: str
-) -> None:
-    answer = client_of(database).get(f"/v1/corps/corp/users/ann/events{query}", headers=headers)
+def test_an_id_that_was_never_given_is_refused(hub: Hub, headers: dict[str, str], query: str, says: str) -> None:
+    answer = client_of(hub).get(f"/v1/corps/corp/users/ann/events{query}", headers=headers)
     assert answer.status_code == 400
     assert says.lower() in answer.json()["detail"].lower()
 
 
-def test_a_refusal_because_of_too_many_streams_says_when_to_come_back(database: Database) -> None:
-    answer = client_of(database, most=0).get("/v1/corps/corp/users/ann/events")
+def test_a_refusal_because_of_too_many_streams_says_when_to_come_back(hub: Hub) -> None:
+    answer = client_of(hub, most=0).get("/v1/corps/corp/users/ann/events")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
 
-def test_one_person_does_not_take_the_places_of_all_others(database: Database) -> None:
-    answer = client_of(database, most_of_person=0).get("/v1/corps/corp/users/ann/events")
+def test_one_person_does_not_take_the_places_of_all_others(hub: Hub) -> None:
+    answer = client_of(hub, most_of_person=0).get("/v1/corps/corp/users/ann/events")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
     assert "one person" in answer.json()["detail"]
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from taskbridge.center.database import Database
     from taskbridge.center.live.changes import ChangeFrame, Person
 
+T = TypeVar("T")
+
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_S = 15.0
@@ -38,6 +40,8 @@ _BEATS = 15
 _PEOPLE = 200
 """People per read: those after them do not wait for thousands."""
 _RETRY_S = 1.0
+_ANSWER_S = 10.0
+"""How long a new stream waits for the database."""
 _GOLDEN = 0.618
 """Multiples of it spread evenly over an interval, however many there are."""
 
@@ -141,9 +145,7 @@ class Hub:
         Raises:
             DatabaseUnavailable: it does not answer.
         """
-        return await asyncio.get_running_loop().run_in_executor(
-            self._missed_thread, changes_between, self.database, person, after, until
-        )
+        return await self._in_missed_thread(changes_between, person, after, until)
 
     def place(self, subscription: Subscription) -> Place | None:
         """Where a client that has read all of this stream would resume; None while something waits."""
@@ -241,13 +243,20 @@ class Hub:
             self._stale[person] = None
 
     async def _join(self, person: Person, listeners: _Listeners) -> Place:
-        place = await asyncio.get_running_loop().run_in_executor(self._missed_thread, place_now, self.database, person)
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                place = await self._in_missed_thread(place_now, person)
+        except TimeoutError as error:
+            raise DatabaseUnavailable("the database does not answer in time") from error
         # The first to have read it decides: from there on, everything is passed on.
         if listeners.place is None:
             listeners.place = place
             if listeners.is_stale:
                 self._mark([person])
         return listeners.place
+
+    async def _in_missed_thread(self, read: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._missed_thread, read, self.database, *arguments)
 
     def _epoch_is(self, epoch: str) -> None:
         for listeners in self._of_person.values():

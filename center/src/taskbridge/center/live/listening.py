@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 CHANNEL = "taskbridge_changes"
 _RETRY_S = 1.0
-_CHECK_S = 5.0
+_CHECK_S = 1.0
 """After so much silence the connection is tested."""
 
 _decode = msgspec.json.Decoder(list[tuple[str, str]]).decode
@@ -53,10 +53,10 @@ class Listening:
 
     def _listen(self) -> None:
         pooled = self._database.engine.raw_connection()
-        pooled.detach()  # it is ours, and closed with its last use
+        connection = pooled.driver_connection
+        assert connection is not None
+        pooled.detach()  # it does not go back to the pool
         try:
-            connection = pooled.driver_connection
-            assert connection is not None
             connection.autocommit = True
             connection.execute(f"LISTEN {CHANNEL}")
             self._lost()
@@ -67,4 +67,4 @@ class Listening:
                         return
                 connection.execute("SELECT 1")
         finally:
-            pooled.close()
+            connection.close()

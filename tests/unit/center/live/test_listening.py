@@ -1,0 +1,164 @@
+"""Changes that another replica has committed reach the streams here, also when commits cross or connections break."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import pytest
+from sqlalchemy import text
+
+from support.live import CORP, EPOCH, add_changes, set_epoch
+from taskbridge.center.live import listening
+from taskbridge.center.live.hub import Hub
+from taskbridge.center.live.listening import CHANNEL
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from sqlalchemy import Connection
+
+    from support.center import Databases
+    from taskbridge.center.database import Database
+    from taskbridge.center.live.subscription import Subscription
+
+
+def write(connection: Connection, database: Database, *user_ids: str) -> None:
+    """As the follower does, in its transaction."""
+    for each in user_ids:
+        add_changes(connection, database, each)
+    notify(connection, *user_ids)
+
+
+def notify(connection: Connection, *user_ids: str) -> None:
+    payload = msgspec.json.encode([(CORP, each) for each in user_ids]).decode()
+    connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})
+
+
+async def ids_of(subscription: Subscription, count: int) -> list[str]:
+    woken, found = asyncio.Event(), list[str]()
+    subscription.wake_by(woken.set)
+    async with asyncio.timeout(20):
+        while True:
+            lines = subscription.take()[1].decode().split("\n")
+            found += [each.removeprefix("id: ") for each in lines if each.startswith("id: ")]
+            if len(found) >= count:
+                return found
+            await woken.wait()
+            woken.clear()
+
+
+@asynccontextmanager
+async def replica_of(database: Database) -> AsyncGenerator[Hub]:
+    hub = Hub(database, most=10, most_of_person=10, heartbeat_s=3600)
+    running = asyncio.create_task(hub.run())
+    try:
+        yield hub
+    finally:
+        running.cancel()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(cast("Any", test()))
+
+
+@pytest.fixture
+def replicas(databases: Databases) -> tuple[Database, Database]:
+    """One database, as two replicas have it open."""
+    url = databases.new_url("postgresql")
+    first, second = databases.open(url), databases.open(url)
+    set_epoch(first)
+    return first, second
+
+
+def test_a_commit_of_one_replica_reaches_the_streams_of_both(replicas: tuple[Database, Database]) -> None:
+    async def test() -> None:
+        async with replica_of(replicas[0]) as first, replica_of(replicas[1]) as second:
+            streams = [await each.subscribe(CORP, "ann", now=0) for each in (first, second)]
+            with replicas[0].write() as connection:
+                write(connection, replicas[0], "ann", "bob")
+            for each in streams:
+                assert await ids_of(each, 1) == [f"{EPOCH}-1"]
+
+    run(test)
+
+
+def test_commits_that_cross_lose_nothing(replicas: tuple[Database, Database]) -> None:
+    """The second writer waits for the number of the first one, so it cannot become visible before it."""
+
+    async def test() -> None:
+        async with replica_of(replicas[1]) as hub:
+            ann, bob = await hub.subscribe(CORP, "ann", now=0), await hub.subscribe(CORP, "bob", now=0)
+            begun = threading.Event()
+
+            def second() -> None:
+                with replicas[1].write() as connection:
+                    write(connection, replicas[1], "bob")
+                    begun.set()
+                    write(connection, replicas[1], "ann")
+
+            crossing = threading.Thread(target=second)
+            with replicas[0].write() as connection:
+                write(connection, replicas[0], "ann")
+                crossing.start()
+                assert await asyncio.to_thread(begun.wait, 10)
+                # A reader that is awake now must not go on from the number that is committed later.
+                with replicas[1].write() as other:
+                    notify(other, "ann", "bob")
+            await asyncio.to_thread(crossing.join)
+            assert await ids_of(ann, 2) == [f"{EPOCH}-1", f"{EPOCH}-2"]
+            assert await ids_of(bob, 1) == [f"{EPOCH}-1"]
+
+    run(test)
+
+
+def test_commits_while_the_connection_is_lost_reach_the_streams_afterwards(
+    replicas: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_RETRY_S", 0.01)
+
+    async def test() -> None:
+        async with replica_of(replicas[1]) as hub:
+            ann = await hub.subscribe(CORP, "ann", now=0)
+            with replicas[0].write() as connection:
+                write(connection, replicas[0], "ann")
+            assert await ids_of(ann, 1) == [f"{EPOCH}-1"]
+
+            with replicas[0].write() as connection:
+                # Nobody is notified of this one.
+                add_changes(connection, replicas[0], "ann")
+                listeners = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+                assert connection.execute(text(listeners + " AND datname = current_database()")).all() == [(True,)]
+            assert await ids_of(ann, 1) == [f"{EPOCH}-2"]
+
+            with replicas[0].write() as connection:
+                write(connection, replicas[0], "ann")
+            assert await ids_of(ann, 1) == [f"{EPOCH}-3"]
+
+    run(test)
+
+
+def test_a_commit_before_the_first_connection_reaches_the_streams(
+    replicas: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, may_connect = replicas[1].engine, threading.Event()
+    whole = engine.raw_connection
+
+    def raw_connection() -> Any:
+        assert may_connect.wait(10)
+        return whole()
+
+    monkeypatch.setattr(engine, "raw_connection", raw_connection)
+
+    async def test() -> None:
+        async with replica_of(replicas[1]) as hub:
+            ann = await hub.subscribe(CORP, "ann", now=0)
+            with replicas[0].write() as connection:
+                write(connection, replicas[0], "ann")
+            may_connect.set()
+            assert await ids_of(ann, 1) == [f"{EPOCH}-1"]
+
+    run(test)
