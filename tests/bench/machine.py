@@ -62,6 +62,19 @@ def resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
+def bytes_below(folder: Path) -> int:
+    """The total size of the files below a folder."""
+    return sum(size_of(path) for path in folder.rglob("*"))
+
+
+def size_of(path: Path) -> int:
+    """0 for what is no file, or was deleted just now."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0
+
+
 _STEAL = 7
 """The field of /proc/stat with what the hypervisor gave to others."""
 

@@ -11,9 +11,8 @@ import httpx2
 from sqlalchemy import func, select
 from tests.bench.center.company import BUSY, CORP
 from tests.bench.command import NotCounted
-from tests.bench.machine import cpu_seconds, resident_mb
+from tests.bench.machine import bytes_below, cpu_seconds, resident_mb
 from tests.bench.services import answers, start_service, wait_until
-from tests.bench.sizing.holding import bytes_below
 
 from support.center import PostgresServer
 from taskbridge.center.database import open_database
@@ -44,7 +43,7 @@ class Center:
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self._setup = setup
-        self._folder = setup.folder / f"center-{database}"
+        self._folder = setup.folder / f"center-{self.port}"
         self._folder.mkdir()
         self._server: PostgresServer | None = None
         if database == POSTGRESQL:

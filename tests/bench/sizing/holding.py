@@ -1,4 +1,4 @@
-"""The size of many instances on Kafka, on a worker's disk and in its memory, and the time until a worker has them."""
+"""The size of many instances on Kafka, on a worker's disk and in the task center, and the time until each has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-from tests.bench.machine import resident_mb, tree_seconds
+from tests.bench.center.installations import SQLITE, Center, catch_up
+from tests.bench.machine import bytes_below, resident_mb, size_of, tree_seconds
 from tests.bench.services import wait_until
 from tests.bench.streams.contenders import TASKBRIDGE
 from tests.bench.streams.records import Writer
@@ -23,24 +24,18 @@ from tests.bench.toolchains import CHECKOUT
 from taskbridge.local.child import Child
 from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.schemas import topics
+from taskbridge.schemas.views import views
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.stored_instance import state_value
-from taskbridge.streams.fold.views import show
-from taskbridge.streams.inbox.changes import inbox_changes
-from taskbridge.streams.rebuild.republication import republished
-from taskbridge.streams.table_versions import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.table_versions import instances_changelog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
     from typing import Self
 
+    from tests.bench.center.installations import CaughtUp
     from tests.bench.streams.setup import Setup
-
-
-def bytes_below(folder: Path) -> int:
-    """What the files below a folder hold."""
-    return sum(_size(path) for path in folder.rglob("*"))
 
 
 def topic_bytes(setup: Setup, topic: str) -> int:
@@ -48,21 +43,14 @@ def topic_bytes(setup: Setup, topic: str) -> int:
     partitions = {f"{topic}-{number}" for number in range(setup.partitions)}
     # Old segments of a topic that was deleted and recreated stay for a while under another name.
     segments = setup.folder.rglob(f"{topic}-[0-9]*/*.log")
-    return sum(_size(path) for path in segments if path.parent.name in partitions)
+    return sum(size_of(path) for path in segments if path.parent.name in partitions)
 
 
 def topics_bytes(setup: Setup, topics: Iterable[str]) -> dict[str, int]:
     return {topic: topic_bytes(setup, topic) for topic in topics}
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except FileNotFoundError:
-        return 0  # compacted, or flushed, just now
-
-
-INSTANCES, INBOX = instances_changelog(1).name, INBOX_CHANGELOG.name
+INSTANCES = instances_changelog(1).name
 _STOP_S = 30.0
 
 
@@ -79,15 +67,16 @@ class Holding:
     """Of one number of instances."""
 
     instances: int
-    lines: int
-    """In people's inboxes."""
+    entries: int
+    """In people's lists."""
     on_kafka: dict[str, int]
     """Bytes of each topic, with one record for each key."""
     plain: dict[str, int]
     """The same of keys and values alone, as they are before Kafka's clients compress them."""
     store_bytes: int
-    inbox_bytes: int
     memory_mb: float
+    center: CaughtUp
+    """On SQLite."""
     empty_disk: Started
     standby: Started
     """From the death of the only other worker, with all of it on standby."""
@@ -160,7 +149,7 @@ class Worker:
 def measure_holding(setup: Setup, instances: int) -> Holding:
     """Fill the changelogs and the states with so many, and start workers on them."""
     partitions = setup.partitions
-    lines, plain = _fill(setup, instances)
+    entries, plain = _fill(setup, instances)
     with ExitStack() as stack:
         first = stack.enter_context(Worker(setup, f"first-{instances}"))
         second = Worker(setup, f"second-{instances}")
@@ -181,15 +170,17 @@ def measure_holding(setup: Setup, instances: int) -> Holding:
         second.start()
         own_disk = second.until_ready(active=partitions)
         second.end(signal.SIGTERM)
-        on_kafka = topics_bytes(setup, (INSTANCES, INBOX, topics.TASK_STATES.name))
+        on_kafka = topics_bytes(setup, (INSTANCES, topics.TASK_STATES.name))
+        setup.progress("and in the task center")
+        center = stack.enter_context(Center(setup, SQLITE, stack))
         found = Holding(
             instances=instances,
-            lines=lines,
+            entries=entries,
             on_kafka=on_kafka,
             plain=plain,
             store_bytes=_table_bytes(second.folder, "instances"),
-            inbox_bytes=_table_bytes(second.folder, "inbox"),
             memory_mb=memory_mb,
+            center=catch_up(center, setup),
             empty_disk=empty_disk,
             standby=standby,
             own_disk=own_disk,
@@ -213,14 +204,15 @@ def _table_bytes(folder: Path, table: str) -> int:
 
 
 def _fill(setup: Setup, instances: int) -> tuple[int, dict[str, int]]:
-    """Returns how many lines there are, and the bytes of each topic's keys and values."""
+    """Returns how many list entries there are, and the bytes of each topic's keys and values."""
     kafka, partitions = setup.kafka, setup.partitions
     kafka.forget(APP_ID)
     # Another version of the instances may be live, of what was measured before.
     kafka.delete([name for name in kafka.names() if name.startswith(APP_ID)])
-    for topic in (*topics.ALL, instances_changelog(1), INBOX_CHANGELOG):
+    for topic in (*topics.ALL, instances_changelog(1)):
         kafka.create(topic.name, partitions, topic.settings)
-    seeds, lines = Seeds(TASKBRIDGE, setup), 0
+    seeds, entries = Seeds(TASKBRIDGE, setup), 0
+    counts = [len(views(seeds.instance(number).state)) for number in range(seeds.templates)]
     writer, plain = Writer(setup), Counter[str]()
 
     def write(topic: str, name: bytes, value: bytes) -> None:
@@ -232,24 +224,6 @@ def _fill(setup: Setup, instances: int) -> tuple[int, dict[str, int]]:
             setup.progress(f"writing {number:,} of {instances:,} instances")
         write(INSTANCES, key, stored)
         write(topics.TASK_STATES.name, key, state_value(stored))
-        for name, value in _inbox_of(seeds, number, key):
-            write(INBOX, name, value)
-            lines += name[:1] == b"L"
+        entries += counts[number % seeds.templates]
     writer.finish()
-    return lines, dict(plain)
-
-
-_LINES: dict[int, tuple[bytes, list[tuple[bytes, bytes]]]] = {}
-
-
-def _inbox_of(seeds: Seeds, number: int, key: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The stored bytes of an instance's entries, without the counts of its people."""
-    template = number % seeds.templates
-    if template not in _LINES:
-        instance = seeds.instance(template)
-        changed = inbox_changes(republished(show(instance), number=1), stored=lambda _key: None)
-        lines = [(name, value) for name, value in changed.items() if value is not None and name[:1] != b"C"]
-        _LINES[template] = instance.state.instance_id.encode(), lines
-    old, lines = _LINES[template]
-    for name, value in lines:
-        yield name.replace(old, key), value.replace(old, key)
+    return entries, dict(plain)

@@ -24,7 +24,7 @@ from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import POSITION_KEY, RecordedPosition, write_position
 from taskbridge.streams.rebuild.command import rebuild
-from taskbridge.streams.table_versions import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.table_versions import instances_changelog
 from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ def measure_rebuild(setup: Setup, instances: int) -> Rebuilt:
     kafka, partitions = setup.kafka, setup.partitions
     kafka.forget(APP_ID)
     kafka.delete([name for name in kafka.names() if name.startswith("taskbridge-streams-")])
-    kafka.create(INBOX_CHANGELOG.name, partitions, INBOX_CHANGELOG.settings)
     setup.progress(f"{instances:,} instances, each of which was folded wrongly")
     make_wrong_states(setup, instances)
     folder = setup.folder / f"rebuild-{instances}"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tests.bench.machine import machine_section
-from tests.bench.sizing.holding import INBOX, INSTANCES
+from tests.bench.sizing.holding import INSTANCES
 from tests.bench.sizing.traffic import EDGE, KAFKA, STREAMS
 from tests.bench.streams.workload import EVENTS_PER_INSTANCE
 
@@ -56,6 +56,8 @@ class Found:
 def _value(holding: Holding, of: str, *, plain: bool = False) -> float:
     if of in holding.on_kafka:
         return (holding.plain if plain else holding.on_kafka)[of]
+    if of == "center_bytes":
+        return holding.center.database_mb * _MIB
     if of.endswith("_disk"):
         return getattr(holding, of).cpu_s
     return getattr(holding, of)
@@ -125,8 +127,8 @@ def _by_rate(found: Found) -> list[str]:
         "## By callbacks a second",
         "",
         *_prose("""
-            Measured with one edge, one worker with the task center, and one broker. The other topics are states and
-            both changelogs as written, before Kafka compacts them to the sizes in the next part.
+            Measured with one edge, one worker and one broker. The other topics are states and their changelog as
+            written, before Kafka compacts them to the sizes in the next part.
         """),
         *_table(
             "target a second|reached|callbacks|bytes of `task-events` each|notifications each"
@@ -170,10 +172,8 @@ _PARTS = (
     (INSTANCES, "the same, keys and values uncompressed", True),
     (_STATES, "`task-states`, on Kafka", False),
     (_STATES, "the same, uncompressed", True),
-    (INBOX, "changelog of inboxes, on Kafka", False),
-    (INBOX, "the same, uncompressed", True),
     ("store_bytes", "states, on a worker's disk", False),
-    ("inbox_bytes", "inboxes, on a worker's disk", False),
+    ("center_bytes", "states and lists, in the task center's database", False),
 )
 
 
@@ -193,15 +193,15 @@ def _by_instances(found: Found) -> list[str]:
         "## By instances stored",
         "",
         *_prose(f"""
-            Measured with {" and ".join(counts)} instances, {_lines_each(found):.1f} entries in people's inboxes each.
+            Measured with {" and ".join(counts)} instances, {_entries_each(found):.1f} entries in people's lists each.
             Bytes of an instance are the difference between the two largest runs, divided by the difference in
             instances. On Kafka, each key counts once, as after compaction. The data compresses well; records compacted
             from small batches lie between that and uncompressed. Before compaction a changelog is twice as large
             (`min.cleanable.dirty.ratio` 0.5). While RocksDB compacts, a store is larger: add half. Memory is the
             process's after restoring. RocksDB's buffers, some 20 MiB for each partition and table, fill first: measured
-            with less than a million instances, the memory columns are too high. Add memory for people and live updates
-            (`STREAMS_PEOPLE_MAX`, `STREAMS_EVENT_STREAMS`). With `STREAMS_STANDBYS=1` (the default) each partition is
-            on two workers: a worker's share of disk and memory is 2 / workers of this.
+            with less than a million instances, the memory columns are too high. With `STREAMS_STANDBYS=1` (the default)
+            each partition is on two workers: a worker's share of disk and memory is 2 / workers of this. The task
+            center's database is SQLite; it took {_filling(found)} to fill it.
         """),
         *_table(
             "|".join(["", *(f"{each} measured" for each in counts), "bytes an instance", *map(_power, _COUNTS)]), rows
@@ -289,8 +289,8 @@ def _example(found: Found) -> list[str]:
     replicas, workers = 3, 3
     daily = {topic: case.target_rate * _DAY_S * size / case.callbacks for topic, size in case.topic_bytes.items()}
     events, published = daily[_EVENTS] * _EVENTS_DAYS, daily[_NOTIFICATIONS] * _NOTIFICATIONS_DAYS
-    compacted = instances * sum(found.per_instance(of, plain=True) for of in (INSTANCES, _STATES, INBOX))
-    stored = instances * sum(found.per_instance(of) for of in ("store_bytes", "inbox_bytes"))
+    compacted = instances * sum(found.per_instance(of, plain=True) for of in (INSTANCES, _STATES))
+    stored = instances * found.per_instance("store_bytes")
     kafka, disk = _bytes(replicas * (events + published + 2 * compacted)), _bytes(2 * stored / workers * 1.5)
     parts = f"{_bytes(events)} events + {_bytes(published)} notifications + 2 {_TIMES} {_bytes(compacted)} compacted"
     return [
@@ -302,6 +302,7 @@ def _example(found: Found) -> list[str]:
         """),
         f"- Kafka, {replicas} replicas: {replicas} {_TIMES} ({parts}) = {kafka} on all brokers together.",
         f"- {workers} workers, one standby: 2 {_TIMES} {_bytes(stored)} / {workers} {_TIMES} 1.5 = {disk} disk each.",
+        f"- The task center's database: {_bytes(instances * found.per_instance('center_bytes'))}.",
         f"- An edge whose spool is to last a day: {_bytes(_DAY_S * case.target_rate * found.spooled_bytes)}.",
         "- Less with `STREAMS_RETENTION_DAYS`, which deletes finished instances.",
         "",
@@ -320,8 +321,12 @@ def _table(head: str, rows: Sequence[Sequence[str]]) -> list[str]:
     return [*(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines), ""]
 
 
-def _lines_each(found: Found) -> float:
-    return found.holdings[-1].lines / found.holdings[-1].instances
+def _entries_each(found: Found) -> float:
+    return found.holdings[-1].entries / found.holdings[-1].instances
+
+
+def _filling(found: Found) -> str:
+    return " and ".join(_time(each.center.seconds) for each in found.holdings)
 
 
 def _power(number: int) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.bench.center.installations import CaughtUp
 from tests.bench.machine import Before
-from tests.bench.sizing.holding import INBOX, INSTANCES, Holding, Started
+from tests.bench.sizing.holding import INSTANCES, Holding, Started
 from tests.bench.sizing.rebuilds import Rebuilt
 from tests.bench.sizing.report import Found, write_page
 from tests.bench.sizing.traffic import EDGE, KAFKA, STREAMS, TOPICS, Traffic
@@ -37,12 +38,12 @@ def holding(instances: int) -> Holding:
     took = Started(9.0, 1.0 + instances / 1e6)
     return Holding(
         instances=instances,
-        lines=3 * instances,
-        on_kafka=dict.fromkeys((INSTANCES, INBOX, TASK_STATES.name), size),
-        plain=dict.fromkeys((INSTANCES, INBOX, TASK_STATES.name), 2 * size),
+        entries=3 * instances,
+        on_kafka=dict.fromkeys((INSTANCES, TASK_STATES.name), size),
+        plain=dict.fromkeys((INSTANCES, TASK_STATES.name), 2 * size),
         store_bytes=size,
-        inbox_bytes=size,
         memory_mb=200.0,
+        center=CaughtUp(instances, 1.0, 0.5, 0.0, 80.0, size / KIB / KIB),
         empty_disk=took,
         standby=took,
         own_disk=took,
@@ -78,5 +79,6 @@ def test_the_tables_follow_from_what_was_measured(tmp_path: Path) -> None:
     # A KiB each, however many were measured.
     assert "| 1,024 | 977 MiB | 9.54 GiB | 95.4 GiB |" in page
     assert "keys and values uncompressed | 2.01 MiB | 3.95 MiB | 7.86 MiB | 2,048 |" in page
+    assert "- The task center's database: 301 GiB." in page
     assert "an instance takes 1 \u00b5s of processor" in page
     assert "100.0 minutes of processor for the rebuild" in page
