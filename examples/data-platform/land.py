@@ -70,7 +70,8 @@ TABLES = {
         | _texts("instance_id source corp_id app_type lifecycle title process_code process_name form_uuid serial_no")
         | _texts("instance_status approved_result result")
         | {"originator": _PERSON, "tasks": f"{_TASK}[]", "copied": 'STRUCT(user_id VARCHAR, "at" BIGINT)[]'}
-        | {"finished_at": "BIGINT", "updated_at": "BIGINT", "revision": "BIGINT", "form_data": "MAP(VARCHAR, VARCHAR)"},
+        | {"finished_at": "BIGINT", "updated_at": "BIGINT", "revision": "BIGINT", "form_data": "MAP(VARCHAR, VARCHAR)"}
+        | {"began_at": "BIGINT", "assignee_ids": "VARCHAR[]"},
     ),
 }
 

@@ -15,7 +15,7 @@ import taskbridge.v1.TaskEvent;
 import taskbridge.v1.TaskNotification;
 import taskbridge.v1.View;
 
-/** The views and notifications of streams/fold/views.py. */
+/** The entries of schemas/views.py, and the notifications of streams/fold/views.py. */
 final class Views {
     record Key(String userId, View view, String taskId) {}
 
