@@ -199,7 +199,6 @@ EDGE = Dashboard(
 
 _STREAMS = "taskbridge_streams_"
 _OWNED = _now(f"{_STREAMS}assigned_partitions", where='role="active"')
-_UNANSWERED = _rate(f"{_STREAMS}query_seconds_count", where='status=~"5.."')
 STREAMS = Dashboard(
     "taskbridge-streams",
     "taskbridge: streams",
@@ -281,70 +280,62 @@ STREAMS = Dashboard(
 )
 
 
-def _known(end: str) -> dict[str, str]:
-    return {f"{{{{instance}}}} {what}": _now(f"{_STREAMS}{what}{end}", "instance") for what in ("people", "labels")}
-
-
+_CENTER = "taskbridge_center_"
+_UNANSWERED = _rate(f"{_CENTER}query_seconds_count", where='status=~"5.."')
 TASK_CENTER = Dashboard(
     "taskbridge-task-center",
     "taskbridge: task center",
-    "taskbridge-streams",
+    "taskbridge-center",
     {
         "Overview": [
-            Panel("Queries", {"": _rate(f"{_STREAMS}query_seconds_count")}, "reqps", stat=True),
-            Panel("99th percentile", {"": _quantile(0.99, f"{_STREAMS}query_seconds")}, "s", stat=True, bad=0.5),
+            Panel("Queries", {"": _rate(f"{_CENTER}query_seconds_count")}, "reqps", stat=True),
+            Panel("99th percentile", {"": _quantile(0.99, f"{_CENTER}query_seconds")}, "s", stat=True, bad=0.5),
             Panel(
                 "Error rate (5xx)",
-                {"": f"({_UNANSWERED} or vector(0)) / {_rate(f'{_STREAMS}query_seconds_count')}"},
+                {"": f"({_UNANSWERED} or vector(0)) / {_rate(f'{_CENTER}query_seconds_count')}"},
                 "percentunit",
                 stat=True,
                 bad=0.02,
             ),
-            Panel("Live connections", {"": _now(f"{_STREAMS}sse_connections")}, stat=True),
-            Panel("Inbox lag", {"": _now(f"{_STREAMS}inbox_lag_records")}, stat=True, bad=10_000),
+            Panel("Live connections", {"": _now(f"{_CENTER}sse_connections")}, stat=True),
+            Panel("Lag", {"": _now(f"{_CENTER}lag_records")}, stat=True, bad=10_000),
+            Panel("Lists filled", {"": _now(f"{_CENTER}lists_filled_ratio", how="min")}, "percentunit", stat=True),
             Panel(
                 "Tokens file invalid",
-                {"": f"1 - {_now(f'{_STREAMS}api_tokens_usable', how='min')}"},
+                {"": f"1 - {_now(f'{_CENTER}api_tokens_usable', how='min')}"},
                 stat=True,
                 bad=1,
             ),
         ],
         "Queries": [
-            Panel("By route", {"{{route}}": _rate(f"{_STREAMS}query_seconds_count", "route")}, "reqps", stacked=True),
+            Panel("By route", {"{{route}}": _rate(f"{_CENTER}query_seconds_count", "route")}, "reqps", stacked=True),
+            Panel("By status", {"{{status}}": _rate(f"{_CENTER}query_seconds_count", "status")}, "reqps", stacked=True),
+            Panel("99th percentile by route", {"{{route}}": _quantile(0.99, f"{_CENTER}query_seconds", "route")}, "s"),
+        ],
+        "Topics": [
+            Panel("Records written", {"{{topic}}": _rate(f"{_CENTER}records_total", "topic")}, "reqps", stacked=True),
+            Panel("Lag by topic", {"{{topic}}": _now(f"{_CENTER}lag_records", "topic")}),
             Panel(
-                "By status", {"{{status}}": _rate(f"{_STREAMS}query_seconds_count", "status")}, "reqps", stacked=True
-            ),
-            Panel(
-                "99th percentile by route",
-                {"{{route}}": _quantile(0.99, f"{_STREAMS}query_seconds", "route")},
+                "Since the last batch",
+                {"{{group}} {{instance}}": _now(f"{_CENTER}last_commit_age_seconds", "group, instance", "max")},
                 "s",
             ),
-        ],
-        "Inboxes": [
             Panel(
-                "Notifications applied",
-                {"{{instance}}": _rate(f"{_STREAMS}inbox_notifications_total", "instance")},
-                "reqps",
+                "Followers that write",
+                {"{{group}} {{instance}}": _now(f"{_CENTER}follower_running", "group, instance", "min")},
             ),
-            Panel("Time per chunk", _times(f"{_STREAMS}inbox_chunk_seconds"), "s"),
-            Panel("Lag by partition", {"{{partition}}": _now(f"{_STREAMS}inbox_lag_records", "partition")}),
+        ],
+        "Errors": [
+            Panel("Records skipped", {"{{topic}}": _gained(f"{_CENTER}skipped_records_total", "topic")}),
+            Panel("Database errors", {"{{instance}}": _gained(f"{_CENTER}database_errors_total", "instance")}),
+            Panel("Batches repeated", {"{{group}}": _gained(f"{_CENTER}follower_retries_total", "group")}),
         ],
         "Live updates": [
-            Panel(
-                "Event streams",
-                {
-                    "open {{instance}}": _now(f"{_STREAMS}sse_connections", "instance"),
-                    "forwarded {{instance}}": _now(f"{_STREAMS}sse_forwarded", "instance"),
-                },
-            ),
-            Panel("Notifications sent", {"{{instance}}": _rate(f"{_STREAMS}sse_sent_total", "instance")}, "reqps"),
-            Panel("Closed by the worker", {"{{reason}}": _rate(f"{_STREAMS}sse_cut_total", "reason")}, "reqps"),
+            Panel("Open", {"{{instance}}": _now(f"{_CENTER}sse_connections", "instance")}),
+            Panel("Changes sent", {"{{instance}}": _rate(f"{_CENTER}sse_sent_total", "instance")}, "reqps"),
+            Panel("Closed by the center", {"{{reason}}": _rate(f"{_CENTER}sse_cut_total", "reason")}, "reqps"),
         ],
-        "People and forms": [
-            Panel("In memory", _known("")),
-            Panel("Beyond the limit", _known("_left_out")),
-            Panel("Age of the data", _known("_age_seconds"), "s"),
-        ],
+        "Processes": _process(),
     },
 )
 

@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from support import http_clients
 from support.deployment.helm import OUTSIDE, Document, Helm, Peer, Rendered, allows, selects
 from support.edge.process import wait_until
+from taskbridge.center.settings import CenterSettings
 from taskbridge.edge import app as edge_app
 from taskbridge.edge.server import serving
 from taskbridge.edge.settings import EdgeSettings
@@ -45,6 +46,8 @@ CHART = ROOT / "deploy" / "chart"
 OLDEST = "1.30"
 """Of Chart.yaml: the first version with a sleep before SIGTERM that needs no program."""
 PARTS = ("edge", "streams")
+"""Those with a volume for each pod."""
+KINDS = {"edge": "StatefulSet", "streams": "StatefulSet", "center": "Deployment"}
 COMPANION_KINDS = {"ServiceMonitor", "PrometheusRule"}
 """The Prometheus operator's, which Kubernetes' own schemas do not have."""
 
@@ -53,7 +56,7 @@ MINIMAL: dict[str, Any] = {
     "kafka": {"bootstrapServers": "kafka-0:9092, kafka-1:9094"},
     "schemaRegistry": {"url": "http://registry:8081"},
     "edge": {"credentials": {"existingSecret": "apps"}},
-    "streams": {"apiTokens": {"existingSecret": "tokens"}},
+    "center": {"apiTokens": {"existingSecret": "tokens"}},
 }
 TEXTS = {
     "credentials": '[[apps]]\napp_type = "APP_1"\nsystem_tokens = ["the-token"]\n',
@@ -98,20 +101,21 @@ PLACED: dict[str, Any] = {
 EVERYTHING = merged(
     MINIMAL,
     edge__credentials={"text": TEXTS["credentials"]},
-    streams__apiTokens={"text": TEXTS["apiTokens"]},
-    **{f"{part}__kafkaProperties": {"text": TEXTS["kafkaProperties"]} for part in (*PARTS, "reconcile", "setup")},
+    center__apiTokens={"text": TEXTS["apiTokens"]},
+    **{f"{part}__kafkaProperties": {"text": TEXTS["kafkaProperties"]} for part in (*KINDS, "reconcile", "setup")},
     **{f"reconcile__{name}": value for name, value in PLACED.items() if name != "service"},
     reconcile__enabled=True,
     reconcile__apps={"text": TEXTS["apps"]},
     reconcile__settings={"RECONCILE_API_URL": "http://dingtalk-relay:8443", "RECONCILE_OUTCOMES": "false"},
-    **{f"{part}__{name}": value for part in PARTS for name, value in PLACED.items()},
+    **{f"{part}__{name}": PLACED[name] for part in KINDS for name in PLACED if (part, name) != ("streams", "service")},
     edge__bearerTokens__existingSecret="bearer",
     edge__replicas=3,
     edge__updatePartition=3,
     edge__settings={"EDGE_SPOOL_MAX_BYTES": "2147483648", "EDGE_TRUSTED_PROXIES": "10.0.0.0/8"},
     streams__replicas=3,
-    streams__clusterSecret__existingSecret="cluster",
-    streams__settings={"STREAMS_SSO_PROXIES": "10.0.0.0/8", "STREAMS_SSO_CORP_ID": "ding1"},
+    center__replicas=3,
+    center__database__existingSecret="database",
+    center__settings={"CENTER_SSO_PROXIES": "10.0.0.0/8", "CENTER_SSO_CORP_ID": "ding1"},
     image__digest=f"sha256:{'a' * 64}",
     image__pullSecrets=[{"name": "login"}],
     serviceAccountName="taskbridge",
@@ -125,6 +129,7 @@ EVERYTHING = merged(
         "callbacks": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}],
         "api": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}],
         "registry": [{"ipBlock": {"cidr": "10.1.0.0/16"}}],
+        "database": [{"ipBlock": {"cidr": "10.1.0.0/16"}}],
         "kafkaPorts": [9095],
         "extraEgress": [{"ports": [{"port": 443}], "to": [{"ipBlock": {"cidr": "10.2.0.0/16"}}]}],
     },
@@ -192,7 +197,14 @@ def test_kubernetes_accepts_every_document(chart: Rendered) -> None:
 
 def test_parts_that_are_switched_off_are_not_rendered(charts: dict[str, Rendered]) -> None:
     kinds = {each["kind"] for each in charts["minimal"].documents}
-    assert kinds == {"StatefulSet", "PodDisruptionBudget", "Service", "NetworkPolicy"}
+    assert kinds == {
+        "StatefulSet",
+        "Deployment",
+        "PersistentVolumeClaim",
+        "PodDisruptionBudget",
+        "Service",
+        "NetworkPolicy",
+    }
     kinds = {each["kind"] for each in charts["everything"].documents}
     assert kinds >= {"Secret", "Job", "ConfigMap", *COMPANION_KINDS}
 
@@ -216,13 +228,15 @@ def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) ->
         ({"schemaRegistry__url": "registry:8081"}, "does not match pattern"),
         ({"edge__credentials": {}}, "edge.credentials: existingSecret or text is needed"),
         ({"edge__credentials__text": "x"}, "edge.credentials: existingSecret or text, not both"),
-        ({"streams__apiTokens": {}}, "without tokens everybody in the cluster could read all tasks"),
+        ({"center__apiTokens": {}}, "without tokens everybody in the cluster could read all tasks"),
         ({"edge__kafkaProperties": {"existingSecret": "a", "text": "b"}}, "edge.kafkaProperties: existing"),
-        ({"streams__settings__STREAMS_SSO_PROXIES": "10.0.0.0/8"}, "streams.clusterSecret.existingSecret: needed"),
+        ({"center__replicas": 2}, "center.database.existingSecret: several replicas need PostgreSQL"),
+        ({"streams__apiTokens__existingSecret": "tokens"}, "'apiTokens' not allowed"),  # as in the release before
         ({"edge__settings__EDGE_KAFKA_TIMEOUT": "1"}, "'EDGE_KAFKA_TIMEOUT' not allowed"),
         ({"edge__settings__EDGE_PORT": "1"}, "'EDGE_PORT' not allowed"),
         ({"edge__settings__EDGE_SPOOL_MAX_BYTES": 2147483648}, "got number, want string"),
-        ({"streams__settings__STREAMS_API_TOKENS_FILE": ""}, "'STREAMS_API_TOKENS_FILE' not allowed"),
+        ({"center__settings__CENTER_API_TOKENS_FILE": ""}, "'CENTER_API_TOKENS_FILE' not allowed"),
+        ({"center__settings__CENTER_DATABASE_URL": "x"}, "'CENTER_DATABASE_URL' not allowed"),
         ({"edge__terminationGracePeriodSeconds": 30}, "minimum: got 30, want 60"),
         ({"edge__preStopSeconds": 21}, "maximum: got 21, want 20"),
         ({"edge__replicas": 0}, "minimum: got 0, want 1"),
@@ -262,7 +276,8 @@ def test_pods_may_do_nothing_but_run(chart: Rendered) -> None:
         assert [str(pod["securityContext"][each]) for each in ("runAsUser", "fsGroup")] == [*user.groups()]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
-        assert all(each.keys() <= {"name", "projected"} for each in pod.get("volumes", []))
+        allowed = {"name", "projected", "persistentVolumeClaim", "emptyDir"}
+        assert all(each.keys() <= allowed for each in pod.get("volumes", []))
         for each in containers(document):
             assert each["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -279,10 +294,12 @@ def test_kubernetes_and_systemd_wait_longer_than_the_services_need_to_end(chart:
     needed = {
         "edge": serving._GRACE_S + edge_app._LAST_S,  # pyright: ignore[reportPrivateUsage]
         "streams": worker._STOP_S + group_commit._CLOSE_S + streams_app._END_S,  # pyright: ignore[reportPrivateUsage]
+        # Its two followers end next to each other, within five seconds.
+        "center": http_s + 5,
     }
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
-    for part in PARTS:
-        pod = chart.one("StatefulSet", part)["spec"]["template"]["spec"]
+    for part, kind in KINDS.items():
+        pod = chart.one(kind, part)["spec"]["template"]["spec"]
         sleep_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         # Others learn of a pod's end within seconds; until then it must continue.
         assert sleep_s >= 5
@@ -319,7 +336,10 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
     known = {
         "edge": {f"EDGE_{name.upper()}" for name in EdgeSettings.model_fields} | {"TASKBRIDGE_PARTITIONS", *TRACING},
         "streams": {f"STREAMS_{name.upper()}" for name in StreamsSettings.model_fields}
-        | {"TASKBRIDGE_PARTITIONS", "POD_NAME", *TRACING},
+        | {"TASKBRIDGE_PARTITIONS", *TRACING},
+        "center": {f"CENTER_{name.upper()}" for name in CenterSettings.model_fields}
+        | {"TASKBRIDGE_PARTITIONS", *TRACING},
+        "tables": {"CENTER_DATABASE_URL", "CENTER_KAFKA_BOOTSTRAP_SERVERS", "CENTER_SCHEMA_REGISTRY_URL"},
         "reconcile": {f"RECONCILE_{name.upper()}" for name in ReconcileSettings.model_fields}
         | {"TASKBRIDGE_PARTITIONS"},
         "setup": {f"TASKBRIDGE_{name}" for name in (
@@ -333,11 +353,13 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
             given = env(container)
             assert given.keys() <= known[part]
             files = {name: value for name, value in given.items() if value and name.endswith("_FILE")}
-            (volume,) = document["spec"]["template"]["spec"]["volumes"]
-            (mount,) = [each for each in container["volumeMounts"] if each["name"] == volume["name"]]
-            secrets = [each["secret"]["name"] for each in volume["projected"]["sources"]]
+            volumes = [each for each in document["spec"]["template"]["spec"].get("volumes", []) if "projected" in each]
+            mounts = [each["mountPath"] for each in container.get("volumeMounts", []) if each["name"] == "files"]
+            assert len(volumes) == len(mounts)
+            assert bool(files) <= bool(mounts)
+            secrets = [source["secret"]["name"] for each in volumes for source in each["projected"]["sources"]]
             for path in files.values():
-                assert path.startswith(f"{mount['mountPath']}/")
+                assert path.startswith(f"{mounts[0]}/")
             if ours:
                 assert {Path(path).name for path in files.values()} == {key for each in secrets for key in ours[each]}
 
@@ -347,15 +369,15 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
     secrets = {each["metadata"]["name"]: [*each["stringData"].values()] for each in chart.of("Secret")}
     assert secrets == {
         "taskbridge-edge-credentials": [TEXTS["credentials"]],
-        "taskbridge-streams-api-tokens": [TEXTS["apiTokens"]],
+        "taskbridge-center-api-tokens": [TEXTS["apiTokens"]],
         **{
-            f"taskbridge-{part}-kafka-properties": [TEXTS["kafkaProperties"]] for part in (*PARTS, "reconcile", "setup")
+            f"taskbridge-{part}-kafka-properties": [TEXTS["kafkaProperties"]] for part in (*KINDS, "reconcile", "setup")
         },
         "taskbridge-reconcile-apps": [TEXTS["apps"]],
     }
-    for part in PARTS:
+    for part, kind in KINDS.items():
         with_texts, without = (
-            charts[name].one("StatefulSet", part)["spec"]["template"]["metadata"]["annotations"]
+            charts[name].one(kind, part)["spec"]["template"]["metadata"]["annotations"]
             for name in ("everything", "minimal")
         )
         name = "taskbridge/kafka-properties"
@@ -369,42 +391,67 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
 
 
 def test_services_lead_to_the_ports_that_are_listened_on(chart: Rendered) -> None:
-    for part in PARTS:
-        document = chart.one("StatefulSet", part)
+    for part, kind in KINDS.items():
+        document = chart.one(kind, part)
         container = document["spec"]["template"]["spec"]["containers"][0]
         labels = document["spec"]["template"]["metadata"]["labels"]
         given, listening = env(container), ports(container)
         assert listening["http"] == int(given[f"{part.upper()}_PORT"] or 0)
         if part == "edge":
             assert listening["operator"] == int(given["EDGE_OPERATOR_PORT"] or 0)
-        public, single = sorted(chart.of("Service", component=part), key=lambda each: len(each["metadata"]["name"]))
-        for service in (public, single):
+        *public, single = sorted(chart.of("Service", component=part), key=lambda each: len(each["metadata"]["name"]))
+        assert len(public) == (part != "streams"), "streams have nothing for clients"
+        for service in (*public, single):
             assert selects({"matchLabels": service["spec"]["selector"]}, labels)
-        assert [each["targetPort"] for each in public["spec"]["ports"]] == ["http"]
+        for service in public:
+            assert [each["targetPort"] for each in service["spec"]["ports"]] == ["http"]
         assert single["spec"]["clusterIP"] == "None"
         assert single["spec"]["publishNotReadyAddresses"] is True
-        assert document["spec"]["serviceName"] == single["metadata"]["name"]
+        if kind == "StatefulSet":
+            assert document["spec"]["serviceName"] == single["metadata"]["name"]
         (port,) = single["spec"]["ports"]
         assert listening[port["targetPort"]] == port["port"], "a headless Service moves no port"
 
 
-def test_workers_find_each_other_and_the_edges_by_the_names_of_pods(chart: Rendered) -> None:
-    edges, workers = (chart.one("StatefulSet", part) for part in PARTS)
-
-    def host(document: Document, pod: str) -> str:
-        return f"{pod}.{document['spec']['serviceName']}.tasks.svc"
-
-    given = env(workers["spec"]["template"]["spec"]["containers"][0])
-    assert given["STREAMS_ADVERTISED_URL"] == f"http://{host(workers, '$(POD_NAME)')}:8500"
-    assert [*given].index("POD_NAME") < [*given].index("STREAMS_ADVERTISED_URL"), "else it stays as it is written"
-    names = [f"{edges['metadata']['name']}-{number}" for number in range(edges["spec"]["replicas"])]
-    assert given["STREAMS_EDGE_URLS"] == ",".join(f"http://{host(edges, name)}:8401" for name in names)
+def test_the_task_center_finds_edges_and_workers_by_names_that_have_all_addresses(chart: Rendered) -> None:
+    given = env(chart.one("Deployment", "center")["spec"]["template"]["spec"]["containers"][0])
+    for part in PARTS:
+        service = chart.one("StatefulSet", part)["spec"]["serviceName"]
+        (found,) = [each for each in chart.of("Service", component=part) if each["metadata"]["name"] == service]
+        (port,) = found["spec"]["ports"]
+        assert given[f"CENTER_{part.upper()}_URLS"] == f"http://{service}.tasks.svc:{port['port']}"
 
 
-def test_reconcile_is_one_replica_with_its_counts_on_a_volume_that_workers_find(chart: Rendered) -> None:
-    given = env(chart.one("StatefulSet", "streams")["spec"]["template"]["spec"]["containers"][0])
+def test_the_database_of_the_task_center_is_postgresql_or_a_file_of_one_replica(charts: dict[str, Rendered]) -> None:
+    def volume(name: str) -> Document:
+        pod = charts[name].one("Deployment", "center")["spec"]["template"]["spec"]
+        (found,) = [each for each in pod["volumes"] if each["name"] == "kept"]
+        return found
+
+    alone, several = (charts[name].one("Deployment", "center")["spec"] for name in ("minimal", "everything"))
+    assert (alone["replicas"], alone["strategy"]) == (1, {"type": "Recreate"})
+    assert "CENTER_DATABASE_URL" not in env(alone["template"]["spec"]["containers"][0])
+    claim = charts["minimal"].one("PersistentVolumeClaim", "center")
+    assert volume("minimal")["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert not charts["minimal"].of("Job")
+
+    assert (several["replicas"], several["strategy"]["type"]) == (3, "RollingUpdate")
+    assert "emptyDir" in volume("everything")
+    assert not charts["everything"].of("PersistentVolumeClaim")
+    reference = {"secretKeyRef": {"name": "database", "key": "database-url"}}
+    job = charts["everything"].one("Job", "tables")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    for container in (several["template"]["spec"]["containers"][0], *containers(job)):
+        (url,) = [each for each in container["env"] if each["name"] == "CENTER_DATABASE_URL"]
+        assert url["valueFrom"] == reference
+    assert [each["args"] for each in containers(job)] == [["center", "--migrate"]]
+
+
+def test_reconcile_is_one_replica_with_its_counts_on_a_volume_that_the_task_center_finds(chart: Rendered) -> None:
+    given = env(chart.one("Deployment", "center")["spec"]["template"]["spec"]["containers"][0])
     if not chart.of("StatefulSet", component="reconcile"):
-        assert "STREAMS_RECONCILE_URL" not in given
+        assert "CENTER_RECONCILE_URL" not in given
         assert not [each for each in chart.documents if "reconcile" in each["metadata"]["name"]]
         return
     document = chart.one("StatefulSet", "reconcile")
@@ -421,25 +468,26 @@ def test_reconcile_is_one_replica_with_its_counts_on_a_volume_that_workers_find(
     assert ports(container)[port["targetPort"]] == port["port"] == int(env(container)["RECONCILE_PORT"] or 0)
     assert spec["serviceName"] == service["metadata"]["name"]
     host = f"{document['metadata']['name']}-0.{service['metadata']['name']}.tasks.svc"
-    assert given["STREAMS_RECONCILE_URL"] == f"http://{host}:{port['port']}"
+    assert given["CENTER_RECONCILE_URL"] == f"http://{host}:{port['port']}"
 
 
 def test_no_budget_holds_up_the_drain_of_a_node(chart: Rendered) -> None:
-    for part in PARTS:
+    for part in KINDS:
         budget = chart.one("PodDisruptionBudget", part)["spec"]
         assert budget["maxUnavailable"] == 1
         assert "minAvailable" not in budget
         assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-        for other in PARTS:
-            labels = chart.one("StatefulSet", other)["spec"]["template"]["metadata"]["labels"]
+        for other, kind in KINDS.items():
+            labels = chart.one(kind, other)["spec"]["template"]["metadata"]["labels"]
             assert selects(budget["selector"], labels) is (part == other)
 
 
 def test_updates_go_pod_by_pod_and_pods_are_spread(chart: Rendered) -> None:
-    for part in PARTS:
-        spec = chart.one("StatefulSet", part)["spec"]
-        held_back = spec["replicas"] if (part, spec["replicas"]) == ("edge", 3) else 0
-        assert spec["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": {"partition": held_back}}
+    for part, kind in KINDS.items():
+        spec = chart.one(kind, part)["spec"]
+        if kind == "StatefulSet":
+            held_back = spec["replicas"] if (part, spec["replicas"]) == ("edge", 3) else 0
+            assert spec["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": {"partition": held_back}}
         assert spec["minReadySeconds"] > 0
         pod = spec["template"]
         spread = pod["spec"]["topologySpreadConstraints"]
@@ -463,12 +511,12 @@ KAFKA = Peer({}, "kafka")
 
 def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[str, Rendered]) -> None:
     def labels(part: str) -> Peer:
-        return Peer(charts["reconciled"].one("StatefulSet", part)["spec"]["template"]["metadata"]["labels"])
+        kind = KINDS.get(part, "StatefulSet")
+        return Peer(charts["reconciled"].one(kind, part)["spec"]["template"]["metadata"]["labels"])
 
-    parts = (*PARTS, "reconcile")
-    edge, streams, reconcile = map(labels, parts)
+    parts = (*KINDS, "reconcile")
     ends: dict[str, Peer | None] = {
-        "edge": edge, "streams": streams, "reconcile": reconcile, "Prometheus": PROMETHEUS, "stranger": STRANGER,
+        **{part: labels(part) for part in parts}, "Prometheus": PROMETHEUS, "stranger": STRANGER,
         "elsewhere": ELSEWHERE, "ingress": INGRESS, "Kafka": KAFKA, "outside": OUTSIDE,
     }  # fmt: skip
 
@@ -478,36 +526,41 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
         assert not any(selects(policy["podSelector"], labels(other).labels) for other in parts if other != part)
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         rules = policy["ingress" if direction == "from" else "egress"]
-        tried = {22, 53, 80, 443, 4318, 8081, 8400, 8401, 8443, 8500, 8600, 9092, 9093, 9094, 9095}
+        tried = {22, 53, 80, 443, 4318, 5432, 8081, 8400, 8401, 8443, 8500, 8510, 8600, 9092, 9093, 9094, 9095}
         return {
             (end, port) for end, peer in ends.items() for port in tried if allows(rules, direction, peer, port, "TCP")
         }
 
     everybody = {(end, 8400) for end in ends}
-    operators = {(end, 8401) for end in ("streams", "Prometheus")}
-    api = {(end, 8500) for end in ("streams", "Prometheus")}
+    operators = {(end, 8401) for end in ("center", "Prometheus")}
+    workers = {(end, 8510) for end in ("center", "Prometheus")}
+    api = {(end, 8500) for end in ("center", "Prometheus")}
     for name in ("minimal", "secured"):
         assert passing(name, "edge", "from") == everybody | operators
-        assert passing(name, "streams", "from") == api
+        assert passing(name, "center", "from") == api
     assert passing("everything", "edge", "from") == {("ingress", 8400)} | operators
-    assert passing("everything", "streams", "from") == {("ingress", 8500)} | api
+    assert passing("everything", "center", "from") == {("ingress", 8500)} | api
 
     names = {(end, 53) for end in ends}
     kafka = {(end, port) for end in ends for port in (9092, 9094)}
-    probed = {("edge", 8401), ("streams", 8500)}
-    assert passing("minimal", "edge", "to") == names | kafka | {(end, 8081) for end in ends}
-    assert passing("minimal", "streams", "to") == names | kafka | {(end, 8081) for end in ends} | probed
+    own = names | kafka | {(end, 8081) for end in ends}
+    probed = {("edge", 8401), ("streams", 8510)}
+    assert passing("minimal", "edge", "to") == own
+    assert passing("minimal", "center", "to") == own | probed
     registry = {(end, 443) for end in ends}
     assert passing("secured", "edge", "to") == names | registry | {("Kafka", 9092), ("Kafka", 9094)}
     more = {(end, port) for end in ends for port in (9095, 4318)} | {("outside", 8081), ("outside", 443)}
     assert passing("everything", "edge", "to") == names | kafka | more
+    for name in ("minimal", "everything"):
+        assert passing(name, "streams", "from") == workers
+        assert passing(name, "streams", "to") == passing(name, "edge", "to")
+    database = passing("everything", "center", "to") - passing("everything", "edge", "to")
+    assert database == {("outside", 5432), ("reconcile", 8600)} | probed
     for name in ("reconciled", "everything"):
-        assert passing(name, "reconcile", "from") == {(end, 8600) for end in ("streams", "Prometheus")}
-    found = passing("reconciled", "streams", "to") - passing("minimal", "streams", "to")
+        assert passing(name, "reconcile", "from") == {(end, 8600) for end in ("center", "Prometheus")}
+    found = passing("reconciled", "center", "to") - passing("minimal", "center", "to")
     assert found == {("reconcile", 8600)}
-    assert passing("reconciled", "reconcile", "to") == names | kafka | {
-        (end, port) for end in ends for port in (8081, 443)
-    }
+    assert passing("reconciled", "reconcile", "to") == own | {(end, 443) for end in ends}
     assert ("outside", 8443) in passing("everything", "reconcile", "to"), "the address in RECONCILE_API_URL"
     rules = charts["minimal"].one("NetworkPolicy", "edge")["spec"]["egress"]
     assert allows(rules, "to", OUTSIDE, 53, "UDP")
@@ -515,7 +568,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
 
 def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(charts: dict[str, Rendered]) -> None:
     chart = charts["everything"]
-    for part in (*PARTS, "reconcile"):
+    for part in (*KINDS, "reconcile"):
         rule = chart.one("PrometheusRule", part)
         assert rule["apiVersion"] == "monitoring.coreos.com/v1"
         assert rule["metadata"]["labels"]["release"] == "kps"
@@ -542,7 +595,7 @@ def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(c
 
 
 def test_the_hook_runs_commands_of_the_program_before_the_services(charts: dict[str, Rendered]) -> None:
-    (job,) = charts["everything"].of("Job")
+    job = charts["everything"].one("Job", "setup")
     annotations = job["metadata"]["annotations"]
     assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
     secret = charts["everything"].one("Secret", "setup")["metadata"]["annotations"]
@@ -568,7 +621,6 @@ class Pod:
             name: moved.get(value, value)
             .replace("/var/lib/taskbridge", str(folder))
             .replace("/etc/taskbridge", str(folder / "files"))
-            .replace("$(POD_NAME)", "taskbridge-0")
             for name, value in env(container).items()
             if value is not None
         }
@@ -580,7 +632,7 @@ class Pod:
             f'[[tokens]]\nname = "a"\nsha256 = "{"0" * 64}"\ncorps = ["*"]\n'
         )
         (folder / "files" / "apps.toml").write_text(TEXTS["apps"])
-        ours = ("EDGE_", "STREAMS_", "RECONCILE_")
+        ours = ("EDGE_", "STREAMS_", "CENTER_", "RECONCILE_")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.log = folder / "log"
         with self.log.open("wb") as log:
@@ -598,9 +650,9 @@ class Pod:
         return self.get(probe["port"], probe["path"])
 
 
-@pytest.fixture(params=[*PARTS, "reconcile"])
+@pytest.fixture(params=[*KINDS, "reconcile"])
 def pod(request: pytest.FixtureRequest, charts: dict[str, Rendered], tmp_path: Path) -> Generator[Pod]:
-    document = charts["reconciled"].one("StatefulSet", request.param)
+    document = charts["reconciled"].one(KINDS.get(request.param, "StatefulSet"), request.param)
     pod = Pod(document["spec"]["template"]["spec"]["containers"][0], tmp_path)
     yield pod
     pod.process.kill()
@@ -611,8 +663,8 @@ def test_a_pod_starts_with_its_variables_and_answers_its_probes(pod: Pod, charts
     wait_until(lambda: pod.probe("startupProbe") == 200, what="the start")
     assert pod.probe("livenessProbe") == 200
     part = pod.container["name"]
-    # Without Kafka the edge stores callbacks in its spool, a worker has no states; nothing waits for reconcile.
-    assert pod.probe("readinessProbe") == {"edge": 200, "streams": 503, "reconcile": 200}[part]
+    # Without Kafka the edge stores callbacks in its spool, a worker has no states, the center no lists.
+    assert pod.probe("readinessProbe") == {"edge": 200, "streams": 503, "center": 503, "reconcile": 200}[part]
     (endpoint,) = charts["everything"].one("ServiceMonitor", part)["spec"]["endpoints"]
     assert pod.get("operator" if part == "edge" else "http", endpoint["path"]) == 200
     if part == "edge":

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
 
 SCHEMA = Path(__file__).parents[2] / "deploy" / "chart" / "values.schema.json"
 
-_PARTS = (("edge", EdgeSettings), ("streams", StreamsSettings), ("reconcile", ReconcileSettings))
+_PARTS = (
+    ("edge", EdgeSettings),
+    ("streams", StreamsSettings),
+    ("center", CenterSettings),
+    ("reconcile", ReconcileSettings),
+)
 
 SET_BY_THE_CHART = {
     *("host", "port", "data_dir", "kafka_bootstrap_servers", "kafka_config_file", "schema_registry_url", "log_format"),
     *("operator_host", "operator_port", "credentials_file", "bearer_tokens"),
-    *("advertised_url", "edge_urls", "api_tokens_file", "cluster_secret", "apps_file"),
+    *("database_url", "edge_urls", "streams_urls", "api_tokens_file", "apps_file"),
 }
 
 

@@ -6,13 +6,13 @@
 {{- range splitList "," .kafka.bootstrapServers }}{{ if not (regexMatch ":[0-9]+\\s*$" .) }}{{ fail "kafka.bootstrapServers: each needs its port, host:port" }}{{ end }}{{ end -}}
 {{- if not .schemaRegistry.url }}{{ fail "schemaRegistry.url: say where the schema registry is" }}{{ end -}}
 {{- include "taskbridge.one" (list "edge.credentials" .edge.credentials "without apps no callback is accepted") -}}
-{{- include "taskbridge.one" (list "streams.apiTokens" .streams.apiTokens "without tokens everybody in the cluster could read all tasks") -}}
+{{- include "taskbridge.one" (list "center.apiTokens" .center.apiTokens "without tokens everybody in the cluster could read all tasks") -}}
 {{- if .reconcile.enabled }}{{ include "taskbridge.one" (list "reconcile.apps" .reconcile.apps "it says whom to ask, and in whose name") }}{{ end -}}
-{{- range $part := list "edge" "streams" "reconcile" "setup" -}}
+{{- range $part := list "edge" "streams" "center" "reconcile" "setup" -}}
 {{- with index $.Values $part "kafkaProperties" }}{{ if and .existingSecret .text }}{{ fail (printf "%s.kafkaProperties: existingSecret or text, not both" $part) }}{{ end }}{{ end -}}
 {{- end -}}
-{{- if and .streams.settings.STREAMS_SSO_PROXIES (gt (int .streams.replicas) 1) (not .streams.clusterSecret.existingSecret) }}
-{{- fail "streams.clusterSecret.existingSecret: needed with single sign-on and several workers, which forward queries to each other" }}
+{{- if and (gt (int .center.replicas) 1) (not .center.database.existingSecret) }}
+{{- fail "center.database.existingSecret: several replicas need PostgreSQL" }}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -11,7 +11,7 @@
 
 {{/* What runs all the time, in one line. */}}
 {{- define "taskbridge.parts" -}}
-edge streams{{ if .Values.reconcile.enabled }} reconcile{{ end }}
+edge streams center{{ if .Values.reconcile.enabled }} reconcile{{ end }}
 {{- end -}}
 
 {{/* Of a part: (list $ "edge"). */}}

@@ -1,7 +1,7 @@
 {{/* What every pod is allowed: to run as 10001, and nothing else. */}}
 {{- define "taskbridge.pod" -}}
 automountServiceAccountToken: false
-# Kubernetes would add EDGE_… and STREAMS_… variables of its own where Services have such names.
+# Kubernetes would add EDGE_…, STREAMS_… and CENTER_… variables of its own where Services have such names.
 enableServiceLinks: false
 {{- with .Values.serviceAccountName }}
 serviceAccountName: {{ . }}
@@ -76,22 +76,96 @@ All parts read the edge's credentials. */}}
 {{- end -}}
 
 {{- define "taskbridge.streamsEnv" -}}
-{{- $name := include "taskbridge.fullname" . -}}
 - {name: STREAMS_HOST, value: 0.0.0.0}
-- {name: STREAMS_PORT, value: "8500"}
+- {name: STREAMS_PORT, value: "8510"}
 - {name: STREAMS_DATA_DIR, value: /var/lib/taskbridge/streams}
-- {name: STREAMS_API_TOKENS_FILE, value: /etc/taskbridge/api-tokens.toml}
-- name: POD_NAME
-  valueFrom: {fieldRef: {fieldPath: metadata.name}}
-# The same after each restart: a worker's name in the group has its address in it.
-- {name: STREAMS_ADVERTISED_URL, value: "http://$(POD_NAME).{{ $name }}-streams-pods.{{ .Release.Namespace }}.svc:8500"}
-- name: STREAMS_EDGE_URLS
-  value: {{ range $i := until (int .Values.edge.replicas) }}{{ if $i }},{{ end }}http://{{ $name }}-edge-{{ $i }}.{{ $name }}-edge-pods.{{ $.Release.Namespace }}.svc:8401{{ end }}
-{{- if and .Values.reconcile.enabled (not .Values.streams.settings.STREAMS_RECONCILE_URL) }}
-- {name: STREAMS_RECONCILE_URL, value: "http://{{ $name }}-reconcile-0.{{ $name }}-reconcile-pods.{{ .Release.Namespace }}.svc:8600"}
+{{- end -}}
+
+{{/* Each name has the addresses of all pods of the part. */}}
+{{- define "taskbridge.centerEnv" -}}
+{{- $name := include "taskbridge.fullname" . -}}
+- {name: CENTER_HOST, value: 0.0.0.0}
+- {name: CENTER_PORT, value: "8500"}
+- {name: CENTER_DATA_DIR, value: /var/lib/taskbridge/center}
+- {name: CENTER_API_TOKENS_FILE, value: /etc/taskbridge/api-tokens.toml}
+- {name: CENTER_EDGE_URLS, value: "http://{{ $name }}-edge-pods.{{ .Release.Namespace }}.svc:8401"}
+- {name: CENTER_STREAMS_URLS, value: "http://{{ $name }}-streams-pods.{{ .Release.Namespace }}.svc:8510"}
+{{- if and .Values.reconcile.enabled (not .Values.center.settings.CENTER_RECONCILE_URL) }}
+- {name: CENTER_RECONCILE_URL, value: "http://{{ $name }}-reconcile-0.{{ $name }}-reconcile-pods.{{ .Release.Namespace }}.svc:8600"}
 {{- end }}
-{{- with .Values.streams.clusterSecret.existingSecret }}
-- name: STREAMS_CLUSTER_SECRET
-  valueFrom: {secretKeyRef: {name: {{ . }}, key: cluster-secret}}
+{{ include "taskbridge.databaseEnv" . }}
+{{- end -}}
+
+{{- define "taskbridge.databaseEnv" -}}
+{{- with .Values.center.database.existingSecret -}}
+- name: CENTER_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: database-url}}
 {{- end }}
+{{- end -}}
+
+{{/* Where pods of a part may run: (list $ "edge"). */}}
+{{- define "taskbridge.placement" -}}
+{{- $root := index . 0 -}}{{- $part := index . 1 -}}{{- $own := index $root.Values $part -}}
+{{- with $own.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $own.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.topologySpread }}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{- toYaml . | nindent 4 }}
+    labelSelector:
+      matchLabels:
+        {{- include "taskbridge.selector" (list $root $part) | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "taskbridge.probes" -}}
+# A spool after a crash, or a busy node.
+startupProbe:
+  httpGet: {path: /healthz, port: {{ . }}}
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: 150
+# Only what does nothing at all any more: a worker that stalls ends by itself (STREAMS_WATCHDOG_S).
+livenessProbe:
+  httpGet: {path: /healthz, port: {{ . }}}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+# Workers are not ready while partitions move, all at once: three times in a row is longer than that.
+readinessProbe:
+  httpGet: {path: /readyz, port: {{ . }}}
+  periodSeconds: 5
+  timeoutSeconds: 3
+  failureThreshold: 3
+{{- end -}}
+
+{{/* One at a time, and never none: with one replica a node can be drained, too. */}}
+{{- define "taskbridge.budget" -}}
+{{- $root := index . 0 -}}{{- $part := index . 1 -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "taskbridge.fullname" $root }}-{{ $part }}
+  labels:
+    {{- include "taskbridge.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "taskbridge.selector" . | nindent 6 }}
 {{- end -}}

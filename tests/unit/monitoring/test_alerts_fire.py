@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-EDGE, STREAMS, RECONCILE = "taskbridge-edge", "taskbridge-streams", "taskbridge-reconcile"
+EDGE, STREAMS, CENTER, RECONCILE = (f"taskbridge-{part}" for part in ("edge", "streams", "center", "reconcile"))
 DAY = 24 * 60
 PARTITIONS = 12
 
 
 @pytest.fixture(scope="module")
 def well(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str, float]]:
-    """All that an edge with its spool and a worker tell while nothing is wrong."""
+    """What an edge with its spool, a worker and a task center expose while nothing is wrong."""
     folder = tmp_path_factory.mktemp("edge")
     write_credentials(folder / "credentials.toml", SYSTEM_TOKEN)
     settings = EdgeSettings(
@@ -54,14 +54,11 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str, fl
         standby=[0],
         lag=each,
         lag_seconds=dict.fromkeys(each, 0.0),
-        inbox_lag=each,
         restoring=each,
         standby_lag={0: 0},
     )
     metrics.partitions.set(PARTITIONS)
     metrics.progress(now, rebalances=3)
-    for status in (200, 503):
-        metrics.query("/v1/tasks", status, 0.01)
     streams = series_of(generate_latest(metrics.registry).decode(), job=STREAMS)
     # This edge reaches no Kafka.
     for name in ("kafka_up", "kafka_usable", "registry_up"):
@@ -70,7 +67,7 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str, fl
     # What no test changes and is one of hundreds alike, such as a reason's counter, would only take time.
     used = {name for each in OUTAGES.values() for name in (*each.values, *each.rises, *each.rates)}
     return {
-        told: rest for told, rest in (edge | streams | reconcile_series()).items() if "{" not in told or told in used
+        told: rest for told, rest in (edge | streams | center_series() | reconcile_series()).items() if "{" not in told or told in used
     }
 
 
@@ -93,14 +90,14 @@ def bucket(upper: str) -> str:
 
 
 def query(status: int, name: str = "count", rest: str = "") -> str:
-    return f'taskbridge_streams_query_seconds_{name}{{{rest}route="/v1/tasks",status="{status}"}}'
+    return f'taskbridge_center_query_seconds_{name}{{{rest}route="/v1/tasks",status="{status}"}}'
 
 
 def outage(*alerts: str, minutes: int = 5, slow: bool = False, **changes: Mapping[str, float]) -> Outage:
     return Outage(frozenset(alerts), minutes, slow=slow, **changes)
 
 
-EDGE_GAUGE, STREAMS_GAUGE = "taskbridge_edge_", "taskbridge_streams_"
+EDGE_GAUGE, STREAMS_GAUGE, CENTER_GAUGE = "taskbridge_edge_", "taskbridge_streams_", "taskbridge_center_"
 TOKEN = (
     f'taskbridge_edge_token_last_used_seconds{{app_type="{APP_TYPE}",token="{fingerprint(APP_TYPE, SYSTEM_TOKEN)}"}}'
 )
@@ -173,29 +170,36 @@ OUTAGES = {
     "a standby is behind": outage(
         "StreamsStandbyBehind", minutes=15, values={STREAMS_GAUGE + 'standby_lag_records{partition="0"}': 200_000}
     ),
-    "inboxes are behind": outage(
-        "StreamsInboxLagging", minutes=8, values={STREAMS_GAUGE + 'inbox_lag_records{partition="0"}': 20_000}
-    ),
-    "one query in ten is not answered": outage(
-        "StreamsQueriesUnanswered", minutes=15, rates={query(200): 90, query(503): 10}
-    ),
-    "queries are slow": outage(
-        "StreamsQueriesSlow",
-        minutes=20,
-        rates={query(200): 60, **{query(200, "bucket", f'le="{upper}",'): 60 for upper in ("2.5", "5.0", "+Inf")}},
-    ),
-    "the tokens file was broken": outage("StreamsTokensBroken", values={STREAMS_GAUGE + "api_tokens_usable": 0}),
-    "there are too many people": outage(
-        "StreamsPeopleUnknown",
-        minutes=8,
-        values={STREAMS_GAUGE + "people_left_out": 7, STREAMS_GAUGE + "people": 100_000},
-    ),
-    "the people's topic is not read": outage(
-        "StreamsPeopleUnknown", minutes=8, values={STREAMS_GAUGE + "people_age_seconds": 700}
-    ),
     "a record was parked": outage(
         "StreamsDeadLetters", rises={'taskbridge_streams_dead_letters_total{reason="undecodable"}': 1}
     ),
+    "a task center is gone": outage("CenterDown", values={f'up{{job="{CENTER}"}}': 0}),
+    "the database is away from the followers": outage(
+        "CenterNotFollowing", values={CENTER_GAUGE + 'follower_running{group="lists"}': 0}
+    ),
+    "lists are behind": outage(
+        "CenterLagging",
+        minutes=8,
+        values={CENTER_GAUGE + f'lag_records{{partition="0",topic="{TASK_STATES.name}"}}': 20_000},
+    ),
+    "lists are filled for long": outage(
+        "CenterFillingLong", minutes=20, values={CENTER_GAUGE + "lists_filled_ratio": 0.5}
+    ),
+    "a state cannot be read": outage(
+        "CenterRecordsSkipped", rises={CENTER_GAUGE + f'skipped_records_total{{topic="{TASK_STATES.name}"}}': 1}
+    ),
+    "the database is away from queries": outage(
+        "CenterDatabaseErrors", minutes=12, rates={CENTER_GAUGE + "database_errors_total": 3}
+    ),
+    "one query in ten is not answered": outage(
+        "CenterQueriesUnanswered", minutes=15, rates={query(200): 90, query(503): 10}
+    ),
+    "queries are slow": outage(
+        "CenterQueriesSlow",
+        minutes=20,
+        rates={query(200): 60, **{query(200, "bucket", f'le="{upper}",'): 60 for upper in ("2.5", "5.0", "+Inf")}},
+    ),
+    "the tokens file was broken": outage("CenterTokensBroken", values={CENTER_GAUGE + "api_tokens_usable": 0}),
 }
 
 

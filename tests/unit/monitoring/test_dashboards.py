@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dashboards import DASHBOARDS, FOLDER, rendered
-from reference_pages.metrics import edge_metrics, streams_metrics
+from reference_pages.metrics import center_metrics, edge_metrics, streams_metrics
 from support import needs
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def test_no_panel_lies_on_another_or_has_its_number(uid: str) -> None:
     assert max(column for column, _ in squares) < 24
 
 
-@pytest.mark.parametrize("found", [edge_metrics, streams_metrics])
+@pytest.mark.parametrize("found", [edge_metrics, streams_metrics, center_metrics])
 def test_each_service_exports_process_metrics(found: Callable[[], list[tuple[str, str, str]]]) -> None:
     asked = {name for each in FILES.values() for name in re.findall(r"process_\w+", " ".join(questions(each)))}
     told = {name + ("_total" if kind == "counter" else "") for name, kind, _ in found()}
