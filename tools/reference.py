@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from reference_pages.acls import acls_page
 from reference_pages.alerts import alerts_page
-from reference_pages.apis import edge_page, edge_text, streams_page, streams_text
+from reference_pages.apis import center_page, center_text, edge_page, edge_text
 from reference_pages.asyncapi import asyncapi_text
 from reference_pages.chart_values import chart_schema_text
 from reference_pages.commands import commands_page
@@ -33,8 +33,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/commands.md": commands_page,
     "reference/edge-api.md": edge_page,
     "reference/edge-openapi.json": edge_text,
-    "reference/task-center-api.md": streams_page,
-    "reference/task-center-openapi.json": streams_text,
+    "reference/task-center-api.md": center_page,
+    "reference/task-center-openapi.json": center_text,
     "reference/topics.md": topics_page,
     "reference/asyncapi.json": asyncapi_text,
     "reference/acls.md": acls_page,

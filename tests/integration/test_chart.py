@@ -337,8 +337,7 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
         "edge": {f"EDGE_{name.upper()}" for name in EdgeSettings.model_fields} | {"TASKBRIDGE_PARTITIONS", *TRACING},
         "streams": {f"STREAMS_{name.upper()}" for name in StreamsSettings.model_fields}
         | {"TASKBRIDGE_PARTITIONS", *TRACING},
-        "center": {f"CENTER_{name.upper()}" for name in CenterSettings.model_fields}
-        | {"TASKBRIDGE_PARTITIONS", *TRACING},
+        "center": {f"CENTER_{name.upper()}" for name in CenterSettings.model_fields} | {"TASKBRIDGE_PARTITIONS"},
         "tables": {"CENTER_DATABASE_URL", "CENTER_KAFKA_BOOTSTRAP_SERVERS", "CENTER_SCHEMA_REGISTRY_URL"},
         "reconcile": {f"RECONCILE_{name.upper()}" for name in ReconcileSettings.model_fields}
         | {"TASKBRIDGE_PARTITIONS"},

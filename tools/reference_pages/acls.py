@@ -15,7 +15,7 @@ _INTRODUCTION = """\
 The permissions that each Kafka user needs, and no more. `taskbridge topics acls` prints them as lines for
 `kafka-acls.sh`; with `--apply` it creates them: see [how to run on your own Kafka](../how-to/run-on-your-kafka.md).
 A name that ends in `*` is a prefix. Read, Write, Delete and Alter imply Describe. Write on a topic implies idempotent
-writes. A test removes each ACL of the first four on three brokers: the error then names it."""
+writes. A test removes each ACL of the first five on three brokers: the error then names it."""
 
 _DESCRIPTIONS = {
     "edge": (
@@ -28,6 +28,10 @@ _DESCRIPTIONS = {
         "`problems` of `/readyz`: `this Kafka user lacks Read on topic … (what for)`. Without one that is "
         "marked with a + it works, and reports what it lacks in the log (`not_allowed`, "
         "`topic_not_checked`) and among the `topics` of `/readyz`."
+    ),
+    "center": (
+        "`taskbridge center`. A replica that lacks one reports it in the log and among the `problems` of `/readyz`, "
+        "and tries again."
     ),
     "subscriber": (
         "Programs that use `taskbridge-client`, and any other consumer. Their groups begin with the user's "

@@ -1,25 +1,25 @@
-"""The pages of both services' HTTP sides, from their OpenAPI documents; nothing needs to run for that."""
+"""The pages of the HTTP sides of edge and task center, from their OpenAPI documents; nothing needs to run for that."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from collections import Counter
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reference_pages.markdown import also, code, fenced, listed, page, prose, repeated, table
+from taskbridge.center.app import Center
+from taskbridge.center.database import open_database
+from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import MemoryPublisher, write_credentials
-from taskbridge.streams.http import build_http
-from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.settings import StreamsSettings
-from taskbridge.streams.task_center import TaskCenter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from reference_pages.markdown import Row
 
@@ -46,18 +46,29 @@ def edge_document() -> dict[str, Any]:
         return create_app(settings, publisher=MemoryPublisher()).openapi()
 
 
-def streams_document() -> dict[str, Any]:
-    """Of a service that requires tokens."""
-    center = TaskCenter(StreamsSettings.model_validate(NOWHERE))
-    return build_http(dict, Metrics(), routers=center.routers).openapi()
+@contextmanager
+def a_center() -> Generator[Center]:
+    """A task center that requires tokens, with a database that has no tables yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = Path(folder, "tokens.toml")
+        tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{"0" * 64}"\ncorps = ["*"]\n', "utf-8")
+        settings = CenterSettings.model_validate({**NOWHERE, "data_dir": folder, "api_tokens_file": tokens})
+        with closing(open_database(None, settings.data_dir)) as database:
+            yield Center(settings, database)
+
+
+def center_document() -> dict[str, Any]:
+    with a_center() as center:
+        found: Any = center.http()
+        return found.openapi()
 
 
 def edge_text() -> str:
     return _text(edge_document())
 
 
-def streams_text() -> str:
-    return _text(streams_document())
+def center_text() -> str:
+    return _text(center_document())
 
 
 def _text(document: Mapping[str, Any]) -> str:
@@ -68,8 +79,8 @@ def edge_page() -> str:
     return _page("The edge's HTTP side", edge_document(), "edge-openapi.json")
 
 
-def streams_page() -> str:
-    return _page("The task center's API", streams_document(), "task-center-openapi.json")
+def center_page() -> str:
+    return _page("The task center's API", center_document(), "task-center-openapi.json")
 
 
 def _page(title: str, document: Mapping[str, Any], file: str) -> str:

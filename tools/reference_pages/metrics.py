@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from starlette.testclient import TestClient
 
-from reference_pages.apis import NOWHERE
+from reference_pages.apis import NOWHERE, a_center
 from reference_pages.markdown import code, listed, page, prose
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
@@ -21,8 +21,6 @@ from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
 from taskbridge.reconcile.store import Store
 from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.sse.hub import Hub
-from taskbridge.streams.sse.metrics import HubCollector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,6 +41,8 @@ def metrics_page() -> str:
         listed(_rows(edge_metrics())),
         "## The streams service",
         listed(_rows(streams_metrics())),
+        "## The task center",
+        listed(_rows(center_metrics())),
         "## Reconcile",
         listed(_rows(reconcile_metrics())),
     )
@@ -69,9 +69,12 @@ def reconcile_metrics() -> list[tuple[str, str, str]]:
 
 
 def streams_metrics() -> list[tuple[str, str, str]]:
-    metrics = Metrics()
-    metrics.registry.register(HubCollector(Hub(next_offset=lambda _: None, most=0, most_of_person=0)))
-    return list(_collected(metrics.registry.collect()))
+    return list(_collected(Metrics().registry.collect()))
+
+
+def center_metrics() -> list[tuple[str, str, str]]:
+    with a_center() as center:
+        return list(_collected(center.metrics.registry.collect()))
 
 
 def _collected(families: Iterable[Metric]) -> Iterator[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from reference_pages.markdown import code, page, prose, table
+from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 The services read their settings from environment variables and check all of them at start. If one is missing or wrong,
 the service exits with one line that names it, without its value. `taskbridge up` and `taskbridge demo` set addresses,
-ports, folders and credentials themselves, and pass all other `EDGE_…` and `STREAMS_…` variables on."""
+ports, folders and credentials themselves, and pass all other `EDGE_…`, `STREAMS_…` and `CENTER_…` variables on."""
 
 SHARED = {
     "TASKBRIDGE_DATA_DIR": (
@@ -107,9 +108,11 @@ def settings_page() -> str:
         table(("setting", "default", "meaning"), settings_rows(EdgeSettings)),
         "## The streams service",
         table(("setting", "default", "meaning"), settings_rows(StreamsSettings)),
+        "## The task center",
+        table(("setting", "default", "meaning"), settings_rows(CenterSettings)),
         "## Reconcile",
         table(("setting", "default", "meaning"), settings_rows(ReconcileSettings)),
-        "## The program and both services",
+        "## The program and all services",
         table(
             ("setting", "default", "meaning"),
             [(code(name), code_or_words(default), meaning) for name, (default, meaning) in SHARED.items()],

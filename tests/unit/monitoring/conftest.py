@@ -11,7 +11,7 @@ _ENDINGS = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 
 @pytest.fixture(scope="module")
 def metrics() -> set[str]:
-    """The series of all metrics of an edge, with its spool, of a worker and of a task center; nothing needs to answer."""
+    """The series of all metrics of an edge, with its spool, of a worker and of a task center; nothing has to answer."""
     return _series(edge_metrics() + streams_metrics() + center_metrics())
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 
+from reference_pages.apis import a_center
 from support.alerts import ALERTS, Outage, firing, series_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
@@ -20,6 +22,7 @@ from taskbridge.reconcile.clock import SystemClock
 from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
 from taskbridge.reconcile.store import Store
+from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.monitoring.progress import Snapshot
 
@@ -67,8 +70,31 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str, fl
     # What no test changes and is one of hundreds alike, such as a reason's counter, would only take time.
     used = {name for each in OUTAGES.values() for name in (*each.values, *each.rises, *each.rates)}
     return {
-        told: rest for told, rest in (edge | streams | center_series() | reconcile_series()).items() if "{" not in told or told in used
+        told: rest
+        for told, rest in (edge | streams | center_series() | reconcile_series()).items()
+        if "{" not in told or told in used
     }
+
+
+def center_series() -> dict[str, tuple[str, float]]:
+    """What a task center exposes whose followers write, and whose queries are answered."""
+    with a_center() as center:
+        followed = SimpleNamespace(topic=TASK_STATES.name, partition=0, next_offset=7, end=7)
+        health = SimpleNamespace(
+            group="lists",
+            running=True,
+            problem=None,
+            partitions=[followed],
+            records={TASK_STATES.name: 7},
+            skipped={TASK_STATES.name: 0},
+            retries=0,
+            last_commit_at=1,
+        )
+        center.followers = [SimpleNamespace(health=lambda: health)]
+        center.metrics.filled.set_function(lambda: 1)
+        for status in (200, 503):
+            center.metrics.query("/v1/tasks", status, 0.01)
+        return series_of(generate_latest(center.metrics.registry).decode(), job=CENTER)
 
 
 def reconcile_series() -> dict[str, tuple[str, float]]:

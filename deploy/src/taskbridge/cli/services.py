@@ -48,7 +48,9 @@ Partitions = Annotated[
 Republish = Annotated[
     bool, typer.Option("--republish", help="Publish every present list entry again, from the states.")
 ]
-DropLists = Annotated[bool, typer.Option("--rebuild", help="Drop the lists; running replicas read the topics again.")]
+DropLists = Annotated[
+    bool, typer.Option("--rebuild", help="Drop the lists and read the topics again. Stop a center on SQLite before.")
+]
 Migrate = Annotated[bool, typer.Option("--migrate", help="Bring the tables of the database to this release.")]
 
 _LINES = {
@@ -124,7 +126,7 @@ def center(
         text = f"The database is at revision {found['to']}."
     elif rebuild:
         found = app.rebuild(_environment("CENTER"))
-        text = "The lists are dropped. Running replicas fill them again; /readyz shows the progress."
+        text = "The lists are dropped. The task center fills them again; /readyz shows the progress."
     else:
         app.run()
         return
