@@ -1,8 +1,8 @@
-"""Who may ask about whom: by every route of the OpenAPI document, also by those that are yet to be written."""
+"""Who may query whom: by every route of the OpenAPI document, also by those that are yet to be written."""
 
 from __future__ import annotations
 
-import time
+import asyncio
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -10,37 +10,31 @@ import pytest
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
-from support.streams.api_context import AnsweringWorker, notification
+from support.center_rows import AnsweringCenter, state
+from taskbridge.center.access import access as access_module
+from taskbridge.center.access.access import Access, Caller, build_access, own_hosts
+from taskbridge.center.access.refusals import NotNow, Unauthorized
+from taskbridge.center.access.tokens import TokensFile, digest_of, new_token, parse_tokens
+from taskbridge.center.settings import CenterSettings
 from taskbridge.runtime.settings import FileBroken, load_settings
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.schemas.events import Action, PersonRecord
-from taskbridge.streams.api import access as access_module
-from taskbridge.streams.api.access import Access, Caller, build_access, own_hosts
-from taskbridge.streams.api.refusals import Unauthorized
-from taskbridge.streams.api.sso import IDENTITY_HEADER, Identity, IdentitySeal
-from taskbridge.streams.api.tokens import TokensFile, digest_of, new_token, parse_tokens
-from taskbridge.streams.directories.people import People
-from taskbridge.streams.fold.instance import fold
-from taskbridge.streams.settings import StreamsSettings
+from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
-    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.center.database import Database
 
 OURS, THEIRS, ALL = new_token(), new_token(), new_token()
-SECRET = "a secret of all workers"
 
 NEEDS_NO_TOKEN = {"/healthz", "/readyz", "/metrics"}
 ABOUT_THE_CALLER = {"/v1/me", "/v1/people"}
 
 
-def settings(**given: str) -> StreamsSettings:
+def settings(**given: str) -> CenterSettings:
     needed = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1"}
-    return load_settings(
-        StreamsSettings, {f"STREAMS_{name.upper()}": value for name, value in (needed | given).items()}
-    )
+    return load_settings(CenterSettings, {f"CENTER_{name.upper()}": value for name, value in (needed | given).items()})
 
 
 @pytest.fixture
@@ -60,13 +54,28 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def furnish(context: AnsweringWorker, make_event: Callable[..., TaskEvent], corp: str, user: str = "ann") -> None:
-    """An instance ``I-{corp}`` that the user has a line of."""
-    created = make_event(
-        Action.CREATED, corp_id=corp, instance_id=f"I-{corp}", task_id="T-1", recipient_ids=(user,), title="Leave"
-    )
-    context.store(fold(None, created))
-    context.apply([notification(corp=corp, user=user, instance_id=f"I-{corp}")])
+@pytest.fixture
+def make_center(sqlite_database: Database) -> Generator[Callable[[Access], AnsweringCenter]]:
+    made: list[AnsweringCenter] = []
+
+    def make(access: Access) -> AnsweringCenter:
+        made.append(AnsweringCenter(sqlite_database, access))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def center(make_center: Callable[[Access], AnsweringCenter]) -> AnsweringCenter:
+    """One that is open to its machine."""
+    return make_center(Access(tokens=None))
+
+
+def furnish(center: AnsweringCenter, corp: str, user: str = "ann") -> None:
+    """An instance ``I-{corp}`` that is in a list of the user."""
+    center.store(state(f"I-{corp}", corp_id=corp, title="Leave", tasks=(TaskEntry("T-1", Status.PENDING, (user,)),)))
 
 
 def queries(client: TestClient, corp: str) -> list[tuple[str, str, str]]:
@@ -85,15 +94,15 @@ def queries(client: TestClient, corp: str) -> list[tuple[str, str, str]]:
 
 
 def test_a_token_of_one_corp_reads_nothing_of_another_by_any_route(
-    make_context: Callable[[Access], AnsweringWorker], tokens: Path, make_event: Callable[..., TaskEvent]
+    make_center: Callable[[Access], AnsweringCenter], tokens: Path
 ) -> None:
-    context = make_context(build_access(settings(api_tokens_file=str(tokens))))
-    furnish(context, make_event, "ours")
-    context.people.know("ours", PersonRecord("ann", "Ann"))
-    with TestClient(context.http()) as client:
-        asked = queries(client, "ours")
-        assert {template for template, _, _ in asked} > NEEDS_NO_TOKEN | ABOUT_THE_CALLER
-        for template, method, path in asked:
+    center = make_center(build_access(settings(api_tokens_file=str(tokens))))
+    furnish(center, "ours")
+    center.know("ours", PersonRecord("ann", "Ann"))
+    with TestClient(center.http()) as client:
+        found = queries(client, "ours")
+        assert {template for template, _, _ in found} > NEEDS_NO_TOKEN | ABOUT_THE_CALLER
+        for template, method, path in found:
             if template in NEEDS_NO_TOKEN:
                 continue
             answers = {who: client.request(method, path, headers=bearer(who)) for who in (OURS, THEIRS, ALL)}
@@ -107,61 +116,61 @@ def test_a_token_of_one_corp_reads_nothing_of_another_by_any_route(
                 assert "Leave" not in answers[THEIRS].text
 
 
-def test_what_is_not_there_and_what_is_not_for_the_caller_are_not_told_apart(
-    make_context: Callable[[Access], AnsweringWorker], tokens: Path, make_event: Callable[..., TaskEvent]
+def test_what_is_not_there_and_what_is_not_for_the_caller_look_the_same(
+    make_center: Callable[[Access], AnsweringCenter], tokens: Path
 ) -> None:
-    context = make_context(build_access(settings(api_tokens_file=str(tokens))))
-    furnish(context, make_event, "ours")
-    deleted = make_event(Action.DELETED, corp_id="theirs", instance_id="I-deleted")
-    context.store(fold(None, deleted))
-    with TestClient(context.http()) as client:
+    center = make_center(build_access(settings(api_tokens_file=str(tokens))))
+    furnish(center, "ours")
+    with TestClient(center.http()) as client:
         answers = {
             path: client.get(f"/v1/instances/{path}", headers=bearer(THEIRS))
-            for path in ("I-ours", "I-never", "I-deleted", "I-deleted/history")
+            for path in ("I-ours", "I-never", "I-ours/history", "I-never/history")
         }
     assert {answer.status_code for answer in answers.values()} == {404}
     assert len({answer.text for answer in answers.values()}) == 1
 
 
-def test_no_route_changes_anything(context: AnsweringWorker) -> None:
-    with TestClient(context.http()) as client:
+def test_no_route_changes_anything(center: AnsweringCenter) -> None:
+    with TestClient(center.http()) as client:
         assert {method for _, method, _ in queries(client, "ours")} == {"get"}
 
 
-def test_no_answer_is_kept_on_the_way(context: AnsweringWorker, make_event: Callable[..., TaskEvent]) -> None:
-    furnish(context, make_event, "ours")
-    with TestClient(context.http()) as client:
+def test_no_answer_is_kept_on_the_way(center: AnsweringCenter) -> None:
+    furnish(center, "ours")
+    with TestClient(center.http()) as client:
         for template, _, path in queries(client, "ours"):
             if template not in NEEDS_NO_TOKEN:
                 assert client.get(path).headers["cache-control"] == "no-store", path
 
 
 @pytest.fixture
-def sso_client(
-    make_context: Callable[[Access], AnsweringWorker], tokens: Path, make_event: Callable[..., TaskEvent]
-) -> Callable[[str], TestClient]:
+def sso_client(make_center: Callable[[Access], AnsweringCenter], tokens: Path) -> Callable[[str], TestClient]:
     access = build_access(
         settings(
             api_tokens_file=str(tokens),
             sso_proxies="10.1.0.0/16, fd00::/8",
             sso_corp_header="X-Forwarded-Corp",
-            cluster_secret=SECRET,
         )
     )
-    context = make_context(access)
-    furnish(context, make_event, "ours")
-    context.people.know("ours", PersonRecord("ann", "安"))
-    context.store(
-        fold(None, make_event(Action.CREATED, corp_id="ours", instance_id="I-of-others", recipient_ids=("bob",)))
-    )
-    http = context.http()
+    center = make_center(access)
+    furnish(center, "ours")
+    center.know("ours", PersonRecord("ann", "安"))
+    center.store(state("I-of-others", corp_id="ours", tasks=(TaskEntry("T-1", Status.PENDING, ("bob",)),)))
+    http = center.http()
     return lambda address: TestClient(http, client=(address, 1))
 
 
 @pytest.fixture
-def people() -> People:
+def mapped_center(make_center: Callable[[Access], AnsweringCenter], tokens: Path) -> AnsweringCenter:
     """Each is known by an id that another has as their user id, and one of another corp has the id of one of ours."""
-    known = People(most=10, mapped_id="ldap")
+    given = {"sso_proxies": "10.1.0.0/16", "sso_corp_header": "X-Forwarded-Corp", "sso_mapped_id": "ldap"}
+
+    async def users_of(corp_id: str, kind: str, value: str) -> Sequence[str]:
+        if not center.complete:
+            raise NotNow("not all people are read")
+        return await center.threads.run(center.queries.users_of, corp_id, kind, value)
+
+    center = make_center(build_access(settings(**given, api_tokens_file=str(tokens)), users_of))
     for corp, user, ldap in (
         ("ours", "ann", "a.ann"),
         ("ours", "bob", "ann"),
@@ -170,23 +179,17 @@ def people() -> People:
         ("ours", "eve", ""),
         ("theirs", "ann", "a.theirs"),
     ):
-        known.know(corp, PersonRecord(user, other_ids={"ldap": ldap}))
-    known.is_read = True
-    return known
+        center.know(
+            corp, PersonRecord(user, employee_number="a.ann" if user == "dan" else None, other_ids={"ldap": ldap})
+        )
+    furnish(center, "ours")
+    return center
 
 
 @pytest.fixture
-def mapped(
-    make_context: Callable[[Access], AnsweringWorker],
-    tokens: Path,
-    make_event: Callable[..., TaskEvent],
-    people: People,
-) -> Callable[..., Any]:
-    """What is answered to whom the proxy says has this id."""
-    given = {"sso_proxies": "10.1.0.0/16", "sso_corp_header": "X-Forwarded-Corp", "cluster_secret": SECRET}
-    context = make_context(build_access(settings(**given, sso_mapped_id="ldap", api_tokens_file=str(tokens)), people))
-    furnish(context, make_event, "ours")
-    client = TestClient(context.http(), client=("10.1.2.3", 1))
+def mapped(mapped_center: AnsweringCenter) -> Callable[..., Any]:
+    """The response to a person who has this id, as the proxy says."""
+    client = TestClient(mapped_center.http(), client=("10.1.2.3", 1))
 
     def get(ldap: str, path: str = "/v1/me", **headers: str) -> Any:
         sent = {"X-Forwarded-User": ldap, "X-Forwarded-Corp": "ours", **headers}
@@ -216,28 +219,21 @@ def test_an_id_that_does_not_say_who_it_is_lets_nobody_in(mapped: Callable[..., 
 
 
 def test_an_id_passes_once_it_is_one_persons_only_and_no_longer_than_that(
-    mapped: Callable[..., Any], people: People
+    mapped: Callable[..., Any], mapped_center: AnsweringCenter
 ) -> None:
     assert mapped("twice").status_code == 403
-    people.forget("ours", "dan")
+    mapped_center.forget("ours", "dan")
     assert mapped("twice").json()["user_id"] == "cai"
-    people.know("ours", PersonRecord("cai", other_ids={"ldap": "c.cai"}))
+    mapped_center.know("ours", PersonRecord("cai", other_ids={"ldap": "c.cai"}))
     assert (mapped("twice").status_code, mapped("c.cai").json()["user_id"]) == (403, "cai")
 
 
 def test_nobody_is_let_in_by_a_mapped_id_while_somebody_else_may_have_it_too(
-    mapped: Callable[..., Any], people: People
+    mapped: Callable[..., Any], mapped_center: AnsweringCenter
 ) -> None:
-    people.is_read = False
+    mapped_center.complete = False
     answer = mapped("a.ann")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    people.is_read, people.left_out = True, 1
-    assert mapped("a.ann").status_code == 503
-
-
-def test_what_another_worker_signed_is_mapped_already(mapped: Callable[..., Any]) -> None:
-    sealed = IdentitySeal(SECRET).seal(Identity("ours", "ann"), "/v1/me?")
-    assert mapped("", **{IDENTITY_HEADER: sealed}).json()["user_id"] == "ann"
 
 
 ANN = {"X-Forwarded-User": "ann", "X-Forwarded-Corp": "ours"}
@@ -295,34 +291,6 @@ def test_a_proxy_whose_word_is_not_clear_is_not_believed(
     assert sso_client("10.1.2.3").get("/v1/me", headers=headers).status_code == 401
 
 
-def test_an_identity_that_another_worker_signed_holds_for_its_query_and_a_minute(
-    sso_client: Callable[[str], TestClient], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = sso_client("192.0.2.1")
-    path = "/v1/corps/ours/users/ann/counts"
-    sealed = IdentitySeal(SECRET).seal(Identity("ours", "ann"), f"{path}?")
-    assert client.get(path, headers={IDENTITY_HEADER: sealed}).status_code == 200
-    for wrong in (
-        IdentitySeal("a secret of some other").seal(Identity("ours", "ann"), f"{path}?"),
-        IdentitySeal(SECRET).seal(Identity("ours", "ann"), "/v1/corps/ours/users/bob/counts?"),
-        sealed[:-2],
-        "x.y",
-        "",
-        "é",
-    ):
-        assert client.get(path, headers=[(IDENTITY_HEADER.encode(), wrong.encode())]).status_code == 401
-    now = time.time()
-    monkeypatch.setattr("taskbridge.streams.api.sso.time.time", lambda: now + 61)
-    assert client.get(path, headers={IDENTITY_HEADER: sealed}).status_code == 401
-
-
-def test_without_a_secret_no_identity_is_taken(make_context: Callable[[Access], AnsweringWorker], tokens: Path) -> None:
-    access = build_access(settings(api_tokens_file=str(tokens), sso_proxies="10.1.0.0/16", sso_corp_id="ours"))
-    client = TestClient(make_context(access).http(), client=("192.0.2.1", 1))
-    sealed = IdentitySeal("").seal(Identity("ours", "ann"), "/v1/me?")
-    assert client.get("/v1/me", headers={IDENTITY_HEADER: sealed}).status_code == 401
-
-
 def test_with_single_sign_on_nobody_is_let_in_openly() -> None:
     access = build_access(settings(sso_proxies="10.1.0.0/16", sso_corp_id="ours"))
     assert not access.is_open
@@ -332,20 +300,18 @@ def test_with_single_sign_on_nobody_is_let_in_openly() -> None:
     "given",
     [
         {"host": "0.0.0.0"},  # noqa: S104 - refused
-        {"host": "streams.internal"},
+        {"host": "center.internal"},
         {"sso_proxies": "10.0.0.0/33", "sso_corp_id": "ours"},
         {"sso_proxies": "10.0.0.0/8"},
         {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_corp_header": "x-corp"},
-        {"cluster_secret": "short"},
         {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_mapped_id": "user_id"},
         {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_mapped_id": ""},
-        {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_mapped_id": "ldap", "people_max": "0"},
         {"api_tokens_file": "/nonexistent/tokens.toml"},
     ],
 )
 def test_it_refuses_to_start(given: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError):
-        build_access(settings(**given), People(most=1))
+        build_access(settings(**given))
 
 
 @pytest.mark.parametrize(
@@ -386,8 +352,8 @@ def test_a_broken_new_version_is_reported_and_the_old_one_stays(tokens: Path) ->
     assert entry.name == "renamed"
 
 
-def test_an_open_service_answers_under_its_own_names_only(context: AnsweringWorker) -> None:
-    client = TestClient(context.http(only_hosts=own_hosts(settings())), base_url="http://127.0.0.1:8500")
+def test_an_open_service_answers_under_its_own_names_only(center: AnsweringCenter) -> None:
+    client = TestClient(center.http(only_hosts=own_hosts(settings())), base_url="http://127.0.0.1:8500")
     for host, status in (
         ("127.0.0.1:8500", 200),
         ("localhost:8500", 200),
@@ -403,28 +369,16 @@ def test_an_open_service_answers_under_its_own_names_only(context: AnsweringWork
         assert client.get("/v1/me", headers={"Host": host}).status_code == status, host
 
 
-def test_only_a_person_who_signed_in_has_an_identity_to_ask_other_workers_with() -> None:
-    assert Caller("sso", corp_id="ours", user_id="ann").identity == Identity("ours", "ann")
-    assert Caller("token", corps=("ours",)).identity is None
+@pytest.mark.parametrize(("host", "name"), [("127.0.0.2", "127.0.0.2"), ("::1", "[::1]"), ("LocalHost", "localhost")])
+def test_own_names_are_as_a_browser_sends_them(host: str, name: str) -> None:
+    assert own_hosts(settings(host=host)) == own_hosts(settings()) | {name}
 
 
-@pytest.mark.parametrize(
-    ("given", "names"),
-    [
-        ({"host": "127.0.0.2"}, {"127.0.0.2"}),
-        ({"host": "::1", "advertised_url": "http://[fd00::7]:8500"}, {"[::1]", "[fd00::7]"}),
-        ({"advertised_url": "http://Tasks.Internal:8500"}, {"tasks.internal"}),
-    ],
-)
-def test_own_names_are_as_a_browser_sends_them(given: dict[str, str], names: set[str]) -> None:
-    assert own_hosts(settings(**given)) == own_hosts(settings()) | names
-
-
-def test_a_caller_who_asks_too_often_is_told_when_to_come_back(
-    make_context: Callable[[Access], AnsweringWorker],
+def test_a_caller_above_its_rate_learns_when_to_come_back(
+    make_center: Callable[[Access], AnsweringCenter],
 ) -> None:
-    context = make_context(Access(tokens=None, rate_per_s=2))
-    client = TestClient(context.http())
+    center = make_center(Access(tokens=None, rate_per_s=2))
+    client = TestClient(center.http())
     answers = [client.get("/v1/me") for _ in range(30)]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert answers[0].status_code == 200
@@ -434,11 +388,11 @@ def test_a_caller_who_asks_too_often_is_told_when_to_come_back(
 
 
 def test_a_caller_gets_as_many_answers_as_are_allowed_and_not_one_less(
-    make_context: Callable[[Access], AnsweringWorker], monkeypatch: pytest.MonkeyPatch
+    make_center: Callable[[Access], AnsweringCenter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_module, "time", SimpleNamespace(monotonic=lambda: 7.0))
     monkeypatch.setattr(access_module, "_BURST_S", 2.0)
-    client = TestClient(make_context(Access(tokens=None, rate_per_s=1.5)).http())
+    client = TestClient(make_center(Access(tokens=None, rate_per_s=1.5)).http())
     assert [client.get("/v1/me").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
 
 
@@ -450,7 +404,7 @@ def test_what_is_open_goes_on_as_long_as_its_token_is_there_and_may_see_the_user
         connection = HTTPConnection(
             {"type": "http", "headers": [(b"authorization", f"Bearer {token}".encode())], "client": ("127.0.0.1", 1)}
         )
-        return access.lasting(access.identify(connection), "ours", "ann", now=0)
+        return access.lasting(asyncio.run(access.identify(connection)), "ours", "ann", now=0)
 
     ours, everybody = opened(OURS), opened(ALL)
     text = tokens.read_text()
@@ -486,27 +440,24 @@ def test_a_token_for_every_corp_is_an_operators_and_a_person_is_never_one() -> N
     assert not Caller("sso", corps=("*",)).is_operator
 
 
-@pytest.mark.parametrize("caller", [Caller("sso", corp_id="ours"), Caller("sso", user_id="ann")])
-def test_half_an_identity_is_none(caller: Caller) -> None:
-    assert caller.identity is None
-
-
-def asked_by(client: tuple[str, int] | None, authorization: str = "") -> HTTPConnection:
+def connection_of(client: tuple[str, int] | None, authorization: str = "") -> HTTPConnection:
     return HTTPConnection({"type": "http", "headers": [(b"authorization", authorization.encode())], "client": client})
 
 
-def test_who_asks_an_open_service_is_counted_by_address() -> None:
+def test_callers_of_an_open_service_are_counted_by_address() -> None:
     access = Access(tokens=None)
-    callers = [access.identify(asked_by(client)) for client in (("192.0.2.1", 1), ("192.0.2.2", 1), None)]
+    callers = [
+        asyncio.run(access.identify(connection_of(client))) for client in (("192.0.2.1", 1), ("192.0.2.2", 1), None)
+    ]
     assert [caller.rate_key for caller in callers] == ["open 192.0.2.1", "open 192.0.2.2", "open "]
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "", "Bearer x"])
 def test_a_token_under_another_scheme_is_none(tokens: Path, scheme: str) -> None:
     access = Access(tokens=TokensFile(tokens))
-    assert access.identify(asked_by(("192.0.2.1", 1), f"bearer  {OURS} ")).name == "ours"
+    assert asyncio.run(access.identify(connection_of(("192.0.2.1", 1), f"bearer  {OURS} "))).name == "ours"
     with pytest.raises(Unauthorized):
-        access.identify(asked_by(("192.0.2.1", 1), f"{scheme} {OURS}"))
+        asyncio.run(access.identify(connection_of(("192.0.2.1", 1), f"{scheme} {OURS}")))
 
 
 def test_what_was_open_to_anybody_stays_so(tokens: Path) -> None:

@@ -1,0 +1,354 @@
+"""Responses look as the OpenAPI document says, and a bad query gets a problem that says what is wrong."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from support.center_rows import entry_row, state
+from taskbridge.center.api import models
+from taskbridge.center.api.queries import HISTORY_MAX
+from taskbridge.schemas.events import (
+    SOURCE_YIDA,
+    Action,
+    CopiedEntry,
+    Form,
+    Person,
+    PersonRecord,
+    Status,
+    TaskEntry,
+    TaskEvent,
+)
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from starlette.testclient import TestClient
+
+    from support.center_rows import AnsweringCenter
+
+
+def event(action: Action, **fields: Any) -> TaskEvent:
+    """An event of the one instance; what a test does not care about has a default."""
+    given: dict[str, Any] = {
+        "event_id": str(uuid.uuid4()),
+        "source": SOURCE_YIDA,
+        "corp_id": "corp",
+        "app_type": "APP",
+        "instance_id": "I-1",
+        "occurred_at": 1_000,
+        "received_at": 1_000,
+        **fields,
+    }
+    return TaskEvent(action=action, **given)
+
+
+def fits(model: type[BaseModel], answer: dict[str, Any]) -> None:
+    """Every field is there, of its type, and none besides."""
+    known = set(model.model_fields)
+    assert set(answer) == known
+    TypeAdapter(model).validate_python(answer, strict=True)
+
+
+def test_an_item_is_as_the_contract_has_it(client: TestClient, center: AnsweringCenter) -> None:
+    center.store(
+        state(
+            title="<b>",
+            url="https://x",
+            process_name="请假",
+            originator=Person("ann", "Ann"),
+            began_at=1_769_846_400_000,
+            finished_at=1_769_846_401_234,
+            result="agree",
+            tasks=(
+                TaskEntry("T-1", Status.COMPLETED, ("bob",), "ann", None, 1_769_846_400_000, 1_769_846_401_234, "ok"),
+            ),
+        ),
+        state("I-2", copied=(CopiedEntry("ann", 5),), title=None),
+    )
+    handled = client.get("/v1/corps/corp/users/ann/tasks?view=handled").json()
+    fits(models.PageOut, handled)
+    expected = {
+        "instance_id": "I-1",
+        "task_id": "T-1",
+        "view": "handled",
+        "title": "<b>",
+        "url": "https://x",
+        "app_type": "APP",
+        "source": "yida",
+        "process_name": "请假",
+        "originator": {"user_id": "ann", "name": "Ann"},
+        "status": "COMPLETED",
+        "created_at": "2026-01-31T08:00:01.234Z",
+        "updated_at": "2026-01-31T08:00:01.234Z",
+        "outcome": "ok",
+        "finished_at": None,
+        "result": None,
+    }
+    assert handled == {"items": [expected], "next_cursor": None}
+    created = client.get("/v1/corps/corp/users/ann/tasks?view=created").json()["items"][0]
+    fits(models.ItemOut, created)
+    assert (created["created_at"], created["task_id"]) == ("2026-01-31T08:00:00.000Z", None)
+    assert (created["finished_at"], created["result"]) == ("2026-01-31T08:00:01.234Z", "agree")
+    copied = client.get("/v1/corps/corp/users/ann/tasks?view=copied").json()["items"][0]
+    fits(models.ItemOut, copied)
+    assert (copied["originator"], copied["title"]) == (None, None)
+    counts = client.get("/v1/corps/corp/users/ann/counts").json()
+    fits(models.CountsOut, counts)
+    assert counts == {"created": 1, "pending": 0, "handled": 1, "copied": 1}
+    apps = client.get("/v1/corps/corp/users/ann/apps").json()
+    fits(models.AppsOut, apps)
+    assert apps == {"items": [{"app_type": "APP", "process_name": "请假", "source": "yida"}]}
+    fits(models.MeOut, client.get("/v1/me").json())
+
+
+def test_people_have_the_names_that_are_known_in_their_corp(client: TestClient, center: AnsweringCenter) -> None:
+    for corp, user, name in (
+        ("corp", "ann", "another Ann"),
+        ("corp", "bob", "鲍勃"),
+        ("corp", "cai", "蔡"),
+        ("corp", "eve", None),
+        ("corp", "zoe", "who is not in it"),
+        ("theirs", "dan", "of theirs"),
+    ):
+        center.know(corp, PersonRecord(user, name))
+    tasks = (TaskEntry("T-1", Status.COMPLETED, ("bob", "eve"), "bob"),)
+    copied = (CopiedEntry("cai", 1), CopiedEntry("dan", 1))
+    center.store(state(originator=Person("ann", "Ann"), tasks=tasks, copied=copied))
+    center.store_events(
+        event(Action.CREATED, task_id="T-1", recipient_ids=("bob", "eve"), originator=Person("ann", "Ann")),
+        event(Action.COPIED, recipient_ids=("cai", "dan")),
+        event(Action.COMPLETED, task_id="T-1", actor_id="bob"),
+    )
+    found = client.get("/v1/instances/I-1").json()
+    fits(models.InstanceOut, found)
+    assert found["originator"] == {"user_id": "ann", "name": "Ann"}, "the sender's name for her"
+    named = {"ann": "another Ann", "bob": "鲍勃", "cai": "蔡"}
+    assert {each["user_id"]: each["name"] for each in found["people"]} == named
+    assert len(found["people"]) == len(named), "each once"
+    history = client.get("/v1/instances/I-1/history").json()
+    fits(models.HistoryOut, history)
+    assert sorted(each["user_id"] for each in history["people"]) == ["bob", "cai"]
+
+
+def test_fields_have_the_labels_of_the_form_in_its_corp(client: TestClient, center: AnsweringCenter) -> None:
+    labels = {"days": "天数", "table": "明细", "within": "物品"}
+    center.label("corp", Form("F-1", "请假申请", labels))
+    center.label("theirs", Form("F-2", "of theirs", labels))
+
+    def answers(
+        instance_id: str, form_uuid: str | None, form: dict[str, str], shown: dict[str, str]
+    ) -> list[tuple[str, Any]]:
+        """Of the instance and of its history."""
+        center.store(state(instance_id, form_uuid=form_uuid, form_data=shown))
+        center.store_events(event(Action.CREATED, instance_id=instance_id, form_uuid=form_uuid, form_data=form))
+        found = client.get(f"/v1/instances/{instance_id}").json()
+        fits(models.InstanceOut, found)
+        history = client.get(f"/v1/instances/{instance_id}/history").json()
+        fits(models.HistoryOut, history)
+        return [(each["form_title"], each["form_labels"]) for each in (found, history)]
+
+    days = {"days": "3"}
+    assert answers("I-1", "F-1", days, days) == 2 * [("请假申请", labels)]
+    assert answers("I-2", "F-1", days, {}) == [("请假申请", {}), ("请假申请", labels)], "where there are values"
+    assert answers("I-3", "F-2", days, days) == 2 * [(None, {})]
+    assert answers("I-4", None, days, days) == 2 * [(None, {})]
+
+
+def test_an_originator_is_shown_and_found_by_name_though_the_sender_gave_an_id_only(
+    client: TestClient, center: AnsweringCenter
+) -> None:
+    center.know("corp", PersonRecord("bob", "鲍勃", "财务部"))
+    center.know("theirs", PersonRecord("cai", "鲍"))
+    center.add(*(entry_row(f"I-{who}", originator=Person(who, None)) for who in ("bob", "cai")))
+    tasks = "/v1/corps/corp/users/ann/tasks?view=pending"
+    shown = [each["originator"] for each in client.get(tasks).json()["items"]]
+    assert shown == [{"user_id": "bob", "name": "鲍勃"}, {"user_id": "cai", "name": None}]
+    assert [each["instance_id"] for each in client.get(f"{tasks}&q=鲍").json()["items"]] == ["I-bob"]
+    for q in ("bob", "财务", "鲍勃2"):
+        assert client.get(f"{tasks}&q={q}").json()["items"] == [], "by the name alone"
+
+
+def test_a_create_of_a_history_shows_how_the_instance_had_ended(client: TestClient, center: AnsweringCenter) -> None:
+    begun = event(Action.CREATED, occurred_at=1_000, instance_status="RUNNING")
+    ended = event(
+        Action.CREATED, occurred_at=2_000, instance_status="COMPLETED", approved_result="disagree", finished_at=1_900
+    )
+    center.store(state())
+    center.store_events(begun, ended)
+    shown = client.get("/v1/instances/I-1/history").json()["events"]
+    assert [(each["instance_status"], each["approved_result"], each["finished_at"]) for each in shown] == [
+        ("RUNNING", None, None),
+        ("COMPLETED", "disagree", "1970-01-01T00:00:01.900Z"),
+    ]
+
+
+def test_people_are_found_of_every_corp_as_many_as_are_requested(client: TestClient, center: AnsweringCenter) -> None:
+    center.know("corp", PersonRecord("bob", "鲍勃", "财务部"))
+    center.know("theirs", PersonRecord("dan", None))
+    found = client.get("/v1/people").json()
+    fits(models.PeopleOut, found)
+    assert found["items"] == [
+        {"corp_id": "corp", "user_id": "bob", "name": "鲍勃", "department": "财务部"},
+        {"corp_id": "theirs", "user_id": "dan", "name": None, "department": None},
+    ]
+    assert [each["user_id"] for each in client.get("/v1/people?limit=1").json()["items"]] == ["bob"]
+    assert [each["user_id"] for each in client.get("/v1/people?q=D").json()["items"]] == ["dan"]
+    assert [each["user_id"] for each in client.get("/v1/people?q=财务").json()["items"]] == ["bob"]
+    center.know("corp", PersonRecord("ab", "Dan"))
+    found = [each["user_id"] for each in client.get("/v1/people?q=dan").json()["items"]]
+    assert found == ["dan", "ab"], "the exact id first"
+    assert client.get("/v1/people?q=%0A").status_code == 200
+    for query in ("limit=0", "limit=201", f"q={'a' * 201}"):
+        assert client.get(f"/v1/people?{query}").status_code == 400
+
+
+def test_a_moment_beyond_the_calendar_is_no_error(client: TestClient, center: AnsweringCenter) -> None:
+    center.add(entry_row(entered_at=1 << 60), entry_row("I-2", entered_at=-(1 << 60)))
+    shown = client.get("/v1/corps/corp/users/ann/tasks?view=pending").json()["items"]
+    assert [item["created_at"] for item in shown] == ["9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00.000Z"]
+
+
+def test_an_instance_and_its_history(client: TestClient, center: AnsweringCenter) -> None:
+    created = event(
+        Action.CREATED,
+        task_id="T-1",
+        recipient_ids=("bob",),
+        originator=Person("ann", "Ann"),
+        title="Leave",
+        occurred_at=5_000,
+        form_data={"days": "2"},
+    )
+    copied = event(Action.COPIED, recipient_ids=("cai",), occurred_at=7_000, form_data={"days": "3", "why": None})
+    completed = event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=6_000)
+    theirs = event(Action.CREATED, corp_id="theirs", occurred_at=1)
+    task = TaskEntry("T-1", Status.COMPLETED, ("bob",), "bob", created_at=5_000, decided_at=6_000)
+    center.store(state(originator=Person("ann", "Ann"), tasks=(task,), began_at=5_000))
+    center.store_events(completed, created, copied, theirs)
+    found = client.get("/v1/instances/I-1").json()
+    fits(models.InstanceOut, found)
+    fits(models.TaskOut, found["tasks"][0])
+    assert found["created_at"] == "1970-01-01T00:00:05.000Z", "it began with the create, whichever came first"
+    history = client.get("/v1/instances/I-1/history").json()
+    fits(models.HistoryOut, history)
+    fits(models.EventOut, history["events"][0])
+    assert [(each["action"], each["partition"], each["offset"]) for each in history["events"]] == [
+        ("CREATED", 3, 2),
+        ("COMPLETED", 3, 1),
+        ("COPIED", 3, 3),
+    ], "oldest first, and only its own"
+    assert (history["form"], history["form_of"]) == ({"days": "3", "why": None}, copied.event_id)
+    assert history["complete"] is True
+
+
+@pytest.mark.parametrize(
+    ("began_at", "fields", "complete"),
+    [
+        (1_000, {"occurred_at": 1_000}, True),
+        (500, {"occurred_at": 1_000, "created_at": 500}, True),
+        (400, {"occurred_at": 1_000, "created_at": 500}, False),
+        (None, {"occurred_at": 1_000}, True),
+    ],
+)
+def test_a_history_is_complete_with_the_event_that_the_instance_began_with(
+    client: TestClient, center: AnsweringCenter, began_at: int | None, fields: dict[str, int], *, complete: bool
+) -> None:
+    center.store(state(began_at=began_at))
+    center.store_events(event(Action.CREATED, **fields))
+    assert client.get("/v1/instances/I-1/history").json()["complete"] is complete
+
+
+def test_the_history_of_an_instance_without_events_is_not_complete(client: TestClient, center: AnsweringCenter) -> None:
+    center.store(state())
+    history = client.get("/v1/instances/I-1/history").json()
+    assert (history["events"], history["complete"], history["form"]) == ([], False, {})
+
+
+def test_with_the_last_hundred_events_there_may_be_more(client: TestClient, center: AnsweringCenter) -> None:
+    center.store(state())
+    center.store_events(*(event(Action.CREATED, received_at=number) for number in range(HISTORY_MAX + 1)))
+    history = client.get("/v1/instances/I-1/history").json()
+    assert [each["offset"] for each in history["events"]] == list(range(2, HISTORY_MAX + 2)), "the last"
+    assert history["complete"] is False
+
+
+def test_ids_with_a_zero_byte_are_no_error(client: TestClient, center: AnsweringCenter) -> None:
+    """PostgreSQL stores no U+0000: rows have U+FFFD there."""
+    center.add(entry_row(user="a\ufffdn"))
+    found = client.get("/v1/corps/corp/users/a%00n/tasks?view=pending").json()["items"]
+    assert [each["instance_id"] for each in found] == ["I-1"]
+    for path in ("instances/%00", "people?q=%00", "corps/c/users/u/tasks?view=pending&q=%00&app_type=%00"):
+        assert client.get(f"/v1/{path}").status_code in (200, 404)
+
+
+def test_lists_that_are_being_filled_are_not_shown(client: TestClient, center: AnsweringCenter) -> None:
+    center.store(state(originator=Person("ann", "Ann")))
+    paths = ["corps/corp/users/ann/" + each for each in ("counts", "tasks?view=created", "apps")]
+    paths += ["instances/I-1", "instances/I-1/history", "instances/I-2"]
+    center.complete = False
+    for path in paths:
+        answer = client.get(f"/v1/{path}")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), path
+        assert "being filled" in answer.json()["detail"]
+    assert client.get("/v1/corps/corp/users/ann/tasks?view=none").status_code == 400
+    assert client.get("/v1/me").status_code == 200
+    center.complete = True
+    assert [client.get(f"/v1/{path}").status_code for path in paths] == [200, 200, 200, 200, 200, 404]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "view=",
+        "view=all",
+        "view=PENDING",
+        "view=pending&limit=0",
+        "view=pending&limit=201",
+        "view=pending&limit=ten",
+        "view=pending&cursor=",
+        "view=pending&cursor=nonsense",
+        f"view=pending&cursor={'A' * 3000}",
+        f"view=pending&q={'a' * 201}",
+        f"view=pending&app_type={'a' * 257}",
+    ],
+)
+def test_a_bad_query_is_a_problem_that_says_what_is_wrong(client: TestClient, query: str) -> None:
+    answer = client.get(f"/v1/corps/corp/users/ann/tasks?{query}")
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = answer.json()
+    assert found["status"] == 400
+    assert found["success"] is False
+    assert found["detail"].split(":")[0] in {"view", "limit", "cursor", "q", "app_type"}
+
+
+def test_what_is_not_there_is_a_problem_too(client: TestClient) -> None:
+    for path, status in (("/v1/instances/nothing", 404), ("/v1/nothing", 404)):
+        answer = client.get(path)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert client.post("/v1/me").status_code == 405
+    assert client.get("/v1/corps/corp/users/nobody/tasks?view=pending").json() == {"items": [], "next_cursor": None}
+
+
+def test_every_route_is_documented_with_an_example_and_its_problems(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    queries = {path: each["get"] for path, each in document["paths"].items() if path.startswith("/v1")}
+    for path, operation in queries.items():
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        model = document["components"]["schemas"][schema["$ref"].split("/")[-1]]
+        assert model["examples"], path
+        assert {"401", "429"} <= set(operation["responses"]), path
+        assert operation["security"] == [{"HTTPBearer": []}], path
+
+
+def test_queries_are_measured_by_their_route(client: TestClient) -> None:
+    client.get("/v1/corps/corp/users/somebody/counts")
+    client.get("/v1/corps/corp/users/somebody/tasks?view=nothing")
+    text = client.get("/metrics").text
+    assert 'query_seconds_count{route="/v1/corps/{corp_id}/users/{user_id}/counts",status="200"} 1.0' in text
+    assert 'query_seconds_count{route="/v1/corps/{corp_id}/users/{user_id}/tasks",status="400"} 1.0' in text
+    assert "somebody" not in text

@@ -1,0 +1,163 @@
+"""The HTTP side by its sockets: answers go out whole and at once, and a head without end is not kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taskbridge.streams.http import build_http, listen, make_server
+from taskbridge.streams.monitoring.metrics import Metrics
+from taskbridge.streams.operations.last_errors import LastErrors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+
+@asynccontextmanager
+async def served() -> AsyncGenerator[int]:
+    listening = listen("127.0.0.1", 0)
+    server = make_server(build_http(dict, Metrics()))
+    serving = asyncio.create_task(server.serve([listening]))
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def test_connections_do_not_wait_for_acknowledgements() -> None:
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_head_without_end_is_hung_up_on_and_others_are_served() -> None:
+    async def send(port: int, heads: list[bytes]) -> bytes:
+        """What is answered, until the connection ends or a body has come."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        answer = b""
+        try:
+            for head in heads:
+                writer.write(head)
+                await writer.drain()
+            answer = await asyncio.wait_for(reader.read(4096), 10)
+        except ConnectionError:
+            answer = b"hung up"  # before its answer could be read
+        writer.close()
+        return answer
+
+    async def ask() -> tuple[bytes, bytes]:
+        async with served() as port:
+            start = b"GET /healthz HTTP/1.1\r\nhost: a\r\nx-long: "
+            return (
+                await send(port, [start, *([b"a" * 10_000] * 50)]),
+                await send(port, [start + b"a" * 20_000 + b"\r\n\r\n"] * 3),
+            )
+
+    endless, good = asyncio.run(ask())
+    assert endless == b"hung up" or endless.startswith(b"HTTP/1.1 431")
+    assert good.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET /heal"])
+def test_a_head_that_is_not_finished_in_time_is_given_up(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.runtime.serving._HEAD_S", 0.1)
+
+    async def ask() -> bytes:
+        async with served() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(begun)
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    answer = asyncio.run(ask())
+    assert answer.startswith(b"HTTP/1.1 200") if b"\r\n\r\n" in begun else answer == b""
+
+
+def test_what_strangers_send_is_no_error_of_ours() -> None:
+    async def ask(port: int, request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        answer = await asyncio.wait_for(reader.read(4096), 10)
+        writer.close()
+        return answer
+
+    async def test() -> list[bytes]:
+        async with served() as port:
+            upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n"
+            return [
+                await ask(port, b"GET /healthz HTTP/1.1\r\nhost: a\r\n" + upgrade + b"\r\n"),
+                await ask(port, b"\x16\x03\x01nonsense\r\n\r\n"),
+            ]
+
+    errors = LastErrors()
+    logging.getLogger().addHandler(errors)
+    try:
+        upgraded, nonsense = asyncio.run(test())
+    finally:
+        logging.getLogger().removeHandler(errors)
+    assert upgraded.startswith(b"HTTP/1.1 200")
+    assert nonsense.startswith(b"HTTP/1.1 400")
+    assert errors.share() == []
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "kind"),
+    [
+        ("GET /healthz?q=请假 HTTP/1.1\r\nhost: a\r\n\r\n".encode(), 200, None),
+        (b"nonsense\r\n\r\n", 400, "malformed-http"),
+        (b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 40_000, 431, "large-head"),
+    ],
+)
+def test_raw_utf_8_is_understood_and_what_is_refused_is_a_problem_document(
+    request_bytes: bytes, status: int, kind: str | None
+) -> None:
+    async def ask() -> bytes:
+        async with served() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request_bytes)
+            answer = await reader.readuntil(b"\r\n\r\n") + await reader.read(4096)
+            writer.close()
+            return answer
+
+    head, _, body = asyncio.run(ask()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    if kind is not None:
+        assert b"content-type: application/problem+json" in head
+        found = json.loads(body)
+        assert (found["status"], found["type"]) == (status, f"urn:taskbridge:problem:{kind}")
+
+
+def test_raw_utf_8_is_understood_in_a_request_that_came_with_the_one_before_it() -> None:
+    def asking(word: str) -> bytes:
+        return f"GET /healthz?q={word} HTTP/1.1\r\nhost: a\r\nx: y\r\n\r\n".encode()
+
+    async def answers(first: bytes, second: bytes) -> bytes:
+        async with served() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(first)
+            found = b""
+            while not found.endswith(b"}"):  # so the first is answered, and the rest comes by itself
+                found += await asyncio.wait_for(reader.read(65536), 10)
+            writer.write(second)
+            while found.count(b'"ok"}') < 2 and b" 400 " not in found:
+                found += await asyncio.wait_for(reader.read(65536), 10)
+            writer.close()
+            return found
+
+    first, second = asking("请假"), asking("出差")
+    for cut in (len(second), 0, 2, 6, second.index("差".encode()) + 1, second.index(b"host") + 2):
+        found = asyncio.run(answers(first + second[:cut], second[cut:]))
+        assert found.count(b"HTTP/1.1 200 ") == 2, cut
