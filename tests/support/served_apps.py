@@ -8,32 +8,27 @@ import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import uvicorn
 
-from support.streams.api_context import AnsweringWorker, notification
+from support.center_rows import AnsweringCenter, state
+from taskbridge.center.access.access import Access
+from taskbridge.center.access.tokens import TokensFile, digest_of
+from taskbridge.center.database import open_database
+from taskbridge.center.live.hub import Hub
+from taskbridge.center.live.routes import events_router
+from taskbridge.center.migrations import migrate
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.local.host import free_port
-from taskbridge.schemas.events import Action
-from taskbridge.streams.api.access import Access
-from taskbridge.streams.api.tokens import TokensFile, digest_of
-from taskbridge.streams.fold.instance import fold
-from taskbridge.streams.http import build_http
-from taskbridge.streams.operations.reporting import OperationsReporter
-from taskbridge.streams.operations.routes import operations_router
-from taskbridge.streams.sse.hub import Hub
-from taskbridge.streams.sse.routes import events_router
+from taskbridge.schemas.events import Status, TaskEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from fastapi import FastAPI
-
-    from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.sse.missed import MissedReader
 
 _CONFIG = Path(__file__).with_name("schemathesis.toml")
 TOKEN = "a-token-for-all-corps"
@@ -57,31 +52,21 @@ def edge_app(folder: Path, *, bearer: str = TOKEN) -> FastAPI:
 
 
 @contextmanager
-def streams_app(folder: Path, make_event: Callable[..., TaskEvent], *, is_open: bool) -> Generator[FastAPI]:
-    """A worker that has all partitions, needs a token unless it is open, and accepts no event streams."""
+def center_app(folder: Path, *, is_open: bool) -> Generator[FastAPI]:
+    """A task center on SQLite, which needs a token unless it is open, and accepts no event streams."""
     tokens = folder / "tokens.toml"
     tokens.write_text(f'[[tokens]]\nname = "all"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
+    database = open_database(None, folder / "center")
+    migrate(database)
     access = Access(tokens=None if is_open else TokensFile(tokens), rate_per_s=100_000)
-    context = AnsweringWorker(folder / "worker", access)
-    hub = Hub(next_offset=lambda _: 5, most=0, most_of_person=1)
-    reporter = OperationsReporter(
-        context.context, own_url="http://127.0.0.1:8500", edge_urls="", streams=lambda: hub.count
-    )
-    routers = [
-        *context.routers,
-        events_router(hub, lambda: cast("MissedReader", object()), context.context.resolver),
-        operations_router(reporter, access),
-    ]
-    context.store(
-        fold(None, make_event(Action.CREATED, corp_id=CORP, instance_id=INSTANCE, task_id="T-1", recipient_ids=(USER,)))
-    )
-    context.apply([notification(corp=CORP, user=USER, instance_id=INSTANCE)])
+    center = AnsweringCenter(database, access)
+    hub = Hub(database, most=0, most_of_person=1)
+    center.store(state(INSTANCE, corp_id=CORP, tasks=(TaskEntry("T-1", Status.PENDING, (USER,)),)))
     try:
-        yield build_http(
-            lambda: {"ready": True}, context.metrics, routers=routers, only_hosts=LOOPBACK if is_open else None
-        )
+        yield center.http(events_router(hub, access), only_hosts=LOOPBACK if is_open else None)
     finally:
-        context.close()
+        center.close()
+        database.close()
 
 
 @contextmanager

@@ -7,22 +7,26 @@ import json
 import logging
 import socket
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskbridge.streams.http import build_http, listen, make_server
-from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.operations.last_errors import LastErrors
+from taskbridge.center.metrics import Metrics
+from taskbridge.center.operations.last_errors import LastErrors
+from taskbridge.center.server import build_http, listen, make_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 
+async def ready() -> dict[str, Any]:
+    return {"ready": True}
+
+
 @asynccontextmanager
 async def served() -> AsyncGenerator[int]:
     listening = listen("127.0.0.1", 0)
-    server = make_server(build_http(dict, Metrics()))
+    server = make_server(build_http(ready, Metrics()))
     serving = asyncio.create_task(server.serve([listening]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)

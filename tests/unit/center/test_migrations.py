@@ -10,7 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, insert, inspect, select, text
+from sqlalchemy import MetaData, insert, inspect, select
 
 from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.migrations import FOLDER, check_revision, migrate

@@ -40,7 +40,7 @@ from taskbridge.schemas.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from starlette.types import ASGIApp
+    from fastapi import FastAPI
 
     from taskbridge.center.database import Database
 
@@ -156,7 +156,7 @@ class Center:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
-        server = make_server(self.http())
+        server = make_server(let_portals_in(self.http(), self._settings.allowed_origins))
         listening = listen(self._settings.host, self._settings.port)
         await self._filling.look()
         for each in self.followers:
@@ -181,7 +181,8 @@ class Center:
             self._registry.close()
             self._threads.close()
 
-    def http(self) -> ASGIApp:
+    def http(self) -> FastAPI:
+        """The application; nothing is connected for it."""
         routers = [
             callers_router(self.access, self._queries, self._threads),
             lists_router(self.access, self._queries, self._threads, self._filling.is_complete),
@@ -189,8 +190,7 @@ class Center:
             pages_router(),
         ]
         only_hosts = own_hosts(self._settings) if self.access.is_open else None
-        http = build_http(self.readiness, self.metrics, routers=routers, only_hosts=only_hosts)
-        return let_portals_in(http, self._settings.allowed_origins)
+        return build_http(self.readiness, self.metrics, routers=routers, only_hosts=only_hosts)
 
     async def readiness(self) -> dict[str, Any]:
         """The body of ``/readyz``."""

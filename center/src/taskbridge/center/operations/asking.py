@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from taskbridge.streams.api.forwarding import FORWARDED_HEADER
 from taskbridge.center.operations.edges import Answers
+from taskbridge.streams.api.forwarding import FORWARDED_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

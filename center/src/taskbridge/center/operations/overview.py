@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.schemas.cloudevents import iso
 from taskbridge.center.operations.flow import flow_of
 from taskbridge.center.operations.history import history_of
+from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -9,11 +9,11 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response  # noqa: TC002 - as above
 
 from taskbridge.center.access.access import TOKEN
-from taskbridge.streams.api.forwarding import FORWARDED_HEADER
 from taskbridge.center.access.refusals import Forbidden
+from taskbridge.center.api.routes import ID_MAX
+from taskbridge.streams.api.forwarding import FORWARDED_HEADER
 from taskbridge.streams.query import models
 from taskbridge.streams.query.answers import json_answer
-from taskbridge.center.api.routes import ID_MAX
 
 if TYPE_CHECKING:
     from taskbridge.center.access.access import Access
