@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-PORTS = ("edge-port", "streams-port", "kafka-port", "registry-port")
+PORTS = ("edge-port", "center-port", "streams-port", "kafka-port", "registry-port")
 # Without the addresses that may point at another Kafka: this bridge starts its own, and kills it.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TASKBRIDGE_KAFKA")}
 
@@ -86,7 +86,7 @@ class RunningBridge(Outsider):
     """A bridge on free ports."""
 
     def __init__(self, data_dir: Path) -> None:
-        edge, streams, kafka, registry = free_ports(4)
+        edge, center, streams, kafka, registry = free_ports(5)
         self.lines: list[str] = []
         credentials = data_dir / "credentials.toml"
         super().__init__(f"http://127.0.0.1:{edge}", write_credentials(credentials))
@@ -94,6 +94,7 @@ class RunningBridge(Outsider):
             BridgeOptions(
                 data_dir=data_dir,
                 edge_port=edge,
+                center_port=center,
                 streams_port=streams,
                 kafka_port=kafka,
                 registry_port=registry,
@@ -123,7 +124,7 @@ def running(disk_folder: Callable[[], Path]) -> Generator[RunningBridge]:
         bridge.stop()
 
 
-@pytest.mark.parametrize("victim", ["kafka", "registry", "edge", "streams"])
+@pytest.mark.parametrize("victim", ["kafka", "registry", "edge", "streams", "center"])
 def test_a_killed_process_comes_back_and_the_path_works_again(running: RunningBridge, victim: str) -> None:
     before = running.create()
     assert running.notified({before}) == {before}
@@ -174,14 +175,14 @@ def test_up_stops_everything_in_order_on_a_signal_and_a_second_up_finds_yesterda
     credentials.touch()
     yesterdays: set[str] = set()
     for signum in (signal.SIGINT, signal.SIGTERM):
-        ports = dict(zip(PORTS, free_ports(4), strict=True))  # others in each life
+        ports = dict(zip(PORTS, free_ports(5), strict=True))  # others in each life
         process = program("up", "--data-dir", str(tmp_path), *(f"--{each}={port}" for each, port in ports.items()))
         assert process.stdout is not None
         printed = list(iter(process.stdout.readline, "ready; press Ctrl-C to stop everything\n"))
-        edge, streams = (f"http://127.0.0.1:{ports[each]}" for each in ("edge-port", "streams-port"))
+        edge, center = (f"http://127.0.0.1:{ports[each]}" for each in ("edge-port", "center-port"))
         assert f"{edge}/yida/tasks/" in printed[0]
-        assert f"task center  {streams}/\n" in printed
-        assert f"operations   {streams}/ops\n" in printed
+        assert f"task center  {center}/\n" in printed
+        assert f"operations   {center}/ops\n" in printed
         assert f"  export TASKBRIDGE_DATA_DIR={tmp_path}\n" in printed
         if not token:  # it started without an app; the terminal shows whether changes are in force
             assert process.stderr is not None
@@ -209,7 +210,7 @@ def test_up_stops_everything_in_order_on_a_signal_and_a_second_up_finds_yesterda
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         stops = [line.split()[0] for line in err.splitlines() if line.endswith(" stopped")]
-        assert stops == ["streams", "edge", "registry", "kafka"]
+        assert stops == ["center", "streams", "edge", "registry", "kafka"]
 
 
 def test_commands_find_the_bridge_that_runs_in_a_data_folder_on_any_ports(running: RunningBridge) -> None:
@@ -222,9 +223,9 @@ def test_commands_find_the_bridge_that_runs_in_a_data_folder_on_any_ports(runnin
         options = ("--from-beginning", "--max", "1", "--data-dir", folder)
         record = taskbridge("tail", topic.name, *options, environment=ENVIRONMENT)
         assert json.loads(record.stdout)["topic"] == topic.name, record.stderr
-    ports = (f"--{each}={port}" for each, port in zip(PORTS, free_ports(4), strict=True))
+    ports = (f"--{each}={port}" for each, port in zip(PORTS, free_ports(5), strict=True))
     second = taskbridge("up", "--data-dir", folder, *ports, environment=ENVIRONMENT)
-    message = f"a bridge already runs in this folder (task center: {running.bridge.streams_url}/); stop it first"
+    message = f"a bridge already runs in this folder (task center: {running.bridge.center_url}/); stop it first"
     assert (second.returncode, second.stderr) == (
         1,
         f"taskbridge: {message}, or choose another --data-dir and other ports\n",
@@ -236,7 +237,7 @@ def test_the_doctor_follows_a_task_all_the_way_through_a_bridge_that_runs(runnin
     examined = taskbridge("doctor", *options, environment=ENVIRONMENT)
     assert examined.returncode == 0, examined.stdout + examined.stderr
     found = [json.loads(line) for line in examined.stdout.splitlines()]
-    assert [each["state"] for each in found if each["check"] == "service"] == ["ok", "ok"]
+    assert [each["state"] for each in found if each["check"] == "service"] == ["ok"] * 3
     created, deleted = [each["says"] for each in found if each["check"] == "end-to-end"]
     assert created.startswith("create accepted (kafka), live update after ")
     assert deleted.startswith("delete accepted (kafka), live update after ")
@@ -291,7 +292,7 @@ def descendants(pid: int) -> set[int]:
 def test_a_start_is_given_up_on_a_signal(
     tmp_path: Path, command: str, starts: list[str], signum: signal.Signals, code: int
 ) -> None:
-    ports = zip(("--edge-port", "--streams-port", "--kafka-port", "--registry-port"), free_ports(4), strict=True)
+    ports = zip((f"--{each}" for each in PORTS), free_ports(5), strict=True)
     process = program(command, "--data-dir", str(tmp_path), *(str(each) for pair in ports for each in pair))
     assert process.stderr is not None
     missing = set(starts)

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.use
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^( *)```(sh|text|toml)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-PORTS: tuple[str, ...] = ("edge-port", "streams-port", "kafka-port", "registry-port")
+PORTS: tuple[str, ...] = ("edge-port", "center-port", "streams-port", "kafka-port", "registry-port")
 READS = ("curl ", "uv run taskbridge tail ", "uv run taskbridge quarantine list")
 """What only looks may be typed again until it shows what the text shows."""
 UV = """#!/bin/sh
@@ -71,7 +71,7 @@ class Newcomer:
 
     def type(self, step: Step) -> subprocess.CompletedProcess[str]:
         command = step.typed
-        for port, name in ((8400, "edge-port"), (8500, "streams-port")):
+        for port, name in ((8400, "edge-port"), (8500, "center-port")):
             command = command.replace(f"127.0.0.1:{port}", f"127.0.0.1:{self.ports[name]}")
         folder = ROOT if command.startswith("make ") else self.folder
         return subprocess.run(

@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
 )
 
 from support.background import Steadily
+from support.center_process import CenterProcess, lists_of
 from support.edge.process import RunningEdge, wait_until
 from support.kafka.brokers import BROKERS
 from support.kafka.secured import OAUTH, SCRAM, SecuredCluster
@@ -53,10 +54,10 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES, Topic
 from taskbridge.streams.contract.live_version import LiveVersion
-from taskbridge.streams.contract.start import EXTRAS, INTERNAL, TASK_CENTER, WORK, Contract
+from taskbridge.streams.contract.start import EXTRAS, INTERNAL, WORK, Contract
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.offsets import Offsets, describe_group
-from taskbridge.streams.table_versions import FIRST_VERSION, INBOX_CHANGELOG, VERSION_TOPIC, instances_changelog
+from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, instances_changelog
 from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
 if TYPE_CHECKING:
@@ -120,12 +121,24 @@ def worker(cluster: SecuredCluster, edge: RunningEdge, tmp_path: Path) -> Genera
     worker.show_log()
 
 
+@pytest.fixture
+def center(cluster: SecuredCluster, edge: RunningEdge, tmp_path: Path) -> Generator[CenterProcess]:
+    del edge
+    config = cluster.config_file("center")
+    center = CenterProcess(tmp_path, as_user(cluster, "center"), CENTER_KAFKA_CONFIG_FILE=config)
+    yield center
+    center.kill()
+    center.show_log()
+
+
 def test_the_acls_suffice_and_brokers_restart_one_by_one_unnoticed(
-    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, worker: Worker
+    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, worker: Worker, center: CenterProcess
 ) -> None:
     worker.start()
+    center.start()
     wait_until(edge.is_whole, what="the edge is ready")
     wait_until(worker.is_ready, what="the worker is ready")
+    wait_until(center.is_ready, what="the task center is ready")
     with Steadily(edge) as sent:
         for broker in (*BROKERS[1:], BROKERS[0]):
             cluster.restart(broker)
@@ -141,6 +154,13 @@ def test_the_acls_suffice_and_brokers_restart_one_by_one_unnoticed(
     assert worker.readiness()["topics"] == []
     assert [line for line in edge.log() if line["event"].startswith("topic_")] == []
     received = asyncio.run(of_subscriber(cluster))
+    person = received[0].recipient_id
+
+    def is_listed() -> bool:
+        listed = {each.instance_id for each in lists_of(center.url, received[0].corp_id, person) or {}}
+        return {each.instance_id for each in received if each.recipient_id == person} <= listed
+
+    wait_until(is_listed, what="the task center has the entries")
     assert {each.instance_id for each in received} <= sent.instances
     operator, config = as_user(cluster, "operator"), cluster.config_file("operator")
     tail = ("tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "1", "--json")
@@ -199,6 +219,15 @@ def test_a_worker_needs_each_of_its_acls(
         wait_until(lambda: refusal(acl, as_streams), what="Kafka refuses")
         if acl.operation not in ("Create", "DescribeConfigs") and acl.resource != "transactional-id":
             wait_until(lambda: is_logged_at_start(acl, as_streams), what="a worker says which one is missing")
+
+
+@pytest.mark.parametrize("acl", ROLES["center"], ids=str)
+def test_the_task_center_needs_each_of_its_acls(
+    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, acl: Acl
+) -> None:
+    del edge  # it brings ACLs and topics
+    with without(outside, "center", acl):
+        wait_until(lambda: refusal(acl, as_user(cluster, "center")), what="a refusal names the ACL")
 
 
 @pytest.mark.parametrize("acl", ROLES["operator"], ids=str)
@@ -292,7 +321,7 @@ def refused_pass(settings: dict[str, str]) -> str | None:
 
 if FULL:
 
-    @pytest.mark.parametrize("acl", [each for each in (*WORK, *TASK_CENTER) if each.operation != "Create"], ids=str)
+    @pytest.mark.parametrize("acl", [each for each in WORK if each.operation != "Create"], ids=str)
     def test_no_worker_works_without_one_of_its_acls(
         outside: Connection, edge: RunningEdge, worker: Worker, acl: Acl
     ) -> None:
@@ -375,7 +404,7 @@ if FULL:
 def internal_topics(outside: Connection, edge: RunningEdge) -> None:
     """Those that a worker makes, where no test before has had one."""
     del edge
-    made = [VERSION_TOPIC, instances_changelog(FIRST_VERSION), INBOX_CHANGELOG, TRIED]
+    made = [VERSION_TOPIC, instances_changelog(FIRST_VERSION), TRIED]
     apply_topics(outside.admin(), made, partitions=topics.DEFAULT_PARTITIONS)
 
 
@@ -418,7 +447,8 @@ def without(outside: Connection, user: str, acl: Acl) -> Generator[None]:
 
 def refusal(acl: Acl, connection: Connection) -> str | None:
     """The error of the operation that needs the ACL; None where it succeeds."""
-    name = TRIED.name if acl.name == INTERNAL else TASK_STATES.name if acl.prefixed else acl.name
+    is_ours = acl.prefixed and acl.resource == "topic"
+    name = TRIED.name if acl.name == INTERNAL else TASK_STATES.name if is_ours else acl.name
     try:
         match acl.resource, acl.operation:
             case "topic", "Create":
@@ -474,7 +504,7 @@ def contract_of(connection: Connection) -> Contract:
     offsets = Offsets(consumer(connection))
     live_version = LiveVersion(connection.bootstrap_servers, connection.kafka_properties, offsets)
     partitions = topics.DEFAULT_PARTITIONS
-    return Contract(connection.admin(), connection.registry, partitions, live_version, offsets, task_center=True)
+    return Contract(connection.admin(), connection.registry, partitions, live_version, offsets)
 
 
 def lacks_nothing(connection: Connection) -> bool:

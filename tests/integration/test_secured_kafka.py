@@ -1,4 +1,4 @@
-"""Edge, streams and the operator's commands on a Kafka that requires TLS and a password."""
+"""Edge, streams, task center and the operator's commands on a Kafka that requires TLS and a password."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from support import forked
+from support.center_process import CenterProcess, lists_of
 from support.edge.process import RunningEdge, wait_until
 from support.kafka.secured import SecuredKafka
 from support.streams.lives import assert_all_is_right, read_topic, states_on_topic
@@ -60,8 +61,12 @@ def test_a_callback_passes_through_all_of_it(
     worker = Worker(
         tmp_path, outside, STREAMS_KAFKA_BOOTSTRAP_SERVERS=secured.servers, STREAMS_KAFKA_CONFIG_FILE=config
     )
+    center = CenterProcess(
+        tmp_path, outside, CENTER_KAFKA_BOOTSTRAP_SERVERS=secured.servers, CENTER_KAFKA_CONFIG_FILE=config
+    )
     edge.start()
     worker.start()
+    center.start()
     instance_id = f"through {mechanism}"
     try:
         wait_until(edge.is_whole, what="the edge is ready")
@@ -69,7 +74,16 @@ def test_a_callback_passes_through_all_of_it(
         assert post(edge, parameters)["durability"] == "kafka"
         wait_until(worker.is_ready, what="the worker is ready")
         wait_until(lambda: instance_id in states(outside), what="the instance has a state")
-        assert states(outside)[instance_id].tasks[0].status is Status.PENDING
+        state = states(outside)[instance_id]
+        assert state.tasks[0].status is Status.PENDING
+        [assignee, *_] = state.tasks[0].assignee_ids
+        wait_until(center.is_ready, what="the task center is ready")
+
+        def is_listed() -> bool:
+            found = lists_of(center.url, state.corp_id, assignee) or {}
+            return ("pending", instance_id) in {(each.view, each.instance_id) for each in found}
+
+        wait_until(is_listed, what="the task is in its assignee's list")
         [notification, *_] = taskbridge(
             outside, secured, config, "tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "1", "--json"
         )
@@ -81,6 +95,7 @@ def test_a_callback_passes_through_all_of_it(
     finally:
         edge.kill()
         worker.kill_if_running()
+        center.kill()
 
 
 def test_with_a_wrong_password_the_edge_still_stores_accepted_callbacks(
