@@ -94,13 +94,14 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(queries_module, "SEARCHED_MAX", searched_max)
-        queries_module._bound.cache_clear()  # pyright: ignore[reportPrivateUsage]
+        queries_module.bound_statement.cache_clear()  # pyright: ignore[reportPrivateUsage]
         world = _World(center)
         for row in before:
             world.change(row)
         stayed = dict(world.present)
         seen: list[EntryId] = []
         coming, cursor = iter(meanwhile), None
+        nothing: list[dict[str, Any]] = []
         while True:
             found = page(center, world.corp, q="LEAVE" if search else "", limit=limit, cursor=cursor)
             assert len(found["items"]) <= limit
@@ -108,14 +109,14 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
             cursor = found["next_cursor"]
             if cursor is None:
                 break
-            for row in next(coming, []):
+            for row in next(coming, nothing):
                 world.change(row)
             stayed = {each: row for each, row in stayed.items() if world.present.get(each) is row}
         stayed = {each: row for each, row in stayed.items() if not search or "leave" in folded(row["title"])}
         shown = [each for each in seen if each in stayed]
         assert sorted(shown, key=lambda each: (-stayed[each]["entered_at"], each[0], each[1] or "")) == shown
         assert len(set(shown)) == len(shown) == len(stayed)
-    queries_module._bound.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    queries_module.bound_statement.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 def test_the_newest_come_first_and_those_of_one_moment_by_their_ids(
@@ -248,10 +249,10 @@ def test_pages_counts_and_searches_read_the_index_and_sort_nothing(center: Answe
         return ("EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN ") + sql, parameters
 
     statements = {
-        "search": queries_module._page(after=True, until=True, q=True, app_type=True, source=True),
-        "page": queries_module._page(after=False, until=False, q=False, app_type=False, source=False),
-        "counts": queries_module._COUNTS,
-        "bound": queries_module._bound(after=True),
+        "search": queries_module.page_statement(after=True, until=True, q=True, app_type=True, source=True),
+        "page": queries_module.page_statement(after=False, until=False, q=False, app_type=False, source=False),
+        "counts": queries_module.COUNTS,
+        "bound": queries_module.bound_statement(after=True),
     }
     given = {"corp_id": "corp", "user_id": "user1", "view": 2, "rows": 51, "q": "x", "app_type": "", "source": ""}
     given |= {"after_at": 5, "after_instance": "I", "after_task": ""}
@@ -265,7 +266,9 @@ def test_pages_counts_and_searches_read_the_index_and_sort_nothing(center: Answe
             connection.execute(text("SET LOCAL enable_bitmapscan = off"))
         listen(connection, "before_cursor_execute", explained, retval=True)
         for name, statement in statements.items():
-            plans[name] = "\n".join(str(tuple(row)) for row in connection.execute(statement, given).cursor.fetchall())
+            cursor = connection.execute(statement, given).cursor
+            assert cursor is not None
+            plans[name] = "\n".join(str(tuple(row)) for row in cursor.fetchall())
     for name, plan in plans.items():
         assert "entries_page" in plan, (name, plan)
         assert "Sort" not in plan, (name, plan)

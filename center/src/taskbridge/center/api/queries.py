@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Select, and_, bindparam, case, func, literal, or_, select, tuple_, union_all
+from sqlalchemy import and_, bindparam, case, func, literal, or_, select, tuple_, union_all
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Boolean, Text
@@ -35,10 +35,12 @@ from taskbridge.schemas.views import Entry, began_at_of, concerns
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Row
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Select
 
     from taskbridge.center.access.access import Caller
     from taskbridge.center.database import Database
+
+    Statement = Select[*tuple[Any, ...]]
 
 SEARCHED_MAX = 10_000
 """Entries that one search examines."""
@@ -107,7 +109,12 @@ def _first_line_in_postgresql(element: first_line, compiler: Any, **options: Any
 
 # Statements are built once: to build one takes longer than the database needs for a page.
 
-_CORP, _USER, _VIEW = bindparam("corp_id"), bindparam("user_id"), bindparam("view")
+
+def _given(name: str) -> BindParameter[Any]:
+    return bindparam(name)
+
+
+_CORP, _USER, _VIEW = _given("corp_id"), _given("user_id"), _given("view")
 _OF_PERSON = and_(entries.c.corp_id == _CORP, entries.c.user_id == _USER)
 _ORDER = entries.c.entered_at.desc(), entries.c.instance_id, entries.c.task_id
 _PLACE = entries.c.entered_at, entries.c.instance_id, entries.c.task_id
@@ -115,8 +122,8 @@ _PLACE = entries.c.entered_at, entries.c.instance_id, entries.c.task_id
 
 def _compared(entered_at: str, instance_id: str, task_id: str, *, after: bool) -> ColumnElement[bool]:
     """Entries after this place, or up to it. The first condition is the one by which the index is entered."""
-    at = bindparam(entered_at)
-    ids, given = tuple_(entries.c.instance_id, entries.c.task_id), tuple_(bindparam(instance_id), bindparam(task_id))
+    at = _given(entered_at)
+    ids, given = tuple_(entries.c.instance_id, entries.c.task_id), tuple_(_given(instance_id), _given(task_id))
     if after:
         return and_(entries.c.entered_at <= at, or_(entries.c.entered_at < at, ids > given))
     return and_(entries.c.entered_at >= at, or_(entries.c.entered_at > at, ids <= given))
@@ -127,17 +134,17 @@ _UNTIL = _compared("until_at", "until_instance", "until_task", after=False)
 
 
 @lru_cache
-def _bound(*, after: bool) -> Select[Any]:
+def bound_statement(*, after: bool) -> Statement:
     """The last place that a search examines, and whether there are entries behind it."""
     where = [_OF_PERSON, entries.c.view == _VIEW, *([_AFTER] if after else [])]
     return select(*_PLACE).where(*where).order_by(*_ORDER).limit(2).offset(SEARCHED_MAX - 1)
 
 
 @lru_cache
-def _page(*, after: bool, until: bool, q: bool, app_type: bool, source: bool) -> Select[Any]:
+def page_statement(*, after: bool, until: bool, q: bool, app_type: bool, source: bool) -> Statement:
     where = [_OF_PERSON, entries.c.view == _VIEW, *([_AFTER] if after else []), *([_UNTIL] if until else [])]
     if q:
-        text = bindparam("q")
+        text = _given("q")
         named = select(literal(1)).where(
             people.c.corp_id == entries.c.corp_id,
             people.c.user_id == entries.c.unnamed_originator,
@@ -146,18 +153,18 @@ def _page(*, after: bool, until: bool, q: bool, app_type: bool, source: bool) ->
         by_name = and_(entries.c.unnamed_originator.is_not(None), named.exists())
         where.append(or_(contains(entries.c.search, text), by_name))
     if app_type:
-        where.append(entries.c.app_type == bindparam("app_type"))
+        where.append(entries.c.app_type == _given("app_type"))
     if source:
-        where.append(entries.c.source == bindparam("source"))
+        where.append(entries.c.source == _given("source"))
     person = people.alias()
     joined = entries.outerjoin(
         person, and_(person.c.corp_id == entries.c.corp_id, person.c.user_id == entries.c.unnamed_originator)
     )
     columns = select(*_PLACE, entries.c.item, person.c.name).select_from(joined)
-    return columns.where(*where).order_by(*_ORDER).limit(bindparam("rows"))
+    return columns.where(*where).order_by(*_ORDER).limit(_given("rows"))
 
 
-_COUNTS = select(entries.c.view, func.count()).where(_OF_PERSON).group_by(entries.c.view)
+COUNTS = select(entries.c.view, func.count()).where(_OF_PERSON).group_by(entries.c.view)
 
 
 def _newest_apps(view: int) -> Any:
@@ -167,36 +174,34 @@ def _newest_apps(view: int) -> Any:
 
 
 _APPS = union_all(*map(_newest_apps, _CODES.values()))
-_INSTANCE = select(instances.c.corp_id, instances.c.state).where(instances.c.instance_id == bindparam("instance_id"))
+_INSTANCE = select(instances.c.corp_id, instances.c.state).where(instances.c.instance_id == _given("instance_id"))
 _EVENTS = (
     select(events.c.data, events.c.partition, events.c.offset)
-    .where(events.c.instance_id == bindparam("instance_id"), events.c.corp_id == _CORP)
+    .where(events.c.instance_id == _given("instance_id"), events.c.corp_id == _CORP)
     .order_by(events.c.received_at.desc(), events.c.offset.desc())
     .limit(HISTORY_MAX)
 )
-_FORM = select(forms.c.title, forms.c.labels).where(
-    forms.c.corp_id == _CORP, forms.c.form_uuid == bindparam("form_uuid")
-)
+_FORM = select(forms.c.title, forms.c.labels).where(forms.c.corp_id == _CORP, forms.c.form_uuid == _given("form_uuid"))
 _NAMES = select(people.c.user_id, people.c.name).where(
     people.c.corp_id == _CORP,
     people.c.user_id.in_(bindparam("user_ids", expanding=True)),
     people.c.name.is_not(None),
 )
 _USERS_OF = select(person_ids.c.user_id).where(
-    person_ids.c.corp_id == _CORP, person_ids.c.kind == bindparam("kind"), person_ids.c.value == bindparam("value")
+    person_ids.c.corp_id == _CORP, person_ids.c.kind == _given("kind"), person_ids.c.value == _given("value")
 )
 
 
 @lru_cache
-def _people(*, all_corps: bool, q: bool) -> Select[Any]:
+def _people(*, all_corps: bool, q: bool) -> Statement:
     found = select(people.c.corp_id, people.c.user_id, people.c.name, people.c.department)
     order: list[Any] = [people.c.corp_id, people.c.user_id]
     if not all_corps:
         found = found.where(people.c.corp_id.in_(bindparam("corps", expanding=True)))
     if q:
-        found = found.where(or_(contains(people.c.search, bindparam("q")), people.c.user_id == bindparam("exact")))
-        order.insert(0, case((people.c.user_id == bindparam("exact"), 0), else_=1))
-    return found.order_by(*order).limit(bindparam("rows"))
+        found = found.where(or_(contains(people.c.search, _given("q")), people.c.user_id == _given("exact")))
+        order.insert(0, case((people.c.user_id == _given("exact"), 0), else_=1))
+    return found.order_by(*order).limit(_given("rows"))
 
 
 class Queries:
@@ -223,12 +228,12 @@ class Queries:
         with self._database.read() as connection:
             if any(filters.values()):
                 # A search ends after so many entries, even if it has found nothing.
-                bound = connection.execute(_bound(after=after), given).all()
+                bound = connection.execute(bound_statement(after=after), given).all()
                 if len(bound) > 1:
                     last = Place(*bound[0])
                     given |= {"until_at": last[0], "until_instance": last[1], "until_task": last[2]}
                 given |= {"q": q, "app_type": _id(query.app_type or ""), "source": _id(query.source or "")}
-            statement = _page(after=after, until=last is not None, **filters)
+            statement = page_statement(after=after, until=last is not None, **filters)
             rows = connection.execute(statement, {**given, "rows": query.limit + 1}).all()
         shown = rows[: query.limit]
         if len(rows) > query.limit:
@@ -243,7 +248,8 @@ class Queries:
     def counts(self, corp_id: str, user_id: str) -> bytes:
         """How many entries each view has."""
         with self._database.read() as connection:
-            found = dict(map(tuple, connection.execute(_COUNTS, {"corp_id": _id(corp_id), "user_id": _id(user_id)})))
+            rows = connection.execute(COUNTS, {"corp_id": _id(corp_id), "user_id": _id(user_id)}).all()
+            found = {row[0]: row[1] for row in rows}
         return to_json({view: found.get(code, 0) for view, code in _CODES.items()})
 
     def apps(self, corp_id: str, user_id: str) -> bytes:
@@ -251,10 +257,13 @@ class Queries:
 
         Without a process' name only where no entry of the app has one.
         """
-        names: dict[tuple[str, str], set[str]] = {}
         with self._database.read() as connection:
-            for app_type, source, name in connection.execute(_APPS, {"corp_id": _id(corp_id), "user_id": _id(user_id)}):
-                names.setdefault((app_type, source), set()).update([] if name is None else [name])
+            rows = connection.execute(_APPS, {"corp_id": _id(corp_id), "user_id": _id(user_id)}).mappings().all()
+        names: dict[tuple[str, str], set[str]] = {}
+        for row in rows:
+            found = names.setdefault((row["app_type"], row["source"]), set())
+            if row["process_name"] is not None:
+                found.add(row["process_name"])
         items = [
             {"app_type": app_type, "process_name": name, "source": source}
             for app_type, source in sorted(names)
@@ -332,7 +341,7 @@ def names_of(connection: Connection, corp_id: str, user_ids: Iterable[str]) -> d
     found: dict[str, str] = {}
     for begin in range(0, len(users), _NAMES_AT_ONCE):
         given = {"corp_id": corp_id, "user_ids": users[begin : begin + _NAMES_AT_ONCE]}
-        found.update(map(tuple, connection.execute(_NAMES, given)))
+        found.update((row[0], row[1]) for row in connection.execute(_NAMES, given))
     return found
 
 
@@ -343,7 +352,7 @@ def latest_form(told: Iterable[TaskEvent]) -> TaskEvent | None:
 
 
 def _state(connection: Connection, instance_id: str, caller: Caller) -> TaskState:
-    row: Row[Any] | None = connection.execute(_INSTANCE, {"instance_id": _id(instance_id)}).first()
+    row = connection.execute(_INSTANCE, {"instance_id": _id(instance_id)}).first()
     if row is not None and caller.may_see(row[0]):
         state = _read_state(row[1])
         if caller.user_id is None or concerns(state, caller.user_id):
