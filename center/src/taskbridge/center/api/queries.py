@@ -164,7 +164,12 @@ def page_statement(*, after: bool, until: bool, q: bool, app_type: bool, source:
     return columns.where(*where).order_by(*_ORDER).limit(_given("rows"))
 
 
-COUNTS = select(entries.c.view, func.count()).where(_OF_PERSON).group_by(entries.c.view)
+def _count(view: int) -> ColumnElement[int]:
+    return select(func.count()).select_from(entries).where(_OF_PERSON, entries.c.view == view).scalar_subquery()
+
+
+# In SQLite, four counts take half of the time of one with groups.
+COUNTS = select(*(_count(code).label(view) for view, code in _CODES.items()))
 
 
 def _newest_apps(view: int) -> Any:
@@ -248,9 +253,8 @@ class Queries:
     def counts(self, corp_id: str, user_id: str) -> bytes:
         """How many entries each view has."""
         with self._database.read() as connection:
-            rows = connection.execute(COUNTS, {"corp_id": _id(corp_id), "user_id": _id(user_id)}).all()
-            found = {row[0]: row[1] for row in rows}
-        return to_json({view: found.get(code, 0) for view, code in _CODES.items()})
+            row = connection.execute(COUNTS, {"corp_id": _id(corp_id), "user_id": _id(user_id)}).mappings().one()
+        return to_json(dict(row))
 
     def apps(self, corp_id: str, user_id: str) -> bytes:
         """Each app of the APPS_SEARCHED newest entries of every view, once for each of its processes.
