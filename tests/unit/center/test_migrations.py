@@ -96,9 +96,9 @@ def test_every_revision_is_upgraded_with_its_rows(databases: Databases, dialect:
     with database.read() as connection:
         after = rows(connection)
     assert before
-    assert {name: [each | after[name][0] for each in found] for name, found in before.items()} == {
-        name: after[name] for name in before
-    }
+    for name, found in before.items():
+        assert [old | new for old, new in zip(found, after[name], strict=True)] == after[name]
+        assert [new | old for old, new in zip(found, after[name], strict=True)] == after[name]
 
 
 def test_replicas_that_migrate_at_once_migrate_once(databases: Databases, dialect: str) -> None:

@@ -6,7 +6,8 @@ import threading
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event
+import msgspec
+from sqlalchemy import String, bindparam, cast, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
@@ -15,10 +16,10 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from sqlalchemy import Connection, Engine, Table
+    from sqlalchemy import ColumnElement, Connection, Engine, Table
 
 _BUSY_S = 30.0
 """How long a writer of SQLite waits for a writer in another process."""
@@ -32,6 +33,8 @@ _BEGIN = "taskbridge_begin"
 _DAMAGED = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
 _CONFLICTS = ("40001", "40P01", "55P03")
 """PostgreSQL: serialization failure, deadlock, lock timeout."""
+_TOO_LARGE = "54000"
+"""PostgreSQL: an index row above its limit."""
 _BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 
 
@@ -44,6 +47,41 @@ class DatabaseUnavailable(OperatorError):
 
 class DatabaseDamaged(DatabaseUnavailable):
     """The SQLite file cannot be read."""
+
+
+class Upsert:
+    """Statements that insert rows of these columns, and update those whose key is there.
+
+    ``change`` has the expressions of columns that are not just replaced, in which ``excluded`` is the new row. With
+    ``only_new``, rows that are there stay as they are.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        columns: Sequence[str],
+        *,
+        key: Sequence[str] = (),
+        change: Mapping[str, str] | None = None,
+        where: str = "",
+        only_new: bool = False,
+        returning: Sequence[str] = (),
+    ) -> None:
+        dialect = postgresql.dialect()
+        self.returning = returning
+        quoted = [f'"{each}"' for each in columns]
+        key = key or [each.name for each in table.primary_key.columns]
+        keys = ", ".join(f'"{each}"' for each in key)
+        changed = {each: f'excluded."{each}"' for each in columns if each not in key} | dict(change or {})
+        settings = ", ".join(f'"{each}" = {to}' for each, to in changed.items())
+        tail = f"ON CONFLICT ({keys}) DO {'NOTHING' if only_new else f'UPDATE SET {settings}'}"
+        tail += f" WHERE {where}" if where else ""
+        tail += f" RETURNING {', '.join(returning)}" if returning else ""
+        head = f"INSERT INTO {table.name} ({', '.join(quoted)})"
+        types = [table.c[each].type.dialect_impl(dialect).compile(dialect).partition(" COLLATE")[0] for each in columns]
+        self.sqlite = f"{head} VALUES ({', '.join('?' * len(columns))}) {tail}"
+        columns_of_lists = ", ".join(f"%b::{each}[]" for each in types)
+        self.postgresql = f"{head} SELECT * FROM unnest({columns_of_lists}) {tail}"  # noqa: S608 - names of ours only
 
 
 class Database:
@@ -89,6 +127,28 @@ class Database:
         """``INSERT`` with ``on_conflict_do_update``, which both databases have under the same names."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
+    def put(self, connection: Connection, upsert: Upsert, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Insert all rows, or update those that are there; returns the columns that ``upsert`` returns.
+
+        A key may occur once. PostgreSQL gets a list for each column: one statement for all rows, sent and planned once.
+        """
+        if not rows:
+            return []
+        if not self.is_sqlite:
+            found = connection.exec_driver_sql(upsert.postgresql, tuple(map(list, zip(*rows, strict=True))))
+            return list(found) if upsert.returning else []
+        if upsert.returning:
+            return [connection.exec_driver_sql(upsert.sqlite, tuple(row)).one() for row in rows]
+        connection.exec_driver_sql(upsert.sqlite, list(map(tuple, rows)))
+        return []
+
+    def among(self, column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
+        """Whether the text is one of these: one parameter, however many there are."""
+        if self.is_sqlite:
+            each = func.json_each(msgspec.json.encode(list(values)).decode()).table_valued("value")
+            return column.in_(select(each.c.value))
+        return column == func.any(cast(bindparam(None, list(values), unique=True), postgresql.ARRAY(String)))
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -99,6 +159,9 @@ class Database:
         except (IntegrityError, DataError):
             raise
         except (DBAPIError, PoolExhausted) as error:
+            cause = getattr(error, "orig", None)
+            if cause is not None and getattr(cause, "sqlstate", None) == _TOO_LARGE:
+                raise DataError(None, None, cause) from error
             raise self._explanation(error) from error
 
     def _explanation(self, error: SQLAlchemyError) -> DatabaseUnavailable:

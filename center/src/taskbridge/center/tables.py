@@ -130,11 +130,12 @@ events = Table(
     Column("corp_id", Key, nullable=False),
     Column("action", Key, nullable=False),
     Column("occurred_at", BigInteger, nullable=False),
-    Column("received_at", BigInteger, nullable=False, index=True),
+    Column("received_at", BigInteger, nullable=False),
     Column("partition", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
     # The ``TaskEvent`` without ``raw_parameters``, as JSON.
     Column("data", LargeBinary, nullable=False),
+    Index("events_flow", "received_at", "action"),
 )
 
 people = Table(
@@ -176,7 +177,7 @@ set_aside = Table(
     # "quarantine" or "dead-letter".
     Column("kind", Key, primary_key=True),
     Column("entry_id", Key, primary_key=True),
-    Column("at", BigInteger, nullable=False, index=True),
+    Column("at", BigInteger, nullable=False),
     # Empty in a mark of a replay whose entry has not been read yet.
     Column("reason", Key, nullable=False),
     # What an operator may search for: the key of a dead letter, the text of a rejected request.
@@ -184,6 +185,8 @@ set_aside = Table(
     # As the operator's page shows it, as JSON.
     Column("summary", LargeBinary, nullable=False),
     Column("replayed_at", Text),
+    Index("set_aside_latest", "kind", "at"),
+    Index("set_aside_counts", "kind", "reason", "replayed_at"),
 )
 
 skipped = Table(

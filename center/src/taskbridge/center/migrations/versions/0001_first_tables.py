@@ -97,7 +97,7 @@ def upgrade() -> None:
         _number("offset"),
         _bytes("data"),
     )
-    op.create_index("ix_events_received_at", "events", ["received_at"])
+    op.create_index("events_flow", "events", ["received_at", "action"])
     op.create_table(
         "people",
         _key("corp_id", primary_key=True),
@@ -133,7 +133,8 @@ def upgrade() -> None:
         _bytes("summary"),
         _text("replayed_at", nullable=True),
     )
-    op.create_index("ix_set_aside_at", "set_aside", ["at"])
+    op.create_index("set_aside_latest", "set_aside", ["kind", "at"])
+    op.create_index("set_aside_counts", "set_aside", ["kind", "reason", "replayed_at"])
     op.create_table(
         "skipped",
         _key("topic", primary_key=True),

@@ -1,0 +1,441 @@
+"""Instances, everybody's entries and their changes, from the states; people and forms.
+
+The rows of an instance are compared with the views of its state, so that states may come again, and in any order of
+partitions: what differs is written, and numbered as a change of its person.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from sqlalchemy import bindparam, delete, select
+
+from taskbridge.center.api.json_forms import notification_json, to_json
+from taskbridge.center.api.search import person_text, search_text
+from taskbridge.center.database import Upsert
+from taskbridge.center.follow.positions import renew_epoch
+from taskbridge.center.follow.topic import FollowedTopic, clean, record_of, target_partition
+from taskbridge.center.tables import (
+    VIEW_CODES,
+    WHOLE_INSTANCE,
+    change_counters,
+    changes,
+    entries,
+    events,
+    forms,
+    instances,
+    people,
+    person_ids,
+)
+from taskbridge.schemas.cloudevents import headers_of, text_of
+from taskbridge.schemas.codec import Undecodable, form_codec, person_codec, task_state_codec
+from taskbridge.schemas.events import (
+    MAX_NAME_CHARACTERS,
+    Change,
+    Lifecycle,
+    TaskNotification,
+    notification_id_for,
+    state_id_for,
+)
+from taskbridge.schemas.topics import FORMS, PEOPLE, REPLAYED_DAYS, TASK_STATES
+from taskbridge.schemas.views import Entry, views
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from confluent_kafka import Message
+    from sqlalchemy import Connection, Table
+
+    from taskbridge.center.database import Database
+    from taskbridge.center.follow.topic import Person, Record, Writing
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import Form, PersonRecord, TaskState
+    from taskbridge.schemas.registry import Registry
+
+EMPLOYEE_NUMBER = "employee_number"
+"""Of a person's further ids, the one that has a field of its own."""
+
+read_entry = msgspec.json.Decoder(Entry).decode
+
+_SEARCH_CHARACTERS, _SEARCH_BYTES = 600, 2000
+"""Of ``entries.search``: with the keys before it, it must fit into a row of PostgreSQL's index, 2,704 bytes."""
+_VIEWS = {code: view for view, code in VIEW_CODES.items()}
+
+_ENTRY_COLUMNS = [each.name for each in entries.columns if each.name != "id"]
+_PUT_INSTANCES = Upsert(instances, ["instance_id", "partition", "corp_id", "state"])
+# Of a partition that is not the instance's: it replaces no row of the right one.
+_PUT_MISPLACED = Upsert(
+    instances,
+    ["instance_id", "partition", "corp_id", "state"],
+    where="instances.partition = excluded.partition",
+    returning=["instance_id"],
+)
+_PUT_ENTRIES = Upsert(entries, _ENTRY_COLUMNS, key=["instance_id", "view", "user_id", "task_id"])
+_COUNT = Upsert(
+    change_counters,
+    ["corp_id", "user_id", "last_seq"],
+    change={"last_seq": "change_counters.last_seq + excluded.last_seq"},
+    returning=["corp_id", "user_id", "last_seq"],
+)
+_PUT_CHANGES = Upsert(changes, ["corp_id", "user_id", "seq", "at", "instance_id", "data"])
+
+
+class _Key(NamedTuple):
+    """Of an entry, among those of its instance."""
+
+    corp_id: str
+    user_id: str
+    view: int
+    task_id: str
+
+
+class _Changed(NamedTuple):
+    """One change of one entry: ``entry`` is the new one, or the one that was there."""
+
+    record: Record
+    key: _Key
+    change: Change
+    entry: Entry
+
+
+class States(FollowedTopic):
+    topic = TASK_STATES
+
+    def __init__(self, database: Database, registry: Registry, /) -> None:
+        super().__init__(database, registry)
+        self._codec = task_state_codec(registry)
+
+    def read(self, message: Message) -> Record:
+        value = message.value()
+        state = None if value is None else self._codec.decode(value)
+        record = record_of(message, state)
+        if state is not None:
+            if clean(state.instance_id) != record.key:
+                raise Undecodable("it is about another instance than its key")
+            if state.lifecycle is Lifecycle.DELETED:
+                return record._replace(value=None)
+        return record
+
+    def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
+        # The last record of each instance, of each partition that has it.
+        latest = {(each.key, each.partition): each for each in records}
+        right: dict[str, Record] = {}
+        misplaced: list[Record] = []
+        for (key, partition), record in latest.items():
+            if target_partition(key.encode(), writing.partitions) == partition:
+                right[key] = record
+            else:
+                misplaced.append(record)
+        accepted = self._put_misplaced(writing.connection, misplaced) if misplaced else {}
+        accepted |= self._put_instances(writing.connection, right)
+        changed = self._put_entries(writing.connection, accepted)
+        return self._publish(
+            writing.connection, [each for each in changed if each.record.partition in writing.complete]
+        )
+
+    def drop(self, connection: Connection, partition: int) -> None:
+        dropped = select(instances.c.instance_id).where(instances.c.partition == partition)
+        connection.execute(delete(entries).where(entries.c.instance_id.in_(dropped)))
+        connection.execute(delete(instances).where(instances.c.partition == partition))
+        renew_epoch(connection)
+
+    def _put_instances(self, connection: Connection, records: Mapping[str, Record]) -> dict[str, Record]:
+        """Those whose rows this changes: not tombstones of instances that are not there, or are of another partition.
+
+        A row is locked from here on, so that its entries are compared by one replica at a time.
+        """
+        found = [record for _, record in sorted(records.items()) if record.value is not None]
+        self.database.put(connection, _PUT_INSTANCES, [_instance(each) for each in found])
+        return {each.key: each for each in found} | self._delete(connection, records.values())
+
+    def _put_misplaced(self, connection: Connection, records: Sequence[Record]) -> dict[str, Record]:
+        accepted: dict[str, Record] = self._delete(connection, records)
+        for record in sorted(records):
+            if record.value is not None and self.database.put(connection, _PUT_MISPLACED, [_instance(record)]):
+                accepted[record.key] = record
+        return accepted
+
+    def _delete(self, connection: Connection, records: Iterable[Record]) -> dict[str, Record]:
+        gone = {(each.key, each.partition): each for each in records if each.value is None}
+        if not gone:
+            return {}
+        found = connection.execute(
+            select(instances.c.instance_id, instances.c.partition)
+            .where(self.database.among(instances.c.instance_id, [key for key, _ in gone]))
+            .order_by(instances.c.instance_id)
+            .with_for_update()
+        )
+        deleted = {key: gone[key, partition] for key, partition in found if (key, partition) in gone}
+        if deleted:
+            connection.execute(delete(instances).where(self.database.among(instances.c.instance_id, deleted)))
+            # The later ones when they are as old: see records.purge.
+            old = events.c.received_at < time.time_ns() // 1_000_000 - REPLAYED_DAYS * 86_400_000
+            connection.execute(delete(events).where(self.database.among(events.c.instance_id, deleted), old))
+        return deleted
+
+    def _put_entries(self, connection: Connection, records: Mapping[str, Record]) -> list[_Changed]:
+        before: dict[str, dict[_Key, Any]] = {}
+        for row in connection.execute(
+            select(
+                entries.c.id,
+                entries.c.instance_id,
+                entries.c.corp_id,
+                entries.c.user_id,
+                entries.c.view,
+                entries.c.task_id,
+                entries.c.search,
+                entries.c.item,
+            ).where(self.database.among(entries.c.instance_id, records))
+        ):
+            before.setdefault(row.instance_id, {})[_Key(row.corp_id, row.user_id, row.view, row.task_id)] = row
+        gone: list[int] = []
+        put: list[tuple[object, ...]] = []
+        changed: list[_Changed] = []
+        for instance_id, record in records.items():
+            old = before.get(instance_id, {})
+            new = _entries(record.value)
+            search = "" if record.value is None else _search(record.value)
+            for key, row in old.items():
+                if key not in new:
+                    gone.append(row.id)
+                    changed.append(_Changed(record, key, Change.REMOVED, read_entry(row.item)))
+            for key, entry in new.items():
+                item = to_json(entry)
+                if (row := old.get(key)) is None:
+                    changed.append(_Changed(record, key, Change.ADDED, entry))
+                elif row.item != item:
+                    changed.append(_Changed(record, key, Change.UPDATED, entry))
+                elif row.search == search:
+                    continue
+                put.append(_row(instance_id, key, entry, search, item))
+        if gone:
+            connection.execute(delete(entries).where(entries.c.id.in_(bindparam("ids", expanding=True))), {"ids": gone})
+        self.database.put(connection, _PUT_ENTRIES, put)
+        return changed
+
+    def _publish(self, connection: Connection, changed: Sequence[_Changed]) -> Collection[Person]:
+        """Number the changes of each person, and write them."""
+        counts = Counter((each.key.corp_id, each.key.user_id) for each in changed)
+        # Sorted, as all locks are: two replicas wait for each other in one direction only.
+        counted = self.database.put(connection, _COUNT, [(*person, count) for person, count in sorted(counts.items())])
+        last = {(corp_id, user_id): last_seq - counts[corp_id, user_id] for corp_id, user_id, last_seq in counted}
+        rows: list[tuple[object, ...]] = []
+        for each in changed:
+            person = each.key.corp_id, each.key.user_id
+            last[person] += 1
+            data = to_json(notification_json(_notification(each)))
+            rows.append((*person, last[person], each.record.at, each.record.key, data))
+        self.database.put(connection, _PUT_CHANGES, rows)
+        return counts.keys()
+
+
+def _instance(record: Record) -> tuple[object, ...]:
+    state: TaskState = record.value
+    return (record.key, record.partition, clean(state.corp_id), to_json(state))
+
+
+def _entries(state: TaskState | None) -> dict[_Key, Entry]:
+    if state is None:
+        return {}
+    corp_id = clean(state.corp_id)
+    return {
+        _Key(corp_id, clean(key.user_id), VIEW_CODES[key.view], clean(key.task_id or WHOLE_INSTANCE)): entry
+        for key, entry in views(state).items()
+    }
+
+
+def _search(state: TaskState) -> str:
+    name = None if state.originator is None else state.originator.name
+    text = search_text(state.title, state.process_name, name, state.serial_no)[:_SEARCH_CHARACTERS]
+    return text if len(text) * 3 <= _SEARCH_BYTES else text.encode()[:_SEARCH_BYTES].decode(errors="ignore")
+
+
+def _row(instance_id: str, key: _Key, entry: Entry, search: str, item: bytes) -> tuple[object, ...]:
+    """In the order of ``_ENTRY_COLUMNS``."""
+    originator = entry.originator
+    return (
+        key.corp_id,
+        key.user_id,
+        key.view,
+        entry.entered_at,
+        instance_id,
+        key.task_id,
+        clean(entry.app_type),
+        clean(entry.source),
+        None if entry.process_name is None else clean(entry.process_name),
+        None if originator is None or originator.name is not None else clean(originator.user_id),
+        search,
+        item,
+    )
+
+
+def _notification(changed: _Changed) -> TaskNotification:
+    record, key, change, entry = changed
+    state: TaskState | None = record.value
+    view, task_id = _VIEWS[key.view], key.task_id or None
+    event_id, occurred_at = _cause(record) if state is None else (state_id_for(state), state.updated_at)
+    return TaskNotification(
+        notification_id_for(event_id, key.user_id, view, task_id, change),
+        key.corp_id,
+        key.user_id,
+        view,
+        change,
+        record.key,
+        task_id,
+        entry.title,
+        entry.url,
+        entry.app_type,
+        entry.originator,
+        entry.actor_id,
+        entry.status,
+        occurred_at,
+        event_id,
+        entry.process_name,
+        entry.entered_at,
+        entry.updated_at,
+        entry.source,
+        entry.outcome,
+        entry.remark,
+        entry.finished_at,
+        entry.result,
+    )
+
+
+def _cause(tombstone: Record) -> tuple[str, int]:
+    """The id and the time of the deletion."""
+    ids = [text_of(value) for name, value in headers_of(tombstone.message) if name == "ce_id"]
+    return (ids[0] if ids and ids[0] else f"{tombstone.partition}-{tombstone.offset}"), tombstone.at
+
+
+class _Directory(FollowedTopic):
+    """A compacted topic whose keys are corp, slash, id."""
+
+    table: Table
+    codec: Codec[Any]
+
+    def read(self, message: Message) -> Record:
+        value = message.value()
+        record = record_of(message, None if value is None else self.codec.decode(value))
+        _, its_id = _named(record.key)
+        if record.value is not None:
+            self.check(its_id, record.value)
+        return record
+
+    def check(self, its_id: str, value: Any) -> None:
+        """Raise Undecodable if the record is about something else than its key, or too large."""
+        raise NotImplementedError
+
+    def put(self, connection: Connection, records: Sequence[Record]) -> None:
+        raise NotImplementedError
+
+    def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
+        latest = {each.key: each for each in records}
+        self._delete(writing.connection, [each for each in latest.values() if each.value is None])
+        self.put(writing.connection, [each for _, each in sorted(latest.items()) if each.value is not None])
+        return ()
+
+    def drop(self, connection: Connection, partition: int) -> None:
+        connection.execute(delete(self.table).where(self.table.c.partition == partition))
+
+    def _delete(self, connection: Connection, records: Sequence[Record]) -> None:
+        corp, its_id = self.table.primary_key.columns
+        for each in records:
+            corp_id, value = _named(each.key)
+            connection.execute(
+                delete(self.table).where(corp == corp_id, its_id == value, self.table.c.partition == each.partition)
+            )
+
+
+_PUT_PEOPLE = Upsert(people, [each.name for each in people.columns])
+_PUT_IDS = Upsert(person_ids, [each.name for each in person_ids.columns], only_new=True)
+_DELETE_IDS = delete(person_ids).where(
+    person_ids.c.corp_id == bindparam("corp"), person_ids.c.user_id == bindparam("user")
+)
+
+
+class People(_Directory):
+    topic, table = PEOPLE, people
+
+    def __init__(self, database: Database, registry: Registry, /) -> None:
+        super().__init__(database, registry)
+        self.codec = person_codec(registry)
+
+    def check(self, its_id: str, value: PersonRecord) -> None:
+        if clean(value.user_id) != its_id:
+            raise Undecodable("it is about another person than its key")
+        if max(len(value.user_id), len(value.name or "")) > MAX_NAME_CHARACTERS:
+            raise Undecodable(f"its name or id has more than {MAX_NAME_CHARACTERS} characters")
+
+    def put(self, connection: Connection, records: Sequence[Record]) -> None:
+        rows: list[tuple[object, ...]] = []
+        ids: dict[tuple[str, ...], None] = {}
+        for each in records:
+            corp_id, user_id = _named(each.key)
+            person: PersonRecord = each.value
+            name = None if person.name is None else clean(person.name)
+            department = clean((person.department or "")[:MAX_NAME_CHARACTERS]) or None
+            rows.append((corp_id, user_id, each.partition, name, department, person_text(name, user_id, department)))
+            for kind, value in ((EMPLOYEE_NUMBER, person.employee_number), *person.other_ids.items()):
+                if value and max(len(value), len(kind)) <= MAX_NAME_CHARACTERS:
+                    ids[corp_id, clean(kind), clean(value), user_id] = None
+        if rows:
+            connection.execute(_DELETE_IDS, [{"corp": row[0], "user": row[1]} for row in rows])
+        self.database.put(connection, _PUT_PEOPLE, rows)
+        self.database.put(connection, _PUT_IDS, list(ids))
+
+    def drop(self, connection: Connection, partition: int) -> None:
+        super().drop(connection, partition)
+        self._delete_ids_of_nobody(connection)
+
+    def _delete(self, connection: Connection, records: Sequence[Record]) -> None:
+        super()._delete(connection, records)
+        if records:
+            self._delete_ids_of_nobody(connection)
+
+    def _delete_ids_of_nobody(self, connection: Connection) -> None:
+        person = people.c.corp_id == person_ids.c.corp_id, people.c.user_id == person_ids.c.user_id
+        connection.execute(delete(person_ids).where(~select(people).where(*person).exists()))
+
+
+_PUT_FORMS = Upsert(forms, [each.name for each in forms.columns])
+
+
+class Forms(_Directory):
+    topic, table = FORMS, forms
+
+    def __init__(self, database: Database, registry: Registry, /) -> None:
+        super().__init__(database, registry)
+        self.codec = form_codec(registry)
+
+    def check(self, its_id: str, value: Form) -> None:
+        if clean(value.form_uuid) != its_id:
+            raise Undecodable("it is about another form than its key")
+        texts = chain((its_id, value.title or ""), value.labels, value.labels.values())
+        if max(map(len, texts)) > MAX_NAME_CHARACTERS:
+            raise Undecodable(
+                f"its title, or the id or label of a field, has more than {MAX_NAME_CHARACTERS} characters"
+            )
+
+    def put(self, connection: Connection, records: Sequence[Record]) -> None:
+        rows = [
+            (
+                *_named(each.key),
+                each.partition,
+                None if each.value.title is None else clean(each.value.title),
+                to_json(each.value.labels),
+            )
+            for each in records
+        ]
+        self.database.put(connection, _PUT_FORMS, rows)
+
+
+def _named(key: str) -> tuple[str, str]:
+    """Corp and id: the corp ends at the key's first slash."""
+    corp_id, _, its_id = key.partition("/")
+    if not corp_id or not its_id:
+        raise Undecodable("its key names no corp and no id in it")
+    return corp_id, its_id

@@ -1,0 +1,204 @@
+"""Histories, from the events; rejected requests and dead letters, for the operator; and the deletion of old rows."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, select, tuple_
+
+from taskbridge.center.api.json_forms import to_json
+from taskbridge.center.database import Upsert
+from taskbridge.center.follow.positions import IS_COMPLETE, progress
+from taskbridge.center.follow.topic import FollowedTopic, clean, record_of
+from taskbridge.center.tables import about, changes, events, instances, positions, set_aside, skipped
+from taskbridge.runtime.quarantined import quarantined_summary
+from taskbridge.schemas.codec import quarantined_callback_codec, task_event_head_codec
+from taskbridge.schemas.dead_letters import dead_letter_of, replay_of
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from confluent_kafka import Message
+    from sqlalchemy import ColumnElement, Connection, Table
+
+    from taskbridge.center.database import Database
+    from taskbridge.center.follow.topic import Person, Record, Writing
+    from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
+    from taskbridge.schemas.registry import Registry
+
+QUARANTINED, DEAD_LETTER = "quarantine", "dead-letter"
+
+_DAY_MS = 24 * 60 * 60 * 1000
+_REPLAYED_MS, _QUARANTINE_MS = REPLAYED_DAYS * _DAY_MS, int(CALLBACKS_QUARANTINE.settings["retention.ms"])
+_CHANGES_DAYS = 2
+_SEARCH_CHARACTERS = 64 << 10
+_PURGE_ROWS = 5_000
+_PURGED_UNTIL = "events_purged_until"
+
+_PUT_EVENTS = Upsert(events, [each.name for each in events.columns], only_new=True)
+_PUT_SET_ASIDE = Upsert(set_aside, ["kind", "entry_id", "at", "reason", "search", "summary"])
+# The first replay counts. Where the mark comes before its entry, it waits in a row without a reason.
+_PUT_REPLAYS = Upsert(
+    set_aside,
+    ["kind", "entry_id", "at", "reason", "search", "summary", "replayed_at"],
+    change={
+        **{each: f"set_aside.{each}" for each in ("at", "reason", "search", "summary")},
+        "replayed_at": "coalesce(set_aside.replayed_at, excluded.replayed_at)",
+    },
+)
+
+
+_PUT_ABOUT = Upsert(about, ["name", "value"])
+
+
+class Events(FollowedTopic):
+    topic = TASK_EVENTS
+
+    def __init__(self, database: Database, registry: Registry, /) -> None:
+        super().__init__(database, registry)
+        self._codec = task_event_head_codec(registry, with_form=True)
+
+    def read(self, message: Message) -> Record:
+        return record_of(message, self._codec.decode(message.value()))
+
+    def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
+        rows = {(row[0], row[1]): row for row in map(_event, reversed(records))}
+        self.database.put(writing.connection, _PUT_EVENTS, [row for _, row in sorted(rows.items())])
+        return ()
+
+    def drop(self, connection: Connection, partition: int) -> None:
+        """Nothing: the topic ends after its retention, and histories go on."""
+
+
+def _event(record: Record) -> tuple[object, ...]:
+    event: TaskEvent = record.value
+    return (
+        clean(event.instance_id),
+        event.event_id,
+        clean(event.corp_id),
+        event.action.value,
+        event.occurred_at,
+        event.received_at,
+        record.partition,
+        record.offset,
+        to_json(event),
+    )
+
+
+class _SetAside(FollowedTopic):
+    """Entries, and marks of their replay, which are records of the same topic."""
+
+    kind: str
+
+    def read(self, message: Message) -> Record:
+        replay = replay_of(message)
+        if replay is not None:
+            return record_of(message, replay)._replace(value=None, key=replay.entry_id)
+        return record_of(message, self.entry_of(message))
+
+    def entry_of(self, message: Message) -> tuple[object, ...]:
+        """Id, time, reason, text to search, and summary."""
+        raise NotImplementedError
+
+    def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
+        found = {each.value[0]: (self.kind, *each.value) for each in records if each.value is not None}
+        replays: dict[str, tuple[object, ...]] = {}
+        for each in records:
+            if each.value is None and (replay := replay_of(each.message)) is not None:
+                replays.setdefault(
+                    replay.entry_id, (self.kind, clean(replay.entry_id), each.at, "", "", b"", clean(replay.at))
+                )
+        self.database.put(writing.connection, _PUT_SET_ASIDE, [found[each] for each in sorted(found)])
+        self.database.put(writing.connection, _PUT_REPLAYS, [replays[each] for each in sorted(replays)])
+        return ()
+
+    def drop(self, connection: Connection, partition: int) -> None:
+        """Nothing: the topic ends after its retention."""
+
+
+class Quarantine(_SetAside):
+    topic, kind = CALLBACKS_QUARANTINE, QUARANTINED
+
+    def __init__(self, database: Database, registry: Registry, /) -> None:
+        super().__init__(database, registry)
+        self._codec = quarantined_callback_codec(registry)
+
+    def entry_of(self, message: Message) -> tuple[object, ...]:
+        entry: QuarantinedCallback = self._codec.decode(message.value())
+        text = f"{entry.query}\n{entry.body.decode('utf-8', 'replace')}"[:_SEARCH_CHARACTERS]
+        summary = to_json({**quarantined_summary(entry), "detail": f"{entry.method} {entry.path}"})
+        return (clean(entry.quarantine_id), entry.received_at, clean(entry.reason), clean(text), summary)
+
+
+class DeadLetters(_SetAside):
+    """Ids of entries are positions: those of a recreated topic begin again, so its partition's rows go."""
+
+    topic, kind = TASK_EVENTS_DLQ, DEAD_LETTER
+
+    def entry_of(self, message: Message) -> tuple[object, ...]:
+        letter = dead_letter_of(message)
+        key = "" if letter.key is None else letter.key.decode("utf-8", "replace")
+        summary = {
+            "id": letter.id,
+            "at": letter.parked_at,
+            "reason": letter.reason,
+            "detail": letter.detail,
+            "partition": letter.partition,
+            "offset": letter.offset,
+            "key": None if letter.key is None else key,
+            "replayed_at": None,
+        }
+        return (letter.id, letter.at_ms, clean(letter.reason or "unknown"), clean(key), to_json(summary))
+
+    def drop(self, connection: Connection, partition: int) -> None:
+        mine = set_aside.c.kind == DEAD_LETTER, set_aside.c.entry_id.startswith(f"{partition}-", autoescape=True)
+        connection.execute(delete(set_aside).where(*mine))
+
+
+def purge(database: Database, *, now_ms: int | None = None) -> int:
+    """Delete what is too old, and events of instances that are no longer there; returns how many rows.
+
+    Each transaction is small, so that followers wait for a moment only.
+
+    Raises:
+        DatabaseUnavailable: The rest is left for the next time.
+    """
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    old = (
+        (changes, changes.c.at < now_ms - _CHANGES_DAYS * _DAY_MS),
+        (set_aside, (set_aside.c.kind == QUARANTINED) & (set_aside.c.at < now_ms - _QUARANTINE_MS)),
+        (set_aside, (set_aside.c.kind == DEAD_LETTER) & (set_aside.c.at < now_ms - _REPLAYED_MS)),
+        (skipped, skipped.c.at < now_ms - _REPLAYED_MS),
+    )
+    return sum(_delete(database, table, where) for table, where in old) + _purge_events(database, now_ms)
+
+
+def _purge_events(database: Database, now_ms: int) -> int:
+    """Those that became old since the last time: when an instance is deleted later, its old events go with it."""
+    until = now_ms - _REPLAYED_MS
+    with database.read() as connection:
+        # While states are missing, so are instances.
+        if not progress(connection).complete:
+            return 0
+        reached = connection.execute(select(about.c.value).where(about.c.name == _PURGED_UNTIL)).scalar() or "0"
+    is_old = events.c.received_at.between(int(reached), until)
+    is_there = select(instances).where(instances.c.instance_id == events.c.instance_id).exists()
+    complete = ~select(positions).where(positions.c.topic == TASK_STATES.name, ~IS_COMPLETE).exists()
+    gone = _delete(database, events, is_old & ~is_there & complete)
+    with database.write(durable=False) as connection:
+        database.put(connection, _PUT_ABOUT, [(_PURGED_UNTIL, str(until))])
+    return gone
+
+
+def _delete(database: Database, table: Table, where: ColumnElement[bool]) -> int:
+    key = table.primary_key.columns
+    statement = delete(table).where(tuple_(*key).in_(select(*key).where(where).limit(_PURGE_ROWS)))
+    total = 0
+    while True:
+        with database.write(durable=False) as connection:
+            count = connection.execute(statement).rowcount
+        total += count
+        if count < _PURGE_ROWS:
+            return total

@@ -1,0 +1,214 @@
+"""Followers on a real Kafka: they fill a database, follow, restart, share partitions and read again."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Producer
+
+from support.center_records import lines_in, lines_of, states_of
+from support.streams.lives import lives
+from taskbridge.center.follow.follower import Follower
+from taskbridge.center.follow.lists import States
+from taskbridge.center.follow.positions import epoch, progress, rebuild
+from taskbridge.runtime.kafka import producer_config
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas.codec import task_state_codec
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.schemas.topics import TASK_STATES, Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Generator, Iterable
+
+    from support.center import Databases
+    from taskbridge.center.database import Database
+    from taskbridge.cli.connection import Connection
+    from taskbridge.schemas.events import TaskState
+
+pytestmark = pytest.mark.integration
+
+PARTITIONS = 4
+
+
+class StatesTopic:
+    """A topic of states of the test's own, and followers of it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.topic = Topic(f"states-{uuid.uuid4()}", None, TASK_STATES.settings)
+        self.group = uuid.uuid4().hex
+        self.published: list[TaskState] = []
+        self.changed: Counter[tuple[str, str]] = Counter()
+        self.make()
+
+    def make(self) -> None:
+        apply_topics(self.connection.admin(), [self.topic], partitions=PARTITIONS)
+        config: dict[str, Any] = producer_config(self.connection.bootstrap_servers)
+        # In transactions, as the streams service: partitions end with markers, which are no records.
+        self._producer = Producer({**config, "transactional.id": uuid.uuid4().hex})
+        self._producer.init_transactions(30)
+
+    def publish(self, states: Iterable[TaskState]) -> None:
+        codec = task_state_codec(self.connection.registry)
+        self._producer.begin_transaction()
+        for each in states:
+            value = None if each.lifecycle is Lifecycle.DELETED else codec.encode(each)
+            self._producer.produce(self.topic.name, key=each.instance_id.encode(), value=value)
+            self.published.append(each)
+        self._producer.commit_transaction(30)
+
+    def delete(self) -> None:
+        admin = self.connection.admin()
+        admin.delete_topics([self.topic.name])[self.topic.name].result(30)
+        self.published.clear()
+
+    def follower(self, database: Database, **kafka: str) -> Follower:
+        states = States(database, self.connection.registry)
+        states.topic = self.topic  # pyright: ignore[reportAttributeAccessIssue] - of the test's own name
+        return Follower(
+            database,
+            self.group,
+            [states],
+            servers=self.connection.bootstrap_servers,
+            kafka=kafka,
+            on_change=self._on_change,
+        )
+
+    @contextmanager
+    def followed(self, *databases: Database) -> Generator[list[Follower]]:
+        followers = [self.follower(each) for each in databases]
+        for each in followers:
+            each.start()
+        try:
+            yield followers
+        finally:
+            for each in followers:
+                each.stop()
+
+    def is_written(self, database: Database) -> bool:
+        with database.read() as connection:
+            if not progress(connection, self.topic.name).complete:
+                return False
+        return lines_in(database) == lines_of(self.published)
+
+    def _on_change(self, people: Collection[tuple[str, str]]) -> None:
+        self.changed.update(people)
+
+
+@pytest.fixture
+def topic(connection: Connection) -> StatesTopic:
+    return StatesTopic(connection)
+
+
+def test_a_database_is_filled_and_follows(
+    topic: StatesTopic, database: Database, eventually: Callable[..., Any]
+) -> None:
+    states = states_of(lives(40, seed=1))
+    topic.publish(states[:200])
+    with topic.followed(database) as [follower]:
+        eventually(lambda: topic.is_written(database), what="the database is filled")
+        assert not topic.changed
+        topic.publish(states[200:])
+        eventually(lambda: topic.is_written(database), what="new states are written")
+        assert topic.changed
+        eventually(
+            lambda: follower.health().lag == 0 and all(each.complete for each in follower.health().partitions),
+            what="nothing is left",
+        )
+        assert follower.health().running
+        assert follower.health().records == {topic.topic.name: len(states)}
+
+
+def test_a_restarted_follower_goes_on_where_it_was(
+    topic: StatesTopic, database: Database, eventually: Callable[..., Any]
+) -> None:
+    states = states_of(lives(20, seed=2))
+    topic.publish(states[:100])
+    with topic.followed(database):
+        eventually(lambda: topic.is_written(database), what="the database is filled")
+    topic.publish(states[100:])
+    with topic.followed(database) as [follower]:
+        eventually(lambda: topic.is_written(database), what="new states are written")
+        assert follower.health().records == {topic.topic.name: len(states) - 100}
+
+
+def test_two_replicas_share_the_partitions(
+    topic: StatesTopic, databases: Databases, eventually: Callable[..., Any]
+) -> None:
+    url = databases.new_url("postgresql")
+    replicas = [databases.open(url), databases.open(url)]
+    states = states_of(lives(40, seed=3))
+    topic.publish(states[:100])
+    with topic.followed(*replicas) as [first, second]:
+
+        def shares() -> list[int]:
+            return sorted(len(each.health().partitions) for each in (first, second))
+
+        eventually(lambda: shares() == [2, 2], what="each has a half")
+        for at in range(100, len(states), 20):
+            topic.publish(states[at : at + 20])
+        eventually(lambda: topic.is_written(replicas[0]), what="all states are written")
+        assert min(sum(each.health().records.values()) for each in (first, second)) > 0
+        first.stop()
+        eventually(lambda: shares() == [0, 4], what="the other takes over")
+        more = states_of(lives(10, seed=4))
+        topic.publish(more)
+        eventually(lambda: topic.is_written(replicas[0]), what="it goes on with all")
+
+
+def test_a_rebuild_is_noticed_by_a_running_follower(
+    topic: StatesTopic, database: Database, eventually: Callable[..., Any]
+) -> None:
+    states = states_of(lives(20, seed=5))
+    topic.publish(states)
+    with topic.followed(database) as [follower]:
+        eventually(lambda: topic.is_written(database), what="the database is filled")
+        with database.read() as connection:
+            before = epoch(connection)
+        dropped = rebuild(database)
+        assert dropped["entries"] == len(lines_of(states))
+        more = states_of(lives(5, seed=6))
+        topic.publish(more)
+        eventually(lambda: topic.is_written(database), what="the database is filled again")
+        with database.read() as connection:
+            assert epoch(connection) != before
+        assert follower.health().problem is None
+
+
+def test_a_recreated_topic_is_read_from_its_beginning(
+    topic: StatesTopic, database: Database, eventually: Callable[..., Any]
+) -> None:
+    topic.publish(states_of(lives(20, seed=7)))
+    with topic.followed(database):
+        eventually(lambda: topic.is_written(database), what="the database is filled")
+        topic.delete()
+        admin = topic.connection.admin()
+        eventually(lambda: topic.topic.name not in admin.list_topics(timeout=10).topics, what="it is gone")
+        topic.make()
+        topic.publish(states_of(lives(3, seed=8)))
+        eventually(lambda: topic.is_written(database), what="rows are those of the new topic")
+
+
+def test_random_pauses_and_kills_lose_nothing(
+    topic: StatesTopic, databases: Databases, eventually: Callable[..., Any]
+) -> None:
+    chance = random.Random(9)
+    url = databases.new_url("postgresql")
+    replicas = [databases.open(url) for _ in range(3)]
+    states = states_of(lives(60, seed=9))
+    running: list[Follower] = []
+    for at in range(0, len(states), 40):
+        if running and chance.random() < 0.5:
+            running.pop(0).stop()
+        if len(running) < len(replicas):
+            running.append(topic.follower(replicas[len(running)]))
+            running[-1].start()
+        topic.publish(states[at : at + 40])
+    eventually(lambda: topic.is_written(replicas[0]), what="all states are written")
+    for each in running:
+        each.stop()
