@@ -37,11 +37,11 @@ def test_a_change_of_a_file_that_is_not_in_force_is_among_the_first_things_to_kn
     expect(page.locator(".notices li").filter(has_text=fake.not_in_force)).to_have_text(
         [
             f"Edge http://10.0.0.22:8400 is degraded: credentials: {fake.not_in_force}",
-            f"Worker http://10.0.0.11:8500: {fake.not_in_force}",
+            f"Worker http://10.0.0.11:8510: {fake.not_in_force}",
         ]
     )
     chinese = open_page(f"{fake.url}/ops").locator(".notices li").filter(has_text=fake.not_in_force)
-    expect(chinese.last).to_have_text(f"工作进程 http://10.0.0.11:8500：{fake.not_in_force}")
+    expect(chinese.last).to_have_text(f"工作进程 http://10.0.0.11:8510：{fake.not_in_force}")
 
 
 def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCenter, open_page: OpenPage) -> None:
@@ -61,9 +61,22 @@ def test_a_partition_without_a_worker_is_the_first_problem(fake: FakeTaskCenter,
     fake.dead_workers = 1
     page = open_page(f"{fake.url}/ops", locale="en-GB")
     expect(page.locator(".notices li[data-level=bad]")).to_have_text(
-        ["Worker http://10.0.0.13:8500 cannot be reached", "Nobody works on partition 8, 9, 10, 11"]
+        ["Worker http://10.0.0.13:8510 cannot be reached", "Nobody works on partition 8, 9, 10, 11"]
     )
     expect(page.locator(".map .badge").last).to_have_text("unreachable")
+
+
+def test_the_center_shows_its_replicas_and_how_much_of_the_topics_it_has_read(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    page = open_page(f"{fake.url}/ops", locale="en-GB")
+    expect(page.locator(".center")).to_contain_text("Database: PostgreSQL")
+    expect(page.locator(".center tbody tr").last).to_contain_text("center-1:8500")
+    expect(page.locator(".center tbody tr").last).to_contain_text("1,635")
+    fake.filled = 0.429
+    expect(page.locator(".notices li[data-level=warn]").filter(has_text="42%")).to_have_text(
+        ["The lists are being read from the topics: 42%"]
+    )
 
 
 def test_a_plot_can_be_read_by_keyboard(fake: FakeTaskCenter, open_page: OpenPage) -> None:

@@ -443,6 +443,23 @@ def test_an_error_says_what_to_do_and_has_a_button_to_retry(
     expect(page.locator(".row")).to_have_count(11)
 
 
+def test_lists_that_are_being_filled_show_their_progress_and_then_appear(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    fake.filled = 0.25
+    page = open_page(fake.page_of())
+    expect(page.locator(".list-state")).to_contain_text("正在读取列表：25%")
+    fake.filled = 0.9999
+    expect(page.locator(".list-state")).to_contain_text("99%")
+    fake.filled = None
+    expect(page.locator(".row")).to_have_count(11)
+    expect(page.locator(".tab-count").first).to_have_text("11")
+    english = open_page(fake.page_of(), locale="en-GB")
+    fake.filled = 0.5
+    english.get_by_role("tab", name="Copied").click()
+    expect(english.locator(".list-state")).to_contain_text("The lists are being read: 50%")
+
+
 def test_a_timeline_that_cannot_be_read_hides_nothing_else(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.fails = {"/history": 500}
     page = open_page(fake.page_of())

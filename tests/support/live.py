@@ -37,6 +37,7 @@ def add_changes(
     count: int = 1,
     *,
     corp_id: str = CORP,
+    instance_id: str = "I-1",
     data: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """In a transaction of the caller's; returns the notifications' ids."""
@@ -52,7 +53,7 @@ def add_changes(
             "user_id": user_id,
             "seq": last - count + 1 + at,
             "at": 0,
-            "instance_id": "I-1",
+            "instance_id": instance_id,
             "data": msgspec.json.encode({"notification_id": each, **(data or {})}),
         }
         for at, each in enumerate(ids)

@@ -6,8 +6,8 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-WORKERS = ("http://10.0.0.11:8500", "http://10.0.0.12:8500", "http://10.0.0.13:8500")
-
+WORKERS = ("http://10.0.0.11:8510", "http://10.0.0.12:8510", "http://10.0.0.13:8510")
+REPLICAS = ("center-0:8500", "center-1:8500")
 
 REPLAYED = 1
 """Which of the rejected callbacks was replayed."""
@@ -32,7 +32,7 @@ def overview(
     found["quarantine"]["latest"] = [_rejected(now, number) for number in range(rejected)]
     for worker in found["workers"][len(WORKERS) - dead_workers :]:
         found["partitions"] = [each for each in found["partitions"] if each["worker"] != worker["url"]]
-        unknown = dict.fromkeys(("lag_records", "inbox_lag_records", "sse_connections", "since"))
+        unknown = dict.fromkeys(("lag_records", "since"))
         worker.update(unknown, reachable=False, ready=False, active=[], standby=[])
     return found
 
@@ -121,7 +121,6 @@ def _all_alive(now: datetime) -> dict[str, Any]:
                 "standbys": [WORKERS[(partition // 4 + 1) % 3]],
                 "lag_records": (0, 2, 1, 0, 0, 340, 1, 0, 0, 3, 0, 0)[partition],
                 "lag_seconds": (0.0, 0.1, 0.1, 0.0, 0.0, 12.5, 0.1, 0.0, 0.0, 0.2, 0.0, 0.0)[partition],
-                "inbox_lag_records": partition % 3,
             }
             for partition in range(12)
         ],
@@ -134,22 +133,36 @@ def _all_alive(now: datetime) -> dict[str, Any]:
                 "active": list(range(4 * index, 4 * index + 4)),
                 "standby": [(4 * index + 8 + number) % 12 for number in range(4)],
                 "lag_records": (3, 341, 3)[index],
-                "inbox_lag_records": 4,
-                "sse_connections": (812, 790, 845)[index],
                 "since": _iso(now - timedelta(days=3 - index, hours=4)),
             }
             for index, url in enumerate(WORKERS)
         ],
+        "center": {
+            "database": "postgresql",
+            "filled": 1.0,
+            "replicas": [
+                {
+                    "replica": replica,
+                    "reachable": True,
+                    "ready": True,
+                    "problem": None,
+                    "lag_records": index,
+                    "sse_connections": (812, 1635)[index],
+                    "since": _iso(now - timedelta(days=3 - index, hours=4)),
+                }
+                for index, replica in enumerate(REPLICAS)
+            ],
+        },
         "errors": [
             {
                 "at": _iso(now - timedelta(minutes=21)),
-                "worker": WORKERS[0],
+                "worker": REPLICAS[0],
                 "level": "error",
                 "message": "a record was parked: undecodable <script>alert(1)</script>",
             },
             {
                 "at": _iso(now - timedelta(minutes=38)),
-                "worker": WORKERS[1],
+                "worker": REPLICAS[1],
                 "level": "warning",
                 "message": "waiting_for_kafka: problem KafkaException: KafkaError{code=_TRANSPORT,val=-195,"
                 'str="127.0.0.1:9092/bootstrap:Connect_to_ipv4#127.0.0.1:9092_failed:Connection_refused"}',
@@ -196,6 +209,7 @@ def callbacks(instance_id: str, state: Any, history: Any, now: datetime) -> dict
         if quarantined
         else [],
         "dead_letters": [],
+        "people": len(assignees),
         "notifications": [
             {
                 "recipient_id": recipient,

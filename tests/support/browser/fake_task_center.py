@@ -16,10 +16,11 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from support.browser.fake_operations import callbacks, overview
+from taskbridge.center.access.refusals import Filling, answer_refusals
+from taskbridge.center.server import listen, make_server
+from taskbridge.center.web.portals import let_portals_in
+from taskbridge.center.web.routes import pages_router
 from taskbridge.runtime.problems import answer_with_problems, problem
-from taskbridge.streams.http import listen, make_server
-from taskbridge.streams.web.portals import let_portals_in
-from taskbridge.streams.web.routes import pages_router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
@@ -85,6 +86,8 @@ class FakeTaskCenter:
     fails: dict[str, int] = field(default_factory=dict[str, int])
     """End of a path → the status that it is answered with."""
     delay_s: float = 0.0
+    filled: float | None = None
+    """The share that the lists contain, while they are being filled."""
     streams_refused: bool = False
     dead_workers: int = 0
     missed: dict[str, Any] | None = None
@@ -220,7 +223,9 @@ class FakeTaskCenter:
         api.get("/v1/ops/overview")(self._overview)
         api.get("/v1/ops/callbacks")(self._callbacks)
         app = FastAPI()
+        app.get("/readyz")(self._ready)
         answer_with_problems(app)
+        answer_refusals(app, lambda: None)
         app.include_router(pages_router())
         app.include_router(api)
         return let_portals_in(app, self.allowed_origins)
@@ -230,12 +235,17 @@ class FakeTaskCenter:
         self.queries.append(f"{path}?{request.url.query}")
         if self.delay_s and "events" not in path:
             await asyncio.sleep(self.delay_s)
+        if self.filled is not None and path.startswith("/v1/corps/") and not path.endswith("/events"):
+            raise Filling("They are being filled on demand.", retry_after_s=0)
         for end, status in self.fails.items():
             if path.endswith(end):
                 headers = {"Retry-After": "0"} if status == 503 else None
                 raise HTTPException(status, "It fails on demand.", headers=headers)
         if self.mode == "token" and request.headers.get("authorization") != f"Bearer {TOKEN}":
             raise HTTPException(401, "A bearer token is needed.")
+
+    async def _ready(self) -> dict[str, Any]:
+        return {"ready": self.filled is None, "lists": {"filled": 1.0 if self.filled is None else self.filled}}
 
     async def _me(self) -> dict[str, Any]:
         sso = self.mode == "sso"
@@ -382,6 +392,8 @@ class FakeTaskCenter:
         found = overview(
             self.now, dead_workers=self.dead_workers, rejected=self.rejected, not_in_force=self.not_in_force
         )
+        if self.filled is not None:
+            found["center"]["filled"] = self.filled
         return {**found, "missed": self.missed}
 
     async def _callbacks(self, instance_id: str) -> Any:

@@ -37,8 +37,10 @@ def test_everything_is_on_one_screen() -> None:
         "degraded",
         "128734",
         "212",
-        "http://10.0.0.13:8500",
+        "http://10.0.0.13:8510",
         "53 rejected callbacks",
+        "center-1:8500",
+        "1635",
     ):
         assert said in text
     assert "2 dead letters (1 undecodable, 1 other-corp)" in text
@@ -49,9 +51,17 @@ def test_problems_come_first() -> None:
     found = overview(NOW, dead_workers=1)
     assert problems_of(found) == [
         "edge http://10.0.0.21:8400 is degraded: Kafka did not acknowledge within 1000 ms",
-        "worker http://10.0.0.13:8500 is unreachable",
+        "worker http://10.0.0.13:8510 is unreachable",
     ]
     assert shown(found).startswith(problems_of(found)[0])
+    found["center"]["filled"] = 0.4
+    found["center"]["replicas"][0].update(reachable=False, ready=False)
+    found["center"]["replicas"][1].update(ready=False, problem="the database is away")
+    assert problems_of(found)[2:] == [
+        "center center-0:8500 does not report",
+        "center center-1:8500 is not ready: the database is away",
+        "the lists are being filled: 40%",
+    ]
     found["partitions"][0]["lag_seconds"] = 90.0
     assert problems_of(found)[-1] == "1 partitions are behind, by up to 90 s"
 

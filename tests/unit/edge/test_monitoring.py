@@ -17,6 +17,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.testclient import TestClient
 
 from support.edge.spool import can_mount, fill, small_disk
+from taskbridge.center.operations.edges import edge_of
+from taskbridge.center.operations.services import Answers
 from taskbridge.cli.status import problems_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
@@ -24,7 +26,6 @@ from taskbridge.edge.decision import IS_BUILT
 from taskbridge.edge.monitoring import Durations, HealthRoutes, Outcomes, WorkerMetrics, clear_metrics
 from taskbridge.edge.testing import MemoryPublisher
 from taskbridge.edge.verification.credentials import CredentialsFile
-from taskbridge.streams.operations.edges import Answers, edge_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,8 @@ def test_a_change_of_the_credentials_that_is_not_in_force_is_where_operators_loo
         f"{settings.credentials_file}: line 1: not TOML"
     )
     edge = edge_of(Answers("http://edge", answer.text, ""))
-    (problem,) = problems_of({"edges": [edge], "workers": [], "partitions": []})
+    center = {"filled": 1.0, "replicas": []}
+    (problem,) = problems_of({"edges": [edge], "workers": [], "partitions": [], "center": center})
     assert problem.startswith(f"edge http://edge is degraded: {says}: Expected ']]'")
 
 

@@ -125,6 +125,7 @@ def screen(found: Mapping[str, Any]) -> Group:
         Text(f"{found['at']}  {_flow(found['flow']['actions'])}", "dim"),
         _edges(found["edges"]),
         _workers(found["workers"]),
+        _replicas(found["center"]["replicas"]),
         Text(f"set aside: {'; '.join(aside)}"),
         Text("\n".join(errors), "dim"),
     )
@@ -142,9 +143,23 @@ def _problems(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"worker {worker['url']} is {'not ready' if worker['reachable'] else 'unreachable'}"
         elif worker.get("problem"):
             yield f"worker {worker['url']}: {worker['problem']}"
+    yield from _center_problems(found["center"])
     late = [each for each in found["partitions"] if each["lag_seconds"] > _LAG_S]
     if late:
         yield f"{len(late)} partitions are behind, by up to {max(each['lag_seconds'] for each in late):.0f} s"
+
+
+def _center_problems(center: Mapping[str, Any]) -> Iterator[str]:
+    for replica in center["replicas"]:
+        name, problem = replica["replica"], replica["problem"]
+        if not replica["reachable"]:
+            yield f"center {name} does not report"
+        elif not replica["ready"]:
+            yield f"center {name} is not ready: {problem or '?'}"
+        elif problem:
+            yield f"center {name}: {problem}"
+    if center["filled"] < 1:
+        yield f"the lists are being filled: {center['filled']:.0%}"
 
 
 def _flow(actions: Mapping[str, list[int]]) -> str:
@@ -178,18 +193,21 @@ def _edges(edges: list[dict[str, Any]]) -> Table:
 def _workers(workers: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
-    table = Table(
-        "worker", "state", "partitions", "standbys", "event lag", "inbox lag", "open live connections", box=None
-    )
+    table = Table("worker", "state", "partitions", "standbys", "lag", box=None)
     for each in workers:
-        counts = [each[name] for name in ("lag_records", "inbox_lag_records", "sse_connections")]
-        table.add_row(
-            each["url"],
-            _state(each),
-            str(len(each["active"])),
-            str(len(each["standby"])),
-            *("?" if count is None else str(count) for count in counts),
-        )
+        lag = "?" if each["lag_records"] is None else str(each["lag_records"])
+        table.add_row(each["url"], _state(each), str(len(each["active"])), str(len(each["standby"])), lag)
+    if not workers:
+        table.add_row("no worker is known: set CENTER_STREAMS_URLS")
+    return table
+
+
+def _replicas(replicas: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table("center", "state", "lag", "open live connections", box=None)
+    for each in replicas:
+        table.add_row(each["replica"], _state(each), str(each["lag_records"]), str(each["sse_connections"]))
     return table
 
 

@@ -7,7 +7,8 @@ Refused
 ├── UnknownPerson    403  the caller signed in by an id that no person has
 ├── Unknown          404  it does not exist, or this caller may not see it: the two look the same
 ├── TooManyQueries   429  this caller exceeds its rate
-└── NotNow           503  the data is not complete, or the database does not answer; the same query may succeed soon
+└── NotNow           503  the database does not answer; the same query may succeed soon
+    └── Filling      503  the lists are not complete yet, which may take minutes
 
 ``DatabaseUnavailable`` is answered as ``NotNow``.
 """
@@ -100,6 +101,12 @@ class NotNow(Refused):
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
+
+
+class Filling(NotNow):
+    """The lists are not complete yet, which may take minutes."""
+
+    kind = "filling"
 
 
 def answer_refusals(app: FastAPI, count: Callable[[], None]) -> None:

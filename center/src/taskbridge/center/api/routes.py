@@ -9,7 +9,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response
 
 from taskbridge.center.access.access import TOKEN
-from taskbridge.center.access.refusals import Forbidden, NotNow
+from taskbridge.center.access.refusals import Filling, Forbidden
 from taskbridge.center.api import models
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery
@@ -121,7 +121,7 @@ def lists_router(access: Access, queries: Queries, threads: Threads, is_complete
         if corp_id is not None and user_id is not None:
             caller.check(corp_id, user_id)
         if not is_complete():
-            raise NotNow("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
+            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
         return caller
 
     @router.get(

@@ -12,8 +12,9 @@ import msgspec
 from sqlalchemy import bindparam, select
 
 from taskbridge.center.api.json_forms import to_json
+from taskbridge.center.api.queries import names_of
 from taskbridge.center.live.wire import Place, notification_frame
-from taskbridge.center.tables import about, change_counters, changes, people
+from taskbridge.center.tables import about, change_counters, changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -95,12 +96,10 @@ def _with_names(connection: Connection, corp_id: str, found: Sequence[bytes]) ->
     originators = {at: each["originator"] for at, each in unnamed.items() if _lacks_name(each.get("originator"))}
     if not originators:
         return found
-    ids = {each["user_id"] for each in originators.values()}
-    named = select(people.c.user_id, people.c.name).where(people.c.corp_id == corp_id, people.c.user_id.in_(ids))
-    names = dict(connection.execute(named).all())
+    names = names_of(connection, corp_id, {_stored(each["user_id"]) for each in originators.values()})
     completed = list(found)
     for at, originator in originators.items():
-        originator["name"] = names.get(originator["user_id"])
+        originator["name"] = names.get(_stored(originator["user_id"]))
         completed[at] = to_json(unnamed[at])
     return completed
 
@@ -110,4 +109,9 @@ def _lacks_name(originator: Any) -> bool:
 
 
 def _parameters(person: Person) -> dict[str, str]:
-    return {"corp_id": person[0], "user_id": person[1]}
+    return {"corp_id": _stored(person[0]), "user_id": _stored(person[1])}
+
+
+def _stored(text: str) -> str:
+    """As ids are stored: PostgreSQL knows no U+0000."""
+    return text.replace("\0", "\ufffd")

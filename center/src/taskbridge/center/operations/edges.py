@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,21 +13,13 @@ from taskbridge.center.operations.history import EdgeTotals
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from taskbridge.center.operations.services import Answers
+
 _CALLBACKS = "taskbridge_edge_callbacks"
 _SPOOL = "taskbridge_edge_spool_"
 _DURABLE = ("kafka", "spool")
 _NO_PARTS = ("ready", "degraded", "core")
 _PROBLEM_MAX = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """The answer of an edge; None if there was none."""
-
-    url: str
-    readiness: str | None
-    metrics: str | None
-    problem: str | None = None
 
 
 def edge_of(answers: Answers) -> dict[str, Any]:

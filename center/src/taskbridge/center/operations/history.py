@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from taskbridge.schemas.cloudevents import iso
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 SAMPLE_S = 10
 SAMPLES = 360
@@ -23,10 +20,8 @@ class EdgeTotals(NamedTuple):
     spool_records: float
 
 
-class Sample(NamedTuple):
-    """One look. Its ``slot`` is its time in tens of seconds, the same for all workers."""
-
-    slot: int
+class _Sample(NamedTuple):
+    at_s: float
     lag_records: int
     edges: EdgeTotals | None
 
@@ -35,29 +30,22 @@ class History:
     """A ring of an hour."""
 
     def __init__(self) -> None:
-        self.samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self._samples: deque[_Sample] = deque(maxlen=SAMPLES)
 
     def add(self, *, now_s: float, lag_records: int, edges: EdgeTotals | None) -> None:
-        self.samples.append(Sample(int(now_s // SAMPLE_S), lag_records, edges))
+        """``edges`` is None if none could be reached."""
+        self._samples.append(_Sample(now_s, lag_records, edges))
 
-    def lag_share(self) -> dict[str, int]:
-        return {str(each.slot): each.lag_records for each in self.samples}
-
-
-def history_of(own: Iterable[Sample], lag_shares: Iterable[Mapping[str, int]]) -> dict[str, Any]:
-    """The hour as this worker has seen the edges, and as all workers have seen their own lag."""
-    samples = list(own)
-    lag: dict[str, int] = {}
-    for share in lag_shares:
-        for slot, records in share.items():
-            lag[slot] = lag.get(slot, 0) + records
-    return {
-        "times": [iso(each.slot * SAMPLE_S * 1000) for each in samples],
-        "lag_records": [lag.get(str(each.slot), each.lag_records) for each in samples],
-        "spool_records": [0 if each.edges is None else round(each.edges.spool_records) for each in samples],
-        "accepted_per_minute": _rates([None if each.edges is None else each.edges.accepted for each in samples]),
-        "rejected_per_minute": _rates([None if each.edges is None else each.edges.rejected for each in samples]),
-    }
+    def shown(self) -> dict[str, Any]:
+        samples = list(self._samples)
+        edges = [each.edges for each in samples]
+        return {
+            "times": [iso(round(each.at_s * 1000)) for each in samples],
+            "lag_records": [each.lag_records for each in samples],
+            "spool_records": [0 if each is None else round(each.spool_records) for each in edges],
+            "accepted_per_minute": _rates([None if each is None else each.accepted for each in edges]),
+            "rejected_per_minute": _rates([None if each is None else each.rejected for each in edges]),
+        }
 
 
 def _rates(totals: list[float | None]) -> list[int]:

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from taskbridge.schemas.cloudevents import iso
 
-KEPT = 50
+STORED = 50
 _MESSAGE_MAX = 400
-_TOLD = ("problem", "reason", "partition", "offset", "topic", "owner", "url", "records")
+_SHOWN = ("problem", "reason", "topic", "partition", "offset", "url", "records")
 """Of an event's values only those: they name places and causes. Others may come from callbacks, or name people."""
 
 
@@ -19,25 +19,25 @@ class LastErrors(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._stored: deque[dict[str, Any]] = deque(maxlen=STORED)
 
     def emit(self, record: logging.LogRecord) -> None:
         message = _message(record)
-        for each in self._kept:
+        for each in self._stored:
             if each["message"] == message:
                 each["at"], each["times"] = record.created, each["times"] + 1
                 return
-        self._kept.append({"at": record.created, "level": record.levelname, "message": message, "times": 1})
+        self._stored.append({"at": record.created, "level": record.levelname, "message": message, "times": 1})
 
     def share(self) -> list[dict[str, Any]]:
         """The latest first."""
-        kept = sorted(self._kept, key=lambda each: each["at"], reverse=True)
-        return [{**each, "at": iso(round(each["at"] * 1000))} for each in kept]
+        stored = sorted(self._stored, key=lambda each: each["at"], reverse=True)
+        return [{**each, "at": iso(round(each["at"] * 1000))} for each in stored]
 
 
 def _message(record: logging.LogRecord) -> str:
     if not isinstance(record.msg, dict):
         return record.getMessage()[:_MESSAGE_MAX]
     said = cast("dict[str, Any]", record.msg)
-    told = ", ".join(f"{name} {said[name]}" for name in _TOLD if name in said)
-    return (f"{said.get('event', '')}" + (f": {told}" if told else ""))[:_MESSAGE_MAX]
+    shown = ", ".join(f"{name} {said[name]}" for name in _SHOWN if name in said)
+    return (f"{said.get('event', '')}" + (f": {shown}" if shown else ""))[:_MESSAGE_MAX]

@@ -10,13 +10,11 @@ from starlette.responses import Response  # noqa: TC002 - as above
 
 from taskbridge.center.access.access import TOKEN
 from taskbridge.center.access.refusals import Forbidden
-from taskbridge.center.api.routes import ID_MAX
-from taskbridge.streams.api.forwarding import FORWARDED_HEADER
-from taskbridge.streams.query import models
-from taskbridge.streams.query.answers import json_answer
+from taskbridge.center.api import models
+from taskbridge.center.api.routes import ID_MAX, json_answer
 
 if TYPE_CHECKING:
-    from taskbridge.center.access.access import Access
+    from taskbridge.center.access.access import Access, Caller
     from taskbridge.center.operations.reporting import OperationsReporter
 
 _InstanceId = Annotated[
@@ -30,35 +28,26 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
     router = APIRouter(prefix="/v1/ops", tags=["operations"], dependencies=[TOKEN])
     refused = models.problems(400, 401, 403, 429, 503)
 
-    async def authorization_of(request: Request) -> str | None:
-        """What goes along to other workers.
+    async def operator(request: Request) -> Caller:
+        """The caller.
 
         Raises:
-            Unauthorized, Forbidden: not from an operator.
+            Unauthorized, Forbidden: not an operator.
         """
-        if not (await access.caller_of(request)).is_operator:
+        caller = await access.caller_of(request)
+        if not caller.is_operator:
             raise Forbidden("operators only: a token for all corps is required")
-        return request.headers.get("authorization")
+        return caller
 
     @router.get("/overview", summary="Status of the bridge", responses=refused)
     async def overview(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        """Flow, edges, what was set aside, partitions, workers and last errors, of all workers together."""
-        return json_answer(await reporter.overview(await authorization_of(request)))
+        """Flow, edges, what was set aside, partitions, workers, replicas of the center and last errors."""
+        await operator(request)
+        return json_answer(await reporter.overview())
 
     @router.get("/callbacks", summary="Search an instance's callbacks", responses=refused)
     async def callbacks(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
         """One search of states, events, quarantine, dead letters and notifications, and a verdict in a sentence."""
-        return json_answer(await reporter.callbacks(instance_id, await authorization_of(request)))
-
-    @router.get("/worker", include_in_schema=False)
-    async def worker(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        await authorization_of(request)
-        return json_answer(reporter.share())
-
-    @router.get("/instance", include_in_schema=False)
-    async def instance(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
-        authorization = await authorization_of(request)
-        forwarded = FORWARDED_HEADER in request.headers
-        return json_answer(await reporter.instance(instance_id, forwarded=forwarded, authorization=authorization))
+        return json_answer(await reporter.callbacks(instance_id, await operator(request)))
 
     return router

@@ -14,10 +14,10 @@ def verdict(found: Mapping[str, Any]) -> str:
     aside = _set_aside(found["quarantined"], found["dead_letters"])
     if found["deleted"]:
         return f"Received, and deleted since.{aside}"
-    if found["state"] is not None:
-        return f"Received: {_events(found['history'])}; {_told(found['notifications'])}.{aside}"
+    if found["state"] is not None or found["history"] is not None:
+        return f"Received: {_events(found['history'])}; {_notified(found['people'])}.{aside}"
     if not aside:
-        return f"Never received here since {found['searched']['since']}, as far as the topics still tell."
+        return f"Never received here since {found['searched']['since']}, as far as records are stored."
     if all(each["replayed_at"] for each in (*found["quarantined"], *found["dead_letters"])):
         return f"Received.{aside}"
     return f"Received, and not accepted.{aside}"
@@ -26,18 +26,15 @@ def verdict(found: Mapping[str, Any]) -> str:
 def _events(history: Mapping[str, Any] | None) -> str:
     events: Sequence[Mapping[str, Any]] = () if history is None else history["events"]
     if not events:
-        return "its events are no longer on their topic"
+        return "its events are no longer stored"
     last = events[-1]
     count = f"{len(events)} event{'s' if len(events) != 1 else ''}"
     at_least = "" if history is None or history["complete"] else "at least "
     return f"{at_least}{count}, last {last['action'].lower()} at {last['occurred_at']}"
 
 
-def _told(notifications: Sequence[Mapping[str, Any]]) -> str:
-    people = len({each["recipient_id"] for each in notifications})
-    if not people:
-        return "no notification of it is on the topic any more"
-    return f"{people} {'person was' if people == 1 else 'people were'} notified"
+def _notified(people: int) -> str:
+    return f"{people or 'no'} {'person was' if people in (0, 1) else 'people were'} notified"
 
 
 def _set_aside(quarantined: Sequence[Mapping[str, Any]], dead_letters: Sequence[Mapping[str, Any]]) -> str:

@@ -24,7 +24,7 @@ def let_portals_in(http: ASGIApp, setting: str) -> ASGIApp:
         parts = urlsplit(origin)
         # No wildcard: an allowed origin can read everything that the browser's user may.
         if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
-            raise ConfigurationError(f"STREAMS_ALLOWED_ORIGINS has {origin!r}: give origins, as https://portal.example")
+            raise ConfigurationError(f"CENTER_ALLOWED_ORIGINS has {origin!r}: give origins, as https://portal.example")
     if not origins:
         return http
     return CORSMiddleware(

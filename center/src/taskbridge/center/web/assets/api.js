@@ -17,6 +17,11 @@ export class Problem extends Error {
   get isRefusal() {
     return this.status === 401 || this.status === 403;
   }
+
+  /** Whether the lists are not complete yet, which may take minutes. */
+  get isFilling() {
+    return this.kind?.endsWith(":filling") ?? false;
+  }
 }
 
 export class Api {
@@ -45,6 +50,16 @@ export class Api {
 
   callbacks = (id, signal) => this.get("/v1/ops/callbacks", { instance_id: id }, signal);
 
+  /** The share that the lists contain already, from 0 to 1; null where the service does not say. */
+  async filled() {
+    try {
+      const response = await fetch(`${this._base}/readyz`, { cache: "no-store" });
+      return (await response.json()).lists?.filled ?? null;
+    } catch {
+      return null;
+    }
+  }
+
   /** The stream of somebody's notifications, as an open response. */
   events({ corpId, userId }, lastEventId, signal) {
     const headers = { accept: "text/event-stream" };
@@ -62,7 +77,7 @@ export class Api {
         return await response.json();
       } catch (error) {
         if (!(error instanceof Problem)) throw signal?.aborted ? error : unreachable();
-        if (error.status !== 503 || attempt === ATTEMPTS) throw error;
+        if (error.status !== 503 || error.isFilling || attempt === ATTEMPTS) throw error;
         await pause(Math.min(error.retryAfterS ?? attempt, LONGEST_WAIT_S) * 1000, signal);
       }
     }

@@ -18,10 +18,16 @@ export class Format {
     const moment = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
     this._moment = new Intl.DateTimeFormat(language, moment);
     this._number = new Intl.NumberFormat(language);
+    this._percent = new Intl.NumberFormat(language, { style: "percent" });
   }
 
   number(value) {
     return Number.isFinite(value) ? this._number.format(value) : "–";
+  }
+
+  /** Of a share: 100% only where nothing is missing. */
+  percent(share) {
+    return Number.isFinite(share) ? this._percent.format(Math.floor(share * 100) / 100) : "–";
   }
 
   /** For a badge: short for any number. */

@@ -29,8 +29,9 @@ export class Inbox extends EventTarget {
     this.filter = { app_type: "", source: "", q: "" };
     this.items = [];
     this.cursor = null;
-    /** "loading": nothing to show yet; "ready"; "failed": see `problem`. */
+    /** "loading": nothing to show yet; "ready"; "filling": the service is `filled` to this share; "failed": see `problem`. */
     this.phase = "loading";
+    this.filled = null;
     this.loadingMore = false;
     this.problem = null;
     this.counts = {};
@@ -66,6 +67,7 @@ export class Inbox extends EventTarget {
     this._refreshCounts.cancel();
     this._refreshApps.cancel();
     clearTimeout(this._hidden);
+    clearTimeout(this._again);
     clearInterval(this._hiddenCounts);
     this._stream.stop();
   }
@@ -111,6 +113,7 @@ export class Inbox extends EventTarget {
 
   async _load(cursor) {
     this._loading?.abort();
+    clearTimeout(this._again);
     const loading = new AbortController();
     this._loading = loading;
     this._waiting = [];
@@ -130,9 +133,8 @@ export class Inbox extends EventTarget {
     } catch (error) {
       if (loading.signal.aborted) return;
       if (!(error instanceof Problem)) throw error;
-      this.problem = error;
-      // What is shown stays; only a list with nothing to show turns into the problem.
-      if (this.items.length === 0) this.phase = "failed";
+      if (error.isFilling) await this._fill(error, loading.signal);
+      else this._fail(error);
     } finally {
       if (this._loading === loading) {
         this._loading = null;
@@ -142,6 +144,20 @@ export class Inbox extends EventTarget {
         this._changed();
       }
     }
+  }
+
+  /** What is shown stays; only a list with nothing to show turns into the problem. */
+  _fail(problem) {
+    this.problem = problem;
+    if (this.items.length === 0) this.phase = "failed";
+  }
+
+  async _fill({ retryAfterS }, signal) {
+    const filled = await this._api.filled();
+    if (signal.aborted) return;
+    this.filled = filled;
+    this.phase = "filling";
+    this._again = setTimeout(() => this.reload(), (retryAfterS ?? 5) * 1000);
   }
 
   /** A page with something on it, or the last one: a search looks at so many lines at a time, and may find nothing there. */
@@ -176,10 +192,7 @@ export class Inbox extends EventTarget {
 
   _onState({ state, problem }) {
     this.live = state;
-    if (problem !== null) {
-      this.problem = problem;
-      if (this.items.length === 0) this.phase = "failed";
-    }
+    if (problem !== null) this._fail(problem);
     this._changed();
   }
 

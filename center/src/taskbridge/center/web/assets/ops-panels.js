@@ -53,6 +53,13 @@ export function notices(overview, words, format) {
   for (const { partition, lag_seconds: lag } of overview.partitions) {
     if (lag > LAG_MATTERS_S) note("warn", say.lag(partition, format.seconds(lag)));
   }
+  const { replicas, filled } = overview.center;
+  for (const { replica, reachable, ready, problem } of replicas) {
+    if (!reachable) note("bad", say.replicaDown(replica));
+    else if (!ready) note("warn", say.replicaNotReady(replica, problem ?? "?"));
+    else if (problem) note("warn", say.replicaProblem(replica, problem));
+  }
+  if (filled < 1) note("warn", say.filling(format.percent(filled)));
   if (overview.missed && !overview.missed.reachable) note("warn", say.reconcileDown(overview.missed.url));
   for (const app of overview.missed?.silent ?? []) {
     if (app.missing >= SILENT) note("bad", say.silent(app.app_type, format.ago(app.since), format.number(app.missing)));
@@ -137,8 +144,6 @@ export function partitionMap({ partitions, workers }, words, format) {
       {},
       element("th", { scope: "row" }, element("bdi", { class: "mono" }, worker.url), badge(state, words.states[state])),
       ...numbers.map((number) => cell(worker, number)),
-      element("td", { class: "number" }, format.number(worker.sse_connections)),
-      element("td", { class: "number" }, format.number(worker.inbox_lag_records)),
       element("td", { class: "since" }, format.ago(worker.since)),
     );
   };
@@ -153,10 +158,22 @@ export function partitionMap({ partitions, workers }, words, format) {
   const headings = [
     element("th", { scope: "col" }, words.worker),
     ...numbers.map((number) => element("th", { scope: "col", class: "mono", "aria-label": `${words.partition} ${number}` }, String(number))),
-    ...[words.connections, words.inboxLag, words.since].map((name) => element("th", { scope: "col" }, name)),
+    element("th", { scope: "col" }, words.since),
   ];
-  const lags = element("tr", {}, element("th", { scope: "row" }, words.lag), ...partitions.map(lag), element("td", { colspan: "3" }));
+  const lags = element("tr", {}, element("th", { scope: "row" }, words.lag), ...partitions.map(lag), element("td", {}));
   return scrollingTable(words.map, headings, workers.map(row), { table: "map", foot: element("tfoot", {}, lags) });
+}
+
+/** The replicas of the task center itself. */
+export function replicaColumns(words, format) {
+  const state = ({ reachable, ready }) => (!reachable ? "unreachable" : ready ? "ready" : "notReady");
+  return [
+    [words.replica, (row) => row.replica],
+    [words.columns.status, (row) => badge(state(row), words.states[state(row)])],
+    [words.lag, (row) => format.number(row.lag_records)],
+    [words.connections, (row) => format.number(row.sse_connections)],
+    [words.since, (row) => format.ago(row.since)],
+  ];
 }
 
 /** A table of texts: `columns` are `[heading, (row) => text or element]`, and `"long"` where words may be. */

@@ -79,7 +79,7 @@ export class CallbackSearch {
   }
 
   /** The service's own sentence is English and in UTC: for scripts. People get the same in their words and time. */
-  _told({ state, deleted, history: events, quarantined, dead_letters: letters, notifications, searched }) {
+  _told({ state, deleted, history: events, quarantined, dead_letters: letters, people, searched }) {
     const { told, actions } = this._ops;
     const said = [];
     if (state !== null && !deleted) {
@@ -87,7 +87,6 @@ export class CallbackSearch {
       const received = last
         ? [told.events(events.events.length, events.complete), told.last(isEnd(last) ? told.ended : (actions[last.action] ?? last.action), this._format.full(last.occurred_at))]
         : [told.eventsGone];
-      const people = new Set(notifications.map((each) => each.recipient_id)).size;
       said.push([...received, told.people(people)].join(told.clause) + told.end);
     }
     if (quarantined.length > 0) said.push(told.rejected(quarantined.length, reasonsOf(quarantined, this._ops, this._words), this._replays(quarantined)));

@@ -223,12 +223,14 @@ export class TaskList extends EventTarget {
   }
 
   _renderState() {
-    const { phase, items, problem, cursor, loadingMore, isNarrowed } = this._inbox;
+    const { phase, items, problem, filled, cursor, loadingMore, isNarrowed } = this._inbox;
     const words = this._words;
-    const kind = phase === "failed" ? `failed ${problem?.status}` : phase === "loading" ? "loading" : items.length === 0 ? `empty ${isNarrowed} ${this._inbox.view}` : "";
+    const states = { failed: `failed ${problem?.status}`, filling: `filling ${filled}`, loading: "loading" };
+    const kind = states[phase] ?? (items.length === 0 ? `empty ${isNarrowed} ${this._inbox.view}` : "");
     if (kind !== this._kind) {
       this._kind = kind;
       if (phase === "failed") replace(this._state, problemShown(problem, words, () => this._inbox.reload()));
+      else if (phase === "filling") replace(this._state, nothingToShow("clock", words.filling(this._format.percent(filled))));
       else if (phase === "loading") replace(this._state, placeholders(words));
       else if (items.length > 0) replace(this._state);
       else if (isNarrowed) replace(this._state, nothingToShow("search", words.noMatch, this._clearButton()));

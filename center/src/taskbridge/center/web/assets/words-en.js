@@ -40,6 +40,7 @@ export const EN = {
   noMatch: ["No task matches", "Try other words, or clear the filters."],
   clearFilters: "Clear filters",
   retry: "Try again",
+  filling: (percent) => [`The lists are being read: ${percent}`, "They appear here by themselves."],
   problems: {
     unreachable: ["The service cannot be reached", "Check the network. This page goes on by itself."],
     unauthorized: ["The access token is not valid, or no longer", "Sign in again."],

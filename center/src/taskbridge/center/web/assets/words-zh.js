@@ -31,6 +31,7 @@ export const ZH = {
   noMatch: ["没有符合条件的任务", "换个关键词，或清除筛选条件。"],
   clearFilters: "清除筛选",
   retry: "重试",
+  filling: (percent) => [`正在读取列表：${percent}`, "完成后会自动显示。"],
   problems: {
     unreachable: ["连接不上服务", "请检查网络。恢复后会自动继续。"],
     unauthorized: ["访问令牌无效或已过期", "请重新登录。"],

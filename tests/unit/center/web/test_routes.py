@@ -10,11 +10,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from taskbridge.center.web.assets import read_assets
+from taskbridge.center.web.portals import let_portals_in
+from taskbridge.center.web.routes import pages_router
 from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.streams.web.assets import read_assets
-from taskbridge.streams.web.portals import let_portals_in
-from taskbridge.streams.web.routes import pages_router
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -105,7 +105,7 @@ def test_a_portal_is_let_in_when_it_is_named() -> None:
 
 @pytest.mark.parametrize("origins", ["*", "https://*.example", "portal.example", "https://a.example/tasks", "null"])
 def test_what_is_no_origin_stops_the_start(origins: str) -> None:
-    with pytest.raises(ConfigurationError, match="STREAMS_ALLOWED_ORIGINS"):
+    with pytest.raises(ConfigurationError, match="CENTER_ALLOWED_ORIGINS"):
         let_portals_in(FastAPI(), origins)
 
 

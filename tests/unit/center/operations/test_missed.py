@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 
+from support.operations import reporter_of, settings_of
 from support.reconcile import APP_TYPE, CORP_ID, NOW
-from support.streams.api_context import AnsweringWorker
+from taskbridge.center.access.access import Access
+from taskbridge.center.access.refusals import answer_refusals
+from taskbridge.center.operations.missed import missed_of
+from taskbridge.center.operations.routes import operations_router
 from taskbridge.local.fake_dingtalk import served
 from taskbridge.reconcile.assembly import LocalData
 from taskbridge.reconcile.clock import DAY_MS, SystemClock
@@ -20,11 +24,11 @@ from taskbridge.reconcile.repairs import Kind, Repair, repair
 from taskbridge.reconcile.status import status_of
 from taskbridge.reconcile.store import Store
 from taskbridge.schemas.events import Action
-from taskbridge.streams.api.access import Access
-from taskbridge.streams.http import build_http
-from taskbridge.streams.operations.missed import missed_of
-from taskbridge.streams.operations.reporting import OperationsReporter
-from taskbridge.streams.operations.routes import operations_router
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taskbridge.center.database import Database
 
 URL = "http://127.0.0.1:8600"
 
@@ -70,11 +74,9 @@ def test_what_is_no_reconcile_is_not_reached(answer: Any) -> None:
     assert (shown["reachable"], shown["days"], shown["silent"]) == (False, [], [])
 
 
-def test_the_overview_asks_where_it_is_told_to_and_passes_no_token_on(
-    status: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+def test_the_overview_queries_the_named_reconcile_and_passes_no_token_on(
+    status: dict[str, Any], sqlite_database: Database, tmp_path: Path
 ) -> None:
-    access = Access(tokens=None)
-    context = AnsweringWorker(tmp_path_factory.mktemp("worker"), access)
     reconcile = FastAPI()
     tokens: list[str | None] = []
 
@@ -84,10 +86,10 @@ def test_the_overview_asks_where_it_is_told_to_and_passes_no_token_on(
         return status
 
     def seen(url: str) -> Any:
-        reporter = OperationsReporter(
-            context.context, own_url="http://127.0.0.1:8500", edge_urls="", streams=int, reconcile_url=url
-        )
-        http = build_http(dict, context.metrics, routers=[operations_router(reporter, access)])
+        http = FastAPI()
+        answer_refusals(http, lambda: None)
+        reporter = reporter_of(sqlite_database, settings_of(tmp_path, reconcile_url=url))
+        http.include_router(operations_router(reporter, Access(tokens=None)))
         with TestClient(http) as client:
             return client.get("/v1/ops/overview", headers={"Authorization": "Bearer secret"}).json()["missed"]
 
@@ -96,4 +98,3 @@ def test_the_overview_asks_where_it_is_told_to_and_passes_no_token_on(
     assert tokens == [None]
     assert seen(url)["reachable"] is False
     assert seen("") is None
-    context.close()

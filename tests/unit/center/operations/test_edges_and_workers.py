@@ -1,4 +1,4 @@
-"""The overview: all workers side by side, and those that did not answer said to be so."""
+"""Edges and workers as their own answers say, and those that did not answer shown as such."""
 
 from __future__ import annotations
 
@@ -9,79 +9,67 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+from taskbridge.center.operations.edges import edge_of, totals_of
+from taskbridge.center.operations.last_errors import STORED, LastErrors
+from taskbridge.center.operations.services import Answers
+from taskbridge.center.operations.workers import lag_of, partitions_of, shown_worker, worker_of
 from taskbridge.edge.monitoring import Metrics
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.streams.operations.edges import Answers, edge_of, totals_of
-from taskbridge.streams.operations.last_errors import KEPT, LastErrors
-from taskbridge.streams.operations.overview import overview
-
-NOTHING: dict[str, Any] = {"total": 0, "reasons": {}, "latest": []}
+from taskbridge.streams.monitoring.metrics import Metrics as StreamsMetrics
+from taskbridge.streams.monitoring.progress import Snapshot
 
 
-def share(**more: Any) -> dict[str, Any]:
-    return {
-        "ready": True,
-        "active": [],
-        "standby": [],
-        "lag": {},
-        "lag_seconds": {},
-        "inbox_lag": {},
-        "sse_connections": 0,
-        "since": "2026-01-31T08:00:00.000Z",
-        "flow": {},
-        "errors": [],
-        "lag_samples": {},
-        **more,
-    }
-
-
-def shown(shares: dict[str, Any]) -> dict[str, Any]:
-    return overview(shares, now_s=0, edges=[], samples=[], quarantine=NOTHING, dead_letters=NOTHING)
+def worker(url: str, now: Snapshot, **said: Any) -> dict[str, Any]:
+    """As a worker with this progress answers."""
+    metrics = StreamsMetrics()
+    metrics.progress(now, rebalances=0)
+    partitions = {"active": now.active, "standby": now.standby}
+    readiness = json.dumps({"ready": True, "problems": [], "partitions": partitions, **said})
+    return worker_of(Answers(url, readiness, generate_latest(metrics.registry).decode()))
 
 
 def test_partitions_name_their_worker_their_standbys_and_how_far_they_are() -> None:
-    found = shown(
-        {
-            "http://b": share(active=[1], standby=[0]),
-            "http://a": share(active=[0], standby=[1], lag={"0": 7}, lag_seconds={"0": 1.25}, inbox_lag={"0": 2}),
-        }
-    )
-    assert found["partitions"] == [
-        {
-            "partition": 0,
-            "worker": "http://a",
-            "standbys": ["http://b"],
-            "lag_records": 7,
-            "lag_seconds": 1.2,
-            "inbox_lag_records": 2,
-        },
-        {
-            "partition": 1,
-            "worker": "http://b",
-            "standbys": ["http://a"],
-            "lag_records": 0,
-            "lag_seconds": 0.0,
-            "inbox_lag_records": 0,
-        },
+    found = [
+        worker("http://a", Snapshot([0], [1], {0: 7}, {0: 1.25})),
+        worker("http://b", Snapshot([1], [0])),
     ]
-    assert [(each["url"], each["lag_records"]) for each in found["workers"]] == [("http://a", 7), ("http://b", 0)]
+    assert partitions_of(found) == [
+        {"partition": 0, "worker": "http://a", "standbys": ["http://b"], "lag_records": 7, "lag_seconds": 1.2},
+        {"partition": 1, "worker": "http://b", "standbys": ["http://a"], "lag_records": 0, "lag_seconds": 0.0},
+    ]
+    assert lag_of(found) == 7
+    shown = [shown_worker(each) for each in found]
+    assert [(each["url"], each["ready"], each["lag_records"]) for each in shown] == [
+        ("http://a", True, 7),
+        ("http://b", True, 0),
+    ]
+    assert all(each["since"].endswith("Z") for each in shown)
 
 
 def test_a_worker_that_does_not_answer_is_shown_as_such() -> None:
-    found = shown({"http://a": share(active=[0]), "http://gone": None})
-    assert [(each["url"], each["reachable"]) for each in found["workers"]] == [
-        ("http://a", True),
-        ("http://gone", False),
+    found = [worker("http://a", Snapshot([0])), worker_of(Answers("http://gone", None, None, "no answer"))]
+    shown = [shown_worker(each) for each in found]
+    assert [(each["url"], each["reachable"], each["problem"]) for each in shown] == [
+        ("http://a", True, None),
+        ("http://gone", False, "no answer"),
     ]
-    assert json.dumps(found)
+    assert shown[1]["lag_records"] is None
+    assert [each["worker"] for each in partitions_of(found)] == ["http://a"]
 
 
-def test_the_last_errors_of_all_are_in_one_list_the_latest_first() -> None:
-    errors = {
-        url: share(errors=[{"at": f"2026-01-31T08:00:0{at}.000Z", "level": "ERROR", "message": url}])
-        for at, url in enumerate(("http://a", "http://b"))
-    }
-    assert [each["worker"] for each in shown(errors)["errors"]] == ["http://b", "http://a"]
+def test_a_worker_that_starts_has_no_partitions_and_says_why_it_is_not_ready() -> None:
+    starting = worker_of(Answers("http://a", json.dumps({"ready": False, "problems": ["no Kafka", "no registry"]}), ""))
+    assert (starting["reachable"], starting["ready"]) == (True, False)
+    assert starting["problem"] == "no Kafka; no registry"
+    assert partitions_of([starting]) == []
+
+
+@pytest.mark.parametrize("readiness", ["", "[]", "{}", "<html>", '{"ready": true, "partitions": {}}'])
+def test_what_is_no_worker_hides_nothing_else(readiness: str) -> None:
+    found = worker_of(Answers("http://other", readiness, "nonsense {"))
+    assert found["reachable"] is False
+    assert found["problem"]
+    assert partitions_of([found]) == []
 
 
 def edge_metrics(*workers: str) -> str:
@@ -134,16 +122,16 @@ def log_of(errors: LastErrors) -> logging.Logger:
     return logger
 
 
-def test_only_warnings_are_kept_repeats_are_counted_and_the_ring_is_bounded() -> None:
+def test_only_warnings_are_stored_repeats_are_counted_and_the_ring_is_bounded() -> None:
     errors = LastErrors()
     logger = log_of(errors)
     logger.info("nobody needs this")
     for _ in range(3):
         logger.warning("away")
     assert [(each["level"], each["message"], each["times"]) for each in errors.share()] == [("WARNING", "away", 3)]
-    for number in range(KEPT + 5):
+    for number in range(STORED + 5):
         logger.error("number %s", number)
-    assert len(errors.share()) == KEPT
+    assert len(errors.share()) == STORED
 
 
 def test_values_that_may_name_people_or_hold_secrets_are_left_out() -> None:

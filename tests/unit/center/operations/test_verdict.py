@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskbridge.streams.operations.search import first_event_ms, mentions, people_of
-from taskbridge.streams.operations.verdict import verdict
+from taskbridge.center.operations.records import mentions
+from taskbridge.center.operations.verdict import verdict
 
 EVENTS = [
     {"action": "CREATED", "occurred_at": "2026-01-31T08:00:00.000Z", "received_at": "2026-01-31T08:00:01.000Z"},
@@ -18,20 +18,19 @@ REJECTED: dict[str, Any] = {"reason": "wrong-sign", "replayed_at": None}
 
 def said(**found: Any) -> str:
     nothing: Any = {"deleted": False, "state": None, "history": None, "quarantined": [], "dead_letters": []}
-    nothing |= {"notifications": [], "searched": {"since": "2026-01-24T08:00:00.000Z"}}
+    nothing |= {"people": 0, "searched": {"since": "2026-01-24T08:00:00.000Z"}}
     return verdict(nothing | found)
 
 
-def test_received_and_told() -> None:
-    told = [{"recipient_id": "ann"}, {"recipient_id": "bob"}, {"recipient_id": "ann"}]
-    assert said(state=STATE, history=HISTORY, notifications=told) == (
+def test_received() -> None:
+    assert said(state=STATE, history=HISTORY, people=2) == (
         "Received: 2 events, last completed at 2026-01-31T09:00:00.000Z; 2 people were notified."
     )
 
 
 def test_one_event_and_one_person() -> None:
     history = {"events": EVENTS[:1], "complete": False}
-    assert said(state=STATE, history=history, notifications=[{"recipient_id": "ann"}]) == (
+    assert said(state=STATE, history=history, people=1) == (
         "Received: at least 1 event, last created at 2026-01-31T08:00:00.000Z; 1 person was notified."
     )
 
@@ -75,28 +74,16 @@ def test_deleted_and_never_seen() -> None:
     assert said().startswith("Never received here since 2026-01-24T08:00:00.000Z")
 
 
-def test_old_events_and_notifications_are_said_to_be_gone() -> None:
+def test_events_without_a_state_were_received() -> None:
+    """The state could not be read, or is not read yet."""
+    assert said(history=HISTORY, people=0).startswith("Received: 2 events, last completed")
+
+
+def test_old_events_are_said_to_be_gone() -> None:
     sentence = said(state=STATE, history={"events": [], "complete": False})
-    assert "no longer on their topic" in sentence
-    assert "no notification" in sentence
+    assert sentence == "Received: its events are no longer stored; no person was notified."
 
 
 def test_an_id_is_looked_for_as_it_may_stand_in_a_request() -> None:
-    assert mentions("I-1") == [b"I-1"]
-    assert set(mentions('a b/"é')) == {b'a b/"\xc3\xa9', b"a%20b%2F%22%C3%A9", b"a+b%2F%22%C3%A9", b'a b/\\"\\u00e9'}
-
-
-def test_everybody_concerned_is_looked_up() -> None:
-    state: dict[str, Any] = {
-        "originator": {"user_id": "ann", "name": None},
-        "tasks": [{"assignee_ids": ["bob", "cai"], "actor_id": "dan"}, {"assignee_ids": [], "actor_id": None}],
-        "copied": [{"user_id": "eve", "at": "2026-01-31T08:00:00.000Z"}],
-    }
-    assert people_of(state) == {"ann", "bob", "cai", "dan", "eve"}
-    assert people_of({"originator": None, "tasks": [], "copied": []}) == set()
-
-
-def test_notifications_are_read_from_the_first_event_on_where_that_is_known() -> None:
-    assert first_event_ms(HISTORY) == 1_769_846_401_000
-    assert first_event_ms({**HISTORY, "complete": False}) is None
-    assert first_event_ms(None) is None
+    assert mentions("I-1") == ["I-1"]
+    assert set(mentions('a b/"é')) == {'a b/"é', "a%20b%2F%22%C3%A9", "a+b%2F%22%C3%A9", 'a b/\\"\\u00e9'}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import taskbridge.center.web
 import taskbridge.edge.errors
-import taskbridge.streams.web
-from taskbridge.streams.web.assets import read_assets
+from taskbridge.center.web.assets import read_assets
 
-FOLDER = Path(taskbridge.streams.web.__file__).parent / "assets"
+FOLDER = Path(taskbridge.center.web.__file__).parent / "assets"
 SCRIPTS = sorted(FOLDER.glob("*.js"))
 MARKUP_SINKS = re.compile(
     r"\b(innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|createContextualFragment|DOMParser|document\.write\w*"

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from support.served_apps import serving
-from support.streams.api_context import PARTITIONS, URL, AnsweringWorker
-from taskbridge.streams.api.access import Access
-from taskbridge.streams.api.tokens import TokensFile, digest_of
-from taskbridge.streams.sse.hub import Hub
-from taskbridge.streams.sse.routes import events_router
-from taskbridge.streams.sse.stream import HoldsStreams
-from taskbridge.streams.web.portals import let_portals_in
+from support.center_rows import AnsweringCenter
+from taskbridge.center.access.access import Access
+from taskbridge.center.access.tokens import TokensFile, digest_of
+from taskbridge.center.live.hub import Hub
+from taskbridge.center.live.routes import events_router
+from taskbridge.center.live.stream import HoldsStreams
+from taskbridge.center.web.portals import let_portals_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
     from pathlib import Path
+
+    from taskbridge.center.database import Database
 
 PORTAL = "https://portal.example"
 PERSON = "/v1/corps/corp/users/ann"
@@ -37,16 +38,15 @@ class Began(NamedTuple):
 
 
 class Service:
-    """The whole HTTP side of a worker that lets one portal in, and that portal's browser."""
+    """The whole HTTP side of a center that lets one portal in, and that portal's browser."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
+    def __init__(self, folder: Path, database: Database) -> None:
         tokens = folder / "tokens.toml"
         tokens.write_text(f'[[tokens]]\nname = "a"\nsha256 = "{digest_of("secret")}"\ncorps = ["corp"]\n')
-        self.worker = AnsweringWorker(folder / "worker", Access(tokens=TokensFile(tokens)))
-        hub = Hub(next_offset=lambda _: 5, most=10, most_of_person=10)
-        self.worker.routers.append(events_router(hub, lambda: cast("Any", object()), self.worker.context.resolver))
-        self.app = HoldsStreams(let_portals_in(self.worker.http(), PORTAL))
+        self.center = AnsweringCenter(database, Access(tokens=TokensFile(tokens)))
+        self.hub = Hub(database, most=10, most_of_person=10)
+        http = self.center.http(events_router(self.hub, self.center.access))
+        self.app = HoldsStreams(let_portals_in(http, PORTAL))
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> Began:
         """How the answer begins; then the browser goes."""
@@ -81,24 +81,17 @@ class Service:
 
             with suppress(Broken):
                 await self.app(scope, receive, send)
-            await self.worker.context.resolver.forwarding.close()
 
         asyncio.run(answered())
         [answer] = answers
         return answer
 
 
-@pytest.fixture(name="make")
-def make_fixture(tmp_path: Path) -> Generator[Callable[[], Service]]:
-    made: list[Service] = []
-
-    def make() -> Service:
-        made.append(Service(tmp_path / f"{len(made)}"))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.worker.close()
+@pytest.fixture
+def service(tmp_path: Path, sqlite_database: Database) -> Generator[Service]:
+    found = Service(tmp_path, sqlite_database)
+    yield found
+    found.center.close()
 
 
 def assert_readable(answer: Began, status: int) -> None:
@@ -109,8 +102,7 @@ def assert_readable(answer: Began, status: int) -> None:
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_a_portal_reads_what_its_user_may_and_another_origin_nothing(make: Callable[[], Service], query: str) -> None:
-    service = make()
+def test_a_portal_reads_what_its_user_may_and_another_origin_nothing(service: Service, query: str) -> None:
     assert_readable(service.ask(f"{PERSON}/{query}", **TOKEN), 200)
     refused = service.ask(f"{PERSON}/{query}", **TOKEN, origin="https://evil.example")
     assert "access-control-allow-origin" not in refused.headers
@@ -118,37 +110,27 @@ def test_a_portal_reads_what_its_user_may_and_another_origin_nothing(make: Calla
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_a_browser_may_send_the_token_and_the_last_id(make: Callable[[], Service], query: str) -> None:
+def test_a_browser_may_send_the_token_and_the_last_id(service: Service, query: str) -> None:
     wanted = {"access-control-request-method": "GET", "access-control-request-headers": "authorization,last-event-id"}
-    answer = make().ask(f"{PERSON}/{query}", "OPTIONS", **wanted)
+    answer = service.ask(f"{PERSON}/{query}", "OPTIONS", **wanted)
     assert_readable(answer, 200)
     allowed = {each.strip().lower() for each in answer.headers["access-control-allow-headers"].split(",")}
     assert {"authorization", "last-event-id"} <= allowed
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_a_portal_reads_why_it_is_refused(make: Callable[[], Service], query: str) -> None:
-    service = make()
+def test_a_portal_reads_why_it_is_refused(service: Service, query: str) -> None:
     assert_readable(service.ask(f"{PERSON}/{query}"), 401)
     assert_readable(service.ask(f"/v1/corps/other/users/ann/{query}", **TOKEN), 403)
     assert_readable(service.ask(f"{PERSON}/more/{query}", **TOKEN), 404)
-    service.worker.actives.clear()
+    service.hub.stop()
+    service.center.complete = False
     assert_readable(service.ask(f"{PERSON}/{query}", **TOKEN), 503)
 
 
-def test_a_portal_reads_that_the_service_failed(make: Callable[[], Service], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_portal_reads_that_the_service_failed(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise Broken
 
-    service = make()
-    monkeypatch.setattr(service.worker.owners, "of_user", fail)
+    monkeypatch.setattr(service.center.queries, "counts", fail)
     assert_readable(service.ask(f"{PERSON}/counts", **TOKEN), 500)
-
-
-@pytest.mark.parametrize("query", QUERIES)
-def test_what_another_worker_answers_is_read_alike(make: Callable[[], Service], query: str) -> None:
-    asked, owner = make(), make()
-    with serving(cast("Any", owner.app)) as url:
-        asked.worker.actives = set()
-        asked.worker.distribution = {url: {"changelog": list(range(PARTITIONS))}, URL: {"changelog": []}}
-        assert_readable(asked.ask(f"{PERSON}/{query}", **TOKEN), 200)

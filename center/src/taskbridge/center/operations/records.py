@@ -1,0 +1,232 @@
+"""What the operator's page shows from the database: flow, records set aside, replicas, and one instance's callbacks.
+
+Every method blocks, and raises ``DatabaseUnavailable`` if the database does not answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
+
+import msgspec
+from sqlalchemy import bindparam, delete, func, or_, select
+
+from taskbridge.center.access.refusals import Unknown
+from taskbridge.center.api.json_forms import event_json, people_json, to_json, users_of_events
+from taskbridge.center.api.queries import Queries, contains, names_of
+from taskbridge.center.operations.verdict import verdict
+from taskbridge.center.tables import changes, entries, events, replicas, set_aside, skipped
+from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.events import Action, TaskEvent
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection, RowMapping
+
+    from taskbridge.center.access.access import Caller
+    from taskbridge.center.database import Database
+
+LATEST = 50
+MINUTES = 60
+ACTIONS = tuple(action.value for action in Action if action is not Action.UNKNOWN)
+QUARANTINE, DEAD_LETTER = "quarantine", "dead-letter"
+REPORTING_S = 60
+"""A replica whose row is older does not run, or does not reach the database."""
+FORGOTTEN_S = 600
+
+_MINUTE_MS = 60_000
+_EVENTS_MAX = 100
+_NOTIFICATIONS_MAX = 200
+_SEARCHED_MAX = 50_000
+"""Of each kind of record that was set aside, the newest."""
+_PEOPLE_MAX = 200
+"""Whose changes are searched for one instance."""
+_SHOWN = ("recipient_id", "view", "change", "status", "occurred_at", "notification_id", "task_id")
+
+_MINUTE = events.c.received_at // _MINUTE_MS
+_FLOW = (
+    select(_MINUTE, events.c.action, func.count())
+    .where(events.c.received_at >= bindparam("since"))
+    .group_by(_MINUTE, events.c.action)
+)
+# A mark of a replay whose entry is not here has no reason.
+_ENTRIES = set_aside.c.reason != ""
+_COUNTS = (
+    select(set_aside.c.kind, set_aside.c.reason, func.count())
+    .where(_ENTRIES, set_aside.c.replayed_at.is_(None))
+    .group_by(set_aside.c.kind, set_aside.c.reason)
+)
+_LATEST = (
+    select(set_aside.c.summary, set_aside.c.replayed_at)
+    .where(_ENTRIES, set_aside.c.kind == bindparam("kind"))
+    .order_by(set_aside.c.at.desc())
+    .limit(LATEST)
+)
+_SKIPPED = select(skipped).order_by(skipped.c.at.desc()).limit(LATEST)
+_EVENTS = (
+    select(events.c.corp_id, events.c.data, events.c.partition, events.c.offset)
+    .where(events.c.instance_id == bindparam("instance_id"))
+    .order_by(events.c.received_at.desc(), events.c.offset.desc())
+    .limit(_EVENTS_MAX)
+)
+_ENTRY_USERS = select(entries.c.corp_id, entries.c.user_id).where(entries.c.instance_id == bindparam("instance_id"))
+_CHANGES = select(changes.c.data).where(
+    changes.c.corp_id == bindparam("corp_id"),
+    changes.c.user_id.in_(bindparam("user_ids", expanding=True)),
+    changes.c.instance_id == bindparam("instance_id"),
+)
+
+_read_event = msgspec.json.Decoder(TaskEvent).decode
+
+
+class Records:
+    """Queries for operators: they see every corp."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = Queries(database)
+
+    def overview(self, now_ms: int) -> dict[str, Any]:
+        """The parts of the overview that are in the database; ``errors`` are the records that could not be read."""
+        with self._database.read() as connection:
+            counts: dict[str, Counter[str]] = {QUARANTINE: Counter(), DEAD_LETTER: Counter()}
+            for kind, reason, count in connection.execute(_COUNTS):
+                counts[kind][reason] = count
+            return {
+                "flow": _flow(connection, now_ms),
+                "quarantine": _set_aside(connection, QUARANTINE, counts[QUARANTINE]),
+                "dead_letters": _set_aside(connection, DEAD_LETTER, counts[DEAD_LETTER]),
+                "errors": [_skipped_error(row) for row in connection.execute(_SKIPPED).mappings()],
+                "shares": {
+                    name: (at, msgspec.json.decode(share)) for name, at, share in connection.execute(select(replicas))
+                },
+            }
+
+    def report(self, replica: str, share: Mapping[str, Any], now_ms: int) -> None:
+        """Store what other replicas show of this one, and forget those that have been gone for long."""
+        row = {"replica": replica, "at": now_ms, "share": to_json(share)}
+        statement = self._database.insert(replicas).values(row)
+        statement = statement.on_conflict_do_update(index_elements=["replica"], set_=row)
+        with self._database.write(durable=False) as connection:
+            connection.execute(statement)
+            connection.execute(delete(replicas).where(replicas.c.at < now_ms - FORGOTTEN_S * 1000))
+
+    def leave(self, replica: str) -> None:
+        """Forget a replica that ends."""
+        with self._database.write(durable=False) as connection:
+            connection.execute(delete(replicas).where(replicas.c.replica == replica))
+
+    def callbacks(self, instance_id: str, caller: Caller, now_ms: int) -> dict[str, Any]:
+        """Whether callbacks of this instance were received, and what became of them."""
+        state = history = None
+        try:
+            state = msgspec.json.decode(self._queries.instance(instance_id, caller))
+            history = msgspec.json.decode(self._queries.history(instance_id, caller))
+        except Unknown:
+            state = None
+        stored_id = instance_id.replace("\0", "\ufffd")
+        with self._database.read() as connection:
+            rows = connection.execute(_EVENTS, {"instance_id": stored_id}).all()
+            told = [_read_event(row.data) for row in rows]
+            if state is None and rows:
+                names = names_of(connection, rows[0].corp_id, users_of_events(told))
+                shown = [
+                    event_json(event, partition=row.partition, offset=row.offset)
+                    for event, row in zip(told, rows, strict=True)
+                ]
+                history = {
+                    "events": sorted(shown, key=lambda each: each["occurred_at"]),
+                    "complete": len(rows) < _EVENTS_MAX,
+                    "people": people_json(users_of_events(told), names),
+                }
+            users = {user_id for _, user_id in connection.execute(_ENTRY_USERS, {"instance_id": stored_id})}
+            notifications: list[dict[str, Any]] = []
+            if rows or state is not None:
+                corp_id = rows[0].corp_id if state is None else state["corp_id"]
+                notifications = _notifications(connection, corp_id, users | {*users_of_events(told)}, stored_id)
+            found = {
+                "instance_id": instance_id,
+                "state": state,
+                "deleted": state is None and any(event.action is Action.DELETED for event in told),
+                "history": history,
+                "quarantined": _named(connection, QUARANTINE, mentions(stored_id), whole=False),
+                "dead_letters": _named(connection, DEAD_LETTER, [stored_id], whole=True),
+                "notifications": notifications,
+                "people": len(users | {each["recipient_id"] for each in notifications}),
+                "searched": _searched(connection, now_ms),
+            }
+        return {"verdict": verdict(found), **found}
+
+
+def mentions(instance_id: str) -> list[str]:
+    """The forms of an id in a request: as it is, percent-encoded in two ways, and escaped as in JSON."""
+    return sorted({instance_id, quote(instance_id, safe=""), quote_plus(instance_id), json.dumps(instance_id)[1:-1]})
+
+
+def _flow(connection: Connection, now_ms: int) -> dict[str, Any]:
+    """Events received in each of the last sixty minutes, by action, the present minute last."""
+    last = now_ms // _MINUTE_MS
+    minutes = range(last - MINUTES + 1, last + 1)
+    counts = {
+        (minute, action): count
+        for minute, action, count in connection.execute(_FLOW, {"since": minutes[0] * _MINUTE_MS})
+    }
+    return {
+        "minutes": [iso(minute * _MINUTE_MS) for minute in minutes],
+        "actions": {action: [counts.get((minute, action), 0) for minute in minutes] for action in ACTIONS},
+    }
+
+
+def _set_aside(connection: Connection, kind: str, reasons: Counter[str]) -> dict[str, Any]:
+    """Counts of the entries that were not replayed, and the latest of all."""
+    latest = connection.execute(_LATEST, {"kind": kind})
+    return {
+        "total": reasons.total(),
+        "reasons": dict(reasons.most_common()),
+        "latest": [_summary(summary, replayed_at) for summary, replayed_at in latest],
+    }
+
+
+def _summary(summary: bytes, replayed_at: str | None) -> dict[str, Any]:
+    return {**msgspec.json.decode(summary), "replayed_at": replayed_at}
+
+
+def _skipped_error(row: RowMapping) -> dict[str, Any]:
+    where = f"topic {row['topic']}, partition {row['partition']}, offset {row['offset']}, key {row['key']}"
+    message = f"record_skipped: {where}: {row['reason']}"
+    return {"at": iso(row["at"]), "worker": "center", "level": "ERROR", "message": message, "times": 1}
+
+
+def _named(connection: Connection, kind: str, forms: list[str], *, whole: bool) -> list[dict[str, Any]]:
+    """The entries whose text contains, or with ``whole`` is, one of these forms; the oldest first."""
+    newest = select(set_aside).where(_ENTRIES, set_aside.c.kind == kind)
+    newest = newest.order_by(set_aside.c.at.desc()).limit(_SEARCHED_MAX).subquery()
+    matches = [newest.c.search == form if whole else contains(newest.c.search, form) for form in forms]
+    rows = connection.execute(
+        select(newest.c.summary, newest.c.replayed_at).where(or_(*matches)).order_by(newest.c.at).limit(LATEST)
+    )
+    return [_summary(summary, replayed_at) for summary, replayed_at in rows]
+
+
+def _notifications(connection: Connection, corp_id: str, users: set[str], instance_id: str) -> list[dict[str, Any]]:
+    """The latest changes of these people's entries of the instance."""
+    user_ids = [each.replace("\0", "\ufffd") for each in sorted(users)[:_PEOPLE_MAX]]
+    rows = connection.execute(_CHANGES, {"corp_id": corp_id, "user_ids": user_ids, "instance_id": instance_id})
+    found = [msgspec.json.decode(data) for (data,) in rows]
+    latest = sorted(found, key=lambda each: each["occurred_at"], reverse=True)[:_NOTIFICATIONS_MAX]
+    return [{name: each.get(name) for name in _SHOWN} for each in latest]
+
+
+def _searched(connection: Connection, now_ms: int) -> dict[str, Any]:
+    counts = dict(
+        connection.execute(select(set_aside.c.kind, func.count()).where(_ENTRIES).group_by(set_aside.c.kind)).all()
+    )
+    return {
+        "quarantine_records": min(counts.get(QUARANTINE, 0), _SEARCHED_MAX),
+        "dead_letter_records": min(counts.get(DEAD_LETTER, 0), _SEARCHED_MAX),
+        "since": iso(now_ms - int(CALLBACKS_QUARANTINE.settings["retention.ms"])),
+    }

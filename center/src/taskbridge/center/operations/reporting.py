@@ -1,0 +1,175 @@
+"""The operator's data: from the database, from the other services, and of this replica itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from taskbridge.center.access.refusals import NotNow
+from taskbridge.center.database import DatabaseUnavailable
+from taskbridge.center.operations.edges import edge_of, totals_of
+from taskbridge.center.operations.history import SAMPLE_S, History
+from taskbridge.center.operations.last_errors import LastErrors
+from taskbridge.center.operations.missed import missed_of
+from taskbridge.center.operations.records import REPORTING_S, Records
+from taskbridge.center.operations.services import Services, urls_of
+from taskbridge.center.operations.workers import lag_of, partitions_of, shown_worker, worker_of
+from taskbridge.schemas.cloudevents import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from taskbridge.center.access.access import Caller
+    from taskbridge.center.database import Database
+    from taskbridge.center.settings import CenterSettings
+    from taskbridge.center.threads import Threads
+
+log = structlog.get_logger(__name__)
+
+ERRORS = 50
+_FRESH_S = 5.0
+_SHARE_OF_TIME = 20
+"""The queries of the overview take at most one part in so many of a thread's time, however many pages are open."""
+
+
+class OperationsReporter:
+    """Of one replica. Any replica shows all of them: each stores its own part in the database."""
+
+    def __init__(
+        self,
+        settings: CenterSettings,
+        database: Database,
+        threads: Threads,
+        readiness: Callable[[], Awaitable[Mapping[str, Any]]],
+        *,
+        streams: Callable[[], int],
+    ) -> None:
+        """``readiness`` is the body of ``/readyz``; ``streams`` counts the open event streams."""
+        self._threads, self._readiness, self._streams = threads, readiness, streams
+        self._edge_urls, self._worker_urls = urls_of(settings.edge_urls), urls_of(settings.streams_urls)
+        self._reconcile_url = settings.reconcile_url.strip().rstrip("/")
+        self._database_kind = "sqlite" if database.is_sqlite else "postgresql"
+        self._records = Records(database)
+        self._services = Services()
+        self._history = History()
+        self._since = iso(time.time_ns() // 1_000_000)
+        self._replica = f"{socket.gethostname()}:{settings.port or os.getpid()}"
+        self._queried: tuple[float, asyncio.Future[dict[str, Any]]] | None = None
+        self.errors = LastErrors()
+
+    async def run(self) -> None:
+        """Take a sample, and report this replica to the others, every ten seconds, until cancelled."""
+        try:
+            while True:
+                edges, workers = await self._services_now()
+                self._history.add(now_s=time.time(), lag_records=lag_of(workers), edges=totals_of(edges))
+                share = await self._share()
+                with suppress(DatabaseUnavailable, NotNow):
+                    await self._threads.run(self._records.report, self._replica, share, _now_ms())
+                await asyncio.sleep(SAMPLE_S - time.time() % SAMPLE_S)
+        finally:
+            with suppress(DatabaseUnavailable, NotNow):
+                await self._threads.run(self._records.leave, self._replica)
+
+    async def overview(self) -> dict[str, Any]:
+        """The state of the bridge, with services that cannot be reached.
+
+        Raises:
+            DatabaseUnavailable, NotNow: without the database little would be left.
+        """
+        (edges, workers), missed, found, share = await asyncio.gather(
+            self._services_now(), self._missed(), self._from_database(), self._share()
+        )
+        now_ms = _now_ms()
+        shares: dict[str, tuple[int, dict[str, Any]]] = {**found["shares"], self._replica: (now_ms, share)}
+        return {
+            "at": iso(now_ms),
+            "flow": found["flow"],
+            "edges": edges,
+            "quarantine": found["quarantine"],
+            "dead_letters": found["dead_letters"],
+            "missed": missed,
+            "partitions": partitions_of(workers),
+            "workers": [shown_worker(each) for each in workers],
+            "center": {
+                "database": self._database_kind,
+                "filled": (await self._readiness())["lists"]["filled"],
+                "replicas": [_replica(name, *shares[name], now_ms=now_ms) for name in sorted(shares)],
+            },
+            "errors": _errors(found["errors"], shares),
+            "history": self._history.shown(),
+        }
+
+    async def callbacks(self, instance_id: str, caller: Caller) -> dict[str, Any]:
+        """Whether callbacks of this instance were received, and what became of them.
+
+        Raises:
+            DatabaseUnavailable, NotNow: the database does not answer.
+        """
+        return await self._threads.run(self._records.callbacks, instance_id, caller, _now_ms())
+
+    async def close(self) -> None:
+        await self._services.close()
+
+    async def _services_now(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        edges, workers = await asyncio.gather(
+            self._services.answers(self._edge_urls), self._services.answers(self._worker_urls)
+        )
+        return [edge_of(each) for each in edges], [worker_of(each) for each in workers]
+
+    async def _missed(self) -> dict[str, Any] | None:
+        url = self._reconcile_url
+        return missed_of(url, await self._services.json(f"{url}/status")) if url else None
+
+    async def _from_database(self) -> dict[str, Any]:
+        """At most some seconds old; requests at the same time share a query."""
+        now = time.monotonic()
+        if self._queried is None or (self._queried[1].done() and now >= self._queried[0]):
+            self._queried = now + _FRESH_S, asyncio.ensure_future(self._query())
+        return await asyncio.shield(self._queried[1])
+
+    async def _query(self) -> dict[str, Any]:
+        started = time.monotonic()
+        try:
+            found = await self._threads.run(self._records.overview, _now_ms())
+        except (DatabaseUnavailable, NotNow):
+            self._queried = None
+            raise
+        ended = time.monotonic()
+        if self._queried is not None:
+            fresh_until = max(started + _FRESH_S, ended + (ended - started) * _SHARE_OF_TIME)
+            self._queried = fresh_until, self._queried[1]
+        return found
+
+    async def _share(self) -> dict[str, Any]:
+        """What other replicas show of this one."""
+        ready = await self._readiness()
+        return {
+            "ready": ready["ready"],
+            "problem": "; ".join(ready["problems"]) or None,
+            "lag_records": sum(ready["lag"].values()),
+            "sse_connections": self._streams(),
+            "since": self._since,
+            "errors": self.errors.share(),
+        }
+
+
+def _replica(name: str, at: int, share: Mapping[str, Any], *, now_ms: int) -> dict[str, Any]:
+    shown = {each: value for each, value in share.items() if each != "errors"}
+    reachable = now_ms - at < REPORTING_S * 1000
+    return {"replica": name, "reachable": reachable, **shown, "ready": reachable and share["ready"]}
+
+
+def _errors(skipped: Iterable[Mapping[str, Any]], shares: Mapping[str, tuple[int, Mapping[str, Any]]]) -> list[Any]:
+    own = [{**each, "worker": name} for name, (_, share) in shares.items() for each in share["errors"]]
+    return sorted([*skipped, *own], key=lambda each: each["at"], reverse=True)[:ERRORS]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

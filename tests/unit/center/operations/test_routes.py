@@ -1,0 +1,182 @@
+"""Only operators see how the bridge is doing, and any replica shows all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+from fastapi.testclient import TestClient
+
+from support.operations import READY, reporter_of, settings_of
+from support.served_apps import serving
+from taskbridge.center.access.access import Access
+from taskbridge.center.access.refusals import answer_refusals
+from taskbridge.center.access.tokens import TokensFile
+from taskbridge.center.database import DatabaseUnavailable
+from taskbridge.center.operations.routes import operations_router
+from taskbridge.cli.status import problems_of, screen
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taskbridge.center.database import Database
+    from taskbridge.center.operations.reporting import OperationsReporter
+
+
+def client_of(reporter: OperationsReporter, access: Access | None = None) -> TestClient:
+    http = FastAPI()
+    answer_refusals(http, lambda: None)
+    http.include_router(operations_router(reporter, access or Access(tokens=None)))
+    return TestClient(http)
+
+
+@pytest.fixture
+def access(tmp_path: Path) -> Access:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(
+        "\n".join(
+            f'[[tokens]]\nname = "{name}"\nsha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\ncorps = ["{corp}"]'
+            for name, corp in (("operator-secret-of-all", "*"), ("portal-secret-of-corp", "corp"))
+        )
+    )
+    return Access(tokens=TokensFile(tokens))
+
+
+@pytest.fixture
+def reporter(sqlite_database: Database, tmp_path: Path) -> OperationsReporter:
+    return reporter_of(sqlite_database, settings_of(tmp_path))
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+OPERATOR, PORTAL = bearer("operator-secret-of-all"), bearer("portal-secret-of-corp")
+
+
+@pytest.mark.parametrize("path", ["overview", "callbacks?instance_id=I"])
+def test_operators_only(reporter: OperationsReporter, access: Access, path: str) -> None:
+    client = client_of(reporter, access)
+    assert client.get(f"/v1/ops/{path}").status_code == 401
+    assert client.get(f"/v1/ops/{path}", headers=bearer("wrong")).status_code == 401
+    assert client.get(f"/v1/ops/{path}", headers=PORTAL).status_code == 403
+    assert client.get(f"/v1/ops/{path}", headers=OPERATOR).status_code == 200
+
+
+def test_an_overview_of_a_center_alone_is_one_too(sqlite_database: Database, tmp_path: Path) -> None:
+    ready = {**READY, "ready": False, "lists": {"complete": False, "filled": 0.25}, "problems": ["Kafka is away"]}
+    reporter = reporter_of(sqlite_database, settings_of(tmp_path), ready, streams=7)
+    found = client_of(reporter).get("/v1/ops/overview").json()
+    assert (found["workers"], found["edges"], found["partitions"], found["missed"]) == ([], [], [], None)
+    assert len(found["flow"]["minutes"]) == 60
+    assert found["history"]["times"] == []
+    assert (found["center"]["database"], found["center"]["filled"]) == ("sqlite", 0.25)
+    [replica] = found["center"]["replicas"]
+    assert replica["since"].endswith("Z")
+    assert replica["replica"].endswith(":8500")
+    assert {name: value for name, value in replica.items() if name not in ("since", "replica")} == {
+        "reachable": True,
+        "ready": False,
+        "problem": "Kafka is away",
+        "lag_records": 4,
+        "sse_connections": 7,
+    }
+    assert any("Kafka is away" in each for each in problems_of(found))
+    assert screen(found)
+
+
+def test_workers_and_edges_are_those_that_the_settings_name(sqlite_database: Database, tmp_path: Path) -> None:
+    worker = FastAPI()
+    said: dict[str, Any] = {"ready": True, "problems": [], "partitions": {"active": [0], "standby": []}}
+    worker.add_api_route("/readyz", lambda: said)
+    worker.add_api_route("/metrics", lambda: PlainTextResponse(""))
+    with serving(worker) as url:
+        settings = settings_of(tmp_path, streams_urls=f"{url}, http://127.0.0.1:9", edge_urls="http://127.0.0.1:9")
+        found = client_of(reporter_of(sqlite_database, settings)).get("/v1/ops/overview").json()
+    assert [(each["url"], each["reachable"]) for each in found["workers"]] == [
+        (url, True),
+        ("http://127.0.0.1:9", False),
+    ]
+    assert [each["worker"] for each in found["partitions"]] == [url]
+    assert [each["reachable"] for each in found["edges"]] == [False]
+    assert len(problems_of(found)) == 2
+
+
+def test_any_replica_shows_all_of_them_with_their_errors(database: Database, tmp_path: Path) -> None:
+    async def test() -> None:
+        one, other = (reporter_of(database, settings_of(tmp_path, port=port)) for port in (8500, 8501))
+        record = logging.LogRecord("test", logging.ERROR, "", 0, {"event": "it_fails", "problem": "away"}, (), None)
+        other.errors.emit(record)
+        running = asyncio.create_task(other.run())
+        found: dict[str, Any] = {"center": {"replicas": []}}
+        async with asyncio.timeout(20):
+            while len(found["center"]["replicas"]) < 2:
+                found = await reporter_of(database, settings_of(tmp_path)).overview()
+        assert [each["replica"].rpartition(":")[2] for each in found["center"]["replicas"]] == ["8500", "8501"]
+        [error] = found["errors"]
+        assert (error["message"], error["worker"].rpartition(":")[2]) == ("it_fails: problem away", "8501")
+        assert (await other.overview())["history"]["times"]
+
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        found = await one.overview()
+        assert [each["replica"].rpartition(":")[2] for each in found["center"]["replicas"]] == ["8500"]
+
+    asyncio.run(test())
+
+
+def test_a_replica_that_reports_no_more_is_shown_as_such(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskbridge.center.operations.reporting.REPORTING_S", -1)
+    found = client_of(reporter_of(sqlite_database, settings_of(tmp_path))).get("/v1/ops/overview").json()
+    [replica] = found["center"]["replicas"]
+    assert (replica["reachable"], replica["ready"]) == (False, False)
+    assert problems_of(found)
+
+
+def test_many_pages_share_one_query(reporter: OperationsReporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = reporter._records  # pyright: ignore[reportPrivateUsage]
+    queried, whole = list[int](), records.overview
+
+    def overview(now_ms: int) -> dict[str, Any]:
+        queried.append(now_ms)
+        return whole(now_ms)
+
+    monkeypatch.setattr(records, "overview", overview)
+
+    async def test() -> None:
+        await asyncio.gather(*(reporter.overview() for _ in range(5)))
+        await reporter.overview()
+
+    asyncio.run(test())
+    assert len(queried) == 1
+
+
+def test_a_query_that_failed_is_repeated(reporter: OperationsReporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = reporter._records  # pyright: ignore[reportPrivateUsage]
+    client = client_of(reporter)
+
+    def fail(_now_ms: int) -> dict[str, Any]:
+        raise DatabaseUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "overview", fail)
+        answer = client.get("/v1/ops/overview")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+    assert client.get("/v1/ops/overview").status_code == 200
+
+
+def test_a_search_names_its_instance(reporter: OperationsReporter) -> None:
+    client = client_of(reporter)
+    answer = client.get("/v1/ops/callbacks?instance_id=")
+    assert answer.status_code == 400
+    assert "instance_id" in answer.json()["detail"]
+    assert json.loads(client.get("/v1/ops/callbacks?instance_id=I-1").content)["state"] is None
