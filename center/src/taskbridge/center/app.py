@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import callers_router, lists_router
 from taskbridge.center.database import DatabaseDamaged, open_database
 from taskbridge.center.filling import Filling
+from taskbridge.center.follow import positions
+from taskbridge.center.follow.follower import make_followers
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.metrics import HubCollector
 from taskbridge.center.live.routes import events_router
@@ -64,9 +67,11 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
     """
     sys.setswitchinterval(_SWITCH_S)
     settings = load_settings(CenterSettings, environment)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         _alone(settings, stack)
         configure_logs(settings.log_format, settings.log_level)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         database = stack.enter_context(closing(_database(settings)))
         if database.is_sqlite:
             migrate_tables(database)
@@ -103,7 +108,7 @@ def _drop(settings: CenterSettings) -> dict[str, int]:
     with closing(_database(settings)) as database:
         if database.is_sqlite:
             migrate_tables(database)
-        return {}
+        return positions.rebuild(database)
 
 
 def _set_aside(settings: CenterSettings) -> None:
@@ -143,7 +148,13 @@ class Center:
         kafka = read_kafka_config(settings.kafka_config_file)
         ids_path = settings.data_dir / "schema-ids.json"
         self._registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=kafka)
-        self.followers: list[Any] = []
+        self.followers = make_followers(
+            database,
+            self._registry,
+            servers=settings.kafka_bootstrap_servers,
+            kafka=kafka,
+            on_change=self.hub.changed,
+        )
         self.metrics.filled.set_function(lambda: self._filling.ratio)
         self.metrics.watch_followers(lambda: [each.health() for each in self.followers])
         self.metrics.registry.register(HubCollector(self.hub))

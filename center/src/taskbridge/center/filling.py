@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy import select
 
 from taskbridge.center.access.refusals import NotNow
 from taskbridge.center.database import DatabaseUnavailable
-from taskbridge.center.tables import positions
+from taskbridge.center.follow.positions import Progress, progress
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from taskbridge.center.database import Database
     from taskbridge.center.threads import Threads
 
 log = structlog.get_logger(__name__)
 
 _LOOK_S = 1.0
-
-
-class Progress(NamedTuple):
-    complete: bool
-    read: int
-    of: int
-
-
-def progress(connection: Connection, topic: str) -> Progress:
-    found = connection.execute(select(positions).where(positions.c.topic == topic)).all()
-    return Progress(all(row.next_offset >= row.fill_end for row in found), 0, 0)
 
 
 class Filling:
