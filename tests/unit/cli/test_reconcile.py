@@ -122,7 +122,7 @@ def test_the_bridge_of_a_data_folder_overrides_the_environment(monkeypatch: pyte
     monkeypatch.setenv("RECONCILE_KAFKA_BOOTSTRAP_SERVERS", "own:9092")
     folder = data_folder(tmp_path)
     with folder.occupy():
-        folder.announce(Running("bridge:9092", "http://bridge:8081", "http://edge", "http://streams", "c.toml"))
+        folder.announce(Running("bridge:9092", "http://bridge:8081", "http://edge", "http://s", "http://c", "c.toml"))
         found = environment_of(data_dir=tmp_path)
     assert found["RECONCILE_KAFKA_BOOTSTRAP_SERVERS"] == "bridge:9092"
     assert found["RECONCILE_SCHEMA_REGISTRY_URL"] == "http://bridge:8081"

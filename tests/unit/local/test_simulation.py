@@ -201,7 +201,8 @@ def test_a_company_at_work_names_a_page_to_open(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("taskbridge.local.simulation.introduce", Mock())
     monkeypatch.setattr("taskbridge.local.simulation.simulate", Mock())
     with folder.occupy():
-        folder.announce(Running("k:1", "http://r", "http://e", "http://127.0.0.1:8500", str(tmp_path / "c.toml")))
+        center = "http://127.0.0.1:8500"
+        folder.announce(Running("k:1", "http://r", "http://e", "http://s", center, str(tmp_path / "c.toml")))
         said = CliRunner().invoke(app, ["simulate", "--data-dir", str(tmp_path)])
     assert said.exit_code == 0, said.output
     assert f"http://127.0.0.1:8500/?corp_id=ding1&user_id={busiest().user_id}" in said.stderr
