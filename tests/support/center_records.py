@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from sqlalchemy import select
 
-from taskbridge.center.follow.batch import Assigned, Item, PositionLost, write_batch
+from taskbridge.center.follow.batch import Assigned, Item, write_batch
 from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.positions import Position, add_positions, read_positions
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
@@ -229,6 +229,3 @@ def changes_in(database: Database) -> dict[tuple[str, str], list[dict[str, Any]]
             of_person.append(msgspec.json.decode(row.data))
             assert row.seq == len(of_person)
     return found
-
-
-__all__ = ["PositionLost"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import uuid
 from collections import Counter
 from contextlib import contextmanager
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Producer
+from sqlalchemy import delete, insert, select, update
 
+from support.center import PostgresServer
 from support.center_records import lines_in, lines_of, states_of
 from support.streams.lives import lives
 from taskbridge.center.follow.follower import Follower
 from taskbridge.center.follow.lists import States
 from taskbridge.center.follow.positions import epoch, progress, rebuild
+from taskbridge.center.migrations import migrate
+from taskbridge.center.tables import entries, instances, positions
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_state_codec
@@ -120,6 +125,7 @@ def test_a_database_is_filled_and_follows(
             lambda: follower.health().lag == 0 and all(each.complete for each in follower.health().partitions),
             what="nothing is left",
         )
+        eventually(lambda: sum(follower.health().records.values()) >= len(states), what="they are counted")
         assert follower.health().running
         assert follower.health().records == {topic.topic.name: len(states)}
 
@@ -134,6 +140,8 @@ def test_a_restarted_follower_goes_on_where_it_was(
     topic.publish(states[100:])
     with topic.followed(database) as [follower]:
         eventually(lambda: topic.is_written(database), what="new states are written")
+        # Counted after the commit.
+        eventually(lambda: sum(follower.health().records.values()) >= len(states) - 100, what="they are counted")
         assert follower.health().records == {topic.topic.name: len(states) - 100}
 
 
@@ -192,6 +200,63 @@ def test_a_recreated_topic_is_read_from_its_beginning(
         topic.make()
         topic.publish(states_of(lives(3, seed=8)))
         eventually(lambda: topic.is_written(database), what="rows are those of the new topic")
+
+
+def test_rows_of_a_stale_position_are_read_again(
+    topic: StatesTopic, database: Database, eventually: Callable[..., Any]
+) -> None:
+    topic.publish(states_of(lives(10, seed=10)))
+    with topic.followed(database):
+        eventually(lambda: topic.is_written(database), what="the database is filled")
+    days_ago = time.time_ns() // 1_000_000 - 24 * 60 * 60 * 1000
+    with database.write() as connection:
+        # Its tombstone came and was compacted away while nobody read.
+        connection.execute(insert(instances).values(instance_id="ghost", corp_id="corp", state=b"{}", partition=0))
+        connection.execute(update(positions).values(at=days_ago))
+    with topic.followed(database):
+        eventually(lambda: "ghost" not in ids_in(database), what="the ghost is gone")
+        eventually(lambda: topic.is_written(database), what="the database is filled again")
+
+
+def test_a_position_that_is_out_of_range_has_its_partition_read_again(
+    topic: StatesTopic, database: Database, eventually: Callable[..., Any]
+) -> None:
+    topic.publish(states_of(lives(10, seed=11)))
+    with topic.followed(database):
+        eventually(lambda: topic.is_written(database), what="the database is filled")
+    with database.write() as connection:
+        connection.execute(delete(entries))
+        connection.execute(update(positions).values(next_offset=positions.c.next_offset + 1_000))
+    with topic.followed(database):
+        eventually(lambda: topic.is_written(database), what="the database is filled again")
+
+
+def test_a_database_that_comes_back_gets_what_was_read(
+    topic: StatesTopic, databases: Databases, eventually: Callable[..., Any]
+) -> None:
+    states = states_of(lives(20, seed=12))
+    server = PostgresServer()
+    try:
+        database = databases.open(server.url())
+        migrate(database)
+        with topic.followed(database) as [follower]:
+            topic.publish(states[:100])
+            eventually(lambda: topic.is_written(database), what="the database is filled")
+            server.kill()
+            topic.publish(states[100:])
+            eventually(lambda: follower.health().problem, what="health says that the database is away")
+            assert not follower.health().running
+            server.start()
+            eventually(lambda: topic.is_written(database), what="all states are written")
+            eventually(lambda: follower.health().running, what="health says that it goes on")
+            database.close()
+    finally:
+        server.stop()
+
+
+def ids_in(database: Database) -> set[str]:
+    with database.read() as connection:
+        return set(connection.execute(select(instances.c.instance_id)).scalars())
 
 
 def test_random_pauses_and_kills_lose_nothing(

@@ -29,6 +29,8 @@ _REACHABLE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle
 # A process that is frozen within a transaction must not hold its locks: another replica waits for them.
 _SESSION = "-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=30s"
 
+# A batch of a follower changes more than the 1,000 pages after which SQLite would write all of them to the file.
+_PRAGMAS = ("journal_mode = WAL", "wal_autocheckpoint = 16000", "cache_size = -65536", "mmap_size = 268435456")
 _BEGIN = "taskbridge_begin"
 _DAMAGED = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
 _CONFLICTS = ("40001", "40P01", "55P03")
@@ -79,9 +81,13 @@ class Upsert:
         tail += f" RETURNING {', '.join(returning)}" if returning else ""
         head = f"INSERT INTO {table.name} ({', '.join(quoted)})"
         types = [table.c[each].type.dialect_impl(dialect).compile(dialect).partition(" COLLATE")[0] for each in columns]
-        self.sqlite = f"{head} VALUES ({', '.join('?' * len(columns))}) {tail}"
+        # Only a single statement can return rows: its only parameter has all of them as JSON, which has no bytes.
+        from_json = ", ".join(f"json_extract(value, '$[{at}]')" for at in range(len(columns)))
+        values = f"VALUES ({', '.join('?' * len(columns))})"
+        source = "FROM json_each(?) WHERE true"
+        self.sqlite = " ".join((head, f"SELECT {from_json} {source}" if returning else values, tail))
         columns_of_lists = ", ".join(f"%b::{each}[]" for each in types)
-        self.postgresql = f"{head} SELECT * FROM unnest({columns_of_lists}) {tail}"  # noqa: S608 - names of ours only
+        self.postgresql = " ".join((head, f"SELECT * FROM unnest({columns_of_lists})", tail))
 
 
 class Database:
@@ -111,8 +117,8 @@ class Database:
     def write(self, *, durable: bool = True) -> Generator[Connection]:
         """A transaction, committed at the end of the block and rolled back where it raises.
 
-        With ``durable`` false, the latest of them may be lost when the machine crashes, never a part of one: enough for
-        what follows a topic, with its position in the same transaction.
+        With ``durable`` false, the latest of them may be lost in a crash, never a part of one: enough for what is read
+        from a topic, with its position in the same transaction, and was shown to nobody.
 
         Raises:
             DatabaseUnavailable: Nothing was written, as far as is known: a lost connection hides the end of a commit.
@@ -138,7 +144,7 @@ class Database:
             found = connection.exec_driver_sql(upsert.postgresql, tuple(map(list, zip(*rows, strict=True))))
             return list(found) if upsert.returning else []
         if upsert.returning:
-            return [connection.exec_driver_sql(upsert.sqlite, tuple(row)).one() for row in rows]
+            return list(connection.exec_driver_sql(upsert.sqlite, (msgspec.json.encode(rows).decode(),)))
         connection.exec_driver_sql(upsert.sqlite, list(map(tuple, rows)))
         return []
 
@@ -196,8 +202,8 @@ def open_database(url: str | None, data_dir: Path) -> Database:
         return Database(engine)
     try:
         parsed = make_url(url)
-    except ArgumentError:
-        parsed = None  # its message may show the password
+    except (ArgumentError, ValueError):
+        parsed = None  # the message may show the password
     if parsed is None or parsed.drivername not in ("postgres", "postgresql", "postgresql+psycopg"):
         raise ConfigurationError("CENTER_DATABASE_URL must be postgresql://user:password@host:port/database")
     # Without a driver in the URL, SQLAlchemy would look for psycopg2.
@@ -209,7 +215,7 @@ def open_database(url: str | None, data_dir: Path) -> Database:
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     # Transactions are begun by us: the driver would begin them late, and not for reads.
     connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "foreign_keys = ON", "cache_size = -65536", "mmap_size = 268435456"):
+    for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 

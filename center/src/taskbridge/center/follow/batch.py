@@ -13,6 +13,7 @@ from taskbridge.center.database import Upsert
 from taskbridge.center.follow.positions import advance
 from taskbridge.center.follow.topic import Writing, clean
 from taskbridge.center.tables import skipped
+from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -92,8 +93,10 @@ def write_batch(
     for each in items:
         if each.record is not None:
             records.setdefault(each.topic, []).append(each.record)
+    # A filling that is lost is read again. But no number of a change that a client has may be given to another one.
+    is_live = any(place[0] == TASK_STATES.name and assigned[place].is_complete for place in ends)
     people: set[Person] = set()
-    with database.write(durable=False) as connection:
+    with database.write(durable=is_live) as connection:
         if not advance(connection, moves):
             raise PositionLost
         for topic in sorted(records, key=lambda each: each.topic.name):

@@ -69,10 +69,7 @@ _ENTRY_COLUMNS = [each.name for each in entries.columns if each.name != "id"]
 _PUT_INSTANCES = Upsert(instances, ["instance_id", "partition", "corp_id", "state"])
 # Of a partition that is not the instance's: it replaces no row of the right one.
 _PUT_MISPLACED = Upsert(
-    instances,
-    ["instance_id", "partition", "corp_id", "state"],
-    where="instances.partition = excluded.partition",
-    returning=["instance_id"],
+    instances, ["instance_id", "partition", "corp_id", "state"], where="instances.partition = excluded.partition"
 )
 _PUT_ENTRIES = Upsert(entries, _ENTRY_COLUMNS, key=["instance_id", "view", "user_id", "task_id"])
 _COUNT = Upsert(
@@ -153,10 +150,13 @@ class States(FollowedTopic):
         return {each.key: each for each in found} | self._delete(connection, records.values())
 
     def _put_misplaced(self, connection: Connection, records: Sequence[Record]) -> dict[str, Record]:
-        accepted: dict[str, Record] = self._delete(connection, records)
-        for record in sorted(records):
-            if record.value is not None and self.database.put(connection, _PUT_MISPLACED, [_instance(record)]):
-                accepted[record.key] = record
+        accepted = self._delete(connection, records)
+        found = {each.key: each for each in sorted(records) if each.value is not None}
+        self.database.put(connection, _PUT_MISPLACED, [_instance(each) for _, each in sorted(found.items())])
+        there = select(instances.c.instance_id, instances.c.partition)
+        for key, partition in connection.execute(there.where(self.database.among(instances.c.instance_id, found))):
+            if partition == found[key].partition:
+                accepted[key] = found[key]
         return accepted
 
     def _delete(self, connection: Connection, records: Iterable[Record]) -> dict[str, Record]:

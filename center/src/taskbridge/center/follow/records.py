@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select, tuple_
 
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.database import Upsert
 from taskbridge.center.follow.positions import IS_COMPLETE, progress
-from taskbridge.center.follow.topic import FollowedTopic, clean, record_of
+from taskbridge.center.follow.topic import FollowedTopic, clean, keyed, record_of
 from taskbridge.center.tables import about, changes, events, instances, positions, set_aside, skipped
 from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_head_codec
@@ -38,11 +38,12 @@ _PURGE_ROWS = 5_000
 _PURGED_UNTIL = "events_purged_until"
 
 _PUT_EVENTS = Upsert(events, [each.name for each in events.columns], only_new=True)
-_PUT_SET_ASIDE = Upsert(set_aside, ["kind", "entry_id", "at", "reason", "search", "summary"])
+_ENTRY = ["kind", "entry_id", "at", "reason", "search", "summary"]
+_PUT_SET_ASIDE = Upsert(set_aside, _ENTRY)
 # The first replay counts. Where the mark comes before its entry, it waits in a row without a reason.
 _PUT_REPLAYS = Upsert(
     set_aside,
-    ["kind", "entry_id", "at", "reason", "search", "summary", "replayed_at"],
+    [*_ENTRY, "replayed_at"],
     change={
         **{each: f"set_aside.{each}" for each in ("at", "reason", "search", "summary")},
         "replayed_at": "coalesce(set_aside.replayed_at, excluded.replayed_at)",
@@ -95,21 +96,23 @@ class _SetAside(FollowedTopic):
     def read(self, message: Message) -> Record:
         replay = replay_of(message)
         if replay is not None:
-            return record_of(message, replay)._replace(value=None, key=replay.entry_id)
-        return record_of(message, self.entry_of(message))
+            row = (self.kind, clean(replay.entry_id), message.timestamp()[1], "", "", b"", clean(replay.at))
+        else:
+            row = (self.kind, *self.entry_of(message))
+        return keyed(message, str(row[1]), row)
 
     def entry_of(self, message: Message) -> tuple[object, ...]:
         """Id, time, reason, text to search, and summary."""
         raise NotImplementedError
 
     def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
-        found = {each.value[0]: (self.kind, *each.value) for each in records if each.value is not None}
-        replays: dict[str, tuple[object, ...]] = {}
+        found: dict[str, Any] = {}
+        replays: dict[str, Any] = {}
         for each in records:
-            if each.value is None and (replay := replay_of(each.message)) is not None:
-                replays.setdefault(
-                    replay.entry_id, (self.kind, clean(replay.entry_id), each.at, "", "", b"", clean(replay.at))
-                )
+            if len(each.value) == len(_ENTRY):
+                found[each.key] = each.value
+            else:
+                replays.setdefault(each.key, each.value)
         self.database.put(writing.connection, _PUT_SET_ASIDE, [found[each] for each in sorted(found)])
         self.database.put(writing.connection, _PUT_REPLAYS, [replays[each] for each in sorted(replays)])
         return ()

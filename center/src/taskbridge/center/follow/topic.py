@@ -84,7 +84,11 @@ def record_of(message: Message, value: Any) -> Record:
         key = (message.key() or b"").decode()
     except UnicodeDecodeError as error:
         raise Undecodable("its key is not UTF-8") from error
-    return Record(message.partition() or 0, message.offset() or 0, message.timestamp()[1], clean(key), value, message)
+    return keyed(message, clean(key), value)
+
+
+def keyed(message: Message, key: str, value: Any) -> Record:
+    return Record(message.partition() or 0, message.offset() or 0, message.timestamp()[1], key, value, message)
 
 
 def clean(text: str) -> str:
