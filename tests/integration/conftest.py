@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from support import http_clients
+from support.center import databases, dialect
 from support.forked import Forked
 from support.kafka.brokers import OwnBroker
 from support.streams.lives import delete_all_topics, read_topic
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.local.jvm import Endpoints
+
+__all__ = ["databases", "dialect"]
 
 
 def eventually(condition: Callable[[], Any], *, within_s: float = 120, what: str) -> Any:

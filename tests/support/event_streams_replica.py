@@ -1,0 +1,84 @@
+"""The event streams of a replica without Kafka: HTTP and hub, fed by commits of a test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import text
+
+from support.live import CORP, add_changes
+from taskbridge.center.access.access import Access
+from taskbridge.center.live.hub import Hub
+from taskbridge.center.live.listening import CHANNEL
+from taskbridge.center.live.metrics import HubCollector
+from taskbridge.center.live.routes import events_router
+from taskbridge.center.metrics import Metrics
+from taskbridge.center.server import build_http, listen, make_server
+
+if TYPE_CHECKING:
+    from taskbridge.center.database import Database
+
+
+class RolledBack(Exception):
+    """Ends a transaction."""
+
+
+class EventStreamsReplica:
+    """Runs in a thread with a loop of its own."""
+
+    def __init__(self, database: Database, *, heartbeat_s: float = 15.0) -> None:
+        self.database = database
+        self._heartbeat_s = heartbeat_s
+        self._listening = listen("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def start(self) -> EventStreamsReplica:
+        self._thread.start()
+        assert self._up.wait(20)
+        return self
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+    def publish(self, user_id: str, count: int = 1, *, is_lost: bool = False) -> list[str]:
+        """Commit changes as the replica's follower does; returns the ids of the notifications."""
+        ids: list[str] = []
+        with contextlib.suppress(RolledBack), self.database.write() as connection:
+            ids = add_changes(connection, self.database, user_id, count)
+            if not self.database.is_sqlite:
+                payload = msgspec.json.encode([(CORP, user_id)]).decode()
+                connection.execute(
+                    text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload}
+                )
+            if is_lost:
+                ids = []
+                raise RolledBack
+        self.hub.changed([(CORP, user_id)])
+        return ids
+
+    async def _serve(self) -> None:
+        async def ready() -> dict[str, Any]:
+            return {"ready": True}
+
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self.hub = Hub(self.database, most=20_000, most_of_person=20_000, heartbeat_s=self._heartbeat_s)
+        metrics = Metrics()
+        metrics.registry.register(HubCollector(self.hub))
+        server = make_server(build_http(ready, metrics, routers=[events_router(self.hub, Access(tokens=None))]))
+        running = asyncio.create_task(self.hub.run())
+        serving = asyncio.create_task(server.serve([self._listening]))
+        self._up.set()
+        await self._stop.wait()
+        self.hub.stop()
+        server.should_exit = True
+        await serving
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
