@@ -28,6 +28,8 @@ from taskbridge.center.live.routes import events_router
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.migrations import check_revision
 from taskbridge.center.migrations import migrate as migrate_tables
+from taskbridge.center.operations.reporting import OperationsReporter
+from taskbridge.center.operations.routes import operations_router
 from taskbridge.center.server import build_http, listen, make_server
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.threads import Threads
@@ -155,6 +157,9 @@ class Center:
             kafka=kafka,
             on_change=self.hub.changed,
         )
+        self.operations = OperationsReporter(
+            settings, database, self._threads, self.readiness, streams=lambda: self.hub.count
+        )
         self.metrics.filled.set_function(lambda: self._filling.ratio)
         self.metrics.watch_followers(lambda: [each.health() for each in self.followers])
         self.metrics.registry.register(HubCollector(self.hub))
@@ -167,6 +172,7 @@ class Center:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
+        logging.getLogger().addHandler(self.operations.errors)
         server = make_server(let_portals_in(self.http(), self._settings.allowed_origins))
         listening = listen(self._settings.host, self._settings.port)
         await self._filling.look()
@@ -189,6 +195,7 @@ class Center:
                 each.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
             await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
+            await self.operations.close()
             self._registry.close()
             self._threads.close()
 
@@ -198,6 +205,7 @@ class Center:
             callers_router(self.access, self._queries, self._threads),
             lists_router(self.access, self._queries, self._threads, self._filling.is_complete),
             events_router(self.hub, self.access),
+            operations_router(self.operations, self.access),
             pages_router(),
         ]
         only_hosts = own_hosts(self._settings) if self.access.is_open else None
@@ -219,7 +227,7 @@ class Center:
 
     def _watches(self) -> list[Any]:
         tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
-        return [self._filling.watch(), self.hub.run(), *tokens]
+        return [self._filling.watch(), self.hub.run(), self.operations.run(), *tokens]
 
     async def _users_of(self, corp_id: str, kind: str, value: str) -> Sequence[str]:
         users = await self._threads.run(self._queries.users_of, corp_id, kind, value)
