@@ -49,7 +49,8 @@ def _edge() -> Iterator[tuple[str, str, str]]:
 
 
 def _queries() -> Iterator[tuple[str, str, str]]:
-    for error in refusals.Refused.__subclasses__():
+    named = refusals.Refused.__subclasses__()
+    for error in [*named, *(each for parent in named for each in parent.__subclasses__())]:
         yield _row(error.kind, error.status, error.__doc__)
     yield _row(
         FOREIGN_HOST, 400, "A service without tokens received a request under a host name other than its machine's."

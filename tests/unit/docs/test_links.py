@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -99,9 +100,9 @@ def told(document: Path) -> list[str]:
 def flags_of_bench(part: str) -> set[str]:
     """Those that the command hands on to its harness."""
     argv = [sys.executable, "-m", f"tests.bench.{part}", "--help"]
-    return set(
-        re.findall(r"--[a-z-]+", subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run(argv, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    return set(re.findall(r"--[a-z-]+", done.stdout))
 
 
 @pytest.mark.parametrize("document", GUIDES, ids=name_of)

@@ -10,6 +10,8 @@ import pytest
 from reference import DOCS, PAGES
 from reference_pages import alerts, settings
 from reference_pages.commands import commands
+from taskbridge.center import settings as center_settings
+from taskbridge.center.settings import CenterSettings
 from taskbridge.cli import program
 from taskbridge.edge import app
 from taskbridge.edge.settings import EdgeSettings
@@ -23,7 +25,8 @@ from taskbridge.streams.settings import StreamsSettings
 
 REFERENCE = {path.name: path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md")}
 PACKAGES = [
-    Path(str(part.__file__)).parent for part in (topics, kafka, app, worker, reconcile_settings, program, stack)
+    Path(str(part.__file__)).parent
+    for part in (topics, kafka, app, worker, center_settings, reconcile_settings, program, stack)
 ]
 SOURCES = {path: path.read_text("utf-8") for package in PACKAGES for path in package.rglob("*.py")}
 
@@ -39,7 +42,7 @@ def test_every_page_of_the_reference_but_the_glossary_is_written_from_the_code()
 
 
 def test_every_setting_has_its_meaning() -> None:
-    for model in (EdgeSettings, StreamsSettings, ReconcileSettings):
+    for model in (EdgeSettings, StreamsSettings, CenterSettings, ReconcileSettings):
         prefix = model.model_config.get("env_prefix", "")
         for field in model.model_fields:
             assert re.search(
@@ -79,7 +82,9 @@ def test_every_kind_of_problem_is_explained() -> None:
 def test_every_metric_that_the_code_names_is_explained() -> None:
     """Whole names, and the streams' own; others that are put together the integration test holds, which scrapes."""
     named = {
-        name for text in SOURCES.values() for name in re.findall(r'"(taskbridge_(?:edge|streams)_[a-z_]+[a-z])"', text)
+        name
+        for text in SOURCES.values()
+        for name in re.findall(r'"(taskbridge_(?:edge|streams|center)_[a-z_]+[a-z])"', text)
     }
     own = next(text for path, text in SOURCES.items() if path.match("streams/monitoring/metrics.py"))
     [prefix] = re.findall(r'^_PREFIX = "(\w+)"$', own, re.MULTILINE)

