@@ -12,21 +12,22 @@ from fastapi import FastAPI
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response
 
+from support.center import databases, sqlite_database
 from support.deployment.nginx import proxying
 from support.served_apps import serving
-from support.streams.api_context import AnsweringWorker
+from taskbridge.center.access.tokens import digest_of
+from taskbridge.center.app import Center
+from taskbridge.center.settings import CenterSettings
 from taskbridge.runtime.settings import load_settings
-from taskbridge.streams.api.access import build_access
-from taskbridge.streams.api.tokens import digest_of
-from taskbridge.streams.http import build_http
-from taskbridge.streams.operations.reporting import OperationsReporter
-from taskbridge.streams.operations.routes import operations_router
-from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from taskbridge.center.database import Database
+
 pytestmark = pytest.mark.integration
+
+__all__ = ["databases", "sqlite_database"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "say-who-may-ask.md"
 OPERATOR, PORTAL = "an-operators-token", "a-token-of-one-corp"
@@ -50,7 +51,7 @@ def sign_in_proxy() -> FastAPI:
 
 
 @pytest.fixture
-def proxied(tmp_path: Path) -> Generator[str]:
+def proxied(tmp_path: Path, sqlite_database: Database) -> Generator[str]:
     tokens = tmp_path / "tokens.toml"
     tokens.write_text(
         "".join(
@@ -59,27 +60,21 @@ def proxied(tmp_path: Path) -> Generator[str]:
         )
     )
     given = {
-        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
-        "STREAMS_SCHEMA_REGISTRY_URL": "http://127.0.0.1:1",
-        "STREAMS_API_TOKENS_FILE": str(tokens),
-        "STREAMS_SSO_PROXIES": "127.0.0.1/32",
-        "STREAMS_SSO_CORP_ID": "ours",
+        "CENTER_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "CENTER_SCHEMA_REGISTRY_URL": "http://127.0.0.1:1",
+        "CENTER_API_TOKENS_FILE": str(tokens),
+        "CENTER_SSO_PROXIES": "127.0.0.1/32",
+        "CENTER_SSO_CORP_ID": "ours",
     }
-    access = build_access(load_settings(StreamsSettings, given))
-    worker = AnsweringWorker(tmp_path / "worker", access)
-    reporter = OperationsReporter(worker.context, own_url="http://127.0.0.1:1", edge_urls="", streams=lambda: 0)
-    http = build_http(dict, worker.metrics, routers=[*worker.routers, operations_router(reporter, access)])
+    center = Center(load_settings(CenterSettings, given), sqlite_database)
     recipe = "\n".join(re.findall(r"```nginx\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))
-    try:
-        with serving(http) as service, serving(sign_in_proxy()) as sign_in:
-            for documented, here in (("http://streams.internal:8500", service), ("http://127.0.0.1:4180", sign_in)):
-                assert documented in recipe
-                recipe = recipe.replace(documented, here)
-            around, location, inside = recipe.partition("location / {")
-            with proxying(tmp_path, http=around, server=location + inside) as url:
-                yield url
-    finally:
-        worker.close()
+    with serving(center.http()) as service, serving(sign_in_proxy()) as sign_in:
+        for documented, here in (("http://center.internal:8500", service), ("http://127.0.0.1:4180", sign_in)):
+            assert documented in recipe
+            recipe = recipe.replace(documented, here)
+        around, location, inside = recipe.partition("location / {")
+        with proxying(tmp_path, http=around, server=location + inside) as url:
+            yield url
 
 
 def get(url: str, path: str, **headers: str) -> httpx2.Response:
