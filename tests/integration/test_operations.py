@@ -1,4 +1,4 @@
-"""What operators see, from any worker: all workers together, what was set aside, and what became of one callback."""
+"""What operators see: all workers together, what was set aside, and what became of one callback."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from confluent_kafka import Producer
 
 from support import http_clients
+from support.center_process import CenterProcess
 from support.streams.lives import lives, produce
-from support.streams.processes import Worker
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.codec import quarantined_callback_codec
 from taskbridge.schemas.dead_letters import replay_headers
@@ -24,28 +24,24 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from support.streams.processes import Worker
     from taskbridge.cli.connection import Connection
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def workers(connection: Connection, tmp_path: Path, eventually: Any) -> Generator[list[Worker]]:
+def center(workers: tuple[Worker, Worker], connection: Connection, tmp_path: Path) -> Generator[CenterProcess]:
+    urls = ",".join(f"http://127.0.0.1:{each.port}" for each in workers)
     nobody = "http://127.0.0.1:9"
-    found = [Worker(tmp_path, connection, STREAMS_EDGE_URLS=nobody) for _ in range(2)]
-    for each in found:
-        each.start()
-    eventually(
-        lambda: all(each.is_ready() and each.readiness()["partitions"]["active"] for each in found),
-        what="both workers have partitions",
-    )
+    found = CenterProcess(tmp_path, connection, CENTER_STREAMS_URLS=urls, CENTER_EDGE_URLS=nobody)
     yield found
-    for each in found:
-        each.kill_if_running()
+    found.kill()
+    found.show_log()
 
 
-def get(worker: Worker, path: str, **query: str) -> dict[str, Any]:
-    found = http_clients.get(f"http://127.0.0.1:{worker.port}/v1/ops/{path}", params=query, timeout=30)
+def get(center: CenterProcess, path: str, **query: str) -> dict[str, Any]:
+    found = http_clients.get(f"{center.url}/v1/ops/{path}", params=query, timeout=30)
     return found.json() if found.status_code == 200 else {}
 
 
@@ -83,79 +79,94 @@ def mark_replayed(connection: Connection, quarantine_id: str, letter_id: str) ->
     assert producer.flush(30) == 0
 
 
-def test_any_worker_shows_all_workers_and_what_happened_to_a_callback(
-    connection: Connection, workers: list[Worker], eventually: Any
+def shown(found: dict[str, Any], entry_id: str) -> dict[str, Any] | None:
+    return next((each for each in found["latest"] if each["id"] == entry_id), None)
+
+
+@pytest.mark.usefixtures("as_if_nothing_ran")
+def test_the_center_shows_all_workers_and_what_happened_to_a_callback(
+    connection: Connection, workers: tuple[Worker, Worker], center: CenterProcess, eventually: Any
 ) -> None:
+    for each in workers:
+        each.start()
+    center.start()
+    eventually(
+        lambda: all(each.is_ready() and each.readiness()["partitions"]["active"] for each in workers),
+        what="both workers have partitions",
+    )
     events = [each for each in lives(3, seed=77) if each.action != "DELETED"]
     instance_id = events[0].instance_id
     produce(connection, [msgspec.structs.replace(each, received_at=time.time_ns() // 1_000_000) for each in events])
     set_aside(connection, instance_id)
 
-    for worker in workers:
-        found = eventually(
-            lambda each_worker=worker: (
-                (answer := get(each_worker, "callbacks", instance_id=instance_id)).get("dead_letters")
-                and answer["notifications"]
-                and answer
-            ),
-            what="the search finds all of it",
-        )
-        assert found["verdict"].startswith("Received: "), found["verdict"]
-        assert "Rejected by the edge once: wrong-sign" in found["verdict"]
-        assert "Parked as a dead letter once: undecodable" in found["verdict"]
-        assert found["state"]["instance_id"] == instance_id
-        event_ids = {each.event_id for each in events if each.instance_id == instance_id}
-        assert {each["event_id"] for each in found["history"]["events"]} == event_ids
-        assert "sign=" not in str(found["quarantined"])
-        assert "authorization" not in str(found).lower()
-        assert found["searched"]["quarantine_records"] >= 1
+    found = eventually(
+        lambda: (
+            (answer := get(center, "callbacks", instance_id=instance_id)).get("dead_letters")
+            and answer["quarantined"]
+            and answer["notifications"]
+            and answer
+        ),
+        what="the search finds all of it",
+    )
+    assert found["verdict"].startswith("Received: "), found["verdict"]
+    assert "Rejected by the edge once: wrong-sign" in found["verdict"]
+    assert "Parked as a dead letter once: undecodable" in found["verdict"]
+    assert found["state"]["instance_id"] == instance_id
+    event_ids = {each.event_id for each in events if each.instance_id == instance_id}
+    assert {each["event_id"] for each in found["history"]["events"]} == event_ids
+    assert "sign=" not in str(found["quarantined"])
+    assert "authorization" not in str(found).lower()
+    assert found["searched"]["quarantine_records"] == 1
 
-        # A request lets it read for two seconds, and shows what it has by then.
-        seen = eventually(
-            lambda each_worker=worker: (
-                (answer := get(each_worker, "overview"))["dead_letters"]["reasons"].get("undecodable") and answer
-            ),
-            what="the overview has read that far",
-        )
-        urls = {f"http://127.0.0.1:{each.port}" for each in workers}
-        assert {each["url"] for each in seen["workers"] if each["reachable"]} == urls
-        assert {each["worker"] for each in seen["partitions"]} == urls
-        assert [each["partition"] for each in seen["partitions"]] == list(range(12))
-        assert sum(map(sum, seen["flow"]["actions"].values())) >= len(event_ids)
-        assert seen["quarantine"]["reasons"]["wrong-sign"] >= 1
-        assert seen["dead_letters"]["reasons"]["undecodable"] >= 1
-        assert seen["dead_letters"]["latest"][0]["key"]
-        assert seen["edges"][0]["reachable"] is False
-        assert any(each["message"].startswith("record_parked: reason undecodable") for each in seen["errors"])
+    [rejected], [letter] = found["quarantined"], found["dead_letters"]
+    urls = {f"http://127.0.0.1:{each.port}" for each in workers}
+    seen = eventually(
+        lambda: (
+            (answer := get(center, "overview"))
+            and shown(answer["dead_letters"], letter["id"])
+            and {each["worker"] for each in answer["partitions"]} == urls
+            and answer
+        ),
+        what="the overview has read that far",
+    )
+    assert {each["url"] for each in seen["workers"] if each["reachable"]} == urls
+    assert [each["partition"] for each in seen["partitions"]] == list(range(12))
+    assert sum(map(sum, seen["flow"]["actions"].values())) == len({each.event_id for each in events})
+    assert seen["quarantine"]["reasons"] == {"wrong-sign": 1}
+    assert seen["dead_letters"]["reasons"] == {"undecodable": 1}
+    assert seen["dead_letters"]["latest"][0]["key"] == instance_id
+    assert seen["edges"][0]["reachable"] is False
+    [replica] = seen["center"]["replicas"]
+    assert (replica["ready"], seen["center"]["filled"]) == (True, 1)
 
-    found = get(workers[0], "callbacks", instance_id=instance_id)
-    mark_replayed(connection, found["quarantined"][0]["id"], found["dead_letters"][0]["id"])
-    for worker in workers:
-        again = eventually(
-            lambda each_worker=worker: (
-                (answer := get(each_worker, "callbacks", instance_id=instance_id)).get("dead_letters")
-                and answer["dead_letters"][0]["replayed_at"]
-                and answer
-            ),
-            what="the search finds the replay",
-        )
-        assert again["verdict"].endswith(
-            f"wrong-sign; replayed at {REPLAYED}. Parked as a dead letter once: undecodable; replayed at {REPLAYED}."
-        )
-        eventually(
-            lambda each_worker=worker: (
-                REPLAYED in {each["replayed_at"] for each in get(each_worker, "overview")["quarantine"]["latest"]}
-            ),
-            what="the overview shows the replay",
-        )
+    mark_replayed(connection, rejected["id"], letter["id"])
+    again = eventually(
+        lambda: (
+            (answer := get(center, "callbacks", instance_id=instance_id))["dead_letters"][0]["replayed_at"]
+            and answer["quarantined"][0]["replayed_at"]
+            and answer
+        ),
+        what="the search finds the replay",
+    )
+    assert again["verdict"].endswith(
+        f"wrong-sign; replayed at {REPLAYED}. Parked as a dead letter once: undecodable; replayed at {REPLAYED}."
+    )
+    replayed = eventually(
+        lambda: (answer := get(center, "overview"))["quarantine"]["total"] == 0 and answer,
+        what="the overview shows the replay",
+    )
+    for kind, entry_id in (("quarantine", rejected["id"]), ("dead_letters", letter["id"])):
+        entry = shown(replayed[kind], entry_id)
+        assert entry is not None
+        assert (entry["replayed_at"], replayed[kind]["reasons"]) == (REPLAYED, {})
 
-    nothing = get(workers[0], "callbacks", instance_id="never heard of")
+    nothing = get(center, "callbacks", instance_id="never heard of")
     assert nothing["verdict"].startswith("Never received here since ")
     assert (nothing["state"], nothing["history"]) == (None, None)
 
     workers[1].signal(signal.SIGSTOP)
     try:
-        hung = next(each for each in get(workers[0], "overview")["workers"] if str(workers[1].port) in each["url"])
+        hung = next(each for each in get(center, "overview")["workers"] if str(workers[1].port) in each["url"])
         assert hung["reachable"] is False
     finally:
         workers[1].signal(signal.SIGCONT)
