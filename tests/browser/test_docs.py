@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import expect
 
 from support.served_apps import edge_app, serving
-from taskbridge.streams.http import build_http
-from taskbridge.streams.monitoring.metrics import Metrics
+from taskbridge.center.metrics import Metrics
+from taskbridge.center.server import build_http
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from support.browser.browsing import OpenPage
 
 
-@pytest.mark.parametrize("service", ["edge", "streams"])
+@pytest.mark.parametrize("service", ["edge", "center"])
 def test_docs_show_every_route_without_the_internet(tmp_path: Path, open_page: OpenPage, service: str) -> None:
-    with serving(edge_app(tmp_path) if service == "edge" else build_http(dict, Metrics())) as url:
+    async def ready() -> dict[str, bool]:
+        return {"ready": True}
+
+    with serving(edge_app(tmp_path) if service == "edge" else build_http(ready, Metrics())) as url:
         page = open_page(f"{url}/healthz")
         requested: list[str] = []
 

@@ -37,7 +37,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 # Without the addresses that may point at another Kafka, and without tokens: the page is opened anonymously.
 ENVIRONMENT = {
-    name: value for name, value in os.environ.items() if not name.startswith(("TASKBRIDGE_KAFKA", "STREAMS_", "EDGE_"))
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("TASKBRIDGE_KAFKA", "STREAMS_", "EDGE_", "CENTER_"))
 }
 MARKUP = '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">的申请'
 SOON_MS = 60_000
@@ -60,7 +62,7 @@ class Company:
         self._connection = connection
 
     def page_of(self, user: str) -> str:
-        return f"{self.bridge.streams_url}/?corp_id={CORP}&user_id={user}"
+        return f"{self.bridge.center_url}/?corp_id={CORP}&user_id={user}"
 
     def create(self, title: str, assignee: str, **more: Any) -> Task:
         task = Task(title, str(uuid.uuid4()), f"TASK-{uuid.uuid4().hex[:8].upper()}")
@@ -106,19 +108,19 @@ class Company:
         answer = httpx2.post(address, content=content, headers=headers, timeout=30, trust_env=False)
         assert answer.status_code == 200, answer.text
 
-    def restart_streams(self) -> None:
+    def restart_center(self) -> None:
         """As when the kernel kills it; the supervisor starts it again."""
-        pid = self.bridge.pid("streams")
+        pid = self.bridge.pid("center")
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 
     def imports(self, what: str, file: Path, lines: str, *, known: str) -> None:
-        """As an administrator does; they are in the service's memory within seconds: ``known`` is in its metrics."""
+        """As an administrator does; they are in the database within seconds: ``known`` is in the center's metrics."""
         file.write_text(lines)
         where = ["--bootstrap-servers", self._connection.bootstrap_servers]
         where += ["--registry-url", self._connection.registry_url]
         taskbridge(what, "import", str(file), *where, environment=ENVIRONMENT).check_returncode()
-        metrics = f"{self.bridge.streams_url}/metrics"
+        metrics = f"{self.bridge.center_url}/metrics"
         deadline = time.monotonic() + SOON_MS / 1000
         while known not in httpx2.get(metrics, timeout=30, trust_env=False).text.splitlines():
             assert time.monotonic() < deadline, f"{what} are not known"
@@ -135,7 +137,7 @@ class Company:
 @pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
     data_dir = tmp_path_factory.mktemp("bridge")
-    edge, streams, kafka, registry = free_ports(4)
+    edge, center, streams, kafka, registry = free_ports(5)
     credentials = data_dir / "credentials.toml"
     token = write_credentials(credentials)
     with credentials.open("a") as file:
@@ -146,13 +148,14 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
     options = BridgeOptions(
         data_dir=data_dir,
         edge_port=edge,
+        center_port=center,
         streams_port=streams,
         kafka_port=kafka,
         registry_port=registry,
         credentials=credentials,
     )
-    with portal(lambda: f"http://127.0.0.1:{streams}") as portal_url:
-        environment = {**ENVIRONMENT, "STREAMS_ALLOWED_ORIGINS": portal_url}
+    with portal(lambda: f"http://127.0.0.1:{center}") as portal_url:
+        environment = {**ENVIRONMENT, "CENTER_ALLOWED_ORIGINS": portal_url}
         bridge = Bridge(options, progress=lambda _: None, environment=environment)
         connection: Connection | None = None
         try:
@@ -258,7 +261,7 @@ def test_people_who_were_imported_are_called_by_their_names(
         + "".join(
             f"{CORP},{who},{name}\n" for who, name in ((user, "李雷"), (assignee, "王芳"), (originator, "<b>张红</b>"))
         ),
-        known="taskbridge_streams_people 3.0",
+        known='taskbridge_center_records_total{topic="taskbridge.people.v1"} 3.0',
     )
     page = open_live(open_page, company, assignee)
     # The sender names people only by id.
@@ -276,7 +279,7 @@ def test_people_who_were_imported_are_called_by_their_names(
     company.end(task, "disagree")
     expect(other.locator(".step-said").last).to_have_text("流程结束：已拒绝", timeout=SOON_MS)
     expect(other.locator(".detail-tags .status")).to_have_text("已拒绝")
-    picker = open_page(company.bridge.streams_url)
+    picker = open_page(company.bridge.center_url)
     picker.get_by_role("searchbox").fill(user)
     expect(picker.locator(".people button")).to_have_count(3)
     picker.locator(".people button").filter(has_text="王芳").click()
@@ -292,7 +295,7 @@ def test_fields_of_a_form_that_was_imported_are_called_by_their_labels(
         "corp_id,form_uuid,form_title,field_id,label\n"
         f"{CORP},FORM-ours,合同审批,textField_partner,合同方\n"
         f"{CORP},FORM-ours,,numberField_amount,<b>金额</b>\n",
-        known="taskbridge_streams_labels 3.0",
+        known='taskbridge_center_records_total{topic="taskbridge.forms.v1"} 1.0',
     )
     form = {"textField_partner": "蓝海传媒", "numberField_amount": "1", "textField_other": "没有标签"}
     task = company.create("合同", user, formUuid="FORM-ours", dataMap=form)
@@ -317,7 +320,7 @@ def test_a_restart_of_the_service_misses_nothing(company: Company, open_page: Op
     page = open_live(open_page, company, user)
     before = company.create("重启之前", user)
     shown(page, before.title)
-    company.restart_streams()
+    company.restart_center()
     expect(page.locator(".live")).not_to_have_attribute("data-state", "live", timeout=SOON_MS)
     during = company.create("重启之中", user)
     company.complete(before, user)
@@ -350,10 +353,10 @@ def test_a_portal_of_another_origin_is_live(company: Company, open_page: OpenPag
 
 def test_the_operator_finds_out_what_became_of_a_callback(company: Company, open_page: OpenPage, user: str) -> None:
     task = company.create("查得到的申请", user)
-    page = open_page(f"{company.bridge.streams_url}/ops")
+    page = open_page(f"{company.bridge.center_url}/ops")
     expect(page.locator(".panel.map .cell.active")).not_to_have_count(0, timeout=SOON_MS)
     page.get_by_role("searchbox").fill(task.instance_id)
-    # The search reads topics: a new callback may need one more try.
+    # A new callback may need one more try: the center follows its topics.
     found = page.locator('.verdict[data-verdict="known"]')
     for _ in range(10):
         page.keyboard.press("Enter")

@@ -17,8 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.testclient import TestClient
 
 from support.edge.spool import can_mount, fill, small_disk
-from taskbridge.center.operations.edges import edge_of
-from taskbridge.center.operations.services import Answers
+from taskbridge.center.operations.answers import Answers, edge_of
 from taskbridge.cli.status import problems_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
@@ -71,7 +70,7 @@ def test_a_change_of_the_credentials_that_is_not_in_force_is_where_operators_loo
         f"{settings.credentials_file}: line 1: not TOML"
     )
     edge = edge_of(Answers("http://edge", answer.text, ""))
-    center = {"filled": 1.0, "replicas": []}
+    center: dict[str, object] = {"filled": 1.0, "replicas": []}
     (problem,) = problems_of({"edges": [edge], "workers": [], "partitions": [], "center": center})
     assert problem.startswith(f"edge http://edge is degraded: {says}: Expected ']]'")
 

@@ -13,13 +13,19 @@ import structlog
 
 from taskbridge.center.access.refusals import NotNow
 from taskbridge.center.database import DatabaseUnavailable
-from taskbridge.center.operations.edges import edge_of, totals_of
+from taskbridge.center.operations.answers import (
+    edge_of,
+    lag_of,
+    partitions_of,
+    shown_worker,
+    totals_of,
+    worker_of,
+)
 from taskbridge.center.operations.history import SAMPLE_S, History
 from taskbridge.center.operations.last_errors import LastErrors
 from taskbridge.center.operations.missed import missed_of
 from taskbridge.center.operations.records import REPORTING_S, Records
 from taskbridge.center.operations.services import Services, urls_of
-from taskbridge.center.operations.workers import lag_of, partitions_of, shown_worker, worker_of
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:

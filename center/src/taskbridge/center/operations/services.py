@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from taskbridge.center.operations.answers import Answers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -19,15 +21,6 @@ _OK = 200
 _READY = (200, 503)
 
 _FAILURES = (aiohttp.ClientError, TimeoutError, ValueError)
-
-
-class Answers(NamedTuple):
-    """What one process answered; None if it did not."""
-
-    url: str
-    readiness: str | None
-    metrics: str | None
-    problem: str | None = None
 
 
 class _Target(NamedTuple):

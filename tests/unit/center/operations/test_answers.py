@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from taskbridge.center.operations.edges import edge_of, totals_of
+from taskbridge.center.operations.answers import (
+    Answers,
+    edge_of,
+    lag_of,
+    partitions_of,
+    shown_worker,
+    totals_of,
+    worker_of,
+)
 from taskbridge.center.operations.last_errors import STORED, LastErrors
-from taskbridge.center.operations.services import Answers
-from taskbridge.center.operations.workers import lag_of, partitions_of, shown_worker, worker_of
 from taskbridge.edge.monitoring import Metrics
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.streams.monitoring.metrics import Metrics as StreamsMetrics
