@@ -32,7 +32,6 @@ from support.alerts import Recording
 from support.edge.process import wait_until
 from support.edge.spool import fill, small_disk
 from support.kafka.stack import artifacts
-from support.streams.lives import lives, produce
 from support.watched_bridge import INTERVAL_S, WatchedBridge
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.topics import TASK_EVENTS
@@ -273,20 +272,6 @@ def a_worker_stalls(bridge: WatchedBridge) -> None:
     bridge.well()
     path.touch()
     bridge.watch(minutes=10)
-
-
-@outage
-def inboxes_fall_behind(bridge: WatchedBridge) -> None:
-    """Ten thousand notifications come at once, and no worker writes them into inboxes."""
-    bridge.add_edge()
-    path = bridge.folder / "held"
-    module = "taskbridge.streams.inbox.agent"
-    code = _HELD.format(module=module, agent="InboxAgent", method="_take", path=str(path))
-    bridge.add_worker(code, STREAMS_WATCHDOG_S="3600")
-    bridge.well()
-    path.touch()
-    produce(bridge.connection, lives(2000, seed=1))
-    bridge.watch(minutes=8)
 
 
 @outage

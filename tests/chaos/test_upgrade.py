@@ -1,5 +1,8 @@
 """A release replaces the previous one while callbacks keep coming: none is refused, and nothing is lost.
 
+The way of docs/how-to/upgrade.md: the center starts next to the previous release, then streams workers are replaced all
+together.
+
 The one before is installed from its own wheels: see ``support/wheels.py``. TASKBRIDGE_UPGRADE_FROM=COMMIT rolls from an
 older one, TASKBRIDGE_UPGRADE_RATE=200 with more callbacks a second.
 """
@@ -23,8 +26,8 @@ import httpx2
 import pytest
 from faust.types import TP
 
-from support import http_clients
 from support.background import InBackground
+from support.center_process import CenterProcess, Line, lists_of
 from support.edge.process import OwnStack, RunningEdge
 from support.edge.process import wait_until as wait_within
 from support.streams.lives import (
@@ -34,8 +37,9 @@ from support.streams.lives import (
     expected,
     notifications_on_topic,
     read_topic,
+    topics_on,
 )
-from support.streams.processes import Rebuild, Worker, entries_of, show_log, stored_entries
+from support.streams.processes import Rebuild, Worker, show_log
 from support.wheels import previous_release
 from taskbridge.cli.connection import Connection
 from taskbridge.edge.sender import encode_callback, signed
@@ -50,6 +54,7 @@ from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
 from taskbridge.schemas.views import views
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.offsets import Offsets
+from taskbridge.streams.table_versions import UNUSED_TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -224,6 +229,7 @@ class Rollout:
         self.read = partial(read_topic, connection)
         self.edges = Edge(folder / "edge-1", connection), Edge(folder / "edge-2", connection)
         self.workers = Worker(folder, connection), Worker(folder, connection)
+        self.center = CenterProcess(folder, connection)
         self.subscriber = Subscriber(previous, connection, folder)
         self.rebuild = Rebuild(connection, folder)
         self._at = time.monotonic()
@@ -250,7 +256,7 @@ class Rollout:
         wait_until(done, what="all present events are folded")
 
     def shared(self) -> None:
-        """Return when the workers have all partitions, and each answers for every user."""
+        """Return when the workers have all partitions."""
         everyone = list(self.workers)
 
         def share() -> bool:
@@ -263,14 +269,23 @@ class Rollout:
             return all(held) and sorted(itertools.chain(*held)) == [*range(DEFAULT_PARTITIONS)]
 
         wait_until(share, what="the workers share the partitions")
-        people = [f"/v1/corps/{CORP_ID}/users/{each.user_id}/counts" for each in EMPLOYEES[:6]]
-        urls = [f"http://{LOOPBACK}:{worker.port}{path}" for worker in everyone for path in people]
-        wait_until(
-            lambda: {http_clients.get(each).status_code for each in urls} == {200}, what="every user gets answers"
-        )
+
+    def replace_workers(self, python: str) -> None:
+        """All together: the two kinds cannot share the group."""
+        for worker in self.workers:
+            assert worker.end(signal.SIGTERM) == 0
+        for worker in self.workers:
+            roll(worker, python)
+        self.shared()
+
+    def lists(self, people: Iterable[str]) -> dict[str, set[Line]]:
+        """What people see in the center."""
+        return {each: {*(lists_of(self.center.url, CORP_ID, each) or {})} for each in people}
 
     def close(self) -> None:
         self.subscriber.kill()
+        self.center.kill()
+        self.center.show_log()
         self.rebuild.kill_if_running()
         self.rebuild.show_log()
         for edge in self.edges:
@@ -317,14 +332,28 @@ def test_a_release_is_rolled_over_the_one_before_and_no_callback_is_refused_or_l
         rollout.folded()
         say("an edge was rolled on, back and on again, and the old workers have folded what it sent")
 
-        # The new worker restores what the old ones wrote; rolled back, the old one restores what that wrote.
+        rollout.center.start()
+        wait_until(rollout.center.is_ready, what="the center has filled itself next to the previous release")
+        say("the center is ready")
+
+        # A new worker waits for the end of the old ones, which go on meanwhile.
         one, other = rollout.workers
-        for worker, python in ((one, new), (one, old), (one, new), (other, new)):
-            roll(worker, python)
-            rollout.shared()
+        roll(one, new)
+        wait_until(
+            lambda: "workers of an older release are running" in str(one.readiness().get("problems")),
+            what="the new worker says what it waits for",
+        )
+        company.served(first)
+        rollout.folded()
+        roll(other, new)
+        rollout.shared()
+        say("the workers were rolled on")
+        # The new workers restore what the old ones wrote; rolled back, the old ones restore what those wrote.
+        for python in (old, new):
+            rollout.replace_workers(python)
             company.served(first)
             rollout.folded()
-            say(f"a worker was rolled {'back' if python == old else 'on'}")
+            say(f"the workers were rolled {'back' if python == old else 'on'}")
         second.roll(new)
         company.served(second)
         say("all are new")
@@ -359,14 +388,16 @@ def assert_all_is_right_as_it_was_known(rollout: Rollout) -> None:
 
 
 def assert_all_is_right_in_the_end(rollout: Rollout) -> None:
-    """Fields that the previous release does not know are missing in its states; the events still have them."""
-    connection, read, changed = rollout.connection, rollout.read, rollout.previous.changed()
-    if "TaskState" in changed:
-        rollout.rebuild.run("--rebuild")
-    if "TaskNotification" in changed:
-        rollout.rebuild.run("--republish")
+    """Fields that the previous release does not know are missing in its states until all are published again."""
+    connection, read = rollout.connection, rollout.read
+    rollout.rebuild.run("--republish")
     rollout.shared()
-    assert_all_is_right(connection, read, counted=not {"TaskState", "TaskNotification"} & set(changed))
-    lines = entries_of(expected(connection, read).values())
-    wait_until(lambda: stored_entries(read) == lines, what="the inboxes are as the events say")
+    assert_all_is_right(connection, read, counted=not {"TaskState"} & set(rollout.previous.changed()))
+    right: dict[str, set[Line]] = {each.user_id: set() for each in EMPLOYEES}
+    for key, instance in expected(connection, read).items():
+        for line in views(instance.state):
+            right.setdefault(line.user_id, set()).add(Line(str(line.view).lower(), key, line.task_id))
+    wait_until(lambda: rollout.lists(right) == right, what="the center's lists are as the events say")
+    operate(sys.executable, connection, "topics", "apply", "--delete-unused")
+    assert UNUSED_TOPICS[0] not in topics_on(connection)
     rollout.say("all is right\n")

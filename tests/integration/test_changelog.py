@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from support.streams.api_context import faust_app
+from support.streams.faust_app import faust_app
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import reader_config

@@ -30,9 +30,9 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.local.host import free_ports
 from taskbridge.reconcile.settings import ReconcileSettings
+from taskbridge.runtime.operation import make_server
 from taskbridge.streams import app as streams_app
 from taskbridge.streams import worker
-from taskbridge.streams.http import make_server
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.transactions import group_commit
 

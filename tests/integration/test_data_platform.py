@@ -195,7 +195,7 @@ def bridge(own_kafka: Connection) -> Connection:
 
 @pytest.fixture
 def worker(bridge: Connection, tmp_path: Path) -> Generator[Worker]:
-    worker = Worker(tmp_path, bridge, STREAMS_TASK_CENTER="false")
+    worker = Worker(tmp_path, bridge)
     yield worker
     worker.kill_if_running()
 

@@ -28,9 +28,7 @@ from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import RECREATED, ChangelogCut, Lineage, RecordedPosition, SourceTopic, read_position
 from taskbridge.streams.table_versions import (
-    INBOX_CHANGELOG,
     REBUILD,
-    REPUBLISH,
     VERSION_KEY,
     VERSION_TOPIC,
     Versions,
@@ -41,7 +39,7 @@ from taskbridge.streams.table_versions import (
 from taskbridge.streams.tables.changelog_reader import ChangelogReader, ChangelogUnreadable
 from taskbridge.streams.transactions.bulk_producer import Membership, TransactionalWriter
 from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claim_producers
-from taskbridge.streams.transactions.takeover import Owned, Takeover
+from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -55,6 +53,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 PARTITIONS = 2
+SOURCES = [TP(TASK_EVENTS.name, each) for each in range(PARTITIONS)]
 INSTANCES = instances_changelog(1)
 NOBODY = Membership(-1, "", None)
 
@@ -67,7 +66,7 @@ class _Known:
 
 
 class Place:
-    """Kafka as a worker leaves it that has folded ten events and ten notifications of each partition."""
+    """Kafka as a worker leaves it that has folded ten events of each partition."""
 
     def __init__(self, connection: Connection) -> None:
         delete_all_topics(connection)
@@ -76,35 +75,34 @@ class Place:
         self.offsets = Offsets(consumer_config(self.servers, APP_ID))
         self.prepared = self.start()
         self.write(TASK_EVENTS.name, [b"event"] * 10)
-        self.write(TASK_NOTIFICATIONS.name, [b"notification"] * 10)
         self.work(self.prepared)
 
-    def start(self, *, task_center: bool = True) -> Prepared:
+    def start(self) -> Prepared:
         """What comes before a worker is put together."""
-        return prepared(self._contract(task_center=task_center))
+        return prepared(self._contract())
 
-    def _contract(self, *, task_center: bool = True) -> Contract:
+    def _contract(self) -> Contract:
         live_version = LiveVersion(self.servers, {}, self.offsets)
-        registry = cast("Registry", _Known())
-        return Contract(self.admin, registry, PARTITIONS, live_version, self.offsets, task_center=task_center)
+        return Contract(self.admin, cast("Registry", _Known()), PARTITIONS, live_version, self.offsets)
 
     def check(self) -> None:
         """What comes at each rebalance."""
         self._contract().check(self.prepared)
 
     def work(self, prepared: Prepared, *, name: str = "worker") -> None:
-        """Fold the next ten of each."""
+        """Fold the next ten of each partition."""
 
         async def fold(group_commit: GroupCommit, _takeover: Takeover) -> None:
-            for source, source_topic in prepared.source_topics.items():
-                for partition in range(PARTITIONS):
-                    batch = Batch(source_topic.changelog, [(b"k%d" % at, b"v", []) for at in range(5)], partition)
-                    await group_commit.submit(TP(source, partition), 10, [batch], generation=NOBODY.generation)
+            for source in SOURCES:
+                records: list[Any] = [(b"k%d" % at, b"v", []) for at in range(5)]
+                batch = Batch(prepared.source_topic.changelog, records, source.partition)
+                await group_commit.submit(source, 10, [batch], generation=NOBODY.generation)
 
         self._at_work(prepared, fold, name=name)
 
-    def leave(self, source: str, changelog: topics.Topic, *, version: int) -> None:
-        """What a rebuild or a republication does at its end, which has made that changelog."""
+    def leave(self, changelog: topics.Topic, *, version: int) -> None:
+        """What a rebuild does at its end, which has made that changelog."""
+        source = TASK_EVENTS.name
         apply_topics(self.admin, [changelog], partitions=PARTITIONS)
         names = [source, changelog.name, VERSION_TOPIC.name]
         source_id, changelog_id, version_id = (self.offsets.topics(names)[name].topic_id for name in names)
@@ -124,16 +122,14 @@ class Place:
         name: str = "next",
     ) -> dict[TP, int]:
         """Take over the partitions whose changelogs have these ``positions``; return the group's positions then."""
-        sources = [TP(source, each) for source in prepared.source_topics for each in range(PARTITIONS)]
-        owned = Owned(frozenset(sources), frozenset())
 
         async def claim(_group_commit: GroupCommit, takeover: Takeover) -> None:
             await takeover.commit_positions(
-                await takeover.claim_partitions(owned), positions, generation=NOBODY.generation
+                await takeover.claim_partitions(SOURCES), positions, generation=NOBODY.generation
             )
 
         self._at_work(prepared, claim, name=name, note=lambda reason: None if notes is None else notes.append(reason))
-        return {tp: at.offset for tp, at in self.offsets.committed(APP_ID, sources).items()}
+        return {tp: at.offset for tp, at in self.offsets.committed(APP_ID, SOURCES).items()}
 
     def _at_work(
         self, prepared: Prepared, do: Any, *, name: str, note: Callable[[str], None] = lambda _reason: None
@@ -145,12 +141,14 @@ class Place:
                 group=APP_ID,
                 name=name,
                 membership=lambda: NOBODY,
-                source_topics=prepared.source_topics,
+                source_topic=prepared.source_topic,
                 make=JointProducer,
             )
             group_commit.claim()
             claim = partial(claim_producers, producing)
-            takeover = Takeover(self.offsets, group_commit, group=APP_ID, name=name, claim=claim, note=note)
+            takeover = Takeover(
+                self.offsets, group_commit, group=APP_ID, name=name, topic=TASK_EVENTS.name, claim=claim, note=note
+            )
             try:
                 await do(group_commit, takeover)
             finally:
@@ -229,30 +227,25 @@ def prepared(contract: Contract) -> Prepared:
         time.sleep(0.05)
 
 
-def positions(prepared: Prepared, *, offset: int = 10, but: str = "") -> dict[TP, RecordedPosition]:
-    """What the changelogs say of themselves."""
-    return {
-        TP(source, each): RecordedPosition(source_topic.source_id, offset)
-        for source, source_topic in prepared.source_topics.items()
-        for each in range(PARTITIONS)
-        if source != but
-    }
+def positions(prepared: Prepared, *, offset: int = 10) -> dict[TP, RecordedPosition]:
+    """What the changelog says of itself."""
+    return dict.fromkeys(SOURCES, RecordedPosition(prepared.source_topic.source_id, offset))
 
 
-def refused(place: Place, *texts: str, task_center: bool = True) -> None:
+def refused(place: Place, *texts: str) -> None:
     """Every start of a worker is refused, creates nothing, and says what is wrong and what to do."""
-    before = place.offsets.topics([INSTANCES.name, INBOX_CHANGELOG.name, VERSION_TOPIC.name])
+    before = place.offsets.topics([INSTANCES.name, VERSION_TOPIC.name])
     for _ in range(2):
         with pytest.raises(StartRefused) as refusal:
-            place.start(task_center=task_center)
+            place.start()
         for each in texts:
             assert each in str(refusal.value)
-    assert place.offsets.topics([INSTANCES.name, INBOX_CHANGELOG.name, VERSION_TOPIC.name]) == before
+    assert place.offsets.topics([INSTANCES.name, VERSION_TOPIC.name]) == before
 
 
 def test_where_nothing_is_lost_workers_start_and_go_on_where_they_were(place: Place) -> None:
     again = place.start()
-    assert again == place.prepared._replace(known=frozenset({INSTANCES.name, INBOX_CHANGELOG.name}))
+    assert again == place.prepared._replace(is_known=True)
     place.check()
     notes: list[str] = []
     assert set(place.take_over(again, positions(again), notes).values()) == {10}
@@ -270,40 +263,19 @@ def test_the_changelog_of_the_states_is_lost_recreated_or_cut(place: Place) -> N
     refused(place, f"{INSTANCES.name} is missing", REBUILD)
     with pytest.raises(StartRefused):
         place.check()
-    place.leave(TASK_EVENTS.name, instances_changelog(2), version=2)
+    place.leave(instances_changelog(2), version=2)
     assert place.start().version == 2
     place.recreate(instances_changelog(2))
     refused(place, f"{instances_changelog(2).name} was deleted and recreated", REBUILD)
 
 
 def test_the_end_of_a_changelog_is_lost_before_any_worker_takes_it_over(place: Place) -> None:
-    place.leave(TASK_EVENTS.name, instances_changelog(2), version=2)
+    place.leave(instances_changelog(2), version=2)
     rebuilt = place.start()
-    for source, whole in positions(rebuilt, but=TASK_NOTIFICATIONS.name).items():
+    for source, whole in positions(rebuilt).items():
         with pytest.raises(ChangelogCut):
             place.take_over(rebuilt, {**positions(rebuilt), source: whole._replace(offset=9)})
     assert set(place.take_over(rebuilt, positions(rebuilt)).values()) == {10}
-
-
-def test_the_changelog_of_the_inboxes_is_lost_recreated_or_cut(place: Place) -> None:
-    place.cut(INBOX_CHANGELOG.name, to=3)
-    refused(place, f"{INBOX_CHANGELOG.name} was truncated", REPUBLISH)
-    place.recreate(INBOX_CHANGELOG)
-    refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
-    place.lose(INBOX_CHANGELOG.name)
-    refused(place, f"{INBOX_CHANGELOG.name} is missing", REPUBLISH)
-    assert place.start(task_center=False).version == 1, "without the task center it is not needed"
-    place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
-    after = place.start()
-    assert INBOX_CHANGELOG.name in after.known
-    place.recreate(INBOX_CHANGELOG)
-    refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
-    place.lose(INBOX_CHANGELOG.name)
-    place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
-    after = place.start()
-    assert set(place.take_over(after, positions(after)).values()) == {10}
-    place.recreate(INBOX_CHANGELOG)
-    refused(place, f"{INBOX_CHANGELOG.name} was deleted and recreated", REPUBLISH)
 
 
 def test_the_record_of_the_live_version_is_lost_recreated_cut_or_damaged(place: Place) -> None:
@@ -322,7 +294,7 @@ def test_the_record_of_the_live_version_is_lost_recreated_cut_or_damaged(place: 
     refused(place, f"{VERSION_TOPIC.name} is missing", REBUILD)
     apply_topics(place.admin, [VERSION_TOPIC], partitions=1)
     refused(place, f"{VERSION_TOPIC.name} was deleted and recreated", REBUILD)
-    place.leave(TASK_EVENTS.name, instances_changelog(3), version=3)
+    place.leave(instances_changelog(3), version=3)
     assert place.start().version == 3
     place.recreate(VERSION_TOPIC, partitions=1)
     refused(place, f"{VERSION_TOPIC.name} was deleted and recreated", REBUILD)
@@ -331,7 +303,7 @@ def test_the_record_of_the_live_version_is_lost_recreated_cut_or_damaged(place: 
 def test_other_numbers_of_partitions_refuse_start_and_are_named(place: Place) -> None:
     place.widen(TASK_EVENTS.name, 4)
     refused(place, f"{TASK_EVENTS.name} has 4", f"{TASK_STATES.name} has 2", f"{REBUILD} --partitions")
-    for topic in (TASK_STATES, TASK_NOTIFICATIONS, INSTANCES, INBOX_CHANGELOG):
+    for topic in (TASK_STATES, TASK_NOTIFICATIONS, INSTANCES):
         place.widen(topic.name, 4)
     refused(place, f"{TASK_EVENTS.name} has 4 partitions", "built with 2", f"{REBUILD} --partitions")
 
@@ -353,7 +325,7 @@ def test_topics_that_are_moved_while_a_start_looks_at_them_do_not_refuse_it(plac
     place.write(VERSION_TOPIC.name, [write_versions(Versions(1))], key=VERSION_KEY)
 
     def move() -> None:
-        for topic in (TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, INBOX_CHANGELOG):
+        for topic in (TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS):
             place.widen(topic.name, 4)
         apply_topics(place.admin, [instances_changelog(2)], partitions=4)
         place.write(VERSION_TOPIC.name, [write_versions(Versions(2))], key=VERSION_KEY)
@@ -369,8 +341,8 @@ def test_topics_that_are_not_there_yet_get_as_many_partitions_as_the_events_have
     offsets = Offsets(consumer_config(own_kafka.bootstrap_servers, APP_ID))
     live_version = LiveVersion(own_kafka.bootstrap_servers, {}, offsets)
     registry = cast("Registry", _Known())
-    found = prepared(Contract(own_kafka.admin(), registry, PARTITIONS, live_version, offsets, task_center=True))
-    together = [TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, INSTANCES, INBOX_CHANGELOG]
+    found = prepared(Contract(own_kafka.admin(), registry, PARTITIONS, live_version, offsets))
+    together = [TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, INSTANCES]
     assert found.partitions == 3
     assert {each.partitions for each in offsets.topics([topic.name for topic in together]).values()} == {3}
 
@@ -379,7 +351,7 @@ def test_the_end_of_a_changelog_is_lost(place: Place) -> None:
     """Its own position is behind the group's, or gone: what came of the last events is not there."""
     again = place.start()
     for source, whole in positions(again).items():
-        changelog = again.source_topics[source.topic].changelog
+        changelog = again.source_topic.changelog
         for left in (None, whole._replace(offset=9), whole._replace(topic_id="another")):
             with pytest.raises(ChangelogCut) as refusal:
                 place.take_over(again, {**positions(again), source: left})
@@ -393,7 +365,7 @@ def test_a_group_without_positions_goes_on_from_those_of_its_changelogs(place: P
     again = place.start()
     notes: list[str] = []
     assert set(place.take_over(again, positions(again, offset=7), notes).values()) == {7}
-    assert notes == ["expired"] * 4
+    assert notes == ["expired"] * 2
 
 
 def test_positions_that_the_topic_does_not_have_are_reported_and_nothing_is_missed(
@@ -411,7 +383,6 @@ def test_positions_that_the_topic_does_not_have_are_reported_and_nothing_is_miss
     notes: list[str] = []
     found = place.take_over(again, whole, notes)
     assert {found[TP(TASK_EVENTS.name, each)] for each in (0, 1)} == {12}
-    assert {found[TP(TASK_NOTIFICATIONS.name, each)] for each in (0, 1)} == {10}
     assert notes == ["out-of-range"] * 2
     assert {each and each.after_loss for each in stored().values()} == {False}, "offsets are what they were"
     place.recreate(TASK_EVENTS)

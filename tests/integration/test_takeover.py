@@ -17,10 +17,10 @@ from faust.types import TP
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import write_metadata
+from taskbridge.streams.positions import Lineage, SourceTopic, write_metadata
 from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced, Membership, group_metadata
 from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claim_producers
-from taskbridge.streams.transactions.takeover import Owned, Takeover
+from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
@@ -54,11 +54,18 @@ class Place:
 
     def takeover(self, name: str) -> tuple[Takeover, GroupCommit]:
         producing = producer_config(self.servers)
+        source_topic = SourceTopic("events-id", self.changelog, Lineage(1, 2, "changelog-id", "version-id"))
         group_commit = GroupCommit(
-            producing, group=self.group, name=name, membership=lambda: NOBODY, make=JointProducer
+            producing,
+            group=self.group,
+            name=name,
+            membership=lambda: NOBODY,
+            source_topic=source_topic,
+            make=JointProducer,
         )
+        claim = partial(claim_producers, producing)
         return Takeover(
-            self.offsets, group_commit, group=self.group, name=name, claim=partial(claim_producers, producing)
+            self.offsets, group_commit, group=self.group, name=name, topic=self.events, claim=claim
         ), group_commit
 
 
@@ -157,19 +164,19 @@ def test_open_transactions_of_a_dead_owner_are_closed_by_the_next_and_replaced_b
 
     async def take_over() -> None:
         takeover, group_commit = place.takeover(next_name)
-        owned = Owned(frozenset({place.source, TP(place.events, 1)}), frozenset({TP(place.changelog, 0)}))
+        sources = [place.source, TP(place.events, 1)]
         for _ in range(20):
             try:
                 await takeover.commit_positions(
-                    await takeover.claim_partitions(owned), {}, generation=NOBODY.generation
+                    await takeover.claim_partitions(sources), {}, generation=NOBODY.generation
                 )
                 break
             except TimeoutError:
                 continue
-        while not all(at.is_stable for at in place.offsets.committed(place.group, owned.sources).values()):  # noqa: ASYNC110
+        while not all(at.is_stable for at in place.offsets.committed(place.group, sources).values()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # a commit is decided a moment before it can be read
-        at = place.offsets.committed(place.group, owned.sources)
-        assert {each: (at[each].offset, at[each].owner) for each in owned.sources} == {
+        at = place.offsets.committed(place.group, sources)
+        assert {each: (at[each].offset, at[each].owner) for each in sources} == {
             place.source: (5, next_name),
             TP(place.events, 1): (0, next_name),
         }

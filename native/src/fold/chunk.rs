@@ -10,14 +10,14 @@ use crate::fold::instance::Instance;
 use crate::fold::lifecycle::{check, fold};
 use crate::fold::published::{notification_id, state_id, write_notification};
 use crate::fold::rules::{ChunkOptions, Refusal, Rules, accept};
-use crate::fold::stored::{self, Offsets};
+use crate::fold::stored;
 use crate::fold::views::{Entries, Entry, Key, notify_changes, republish, views};
 
 /// An instance of the chunk, as far as it is known.
 #[derive(Default)]
 pub struct Known<'a> {
     instance: Option<Instance<'a>>,
-    offsets: Offsets,
+    events_lost: bool,
     entries: Option<Entries<'a>>,
     is_folded: bool,
 }
@@ -25,8 +25,8 @@ pub struct Known<'a> {
 impl<'a> Known<'a> {
     /// The instance as it was stored.
     pub fn read(bytes: &'a [u8], state_frame: &[u8]) -> Read<Self> {
-        let (instance, offsets) = stored::read(bytes, state_frame)?;
-        Ok(Self { instance: Some(instance), offsets, ..Self::default() })
+        let (instance, events_lost) = stored::read(bytes, state_frame)?;
+        Ok(Self { instance: Some(instance), events_lost, ..Self::default() })
     }
 }
 
@@ -141,7 +141,6 @@ pub fn fold_all<'a>(events: &[Prepared<'a>], known: &mut [Known<'a>], options: C
             republish(instance, &before, notify);
             known.entries = Some(before);
         }
-        known.offsets.add(each.offset);
         outcome.actions[each.event.action.number()] += 1;
         if !known.is_folded {
             known.is_folded = true;
@@ -150,7 +149,7 @@ pub fn fold_all<'a>(events: &[Prepared<'a>], known: &mut [Known<'a>], options: C
     }
     for place in folded {
         if let Some(instance) = &known[place].instance {
-            outcome.write(place, instance, &known[place].offsets, options);
+            outcome.write(place, instance, known[place].events_lost, options);
         }
     }
     outcome
@@ -199,9 +198,9 @@ impl<'a> Outcome<'a> {
         });
     }
 
-    fn write(&mut self, known: usize, instance: &Instance<'a>, offsets: &Offsets, options: ChunkOptions<'_>) {
+    fn write(&mut self, known: usize, instance: &Instance<'a>, events_lost: bool, options: ChunkOptions<'_>) {
         let begin = self.bytes.len();
-        let state = stored::write(&mut self.bytes, instance, offsets, options);
+        let state = stored::write(&mut self.bytes, instance, events_lost, options);
         self.written.push(Written {
             known,
             stored: begin..self.bytes.len(),

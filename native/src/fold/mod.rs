@@ -1,14 +1,13 @@
-//! The fold of a chunk of records, and stored entries as JSON.
+//! The fold of a chunk of records.
 //!
-//! The Python implementation (`streams/fold/chunk.py` and what it imports, `item_json` of `streams/api/json_forms.py`) is
-//! the specification; both give the same bytes. `vectors` compares this one with results that Python exported,
-//! `tests/unit/streams/test_native_core.py` and `query/test_lines.py` compare both on random input.
+//! The Python implementation (`streams/fold/chunk.py` and what it imports) is the specification; both give the same bytes.
+//! `vectors` compares this one with results that Python exported, `tests/unit/streams/test_native_core.py` compares both on
+//! random input.
 
 mod chunk;
 mod event;
 mod instance;
 mod lifecycle;
-pub mod lines;
 mod published;
 mod rules;
 mod stored;

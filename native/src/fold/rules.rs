@@ -13,8 +13,6 @@ pub struct Rules {
     pub moments: RangeInclusive<i64>,
     /// How far a sender's clock may be ahead of ours.
     pub ahead_ms: i64,
-    /// How many offsets of its events an instance remembers.
-    pub offsets: usize,
     /// The most bytes of a form's values in a state.
     pub form_bytes: usize,
     /// The name that means all fields of forms.

@@ -12,60 +12,29 @@ use crate::msgpack::{Packer, Unpacker};
 const VERSION: u8 = 3;
 pub const HEAD_BYTES: usize = 16;
 
-/// The offsets of the last events of an instance, growing. Mirrors `streams/fold/stored_instance.py`.
-#[derive(Default)]
-pub struct Offsets {
-    growing: Vec<i64>,
-}
+/// Between the state and the marks, where some events of the instance are not on the topic. An older version wrote the
+/// offsets of the last events there, which begin like this in that case only.
+const EVENTS_LOST: [u8; 2] = [0, 0];
 
-impl Offsets {
-    /// Remember one more. An offset that is not after the last was remembered before.
-    pub fn add(&mut self, offset: i64) {
-        if self.growing.last().is_none_or(|&last| offset > last) {
-            self.growing.push(offset);
-        }
-    }
-
-    /// Each is written as its distance from the one before.
-    fn read(written: &[u8]) -> Read<Self> {
-        let (mut growing, mut last) = (Vec::with_capacity(written.len() + 1), 0_u64);
-        let mut reader = Reader::new(written);
-        while !reader.is_at_end() {
-            last = last.checked_add(reader.unsigned()?).ok_or(Unreadable)?;
-            growing.push(i64::try_from(last).map_err(|_| Unreadable)?);
-        }
-        Ok(Self { growing })
-    }
-
-    /// The last `most` of them.
-    fn write(&self, out: &mut Vec<u8>, most: usize) {
-        let mut before = 0;
-        for offset in &self.growing[self.growing.len().saturating_sub(most)..] {
-            out.unsigned((offset - before).cast_unsigned());
-            before = *offset;
-        }
-    }
-}
-
-/// The stored instance, whose state has the frame of our own schema; and the offsets of its events.
-pub fn read<'a>(stored: &'a [u8], state_frame: &[u8]) -> Read<(Instance<'a>, Offsets)> {
+/// The stored instance, whose state has the frame of our own schema; and whether some of its events are lost.
+pub fn read<'a>(stored: &'a [u8], state_frame: &[u8]) -> Read<(Instance<'a>, bool)> {
     let (head, rest) = stored.split_first_chunk::<HEAD_BYTES>().ok_or(Unreadable)?;
     if head[0] != VERSION {
         return Err(Unreadable);
     }
     let state_length = u32::from_be_bytes([head[10], head[11], head[12], head[13]]);
     let state_length = usize::try_from(state_length).map_err(|_| Unreadable)?;
-    let offsets_length = usize::from(u16::from_be_bytes([head[14], head[15]]));
+    let between_length = usize::from(u16::from_be_bytes([head[14], head[15]]));
     let (state, rest) = rest.split_at_checked(state_length).ok_or(Unreadable)?;
-    let (offsets, marks) = rest.split_at_checked(offsets_length).ok_or(Unreadable)?;
+    let (between, marks) = rest.split_at_checked(between_length).ok_or(Unreadable)?;
     let body = state.strip_prefix(state_frame).ok_or(Unreadable)?;
     let mut instance = read_state(body)?;
     read_marks(marks, &mut instance)?;
-    Ok((instance, Offsets::read(offsets)?))
+    Ok((instance, between.starts_with(&EVENTS_LOST)))
 }
 
 /// Append the stored form of an instance, and return where in `out` its framed state is.
-pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, options: ChunkOptions<'_>) -> Range<usize> {
+pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, events_lost: bool, options: ChunkOptions<'_>) -> Range<usize> {
     let begin = out.len();
     let unnamed = unnamed_assignees(instance);
     let kind = match instance.lifecycle {
@@ -80,11 +49,12 @@ pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, opti
     out.extend_from_slice(options.state_frame);
     write_state(out, instance, &unnamed);
     let state_end = out.len();
-    offsets.write(out, options.rules.offsets);
-    // Both fit: a record is bounded, and a hundred offsets have ten bytes each at most.
-    let lengths = ((state_end - state_begin) as u32, (out.len() - state_end) as u16);
-    out[begin + 10..begin + 14].copy_from_slice(&lengths.0.to_be_bytes());
-    out[begin + 14..begin + 16].copy_from_slice(&lengths.1.to_be_bytes());
+    // It fits, because a record is bounded.
+    out[begin + 10..begin + 14].copy_from_slice(&((state_end - state_begin) as u32).to_be_bytes());
+    if events_lost {
+        out[begin + 15] = EVENTS_LOST.len() as u8;
+        out.extend(EVENTS_LOST);
+    }
     write_marks(out, instance);
     state_begin..state_end
 }

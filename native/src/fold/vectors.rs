@@ -16,7 +16,6 @@ fn every_chunk_has_the_result_of_python() {
         id_characters: number(&vectors["id_characters"]),
         moments: number(&vectors["moments"][0])..=number(&vectors["moments"][1]),
         ahead_ms: number(&vectors["ahead_ms"]),
-        offsets: number(&vectors["offsets"]),
         form_bytes: number(&vectors["form_bytes"]),
         every_field: vectors["every_field"].as_str().unwrap().into(),
         id_namespace: bytes(&vectors["id_namespace"]).try_into().unwrap(),

@@ -1,4 +1,4 @@
-//! The fold and the entries of a page for Python.
+//! The fold for Python.
 //!
 //! Records and instances that cannot be read here (another version's schema, damage) are given to the Python codec,
 //! which converts them or raises.
@@ -13,14 +13,10 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use super::batches::{FetchedRecord, Records};
 use crate::avro::Unreadable;
 use crate::batches::Encoder;
-use crate::fold::lines::{Page, write_line};
 use crate::fold::{
     ChunkOptions, Event, FixedHeader, FixedHeaders, FormFields, Header, Known, Outcome, Prepared, Rules, Sink,
     fold_all, prepare, publish,
 };
-
-/// Bytes of a usual entry as JSON.
-const LINE_BYTES: usize = 512;
 
 #[pyclass(frozen)]
 pub struct Core {
@@ -32,14 +28,13 @@ pub struct Core {
 impl Core {
     #[new]
     #[pyo3(signature = (
-        *, id_characters, moments, ahead_ms, offsets, form_bytes, every_field, id_namespace,
+        *, id_characters, moments, ahead_ms, form_bytes, every_field, id_namespace,
         specversion, content_type, notification_types, state_changed, state_deleted
     ))]
     fn new(
         id_characters: usize,
         moments: (i64, i64),
         ahead_ms: i64,
-        offsets: usize,
         form_bytes: usize,
         every_field: String,
         id_namespace: [u8; 16],
@@ -51,7 +46,7 @@ impl Core {
     ) -> Self {
         let moments = moments.0..=moments.1;
         Self {
-            rules: Rules { id_characters, moments, ahead_ms, offsets, form_bytes, every_field, id_namespace },
+            rules: Rules { id_characters, moments, ahead_ms, form_bytes, every_field, id_namespace },
             headers: FixedHeaders { specversion, content_type, notification_types, state_changed, state_deleted },
         }
     }
@@ -131,50 +126,6 @@ impl Core {
             (outcome, encoders)
         });
         Folded::of(py, &outcome, encoders, &prepared, &keys, rejected)
-    }
-
-    #[pyo3(signature = (values, view, source, name_of, /))]
-    fn lines<'py>(
-        &self,
-        py: Python<'py>,
-        values: Vec<Bound<'py, PyBytes>>,
-        view: &str,
-        source: &str,
-        name_of: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let page = Page { view, source, moments: &self.rules.moments };
-        let mut out = Vec::with_capacity(values.len() * LINE_BYTES + 2);
-        out.push(b'[');
-        for (at, value) in values.iter().enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            match write_line(&mut out, value.as_bytes(), &page, |id| Ok(name_of.call1((id,))?.extract()?)) {
-                Ok(()) => (),
-                Err(LineError::Unreadable) => return Ok(None),
-                Err(LineError::Raised(error)) => return Err(error),
-            }
-        }
-        out.push(b']');
-        Ok(Some(PyBytes::new(py, &out)))
-    }
-}
-
-enum LineError {
-    Unreadable,
-    /// By `name_of`.
-    Raised(PyErr),
-}
-
-impl From<Unreadable> for LineError {
-    fn from(_: Unreadable) -> Self {
-        Self::Unreadable
-    }
-}
-
-impl From<PyErr> for LineError {
-    fn from(error: PyErr) -> Self {
-        Self::Raised(error)
     }
 }
 

@@ -124,16 +124,13 @@ def _taskbridge(setup: Setup) -> Contender:
             "STREAMS_SCHEMA_REGISTRY_URL": setup.registry_url,
             "STREAMS_DATA_DIR": str(folder),
             "TASKBRIDGE_PARTITIONS": str(setup.partitions),
-            # The job that is compared has no inbox.
-            "STREAMS_TASK_CENTER": "false",
         }
         url = f"http://{LOOPBACK}:{port}/readyz"
         return Program(argv=[sys.executable, "-m", "taskbridge.streams.app"], env=env, is_ready=lambda: answers(url))
 
     return Contender(
         name=TASKBRIDGE,
-        description="the streams service as it is run, one worker, with its default settings, but without the task "
-        "center (`STREAMS_TASK_CENTER=false`): the job has no inbox",
+        description="the streams service as it is run, one worker, with its default settings",
         channels=channels,
         program=program,
     )

@@ -285,6 +285,20 @@ def by_version_without_recovery(stored: bytes) -> bytes:
     return stored[:begin] + msgspec.msgpack.encode([facts, [each[:3] for each in tasks], *others])
 
 
+def by_version_with_offsets(stored: bytes, offsets: Sequence[int]) -> bytes:
+    """The same instance as a version wrote it that remembered the offsets of its last events, each as a distance."""
+    written, last = bytearray(), 0
+    for offset in offsets:
+        rest, last = offset - last, offset
+        while rest > 0x7F:
+            written.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        written.append(rest)
+    begin, _ = _marks(stored)
+    between = begin - int.from_bytes(stored[14:16], "big")
+    return stored[:14] + len(written).to_bytes(2, "big") + stored[16:between] + bytes(written) + stored[begin:]
+
+
 def _with_marks(stored: bytes, count: int) -> bytes:
     begin, marks = _marks(stored)
     return stored[:begin] + msgspec.msgpack.encode(marks[:count])

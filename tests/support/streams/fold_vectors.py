@@ -31,7 +31,6 @@ from taskbridge.schemas.events import (
 from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES
 from taskbridge.streams.cores.native import RULES
 from taskbridge.streams.cores.python import PythonCore
-from taskbridge.streams.fold.chunk import MAX_OFFSETS
 from taskbridge.streams.fold.instance import FORM_BYTES
 from taskbridge.streams.fold.rejections import Refusal
 
@@ -165,7 +164,6 @@ def at_the_bounds() -> Iterator[list[Chunk]]:
         ahead = [{field: RECEIVED + AHEAD_MS + step, "received_at": RECEIVED} for step in (0, 1)]
         yield [whole([event(event_id="e", originator=Person("ann"), **each) for each in ahead])]
     yield [whole([event(event_id="e", received_at=FIRST_MS - 1, occurred_at=FIRST_MS + AHEAD_MS)])]
-    yield [whole([event(event_id="e") for _ in range(MAX_OFFSETS + 2)], step=100)]
     for count in (15, 16):
         many = tuple(f"{each}" for each in range(count))
         decided = [event(event_id="d", action=Action.COMPLETED, task_id="T", actor_id=each) for each in many]

@@ -25,7 +25,6 @@ from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.rejections import accept
 from taskbridge.streams.fold.views import notifications
-from taskbridge.streams.inbox.changes import check, inbox_changes
 from taskbridge.streams.offsets import describe_group
 
 if TYPE_CHECKING:
@@ -176,24 +175,6 @@ def notifications_on_topic(
         for message in read_topic(TASK_NOTIFICATIONS.name)
         if not bytes(message.key() or b"").startswith(SENT_DIRECTLY.encode())
     ]
-
-
-def inboxes_by_notifications(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[bytes, bytes]:
-    """The inboxes as the notifications on the topic make them, one by one."""
-    codec = task_notification_codec(connection.registry)
-    store: dict[bytes, bytes] = {}
-    for message in read_topic(TASK_NOTIFICATIONS.name):
-        try:
-            notification = codec.decode(message.value())
-            check(notification, message.key(), size=len(message.value() or b""))
-        except Exception:  # noqa: BLE001, S112 - another test's poison
-            continue
-        for key, value in inbox_changes([notification], stored=store.get).items():
-            if value is None:
-                store.pop(key, None)
-            else:
-                store[key] = value
-    return store
 
 
 def assert_all_is_right(

@@ -18,16 +18,13 @@ import httpx2
 from support import http_clients
 from support.edge.process import LOAD_FAST
 from support.forked import Forked
-from support.streams.lives import caught_up, expected, lives, produce, read_topic, topics_on
+from support.streams.lives import caught_up, lives, produce, read_topic, topics_on
 from taskbridge.local.host import free_port
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.streams.contract.live_version import LiveVersion
-from taskbridge.streams.fold.views import show
-from taskbridge.streams.inbox.changes import inbox_changes
 from taskbridge.streams.instances.pending_notifications import PENDING_PREFIX, instance_key
 from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.rebuild.republication import republished
-from taskbridge.streams.table_versions import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.table_versions import instances_changelog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.table_versions import Versions
 
     Read = Callable[[str], list[Message]]
@@ -207,26 +203,3 @@ def pending_notifications(connection: Connection) -> set[bytes]:
     changelog = instances_changelog(versions(connection).live).name
     last = {bytes(each.key() or b""): each.value() for each in read_topic(connection, changelog)}
     return {instance_key(key) for key, value in last.items() if key.startswith(PENDING_PREFIX) and value is not None}
-
-
-def stored_entries(read: Read) -> dict[bytes, bytes]:
-    """All inbox entries, from the changelog."""
-    found = {bytes(each.key() or b""): each.value() for each in read(INBOX_CHANGELOG.name)}
-    return {key: bytes(value) for key, value in found.items() if value is not None and key[:1] in b"ELC"}
-
-
-def expected_entries(connection: Connection, read: Read) -> dict[bytes, bytes]:
-    """The same from the plain fold of the events."""
-    return entries_of(expected(connection, read).values())
-
-
-def entries_of(instances: Iterable[Instance]) -> dict[bytes, bytes]:
-    """The same from these instances."""
-    store: dict[bytes, bytes] = {}
-    for instance in instances:
-        for key, value in inbox_changes(republished(show(instance), number=1), stored=store.get).items():
-            if value is None:
-                store.pop(key, None)
-            else:
-                store[key] = value
-    return store

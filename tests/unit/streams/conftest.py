@@ -1,4 +1,4 @@
-"""Events of a small world, so that every kind of collision is drawn; and workers that answer queries, without Kafka."""
+"""Events of a small world, so that every kind of collision is drawn."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import strategies as st
 
-from support.streams.api_context import AnsweringWorker
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
-from taskbridge.streams.api.access import Access
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from hypothesis.strategies import SearchStrategy
 
@@ -73,23 +70,3 @@ def make_event() -> Callable[..., TaskEvent]:
 def histories() -> SearchStrategy[list[TaskEvent]]:
     """The events of one instance, each with an id of its own."""
     return st.lists(_EVENTS, min_size=1, max_size=8, unique_by=lambda each: each.event_id)
-
-
-@pytest.fixture
-def make_context(tmp_path: Path) -> Generator[Callable[[Access], AnsweringWorker]]:
-    made: list[AnsweringWorker] = []
-
-    def make(access: Access) -> AnsweringWorker:
-        context = AnsweringWorker(tmp_path / f"worker-{len(made)}", access)
-        made.append(context)
-        return context
-
-    yield make
-    for context in made:
-        context.close()
-
-
-@pytest.fixture
-def context(make_context: Callable[[Access], AnsweringWorker]) -> AnsweringWorker:
-    """One that is open to its machine."""
-    return make_context(Access(tokens=None))

@@ -23,6 +23,7 @@ from support.streams.fold_inputs import (
     by_first_state_schema,
     by_older_state_schema,
     by_third_state_schema,
+    by_version_with_offsets,
     by_version_without_beginnings,
     by_version_without_recovery,
     damaged,
@@ -38,10 +39,9 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES, NONE, Folded
 from taskbridge.streams.cores.native import IS_BUILT, NativeCore
 from taskbridge.streams.cores.python import PythonCore
-from taskbridge.streams.fold.chunk import MAX_OFFSETS
 from taskbridge.streams.fold.instance import DETAILS, unnamed_assignees
 from taskbridge.streams.fold.rejections import OutsideContract
-from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
+from taskbridge.streams.fold.stored_instance import StoreUnreadable, are_events_lost, unpack
 from taskbridge.streams.tables.store import PartitionNotHeld, Store
 
 if TYPE_CHECKING:
@@ -184,7 +184,6 @@ def test_large_instances_have_the_same_bytes() -> None:
         assert isinstance(ours, Folded)
         assert isinstance(theirs, Folded)
         assert plain(ours) == plain(theirs)
-        assert event_offsets(ours.stored[b"I"]) == tuple(each.offset for each in records)[-MAX_OFFSETS:]
 
 
 @settings(max_examples=2 * EXAMPLES)
@@ -194,7 +193,6 @@ def test_a_damaged_instance_is_unreadable_to_both_or_the_same_to_both(data: Data
     stored = {key: data.draw(damaged(value)) for key, value in stored_after(events).items()}
     try:
         instance = unpack(stored[b"I"], STATES)
-        event_offsets(stored[b"I"])
     except StoreUnreadable:
         instance = None
     ours, theirs = fold_both([FakeRecord(b"I", EVENTS.encode(event(event_id="last")), 9)], stored)
@@ -240,6 +238,20 @@ def test_a_state_without_its_beginning_and_assignees_gets_them_from_the_marks(ev
     assert not isinstance(ours, type)
     assert not isinstance(theirs, type)
     assert plain(ours) == plain(theirs) == plain(new_core(PythonCore, 0).fold([*last], reading(stored), generation=1))
+
+
+@pytest.mark.parametrize(("offsets", "lost"), [((0, 7), False), ((0, 0), True), ((0, 0, 7), True)])
+@given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
+def test_of_the_offsets_that_an_older_version_stored_both_keep_whether_events_are_lost(
+    offsets: tuple[int, ...], events: list[TaskEvent], *, lost: bool
+) -> None:
+    stored = {key: by_version_with_offsets(value, offsets) for key, value in stored_after(events).items()}
+    last = [FakeRecord(b"I", EVENTS.encode(event(event_id="last")), 9)]
+    ours, theirs = fold_both(last, stored)
+    assert not isinstance(ours, type)
+    assert not isinstance(theirs, type)
+    assert plain(ours) == plain(theirs)
+    assert are_events_lost(ours.stored[b"I"]) is lost
 
 
 @pytest.mark.parametrize("by_version", [by_version_without_beginnings, by_version_without_recovery])

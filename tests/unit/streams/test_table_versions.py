@@ -6,14 +6,11 @@ import pytest
 
 from taskbridge.streams.table_versions import (
     FIRST_VERSION,
-    Republished,
     Versions,
     VersionUnreadable,
     instances_changelog,
     instances_table_name,
-    read_republished,
     read_versions,
-    write_republished,
     write_versions,
 )
 
@@ -25,14 +22,6 @@ def test_versions_are_read_as_written(versions: Versions) -> None:
 
 def test_versions_of_an_earlier_program_are_read() -> None:
     assert read_versions(b'{"live": 2, "next": null}') == Versions(2)
-
-
-def test_the_end_of_a_republication_is_read_and_else_nothing_waits() -> None:
-    republished = Republished("topic", {0: 7, 11: 0})
-    assert read_republished(write_republished(republished)) == republished
-    assert [read_republished(each) for each in (None, b"", b"7", b"{}", b'{"topic_id": "t", "ends": [1]}')] == [
-        None
-    ] * 5
 
 
 def test_without_a_record_the_first_version_is_live() -> None:

@@ -28,11 +28,18 @@ def topics_apply(
         int | None, typer.Option(min=1, help="Partitions of created topics. Default: TASKBRIDGE_PARTITIONS, else 12.")
     ] = None,
     replication: Annotated[int, typer.Option(help="Replicas of created topics; -1 is the broker's default.")] = -1,
+    delete_unused: Annotated[  # noqa: FBT002
+        bool, typer.Option("--delete-unused", help="Delete the internal topics that only earlier releases used.")
+    ] = False,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Create missing topics, and report how the others differ from the contract; exit code 1 if they do or may."""
+    """Create missing topics, and report how the others differ from the contract; exit code 1 if they do or may.
+
+    Internal topics that only earlier releases used are listed.
+    """
     from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
     from taskbridge.schemas import topics
+    from taskbridge.streams.rebuild.unused_topics import delete_unused_topics, unused_topics
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         reports = apply_topics(
@@ -41,6 +48,9 @@ def topics_apply(
             partitions=partitions or partitions_setting(os.environ),
             replication=replication,
         )
+        unused = unused_topics(connection.admin())
+        if delete_unused:
+            delete_unused_topics(connection.admin(), unused)
     for report in reports:
         found: dict[str, Any] = {"topic": report.name, "state": report.state, "partitions": report.partitions}
         found |= {"drift": report.drift, "unchecked": report.unchecked}
@@ -49,6 +59,10 @@ def topics_apply(
             *(f"          {each}" for each in report.remarks),
         ]
         say(json_line(found) if as_json else "\n".join(lines))
+    state = "deleted" if delete_unused else "unused"
+    for name in unused:
+        hint = "" if delete_unused else " (of an earlier release: delete it with --delete-unused)"
+        say(json_line({"topic": name, "state": state}) if as_json else f"{state:10}{name}{hint}")
     if any(report.remarks for report in reports):
         raise typer.Exit(1)
 

@@ -128,7 +128,6 @@ class Core:
         id_characters: int,
         moments: tuple[int, int],
         ahead_ms: int,
-        offsets: int,
         form_bytes: int,
         every_field: str,
         id_namespace: bytes,
@@ -161,13 +160,4 @@ class Core:
         ``translate``, which returns the event's Avro body by our own schema, or an error. ``load`` is called once, and
         returns the stored forms of instances. ``renew`` converts stored forms that cannot be read here. An exception of
         these three is raised here, and then nothing has changed.
-        """
-
-    def lines(
-        self, values: list[bytes], view: str, source: str, name_of: Callable[[str], str | None], /
-    ) -> bytes | None:
-        """A JSON array of these stored entries, equal to ``streams.api.json_forms.item_json``.
-
-        ``source``: of entries without one. None where an entry cannot be read here: of another version, or damaged. An
-        exception of ``name_of`` is raised here.
         """

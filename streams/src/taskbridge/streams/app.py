@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.operation import end_within, listen, make_server, operation_app
 from taskbridge.runtime.process import only_one_in
 from taskbridge.runtime.settings import explain_program, load_settings
 from taskbridge.runtime.topic_admin import partitions_setting
 from taskbridge.runtime.tracing import tracing_from_environment
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.streams.contract.live_version import AnotherVersion
-from taskbridge.streams.http import build_http, listen, make_server
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.monitoring.progress import Health
-from taskbridge.streams.monitoring.watchdog import TimesStuck, end_within
+from taskbridge.streams.monitoring.watchdog import TimesStuck
 from taskbridge.streams.settings import StreamsSettings
-from taskbridge.streams.task_center import TaskCenter
-from taskbridge.streams.web.portals import let_portals_in
-from taskbridge.streams.web.routes import pages_router
 from taskbridge.streams.worker import Service, work
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from taskbridge.runtime.serving import Server
+    from fastapi import FastAPI
 
 _SWITCH_S = 0.0005
 """How soon the threads that fetch and commit get the interpreter's lock while the loop works. Each sends several
 requests to Kafka one after the other. With Python's default of 5 ms, a transaction under load took a fifth longer."""
 _END_S = 6.0
-"""For requests to this worker, and for its libraries, whose threads may wait for Kafka."""
+"""For its libraries, whose threads may wait for Kafka."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,23 +47,21 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
     """
     sys.setswitchinterval(_SWITCH_S)
     settings = load_settings(StreamsSettings, environment)
-    center = TaskCenter(settings)
     with only_one_in(settings.data_dir, "worker.lock", setting="STREAMS_DATA_DIR"):
         configure_logs(settings.log_format, settings.log_level)
-        logging.getLogger().addHandler(center.operations.errors)
-        asyncio.run(_serve(settings, partitions_setting(environment), center))
+        asyncio.run(_serve(settings, partitions_setting(environment)))
 
 
-async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter) -> None:
+async def _serve(settings: StreamsSettings, partitions: int) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     tracing = tracing_from_environment(os.environ, "taskbridge-streams")
     metrics = Metrics(times_stuck=TimesStuck(settings.data_dir).count())
-    service = Service(settings, center, Health(center.access.tokens), metrics, tracing)
-    server = _server(service)
-    serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
+    service = Service(settings, Health(), metrics, tracing)
+    server = make_server(build_http(service.health.readiness, metrics))
+    serving = asyncio.create_task(server.serve([listen(settings.host, settings.port, prefix="STREAMS")]))
     switched: AnotherVersion | None = None
     try:
         await work(service, partitions=partitions, stop=stop)
@@ -79,7 +73,6 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
             end_within(_END_S, 0 if failure is None else _message(failure))
         server.should_exit = True
         await serving
-        await center.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
     if switched is not None and not stop.is_set():
@@ -88,18 +81,10 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
 
 
-def _server(service: Service) -> Server:
-    settings, center, health, metrics, _ = service
-    http = build_http(
-        health.readiness,
-        metrics,
-        routers=center.routers if settings.task_center else (),
-        directly=center.context if settings.task_center else None,
-        only_hosts=center.only_hosts,
-    )
-    if settings.task_center:
-        http.include_router(pages_router())
-    return make_server(let_portals_in(http, settings.allowed_origins))
+def build_http(readiness: Callable[[], dict[str, Any]], metrics: Metrics) -> FastAPI:
+    """The worker's HTTP side: health, readiness and metrics."""
+    ready = "Ready when tables are restored and events are processed"
+    return operation_app("streams", readiness=readiness, ready=ready, registry=metrics.registry)
 
 
 def _message(error: BaseException) -> str:

@@ -72,6 +72,15 @@ def describe_group(admin: Admin, group: str) -> Any:
     return answer.result()
 
 
+def readers_of(admin: Admin, group: str, topic: str) -> list[str]:
+    """The names of the group's members to which partitions of the topic are assigned; raises as ``describe_group``."""
+    return sorted(
+        each.group_instance_id or each.client_id
+        for each in describe_group(admin, group).members
+        if each.assignment is not None and any(at.topic == topic for at in each.assignment.topic_partitions)
+    )
+
+
 @contextmanager
 def _consumer(config: Mapping[str, object], group: str, isolation: str) -> Generator[Consumer]:
     """A new consumer, which has no outdated coordinator. It subscribes to nothing, so it is no member."""
@@ -205,10 +214,6 @@ class Offsets:
         """The first offset that each partition still has."""
         return self._list(topic, list(partitions), OffsetSpec.earliest())
 
-    def since(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
-        """The first offset of each partition at or after a time; -1 if there is none."""
-        return self._list(topic, list(partitions), OffsetSpec.for_timestamp(time_ms))
-
     def bounds(self, topic: str, partitions: Iterable[int]) -> dict[int, Bounds]:
         """What a ``read_committed`` reader can read of each partition now."""
         numbers = list(partitions)
@@ -234,6 +239,10 @@ class Offsets:
         """
         found = describe_group(self._admin, group).members
         return {each.group_instance_id or each.client_id: each.host.lstrip("/") for each in found}
+
+    def readers(self, group: str, topic: str) -> list[str]:
+        """As ``readers_of``."""
+        return readers_of(self._admin, group, topic)
 
     def _list(self, topic: str, partitions: list[int], spec: Any, **options: Any) -> dict[int, int]:
         if not partitions:

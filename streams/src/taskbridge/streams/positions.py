@@ -13,8 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.table_versions import rebuild_hint
+from taskbridge.streams.table_versions import REBUILD_HINT
 
 if TYPE_CHECKING:
     from faust.types import TP
@@ -34,7 +33,7 @@ class Lineage(NamedTuple):
 
 
 class SourceTopic(NamedTuple):
-    """A topic that is read: its id, the changelog that stores its positions too, and their lineage."""
+    """The topic of events: its id, the changelog that stores its positions too, and their lineage."""
 
     source_id: str
     """Kafka's id of the topic."""
@@ -62,7 +61,7 @@ def read_metadata(written: str | None) -> tuple[str | None, Lineage | None]:
 
 
 POSITION_KEY = b"\x00position"
-"""No instance has this key, since ids have no control characters; no key of an inbox begins with it."""
+"""No instance has this key, since ids have no control characters."""
 
 
 class PositionUnreadable(OperatorError):
@@ -148,7 +147,7 @@ def resume_position(
     committed: Committed,
     recorded: RecordedPosition | None,
     *,
-    source_topic: SourceTopic | None,
+    source_topic: SourceTopic,
     bounds: Bounds,
 ) -> ResumePosition:
     """Where the partition resumes; ``recorded`` is the position in its changelog, restored to the end.
@@ -156,29 +155,18 @@ def resume_position(
     Raises:
         ChangelogCut: the group is ahead of the changelog that its position names.
     """
-    ours = (
-        recorded.offset
-        if recorded is not None and source_topic is not None and recorded.topic_id == source_topic.source_id
-        else None
-    )
+    ours = recorded.offset if recorded is not None and recorded.topic_id == source_topic.source_id else None
     if committed.offset < 0:
         return _without_group(recorded, ours, bounds)
-    if (
-        source_topic is not None
-        and committed.lineage is not None
-        and committed.lineage.changelog_id == source_topic.lineage.changelog_id
-    ):
+    if committed.lineage is not None and committed.lineage.changelog_id == source_topic.lineage.changelog_id:
         reached = -1 if ours is None else ours
         if reached < committed.offset:
             raise ChangelogCut(
                 f"{source_topic.changelog}, partition {source.partition}, is truncated: the group "
                 f"has processed {source.topic}"
                 f" to offset {committed.offset}, but the changelog ends at {max(reached, 0)}."
-                f" {rebuild_hint(source_topic.changelog)}. Local stores are not changed"
+                f" {REBUILD_HINT}. Local stores are not changed"
             )
-    if source.topic == TASK_NOTIFICATIONS.name and committed.offset == bounds.first - 1:
-        # That offset was the end of a transaction: each notification is in one, so it needs two offsets at least.
-        return ResumePosition(bounds.first)
     return _within(committed.offset, bounds)
 
 

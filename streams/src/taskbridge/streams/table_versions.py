@@ -18,16 +18,6 @@ FIRST_VERSION = 1
 
 VERSION_TOPIC = Topic("taskbridge-streams-version", None, {"cleanup.policy": "compact"})
 VERSION_KEY = b"instances"
-REPUBLISHED_KEY = b"told"
-"""Its value: up to where notifications reached when all had been republished. Before that, inboxes are incomplete."""
-
-
-class Republished(NamedTuple):
-    """The offset after the last notification of a republication, by partition."""
-
-    topic_id: str
-    """Kafka's id of the topic of notifications: in a recreated topic, offsets begin again."""
-    ends: Mapping[int, int]
 
 
 class VersionUnreadable(OperatorError):
@@ -71,20 +61,6 @@ def read_versions(written: bytes | None) -> Versions:
         raise VersionUnreadable(f"{VERSION_TOPIC.name} contains {written[:100]!r}, which is no version") from error
 
 
-def write_republished(republished: Republished) -> bytes:
-    ends = {str(each): end for each, end in republished.ends.items()}
-    return json.dumps({"topic_id": republished.topic_id, "ends": ends}).encode()
-
-
-def read_republished(written: bytes | None) -> Republished | None:
-    """The opposite of ``write_republished``; None if it is missing or unreadable: then nothing waits for it."""
-    try:
-        found = json.loads(written or b"")
-        return Republished(str(found["topic_id"]), {int(each): int(end) for each, end in found["ends"].items()})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
 TOMBSTONE_RETENTION_MS = 7 * 24 * 60 * 60 * 1000
 """A store that was not updated for longer may have missed that a key was deleted."""
 
@@ -94,18 +70,11 @@ _SETTINGS = {
     "max.message.bytes": str(MAX_MESSAGE_BYTES),
 }
 
-# The names are Faust's: app, table, "changelog".
-INBOX_CHANGELOG = Topic("taskbridge-streams-inbox-changelog", None, _SETTINGS)
+UNUSED_TOPICS = ("taskbridge-streams-inbox-changelog",)
+"""Internal topics of earlier releases."""
 
 REBUILD = "taskbridge streams --rebuild"
-REPUBLISH = "taskbridge streams --republish"
-
-
-def rebuild_hint(changelog: str) -> str:
-    """The command that rebuilds what this changelog lost, as a sentence without its full stop."""
-    if changelog == INBOX_CHANGELOG.name:
-        return f"Rebuild the inboxes: {REPUBLISH}"
-    return f"Rebuild the states: {REBUILD}"
+REBUILD_HINT = f"Rebuild the states: {REBUILD}"
 
 
 def instances_table_name(version: int) -> str:
@@ -113,7 +82,7 @@ def instances_table_name(version: int) -> str:
 
 
 def instances_changelog(version: int) -> Topic:
-    """The changelog topic of a version of the instances."""
+    """The changelog topic of a version of the instances. The name is Faust's: app, table, "changelog"."""
     return Topic(f"taskbridge-streams-{instances_table_name(version)}-changelog", None, _SETTINGS)
 
 

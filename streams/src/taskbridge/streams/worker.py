@@ -29,7 +29,6 @@ from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import reader_config
 from taskbridge.streams.tables.recovery import Recovery
 from taskbridge.streams.tables.store import instances_table, remove_other_versions
-from taskbridge.streams.task_center import InstancesTable, Upstream
 from taskbridge.streams.transactions.group_commit import GroupCommit, claim_producers
 from taskbridge.streams.transactions.takeover import Takeover
 
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.monitoring.progress import Health
     from taskbridge.streams.settings import StreamsSettings
-    from taskbridge.streams.task_center import TaskCenter
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +58,6 @@ class Service(NamedTuple):
     """What exists before the worker, and outlives it."""
 
     settings: StreamsSettings
-    center: TaskCenter
     health: Health
     metrics: Metrics
     tracing: Tracing | None = None
@@ -86,7 +83,7 @@ def build_worker(
     admit: Callable[[], None],
     most_notification_bytes: int,
 ) -> Worker:
-    settings, center, health, metrics, tracing = service
+    settings, health, metrics, tracing = service
     partitions, version = prepared.partitions, prepared.version
     app = build_faust_app(settings, partitions=partitions, kafka_properties=kafka_properties)
     consumer = consumer_config(settings.kafka_bootstrap_servers, APP_ID, kafka_properties)
@@ -98,7 +95,7 @@ def build_worker(
         group=APP_ID,
         name=name,
         membership=lambda: consumer_of(app).membership,
-        source_topics=prepared.source_topics,
+        source_topic=prepared.source_topic,
         make=partial(JointProducer, credentials=app.conf.broker_credentials),
     )
     takeover = Takeover(
@@ -106,6 +103,7 @@ def build_worker(
         group_commit,
         group=APP_ID,
         name=name,
+        topic=topics.TASK_EVENTS.name,
         claim=partial(claim_producers, producing),
         note=metrics.position_lost,
     )
@@ -115,7 +113,7 @@ def build_worker(
         takeover,
         # Checked again once the group has this worker as a member: a switch begins when it has none.
         admit=admit,
-        known=prepared.known,
+        is_known=prepared.is_known,
         on_emptied=metrics.store_emptied,
     )
     tables_of(app).use_recovery(recovery)
@@ -135,30 +133,17 @@ def build_worker(
         tracing=tracing,
     )
     app.agent(chunks_of(app, topics.TASK_EVENTS), name="tasks")(agent.run)
-    actives = partial(_actives, app, recovery, changelog)
-    if settings.task_center:
-        center.open(
-            app,
-            InstancesTable(store, changelog, partitions, actives),
-            Upstream(consumer, offsets, registry),
-            group_commit,
-            metrics,
-            told=prepared.republished_to,
-            tracing=tracing,
-        )
+    actives = partial(_actives, app, recovery)
     metrics.partitions.set(partitions)
     progress = Progress(
         app,
         recovery,
-        changelog=changelog,
         ends=Ends(offsets),
-        inbox_ends=Ends(offsets, topics.TASK_NOTIFICATIONS.name) if settings.task_center else None,
         metrics=metrics,
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s, TimesStuck(settings.data_dir)),
     )
     health.follow(app, progress, core=core.name)
-    center.operations.follow(progress, lambda: health.is_ready)
     retention = Retention(
         agent,
         store,
@@ -172,11 +157,11 @@ def build_worker(
     return Worker(app, group_commit, retention, PendingPublisher(agent, store, changelog, actives), progress)
 
 
-def _actives(app: faust.App, recovery: Recovery, changelog: str) -> frozenset[int]:
+def _actives(app: faust.App, recovery: Recovery) -> frozenset[int]:
     """The partitions whose instances this worker changes now; none during a rebalance."""
-    if app.rebalancing or not app.tables.actives_ready or changelog not in recovery.assignments:
+    if app.rebalancing or not app.tables.actives_ready or recovery.assignment is None:
         return frozenset()
-    return recovery.assignments[changelog].actives
+    return recovery.assignment.actives
 
 
 async def work(service: Service, *, partitions: int, stop: asyncio.Event) -> None:
@@ -192,9 +177,7 @@ async def work(service: Service, *, partitions: int, stop: asyncio.Event) -> Non
     live_version = LiveVersion(servers, properties, offsets)
     ids_path = settings.data_dir / "schema-ids.json"
     registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=properties)
-    contract = Contract(
-        admin_client(servers, properties), registry, partitions, live_version, offsets, task_center=settings.task_center
-    )
+    contract = Contract(admin_client(servers, properties), registry, partitions, live_version, offsets)
     try:
         prepared = await until_connected(contract, service.health, stop)
         if prepared is not None:
@@ -218,7 +201,7 @@ async def work(service: Service, *, partitions: int, stop: asyncio.Event) -> Non
 
 
 async def _run(worker: Worker, service: Service, *, another: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-    app, center, health = worker.app, service.center, service.health
+    app = worker.app
     collect_garbage_rarely()
     # Faust's start returns once the tables are restored: a worker that is stopped does not wait for that.
     starting = asyncio.create_task(app.start())
@@ -227,7 +210,6 @@ async def _run(worker: Worker, service: Service, *, another: Coroutine[Any, Any,
     others = [
         asyncio.create_task(_or_crash(app, worker.retention.run())),
         asyncio.create_task(_or_crash(app, worker.publisher.run())),
-        asyncio.create_task(center.watch()),
     ]
     try:
         while not stop.is_set() and not app.crashed:
@@ -236,15 +218,13 @@ async def _run(worker: Worker, service: Service, *, another: Coroutine[Any, Any,
                     await essential
             if watching.done():
                 TimesStuck(service.settings.data_dir).add()
-                log.error("worker_stalled", problem=str(watching.exception()), **health.readiness())
+                log.error("worker_stalled", problem=str(watching.exception()), **service.health.readiness())
                 # As a crash: then nothing waits for the chunk that does not end.
                 await app.crash(cast("BaseException", watching.exception()))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
         _raise_if_crashed(app)
     finally:
-        # First, so that their clients look for another worker while this one finishes.
-        center.stop()
         for task in (starting, watching, switching, *others):
             task.cancel()
         await stop_app(app)

@@ -10,14 +10,14 @@ import pytest
 
 from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.runtime.kafka import admin_client
-from taskbridge.streams.contract.start import Contract, Prepared, TopicsUnavailable, until_connected
+from taskbridge.streams.contract.start import Contract, OlderRelease, Prepared, TopicsUnavailable, until_connected
 from taskbridge.streams.monitoring.progress import Health
 
 
 def test_readiness_reports_topics_that_differ_from_the_contract_and_the_start_goes_on() -> None:
     differences = ["taskbridge.task-states.v1: min.insync.replicas is 1, the contract says 2 with 3 replicas"]
     health = Health()
-    contract: Any = SimpleNamespace(apply=lambda: Prepared(12, 1, {}, frozenset(), {}, differences))
+    contract: Any = SimpleNamespace(apply=lambda: Prepared(12, 1, cast("Any", None), is_known=False, drift=differences))
     prepared = asyncio.run(until_connected(contract, health, cast("Any", SimpleNamespace(is_set=lambda: False))))
     assert prepared is not None
     body = health.readiness()
@@ -29,6 +29,25 @@ def test_without_kafka_one_request_is_made_and_its_error_is_reported(
 ) -> None:
     monkeypatch.setattr("taskbridge.streams.contract.start._REACHED_S", 0.5)
     nothing: Any = None
-    contract = Contract(admin_client(f"{LOOPBACK}:{free_port()}"), nothing, 12, nothing, nothing, task_center=True)
+    contract = Contract(admin_client(f"{LOOPBACK}:{free_port()}"), nothing, 12, nothing, nothing)
     with pytest.raises(TopicsUnavailable, match=r"Kafka is still starting.* retrying: .*transport failure"):
         contract.apply()
+
+
+def test_a_worker_waits_while_workers_with_inboxes_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One assignment cannot cover both: those would lose the partitions of their inboxes."""
+
+    class Old:
+        def list_topics(self, *, timeout: float) -> None: ...
+
+        def readers(self, group: str, topic: str) -> list[str]:
+            return [f"a member of {group} that reads {topic}"]
+
+    def allowed(_admin: object, _acls: object, *, topics: object) -> list[Any]:
+        assert topics
+        return []
+
+    monkeypatch.setattr("taskbridge.streams.contract.start.missing_acls", allowed)
+    nothing: Any = None
+    with pytest.raises(OlderRelease, match=r"a member of taskbridge-streams that reads .*notifications.* Stop them"):
+        Contract(cast("Any", Old()), nothing, 12, nothing, cast("Any", Old())).apply()

@@ -24,25 +24,17 @@ from taskbridge.streams.positions import (
     write_metadata,
     write_position,
 )
-from taskbridge.streams.table_versions import (
-    INBOX_CHANGELOG,
-    REBUILD,
-    REPUBLISH,
-    VERSION_TOPIC,
-    Versions,
-    instances_changelog,
-)
+from taskbridge.streams.table_versions import REBUILD, VERSION_TOPIC, Versions, instances_changelog
 
-EVENTS, NOTIFICATIONS, INSTANCES, INBOX, VERSION = (
-    each.name for each in (TASK_EVENTS, TASK_NOTIFICATIONS, instances_changelog(2), INBOX_CHANGELOG, VERSION_TOPIC)
+EVENTS, NOTIFICATIONS, INSTANCES, VERSION = (
+    each.name for each in (TASK_EVENTS, TASK_NOTIFICATIONS, instances_changelog(2), VERSION_TOPIC)
 )
 TOPICS = {
-    **{name: Found(f"id of {name}", 12) for name in (EVENTS, NOTIFICATIONS, TASK_STATES.name, INSTANCES, INBOX)},
+    **{name: Found(f"id of {name}", 12) for name in (EVENTS, NOTIFICATIONS, TASK_STATES.name, INSTANCES)},
     VERSION: Found("id of the version", 1),
 }
 LINEAGE = Lineage(2, 12, f"id of {INSTANCES}", "id of the version")
-INBOX_LINEAGE = LINEAGE._replace(changelog_id=f"id of {INBOX}")
-GOOD = Situation(TOPICS, {EVENTS: [LINEAGE, LINEAGE], NOTIFICATIONS: [INBOX_LINEAGE]}, Versions(2))
+GOOD = Situation(TOPICS, [LINEAGE, LINEAGE], Versions(2))
 
 
 def but(situation: Situation = GOOD, **changed: Found | None) -> Situation:
@@ -53,9 +45,8 @@ def but(situation: Situation = GOOD, **changed: Found | None) -> Situation:
 
 
 def test_a_worker_may_start_with_all_topics() -> None:
-    assert problem(GOOD, task_center=True) is None
-    assert problem(Situation({}, {}, Versions(), is_recorded=False), task_center=True) is None, "nothing ever ran"
-    assert problem(but(INBOX=None), task_center=False) is None, "nobody needs it"
+    assert problem(GOOD) is None
+    assert problem(Situation({}, [], Versions(), is_recorded=False)) is None, "nothing ever ran"
 
 
 @pytest.mark.parametrize(
@@ -64,16 +55,13 @@ def test_a_worker_may_start_with_all_topics() -> None:
         (but(INSTANCES=None), f"{INSTANCES} is missing", REBUILD),
         (but(INSTANCES=Found("another", 12)), f"{INSTANCES} was deleted and recreated", REBUILD),
         (but(INSTANCES=TOPICS[INSTANCES]._replace(first=1)), f"{INSTANCES} was truncated", REBUILD),
-        (but(INBOX=None), f"{INBOX} is missing", REPUBLISH),
-        (but(INBOX=Found("another", 12)), f"{INBOX} was deleted and recreated", REPUBLISH),
-        (but(INBOX=TOPICS[INBOX]._replace(first=1)), f"{INBOX} was truncated", REPUBLISH),
         (but(VERSION=None), f"{VERSION} is missing", REBUILD),
         (but(VERSION=Found("another", 1)), f"{VERSION} was deleted and recreated", REBUILD),
         (GOOD._replace(is_recorded=False), f"{VERSION} was truncated", REBUILD),
         (GOOD._replace(unreadable="it says nonsense"), "it says nonsense", REBUILD),
         (but(GOOD._replace(versions=Versions(1))), "states of version 2", REBUILD),
         (but(EVENTS=Found("id", 24)), f"{EVENTS} has 24", f"{REBUILD} --partitions"),
-        (but(INBOX=TOPICS[INBOX]._replace(partitions=6)), f"{INBOX} has 6", f"{REBUILD} --partitions"),
+        (but(NOTIFICATIONS=Found("id", 6)), f"{NOTIFICATIONS} has 6", f"{REBUILD} --partitions"),
         (
             GOOD._replace(topics={name: found._replace(partitions=24) for name, found in TOPICS.items()}),
             "built with 12",
@@ -82,24 +70,24 @@ def test_a_worker_may_start_with_all_topics() -> None:
     ],
 )
 def test_a_lost_topic_is_named_with_the_command_that_fixes_it(situation: Situation, text: str, command: str) -> None:
-    found = problem(situation, task_center=True)
+    found = problem(situation)
     assert found is not None
     assert text in found
     assert command in found
 
 
-@pytest.mark.parametrize("name", ["INSTANCES", "INBOX", "VERSION"])
+@pytest.mark.parametrize("name", ["INSTANCES", "VERSION"])
 def test_positions_of_an_older_release_show_that_a_topic_existed(name: str) -> None:
     """They do not name it, so another topic in its place is accepted."""
-    earlier = GOOD._replace(lineages={EVENTS: [None], NOTIFICATIONS: [None]})
-    assert problem(earlier, task_center=True) is None
-    assert problem(but(earlier, **{name: None}), task_center=True) is not None
-    assert problem(but(earlier, **{name: TOPICS[globals()[name]]._replace(topic_id="x")}), task_center=True) is None
+    earlier = GOOD._replace(lineages=[None])
+    assert problem(earlier) is None
+    assert problem(but(earlier, **{name: None})) is not None
+    assert problem(but(earlier, **{name: TOPICS[globals()[name]]._replace(topic_id="x")})) is None
 
 
 def test_a_later_rebuild_by_an_older_release_is_recognised() -> None:
-    lineages = {EVENTS: [LINEAGE._replace(version=1, partitions=6, changelog_id="old", version_topic_id="old")]}
-    assert problem(GOOD._replace(lineages=lineages), task_center=True) is None
+    lineages = [LINEAGE._replace(version=1, partitions=6, changelog_id="old", version_topic_id="old")]
+    assert problem(GOOD._replace(lineages=lineages)) is None
 
 
 def test_metadata_has_the_owner_and_the_mark() -> None:
@@ -196,16 +184,3 @@ def test_a_changelog_that_is_behind_the_group_has_lost_its_end(recorded: Recorde
         resumed(7, recorded)
     assert resumed(7, recorded, lineage=LINEAGE._replace(changelog_id="before a rebuild")).offset == 7
     assert resumed(7, recorded, lineage=None).offset == 7, "of an older release, or moved by hand"
-
-
-def test_a_deleted_end_of_a_transaction_is_not_an_unread_notification() -> None:
-    """The group's position is before it; it was deleted with the last notification, which was read."""
-    source, source_topic = TP(NOTIFICATIONS, 3), SourceTopic("id of the notifications", INBOX, INBOX_LINEAGE)
-
-    def at(offset: int) -> ResumePosition:
-        recorded = RecordedPosition(source_topic.source_id, offset)
-        committed = Committed(offset, "worker", is_stable=True, lineage=INBOX_LINEAGE)
-        return resume_position(source, committed, recorded, source_topic=source_topic, bounds=Bounds(4, 4))
-
-    assert at(3) == at(4) == ResumePosition(4)
-    assert at(2).reason == "out-of-range"

@@ -31,7 +31,7 @@ from faust.transport.consumer import Fetcher as FaustFetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from support.streams.api_context import faust_app
+from support.streams.faust_app import faust_app
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine import app as engine_app
 from taskbridge.streams.engine import consumer_thread, transport

@@ -14,8 +14,8 @@ import pytest
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
 
-from support.streams.api_context import faust_app
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from support.streams.faust_app import faust_app
+from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.transport import ChunkConsumer, Position
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.engine.transport import ChunkMessage
 
 FIRST, SECOND = TP(TASK_EVENTS.name, 0), TP(TASK_EVENTS.name, 1)
-NOTIFIED, CHANGELOG = TP(TASK_NOTIFICATIONS.name, 0), TP("changelog", 0)
+THIRD, CHANGELOG = TP(TASK_EVENTS.name, 2), TP("changelog", 0)
 
 
 @dataclass
@@ -59,7 +59,7 @@ class FakeBroker(ChunkConsumer):
         """What the next poll gives; the ones after that have nothing."""
         self.polls = 0
         self.while_polling: Callable[[], object] = int
-        self.active: set[TP] | None = {FIRST, SECOND, NOTIFIED, CHANGELOG}
+        self.active: set[TP] | None = {FIRST, SECOND, THIRD, CHANGELOG}
         self.committed: dict[TP, int] = {}
         self.sought = 0
 
@@ -109,19 +109,17 @@ async def chunks_of(consumer: FakeBroker) -> list[tuple[TP, Any]]:
     return [(message.tp, message) for first in polled for message in (first, *first.others)]
 
 
-def test_a_poll_gives_one_message_per_topic_with_one_chunk_per_partition(with_consumer: Any) -> None:
+def test_a_poll_gives_one_message_with_one_chunk_per_partition(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {
             FIRST: [FakeRecord(offset) for offset in range(100, 200)],
-            NOTIFIED: [FakeRecord(1, topic=NOTIFIED.topic)],
             SECOND: [FakeRecord(7, partition=1)],
             CHANGELOG: [FakeRecord(1, topic="changelog")],  # nobody's here
         }
-        (first_tp, first), (second_tp, second) = [each async for each in consumer.getmany(1.0)]
+        [(first_tp, first)] = [each async for each in consumer.getmany(1.0)]
         assert (first_tp, first.offset) == (FIRST, 199)
         assert [record.offset for record in cast("Any", first.value)] == list(range(100, 200))
         assert [(each.tp, each.offset) for each in cast("Any", first).others] == [(SECOND, 7)]
-        assert (second_tp, second.offset, list(cast("Any", second).others)) == (NOTIFIED, 1, [])
 
     with_consumer(check)
 
@@ -280,7 +278,7 @@ def test_the_next_poll_runs_while_chunks_are_passed_on(with_consumer: Any) -> No
 
 def test_a_chunk_says_whether_others_of_its_poll_follow(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0)], NOTIFIED: [FakeRecord(0)]}
+        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0)], THIRD: [FakeRecord(0)]}
         assert [message.more_follow for _, message in await chunks_of(consumer)] == [True, True, False]
 
     with_consumer(check)
@@ -503,21 +501,6 @@ def test_the_next_chunk_is_accepted_without_a_copy(with_consumer: Any) -> None:
             consumer.fetched = {FIRST: [FakeRecord(offset)]}
             [(_, message)] = await chunks_of(consumer)
             assert consumer.new_records(message, message.value) is message.value
-
-    with_consumer(check)
-
-
-@pytest.mark.parametrize("overtake", [ChunkConsumer.stop_flow, _generation])
-def test_a_rebalance_between_two_topics_of_a_poll_drops_the_second(
-    with_consumer: Any, overtake: Callable[[FakeBroker], Any]
-) -> None:
-    async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)], NOTIFIED: [FakeRecord(0, topic=NOTIFIED.topic)]}
-        got: list[TP] = []
-        async for tp, _ in consumer.getmany(1.0):
-            got.append(tp)
-            overtake(consumer)
-        assert got == [FIRST]
 
     with_consumer(check)
 

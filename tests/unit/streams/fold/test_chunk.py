@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from dataclasses import dataclass, field
 from functools import reduce
@@ -23,19 +22,17 @@ from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
 from taskbridge.schemas.views import EntryKey, views
-from taskbridge.streams.fold.chunk import MAX_OFFSETS, ChunkResult, fold_chunk
+from taskbridge.streams.fold.chunk import ChunkResult, fold_chunk
 from taskbridge.streams.fold.instance import EARLIEST, fold
 from taskbridge.streams.fold.rejections import dead_letter
 from taskbridge.streams.fold.stored_instance import (
     StoreUnreadable,
-    event_offsets,
+    are_events_lost,
     pack,
-    read_offsets,
+    shown,
     unpack,
-    with_event_offsets,
-    write_offsets,
+    with_events_lost,
 )
-from taskbridge.streams.fold.views import Shown, show
 from taskbridge.streams.tables.store import Store
 
 if TYPE_CHECKING:
@@ -45,6 +42,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification
     from taskbridge.streams.fold.instance import Instance
+    from taskbridge.streams.fold.views import Shown
 
     MakeEvent = Callable[..., TaskEvent]
 
@@ -74,15 +72,15 @@ class World:
         return unpack(self.stored[key], STATES) if key in self.stored else None
 
     def load(self, keys: Iterable[bytes]) -> list[Shown | None]:
-        found = [(key, self.instance(key)) for key in keys]
-        return [None if each is None else show(each, event_offsets(self.stored[key])) for key, each in found]
+        return [shown(self.stored[key], STATES) if key in self.stored else None for key in keys]
 
     def fold(self, events: Iterable[TaskEvent]) -> ChunkResult:
         return fold_chunk(records_of(events), decode=EVENTS.decode, load=self.load)
 
     def store(self, result: ChunkResult) -> None:
-        for key, shown in result.instances.items():
-            self.stored[key] = pack(STATES.encode(shown.instance.state), shown.instance, shown.offsets, now_ms=0)
+        for key, each in result.instances.items():
+            state = STATES.encode(each.instance.state)
+            self.stored[key] = pack(state, each.instance, now_ms=0, events_lost=each.events_lost)
 
 
 def records_of(events: Iterable[TaskEvent]) -> list[FakeRecord]:
@@ -211,59 +209,21 @@ def test_a_stored_instance_is_read_as_it_was_written(
     world = World()
     result = world.fold(data.draw(histories))
     world.store(result)
-    for key, shown in result.instances.items():
-        assert world.load([key]) == [shown]
-
-
-@given(
-    chunks=st.lists(
-        st.lists(st.integers(0, (1 << 63) - 1), min_size=1, max_size=MAX_OFFSETS + 20), min_size=1, max_size=3
-    )
-)
-def test_an_instance_remembers_the_offsets_of_its_last_events(make_event: MakeEvent, chunks: list[list[int]]) -> None:
-    world, known = World(), list[int]()
-    for offsets in chunks:
-        records = records_of([make_event(Action.CREATED)] * len(offsets))
-        moved = [dataclasses.replace(record, offset=at) for record, at in zip(records, offsets, strict=True)]
-        world.store(fold_chunk(moved, decode=EVENTS.decode, load=world.load))
-        for offset in offsets:
-            if offset > (known or [-1])[-1]:
-                known.append(offset)
-        assert event_offsets(world.stored[b"I-1"]) == tuple(known[-MAX_OFFSETS:])
+    for key, each in result.instances.items():
+        assert world.load([key]) == [each]
 
 
 @given(data=st.data())
-def test_the_offsets_of_a_stored_instance_can_be_replaced(
+def test_an_instance_whose_events_are_lost_stays_so(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
 ) -> None:
+    events = data.draw(histories)
     world = World()
+    world.store(world.fold(events))
+    world.stored = {key: with_events_lost(value) for key, value in world.stored.items()}
     world.store(world.fold(data.draw(histories)))
-    elsewhere = tuple(sorted(data.draw(st.sets(st.integers(0, (1 << 63) - 1), max_size=MAX_OFFSETS))))
-    for stored in world.stored.values():
-        moved = with_event_offsets(stored, elsewhere)
-        assert event_offsets(moved) == elsewhere
-        assert unpack(moved, STATES) == unpack(stored, STATES)
-        assert with_event_offsets(moved, event_offsets(stored)) == stored
-
-
-def test_offsets_are_read_without_the_other_parts_and_never_from_damaged_bytes(make_event: MakeEvent) -> None:
-    world = World()
-    world.store(world.fold([make_event(Action.CREATED)] * 200))
-    whole = world.stored[b"I-1"]
-    assert event_offsets(whole) == tuple(range(100, 200))
-    state_length, length = int.from_bytes(whole[10:14], "big"), int.from_bytes(whole[14:16], "big")
-    end = 16 + state_length + length
-    assert event_offsets(whole[:16] + bytes(state_length) + whole[16 + state_length : end]) == tuple(range(100, 200))
-    for damaged in (b"", b"\x02" + whole[1:], whole[:15], whole[: end - 1], whole[: end - 1] + b"\xff"):
-        with pytest.raises(StoreUnreadable):
-            event_offsets(damaged)
-
-
-def test_offsets_are_written_seven_bits_per_byte_and_have_63_bits_at_most() -> None:
-    assert write_offsets((127, 255)) == b"\x7f\x80\x01"
-    assert read_offsets(write_offsets(((1 << 63) - 1,))) == ((1 << 63) - 1,)
-    with pytest.raises(ValueError, match="63 bits"):
-        read_offsets(write_offsets((1 << 63,)))
+    world.store(world.fold(events))
+    assert all(map(are_events_lost, world.stored.values()))
 
 
 def test_marks_of_other_tasks_are_unreadable(make_event: MakeEvent) -> None:
@@ -288,10 +248,9 @@ def test_an_instance_stored_without_its_beginning_is_read(make_event: MakeEvent)
     ]
     instance = reduce(fold, events, None)
     assert instance is not None
-    stored = by_version_without_beginnings(pack(STATES.encode(instance.state), instance, (7,), now_ms=0))
+    stored = by_version_without_beginnings(pack(STATES.encode(instance.state), instance, now_ms=0))
     older = replace(instance, marks=replace(instance.marks, first_received_at=EARLIEST))
     assert unpack(stored, STATES) == older
-    assert event_offsets(stored) == (7,)
 
 
 def test_a_stored_instance_of_another_format_is_unreadable() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.streams.fold_inputs import by_version_with_offsets
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.testing import FakeRegistry
@@ -14,12 +15,15 @@ from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import (
     Age,
     age_of,
-    event_offsets,
+    are_events_lost,
+    contents,
+    have_equal_contents,
     pack,
     restamped,
+    shown,
     state_value,
     unpack,
-    with_event_offsets,
+    with_events_lost,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +33,6 @@ if TYPE_CHECKING:
     from taskbridge.streams.fold.instance import Instance
 
 STATES = task_state_codec(FakeRegistry())
-OFFSETS = (3, 70_000, 70_001)
 
 
 def instance_of(first: TaskEvent, *events: TaskEvent) -> Instance:
@@ -43,15 +46,31 @@ def pending(make_event: Callable[..., TaskEvent]) -> Instance:
 
 def test_each_part_is_read_by_itself(pending: Instance) -> None:
     value = STATES.encode(pending.state)
-    stored = pack(value, pending, OFFSETS, now_ms=7)
-    assert (state_value(stored), event_offsets(stored), unpack(stored, STATES)) == (value, OFFSETS, pending)
+    stored = pack(value, pending, now_ms=7)
+    assert (state_value(stored), are_events_lost(stored), unpack(stored, STATES)) == (value, False, pending)
 
 
 def test_replacing_a_part_does_not_change_the_others(pending: Instance) -> None:
     value = STATES.encode(pending.state)
-    stored = pack(value, pending, OFFSETS, now_ms=7)
-    assert restamped(stored, written_ms=9) == pack(value, pending, OFFSETS, now_ms=9)
-    assert with_event_offsets(stored, (1,)) == pack(value, pending, (1,), now_ms=7)
+    stored = pack(value, pending, now_ms=7)
+    assert restamped(stored, written_ms=9) == pack(value, pending, now_ms=9)
+    lost = with_events_lost(stored)
+    assert lost == with_events_lost(lost) == pack(value, pending, now_ms=7, events_lost=True)
+    assert have_equal_contents(lost, stored)
+    assert not have_equal_contents(b"\x01 of a format before", stored)
+
+
+@pytest.mark.parametrize(("offsets", "lost"), [((0,), False), ((3, 70_000), False), ((0, 0), True), ((0, 0, 9), True)])
+def test_the_offsets_of_an_older_version_tell_only_whether_events_are_lost(
+    pending: Instance, offsets: tuple[int, ...], *, lost: bool
+) -> None:
+    stored = pack(STATES.encode(pending.state), pending, now_ms=7)
+    older = by_version_with_offsets(stored, offsets)
+    assert older != stored
+    assert contents(older) == contents(stored)
+    assert are_events_lost(older) is shown(older, STATES).events_lost is lost
+    assert unpack(older, STATES) == pending
+    assert with_events_lost(older) == with_events_lost(stored)
 
 
 def test_its_age_shows_whether_anything_is_pending(pending: Instance, make_event: Callable[..., TaskEvent]) -> None:

@@ -14,7 +14,7 @@ from taskbridge.schemas.events import Action, Change, Person, Status, View
 from taskbridge.schemas.inbox import Line, inbox_of
 from taskbridge.schemas.views import EntryKey, views
 from taskbridge.streams.fold.instance import fold
-from taskbridge.streams.fold.views import is_finished, notifications, was_shown_to
+from taskbridge.streams.fold.views import is_finished, notifications
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -175,16 +175,6 @@ def test_an_instance_is_finished_once_nothing_is_pending(make_event: MakeEvent) 
         ([of_the_instance], False),
     ):
         assert is_finished(folded(events).state) is finished
-
-
-def test_an_instance_was_shown_to_everyone_who_ever_had_an_entry_of_it(make_event: MakeEvent) -> None:
-    events = [
-        make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), originator=Person("ann")),
-        make_event(Action.COMPLETED, task_id="T-1", actor_id="cai", occurred_at=2_000),
-        make_event(Action.DELETED, occurred_at=3_000),
-    ]
-    instance = folded(events)
-    assert [was_shown_to(instance, each) for each in ("ann", "bob", "cai", "eve")] == [True, True, True, False]
 
 
 def test_when_the_owning_apps_event_comes_late_the_other_apps_entries_go(make_event: MakeEvent) -> None:

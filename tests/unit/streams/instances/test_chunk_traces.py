@@ -21,7 +21,7 @@ from support.tracing import (
     traceparent_of_span,
 )
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.cores.native import NativeCore
 from taskbridge.streams.cores.python import PythonCore
 from taskbridge.streams.instances.chunk_traces import follow, trace_of
@@ -90,7 +90,6 @@ def test_without_tracing_trace_contexts_are_passed_on(core: Core) -> None:
         trace.pass_on(folded)
         trace.committed()
     assert carried(folded) == {10: {TRACE}, 11: {NOT_SAMPLED}, 12: {OTHER}, 13: {None}}
-    assert trace.written() == {}
 
 
 def test_records_without_a_trace_are_no_work(spans: CollectedSpans) -> None:
@@ -178,28 +177,6 @@ def test_an_uncommitted_chunk_ends_its_spans_only_if_it_failed(core: Core, spans
     for each in spans.all:
         assert (each.status.status_code, each.status.description) == (StatusCode.ERROR, None)
         assert (each.attributes or {})["error.type"] == "RuntimeError"
-
-
-def test_a_notification_sent_to_a_listener_is_a_span_in_its_trace(spans: CollectedSpans) -> None:
-    notifications: Any = [
-        FakeRecord(b"corp/ann", b"", 7, headers=[("traceparent", TRACE.encode())]),
-        FakeRecord(b"corp/ann", b"", 8, headers=[("traceparent", NOT_SAMPLED.encode())]),
-    ]
-    trace = follow(spans.tracing, TP(TASK_NOTIFICATIONS.name, 0), notifications)
-    assert trace is not None
-    written = trace.written()
-    assert written.keys() == {7}
-    assert spans.all == ()
-    for _listener in range(2):
-        written[7]()
-    first, second = spans.named(SSE)
-    assert parent_of(first) == parent_of(second) == TRACE
-    assert dict(first.attributes or {}) == {
-        "messaging.system": "sse",
-        "messaging.destination.name": "/v1/corps/{corp_id}/users/{user_id}/events",
-        "messaging.operation.name": "send",
-        "messaging.operation.type": "send",
-    }
 
 
 def test_a_line_of_the_log_about_a_record_names_its_trace() -> None:

@@ -157,7 +157,7 @@ class Partition:
         self.states += [value for _, value, _ in changes.states]
 
     def _keep(self, instance: Any) -> None:
-        self.store[KEY] = pack(STATES.encode(instance.state), instance, (7,), now_ms=1)
+        self.store[KEY] = pack(STATES.encode(instance.state), instance, now_ms=1)
 
 
 @given(data=st.data())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from faust.types import TP
 
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions import Committed
 from taskbridge.streams.rebuild import operation as rebuild_operation
@@ -68,7 +68,7 @@ def test_the_producers_of_all_owners_are_fenced_when_all_workers_are_gone(monkey
         TP(TASK_EVENTS.name, 0): Committed(5, "ann", is_stable=True),
         TP(TASK_EVENTS.name, 1): Committed(5, "ann", is_stable=False),
         TP(TASK_EVENTS.name, 2): Committed(-1, "", is_stable=True),
-        TP(TASK_NOTIFICATIONS.name, 0): Committed(3, "bob", is_stable=True),
+        TP(TASK_EVENTS.name, 3): Committed(3, "bob", is_stable=True),
     }
     workers(Positions(positions, members=there), claimed).wait_until_gone()
     assert sorted(claimed) == ["ann", "bob"]

@@ -1,29 +1,27 @@
-"""What a rebuild starts an instance from, and that readers of the old version end up with the new one."""
+"""Readers of the old version end up with the new one after a rebuild."""
 
 from __future__ import annotations
 
 from functools import reduce
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from taskbridge.schemas.events import Action, Change, Status, View
 from taskbridge.schemas.inbox import apply, inbox_of
 from taskbridge.schemas.views import EntryKey, views
-from taskbridge.streams.fold.chunk import EVENTS_LOST, MAX_OFFSETS, has_all_events
 from taskbridge.streams.fold.instance import fold, from_published
 from taskbridge.streams.fold.views import show
-from taskbridge.streams.inbox.layout import LineId
 from taskbridge.streams.instances.pending_notifications import changed_notifications
 from taskbridge.streams.rebuild.copies import Copy, Located, Ticker, join_by_key
-from taskbridge.streams.rebuild.republication import republished, unfounded
+from taskbridge.streams.rebuild.republication import republished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import pytest
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification
@@ -31,25 +29,6 @@ if TYPE_CHECKING:
 
     MakeEvent = Callable[..., TaskEvent]
     Histories = SearchStrategy[list[TaskEvent]]
-
-
-@pytest.mark.parametrize(
-    ("offsets", "first_offset", "whole"),
-    [
-        ((), 0, False),  # not known
-        ((0, 9), 0, True),
-        ((7, 9), 7, True),
-        ((7, 9), 8, False),
-        (tuple(range(500, 500 + MAX_OFFSETS)), 400, False),  # there may have been more
-        (EVENTS_LOST, 0, False),
-        ((*EVENTS_LOST, 9), 0, False),
-        ((*EVENTS_LOST, 900), 800, False),
-    ],
-)
-def test_an_instance_is_rebuilt_from_nothing_only_if_all_its_events_are_certainly_there(
-    offsets: tuple[int, ...], first_offset: int, *, whole: bool
-) -> None:
-    assert has_all_events(offsets, first_offset=first_offset) is whole
 
 
 def sent_by_the_old_one(events: list[TaskEvent]) -> tuple[Instance, list[TaskNotification]]:
@@ -90,13 +69,6 @@ def test_after_a_republication_a_reader_has_the_present_entries_regardless_of_ea
     assert not ids & {each.notification_id for each in republished(shown, number=2)}, (
         "no repeats of the last republication"
     )
-
-
-def test_an_entry_that_no_instance_shows_is_removed() -> None:
-    line = LineId("corp", "ann", View.PENDING, "nowhere", "T-1")
-    gone = unfounded(line, number=1)
-    assert gone.change is Change.REMOVED
-    assert (gone.corp_id, gone.recipient_id, gone.view, gone.instance_id, gone.task_id) == line
 
 
 @given(data=st.data())

@@ -11,11 +11,11 @@ import rocksdict
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import Action, Lifecycle
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.fold.chunk import EVENTS_LOST
-from taskbridge.streams.fold.instance import fold
-from taskbridge.streams.fold.stored_instance import event_offsets, pack
+from taskbridge.streams.fold.instance import EARLIEST, LATEST, fold
+from taskbridge.streams.fold.stored_instance import are_events_lost, pack
 from taskbridge.streams.positions import POSITION_KEY, Bounds, RecordedPosition, write_position
 from taskbridge.streams.rebuild.copies import Copy, Located
+from taskbridge.streams.rebuild.new_version import complete_from
 from taskbridge.streams.rebuild.sources import LocalStores, Source, Sources, StoreInUse, stores_in
 from taskbridge.streams.tables.store import OFFSET_KEY
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.fold.instance import Instance
 
 NOW_MS = 1_900_000_000_000
+HOUR_MS = 60 * 60 * 1000
 STATES = task_state_codec(cast("Any", FakeRegistry()))
 KEY = b"I-1"
 
@@ -86,8 +87,8 @@ def history(make_event: Callable[..., TaskEvent]) -> list[Instance]:
     return [reduce(fold, events[1:count], fold(None, events[0])) for count in range(1, 5)]
 
 
-def stored(instance: Instance, *, offsets: tuple[int, ...] = ()) -> Located:
-    return Located(0, pack(STATES.encode(instance.state), instance, offsets, now_ms=NOW_MS))
+def stored(instance: Instance, *, events_lost: bool = False) -> Located:
+    return Located(0, pack(STATES.encode(instance.state), instance, now_ms=NOW_MS, events_lost=events_lost))
 
 
 def chosen(sources: Sources, key: bytes = KEY) -> tuple[Source, int] | None:
@@ -166,39 +167,59 @@ def test_only_a_store_has_an_old_deletion(world: World, history: list[Instance])
 
 
 @pytest.mark.parametrize(
-    ("position", "first", "is_whole"),
+    ("position", "is_certain"),
     [
-        (RecordedPosition("events", 70), 0, True),
-        (RecordedPosition("events", 70), 7, True),
-        (RecordedPosition("events", 70), 8, False),
-        (RecordedPosition("another topic", 70), 0, False),
-        (RecordedPosition("events", 70, after_loss=True), 0, False),
-        (RecordedPosition("events", 101), 0, False),
-        (None, 0, False),
+        (RecordedPosition("events", 70), True),
+        (RecordedPosition("another topic", 70), False),
+        (RecordedPosition("events", 70, after_loss=True), False),
+        (RecordedPosition("events", 101), False),
+        (None, False),
     ],
-    ids=["all-left", "just-left", "first-gone", "topic-lost", "lost-long-ago", "end-lost", "not-known"],
+    ids=["nothing-lost", "topic-lost", "lost-long-ago", "end-lost", "not-known"],
 )
-def test_all_events_are_there_only_if_the_remembered_offsets_are_certainly_theirs(
-    world: World, history: list[Instance], position: RecordedPosition | None, first: int, *, is_whole: bool
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_all_events_are_there_only_if_kafka_has_certainly_lost_none(
+    world: World, history: list[Instance], position: RecordedPosition | None, *, is_certain: bool, is_lost: bool
 ) -> None:
-    value = stored(history[0], offsets=(7, 9))
-    world.bounds[0] = Bounds(first, 100)
-    for is_lost in (False, True):
-        if is_lost:
-            world.stores.write({KEY: value})
-            world.left()
-            world.stores.reached[0] = position
-        else:
-            world.changelog.write({KEY: value})
-            world.changelog.positions[0] = b"unreadable" if position is None else write_position(position)
-        sources = world.sources(is_lost=is_lost)
+    value, written = stored(history[0]), b"unreadable" if position is None else write_position(position)
+    if is_lost:
+        world.stores.write({KEY: value})
+        world.left()
+        world.stores.reached[0] = position
+    else:
+        world.changelog.write({KEY: value})
+        world.changelog.positions[0] = written
+    sources = world.sources(is_lost=is_lost)
+    found = sources.of(KEY)
+    assert found is not None
+    assert found.source is (Source.STORE if is_lost else Source.CHANGELOG)
+    assert sources.has_all_events(found, complete_from=999) is is_certain
+    assert not sources.has_all_events(found, complete_from=1_000), "its first event may be deleted"
+    # It says so from then on.
+    assert are_events_lost(sources.on_target_partition(found).value) is not is_certain
+
+
+def test_a_loss_on_any_partition_counts(world: World, history: list[Instance]) -> None:
+    """Before the number of partitions grew, events of the instance may have been there."""
+    world.changelog.write({KEY: stored(history[0])})
+    world.bounds[1] = Bounds(0, 100)
+    world.changelog.positions[0] = write_position(RecordedPosition("events", 70))
+    for offset, is_certain in ((100, True), (101, False)):
+        world.changelog.positions[1] = write_position(RecordedPosition("events", offset))
+        sources = world.sources()
         found = sources.of(KEY)
         assert found is not None
-        assert found.source is (Source.STORE if is_lost else Source.CHANGELOG)
-        assert sources.has_all_events(found) is is_whole
-        # Of other events its offsets say nothing, and it says so from then on.
-        of_these = position is not None and position[:1] + position[2:] == ("events", False) and position.offset <= 100
-        assert event_offsets(sources.on_target_partition(found).value) == ((7, 9) if of_these else EVENTS_LOST)
+        assert sources.has_all_events(found, complete_from=0) is is_certain
+
+
+def test_an_instance_whose_events_were_lost_earlier_never_has_all(world: World, history: list[Instance]) -> None:
+    world.changelog.write({KEY: stored(history[0], events_lost=True)})
+    world.changelog.positions[0] = write_position(RecordedPosition("events", 70))
+    sources = world.sources()
+    found = sources.of(KEY)
+    assert found is not None
+    assert not sources.has_all_events(found, complete_from=0)
+    assert are_events_lost(sources.on_target_partition(found).value)
 
 
 def test_a_published_state_alone_never_has_all_events(world: World, history: list[Instance]) -> None:
@@ -207,7 +228,50 @@ def test_a_published_state_alone_never_has_all_events(world: World, history: lis
     sources = world.sources()
     found = sources.of(KEY)
     assert found is not None
-    assert not sources.has_all_events(found)
+    assert not sources.has_all_events(found, complete_from=0)
+
+
+class Events:
+    """The events topic: the time of each record, by partition and offset."""
+
+    def __init__(self, records: dict[int, dict[int, int]]) -> None:
+        self._records = records
+
+    def read(self, _topic: str, starts: dict[int, int], ends: dict[int, int]) -> Generator[list[Any]]:
+        for partition, start in starts.items():
+            for offset, at in self._records[partition].items():
+                if start <= offset < ends[partition]:
+                    yield []
+                    yield [cast("Any", FakeMessage(partition, at))]
+
+
+class FakeMessage:
+    def __init__(self, partition: int, at: int) -> None:
+        self._partition, self._at = partition, at
+
+    def partition(self) -> int:
+        return self._partition
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self._at
+
+
+@pytest.mark.parametrize(
+    ("bounds", "found"),
+    [
+        ({0: Bounds(0, 9), 1: Bounds(0, 0)}, EARLIEST),
+        ({0: Bounds(3, 9), 1: Bounds(0, 0)}, 1_000 + HOUR_MS),
+        ({0: Bounds(3, 9), 1: Bounds(5, 9)}, 7_000 + HOUR_MS),
+        ({0: Bounds(3, 9), 1: Bounds(9, 9)}, LATEST),
+        ({0: Bounds(7, 9), 1: Bounds(5, 9)}, LATEST),
+    ],
+    ids=["nothing-deleted", "one-cut", "the-later-of-two", "all-of-one-deleted", "only-markers-left"],
+)
+def test_events_are_complete_from_the_first_record_on_that_is_left_anywhere(
+    bounds: dict[int, Bounds], found: int
+) -> None:
+    events = Events({0: {4: 1_000, 6: 500}, 1: {5: 7_000, 6: 100}})
+    assert complete_from(cast("Any", events), bounds) == found
 
 
 def store_on_disk(path: Path, values: dict[bytes, bytes], *, offset: int, changelog_id: str = "changelog") -> Any:

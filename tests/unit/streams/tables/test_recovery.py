@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+from faust.types import TP
 
 from taskbridge.streams.positions import Bounds
 from taskbridge.streams.table_versions import TOMBSTONE_RETENTION_MS
-from taskbridge.streams.tables.recovery import Start, StoreOfAnother, starting_point
+from taskbridge.streams.tables.recovery import (
+    Assignment,
+    Misassigned,
+    Start,
+    StoreOfAnother,
+    assignment_of,
+    starting_point,
+)
 from taskbridge.streams.tables.store import StorePosition
 
 NOW = 10**12
@@ -61,3 +71,14 @@ def test_a_store_with_more_than_its_changelog_is_not_changed(
 ) -> None:
     with pytest.raises(StoreOfAnother, match=reason):
         start_of(position, bounds)
+
+
+def test_events_without_the_changelog_of_their_partition_are_refused() -> None:
+    def assigned(*actives: TP) -> SimpleNamespace:
+        standbys = {TP("changelog", 0), TP("changelog", 1)}
+        return SimpleNamespace(assigned_actives=lambda: {*actives}, assigned_standbys=lambda: standbys)
+
+    found = assignment_of(assigned(TP("events", 0), TP("changelog", 0)), "changelog")
+    assert found == Assignment(frozenset({0}), frozenset({1}))
+    with pytest.raises(Misassigned, match=r"partitions \[2\].*changelog"):
+        assignment_of(assigned(TP("events", 0), TP("events", 2), TP("changelog", 0)), "changelog")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
 FIRST, SECOND = TP("events", 0), TP("events", 1)
+SOURCE_TOPIC = SourceTopic("source", "changelog", Lineage(1, 2, "changelog-id", "version-id"))
+METADATA = write_metadata("worker", SOURCE_TOPIC.lineage)
 MEMBER = Membership(5, "member-1", "instance-1")
 
 
@@ -48,6 +50,8 @@ class FakeProducers:
         self.failure: Exception | None = None
         self.claim_failure: Exception | None = None
         self.last_value: bytes | None = None
+        self.recorded: list[tuple[str, int, bytes | None]] = []
+        """The positions for the changelog, which came after the records that they follow."""
         self.ended_in: list[tuple[str, bool]] = []
         """The threads in which producers that nobody needs came to their end, which may take long, and whether the
         process waits for them."""
@@ -76,9 +80,13 @@ class FakeProducer:
         self._all.claimed.append(self._id)
 
     def begin(self) -> None:
-        self._sent, self._reports = [], []
+        self._sent, self._reports, self._all.recorded = [], [], []
 
     def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int) -> Sent:
+        if records[0][0] == POSITION_KEY:
+            self._all.recorded.append((topic, partition, records[0][1]))
+            return Sent()
+        assert not self._all.recorded, "records come first"
         self._sent += [(topic, partition, record[0], record[2]) for record in records]
         self._all.last_value = records[-1][1]
         return self._reported(records[-1][0])
@@ -96,7 +104,11 @@ class FakeProducer:
         for sent, offset in self._reports:
             sent.last_offset = offset
         positions = {(each.topic, each.partition): (each.offset, each.metadata) for each in offsets}
-        self._all.transactions.append({"id": self._id, "sent": self._sent, "positions": positions, "group": group})
+        recorded = self._all.recorded
+        assert [partition for _, partition, _ in recorded] == [partition for _, partition in positions]
+        self._all.transactions.append(
+            {"id": self._id, "sent": self._sent, "positions": positions, "group": group, "recorded": recorded}
+        )
 
     def abort(self) -> None:
         self._all.aborted += 1
@@ -105,13 +117,13 @@ class FakeProducer:
         self._all.closed.append(self._id)
 
 
-def rounds_of(producers: FakeProducers, source_topics: Mapping[str, SourceTopic] | None = None) -> GroupCommit:
+def rounds_of(producers: FakeProducers) -> GroupCommit:
     return GroupCommit(
         {},
         group="group",
         name="worker",
         membership=lambda: MEMBER,
-        source_topics=source_topics or {},
+        source_topic=SOURCE_TOPIC,
         make=producers.make,
     )
 
@@ -119,10 +131,9 @@ def rounds_of(producers: FakeProducers, source_topics: Mapping[str, SourceTopic]
 def play(
     producers: FakeProducers,
     story: Callable[[GroupCommit], Coroutine[Any, Any, None]],
-    source_topics: Mapping[str, SourceTopic] | None = None,
 ) -> None:
     async def main() -> None:
-        group_commit = rounds_of(producers, source_topics)
+        group_commit = rounds_of(producers)
         group_commit.claim()
         await story(group_commit)
         await group_commit.close()
@@ -155,8 +166,8 @@ def test_submissions_during_a_transaction_share_the_next_and_producers_alternate
     assert [each["id"] for each in producers.transactions] == ["worker-0", "worker-1"]
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b", b"c"]]
     assert [each["positions"] for each in producers.transactions] == [
-        {("events", 0): (10, "worker ")},
-        {("events", 0): (20, "worker "), ("events", 1): (7, "worker ")},
+        {("events", 0): (10, METADATA)},
+        {("events", 0): (20, METADATA), ("events", 1): (7, METADATA)},
     ]
     assert {each["group"] for each in producers.transactions} == {group_metadata("group", MEMBER)}
 
@@ -280,7 +291,7 @@ def test_a_transaction_without_accepted_offsets_is_repeated_by_new_producers() -
     play(producers, story)
     assert producers.claimed[:2] == producers.claimed[2:]
     assert producers.aborted == 0
-    assert [each["positions"] for each in producers.transactions] == [{("events", 0): (1, "worker ")}]
+    assert [each["positions"] for each in producers.transactions] == [{("events", 0): (1, METADATA)}]
 
 
 def test_a_failed_claim_of_new_producers_fails_all_submissions() -> None:
@@ -473,7 +484,6 @@ def test_a_refused_claim_is_raised() -> None:
 @pytest.mark.parametrize("after_loss", [None, False, True], ids=["not said", "no", "yes"])
 def test_positions_are_recorded_in_the_changelog_after_their_records(*, after_loss: bool | None) -> None:
     producers = FakeProducers()
-    source_topic = SourceTopic("source", "changelog", Lineage(1, 2, "changelog-id", "version-id"))
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
@@ -481,11 +491,12 @@ def test_positions_are_recorded_in_the_changelog_after_their_records(*, after_lo
             group_commit.after_loss[SECOND] = after_loss
         await group_commit.submit(SECOND, 7, one(b"a"), generation=5)
 
-    play(producers, story, {"events": source_topic})
+    play(producers, story)
     [transaction] = producers.transactions
-    assert transaction["sent"] == [("states", -1, b"a", []), ("changelog", 1, POSITION_KEY, [])]
-    assert producers.last_value == write_position(RecordedPosition("source", 7, bool(after_loss)))
-    assert transaction["positions"] == {("events", 1): (7, write_metadata("worker", source_topic.lineage))}
+    assert transaction["sent"] == [("states", -1, b"a", [])]
+    position = write_position(RecordedPosition("source", 7, bool(after_loss)))
+    assert transaction["recorded"] == [("changelog", 1, position)]
+    assert transaction["positions"] == {("events", 1): (7, METADATA)}
 
 
 def test_nothing_waits_until_replaced_producers_are_closed() -> None:

@@ -10,13 +10,14 @@ from structlog.testing import capture_logs
 
 from taskbridge.runtime.kafka import NotAllowed
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.positions import Committed
+from taskbridge.streams.positions import Committed, Lineage, SourceTopic
 from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
 SOURCE = TP(TASK_EVENTS.name, 0)
+LINEAGE = Lineage(1, 1, "changelog-id", "version-id")
 
 
 class Kafka:
@@ -24,7 +25,7 @@ class Kafka:
 
     def __init__(self) -> None:
         self.after_loss: dict[TP, bool] = {}
-        self.source_topics: Mapping[str, Any] = {}
+        self.source_topic = SourceTopic("source", "changelog", LINEAGE)
         self.handed_over: dict[TP, int] = {}
         self.late = 2
 
@@ -49,7 +50,9 @@ class Kafka:
 def test_a_moved_position_is_awaited_until_it_is_readable() -> None:
     """Who asked before would be told the old one, and go on from there: from what is gone, or all over again."""
     kafka = Kafka()
-    takeover = Takeover(cast("Any", kafka), cast("Any", kafka), group="group", name="us", claim=lambda _: None)
+    takeover = Takeover(
+        cast("Any", kafka), cast("Any", kafka), group="group", name="us", topic=SOURCE.topic, claim=lambda _: None
+    )
     before = {SOURCE: Committed(2, "them", is_stable=True)}
     asyncio.run(takeover.commit_positions(before, {SOURCE: None}, generation=1))
     assert kafka.handed_over == {SOURCE: 3}
@@ -60,7 +63,7 @@ def test_a_refused_claim_of_an_owner_is_logged() -> None:
     def claim(_owner: str) -> None:
         raise NotAllowed("lacks Write on transactional-id them-0")
 
-    takeover = Takeover(cast("Any", None), cast("Any", None), group="group", name="us", claim=claim)
+    takeover = Takeover(cast("Any", None), cast("Any", None), group="group", name="us", topic=SOURCE.topic, claim=claim)
     with capture_logs() as logged:
         takeover._claim_one("them")  # pyright: ignore[reportPrivateUsage]
     [line] = logged

@@ -17,16 +17,12 @@ from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.table_versions import (
     FIRST_VERSION,
-    REPUBLISHED_KEY,
     VERSION_KEY,
     VERSION_TOPIC,
-    Republished,
     Versions,
     VersionUnreadable,
-    read_republished,
     read_versions,
     reader_config,
-    write_republished,
     write_versions,
 )
 from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
@@ -64,8 +60,6 @@ class LiveVersion:
         self._read_to = -1
         self._versions = Versions()
         # As of the last ``read``:
-        self.republished: Republished | None = None
-        """The ends of the last republication."""
         self.is_recorded = False
         """Whether a record names a version."""
         self.unreadable: str | None = None
@@ -136,7 +130,6 @@ class LiveVersion:
 
     def _parsed(self, written: Mapping[bytes | None, bytes | None]) -> Versions:
         record = written.get(VERSION_KEY)
-        self.republished = read_republished(written.get(REPUBLISHED_KEY))
         self.unreadable, self.is_recorded = None, record is not None
         try:
             return read_versions(record) if record is not None else self.by_positions()
@@ -167,8 +160,3 @@ def _under_way(versions: Versions) -> str:
 def announce(writer: TransactionalWriter, versions: Versions) -> None:
     """Write the record of the live version, as a part of a transaction."""
     writer.write(VERSION_TOPIC.name, VERSION_KEY, write_versions(versions), partition=0)
-
-
-def announce_republished(writer: TransactionalWriter, republished: Republished) -> None:
-    """Write the record of a complete republication, as a part of a transaction."""
-    writer.write(VERSION_TOPIC.name, REPUBLISHED_KEY, write_republished(republished), partition=0)

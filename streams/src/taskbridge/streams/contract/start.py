@@ -25,12 +25,11 @@ from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions import Lineage, SourceTopic
 from taskbridge.streams.table_versions import (
     FIRST_VERSION,
-    INBOX_CHANGELOG,
     REBUILD,
+    REBUILD_HINT,
     VERSION_TOPIC,
     Versions,
     instances_changelog,
-    rebuild_hint,
 )
 
 if TYPE_CHECKING:
@@ -67,28 +66,12 @@ WORK = (
 )
 """Required by every worker."""
 
-TASK_CENTER = (Acl("Read", "topic", topics.TASK_NOTIFICATIONS.name, "builds inboxes from notifications"),)
-"""Required unless ``STREAMS_TASK_CENTER`` is switched off."""
-
 EXTRAS = (
     Acl("Write", "topic", topics.TASK_EVENTS.name, "forwards events after an increase of partitions"),
-    Acl("Read", "topic", topics.PEOPLE.name, "shows people by name"),
-    Acl("Read", "topic", topics.FORMS.name, "shows form fields by label"),
-    Acl("Read", "topic", topics.TASK_EVENTS_DLQ.name, "shows dead letters on the operator page"),
-    Acl("Read", "topic", topics.CALLBACKS_QUARANTINE.name, "shows rejected callbacks on the operator page"),
     Acl("DescribeConfigs", "topic", "taskbridge.", "reports changed topic settings", prefixed=True),
     Acl("DescribeConfigs", "topic", INTERNAL, "reports changed topic settings", prefixed=True),
 )
 """Optional: a worker reports which of these it lacks."""
-
-
-def required_acls(*, task_center: bool) -> tuple[Acl, ...]:
-    return (*WORK, *(TASK_CENTER if task_center else ()))
-
-
-def optional_acls(*, task_center: bool) -> tuple[Acl, ...]:
-    """Those that only the task center reads are left out without it."""
-    return tuple(acl for acl in EXTRAS if task_center or acl.operation == "Write")
 
 
 _CONTRACT = (topics.TASK_EVENTS, topics.TASK_STATES, topics.TASK_NOTIFICATIONS, topics.TASK_EVENTS_DLQ)
@@ -102,6 +85,10 @@ class StartRefused(ConfigurationError):
     """A topic that workers depend on is lost or does not fit: a worker would publish wrong states."""
 
 
+class OlderRelease(OperatorError):
+    """Workers of a release with a table of inboxes are in the group: one assignment cannot cover both kinds."""
+
+
 class Prepared(NamedTuple):
     """What a worker is built from."""
 
@@ -109,12 +96,10 @@ class Prepared(NamedTuple):
     """Of the events."""
     version: int
     """The live version of the instances."""
-    source_topics: Mapping[str, SourceTopic]
-    """What positions in each topic refer to, by the topic that is read."""
-    known: frozenset[str]
-    """The changelogs that a position names: local stores of other changelogs are out of date."""
-    republished_to: Mapping[int, int]
-    """By partition, the offset after the last republished notification. Inboxes below it are incomplete."""
+    source_topic: SourceTopic
+    """What positions in the events refer to."""
+    is_known: bool
+    """A position names the changelog: local stores of other changelogs are out of date."""
     drift: Sequence[str] = ()
     """Differences of the topics from the contract, a line each."""
 
@@ -128,7 +113,6 @@ class Contract:
     partitions: int
     live_version: LiveVersion
     offsets: Offsets
-    task_center: bool
 
     def apply(self) -> Prepared:
         """Return once everything is there. Blocks.
@@ -152,7 +136,7 @@ class Contract:
         """
         self.live_version.check(prepared.version)
         with suppress(KeyError):
-            if self._grounds(prepared.partitions, prepared.version) == prepared.source_topics:
+            if self._source_topic(prepared.partitions, prepared.version) == prepared.source_topic:
                 return
         raise StartRefused("A topic that this worker depends on was deleted or recreated; restart it for details")
 
@@ -160,14 +144,14 @@ class Contract:
         # First: without Kafka, each other request would wait for its whole timeout, and delay a stop.
         self.admin.list_topics(timeout=_REACHED_S)
         lacks = self._check_permissions()
+        self._check_members()
         lineages = self._check_internal_topics()
         self.live_version.prepare()
         version = self.live_version.settled()
         reports = apply_topics(self.admin, [topics.TASK_EVENTS], partitions=self.partitions)
         found = reports[0].partitions
         # The same number of partitions as the events, so that each state is on the partition of its events.
-        changelogs = [instances_changelog(version), *([INBOX_CHANGELOG] if self.task_center else [])]
-        reports += apply_topics(self.admin, [*_CONTRACT[1:], *changelogs], partitions=found)
+        reports += apply_topics(self.admin, [*_CONTRACT[1:], instances_changelog(version)], partitions=found)
         if not self.registry.knows(_CONTRACT):
             self.registry.register(_CONTRACT)
         for line in lacks:
@@ -178,14 +162,24 @@ class Contract:
             if report.unchecked is not None:
                 log.warning("topic_not_checked", topic=report.name, problem=report.unchecked)
         try:
-            source_topics = self._grounds(found, version)
+            source_topic = self._source_topic(found, version)
         except KeyError as error:
             # Just created, and not known to every broker yet.
             raise TopicsUnavailable(f"topic {error.args[0]} does not exist yet; retrying") from error
-        named = {lineage.changelog_id for each in lineages.values() for lineage in each if lineage}
-        known = frozenset(each.changelog for each in source_topics.values() if each.lineage.changelog_id in named)
+        is_known = source_topic.lineage.changelog_id in {each.changelog_id for each in lineages if each}
         drift = [*lacks, *(f"{report.name}: {line}" for report in reports for line in report.drift)]
-        return Prepared(found, version, source_topics, known, self._republished_to(source_topics), drift)
+        return Prepared(found, version, source_topic, is_known, drift)
+
+    def _check_members(self) -> None:
+        """Wait for the end of workers that also have an inbox table: one assignment cannot cover both kinds.
+
+        Raises:
+            OlderRelease: there are some.
+        """
+        if older := self.offsets.readers(APP_ID, TASK_NOTIFICATIONS.name):
+            raise OlderRelease(
+                f"workers of an older release are running: {', '.join(older)}. Stop them; this worker starts then"
+            )
 
     def _check_permissions(self) -> list[str]:
         """The optional permissions that are missing, a line each.
@@ -193,26 +187,14 @@ class Contract:
         Raises:
             NotAllowed: a required one is missing.
         """
-        required = required_acls(task_center=self.task_center)
-        optional = optional_acls(task_center=self.task_center)
-        internal = [instances_changelog(FIRST_VERSION), VERSION_TOPIC, *([INBOX_CHANGELOG] if self.task_center else [])]
-        lacks = missing_acls(
-            self.admin, [*required, *optional], topics=[topic.name for topic in (*topics.ALL, *internal)]
-        )
-        if missing := [acl for acl in lacks if acl in required]:
+        internal = (instances_changelog(FIRST_VERSION), VERSION_TOPIC)
+        lacks = missing_acls(self.admin, [*WORK, *EXTRAS], topics=[topic.name for topic in (*topics.ALL, *internal)])
+        if missing := [acl for acl in lacks if acl in WORK]:
             raise NotAllowed(not_allowed(*missing))
         return [not_allowed(acl) for acl in lacks]
 
-    def _republished_to(self, source_topics: Mapping[str, SourceTopic]) -> dict[int, int]:
-        name, republished = TASK_NOTIFICATIONS.name, self.live_version.republished
-        if republished is None or name not in source_topics or source_topics[name].source_id != republished.topic_id:
-            return {}
-        # At most the end of the topic: workers would wait for ever for truncated notifications.
-        ends = self.offsets.ends(name, republished.ends)
-        return {partition: min(end, ends[partition]) for partition, end in republished.ends.items()}
-
-    def _check_internal_topics(self) -> Mapping[str, Sequence[Lineage | None]]:
-        """The lineages of the group's positions, by topic; before anything is created, so that a lost topic is noticed.
+    def _check_internal_topics(self) -> Sequence[Lineage | None]:
+        """The lineages of the group's positions; before anything is created, so that a lost topic is noticed.
 
         Raises:
             StartRefused: a topic is lost, or does not fit.
@@ -223,54 +205,44 @@ class Contract:
         if versions.next is not None:
             # Topics are being created and moved: check them after that.
             versions = Versions(self.live_version.settled())
-        sources = [TASK_EVENTS.name, TASK_NOTIFICATIONS.name]
-        described = self.offsets.topics([*sources, VERSION_TOPIC.name])
-        tps = [TP(name, each) for name in sources if name in described for each in range(described[name].partitions)]
-        committed = self.offsets.committed(APP_ID, tps)
-        lineages = {
-            name: [at.lineage for tp, at in committed.items() if tp.topic == name and at.offset >= 0]
-            for name in sources
-        }
-        internal = [instances_changelog(versions.live).name, INBOX_CHANGELOG.name]
-        there = {**described, **self.offsets.topics([TASK_STATES.name, *internal])}
+        changelog = instances_changelog(versions.live).name
+        found = self.offsets.topics([TASK_EVENTS.name, VERSION_TOPIC.name])
+        partitions = found[TASK_EVENTS.name].partitions if TASK_EVENTS.name in found else 0
+        committed = self.offsets.committed(APP_ID, [TP(TASK_EVENTS.name, each) for each in range(partitions)])
+        lineages = [at.lineage for at in committed.values() if at.offset >= 0]
+        found |= self.offsets.topics([TASK_STATES.name, TASK_NOTIFICATIONS.name, changelog])
         firsts = {
-            name: max(self.offsets.begins(name, range(there[name].partitions)).values())
-            for name in [*internal, VERSION_TOPIC.name]
-            if name in there
+            name: max(self.offsets.begins(name, range(found[name].partitions)).values())
+            for name in (changelog, VERSION_TOPIC.name)
+            if name in found
         }
         situation = Situation(
-            {name: Found(*found, first=firsts.get(name, 0)) for name, found in there.items()},
+            {name: Found(*each, first=firsts.get(name, 0)) for name, each in found.items()},
             lineages,
             versions,
             self.live_version.is_recorded,
             self.live_version.unreadable,
         )
-        refused = problem(situation, task_center=self.task_center)
+        refused = problem(situation)
         if refused is None:
             return lineages
         if is_there and self.live_version.has_more():
             raise TopicsUnavailable("topics were created or moved during the check; retrying")
         raise StartRefused(refused)
 
-    def _grounds(self, partitions: int, version: int) -> dict[str, SourceTopic]:
-        """By the topic that is read; raises KeyError if a topic does not exist."""
-        changelogs = {TASK_EVENTS.name: instances_changelog(version).name}
-        if self.task_center:
-            changelogs[TASK_NOTIFICATIONS.name] = INBOX_CHANGELOG.name
-        there = self.offsets.topics([*changelogs, *changelogs.values(), VERSION_TOPIC.name])
-        version_topic_id = there[VERSION_TOPIC.name].topic_id
-        return {
-            source: SourceTopic(
-                there[source].topic_id,
-                changelog,
-                Lineage(version, partitions, there[changelog].topic_id, version_topic_id),
-            )
-            for source, changelog in changelogs.items()
-        }
+    def _source_topic(self, partitions: int, version: int) -> SourceTopic:
+        """What positions refer to; raises KeyError if a topic does not exist."""
+        changelog = instances_changelog(version).name
+        there = self.offsets.topics([TASK_EVENTS.name, changelog, VERSION_TOPIC.name])
+        return SourceTopic(
+            there[TASK_EVENTS.name].topic_id,
+            changelog,
+            Lineage(version, partitions, there[changelog].topic_id, there[VERSION_TOPIC.name].topic_id),
+        )
 
 
 def notification_bytes(offsets: Offsets) -> int:
-    """The broker's limit for a notification, if it answers; at most what an inbox can store. Blocks."""
+    """The broker's limit for a notification, if it answers. Blocks."""
     with suppress(TimeoutError):
         found = offsets.largest_record(TASK_NOTIFICATIONS.name)
         if found is not None:
@@ -312,8 +284,8 @@ class Situation(NamedTuple):
     """What a worker finds at its start."""
 
     topics: Mapping[str, Found]
-    lineages: Mapping[str, Sequence[Lineage | None]]
-    """By topic, of each position that the group has in it; None if an older release wrote the position."""
+    lineages: Sequence[Lineage | None]
+    """Of each position that the group has in the events; None if an older release wrote the position."""
     versions: Versions
     """From the version topic; if that has no record, the newest version that a position names."""
     is_recorded: bool = True
@@ -332,44 +304,36 @@ def partitions_problem(counts: Mapping[str, int]) -> str | None:
     )
 
 
-def problem(found: Situation, *, task_center: bool) -> str | None:
+def problem(found: Situation) -> str | None:
     """Why no worker may start now, and which command fixes it; None if there is no problem."""
-    return next(_problems(found, task_center=task_center), None)
+    return next(_problems(found), None)
 
 
-def _problems(found: Situation, *, task_center: bool) -> Iterator[str]:
+def _problems(found: Situation) -> Iterator[str]:
     live = found.versions.live
     yield from _version_problems(found)
-    inbox = [INBOX_CHANGELOG] if task_center else []
-    alike = [TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, instances_changelog(live), *inbox]
-    together = [topic.name for topic in alike]
+    changelog = instances_changelog(live).name
+    together = [TASK_EVENTS.name, TASK_STATES.name, TASK_NOTIFICATIONS.name, changelog]
     differing = partitions_problem({name: found.topics[name].partitions for name in together if name in found.topics})
     if differing is not None:
         yield differing
     yield from _moved_problems(found, together)
-    events = found.lineages.get(TASK_EVENTS.name, ())
     # The lineage of an earlier version names another changelog: a rebuild by an older release has come since.
-    of_live = [lineage for lineage in events if lineage is not None and lineage.version == live]
-    lost = _lost(found, instances_changelog(live).name, {lineage.changelog_id for lineage in of_live})
-    if events and lost is not None:
-        yield f"{lost}, but the group has processed events into it. {rebuild_hint(instances_changelog(live).name)}"
-    notifications = found.lineages.get(TASK_NOTIFICATIONS.name, ()) if task_center else ()
-    lost = _lost(
-        found, INBOX_CHANGELOG.name, {lineage.changelog_id for lineage in notifications if lineage is not None}
-    )
-    if notifications and lost is not None:
-        yield f"{lost}, but the group has applied notifications to it. {rebuild_hint(INBOX_CHANGELOG.name)}"
+    of_live = [lineage for lineage in found.lineages if lineage is not None and lineage.version == live]
+    lost = _lost(found, changelog, {lineage.changelog_id for lineage in of_live})
+    if found.lineages and lost is not None:
+        yield f"{lost}, but the group has processed events into it. {REBUILD_HINT}"
 
 
 def _version_problems(found: Situation) -> Iterator[str]:
     set_again = f"Set the live version of the states again: {REBUILD}"
     if found.unreadable is not None:
         yield f"{found.unreadable}. {set_again}"
-    lineages = [lineage for each in found.lineages.values() for lineage in each if lineage is not None]
+    lineages = [lineage for lineage in found.lineages if lineage is not None]
     # Not of earlier versions: a later rebuild has set it again.
     of_live = [lineage for lineage in lineages if lineage.version >= found.versions.live]
     lost = _lost(found, VERSION_TOPIC.name, {lineage.version_topic_id for lineage in of_live}, is_state=False)
-    if any(found.lineages.values()) and lost is not None:
+    if found.lineages and lost is not None:
         yield f"{lost}. {set_again}"
     topic = found.topics.get(VERSION_TOPIC.name)
     # It is empty as long as the group has only had the first version.
@@ -384,12 +348,7 @@ def _version_problems(found: Situation) -> Iterator[str]:
 
 def _moved_problems(found: Situation, together: Sequence[str]) -> Iterator[str]:
     live = found.versions.live
-    recorded = {
-        lineage.partitions
-        for each in found.lineages.values()
-        for lineage in each
-        if lineage and lineage.version == live
-    }
+    recorded = {lineage.partitions for lineage in found.lineages if lineage and lineage.version == live}
     for name in together:
         if name in found.topics and recorded and recorded != {found.topics[name].partitions}:
             yield (

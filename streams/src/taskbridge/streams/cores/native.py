@@ -12,10 +12,9 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import AHEAD_MS, FIRST_MS, ID_NAMESPACE, LAST_MS, MAX_ID_CHARACTERS, Action, Change, View
 from taskbridge.streams.cores.core import NONE, Core, Folded
 from taskbridge.streams.cores.python import PythonCore
-from taskbridge.streams.fold.chunk import MAX_OFFSETS
 from taskbridge.streams.fold.instance import EVERY_FIELD, FORM_BYTES
 from taskbridge.streams.fold.rejections import Refusal, Rejected
-from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
+from taskbridge.streams.fold.stored_instance import age_of, are_events_lost, pack, unpack
 from taskbridge.streams.records import native
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ RULES: dict[str, Any] = {
     "id_characters": MAX_ID_CHARACTERS,
     "moments": (FIRST_MS, LAST_MS),
     "ahead_ms": AHEAD_MS,
-    "offsets": MAX_OFFSETS,
     "form_bytes": FORM_BYTES,
     "every_field": EVERY_FIELD,
     "id_namespace": ID_NAMESPACE,
@@ -124,4 +122,4 @@ class NativeCore(Core):
         """An instance stored with another version's schema, encoded with ours."""
         instance = unpack(stored, self.states)
         state = self.states.encode(instance.state)
-        return pack(state, instance, event_offsets(stored), now_ms=age_of(stored).written_ms)
+        return pack(state, instance, now_ms=age_of(stored).written_ms, events_lost=are_events_lost(stored))

@@ -9,8 +9,7 @@ from taskbridge.schemas.cloudevents import state_headers
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.streams.cores.core import NONE, Core, Folded, notification_record
 from taskbridge.streams.fold.chunk import fold_chunk
-from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
-from taskbridge.streams.fold.views import show
+from taskbridge.streams.fold.stored_instance import pack, shown
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -37,16 +36,16 @@ class PythonCore(Core):
         )
 
     def _shown(self, stored: bytes | None) -> Shown | None:
-        return None if stored is None else show(unpack(stored, self.states), event_offsets(stored))
+        return None if stored is None else shown(stored, self.states)
 
     def _encoded(self, result: ChunkResult) -> Folded:
         now_ms = self.now_ms()
         stored: dict[bytes, bytes] = {}
         states: list[RecordWithHeaders] = []
-        for key, shown in result.instances.items():
-            instance = shown.instance
+        for key, each in result.instances.items():
+            instance = each.instance
             state = self.states.encode(instance.state)
-            stored[key] = pack(state, instance, shown.offsets, now_ms=now_ms)
+            stored[key] = pack(state, instance, now_ms=now_ms, events_lost=each.events_lost)
             deleted = instance.state.lifecycle is Lifecycle.DELETED
             states.append((key, None if deleted else state, state_headers(instance.state, deleted=deleted)))
         notifications: list[RecordWithHeaders] = []

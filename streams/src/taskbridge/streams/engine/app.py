@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import uuid
-import zlib
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
@@ -15,9 +14,8 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 from taskbridge.streams.engine.credentials import broker_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
-
-    from faust.types import TP
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from taskbridge.schemas.topics import Topic
     from taskbridge.streams.engine.transport import ChunkConsumer
@@ -37,7 +35,7 @@ _PRODUCER_TIMEOUT_S = 60.0
 
 def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_properties: Mapping[str, str]) -> faust.App:
     """A Faust app with these settings; it is not connected."""
-    brokers = worker.kafka_bootstrap_servers.split(",")
+    brokers, name = worker.kafka_bootstrap_servers.split(","), _worker_name(worker.data_dir)
     # Loosely typed: the stubs declare the values after Faust's conversion.
     settings: dict[str, Any] = {
         "broker_consumer": [f"chunks://{each.strip()}" for each in brokers],
@@ -47,10 +45,11 @@ def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_propertie
         "broker_commit_interval": _COMMIT_INTERVAL_S,
         "broker_session_timeout": worker.session_timeout_s,
         "broker_heartbeat_interval": worker.session_timeout_s / 4,
-        "canonical_url": worker.url,
+        # Faust ignores a former assignment that names another URL.
+        "canonical_url": f"http://{name}",
         # A worker that restarts under its name gets its partitions back at once. Under a new name it would wait for the
         # session timeout of the old one.
-        "consumer_group_instance_id": _worker_name(worker),
+        "consumer_group_instance_id": name,
         "consumer_auto_offset_reset": "earliest",
         "consumer_max_fetch_size": MAX_MESSAGE_BYTES + (1 << 20),
         "datadir": worker.data_dir,
@@ -73,19 +72,16 @@ def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_propertie
     return faust.App(APP_ID, **settings)
 
 
-def _worker_name(worker: StreamsSettings) -> str:
-    """A name for this data directory and address, the same after a restart.
-
-    A worker that restarts under its name gets its former assignment, which Faust ignores if it names another address.
-    """
-    worker.data_dir.mkdir(parents=True, exist_ok=True)
-    path = worker.data_dir / "worker-name"
+def _worker_name(data_dir: Path) -> str:
+    """The name of this data directory's worker, the same after a restart: it gets its former partitions back."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    path = data_dir / "worker-name"
     try:
-        name = path.read_text().strip()
+        return path.read_text().strip()
     except FileNotFoundError:
         name = f"{APP_ID}-{uuid.uuid4()}"
         path.write_text(name)
-    return f"{name}-{zlib.crc32(worker.url.encode()):08x}"
+        return name
 
 
 def consumer_of(app: faust.App) -> ChunkConsumer:
@@ -96,20 +92,6 @@ def consumer_of(app: faust.App) -> ChunkConsumer:
 def tables_of(app: faust.App) -> Tables:
     """The table manager of an app of ``build_faust_app``."""
     return cast("Tables", app.tables)
-
-
-def partitions_by_worker(app: faust.App) -> Mapping[str, Mapping[str, Collection[int]]]:
-    """By worker URL and changelog topic: the active partitions that the group's leader assigned."""
-    return cast("Any", app.assignor).tables_metadata()
-
-
-def on_assigned(app: faust.App, call: Callable[[set[TP]], Awaitable[None]]) -> None:
-    """Have ``call`` awaited at each rebalance with this worker's assignment."""
-
-    async def assigned(_app: faust.App, partitions: set[TP], **_: Any) -> None:
-        await call(partitions)
-
-    cast("Any", app.on_partitions_assigned).connect(assigned)
 
 
 def declare_table(app: faust.App, name: str, *, partitions: int) -> Any:

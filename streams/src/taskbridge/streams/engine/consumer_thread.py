@@ -1,4 +1,4 @@
-"""aiokafka's consumer in its thread, with what Faust has no settings for; it fetches events and notifications.
+"""aiokafka's consumer in its thread, with what Faust has no settings for; it fetches events.
 
 The native core reads what was fetched: one object per record, and none per header. Fetching, order, and skipping of
 aborted transactions and markers remain aiokafka's, as do batches that the core does not read: compressed, of an older

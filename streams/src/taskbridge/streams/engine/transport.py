@@ -1,8 +1,8 @@
 """Faust's transport, which delivers chunks of records to agents instead of single records.
 
-Faust spends about 230 µs on a record (fetch, wrap, queue, resume the agent, ack). Here this is spent once per poll and
-topic. Faust finds this module by the scheme ``chunks://`` of the broker's URL, an entry point in the group
-``faust.transports``. It delivers only ``chunk_topics``; ``streams.tables.changelog_reader`` reads the changelogs.
+Faust spends about 230 µs on a record (fetch, wrap, queue, resume the agent, ack). Here this is spent once per
+poll. Faust finds this module by the scheme ``chunks://`` of the broker's URL, an entry point in the group
+``faust.transports``. It delivers only events; ``streams.tables.changelog_reader`` reads the changelogs.
 
 It never commits: ``streams.transactions.group_commit`` commits positions in the transaction with the results.
 """
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import ConsumerMessage
 
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.consumer_thread import ConsumerThread, RebalanceListener
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ChunkMessage(ConsumerMessage):
     more_follow: bool = False
     """Other chunks of the same poll follow this one."""
     others: Sequence[ChunkMessage] = ()
-    """The topic's other chunks of the poll, which Faust does not see: it gets one message per topic and poll."""
+    """The other chunks of the poll, which Faust does not see: it gets one message per poll."""
 
 
 def chunks(tp: TP, records: list[Any], generation: int, era: int) -> Iterator[ChunkMessage]:
@@ -94,7 +94,7 @@ class _Polled(NamedTuple):
 
 
 class ChunkConsumer(driver.Consumer):
-    """Yields one message for each topic of a poll: its first chunk, which references the others.
+    """Yields one message for each poll: its first chunk, which references the others.
 
     Faust commits nothing, and the topics are declared without its acks. Those would also count a message that a stream
     skipped during a rebalance, and treat the offsets of a fetched chunk as a gap: a commit could pass records that were
@@ -102,7 +102,6 @@ class ChunkConsumer(driver.Consumer):
     """
 
     RebalanceListener = RebalanceListener
-    chunk_topics: ClassVar[frozenset[str]] = frozenset({TASK_EVENTS.name, TASK_NOTIFICATIONS.name})
 
     def on_init(self) -> None:
         self.membership: Membership | None = None
@@ -150,7 +149,7 @@ class ChunkConsumer(driver.Consumer):
         return {
             tp: Position(self._reached(tp), self._reached_at.get(tp))
             for tp in self.assignment()
-            if tp.topic in self.chunk_topics
+            if tp.topic == TASK_EVENTS.name
         }
 
     def _reached(self, tp: TP) -> int:
@@ -266,14 +265,9 @@ class ChunkConsumer(driver.Consumer):
         messages = list(self._messages(polled))
         for message in messages[:-1]:
             message.more_follow = True
-        by_topic: dict[str, list[ChunkMessage]] = {}
-        for message in messages:
-            by_topic.setdefault(message.topic, []).append(message)
-        for first, *others in by_topic.values():
-            if not self._is_current(polled.era, polled.generation):
-                return
-            first.others = others
-            yield first.tp, first
+        if messages:
+            messages[0].others = messages[1:]
+            yield messages[0].tp, messages[0]
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """Pass polled messages on until the consumer, or this fetcher of Faust's, stops.
@@ -303,7 +297,7 @@ class ChunkConsumer(driver.Consumer):
     def _messages(self, polled: _Polled) -> Iterator[ChunkMessage]:
         for tp, records in polled.records.items():
             is_ours = polled.active is None or tp in polled.active or tp in self._buffered_partitions
-            if records and is_ours and tp.topic in self.chunk_topics:
+            if records and is_ours and tp.topic == TASK_EVENTS.name:
                 self._reached_at.setdefault(tp, records[0].timestamp / 1000)
                 yield from chunks(tp, records, polled.generation, polled.era)
 

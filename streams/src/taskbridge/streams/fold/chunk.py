@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.rejections import Refusal, Rejected, accept
-from taskbridge.streams.fold.views import Shown, difference, show
+from taskbridge.streams.fold.views import difference, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Sequence
 
     from taskbridge.schemas.events import Action, TaskEvent, TaskNotification
+    from taskbridge.streams.fold.views import Shown
     from taskbridge.streams.records import Record
-
-MAX_OFFSETS = 100
-"""How many offsets of its last events an instance remembers, so that they are found on the topic."""
 
 
 @dataclass(slots=True)
@@ -67,11 +65,10 @@ def fold_chunk(
         except RecordError as reason:
             result.rejected.append(Rejected(record, reason))
         else:
-            offsets = with_offset(before.offsets if before is not None else (), record.offset)
             if before is not None and instance is before.instance:
-                after = Shown(instance, before.lines, offsets)
+                after = before
             else:
-                after = show(instance, offsets)
+                after = show(instance, events_lost=before is not None and before.events_lost)
             known[key] = result.instances[key] = after
             result.published.append((record, difference(before, after, event)))
             result.actions[event.action] += 1
@@ -87,25 +84,3 @@ def _decoded(record: Record, decode: Callable[[bytes | None], TaskEvent]) -> Tas
         return reason
     else:
         return event
-
-
-def with_offset(offsets: tuple[int, ...], offset: int) -> tuple[int, ...]:
-    """The last MAX_OFFSETS with one more event's. One that is not after the last is a repetition."""
-    if offsets and offset <= offsets[-1]:
-        return offsets
-    return (*offsets[-MAX_OFFSETS + 1 :], offset)
-
-
-EVENTS_LOST = (0, 0)
-"""Offsets of an instance of whose events some are not on its partition; no two events have one offset.
-
-The offsets of later events follow. So no later rebuild treats these events as all events of the instance.
-"""
-
-
-def has_all_events(offsets: Sequence[int], *, first_offset: int) -> bool:
-    """Whether every event of an instance is certainly still on its partition, which begins at ``first_offset``.
-
-    ``offsets``: those that the instance remembers.
-    """
-    return 0 < len(offsets) < MAX_OFFSETS and tuple(offsets[:2]) != EVENTS_LOST and offsets[0] >= first_offset

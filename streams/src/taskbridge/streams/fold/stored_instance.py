@@ -1,9 +1,10 @@
-"""The format of an instance in the store and its changelog: its published state, its events' offsets, its marks.
+"""The format of an instance in the store and its changelog: its published state, and its marks.
 
 1. A head (``_HEAD``): the format's version; whether the instance is active, finished or deleted; when it was written;
    the lengths of parts 2 and 3.
 2. The ``TaskState`` in the Confluent wire format, byte for byte the value of its record on the states topic.
-3. The offsets of its last events on their partition: see ``write_offsets``.
+3. EVENTS_LOST, if some of its events are not on the topic; else nothing. An older version wrote the offsets of its
+   last events here, which begin with EVENTS_LOST in that case only.
 4. The marks in MessagePack, as arrays in the order of their fields. Fields with a default may be added at the end.
 
 Every function that reads a stored instance raises ``StoreUnreadable`` if it is of another version, or damaged.
@@ -21,13 +22,12 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.views import began_at_of
 from taskbridge.streams.fold.instance import DETAILS, FACTS, LATEST, Instance, Marks, unnamed_assignees
-from taskbridge.streams.fold.views import is_finished
+from taskbridge.streams.fold.views import is_finished, show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskState
+    from taskbridge.streams.fold.views import Shown
 
 _VERSION = 3
 _VERSION_BYTE = bytes([_VERSION])
@@ -38,8 +38,8 @@ _LIVE, _FINISHED, _DELETED = b"L", b"F", b"D"
 
 _OTHER_VERSION = f"a stored instance is not of format {_VERSION}, the one that this version reads"
 
-_MORE, _BITS, _LOW = 0x80, 7, 0x7F
-_LARGEST_OFFSET = (1 << 63) - 1
+EVENTS_LOST = b"\0\0"
+"""A rebuild folds later events onto the stored state, which the events that are left do not give."""
 
 _write_marks = msgspec.msgpack.Encoder().encode
 _read_marks = msgspec.msgpack.Decoder(Marks).decode
@@ -58,17 +58,14 @@ class Age(NamedTuple):
     written_ms: int
 
 
-def pack(state_value: bytes, instance: Instance, offsets: Sequence[int] = (), *, now_ms: int) -> bytes:
-    """The stored form of an instance whose state is already encoded for its topic.
-
-    ``offsets``: of its last events, growing, at most ``fold.chunk.MAX_OFFSETS``.
-    """
+def pack(state_value: bytes, instance: Instance, *, now_ms: int, events_lost: bool = False) -> bytes:
+    """The stored form of an instance whose state is already encoded for its topic."""
     kind = _FINISHED if is_finished(instance.state) else _LIVE
     if instance.state.lifecycle is Lifecycle.DELETED:
         kind = _DELETED
-    written = write_offsets(offsets)
-    head = _HEAD.pack(_VERSION, kind, now_ms, len(state_value), len(written))
-    return head + state_value + written + _write_marks(instance.marks)
+    lost = EVENTS_LOST if events_lost else b""
+    head = _HEAD.pack(_VERSION, kind, now_ms, len(state_value), len(lost))
+    return head + state_value + lost + _write_marks(instance.marks)
 
 
 def age_of(stored: bytes) -> Age:
@@ -77,17 +74,26 @@ def age_of(stored: bytes) -> Age:
     return Age(kind == _DELETED, kind == _FINISHED, written_ms)
 
 
-def event_offsets(stored: bytes) -> tuple[int, ...]:
-    """The offsets of the instance's last events on its partition of the events topic, oldest first."""
+def are_events_lost(stored: bytes) -> bool:
+    """Whether some events of the instance are not on the topic."""
     *_, state_length, length = _head(stored)
     start = _HEAD.size + state_length
-    written = stored[start : start + length]
-    if len(written) != length:
-        raise StoreUnreadable("a stored instance cannot be read: it ends within its offsets")
+    return stored[start : start + length].startswith(EVENTS_LOST)
+
+
+def contents(stored: bytes) -> tuple[bytes, bytes]:
+    """The state, encoded as it is published, and the encoded marks."""
+    *_, state_length, length = _head(stored)
+    end = _HEAD.size + state_length
+    return stored[_HEAD.size : end], stored[end + length :]
+
+
+def have_equal_contents(first: bytes, second: bytes) -> bool:
+    """Whether both have the same state and marks; False if one cannot be read."""
     try:
-        return read_offsets(written)
-    except ValueError as error:
-        raise StoreUnreadable(f"a stored instance cannot be read: {error}") from error
+        return contents(first) == contents(second)
+    except StoreUnreadable:
+        return False
 
 
 def restamped(stored: bytes, *, written_ms: int) -> bytes:
@@ -96,27 +102,24 @@ def restamped(stored: bytes, *, written_ms: int) -> bytes:
     return _HEAD.pack(version, kind, written_ms, *lengths) + stored[_HEAD.size :]
 
 
-def with_event_offsets(stored: bytes, offsets: Sequence[int]) -> bytes:
-    """The same stored instance with other offsets of its events."""
-    *head, state_length, length = _head(stored)
-    start, written = _HEAD.size + state_length, write_offsets(offsets)
-    state, marks = stored[_HEAD.size : start], stored[start + length :]
-    return _HEAD.pack(*head, state_length, len(written)) + state + written + marks
+def with_events_lost(stored: bytes) -> bytes:
+    """The same stored instance, of which some events are not on the topic."""
+    *head, _ = _head(stored)
+    state, marks = contents(stored)
+    return _HEAD.pack(*head, len(EVENTS_LOST)) + state + EVENTS_LOST + marks
 
 
 def state_value(stored: bytes) -> bytes:
     """The instance's state, encoded as it is published."""
-    *_, length, _ = _head(stored)
-    return stored[_HEAD.size : _HEAD.size + length]
+    return contents(stored)[0]
 
 
 def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
     """The instance that ``pack`` stored. An unreadable one is never treated as an unknown instance."""
-    *_, state_length, offsets_length = _head(stored)
-    end = _HEAD.size + state_length
+    encoded_state, encoded_marks = contents(stored)
     try:
-        state = codec.decode(stored[_HEAD.size : end])
-        marks = _read_marks(stored[end + offsets_length :])
+        state = codec.decode(encoded_state)
+        marks = _read_marks(encoded_marks)
     except OperatorError:
         raise
     except Exception as error:
@@ -131,6 +134,11 @@ def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
     return Instance(state, marks)
 
 
+def shown(stored: bytes, codec: Codec[TaskState]) -> Shown:
+    """The instance that ``pack`` stored, with its entries."""
+    return show(unpack(stored, codec), events_lost=are_events_lost(stored))
+
+
 def _head(stored: bytes) -> tuple[int, bytes, int, int, int]:
     if stored[:1] != _VERSION_BYTE:
         raise StoreUnreadable(_OTHER_VERSION if stored else "a stored instance cannot be read: it is empty")
@@ -138,37 +146,3 @@ def _head(stored: bytes) -> tuple[int, bytes, int, int, int]:
         return _HEAD.unpack_from(stored)
     except struct.error as error:
         raise StoreUnreadable(f"a stored instance cannot be read: {error}") from error
-
-
-def write_offsets(offsets: Sequence[int]) -> bytes:
-    """Each as its distance from the one before, seven bits a byte, the lowest first."""
-    written, before = bytearray(), 0
-    for offset in offsets:
-        rest, before = offset - before, offset
-        while rest > _LOW:
-            written.append(rest & _LOW | _MORE)
-            rest >>= _BITS
-        written.append(rest)
-    return bytes(written)
-
-
-def read_offsets(written: bytes) -> tuple[int, ...]:
-    """The offsets that ``write_offsets`` wrote.
-
-    Raises:
-        ValueError: it ends within a number, or one is larger than any offset.
-    """
-    offsets: list[int] = []
-    last = distance = shift = 0
-    for byte in written:
-        distance |= (byte & _LOW) << shift
-        shift += _BITS
-        if byte < _MORE:
-            last += distance
-            offsets.append(last)
-            distance = shift = 0
-    if shift:
-        raise ValueError("it ends within an offset")
-    if last > _LARGEST_OFFSET:
-        raise ValueError("an offset of more than 63 bits")
-    return tuple(offsets)

@@ -22,12 +22,12 @@ class Shown(Struct, frozen=True, gc=False):
 
     instance: Instance
     lines: Entries
-    offsets: tuple[int, ...] = ()
-    """Of its last events on their partition, growing. Not part of the instance: they depend on the order of arrival."""
+    events_lost: bool = False
+    """Some of its events are not on the topic, so that the others alone do not give its state."""
 
 
-def show(instance: Instance, offsets: tuple[int, ...] = ()) -> Shown:
-    return Shown(instance, views(instance.state), offsets)
+def show(instance: Instance, *, events_lost: bool = False) -> Shown:
+    return Shown(instance, views(instance.state), events_lost)
 
 
 def notifications(before: Instance | None, after: Instance, event: TaskEvent) -> list[TaskNotification]:
@@ -64,11 +64,6 @@ def difference(before: Shown | None, after: Shown, event: TaskEvent) -> list[Tas
 def is_finished(state: TaskState) -> bool:
     """Whether it has tasks, and none of them, nor an assignee without a task, is pending."""
     return not state.assignee_ids and status_of(state) in (Status.COMPLETED, Status.CANCELLED)
-
-
-def was_shown_to(instance: Instance, user_id: str) -> bool:
-    """Whether this person has, or ever had, an entry of the instance in any view."""
-    return any(key.user_id == user_id for key in _ever_shown(instance))
 
 
 def _ever_shown(instance: Instance) -> Iterator[EntryKey]:

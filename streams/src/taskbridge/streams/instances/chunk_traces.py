@@ -5,10 +5,9 @@ A chunk is one span, with a link to each sampled record; a record that is alone 
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from taskbridge.runtime import tracing as names
 from taskbridge.runtime.tracing import TRACEPARENT, is_sampled, trace_id_of, traceparent_of
@@ -16,7 +15,6 @@ from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.engine.app import APP_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from faust.types import TP
@@ -92,17 +90,6 @@ class ChunkTrace:
             for (key, value, theirs), offset in zip(folded.notifications, causes, strict=True)
         ]
 
-    def written(self) -> Mapping[int, Callable[[], None]]:
-        """By the offset of a notification: what to call after each time that it was sent to a listener."""
-        if self.tracing is None:
-            return {}
-        published_ns = time.time_ns()
-        return {
-            offset: _Sent(self.tracing, parent, published_ns)
-            for offset, parent in self.traceparents.items()
-            if is_sampled(parent)
-        }
-
     def _send(self, parent: str, count: int) -> str:
         """The trace context of the notifications of one record."""
         if self.tracing is None or self._process is None or not is_sampled(parent):
@@ -125,22 +112,3 @@ class ChunkTrace:
             self._process = None
         for each in spans:
             each.end(error=error)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """Called after a notification was sent to a live connection: a span from its publication until now."""
-
-    tracing: Tracing
-    parent: str
-    published_ns: int
-
-    def __call__(self) -> None:
-        attributes: dict[str, Any] = names.messaging("send", names.EVENT_STREAM, system="sse")
-        self.tracing.start_span(
-            names.message("send", names.EVENT_STREAM),
-            "PRODUCER",
-            attributes,
-            parent=self.parent,
-            started_ns=self.published_ns,
-        ).end()

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from taskbridge.schemas.cloudevents import state_headers
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, Action, Change, Lifecycle, TaskEvent, event_id_for
-from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, state_value, unpack
-from taskbridge.streams.fold.views import difference, show
+from taskbridge.streams.fold.stored_instance import StoreUnreadable, shown, unpack
+from taskbridge.streams.fold.views import difference
 
 if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
@@ -112,22 +112,12 @@ def notifications_of(
     return changed_notifications(before, shown(stored, states), version=version, certain=pending.is_certain)
 
 
-def shown(stored: bytes, states: Codec[TaskState]) -> Shown:
-    """The entries of a stored instance.
-
-    Raises:
-        StoreUnreadable: it is of another version, or damaged.
-    """
-    return show(unpack(stored, states), event_offsets(stored))
-
-
 def state_record(key: bytes, stored: bytes, states: Codec[TaskState]) -> RecordWithHeaders:
-    """The state of a stored instance as a record for its topic.
+    """The state of a stored instance as a record for its topic, with the fields that an older version did not write.
 
     Raises:
         StoreUnreadable: it is of another version, or damaged.
     """
-    value = state_value(stored)
-    state = states.decode(value)
+    state = unpack(stored, states).state
     is_deleted = state.lifecycle is Lifecycle.DELETED
-    return key, None if is_deleted else value, state_headers(state, deleted=is_deleted)
+    return key, None if is_deleted else states.encode(state), state_headers(state, deleted=is_deleted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,23 +9,16 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from taskbridge.schemas.dead_letters import DlqReason
-from taskbridge.streams.monitoring.flow import Flow
 from taskbridge.streams.positions import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from taskbridge.schemas.errors import RecordError
     from taskbridge.streams.cores.core import Folded
     from taskbridge.streams.monitoring.progress import Snapshot
     from taskbridge.streams.records import Chunk
 
 _PREFIX = "taskbridge_streams_"
-_QUERY_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-_DIRECTORIES = {
-    "people": "People in memory.",
-    "labels": "Field labels and form titles in memory.",
-}
 _CHUNK_SIZES = (1, 2, 5, 10, 50, 100, 250, 500, 1000, 5000)
 
 
@@ -55,7 +47,6 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.flow = Flow()
         self._records = self._counter("records", "Records processed from the task-events topic.")
         self._folds = self._counter("folds", "Events folded into an instance.")
         self._notifications = _Children(
@@ -69,38 +60,6 @@ class Metrics:
             "chunk_seconds", "Time to process a chunk, from its fold to the local store."
         )
         self._position = _Children(self._gauge("position", "Offset of the last processed record.", "partition"))
-        self._tokens_usable = self._gauge(
-            "api_tokens_usable", "0 while the API tokens file is invalid and an older version is in use."
-        )
-        self._tokens_usable.set(1)
-        self._directories = {
-            what: (
-                self._gauge(what, known),
-                self._gauge(
-                    f"{what}_left_out", f"Records beyond the limit; raise STREAMS_{what.upper()}_MAX and restart."
-                ),
-                self._gauge(
-                    f"{what}_age_seconds", "Time since their topic was last read to its end, or was found missing."
-                ),
-            )
-            for what, known in _DIRECTORIES.items()
-        }
-        self._inbox_records = self._counter("inbox_notifications", "Notifications applied to inboxes.")
-        self._inbox_seconds = self._histogram(
-            "inbox_chunk_seconds", "Time to process a chunk of notifications, from decoding to the local store."
-        )
-        self._inbox_lag = self._gauge(
-            "inbox_lag_records", "Notifications that are not applied to inboxes yet.", "partition"
-        )
-        self._queries = _Children(
-            self._histogram(
-                "query_seconds",
-                "Time from a query's arrival to the first byte of its response, by route and status.",
-                "route",
-                "status",
-                buckets=_QUERY_SECONDS,
-            )
-        )
         self._lag = self._gauge("lag_records", "Records that are not processed yet.", "partition")
         self._lag_seconds = self._gauge(
             "lag_seconds",
@@ -139,7 +98,6 @@ class Metrics:
         for gauge, values in (
             (self._lag, now.lag),
             (self._lag_seconds, now.lag_seconds),
-            (self._inbox_lag, now.inbox_lag),
             (self._restoring, now.restoring),
             (self._standby_lag, now.standby_lag),
         ):
@@ -162,7 +120,6 @@ class Metrics:
 
     def chunk(self, partition: int, records: Chunk, result: Folded, seconds: float) -> None:
         """Count a chunk that is durable."""
-        self.flow.count(result.actions, now_s=time.time())
         self._records.inc(len(records))
         self._folds.inc(result.folded)
         self._chunk_records.observe(len(records))
@@ -171,29 +128,7 @@ class Metrics:
         for change, count in result.changes.items():
             self._notifications[change].inc(count)
         for rejected in result.rejected:
-            self.parked(rejected.reason)
-
-    def parked(self, reason: RecordError) -> None:
-        """Count a record that goes to the dead letters."""
-        self._dead_letters.labels(reason.dlq_reason).inc()
-
-    def query(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer to a query."""
-        self._queries[route, status].observe(seconds)
-
-    def watch_tokens(self, usable: Callable[[], bool]) -> None:
-        """Read at every scrape whether the tokens file is in use."""
-        self._tokens_usable.set_function(usable)
-
-    def watch_directory(self, what: str, *values: Callable[[], float]) -> None:
-        """Read at every scrape how many ``people`` or ``labels`` are known, how many exceed the limit, their age."""
-        for gauge, each in zip(self._directories[what], values, strict=True):
-            gauge.set_function(each)
-
-    def inbox_chunk(self, applied: int, seconds: float) -> None:
-        """Count a chunk of notifications that is in the inboxes."""
-        self._inbox_records.inc(applied)
-        self._inbox_seconds.observe(seconds)
+            self._dead_letters.labels(rejected.reason.dlq_reason).inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(_PREFIX + name, text, labels, registry=self.registry)

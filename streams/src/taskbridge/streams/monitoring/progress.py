@@ -9,22 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from confluent_kafka import KafkaException
-from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import consumer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     import faust
 
-    from taskbridge.runtime.settings import ReloadedFile
-    from taskbridge.streams.engine.transport import Position
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
     from taskbridge.streams.offsets import Offsets
-    from taskbridge.streams.tables.changelog_reader import Followed
     from taskbridge.streams.tables.recovery import Recovery
 
 log = structlog.get_logger(__name__)
@@ -42,8 +38,6 @@ class Snapshot:
     standby: list[int] = field(default_factory=list[int])
     lag: dict[int, int] = field(default_factory=dict[int, int])
     lag_seconds: dict[int, float] = field(default_factory=dict[int, float])
-    inbox_lag: dict[int, int] = field(default_factory=dict[int, int])
-    """Notifications that are not in the inboxes yet."""
     restoring: dict[int, int] = field(default_factory=dict[int, int])
     """Changelog records that are not restored yet."""
     standby_lag: dict[int, int] = field(default_factory=dict[int, int])
@@ -54,14 +48,13 @@ class Snapshot:
 
     @property
     def waiting(self) -> int:
-        return sum(self.lag.values()) + sum(self.inbox_lag.values()) + sum(self.restoring.values())
+        return sum(self.lag.values()) + sum(self.restoring.values())
 
 
 class Ends:
-    """The ends of a topic's partitions, from the broker itself: a consumer that has stopped fetching has old ones."""
+    """The ends of the events, from the broker itself: a consumer that has stopped fetching has old ones."""
 
-    def __init__(self, offsets: Offsets, topic: str = TASK_EVENTS.name) -> None:
-        self.topic = topic
+    def __init__(self, offsets: Offsets) -> None:
         self._offsets = offsets
         self.known: dict[int, int] = {}
         self._refreshed = 0.0
@@ -72,10 +65,10 @@ class Ends:
             return
         self._refreshed = time.monotonic()
         try:
-            self.known = await asyncio.to_thread(self._offsets.decided, self.topic, partitions)
+            self.known = await asyncio.to_thread(self._offsets.decided, TASK_EVENTS.name, partitions)
         except (KafkaException, TimeoutError) as error:
             self.known = {}
-            log.warning("topic_end_unknown", topic=self.topic, problem=str(error))
+            log.warning("topic_end_unknown", topic=TASK_EVENTS.name, problem=str(error))
 
 
 @dataclass(eq=False)
@@ -84,11 +77,7 @@ class Progress:
 
     app: faust.App
     recovery: Recovery
-    changelog: str
-    """Of the instances."""
     ends: Ends
-    inbox_ends: Ends | None
-    """None without the task center."""
     metrics: Metrics
     watchdog: Watchdog
     guard: LoopGuard
@@ -107,11 +96,7 @@ class Progress:
                 "records": self.recovery.restored_records,
                 "records_a_second": round(now.restored_a_second),
             },
-            "lag": {
-                "events": sum(now.lag.values()),
-                "notifications": sum(now.inbox_lag.values()),
-                "standby": sum(now.standby_lag.values()),
-            },
+            "lag": {"events": sum(now.lag.values()), "standby": sum(now.standby_lag.values())},
         }
 
     async def watch(self) -> None:
@@ -126,21 +111,20 @@ class Progress:
             self.metrics.progress(now, rebalances=self.app.rebalancing_count)
             self._log(now)
             await self.ends.refresh(now.active)
-            if self.inbox_ends is not None:
-                await self.inbox_ends.refresh(now.active)
             self.watchdog.look(done=now.done, waiting=now.waiting if self.ends.known else 0, now=time.monotonic())
             await asyncio.sleep(_LOOK_S)
 
     def _look(self) -> Snapshot:
-        assigned = self.recovery.assignments.get(self.changelog)
-        if assigned is None:
+        table, assigned = self.recovery.table, self.recovery.assignment
+        if table is None or assigned is None:
             return Snapshot()
-        tables = list(self.recovery.tables.values())
-        followed = [item for table in tables for item in table.followed.items()]
-        restored = sum(table.applied for table in tables)
-        reached = consumer_of(self.app).positions
-        positions = {tp.partition: at for tp, at in reached.items() if tp.topic == TASK_EVENTS.name}
-        lag = _behind(self.ends, reached, assigned.actives)
+        followed = table.followed
+        positions = {tp.partition: at for tp, at in consumer_of(self.app).positions.items()}
+        lag = {
+            partition: max(0, end - positions[partition].offset)
+            for partition, end in self.ends.known.items()
+            if partition in positions and partition in assigned.actives
+        }
         now_s = time.time()
         return Snapshot(
             active=sorted(assigned.actives),
@@ -150,12 +134,11 @@ class Progress:
                 partition: max(0.0, now_s - (positions[partition].timestamp or now_s)) if behind else 0.0
                 for partition, behind in lag.items()
             },
-            inbox_lag={} if self.inbox_ends is None else _behind(self.inbox_ends, reached, assigned.actives),
-            restoring=_remaining(each for each in followed if each[1].until is not None),
-            standby_lag=_remaining(each for each in followed if each[1].until is None),
-            restored=restored,
-            restored_a_second=max(0, restored - self.now.restored) / _LOOK_S,
-            done=restored + sum(at.offset for at in reached.values()),
+            restoring={partition: each.remaining for partition, each in followed.items() if each.until is not None},
+            standby_lag={partition: each.remaining for partition, each in followed.items() if each.until is None},
+            restored=table.applied,
+            restored_a_second=max(0, table.applied - self.now.restored) / _LOOK_S,
+            done=table.applied + sum(at.offset for at in positions.values()),
         )
 
     def _log(self, now: Snapshot) -> None:
@@ -170,28 +153,10 @@ class Progress:
             )
 
 
-def _behind(ends: Ends, reached: Mapping[TP, Position], actives: Collection[int]) -> dict[int, int]:
-    """Records of the topic that wait, by partition, where both offsets are known."""
-    return {
-        partition: max(0, end - reached[tp].offset)
-        for partition, end in ends.known.items()
-        if (tp := TP(ends.topic, partition)) in reached and partition in actives
-    }
-
-
-def _remaining(followed: Iterable[tuple[int, Followed]]) -> dict[int, int]:
-    """Changelog records that are not applied yet, by partition: of all its tables together."""
-    remaining: dict[int, int] = {}
-    for partition, each in followed:
-        remaining[partition] = remaining.get(partition, 0) + each.remaining
-    return remaining
-
-
 class Health:
     """The readiness of the service: the steps of a worker's start, then the worker itself."""
 
-    def __init__(self, tokens: ReloadedFile[Any] | None = None) -> None:
-        self._tokens = tokens
+    def __init__(self) -> None:
         self._is_connected = False
         self._app: faust.App | None = None
         self._progress: Progress | None = None
@@ -217,13 +182,12 @@ class Health:
 
     def readiness(self) -> dict[str, Any]:
         """The body of ``/readyz``."""
-        tokens = self._tokens and self._tokens.problem
         return {
             "ready": self.is_ready,
             "kafka_and_registry": "connected" if self._is_connected else "waiting",
             "tables": "live" if self._tables_ready else "recovering",
             "core": self._core,
-            "problems": [*self._problems, *([tokens] if tokens else [])],
+            "problems": list(self._problems),
             "topics": list(self._drift),
             **({} if self._progress is None else self._progress.details()),
         }

@@ -69,22 +69,6 @@ class TimesStuck:
             self._path.write_text(str(self.count() + 1), "ascii")
 
 
-def end_within(seconds: float, outcome: int | str, *, end: Callable[[int], None] = os._exit) -> None:
-    """End the process after that time, even while it waits for Kafka. Uncommitted records are processed again.
-
-    ``outcome``: as for ``sys.exit``, the exit code or a message about a failure.
-    """
-
-    def wait() -> None:
-        time.sleep(seconds)
-        log.warning("exited_by_force", seconds=seconds)
-        if isinstance(outcome, str):
-            print(outcome, file=sys.stderr, flush=True)  # noqa: T201 - as sys.exit does
-        end(1 if isinstance(outcome, str) else outcome)
-
-    threading.Thread(target=wait, name="end", daemon=True).start()
-
-
 class LoopGuard:
     """A thread that ends the process when its event loop no longer runs, or does not stop when requested."""
 

@@ -9,7 +9,7 @@ partitions, and then maps a key to another partition. So each topic is treated b
 
 - Events stay where they are. The rebuild folds them by key from any partition, and workers forward events that are on
   another partition than their key's (``split_by_partition`` of ``streams.cores.core``).
-- States and inboxes are recreated: on a compacted topic, an old value on the old partition would never be removed.
+- States are recreated: on a compacted topic, an old value on the old partition would never be removed.
 - Notifications are deleted and every present entry is published again. Otherwise a slow reader might apply an old
   notification from the old partition after a new one from the new partition.
 - Dead letters and quarantine only get partitions: they have no order.
@@ -41,19 +41,13 @@ from taskbridge.schemas.topics import (
     TASK_NOTIFICATIONS,
     TASK_STATES,
 )
-from taskbridge.streams.contract.live_version import announce, announce_republished
+from taskbridge.streams.contract.live_version import announce
 from taskbridge.streams.cores.core import notification_record
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.instances.pending_notifications import state_record
 from taskbridge.streams.rebuild.new_version import NewVersion
 from taskbridge.streams.rebuild.operation import Operation, delete_topics, operation
-from taskbridge.streams.table_versions import (
-    FIRST_VERSION,
-    INBOX_CHANGELOG,
-    VERSION_TOPIC,
-    Versions,
-    instances_changelog,
-)
+from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, Versions, instances_changelog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -143,9 +137,7 @@ def _rebuild(run: Operation, target_partitions: int | None) -> dict[str, Any]:
         apply_topics(run.admin, [TASK_NOTIFICATIONS, *([] if move else [TASK_STATES])], partitions=partitions)
         # Remains of an earlier rebuild are deleted.
         created = run.recreate(changelog, partitions=partitions)
-        source_topic = run.source_topic(
-            TASK_EVENTS.name, changelog.name, created, version=version, partitions=partitions
-        )
+        source_topic = run.source_topic(changelog.name, created, version=version, partitions=partitions)
         run.report(f"building version {version} of the instances; version {live} stays live")
         with closing(NewVersion(run, run.registry, folder, live=live, partitions=partitions)) as new_version:
             publication = Publication(run, writer, source_topic, new_version)
@@ -232,18 +224,14 @@ class Publication:
         report(f"moving all topics to {move.partitions} partitions; workers can start only after this is complete")
         with self._writer.transaction():
             announce(self._writer, Versions(versions.live, self._version, move.partitions))
-        self._writer = move.move_topics(self._version)
+        self._writer = move.move_topics()
         self.write_changes()
         report("publishing every present list entry")
         outcomes = self._new_version.outcomes(self._version, everything=True)
         while some := list(islice(outcomes, _TOGETHER)):
             with self._writer.transaction():
                 self._publish(some)
-        republished = self._run.notification_ends()
         with self._writer.transaction():
-            announce_republished(self._writer, republished)
-            if move.inboxes is not None:
-                self._writer.write_positions(APP_ID, TASK_NOTIFICATIONS.name, move.inboxes, move.notification_starts)
             self._go_live()
 
     def _go_live(self) -> None:
@@ -277,13 +265,9 @@ class Move:
             raise FewerPartitions(
                 f"topics have {most} partitions, and Kafka cannot remove any: use --partitions {most} or more"
             )
-        self.inboxes: SourceTopic | None = None
-        """The source topic of workers that rebuild them."""
-        self.notification_starts: dict[int, int] = {}
-        """The start offsets of the notifications from which they are rebuilt."""
 
-    def move_topics(self, version: int) -> TransactionalWriter:
-        """Move all topics, for that version; returns a writer that knows the new partitions. Blocks.
+    def move_topics(self) -> TransactionalWriter:
+        """Move all topics; returns a writer that knows the new partitions. Blocks.
 
         Raises:
             KafkaException, TimeoutError: Kafka refuses, or does not answer.
@@ -292,8 +276,6 @@ class Move:
         self._grow(there)
         self._delete_notifications(there)
         run.recreate(TASK_STATES, partitions=self.partitions)
-        if INBOX_CHANGELOG.name in there or run.settings.task_center:
-            self.inboxes = run.new_inboxes(version, self.partitions)
         return run.claimed_writer()
 
     def _grow(self, there: Mapping[str, int]) -> None:
@@ -311,7 +293,7 @@ class Move:
 
     def _delete_notifications(self, there: Mapping[str, int]) -> None:
         name = TASK_NOTIFICATIONS.name
-        self.notification_starts = self._run.offsets.ends(name, range(there.get(name, 0)))
-        gone = [TopicPartition(name, each, end) for each, end in self.notification_starts.items() if end > 0]
+        ends = self._run.offsets.ends(name, range(there.get(name, 0)))
+        gone = [TopicPartition(name, each, end) for each, end in ends.items() if end > 0]
         for future in cast("Any", self._run.admin).delete_records(gone).values() if gone else ():
             future.result(_ANSWER_S)

@@ -15,15 +15,8 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.streams.contract.start import notification_bytes
 from taskbridge.streams.cores.core import fold_within_limits, target_partition
 from taskbridge.streams.cores.native import choose_core
-from taskbridge.streams.fold.chunk import EVENTS_LOST
-from taskbridge.streams.fold.stored_instance import (
-    HEAD_BYTES,
-    age_of,
-    event_offsets,
-    restamped,
-    state_value,
-    with_event_offsets,
-)
+from taskbridge.streams.fold.instance import EARLIEST, LATEST
+from taskbridge.streams.fold.stored_instance import age_of, have_equal_contents, restamped, state_value
 from taskbridge.streams.instances.pending_notifications import (
     FIRST_INSTANCE,
     PendingNotifications,
@@ -44,6 +37,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
+    from taskbridge.runtime.partition_reader import PartitionReader
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.cores.core import Core
@@ -53,6 +47,9 @@ if TYPE_CHECKING:
 
 _GENERATION = 0
 """No group."""
+_MARGIN_MS = 60 * 60 * 1000
+"""How much later an event may have been written than one after it on the topic; and how much before the time that it
+states, which may be 5 minutes ahead."""
 _Copy = TypeVar("_Copy", bound=Copy)
 
 
@@ -93,6 +90,26 @@ class FetchedRecord(NamedTuple):
     written_ms: int
 
 
+def complete_from(reader: PartitionReader, bounds: Mapping[int, Bounds]) -> int:
+    """A time after everything that was deleted from the events, by the first record that each partition still has.
+
+    Of all partitions: when their number grew, an instance's later events went to another one.
+    """
+    cut = {each: bound for each, bound in bounds.items() if bound.first > 0}
+    firsts: dict[int, int] = {}
+    starts = {each: bound.first for each, bound in cut.items()}
+    ends = {each: bound.end for each, bound in cut.items()}
+    with closing(reader.read(TASK_EVENTS.name, starts, ends)) as batches:
+        for batch in batches:
+            for message in batch:
+                firsts.setdefault(cast("int", message.partition()), message.timestamp()[1])
+            if firsts.keys() == cut.keys():
+                break
+    if firsts.keys() != cut.keys():
+        return LATEST
+    return max(firsts.values()) + _MARGIN_MS if firsts else EARLIEST
+
+
 @dataclass(eq=False)
 class EventFold:
     """Folds every event on the topic, without notifications, as workers do; continues where it stopped."""
@@ -113,6 +130,8 @@ class EventFold:
         """The first offset of each partition at the start, and its end at the last check."""
         self.reached: dict[int, int] = {}
         """The offset after the last folded event of each partition."""
+        self.complete_from = EARLIEST
+        """All events of an instance that began later are on the topic, unless Kafka has lost some."""
         self.folded = self.rejected = 0
         self._reader = bulk_reader(self.run.consumer)
 
@@ -127,6 +146,8 @@ class EventFold:
         """
         positions = self.run.workers.positions()
         bounds = self.run.offsets.bounds(TASK_EVENTS.name, range(partitions))
+        if not self.bounds:
+            self.complete_from = complete_from(self._reader, bounds)
         for each, bound in bounds.items():
             self.bounds[each] = self.bounds.get(each, bound)._replace(end=bound.end)
             self.reached.setdefault(each, bound.first)
@@ -137,25 +158,17 @@ class EventFold:
                 record = _record(message)
                 target = target_partition(record.key, self.partitions) if record.key else record.partition
                 fetched.setdefault((record.partition, target), []).append(record)
-            for (source, target), records in fetched.items():
-                self._fold(target, records, is_moved=source != target)
+            for (_, target), records in fetched.items():
+                self._fold(target, records)
 
     def close(self) -> None:
         self._reader.close()
 
-    def _fold(self, target: int, records: list[FetchedRecord], *, is_moved: bool) -> None:
-        """``is_moved``: the offsets belong to another partition, so the instance must not remember them."""
-        before: dict[bytes, bytes | None] = {}
-
+    def _fold(self, target: int, records: list[FetchedRecord]) -> None:
         def read(keys: list[bytes]) -> list[bytes | None]:
-            for key in keys:
-                found = self.new.get(key)
-                before[key] = self.base(key) if found is None else found.value
-            return [before[key] for key in keys]
+            found = {key: self.new.get(key) for key in keys}
+            return [self.base(key) if at is None else at.value for key, at in found.items()]
 
-        if is_moved:
-            # So that all of them are read.
-            self.core.forget({record.key for record in records if record.key})
         result = fold_within_limits(
             partial(self.core.fold, [*records], read, generation=_GENERATION),
             [*records],
@@ -166,17 +179,8 @@ class EventFold:
         # An instance is as old as its last event, so that retention removes it again.
         written_ms = {record.key: record.written_ms for record in records}
         stored = {key: restamped(value, written_ms=written_ms[key]) for key, value in result.stored.items()}
-        if is_moved:
-            stored = {key: with_event_offsets(value, _offsets(before.get(key))) for key, value in stored.items()}
         self.new.write({key: Located(target, value) for key, value in stored.items()})
-        if is_moved:
-            self.core.forget(stored)
-        else:
-            self.core.cache(result, generation=_GENERATION)
-
-
-def _offsets(stored: bytes | None) -> tuple[int, ...]:
-    return EVENTS_LOST if stored is None else event_offsets(stored) or EVENTS_LOST
+        self.core.cache(result, generation=_GENERATION)
 
 
 def _record(message: Message) -> FetchedRecord:
@@ -330,7 +334,7 @@ class NewVersion:
         state = None if age_of(new.value).is_deleted else state_value(new.value)
         is_published = not everything and state == (None if published is None else published.value)
         earlier = self._sources.pending(key, store) if self._has_pending else None
-        if not everything and earlier is None and old is not None and old.value[HEAD_BYTES:] == new.value[HEAD_BYTES:]:
+        if not everything and earlier is None and old is not None and have_equal_contents(old.value, new.value):
             return Outcome(
                 key, new, PendingNotifications(is_published, is_certain=True, notifications=0, before=old.value), []
             )
@@ -363,7 +367,7 @@ class NewVersion:
     def _base(self, key: bytes) -> bytes | None:
         """The state onto which events are folded; None if all events of the instance are still there."""
         known = self._sources.of(key)
-        if known is None or self._sources.has_all_events(known):
+        if known is None or self._sources.has_all_events(known, complete_from=self._fold.complete_from):
             return None
         self.counts.built_upon += 1
         return self._counted(known).value

@@ -22,14 +22,14 @@ from taskbridge.runtime.settings import load_settings
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import Lineage, SourceTopic
 from taskbridge.streams.rebuild.copies import DECIDED_S, POLL_S, Ticker, TopicCopy
 from taskbridge.streams.settings import StreamsSettings
-from taskbridge.streams.table_versions import INBOX_CHANGELOG, VERSION_TOPIC, Republished
+from taskbridge.streams.table_versions import VERSION_TOPIC
 from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 from taskbridge.streams.transactions.group_commit import claim_producers
 
@@ -150,24 +150,11 @@ class Operation:
         """The number of partitions of each topic."""
         return {name: len(each.partitions) for name, each in self.admin.list_topics(timeout=_ANSWER_S).topics.items()}
 
-    def notification_ends(self) -> Republished:
-        """The end offset of each partition of the notifications."""
-        topic = self.offsets.topics([TASK_NOTIFICATIONS.name])[TASK_NOTIFICATIONS.name]
-        return Republished(topic.topic_id, self.offsets.ends(TASK_NOTIFICATIONS.name, range(topic.partitions)))
-
-    def source_topic(
-        self, source: str, changelog: str, changelog_id: str, *, version: int, partitions: int
-    ) -> SourceTopic:
-        """The source topic of workers that read ``source``, with the changelog that was created for it."""
-        ids = {name: each.topic_id for name, each in self.offsets.topics([source, VERSION_TOPIC.name]).items()}
-        return SourceTopic(ids[source], changelog, Lineage(version, partitions, changelog_id, ids[VERSION_TOPIC.name]))
-
-    def new_inboxes(self, version: int, partitions: int) -> SourceTopic:
-        """The source topic of workers that rebuild the inboxes, with a new changelog."""
-        created = self.recreate(INBOX_CHANGELOG, partitions=partitions)
-        return self.source_topic(
-            TASK_NOTIFICATIONS.name, INBOX_CHANGELOG.name, created, version=version, partitions=partitions
-        )
+    def source_topic(self, changelog: str, changelog_id: str, *, version: int, partitions: int) -> SourceTopic:
+        """What positions in the events refer to, with the changelog that was created for the version."""
+        there = self.offsets.topics([TASK_EVENTS.name, VERSION_TOPIC.name])
+        lineage = Lineage(version, partitions, changelog_id, there[VERSION_TOPIC.name].topic_id)
+        return SourceTopic(there[TASK_EVENTS.name].topic_id, changelog, lineage)
 
     def recreate(self, topic: Topic, *, partitions: int) -> str:
         """Delete the topic and create it, empty; returns its id. Blocks, since Kafka deletes asynchronously."""
@@ -262,12 +249,12 @@ class Workers:
     report: Callable[[str], None]
     stopping: Callable[[], None]
 
-    def positions(self, topic: str = TASK_EVENTS.name) -> dict[int, int]:
-        """The least position of each partition of the topic; partitions without one are missing.
+    def positions(self) -> dict[int, int]:
+        """The least position of each partition of events; partitions without one are missing.
 
         Waits for open transactions: their records may be readable a moment before their position.
         """
-        left = {TP(topic, each) for each in self.offsets.partitions(topic)}
+        left = self._sources()
         found: dict[int, int] = {}
         deadline = time.monotonic() + DECIDED_S
         while left:
@@ -286,7 +273,7 @@ class Workers:
 
     def changelogs(self, version: int) -> frozenset[str]:
         """The changelog ids of that version in the group's positions: one, unless something is wrong."""
-        marks = [at.lineage for at in self._committed(TASK_EVENTS.name) if at.lineage is not None]
+        marks = [at.lineage for at in self._committed() if at.lineage is not None]
         return frozenset(mark.changelog_id for mark in marks if mark.version == version)
 
     def wait_until_gone(self) -> None:
@@ -309,15 +296,17 @@ class Workers:
                 self.report(f"waiting for workers to stop: {_named(found)}")
             time.sleep(_LOOK_S)
         # Owners that may have an open transaction: see ``streams.transactions.takeover``.
-        if owners := {at.owner for at in self._committed(TASK_EVENTS.name, TASK_NOTIFICATIONS.name) if at.owner}:
+        if owners := {at.owner for at in self._committed() if at.owner}:
             # In parallel: each waits up to half a second for librdkafka's timers.
             with ThreadPoolExecutor(len(owners)) as pool:
                 for claim in [pool.submit(self.claim, owner) for owner in owners]:
                     claim.result()
 
-    def _committed(self, *topics: str) -> Iterable[Committed]:
-        sources = [TP(topic, partition) for topic in topics for partition in self.offsets.partitions(topic)]
-        return self.offsets.committed(APP_ID, sources).values()
+    def _committed(self) -> Iterable[Committed]:
+        return self.offsets.committed(APP_ID, self._sources()).values()
+
+    def _sources(self) -> set[TP]:
+        return {TP(TASK_EVENTS.name, each) for each in self.offsets.partitions(TASK_EVENTS.name)}
 
 
 @contextmanager

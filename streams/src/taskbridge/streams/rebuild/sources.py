@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import rocksdict
@@ -18,16 +19,14 @@ import rocksdict
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.streams.cores.core import target_partition
-from taskbridge.streams.fold.chunk import EVENTS_LOST, has_all_events
 from taskbridge.streams.fold.instance import from_published
-from taskbridge.streams.fold.stored_instance import StoreUnreadable, age_of, pack, with_event_offsets
+from taskbridge.streams.fold.stored_instance import StoreUnreadable, age_of, pack, shown, with_events_lost
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.instances.pending_notifications import (
     PENDING_PREFIX,
     PendingNotifications,
     pending_key,
     read_pending,
-    shown,
 )
 from taskbridge.streams.instances.upkeep import is_expired
 from taskbridge.streams.positions import POSITION_KEY, Bounds, is_after_loss, position_if_readable
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.rebuild.copies import TopicCopy
     from taskbridge.streams.tables.store import StorePosition
 
+_position = lru_cache(position_if_readable)
 _TOGETHER = 1000
 _WHERE = ("v*/tables", "*/v*/tables")
 """Below a worker's data folder, or below a folder of several of them. The names are Faust's."""
@@ -254,17 +254,16 @@ class Sources:
         except StoreUnreadable:
             return PendingNotifications(is_published=False, is_certain=False, notifications=0, before=None)
 
-    def has_all_events(self, known: Known) -> bool:
-        """Whether every event of the instance is still on its partition."""
-        first_offset = self._bounds_of(known.stored.partition).first
-        return self._are_offsets_valid(known) and has_all_events(known.shown.offsets, first_offset=first_offset)
+    def has_all_events(self, known: Known, *, complete_from: int) -> bool:
+        """Whether every event of the instance is still on the topic, which has all events that happened later."""
+        began_at = known.shown.instance.marks.began_at
+        return began_at > complete_from and not known.shown.events_lost and not self._may_miss_events(known)
 
     def on_target_partition(self, known: Known) -> Located:
-        """The state on the partition of its key. Offsets are valid only for the partition and topic where they were."""
+        """The state on the partition of its key; marked, if Kafka may have lost events of it."""
         target = target_partition(known.shown.instance.state.instance_id.encode(), self.partitions)
-        if target == known.stored.partition and self._are_offsets_valid(known):
-            return known.stored
-        return Located(target, with_event_offsets(known.stored.value, EVENTS_LOST))
+        value = known.stored.value
+        return Located(target, with_events_lost(value) if self._may_miss_events(known) else value)
 
     def _is_store_further(self, partition: int) -> bool:
         """Whether the store has records that the changelog has lost."""
@@ -282,14 +281,18 @@ class Sources:
             return True
         return reached.offset < self._bounds_of(partition).first
 
-    def _are_offsets_valid(self, known: Known) -> bool:
-        """Whether the offsets that it remembers are certainly of these events, and not of others that were lost."""
-        partition = known.stored.partition
-        reached = self.stores.reached.get(partition)
+    def _may_miss_events(self, known: Known) -> bool:
+        """Whether Kafka may have lost events that were folded into it, before their time.
+
+        On any partition: when their number grew, an instance's later events went to another one.
+        """
+        reached = self.stores.reached
         if known.source is Source.CHANGELOG and self.changelog is not None:
-            reached = position_if_readable(self.changelog.positions.get(partition))
-        end = self._bounds_of(partition).end
-        return reached is not None and not is_after_loss(reached, source_id=self.events_id, end=end)
+            reached = {each: _position(written) for each, written in self.changelog.positions.items()}
+        return reached.get(known.stored.partition) is None or any(
+            is_after_loss(position, source_id=self.events_id, end=self._bounds_of(each).end)
+            for each, position in reached.items()
+        )
 
     def _bounds_of(self, partition: int) -> Bounds:
         return self.bounds.get(partition, Bounds(0, 0))
@@ -304,9 +307,9 @@ class Sources:
 
     def _from_published(self, published: Located) -> Known:
         instance = from_published(self.states.decode(published.value))
-        value = pack(published.value, instance, EVENTS_LOST, now_ms=instance.state.updated_at)
+        value = pack(published.value, instance, now_ms=instance.state.updated_at, events_lost=True)
         target = target_partition(instance.state.instance_id.encode(), self.partitions)
-        return Known(Source.PUBLISHED, Located(target, value), show(instance, EVENTS_LOST))
+        return Known(Source.PUBLISHED, Located(target, value), show(instance, events_lost=True))
 
     def _shown(self, key: bytes, stored: Located | None) -> Shown | None:
         """An instance of the live version; None if it is unreadable, or has another key."""

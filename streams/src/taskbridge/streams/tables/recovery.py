@@ -1,4 +1,4 @@
-"""Brings tables to each new assignment: restores and standbys by the chunk, where Faust reads record by record.
+"""Brings the table to each new assignment: restores and standbys by the chunk, where Faust reads record by record.
 
 After a rebalance: lost partitions are closed, active ones are restored to the end of their changelog, streams resume,
 and standbys follow in the background.
@@ -17,14 +17,14 @@ from confluent_kafka import KafkaException
 from faust import Service
 
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import consumer_of, poll, tables_of
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import POSITION_KEY, Bounds, read_position
-from taskbridge.streams.table_versions import TOMBSTONE_RETENTION_MS, rebuild_hint
+from taskbridge.streams.table_versions import REBUILD_HINT, TOMBSTONE_RETENTION_MS
 from taskbridge.streams.tables.changelog_reader import ChangelogReader
 from taskbridge.streams.tables.store import explaining_unreadable
 from taskbridge.streams.transactions.group_commit import Overtaken
-from taskbridge.streams.transactions.takeover import Owned
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -58,30 +58,25 @@ class Superseded(Exception):
 
 
 class Assignment(NamedTuple):
-    """The partitions of one table that the group's leader assigned to this worker."""
+    """The partitions of the table that the group's leader assigned to this worker."""
 
     actives: frozenset[int]
     standbys: frozenset[int]
 
 
-def assignments_of(assignor: Any, changelogs: Collection[str]) -> dict[str, Assignment]:
-    """The assignment of each table, by its changelog topic.
+def assignment_of(assignor: Any, changelog: str) -> Assignment:
+    """The assignment of the table with this changelog.
 
     Raises:
-        Misassigned: a partition of events is active here, but not that of each table.
+        Misassigned: a partition of events is active here, but not that of the table.
     """
     actives, standbys = assignor.assigned_actives(), assignor.assigned_standbys()
-    found = {
-        topic: Assignment(
-            frozenset(tp.partition for tp in actives if tp.topic == topic),
-            frozenset(tp.partition for tp in standbys - actives if tp.topic == topic),
-        )
-        for topic in changelogs
-    }
-    events = {tp.partition for tp in actives if tp.topic not in changelogs}
-    for topic, each in found.items():
-        if missing := events - each.actives:
-            raise Misassigned(f"partitions {sorted(missing)} were assigned, but not those of {topic}")
+    found = Assignment(
+        frozenset(tp.partition for tp in actives if tp.topic == changelog),
+        frozenset(tp.partition for tp in standbys - actives if tp.topic == changelog),
+    )
+    if missing := {tp.partition for tp in actives if tp.topic != changelog} - found.actives:
+        raise Misassigned(f"partitions {sorted(missing)} were assigned, but not those of {changelog}")
     return found
 
 
@@ -119,7 +114,7 @@ def starting_point(
 
 @dataclass(eq=False)
 class TableRecovery:
-    """One table's store and the reader of its changelog.
+    """The table's store and the reader of its changelog.
 
     One party at a time writes to a partition's store: the reader, until ``restore`` is done; then the agent, until
     ``close_all_but`` is called without the partition.
@@ -214,7 +209,7 @@ class TableRecovery:
             except StoreOfAnother as error:
                 raise StoreOfAnother(
                     f"{self.topic}, partition {partition}: {error}. The local store is not changed:"
-                    f" {store.partition_path(partition)}. {rebuild_hint(self.topic)}"
+                    f" {store.partition_path(partition)}. {REBUILD_HINT}"
                 ) from error
             because = start.wipe_because
             if position is None and not store.is_empty(partition):
@@ -229,8 +224,6 @@ class TableRecovery:
 class Recovery(Service):
     """Applies each assignment. Faust requires ``completed`` and the methods ``on_…``."""
 
-    """Follows the assignments. ``completed`` and the methods ``on_…`` are what Faust expects of it."""
-
     def __init__(
         self,
         app: faust.App,
@@ -238,45 +231,44 @@ class Recovery(Service):
         takeover: Takeover,
         *,
         admit: Callable[[], None],
-        known: Collection[str],
+        is_known: bool,
         on_emptied: Callable[[], None],
     ) -> None:
         """``takeover`` makes this worker the only writer for its partitions, before they are restored.
 
-        ``reading``: the consumer's properties for changelogs. ``admit`` blocks, and raises if this worker may not work
-        although it joined the group; it is called first. ``known``: the changelogs that the group's positions name; a
-        store of another one is out of date. ``on_emptied`` is called when a damaged store was emptied.
+        ``reading``: the consumer's properties for the changelog. ``admit`` blocks, and raises if this worker may not
+        work although it joined the group; it is called first. ``is_known``: the group's positions name the changelog,
+        so that a store of another one is out of date. ``on_emptied`` is called when a damaged store was emptied.
         """
         self.app = app
         self._manager = tables_of(app)
         self._reading = reading
         self._takeover = takeover
         self._admit = admit
-        self._known = known
+        self._is_known = is_known
         self._on_emptied = on_emptied
         self.completed = asyncio.Event()
         self._changed = asyncio.Event()
         self._generation = 0
-        self.tables: dict[str, TableRecovery] = {}
-        """By changelog topic, as ``assignments``."""
-        self.assignments: dict[str, Assignment] = {}
+        self.table: TableRecovery | None = None
+        """None before the start."""
+        self.assignment: Assignment | None = None
+        """None before the first one."""
         self.restored_records = 0
         """Changelog records that the last takeover read."""
         super().__init__(beacon=self._manager.beacon)
 
     async def on_start(self) -> None:
         fail = partial(_call_soon, asyncio.get_running_loop(), self._fail)
-        for topic, table in self._manager.changelogs.items():
-            table.data.report_to(damaged=fail, emptied=self._on_emptied)
-            reader = ChangelogReader(self._reading, topic, table.data, fail)
-            self.tables[topic] = TableRecovery(
-                table.data, topic, reader, Offsets(self._reading), is_known=topic in self._known
-            )
+        [(topic, table)] = self._manager.changelogs.items()
+        table.data.report_to(damaged=fail, emptied=self._on_emptied)
+        reader = ChangelogReader(self._reading, topic, table.data, fail)
+        self.table = TableRecovery(table.data, topic, reader, Offsets(self._reading), is_known=self._is_known)
 
     async def on_stop(self) -> None:
         self._changed.set()
-        for table in self.tables.values():
-            await asyncio.to_thread(table.close)
+        if self.table is not None:
+            await asyncio.to_thread(self.table.close)
 
     def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Nothing: reading on is harmless until the new assignment is known."""
@@ -312,42 +304,36 @@ class Recovery(Service):
     async def _touch(self) -> None:
         """Confirm the positions of quiet partitions, which are trusted up to an age."""
         async for _ in self.itertimer(_TOUCH_S, name="Recovery.touch"):
-            if not self.app.rebalancing:
-                for topic, table in self.tables.items():
-                    await table.touch(self.assignments[topic].actives if topic in self.assignments else ())
+            if self.table is not None and self.assignment is not None and not self.app.rebalancing:
+                await self.table.touch(self.assignment.actives)
 
     async def _apply_assignments(self, generation: int) -> None:
         started = time.monotonic()
         self.app.in_recovery = True
-        self.assignments = assignments_of(self.app.assignor, self.tables)
-        before = sum(table.applied for table in self.tables.values())
-        for topic, table in self.tables.items():
-            assignment = self.assignments[topic]
-            await table.close_all_but(actives=assignment.actives, standbys=assignment.standbys)
-        takeover, owned = self._takeover, self._owned()
-        # Before the changelogs' ends are read: afterwards no record of a former owner can follow.
+        table, takeover = self.table, self._takeover
+        assert table is not None, "started"
+        actives, standbys = self.assignment = assignment_of(self.app.assignor, table.topic)
+        before = table.applied
+        await table.close_all_but(actives=actives, standbys=standbys)
+        sources = [tp for tp in self.app.assignor.assigned_actives() if tp.topic != table.topic]
+        # Before the changelog's ends are read: afterwards no record of a former owner can follow.
         await self._retried(lambda: asyncio.to_thread(self._admit))
-        committed = await self._retried(lambda: self._as_chunk(lambda: takeover.claim_partitions(owned)))
-        restoring = [
-            await self._retried(lambda table=table, topic=topic: table.restore(self.assignments[topic].actives))
-            for topic, table in self.tables.items()
-        ]
-        await self._unless_changed(asyncio.gather(*restoring))
-        self.restored_records = sum(table.applied for table in self.tables.values()) - before
-        recorded = self._recorded_positions(committed)
+        committed = await self._retried(lambda: self._as_chunk(lambda: takeover.claim_partitions(sources)))
+        await self._unless_changed(await self._retried(lambda: table.restore(actives)))
+        self.restored_records = table.applied - before
+        recorded = _recorded_positions(table, sources)
         await self._retried(
             lambda: self._as_chunk(lambda: takeover.commit_positions(committed, recorded, generation=generation))
         )
         log.info(
             "tables_recovered",
-            active=sorted(frozenset[int]().union(*(each.actives for each in self.assignments.values()))),
-            standby=sorted(frozenset[int]().union(*(each.standbys for each in self.assignments.values()))),
+            active=sorted(actives),
+            standby=sorted(standbys),
             records=self.restored_records,
             seconds=round(time.monotonic() - started, 3),
         )
         await self._go_live(generation)
-        for topic, table in self.tables.items():
-            await self._retried(lambda table=table, topic=topic: table.stand_by(self.assignments[topic].standbys))
+        await self._retried(lambda: table.stand_by(standbys))
         self._manager.on_standbys_ready()
 
     async def _as_chunk(self, work: Callable[[], Awaitable[Any]]) -> Any:
@@ -358,21 +344,6 @@ class Recovery(Service):
         with consumer.working():
             return await work()
 
-    def _recorded_positions(self, sources: Iterable[TP]) -> dict[TP, RecordedPosition | None]:
-        """The positions of these partitions in the changelogs."""
-        found: dict[TP, RecordedPosition | None] = {}
-        for source in sources:
-            changelog = self._takeover.changelog_of(source)
-            if changelog in self.tables:
-                with explaining_unreadable(changelog, source.partition):
-                    found[source] = read_position(self.tables[changelog].store.read(source.partition, POSITION_KEY))
-        return found
-
-    def _owned(self) -> Owned:
-        actives = self.app.assignor.assigned_actives()
-        changelogs = frozenset(tp for tp in actives if tp.topic in self.tables)
-        return Owned(frozenset(actives) - changelogs, changelogs)
-
     async def _go_live(self, generation: int) -> None:
         """Resume the streams from the committed positions. The steps and their order are Faust's."""
         app, consumer = self.app, consumer_of(self.app)
@@ -380,7 +351,7 @@ class Recovery(Service):
         app.in_recovery = False
         if self._changed.is_set() or app.consumer_generation_id != generation:
             raise Superseded
-        consumer.resume_partitions({tp for tp in consumer.assignment() if tp.topic not in self.tables})
+        consumer.resume_partitions({tp for tp in consumer.assignment() if tp.topic == TASK_EVENTS.name})
         await self._unless_changed(asyncio.ensure_future(consumer.perform_seek()))
         if consumer.is_leaving or app.consumer_generation_id != generation:
             raise Superseded
@@ -417,6 +388,15 @@ class Recovery(Service):
     def _fail(self, error: BaseException) -> None:
         log.error("table_update_failed", problem=str(error))
         self.add_future(self.app.crash(error))
+
+
+def _recorded_positions(table: TableRecovery, sources: Iterable[TP]) -> dict[TP, RecordedPosition | None]:
+    """The positions of these partitions in the changelog."""
+    found: dict[TP, RecordedPosition | None] = {}
+    for source in sources:
+        with explaining_unreadable(table.topic, source.partition):
+            found[source] = read_position(table.store.read(source.partition, POSITION_KEY))
+    return found
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[BaseException], None], error: BaseException) -> None:

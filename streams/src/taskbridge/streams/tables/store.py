@@ -27,10 +27,9 @@ from taskbridge.streams.fold.stored_instance import StoreUnreadable
 from taskbridge.streams.positions import POSITION_KEY, PositionUnreadable
 from taskbridge.streams.table_versions import (
     FIRST_VERSION,
-    INBOX_CHANGELOG,
+    REBUILD_HINT,
     instances_changelog,
     instances_table_name,
-    rebuild_hint,
 )
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import faust
-
-    from taskbridge.schemas.topics import Topic
 
 OFFSET_KEY = b"__faust\0offset__"
 """The key of a store's changelog offset, with Faust's name."""
@@ -293,29 +290,18 @@ def explaining_unreadable(changelog: str, partition: int) -> Generator[None]:
     try:
         yield
     except _UNREADABLE as error:
-        raise TableUnreadable(f"{changelog}, partition {partition}: {error}. {rebuild_hint(changelog)}") from error
+        raise TableUnreadable(f"{changelog}, partition {partition}: {error}. {REBUILD_HINT}") from error
 
 
 def instances_table(app: faust.App, *, partitions: int, version: int = FIRST_VERSION) -> tuple[Store, str]:
     """Declare this version of the table of instances; returns its store and the name of its changelog topic."""
-    return _table(app, instances_table_name(version), instances_changelog(version), partitions)
-
-
-def inbox_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
-    """Declare the table of inboxes; returns its store and the name of its changelog topic.
-
-    Faust's assignor gives topics and changelogs with equally many partitions to the same workers.
-    """
-    return _table(app, "inbox", INBOX_CHANGELOG, partitions)
-
-
-def _table(app: faust.App, name: str, changelog: Topic, partitions: int) -> tuple[Store, str]:
-    table = declare_table(app, name, partitions=partitions)
+    changelog = instances_changelog(version).name
+    table = declare_table(app, instances_table_name(version), partitions=partitions)
     # The topic exists before Faust could create it, with the cluster's default replication.
-    assert table.changelog_topic.get_topic_name() == changelog.name
+    assert table.changelog_topic.get_topic_name() == changelog
     store = table.data
     assert isinstance(store, Store)
-    return store, changelog.name
+    return store, changelog
 
 
 def remove_other_versions(app: faust.App, *, version: int) -> None:

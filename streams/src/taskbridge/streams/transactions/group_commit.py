@@ -145,8 +145,7 @@ class GroupCommit:
     name: str
     """This worker's name in the group, the same after a restart."""
     membership: Callable[[], Membership | None]
-    source_topics: Mapping[str, SourceTopic] = field(default_factory=dict[str, "SourceTopic"])
-    """By the name of the topic that is read."""
+    source_topic: SourceTopic
     make: Callable[[Mapping[str, object], str], TransactionalProducer] = BulkProducer
 
     def __post_init__(self) -> None:
@@ -289,21 +288,15 @@ class GroupCommit:
 
     def _record_positions(self, producer: TransactionalProducer, reached: Mapping[TP, int]) -> None:
         """Write the positions to the changelogs, after the records that they follow."""
+        topic = self.source_topic
         for source, offset in reached.items():
-            if (topic := self.source_topics.get(source.topic)) is not None:
-                value = write_position(RecordedPosition(topic.source_id, offset, self.after_loss.get(source, False)))
-                producer.send(topic.changelog, [(POSITION_KEY, value, [])], partition=source.partition)
-
-    def metadata(self, topic: str) -> str:
-        """The metadata of this worker's offsets in a topic: its name, for ``Takeover``, and the lineage."""
-        source_topic = self.source_topics.get(topic)
-        return write_metadata(self.name, None if source_topic is None else source_topic.lineage)
+            value = write_position(RecordedPosition(topic.source_id, offset, self.after_loss.get(source, False)))
+            producer.send(topic.changelog, [(POSITION_KEY, value, [])], partition=source.partition)
 
     def _offsets(self, reached: Mapping[TP, int]) -> list[TopicPartition]:
-        return [
-            TopicPartition(source.topic, source.partition, offset, self.metadata(source.topic))
-            for source, offset in reached.items()
-        ]
+        # The owner, for ``Takeover``, and the lineage.
+        metadata = write_metadata(self.name, self.source_topic.lineage)
+        return [TopicPartition(*source, offset, metadata) for source, offset in reached.items()]
 
 
 def claim_producers(

@@ -16,17 +16,18 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 from confluent_kafka import KafkaException
-from faust.types import TP
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.positions import Bounds, is_after_loss, resume_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+
+    from faust.types import TP
 
     from taskbridge.streams.offsets import Offsets
     from taskbridge.streams.positions import Committed, RecordedPosition
@@ -38,13 +39,6 @@ _UNDER_WAY_S = 0.5
 """How long a living owner's last transaction may take before the owner's producers are claimed."""
 _PATIENCE_S = 1.0
 _POLL_S = 0.02
-
-
-class Owned(NamedTuple):
-    """What a worker takes over: partitions of events, and those of their changelogs."""
-
-    sources: frozenset[TP]
-    changelogs: frozenset[TP]
 
 
 class Undecided(TimeoutError):
@@ -59,6 +53,8 @@ class Takeover:
     group_commit: GroupCommit
     group: str
     name: str
+    topic: str
+    """The topic of events."""
     claim: Callable[[str], object]
     """Claims the producers of the worker with this name; blocks."""
     note: Callable[[str], None] = lambda _reason: None
@@ -68,15 +64,15 @@ class Takeover:
         self._claimed: set[str] = set()
         """In the current takeover. Once is enough: a worker that restarts under its name must not be fenced again."""
 
-    async def claim_partitions(self, owned: Owned) -> dict[TP, Committed]:
-        """Return the group's positions once no other worker can write for these partitions.
+    async def claim_partitions(self, sources: Collection[TP]) -> dict[TP, Committed]:
+        """Return the group's positions once no other worker can write for these partitions of events.
 
         Raises:
             Undecided: transactions of former owners stay open for longer than one attempt waits.
             KafkaException, TimeoutError: Kafka does not answer, or refuses.
         """
         await asyncio.to_thread(self.group_commit.claim)
-        return await asyncio.to_thread(self._wait_until_decided, owned)
+        return await asyncio.to_thread(self._wait_until_decided, sources)
 
     async def commit_positions(
         self, committed: Mapping[TP, Committed], recorded: Mapping[TP, RecordedPosition | None], *, generation: int
@@ -93,9 +89,10 @@ class Takeover:
         """
         bounds = await asyncio.to_thread(self._bounds, committed)
         moved: dict[TP, int] = {}
+        topic = self.group_commit.source_topic
         for source, at in committed.items():
-            topic, ours = self.group_commit.source_topics.get(source.topic), recorded.get(source)
-            found = resume_position(source, at, ours, source_topic=topic, bounds=bounds[source])
+            ours, within = recorded.get(source), bounds[source]
+            found = resume_position(source, at, ours, source_topic=topic, bounds=within)
             if found.reason is not None:
                 self.note(found.reason)
                 log.error(
@@ -106,11 +103,10 @@ class Takeover:
                     was=at.offset,
                     resumes_at=found.offset,
                 )
-            is_named = (at.owner, at.lineage) == (self.name, None if topic is None else topic.lineage)
-            if topic is not None:
-                after_loss = is_after_loss(ours, source_id=topic.source_id, end=bounds[source].end)
-                self.group_commit.after_loss[source] = after_loss
-            is_recorded = topic is None or (ours is not None and ours[:2] == (topic.source_id, at.offset))
+            is_named = (at.owner, at.lineage) == (self.name, topic.lineage)
+            after_loss = is_after_loss(ours, source_id=topic.source_id, end=within.end)
+            self.group_commit.after_loss[source] = after_loss
+            is_recorded = ours is not None and ours[:2] == (topic.source_id, at.offset)
             if not is_named or not is_recorded or found.offset != at.offset:
                 moved[source] = found.offset
         await asyncio.gather(
@@ -118,19 +114,13 @@ class Takeover:
         )
         await asyncio.to_thread(self._wait_until_readable, moved)
 
-    def changelog_of(self, source: TP) -> str | None:
-        """The changelog that records positions in this topic."""
-        topic = self.group_commit.source_topics.get(source.topic)
-        return None if topic is None else topic.changelog
-
-    def _wait_until_decided(self, owned: Owned) -> dict[TP, Committed]:
+    def _wait_until_decided(self, sources: Collection[TP]) -> dict[TP, Committed]:
         began = time.monotonic()
         self._claimed.clear()
         while True:
-            committed = self.offsets.committed(self.group, owned.sources)
-            unstable = {source for source, at in committed.items() if not at.is_stable}
-            undecided = frozenset[TP]() if unstable else self._undecided(owned.changelogs)
-            open_partitions = {each.partition for each in unstable | undecided}
+            committed = self.offsets.committed(self.group, sources)
+            unstable = {source.partition for source, at in committed.items() if not at.is_stable}
+            open_partitions = unstable or self._undecided([each.partition for each in sources])
             waited_s = time.monotonic() - began
             self._claim_from(committed, open_partitions if waited_s > _UNDER_WAY_S else ())
             if not open_partitions:
@@ -147,17 +137,12 @@ class Takeover:
                 raise Undecided("the group's committed positions are not readable yet")
             time.sleep(_POLL_S)
 
-    def _undecided(self, changelogs: Collection[TP]) -> frozenset[TP]:
-        found: set[TP] = set()
-        for topic in {each.topic for each in changelogs}:
-            partitions = [each.partition for each in changelogs if each.topic == topic]
-            # In this order: no former owner can write after the first request.
-            ends = self.offsets.ends(topic, partitions)
-            decided = self.offsets.decided(topic, partitions)
-            found |= {
-                each for each in changelogs if each.topic == topic and decided[each.partition] < ends[each.partition]
-            }
-        return frozenset(found)
+    def _undecided(self, partitions: Collection[int]) -> set[int]:
+        changelog = self.group_commit.source_topic.changelog
+        # In this order: no former owner can write after the first request.
+        ends = self.offsets.ends(changelog, partitions)
+        decided = self.offsets.decided(changelog, partitions)
+        return {each for each in partitions if decided[each] < ends[each]}
 
     def _claim_from(self, committed: dict[TP, Committed], overdue: Collection[int]) -> None:
         """Claim the producers of owners that left, and of those whose transactions are overdue."""
@@ -180,10 +165,7 @@ class Takeover:
             log.warning("former_owner_not_fenced", owner=owner, problem=str(error))
 
     def _bounds(self, sources: Collection[TP]) -> dict[TP, Bounds]:
-        found: dict[TP, Bounds] = {}
-        for topic in {source.topic for source in sources}:
-            partitions = [source.partition for source in sources if source.topic == topic]
-            # In this order, because the topic grows.
-            first, end = self.offsets.begins(topic, partitions), self.offsets.ends(topic, partitions)
-            found |= {TP(topic, each): Bounds(first[each], end[each]) for each in partitions}
-        return found
+        partitions = [each.partition for each in sources]
+        # In this order, because the topic grows.
+        first, ends = self.offsets.begins(self.topic, partitions), self.offsets.ends(self.topic, partitions)
+        return {each: Bounds(first[each.partition], ends[each.partition]) for each in sources}

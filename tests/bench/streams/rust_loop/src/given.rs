@@ -45,7 +45,6 @@ impl Given {
                 id_characters: number(&rules["id_characters"]),
                 moments: number(&rules["moments"][0])..=number(&rules["moments"][1]),
                 ahead_ms: number(&rules["ahead_ms"]),
-                offsets: number(&rules["offsets"]),
                 form_bytes: number(&rules["form_bytes"]),
                 every_field: text("every_field"),
                 id_namespace: bytes(&rules["id_namespace"]).try_into().expect("a namespace has 16 bytes"),

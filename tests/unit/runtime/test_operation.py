@@ -7,22 +7,30 @@ import json
 import logging
 import socket
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from taskbridge.streams.http import build_http, listen, make_server
-from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.operations.last_errors import LastErrors
+from taskbridge.runtime.operation import listen, make_server, operation_app
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+
+def ready_soon(*, ready: bool) -> Callable[[], Awaitable[dict[str, Any]]]:
+    async def readiness() -> dict[str, Any]:
+        return {"ready": ready}
+
+    return readiness
 
 
 @asynccontextmanager
-async def served() -> AsyncGenerator[int]:
-    listening = listen("127.0.0.1", 0)
-    server = make_server(build_http(dict, Metrics()))
+async def served(readiness: Callable[[], Any] = dict) -> AsyncGenerator[int]:
+    listening = listen("127.0.0.1", 0, prefix="TEST")
+    app = operation_app("test", readiness=readiness, ready="Ready when it is", registry=CollectorRegistry())
+    server = make_server(app)
     serving = asyncio.create_task(server.serve([listening]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
@@ -35,11 +43,35 @@ async def served() -> AsyncGenerator[int]:
 
 def test_connections_do_not_wait_for_acknowledgements() -> None:
     with (
-        listen("127.0.0.1", 0) as listening,
+        listen("127.0.0.1", 0, prefix="TEST") as listening,
         socket.create_connection(listening.getsockname()),
         listening.accept()[0] as accepted,
     ):
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_port_in_use_names_the_settings() -> None:
+    with (
+        listen("127.0.0.1", 0, prefix="TEST") as listening,
+        pytest.raises(ConfigurationError, match="set TEST_PORT and TEST_HOST"),
+    ):
+        listen("127.0.0.1", listening.getsockname()[1], prefix="TEST")
+
+
+@pytest.mark.parametrize("ready", [True, False])
+@pytest.mark.parametrize("awaited", [True, False])
+def test_readiness_decides_the_status(*, ready: bool, awaited: bool) -> None:
+    async def status() -> bytes:
+        async with served(ready_soon(ready=ready) if awaited else lambda: {"ready": ready}) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            return head
+
+    head = asyncio.run(status())
+    assert head.startswith(b"HTTP/1.1 200" if ready else b"HTTP/1.1 503")
+    assert b"test" in head.lower()
 
 
 def test_a_head_without_end_is_hung_up_on_and_others_are_served() -> None:
@@ -86,7 +118,7 @@ def test_a_head_that_is_not_finished_in_time_is_given_up(begun: bytes, monkeypat
     assert answer.startswith(b"HTTP/1.1 200") if b"\r\n\r\n" in begun else answer == b""
 
 
-def test_what_strangers_send_is_no_error_of_ours() -> None:
+def test_what_strangers_send_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
     async def ask(port: int, request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request)
@@ -102,15 +134,11 @@ def test_what_strangers_send_is_no_error_of_ours() -> None:
                 await ask(port, b"\x16\x03\x01nonsense\r\n\r\n"),
             ]
 
-    errors = LastErrors()
-    logging.getLogger().addHandler(errors)
-    try:
+    with caplog.at_level(logging.WARNING):
         upgraded, nonsense = asyncio.run(test())
-    finally:
-        logging.getLogger().removeHandler(errors)
     assert upgraded.startswith(b"HTTP/1.1 200")
     assert nonsense.startswith(b"HTTP/1.1 400")
-    assert errors.share() == []
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""The HTTP side that streams and the center have in common: application, socket, server, and an end within a time."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS, amend_document, serve_docs, without_security
+from taskbridge.runtime.problems import answer_with_problems
+from taskbridge.runtime.process import identity
+from taskbridge.runtime.serving import Server, server_config
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fastapi.telemetry import TelemetryConfig
+    from prometheus_client import CollectorRegistry
+    from starlette.types import ASGIApp
+
+_UNREAD_MS = 60_000
+
+log = structlog.get_logger(__name__)
+
+
+def operation_app(
+    service: str,
+    *,
+    readiness: Callable[[], dict[str, Any] | Awaitable[dict[str, Any]]],
+    ready: str,
+    registry: CollectorRegistry,
+    amend: Callable[[dict[str, Any]], None] = without_security,
+) -> FastAPI:
+    """An application with health, readiness and metrics; other routes may be added.
+
+    ``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status, and the text ``ready`` says when
+    it is true. ``amend`` changes the OpenAPI document, by default that of a service without tokens.
+    """
+    # Spans are ours (``runtime.tracing``); the framework would check at each request whether it should create its own.
+    silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+    http = FastAPI(title=f"taskbridge {service}", version="1", docs_url=None, redoc_url=None, telemetry=silent)
+    serve_docs(http)
+    answer_with_problems(http)
+    amend_document(http, amend)
+
+    @http.get("/healthz", summary="The process lives", tags=["operation"], responses=LIVENESS)
+    async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+        return {"status": "ok"}
+
+    @http.get("/readyz", summary=ready, tags=["operation"], responses=READINESS)
+    async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        found = readiness()
+        details = await found if inspect.isawaitable(found) else found
+        return JSONResponse(details, status_code=200 if details["ready"] else 503, headers=identity(service))
+
+    @http.get("/metrics", summary="Prometheus metrics", tags=["operation"], response_class=Response, responses=METRICS)
+    async def prometheus() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return http
+
+
+def listen(host: str, port: int, *, prefix: str) -> socket.socket:
+    """A listening socket. Made by us, because uvicorn ends the process where it cannot have the port.
+
+    Raises:
+        ConfigurationError: the port is in use, or the address is not this machine's; names the settings with the
+            prefix.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} ({error.strerror}): set {prefix}_PORT and {prefix}_HOST"
+        ) from error
+    # Inherited by every connection; asyncio sets it on sockets that it made itself only. Without it the second part of
+    # an answer waits for the client's acknowledgement of the first, which comes after 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Inherited too: a connection to a peer that vanished, or no longer reads, is closed with all that waits for it.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
+    return listening
+
+
+def make_server(app: ASGIApp, *, grace_s: int = 5) -> Server:
+    """A server for the process's own event loop. ``grace_s``: how long open requests may take after a stop."""
+    logging.getLogger("uvicorn.error").addFilter(_is_ours)
+    return Server(server_config(app, grace_s=grace_s))
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Uvicorn warns about clients' requests, and advises to install what they need: neither is for an operator."""
+    return record.levelno != logging.WARNING
+
+
+def end_within(seconds: float, outcome: int | str, *, end: Callable[[int], None] = os._exit) -> None:
+    """End the process after that time, even while it waits for Kafka. Uncommitted records are processed again.
+
+    ``outcome``: as for ``sys.exit``, the exit code or a message about a failure.
+    """
+
+    def wait() -> None:
+        time.sleep(seconds)
+        log.warning("exited_by_force", seconds=seconds)
+        if isinstance(outcome, str):
+            print(outcome, file=sys.stderr, flush=True)  # noqa: T201 - as sys.exit does
+        end(1 if isinstance(outcome, str) else outcome)
+
+    threading.Thread(target=wait, name="end", daemon=True).start()
