@@ -9,10 +9,9 @@ import msgspec
 from sqlalchemy import select
 
 from taskbridge.center.follow.batch import Assigned, Item, write_batch
-from taskbridge.center.follow.lists import Forms, People, States
+from taskbridge.center.follow.lists import Forms, People, States, target_partition
 from taskbridge.center.follow.positions import Position, add_positions, read_positions
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
-from taskbridge.center.follow.topic import target_partition
 from taskbridge.center.tables import VIEW_CODES, changes, entries, instances
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.errors import RecordError

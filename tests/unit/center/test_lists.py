@@ -23,8 +23,8 @@ from support.center_records import (
 )
 from support.streams.lives import lives
 from taskbridge.center.follow.batch import PositionLost
+from taskbridge.center.follow.lists import target_partition
 from taskbridge.center.follow.positions import epoch, progress, rebuild
-from taskbridge.center.follow.topic import target_partition
 from taskbridge.center.tables import changes, entries, forms, people, person_ids, replicas, skipped
 from taskbridge.schemas.codec import form_codec, person_codec
 from taskbridge.schemas.events import Form, Lifecycle, Person, PersonRecord, Status, TaskEntry, TaskState

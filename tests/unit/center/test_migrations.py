@@ -130,4 +130,4 @@ def tables(connection: Connection) -> list[Table]:
     """As they are in the database, without Alembic's."""
     found = MetaData()
     found.reflect(connection, only=lambda name, _: name != "alembic_version")
-    return list(found.tables.values())
+    return found.sorted_tables

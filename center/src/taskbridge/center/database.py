@@ -30,7 +30,7 @@ _REACHABLE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle
 _SESSION = "-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=30s"
 
 # A batch of a follower changes more than the 1,000 pages after which SQLite would write all of them to the file.
-_PRAGMAS = ("journal_mode = WAL", "wal_autocheckpoint = 16000", "cache_size = -65536", "mmap_size = 268435456")
+_PRAGMAS = ("journal_mode = WAL", "wal_autocheckpoint = 16000", "cache_size = -65536", "foreign_keys = ON")
 _BEGIN = "taskbridge_begin"
 _DAMAGED = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
 _CONFLICTS = ("40001", "40P01", "55P03")
@@ -87,7 +87,7 @@ class Upsert:
         source = "FROM json_each(?) WHERE true"
         self.sqlite = " ".join((head, f"SELECT {from_json} {source}" if returning else values, tail))
         columns_of_lists = ", ".join(f"%b::{each}[]" for each in types)
-        self.postgresql = " ".join((head, f"SELECT * FROM unnest({columns_of_lists})", tail))
+        self.postgresql = " ".join((head, f"SELECT * FROM unnest({columns_of_lists})", tail))  # noqa: S608 - names of ours
 
 
 class Database:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -158,6 +159,7 @@ person_ids = Table(
     Column("value", Key, primary_key=True),
     Column("user_id", Key, primary_key=True),
     Index("person_ids_of_user", "corp_id", "user_id"),
+    ForeignKeyConstraint(["corp_id", "user_id"], ["people.corp_id", "people.user_id"], ondelete="CASCADE"),
 )
 """Further ids of people, by which they may sign in: ``employee_number``, and the names of ``Person.other_ids``."""
 

@@ -1,9 +1,10 @@
-"""Writes a batch of records: their rows and the new positions in one transaction."""
+"""A batch of records: how they are read, and how their rows and the new positions are written in one transaction."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import msgspec
 import structlog
@@ -11,19 +12,20 @@ from sqlalchemy import text
 
 from taskbridge.center.database import Upsert
 from taskbridge.center.follow.positions import advance
-from taskbridge.center.follow.topic import Writing, clean
 from taskbridge.center.tables import skipped
+from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from confluent_kafka import Message
     from sqlalchemy import Connection
 
     from taskbridge.center.database import Database
     from taskbridge.center.follow.positions import Place, Position
-    from taskbridge.center.follow.topic import FollowedTopic, Person, Record
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.schemas.topics import Topic
 
 log = structlog.get_logger(__name__)
 
@@ -34,13 +36,93 @@ _NOTIFY = text(f"SELECT pg_notify('{CHANNEL}', :payload)")
 _REASON_CHARACTERS = 500
 _PUT_SKIPPED = Upsert(skipped, [each.name for each in skipped.columns], only_new=True)
 
+Person = tuple[str, str]
+"""Corp and user."""
+
 
 class PositionLost(Exception):
     """A position is not where it was: another replica has the partition, or the rows were dropped."""
 
 
+class Record(NamedTuple):
+    """A record that was read. ``value`` is None for a tombstone."""
+
+    partition: int
+    offset: int
+    at: int
+    key: str
+    value: Any
+    message: Message
+
+
+class Writing(NamedTuple):
+    """What the rows of a batch may depend on."""
+
+    connection: Connection
+    partitions: int
+    """How many the topic has."""
+    complete: Collection[int]
+    """Those whose rows were complete before this batch: their changes are published."""
+
+
+class FollowedTopic(ABC):
+    """A topic, and which rows its records leave.
+
+    ``write`` and ``drop`` are called within a transaction, and again after it failed.
+    """
+
+    topic: ClassVar[Topic]
+    make_codec: ClassVar[Callable[[Registry], Any]]
+
+    def __init__(self, database: Database, registry: Registry) -> None:
+        self.database = database
+        self.codec = type(self).make_codec(registry)
+
+    @property
+    def is_compacted(self) -> bool:
+        """Whether the topic has the latest record of every key for ever, so that rows without one must go."""
+        return self.topic.settings["cleanup.policy"] == "compact"
+
+    @abstractmethod
+    def read(self, message: Message) -> Record:
+        """Decode and check a record.
+
+        Raises:
+            RecordError: It is not a record of this topic.
+            RegistryUnavailable: Its schema must be read first.
+        """
+
+    @abstractmethod
+    def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
+        """Change the rows; returns the people whose lists changed."""
+
+    def drop(self, connection: Connection, partition: int, /) -> None:  # noqa: B027 - most topics have rows of no partition
+        """Delete the rows of a partition that will be read again from its beginning.
+
+        By default nothing: a topic that ends after its retention has no record of rows that stay.
+        """
+
+
+def record_of(message: Message, value: Any) -> Record:
+    """Raises Undecodable if the key is not UTF-8."""
+    try:
+        key = (message.key() or b"").decode()
+    except UnicodeDecodeError as error:
+        raise Undecodable("its key is not UTF-8") from error
+    return keyed(message, clean(key), value)
+
+
+def keyed(message: Message, key: str, value: Any) -> Record:
+    return Record(message.partition() or 0, message.offset() or 0, message.timestamp()[1], key, value, message)
+
+
+def clean(text: str) -> str:
+    """Without U+0000, which PostgreSQL cannot store."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
 class Item(NamedTuple):
-    """A message: its record, or why it is skipped. Neither, where it has nothing for the database."""
+    """A message: its record, or why it is skipped."""
 
     message: Message
     topic: FollowedTopic
@@ -85,9 +167,6 @@ def write_batch(
     """
     ends = {each.place: (each.message.offset() or 0) + 1 for each in items}
     ends = ends or {place: each.reached for place, each in assigned.items()}
-    # A partition that was revoked while the batch was read is another replica's.
-    if not ends.keys() <= assigned.keys():
-        raise PositionLost
     moves = {place: (assigned[place].stored, assigned[place].moved(end)) for place, end in ends.items()}
     records: dict[FollowedTopic, list[Record]] = {}
     for each in items:

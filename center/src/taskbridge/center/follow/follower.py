@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.center.database import Database
+    from taskbridge.center.follow.batch import FollowedTopic, Person
     from taskbridge.center.follow.positions import Place
-    from taskbridge.center.follow.topic import FollowedTopic, Person
     from taskbridge.schemas.registry import Registry
 
 log = structlog.get_logger(__name__)
@@ -130,6 +130,7 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name=f"follow-{group}", daemon=True)
         self._stopping = threading.Event()
         self._assigned: dict[Place, Assigned] = {}
+        self._assignments = 0
         self._partitions: dict[str, int] = {}
         self._records: Counter[str] = Counter(dict.fromkeys(self._topics, 0))
         self._skipped: Counter[str] = Counter(dict.fromkeys(self._topics, 0))
@@ -188,8 +189,13 @@ class Follower:
             )
             while not self._stopping.is_set():
                 # One first: a larger number would wait for all of them, or for the whole time.
-                if (first := consumer.poll(_POLL_S)) is not None:
-                    self._apply([first, *consumer.consume(_BATCH - 1, 0)])
+                first = consumer.poll(_POLL_S)
+                assignments = self._assignments
+                messages = [] if first is None else [first, *consumer.consume(_BATCH - 1, 0)]
+                if assignments == self._assignments:
+                    self._apply(messages)
+                else:  # some are of positions before the assignment
+                    self._read_again(list(self._assigned))
                 self._upkeep()
         finally:
             self._assigned.clear()
@@ -198,8 +204,10 @@ class Follower:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places = [(each.topic, each.partition) for each in partitions]
-        found = self._retried(lambda: self._begin(places))
-        consumer.incremental_assign([TopicPartition(*place, found[place].next_offset) for place in places])
+        self._assignments += 1
+        if places:
+            found = self._retried(lambda: self._begin(places))
+            consumer.incremental_assign([TopicPartition(*place, found[place].next_offset) for place in places])
         log.info("partitions_assigned", group=self._group, partitions=len(self._assigned))
         self._report(None)
 
@@ -338,13 +346,16 @@ class Follower:
     def _upkeep(self) -> None:
         if self._is_due("health"):
             self._partition_health = tuple(self._health_of(place) for place in sorted(self._assigned))
-        if self._is_due("look") or (self._problem is not None and self._is_due("retry")):
-            self._look()
-        if self._is_due("renew") and self._assigned:
-            self._renew()
+        try:
+            if self._is_due("look") or (self._problem is not None and self._is_due("retry")):
+                self._look()
+            if self._is_due("renew") and self._assigned:
+                self._renew()
+        except (KafkaException, TimeoutError) as error:
+            self._report(f"Kafka: {error}")
         if TASK_EVENTS.name in self._topics and self._is_due("purge"):
             try:
-                log.info("old_rows_deleted", rows=purge(self._database))
+                log.info("old_rows_deleted", rows=purge(self._database, now_ms=now_ms()))
             except DatabaseUnavailable as error:
                 log.warning("old_rows_not_deleted", problem=str(error))
 
@@ -366,11 +377,7 @@ class Follower:
     def _look(self) -> None:
         """Notice that Kafka is back, and that a topic was created again, with the same name and other offsets."""
         topics = {topic for topic, _ in self._assigned}
-        try:
-            ids = self._topic_ids(topics) if topics else {}
-        except (KafkaException, TimeoutError) as error:
-            self._report(f"Kafka does not answer: {error}")
-            return
+        ids = self._topic_ids(topics) if topics else {}
         for topic, (topic_id, partitions) in ids.items():
             places = [place for place in self._assigned if place[0] == topic]
             known = {self._assigned[place].stored.topic_id for place in places}

@@ -6,19 +6,20 @@ partitions: what differs is written, and numbered as a change of its person.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
+from confluent_kafka import murmur2
+from msgspec.structs import asdict
 from sqlalchemy import bindparam, delete, select
 
 from taskbridge.center.api.json_forms import notification_json, to_json
 from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.database import Upsert
+from taskbridge.center.follow.batch import FollowedTopic, clean, now_ms, record_of
 from taskbridge.center.follow.positions import renew_epoch
-from taskbridge.center.follow.topic import FollowedTopic, clean, record_of, target_partition
 from taskbridge.center.tables import (
     VIEW_CODES,
     WHOLE_INSTANCE,
@@ -45,19 +46,19 @@ from taskbridge.schemas.topics import FORMS, PEOPLE, REPLAYED_DAYS, TASK_STATES
 from taskbridge.schemas.views import Entry, views
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from confluent_kafka import Message
     from sqlalchemy import Connection, Table
 
-    from taskbridge.center.database import Database
-    from taskbridge.center.follow.topic import Person, Record, Writing
-    from taskbridge.schemas.codec import Codec
+    from taskbridge.center.follow.batch import Person, Record, Writing
     from taskbridge.schemas.events import Form, PersonRecord, TaskState
-    from taskbridge.schemas.registry import Registry
 
 EMPLOYEE_NUMBER = "employee_number"
 """Of a person's further ids, the one that has a field of its own."""
+
+target_partition = cast("Callable[[bytes, int], int]", murmur2)
+"""The partition of a key among so many."""
 
 read_entry = msgspec.json.Decoder(Entry).decode
 
@@ -65,13 +66,15 @@ _SEARCH_CHARACTERS, _SEARCH_BYTES = 600, 2000
 """Of ``entries.search``: with the keys before it, it must fit into a row of PostgreSQL's index, 2,704 bytes."""
 _VIEWS = {code: view for view, code in VIEW_CODES.items()}
 
+_PLACE = ("corp_id", "user_id", "view", "task_id", "instance_id")
 _ENTRY_COLUMNS = [each.name for each in entries.columns if each.name != "id"]
 _PUT_INSTANCES = Upsert(instances, ["instance_id", "partition", "corp_id", "state"])
 # Of a partition that is not the instance's: it replaces no row of the right one.
 _PUT_MISPLACED = Upsert(
     instances, ["instance_id", "partition", "corp_id", "state"], where="instances.partition = excluded.partition"
 )
-_PUT_ENTRIES = Upsert(entries, _ENTRY_COLUMNS, key=["instance_id", "view", "user_id", "task_id"])
+_ENTRIES = select(*(entries.c[each] for each in ("id", *_PLACE, "search", "item")))
+_PUT_ENTRIES = Upsert(entries, _ENTRY_COLUMNS, key=_PLACE[1:])
 _COUNT = Upsert(
     change_counters,
     ["corp_id", "user_id", "last_seq"],
@@ -100,15 +103,11 @@ class _Changed(NamedTuple):
 
 
 class States(FollowedTopic):
-    topic = TASK_STATES
-
-    def __init__(self, database: Database, registry: Registry, /) -> None:
-        super().__init__(database, registry)
-        self._codec = task_state_codec(registry)
+    topic, make_codec = TASK_STATES, task_state_codec
 
     def read(self, message: Message) -> Record:
         value = message.value()
-        state = None if value is None else self._codec.decode(value)
+        state: TaskState | None = None if value is None else self.codec.decode(value)
         record = record_of(message, state)
         if state is not None:
             if clean(state.instance_id) != record.key:
@@ -134,7 +133,7 @@ class States(FollowedTopic):
             writing.connection, [each for each in changed if each.record.partition in writing.complete]
         )
 
-    def drop(self, connection: Connection, partition: int) -> None:
+    def drop(self, connection: Connection, partition: int, /) -> None:
         dropped = select(instances.c.instance_id).where(instances.c.partition == partition)
         connection.execute(delete(entries).where(entries.c.instance_id.in_(dropped)))
         connection.execute(delete(instances).where(instances.c.partition == partition))
@@ -173,24 +172,13 @@ class States(FollowedTopic):
         if deleted:
             connection.execute(delete(instances).where(self.database.among(instances.c.instance_id, deleted)))
             # The later ones when they are as old: see records.purge.
-            old = events.c.received_at < time.time_ns() // 1_000_000 - REPLAYED_DAYS * 86_400_000
+            old = events.c.received_at < now_ms() - REPLAYED_DAYS * 86_400_000
             connection.execute(delete(events).where(self.database.among(events.c.instance_id, deleted), old))
         return deleted
 
     def _put_entries(self, connection: Connection, records: Mapping[str, Record]) -> list[_Changed]:
         before: dict[str, dict[_Key, Any]] = {}
-        for row in connection.execute(
-            select(
-                entries.c.id,
-                entries.c.instance_id,
-                entries.c.corp_id,
-                entries.c.user_id,
-                entries.c.view,
-                entries.c.task_id,
-                entries.c.search,
-                entries.c.item,
-            ).where(self.database.among(entries.c.instance_id, records))
-        ):
+        for row in connection.execute(_ENTRIES.where(self.database.among(entries.c.instance_id, records))):
             before.setdefault(row.instance_id, {})[_Key(row.corp_id, row.user_id, row.view, row.task_id)] = row
         gone: list[int] = []
         put: list[tuple[object, ...]] = []
@@ -279,29 +267,16 @@ def _notification(changed: _Changed) -> TaskNotification:
     view, task_id = _VIEWS[key.view], key.task_id or None
     event_id, occurred_at = _cause(record) if state is None else (state_id_for(state), state.updated_at)
     return TaskNotification(
-        notification_id_for(event_id, key.user_id, view, task_id, change),
-        key.corp_id,
-        key.user_id,
-        view,
-        change,
-        record.key,
-        task_id,
-        entry.title,
-        entry.url,
-        entry.app_type,
-        entry.originator,
-        entry.actor_id,
-        entry.status,
-        occurred_at,
-        event_id,
-        entry.process_name,
-        entry.entered_at,
-        entry.updated_at,
-        entry.source,
-        entry.outcome,
-        entry.remark,
-        entry.finished_at,
-        entry.result,
+        notification_id=notification_id_for(event_id, key.user_id, view, task_id, change),
+        corp_id=key.corp_id,
+        recipient_id=key.user_id,
+        view=view,
+        change=change,
+        instance_id=record.key,
+        task_id=task_id,
+        occurred_at=occurred_at,
+        event_id=event_id,
+        **asdict(entry),
     )
 
 
@@ -315,14 +290,12 @@ class _Directory(FollowedTopic):
     """A compacted topic whose keys are corp, slash, id."""
 
     table: Table
-    codec: Codec[Any]
 
     def read(self, message: Message) -> Record:
         value = message.value()
         record = record_of(message, None if value is None else self.codec.decode(value))
-        _, its_id = _named(record.key)
         if record.value is not None:
-            self.check(its_id, record.value)
+            self.check(_named(record.key)[1], record.value)
         return record
 
     def check(self, its_id: str, value: Any) -> None:
@@ -333,21 +306,18 @@ class _Directory(FollowedTopic):
         raise NotImplementedError
 
     def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
+        corp, its_id = self.table.primary_key.columns
         latest = {each.key: each for each in records}
-        self._delete(writing.connection, [each for each in latest.values() if each.value is None])
+        for each in latest.values():
+            if each.value is None:
+                corp_id, value = _named(each.key)
+                where = corp == corp_id, its_id == value, self.table.c.partition == each.partition
+                writing.connection.execute(delete(self.table).where(*where))
         self.put(writing.connection, [each for _, each in sorted(latest.items()) if each.value is not None])
         return ()
 
-    def drop(self, connection: Connection, partition: int) -> None:
+    def drop(self, connection: Connection, partition: int, /) -> None:
         connection.execute(delete(self.table).where(self.table.c.partition == partition))
-
-    def _delete(self, connection: Connection, records: Sequence[Record]) -> None:
-        corp, its_id = self.table.primary_key.columns
-        for each in records:
-            corp_id, value = _named(each.key)
-            connection.execute(
-                delete(self.table).where(corp == corp_id, its_id == value, self.table.c.partition == each.partition)
-            )
 
 
 _PUT_PEOPLE = Upsert(people, [each.name for each in people.columns])
@@ -358,11 +328,7 @@ _DELETE_IDS = delete(person_ids).where(
 
 
 class People(_Directory):
-    topic, table = PEOPLE, people
-
-    def __init__(self, database: Database, registry: Registry, /) -> None:
-        super().__init__(database, registry)
-        self.codec = person_codec(registry)
+    topic, make_codec, table = PEOPLE, person_codec, people
 
     def check(self, its_id: str, value: PersonRecord) -> None:
         if clean(value.user_id) != its_id:
@@ -387,50 +353,24 @@ class People(_Directory):
         self.database.put(connection, _PUT_PEOPLE, rows)
         self.database.put(connection, _PUT_IDS, list(ids))
 
-    def drop(self, connection: Connection, partition: int) -> None:
-        super().drop(connection, partition)
-        self._delete_ids_of_nobody(connection)
-
-    def _delete(self, connection: Connection, records: Sequence[Record]) -> None:
-        super()._delete(connection, records)
-        if records:
-            self._delete_ids_of_nobody(connection)
-
-    def _delete_ids_of_nobody(self, connection: Connection) -> None:
-        person = people.c.corp_id == person_ids.c.corp_id, people.c.user_id == person_ids.c.user_id
-        connection.execute(delete(person_ids).where(~select(people).where(*person).exists()))
-
 
 _PUT_FORMS = Upsert(forms, [each.name for each in forms.columns])
 
 
 class Forms(_Directory):
-    topic, table = FORMS, forms
-
-    def __init__(self, database: Database, registry: Registry, /) -> None:
-        super().__init__(database, registry)
-        self.codec = form_codec(registry)
+    topic, make_codec, table = FORMS, form_codec, forms
 
     def check(self, its_id: str, value: Form) -> None:
         if clean(value.form_uuid) != its_id:
             raise Undecodable("it is about another form than its key")
-        texts = chain((its_id, value.title or ""), value.labels, value.labels.values())
-        if max(map(len, texts)) > MAX_NAME_CHARACTERS:
-            raise Undecodable(
-                f"its title, or the id or label of a field, has more than {MAX_NAME_CHARACTERS} characters"
-            )
+        if max(map(len, chain((its_id, value.title or ""), value.labels, value.labels.values()))) > MAX_NAME_CHARACTERS:
+            raise Undecodable(f"its title, a field or a label has more than {MAX_NAME_CHARACTERS} characters")
 
     def put(self, connection: Connection, records: Sequence[Record]) -> None:
         rows = [
-            (
-                *_named(each.key),
-                each.partition,
-                None if each.value.title is None else clean(each.value.title),
-                to_json(each.value.labels),
-            )
-            for each in records
+            (*_named(each.key), each.partition, clean(each.value.title or "") or None, each.value) for each in records
         ]
-        self.database.put(connection, _PUT_FORMS, rows)
+        self.database.put(connection, _PUT_FORMS, [(*row[:-1], to_json(row[-1].labels)) for row in rows])
 
 
 def _named(key: str) -> tuple[str, str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select, tuple_
 
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.database import Upsert
+from taskbridge.center.follow.batch import FollowedTopic, clean, keyed, record_of
 from taskbridge.center.follow.positions import IS_COMPLETE, progress
-from taskbridge.center.follow.topic import FollowedTopic, clean, keyed, record_of
 from taskbridge.center.tables import about, changes, events, instances, positions, set_aside, skipped
 from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_head_codec
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Table
 
     from taskbridge.center.database import Database
-    from taskbridge.center.follow.topic import Person, Record, Writing
+    from taskbridge.center.follow.batch import Person, Record, Writing
+    from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
     from taskbridge.schemas.registry import Registry
 
@@ -57,20 +57,17 @@ _PUT_ABOUT = Upsert(about, ["name", "value"])
 class Events(FollowedTopic):
     topic = TASK_EVENTS
 
-    def __init__(self, database: Database, registry: Registry, /) -> None:
-        super().__init__(database, registry)
-        self._codec = task_event_head_codec(registry, with_form=True)
+    @staticmethod
+    def make_codec(registry: Registry) -> Codec[TaskEvent]:
+        return task_event_head_codec(registry, with_form=True)
 
     def read(self, message: Message) -> Record:
-        return record_of(message, self._codec.decode(message.value()))
+        return record_of(message, self.codec.decode(message.value()))
 
     def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
         rows = {(row[0], row[1]): row for row in map(_event, reversed(records))}
         self.database.put(writing.connection, _PUT_EVENTS, [row for _, row in sorted(rows.items())])
         return ()
-
-    def drop(self, connection: Connection, partition: int) -> None:
-        """Nothing: the topic ends after its retention, and histories go on."""
 
 
 def _event(record: Record) -> tuple[object, ...]:
@@ -117,19 +114,12 @@ class _SetAside(FollowedTopic):
         self.database.put(writing.connection, _PUT_REPLAYS, [replays[each] for each in sorted(replays)])
         return ()
 
-    def drop(self, connection: Connection, partition: int) -> None:
-        """Nothing: the topic ends after its retention."""
-
 
 class Quarantine(_SetAside):
-    topic, kind = CALLBACKS_QUARANTINE, QUARANTINED
-
-    def __init__(self, database: Database, registry: Registry, /) -> None:
-        super().__init__(database, registry)
-        self._codec = quarantined_callback_codec(registry)
+    topic, kind, make_codec = CALLBACKS_QUARANTINE, QUARANTINED, quarantined_callback_codec
 
     def entry_of(self, message: Message) -> tuple[object, ...]:
-        entry: QuarantinedCallback = self._codec.decode(message.value())
+        entry: QuarantinedCallback = self.codec.decode(message.value())
         text = f"{entry.query}\n{entry.body.decode('utf-8', 'replace')}"[:_SEARCH_CHARACTERS]
         summary = to_json({**quarantined_summary(entry), "detail": f"{entry.method} {entry.path}"})
         return (clean(entry.quarantine_id), entry.received_at, clean(entry.reason), clean(text), summary)
@@ -139,6 +129,10 @@ class DeadLetters(_SetAside):
     """Ids of entries are positions: those of a recreated topic begin again, so its partition's rows go."""
 
     topic, kind = TASK_EVENTS_DLQ, DEAD_LETTER
+
+    @staticmethod
+    def make_codec(_registry: Registry) -> None:
+        """None: they are of any bytes."""
 
     def entry_of(self, message: Message) -> tuple[object, ...]:
         letter = dead_letter_of(message)
@@ -155,12 +149,12 @@ class DeadLetters(_SetAside):
         }
         return (letter.id, letter.at_ms, clean(letter.reason or "unknown"), clean(key), to_json(summary))
 
-    def drop(self, connection: Connection, partition: int) -> None:
+    def drop(self, connection: Connection, partition: int, /) -> None:
         mine = set_aside.c.kind == DEAD_LETTER, set_aside.c.entry_id.startswith(f"{partition}-", autoescape=True)
         connection.execute(delete(set_aside).where(*mine))
 
 
-def purge(database: Database, *, now_ms: int | None = None) -> int:
+def purge(database: Database, *, now_ms: int) -> int:
     """Delete what is too old, and events of instances that are no longer there; returns how many rows.
 
     Each transaction is small, so that followers wait for a moment only.
@@ -168,7 +162,6 @@ def purge(database: Database, *, now_ms: int | None = None) -> int:
     Raises:
         DatabaseUnavailable: The rest is left for the next time.
     """
-    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     old = (
         (changes, changes.c.at < now_ms - _CHANGES_DAYS * _DAY_MS),
         (set_aside, (set_aside.c.kind == QUARANTINED) & (set_aside.c.at < now_ms - _QUARANTINE_MS)),

@@ -113,6 +113,7 @@ def upgrade() -> None:
         _key("kind", primary_key=True),
         _key("value", primary_key=True),
         _key("user_id", primary_key=True),
+        sa.ForeignKeyConstraint(["corp_id", "user_id"], ["people.corp_id", "people.user_id"], ondelete="CASCADE"),
     )
     op.create_index("person_ids_of_user", "person_ids", ["corp_id", "user_id"])
     op.create_table(
