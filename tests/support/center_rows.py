@@ -22,6 +22,7 @@ from taskbridge.center.tables import (
     instances,
     people,
     person_ids,
+    positions,
 )
 from taskbridge.center.threads import Threads
 from taskbridge.schemas.events import SOURCE_YIDA, Person, Status, TaskState, View
@@ -206,6 +207,14 @@ class AnsweringCenter:
 
     def close(self) -> None:
         self.threads.close()
+
+
+def fill(database: Database, topic: str, *, read: int, of: int) -> None:
+    """Have the one partition of a topic read so far."""
+    row = {"topic": topic, "partition": 0, "topic_id": "x", "next_offset": read, "fill_end": of, "at": 0}
+    with database.write() as connection:
+        connection.execute(delete(positions).where(positions.c.topic == topic))
+        connection.execute(insert(positions), [row])
 
 
 def items(answer: dict[str, Any]) -> Sequence[tuple[str, str | None]]:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from support.center_rows import AnsweringCenter, state
-from taskbridge.center.access.access import Access
-from taskbridge.center.access.tokens import TokensFile, digest_of
+from support.center_rows import AnsweringCenter, fill, state
+from taskbridge.center.access.tokens import digest_of
+from taskbridge.center.app import Center
 from taskbridge.center.database import open_database
-from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.routes import events_router
 from taskbridge.center.migrations import migrate
+from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.local.host import free_port
 from taskbridge.schemas.events import Status, TaskEntry
+from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _CONFIG = Path(__file__).with_name("schemathesis.toml")
 TOKEN = "a-token-for-all-corps"
-LOOPBACK = frozenset({"127.0.0.1"})
 CORP, USER, INSTANCE = "ding5d17e3add038d445", "manager02", "f30233fb-72e1-4af4-8cb8-c7e0ea9ee530"
 
 
@@ -56,16 +56,26 @@ def center_app(folder: Path, *, is_open: bool) -> Generator[FastAPI]:
     """A task center on SQLite, which needs a token unless it is open, and accepts no event streams."""
     tokens = folder / "tokens.toml"
     tokens.write_text(f'[[tokens]]\nname = "all"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
-    database = open_database(None, folder / "center")
+    given: dict[str, Any] = {} if is_open else {"api_tokens_file": tokens}
+    settings = CenterSettings(
+        kafka_bootstrap_servers="127.0.0.1:1",
+        schema_registry_url="http://127.0.0.1:1",
+        data_dir=folder / "center",
+        query_rate_per_s=100_000,
+        **given,
+    )
+    database = open_database(None, settings.data_dir)
     migrate(database)
-    access = Access(tokens=None if is_open else TokensFile(tokens), rate_per_s=100_000)
-    center = AnsweringCenter(database, access)
-    hub = Hub(database, most=0, most_of_person=1)
-    center.store(state(INSTANCE, corp_id=CORP, tasks=(TaskEntry("T-1", Status.PENDING, (USER,)),)))
+    center = Center(settings, database)
+    center.hub.most = 0
+    rows = AnsweringCenter(database, center.access)
+    rows.store(state(INSTANCE, corp_id=CORP, tasks=(TaskEntry("T-1", Status.PENDING, (USER,)),)))
+    fill(database, TASK_STATES.name, read=1, of=1)
+    asyncio.run(center.filling.look())
     try:
-        yield center.http(events_router(hub, access), only_hosts=LOOPBACK if is_open else None)
+        yield center.http()
     finally:
-        center.close()
+        rows.close()
         database.close()
 
 

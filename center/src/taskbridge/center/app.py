@@ -138,7 +138,7 @@ class Center:
         """Raise ConfigurationError if the settings of access or the addresses are wrong."""
         self._settings, self._database = settings, database
         self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS)
-        self._filling = Filling(database, self._threads)
+        self.filling = Filling(database, self._threads)
         self._queries = Queries(database)
         self.access = build_access(settings, self._users_of)
         self.metrics = Metrics()
@@ -160,7 +160,7 @@ class Center:
         self.operations = OperationsReporter(
             settings, database, self._threads, self.readiness, streams=lambda: self.hub.count
         )
-        self.metrics.filled.set_function(lambda: self._filling.ratio)
+        self.metrics.filled.set_function(lambda: self.filling.ratio)
         self.metrics.watch_followers(lambda: [each.health() for each in self.followers])
         self.metrics.registry.register(HubCollector(self.hub))
         if (tokens := self.access.tokens) is not None:
@@ -175,7 +175,7 @@ class Center:
         logging.getLogger().addHandler(self.operations.errors)
         server = make_server(let_portals_in(self.http(), self._settings.allowed_origins))
         listening = listen(self._settings.host, self._settings.port)
-        await self._filling.look()
+        await self.filling.look()
         for each in self.followers:
             each.start()
         watching = [asyncio.ensure_future(each) for each in self._watches()]
@@ -203,7 +203,7 @@ class Center:
         """The application; nothing is connected for it."""
         routers = [
             callers_router(self.access, self._queries, self._threads),
-            lists_router(self.access, self._queries, self._threads, self._filling.is_complete),
+            lists_router(self.access, self._queries, self._threads, self.filling.is_complete),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
             pages_router(),
@@ -214,12 +214,12 @@ class Center:
     async def readiness(self) -> dict[str, Any]:
         """The body of ``/readyz``."""
         health = [each.health() for each in self.followers]
-        problems = [self._filling.problem, *(each.problem for each in health)]
+        problems = [self.filling.problem, *(each.problem for each in health)]
         if (tokens := self.access.tokens) is not None:
             problems.append(tokens.problem)
         return {
-            "ready": self._filling.problem is None and self._filling.is_complete(),
-            **self._filling.details(),
+            "ready": self.filling.problem is None and self.filling.is_complete(),
+            **self.filling.details(),
             "kafka": "connected" if all(each.running for each in health) else "waiting",
             "lag": {each.group: each.lag for each in health},
             "problems": list(dict.fromkeys(each for each in problems if each is not None)),
@@ -227,12 +227,12 @@ class Center:
 
     def _watches(self) -> list[Any]:
         tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
-        return [self._filling.watch(), self.hub.run(), self.operations.run(), *tokens]
+        return [self.filling.watch(), self.hub.run(), self.operations.run(), *tokens]
 
     async def _users_of(self, corp_id: str, kind: str, value: str) -> Sequence[str]:
         users = await self._threads.run(self._queries.users_of, corp_id, kind, value)
         # In this order: a person who is not read yet may have the id too.
-        if not self._filling.people_complete:
+        if not self.filling.people_complete:
             raise NotNow("the signed-in person is unknown while not all people are read: see /readyz")
         return users
 

@@ -1,0 +1,169 @@
+"""The program starts, answers without Kafka, refuses to start on a database that it cannot use, and ends when told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import insert, text
+from starlette.testclient import TestClient
+
+from support.center_process import CenterProcess
+from support.center_rows import entry_row, fill
+from taskbridge.center.access.refusals import NotNow
+from taskbridge.center.app import Center, migrate, rebuild, run
+from taskbridge.center.database import open_database
+from taskbridge.center.filling import Filling
+from taskbridge.center.settings import CenterSettings
+from taskbridge.center.tables import entries
+from taskbridge.center.threads import Threads
+from taskbridge.cli.connection import Connection
+from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.topics import PEOPLE, TASK_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from support.center import Databases
+    from taskbridge.center.database import Database
+
+
+def environment_of(folder: Path, **given: str) -> dict[str, str]:
+    needed = {"CENTER_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CENTER_SCHEMA_REGISTRY_URL": "http://127.0.0.1:1"}
+    return needed | {"CENTER_DATA_DIR": str(folder), "CENTER_PORT": "0"} | given
+
+
+@pytest.fixture
+def center(tmp_path: Path, sqlite_database: Database) -> Generator[Center]:
+    found = Center(load_settings(CenterSettings, environment_of(tmp_path)), sqlite_database)
+    yield found
+    for each in found.followers:
+        each.stop()
+
+
+def test_it_answers_without_kafka_alone_in_its_folder_and_ends_in_order(tmp_path: Path) -> None:
+    process = CenterProcess(tmp_path, Connection("127.0.0.1:1", "http://127.0.0.1:1", {}))
+    process.start()
+    try:
+        deadline = time.monotonic() + 60
+        while (answer := process.get("/readyz")) is None:
+            assert time.monotonic() < deadline, process.log_path.read_text()
+        assert (answer.status_code, answer.headers["taskbridge-service"].split()[0]) == (503, "center")
+        found = answer.json()
+        assert (found["ready"], found["database"]) == (False, "connected")
+        assert found["lists"] == {"complete": False, "filled": 0.0}
+        with pytest.raises(ConfigurationError, match="CENTER_DATA_DIR"):
+            run(environment_of(process.data_dir))
+        assert process.stop() == 0
+    finally:
+        process.kill()
+        process.show_log()
+
+
+@pytest.mark.usefixtures("dialect")
+def test_the_database_is_migrated_on_request_and_an_older_one_is_refused(
+    databases: Databases, dialect: str, tmp_path: Path
+) -> None:
+    where = databases.empty_url(dialect)
+    given = {"CENTER_DATABASE_URL": where} if isinstance(where, str) else {"CENTER_DATA_DIR": str(where)}
+    environment = environment_of(tmp_path, **given)
+    if dialect == "postgresql":
+        with pytest.raises(ConfigurationError, match="center --migrate"):
+            run(environment)
+    first, second = migrate(environment), migrate(environment)
+    assert first["from"] is None
+    assert first["to"] == second["from"] == second["to"] is not None
+
+
+def test_a_rebuild_drops_what_follows_topics_and_sets_a_damaged_file_aside(tmp_path: Path) -> None:
+    environment = environment_of(tmp_path)
+    migrate(environment)
+    database = open_database(None, tmp_path)
+    with database.write() as connection:
+        connection.execute(insert(entries), [entry_row(), entry_row("I-2")])
+    fill(database, TASK_STATES.name, read=5, of=5)
+    database.close()
+    assert rebuild(environment)["entries"] == 2
+    assert rebuild(environment)["entries"] == 0
+    path = tmp_path / "center.db"
+    path.write_bytes(b"not a database, " * 1000)
+    for each in tmp_path.glob("center.db-*"):
+        each.unlink()
+    assert rebuild(environment)["entries"] == 0
+    (aside,) = tmp_path.glob("center.db.damaged-*")
+    assert aside.read_bytes().startswith(b"not a database")
+    database = open_database(None, tmp_path)
+    with database.read() as connection:
+        assert connection.execute(text("SELECT count(*) FROM positions")).scalar_one() == 0
+    database.close()
+
+
+def test_readiness_shows_how_far_the_lists_are_filled(sqlite_database: Database) -> None:
+    threads = Threads(1)
+    filling = Filling(sqlite_database, threads)
+
+    async def look() -> dict[str, Any]:
+        await filling.look()
+        return filling.details()["lists"]
+
+    assert asyncio.run(look()) == {"complete": False, "filled": 0.0}
+    for read, of, expected in (
+        (3, 4, {"complete": False, "filled": 0.75}),
+        (4, 4, {"complete": True, "filled": 1.0}),
+        (9, 4, {"complete": True, "filled": 1.0}),
+        (0, 4, {"complete": False, "filled": 0.0}),
+    ):
+        fill(sqlite_database, TASK_STATES.name, read=read, of=of)
+        assert asyncio.run(look()) == expected
+    assert not filling.people_complete
+    fill(sqlite_database, PEOPLE.name, read=1, of=1)
+    asyncio.run(look())
+    assert filling.people_complete
+    threads.close()
+
+
+def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_database: Database) -> None:
+    fill(sqlite_database, TASK_STATES.name, read=1, of=1)
+    path = "/v1/corps/c/users/u/counts"
+    with TestClient(center.http(), base_url="http://127.0.0.1") as client:
+        asyncio.run(center.filling.look())
+        assert client.get(path).status_code == 200
+        assert client.get("/readyz").json()["ready"] is True
+        with sqlite_database.write() as connection:
+            connection.execute(text("ALTER TABLE entries RENAME TO away"))
+            connection.execute(text("ALTER TABLE positions RENAME TO positions_away"))
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert answer.json()["detail"] == "the database does not answer: try again later", "nothing of its error"
+        assert "taskbridge_center_database_errors_total 1.0" in client.get("/metrics").text
+        asyncio.run(center.filling.look())
+        found = client.get("/readyz").json()
+        assert (found["ready"], found["database"]) == (False, "unavailable")
+        assert any("no such table" in each for each in found["problems"])
+        with sqlite_database.write() as connection:
+            connection.execute(text("ALTER TABLE away RENAME TO entries"))
+        assert client.get(path).status_code == 200
+
+
+def test_a_database_that_hangs_does_not_hold_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.center.threads._ANSWER_S", 0.05)
+    threads = Threads(1)
+
+    async def wait() -> None:
+        with pytest.raises(NotNow):
+            await threads.run(time.sleep, 0.5)
+
+    asyncio.run(wait())
+    threads.close()
+
+
+def test_followers_are_measured_by_topic(center: Center) -> None:
+    found = center.metrics.registry
+    value = found.get_sample_value("taskbridge_center_records_total", {"topic": TASK_STATES.name})
+    assert value == 0, "from the start: Prometheus does not see the first increment of a new series"
+    assert found.get_sample_value("taskbridge_center_follower_running", {"group": "lists"}) == 0
+    assert found.get_sample_value("taskbridge_center_lists_filled_ratio") == 0
