@@ -261,9 +261,9 @@ def by_first_state_schema(stored: bytes, *, schema_id: int = FIRST_STATE_ID) -> 
     return _with_marks(_by_state_schema(stored, schema_id, FIRST_STATE), 7)
 
 
-def by_third_state_schema(stored: bytes) -> bytes:
+def by_third_state_schema(stored: bytes, *, schema_id: int = THIRD_STATE_ID) -> bytes:
     """The same instance as a version wrote it whose states lacked ``began_at`` and ``assignee_ids``."""
-    return _by_state_schema(stored, THIRD_STATE_ID, THIRD_STATE)
+    return _by_state_schema(stored, schema_id, THIRD_STATE)
 
 
 def _by_state_schema(stored: bytes, schema_id: int, schema: Any, **more: object) -> bytes:
