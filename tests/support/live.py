@@ -41,6 +41,7 @@ def add_changes(
     data: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """In a transaction of the caller's; returns the notifications' ids."""
+    user_id = user_id.replace("\0", "\ufffd")
     counter = database.insert(change_counters).values(corp_id=corp_id, user_id=user_id, last_seq=count)
     counter = counter.on_conflict_do_update(
         index_elements=["corp_id", "user_id"], set_={"last_seq": change_counters.c.last_seq + count}

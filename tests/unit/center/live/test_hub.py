@@ -152,18 +152,18 @@ def test_changes_that_are_committed_while_the_place_is_read_are_given_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wake comes when the person's place is not known yet: the commit may be before the read, or after it."""
-    whole = hub_module.place_now
+    whole = hub_module.places_now
 
     async def test() -> None:
         center = Center(database)
 
-        def place_now(*arguments: Any) -> Place:
+        def places_now(*arguments: Any) -> Any:
             center.commit()
             found = whole(*arguments)
             center.commit()
             return found
 
-        monkeypatch.setattr(hub_module, "place_now", place_now)
+        monkeypatch.setattr(hub_module, "places_now", places_now)
         ann = await center.listen()
         assert ann.subscription.begins == 1
         assert await ann.next_ids() == [f"{EPOCH}-2"]
@@ -308,10 +308,10 @@ def test_changes_that_could_not_be_read_are_read_again(database: Database, monke
 
 
 def test_a_stream_that_could_not_begin_takes_no_place(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    def place_now(*_: Any) -> Place:
+    def places_now(*_: Any) -> Any:
         raise DatabaseUnavailable("away")
 
-    monkeypatch.setattr(hub_module, "place_now", place_now)
+    monkeypatch.setattr(hub_module, "places_now", places_now)
 
     async def test() -> None:
         center = Center(database, most=1)
@@ -321,6 +321,30 @@ def test_a_stream_that_could_not_begin_takes_no_place(database: Database, monkey
         assert center.hub.count == 0
 
     run(test)
+
+
+def test_people_who_come_at_once_share_queries(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    whole = hub_module.places_now
+
+    def places_now(database: Database, people: Any) -> Any:
+        read.append(len(people))
+        return whole(database, people)
+
+    monkeypatch.setattr(hub_module, "places_now", places_now)
+
+    async def test() -> None:
+        center = Center(database, most=1000)
+        center.commit("user-7", 3)
+        center.commit("a\0b", 2)
+        listeners = await asyncio.gather(*(center.listen(f"user-{number % 450}") for number in range(900)))
+        assert {each.subscription.person: each.subscription.begins for each in listeners} == {
+            (CORP, f"user-{number}"): 3 if number == 7 else 0 for number in range(450)
+        }
+        assert (await center.listen("a\0b")).subscription.begins == 2
+
+    run(test)
+    assert read == [200, 200, 50, 1]
 
 
 def test_streams_are_bounded_and_places_are_given_back(database: Database) -> None:

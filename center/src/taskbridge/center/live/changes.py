@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, tuple_
 
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.queries import names_of
@@ -42,11 +42,9 @@ _AFTER = (
     .order_by(changes.c.seq)
     .limit(PART)
 )
-_PLACE = select(
-    _EPOCH.scalar_subquery(),
-    select(change_counters.c.last_seq)
-    .where(change_counters.c.corp_id == bindparam("corp_id"), change_counters.c.user_id == bindparam("user_id"))
-    .scalar_subquery(),
+_COUNTER = change_counters.c.corp_id, change_counters.c.user_id
+_NUMBERS = select(*_COUNTER, change_counters.c.last_seq).where(
+    tuple_(*_COUNTER).in_(bindparam("people", expanding=True))
 )
 _NO_END = 2**62
 _UNNAMED = b'"name":null'
@@ -64,11 +62,15 @@ def epoch_of(database: Database) -> str:
         return str(connection.execute(_EPOCH).scalar_one())
 
 
-def place_now(database: Database, person: Person) -> Place:
-    """The person's latest change."""
+def places_now(database: Database, people: Sequence[Person]) -> dict[Person, Place]:
+    """Each person's latest change."""
+    stored = {_stored(person): person for person in people}
     with database.read() as connection:
-        epoch, last_seq = connection.execute(_PLACE, _parameters(person)).one()
-        return Place(str(epoch), last_seq or 0)
+        # First: numbers of a later epoch would be too small, which is noticed; those of an earlier one too large.
+        epoch = str(connection.execute(_EPOCH).scalar_one())
+        rows = connection.execute(_NUMBERS, {"people": list(stored)})
+        numbers = {(corp_id, user_id): last_seq for corp_id, user_id, last_seq in rows}
+    return {person: Place(epoch, numbers.get(key, 0)) for key, person in stored.items()}
 
 
 def changes_of(database: Database, wanted: Mapping[Person, int]) -> dict[Person, list[ChangeFrame]]:
@@ -96,10 +98,10 @@ def _with_names(connection: Connection, corp_id: str, found: Sequence[bytes]) ->
     originators = {at: each["originator"] for at, each in unnamed.items() if _lacks_name(each.get("originator"))}
     if not originators:
         return found
-    names = names_of(connection, corp_id, {_stored(each["user_id"]) for each in originators.values()})
+    names = names_of(connection, corp_id, {_stored_id(each["user_id"]) for each in originators.values()})
     completed = list(found)
     for at, originator in originators.items():
-        originator["name"] = names.get(_stored(originator["user_id"]))
+        originator["name"] = names.get(_stored_id(originator["user_id"]))
         completed[at] = to_json(unnamed[at])
     return completed
 
@@ -109,9 +111,14 @@ def _lacks_name(originator: Any) -> bool:
 
 
 def _parameters(person: Person) -> dict[str, str]:
-    return {"corp_id": _stored(person[0]), "user_id": _stored(person[1])}
+    corp_id, user_id = _stored(person)
+    return {"corp_id": corp_id, "user_id": user_id}
 
 
-def _stored(text: str) -> str:
+def _stored(person: Person) -> Person:
     """As ids are stored: PostgreSQL knows no U+0000."""
+    return _stored_id(person[0]), _stored_id(person[1])
+
+
+def _stored_id(text: str) -> str:
     return text.replace("\0", "\ufffd")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from taskbridge.center.database import DatabaseUnavailable
-from taskbridge.center.live.changes import PART, changes_between, changes_of, epoch_of, place_now
+from taskbridge.center.live.changes import PART, changes_between, changes_of, epoch_of, places_now
 from taskbridge.center.live.listening import Listening
 from taskbridge.center.live.subscription import Ending, Subscription
 from taskbridge.center.live.wire import Place
@@ -80,8 +80,10 @@ class Hub:
         self._of_person: dict[Person, _Listeners] = {}
         self._stale: dict[Person, None] = {}
         self._reading: asyncio.Task[None] | None = None
+        self._joining: dict[Person, asyncio.Future[Place]] = {}
+        self._join_task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Clients that come back by the thousand do not delay what has just happened.
+        # Clients that come back do not delay what has just happened.
         self._live_thread = ThreadPoolExecutor(1, "live")
         self._missed_thread = ThreadPoolExecutor(1, "missed")
         self.count = 0
@@ -243,17 +245,37 @@ class Hub:
             self._stale[person] = None
 
     async def _join(self, person: Person, listeners: _Listeners) -> Place:
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                place = await self._in_missed_thread(place_now, person)
-        except TimeoutError as error:
-            raise DatabaseUnavailable("the database does not answer in time") from error
+        """Clients that come back by the thousand share queries."""
+        if person not in self._joining:
+            self._joining[person] = asyncio.get_running_loop().create_future()
+        if self._join_task is None:
+            self._join_task = asyncio.get_running_loop().create_task(self._read_places())
+        place = await asyncio.shield(self._joining[person])
         # The first to have read it decides: from there on, everything is passed on.
         if listeners.place is None:
             listeners.place = place
             if listeners.is_stale:
                 self._mark([person])
         return listeners.place
+
+    async def _read_places(self) -> None:
+        try:
+            while self._joining:
+                waiting = dict(islice(self._joining.items(), _PEOPLE))
+                for each in waiting:
+                    del self._joining[each]
+                try:
+                    async with asyncio.timeout(_ANSWER_S):
+                        found = await self._in_missed_thread(places_now, list(waiting))
+                except (DatabaseUnavailable, TimeoutError) as error:
+                    for each in waiting.values():
+                        each.set_exception(DatabaseUnavailable(str(error) or "the database does not answer in time"))
+                        each.exception()  # its stream may have gone
+                    continue
+                for person, each in waiting.items():
+                    each.set_result(found[person])
+        finally:
+            self._join_task = None
 
     async def _in_missed_thread(self, read: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._missed_thread, read, self.database, *arguments)
