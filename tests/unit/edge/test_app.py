@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from support.edge.process import RunningEdge, wait_until
 from support.forked import run_forked
+from support.process_state import is_running
 from taskbridge.edge.testing import write_credentials
 from taskbridge.local.host import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -156,7 +160,7 @@ def test_workers_whose_parent_was_killed_end_too(tmp_path: Path) -> None:
         assert len(workers) == 2
         process.kill()
         process.wait()
-        wait_until(lambda: not any(Path(f"/proc/{each}").exists() for each in workers))
+        wait_until(lambda: not any(map(is_running, workers)))
         assert sum(line["event"] == "edge_stopped" for line in edge.log()) == 2
     finally:
         edge.kill()
