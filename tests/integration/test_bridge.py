@@ -289,7 +289,7 @@ def descendants(pid: int) -> set[int]:
         ("up", ["edge starts", "streams starts"], signal.SIGINT, 0),
     ],
 )
-def test_a_start_is_given_up_on_a_signal(
+def test_a_signal_ends_a_start(
     tmp_path: Path, command: str, starts: list[str], signum: signal.Signals, code: int
 ) -> None:
     ports = zip(("--edge-port", "--streams-port", "--kafka-port", "--registry-port"), free_ports(4), strict=True)

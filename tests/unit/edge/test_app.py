@@ -54,7 +54,7 @@ def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[
     ],
 )
 def test_a_wrong_configuration_is_one_line_and_exit_code_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_credentials(tmp_path / "credentials.toml", "token")
@@ -62,7 +62,7 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_1(
     ended = run_edge(tmp_path, **environment)
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert ended.stderr.startswith(f"taskbridge edge: {said}")
+    assert ended.stderr.startswith(f"taskbridge edge: {message}")
     assert ended.stderr.count("\n") == 1
 
 
@@ -115,7 +115,7 @@ def alone(tmp_path: Path, **environment: str) -> RunningEdge:
     return edge
 
 
-def test_told_to_end_again_and_again_it_ends_well_with_kafka_and_registry_away(tmp_path: Path) -> None:
+def test_repeated_signals_end_it_cleanly_with_kafka_and_registry_away(tmp_path: Path) -> None:
     edge = alone(tmp_path)
     wait_until(edge.is_ready)
     assert edge.process is not None
