@@ -88,7 +88,7 @@ def test_inboxes_without_their_changelog_and_without_notifications_come_back_who
         engine_alone.kill_if_running()
     lose_notifications(connection)
 
-    # The task center is switched on when nobody tells of the tasks any more.
+    # The task center is switched on when no notification of the tasks is left.
     rebuild.run("--republish")
     for worker in workers:
         worker.start()

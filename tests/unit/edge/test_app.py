@@ -35,7 +35,7 @@ def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         ({"EDGE_CREDENTIALS_FILE": "/nowhere"}, "credentials file /nowhere: No such file or directory"),
         ({"EDGE_KAFKA_BOOTSTRAP_SERVERS": ""}, "EDGE_KAFKA_BOOTSTRAP_SERVERS: "),

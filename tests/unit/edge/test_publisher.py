@@ -331,7 +331,7 @@ def test_while_more_is_on_its_way_than_the_spool_has_room_for_kafka_is_tried_all
     async def scenario() -> None:
         producer = TestProducer()
         async with open_spool(tmp_path) as other:
-            # Another worker's, which nobody drains here, takes all of the room.
+            # Another worker's spool, which is not drained here, fills all of the room.
             await asyncio.gather(*(other.put(record(number, size=30_000)) for number in range(34)))
             async with router_on(tmp_path, await open_client(producer)) as (router, _):
                 assert await router.store(record(100, size=30_000)) is Durability.KAFKA

@@ -56,7 +56,7 @@ def test_networks_are_cidrs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"EDGE_OPERATOR_PORT": "8400"}, "EDGE_OPERATOR_PORT: .*must differ from EDGE_PORT"),
         ({"EDGE_OPERATOR_HOST": "192.0.2.1"}, "EDGE_OPERATOR_HOST: .*requires EDGE_OPERATOR_PORT"),

@@ -233,7 +233,7 @@ def test_what_one_turn_of_the_loop_sends_is_handed_over_together_and_in_order(li
 def test_a_record_cancelled_before_it_was_handed_over_is_not_sent(librdkafka: Librdkafka) -> None:
     async def scenario() -> None:
         producer = AsyncProducer({})
-        producer.produce("topic", key=None, value=b"given up").cancel()
+        producer.produce("topic", key=None, value=b"cancelled").cancel()
         producer.produce("topic", key=None, value=b"sent")
         await asyncio.sleep(0)
         assert librdkafka.values == [b"sent"]
@@ -295,7 +295,7 @@ def test_a_producer_that_has_nothing_to_wait_for_is_quiet(librdkafka: Librdkafka
         await producer.close()
         quiet = librdkafka.polls - polls
         await asyncio.sleep(0.25)
-        assert librdkafka.polls == polls + quiet, "it goes on after its end"
+        assert librdkafka.polls == polls + quiet, "it continues after its end"
         return quiet
 
     assert asyncio.run(scenario()) <= 4

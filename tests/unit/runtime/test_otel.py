@@ -1,4 +1,4 @@
-"""Spans: parents, links, sampling, what they say of errors; and a receiver that holds up nobody."""
+"""Spans: parents, links, sampling, and errors. A receiver that does not answer delays nothing."""
 
 from __future__ import annotations
 

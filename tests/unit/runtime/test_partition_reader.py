@@ -270,7 +270,7 @@ def test_a_slow_consumer_that_delivers_anything_is_not_closed(place: Place) -> N
 
 
 def test_a_consumer_that_knows_no_broker_any_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One moment in twenty in which a cluster names no broker leaves librdkafka nobody to ask, for ever."""
+    """In one case of twenty, librdkafka has no broker to query for ever after a cluster named none."""
     monkeypatch.setattr(partition_reader, "_SILENT_S", 0)
 
     async def scenario() -> None:

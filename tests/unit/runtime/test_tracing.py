@@ -29,7 +29,7 @@ EDGE = "taskbridge-edge"
 
 
 @pytest.mark.parametrize(
-    ("environment", "wanted"),
+    ("environment", "enabled"),
     [
         ({}, False),
         ({"OTEL_SERVICE_NAME": "edge", "OTEL_TRACES_SAMPLER": "always_on"}, False),

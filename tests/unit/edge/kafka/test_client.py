@@ -196,7 +196,7 @@ def test_a_dead_producer_is_polled_for_its_last_reports_and_delays_no_end(monkey
         async with asyncio.timeout(1):
             await path.close()
         await asyncio.sleep(0)
-        assert first.is_closed, "nothing of it goes on behind the end"
+        assert first.is_closed, "nothing of it continues after the end"
 
     asyncio.run(scenario())
 
@@ -328,7 +328,7 @@ def test_a_producer_that_stays_silent_is_replaced(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One such moment in eight leaves librdkafka nobody to ask."""
+    """In one case of eight, librdkafka has no broker to query."""
     monkeypatch.setattr("taskbridge.edge.kafka.client._SILENT_S", 0)
 
     async def scenario() -> None:

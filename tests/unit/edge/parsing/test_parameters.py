@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
-# HTML's way of writing part names cannot tell '%22' from a quote, nor a backslash before a quote from an escape.
+# HTML's way of writing part names cannot distinguish '%22' from a quote, nor a backslash before a quote from an escape.
 KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters='%\\"\r\n'))
 PARAMETERS = st.dictionaries(KEYS, UNICODE, min_size=1, max_size=10).filter(
     lambda found: len({fold(key) for key in found}) == len(found)

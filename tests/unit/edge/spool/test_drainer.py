@@ -755,8 +755,8 @@ def test_while_kafka_is_away_no_other_file_is_taken_for_one_that_does_not_get_on
 
 class Seen(SpoolMetrics):
     def __init__(self) -> None:
-        self.drained: list[bytes] = []
-        super().__init__(on_drained=lambda records: self.drained.extend(each.key for each in records))
+        self.delivered: list[bytes] = []
+        super().__init__(on_drained=lambda records: self.delivered.extend(each.key for each in records))
         self.counts: list[int] = []
         self.refused = 0
 
@@ -783,7 +783,7 @@ def test_what_is_delivered_and_what_is_refused_is_counted(tmp_path: Path) -> Non
             await spool.remove(())
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-        assert (sum(seen.counts), len(seen.drained), seen.refused) == (2, 2, 1)
+        assert (sum(seen.counts), len(seen.delivered), seen.refused) == (2, 2, 1)
 
     asyncio.run(scenario())
 

@@ -87,7 +87,7 @@ def test_an_orphan_that_cannot_be_opened_holds_up_no_other(tmp_path: Path) -> No
         async with running_spools(tmp_path, producer) as spools:
             await until(lambda: sorted(producer.delivered) == [0, 1, 3])
             assert list(spools.unopened) == [2]
-            # Nobody waits for what nobody can read.
+            # No worker waits for an unreadable file.
             await until(lambda: (spools.waiting, spools.size, spools.anything_moves()) == (0, 0, False))
             unreadable.rmdir()
             aside.rename(unreadable)

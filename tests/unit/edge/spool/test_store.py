@@ -381,7 +381,7 @@ for turn in range(500):
 
 @pytest.mark.parametrize("read", ["read(-1, count=1000)", "schema_texts()"])
 def test_it_is_closed_while_somebody_reads(tmp_path: Path, read: str) -> None:
-    """As an edge ends whose drainer has requested records: nobody waits for a thread whose task was cancelled."""
+    """As an edge ends whose drainer has requested records: nothing waits for a thread whose task was cancelled."""
     store = made(tmp_path / "0.db")
     store.write([row_of(record(2000), position=at, created_at=1) for at in range(1, 51)])
     store.close()

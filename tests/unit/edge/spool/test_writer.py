@@ -226,7 +226,7 @@ def test_while_nothing_is_handed_over_nothing_is_done_and_no_thread_keeps_the_pr
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [(SpoolBroken("the disk is gone"), "the disk is gone"), (MemoryError(), "its writer failed: MemoryError()")],
 )
 def test_the_error_says_what_stopped_the_writer(
@@ -579,7 +579,7 @@ def test_all_workers_see_how_much_it_holds(tmp_path: Path) -> None:
             assert slot_of(spool) is None
             puts = [spool.put(record(number)) for number in range(3)]
             size, slot = 3 * record().size, slot_of(spool)
-            assert slot is not None, "from the moment on in which it is taken on"
+            assert slot is not None, "from the moment that it is accepted"
             assert (slot.count, slot.size, slot.held) == (3, size, 0)
             assert 0 < time.time_ns() - slot.oldest < 60e9
             await asyncio.gather(*puts)
@@ -760,7 +760,7 @@ def test_all_that_wait_when_it_breaks_get_the_error(tmp_path: Path, monkeypatch:
             await asyncio.sleep(0)
             slot = slot_of(spool)
             assert slot is not None
-            assert (slot.oldest, slot.count) == (0, 0), "nothing leaves a broken file, so nobody waits for it"
+            assert (slot.oldest, slot.count) == (0, 0), "nothing leaves a broken file, so no worker waits for it"
             assert slot.size > 0
             waiting.cancel()
 
