@@ -6,18 +6,16 @@ import asyncio
 import inspect
 from collections import deque
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from support.kafka.metadata_broker import metadata_broker
 from taskbridge.runtime import partition_reader
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader, TimeLimit, Unreadable
-from taskbridge.schemas.errors import OperatorError
-
-if TYPE_CHECKING:
-    from confluent_kafka import TopicPartition
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 EOF = KafkaError._PARTITION_EOF
 NOTHING = None
@@ -46,6 +44,9 @@ class FakeConsumer:
         self.assigned: dict[int, int] = {}
         self.closed = False
         self.polls: list[tuple[int, float]] = []
+        self.topic_error: KafkaError | None = None
+        self.refusals: deque[int | None] = deque()
+        """The error codes of the next answers; None: no error."""
         self._clock = clock
 
     def assign(self, places: list[TopicPartition]) -> None:
@@ -72,12 +73,35 @@ class FakeConsumer:
     def close(self) -> None:
         self.closed = True
 
+    def poll(self, _wait_s: float) -> None: ...
+
+    def list_topics(self, topic: str, **_: Any) -> Any:
+        self._answer()
+        found = SimpleNamespace(error=self.topic_error, partitions={1: None, 0: None})
+        return SimpleNamespace(topics={topic: found})
+
+    def get_watermark_offsets(self, place: TopicPartition, **_: Any) -> tuple[int, int]:
+        self._answer()
+        return place.partition, 10 + place.partition
+
+    def offsets_for_times(self, times: list[TopicPartition], **_: Any) -> list[TopicPartition]:
+        """Partition 0 has no later record."""
+        self._answer()
+        return [TopicPartition(at.topic, at.partition, at.offset // 1000 if at.partition else -1) for at in times]
+
+    def _answer(self) -> None:
+        if self.refusals and (code := self.refusals.popleft()) is not None:
+            raise KafkaException(KafkaError(code))
+
 
 class Clock:
     now = 100.0
 
     def monotonic(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 class Place:
@@ -95,7 +119,9 @@ class Place:
 
         monkeypatch.setattr(partition_reader, "Consumer", make)
         monkeypatch.setattr(partition_reader, "time", self.clock)
-        self.reader = PartitionReader({"group.id": "tests", "isolation.level": "read_uncommitted"})
+        self.reader = PartitionReader(
+            {"bootstrap.servers": "kafka:9092", "group.id": "tests", "isolation.level": "read_uncommitted"}
+        )
 
     def coming(self, *messages: FakeMessage | None) -> Place:
         self.consumer.coming.extend(messages)
@@ -122,6 +148,38 @@ def record(offset: int, partition: int = 0) -> FakeMessage:
 
 def error(code: int, offset: int = -1001) -> FakeMessage:
     return FakeMessage(0, offset, code)
+
+
+def test_partitions_have_a_first_offset_and_an_end(place: Place) -> None:
+    assert place.reader.partitions("topic") == [0, 1]
+    assert place.reader.bounds("topic") == {0: (0, 10), 1: (1, 11)}
+    assert place.reader.bounds("topic", since_ms=4000) == {0: (10, 10), 1: (4, 11)}
+    assert place.reader.bounds("topic", since_ms=-1) == {0: (10, 10), 1: (0, 11)}
+
+
+def test_a_new_partition_gets_its_leader_a_moment_later(place: Place) -> None:
+    place.consumer.refusals.extend([None, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION])
+    assert place.reader.bounds("topic") == {0: (0, 10), 1: (1, 11)}
+    assert place.clock.now == pytest.approx(100.2)
+    place.consumer.refusals.extend([None, *[KafkaError.LEADER_NOT_AVAILABLE] * 1000])
+    with pytest.raises(OperatorError, match=r"^Kafka at kafka:9092 does not answer"):
+        place.reader.bounds("topic")
+    assert place.clock.now == pytest.approx(110.3, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "message"),
+    [
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, ConfigurationError, "does not exist: create"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, OperatorError, "lacks Read on topic"),
+    ],
+)
+def test_a_topic_that_is_missing_or_hidden_is_an_error(
+    place: Place, code: int, kind: type[Exception], message: str
+) -> None:
+    place.consumer.topic_error = KafkaError(code)
+    with pytest.raises(kind, match=message):
+        place.reader.bounds("topic")
 
 
 def test_only_committed_records_are_read_and_ends_are_reported(place: Place) -> None:
