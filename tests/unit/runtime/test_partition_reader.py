@@ -167,6 +167,13 @@ def test_a_new_partition_gets_its_leader_a_moment_later(place: Place) -> None:
     assert place.clock.now == pytest.approx(110.3, abs=0.2)
 
 
+def test_another_error_of_a_partition_is_raised_at_once(place: Place) -> None:
+    place.consumer.refusals.extend([None, KafkaError.REQUEST_TIMED_OUT])
+    with pytest.raises(OperatorError, match="does not answer"):
+        place.reader.bounds("topic")
+    assert place.clock.now == 100
+
+
 @pytest.mark.parametrize(
     ("code", "kind", "message"),
     [
