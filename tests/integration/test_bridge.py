@@ -18,6 +18,7 @@ import httpx2
 import pytest
 
 from support.forked import taskbridge
+from support.process_state import is_running
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
 from taskbridge.local.bridge import Bridge, BridgeOptions
@@ -289,7 +290,7 @@ def descendants(pid: int) -> set[int]:
         ("up", ["edge starts", "streams starts"], signal.SIGINT, 0),
     ],
 )
-def test_a_start_is_given_up_on_a_signal(
+def test_a_signal_ends_a_start(
     tmp_path: Path, command: str, starts: list[str], signum: signal.Signals, code: int
 ) -> None:
     ports = zip((f"--{each}" for each in PORTS), free_ports(5), strict=True)
@@ -306,7 +307,7 @@ def test_a_start_is_given_up_on_a_signal(
     assert (process.returncode, out) == (code, "")
     assert "Traceback" not in err
     assert not [line for line in err.splitlines() if line.endswith((" starts", "ready"))], "it goes on starting"
-    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in started if is_running(pid)]
 
 
 def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge, eventually: Any) -> None:

@@ -219,7 +219,7 @@ def test_an_abandoned_restoration_does_no_harm(connection: Connection, topic: st
     with_recovery(connection, topic, tmp_path, overtaken)
 
 
-def test_a_restoration_that_is_broken_off_goes_on_where_it_was(
+def test_a_restoration_that_is_broken_off_continues_where_it_was(
     connection: Connection, topic: str, tmp_path: Path
 ) -> None:
     state: State = {}

@@ -213,7 +213,7 @@ def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, e
         with fsync_fails(pid):
             wait_until(lambda: send(edge, "refused").status_code == 503, what="the failed fsync is noticed")
             wait_until(lambda: [each.phase for each in events].count(Phase.READY) == 2, what="a restart")
-        assert send(edge, "taken again").status_code == 200
+        assert send(edge, "accepted again").status_code == 200
         assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 2
     (unhealthy,) = [str(each) for each in events if each.phase is Phase.UNHEALTHY]
     assert "only a restart fixes this: its spool is broken" in unhealthy

@@ -30,7 +30,7 @@ CORP = "ding-company"
 PEOPLE = ("piggy", "kermit", "gonzo", "fozzie", "rowlf", "animal", "statler")
 ENGINES = ("flowable", "camunda")
 VIEWS = (("pending", "involved"), ("handled", "completed"), ("created", "started"))
-"""Of the bridge, and of an engine. Who was ever named goes on seeing a task, so an engine's own list may be shorter."""
+"""Of the bridge, and of an engine. A person once named still sees a task, so an engine's own list may be shorter."""
 
 
 class Console:

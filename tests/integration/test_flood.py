@@ -26,7 +26,7 @@ SENDERS = 3
 
 
 def encoded(request: Hostile) -> bytes:
-    lines = [f"POST {request.door}/tasks/{request.action}?{request.query} HTTP/1.1", "Host: edge"]
+    lines = [f"POST {request.prefix}/tasks/{request.action}?{request.query} HTTP/1.1", "Host: edge"]
     headers = {**request.headers, "webhook-timestamp": str(int(time.time()))}  # else it is refused before it is hashed
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, f"Content-Length: {len(request.body)}", "", ""]).encode() + request.body

@@ -91,7 +91,7 @@ def edge(tmp_path: Path, connection: Connection, receiver: OtlpReceiver) -> Gene
 
 @pytest.fixture
 def worker(tmp_path: Path, connection: Connection, receiver: OtlpReceiver) -> Generator[Worker]:
-    # It is frozen for a while, and not to be given up meanwhile, however slow the machine is.
+    # It is frozen for a while, and must not lose its partitions meanwhile, however slow the machine is.
     worker = Worker(tmp_path, connection, STREAMS_SESSION_TIMEOUT_S="30", **receiver.environment)
     yield worker
     worker.kill_if_running()

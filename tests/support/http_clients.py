@@ -131,7 +131,7 @@ class EventStreamClient:
 
     def _read(self, target: str) -> None:
         headers = {**self.headers, **({"Last-Event-ID": self.last_event_id} if self.last_event_id else {})}
-        # However a connection ends, an event stream goes on from its last id.
+        # However a connection ends, an event stream resumes from its last id.
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(self._connection):
             self._connection.request("GET", target, headers=headers)
             with self._connection.getresponse() as response:

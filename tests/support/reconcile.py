@@ -93,7 +93,7 @@ def assigned(task_id: str, *user_ids: str, at: int, instance_id: str = "I-1", **
 
 
 def happened(action: Action, at: int, *, instance_id: str = "I-1", **more: object) -> TaskEvent:
-    """What tells nothing of the instance: a decision, a deletion."""
+    """Callbacks without facts of the instance: a decision, a deletion."""
     fields: dict[str, object] = {
         "event_id": f"{action} {instance_id} {more} {at}",
         "source": "yida",

@@ -37,7 +37,7 @@ from mutants import Mutant, mutants_of
 from warm_tests import WarmTests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import CodeType
 
@@ -70,11 +70,17 @@ def main() -> None:
     }
     if not targets:
         sys.exit("no module of modules.toml begins like that")
+    every = {module: mutants_of((ROOT / module).read_text("utf-8")) for module in targets}
     equivalents = known_equivalents()
+    check_are_current(equivalents, every)
     import_libraries()
     verdicts = list[Verdict]()
     for module, tests in targets.items():
-        chosen = listed(module, options.again) if options.again else sample(module, options.sample, options.seed)
+        chosen = (
+            listed(every[module], module, options.again)
+            if options.again
+            else sample(every[module], module, options.sample, options.seed)
+        )
         same = [each for each in chosen if (module, each.function, each.change) in equivalents]
         changed = [each for each in chosen if each not in same]
         judged = [Verdict(each, module, "equivalent", 0) for each in same]
@@ -103,21 +109,27 @@ def parsed_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def sample(module: str, size: int, seed: int) -> list[Mutant]:
-    every = mutants_of((ROOT / module).read_text("utf-8"))
+def sample(every: list[Mutant], module: str, size: int, seed: int) -> list[Mutant]:
     return every if size == 0 or size >= len(every) else random.Random(f"{seed} {module}").sample(every, size)  # noqa: S311
 
 
-def listed(module: str, survivors: Path) -> list[Mutant]:
+def listed(every: list[Mutant], module: str, survivors: Path) -> list[Mutant]:
     lines = [json.loads(line) for line in survivors.read_text("utf-8").splitlines()]
     changes = {(each["function"], each["change"]) for each in lines if each["module"] == module}
-    return [each for each in mutants_of((ROOT / module).read_text("utf-8")) if (each.function, each.change) in changes]
+    return [each for each in every if (each.function, each.change) in changes]
 
 
 def known_equivalents() -> set[tuple[str, str, str]]:
     """(module, function, change) of those that no test can notice."""
     found = tomllib.loads((HERE / "equivalents.toml").read_text("utf-8"))["equivalent"]
     return {(each["module"], each["function"], each["change"]) for each in found}
+
+
+def check_are_current(equivalents: set[tuple[str, str, str]], every: Mapping[str, Sequence[Mutant]]) -> None:
+    """Exit when an entry matches no change of its module, whose code has changed since."""
+    found = {(module, each.function, each.change) for module, changes in every.items() for each in changes}
+    if stale := {each for each in equivalents if each[0] in every} - found:
+        sys.exit("\n".join(["equivalents.toml has entries that match no change:", *map(str, sorted(stale))]))
 
 
 def import_libraries() -> None:

@@ -115,7 +115,7 @@ def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_l
     sent_on = misplaced(read, TASK_EVENTS.name)
     assert sent_on, "or nothing was tried"
 
-    # A rebuild reads an event wherever it stands.
+    # A rebuild reads an event from any partition.
     again = rebuild.run("--rebuild", "--dry-run")
     assert (again["lost"], again["notifications"]) == (0, 0)
     assert_refused(rebuild, "Kafka cannot remove any", "--rebuild", "--partitions", str(BEFORE))

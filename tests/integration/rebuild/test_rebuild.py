@@ -354,14 +354,14 @@ def test_states_of_the_first_version_are_folded_further_and_a_rebuild_completes_
     right = {key: each.state for key, each in expected(connection, read).items()}
     found = states_on_topic(connection, read)
     assert {without_details(each) for each in found.values()} == {without_details(right[key]) for key in found}, (
-        "nothing that they kept is lost"
+        "nothing that they stored is lost"
     )
     assert any(each.serial_no is None for each in found.values())
 
     done = rebuild.run()
     assert done["switched"]
     assert done["states"] > 0
-    assert done["notifications"] > 0, "lines tell how something was decided or ended"
+    assert done["notifications"] > 0, "lines show how something was decided or ended"
     processed(connection, [worker], eventually)
     assert_all_is_right(connection, read, counted=False)
 

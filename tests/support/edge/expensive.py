@@ -43,7 +43,7 @@ class Hostile:
     query: str = "a=1"
     """Signed or not: that is two ways more."""
     action: str = "complete"
-    door: str = "/yida"
+    prefix: str = "/yida"
     reason: str = "wrong-sign"
     """Why it is refused."""
 
@@ -59,7 +59,7 @@ class Hostile:
             received_at=1,
             remote_address="192.0.2.1",
             method="POST",
-            path=f"{self.door}/tasks/{self.action}",
+            path=f"{self.prefix}/tasks/{self.action}",
             query=self.query.encode(),
             headers=self.headers,
             body=self.body,
@@ -216,10 +216,10 @@ def hostile() -> list[Hostile]:
 
 
 def _messages(letters: bytes) -> Iterator[Hostile]:
-    """By the other systems' door, where a body is hashed for each of a source's secrets, and is not looked at."""
+    """At the endpoint of other systems, where a body is hashed for each of a source's secrets, and is not looked at."""
     deep = _filled('{"data":', "[", "")
     for name, body in (("letters", letters), ("gzip of letters", gzip.compress(letters)), ("lists", deep)):
         for kind in (_JSON, "application/cloudevents+json"):
             yield Hostile(
-                name=f"{name} of another system as {kind}", body=body, content_type=kind, door=f"/sources/{SOURCE}"
+                name=f"{name} of another system as {kind}", body=body, content_type=kind, prefix=f"/sources/{SOURCE}"
             )

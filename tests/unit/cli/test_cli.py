@@ -118,7 +118,7 @@ def test_a_command_that_finds_no_bridge_says_how_to_start_one(
     monkeypatch.chdir(tmp_path)
     # Nothing listens on the default ports of a bridge, even if this machine runs one.
     monkeypatch.setattr("taskbridge.cli.data_folder.is_listened_on", Mock(return_value=False))
-    monkeypatch.setattr("taskbridge.cli.connection._METADATA_S", 0.5)
+    monkeypatch.setattr("taskbridge.runtime.partition_reader._METADATA_S", 0.5)
     for named, says in (
         ((), "no bridge runs here; start it with 'taskbridge up'"),
         (("--data-dir", "other"), "no bridge runs in other; start it with 'taskbridge up --data-dir other'"),
@@ -212,7 +212,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 def test_errors_are_one_readable_line(
     run: Callable[..., tuple[int, str]], arguments: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.cli.connection._METADATA_S", 0.5)
+    monkeypatch.setattr("taskbridge.runtime.partition_reader._METADATA_S", 0.5)
     assert_one_readable_line(run(*arguments), says)
 
 

@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from support.edge.process import RunningEdge, wait_until
 from support.forked import run_forked
+from support.process_state import is_running
 from taskbridge.edge.testing import write_credentials
 from taskbridge.local.host import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +35,7 @@ def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         ({"EDGE_CREDENTIALS_FILE": "/nowhere"}, "credentials file /nowhere: No such file or directory"),
         ({"EDGE_KAFKA_BOOTSTRAP_SERVERS": ""}, "EDGE_KAFKA_BOOTSTRAP_SERVERS: "),
@@ -50,7 +54,7 @@ def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[
     ],
 )
 def test_a_wrong_configuration_is_one_line_and_exit_code_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_credentials(tmp_path / "credentials.toml", "token")
@@ -58,7 +62,7 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_1(
     ended = run_edge(tmp_path, **environment)
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert ended.stderr.startswith(f"taskbridge edge: {said}")
+    assert ended.stderr.startswith(f"taskbridge edge: {message}")
     assert ended.stderr.count("\n") == 1
 
 
@@ -111,7 +115,7 @@ def alone(tmp_path: Path, **environment: str) -> RunningEdge:
     return edge
 
 
-def test_told_to_end_again_and_again_it_ends_well_with_kafka_and_registry_away(tmp_path: Path) -> None:
+def test_repeated_signals_end_it_cleanly_with_kafka_and_registry_away(tmp_path: Path) -> None:
     edge = alone(tmp_path)
     wait_until(edge.is_ready)
     assert edge.process is not None
@@ -156,7 +160,7 @@ def test_workers_whose_parent_was_killed_end_too(tmp_path: Path) -> None:
         assert len(workers) == 2
         process.kill()
         process.wait()
-        wait_until(lambda: not any(Path(f"/proc/{each}").exists() for each in workers))
+        wait_until(lambda: not any(map(is_running, workers)))
         assert sum(line["event"] == "edge_stopped" for line in edge.log()) == 2
     finally:
         edge.kill()

@@ -173,10 +173,10 @@ def test_what_only_describes_is_left_out_and_noted_where_it_is_not_understood(
 ) -> None:
     task = json.dumps({**task_of("inst-1"), **changed}, ensure_ascii=False)
     parameters = {"task": task, "dateTime": "1693462062502"}
-    said: list[str] = []
-    event = event_of(locate("create", parameters), parameters, received_at=RECEIVED_AT, skipped=said.append)
+    left_out: list[str] = []
+    event = event_of(locate("create", parameters), parameters, received_at=RECEIVED_AT, skipped=left_out.append)
     assert {name: getattr(event, name) for name in expected} == expected
-    assert said == noted
+    assert left_out == noted
     assert event.raw_parameters["task"] == task
 
 
@@ -184,9 +184,9 @@ def test_a_form_that_is_nested_too_deep_costs_its_values_and_nothing_else() -> N
     deep = "[" * 200 + "]" * 200
     task = json.dumps({**task_of("inst-1"), "dataMap": {"x": "DEEP"}, "serialNo": "DEEP"}).replace('"DEEP"', deep)
     parameters = {"task": task}
-    said: list[str] = []
-    event = event_of(locate("create", parameters), parameters, received_at=RECEIVED_AT, skipped=said.append)
-    assert (event.instance_id, event.form_data, event.serial_no, said) == ("inst-1", {}, deep, ["dataMap"])
+    left_out: list[str] = []
+    event = event_of(locate("create", parameters), parameters, received_at=RECEIVED_AT, skipped=left_out.append)
+    assert (event.instance_id, event.form_data, event.serial_no, left_out) == ("inst-1", {}, deep, ["dataMap"])
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_date_in_the_future_counts_as_the_receipt() -> None:
         assert event.raw_parameters["dateTime"] == str(RECEIVED_AT + ahead)
 
 
-def test_a_name_that_is_escaped_or_stands_twice_is_found_as_every_parser_finds_it() -> None:
+def test_an_escaped_or_repeated_name_is_found_as_every_parser_finds_it() -> None:
     task = json.dumps(task_of("inst-1"))[:-1] + ', "\\u0074itle": "second", "formInstanceId": "last"}'
     event = interpret("create", {"task": task})
     assert (event.title, event.instance_id) == ("second", "last")
@@ -283,7 +283,7 @@ def test_only_a_delete_has_extra_keys() -> None:
     assert locate("complete", parameters | extra).extra_keys == set()
 
 
-def test_the_signature_is_taken_as_it_is_and_a_blank_one_is_none() -> None:
+def test_the_signature_is_read_unchanged_and_a_blank_one_is_none() -> None:
     parameters = parameters_of("create", instance_id="inst-1")
     assert locate("create", parameters | {"sign": " abc "}).sign == "abc"
     assert locate("create", parameters | {"sign": " "}).sign is None

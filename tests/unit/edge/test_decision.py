@@ -61,7 +61,7 @@ def test_of_several_readings_that_name_an_app_the_first_counts() -> None:
     assert (caught.value.reason, caught.value.app_type) == ("unknown-app", "A B")
 
 
-def test_a_replay_is_told_of_the_app_whose_signature_it_carries() -> None:
+def test_a_replay_is_reported_for_the_app_whose_signature_it_carries() -> None:
     window, spent = MemoryWindow(), signed(parameters_of("complete", instance_id="inst-1"), system_token=SYSTEM_TOKEN)
     body = json.dumps(spent).encode()
     interpreted("complete", body=body, window=window)

@@ -1,4 +1,4 @@
-"""What Flowable, Camunda 7 and 8 and a unified to-do list post becomes the events that it tells.
+"""Messages of Flowable, Camunda 7 and 8 and a unified to-do list become events.
 
 Flowable's and Camunda 7's payloads are what ``examples/engines`` posts out of real engines, see
 ``integration/test_engines.py``; Camunda 8's are records of a real engine, see ``vectors/zeebe-records.md``. The push of
@@ -61,8 +61,8 @@ def post(client: TestClient, system: str, body: Any, action: str = "", authoriza
 
 
 @pytest.fixture
-def told(client: TestClient, publisher: MemoryPublisher) -> Callable[..., TaskEvent]:
-    def told(system: str, body: Mapping[str, Any], action: str = "") -> TaskEvent:
+def event_of(client: TestClient, publisher: MemoryPublisher) -> Callable[..., TaskEvent]:
+    def event_of(system: str, body: Mapping[str, Any], action: str = "") -> TaskEvent:
         answer = post(client, system, body, action)
         assert answer.status_code == 200, answer.text
         event = publisher.published[-1]
@@ -70,7 +70,7 @@ def told(client: TestClient, publisher: MemoryPublisher) -> Callable[..., TaskEv
         assert event.source == system
         return event
 
-    return told
+    return event_of
 
 
 def brief(event: TaskEvent) -> tuple[Any, ...]:
@@ -115,17 +115,17 @@ FLOWABLE_INSTANCE = {
     ],
 )
 def test_flowables_tasks(
-    told: Callable[..., TaskEvent], kind: str, data: Mapping[str, Any], found: tuple[Any, ...]
+    event_of: Callable[..., TaskEvent], kind: str, data: Mapping[str, Any], found: tuple[Any, ...]
 ) -> None:
-    event = told("flowable", {"type": kind, "data": {**FLOWABLE_TASK, **data}})
+    event = event_of("flowable", {"type": kind, "data": {**FLOWABLE_TASK, **data}})
     action, task_id, recipients, actor = found
     assert brief(event) == (action, "leave", "flowable:4", task_id, recipients, actor)
     assert (event.title, event.occurred_at) == ("Check the days", 1795695537090)
 
 
 @pytest.mark.parametrize("kind", ["PROCESS_CREATED", "PROCESS_STARTED"])
-def test_flowables_instances_begin(told: Callable[..., TaskEvent], kind: str) -> None:
-    event = told("flowable", {"type": kind, "data": FLOWABLE_INSTANCE})
+def test_flowables_instances_begin(event_of: Callable[..., TaskEvent], kind: str) -> None:
+    event = event_of("flowable", {"type": kind, "data": FLOWABLE_INSTANCE})
     assert brief(event) == (Action.CREATED, "leave", "flowable:4", None, (), None)
     assert (event.originator, event.process_name, event.serial_no) == (Person("piggy"), "Leave", "2026-0001")
     assert (event.created_at, event.occurred_at, event.finished_at) == (1795695535875, 1795695535883, None)
@@ -134,8 +134,8 @@ def test_flowables_instances_begin(told: Callable[..., TaskEvent], kind: str) ->
 @pytest.mark.parametrize(
     "kind", ["PROCESS_COMPLETED", "PROCESS_COMPLETED_WITH_TERMINATE_END_EVENT", "PROCESS_CANCELLED"]
 )
-def test_flowables_instances_end(told: Callable[..., TaskEvent], kind: str) -> None:
-    event = told("flowable", {"type": kind, "data": FLOWABLE_INSTANCE})
+def test_flowables_instances_end(event_of: Callable[..., TaskEvent], kind: str) -> None:
+    event = event_of("flowable", {"type": kind, "data": FLOWABLE_INSTANCE})
     assert brief(event) == (Action.CREATED, "leave", "flowable:4", None, (), None)
     assert event.finished_at == event.occurred_at == 1795695535883
 
@@ -143,7 +143,7 @@ def test_flowables_instances_end(told: Callable[..., TaskEvent], kind: str) -> N
 @pytest.mark.parametrize("system_", ["flowable", "camunda 7", "camunda 8", "todo"])
 @pytest.mark.parametrize("nests", ["objects", "lists"])
 def test_what_is_nested_too_deep_is_left_out_and_the_event_is_read(
-    told: Callable[..., TaskEvent], system_: str, nests: str
+    event_of: Callable[..., TaskEvent], system_: str, nests: str
 ) -> None:
     deep: Any = 1
     for _ in range(500):
@@ -156,13 +156,13 @@ def test_what_is_nested_too_deep_is_left_out_and_the_event_is_read(
         "todo": lambda more: {**TODO, "isremark": "0", **more},
     }
     system, body = system_.partition(" ")[0], bodies[system_]
-    event, plain = told(system, body(variables)), told(system, body({}))
+    event, plain = event_of(system, body(variables)), event_of(system, body({}))
     assert brief(event) == brief(plain)
     assert (event.title, event.occurred_at) == (plain.title, plain.occurred_at)
 
 
-def test_a_path_says_that_one_of_flowables_instances_is_deleted(told: Callable[..., TaskEvent]) -> None:
-    event = told("flowable", {"type": "ENTITY_DELETED", "data": FLOWABLE_INSTANCE}, "delete")
+def test_a_path_says_that_one_of_flowables_instances_is_deleted(event_of: Callable[..., TaskEvent]) -> None:
+    event = event_of("flowable", {"type": "ENTITY_DELETED", "data": FLOWABLE_INSTANCE}, "delete")
     assert brief(event) == (Action.DELETED, "leave", "flowable:4", None, (), None)
 
 
@@ -210,8 +210,8 @@ CAMUNDA_7_ENDED = {
         ({**CAMUNDA_7_ENDED, "deleteReason": "deleted", "completedBy": "piggy"}, (Action.CANCELLED, (), None)),
     ],
 )
-def test_camunda_7s_tasks(told: Callable[..., TaskEvent], body: Mapping[str, Any], found: tuple[Any, ...]) -> None:
-    event = told("camunda", body)
+def test_camunda_7s_tasks(event_of: Callable[..., TaskEvent], body: Mapping[str, Any], found: tuple[Any, ...]) -> None:
+    event = event_of("camunda", body)
     action, recipients, actor = found
     assert brief(event) == (action, "leave", "camunda:4", "22", recipients, actor)
     assert (event.title, event.process_name) == ("Check the days", "Leave")
@@ -228,10 +228,10 @@ def test_camunda_7s_tasks(told: Callable[..., TaskEvent], body: Mapping[str, Any
     ],
 )
 def test_the_tasks_that_camunda_7s_listeners_are_given(
-    told: Callable[..., TaskEvent], body: Mapping[str, Any], found: tuple[Any, ...]
+    event_of: Callable[..., TaskEvent], body: Mapping[str, Any], found: tuple[Any, ...]
 ) -> None:
     given = ("id", "name", "assignee", "taskDefinitionKey", "processInstanceId", "processDefinitionId")
-    event = told("camunda", {**{name: CAMUNDA_7_TASK[name] for name in given}, **body})
+    event = event_of("camunda", {**{name: CAMUNDA_7_TASK[name] for name in given}, **body})
     action, recipients, actor = found
     assert brief(event) == (action, "leave", "camunda:4", "22", recipients, actor)
     assert event.occurred_at == (1795705355857 if "createTime" in body else event.received_at)
@@ -248,9 +248,11 @@ def test_the_tasks_that_camunda_7s_listeners_are_given(
     ],
 )
 def test_when_it_was_in_camunda_7(
-    told: Callable[..., TaskEvent], written: Mapping[str, Any], moment: int | None
+    event_of: Callable[..., TaskEvent], written: Mapping[str, Any], moment: int | None
 ) -> None:
-    event = told("camunda", {**{name: each for name, each in CAMUNDA_7_TASK.items() if name != "timestamp"}, **written})
+    event = event_of(
+        "camunda", {**{name: each for name, each in CAMUNDA_7_TASK.items() if name != "timestamp"}, **written}
+    )
     assert event.occurred_at == (event.received_at if moment is None else moment)
 
 
@@ -287,9 +289,9 @@ CAMUNDA_7_INSTANCE = {
     ],
 )
 def test_camunda_7s_instances(
-    told: Callable[..., TaskEvent], changed: Mapping[str, Any], found: tuple[Any, ...]
+    event_of: Callable[..., TaskEvent], changed: Mapping[str, Any], found: tuple[Any, ...]
 ) -> None:
-    event = told("camunda", {**CAMUNDA_7_INSTANCE, **changed})
+    event = event_of("camunda", {**CAMUNDA_7_INSTANCE, **changed})
     assert brief(event) == (Action.CREATED, "leave", "camunda:4", None, (), None)
     assert (event.occurred_at, event.instance_status, event.finished_at) == found
     assert (event.originator, event.serial_no, event.created_at) == (Person("piggy"), "2026-0001", 1795705355706)
@@ -310,10 +312,10 @@ def test_the_life_of_two_instances_in_camunda_8(client: TestClient, publisher: M
     assert {(each.app_type, each.process_code, each.originator, each.process_name) for each in events} == {
         ("leave", "leave", None, None)
     }
-    taken = [each for each in ZEEBE if each["intent"] not in refused]
-    assert [each.occurred_at for each in events] == [each["timestamp"] for each in taken]
+    accepted = [each for each in ZEEBE if each["intent"] not in refused]
+    assert [each.occurred_at for each in events] == [each["timestamp"] for each in accepted]
     assert [each.task_id for each in events] == [
-        str(each["value"]["userTaskKey"]) if each["valueType"] == "USER_TASK" else None for each in taken
+        str(each["value"]["userTaskKey"]) if each["valueType"] == "USER_TASK" else None for each in accepted
     ]
     first, second = (f"camunda:{each}" for each in INSTANCES)
     assert [
@@ -345,13 +347,17 @@ def zeebe(intent: str, **value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("claims", "actor"), [({"authorized_username": "statler"}, "statler"), ({}, "gonzo")])
-def test_who_completed_a_camunda_8s_task(told: Callable[..., TaskEvent], claims: Mapping[str, str], actor: str) -> None:
-    event = told("camunda", {**zeebe("COMPLETED"), "authorizations": {"authorized_client_id": "tasklist", **claims}})
+def test_who_completed_a_camunda_8s_task(
+    event_of: Callable[..., TaskEvent], claims: Mapping[str, str], actor: str
+) -> None:
+    event = event_of(
+        "camunda", {**zeebe("COMPLETED"), "authorizations": {"authorized_client_id": "tasklist", **claims}}
+    )
     assert (event.action, event.actor_id) == (Action.COMPLETED, actor)
 
 
-def test_a_camunda_8s_task_that_has_a_name_is_called_by_it(told: Callable[..., TaskEvent]) -> None:
-    assert told("camunda", zeebe("CREATED", name="Check the days")).title == "Check the days"
+def test_a_camunda_8s_task_that_has_a_name_is_called_by_it(event_of: Callable[..., TaskEvent]) -> None:
+    assert event_of("camunda", zeebe("CREATED", name="Check the days")).title == "Check the days"
 
 
 TODO = {
@@ -382,8 +388,8 @@ TODO = {
         (0, (Action.CREATED, ("10029461",), None)),
     ],
 )
-def test_a_to_do_lists_push(told: Callable[..., TaskEvent], state: Any, found: tuple[Any, ...]) -> None:
-    event = told("todo", {**TODO, "isremark": state})
+def test_a_to_do_lists_push(event_of: Callable[..., TaskEvent], state: Any, found: tuple[Any, ...]) -> None:
+    event = event_of("todo", {**TODO, "isremark": state})
     action, recipients, actor = found
     assert brief(event) == (action, "test", "todo:tes001", "直属领导/10029461", recipients, actor)
     assert (event.title, event.process_name, event.originator) == ("差旅报销", "差旅报销流程", Person("10029460"))
@@ -391,18 +397,18 @@ def test_a_to_do_lists_push(told: Callable[..., TaskEvent], state: Any, found: t
     assert event.finished_at == (1693462062502 if state == "4" else None)
 
 
-def test_addresses_that_nobody_can_follow_and_other_times_are_left_out(told: Callable[..., TaskEvent]) -> None:
-    event = told("todo", {**TODO, "pcurl": "/test.jsp", "receivets": ""})
+def test_addresses_that_nobody_can_follow_and_other_times_are_left_out(event_of: Callable[..., TaskEvent]) -> None:
+    event = event_of("todo", {**TODO, "pcurl": "/test.jsp", "receivets": ""})
     assert (event.url, event.occurred_at) == ("http://oa.example/m/tes001", 1693462062000)
 
 
 def test_where_each_state_has_an_address_of_its_own_the_path_says_what_happened(
-    told: Callable[..., TaskEvent],
+    event_of: Callable[..., TaskEvent],
 ) -> None:
     stateless = {name: each for name, each in TODO.items() if name not in ("isremark", "viewtype")}
-    assert told("todo", stateless, "create").action is Action.CREATED
-    assert told("todo", stateless, "complete").action is Action.COMPLETED
-    deleted = told("todo", {"syscode": "test", "flowid": "tes001"}, "delete")
+    assert event_of("todo", stateless, "create").action is Action.CREATED
+    assert event_of("todo", stateless, "complete").action is Action.COMPLETED
+    deleted = event_of("todo", {"syscode": "test", "flowid": "tes001"}, "delete")
     assert brief(deleted) == (Action.DELETED, "test", "todo:tes001", None, (), None)
 
 
@@ -429,7 +435,7 @@ def test_where_each_state_has_an_address_of_its_own_the_path_says_what_happened(
         ("todo", {"syscode": "test", "flowid": "tes001"}),
     ],
 )
-def test_what_tells_nothing_of_a_task_is_refused_and_kept(
+def test_what_says_nothing_about_a_task_is_refused_and_stored(
     client: TestClient, publisher: MemoryPublisher, system: str, body: Any
 ) -> None:
     answer = post(client, system, body)
@@ -474,9 +480,9 @@ def test_a_signed_request_is_judged_by_its_signature_with_any_token(
     assert publisher.published[0].raw_parameters[webhooks.ID] == "msg_1"
 
 
-def test_the_same_push_again_is_the_same_event(told: Callable[..., TaskEvent]) -> None:
-    first, again = told("todo", TODO), told("todo", TODO)
-    other = told("todo", {**TODO, "viewtype": "1"})
+def test_the_same_push_again_is_the_same_event(event_of: Callable[..., TaskEvent]) -> None:
+    first, again = event_of("todo", TODO), event_of("todo", TODO)
+    other = event_of("todo", {**TODO, "viewtype": "1"})
     assert first.event_id == again.event_id != other.event_id
 
 
@@ -492,14 +498,14 @@ def test_a_request_refused_for_its_token_is_replayed_once_that_is_fixed_and_the_
 ) -> None:
     new = "the-new-token-of-a-system-that-cannot-sign"
     assert post(client, "todo", TODO, authorization=new).status_code == 401
-    (kept,) = publisher.quarantined
-    assert new not in repr(kept)
+    (callback,) = publisher.quarantined
+    assert new not in repr(callback)
 
     def judged(credentials: Credentials) -> TaskEvent:
-        return reconsider(kept, credentials=credentials, delete_extra_keys=(), window=MemoryWindow())
+        return reconsider(callback, credentials=credentials, delete_extra_keys=(), window=MemoryWindow())
 
     event = judged(parse_credentials(credentials_of(new)))
-    assert (event.instance_id, event.received_at) == ("todo:tes001", kept.received_at)
+    assert (event.instance_id, event.received_at) == ("todo:tes001", callback.received_at)
     with pytest.raises(Unverified):
         judged(parse_credentials(credentials_of()))
 

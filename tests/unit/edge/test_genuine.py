@@ -155,7 +155,7 @@ def test_they_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("each", GENUINE, ids=lambda each: each.name)
-def test_what_is_genuine_is_taken(client: TestClient, publisher: MemoryPublisher, each: Genuine) -> None:
+def test_what_is_genuine_is_accepted(client: TestClient, publisher: MemoryPublisher, each: Genuine) -> None:
     answer = post(client, each)
     assert answer.status_code == 200, answer.text
     (event,) = publisher.published

@@ -138,7 +138,7 @@ SOME_ACTIONS = st.sampled_from(["create", "complete"])
 
 
 def series(registry: CollectorRegistry) -> set[str]:
-    """Without the moments at which series began, which no rule or panel of ours asks for."""
+    """Without the moments at which series began, which no rule or panel of ours reads."""
     return {line for line in generate_latest(registry).decode().splitlines() if "_created" not in line}
 
 
@@ -209,7 +209,7 @@ def test_a_file_that_is_being_written_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
-def test_a_full_disk_does_not_keep_them_from_telling(tmp_path: Path) -> None:
+def test_a_full_disk_does_not_stop_them(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", megabytes=1):
         registry = CollectorRegistry()
         depth, metrics = Gauge("depth", "Depth.", registry=registry), WorkerMetrics(registry, folder=tmp_path / "disk")

@@ -1,4 +1,4 @@
-"""The OpenAPI document of the edge says what is so: schemathesis finds no difference, and its examples are taken."""
+"""The OpenAPI document matches the edge: schemathesis finds no difference, and its examples are accepted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("bearer", ["", TOKEN], ids=["without a bearer token", "with one"])
-def test_the_document_says_what_is_so(tmp_path: Path, bearer: str) -> None:
+def test_the_document_matches_the_service(tmp_path: Path, bearer: str) -> None:
     http = edge_app(tmp_path, bearer=bearer)
     document = http.openapi()
     callbacks = [document["paths"][f"/yida/tasks/{each}"]["post"] for each in ACTIONS]
@@ -34,18 +34,18 @@ def test_the_document_says_what_is_so(tmp_path: Path, bearer: str) -> None:
         assert differences(url, tmp_path, token=bearer or None) == ""
 
 
-def test_what_is_answered_where_nothing_is_stands_in_the_document(settings: EdgeSettings) -> None:
+def test_the_answer_at_an_unknown_path_is_in_the_document(settings: EdgeSettings) -> None:
     http = create_app(settings, publisher=MemoryPublisher())
-    said = http.openapi()["components"]["responses"]["UnknownPath"]["content"]
+    documented = http.openapi()["components"]["responses"]["UnknownPath"]["content"]
     with TestClient(http) as client:
         for answer, status in ((client.get("/nowhere"), 404), (client.post("/healthz"), 405)):
-            assert (answer.status_code, [answer.headers["content-type"]]) == (status, list(said))
-            assert answer.json().keys() == said["application/problem+json"]["schema"]["properties"].keys()
+            assert (answer.status_code, [answer.headers["content-type"]]) == (status, list(documented))
+            assert answer.json().keys() == documented["application/problem+json"]["schema"]["properties"].keys()
 
 
 @pytest.mark.parametrize("wire_action", ACTIONS)
 @pytest.mark.parametrize("kind", ["application/json", "application/cloudevents+json"])
-def test_the_example_of_a_source_is_taken_once_it_is_signed(
+def test_the_example_of_a_source_is_accepted_once_it_is_signed(
     settings: EdgeSettings, wire_action: str, kind: str
 ) -> None:
     publisher = MemoryPublisher()
@@ -67,7 +67,7 @@ def test_the_example_of_a_source_is_taken_once_it_is_signed(
     assert (event.instance_id, event.corp_id, event.occurred_at) == (f"{SOURCE}:I-1", corp, 1693462062502)
 
 
-def test_the_example_of_a_push_is_taken_with_its_token(settings: EdgeSettings) -> None:
+def test_the_example_of_a_push_is_accepted_with_its_token(settings: EdgeSettings) -> None:
     publisher = MemoryPublisher()
     operation = create_app(settings, publisher=publisher).openapi()["paths"]["/sources/{source}/tasks"]["post"]
     named = f'[[sources]]\nname = "oa"\nformat = "todo"\ncorp_id = "ding"\nbearer_tokens = ["{TOKEN * 2}"]\n'
@@ -80,7 +80,7 @@ def test_the_example_of_a_push_is_taken_with_its_token(settings: EdgeSettings) -
 
 
 @pytest.mark.parametrize("wire_action", ACTIONS)
-def test_the_example_of_every_action_is_taken_once_it_is_signed(settings: EdgeSettings, wire_action: str) -> None:
+def test_the_example_of_every_action_is_accepted_once_it_is_signed(settings: EdgeSettings, wire_action: str) -> None:
     publisher = MemoryPublisher()
     http = create_app(settings, publisher=publisher)
     body = http.openapi()["paths"][f"/yida/tasks/{wire_action}"]["post"]["requestBody"]["content"]

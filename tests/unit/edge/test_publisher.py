@@ -68,8 +68,8 @@ def test_while_kafka_acknowledges_nothing_touches_the_spool(tmp_path: Path) -> N
     async def scenario() -> None:
         producer = TestProducer()
         async with router_on(tmp_path, await open_client(producer)) as (router, spools):
-            kept = await asyncio.gather(*(router.store(record(number)) for number in range(10)))
-            assert set(kept) == {Durability.KAFKA}
+            stored = await asyncio.gather(*(router.store(record(number)) for number in range(10)))
+            assert set(stored) == {Durability.KAFKA}
             assert spools.own._next_position == 1  # pyright: ignore[reportPrivateUsage]
 
     asyncio.run(scenario())
@@ -86,7 +86,9 @@ async def sent(router: Router, number: int, *, key: str = "one") -> Exception | 
     return await outcome
 
 
-def test_a_record_that_nobody_waits_for_is_told_of_and_kept_elsewhere_where_it_was_sent_in_vain(tmp_path: Path) -> None:
+def test_the_outcome_of_a_record_that_nobody_waits_for_is_reported_and_it_is_spooled_after_a_failure(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         kafka = await open_client(producer)
@@ -114,7 +116,7 @@ def test_a_record_that_nobody_waits_for_is_told_of_and_kept_elsewhere_where_it_w
     asyncio.run(scenario())
 
 
-def test_a_failure_is_told_to_all_that_are_sent_to_the_same_partition(tmp_path: Path) -> None:
+def test_a_failure_reaches_all_records_sent_to_the_same_partition(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         kafka = await open_client(producer)
@@ -216,15 +218,15 @@ def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever
         kafka = await open_client(producer)
         async with router_on(tmp_path, kafka, timeout_s=1) as (router, _):
             kafka.fail(record(), DeliveryFailed("once"))
-            kept: list[Durability] = []
+            stored: list[Durability] = []
 
             async def sender(number: int) -> None:
                 for each in range(60):
-                    kept.append(await router.store(record(each, key=f"k{number}")))
+                    stored.append(await router.store(record(each, key=f"k{number}")))
                     await asyncio.sleep(0.005)
 
             await asyncio.gather(*(sender(number) for number in range(5)))
-            return kept[-20:]
+            return stored[-20:]
 
     assert set(asyncio.run(scenario())) == {Durability.KAFKA}
 
@@ -296,40 +298,40 @@ def test_a_spool_that_breaks_under_a_record_leaves_it_to_kafka(tmp_path: Path, m
                 return done
 
             monkeypatch.setattr(spool, "put", put_and_break)
-            keeping = asyncio.create_task(router.store(record(1)))
+            storing = asyncio.create_task(router.store(record(1)))
             await until(lambda: 1 in producer.sent)
             producer.release()
-            assert await keeping is Durability.KAFKA
+            assert await storing is Durability.KAFKA
 
     asyncio.run(scenario())
 
 
-def test_a_spool_that_is_full_behind_what_kafka_does_not_take_refuses_nothing_that_it_takes(tmp_path: Path) -> None:
+def test_a_spool_full_of_records_that_kafka_refuses_refuses_nothing_that_kafka_accepts(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing = dict.fromkeys(range(30), DeliveryFailed("not allowed"))
         async with router_on(tmp_path, await open_client(producer)) as (router, spools):
             topic = CALLBACKS_QUARANTINE.name
-            kept = [await router.store(record(number, size=30_000, topic=topic)) for number in range(30)]
-            assert kept == [Durability.SPOOL] * 30
+            stored = [await router.store(record(number, size=30_000, topic=topic)) for number in range(30)]
+            assert stored == [Durability.SPOOL] * 30
             more = [router.store(record(number, size=30_000, topic=topic)) for number in range(30)]
             with pytest.raises(NotDurable, match="EDGE_SPOOL_MAX_BYTES"):
                 await asyncio.gather(*more)
             assert spools.full
             assert router.can_store()
-            kept = [await router.store(record(number, size=30_000)) for number in range(100, 130)]
-            assert kept == [Durability.KAFKA] * 30
+            stored = [await router.store(record(number, size=30_000)) for number in range(100, 130)]
+            assert stored == [Durability.KAFKA] * 30
             producer.failing.clear()
             await until(lambda: spools.waiting == 0)
 
     asyncio.run(scenario())
 
 
-def test_while_more_is_on_its_way_than_the_spool_has_room_for_kafka_is_asked_all_the_same(tmp_path: Path) -> None:
+def test_while_more_is_on_its_way_than_the_spool_has_room_for_kafka_is_tried_all_the_same(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         async with open_spool(tmp_path) as other:
-            # Another worker's, which nobody drains here, takes all of the room.
+            # Another worker's spool, which is not drained here, fills all of the room.
             await asyncio.gather(*(other.put(record(number, size=30_000)) for number in range(34)))
             async with router_on(tmp_path, await open_client(producer)) as (router, _):
                 assert await router.store(record(100, size=30_000)) is Durability.KAFKA
@@ -429,16 +431,16 @@ def router_of(kafka: KafkaClient, spools: FakeSpools) -> Router:
     return Router(kafka, cast("Spools", spools), timeout_s=1)
 
 
-@pytest.mark.parametrize(("moving", "kept"), [(250, Durability.KAFKA), (251, Durability.SPOOL)])
-def test_so_many_that_still_move_are_waited_for_and_not_one_more(moving: int, kept: Durability) -> None:
+@pytest.mark.parametrize(("moving", "durability"), [(250, Durability.KAFKA), (251, Durability.SPOOL)])
+def test_so_many_that_still_move_are_waited_for_and_not_one_more(moving: int, durability: Durability) -> None:
     async def scenario() -> None:
         spools = FakeSpools(moving=moving)
-        keeping = asyncio.create_task(router_of(await open_client(TestProducer()), spools).store(record(1)))
+        storing = asyncio.create_task(router_of(await open_client(TestProducer()), spools).store(record(1)))
         for _ in range(5):
             await asyncio.sleep(0)
-        assert keeping.done() is (kept is Durability.SPOOL)
+        assert storing.done() is (durability is Durability.SPOOL)
         spools.moving = 0
-        assert await keeping is kept
+        assert await storing is durability
 
     asyncio.run(scenario())
 
@@ -447,11 +449,11 @@ def test_the_last_few_are_waited_for_only_so_long_and_while_kafka_answers(monkey
     async def scenario() -> None:
         producer = TestProducer()
         kafka = await open_client(producer)
-        keeping = asyncio.create_task(router_of(kafka, FakeSpools(moving=1)).store(record(1)))
+        storing = asyncio.create_task(router_of(kafka, FakeSpools(moving=1)).store(record(1)))
         await asyncio.sleep(0)
         producer.reachable = False
         await kafka.check()
-        assert await keeping is Durability.SPOOL
+        assert await storing is Durability.SPOOL
         producer.reachable = True
         await kafka.check()
         monkeypatch.setattr("taskbridge.edge.publisher._HOLD_S", 0.01)
@@ -461,25 +463,25 @@ def test_the_last_few_are_waited_for_only_so_long_and_while_kafka_answers(monkey
     asyncio.run(scenario())
 
 
-def test_kafka_is_asked_once_for_a_record_and_the_spools_refusal_told() -> None:
+def test_a_record_is_sent_to_kafka_once_and_the_spools_refusal_is_raised() -> None:
     async def scenario() -> None:
-        asked: list[Record] = []
+        sent: list[Record] = []
 
         async def no_room(record: Record, *, timeout_s: float) -> None:
             assert timeout_s == 1
-            asked.append(record)
+            sent.append(record)
             raise QueueFull("full")
 
         kafka = await open_client(TestProducer())
         kafka.send_within = no_room
         with pytest.raises(SpoolFull):
             await router_of(kafka, FakeSpools(full=True)).store(record(1))
-        assert len(asked) == 1
+        assert len(sent) == 1
 
     asyncio.run(scenario())
 
 
-def test_what_may_not_be_spooled_is_kept_by_kafka_or_not_at_all() -> None:
+def test_what_may_not_be_spooled_is_stored_by_kafka_or_not_at_all() -> None:
     async def scenario() -> None:
         producer, spools = TestProducer(), FakeSpools()
         kafka = await open_client(producer)
@@ -515,7 +517,7 @@ QUARANTINED = QuarantinedCallback(
 
 
 class Environment:
-    """A producer and an admin in one, which do nothing until they are told."""
+    """A producer and an admin in one, which do nothing by themselves."""
 
     def __init__(self) -> None:
         self.produced: list[dict[str, Any]] = []
@@ -563,12 +565,12 @@ def environment(monkeypatch: pytest.MonkeyPatch, registry: FakeRegistry) -> Envi
     def given(*_: object, **__: object) -> Environment:
         return environment
 
-    def as_wanted(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
-        return [TopicReport(each.name, created=False, partitions=partitions) for each in wanted]
+    def as_declared(_admin: object, topics: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        return [TopicReport(each.name, created=False, partitions=partitions) for each in topics]
 
     monkeypatch.setattr("taskbridge.edge.publisher.AsyncProducer", given)
     monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.admin_client", given)
-    monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", as_wanted)
+    monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", as_declared)
     return environment
 
 
@@ -609,8 +611,8 @@ def test_an_event_that_nobody_waits_for_is_the_same_record(
         assert not publisher.is_direct()
         publisher = await prepared(settings)
         assert publisher.is_direct()
-        told: list[Exception | None] = []
-        publisher.send(Decided.of(EVENT), traceparent=TRACE, then=told.append)
+        outcomes: list[Exception | None] = []
+        publisher.send(Decided.of(EVENT), traceparent=TRACE, then=outcomes.append)
         assert environment.produced == [
             {
                 "topic": TASK_EVENTS.name,
@@ -619,17 +621,17 @@ def test_an_event_that_nobody_waits_for_is_the_same_record(
                 "headers": event_headers(EVENT, traceparent=TRACE),
             }
         ]
-        assert told == []
+        assert outcomes == []
         environment.sent[0].set_result(None)
-        assert told == [None]
-        kept = publisher.send(Decided.of(EVENT), traceparent=None, then=told.append)
+        assert outcomes == [None]
+        sent = publisher.send(Decided.of(EVENT), traceparent=None, then=outcomes.append)
         environment.sent[1].set_exception(DeliveryFailed("away"))
         await asyncio.sleep(0)
-        assert [str(each) for each in told] == ["None", "away"]
-        assert await publisher.spool(kept) is Durability.SPOOL
+        assert [str(each) for each in outcomes] == ["None", "away"]
+        assert await publisher.spool(sent) is Durability.SPOOL
         huge = replace(EVENT, raw_parameters={"a": "x" * (20 << 20)})
         with pytest.raises(TooLarge):
-            publisher.send(Decided.of(huge), traceparent=None, then=told.append)
+            publisher.send(Decided.of(huge), traceparent=None, then=outcomes.append)
         assert len(environment.sent) == 2
         await publisher.close()
 
@@ -717,7 +719,7 @@ def test_a_callback_is_answered_from_the_spool_where_no_new_producer_can_be_made
     assert b'"durability":"spool"' in answer
 
 
-def test_it_starts_and_keeps_callbacks_at_once_while_everything_is_away(
+def test_it_starts_and_stores_callbacks_at_once_while_everything_is_away(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry
 ) -> None:
     async def scenario() -> float:
@@ -788,22 +790,22 @@ def test_a_full_spool_is_not_ready_and_says_so(settings: EdgeSettings, environme
             await publisher.publish(Decided.of(EVENT), traceparent=None)
         assert publisher.health()["spool"].startswith("full")
         assert not publisher.can_store()
-        said = generate_latest(metrics).decode()
-        assert "taskbridge_edge_spool_full 1.0" in said
-        assert "taskbridge_edge_kafka_usable 0.0" in said
+        exposition = generate_latest(metrics).decode()
+        assert "taskbridge_edge_spool_full 1.0" in exposition
+        assert "taskbridge_edge_kafka_usable 0.0" in exposition
         await publisher.close()
 
     asyncio.run(scenario())
 
 
-def test_topics_that_may_not_be_checked_are_said_and_hold_nothing_up(
+def test_topics_that_may_not_be_checked_are_reported_and_block_nothing(
     settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert environment
 
-    def reports(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+    def reports(_admin: object, topics: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
         hidden = {TASK_EVENTS.name: "allow it"}
-        return [TopicReport(each.name, False, partitions, unchecked=hidden.get(each.name)) for each in wanted]  # noqa: FBT003
+        return [TopicReport(each.name, False, partitions, unchecked=hidden.get(each.name)) for each in topics]  # noqa: FBT003
 
     monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", reports)
 
@@ -813,11 +815,11 @@ def test_topics_that_may_not_be_checked_are_said_and_hold_nothing_up(
 
     with capture_logs() as lines:
         asyncio.run(scenario())
-    (said,) = [each for each in lines if each["event"] == "topic_not_checked"]
-    assert (said["log_level"], said["topic"], said["problem"]) == ("warning", TASK_EVENTS.name, "allow it")
+    (line,) = [each for each in lines if each["event"] == "topic_not_checked"]
+    assert (line["log_level"], line["topic"], line["problem"]) == ("warning", TASK_EVENTS.name, "allow it")
 
 
-def test_ids_that_cannot_be_written_are_used_and_said(
+def test_ids_that_cannot_be_written_are_used_and_reported(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert environment
@@ -844,10 +846,10 @@ def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
     registry._ids.clear()  # pyright: ignore[reportPrivateUsage]
     register = registry.register
 
-    def refused(wanted: Sequence[Topic]) -> dict[str, int]:
-        if CALLBACKS_QUARANTINE in wanted:
+    def refused(topics: Sequence[Topic]) -> dict[str, int]:
+        if CALLBACKS_QUARANTINE in topics:
             raise SchemaRefused("incompatible")
-        return register(wanted)
+        return register(topics)
 
     monkeypatch.setattr(registry, "register", refused)
 
@@ -864,7 +866,7 @@ def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
     asyncio.run(scenario())
 
 
-def test_with_ids_that_are_known_already_events_go_to_kafka_while_the_registry_is_still_asked(
+def test_with_ids_that_are_known_already_events_go_to_kafka_before_the_registry_answers(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = threading.Event()
@@ -891,10 +893,10 @@ def test_with_ids_that_are_known_already_events_go_to_kafka_while_the_registry_i
 def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
     settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
-        if CALLBACKS_QUARANTINE in wanted:
+    def refused(_admin: object, topics: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        if CALLBACKS_QUARANTINE in topics:
             raise TopicsUnavailable("it may not be created")
-        return [TopicReport(each.name, created=False, partitions=partitions) for each in wanted]
+        return [TopicReport(each.name, created=False, partitions=partitions) for each in topics]
 
     monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", refused)
 
@@ -919,27 +921,27 @@ def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
     asyncio.run(scenario())
 
 
-def test_what_differs_from_the_contract_is_said_and_holds_nothing_up(
+def test_what_differs_from_the_contract_is_reported_and_blocks_nothing(
     settings: EdgeSettings, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert environment
-    told = "min.insync.replicas is 1, the contract says 2"
-    drift = {TASK_EVENTS.name: [told]}
+    difference = "min.insync.replicas is 1, the contract says 2"
+    drift = {TASK_EVENTS.name: [difference]}
 
-    def differs(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
-        return [TopicReport(each.name, False, partitions, drift.get(each.name, [])) for each in wanted]  # noqa: FBT003
+    def differs(_admin: object, topics: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        return [TopicReport(each.name, False, partitions, drift.get(each.name, [])) for each in topics]  # noqa: FBT003
 
     monkeypatch.setattr("taskbridge.edge.kafka.prerequisites.apply_topics", differs)
     monkeypatch.setattr("taskbridge.edge.kafka.prerequisites._LOOK_AGAIN_S", 0.05)
 
     async def scenario() -> None:
         publisher = await prepared(settings)
-        assert publisher.health()["topics"] == f"{TASK_EVENTS.name}: {told}"
+        assert publisher.health()["topics"] == f"{TASK_EVENTS.name}: {difference}"
         assert publisher.can_store()
         drift.clear()
         await until(lambda: publisher.health()["topics"] == "ok")
-        drift[CALLBACKS_QUARANTINE.name] = [told]  # and what is changed while it runs
-        await until(lambda: publisher.health()["topics"] == f"{CALLBACKS_QUARANTINE.name}: {told}")
+        drift[CALLBACKS_QUARANTINE.name] = [difference]  # and what is changed while it runs
+        await until(lambda: publisher.health()["topics"] == f"{CALLBACKS_QUARANTINE.name}: {difference}")
         await publisher.close()
 
     asyncio.run(scenario())
@@ -961,7 +963,7 @@ def test_rejected_callbacks_go_to_kafka_though_the_spool_has_no_room_for_them(
 
 
 @pytest.mark.usefixtures("environment")
-def test_a_spool_file_that_cannot_be_opened_is_named_and_callbacks_are_kept(settings: EdgeSettings) -> None:
+def test_a_spool_file_that_cannot_be_opened_is_named_and_callbacks_are_stored(settings: EdgeSettings) -> None:
     (settings.data_dir / "spool" / "0.db").mkdir(parents=True)
 
     async def scenario() -> None:
@@ -1071,7 +1073,7 @@ def test_a_callback_waits_for_no_other_before_it_is_sent_unless_the_operator_say
     assert linger(settings.model_copy(update={"kafka_config_file": path})) == "7"
 
 
-def test_a_property_that_librdkafka_refuses_is_said_at_the_start(settings: EdgeSettings, tmp_path: Path) -> None:
+def test_a_property_that_librdkafka_refuses_is_reported_at_the_start(settings: EdgeSettings, tmp_path: Path) -> None:
     config = tmp_path / "kafka.properties"
     config.write_text("no.such.property=1\n")
     with pytest.raises(ConfigurationError, match=r"no\.such\.property"):
@@ -1098,35 +1100,35 @@ def test_what_is_begun_with_the_start_is_over_with_the_end(
     settings: EdgeSettings, environment: Environment, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert environment
-    said: list[str] = []
+    steps: list[str] = []
 
     async def maintain(_: Spools) -> None:
-        said.append("upkeep")
+        steps.append("upkeep")
         try:
             await asyncio.Event().wait()
         finally:
             for _step in range(100):  # its end may take a while
                 await asyncio.sleep(0)
-            said.append("upkeep ended")
+            steps.append("upkeep ended")
 
     def closing(what: str, close: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         async def closed(self: object) -> None:
             await close(self)
-            said.append(f"{what} closed")
+            steps.append(f"{what} closed")
 
         return closed
 
     monkeypatch.setattr(Spools, "maintain", maintain)
     monkeypatch.setattr(Spools, "close", closing("spools", Spools.close))
     monkeypatch.setattr(Prerequisites, "close", closing("prerequisites", Prerequisites.close))
-    monkeypatch.setattr(registry, "close", lambda: said.append("registry closed"))
+    monkeypatch.setattr(registry, "close", lambda: steps.append("registry closed"))
 
     async def scenario() -> None:
         publisher = await prepared(settings)
         assert publisher._timeout_s == settings.kafka_timeout_ms / 1000  # pyright: ignore[reportPrivateUsage]
-        await until(lambda: said == ["upkeep"])
+        await until(lambda: steps == ["upkeep"])
         await publisher.close()
-        assert said == ["upkeep", "prerequisites closed", "upkeep ended", "spools closed", "registry closed"]
+        assert steps == ["upkeep", "prerequisites closed", "upkeep ended", "spools closed", "registry closed"]
         assert publisher.health()["spool"] == "full: is closed"
 
     asyncio.run(scenario())

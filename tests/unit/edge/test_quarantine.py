@@ -1,4 +1,4 @@
-"""What is rejected is kept as received, without secrets, within bounds, and judged again as what arrives is."""
+"""A rejected callback is stored as received, without secrets and within bounds, and judged again like a new one."""
 
 from __future__ import annotations
 
@@ -83,35 +83,35 @@ def counted(client: TestClient) -> dict[tuple[str, str], float]:
     }
 
 
-def test_it_is_kept_as_it_arrived(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_a_rejected_callback_is_stored_as_it_arrived(client: TestClient, publisher: MemoryPublisher) -> None:
     before = time.time_ns() // 1_000_000
     body = encode_callback(good(token="wrong"), "json").body
     headers = {"Content-Type": "application/json", "X-Odd": "odd"}
     answer = client.post("/yida/tasks/complete?a=%20b&%C3%A9=1", content=body, headers=headers)
     assert answer.status_code == 401
-    (kept,) = publisher.quarantined
-    assert uuid.UUID(kept.quarantine_id).version == 4
-    assert before <= kept.received_at <= time.time_ns() // 1_000_000
-    assert (kept.action, kept.reason, kept.app_type) == ("complete", "wrong-sign", APP_TYPE)
-    assert (kept.method, kept.path, kept.query) == ("POST", "/yida/tasks/complete", "a=%20b&%C3%A9=1")
-    assert kept.headers["content-type"] == "application/json"
-    assert kept.headers["x-odd"] == "odd"
-    assert (kept.body, kept.remote_address) == (body, "testclient")
+    (callback,) = publisher.quarantined
+    assert uuid.UUID(callback.quarantine_id).version == 4
+    assert before <= callback.received_at <= time.time_ns() // 1_000_000
+    assert (callback.action, callback.reason, callback.app_type) == ("complete", "wrong-sign", APP_TYPE)
+    assert (callback.method, callback.path, callback.query) == ("POST", "/yida/tasks/complete", "a=%20b&%C3%A9=1")
+    assert callback.headers["content-type"] == "application/json"
+    assert callback.headers["x-odd"] == "odd"
+    assert (callback.body, callback.remote_address) == (body, "testclient")
 
 
 @pytest.mark.parametrize("bad", bad_requests(), ids=lambda bad: bad.name)
-def test_every_plausible_rejection_is_kept(client: TestClient, publisher: MemoryPublisher, bad: BadRequest) -> None:
-    keeps(client, publisher, bad)
+def test_every_plausible_rejection_is_stored(client: TestClient, publisher: MemoryPublisher, bad: BadRequest) -> None:
+    check_storing(client, publisher, bad)
 
 
 @pytest.mark.parametrize("name", [bad.name for bad in bad_messages()])
-def test_every_plausible_rejection_of_another_system_is_kept(
+def test_every_plausible_rejection_of_another_system_is_stored(
     client: TestClient, publisher: MemoryPublisher, name: str
 ) -> None:
-    keeps(client, publisher, {bad.name: bad for bad in bad_messages()}[name])
+    check_storing(client, publisher, {bad.name: bad for bad in bad_messages()}[name])
 
 
-def keeps(client: TestClient, publisher: MemoryPublisher, bad: BadRequest) -> None:
+def check_storing(client: TestClient, publisher: MemoryPublisher, bad: BadRequest) -> None:
     answer = client.request(bad.method, f"{bad.path}?{bad.query}", content=bad.body, headers=dict(bad.headers))
     plausible = bad.method == "POST" and bool(bad.body or bad.query)
     assert answer.status_code == bad.status
@@ -122,10 +122,10 @@ def keeps(client: TestClient, publisher: MemoryPublisher, bad: BadRequest) -> No
 def test_bytes_that_are_no_utf_8_survive_the_record() -> None:
     registry = FakeRegistry()
     codec = quarantined_callback_codec(registry)
-    kept = entry(headers={"x": "caf\xe9\xff"}, query=b"a=\xff\xe9", body=b"\xff\x00")
-    stored = codec.decode(codec.encode(kept))
+    callback = entry(headers={"x": "caf\xe9\xff"}, query=b"a=\xff\xe9", body=b"\xff\x00")
+    stored = codec.decode(codec.encode(callback))
     registry.close()
-    assert stored == kept
+    assert stored == callback
     assert (stored.query.encode("latin-1"), stored.body) == (b"a=\xff\xe9", b"\xff\x00")
 
 
@@ -139,9 +139,9 @@ def test_secrets_in_headers_are_masked(settings: EdgeSettings, publisher: Memory
     with TestClient(create_app(asking, publisher=publisher)) as client:
         headers = {"Authorization": f"Bearer {BEARER}", "Cookie": "session=s3cret", "Proxy-Authorization": "s3cret"}
         send(client, "complete", good(token="wrong"), headers=headers)
-    (kept,) = publisher.quarantined
-    assert "s3cret" not in repr(kept)
-    assert (kept.headers["authorization"], kept.headers["cookie"]) == ("***", "***")
+    (callback,) = publisher.quarantined
+    assert "s3cret" not in repr(callback)
+    assert (callback.headers["authorization"], callback.headers["cookie"]) == ("***", "***")
 
 
 def test_a_request_without_its_bearer_token_stays_rejected_with_any_other_fault(
@@ -155,15 +155,20 @@ def test_a_request_without_its_bearer_token_stays_rejected_with_any_other_fault(
         send(client, "complete", unlocated)
         send(client, "complete", good(token="wrong"), headers={"Authorization": f"Bearer {BEARER}"})
     reasons: list[str] = []
-    for kept in publisher.quarantined:
+    for callback in publisher.quarantined:
         # As if the body had been fixed since: only the bearer token is missing.
-        fixed = replace(kept, body=encode_callback(good(), "json").body)
+        fixed = replace(callback, body=encode_callback(good(), "json").body)
         try:
             judged(fixed)
             reasons.append("released")
         except Rejection as rejection:
             reasons.append(rejection.reason)
-    assert [kept.reason for kept in publisher.quarantined] == ["no-bearer", "wrong-bearer", "no-app", "wrong-sign"]
+    assert [callback.reason for callback in publisher.quarantined] == [
+        "no-bearer",
+        "wrong-bearer",
+        "no-app",
+        "wrong-sign",
+    ]
     assert reasons == ["no-bearer", "wrong-bearer", "no-bearer", "released"]
 
 
@@ -175,14 +180,14 @@ def test_after_the_fault_is_fixed_it_becomes_the_event_it_would_have_been(
     rotated = good(wire_action, token="rotated")
     with TestClient(create_app(settings, publisher=publisher)) as client:
         assert send(client, wire_action, rotated, encoding).status_code == 401
-    (kept,) = publisher.quarantined
+    (callback,) = publisher.quarantined
     registry = FakeRegistry()
     codec = quarantined_callback_codec(registry)
-    stored = codec.decode(codec.encode(kept))
+    stored = codec.decode(codec.encode(callback))
     registry.close()
     credentials = parse_credentials(f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["rotated"]')
     found = reconsider(stored, credentials=credentials, delete_extra_keys=(), window=MemoryWindow())
-    assert (found.raw_parameters, found.received_at) == (rotated, kept.received_at)
+    assert (found.raw_parameters, found.received_at) == (rotated, callback.received_at)
     assert found.corp_id == CORP_ID
 
 
@@ -260,11 +265,11 @@ def fitting(first: str, second: str) -> tuple[dict[str, str], dict[str, str]]:
             return original, original
         # The text of the task cut in pieces, so that some of them are what the other action needs.
         text, keys = original["dateTime"] + original["task"], dict[str, str]()
-        wanted = {"appType": APP_TYPE, "corpId": CORP_ID, "formInstId": "inst-1"}
+        needed = {"appType": APP_TYPE, "corpId": CORP_ID, "formInstId": "inst-1"}
         if second != "delete":
-            wanted["taskId"] = "2199132092"
+            needed["taskId"] = "2199132092"
         fillers = iter(("aa", "appTypez", "corpIdz", "formInstIdz"))
-        for key, value in wanted.items():
+        for key, value in needed.items():
             before, _, text = text.partition(value)
             keys[next(fillers)] = before
             keys[key] = value
@@ -295,7 +300,7 @@ def test_one_signature_passes_at_one_action_only(
         assert send(client, first, original, "form").status_code == 200
     if alone.status_code == 200:
         assert refused.status_code == 401
-        assert [kept.reason for kept in publisher.quarantined] == ["cross-action-replay"]
+        assert [callback.reason for callback in publisher.quarantined] == ["cross-action-replay"]
     else:
         # A create needs a task, and a complete needs a task id: the shape is in the way already.
         assert (alone.status_code, refused.status_code) == (400, 400)
@@ -311,7 +316,7 @@ def test_the_window_survives_a_restart(settings: EdgeSettings, publisher: Memory
         assert send(client, "complete", good()).status_code == 200
 
 
-def test_a_callback_that_could_not_be_kept_may_come_again_and_its_copy_may_not(
+def test_a_callback_that_could_not_be_stored_may_come_again_and_its_copy_may_not(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:
     publisher.away = "Kafka is away"
@@ -321,7 +326,7 @@ def test_a_callback_that_could_not_be_kept_may_come_again_and_its_copy_may_not(
     assert send(client, "complete", good()).status_code == 200
 
 
-def test_all_401_are_the_same_bytes_kept_or_not(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+def test_all_401_are_the_same_bytes_stored_or_not(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     tight = settings.model_copy(update={"quarantine_max_per_minute": 3})
     with TestClient(create_app(tight, publisher=publisher)) as client:
         send(client, "complete", good())
@@ -389,7 +394,7 @@ def flood(quarantine: Quarantine, address: str, times: int, **changed: Any) -> i
         received = request(remote_address=address, **changed)
         return [await quarantine.store(received, Unverified("wrong-sign")) for _ in range(times)]
 
-    return sum(kept is not None for kept in asyncio.run(run()))
+    return sum(each is not None for each in asyncio.run(run()))
 
 
 def test_a_flood_from_one_address_is_bounded_and_others_still_get_in(
@@ -418,8 +423,8 @@ def test_the_bytes_of_a_day_are_bounded_for_one_and_for_all(settings: EdgeSettin
         for address in range(20):
             flood(quarantine, f"192.0.2.{address}", 100, body=body)
     by_source: dict[str, int] = {}
-    for kept in publisher.quarantined:
-        by_source[kept.remote_address] = by_source.get(kept.remote_address, 0) + len(kept.body)
+    for callback in publisher.quarantined:
+        by_source[callback.remote_address] = by_source.get(callback.remote_address, 0) + len(callback.body)
     assert sum(by_source.values()) <= 2 << 20
     assert max(by_source.values()) <= 2 << 18
     assert len(by_source) >= 4
@@ -452,7 +457,9 @@ def test_the_log_names_the_entry(client: TestClient, publisher: MemoryPublisher)
     assert lines[0]["quarantine_id"] == publisher.quarantined[0].quarantine_id
 
 
-def test_what_is_proven_is_kept_however_much_strangers_send(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+def test_what_is_proven_is_stored_however_much_strangers_send(
+    settings: EdgeSettings, publisher: MemoryPublisher
+) -> None:
     tight = settings.model_copy(update={"quarantine_max_per_minute": 3})
     misshapen = signed(parameters_of("complete", instance_id="i") | {"taskId": " "}, system_token=SYSTEM_TOKEN)
     with TestClient(create_app(tight, publisher=publisher)) as client:
@@ -462,7 +469,7 @@ def test_what_is_proven_is_kept_however_much_strangers_send(settings: EdgeSettin
         assert send(client, "complete", good()).status_code == 200
         assert send(client, "cancel", good()).status_code == 401
     # A copy is no proof: a person who saw a callback can send it, at another action, any number of times.
-    assert [kept.reason for kept in publisher.quarantined] == ["wrong-sign"] * 3 + ["no-taskId"]
+    assert [callback.reason for callback in publisher.quarantined] == ["wrong-sign"] * 3 + ["no-taskId"]
 
 
 def test_what_is_proven_is_bounded_too(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
@@ -477,7 +484,7 @@ def test_what_is_proven_is_bounded_too(settings: EdgeSettings, publisher: Memory
 
 
 @pytest.mark.parametrize("reason", ["too-large", "slow-body", "overloaded"])
-def test_what_was_kept_in_part_stays_rejected(reason: str) -> None:
+def test_what_was_stored_in_part_stays_rejected(reason: str) -> None:
     with pytest.raises(Malformed) as caught:
         judged(entry(reason))
     assert caught.value.reason == reason

@@ -110,13 +110,11 @@ def test_all_that_is_not_proven_looks_alike(client: TestClient) -> None:
     assert {"unknown-source", "untimely"} <= set(outcomes(client))
 
 
-def test_wrong_methods_are_told_the_right_one(client: TestClient) -> None:
+def test_the_answer_to_a_wrong_method_names_the_right_one(client: TestClient) -> None:
     assert client.get("/yida/tasks/create").headers["allow"] == "POST"
 
 
-def test_a_bearer_token_is_asked_for_where_one_is_configured(
-    settings: EdgeSettings, publisher: MemoryPublisher
-) -> None:
+def test_a_bearer_token_is_required_where_one_is_configured(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
     asking = EdgeSettings.model_validate({**settings.model_dump(), "bearer_tokens": (BEARER, "another")})
     with TestClient(create_app(asking, publisher=publisher)) as client:
         assert send(client, "complete", good(), headers={"Authorization": f"Bearer {BEARER}"}).status_code == 200
@@ -128,7 +126,7 @@ def test_a_bearer_token_is_asked_for_where_one_is_configured(
         assert {"no-bearer": 1, "wrong-bearer": 1, "wrong-sign": 1}.items() <= outcomes(client).items()
 
 
-def test_both_readings_of_a_null_verify_and_are_kept_as_they_verified(
+def test_both_readings_of_a_null_verify_and_are_stored_as_they_verified(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:
     parameters = parameters_of("complete", instance_id="inst-1")
@@ -208,19 +206,19 @@ def test_no_token_is_ever_in_an_answer_or_in_the_log(
     caplog.set_level("DEBUG")
     asking = EdgeSettings.model_validate({**settings.model_dump(), "bearer_tokens": (BEARER,)})
     secrets = {SYSTEM_TOKEN, BEARER, "previous-token", "s3cret-wrong", *(good(action)["sign"] for action in ACTIONS)}
-    said: list[str] = []
+    texts: list[str] = []
     with capture_logs() as lines, TestClient(create_app(asking, publisher=publisher)) as client:
         for authorization in (f"Bearer {BEARER}", "Bearer s3cret-wrong"):
             client.headers["Authorization"] = authorization
-            said += [send(client, action, good(action)).text for action in ACTIONS]
-            said += [send_bad(client, bad).text for bad in BAD]
+            texts += [send(client, action, good(action)).text for action in ACTIONS]
+            texts += [send_bad(client, bad).text for bad in BAD]
         publisher.away = "Kafka is away"
-        said.append(send(client, "complete", good(), headers={"Authorization": f"Bearer {BEARER}"}).text)
-        said += [client.get(path).text for path in ("/readyz", "/metrics", "/openapi.json")]
-    said += [repr(line) for line in lines]
+        texts.append(send(client, "complete", good(), headers={"Authorization": f"Bearer {BEARER}"}).text)
+        texts += [client.get(path).text for path in ("/readyz", "/metrics", "/openapi.json")]
+    texts += [repr(line) for line in lines]
     events = {line["event"] for line in lines}
     assert {"callback_accepted", "callback_rejected", "callback_not_durable"} <= events
-    assert not [text for text in said for secret in secrets if secret in text]
+    assert not [text for text in texts for secret in secrets if secret in text]
 
 
 def test_each_callback_is_one_log_line(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -238,7 +236,7 @@ def test_each_callback_is_one_log_line(client: TestClient, caplog: pytest.LogCap
 
 
 class Sender:
-    """The network side of one ASGI call, which counts what is read and keeps what is answered."""
+    """The network side of one ASGI call, which counts the reads and stores the answer."""
 
     def __init__(self, chunks: Iterable[bytes], *, hangs_up: bool = False) -> None:
         self._chunks = iter(chunks)
@@ -281,7 +279,7 @@ def test_an_announced_body_over_the_limit_is_not_read_at_all(app: FastAPI) -> No
     assert sender.read == 0
 
 
-def test_a_sender_that_stops_halfway_is_given_up(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_stops_halfway_is_aborted(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.edge.server.requests.BODY_TIMEOUT_S", 0.1)
     assert Sender([b'{"a":']).call(app) == 408
 
@@ -339,8 +337,8 @@ def test_only_a_trusted_proxy_is_believed_about_the_sender(
     with capture_logs() as lines, from_sources(settings, publisher, peer, **networks) as it:
         answer = send(it, "complete", good(), headers={"X-Forwarded-For": "198.51.100.1, 192.0.2.1"})
     assert answer.status_code == status
-    (said,) = [line for line in lines if line["event"].startswith("callback_")]
-    assert said["remote_address"] == address
+    (line,) = [line for line in lines if line["event"].startswith("callback_")]
+    assert line["remote_address"] == address
 
 
 def test_a_token_that_signed_is_noted_and_one_that_did_not_is_not(client: TestClient) -> None:
@@ -377,7 +375,7 @@ def test_a_trace_state_without_its_parent_is_nothing(client: TestClient, publish
     assert publisher.traceparents == [None, TRACE]
 
 
-def test_metrics_tell_how_long_each_step_takes_and_what_is_there(
+def test_metrics_show_how_long_each_step_takes_and_what_is_there(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:
     send(client, "complete", good())
@@ -403,15 +401,20 @@ def test_a_path_that_is_misspelt_is_understood_where_it_is_plain_what_is_meant(
 
 
 @pytest.mark.parametrize("path", ["/yida", "/yida/", "/yida/tasks/finish", "/yida/complete", "/YIDA/tasks/complete/1"])
-def test_what_is_posted_at_an_unknown_path_of_ours_is_counted_logged_and_kept(
+def test_what_is_posted_at_an_unknown_path_of_ours_is_counted_logged_and_stored(
     client: TestClient, publisher: MemoryPublisher, path: str
 ) -> None:
     encoded = encode_callback(good(), "json")
     with capture_logs() as lines:
         answer = client.post(path, content=encoded.body, headers=encoded.headers)
     assert (answer.status_code, answer.json()["type"]) == (404, "urn:taskbridge:problem:unknown-path")
-    (kept,) = publisher.quarantined
-    assert (kept.action, kept.reason, kept.path, kept.body) == ("unknown", "unknown-path", path, encoded.body)
+    (callback,) = publisher.quarantined
+    assert (callback.action, callback.reason, callback.path, callback.body) == (
+        "unknown",
+        "unknown-path",
+        path,
+        encoded.body,
+    )
     assert [line["reason"] for line in lines] == ["unknown-path"]
     assert outcomes(client) == {"unknown-path": 1}
 
@@ -422,7 +425,7 @@ def test_what_is_posted_elsewhere_is_none_of_ours(client: TestClient, publisher:
     assert publisher.quarantined == []
 
 
-def test_what_failed_for_a_reason_of_ours_is_kept(
+def test_what_failed_for_a_reason_of_ours_is_stored(
     settings: EdgeSettings, publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
@@ -431,12 +434,16 @@ def test_what_failed_for_a_reason_of_ours_is_kept(
     monkeypatch.setattr(MemoryPublisher, "publish", fail)
     with TestClient(create_app(settings, publisher=publisher), raise_server_exceptions=False) as client:
         assert send(client, "complete", good()).status_code == 500
-    (kept,) = publisher.quarantined
-    assert (kept.reason, kept.app_type, kept.body) == ("error", APP_TYPE, encode_callback(good(), "json").body)
+    (callback,) = publisher.quarantined
+    assert (callback.reason, callback.app_type, callback.body) == (
+        "error",
+        APP_TYPE,
+        encode_callback(good(), "json").body,
+    )
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_of_what_is_too_large_its_beginning_is_kept(
+def test_the_beginning_of_what_is_too_large_is_stored(
     client: TestClient,
     publisher: MemoryPublisher,
     chunked: bool,  # noqa: FBT001 - a parameter of the test
@@ -444,12 +451,12 @@ def test_of_what_is_too_large_its_beginning_is_kept(
     body = encode_callback(good(), "json").body + b" " * (1 << 20)
     content: bytes | Iterable[bytes] = (body[at : at + 65536] for at in range(0, len(body), 65536)) if chunked else body
     assert client.post("/yida/tasks/complete", content=content).status_code == 413
-    (kept,) = publisher.quarantined
-    assert (kept.reason, kept.body) == ("too-large", body[:HEAD_BYTES])
+    (callback,) = publisher.quarantined
+    assert (callback.reason, callback.body) == ("too-large", body[:HEAD_BYTES])
     assert outcomes(client) == {"too-large": 1}
 
 
-def test_every_outcome_that_an_alert_asks_for_is_counted_from_zero(client: TestClient) -> None:
+def test_every_outcome_that_an_alert_reads_is_counted_from_zero(client: TestClient) -> None:
     """A counter that appears with its first loss does not increase for Prometheus."""
     rules = (Path(__file__).parents[3] / "deploy" / "alerts" / "taskbridge-edge.rules.yml").read_text("utf-8")
     asked_for = {

@@ -56,14 +56,14 @@ def test_networks_are_cidrs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"EDGE_OPERATOR_PORT": "8400"}, "EDGE_OPERATOR_PORT: .*must differ from EDGE_PORT"),
         ({"EDGE_OPERATOR_HOST": "192.0.2.1"}, "EDGE_OPERATOR_HOST: .*requires EDGE_OPERATOR_PORT"),
     ],
 )
-def test_an_operators_address_that_would_not_be_one_of_its_own_is_refused(given: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said):
+def test_an_operators_address_that_would_not_be_one_of_its_own_is_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         load_settings(EdgeSettings, os.environ | given)
 
 

@@ -1,4 +1,4 @@
-"""What another system signed becomes an event of its own name, in both modes; its message's id stands for one event."""
+"""What another system signed becomes an event of its own name, in both modes. A message id belongs to one event."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def accepted(
 
 @MODES
 @pytest.mark.parametrize("wire_action", ACTIONS)
-def test_it_becomes_the_event_that_it_tells(
+def test_a_message_becomes_its_event(
     client: TestClient, publisher: MemoryPublisher, wire_action: str, *, binary: bool
 ) -> None:
     sent = message(wire_action, ago_s=60, binary=binary)
@@ -78,15 +78,22 @@ def test_it_becomes_the_event_that_it_tells(
     assert headers["ce_subject"] == f"{SOURCE}:I-1".encode()
 
 
-def test_all_that_describes_is_taken_and_the_message_is_kept_as_it_was_told(
+def test_descriptions_are_read_and_the_message_is_stored_as_received(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:
     data = message_of("create", instance_id="I-1") | {"approved_result": "agree", "finished_at": "2023-09-01T00:00:00Z"}
     event = accepted(client, publisher, message("create", data))
     assert event.recipient_ids == ("0169", "0170")
     assert event.originator == Person("01690741902689", "张红")
-    told = (event.title, event.url, event.process_code, event.process_name, event.form_uuid, event.serial_no)
-    assert told == ("张红的请假申请", "https://flow.example/tasks/T-1", "leave:3", "请假", "FORM-1", "2023-0001")
+    descriptions = (event.title, event.url, event.process_code, event.process_name, event.form_uuid, event.serial_no)
+    assert descriptions == (
+        "张红的请假申请",
+        "https://flow.example/tasks/T-1",
+        "leave:3",
+        "请假",
+        "FORM-1",
+        "2023-0001",
+    )
     assert (event.instance_status, event.approved_result) == ("RUNNING", "agree")
     assert (event.created_at, event.finished_at) == (1693462062502, 1693526400000)
     assert event.form_data == {"days": "3", "reason": None}
@@ -99,7 +106,7 @@ def test_all_that_describes_is_taken_and_the_message_is_kept_as_it_was_told(
     }
 
 
-def test_how_a_task_ended_is_taken_in_the_senders_words(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_the_outcome_of_a_task_is_in_the_senders_words(client: TestClient, publisher: MemoryPublisher) -> None:
     data = message_of("complete", instance_id="I-1") | {"outcome": "refused", "remark": "too late"}
     event = accepted(client, publisher, message("complete", data), "complete")
     assert (event.outcome, event.remark) == ("refused", "too late")
@@ -116,13 +123,13 @@ def test_a_message_that_is_sent_again_is_the_same_event(
     assert len({event.event_id for event in events}) == 1
 
 
-def test_an_id_stands_for_one_content_and_one_action(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_an_id_belongs_to_one_content_and_one_action(client: TestClient, publisher: MemoryPublisher) -> None:
     first = message("complete")
     accepted(client, publisher, first, "complete")
     other = message("complete", message_of("complete", instance_id="I-2"))
     assert post_message(client, "complete", other).status_code == 401
     assert post_message(client, "cancel", first).status_code == 401
-    assert [kept.reason for kept in publisher.quarantined] == ["altered-replay", "cross-action-replay"]
+    assert [callback.reason for callback in publisher.quarantined] == ["altered-replay", "cross-action-replay"]
     accepted(client, publisher, first, "complete")
     accepted(
         client,
@@ -133,7 +140,7 @@ def test_an_id_stands_for_one_content_and_one_action(client: TestClient, publish
     assert len({event.event_id for event in publisher.published}) == 2
 
 
-def test_headers_that_nobody_signed_cannot_change_what_a_message_was_taken_for(
+def test_unsigned_headers_cannot_change_the_meaning_of_a_message(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:
     sent = message("create", binary=True)
@@ -141,7 +148,7 @@ def test_headers_that_nobody_signed_cannot_change_what_a_message_was_taken_for(
     for name in ("ce-id", "ce-time", "ce-type", "ce-x"):
         bent = EncodedCallback(headers={**sent.headers, name: "2030-01-01T00:00:00Z"}, body=sent.body)
         assert post_message(client, "create", bent).status_code == 401
-    assert {kept.reason for kept in publisher.quarantined} == {"altered-replay"}
+    assert {callback.reason for callback in publisher.quarantined} == {"altered-replay"}
     assert publisher.published == [event]
 
 
@@ -174,13 +181,15 @@ def test_a_file_of_other_systems_alone_makes_the_edge_ready(settings: EdgeSettin
         accepted(client, publisher, message("create"))
 
 
-def test_yidas_bearer_token_is_not_asked_of_other_systems(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+def test_yidas_bearer_token_is_not_required_of_other_systems(
+    settings: EdgeSettings, publisher: MemoryPublisher
+) -> None:
     asking = settings.model_validate({**settings.model_dump(), "bearer_tokens": ("s3cret-bearer",)})
     with TestClient(create_app(asking, publisher=publisher)) as client:
         accepted(client, publisher, message("create"))
         assert post_message(client, "create", message("create", secret=OTHER_SECRET)).status_code == 401
-    (kept,) = publisher.quarantined
-    assert "authorization" not in kept.headers
+    (callback,) = publisher.quarantined
+    assert "authorization" not in callback.headers
 
 
 @pytest.mark.parametrize(
@@ -192,7 +201,7 @@ def test_yidas_bearer_token_is_not_asked_of_other_systems(settings: EdgeSettings
         ("/sources", 404),
     ],
 )
-def test_what_is_meant_by_a_path_is_understood_and_what_may_be_meant_is_kept(
+def test_variants_of_a_path_are_accepted_and_similar_paths_are_quarantined(
     client: TestClient, publisher: MemoryPublisher, path: str, status: int
 ) -> None:
     sent = message("create")
@@ -234,12 +243,10 @@ def test_data_with_what_is_no_base64_is_refused(client: TestClient, publisher: M
     sent = message("create")
     body = _with_base64(sent.body)
     assert post_message(client, "create", resigned(sent, body=body[:-2] + b'!"}')).status_code == 400
-    assert [kept.reason for kept in publisher.quarantined] == ["cloudevent"]
+    assert [callback.reason for callback in publisher.quarantined] == ["cloudevent"]
 
 
-def test_of_a_header_that_stands_twice_the_first_is_verified_and_counts(
-    client: TestClient, publisher: MemoryPublisher
-) -> None:
+def test_of_a_repeated_header_the_first_is_verified_and_counts(client: TestClient, publisher: MemoryPublisher) -> None:
     sent = message("create", binary=True)
     twice = [
         *sent.headers.items(),
@@ -291,15 +298,15 @@ def test_a_form_that_is_nested_too_deep_is_left_out_and_counted(client: TestClie
 def test_a_date_from_the_future_counts_as_the_time_of_receipt(client: TestClient, publisher: MemoryPublisher) -> None:
     sent = message("create")
     event = json.loads(sent.body) | {"time": "2999-01-01T00:00:00Z"}
-    told = accepted(client, publisher, resigned(sent, body=json.dumps(event).encode()))
-    assert told.occurred_at == told.received_at
+    found = accepted(client, publisher, resigned(sent, body=json.dumps(event).encode()))
+    assert found.occurred_at == found.received_at
 
 
 def test_without_a_time_the_time_of_receipt_counts(client: TestClient, publisher: MemoryPublisher) -> None:
     sent = message("create")
     event = {name: each for name, each in json.loads(sent.body).items() if name != "time"}
-    told = accepted(client, publisher, resigned(sent, body=json.dumps(event).encode()))
-    assert told.occurred_at == told.received_at
+    found = accepted(client, publisher, resigned(sent, body=json.dumps(event).encode()))
+    assert found.occurred_at == found.received_at
 
 
 def test_an_instance_of_yida_of_the_same_id_is_another_instance(client: TestClient, publisher: MemoryPublisher) -> None:
@@ -313,8 +320,8 @@ def test_a_message_of_a_member_named_as_the_id_is_not_taken_for_another(
 ) -> None:
     sent = message("create")
     event = json.loads(sent.body) | {webhooks.ID: "msg_2"}
-    told = accepted(client, publisher, resigned(sent, body=json.dumps(event).encode()))
-    assert told.raw_parameters[webhooks.ID] == "msg_1"
+    found = accepted(client, publisher, resigned(sent, body=json.dumps(event).encode()))
+    assert found.raw_parameters[webhooks.ID] == "msg_1"
 
 
 def test_the_path_decides_the_action_with_any_type(client: TestClient, publisher: MemoryPublisher) -> None:
@@ -324,13 +331,13 @@ def test_the_path_decides_the_action_with_any_type(client: TestClient, publisher
 
 
 @pytest.mark.parametrize("header", [webhooks.ID, webhooks.TIMESTAMP, webhooks.SIGNATURE])
-def test_what_lacks_a_part_of_its_signature_is_kept_as_unsigned(
+def test_a_message_without_a_part_of_its_signature_is_quarantined_as_unsigned(
     client: TestClient, publisher: MemoryPublisher, header: str
 ) -> None:
     sent = message("create")
     partly = EncodedCallback(headers={**sent.headers, header: ""}, body=sent.body)
     assert post_message(client, "create", partly).status_code == 401
-    assert [kept.reason for kept in publisher.quarantined] == ["no-sign"]
+    assert [callback.reason for callback in publisher.quarantined] == ["no-sign"]
 
 
 def test_an_instance_id_may_be_as_long_as_an_id_may_be_with_the_systems_name(
@@ -345,9 +352,7 @@ def test_an_instance_id_may_be_as_long_as_an_id_may_be_with_the_systems_name(
     ("changed", "detail"),
     [({"source": ""}, "Attribute source is missing."), ({"specversion": "0.3"}, "Attribute specversion must be 1.0.")],
 )
-def test_who_sends_no_cloudevent_is_told_what_it_lacks(
-    client: TestClient, changed: Mapping[str, str], detail: str
-) -> None:
+def test_a_refusal_names_what_a_cloudevent_lacks(client: TestClient, changed: Mapping[str, str], detail: str) -> None:
     sent = message("create")
     answer = post_message(client, "create", resigned(sent, body=json.dumps(json.loads(sent.body) | changed).encode()))
     assert (answer.status_code, answer.json()["detail"]) == (400, f"The request is not a CloudEvent 1.0: {detail}")

@@ -106,7 +106,7 @@ def test_a_message_of_another_system_is_traced_by_its_door(client: TestClient, s
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_an_event_that_nothing_keeps_is_an_error_in_both(
+def test_an_event_that_nothing_stores_is_an_error_in_both(
     client: TestClient,
     publisher: MemoryPublisher,
     spans: CollectedSpans,
@@ -126,7 +126,7 @@ def test_an_event_that_nothing_keeps_is_an_error_in_both(
         assert (each.attributes or {})["error.type"] == ("RuntimeError" if broken else "NotDurable")
         assert each.status.status_code is StatusCode.ERROR
     assert (spans.only(COMPLETE).attributes or {})["http.response.status_code"] == status
-    assert SYSTEM_TOKEN not in said(spans)
+    assert SYSTEM_TOKEN not in text_of(spans)
 
 
 def test_what_is_spooled_is_created_and_sent_when_kafka_has_it(
@@ -194,13 +194,13 @@ def test_lines_of_the_log_name_the_trace(
 
 
 @pytest.mark.parametrize("wire_action", ["create", "complete"])
-def test_nothing_that_somebody_wrote_or_keeps_secret_is_in_a_span(
+def test_no_text_and_no_secret_of_a_callback_is_in_a_span(
     client: TestClient, publisher: MemoryPublisher, spans: CollectedSpans, wire_action: str
 ) -> None:
     parameters = good(wire_action)
     send(client, wire_action, parameters, headers={"authorization": "Bearer s3cret", "x-note": "s3cret"})
     (event,) = publisher.published
-    text = said(spans)
+    text = text_of(spans)
     allowed = {event.app_type, event.instance_id, event.event_id}
     secret = {parameters["sign"], SYSTEM_TOKEN, "s3cret", *leaves(parameters_of(wire_action, instance_id="inst-1"))}
     assert [each for each in secret - allowed if each in text] == []
@@ -208,7 +208,7 @@ def test_nothing_that_somebody_wrote_or_keeps_secret_is_in_a_span(
 
 
 def leaves(parameters: dict[str, str]) -> set[str]:
-    """All texts of a callback but those that are too short to be told from others."""
+    """All texts of a callback but those too short to be distinguished from others."""
 
     def within(value: Any) -> set[str]:
         inner: Any = [*value.values()] if hasattr(value, "values") else value
@@ -218,7 +218,7 @@ def leaves(parameters: dict[str, str]) -> set[str]:
     return {each for each in within(read) if len(each) > 5}
 
 
-def said(spans: CollectedSpans) -> str:
+def text_of(spans: CollectedSpans) -> str:
     return "\n".join(
         f"{each.name} {each.status.description} {dict(each.attributes or {})} {[event.name for event in each.events]}"
         for each in spans.all
@@ -228,14 +228,14 @@ def said(spans: CollectedSpans) -> str:
 def test_the_end_of_the_edge_sends_what_is_left(
     settings: EdgeSettings, publisher: MemoryPublisher, spans: CollectedSpans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
+    closings: list[str] = []
 
     async def closed(_: MemoryPublisher) -> None:
         await asyncio.sleep(0)
-        said.append("publisher")
+        closings.append("publisher")
 
     monkeypatch.setattr(MemoryPublisher, "close", closed)
-    monkeypatch.setattr(spans.tracing, "close", lambda: said.append("tracing"))
+    monkeypatch.setattr(spans.tracing, "close", lambda: closings.append("tracing"))
     with TestClient(create_app(settings, publisher=publisher, tracing=spans.tracing)):
-        assert said == []
-    assert said == ["publisher", "tracing"]
+        assert closings == []
+    assert closings == ["publisher", "tracing"]

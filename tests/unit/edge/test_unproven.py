@@ -1,4 +1,4 @@
-"""What nobody signed costs little: it is looked at by compiled code only, and hashed a bounded number of times."""
+"""Unsigned requests cost little: only compiled code reads them, and they are hashed a bounded number of times."""
 
 from __future__ import annotations
 

@@ -9,12 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.process_state import is_running
 from taskbridge.local.supervisor import Backoff, Phase, ProblemDetector, ServiceEvent, ServiceSpec, Supervisor
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -60,13 +62,6 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
 def test_start_returns_when_ready_and_stop_ends_it(tmp_path: Path) -> None:
     events: list[ServiceEvent] = []
     supervisor = Supervisor(on_event=events.append)
@@ -74,10 +69,10 @@ def test_start_returns_when_ready_and_stop_ends_it(tmp_path: Path) -> None:
     supervisor.start(service(tmp_path, OBEDIENT))
     pid = supervisor.pid("service")
     assert pid is not None
-    assert is_alive(pid)
+    assert is_running(pid)
     supervisor.stop()
 
-    assert not is_alive(pid)
+    assert not is_running(pid)
     assert (tmp_path / "service.stopped").exists()
     assert [event.phase for event in events] == [Phase.STARTING, Phase.READY, Phase.STOPPED]
     supervisor.stop()  # a second time does nothing
@@ -225,7 +220,7 @@ def test_a_probe_with_a_bug_is_an_error_and_leaves_no_process(tmp_path: Path) ->
 
     (pid,) = pids
     assert pid is not None
-    assert not is_alive(pid)
+    assert not is_running(pid)
 
 
 def test_services_stop_in_the_reverse_order_of_their_start(tmp_path: Path) -> None:
@@ -263,7 +258,41 @@ def test_a_service_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
     assert time.monotonic() - began < 3
     assert (tmp_path / "service.stopped").exists()  # it was asked first
-    assert not is_alive(pid)
+    assert not is_running(pid)
+
+
+class Interrupted(BaseException):
+    """Raised by a signal handler."""
+
+
+def test_a_signal_during_a_start_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted_once_the_service_runs(thread: threading.Thread) -> None:
+        start(thread)
+        wait_until((tmp_path / "service.ready").exists)
+        raise Interrupted
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", interrupted_once_the_service_runs)
+    supervisor = Supervisor(on_event=lambda _: None)
+    spec = dataclasses.replace(service(tmp_path, OBEDIENT), ready=lambda: False)
+    with pytest.raises(Interrupted), supervisor:
+        supervisor.start(spec)
+
+    assert (tmp_path / "service.stopped").exists()
+
+
+def test_a_signal_before_the_thread_of_a_service_runs_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: threading.Thread) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    supervisor = Supervisor(on_event=lambda _: None)
+    with pytest.raises(Interrupted), supervisor:
+        supervisor.start(service(tmp_path, OBEDIENT))
+
+    assert not (tmp_path / "service.log").exists()
 
 
 def test_children_of_a_dead_service_are_killed(tmp_path: Path) -> None:
@@ -278,13 +307,13 @@ time.sleep(100)
     with Supervisor(on_event=lambda _: None, backoff=Backoff(first_s=60, max_s=60)) as supervisor:
         supervisor.start(service(tmp_path, script))
         worker = int((tmp_path / "service.stopped").read_text())
-        assert is_alive(worker)
+        assert is_running(worker)
         pid = supervisor.pid("service")
         assert pid is not None
 
         os.kill(pid, signal.SIGKILL)
 
-        wait_until(lambda: not is_alive(worker))
+        wait_until(lambda: not is_running(worker))
 
 
 def test_the_services_have_a_session_of_their_own(tmp_path: Path) -> None:
@@ -337,11 +366,11 @@ time.sleep({100 if end == "killed" else 0})
         if end == "killed":
             # It lived on its own so far, so what ends it now is the end of its parent.
             time.sleep(0.3)
-            assert is_alive(child)
+            assert is_running(child)
             parent.kill()
         parent.wait()
 
-    wait_until(lambda: not is_alive(child), timeout_s=3)
+    wait_until(lambda: not is_running(child), timeout_s=3)
 
 
 TAKES_ONE_CONNECTION = """
@@ -400,7 +429,7 @@ def test_a_replacement_is_ready_before_the_old_process_is_stopped(tmp_path: Path
 
         supervisor.replace(dataclasses.replace(new, name="service", ready=is_ready))
         wait_until(lambda: supervisor.pid("service") not in (None, first))
-        assert not is_alive(first)
+        assert not is_running(first)
         assert float((tmp_path / "old.stopped").read_text()) > ready_at[0]
         # From now on the new one is what is kept alive.
         os.kill(supervisor.pid("service") or 0, signal.SIGKILL)

@@ -13,6 +13,8 @@ from taskbridge.local.fake_dingtalk import FakeClock
 from taskbridge.reconcile import kafka
 from taskbridge.reconcile.kafka import GROUP, StatesTopic
 from taskbridge.reconcile.states import States, StatesBehind
+from taskbridge.runtime import partition_reader
+from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
@@ -68,14 +70,6 @@ class FakeKafka:
 
     def close(self) -> None: ...
 
-    @property
-    def consumer(self) -> FakeKafka:
-        return self
-
-    @property
-    def reached(self) -> dict[int, int]:
-        return {}
-
 
 class CatchUp:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +79,12 @@ class CatchUp:
         def fake(*_: Any, **__: Any) -> FakeKafka:
             return self.kafka
 
-        monkeypatch.setattr(kafka, "PartitionReader", fake)
-        monkeypatch.setattr(kafka, "Consumer", fake)
+        def read(_: PartitionReader, *bounds: Any, **how: Any) -> Any:
+            return self.kafka.read(*bounds, **how)
+
+        monkeypatch.setattr(PartitionReader, "read", read)
+        for each in (kafka, partition_reader):
+            monkeypatch.setattr(each, "Consumer", fake)
         self.states = States(sqlite3.connect(":memory:", isolation_level=None))
         self._topic = StatesTopic("none", {}, FakeRegistry(), self.states, self.clock)  # pyright: ignore[reportArgumentType]
 

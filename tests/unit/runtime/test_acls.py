@@ -1,4 +1,4 @@
-"""What a user lacks is asked of Kafka, and told in one line; what Kafka does not tell holds nothing up."""
+"""The permissions that a user lacks are read from Kafka and reported in one line. Unknown ones block nothing."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ READ, WRITE, DESCRIBE = AclOperation.READ, AclOperation.WRITE, AclOperation.DESC
 class Admin:
     """Answers by name: operations, the code of an error, or nothing."""
 
-    def __init__(self, **told: Collection[AclOperation] | int | None) -> None:
-        self._told = told
+    def __init__(self, **granted: Collection[AclOperation] | int | None) -> None:
+        self._granted = granted
 
-    def describe_topics(self, topics: TopicCollection, **asked: Any) -> Mapping[str, Future[Any]]:
-        return self.describe_groups(cast("Any", topics).topic_names, 1, **asked)
+    def describe_topics(self, topics: TopicCollection, **options: Any) -> Mapping[str, Future[Any]]:
+        return self.describe_groups(cast("Any", topics).topic_names, 1, **options)
 
-    def describe_groups(self, names: Collection[str], _within_s: float, **asked: Any) -> dict[str, Future[Any]]:
-        assert asked["include_authorized_operations"]
-        return {name: self._answer(self._told.get(name.replace("-", "_"), 3)) for name in names}
+    def describe_groups(self, names: Collection[str], _within_s: float, **options: Any) -> dict[str, Future[Any]]:
+        assert options["include_authorized_operations"]
+        return {name: self._answer(self._granted.get(name.replace("-", "_"), 3)) for name in names}
 
-    def _answer(self, told: Collection[AclOperation] | int | None) -> Future[Any]:
+    def _answer(self, granted: Collection[AclOperation] | int | None) -> Future[Any]:
         answer: Future[Any] = Future()
-        if isinstance(told, int):
-            answer.set_exception(KafkaException(KafkaError(told)))
+        if isinstance(granted, int):
+            answer.set_exception(KafkaException(KafkaError(granted)))
         else:
-            answer.set_result(SimpleNamespace(authorized_operations=told))
+            answer.set_result(SimpleNamespace(authorized_operations=granted))
         return answer
 
 
-def lacks(**told: Collection[AclOperation] | int | None) -> list[Acl]:
-    return missing_acls(cast("kafka.Admin", Admin(**told)), ALL, topics=["events", "own-1", "own-2"])
+def lacks(**granted: Collection[AclOperation] | int | None) -> list[Acl]:
+    return missing_acls(cast("kafka.Admin", Admin(**granted)), ALL, topics=["events", "own-1", "own-2"])
 
 
 def test_what_is_granted_everywhere_is_not_lacking() -> None:
@@ -66,7 +66,7 @@ def test_what_may_not_even_be_looked_at_is_lacking() -> None:
     assert lacks(events=refused[0], workers=refused[1]) == [READ_EVENTS, JOIN]
 
 
-def test_what_kafka_does_not_tell_counts_as_granted() -> None:
+def test_permissions_that_kafka_does_not_report_count_as_granted() -> None:
     unknown = KafkaError.UNKNOWN_TOPIC_OR_PART
     assert lacks(events=None, own_1=[], own_2=unknown, workers=KafkaError.NOT_COORDINATOR) == []
 

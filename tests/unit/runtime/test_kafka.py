@@ -53,7 +53,7 @@ def test_a_coordinator_that_is_found_too_late_ends_no_process() -> None:
     assert (ended.returncode, ended.stdout.count("_UNSUPPORTED_FEATURE")) == (0, 1), ended.stderr
 
 
-def test_a_coordinator_that_is_not_there_yet_is_asked_for_again() -> None:
+def test_a_coordinator_that_is_not_there_yet_is_looked_up_again() -> None:
     async def ask() -> Future[Any]:
         async with metadata_broker() as broker:
             broker.coordinates_after = 4
@@ -65,17 +65,17 @@ def test_a_coordinator_that_is_not_there_yet_is_asked_for_again() -> None:
 
 
 class Groups:
-    """In the place of librdkafka's clients: each is told the next of these, errors or members."""
+    """In the place of librdkafka's clients: each request gets the next of these answers, errors or members."""
 
     def __init__(self, *answers: dict[str, int | str]) -> None:
         self._answers = list(answers)
-        self.asked: list[list[str]] = []
+        self.requests: list[list[str]] = []
 
     def __call__(self, *_: object, **__: object) -> Groups:
         return self
 
     def describe_consumer_groups(self, names: list[str], **_: object) -> dict[str, Future[Any]]:
-        self.asked.append(names)
+        self.requests.append(names)
         answers = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         return {name: self._future(answers[name]) for name in names}
 
@@ -101,24 +101,24 @@ def described(monkeypatch: pytest.MonkeyPatch, groups: Groups, *names: str, with
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_coordinator_that_moves_is_asked_again_about_its_groups_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_groups_of_a_coordinator_that_moved_are_requested_again(monkeypatch: pytest.MonkeyPatch) -> None:
     moves = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE)
     groups = Groups({"a": moves[0], "b": "members of b"}, {"a": moves[1]}, {"a": moves[2]}, {"a": "members of a"})
     assert described(monkeypatch, groups, "a", "b") == {"a": "members of a", "b": "members of b"}
-    assert groups.asked == [["a", "b"], ["a"], ["a"], ["a"]]
+    assert groups.requests == [["a", "b"], ["a"], ["a"], ["a"]]
 
 
 @pytest.mark.usefixtures("at_once")
-def test_that_a_coordinator_goes_on_moving_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coordinator_that_goes_on_moving_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = Groups({"a": KafkaError.NOT_COORDINATOR})
     assert "NOT_COORDINATOR" in described(monkeypatch, groups, "a", within_s=0.05)["a"]
-    assert len(groups.asked) > 1
+    assert len(groups.requests) > 1
 
 
-def test_a_refusal_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = Groups({"a": KafkaError.GROUP_AUTHORIZATION_FAILED})
     assert "GROUP_AUTHORIZATION_FAILED" in described(monkeypatch, groups, "a")["a"]
-    assert groups.asked == [["a"]]
+    assert groups.requests == [["a"]]
 
 
 def test_librdkafka_does_not_get_settings_of_the_registry() -> None:
@@ -230,10 +230,10 @@ def test_what_one_turn_of_the_loop_sends_is_handed_over_together_and_in_order(li
     asyncio.run(scenario())
 
 
-def test_what_is_given_up_before_it_was_handed_over_is_not_sent(librdkafka: Librdkafka) -> None:
+def test_a_record_cancelled_before_it_was_handed_over_is_not_sent(librdkafka: Librdkafka) -> None:
     async def scenario() -> None:
         producer = AsyncProducer({})
-        producer.produce("topic", key=None, value=b"given up").cancel()
+        producer.produce("topic", key=None, value=b"cancelled").cancel()
         producer.produce("topic", key=None, value=b"sent")
         await asyncio.sleep(0)
         assert librdkafka.values == [b"sent"]
@@ -242,7 +242,7 @@ def test_what_is_given_up_before_it_was_handed_over_is_not_sent(librdkafka: Libr
     asyncio.run(scenario())
 
 
-def test_a_full_queue_takes_nothing_on(librdkafka: Librdkafka) -> None:
+def test_a_full_queue_accepts_nothing(librdkafka: Librdkafka) -> None:
     async def scenario() -> None:
         producer = AsyncProducer({})
         librdkafka.full = True
@@ -268,7 +268,7 @@ def test_a_record_that_cannot_be_handed_over_for_any_reason_fails_alone(librdkaf
     asyncio.run(scenario())
 
 
-def test_a_delivery_that_was_given_up_disturbs_none_of_the_others(librdkafka: Librdkafka) -> None:
+def test_a_cancelled_delivery_disturbs_none_of_the_others(librdkafka: Librdkafka) -> None:
     async def scenario() -> None:
         errors: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
@@ -295,7 +295,7 @@ def test_a_producer_that_has_nothing_to_wait_for_is_quiet(librdkafka: Librdkafka
         await producer.close()
         quiet = librdkafka.polls - polls
         await asyncio.sleep(0.25)
-        assert librdkafka.polls == polls + quiet, "it goes on after its end"
+        assert librdkafka.polls == polls + quiet, "it continues after its end"
         return quiet
 
     assert asyncio.run(scenario()) <= 4
@@ -331,7 +331,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_librdkafka_says_when_there_are_reports_and_nobody_has_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_librdkafka_signals_reports_so_that_nobody_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pinned version is one that ``report_signal`` knows: after an update its table has to be looked at."""
     monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
     monkeypatch.setattr("taskbridge.runtime.producer._IDLE_POLL_S", 1000)
@@ -375,7 +375,7 @@ def test_a_closed_producers_descriptor_gets_nothing_while_a_request_still_holds_
     assert asyncio.run(scenario()) == b""
 
 
-def test_a_library_that_is_not_known_is_asked_each_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_not_known_is_polled_each_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.runtime.producer._KNOWN_LIBRARY", ("0", 0))
     monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
 
@@ -413,7 +413,7 @@ def librdkafka_meets_a_fatal_error(
     assert raise_fatal(handle, code, b"test") == 0
 
 
-def test_a_producer_is_dead_after_a_fatal_error_and_says_what_became_of_its_records() -> None:
+def test_a_producer_is_dead_after_a_fatal_error_and_reports_the_outcome_of_its_records() -> None:
     async def scenario() -> None:
         producer = AsyncProducer({"bootstrap.servers": "127.0.0.1:1", "enable.idempotence": True})
         before = producer.produce("topic", key=None, value=b"v")
@@ -430,7 +430,7 @@ def test_a_producer_is_dead_after_a_fatal_error_and_says_what_became_of_its_reco
     asyncio.run(scenario())
 
 
-def test_who_may_write_to_no_topic_is_told_so_of_each_record() -> None:
+def test_without_permission_to_write_each_record_fails_for_that_reason() -> None:
     """Kafka gives them no producer id, a fatal error, and librdkafka only says that their records were purged."""
 
     async def scenario() -> None:
@@ -446,7 +446,9 @@ def test_who_may_write_to_no_topic_is_told_so_of_each_record() -> None:
 
 
 @pytest.mark.parametrize(("code", "dead"), [(KafkaError._FATAL, True), (KafkaError._PURGE_QUEUE, False)])
-def test_a_report_alone_tells_a_fatal_error_from_others(librdkafka: Librdkafka, code: int, *, dead: bool) -> None:
+def test_a_delivery_report_alone_shows_whether_an_error_is_fatal(
+    librdkafka: Librdkafka, code: int, *, dead: bool
+) -> None:
     async def scenario() -> None:
         producer = AsyncProducer({})
         with pytest.raises(TimeoutError):

@@ -73,7 +73,7 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
 def event_names() -> Iterator[tuple[str, str]]:
-    """Where each event of the services is logged, and its name as it stands in the source."""
+    """Where each event of the services is logged, and its name as written in the source."""
     for part in ("schemas", "client", "runtime", "edge", "streams", "reconcile"):
         for path in sorted((ROOT / part / "src").rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):

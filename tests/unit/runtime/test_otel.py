@@ -1,4 +1,4 @@
-"""Spans: parents, links, sampling, what they say of errors; and a receiver that holds up nobody."""
+"""Spans: parents, links, sampling, and errors. A receiver that does not answer delays nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_links_are_of_other_traces(spans: CollectedSpans) -> None:
     assert trace_of_span(found) not in TRACE + OTHER
 
 
-def test_an_error_is_told_by_its_class(spans: CollectedSpans) -> None:
+def test_an_error_is_named_by_its_class(spans: CollectedSpans) -> None:
     spans.tracing.start_span("send", "PRODUCER", {}).end(error="NotDurable")
     found = spans.only("send")
     assert (found.attributes or {})["error.type"] == "NotDurable"
@@ -113,20 +113,20 @@ def test_the_environment_may_name_the_service(
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
     spans = CollectedSpans()
     spans.tracing.start_span("x", "SERVER", {}).end()
-    told = spans.only("x").resource.attributes
-    assert (told["service.name"], told["service.version"]) == (is_called, "1")
-    assert told["deployment.environment.name"] == "test"
+    attributes = spans.only("x").resource.attributes
+    assert (attributes["service.name"], attributes["service.version"]) == (is_called, "1")
+    assert attributes["deployment.environment.name"] == "test"
 
 
 class Stuck(SpanExporter):
-    """A receiver that takes the connection and never answers."""
+    """A receiver that accepts the connection and never answers."""
 
     def __init__(self) -> None:
-        self.asked = threading.Event()
+        self.exporting = threading.Event()
         self.let_go = threading.Event()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002 - as it is called
-        self.asked.set()
+        self.exporting.set()
         self.let_go.wait()
         return SpanExportResult.FAILURE
 
@@ -138,7 +138,7 @@ def test_a_receiver_that_never_answers_holds_up_neither_spans_nor_the_end(monkey
     with_it = Tracing(processor, service="tests", version="1")
     try:
         with_it.start_span("first", "SERVER", {}).end()
-        assert stuck.asked.wait(20)
+        assert stuck.exporting.wait(20)
         for _ in range(100):  # many more than may wait
             with_it.start_span("next", "SERVER", {}).end()
         with_it.close()
@@ -148,17 +148,17 @@ def test_a_receiver_that_never_answers_holds_up_neither_spans_nor_the_end(monkey
 
 
 def test_the_end_sends_what_is_left() -> None:
-    kept: list[str] = []
+    exported: list[str] = []
 
     class Exporter(SpanExporter):
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-            kept.extend(each.name for each in spans)
+            exported.extend(each.name for each in spans)
             return SpanExportResult.SUCCESS
 
     ended = Tracing(BatchSpanProcessor(Exporter(), schedule_delay_millis=3_600_000), service="tests", version="1")
     ended.start_span("last", "SERVER", {}).end()
     ended.close()
-    assert kept == ["last"]
+    assert exported == ["last"]
 
 
 def test_attributes_are_called_as_the_conventions_call_them() -> None:

@@ -1,4 +1,4 @@
-"""Partitions are read from an offset to their end and no further, and three errors tell what Kafka does instead."""
+"""Partitions are read from an offset to their end and no further, and three errors say what Kafka does instead."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import asyncio
 import inspect
 from collections import deque
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from support.kafka.metadata_broker import metadata_broker
 from taskbridge.runtime import partition_reader
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader, TimeLimit, Unreadable
-from taskbridge.schemas.errors import OperatorError
-
-if TYPE_CHECKING:
-    from confluent_kafka import TopicPartition
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 EOF = KafkaError._PARTITION_EOF
 NOTHING = None
@@ -39,13 +37,16 @@ class FakeMessage:
 
 
 class FakeConsumer:
-    """Gives what it was told to, and says what it is assigned. Each moment in which nothing comes takes a second."""
+    """Returns the prepared records, and shows its assignment. Each poll without a record takes a second."""
 
     def __init__(self, clock: Clock) -> None:
         self.coming: deque[FakeMessage | None] = deque()
         self.assigned: dict[int, int] = {}
         self.closed = False
-        self.asked: list[tuple[int, float]] = []
+        self.polls: list[tuple[int, float]] = []
+        self.topic_error: KafkaError | None = None
+        self.refusals: deque[int | None] = deque()
+        """The error codes of the next answers; None: no error."""
         self._clock = clock
 
     def assign(self, places: list[TopicPartition]) -> None:
@@ -59,7 +60,7 @@ class FakeConsumer:
         self.assigned = {}
 
     def consume(self, most: int, wait_s: float) -> list[FakeMessage]:
-        self.asked.append((most, wait_s))
+        self.polls.append((most, wait_s))
         given: list[FakeMessage] = []
         while len(given) < most and self.coming and self.coming[0] is not NOTHING:
             given += [each] if (each := self.coming.popleft()) else []
@@ -72,12 +73,35 @@ class FakeConsumer:
     def close(self) -> None:
         self.closed = True
 
+    def poll(self, _wait_s: float) -> None: ...
+
+    def list_topics(self, topic: str, **_: Any) -> Any:
+        self._answer()
+        found = SimpleNamespace(error=self.topic_error, partitions={1: None, 0: None})
+        return SimpleNamespace(topics={topic: found})
+
+    def get_watermark_offsets(self, place: TopicPartition, **_: Any) -> tuple[int, int]:
+        self._answer()
+        return place.partition, 10 + place.partition
+
+    def offsets_for_times(self, times: list[TopicPartition], **_: Any) -> list[TopicPartition]:
+        """Partition 0 has no later record."""
+        self._answer()
+        return [TopicPartition(at.topic, at.partition, at.offset // 1000 if at.partition else -1) for at in times]
+
+    def _answer(self) -> None:
+        if self.refusals and (code := self.refusals.popleft()) is not None:
+            raise KafkaException(KafkaError(code))
+
 
 class Clock:
     now = 100.0
 
     def monotonic(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 class Place:
@@ -95,7 +119,9 @@ class Place:
 
         monkeypatch.setattr(partition_reader, "Consumer", make)
         monkeypatch.setattr(partition_reader, "time", self.clock)
-        self.reader = PartitionReader({"group.id": "tests", "isolation.level": "read_uncommitted"})
+        self.reader = PartitionReader(
+            {"bootstrap.servers": "kafka:9092", "group.id": "tests", "isolation.level": "read_uncommitted"}
+        )
 
     def coming(self, *messages: FakeMessage | None) -> Place:
         self.consumer.coming.extend(messages)
@@ -124,7 +150,46 @@ def error(code: int, offset: int = -1001) -> FakeMessage:
     return FakeMessage(0, offset, code)
 
 
-def test_only_what_is_committed_is_read_and_ends_are_told(place: Place) -> None:
+def test_partitions_have_a_first_offset_and_an_end(place: Place) -> None:
+    assert place.reader.partitions("topic") == [0, 1]
+    assert place.reader.bounds("topic") == {0: (0, 10), 1: (1, 11)}
+    assert place.reader.bounds("topic", since_ms=4000) == {0: (10, 10), 1: (4, 11)}
+    assert place.reader.bounds("topic", since_ms=-1) == {0: (10, 10), 1: (0, 11)}
+
+
+def test_a_new_partition_gets_its_leader_a_moment_later(place: Place) -> None:
+    place.consumer.refusals.extend([None, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION])
+    assert place.reader.bounds("topic") == {0: (0, 10), 1: (1, 11)}
+    assert place.clock.now == pytest.approx(100.2)
+    place.consumer.refusals.extend([None, *[KafkaError.LEADER_NOT_AVAILABLE] * 1000])
+    with pytest.raises(OperatorError, match=r"^Kafka at kafka:9092 does not answer"):
+        place.reader.bounds("topic")
+    assert place.clock.now == pytest.approx(110.3, abs=0.2)
+
+
+def test_another_error_of_a_partition_is_raised_at_once(place: Place) -> None:
+    place.consumer.refusals.extend([None, KafkaError.REQUEST_TIMED_OUT])
+    with pytest.raises(OperatorError, match="does not answer"):
+        place.reader.bounds("topic")
+    assert place.clock.now == 100
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "message"),
+    [
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, ConfigurationError, "does not exist: create"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, OperatorError, "lacks Read on topic"),
+    ],
+)
+def test_a_topic_that_is_missing_or_hidden_is_an_error(
+    place: Place, code: int, kind: type[Exception], message: str
+) -> None:
+    place.consumer.topic_error = KafkaError(code)
+    with pytest.raises(kind, match=message):
+        place.reader.bounds("topic")
+
+
+def test_only_committed_records_are_read_and_ends_are_reported(place: Place) -> None:
     place.coming(record(0)).read({0: 0}, {0: 1})
     assert place.config["isolation.level"] == "read_committed"
     assert place.config["enable.partition.eof"] is True
@@ -136,7 +201,9 @@ def test_records_behind_the_end_are_not_given(place: Place) -> None:
     assert place.reader.reached == {0: 7}
 
 
-def test_where_the_last_offsets_are_no_records_the_next_one_or_the_end_of_the_partition_tells(place: Place) -> None:
+def test_where_the_last_offsets_are_no_records_the_next_one_or_the_end_of_the_partition_ends_the_read(
+    place: Place,
+) -> None:
     assert place.coming(record(5), record(9)).places({0: 5}, {0: 8}) == [(0, 5)]
     assert place.reader.reached == {0: 8}
     place.consumer.coming.clear()
@@ -165,7 +232,7 @@ def test_a_partition_that_is_through_is_fetched_no_more_and_the_others_are(place
     assert place.consumer.assigned == {}
 
 
-def test_nobody_is_asked_where_nothing_is_wanted(place: Place) -> None:
+def test_an_empty_range_causes_no_request(place: Place) -> None:
     assert place.read({0: 5, 1: 7}, {0: 5, 1: 3}) == []
     assert place.reader.reached == {0: 5, 1: 7}
     assert place.made == 0
@@ -174,7 +241,7 @@ def test_nobody_is_asked_where_nothing_is_wanted(place: Place) -> None:
 def test_what_has_come_is_given_at_once_and_no_more_of_it_than_a_batch(place: Place) -> None:
     place.coming(*map(record, range(5)))
     assert [len(batch) for batch in place.read({0: 0}, {0: 5}, batch=3)] == [3, 2]
-    assert all(most == 1 or not wait_s for most, wait_s in place.consumer.asked)
+    assert all(most == 1 or not wait_s for most, wait_s in place.consumer.polls)
 
 
 def test_time_is_up_however_much_comes(place: Place) -> None:
@@ -189,7 +256,7 @@ def test_time_is_up_however_much_comes(place: Place) -> None:
 def test_nothing_is_read_once_time_is_up(place: Place) -> None:
     with pytest.raises(TimeLimit):
         place.coming(record(0)).read({0: 0}, {0: 1}, within_s=-0.1)
-    assert place.consumer.asked == []
+    assert place.consumer.polls == []
 
 
 def test_what_ends_as_time_is_up_is_whole(place: Place) -> None:
@@ -211,7 +278,7 @@ def test_a_slow_batch_does_not_count_as_silence(place: Place) -> None:
 
 
 @pytest.mark.parametrize("code", [KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE])
-def test_an_offset_that_is_not_there_is_told(place: Place, code: int) -> None:
+def test_an_offset_that_is_not_there_is_an_error(place: Place, code: int) -> None:
     with pytest.raises(OutOfRange, match="topic"):
         place.coming(error(code)).read({0: 5}, {0: 8})
 
@@ -226,14 +293,14 @@ def test_what_retention_took_is_passed_over_where_the_consumer_may(place: Place)
     assert place.coming(record(7), record(8)).places({0: 5}, {0: 9}) == [(0, 7), (0, 8)]
 
 
-def test_a_refusal_is_told_at_once_and_a_broker_that_is_away_is_waited_for(place: Place) -> None:
+def test_a_refusal_is_raised_at_once_and_a_broker_that_is_away_is_waited_for(place: Place) -> None:
     away = [error(KafkaError._TRANSPORT), error(KafkaError._ALL_BROKERS_DOWN)]
     assert place.coming(*away, record(5)).places({0: 5}, {0: 6}) == [(0, 5)]
-    with pytest.raises(Unreadable) as told:
+    with pytest.raises(Unreadable) as caught:
         place.coming(record(5), error(KafkaError.TOPIC_AUTHORIZATION_FAILED)).read({0: 5}, {0: 6, 1: 9})
-    assert type(told.value) is Unreadable
-    assert isinstance(told.value, OperatorError)
-    assert "lacks Read on topic" in str(told.value)
+    assert type(caught.value) is Unreadable
+    assert isinstance(caught.value, OperatorError)
+    assert "lacks Read on topic" in str(caught.value)
     with pytest.raises(Unreadable, match="lacks Describe on group"):
         place.coming(error(KafkaError.GROUP_AUTHORIZATION_FAILED)).read({0: 5}, {0: 6})
 
@@ -259,7 +326,7 @@ def test_a_consumer_that_gives_nothing_for_long_is_replaced(place: Place) -> Non
     assert place.consumer.closed
 
 
-def test_one_that_gives_anything_is_kept_however_long_it_takes(place: Place) -> None:
+def test_a_slow_consumer_that_delivers_anything_is_not_closed(place: Place) -> None:
     for given in ([], [record(5)], []):
         place.coming(*given)
         with pytest.raises(TimeLimit):
@@ -268,7 +335,7 @@ def test_one_that_gives_anything_is_kept_however_long_it_takes(place: Place) -> 
 
 
 def test_a_consumer_that_knows_no_broker_any_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One moment in twenty in which a cluster names no broker leaves librdkafka nobody to ask, for ever."""
+    """In one case of twenty, librdkafka has no broker to query for ever after a cluster named none."""
     monkeypatch.setattr(partition_reader, "_SILENT_S", 0)
 
     async def scenario() -> None:
@@ -290,10 +357,10 @@ def test_a_consumer_that_knows_no_broker_any_more_is_replaced(monkeypatch: pytes
                 broker.is_fenced = not broker.is_fenced
                 if await asyncio.to_thread(is_lost) and await asyncio.to_thread(is_lost):
                     break
-            broker.is_fenced, asked = False, broker.requests
+            broker.is_fenced, before = False, broker.requests
             assert await asyncio.to_thread(is_lost), "librdkafka finds its way by itself"
             async with asyncio.timeout(30):
-                while broker.requests == asked:
+                while broker.requests == before:
                     await asyncio.to_thread(read)
             assert not await asyncio.to_thread(is_lost)
             reader.close()

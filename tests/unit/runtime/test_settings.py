@@ -41,7 +41,7 @@ def test_every_missing_or_wrong_variable_is_named() -> None:
     ("host", "loopback"),
     [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("a.example", False)],  # noqa: S104
 )
-def test_loopback_is_told_apart(host: str, loopback: bool) -> None:  # noqa: FBT001
+def test_loopback_is_recognised(host: str, loopback: bool) -> None:  # noqa: FBT001
     assert load_settings(StreamsSettings, {**GIVEN, "STREAMS_HOST": host}).on_loopback is loopback
 
 
@@ -92,7 +92,7 @@ def test_it_is_looked_at_now_and_then_only(tmp_path: Path, monkeypatch: pytest.M
     assert looked == []
 
 
-def test_it_is_kept_up_with_until_the_watch_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_are_loaded_until_the_watch_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.runtime.settings.POLL_S", 0)
     path = tmp_path / "text"
     path.write_text("one")
@@ -111,7 +111,7 @@ def test_it_is_kept_up_with_until_the_watch_ends(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("text", ["numbers = [", 'numbers = ["s3cret", "other"]', "a = " + "[" * 10_000])
-def test_what_is_not_right_is_told_in_one_line_without_it(text: str) -> None:
+def test_a_wrong_value_is_reported_in_one_line_without_it(text: str) -> None:
     with pytest.raises(FileBroken) as caught:
         parse_toml(text, Numbers)
     assert "s3cret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Topics are made sure of as far as the Kafka user may; what it may not look at is said, and holds nothing up."""
+"""Topics are checked as far as the Kafka user may. What it may not read is reported, and blocks nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taskbridge.runtime.kafka import Admin as Client
     from taskbridge.runtime.topic_admin import TopicReport
 
-WANTED = (TASK_EVENTS, CALLBACKS_QUARANTINE)
+TOPICS = (TASK_EVENTS, CALLBACKS_QUARANTINE)
 NOT_ALLOWED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 
 
@@ -78,17 +78,17 @@ class Admin:
 
 
 def applied(admin: Admin, *, partitions: int = 3) -> list[TopicReport]:
-    return apply_topics(cast("Client", admin), WANTED, partitions=partitions)
+    return apply_topics(cast("Client", admin), TOPICS, partitions=partitions)
 
 
 def existing(partitions: int = 3) -> dict[str, int]:
-    return {topic.name: partitions for topic in WANTED}
+    return {topic.name: partitions for topic in TOPICS}
 
 
 def test_missing_topics_are_created_and_not_checked() -> None:
     admin = Admin()
     assert [(each.name, each.created, each.partitions) for each in applied(admin)] == [
-        (topic.name, True, 3) for topic in WANTED
+        (topic.name, True, 3) for topic in TOPICS
     ]
     assert admin.existing == existing()
 
@@ -132,20 +132,20 @@ def test_a_topic_that_somebody_else_creates_meanwhile_is_compared() -> None:
     assert [(each.created, len(each.drift)) for each in applied(Raced())] == [(False, 1), (False, 1)]
 
 
-def test_settings_that_cannot_be_read_for_another_reason_are_said_and_hold_nothing_up() -> None:
+def test_settings_that_cannot_be_read_for_another_reason_are_reported_and_block_nothing() -> None:
     events, quarantine = applied(Admin(existing(), describe_errors={TASK_EVENTS.name: KafkaError.REQUEST_TIMED_OUT}))
     assert "could not be read: Broker: Request timed out" in (events.unchecked or "")
     assert (events.partitions, quarantine.unchecked) == (3, None)
 
 
 def test_where_there_are_three_replicas_two_must_be_in_sync_from_the_creation_on() -> None:
-    for replicas, wanted in ((1, None), (2, None), (3, "2"), (5, "2")):
+    for replicas, expected in ((1, None), (2, None), (3, "2"), (5, "2")):
         admin = Admin(brokers=replicas, replicas=replicas)
         applied(admin)
-        assert [(each.config or {}).get("min.insync.replicas") for each in admin.new] == [wanted, wanted]
+        assert [(each.config or {}).get("min.insync.replicas") for each in admin.new] == [expected, expected]
     # Set explicitly, for any default of the broker.
     admin = Admin(brokers=3, replicas=1)
-    apply_topics(cast("Client", admin), WANTED, partitions=3, replication=3)
+    apply_topics(cast("Client", admin), TOPICS, partitions=3, replication=3)
     assert {(each.config or {}).get("min.insync.replicas") for each in admin.new} == {"2"}
 
 
@@ -170,14 +170,14 @@ def test_who_may_not_know_the_default_gives_a_topic_what_its_others_have() -> No
 @pytest.mark.parametrize(("in_sync", "drifts"), [("1", True), ("2", False), ("3", False)])
 def test_too_few_that_must_be_in_sync_are_drift(in_sync: str, *, drifts: bool) -> None:
     admin = Admin(existing(), brokers=3, replicas=3, settings={"min.insync.replicas": in_sync})
-    said = f"min.insync.replicas is {in_sync}, the contract says 2 with 3 replicas"
-    assert [each.drift for each in applied(admin)] == [[said] if drifts else []] * 2
+    drift = f"min.insync.replicas is {in_sync}, the contract says 2 with 3 replicas"
+    assert [each.drift for each in applied(admin)] == [[drift] if drifts else []] * 2
 
 
 def test_fewer_replicas_than_three_brokers_could_have_are_drift_and_on_fewer_brokers_they_are_not() -> None:
-    said = ["1 of 3 brokers have it, the contract says 3 (--replication)"]
-    assert [each.drift for each in applied(Admin(existing(), brokers=3))] == [said, said]
-    assert [each.drift for each in applied(Admin(brokers=3))] == [said, said], "of those that are made too"
+    drift = ["1 of 3 brokers have it, the contract says 3 (--replication)"]
+    assert [each.drift for each in applied(Admin(existing(), brokers=3))] == [drift, drift]
+    assert [each.drift for each in applied(Admin(brokers=3))] == [drift, drift], "of those that are made too"
     assert [each.drift for each in applied(Admin(existing(), brokers=2))] == [[], []]
 
 

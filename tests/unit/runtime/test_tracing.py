@@ -1,4 +1,4 @@
-"""Traces only where somebody wants them; and nothing that is wrong with them keeps a service from running."""
+"""Traces are sent only if the environment names a receiver. No error in them stops a service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EDGE = "taskbridge-edge"
 
 
 @pytest.mark.parametrize(
-    ("environment", "wanted"),
+    ("environment", "enabled"),
     [
         ({}, False),
         ({"OTEL_SERVICE_NAME": "edge", "OTEL_TRACES_SAMPLER": "always_on"}, False),
@@ -44,14 +44,14 @@ EDGE = "taskbridge-edge"
         (ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, False),
     ],
 )
-def test_there_are_traces_where_the_environment_names_a_receiver(environment: dict[str, str], *, wanted: bool) -> None:
+def test_there_are_traces_where_the_environment_names_a_receiver(environment: dict[str, str], *, enabled: bool) -> None:
     tracing = tracing_from_environment(environment, EDGE)
-    assert (tracing is not None) == wanted
+    assert (tracing is not None) == enabled
     if tracing is not None:
         tracing.close()
 
 
-def test_a_protocol_that_is_not_spoken_is_said() -> None:
+def test_an_unsupported_protocol_is_reported() -> None:
     with capture_logs() as lines:
         tracing_from_environment(ENDPOINT | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, EDGE)
     assert [(each["event"], "grpc" in each["problem"]) for each in lines] == [("tracing_not_started", True)]
@@ -85,8 +85,8 @@ from taskbridge.runtime.tracing import tracing_from_environment
 assert tracing_from_environment({}, "taskbridge-edge") is None
 print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))])
 """
-    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert said.stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
 
 
 BEFORE = ("ce_id", b"e-1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,16 +11,13 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END
 
 from taskbridge.cli import data_folder as folders
 from taskbridge.cli.terminal import Heartbeat, call_with_heartbeat
 from taskbridge.runtime.kafka import (
     admin_client,
     consumer_config,
-    is_denied,
-    no_answer,
-    not_allowed,
     read_kafka_config,
 )
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
@@ -32,7 +28,7 @@ from taskbridge.schemas.registry import Registry, RegistryUnavailable
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
-    from confluent_kafka import Consumer, Message
+    from confluent_kafka import Message
 
     from taskbridge.cli.terminal import Progress
     from taskbridge.runtime.kafka import Admin
@@ -44,11 +40,7 @@ LOCAL_REGISTRY_URL = "http://127.0.0.1:8081/apis/ccompat/v7"
 
 _OTHERS = "set --bootstrap-servers and --registry-url"
 _PREFIXES = ("TASKBRIDGE", "EDGE", "STREAMS", "CENTER")
-_METADATA_S = 5
 _STALLED_S = 30
-_LEADERLESS_S = 10
-_LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,11 +85,13 @@ class Connection:
             OperatorError: Kafka does not answer, or stops answering.
         """
         with closing(self.reader()) as reader:
-            starts, ends = call_with_heartbeat(
-                lambda: self._bounds(reader.consumer, topic, since_ms),
+            bounds = call_with_heartbeat(
+                lambda: reader.bounds(topic, since_ms=since_ms),
                 progress,
                 f"waiting for Kafka at {self.bootstrap_servers}",
             )
+            starts = {each: first for each, (first, _) in bounds.items()}
+            ends = {each: end for each, (_, end) in bounds.items()}
             heartbeat, count = Heartbeat(progress), 0
             for batch in reader.read(topic, starts, ends, quiet_s=_STALLED_S):
                 count += len(batch)
@@ -124,49 +118,9 @@ class Connection:
             OperatorError: Kafka does not answer.
         """
         with closing(self.reader()) as reader:
-            partitions = self._partitions(reader.consumer, topic)
+            partitions = reader.partitions(topic)
             starts = dict.fromkeys(partitions, 0 if from_beginning else OFFSET_END)
             yield from reader.read(topic, starts, dict.fromkeys(partitions, inf))
-
-    def _partitions(self, consumer: Consumer, topic: str) -> list[int]:
-        try:
-            found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
-        except KafkaException as error:
-            raise OperatorError(no_answer(consumer, self.bootstrap_servers, error)) from error
-        if found.error is not None and is_denied(found.error):
-            raise OperatorError(not_allowed(f"Read on topic {topic}"))
-        if found.error is not None:
-            raise ConfigurationError(
-                f"topic {topic} does not exist: create the topics of the contract with 'taskbridge topics apply'"
-            )
-        return sorted(found.partitions)
-
-    def _bounds(self, consumer: Consumer, topic: str, since_ms: int | None) -> tuple[dict[int, int], dict[int, int]]:
-        """The start offset of each partition that has records to read, and the end offset of each."""
-        starts: list[TopicPartition] = []
-        ends: dict[int, int] = {}
-        try:
-            for number in self._partitions(consumer, topic):
-                first, ends[number] = _watermarks(consumer, TopicPartition(topic, number))
-                starts.append(TopicPartition(topic, number, first))
-            if since_ms is not None:
-                times = [TopicPartition(topic, at.partition, max(0, since_ms)) for at in starts]
-                starts = consumer.offsets_for_times(times, timeout=_METADATA_S)
-        except KafkaException as error:
-            raise OperatorError(no_answer(consumer, self.bootstrap_servers, error)) from error
-        return {at.partition: at.offset for at in starts if 0 <= at.offset < ends[at.partition]}, ends
-
-
-def _watermarks(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
-    """The first and end offset of the partition. A new topic gets its leaders a moment after its creation."""
-    deadline = time.monotonic() + _LEADERLESS_S
-    while True:
-        try:
-            return consumer.get_watermark_offsets(at, timeout=_METADATA_S)
-        except KafkaException as error:
-            if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
-                raise
-        time.sleep(_POLL_S)
 
 
 class Decoder:

@@ -8,7 +8,6 @@ import os
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.connection import find_connection, first_given
@@ -27,6 +26,7 @@ from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from taskbridge.cli.terminal import Progress
     from taskbridge.reconcile.assembly import LocalData, Reconciler
@@ -172,7 +172,6 @@ def _with_all(settings: ReconcileSettings, work: Callable[[Reconciler], Any]) ->
         async with open_reconciler(settings, data) as found:
             return await work(found)
 
-    Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
     with open_data(settings) as data:
         return asyncio.run(worked(data))
 

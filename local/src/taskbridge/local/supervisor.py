@@ -146,7 +146,9 @@ class Supervisor:
         for spec in specs:
             if spec.name in self._services:
                 raise ValueError(f"{spec.name} is started already")
+            # Known before its process runs: a signal handler may raise at any time, and "stop" must find it.
             self._services[spec.name] = _Service(spec, self._backoff, self._on_event)
+            self._services[spec.name].start()
         failures = [self._services[spec.name].wait_until_settled() for spec in specs]
         for failure in filter(None, failures):
             self.stop(*(spec.name for spec in specs))
@@ -205,6 +207,8 @@ class _Service:
         self._ready_at: float | None = None
         self._started_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"supervise-{spec.name}", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     def wait_until_settled(self) -> ConfigurationError | None:
@@ -214,7 +218,8 @@ class _Service:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join()
+        if self._thread.is_alive():  # one that was interrupted before it ran starts no process any more
+            self._thread.join()
 
     def _run(self) -> None:
         try:

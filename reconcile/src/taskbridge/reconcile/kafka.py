@@ -16,14 +16,13 @@ from taskbridge.runtime.kafka import (
     consumer_config,
     is_coordinator_moving,
     is_denied,
-    no_answer,
     not_allowed,
 )
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import Codec, Undecodable, task_event_codec
-from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import TaskState
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 
@@ -46,7 +45,7 @@ RECONCILE = (
     Acl("Describe", "group", GROUP, "reads the workers' positions; joins no group"),
 )
 """The permissions of reconcile's Kafka user."""
-_METADATA_S = 10
+_POSITIONS_S = 10
 _WORKERS_S = 30.0
 """How long a run waits for the workers to process all events. After that the next pass tries again."""
 _POLL_S = 0.5
@@ -110,7 +109,7 @@ class StatesTopic:
     def __init__(
         self, bootstrap_servers: str, properties: Mapping[str, str], registry: Registry, states: States, clock: Clock
     ) -> None:
-        self._bootstrap_servers, self._clock = bootstrap_servers, clock
+        self._clock = clock
         self._config: dict[str, Any] = {
             **consumer_config(bootstrap_servers, GROUP, properties),
             "auto.offset.reset": "error",
@@ -130,7 +129,7 @@ class StatesTopic:
         """
         started_ms = self._clock.now_ms()
         await self._wait_for_workers()
-        bounds = await asyncio.to_thread(self._bounds, TASK_STATES.name)
+        bounds = await asyncio.to_thread(self._reader.bounds, TASK_STATES.name)
         positions = self._states.positions()
         if positions and (
             positions.keys() != bounds.keys() or any(positions[each] > end for each, (_, end) in bounds.items())
@@ -151,7 +150,7 @@ class StatesTopic:
         self._reader.close()
 
     async def _wait_for_workers(self) -> None:
-        events = await asyncio.to_thread(self._bounds, TASK_EVENTS.name)
+        events = await asyncio.to_thread(self._reader.bounds, TASK_EVENTS.name)
         until_ms = self._clock.now_ms() + _WORKERS_S * 1000
         while await asyncio.to_thread(self._workers_are_behind, events):
             if self._clock.now_ms() >= until_ms:
@@ -169,7 +168,7 @@ class StatesTopic:
                 return True
             if is_denied(error.args[0]):
                 raise OperatorError(not_allowed(f"Describe on group {GROUP}")) from error
-            raise OperatorError(no_answer(self._reader.consumer, self._bootstrap_servers, error)) from error
+            raise self._reader.no_answer(error) from error
         starts = {each: max(first, positions[each]) for each, (first, _) in events.items()}
         ends = {each: end for each, (_, end) in events.items()}
         # A position before the end may have only the marker of a transaction after it.
@@ -182,7 +181,7 @@ class StatesTopic:
         requested = [TopicPartition(TASK_EVENTS.name, each) for each in partitions]
         with closing(Consumer({**self._config, "isolation.level": "read_uncommitted"}, logger=LIBRDKAFKA)) as consumer:
             try:
-                found = consumer.committed(requested, _METADATA_S)
+                found = consumer.committed(requested, _POSITIONS_S)
             except KafkaException as error:
                 # Only a poll reports that access to the group is denied; the call itself times out.
                 polled = consumer.poll(0)
@@ -212,19 +211,3 @@ class StatesTopic:
             self._states.store(self._codec.decode(value))
         except Undecodable as error:
             _log.error("state_not_readable", partition=message.partition(), offset=message.offset(), problem=str(error))
-
-    def _bounds(self, topic: str) -> dict[int, tuple[int, int]]:
-        """The first offset and the end of each partition."""
-        consumer = self._reader.consumer
-        try:
-            found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
-            if found.error is not None and is_denied(found.error):
-                raise OperatorError(not_allowed(f"Read on topic {topic}"))
-            if found.error is not None:
-                raise ConfigurationError(f"topic {topic} does not exist; create it with 'taskbridge topics apply'")
-            return {
-                each: consumer.get_watermark_offsets(TopicPartition(topic, each), timeout=_METADATA_S)
-                for each in sorted(found.partitions)
-            }
-        except KafkaException as error:
-            raise OperatorError(no_answer(consumer, self._bootstrap_servers, error)) from error

@@ -235,8 +235,12 @@ def missing_acls(admin: Admin, needed: Sequence[Acl], *, topics: Collection[str]
 
     A permission counts as granted while Kafka is too old to report it, or does not answer.
     """
+    described = cast("Any", admin).describe_topics(
+        TopicCollection(list(topics)), request_timeout=_DESCRIBE_S, **_WITH_OPERATIONS
+    )
+    granted = dict(_granted("topic", described))
     groups = [acl.name for acl in needed if acl.resource == "group"]
-    granted = {**dict(_of_topics(admin, topics)), **dict(_of_groups(admin, groups))}
+    granted |= _granted("group", admin.describe_groups(groups, _DESCRIBE_S, **_WITH_OPERATIONS))
     return [
         acl
         for acl in needed
@@ -248,20 +252,9 @@ def missing_acls(admin: Admin, needed: Sequence[Acl], *, topics: Collection[str]
     ]
 
 
-_Granted = tuple[tuple[Resource, str], "Collection[AclOperation]"]
-
-
-def _of_topics(admin: Admin, names: Collection[str]) -> Iterator[_Granted]:
-    topics = TopicCollection(list(names))
-    described = cast("Any", admin).describe_topics(topics, request_timeout=_DESCRIBE_S, **_WITH_OPERATIONS)
-    yield from _granted("topic", described)
-
-
-def _of_groups(admin: Admin, names: Collection[str]) -> Iterator[_Granted]:
-    yield from _granted("group", admin.describe_groups(names, _DESCRIBE_S, **_WITH_OPERATIONS))
-
-
-def _granted(resource: Resource, described: Mapping[str, Any]) -> Iterator[_Granted]:
+def _granted(
+    resource: Resource, described: Mapping[str, Any]
+) -> Iterator[tuple[tuple[Resource, str], Collection[AclOperation]]]:
     for name, answer in described.items():
         with suppress(TimeoutError):
             try:

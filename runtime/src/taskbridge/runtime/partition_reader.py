@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from taskbridge.runtime.kafka import LIBRDKAFKA, is_denied, not_allowed
-from taskbridge.schemas.errors import OperatorError
+from taskbridge.runtime.kafka import LIBRDKAFKA, is_denied, no_answer, not_allowed
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -24,6 +24,11 @@ _WAIT_S = 0.2
 _SILENT_S = 10.0
 """A consumer that returned nothing for this long is replaced. When all brokers were fenced for a moment, librdkafka may
 have forgotten all of them for good (its issue 5301)."""
+_METADATA_S = 5
+_LEADERLESS_S = 10.0
+"""A new topic gets its leaders a moment after its creation."""
+_LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+_POLL_S = 0.1
 _TRANSIENT = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)  # noqa: SLF001 - how the library names its codes
 _OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)  # noqa: SLF001
 
@@ -63,9 +68,47 @@ class PartitionReader:
 
     @property
     def consumer(self) -> Consumer:
-        """For requests other than records: partitions, and their first and last offsets."""
+        """For other requests."""
         self._consumer = self._consumer or Consumer(self._config, logger=LIBRDKAFKA)
         return self._consumer
+
+    def partitions(self, topic: str) -> list[int]:
+        """The partitions of the topic.
+
+        Raises:
+            ConfigurationError: The topic does not exist.
+            OperatorError: Kafka does not answer, or denies access.
+        """
+        try:
+            found = self.consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
+        except KafkaException as error:
+            raise self.no_answer(error) from error
+        if found.error is not None and is_denied(found.error):
+            raise OperatorError(not_allowed(f"Read on topic {topic}"))
+        if found.error is not None:
+            raise ConfigurationError(
+                f"topic {topic} does not exist: create the topics of the contract with 'taskbridge topics apply'"
+            )
+        return sorted(found.partitions)
+
+    def bounds(self, topic: str, *, since_ms: int | None = None) -> dict[int, tuple[int, int]]:
+        """The first offset, of all records or of those since a time, and the end of each partition.
+
+        Raises as ``partitions``.
+        """
+        try:
+            found = {each: self._bounds_of(TopicPartition(topic, each)) for each in self.partitions(topic)}
+            if since_ms is not None:
+                times = [TopicPartition(topic, each, max(0, since_ms)) for each in found]
+                for at in self.consumer.offsets_for_times(times, timeout=_METADATA_S):
+                    end = found[at.partition][1]
+                    found[at.partition] = (at.offset if at.offset >= 0 else end), end
+        except KafkaException as error:
+            raise self.no_answer(error) from error
+        return found
+
+    def no_answer(self, error: KafkaException) -> OperatorError:
+        return OperatorError(no_answer(self.consumer, str(self._config["bootstrap.servers"]), error))
 
     def read(
         self,
@@ -122,6 +165,16 @@ class PartitionReader:
             self._consumer.close()
             self._consumer = None
             self._silent_s = 0.0
+
+    def _bounds_of(self, place: TopicPartition) -> tuple[int, int]:
+        deadline = time.monotonic() + _LEADERLESS_S
+        while True:
+            try:
+                return self.consumer.get_watermark_offsets(place, timeout=_METADATA_S)
+            except KafkaException as error:
+                if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_S)
 
     def _why(self, topic: str, error: KafkaError) -> str:
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:

@@ -29,47 +29,47 @@ RECORD = Record(topic="t", key=b"k", headers=(), schema="s", body=b"")
 
 
 def run(scenario: Callable[[Sendings, list[object]], Awaitable[None]]) -> list[object]:
-    """All that is told, in order: failures as the path hears of them, and what each sender hears."""
-    told: list[object] = []
+    """All that is reported, in order: failures to the path, and the outcome to each sender."""
+    heard: list[object] = []
 
     async def main() -> None:
-        await scenario(Sendings(lambda record, error: told.append((record, str(error)))), told)
+        await scenario(Sendings(lambda record, error: heard.append((record, str(error)))), heard)
 
     asyncio.run(main())
-    return told
+    return heard
 
 
-def test_what_arrived_is_told_at_once_and_waits_for_nothing_more() -> None:
-    async def scenario(sendings: Sendings, told: list[object]) -> None:
-        sending = sendings.add(RECORD, told.append, 0.01)
+def test_a_delivery_is_reported_at_once_and_waits_for_nothing_more() -> None:
+    async def scenario(sendings: Sendings, heard: list[object]) -> None:
+        sending = sendings.add(RECORD, heard.append, 0.01)
         assert not sending.done()
         sending.set_result(None)
-        assert (told, sending.done(), dict(sendings)) == ([None], True, {})
+        assert (heard, sending.done(), dict(sendings)) == ([None], True, {})
         await asyncio.sleep(0.05)
 
     assert run(scenario) == [None]
 
 
-def test_a_failure_is_told_to_the_path_first_and_to_the_sender_in_the_next_turn() -> None:
-    async def scenario(sendings: Sendings, told: list[object]) -> None:
-        sending = sendings.add(RECORD, lambda error: told.append(str(error)), 10)
+def test_a_failure_is_reported_to_the_path_first_and_to_the_sender_in_the_next_turn() -> None:
+    async def scenario(sendings: Sendings, heard: list[object]) -> None:
+        sending = sendings.add(RECORD, lambda error: heard.append(str(error)), 10)
         sending.set_exception(DeliveryFailed("no"))
-        assert (told, sending.done(), dict(sendings)) == ([], True, {})
+        assert (heard, sending.done(), dict(sendings)) == ([], True, {})
         await asyncio.sleep(0)
 
     assert run(scenario) == [(RECORD, "no"), "no"]
 
 
 def test_each_is_late_in_its_own_time_and_one_that_arrived_never() -> None:
-    async def scenario(sendings: Sendings, told: list[object]) -> None:
+    async def scenario(sendings: Sendings, heard: list[object]) -> None:
         late = asyncio.Event()
 
         def second(error: Exception | None) -> None:
-            told.append(f"second: {error}")
+            heard.append(f"second: {error}")
             late.set()
 
-        sendings.add(RECORD, lambda error: told.append(f"first: {error}"), 0.02)
-        arrived = sendings.add(RECORD, lambda error: told.append(f"arrived: {error}"), 0.02)
+        sendings.add(RECORD, lambda error: heard.append(f"first: {error}"), 0.02)
+        arrived = sendings.add(RECORD, lambda error: heard.append(f"arrived: {error}"), 0.02)
         arrived.set_result(None)
         await asyncio.sleep(0.01)
         sendings.add(RECORD, second, 0.02)
@@ -180,7 +180,7 @@ def test_an_error_that_is_not_fatal_replaces_nothing() -> None:
     asyncio.run(scenario())
 
 
-def test_a_dead_producer_is_asked_for_its_last_reports_and_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_producer_is_polled_for_its_last_reports_and_delays_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.edge.kafka.client._HOPELESS_FLUSH_S", 0.05)
 
     async def scenario() -> None:
@@ -196,7 +196,7 @@ def test_a_dead_producer_is_asked_for_its_last_reports_and_holds_up_no_end(monke
         async with asyncio.timeout(1):
             await path.close()
         await asyncio.sleep(0)
-        assert first.is_closed, "nothing of it goes on behind the end"
+        assert first.is_closed, "nothing of it continues after the end"
 
     asyncio.run(scenario())
 
@@ -276,10 +276,10 @@ def test_a_sender_gets_the_failure_of_its_record_though_the_failure_handler_rais
         def broken(*_: object) -> None:
             raise RuntimeError("broken")
 
-        told: list[Exception | None] = []
-        Sendings(broken).add(record(0), told.append, timeout_s=1).set_exception(failure := DeliveryFailed("away"))
+        heard: list[Exception | None] = []
+        Sendings(broken).add(record(0), heard.append, timeout_s=1).set_exception(failure := DeliveryFailed("away"))
         await asyncio.sleep(0)
-        assert told == [failure]
+        assert heard == [failure]
         assert [str(each) for each in errors] == ["broken"]
 
     asyncio.run(scenario())
@@ -328,7 +328,7 @@ def test_a_producer_that_stays_silent_is_replaced(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One such moment in eight leaves librdkafka nobody to ask."""
+    """In one case of eight, librdkafka has no broker to query."""
     monkeypatch.setattr("taskbridge.edge.kafka.client._SILENT_S", 0)
 
     async def scenario() -> None:
@@ -340,8 +340,8 @@ def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch:
                 async with asyncio.timeout(30):
                     while not await path.check():
                         pass
-                broker.is_fenced, asked = True, broker.requests
-                while broker.requests == asked:
+                broker.is_fenced, before = True, broker.requests
+                while broker.requests == before:
                     await path.check()
                 broker.is_fenced = False
             await path.close()
@@ -362,7 +362,7 @@ async def two_partitions(producers: Producers) -> KafkaClient:
     return path
 
 
-def test_a_record_is_taken_once_a_broker_answers_its_topic_is_there_and_its_schema_known() -> None:
+def test_a_record_is_accepted_once_a_broker_answers_its_topic_is_there_and_its_schema_known() -> None:
     async def scenario() -> None:
         path = KafkaClient(Producers(), REGISTRY)
         path.start()
@@ -458,7 +458,7 @@ def test_a_failure_is_one_of_its_partition_until_something_arrives_there() -> No
     asyncio.run(scenario())
 
 
-def test_a_topic_whose_partitions_are_not_known_takes_something_until_one_has_failed() -> None:
+def test_a_topic_whose_partitions_are_not_known_accepts_records_until_one_has_failed() -> None:
     async def scenario() -> None:
         path = await open_client(Producers())
         path.open(EVENTS, partitions=0)
@@ -478,7 +478,7 @@ def test_who_waits_for_the_partition_that_failed_hears_of_it_at_once_and_nobody_
         other = asyncio.create_task(path.send_within(SECOND, timeout_s=10))
         await asyncio.sleep(0)
         path.fail(FIRST, AWAY)
-        path.fail(FIRST, AWAY)  # nobody is told twice
+        path.fail(FIRST, AWAY)  # no sender hears of it twice
         with pytest.raises(DeliveryFailed, match="another delivery failed: away"):
             await same
         assert not other.done()
@@ -545,7 +545,7 @@ def test_after_a_while_a_failed_partition_may_be_tried_unless_a_spooled_record_t
     asyncio.run(scenario())
 
 
-def test_the_id_of_a_schema_is_asked_for_once_and_only_where_the_schema_itself_is_known() -> None:
+def test_the_id_of_a_schema_is_requested_once_and_only_where_the_schema_itself_is_known() -> None:
     async def scenario() -> None:
         registry = FakeRegistry()
         path = KafkaClient(Producers(), registry)

@@ -1,4 +1,4 @@
-"""A record that waits for Kafka is written in one form for ever, and never says less than the room that it takes."""
+"""The form of a record that waits for Kafka never changes, and its size is never understated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from taskbridge.edge.kafka.record import Record, RowDamaged, record_of, row_of
 
 RECORD = Record(topic="events", key=b"I-1", headers=(("ce_id", b"\xe5x"),), schema="abc", body=b"secret")
 ROW = (7, 1_700_000_000_000_000_000, "events", b"I-1", b'[["ce_id", "\\u00e5x"]]', "abc", b"secret", 2_459_397_672)
-"""As it stands on disks: a later version reads what an earlier one left."""
+"""As it is on disks: a later version reads what an earlier one left."""
 
 
 def test_a_row_is_what_every_version_wrote() -> None:

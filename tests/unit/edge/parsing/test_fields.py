@@ -92,7 +92,7 @@ def test_any_text_is_a_moment_that_can_be_stored_or_none(written: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["x", "x" * 128, "x" * 127 + "\u200b", "张红", Number("42"), " a ", "FINST-1/2?#"])
-def test_an_id_is_kept_as_it_is(value: str) -> None:
+def test_an_id_is_not_changed(value: str) -> None:
     found = fields.required_id(value, "taskId")
     assert found == value
     assert type(found) is str

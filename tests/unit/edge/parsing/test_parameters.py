@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
-# HTML's way of writing part names cannot tell '%22' from a quote, nor a backslash before a quote from an escape.
+# HTML's way of writing part names cannot distinguish '%22' from a quote, nor a backslash before a quote from an escape.
 KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters='%\\"\r\n'))
 PARAMETERS = st.dictionaries(KEYS, UNICODE, min_size=1, max_size=10).filter(
     lambda found: len({fold(key) for key in found}) == len(found)
@@ -81,7 +81,7 @@ def test_anything_like_multipart_is_read_or_rejected(pieces: list[bytes]) -> Non
         assert 1 <= len(read_parameters(b"", MULTIPART, b"--b\r\n" + b"".join(pieces))) <= 2
 
 
-def test_json_values_are_kept_by_their_text() -> None:
+def test_json_values_stay_as_their_text() -> None:
     body = b'{"a": 1.0, "b": [1, {"c": null}], "d": false, "e": "x"}'
     assert read_parameters(b"", "application/json; charset=UTF-8", body) == [
         {"a": "1.0", "b": '[1, {"c": null}]', "d": "false", "e": "x"}
@@ -103,7 +103,7 @@ def test_query_and_body_are_merged() -> None:
 
 
 @pytest.mark.parametrize(("body", "expected"), [(b' {"a": "1"}', {"a": "1"}), (b"a=1&b=%7B", {"a": "1", "b": "{"})])
-def test_a_body_without_a_type_is_told_by_its_first_character(body: bytes, expected: dict[str, str]) -> None:
+def test_a_body_without_a_type_is_recognised_by_its_first_character(body: bytes, expected: dict[str, str]) -> None:
     assert read_parameters(b"", None, body) == [expected]
 
 
@@ -128,7 +128,7 @@ def test_a_key_given_twice_is_malformed_in_any_mix(query: bytes, body: bytes) ->
 )
 @example(b"%\r")
 @example(b"%\n")
-def test_only_whole_escapes_are_taken_and_each_byte_that_they_stand_for_is_kept(value: bytes) -> None:
+def test_only_whole_escapes_are_decoded_and_each_of_their_bytes_stays(value: bytes) -> None:
     for plus in (False, True):
         if re.search(rb"%(?![0-9A-Fa-f]{2})", value):
             with pytest.raises(Malformed) as caught:

@@ -33,7 +33,7 @@ def test_the_short_way_for_texts_gives_what_the_long_way_gives(members: dict[str
         assert strict_json.members(long) == [*strict_json.members(short), ("n" * 99, "1")]
 
 
-def test_values_that_are_no_texts_are_kept_verbatim() -> None:
+def test_values_that_are_no_texts_stay_verbatim() -> None:
     text = ' {"a" : 1.0, "b":{ "c" : [1 ,2] },"d":true,"e":null,"f":"\\u5f20\\n","g":1E400, "a":-0}\r\n'
     assert strict_json.members(text) == [
         ("a", "1.0"),
@@ -88,7 +88,7 @@ def test_nesting_within_the_bound_is_read(depth: int) -> None:
     assert strict_json.parse("[" * depth + "]" * depth) is not None
 
 
-def test_what_stands_side_by_side_is_no_nesting() -> None:
+def test_values_side_by_side_are_no_nesting() -> None:
     brackets = strict_json.MAX_DEPTH - 1
     assert strict_json.parse("[" * brackets + "[],{}" + "]" * brackets) is not None
     assert strict_json.parse("[" + "[]," * 2 * strict_json.MAX_DEPTH + "{}]") is not None
@@ -145,7 +145,7 @@ def test_the_short_way_gives_what_the_long_way_gives_or_nothing(text: str) -> No
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["", "\\", '"', '\\"', "x"])), max_size=5))
-def test_the_short_way_never_loses_a_name_that_stands_twice(pairs: list[tuple[str, str]]) -> None:
+def test_the_fast_path_never_loses_a_repeated_name(pairs: list[tuple[str, str]]) -> None:
     text = "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}"
     found = strict_json.plain_members(text.encode())
     assert found is None or found == pairs

@@ -173,7 +173,7 @@ def test_a_head_in_single_bytes_is_served(serve: Callable[..., Served]) -> None:
 
 
 @pytest.mark.parametrize("drip", [b"X-A: 1\r\n", b"x"])
-def test_a_head_that_drips_in_is_given_up_in_time(serve: Callable[..., Served], drip: bytes) -> None:
+def test_a_head_that_drips_in_is_aborted_in_time(serve: Callable[..., Served], drip: bytes) -> None:
     served = serve(header_timeout_s=0.5)
     started = time.monotonic()
     with sent(served.port, POST) as connection:
@@ -443,7 +443,9 @@ def test_while_the_reader_lags_behind_an_answer_waits(serve: Callable[..., Serve
         assert status_of(read_answer(connection)) == 200
 
 
-def test_a_reader_that_never_reads_is_given_up(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_never_reads_is_disconnected(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(protocol, "UNREAD_S", 1)
     monkeypatch.setattr(protocol, "MAX_PIPELINED", 10_000)
     served = serve()

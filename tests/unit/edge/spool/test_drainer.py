@@ -502,7 +502,7 @@ def test_records_of_the_quarantine_do_not_wait_for_each_other(tmp_path: Path) ->
     asyncio.run(scenario())
 
 
-def test_it_survives_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_survives_an_unexpected_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         async with open_spool(tmp_path) as spool:
@@ -661,7 +661,7 @@ def test_a_record_that_a_policy_refuses_is_set_aside_alone_and_listed(tmp_path: 
     asyncio.run(scenario())
 
 
-def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_batch_is_told(
+def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_batch_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskbridge.edge.spool.drainer._BATCH_COUNT", 1)
@@ -684,7 +684,7 @@ def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_ba
     asyncio.run(scenario())
 
 
-def test_after_what_nobody_foresaw_it_waits_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_unexpected_error_it_waits_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.edge.spool.drainer._RETRY_S", 1000)
 
     async def scenario() -> None:
@@ -755,8 +755,8 @@ def test_while_kafka_is_away_no_other_file_is_taken_for_one_that_does_not_get_on
 
 class Seen(SpoolMetrics):
     def __init__(self) -> None:
-        self.told: list[bytes] = []
-        super().__init__(on_drained=lambda records: self.told.extend(each.key for each in records))
+        self.delivered: list[bytes] = []
+        super().__init__(on_drained=lambda records: self.delivered.extend(each.key for each in records))
         self.counts: list[int] = []
         self.refused = 0
 
@@ -783,12 +783,12 @@ def test_what_is_delivered_and_what_is_refused_is_counted(tmp_path: Path) -> Non
             await spool.remove(())
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-        assert (sum(seen.counts), len(seen.told), seen.refused) == (2, 2, 1)
+        assert (sum(seen.counts), len(seen.delivered), seen.refused) == (2, 2, 1)
 
     asyncio.run(scenario())
 
 
-def test_told_to_stop_it_ends_after_what_is_under_way(tmp_path: Path) -> None:
+def test_a_stop_waits_for_the_deliveries_under_way(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.held = True
@@ -808,7 +808,7 @@ def test_told_to_stop_it_ends_after_what_is_under_way(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_schema_whose_id_the_registry_does_not_tell_yet_holds_up_its_own_records_only(
+def test_a_schema_whose_id_is_not_known_yet_holds_up_its_own_records_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskbridge.edge.spool.drainer._REGISTRY_RETRY_S", 0.01)
@@ -816,11 +816,11 @@ def test_a_schema_whose_id_the_registry_does_not_tell_yet_holds_up_its_own_recor
     async def scenario() -> None:
         producer = TestProducer()
         kafka = await open_client(producer)
-        other, asked = SchemaRef("other", '"string"'), list[str]()
+        other, requested = SchemaRef("other", '"string"'), list[str]()
 
         async def fetch_id(key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
-            asked.append(texts[key][0])
-            if len(asked) < 3:
+            requested.append(texts[key][0])
+            if len(requested) < 3:
                 raise RegistryUnavailable("away")
             kafka._frames[key] = framed(7, b"")  # pyright: ignore[reportPrivateUsage]
             return True
@@ -833,15 +833,15 @@ def test_a_schema_whose_id_the_registry_does_not_tell_yet_holds_up_its_own_recor
             await spool.put(record(3))
             async with draining(spool, kafka) as drainer:
                 await until(lambda: producer.delivered == [3])
-                assert list(drainer.behind) == [(other.key, -2)] or len(asked) >= 3
+                assert list(drainer.behind) == [(other.key, -2)] or len(requested) >= 3
                 await until(lambda: spool.waiting == 0)
             assert producer.delivered == [3, 1, 2]
-            assert asked == ["other"] * 3
+            assert requested == ["other"] * 3
 
     asyncio.run(scenario())
 
 
-def test_the_oldest_of_those_that_are_held_is_told_once_the_others_are_through(tmp_path: Path) -> None:
+def test_the_oldest_of_those_that_are_held_is_reported_once_the_others_are_through(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing[2] = NO_RIGHT
@@ -857,7 +857,9 @@ def test_the_oldest_of_those_that_are_held_is_told_once_the_others_are_through(t
     asyncio.run(scenario())
 
 
-def test_once_others_are_through_the_oldest_of_those_that_still_wait_for_their_topic_is_told(tmp_path: Path) -> None:
+def test_once_others_are_through_the_oldest_of_those_that_still_wait_for_their_topic_is_reported(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing = {

@@ -74,7 +74,7 @@ def test_each_pause_is_twice_the_last_up_to_ten_seconds(tmp_path: Path, monkeypa
         assert unopened.paused() == set()
 
 
-def test_it_is_told_of_while_it_is_there_and_this_process_or_nobody_has_it(tmp_path: Path) -> None:
+def test_a_file_is_reported_while_it_is_there_and_no_other_process_has_it(tmp_path: Path) -> None:
     (tmp_path / "0.db").touch()
     folder = SpoolFolder(tmp_path)
     folder.prepare()

@@ -1,6 +1,6 @@
 """After any power failure, the disk holds every record that was acknowledged and not delivered.
 
-The real spool runs under strace; from what it told the disk, all that may be there is made, and opened as at a start.
+The real spool runs under strace. Every state of the disk that its writes allow is made, and opened as at a start.
 """
 
 from __future__ import annotations

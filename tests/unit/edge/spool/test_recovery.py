@@ -1,4 +1,4 @@
-"""Torn, truncated, bit-flipped and emptied spool files: start-up works, what is intact is kept, nothing is deleted."""
+"""Torn, truncated, bit-flipped and emptied spool files: start-up works, intact rows survive, nothing is deleted."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ DAMAGES = [
         "the file cut within a page",
         lambda db, _log: truncate(db, db.stat().st_size - 1000),
         ROWS - 25,
-        set_aside=False,  # as a power failure may leave it: rows tell for themselves
+        set_aside=False,  # as a power failure may leave it: rows show it themselves
     ),
     Damage("the file emptied", lambda db, _log: truncate(db, 0), 200),
     Damage("the file gone, its log still there", lambda db, _log: db.unlink(), 200),
@@ -180,8 +180,8 @@ def test_start_up_works_and_what_is_intact_is_delivered(tmp_path: Path, crashed:
     aside = list(folder.glob("0.db.damaged-*"))
     assert bool(aside) is damage.set_aside
     if damage.set_aside:  # byte for byte, also its log
-        kept = {each.read_bytes() for each in aside}
-        assert {content for content in before.values() if content} <= kept
+        contents = {each.read_bytes() for each in aside}
+        assert {content for content in before.values() if content} <= contents
     assert examine(folder / "0.db") is None
 
 
@@ -241,7 +241,7 @@ def test_what_was_delivered_leaves_nothing_that_a_recovery_would_find(tmp_path: 
     assert positions(folder / "0.db") == list(range(301, 401))
 
 
-def test_a_row_that_only_an_older_version_of_its_page_still_holds_is_kept(tmp_path: Path) -> None:
+def test_a_row_that_only_an_older_version_of_its_page_still_holds_is_recovered(tmp_path: Path) -> None:
     path = tmp_path / "0.db"
     Store.create(path, [SCHEMA])
     store = Store(path)
@@ -259,7 +259,7 @@ def test_a_row_that_only_an_older_version_of_its_page_still_holds_is_kept(tmp_pa
     assert positions(crashed / "0.db") == [1]
 
 
-def test_two_rows_at_one_position_are_both_kept(tmp_path: Path) -> None:
+def test_two_rows_at_one_position_are_both_recovered(tmp_path: Path) -> None:
     salvage = Salvage()
     for created_at in (2, 1):
         salvage.add(row_of(record(created_at), position=7, created_at=created_at), newest=True)
@@ -365,7 +365,7 @@ def test_a_file_that_cannot_be_begun_is_not_opened_and_one_whose_disk_failed_is_
     assert (closed == []) is is_marked, "a failing disk is not written by closing"
 
 
-def test_a_disk_that_cannot_be_asked_says_nothing_about_the_file(
+def test_a_disk_that_cannot_be_read_says_nothing_about_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = in_motion(tmp_path, commits=1)
@@ -459,7 +459,7 @@ def test_what_was_set_aside_stays_set_aside(tmp_path: Path) -> None:
     assert positions(path) == [0]
 
 
-def test_a_schema_is_taken_over_by_its_key_and_none_that_is_damaged(tmp_path: Path) -> None:
+def test_a_schema_is_recovered_by_its_key_and_none_that_is_damaged(tmp_path: Path) -> None:
     path, other = tmp_path / "0.db", SchemaRef("other", '"string"')
     Store.create(path, [SCHEMA, other])
     path.with_name(f"0.db{BROKEN_MARK}").touch()

@@ -80,14 +80,14 @@ def io_error() -> sqlite3.OperationalError:
 def test_an_orphan_that_cannot_be_opened_holds_up_no_other(tmp_path: Path) -> None:
     async def scenario() -> None:
         await leave(tmp_path, 4)
-        unreadable, aside = tmp_path / "2.db", tmp_path / "kept"
+        unreadable, aside = tmp_path / "2.db", tmp_path / "moved"
         unreadable.rename(aside)
         unreadable.mkdir()
         producer = TestProducer()
         async with running_spools(tmp_path, producer) as spools:
             await until(lambda: sorted(producer.delivered) == [0, 1, 3])
             assert list(spools.unopened) == [2]
-            # Nobody waits for what nobody can read.
+            # No worker waits for an unreadable file.
             await until(lambda: (spools.waiting, spools.size, spools.anything_moves()) == (0, 0, False))
             unreadable.rmdir()
             aside.rename(unreadable)
@@ -134,7 +134,7 @@ def test_after_an_io_error_a_new_file_is_begun_and_nothing_acknowledged_is_lost(
     assert list(tmp_path.glob("*.db.damaged-*")), "it is moved aside, not deleted"
 
 
-def test_a_broken_file_is_told_of_until_it_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_file_is_reported_until_it_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, may_go_on = threading.Event(), threading.Event()
 
     async def scenario() -> None:
@@ -248,7 +248,7 @@ def test_a_lock_at_its_start_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.glob("*damaged*"))
 
 
-def test_what_was_refused_is_taken_back_while_new_records_always_have_somewhere_to_go(tmp_path: Path) -> None:
+def test_what_was_refused_is_requeued_while_new_records_always_have_somewhere_to_go(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing = {1: DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))}
@@ -277,7 +277,7 @@ def test_what_was_refused_is_taken_back_while_new_records_always_have_somewhere_
     asyncio.run(scenario())
 
 
-def test_where_nothing_can_be_taken_back_for_an_io_error_the_file_is_left_and_marked(
+def test_where_an_io_error_prevents_a_requeue_the_file_is_left_and_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def requeue(_: Store) -> int:
@@ -292,29 +292,29 @@ def test_where_nothing_can_be_taken_back_for_an_io_error_the_file_is_left_and_ma
     assert is_requeue_requested(tmp_path / "0.db")
 
 
-def test_prometheus_is_told_of_the_whole_folder(tmp_path: Path) -> None:
+def test_metrics_cover_the_whole_folder(tmp_path: Path) -> None:
     async def scenario() -> None:
         registry, producer = CollectorRegistry(), TestProducer()
         metrics = SpoolMetrics(registry)
         spools = Spools(tmp_path, [SCHEMA], await open_client(producer), max_bytes=1 << 30, metrics=metrics)
 
-        def told() -> dict[str, float | None]:
+        def gauges() -> dict[str, float | None]:
             names = ("depth", "bytes", "set_aside_records", "full", "broken", "unopened_files")
             return {name: registry.get_sample_value(f"taskbridge_edge_spool_{name}") for name in names}
 
-        nothing = dict.fromkeys(told(), 0)
-        assert told() == nothing | {"full": 1}
+        nothing = dict.fromkeys(gauges(), 0)
+        assert gauges() == nothing | {"full": 1}
         (tmp_path / "0.db").mkdir()
         await spools.start()
-        assert told() == nothing | {"full": 1, "unopened_files": 1}
+        assert gauges() == nothing | {"full": 1, "unopened_files": 1}
         await spools.start()
         producer.failing = {1: BY_POLICY}
         await spools.own.put(record(1))
         aside = nothing | {"bytes": record().size, "set_aside_records": 1, "unopened_files": 1}
-        await until(lambda: told() == aside)
+        await until(lambda: gauges() == aside)
         producer.held = True
         await spools.own.put(record(2))
-        assert told() == aside | {"depth": 1, "bytes": 2 * record().size}
+        assert gauges() == aside | {"depth": 1, "bytes": 2 * record().size}
         await until(lambda: (registry.get_sample_value("taskbridge_edge_spool_oldest_seconds") or 0) > 0)
         producer.held = False
         producer.release()
@@ -323,7 +323,7 @@ def test_prometheus_is_told_of_the_whole_folder(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_what_is_known_before_the_start_and_after_the_end_is_that_nothing_can_be_kept(tmp_path: Path) -> None:
+def test_before_the_start_and_after_the_end_nothing_can_be_stored(tmp_path: Path) -> None:
     async def scenario() -> None:
         spools = Spools(
             tmp_path / "spool",
@@ -352,16 +352,16 @@ def test_what_is_known_before_the_start_and_after_the_end_is_that_nothing_can_be
     asyncio.run(scenario())
 
 
-def test_what_is_taken_back_and_refused_again_is_set_aside_again(tmp_path: Path) -> None:
+def test_what_is_requeued_and_refused_again_is_set_aside_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing = {1: DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))}
         async with running_spools(tmp_path, producer) as spools:
             await spools.own.put(record(1))
             await until(lambda: spools.set_aside == 1)
-            asked = len(producer.sent)
+            before = len(producer.sent)
             request_requeue(tmp_path / "0.db")
-            await until(lambda: len(producer.sent) > asked and spools.set_aside == 1)
+            await until(lambda: len(producer.sent) > before and spools.set_aside == 1)
             assert spools.waiting == 0
 
     asyncio.run(scenario())
@@ -420,7 +420,7 @@ def test_a_bound_that_is_reached_is_no_problem_of_the_file(tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
-def test_what_broke_is_said_until_there_is_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_broke_is_reported_until_there_is_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         producer, metrics = TestProducer(), SpoolMetrics()
         spools = Spools(tmp_path, [SCHEMA], await open_client(producer), max_bytes=1 << 30, metrics=metrics)
@@ -454,7 +454,7 @@ def no_file(*_: object) -> None:
     raise SpoolFull("no file")
 
 
-def test_where_no_new_file_can_be_made_an_adopted_one_takes_the_records(
+def test_where_no_new_file_can_be_made_an_adopted_one_receives_the_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
@@ -486,7 +486,7 @@ def test_an_adopted_file_that_is_empty_is_removed_and_its_own_stays(tmp_path: Pa
     asyncio.run(scenario())
 
 
-def test_an_adopted_file_in_which_all_is_set_aside_is_opened_once_and_told_of(
+def test_an_adopted_file_in_which_all_is_set_aside_is_opened_once_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []

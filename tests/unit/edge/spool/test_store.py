@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         (sqlite3.SQLITE_CORRUPT, SpoolBroken),
     ],
 )
-def test_what_passes_is_told_from_what_does_not(code: int, expected: type[Exception]) -> None:
+def test_errors_that_pass_are_distinguished_from_those_that_last(code: int, expected: type[Exception]) -> None:
     error = sqlite3.OperationalError("injected")
     error.sqlite_errorcode = code
     with pytest.raises(SpoolFull if expected is SpoolBusy else expected) as raised, classified():
@@ -58,7 +58,7 @@ def test_what_passes_is_told_from_what_does_not(code: int, expected: type[Except
     assert type(raised.value) is expected
 
 
-def test_an_error_without_a_code_passes_for_no_room_with_nobody() -> None:
+def test_an_error_without_a_code_does_not_mean_that_there_is_no_room() -> None:
     with pytest.raises(SpoolBroken), classified():
         raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
 
@@ -81,8 +81,8 @@ def made(path: Path) -> Store:
 def test_a_commit_is_on_the_disk_and_a_deleted_row_is_not(tmp_path: Path) -> None:
     made(tmp_path / "0.db").close()
     connection = owners_connection(tmp_path / "0.db")
-    wanted = {"journal_mode": "wal", "synchronous": 2, "wal_autocheckpoint": 0, "secure_delete": 1}
-    assert {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in wanted} == wanted
+    expected = {"journal_mode": "wal", "synchronous": 2, "wal_autocheckpoint": 0, "secure_delete": 1}
+    assert {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in expected} == expected
     connection.close()
 
 
@@ -114,7 +114,7 @@ def positions(store: Store) -> list[int]:
     return [each[0] for each in store.read(0, count=100)]
 
 
-def asked(store: Store, query: str) -> list[tuple[object, ...]]:
+def rows_of(store: Store, query: str) -> list[tuple[object, ...]]:
     return store._writer.execute(query).fetchall()  # pyright: ignore[reportPrivateUsage]
 
 
@@ -143,7 +143,7 @@ def test_one_transaction_inserts_deletes_and_sets_aside(store: Store) -> None:
     store.write([row(1), row(2), row(3)])
     store.write([row(4)], delete=[1], set_aside=[(2, REFUSED), (3, TOO_LARGE)])
     assert positions(store) == [4]
-    assert asked(store, "SELECT position, reason FROM set_aside ORDER BY position") == [(2, REFUSED), (3, TOO_LARGE)]
+    assert rows_of(store, "SELECT position, reason FROM set_aside ORDER BY position") == [(2, REFUSED), (3, TOO_LARGE)]
 
 
 def test_what_is_known_of_its_rows_is_their_number_bytes_oldest_time_and_how_many_are_set_aside(store: Store) -> None:
@@ -154,7 +154,7 @@ def test_what_is_known_of_its_rows_is_their_number_bytes_oldest_time_and_how_man
     assert store.totals() == (2, sum(256 + len(each.key) + 2 * len(b"[]") + len(each.body) for each in found), 20, 1)
 
 
-def test_what_the_broker_refused_is_taken_back_and_not_what_is_damaged(store: Store) -> None:
+def test_what_the_broker_refused_is_requeued_and_not_what_is_damaged(store: Store) -> None:
     store.write([row(1), row(2), row(3)])
     store.write((), set_aside=[(1, REFUSED), (2, DAMAGED), (3, TOO_LARGE)])
     assert store.requeue() == 2
@@ -163,12 +163,12 @@ def test_what_the_broker_refused_is_taken_back_and_not_what_is_damaged(store: St
     assert store.requeue() == 0
 
 
-def test_what_finds_no_room_is_not_taken_back_and_the_next_transaction_is_another(store: Store) -> None:
+def test_without_room_nothing_is_requeued_and_the_next_transaction_is_another(store: Store) -> None:
     store.write([row(1, size=100_000)])
     store.write((), set_aside=[(1, REFUSED)])
     store.checkpoint(emptied=True)
-    (pages,) = asked(store, "PRAGMA page_count")[0]
-    asked(store, f"PRAGMA max_page_count = {pages}")
+    (pages,) = rows_of(store, "PRAGMA page_count")[0]
+    rows_of(store, f"PRAGMA max_page_count = {pages}")
     with pytest.raises(SpoolFull):
         store.requeue()
     store.write([row(2)])
@@ -177,8 +177,8 @@ def test_what_finds_no_room_is_not_taken_back_and_the_next_transaction_is_anothe
 
 def test_a_transaction_without_room_did_nothing_and_the_next_one_is_another(store: Store) -> None:
     store.write([row(1)])
-    (pages,) = asked(store, "PRAGMA page_count")[0]
-    asked(store, f"PRAGMA max_page_count = {pages}")
+    (pages,) = rows_of(store, "PRAGMA page_count")[0]
+    rows_of(store, f"PRAGMA max_page_count = {pages}")
     with pytest.raises(SpoolFull):
         store.write([row(2, size=100_000)], delete=[1])
     store.write([row(3)])
@@ -255,12 +255,12 @@ def test_a_log_that_is_not_there_has_no_bytes(store: Store) -> None:
 def test_a_checkpoint_waits_for_no_reader_and_a_commit_waits_for_another_writer_as_before(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = list[str]()
-    store._writer.set_trace_callback(said.append)  # pyright: ignore[reportPrivateUsage]
+    statements = list[str]()
+    store._writer.set_trace_callback(statements.append)  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr("taskbridge.edge.spool.store.BUSY_S", 7)
     store.checkpoint(emptied=True)
-    assert said.index("PRAGMA busy_timeout = 0") < said.index("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert asked(store, "PRAGMA busy_timeout") == [(7000,)]
+    assert statements.index("PRAGMA busy_timeout = 0") < statements.index("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert rows_of(store, "PRAGMA busy_timeout") == [(7000,)]
 
 
 def test_a_start_empties_the_log_and_adds_new_schemas(store: Store) -> None:
@@ -274,8 +274,8 @@ def test_a_start_empties_the_log_and_adds_new_schemas(store: Store) -> None:
     assert positions(store) == [1, 2]
 
 
-def test_a_new_schema_that_finds_the_file_locked_is_told(store: Store) -> None:
-    asked(store, "PRAGMA busy_timeout = 0")
+def test_a_new_schema_that_finds_the_file_locked_is_an_error(store: Store) -> None:
+    rows_of(store, "PRAGMA busy_timeout = 0")
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     store.start_log([SCHEMA])
@@ -302,7 +302,7 @@ def test_a_new_file_takes_the_place_of_one_that_was_never_finished_and_has_its_n
     assert synced[-2:] == ["0.db.new", tmp_path.name]
     store = Store(path)
     assert (positions(store), store.totals()[3]) == ([1], 1)
-    assert asked(store, "PRAGMA auto_vacuum") == [(2,)]
+    assert rows_of(store, "PRAGMA auto_vacuum") == [(2,)]
     store.close()
 
 
@@ -326,7 +326,7 @@ def test_what_is_synced_is_closed(tmp_path: Path) -> None:
 
 
 def test_its_pages_have_the_size_that_recovery_expects(store: Store) -> None:
-    assert asked(store, "PRAGMA page_size") == [(PAGE_BYTES,)]
+    assert rows_of(store, "PRAGMA page_size") == [(PAGE_BYTES,)]
 
 
 def test_where_no_file_can_be_made_there_is_no_room(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ for turn in range(500):
 
 @pytest.mark.parametrize("read", ["read(-1, count=1000)", "schema_texts()"])
 def test_it_is_closed_while_somebody_reads(tmp_path: Path, read: str) -> None:
-    """As an edge ends whose drainer has asked for records: nobody waits for a thread whose task was cancelled."""
+    """As an edge ends whose drainer has requested records: nothing waits for a thread whose task was cancelled."""
     store = made(tmp_path / "0.db")
     store.write([row_of(record(2000), position=at, created_at=1) for at in range(1, 51)])
     store.close()

@@ -83,7 +83,7 @@ def test_so_much_of_the_disk_is_left_free_and_not_a_byte_more(tmp_path: Path, to
     asyncio.run(scenario())
 
 
-def test_what_the_disk_has_is_asked_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_the_disk_is_read_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:
             committer = spool._committer  # pyright: ignore[reportPrivateUsage]
@@ -102,13 +102,13 @@ def test_what_the_disk_has_is_asked_of_the_disk(tmp_path: Path, monkeypatch: pyt
     asyncio.run(scenario())
 
 
-def test_a_commit_of_rows_is_told_and_one_of_removals_is_not(tmp_path: Path) -> None:
-    told: list[int] = []
+def test_a_commit_of_rows_is_counted_and_one_of_removals_is_not(tmp_path: Path) -> None:
+    commits: list[int] = []
 
     class Observer(SpoolMetrics):
         def committed(self, *, seconds: float, rows: int) -> None:
             assert 0 < seconds < 60
-            told.append(rows)
+            commits.append(rows)
 
         def row_damaged(self) -> None:
             raise AssertionError
@@ -121,7 +121,7 @@ def test_a_commit_of_rows_is_told_and_one_of_removals_is_not(tmp_path: Path) -> 
 
     asyncio.run(scenario())
     # Rows that are put together may be committed by one or by several transactions.
-    assert (sum(told[:-1]), told[-1]) == (3, 1)
+    assert (sum(commits[:-1]), commits[-1]) == (3, 1)
 
 
 def test_an_emptied_file_gives_its_log_back_and_one_with_records_left_keeps_it(tmp_path: Path) -> None:
@@ -226,11 +226,11 @@ def test_while_nothing_is_handed_over_nothing_is_done_and_no_thread_keeps_the_pr
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [(SpoolBroken("the disk is gone"), "the disk is gone"), (MemoryError(), "its writer failed: MemoryError()")],
 )
-def test_it_is_told_what_stopped_the_writer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str
+def test_the_error_says_what_stopped_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, message: str
 ) -> None:
     def write(*_: object, **__: object) -> None:
         raise error
@@ -240,7 +240,7 @@ def test_it_is_told_what_stopped_the_writer(
             monkeypatch.setattr(Store, "write", write)
             with pytest.raises(SpoolBroken) as caught:
                 await spool.put(record(1))
-            assert str(caught.value) == said
+            assert str(caught.value) == message
 
     asyncio.run(scenario())
 
@@ -556,7 +556,7 @@ def test_the_folder_and_its_parents_are_synced_when_a_file_is_made(
     assert {str(each) for each in (tmp_path, data, data / "edge", data / "edge" / "spool")} <= set(synced)
 
 
-def test_a_disk_that_cannot_even_be_asked_is_broken(tmp_path: Path) -> None:
+def test_a_disk_whose_size_cannot_be_read_is_broken(tmp_path: Path) -> None:
     class NoDisk(Disk):
         def __call__(self) -> tuple[int, int]:
             raise SpoolBroken(os.strerror(errno.EIO))
@@ -573,13 +573,13 @@ def slot_of(spool: Spool) -> Slot | None:
     return spool._occupancy.slots().get(spool.claim.number)  # pyright: ignore[reportPrivateUsage]
 
 
-def test_what_it_holds_stands_where_all_workers_see_it(tmp_path: Path) -> None:
+def test_all_workers_see_how_much_it_holds(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:
             assert slot_of(spool) is None
             puts = [spool.put(record(number)) for number in range(3)]
             size, slot = 3 * record().size, slot_of(spool)
-            assert slot is not None, "from the moment on in which it is taken on"
+            assert slot is not None, "from the moment that it is accepted"
             assert (slot.count, slot.size, slot.held) == (3, size, 0)
             assert 0 < time.time_ns() - slot.oldest < 60e9
             await asyncio.gather(*puts)
@@ -648,7 +648,7 @@ def test_a_read_is_bounded_in_bytes_and_a_record_that_is_larger_comes_alone(tmp_
     asyncio.run(scenario())
 
 
-def test_up_to_its_very_bound_records_are_taken_and_a_smaller_one_clears_the_refusal(tmp_path: Path) -> None:
+def test_up_to_its_very_bound_records_are_accepted_and_a_smaller_one_clears_the_refusal(tmp_path: Path) -> None:
     async def scenario() -> None:
         small, large = record(size=100), record(size=1000)
         async with open_spool(tmp_path, max_bytes=2 * small.size) as spool:
@@ -714,7 +714,7 @@ def test_who_drains_waits_while_all_that_is_there_is_held(tmp_path: Path) -> Non
     asyncio.run(scenario())
 
 
-def test_a_closed_spool_takes_nothing_on_and_a_removal_is_left_to_the_next_owner(tmp_path: Path) -> None:
+def test_a_closed_spool_accepts_nothing_and_a_removal_is_left_to_the_next_owner(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
@@ -729,7 +729,7 @@ def test_a_closed_spool_takes_nothing_on_and_a_removal_is_left_to_the_next_owner
     asyncio.run(scenario())
 
 
-def test_a_file_is_removed_with_its_end_only_where_that_is_asked_for_and_it_is_empty(tmp_path: Path) -> None:
+def test_a_file_is_removed_at_its_end_only_on_request_and_when_empty(tmp_path: Path) -> None:
     async def scenario() -> None:
         path, log = tmp_path / "0.db", tmp_path / "0.db-wal"
         async with open_spool(tmp_path):
@@ -760,7 +760,7 @@ def test_all_that_wait_when_it_breaks_get_the_error(tmp_path: Path, monkeypatch:
             await asyncio.sleep(0)
             slot = slot_of(spool)
             assert slot is not None
-            assert (slot.oldest, slot.count) == (0, 0), "nothing leaves a broken file, so nobody waits for it"
+            assert (slot.oldest, slot.count) == (0, 0), "nothing leaves a broken file, so no worker waits for it"
             assert slot.size > 0
             waiting.cancel()
 

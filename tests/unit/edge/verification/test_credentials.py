@@ -207,13 +207,13 @@ def test_what_is_wrong_is_named_by_its_line(tmp_path: Path, text: str, line: str
 
 
 def test_the_running_edge_keeps_up_with_the_file(client: TestClient, settings: EdgeSettings) -> None:
-    def said() -> str:
+    def status() -> str:
         return client.get("/readyz").json()["credentials"]
 
-    assert said() == "ok"
+    assert status() == "ok"
     settings.credentials_file.write_text("broken")
     deadline = time.monotonic() + 10
-    while said() == "ok":
+    while status() == "ok":
         assert time.monotonic() < deadline
         time.sleep(0.05)
     answer = client.get("/readyz")
@@ -221,7 +221,7 @@ def test_the_running_edge_keeps_up_with_the_file(client: TestClient, settings: E
     assert "not in use" in answer.json()["credentials"]
     assert "taskbridge_edge_credentials_broken 1.0" in client.get("/metrics").text
     write_credentials(settings.credentials_file, "new", corp_id=CORP_ID)
-    while said() != "ok":
+    while status() != "ok":
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -340,7 +340,7 @@ def test_a_fingerprint_names_a_token_of_one_app() -> None:
     assert SECRET not in repr(token)
 
 
-def test_with_several_organisations_every_app_says_whose_it_is(tmp_path: Path) -> None:
+def test_with_several_organisations_every_app_names_its_own(tmp_path: Path) -> None:
     """A token of one would else be good for the apps of all."""
     path = tmp_path / "credentials.toml"
     one = f'{APP}corp_id = "one"\n'
@@ -409,7 +409,7 @@ def test_no_token_is_written_down(tmp_path: Path) -> None:
     assert sorted(written) == sorted((name, "") for name in ("since", ONE.fingerprint, TWO.fingerprint))
 
 
-def test_where_nothing_was_recorded_nothing_is_said(tmp_path: Path) -> None:
+def test_where_nothing_was_recorded_nothing_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UseUnknown, match="check that it is the data folder"):
         read_use(tmp_path)
 

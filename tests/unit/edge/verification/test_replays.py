@@ -170,10 +170,10 @@ def test_it_remembers_what_a_dictionary_would(steps: list[tuple[int, int, Action
             if restarts:
                 window.close()
                 window = FileWindow(path, entries=ENTRIES)
-            wanted = mark(uuid.uuid5(uuid.NAMESPACE_OID, str(number)).bytes, event_number, action)
-            assert found_in(window, wanted.digest) == model.get(wanted.digest)
-            assert window.claim(wanted) == model.get(wanted.digest)
-            model.setdefault(wanted.digest, wanted)
+            claimed = mark(uuid.uuid5(uuid.NAMESPACE_OID, str(number)).bytes, event_number, action)
+            assert found_in(window, claimed.digest) == model.get(claimed.digest)
+            assert window.claim(claimed) == model.get(claimed.digest)
+            model.setdefault(claimed.digest, claimed)
         assert window.problem is None
     finally:
         window.close()
@@ -630,13 +630,13 @@ def test_what_a_killed_worker_had_claimed_is_known_and_its_lock_is_free(path: Pa
     program = [sys.executable, "-c", CLAIMING, str(path)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
-        said = [worker.stdout.readline() for _ in range(killed_after)]
+        numbers = [worker.stdout.readline() for _ in range(killed_after)]
         worker.kill()
-        said += [line for line in worker.stdout if line.endswith("\n")]  # the last may be cut
+        numbers += [line for line in worker.stdout if line.endswith("\n")]  # the last may be cut
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     window = FileWindow(path, entries=1 << 17)
-    for number in map(int, said):
+    for number in map(int, numbers):
         assert found_in(window, digest_of(number)) == mark(digest_of(number), 0)
     window.close()
 
@@ -661,7 +661,7 @@ def test_a_claim_costs_microseconds(window: FileWindow) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), list(permutations(ACTIONS.values(), 2)))
-def test_every_pair_of_actions_is_told_apart(window: FileWindow, first: Action, second: Action) -> None:
+def test_every_pair_of_actions_is_distinguished(window: FileWindow, first: Action, second: Action) -> None:
     assert window.claim(mark(b"d" * 16, 1, first)) is None
     known = window.claim(mark(b"d" * 16, 2, second))
     assert known is not None

@@ -93,7 +93,7 @@ def test_a_signature_that_is_no_hex_is_a_mismatch(given_sign: str) -> None:
     assert not verifies({"a": "1"}, "token", given_sign)
 
 
-def test_any_of_several_tokens_may_have_signed_and_it_is_told_which() -> None:
+def test_any_of_several_tokens_may_have_signed_and_the_result_names_it() -> None:
     made = sign({"a": "1"}, system_token="old")
     assert matching({"a": "1"}, system_tokens=["new", "old", "older"], sign=made) == [False, True, False]
     assert matching({"a": "1"}, system_tokens=["new", "newer"], sign=made) == [False, False]
@@ -215,7 +215,7 @@ def test_any_configured_bearer_token_is_accepted(authorization: str) -> None:
     check_bearer(authorization, ["one", "two"], locate("complete", callback("current")))
 
 
-def test_a_bearer_token_is_told_by_its_digest() -> None:
+def test_a_bearer_token_is_identified_by_its_digest() -> None:
     assert bearer_digest("Bearer one") == hashlib.sha256(b"one").hexdigest()
     assert (bearer_digest("Basic one"), bearer_digest(None)) == (None, None)
 

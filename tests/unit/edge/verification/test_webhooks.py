@@ -49,7 +49,7 @@ def test_nothing_else_is_taken_for_one(signatures: str) -> None:
     assert verify(signatures) == [False]
 
 
-def test_what_stands_behind_the_first_sixteen_is_passed_over() -> None:
+def test_signatures_after_the_first_sixteen_are_ignored() -> None:
     assert verify(f"{16 * f'{OTHER} '}{SIGNATURE}") == [False]
 
 

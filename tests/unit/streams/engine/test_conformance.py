@@ -102,7 +102,7 @@ class Code(NamedTuple):
 _OVERRIDDEN = [
     Method(Consumer, "on_init", "self", "is called when a consumer is made or restarted, before anything is fetched"),
     Method(Consumer, "wait_empty", "self", "a rebalance waits for it before partitions go", is_awaited=True),
-    Method(Consumer, "on_stop", "self", "is called when the consumer is told to stop", is_awaited=True),
+    Method(Consumer, "on_stop", "self", "is called when the consumer is stopped", is_awaited=True),
     Method(Consumer, "stop_flow", "self", "is called before anything else when a rebalance begins"),
     Method(Consumer, "perform_seek", "self", "goes back to what is committed", is_awaited=True),
     Method(
@@ -137,7 +137,7 @@ _OVERRIDDEN = [
         driver.AIOKafkaConsumerThread,
         "seek_to_committed",
         "self",
-        "is how all partitions go back to where they begin, and tells what is committed of each",
+        "is how all partitions go back to where they begin, and returns the committed position of each",
         is_awaited=True,
     ),
     Method(
@@ -163,7 +163,7 @@ _OVERRIDDEN = [
 
 _CALLED = [
     Method(AIOKafkaClient, "_wait_on_metadata", "self topic", "who leads a topic that is written to", is_awaited=True),
-    Method(AIOKafkaClient, "add_topic", "self topic", "as of now its metadata are kept"),
+    Method(AIOKafkaClient, "add_topic", "self topic", "from now on its metadata are fetched"),
     Method(AIOKafkaClient, "force_metadata_update", "self", "somebody else leads a partition; what to wait for"),
     Method(AIOKafkaClient, "coordinator_lookup", "self coordinator_type coordinator_key", "once each", is_awaited=True),
     Method(AIOKafkaClient, "send", "self node_id request group", "a request, and its answer", is_awaited=True),
@@ -214,7 +214,7 @@ _ATTRIBUTES = [
     Attribute(GroupCoordinator, "member_id", "as the group's coordinator gave it"),
     Attribute(GroupCoordinator, "_group_instance_id", "the name that was set"),
     Attribute(Fetcher, "_records", "fetched and not polled, by partition, in the order of polling"),
-    Attribute(Fetcher, "_default_reset_strategy", "asked whenever a position is not there"),
+    Attribute(Fetcher, "_default_reset_strategy", "read whenever a position is not there"),
 ]
 
 _CODE = [
@@ -291,7 +291,7 @@ _CODE = [
             "records,",
             "records.size_in_bytes()",
         ),
-        "what stands in the places of both is given what was fetched, and of which partition",
+        "the replacements of both get what was fetched, and of which partition",
     ),
     Code(
         PartitionRecords,
@@ -307,7 +307,7 @@ _CODE = [
             "for record in next_batch",
             "self._consumer_record(tp, record)",
         ),
-        "engine.consumer_thread has what is asked of a batch, and no more",
+        "engine.consumer_thread has what is read from a batch, and no more",
     ),
     Code(FaustFetcher, ("consumer._drain_messages(self)",), "what polls is the consumer's own loop"),
     Code(

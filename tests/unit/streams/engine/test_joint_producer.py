@@ -32,13 +32,13 @@ OFFSETS = [TopicPartition("events", 0, 7, "worker")]
 
 
 class FakeKafka:
-    """Two brokers: even partitions are the first one's. Says no as often as it is told to, and then yes."""
+    """Two brokers: even partitions are the first one's. Refuses as often as prepared, and then accepts."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.produced: list[tuple[int, list[tuple[str, int, bytes]]]] = []
         self.refusals: dict[str, list[int | Exception]] = {}
-        """By what is asked, or by the partition."""
+        """By request, or by partition."""
         self.most_bytes = 1 << 30
         """Of a batch."""
         self.too_large: int = KafkaError.MSG_SIZE_TOO_LARGE

@@ -60,7 +60,7 @@ def batches_of(kinds: tuple[Any, Any], codec: str, limit: int, adds: list[Any]) 
         for name, kind in zip(("EncodedRecords", "_BatchBuilder"), kinds, strict=True):
             patched.setattr(transaction_requests, name, kind)
         patched.setattr(transaction_requests, "_BYTES", limit)
-        patched.setattr("time.time", lambda: 0.0)  # stands in what gzip packs
+        patched.setattr("time.time", lambda: 0.0)  # gzip writes it
         batches = RecordBatches(OF, CODECS[codec])
         found: list[Any] = []
         for topic, records, partition, now_ms in adds:

@@ -297,7 +297,7 @@ def _generation(consumer: FakeBroker) -> None:
 def test_records_polled_before_a_rebalance_or_seek_are_dropped_and_sought(
     with_consumer: Any, overtake: Callable[[FakeBroker], Any]
 ) -> None:
-    """It may stand behind what comes first now, which would be taken for something that is under way already."""
+    """It may be after the present position, whose records would then count as already under way."""
 
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0)]}
@@ -405,7 +405,7 @@ def test_a_concurrent_poll_is_not_passed_either(with_consumer: Any) -> None:
 
 
 def test_a_chunk_that_was_not_begun_before_a_rebalance_is_not_begun_during_it(with_consumer: Any) -> None:
-    """It would be waited for by nobody: the group refuses what it writes, and the worker would end for that."""
+    """No task would wait for it: the group refuses what it writes, and the worker would end because of that."""
 
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0)]}
@@ -564,14 +564,14 @@ def test_a_message_waits_for_room_until_the_flow_is_suspended(with_consumer: Any
             try:
                 await room.wait()
             except asyncio.CancelledError:
-                ends.append("given up")
+                ends.append("abandoned")
                 raise
             ends.append("handed on")
 
         consumer.fetched = {FIRST: [FakeRecord(3)]}
         await drained(consumer, hand_on)
         await asyncio.sleep(0)
-        assert ends == ["given up" if suspended else "handed on"]
+        assert ends == ["abandoned" if suspended else "handed on"]
 
     with_consumer(check)
 
@@ -582,10 +582,10 @@ def test_an_error_of_a_message_callback_is_raised(with_consumer: Any, turns: int
         async def hand_on(_: Any) -> None:
             for _ in range(turns):
                 await asyncio.sleep(0)
-            raise ValueError("not taken")
+            raise ValueError("refused")
 
         consumer.fetched = {FIRST: [FakeRecord(3)]}
-        with pytest.raises(ValueError, match="not taken"):
+        with pytest.raises(ValueError, match="refused"):
             await drained(consumer, hand_on)
 
     with_consumer(check)
@@ -631,14 +631,14 @@ def test_a_record_that_is_larger_than_a_chunk_may_come_first(with_consumer: Any)
 
 def test_an_offset_that_the_topic_no_longer_has_is_an_error(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
-        said: list[bool] = []
+        calls: list[bool] = []
 
         def allow_skipping(*, may: bool) -> None:
-            said.append(may)
+            calls.append(may)
 
         cast("Any", consumer)._thread.allow_skipping = allow_skipping
         consumer.forbid_skipping()
-        assert said == [False]
+        assert calls == [False]
 
     with_consumer(check)
 

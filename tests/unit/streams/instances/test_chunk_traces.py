@@ -159,7 +159,7 @@ def test_unsampled_records_make_no_spans(core: Core, spans: CollectedSpans) -> N
 
 
 def test_an_uncommitted_chunk_ends_its_spans_only_if_it_failed(core: Core, spans: CollectedSpans) -> None:
-    """A chunk that a rebalance overtook comes again, and is told of then."""
+    """A chunk that a rebalance overtook is delivered again, and traced then."""
     for failure in (None, RuntimeError("somebody's title")):
         folded = folded_by(core, CHUNK)
         trace = follow(spans.tracing, PLACE, CHUNK)

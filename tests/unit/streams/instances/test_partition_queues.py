@@ -24,7 +24,7 @@ def chunk(partition: int, *offsets: int, era: int = 1, size: int = 1) -> tuple[C
 
 
 class Work:
-    """Chunks that end when they are told to."""
+    """Chunks that end when the test says so."""
 
     def __init__(self) -> None:
         self.begun: list[tuple[int, list[int], int]] = []

@@ -20,7 +20,7 @@ class Broken(Exception):
 
 
 class FakeConsumer:
-    """Fails where it is told to."""
+    """Fails at the given call."""
 
     def __init__(self, *_: object, **__: object) -> None:
         self.fails_at = "consume"

@@ -481,7 +481,7 @@ def test_a_refused_claim_is_raised() -> None:
         rounds_of(producers).claim()
 
 
-@pytest.mark.parametrize("after_loss", [None, False, True], ids=["not said", "no", "yes"])
+@pytest.mark.parametrize("after_loss", [None, False, True], ids=["not given", "no", "yes"])
 def test_positions_are_recorded_in_the_changelog_after_their_records(*, after_loss: bool | None) -> None:
     producers = FakeProducers()
 

@@ -21,7 +21,7 @@ LINEAGE = Lineage(1, 1, "changelog-id", "version-id")
 
 
 class Kafka:
-    """Ten records are left behind the first three. Positions are told some answers after they were committed."""
+    """Ten records are left after the first three. A committed position becomes readable two requests later."""
 
     def __init__(self) -> None:
         self.after_loss: dict[TP, bool] = {}
@@ -48,7 +48,7 @@ class Kafka:
 
 
 def test_a_moved_position_is_awaited_until_it_is_readable() -> None:
-    """Who asked before would be told the old one, and go on from there: from what is gone, or all over again."""
+    """An earlier request would return the old position, whose records are gone or already processed."""
     kafka = Kafka()
     takeover = Takeover(
         cast("Any", kafka), cast("Any", kafka), group="group", name="us", topic=SOURCE.topic, claim=lambda _: None
@@ -56,7 +56,7 @@ def test_a_moved_position_is_awaited_until_it_is_readable() -> None:
     before = {SOURCE: Committed(2, "them", is_stable=True)}
     asyncio.run(takeover.commit_positions(before, {SOURCE: None}, generation=1))
     assert kafka.handed_over == {SOURCE: 3}
-    assert kafka.late < 0, "or the old one would still be told"
+    assert kafka.late < 0, "or the old one would still be returned"
 
 
 def test_a_refused_claim_of_an_owner_is_logged() -> None:
