@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from taskbridge.center.follow.batch import Assigned, Item, write_batch
 from taskbridge.center.follow.lists import Forms, People, States, target_partition
-from taskbridge.center.follow.positions import Position, add_positions, read_positions
+from taskbridge.center.follow.positions import Position, adapt_page_index, add_positions, read_positions
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.tables import VIEW_CODES, changes, entries, instances
 from taskbridge.schemas.codec import task_state_codec
@@ -136,6 +136,8 @@ class Replica:
                 for place in places
             }
             add_positions(self.database, connection, new)
+            if TASK_STATES.name in self.topics:
+                adapt_page_index(self.database, connection)
             found = read_positions(connection, self.topics)
         self.assigned = {place: Assigned(found[place]) for place in places}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from support.center_records import (
     REGISTRY,
@@ -22,10 +22,11 @@ from support.center_records import (
     states_of,
 )
 from support.streams.lives import lives
+from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.follow.batch import PositionLost
 from taskbridge.center.follow.lists import target_partition
 from taskbridge.center.follow.positions import epoch, progress, rebuild
-from taskbridge.center.tables import changes, entries, forms, people, person_ids, replicas, skipped
+from taskbridge.center.tables import changes, entries, forms, people, person_ids, positions, replicas, skipped
 from taskbridge.schemas.codec import form_codec, person_codec
 from taskbridge.schemas.events import Form, Lifecycle, Person, PersonRecord, Status, TaskEntry, TaskState
 from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_STATES
@@ -102,6 +103,57 @@ def test_changes_are_published_only_once_the_partition_is_complete(database: Dat
     topic.append_state(state(revision=2, title="Travel"))
     replica.follow()
     assert [(each["change"], each["title"]) for each in changes_in(database)[ANN]] == [("UPDATED", "Travel")]
+
+
+def page_index(database: Database) -> bool:
+    with database.read() as connection:
+        return "entries_page" in {each["name"] for each in inspect(connection).get_indexes("entries")}
+
+
+def test_the_index_of_pages_is_there_once_lists_are_complete(database: Database) -> None:
+    topic = FakeTopic()
+    for number in range(20):
+        topic.append_state(state(f"I-{number}"))
+    replica = Replica(database, topic, filled=False)
+    assert not page_index(database)
+    records = topic.records
+    replica.write([each for each in records if each.partition() != 1])
+    assert not page_index(database)
+    Replica(database, topic, filled=False).write([each for each in records if each.partition() == 1])
+    assert page_index(database)
+    with database.write() as connection:
+        connection.execute(positions.delete().where(positions.c.partition == 1))
+    Replica(database, topic, filled=False)
+    assert page_index(database), "rows are there, and were read"
+
+
+def test_an_empty_topic_is_complete_with_the_index(database: Database) -> None:
+    Replica(database, FakeTopic(), filled=False)
+    assert page_index(database)
+
+
+def test_replicas_that_complete_their_shares_at_once_create_the_index(databases: Databases) -> None:
+    url = databases.new_url("postgresql")
+    topic = FakeTopic()
+    for number in range(40):
+        topic.append_state(state(f"I-{number}"))
+    replicas = [Replica(databases.open(url), topic, filled=False) for _ in range(2)]
+    shares = [[each for each in topic.records if each.its_partition % 2 == half] for half in range(2)]
+
+    def write(replica: Replica, share: list[FakeMessage]) -> None:
+        while True:
+            try:
+                return replica.write(share)
+            except DatabaseUnavailable as error:
+                if not error.is_conflict:
+                    raise
+
+    threads = [threading.Thread(target=write, args=each) for each in zip(replicas, shares, strict=True)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert page_index(replicas[0].database)
 
 
 def test_an_unnamed_originator_is_to_be_looked_up(sqlite_database: Database) -> None:

@@ -89,7 +89,7 @@ entries = Table(
     Column("item", LargeBinary, nullable=False),
     UniqueConstraint("instance_id", "view", "user_id", "task_id"),
 )
-Index(
+entries_page = Index(
     "entries_page",
     entries.c.corp_id,
     entries.c.user_id,

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import text
 
 from taskbridge.center.database import Upsert
-from taskbridge.center.follow.positions import advance
+from taskbridge.center.follow.positions import adapt_page_index, advance
 from taskbridge.center.tables import skipped
 from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.topics import TASK_STATES
@@ -182,6 +182,11 @@ def write_batch(
             name = topic.topic.name
             complete = {place[1] for place in ends if place[0] == name and assigned[place].is_complete}
             people |= set(topic.write(Writing(connection, partitions[name], complete), records[topic]))
+        if any(
+            place[0] == TASK_STATES.name and old.next_offset < old.fill_end <= new.next_offset
+            for place, (old, new) in moves.items()
+        ):
+            adapt_page_index(database, connection)
         _skip(database, connection, [each for each in items if each.problem is not None])
         if people and not database.is_sqlite:
             _notify(connection, people)

@@ -21,6 +21,7 @@ from taskbridge.center.follow.batch import Assigned, Item, PositionLost, now_ms,
 from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.positions import (
     Position,
+    adapt_page_index,
     add_positions,
     drop_position,
     read_positions,
@@ -29,7 +30,7 @@ from taskbridge.center.follow.records import DeadLetters, Events, Quarantine, pu
 from taskbridge.runtime.kafka import LIBRDKAFKA, admin_client, consumer_config, is_denied, not_allowed
 from taskbridge.schemas.errors import OperatorError, RecordError
 from taskbridge.schemas.registry import RegistryUnavailable
-from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -238,6 +239,8 @@ class Follower:
                     self._topics[topic].drop(connection, partition)
                     drop_position(connection, (topic, partition))
                 add_positions(self._database, connection, added)
+                if TASK_STATES.name in topics:
+                    adapt_page_index(self._database, connection)
                 found = read_positions(connection, topics)
         self._assigned |= {place: Assigned(found[place]) for place in places}
         return found
