@@ -16,8 +16,10 @@ from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.listening import CHANNEL
 from taskbridge.center.live.metrics import HubCollector
 from taskbridge.center.live.routes import events_router
+from taskbridge.center.live.stream import HoldsStreams
 from taskbridge.center.metrics import Metrics
-from taskbridge.center.server import build_http, listen, make_server
+from taskbridge.center.server import build_http
+from taskbridge.runtime.operation import listen, make_server
 
 if TYPE_CHECKING:
     from taskbridge.center.database import Database
@@ -33,7 +35,7 @@ class EventStreamsReplica:
     def __init__(self, database: Database, *, heartbeat_s: float = 15.0) -> None:
         self.database = database
         self._heartbeat_s = heartbeat_s
-        self._listening = listen("127.0.0.1", 0)
+        self._listening = listen("127.0.0.1", 0, prefix="CENTER")
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._up = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -72,7 +74,9 @@ class EventStreamsReplica:
         self.hub = Hub(self.database, most=20_000, most_of_person=20_000, heartbeat_s=self._heartbeat_s)
         metrics = Metrics()
         metrics.registry.register(HubCollector(self.hub))
-        server = make_server(build_http(ready, metrics, routers=[events_router(self.hub, Access(tokens=None))]))
+        server = make_server(
+            HoldsStreams(build_http(ready, metrics, routers=[events_router(self.hub, Access(tokens=None))]))
+        )
         running = asyncio.create_task(self.hub.run())
         serving = asyncio.create_task(server.serve([self._listening]))
         self._up.set()

@@ -17,9 +17,10 @@ from starlette.exceptions import HTTPException
 
 from support.browser.fake_operations import callbacks, overview
 from taskbridge.center.access.refusals import Filling, answer_refusals
-from taskbridge.center.server import listen, make_server
+from taskbridge.center.live.stream import HoldsStreams
 from taskbridge.center.web.portals import let_portals_in
 from taskbridge.center.web.routes import pages_router
+from taskbridge.runtime.operation import listen, make_server
 from taskbridge.runtime.problems import answer_with_problems, problem
 
 if TYPE_CHECKING:
@@ -461,8 +462,8 @@ def _iso(at: datetime) -> str:
 @contextmanager
 def serving(fake: FakeTaskCenter) -> Generator[FakeTaskCenter]:
     """The fake on a free port of this machine, in a thread."""
-    server = make_server(fake.app())
-    listening = listen("127.0.0.1", fake.port)
+    server = make_server(HoldsStreams(fake.app()))
+    listening = listen("127.0.0.1", fake.port, prefix="CENTER")
     fake.port = listening.getsockname()[1]
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()

@@ -13,7 +13,8 @@ import pytest
 
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.operations.last_errors import LastErrors
-from taskbridge.center.server import build_http, listen, make_server
+from taskbridge.center.server import build_http
+from taskbridge.runtime.operation import listen, make_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -25,7 +26,7 @@ async def ready() -> dict[str, Any]:
 
 @asynccontextmanager
 async def served() -> AsyncGenerator[int]:
-    listening = listen("127.0.0.1", 0)
+    listening = listen("127.0.0.1", 0, prefix="CENTER")
     server = make_server(build_http(ready, Metrics()))
     serving = asyncio.create_task(server.serve([listening]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
@@ -39,7 +40,7 @@ async def served() -> AsyncGenerator[int]:
 
 def test_connections_do_not_wait_for_acknowledgements() -> None:
     with (
-        listen("127.0.0.1", 0) as listening,
+        listen("127.0.0.1", 0, prefix="CENTER") as listening,
         socket.create_connection(listening.getsockname()),
         listening.accept()[0] as accepted,
     ):

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
@@ -25,18 +24,20 @@ from taskbridge.center.follow.follower import make_followers
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.metrics import HubCollector
 from taskbridge.center.live.routes import events_router
+from taskbridge.center.live.stream import HoldsStreams
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.migrations import check_revision
 from taskbridge.center.migrations import migrate as migrate_tables
 from taskbridge.center.operations.reporting import OperationsReporter
 from taskbridge.center.operations.routes import operations_router
-from taskbridge.center.server import build_http, listen, make_server
+from taskbridge.center.server import build_http
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.threads import Threads
 from taskbridge.center.web.portals import let_portals_in
 from taskbridge.center.web.routes import pages_router
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.operation import end_within, listen, make_server
 from taskbridge.runtime.process import allow_open_files, only_one_in
 from taskbridge.runtime.settings import explain_program, load_settings
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -173,8 +174,8 @@ class Center:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
         logging.getLogger().addHandler(self.operations.errors)
-        server = make_server(let_portals_in(self.http(), self._settings.allowed_origins))
-        listening = listen(self._settings.host, self._settings.port)
+        server = make_server(HoldsStreams(let_portals_in(self.http(), self._settings.allowed_origins)))
+        listening = listen(self._settings.host, self._settings.port, prefix="CENTER")
         await self.filling.look()
         for each in self.followers:
             each.start()
@@ -239,28 +240,10 @@ class Center:
 
 def _most_streams(requested: int) -> int:
     """So many event streams, as far as the process may open files for them."""
-    allowed = allow_open_files(requested + _OWN_FILES)
-    if allowed >= requested + _OWN_FILES:
-        return requested
-    most = max(1, allowed - _OWN_FILES)
-    log.warning("event_stream_limit_lowered", open_files_allowed=allowed, streams=most)
-    return most
-
-
-def end_within(seconds: float, outcome: int | str) -> None:
-    """End the process after that time, even while a thread waits for Kafka or the database. Nothing is lost by it.
-
-    ``outcome``: as for ``sys.exit``, the exit code or a message about a failure.
-    """
-
-    def wait() -> None:
-        time.sleep(seconds)
-        log.warning("exited_by_force", seconds=seconds)
-        if isinstance(outcome, str):
-            print(outcome, file=sys.stderr, flush=True)  # noqa: T201 - as sys.exit does
-        os._exit(1 if isinstance(outcome, str) else outcome)
-
-    threading.Thread(target=wait, name="end", daemon=True).start()
+    most = max(1, allow_open_files(requested + _OWN_FILES) - _OWN_FILES)
+    if most < requested:
+        log.warning("event_stream_limit_lowered", streams=most)
+    return min(most, requested)
 
 
 def main() -> None:

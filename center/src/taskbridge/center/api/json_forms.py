@@ -30,52 +30,27 @@ _NOT_SHOWN = ("began_at", "assignee_ids")
 """Fields of a state that are there for the views."""
 
 
-class _Person(Struct, frozen=True, gc=False):
-    user_id: str
-    name: str | None
-
-
-class ItemJson(Struct, frozen=True, gc=False):
-    """An entry of a view. A struct is written in a third of the time of a dictionary."""
-
-    instance_id: str
-    task_id: str | None
-    view: str
-    title: str | None
-    url: str | None
-    app_type: str
-    source: str
-    process_name: str | None
-    originator: _Person | None
-    status: str
-    created_at: str
-    updated_at: str
-    outcome: str | None
-    finished_at: str | None
-    result: str | None
-
-
-def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, name: str | None) -> ItemJson:
+def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, name: str | None) -> dict[str, Any]:
     """An entry of a view. ``name`` is the originator's, if the sender named them by an id only."""
-    created_at = iso(entry.entered_at)
     person = entry.originator
-    return ItemJson(
-        instance_id,
-        task_id,
-        view,
-        entry.title,
-        entry.url,
-        entry.app_type,
-        entry.source,
-        entry.process_name,
-        None if person is None else _Person(person.user_id, name if person.name is None else person.name),
-        entry.status,
-        created_at,
-        created_at if entry.updated_at == entry.entered_at else iso(entry.updated_at),
-        entry.outcome,
-        None if entry.finished_at is None else iso(entry.finished_at),
-        entry.result,
-    )
+    created_at = iso(entry.entered_at)
+    return {
+        "instance_id": instance_id,
+        "task_id": task_id,
+        "view": view,
+        "title": entry.title,
+        "url": entry.url,
+        "app_type": entry.app_type,
+        "source": entry.source,
+        "process_name": entry.process_name,
+        "originator": person and {"user_id": person.user_id, "name": name if person.name is None else person.name},
+        "status": entry.status,
+        "created_at": created_at,
+        "updated_at": created_at if entry.updated_at == entry.entered_at else iso(entry.updated_at),
+        "outcome": entry.outcome,
+        "finished_at": None if entry.finished_at is None else iso(entry.finished_at),
+        "result": entry.result,
+    }
 
 
 def notification_json(notification: TaskNotification) -> dict[str, Any]:
