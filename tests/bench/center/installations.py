@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from tests.bench.streams.setup import Setup
+
+    from taskbridge.center.database import Database
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 DATABASES = (SQLITE, POSTGRESQL)
@@ -62,9 +64,8 @@ class Center:
         }
         if self._server is not None:
             self._settings["CENTER_DATABASE_URL"] = self._server.url()
-            migrated = open_database(self._server.url(), self._folder)
-            migrate(migrated)
-            migrated.close()
+        with self._opened() as new:
+            migrate(new)
 
     def __enter__(self) -> Self:
         self._running = ExitStack()
@@ -96,13 +97,12 @@ class Center:
 
     def reached(self) -> int:
         """The number of records of the states topic that the database has."""
-        database = open_database(self._settings.get("CENTER_DATABASE_URL"), self._folder)
-        try:
-            with database.read() as connection:
-                query = select(func.coalesce(func.sum(positions.c.next_offset), 0))
-                return int(connection.scalar(query.where(positions.c.topic == TASK_STATES.name)) or 0)
-        finally:
-            database.close()
+        query = select(func.coalesce(func.sum(positions.c.next_offset), 0))
+        with self._opened() as database, database.read() as connection:
+            return int(connection.scalar(query.where(positions.c.topic == TASK_STATES.name)) or 0)
+
+    def _opened(self) -> closing[Database]:
+        return closing(open_database(self._settings.get("CENTER_DATABASE_URL"), self._folder))
 
 
 @dataclass(frozen=True, slots=True)
