@@ -5,6 +5,7 @@ Folded in Python when rows are written and when they are searched, so that both 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from unicodedata import normalize
 
 
@@ -34,6 +35,7 @@ def _lines(*texts: str | None) -> str:
     return "\n".join(_line(text or "") for text in texts)
 
 
+@lru_cache(1 << 13)
 def _line(text: str) -> str:
-    # PostgreSQL stores no U+0000.
+    # Most are of few processes and people. PostgreSQL stores no U+0000.
     return folded(text).replace("\n", " ").replace("\0", "\ufffd")
