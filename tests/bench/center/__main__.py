@@ -13,7 +13,7 @@ from tests.bench.center.callbacks import measure_callbacks
 from tests.bench.center.company import write_backlog, write_busy, write_states
 from tests.bench.center.installations import DATABASES, Center, catch_up, check_checkout, start_earlier
 from tests.bench.center.many_streams import measure_streams
-from tests.bench.center.queries import measure_queries, prove_same_answers
+from tests.bench.center.queries import Contender, measure_queries, prove_same_answers
 from tests.bench.center.report import Found, write_page
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.edge.servers import build_go
@@ -92,7 +92,7 @@ def _measure_queries(
             # They share the partitions, of which there is nothing left to read.
             stack.enter_context(center)
             center.until_ready()
-        contenders = {center.name: center.url for center in centers}
+        contenders = {center.name: Contender(center.url, lambda center=center: sum(center.cpu)) for center in centers}
         if arguments.earlier is not None:
             contenders[_EARLIER] = start_earlier(stack, setup, arguments.earlier, tasks=arguments.tasks)
         prove_same_answers(contenders, arguments.tasks)

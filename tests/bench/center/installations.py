@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import httpx2
 from sqlalchemy import func, select
 from tests.bench.center.company import BUSY, CORP
+from tests.bench.center.queries import Contender
 from tests.bench.command import NotCounted
 from tests.bench.machine import bytes_below, cpu_seconds, resident_mb
 from tests.bench.services import answers, start_service, wait_until
@@ -137,8 +138,8 @@ def catch_up(center: Center, setup: Setup) -> CaughtUp:
     return CaughtUp(end - first, seconds, center_cpu, server_cpu, center.memory_mb, center.database_mb)
 
 
-def start_earlier(stack: ExitStack, setup: Setup, checkout: Path, *, tasks: int) -> str:
-    """A streams worker of another checkout, which answered queries then; returns its URL once it has so many tasks."""
+def start_earlier(stack: ExitStack, setup: Setup, checkout: Path, *, tasks: int) -> Contender:
+    """A streams worker of another checkout, which answered queries then, once it has so many tasks."""
     port = free_port()
     settings = {
         "STREAMS_PORT": str(port),
@@ -147,12 +148,12 @@ def start_earlier(stack: ExitStack, setup: Setup, checkout: Path, *, tasks: int)
         "STREAMS_DATA_DIR": str(setup.folder / "earlier"),
         "STREAMS_QUERY_RATE_PER_S": _RATE,
     }
-    start_service(stack, "taskbridge.cli", "streams", settings=settings, folder=setup.folder, checkout=checkout)
+    pid = start_service(stack, "taskbridge.cli", "streams", settings=settings, folder=setup.folder, checkout=checkout)
     url = f"http://{LOOPBACK}:{port}"
     wait_until(lambda: answers(f"{url}/readyz"), "the earlier release is ready")
     counts = f"{url}/v1/corps/{CORP}/users/{BUSY}/counts"
     wait_until(lambda: httpx2.get(counts, trust_env=False).json()["handled"] == tasks, "it has the person's tasks")
-    return url
+    return Contender(url, lambda: cpu_seconds(pid))
 
 
 def check_checkout(checkout: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import httpx2
@@ -12,7 +12,7 @@ from tests.bench.command import NotCounted
 from tests.bench.edge.loads import run_open_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from tests.bench.rounds import Rounds
@@ -52,17 +52,24 @@ KINDS = (
 class Latency:
     p50_ms: float
     p99_ms: float
+    cpu_ms: float
+    """CPU time of the contender and its database server for each query."""
 
 
 Latencies = dict[tuple[str, str], list[Latency]]
 """By contender and title of the query, one for each round."""
 
 
-def prove_same_answers(contenders: Mapping[str, str], tasks: int) -> None:
+class Contender(NamedTuple):
+    url: str
+    cpu_s: Callable[[], float]
+
+
+def prove_same_answers(contenders: Mapping[str, Contender], tasks: int) -> None:
     """Raises NotCounted where they differ, or are not what they must be."""
     with httpx2.Client(trust_env=False, timeout=30) as client:
         for kind in KINDS:
-            found = {name: _content(client.get(f"{url}{kind.path}").json()) for name, url in contenders.items()}
+            found = {name: _content(client.get(f"{url}{kind.path}").json()) for name, (url, _) in contenders.items()}
             first = next(iter(found.values()))
             for name, each in found.items():
                 if each != first:
@@ -79,19 +86,21 @@ def _content(answer: dict[str, Any]) -> list[Any]:
 
 
 def measure_queries(
-    setup: Setup, program: Path, contenders: Mapping[str, str], rounds: Rounds, *, seconds: int
+    setup: Setup, program: Path, contenders: Mapping[str, Contender], rounds: Rounds, *, seconds: int
 ) -> Latencies:
     """Each kind of each contender in turns, ``RATE`` a second; latency counts from when a request was due."""
     found: Latencies = {(name, kind.title): [] for kind in KINDS for name in contenders}
     paths = setup.folder / "paths"
     for number in rounds.numbers(dict):
         for kind in KINDS:
-            for name, url in contenders.items():
+            for name, (url, cpu_s) in contenders.items():
                 paths.write_text(f"{kind.path}\n")
                 arguments = [f"-address={urlsplit(url).netloc}", f"-bodies={paths}", f"-connections={_CONNECTIONS}"]
+                before = cpu_s()
                 got = run_open_loop(program, arguments, rate=RATE, seconds=seconds, who=f"{name}, {kind.title}")
-                latency = Latency(got["p50_us"] / 1000, got["p99_us"] / 1000)
+                cpu_ms = (cpu_s() - before) / got["requests"] * 1000
+                latency = Latency(got["p50_us"] / 1000, got["p99_us"] / 1000, cpu_ms)
                 found[name, kind.title].append(latency)
-                figures = f"p50 {latency.p50_ms:.1f} ms  p99 {latency.p99_ms:.1f} ms"
+                figures = f"p50 {latency.p50_ms:.1f} ms  p99 {latency.p99_ms:.1f} ms  CPU {cpu_ms:.2f} ms"
                 setup.progress(f"round {number}  {kind.title:40}{name:12}  {figures}")
     return found

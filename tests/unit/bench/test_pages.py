@@ -93,16 +93,16 @@ def test_the_center(tmp_path: Path) -> None:
     caught_up = CaughtUp(1000, 0.5, 0.25, 0.0, 90.0, 12.0)
     page, search = KINDS[0].title, KINDS[2].title
     found = Found(filled={SQLITE: caught_up}, entries=5000, backlog={SQLITE: caught_up}, tasks=10_000)
-    found.latencies = {(SQLITE, kind.title): [QueryLatency(1, 5), QueryLatency(1, 6)] for kind in KINDS}
-    found.latencies[SQLITE, page] = [QueryLatency(3, 30), QueryLatency(3, 31)]
+    found.latencies = {(SQLITE, kind.title): [QueryLatency(1, 5, 2), QueryLatency(1, 6, 2)] for kind in KINDS}
+    found.latencies[SQLITE, page] = [QueryLatency(3, 30, 2), QueryLatency(3, 31, 2)]
     found.streams = {SQLITE: ["A fact."]}
     times = [Times([3.0] * 4, [9.0, 12.0, 13.0, 20.0]), Times([3.0] * 4, [9.0, 12.0, 13.0, 21.0])]
     found.callbacks, found.ended = {SQLITE: {AT_REST: times}}, [ENDED.ended]
     text = write_page(tmp_path / "center.md", found, command="the command", earlier=before()).read_text()
     assert "| filling: states/s | 2,000 |" in text
     assert "| filling: states per CPU second of the server | - |" in text
-    assert f"| {page} | 3.0 (3.0-3.0) / 30.5 (30.0-31.0) | at most 20: SQLite missed |" in text
-    assert f"| {search} | 1.0 (1.0-1.0) / 5.5 (5.0-6.0) | at most 150: SQLite met |" in text
+    assert f"| {page} | 3.0 (3.0-3.0) / 30.5 (30.0-31.0); 2.00 (2.00-2.00) | at most 20: SQLite missed |" in text
+    assert f"| {search} | 1.0 (1.0-1.0) / 5.5 (5.0-6.0); 2.00 (2.00-2.00) | at most 150: SQLite met |" in text
     assert "| SQLite, at rest | 4 | 3.0 (3.0-3.0) | 9.0 (9.0-9.0) | 13.0 (13.0-13.0) | 20.5 (20.0-21.0) |" in text
     assert "at most 12 ms at rest: SQLite 13.0 (13.0-13.0) ms, missed." in text
     assert "- A fact." in text
