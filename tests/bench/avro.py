@@ -121,7 +121,7 @@ def main() -> None:
             "compiled": (partial(each, events.encode_body, many), EVENTS),
             "fastavro": (partial(each, events_other.encode_body, many), EVENTS),
         }
-    uses["the inbox reads a notification"] = {
+    uses["a consumer reads a notification"] = {
         "compiled": (partial(each, compiled[2].decode, published), len(published)),
         "fastavro": (partial(each, other[2].decode, published), len(published)),
     }

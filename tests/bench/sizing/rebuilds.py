@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 _TEMPLATES = 200
 _CREATED_WITH_A_TASK = 1
 """Which of a life's events: it names originator and assignee, so that two people see the instance."""
-_OFFSET = (1,)
-"""Where the only event of an instance may be: on its partition, and not the first."""
 
 
 def make_wrong_states(setup: Setup, instances: int) -> None:
@@ -52,7 +50,7 @@ def make_wrong_states(setup: Setup, instances: int) -> None:
         event = Life(number).event(_CREATED_WITH_A_TASK)
         wrong = fold(None, replace(event, title="wrong"))
         state = states.encode(wrong.state)
-        stored = pack(state, wrong, _OFFSET, now_ms=time.time_ns() // 1_000_000)
+        stored = pack(state, wrong, now_ms=time.time_ns() // 1_000_000)
         templates.append((event.instance_id.encode(), events.encode(event), stored, state))
     writer = Writer(setup)
     for number in range(instances):
