@@ -1,4 +1,4 @@
-"""The reverse proxy as the documents configure it: people sign in, and an operator's token counts behind it."""
+"""The reverse proxy as the documents configure it: people sign in, and an operator's token works through it."""
 
 from __future__ import annotations
 

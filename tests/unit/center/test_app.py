@@ -1,4 +1,4 @@
-"""The program starts, answers without Kafka, refuses to start on a database that it cannot use, and ends when told."""
+"""The program starts, answers without Kafka, refuses a database that it cannot use, and stops on a signal."""
 
 from __future__ import annotations
 

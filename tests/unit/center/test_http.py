@@ -1,4 +1,4 @@
-"""The HTTP side by its sockets: answers go out whole and at once, and a head without end is not kept."""
+"""The HTTP side by its sockets: answers go out whole and at once, and a head without end is not stored."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_head_without_end_is_hung_up_on_and_others_are_served() -> None:
         writer.close()
         return answer
 
-    async def ask() -> tuple[bytes, bytes]:
+    async def requests() -> tuple[bytes, bytes]:
         async with served() as port:
             start = b"GET /healthz HTTP/1.1\r\nhost: a\r\nx-long: "
             return (
@@ -70,7 +70,7 @@ def test_a_head_without_end_is_hung_up_on_and_others_are_served() -> None:
                 await send(port, [start + b"a" * 20_000 + b"\r\n\r\n"] * 3),
             )
 
-    endless, good = asyncio.run(ask())
+    endless, good = asyncio.run(requests())
     assert endless == b"hung up" or endless.startswith(b"HTTP/1.1 431")
     assert good.startswith(b"HTTP/1.1 200")
 
@@ -79,7 +79,7 @@ def test_a_head_without_end_is_hung_up_on_and_others_are_served() -> None:
 def test_a_head_that_is_not_finished_in_time_is_given_up(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.runtime.serving._HEAD_S", 0.1)
 
-    async def ask() -> bytes:
+    async def requests() -> bytes:
         async with served() as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(begun)
@@ -87,12 +87,12 @@ def test_a_head_that_is_not_finished_in_time_is_given_up(begun: bytes, monkeypat
             writer.close()
             return answer
 
-    answer = asyncio.run(ask())
+    answer = asyncio.run(requests())
     assert answer.startswith(b"HTTP/1.1 200") if b"\r\n\r\n" in begun else answer == b""
 
 
 def test_what_strangers_send_is_no_error_of_ours() -> None:
-    async def ask(port: int, request: bytes) -> bytes:
+    async def request(port: int, request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request)
         answer = await asyncio.wait_for(reader.read(4096), 10)
@@ -103,8 +103,8 @@ def test_what_strangers_send_is_no_error_of_ours() -> None:
         async with served() as port:
             upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n"
             return [
-                await ask(port, b"GET /healthz HTTP/1.1\r\nhost: a\r\n" + upgrade + b"\r\n"),
-                await ask(port, b"\x16\x03\x01nonsense\r\n\r\n"),
+                await request(port, b"GET /healthz HTTP/1.1\r\nhost: a\r\n" + upgrade + b"\r\n"),
+                await request(port, b"\x16\x03\x01nonsense\r\n\r\n"),
             ]
 
     errors = LastErrors()
@@ -129,7 +129,7 @@ def test_what_strangers_send_is_no_error_of_ours() -> None:
 def test_raw_utf_8_is_understood_and_what_is_refused_is_a_problem_document(
     request_bytes: bytes, status: int, kind: str | None
 ) -> None:
-    async def ask() -> bytes:
+    async def requests() -> bytes:
         async with served() as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(request_bytes)
@@ -137,7 +137,7 @@ def test_raw_utf_8_is_understood_and_what_is_refused_is_a_problem_document(
             writer.close()
             return answer
 
-    head, _, body = asyncio.run(ask()).partition(b"\r\n\r\n")
+    head, _, body = asyncio.run(requests()).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
     if kind is not None:
         assert b"content-type: application/problem+json" in head
@@ -146,7 +146,7 @@ def test_raw_utf_8_is_understood_and_what_is_refused_is_a_problem_document(
 
 
 def test_raw_utf_8_is_understood_in_a_request_that_came_with_the_one_before_it() -> None:
-    def asking(word: str) -> bytes:
+    def query(word: str) -> bytes:
         return f"GET /healthz?q={word} HTTP/1.1\r\nhost: a\r\nx: y\r\n\r\n".encode()
 
     async def answers(first: bytes, second: bytes) -> bytes:
@@ -162,7 +162,7 @@ def test_raw_utf_8_is_understood_in_a_request_that_came_with_the_one_before_it()
             writer.close()
             return found
 
-    first, second = asking("请假"), asking("出差")
+    first, second = query("请假"), query("出差")
     for cut in (len(second), 0, 2, 6, second.index("差".encode()) + 1, second.index(b"host") + 2):
         found = asyncio.run(answers(first + second[:cut], second[cut:]))
         assert found.count(b"HTTP/1.1 200 ") == 2, cut

@@ -1,4 +1,4 @@
-"""Who is asking, and what they may see. The one place where a request becomes a caller."""
+"""Who makes a request, and what they may see. The one place where a request becomes a caller."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BURST_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking.
+    """Who makes a request.
 
     ``open``: anybody on this machine, where no tokens are set. ``token``: a program. ``sso``: a person, of whom a
     trusted proxy has named them; they may query only their own data.
@@ -99,7 +99,7 @@ class Access:
         return self.tokens is None and self.sso is None
 
     async def caller_of(self, request: Request) -> Caller:
-        """Who is asking.
+        """Who makes a request.
 
         Raises:
             Unauthorized: nobody who is known here.
@@ -135,8 +135,8 @@ class Access:
     def lasting(self, caller: Caller, corp_id: str, user_id: str, *, now: float) -> Callable[[float], bool]:
         """Returns a check whether a stream that was opened at ``now`` for this user may continue.
 
-        A token may have been revoked since, or its corps. Whether somebody is still signed in only the proxy knows,
-        and it is asked at each request only: so what they have open ends in time, and they come back through it.
+        A token may have been revoked since, or its corps. Only the proxy knows whether somebody is still signed in, and
+        it checks at each request only: so their streams end after a time, and they reconnect through the proxy.
         """
         if caller.mode == "sso":
             until = now + self.sso_stream_s
@@ -157,7 +157,7 @@ def build_access(settings: CenterSettings, users_of: UsersOf | None = None) -> A
     """The access that the settings define. ``users_of`` finds those who sign in by another id than the user id.
 
     Raises:
-        ConfigurationError: the tokens file is broken, or anybody could ask from outside.
+        ConfigurationError: the tokens file is broken, or anybody could query it from outside.
     """
     if settings.api_tokens_file is None and not settings.on_loopback:
         raise ConfigurationError(

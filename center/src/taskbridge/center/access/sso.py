@@ -122,8 +122,8 @@ def _only(connection: HTTPConnection, name: str) -> str | None:
     Raises:
         Unauthorized: it is there twice, as when a proxy adds its own to the client's, or is not a name.
     """
-    wanted = name.lower().encode("latin-1")
-    values = [value for header, value in connection.scope["headers"] if header == wanted]
+    requested = name.lower().encode("latin-1")
+    values = [value for header, value in connection.scope["headers"] if header == requested]
     if not values:
         return None
     if len(values) > 1:

@@ -135,7 +135,7 @@ _UNTIL = _compared("until_at", "until_instance", "until_task", after=False)
 
 @lru_cache
 def bound_statement(*, after: bool) -> Statement:
-    """The last place that a search examines, and whether there are entries behind it."""
+    """The last place that a search examines, and whether there are entries after it."""
     where = [_OF_PERSON, entries.c.view == _VIEW, *([_AFTER] if after else [])]
     return select(*_PLACE).where(*where).order_by(*_ORDER).limit(2).offset(SEARCHED_MAX - 1)
 
@@ -313,10 +313,10 @@ class Queries:
             rows = connection.execute(_EVENTS, {"instance_id": _id(instance_id), "corp_id": state.corp_id}).all()
             found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
             found.sort(key=lambda each: (each[0].occurred_at, each[2]))
-            told = [event for event, _, _ in found]
-            names = names_of(connection, state.corp_id, users_of_events(told))
+            shown = [event for event, _, _ in found]
+            names = names_of(connection, state.corp_id, users_of_events(shown))
             form = _form(connection, state)
-        form_of = latest_form(told)
+        form_of = latest_form(shown)
         values = {} if form_of is None else dict(form_of.form_data)
         began_at = began_at_of(state)
         return to_json(
@@ -327,9 +327,9 @@ class Queries:
                 **form_json(form, values),
                 "form_of": None if form_of is None else form_of.event_id,
                 "events": [event_json(event, partition=at, offset=offset) for event, at, offset in found],
-                "complete": len(told) < HISTORY_MAX
-                and any(began_at in (event.occurred_at, event.created_at) for event in told),
-                "people": people_json(users_of_events(told), names),
+                "complete": len(shown) < HISTORY_MAX
+                and any(began_at in (event.occurred_at, event.created_at) for event in shown),
+                "people": people_json(users_of_events(shown), names),
             }
         )
 
@@ -365,9 +365,9 @@ def names_of(connection: Connection, corp_id: str, user_ids: Iterable[str]) -> d
     return found
 
 
-def latest_form(told: Iterable[TaskEvent]) -> TaskEvent | None:
+def latest_form(shown: Iterable[TaskEvent]) -> TaskEvent | None:
     """The event whose form is the instance's: the latest create or cc that has any values."""
-    with_form = [each for each in told if each.form_data and each.action in (Action.CREATED, Action.COPIED)]
+    with_form = [each for each in shown if each.form_data and each.action in (Action.CREATED, Action.COPIED)]
     return max(with_form, key=lambda each: (each.occurred_at, each.event_id), default=None)
 
 
