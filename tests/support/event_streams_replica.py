@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from support.live import CORP, add_changes
 from taskbridge.center.access.access import Access
+from taskbridge.center.live.changes import CHANNEL
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.listening import CHANNEL
 from taskbridge.center.live.metrics import HubCollector
 from taskbridge.center.live.routes import events_router
 from taskbridge.center.live.stream import HoldsStreams

@@ -15,7 +15,7 @@ from taskbridge.center.database import Database, DatabaseUnavailable
 from taskbridge.center.live import hub as hub_module
 from taskbridge.center.live.changes import PART
 from taskbridge.center.live.hub import Hub, TooManyOfPerson, TooManyStreams
-from taskbridge.center.live.subscription import WAITING_MAX, Ending, Subscription
+from taskbridge.center.live.stream import WAITING_MAX, Ending, Stream
 from taskbridge.center.live.wire import Place
 from taskbridge.center.tables import people
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Listener:
     """A stream, and what it has been given."""
 
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(self, subscription: Stream) -> None:
         self.woken = asyncio.Event()
         self.wakes = 0
         self.subscription = subscription

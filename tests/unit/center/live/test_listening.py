@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import text
 
 from support.live import CORP, EPOCH, add_changes, set_epoch
-from taskbridge.center.live import listening
+from taskbridge.center.live import changes
+from taskbridge.center.live.changes import CHANNEL
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.listening import CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from support.center import Databases
     from taskbridge.center.database import Database
-    from taskbridge.center.live.subscription import Subscription
+    from taskbridge.center.live.stream import Stream
 
 
 def write(connection: Connection, database: Database, *user_ids: str) -> None:
@@ -38,7 +38,7 @@ def notify(connection: Connection, *user_ids: str) -> None:
     connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})
 
 
-async def ids_of(subscription: Subscription, count: int) -> list[str]:
+async def ids_of(subscription: Stream, count: int) -> list[str]:
     woken, found = asyncio.Event(), list[str]()
     subscription.wake_by(woken.set)
     async with asyncio.timeout(20):
@@ -118,7 +118,7 @@ def test_commits_that_cross_lose_nothing(replicas: tuple[Database, Database]) ->
 def test_commits_while_the_connection_is_lost_reach_the_streams_afterwards(
     replicas: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "_RETRY_S", 0.01)
+    monkeypatch.setattr(changes, "_RETRY_S", 0.01)
 
     async def test() -> None:
         async with replica_of(replicas[1]) as hub:

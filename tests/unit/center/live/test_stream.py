@@ -18,8 +18,7 @@ from taskbridge.center.live import hub as hub_module
 from taskbridge.center.live.changes import PART
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.routes import events_router
-from taskbridge.center.live.stream import HoldsStreams, Writer
-from taskbridge.center.live.subscription import WAITING_MAX
+from taskbridge.center.live.stream import WAITING_MAX, HoldsStreams
 from taskbridge.center.live.wire import Place
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ class Connection:
         """``meanwhile`` happens between the subscription and the first frame."""
         self.subscription = await hub.subscribe(CORP, "ann", now=0, may_go_on=may_go_on)
         meanwhile()
-        writer = Writer(hub, self.subscription, resume)
-        self.task = asyncio.create_task(writer.run(self._receive, self._send))
+        self.subscription.resume = resume
+        self.task = asyncio.create_task(self.subscription.run(self._receive, self._send))
         return self
 
     async def _receive(self) -> dict[str, Any]:

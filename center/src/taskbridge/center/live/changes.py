@@ -1,4 +1,4 @@
-"""Reads people's changes from the database as frames. Every function blocks and raises DatabaseUnavailable.
+"""Reads people's changes as frames, and learns of them. Every function blocks and raises DatabaseUnavailable.
 
 A person's changes are numbered without gaps, and numbers become visible in their order: the row of the person's
 counter is locked until the transaction that took a number ends. So "all after n" is complete whenever it is read.
@@ -6,10 +6,13 @@ counter is locked until the transaction that took a number ends. So "all after n
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import structlog
 from sqlalchemy import bindparam, select, tuple_
+from sqlalchemy.exc import SQLAlchemyError
 
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.queries import names_of
@@ -17,11 +20,13 @@ from taskbridge.center.live.wire import Place, notification_frame
 from taskbridge.center.tables import about, change_counters, changes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from taskbridge.center.database import Database
+
+log = structlog.get_logger(__name__)
 
 Person = tuple[str, str]
 """Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""
@@ -46,6 +51,11 @@ _COUNTER = change_counters.c.corp_id, change_counters.c.user_id
 _NUMBERS = select(*_COUNTER, change_counters.c.last_seq).where(
     tuple_(*_COUNTER).in_(bindparam("people", expanding=True))
 )
+CHANNEL = "taskbridge_changes"
+_RETRY_S = 1.0
+_CHECK_S = 1.0
+"""After so much silence the connection is tested."""
+_decode_people = msgspec.json.Decoder(list[Person]).decode
 _NO_END = 2**62
 _UNNAMED = b'"name":null'
 
@@ -122,3 +132,51 @@ def _stored(person: Person) -> Person:
 
 def _stored_id(text: str) -> str:
     return text.replace("\0", "\ufffd")
+
+
+class Listening:
+    """Receives from PostgreSQL whose changes any replica has committed, on a connection and in a thread of its own.
+
+    Begins at once. ``lost`` is called after each new connection: before it, notifications may have been missed.
+    """
+
+    def __init__(self, database: Database, changed: Callable[[list[Person]], None], lost: Callable[[], None]) -> None:
+        self._database = database
+        self._changed = changed
+        self._lost = lost
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="listen", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns at once; the thread ends within seconds."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        dialect = self._database.engine.dialect
+        assert dialect.dbapi is not None
+        failures = (SQLAlchemyError, dialect.dbapi.Error, OSError)
+        while not self._stopped.is_set():
+            try:
+                self._listen()
+            except failures as error:
+                log.warning("listening_interrupted", problem=str(error).partition("\n")[0])
+                self._stopped.wait(_RETRY_S)
+
+    def _listen(self) -> None:
+        pooled = self._database.engine.raw_connection()
+        connection = pooled.driver_connection
+        assert connection is not None
+        pooled.detach()  # it does not go back to the pool
+        try:
+            connection.autocommit = True
+            connection.execute(f"LISTEN {CHANNEL}")
+            self._lost()
+            while not self._stopped.is_set():
+                for each in connection.notifies(timeout=_CHECK_S):
+                    self._changed(_decode_people(each.payload))
+                    if self._stopped.is_set():
+                        return
+                connection.execute("SELECT 1")
+        finally:
+            connection.close()

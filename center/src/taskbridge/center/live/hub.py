@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from taskbridge.center.database import DatabaseUnavailable
-from taskbridge.center.live.changes import PART, changes_between, changes_of, epoch_of, places_now
-from taskbridge.center.live.listening import Listening
-from taskbridge.center.live.subscription import Ending, Subscription
+from taskbridge.center.live.changes import PART, Listening, changes_between, changes_of, epoch_of, places_now
+from taskbridge.center.live.stream import Ending, Stream
 from taskbridge.center.live.wire import Place
 from taskbridge.schemas.errors import OperatorError
 
@@ -62,7 +61,7 @@ class _Listeners:
     """The change up to which they were given everything; None until it is read."""
     is_stale: bool = False
     """Whether there were changes while ``place`` was being read."""
-    streams: list[Subscription] = field(default_factory=list[Subscription])
+    streams: list[Stream] = field(default_factory=list[Stream])
 
 
 @dataclass(eq=False)
@@ -101,7 +100,7 @@ class Hub:
 
     async def subscribe(
         self, corp_id: str, user_id: str, *, now: float, may_go_on: Callable[[float], bool] = lambda _: True
-    ) -> Subscription:
+    ) -> Stream:
         """From now on, every change of this person, as long as ``may_go_on`` is true, at each heartbeat.
 
         Raises:
@@ -117,7 +116,7 @@ class Hub:
             raise TooManyOfPerson(str(TooManyOfPerson.__doc__))
         self._loop = asyncio.get_running_loop()
         # Streams that were opened at once do not beat at once.
-        found = Subscription(person, now + self.heartbeat_s * (self.count * _GOLDEN % 1), may_go_on)
+        found = Stream(self, person, now + self.heartbeat_s * (self.count * _GOLDEN % 1), may_go_on)
         self._of_person[person] = listeners
         listeners.streams.append(found)
         self.count += 1
@@ -130,16 +129,16 @@ class Hub:
         found.seen(place.seq)
         return found
 
-    def leave(self, subscription: Subscription) -> None:
+    def leave(self, stream: Stream) -> None:
         """Forget a stream. A second call does nothing."""
-        listeners = self._of_person.get(subscription.person)
-        if listeners is not None and subscription in listeners.streams:
-            listeners.streams.remove(subscription)
+        listeners = self._of_person.get(stream.person)
+        if listeners is not None and stream in listeners.streams:
+            listeners.streams.remove(stream)
             self.count -= 1
-            if subscription.ending is not None:
-                self.cut[subscription.ending] += 1
+            if stream.ending is not None:
+                self.cut[stream.ending] += 1
             if not listeners.streams:
-                del self._of_person[subscription.person]
+                del self._of_person[stream.person]
 
     async def missed(self, person: Person, after: int, until: int) -> list[ChangeFrame]:
         """Some or all of the changes in between, for a stream that resumes.
@@ -149,13 +148,13 @@ class Hub:
         """
         return await self._in_missed_thread(changes_between, person, after, until)
 
-    def place(self, subscription: Subscription) -> Place | None:
+    def place(self, stream: Stream) -> Place | None:
         """Where a client that has read all of this stream would resume; None while something waits."""
-        listeners = self._of_person.get(subscription.person)
-        if listeners is None or listeners.place is None or subscription.has_waiting or subscription.ending is not None:
+        listeners = self._of_person.get(stream.person)
+        if listeners is None or listeners.place is None or stream.has_waiting or stream.ending is not None:
             return None
         # It may come from a replica that has read further.
-        return Place(subscription.epoch, max(listeners.place.seq, subscription.reached))
+        return Place(stream.epoch, max(listeners.place.seq, stream.reached))
 
     def beat(self, now: float) -> None:
         """Write due heartbeats, and end streams that may not go on. To be called several times in ``heartbeat_s``."""
@@ -186,8 +185,12 @@ class Hub:
         finally:
             if listening is not None:
                 listening.stop()
-            for each in (self._live_thread, self._missed_thread):
-                each.shutdown(wait=False, cancel_futures=True)
+            await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """Wait for queries that still run: they would leave their connections open."""
+        for each in (self._live_thread, self._missed_thread):
+            each.shutdown(cancel_futures=True)
 
     def _all_changed(self) -> None:
         """Notifications may have been lost: read everybody's changes."""
@@ -286,5 +289,5 @@ class Hub:
                 for each in listeners.streams:
                     each.end(Ending.REBUILT)
 
-    def _all(self) -> Iterator[Subscription]:
+    def _all(self) -> Iterator[Stream]:
         return (each for listeners in self._of_person.values() for each in listeners.streams)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from taskbridge.center.live.subscription import Ending
+from taskbridge.center.live.stream import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

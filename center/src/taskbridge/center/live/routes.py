@@ -14,7 +14,7 @@ from taskbridge.center.access.refusals import BadQuery, NotNow, TooManyQueries
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import CorpId, UserId  # noqa: TC001 - as above
 from taskbridge.center.live.hub import TooManyOfPerson, TooManyStreams
-from taskbridge.center.live.stream import EventStream, Writer
+from taskbridge.center.live.stream import EventStream
 from taskbridge.center.live.wire import ID_PATTERN, MEDIA_TYPE, BrokenEventId, place_of
 
 if TYPE_CHECKING:
@@ -86,11 +86,12 @@ def events_router(hub: Hub, access: Access) -> APIRouter:
             raise BadQuery(str(error)) from error
         may_go_on = access.lasting(caller, corp_id, user_id, now=now)
         try:
-            subscription = await hub.subscribe(corp_id, user_id, now=now, may_go_on=may_go_on)
+            stream = await hub.subscribe(corp_id, user_id, now=now, may_go_on=may_go_on)
         except TooManyOfPerson as error:
             raise TooManyQueries(str(error), retry_after_s=_LATER_S) from error
         except TooManyStreams as error:
             raise NotNow(str(error), retry_after_s=2) from error
-        return EventStream(Writer(hub, subscription, resume))
+        stream.resume = resume
+        return EventStream(stream)
 
     return router

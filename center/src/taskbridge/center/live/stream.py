@@ -7,22 +7,38 @@ lives as long as there is something: ten thousand idle streams are then ten thou
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from starlette.responses import Response
 
 from taskbridge.center.live.wire import MEDIA_TYPE, OPENING, Place, end_frame, heartbeat_frame, reset_frame
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from taskbridge.center.live.hub import Hub
-    from taskbridge.center.live.subscription import Subscription
 
-log = structlog.get_logger(__name__)
+
+WAITING_MAX = 256
+"""Events that may wait for one slow reader. They are shared between streams; a reader that resumes has lost none."""
+
+
+class Ending(StrEnum):
+    """Why a stream ended; also the label of a metric."""
+
+    SLOW = "slow"
+    REBUILT = "rebuilt"
+    """Changes are numbered from the beginning again, or some were purged: a client that resumes gets ``reset``."""
+    STOPPING = "stopping"
+    ACCESS = "access"
+    """Its token was revoked, or the proxy must check again whether the person is still signed in."""
+
 
 _HEADERS = [
     (b"content-type", MEDIA_TYPE.encode()),
@@ -46,15 +62,15 @@ class EventStream(Response):
     much memory again as the stream.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, stream: Stream) -> None:
         # Without Response's own: it would make a body and headers that are never sent.
         self.background = None
         self.status_code = 200
-        self._writer = writer
+        self._stream = stream
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        scope[_HELD] = self._writer
+        scope[_HELD] = self._stream
 
 
 class HoldsStreams:
@@ -65,22 +81,91 @@ class HoldsStreams:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
-        writer: Writer | None = scope.pop(_HELD, None)
-        if writer is not None:
+        stream: Stream | None = scope.pop(_HELD, None)
+        if stream is not None:
             for name in set(scope) - _NEEDED_BY_SERVER:
                 del scope[name]
-            await writer.run(receive, send)
+            await stream.run(receive, send)
 
 
 @dataclass(slots=True, eq=False)
-class Writer:
-    """Writes one subscription to one connection."""
+class Stream:
+    """One connection: what is still to be written to it, and the writing."""
 
     hub: Hub
-    subscription: Subscription
-    resume: Place | None
+    person: tuple[str, str]
+    due: float
+    """When the next heartbeat is."""
+    may_go_on: Callable[[float], bool]
+    resume: Place | None = None
+    """What its client has already."""
+    epoch: str = ""
+    begins: int = 0
+    """Every change after this number comes by itself."""
+    reached: int = 0
+    """Nothing up to this number is given out any more."""
+    ending: Ending | None = None
+    _beats: bool = False
+    _wake: Callable[[], None] | None = None
+    _waiting: deque[tuple[int, bytes]] | None = None  # most have nothing waiting for most of their life
     _send: Send | None = None
     _task: asyncio.Task[None] | None = None
+
+    def wake_by(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called whenever there is something to write, from within the loop."""
+        self._wake = wake
+
+    def push(self, seq: int, frame: bytes) -> None:
+        """Add a change that the stream has not seen; a stream in which too many wait ends."""
+        if self.ending is not None or seq <= self.reached:
+            return
+        if self._waiting is None:
+            self._waiting = deque()
+        if len(self._waiting) >= WAITING_MAX:
+            self.end(Ending.SLOW)
+            return
+        self._waiting.append((seq, frame))
+        self._woken()
+
+    def beat(self, next_due: float) -> None:
+        """A heartbeat is to be written, and the one after it at ``next_due``."""
+        self.due, self._beats = next_due, True
+        self._woken()
+
+    def end(self, ending: Ending) -> None:
+        """Nothing more will come. Waiting frames are dropped: a client that resumes gets them."""
+        if self.ending is None:
+            self.ending, self._waiting = ending, None
+            self._woken()
+
+    def seen(self, seq: int) -> None:
+        """The client has everything up to this number: it is not given out again."""
+        self.reached = seq
+
+    def take(self) -> tuple[int, bytes]:
+        """How many events wait, and all of them in one piece, in place of a heartbeat that waits too."""
+        waiting, self._waiting = self._waiting, None
+        fresh: list[bytes] = []
+        for seq, frame in waiting or ():
+            if seq > self.reached:
+                self.reached = seq
+                fresh.append(frame)
+        if fresh:
+            self._beats = False
+        return len(fresh), b"".join(fresh)
+
+    def take_beat(self) -> bool:
+        """Whether a heartbeat waits; it does no more."""
+        beats, self._beats = self._beats, False
+        return beats
+
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def _woken(self) -> None:
+        if self._wake is not None:
+            self._wake()
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Write on behind the head; return when the client has gone or the stream has ended."""
@@ -88,11 +173,11 @@ class Writer:
             await send({"type": "http.response.body", "body": OPENING, "more_body": True})
             self._send = send
             self._task = asyncio.get_running_loop().create_task(self._begin())
-            self.subscription.wake_by(self._go_on)
+            self.wake_by(self._go_on)
             while (await receive())["type"] != "http.disconnect":
                 pass
         finally:
-            self.hub.leave(self.subscription)
+            self.hub.leave(self)
             if self._task is not None:
                 self._task.cancel()
 
@@ -108,23 +193,22 @@ class Writer:
             await self._close(str(error))
             return
         # One who loses the connection before the first event has a place to go on from, and misses nothing.
-        self.subscription.beat(self.subscription.due)
+        self.beat(self.due)
         await self._write()
 
     async def _catch_up(self, resume: Place) -> None:
         """Write the changes between the id and those that come by themselves, which begin after them."""
-        subscription = self.subscription
-        person, (epoch, at), until = subscription.person, resume, subscription.begins
-        if epoch == subscription.epoch and at > until:
+        person, (epoch, at), until = self.person, resume, self.begins
+        if epoch == self.epoch and at > until:
             # Another replica has read further: so the change exists, and nothing up to it is given out again.
             if await self.hub.missed(person, at - 1, at):
-                subscription.seen(at)
+                self.seen(at)
                 return
             epoch = ""
-        if epoch != subscription.epoch:
+        if epoch != self.epoch:
             await self._put(reset_frame(_REBUILT))
             return
-        while at < until and subscription.ending is None:
+        while at < until and self.ending is None:
             part = await self.hub.missed(person, at, until)
             if not part or part[0].place != Place(epoch, at + 1):
                 await self._put(reset_frame(_TOO_OLD))
@@ -136,17 +220,16 @@ class Writer:
 
     async def _write(self) -> None:
         """Write until there is nothing, or the end. Between the last look and the task's end there is no ``await``."""
-        subscription = self.subscription
         while True:
-            if subscription.ending is not None:
-                await self._close(subscription.ending)
+            if self.ending is not None:
+                await self._close(self.ending)
                 return
-            count, fresh = subscription.take()
+            count, fresh = self.take()
             if fresh:
                 self.hub.sent += count
                 await self._put(fresh)
-            elif subscription.take_beat():
-                await self._put(heartbeat_frame(self.hub.place(subscription)))
+            elif self.take_beat():
+                await self._put(heartbeat_frame(self.hub.place(self)))
             else:
                 self._task = None
                 return
