@@ -51,7 +51,7 @@ All parts read the edge's credentials. */}}
 {{- with index (index . 0).Values (index . 1) "kafkaProperties" }}{{ if or .existingSecret .text }}yes{{ end }}{{ end -}}
 {{- end -}}
 
-{{/* Where Kafka and the registry are, as the part with this prefix is told: (list $ "edge" "EDGE"). */}}
+{{/* The addresses of Kafka and the registry, for the settings with this prefix: (list $ "edge" "EDGE"). */}}
 {{- define "taskbridge.kafkaEnv" -}}
 {{- $root := index . 0 -}}{{- $prefix := index . 2 -}}
 - {name: {{ $prefix }}_KAFKA_BOOTSTRAP_SERVERS, value: {{ $root.Values.kafka.bootstrapServers | quote }}}
