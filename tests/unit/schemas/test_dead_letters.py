@@ -45,12 +45,10 @@ def test_the_reasons_on_the_topic_never_change() -> None:
         "another-app",
         "another-corp",
         "misplaced-key",
-        "misplaced-notification",
         "outside-contract",
         "too-large",
         "undecodable",
         "unknown-action",
-        "unknown-view",
     ]
 
 

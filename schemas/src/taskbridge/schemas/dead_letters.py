@@ -48,8 +48,6 @@ class DlqReason(Word):
     ANOTHER_CORP = "another-corp"
     ANOTHER_APP = "another-app"
     TOO_LARGE = "too-large"
-    UNKNOWN_VIEW = "unknown-view"
-    MISPLACED_NOTIFICATION = "misplaced-notification"
 
 
 def dead_letter_headers(
@@ -82,7 +80,7 @@ class DeadLetter:
 
     @property
     def reason(self) -> str | None:
-        """A ``DlqReason``, or a reason of a newer version."""
+        """A ``DlqReason``, or a reason of another version."""
         return self._header(REASON_HEADER)
 
     @property
