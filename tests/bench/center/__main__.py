@@ -92,6 +92,7 @@ def _measure_queries(
             # They share the partitions, of which there is nothing left to read.
             stack.enter_context(center)
             center.until_ready()
+            center.vacuum()
         contenders = {center.name: Contender(center.url, lambda center=center: sum(center.cpu)) for center in centers}
         if arguments.earlier is not None:
             contenders[_EARLIER] = start_earlier(stack, setup, arguments.earlier, tasks=arguments.tasks)
