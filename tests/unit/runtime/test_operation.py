@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import queue
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from taskbridge.runtime.operation import listen, make_server, operation_app
+from taskbridge.runtime.operation import end_within, listen, make_server, operation_app
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -189,3 +190,13 @@ def test_raw_utf_8_is_understood_in_a_request_that_came_with_the_one_before_it()
     for cut in (len(second), 0, 2, 6, second.index("差".encode()) + 1, second.index(b"host") + 2):
         found = asyncio.run(answers(first + second[:cut], second[cut:]))
         assert found.count(b"HTTP/1.1 200 ") == 2, cut
+
+
+@pytest.mark.parametrize(("outcome", "code", "printed"), [(0, 0, ""), (1, 1, ""), ("it failed", 1, "it failed\n")])
+def test_a_process_ends_in_time_even_if_something_still_waits(
+    outcome: int | str, code: int, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes: queue.SimpleQueue[int] = queue.SimpleQueue()
+    end_within(0.01, outcome, end=codes.put)
+    assert codes.get(timeout=30) == code
+    assert capsys.readouterr().err == printed

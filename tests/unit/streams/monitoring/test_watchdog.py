@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.monitoring.watchdog import LoopGuard, Stuck, TimesStuck, Watchdog, end_within
+from taskbridge.streams.monitoring.watchdog import LoopGuard, Stuck, TimesStuck, Watchdog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,16 +48,6 @@ def test_a_stalled_loop_ends_the_process_and_a_running_one_does_not(tmp_path: Pa
     assert codes == [70]
     guard.close()
     assert TimesStuck(tmp_path).count() == 1
-
-
-@pytest.mark.parametrize(("outcome", "code", "printed"), [(0, 0, ""), (1, 1, ""), ("it failed", 1, "it failed\n")])
-def test_a_process_ends_in_time_even_if_something_still_waits(
-    outcome: int | str, code: int, printed: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    codes: queue.SimpleQueue[int] = queue.SimpleQueue()
-    end_within(0.01, outcome, end=codes.put)
-    assert codes.get(timeout=30) == code
-    assert capsys.readouterr().err == printed
 
 
 def test_the_count_of_stalls_outlives_the_worker(tmp_path: Path) -> None:
