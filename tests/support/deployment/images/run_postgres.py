@@ -9,7 +9,7 @@ PASSWORD = DATA.parent / "password"
 USER = os.environ["POSTGRES_USER"]
 
 if not (DATA / "PG_VERSION").exists():
-    DATA.mkdir(parents=True)
+    DATA.mkdir(parents=True, exist_ok=True)
     PASSWORD.write_text(os.environ["POSTGRES_PASSWORD"])
     made = ("initdb", "--pgdata", str(DATA), "--username", USER, "--pwfile", str(PASSWORD), "--auth", "scram-sha-256")
     subprocess.run((*made, "--encoding=UTF8", "--locale=C"), check=True)
