@@ -24,7 +24,7 @@ from taskbridge.center.tables import entries, instances, positions
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_state_codec
-from taskbridge.schemas.events import Lifecycle
+from taskbridge.schemas.events import Lifecycle, Person, TaskState
 from taskbridge.schemas.topics import TASK_STATES, Topic
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from support.center import Databases
     from taskbridge.center.database import Database
     from taskbridge.cli.connection import Connection
-    from taskbridge.schemas.events import TaskState
 
 pytestmark = pytest.mark.integration
 
@@ -252,6 +251,20 @@ def test_a_database_that_comes_back_gets_what_was_read(
             database.close()
     finally:
         server.stop()
+
+
+def test_a_record_that_the_database_refuses_is_skipped_alone(
+    topic: StatesTopic, databases: Databases, eventually: Callable[..., Any]
+) -> None:
+    database = databases.new("postgresql")
+    good = states_of(lives(10, seed=13))
+    too_long_for_an_index = Person("".join(map(chr, range(0x4E00, 0x4E00 + 5_000))))
+    bad = TaskState("bad", "corp", "APP", 1_000, 1, originator=too_long_for_an_index)
+    with topic.followed(database) as [follower]:
+        topic.publish([*good[:20], bad, *good[20:]])
+        eventually(lambda: lines_in(database) == lines_of(good), what="all others are written")
+        eventually(lambda: follower.health().skipped[topic.topic.name], what="it is counted")
+        assert follower.health().skipped == {topic.topic.name: 1}
 
 
 def ids_in(database: Database) -> set[str]:

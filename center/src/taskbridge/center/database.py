@@ -196,7 +196,8 @@ def open_database(url: str | None, data_dir: Path) -> Database:
             data_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"CENTER_DATA_DIR={data_dir} cannot be created: {error.strerror}") from error
-        engine = create_engine(f"sqlite:///{data_dir / 'center.db'}", connect_args={"timeout": _BUSY_S}, **_POOL)
+        path, session = data_dir / "center.db", {"timeout": _BUSY_S}
+        engine = create_engine(f"sqlite:///{path}", connect_args=session, hide_parameters=True, **_POOL)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return Database(engine)

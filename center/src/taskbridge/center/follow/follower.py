@@ -332,8 +332,9 @@ class Follower:
             if not items:
                 raise
             if len(items) == 1:
-                log.exception("record_refused", topic=items[0].topic.topic.name, problem=str(error))
-                self._store([items[0]._replace(record=None, problem=f"the database refuses it: {error}")])
+                # Not the statement, which would show the record's contents.
+                line = str(getattr(error, "orig", None) or error).partition("\n")[0]
+                self._store([items[0]._replace(record=None, problem=f"the database refuses it: {line}")])
             else:
                 middle = len(items) // 2
                 self._store(items[:middle])
