@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _COMMAND = "from taskbridge.cli.__main__ import main; main()"
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["taskbridge.edge.app", "taskbridge.streams.app", "taskbridge.cli.program"])
+_SERVICES = [f"taskbridge.{each}.app" for each in ("edge", "streams", "center")]
+_forking.set_forkserver_preload([*_SERVICES, "taskbridge.cli.program"])
 
 
 class Forked:
