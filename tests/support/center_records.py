@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+from confluent_kafka import murmur2
 from sqlalchemy import select
 
 from taskbridge.center.follow.batch import Assigned, Item, write_batch
-from taskbridge.center.follow.lists import Forms, People, States, target_partition
+from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.positions import Position, adapt_page_index, add_positions, read_positions
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.tables import VIEW_CODES, changes, entries, instances
@@ -23,7 +24,7 @@ from taskbridge.streams.fold.instance import fold
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from confluent_kafka import Message
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.events import TaskEvent
     from taskbridge.streams.fold.instance import Instance
+
+target_partition = cast("Callable[[bytes, int], int]", murmur2)
+"""The partition of a key among so many."""
 
 REGISTRY = FakeRegistry()
 PARTITIONS = 4
@@ -153,8 +157,7 @@ class Replica:
 
     def write(self, messages: Iterable[FakeMessage]) -> None:
         """Raises PositionLost if another replica has one of the partitions."""
-        partitions = {name: topic.partitions for name, topic in self.topics.items()}
-        self.wrote.append(write_batch(self.database, self.items(messages), self.assigned, partitions))
+        self.wrote.append(write_batch(self.database, self.items(messages), self.assigned))
 
     def follow(self, *, batch: int = 1000, chance: random.Random | None = None) -> None:
         """Read to the end; partitions are mixed by ``chance``, and each stays in its order."""

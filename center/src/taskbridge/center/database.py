@@ -65,7 +65,6 @@ class Upsert:
         *,
         key: Sequence[str] = (),
         change: Mapping[str, str] | None = None,
-        where: str = "",
         only_new: bool = False,
         returning: Sequence[str] = (),
     ) -> None:
@@ -77,7 +76,6 @@ class Upsert:
         changed = {each: f'excluded."{each}"' for each in columns if each not in key} | dict(change or {})
         settings = ", ".join(f'"{each}" = {to}' for each, to in changed.items())
         tail = f"ON CONFLICT ({keys}) DO {'NOTHING' if only_new else f'UPDATE SET {settings}'}"
-        tail += f" WHERE {where}" if where else ""
         tail += f" RETURNING {', '.join(returning)}" if returning else ""
         head = f"INSERT INTO {table.name} ({', '.join(quoted)})"
         types = [table.c[each].type.dialect_impl(dialect).compile(dialect).partition(" COLLATE")[0] for each in columns]

@@ -59,8 +59,6 @@ class Writing(NamedTuple):
     """What the rows of a batch may depend on."""
 
     connection: Connection
-    partitions: int
-    """How many the topic has."""
     complete: Collection[int]
     """Those whose rows were complete before this batch: their changes are published."""
 
@@ -154,12 +152,10 @@ class Assigned:
         return self.stored._replace(next_offset=next_offset, at=now_ms() if is_current else self.stored.at)
 
 
-def write_batch(
-    database: Database, items: Sequence[Item], assigned: Mapping[Place, Assigned], partitions: Mapping[str, int]
-) -> Collection[Person]:
+def write_batch(database: Database, items: Sequence[Item], assigned: Mapping[Place, Assigned]) -> Collection[Person]:
     """Write the records, and move the positions after them; returns the people whose lists changed.
 
-    Without items, positions move to what was reached. ``partitions``: how many each topic has.
+    Without items, positions move to what was reached.
 
     Raises:
         PositionLost: Nothing was written.
@@ -179,9 +175,8 @@ def write_batch(
         if not advance(connection, moves):
             raise PositionLost
         for topic in sorted(records, key=lambda each: each.topic.name):
-            name = topic.topic.name
-            complete = {place[1] for place in ends if place[0] == name and assigned[place].is_complete}
-            people |= set(topic.write(Writing(connection, partitions[name], complete), records[topic]))
+            complete = {place[1] for place in ends if place[0] == topic.topic.name and assigned[place].is_complete}
+            people |= set(topic.write(Writing(connection, complete), records[topic]))
         if any(
             place[0] == TASK_STATES.name and old.next_offset < old.fill_end <= new.next_offset
             for place, (old, new) in moves.items()

@@ -325,7 +325,7 @@ class Follower:
     def _store(self, items: Sequence[Item]) -> None:
         """Write a batch. A record that the database refuses is found by writing halves, and skipped."""
         try:
-            people = self._retried(lambda: write_batch(self._database, items, self._assigned, self._partitions))
+            people = self._retried(lambda: write_batch(self._database, items, self._assigned))
         except (PositionLost, _Stopped):
             raise
         except Exception as error:

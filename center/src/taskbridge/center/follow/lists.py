@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from confluent_kafka import murmur2
 from msgspec.structs import asdict
 from sqlalchemy import bindparam, delete, select
 
@@ -46,7 +45,7 @@ from taskbridge.schemas.topics import FORMS, PEOPLE, REPLAYED_DAYS, TASK_STATES
 from taskbridge.schemas.views import Entry, views
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from confluent_kafka import Message
     from sqlalchemy import Connection, Table
@@ -57,9 +56,6 @@ if TYPE_CHECKING:
 EMPLOYEE_NUMBER = "employee_number"
 """Of a person's further ids, the one that has a field of its own."""
 
-target_partition = cast("Callable[[bytes, int], int]", murmur2)
-"""The partition of a key among so many."""
-
 read_entry = msgspec.json.Decoder(Entry).decode
 
 _SEARCH_CHARACTERS, _SEARCH_BYTES = 600, 2000
@@ -69,10 +65,6 @@ _VIEWS = {code: view for view, code in VIEW_CODES.items()}
 _PLACE = ("corp_id", "user_id", "view", "task_id", "instance_id")
 _ENTRY_COLUMNS = [each.name for each in entries.columns if each.name != "id"]
 _PUT_INSTANCES = Upsert(instances, ["instance_id", "partition", "corp_id", "state"])
-# Of a partition that is not the instance's: it replaces no row of the right one.
-_PUT_MISPLACED = Upsert(
-    instances, ["instance_id", "partition", "corp_id", "state"], where="instances.partition = excluded.partition"
-)
 _ENTRIES = select(*(entries.c[each] for each in ("id", *_PLACE, "search", "item")))
 _PUT_ENTRIES = Upsert(entries, _ENTRY_COLUMNS, key=_PLACE[1:])
 _COUNT = Upsert(
@@ -117,17 +109,8 @@ class States(FollowedTopic):
         return record
 
     def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
-        # The last record of each instance, of each partition that has it.
-        latest = {(each.key, each.partition): each for each in records}
-        right: dict[str, Record] = {}
-        misplaced: list[Record] = []
-        for (key, partition), record in latest.items():
-            if target_partition(key.encode(), writing.partitions) == partition:
-                right[key] = record
-            else:
-                misplaced.append(record)
-        accepted = self._put_misplaced(writing.connection, misplaced) if misplaced else {}
-        accepted |= self._put_instances(writing.connection, right)
+        latest = {each.key: each for each in records}
+        accepted = self._put_instances(writing.connection, latest)
         changed = self._put_entries(writing.connection, accepted)
         return self._publish(
             writing.connection, [each for each in changed if each.record.partition in writing.complete]
@@ -140,7 +123,7 @@ class States(FollowedTopic):
         renew_epoch(connection)
 
     def _put_instances(self, connection: Connection, records: Mapping[str, Record]) -> dict[str, Record]:
-        """Those whose rows this changes: not tombstones of instances that are not there, or are of another partition.
+        """Those whose rows this changes: not tombstones of instances that are not there.
 
         A row is locked from here on, so that its entries are compared by one replica at a time.
         """
@@ -148,27 +131,17 @@ class States(FollowedTopic):
         self.database.put(connection, _PUT_INSTANCES, [_instance(each) for each in found])
         return {each.key: each for each in found} | self._delete(connection, records.values())
 
-    def _put_misplaced(self, connection: Connection, records: Sequence[Record]) -> dict[str, Record]:
-        accepted = self._delete(connection, records)
-        found = {each.key: each for each in sorted(records) if each.value is not None}
-        self.database.put(connection, _PUT_MISPLACED, [_instance(each) for _, each in sorted(found.items())])
-        there = select(instances.c.instance_id, instances.c.partition)
-        for key, partition in connection.execute(there.where(self.database.among(instances.c.instance_id, found))):
-            if partition == found[key].partition:
-                accepted[key] = found[key]
-        return accepted
-
     def _delete(self, connection: Connection, records: Iterable[Record]) -> dict[str, Record]:
-        gone = {(each.key, each.partition): each for each in records if each.value is None}
+        gone = {each.key: each for each in records if each.value is None}
         if not gone:
             return {}
         found = connection.execute(
-            select(instances.c.instance_id, instances.c.partition)
-            .where(self.database.among(instances.c.instance_id, [key for key, _ in gone]))
+            select(instances.c.instance_id)
+            .where(self.database.among(instances.c.instance_id, gone))
             .order_by(instances.c.instance_id)
             .with_for_update()
         )
-        deleted = {key: gone[key, partition] for key, partition in found if (key, partition) in gone}
+        deleted = {key: gone[key] for key in found.scalars()}
         if deleted:
             connection.execute(delete(instances).where(self.database.among(instances.c.instance_id, deleted)))
             # The later ones when they are as old: see records.purge.
