@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from prometheus_client import generate_latest
@@ -90,7 +90,7 @@ def center_series() -> dict[str, tuple[str, float]]:
             retries=0,
             last_commit_at=1,
         )
-        center.followers = [SimpleNamespace(health=lambda: health)]
+        cast("Any", center).followers = [SimpleNamespace(health=lambda: health)]
         center.metrics.filled.set_function(lambda: 1)
         for status in (200, 503):
             center.metrics.query("/v1/tasks", status, 0.01)
