@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from support.center_rows import entry_row, state
-from taskbridge.center.api import models
-from taskbridge.center.api.queries import HISTORY_MAX
+from taskbridge.center.api import models, routes
+from taskbridge.center.api.queries import BEHIND_MS, HISTORY_MAX
 from taskbridge.schemas.events import (
     SOURCE_YIDA,
     Action,
@@ -352,3 +353,21 @@ def test_queries_are_measured_by_their_route(client: TestClient) -> None:
     assert 'query_seconds_count{route="/v1/corps/{corp_id}/users/{user_id}/counts",status="200"} 1.0' in text
     assert 'query_seconds_count{route="/v1/corps/{corp_id}/users/{user_id}/tasks",status="400"} 1.0' in text
     assert "somebody" not in text
+
+
+def test_a_history_waits_for_the_events_of_its_state(
+    client: TestClient, center: AnsweringCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "_EVENTS_S", 0)
+    now = time.time_ns() // 1_000_000
+    center.store(state(updated_at=now, began_at=5_000))
+    center.store_events(event(Action.CREATED, occurred_at=5_000))
+    behind = client.get("/v1/instances/I-1/history")
+    assert (behind.status_code, behind.headers["retry-after"]) == (503, "1")
+    center.store_events(event(Action.COPIED, occurred_at=now))
+    assert len(client.get("/v1/instances/I-1/history").json()["events"]) == 2
+
+
+def test_a_history_does_not_wait_for_events_that_are_long_gone(client: TestClient, center: AnsweringCenter) -> None:
+    center.store(state(updated_at=time.time_ns() // 1_000_000 - BEHIND_MS))
+    assert client.get("/v1/instances/I-1/history").json()["events"] == []

@@ -103,6 +103,10 @@ class NotNow(Refused):
         super().__init__(detail, retry_after_s=retry_after_s)
 
 
+class EventsBehind(NotNow):
+    """The instance's state contains an event that is not read yet: its history would lack it."""
+
+
 class Filling(NotNow):
     """The lists are not complete yet, which may take minutes."""
 

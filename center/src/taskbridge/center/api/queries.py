@@ -14,7 +14,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Boolean, Text
 
-from taskbridge.center.access.refusals import Unknown
+from taskbridge.center.access.refusals import EventsBehind, Unknown
 from taskbridge.center.access.tokens import ALL_CORPS
 from taskbridge.center.api.cursors import Place, read_cursor, write_cursor
 from taskbridge.center.api.json_forms import (
@@ -29,7 +29,7 @@ from taskbridge.center.api.json_forms import (
 )
 from taskbridge.center.api.search import text_of_query
 from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids
-from taskbridge.schemas.events import Action, Form, TaskEvent, TaskState
+from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState
 from taskbridge.schemas.views import Entry, began_at_of, concerns
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ SEARCHED_MAX = 10_000
 APPS_SEARCHED = 500
 """The newest entries of each view in which a person's apps are looked for."""
 HISTORY_MAX = 100
+BEHIND_MS = 600_000
+"""An event that was not read after so long does not come any more."""
 LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 
 _CODES = {view.lower(): code for view, code in VIEW_CODES.items()}
@@ -302,11 +304,12 @@ class Queries:
             names = names_of(connection, state.corp_id, users_of_state(state))
             return to_json(state_json(state, names, _form(connection, state)))
 
-    def history(self, instance_id: str, caller: Caller) -> bytes:
+    def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> bytes:
         """The instance's last events, oldest first, and its form.
 
         Raises:
             Unknown: as above.
+            EventsBehind: the state is of the last BEHIND_MS, and of a later event than these.
         """
         with self._database.read() as connection:
             state = _state(connection, instance_id, caller)
@@ -314,6 +317,8 @@ class Queries:
             found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
             found.sort(key=lambda each: (each[0].occurred_at, each[2]))
             shown = [event for event, _, _ in found]
+            if now_ms - state.updated_at < BEHIND_MS and all(each.occurred_at < state.updated_at for each in shown):
+                raise EventsBehind("the latest event of this instance is not read yet")
             names = names_of(connection, state.corp_id, users_of_events(shown))
             form = _form(connection, state)
         form_of = latest_form(shown)

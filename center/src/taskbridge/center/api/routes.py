@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -9,7 +13,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response
 
 from taskbridge.center.access.access import TOKEN
-from taskbridge.center.access.refusals import Filling, Forbidden
+from taskbridge.center.access.refusals import EventsBehind, Filling, Forbidden
 from taskbridge.center.api import models
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery
@@ -25,6 +29,7 @@ ID_MAX = 256
 Q_MAX = 200
 CURSOR_MAX = 2_000
 _FILLING_S = 5.0
+_EVENTS_S, _EVENTS_TRIES = 0.1, 20
 _PREFIX = "/v1"
 _OF_USER = "/corps/{corp_id}/users/{user_id}"
 
@@ -178,7 +183,13 @@ def lists_router(access: Access, queries: Queries, threads: Threads, is_complete
         request: Request, instance_id: InstanceId
     ) -> Response:
         caller = await caller_of(request)
-        return JsonAnswer(await threads.run(queries.history, instance_id, caller))
+        given = partial(queries.history, now_ms=time.time_ns() // 1_000_000), instance_id, caller
+        # States and events are read side by side: a page that was just notified may come too early.
+        for _ in range(_EVENTS_TRIES):
+            with suppress(EventsBehind):
+                return JsonAnswer(await threads.run(*given))
+            await asyncio.sleep(_EVENTS_S)
+        return JsonAnswer(await threads.run(*given))
 
     @router.get(
         "/instances/{instance_id:path}",

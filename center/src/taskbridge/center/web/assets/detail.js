@@ -9,6 +9,7 @@ import { itemShown } from "./task-rows.js";
 import { timelineShown } from "./timeline.js";
 
 const AGAIN_AFTER_MS = 200;
+const READ_AGAIN_MS = 1000;
 
 export class Detail {
   /** `close` leads back to the list where only one of them is shown. */
@@ -93,6 +94,8 @@ export class Detail {
       if (loading.signal.aborted) return;
       this._state = state;
       if (!(told instanceof Error)) this._history = told;
+      // Its events are not all read yet.
+      else if (told.status === 503) setTimeout(() => this._onInstance({ instanceId: id }), READ_AGAIN_MS);
       this._render();
     } catch (error) {
       if (loading.signal.aborted) return;
