@@ -287,7 +287,7 @@ def descendants(pid: int) -> set[int]:
     [
         ("up", ["using"], signal.SIGINT, 0),
         ("demo", ["kafka starts", "registry starts"], signal.SIGTERM, 130),
-        ("up", ["edge starts", "streams starts"], signal.SIGINT, 0),
+        ("up", ["edge starts", "streams starts", "center starts"], signal.SIGINT, 0),
     ],
 )
 def test_a_signal_ends_a_start(

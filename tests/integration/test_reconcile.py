@@ -22,15 +22,17 @@ from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.local.host import free_port
 from taskbridge.reconcile.clock import SystemClock
 from taskbridge.schemas.cloudevents import headers_of
-from taskbridge.schemas.codec import task_event_codec
-from taskbridge.schemas.events import Action, Person, TaskEvent
-from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.schemas.codec import task_event_codec, task_state_codec
+from taskbridge.schemas.events import Action, Person, TaskEvent, View
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
+from taskbridge.schemas.views import views
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
     from taskbridge.cli.connection import Connection
+    from taskbridge.schemas.events import TaskState
 
 pytestmark = pytest.mark.integration
 
@@ -99,10 +101,22 @@ def ran(given: dict[str, str], *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def pending(worker: Worker, user_id: str) -> set[str]:
-    path = f"http://127.0.0.1:{worker.port}/v1/corps/{CORP}/users/{user_id}/tasks"
-    found = http_clients.get(path, params={"view": "pending"}, timeout=30)
-    return {each["task_id"] for each in found.json()["items"]} if found.status_code == 200 else set()
+def states(connection: Connection) -> dict[bytes, TaskState]:
+    """The latest state of each instance on the topic."""
+    decode = task_state_codec(connection.registry).decode
+    latest = {each.key(): each.value() for each in read_topic(connection, TASK_STATES.name)}
+    return {key or b"": decode(value) for key, value in latest.items() if value is not None}
+
+
+def pending(connection: Connection, user_id: str) -> set[str | None]:
+    """The tasks that this person of the corp must decide."""
+    return {
+        key.task_id
+        for state in states(connection).values()
+        if state.corp_id == CORP
+        for key in views(state)
+        if (key.user_id, key.view) == (user_id, View.PENDING)
+    }
 
 
 def test_lost_callbacks_and_history_are_published_once(
@@ -118,19 +132,19 @@ def test_lost_callbacks_and_history_are_published_once(
     try:
         # The create of the second task was lost. The other app had no connector yet.
         produce(connection, lately[:3])
-        eventually(lambda: worker.is_ready() and pending(worker, "u-nobody") == set(), what="the worker is ready")
-        eventually(lambda: instance(worker, "R-lately"), what="the delivered events are folded")
+        eventually(worker.is_ready, what="the worker is ready")
+        eventually(lambda: b"R-lately" in states(connection), what="the delivered events are folded")
 
         first = ran(given, "reconcile", "run")
         assert {(each["app_type"], each["kind"]) for each in first["repairs"]} == {(APP, "task"), (APP, "outcome")}
-        eventually(lambda: pending(worker, "u-wang") == {"R-lately-2"}, what="the repair is folded")
+        eventually(lambda: pending(connection, "u-wang") == {"R-lately-2"}, what="the repair is folded")
         assert ran(given, "reconcile", "run")["repairs"] == []
 
         expected = ran(given, "backfill", "--app", LATER_APP, "--since", "2026-01-01", "--dry-run")
         assert (expected["instances"], expected["detail_calls"]) == (1, 2)
         history = ran(given, "backfill", "--app", LATER_APP, "--since", "2026-01-01")
         assert sum(each["events"] for each in history["repairs"]) >= 3
-        eventually(lambda: pending(worker, "u-wang") == {"R-lately-2", "R-long-ago-2"}, what="history is folded")
+        eventually(lambda: pending(connection, "u-wang") == {"R-lately-2", "R-long-ago-2"}, what="history is folded")
         assert ran(given, "backfill", "--app", LATER_APP, "--since", "2026-01-01")["repairs"] == []
 
         decode = task_event_codec(connection.registry).decode
@@ -177,7 +191,3 @@ def status_of(url: str) -> int | None:
     with contextlib.suppress(httpx2.HTTPError):
         return http_clients.get(url, timeout=5).status_code
     return None
-
-
-def instance(worker: Worker, instance_id: str) -> bool:
-    return http_clients.get(f"http://127.0.0.1:{worker.port}/v1/instances/{instance_id}", timeout=30).status_code == 200
