@@ -106,6 +106,8 @@ class NotNow(Refused):
 class EventsBehind(NotNow):
     """The instance's state contains an event that is not read yet: its history would lack it."""
 
+    kind = "events-behind"
+
 
 class Filling(NotNow):
     """The lists are not complete yet, which may take minutes."""
