@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, text
 from sqlalchemy.event import listen
@@ -202,6 +202,7 @@ def test_a_view_is_narrowed_to_the_tasks_of_one_source(client: TestClient, cente
     assert (instance.json()["instance_id"], instance.json()["source"]) == (theirs, "flowable")
 
 
+@example(-(1 << 63), "", "")
 @given(
     st.integers(-(1 << 63), (1 << 63) - 1),
     st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=40),

@@ -16,6 +16,7 @@ from taskbridge.center.access.refusals import BadQuery
 _BOUND_BYTES = 8
 _VERSION = b"\x02"
 _HEAD = len(_VERSION) + _BOUND_BYTES
+_INT64 = range(-(1 << 63), 1 << 63)
 
 _NOT_OURS = "cursor: does not belong to this view of this user; start again without it"
 
@@ -50,7 +51,7 @@ def read_cursor(cursor: str, corp_id: str, user_id: str, view: int) -> Place:
         place = _read(raw[_HEAD:])
     except (ValueError, msgspec.DecodeError) as error:
         raise BadQuery(_NOT_OURS) from error
-    if "\0" in place.instance_id + place.task_id or abs(place.entered_at) >> 63:
+    if "\0" in place.instance_id + place.task_id or place.entered_at not in _INT64:
         raise BadQuery(_NOT_OURS)
     return place
 
