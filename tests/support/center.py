@@ -62,7 +62,9 @@ class PostgresServer:
             argv = [*self._run_as, programs / "initdb", "-D", self.folder / "data", "-U", "postgres", *how]
             subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
         listen = {"listen_addresses": LOOPBACK, "port": str(self._port), "unix_socket_directories": ""}
-        settings = {**listen, "max_connections": "300", **self._settings}
+        # In its folder: a server that is killed would leave shared memory of the machine.
+        memory = {"dynamic_shared_memory_type": "mmap"}
+        settings = {**listen, **memory, "max_connections": "300", **self._settings}
         argv = [str(programs / "postgres"), "-D", str(self.folder / "data")]
         argv += [each for name, value in settings.items() for each in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
