@@ -321,31 +321,6 @@ def a_store_is_damaged(bridge: WatchedBridge) -> None:
     bridge.watch(minutes=4)
 
 
-@outage
-def the_tokens_are_broken(bridge: WatchedBridge) -> None:
-    """An operator saves a file of API tokens that is not TOML."""
-    bridge.add_edge()
-    tokens = bridge.folder / "tokens.toml"
-    tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{"a" * 64}"\ncorps = ["*"]\n')
-    bridge.add_worker(STREAMS_API_TOKENS_FILE=str(tokens))
-    bridge.well()
-    tokens.write_text("[[tokens]\n")
-    bridge.watch(minutes=3)
-
-
-@outage
-def there_are_too_many_people(bridge: WatchedBridge) -> None:
-    """Ten people are imported; the worker has room for two."""
-    bridge.add_edge()
-    bridge.add_worker(STREAMS_PEOPLE_MAX="2")
-    bridge.well()
-    people = bridge.folder / "people.csv"
-    people.write_text("corp_id,user_id,name\n" + "".join(f"corp,u{each},Name {each}\n" for each in range(10)))
-    where = ("--bootstrap-servers", bridge.servers, "--registry-url", bridge.registry_url)
-    subprocess.run([sys.executable, "-m", "taskbridge.cli", "people", "import", str(people), *where], check=True)
-    bridge.watch(minutes=8)
-
-
 def _usual(bridge: WatchedBridge) -> RunningEdge:
     """Start one edge and one worker, and wait until both are well."""
     edge = bridge.add_edge()

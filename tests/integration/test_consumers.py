@@ -22,6 +22,7 @@ import pytest
 from confluent_kafka import Producer
 
 from support import http_clients, needs, toolchains
+from support.center_process import CenterProcess
 from support.kafka.brokers import OwnBroker
 from support.streams.lives import caught_up, read_topic
 from support.streams.processes import Worker
@@ -165,7 +166,7 @@ class CompanyAtWork:
         producer.flush()
 
 
-def lists_of_the_api(worker: Worker) -> Lists:
+def lists_of_the_api(center: CenterProcess) -> Lists:
     found: Lists = {}
     for employee in EMPLOYEES:
         for view in VIEWS:
@@ -173,7 +174,7 @@ def lists_of_the_api(worker: Worker) -> Lists:
             query: dict[str, Any] = {"view": view.lower(), "limit": 200}
             entries = found[employee.user_id, view] = []
             while query:
-                page = http_clients.get(f"http://127.0.0.1:{worker.port}{path}", params=query, timeout=10).json()
+                page = http_clients.get(f"{center.url}{path}", params=query, timeout=10).json()
                 entries += [(item["instance_id"], item["task_id"]) for item in page["items"]]
                 query = {**query, "cursor": page["next_cursor"]} if page["next_cursor"] else {}
     return found
@@ -257,6 +258,14 @@ def worker(bridge: Connection, tmp_path_factory: pytest.TempPathFactory) -> Gene
     worker.kill_if_running()
 
 
+@pytest.fixture(scope="module")
+def center(bridge: Connection, tmp_path_factory: pytest.TempPathFactory) -> Generator[CenterProcess]:
+    center = CenterProcess(tmp_path_factory.mktemp("center"), bridge)
+    center.start()
+    yield center
+    center.kill()
+
+
 @dataclass(frozen=True)
 class Right:
     notification_ids: set[str]
@@ -264,11 +273,12 @@ class Right:
 
 
 @pytest.fixture(scope="module")
-def right(
+def right(  # noqa: PLR0917
     examples: dict[str, Example],
     broker: OwnBroker,
     bridge: Connection,
     worker: Worker,
+    center: CenterProcess,
     eventually: Callable[..., Any],
 ) -> Right:
     """All notifications and lists, after the examples followed, a second one joined and the broker was killed."""
@@ -299,11 +309,13 @@ def right(
     eventually(works, what="the worker is ready again")
 
     def all_is_published() -> bool:
-        lag = worker.readiness().get("lag", {})
-        return lag.get("events") == 0 and lag.get("notifications") == 0
+        return worker.readiness().get("lag", {}).get("events") == 0
 
     eventually(lambda: works() and caught_up(bridge) and all_is_published(), what="everything is published")
-    return Right(published_ids(bridge), lists_of_the_api(worker))
+    eventually(center.is_ready, what="the center is ready")
+    added_up = lists_of_an_inbox(bridge)
+    eventually(lambda: lists_of_the_api(center) == added_up, what="the API shows all of it")
+    return Right(published_ids(bridge), lists_of_the_api(center))
 
 
 def shared_by_two(members: list[Any]) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support import http_clients, needs
+from support.center_process import CenterProcess
 from support.edge.process import RunningEdge, wait_until
 from support.streams.processes import Worker
 from taskbridge.edge.verification import webhooks
@@ -108,6 +109,14 @@ def worker(connection: Connection, tmp_path: Path) -> Generator[Worker]:
 
 
 @pytest.fixture
+def center(connection: Connection, tmp_path: Path) -> Generator[CenterProcess]:
+    center = CenterProcess(tmp_path, connection)
+    center.start()
+    yield center
+    center.kill()
+
+
+@pytest.fixture
 def edge(connection: Connection, tmp_path: Path) -> Generator[RunningEdge]:
     edge = RunningEdge(tmp_path, bootstrap_servers=connection.bootstrap_servers, registry_url=connection.registry_url)
     yield edge
@@ -131,10 +140,10 @@ def consoles(edge: RunningEdge, tmp_path: Path) -> Generator[tuple[Console, ...]
 class Company:
     """What its people do in each engine, and what they are shown."""
 
-    def __init__(self, corp: str, consoles: tuple[Console, ...], worker: Worker) -> None:
+    def __init__(self, corp: str, consoles: tuple[Console, ...], center: CenterProcess) -> None:
         self._corp = corp
         self._consoles = consoles
-        self._worker = worker
+        self._center = center
 
     def run(self, *words: str, of: Mapping[Console, str] | None = None) -> dict[Console, Any]:
         """The answer of each engine; ``of`` has the value for INSTANCE."""
@@ -144,7 +153,7 @@ class Company:
         }
 
     def shown(self, user: str, view: str) -> list[dict[str, Any]]:
-        address = f"http://127.0.0.1:{self._worker.port}/v1/corps/{self._corp}/users/{user}/tasks"
+        address = f"{self._center.url}/v1/corps/{self._corp}/users/{user}/tasks"
         return http_clients.get(address, params={"view": view, "limit": 200}, timeout=10).json()["items"]
 
     def agrees(self, what: str) -> None:
@@ -178,7 +187,11 @@ class Company:
 
 @pytest.fixture
 def company(
-    consoles: tuple[Console, ...], edge: RunningEdge, worker: Worker, eventually: Callable[..., Any]
+    consoles: tuple[Console, ...],
+    edge: RunningEdge,
+    worker: Worker,
+    center: CenterProcess,
+    eventually: Callable[..., Any],
 ) -> Company:
     secret, corp = webhooks.new_secret(), f"{CORP}-{edge.port}"
     edge.credentials.write_text(
@@ -193,7 +206,8 @@ def company(
         each.start(edge.url, secret)
     wait_until(edge.is_whole)
     eventually(worker.is_ready, what="the worker is ready")
-    return Company(corp, consoles, worker)
+    eventually(center.is_ready, what="the center is ready")
+    return Company(corp, consoles, center)
 
 
 def test_lists_are_what_the_engines_say_through_a_life_of_tasks_and_an_edge_that_is_away(

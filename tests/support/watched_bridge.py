@@ -18,7 +18,7 @@ from support.edge.process import OwnStack, RunningEdge, wait_until
 from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import CORP_ID, SYSTEM_TOKEN, parameters_of
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 
@@ -100,7 +100,7 @@ class WatchedBridge:
     def watch(self, *, minutes: float) -> None:
         """Scrape as Prometheus does, for so long."""
         if not self._traffic:
-            self._traffic = [threading.Thread(target=each) for each in (self._post, self._query)]
+            self._traffic = [threading.Thread(target=self._post)]
             for thread in self._traffic:
                 thread.start()
         begun = time.monotonic()
@@ -153,15 +153,6 @@ class WatchedBridge:
                 return
             for edge in [*self.edges]:
                 self.post(edge, f"{number}")
-
-    def _query(self) -> None:
-        for number in itertools.count():
-            if self._over.wait(2):
-                return
-            for worker in [*self.workers]:
-                url = f"http://127.0.0.1:{worker.port}/v1/corps/{CORP_ID}/users/user-{number % 50}/counts"
-                with suppress(httpx2.HTTPError):
-                    http_clients.get(url, timeout=5)
 
 
 def _metrics(port: int) -> str | None:
