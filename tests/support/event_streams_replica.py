@@ -12,13 +12,13 @@ from sqlalchemy import text
 
 from support.live import CORP, add_changes
 from taskbridge.center.access.access import Access
-from taskbridge.center.live.changes import CHANNEL
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.metrics import HubCollector
 from taskbridge.center.live.routes import events_router
 from taskbridge.center.live.stream import HoldsStreams
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.server import build_http
+from taskbridge.center.tables import CHANGES_CHANNEL
 from taskbridge.runtime.operation import listen, make_server
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class EventStreamsReplica:
             if not self.database.is_sqlite:
                 payload = msgspec.json.encode([(CORP, user_id)]).decode()
                 connection.execute(
-                    text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload}
+                    text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANGES_CHANNEL, "payload": payload}
                 )
             if is_lost:
                 ids = []

@@ -9,8 +9,8 @@ from sqlalchemy import insert, select
 
 from support.center_records import NOW_MS, REGISTRY, FakeTopic, Replica, states_of
 from support.streams.lives import lives
-from taskbridge.center.follow.records import DEAD_LETTER, QUARANTINED, purge
-from taskbridge.center.tables import changes, events, instances, set_aside, skipped
+from taskbridge.center.follow.records import purge
+from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, events, instances, set_aside, skipped
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.dead_letters import DlqReason, dead_letter_headers, replay_headers
 from taskbridge.schemas.events import Lifecycle, QuarantinedCallback, TaskEvent

@@ -8,6 +8,8 @@ What follows the topics can be dropped and read again. What people enter will ha
 
 from __future__ import annotations
 
+import time
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -33,6 +35,28 @@ Key = String().with_variant(postgresql.VARCHAR(collation="C"), "postgresql")
 VIEW_CODES = {View.CREATED: 1, View.PENDING: 2, View.HANDLED: 3, View.COPIED: 4}
 WHOLE_INSTANCE = ""
 """``task_id`` of an entry about the whole instance: it comes before those about its tasks."""
+EPOCH = "epoch"
+"""In ``about``: 16 random hexadecimal digits, new whenever lists are dropped; event ids of another are of no use."""
+EMPLOYEE_NUMBER = "employee_number"
+"""In ``person_ids``: the kind of the one further id that has a field of its own."""
+QUARANTINED, DEAD_LETTER = "quarantine", "dead-letter"
+"""Kinds of ``set_aside``."""
+CHANGES_CHANNEL = "taskbridge_changes"
+"""On which PostgreSQL notifies replicas of people whose lists changed: JSON, a list of corp and user."""
+
+Person = tuple[str, str]
+"""Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""
+
+
+def clean(text: str) -> str:
+    """As texts are stored and queried: without U+0000."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
+def now_ms() -> int:
+    """The present, as times are stored."""
+    return time.time_ns() // 1_000_000
+
 
 positions = Table(
     "positions",
@@ -54,7 +78,6 @@ about = Table(
     Column("name", Key, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""``epoch``: 16 random hexadecimal digits, new whenever lists are dropped: event ids of another one are of no use."""
 
 instances = Table(
     "instances",
@@ -161,7 +184,7 @@ person_ids = Table(
     Index("person_ids_of_user", "corp_id", "user_id"),
     ForeignKeyConstraint(["corp_id", "user_id"], ["people.corp_id", "people.user_id"], ondelete="CASCADE"),
 )
-"""Further ids of people, by which they may sign in: ``employee_number``, and the names of ``Person.other_ids``."""
+"""Further ids of people, by which they may sign in: EMPLOYEE_NUMBER, and the names of ``Person.other_ids``."""
 
 forms = Table(
     "forms",
@@ -176,7 +199,7 @@ forms = Table(
 set_aside = Table(
     "set_aside",
     metadata,
-    # "quarantine" or "dead-letter".
+    # QUARANTINED or DEAD_LETTER.
     Column("kind", Key, primary_key=True),
     Column("entry_id", Key, primary_key=True),
     Column("at", BigInteger, nullable=False),

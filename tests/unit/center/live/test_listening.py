@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from support.live import CORP, EPOCH, add_changes, set_epoch
 from taskbridge.center.live import changes
-from taskbridge.center.live.changes import CHANNEL
 from taskbridge.center.live.hub import Hub
+from taskbridge.center.tables import CHANGES_CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -35,7 +35,7 @@ def write(connection: Connection, database: Database, *user_ids: str) -> None:
 
 def notify(connection: Connection, *user_ids: str) -> None:
     payload = msgspec.json.encode([(CORP, each) for each in user_ids]).decode()
-    connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})
+    connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANGES_CHANNEL, "payload": payload})
 
 
 async def ids_of(subscription: Stream, count: int) -> list[str]:

@@ -11,8 +11,8 @@ from sqlalchemy import insert, text
 from support.center_rows import AnsweringCenter, state
 from support.live import commit_changes
 from taskbridge.center.access.access import Access, Caller
-from taskbridge.center.operations.records import DEAD_LETTER, FORGOTTEN_S, LATEST, QUARANTINE, Records
-from taskbridge.center.tables import set_aside, skipped
+from taskbridge.center.operations.records import FORGOTTEN_S, LATEST, Records
+from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, set_aside, skipped
 from taskbridge.schemas.events import Action, Person, Status, TaskEntry, TaskEvent
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ def test_flow_is_by_the_minute_and_action_and_the_present_minute_is_the_last(
 
 
 def test_counts_are_of_entries_that_wait_and_the_latest_are_of_all(database: Database, records: Records) -> None:
-    put_aside(database, QUARANTINE, "q-1", at=NOW + 1)
-    put_aside(database, QUARANTINE, "q-2", at=NOW + 3)
-    put_aside(database, QUARANTINE, "q-3", "unknown-app", at=NOW + 2)
-    put_aside(database, QUARANTINE, "q-4", at=NOW + 4, replayed_at="2026-01-31T08:00:00.000Z")
-    put_aside(database, QUARANTINE, "q-5", "", replayed_at="2026-01-31T08:00:00.000Z")  # a mark without its entry
+    put_aside(database, QUARANTINED, "q-1", at=NOW + 1)
+    put_aside(database, QUARANTINED, "q-2", at=NOW + 3)
+    put_aside(database, QUARANTINED, "q-3", "unknown-app", at=NOW + 2)
+    put_aside(database, QUARANTINED, "q-4", at=NOW + 4, replayed_at="2026-01-31T08:00:00.000Z")
+    put_aside(database, QUARANTINED, "q-5", "", replayed_at="2026-01-31T08:00:00.000Z")  # a mark without its entry
     put_aside(database, DEAD_LETTER, "3-1", "undecodable")
 
     found = records.overview(NOW)
@@ -98,7 +98,7 @@ def test_counts_are_of_entries_that_wait_and_the_latest_are_of_all(database: Dat
 
 def test_only_the_latest_are_listed(database: Database, records: Records) -> None:
     for number in range(LATEST + 3):
-        put_aside(database, QUARANTINE, f"q-{number}", at=NOW + number)
+        put_aside(database, QUARANTINED, f"q-{number}", at=NOW + number)
     found = records.overview(NOW)["quarantine"]
     assert (found["total"], len(found["latest"])) == (LATEST + 3, LATEST)
     assert found["latest"][0]["id"] == f"q-{LATEST + 2}"
@@ -144,8 +144,8 @@ def test_a_search_finds_the_instance_its_events_who_was_notified_and_what_was_se
     for user_id, instance_id in (("ann", "I-1"), ("dan", "I-1"), ("ann", "I-2"), ("stranger", "I-1")):
         notification = {**shown, "recipient_id": user_id, "occurred_at": "2026-01-31T08:00:00.000Z", "title": "Leave"}
         commit_changes(database, user_id, instance_id=instance_id, data=notification)
-    put_aside(database, QUARANTINE, "q-1", search="formInstId=I-1&sign=0")
-    put_aside(database, QUARANTINE, "q-2", search="formInstId=I-2&sign=0")
+    put_aside(database, QUARANTINED, "q-1", search="formInstId=I-1&sign=0")
+    put_aside(database, QUARANTINED, "q-2", search="formInstId=I-2&sign=0")
     put_aside(database, DEAD_LETTER, "3-1", "undecodable", search="I-1")
     put_aside(database, DEAD_LETTER, "3-2", "undecodable", search="I-1 and more")
 
@@ -169,7 +169,7 @@ def test_a_search_finds_the_instance_its_events_who_was_notified_and_what_was_se
     "request_text", ["id=a%20b%2F%22%C3%A9", "id=a+b%2F%22%C3%A9", '{"id": "a b/\\"\\u00e9"}', 'a b/"é']
 )
 def test_an_id_is_found_as_it_stands_in_a_request(database: Database, records: Records, request_text: str) -> None:
-    put_aside(database, QUARANTINE, "q-1", search=request_text)
+    put_aside(database, QUARANTINED, "q-1", search=request_text)
     assert [each["id"] for each in find(records, 'a b/"é')["quarantined"]] == ["q-1"]
     assert find(records, "a_b/%")["quarantined"] == []
 

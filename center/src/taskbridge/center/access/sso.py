@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.center.access.refusals import Unauthorized, UnknownPerson
+from taskbridge.center.tables import EMPLOYEE_NUMBER
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     UsersOf = Callable[[str, str, str], Awaitable[Sequence[str]]]
     """The users of a corp who have, of this kind, this id. Raises NotNow while not all people are known."""
 
-EMPLOYEE_NUMBER = "employee_number"
-"""Of a person's ids, the one that has a field of its own."""
 _ID_MAX = 256
 _NO_MAPPED_IDS = ("", "corp_id", "user_id", "name", "department")
 

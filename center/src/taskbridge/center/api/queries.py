@@ -28,7 +28,7 @@ from taskbridge.center.api.json_forms import (
     users_of_state,
 )
 from taskbridge.center.api.search import text_of_query
-from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids
+from taskbridge.center.tables import VIEW_CODES, clean, entries, events, forms, instances, people, person_ids
 from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState
 from taskbridge.schemas.views import Entry, began_at_of, concerns
 
@@ -237,7 +237,7 @@ class Queries:
             BadQuery: the cursor is not of this view of this user.
         """
         corp_id, user_id, view = query.corp_id, query.user_id, _CODES[query.view]
-        given: dict[str, Any] = {"corp_id": _id(corp_id), "user_id": _id(user_id), "view": view}
+        given: dict[str, Any] = {"corp_id": clean(corp_id), "user_id": clean(user_id), "view": view}
         after = query.cursor is not None
         if query.cursor is not None:
             place = read_cursor(query.cursor, corp_id, user_id, view)
@@ -252,7 +252,7 @@ class Queries:
                 if len(bound) > 1:
                     last = Place(*bound[0])
                     given |= {"until_at": last[0], "until_instance": last[1], "until_task": last[2]}
-                given |= {"q": q, "app_type": _id(query.app_type or ""), "source": _id(query.source or "")}
+                given |= {"q": q, "app_type": clean(query.app_type or ""), "source": clean(query.source or "")}
             statement = page_statement(after=after, until=last is not None, **filters)
             rows = connection.execute(statement, {**given, "rows": query.limit + 1}).all()
         if q:
@@ -271,7 +271,7 @@ class Queries:
     def counts(self, corp_id: str, user_id: str) -> bytes:
         """How many entries each view has."""
         with self._database.read() as connection:
-            row = connection.execute(COUNTS, {"corp_id": _id(corp_id), "user_id": _id(user_id)}).mappings().one()
+            row = connection.execute(COUNTS, {"corp_id": clean(corp_id), "user_id": clean(user_id)}).mappings().one()
         return to_json(dict(row))
 
     def apps(self, corp_id: str, user_id: str) -> bytes:
@@ -280,7 +280,7 @@ class Queries:
         Without a process' name only where no entry of the app has one.
         """
         with self._database.read() as connection:
-            rows = connection.execute(_APPS, {"corp_id": _id(corp_id), "user_id": _id(user_id)}).mappings().all()
+            rows = connection.execute(_APPS, {"corp_id": clean(corp_id), "user_id": clean(user_id)}).mappings().all()
         names: dict[tuple[str, str], set[str]] = {}
         for row in rows:
             found = names.setdefault((row["app_type"], row["source"]), set())
@@ -313,7 +313,7 @@ class Queries:
         """
         with self._database.read() as connection:
             state = _state(connection, instance_id, caller)
-            rows = connection.execute(_EVENTS, {"instance_id": _id(instance_id), "corp_id": state.corp_id}).all()
+            rows = connection.execute(_EVENTS, {"instance_id": clean(instance_id), "corp_id": state.corp_id}).all()
             found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
             found.sort(key=lambda each: (each[0].occurred_at, each[2]))
             shown = [event for event, _, _ in found]
@@ -344,7 +344,7 @@ class Queries:
         Those whose user id is exactly ``q`` come first.
         """
         text, all_corps = text_of_query(q), ALL_CORPS in corps
-        given = {"q": text, "exact": _id(q.strip()), "corps": list(corps), "rows": limit}
+        given = {"q": text, "exact": clean(q.strip()), "corps": list(corps), "rows": limit}
         with self._database.read() as connection:
             rows = connection.execute(_people(all_corps=all_corps, q=bool(text)), given).mappings().all()
         return to_json({"items": [dict(row) for row in rows]})
@@ -352,12 +352,12 @@ class Queries:
     def users_of(self, corp_id: str, kind: str, value: str) -> Sequence[str]:
         """The users of a corp who have this id of this kind."""
         with self._database.read() as connection:
-            given = {"corp_id": _id(corp_id), "kind": _id(kind), "value": _id(value)}
+            given = {"corp_id": clean(corp_id), "kind": clean(kind), "value": clean(value)}
             return connection.execute(_USERS_OF, given).scalars().all()
 
     def name_of(self, corp_id: str, user_id: str) -> str | None:
         with self._database.read() as connection:
-            return names_of(connection, _id(corp_id), [_id(user_id)]).get(_id(user_id))
+            return names_of(connection, clean(corp_id), [clean(user_id)]).get(clean(user_id))
 
 
 def names_of(connection: Connection, corp_id: str, user_ids: Iterable[str]) -> dict[str, str]:
@@ -377,7 +377,7 @@ def latest_form(shown: Iterable[TaskEvent]) -> TaskEvent | None:
 
 
 def _state(connection: Connection, instance_id: str, caller: Caller) -> TaskState:
-    row = connection.execute(_INSTANCE, {"instance_id": _id(instance_id)}).first()
+    row = connection.execute(_INSTANCE, {"instance_id": clean(instance_id)}).first()
     if row is not None and caller.may_see(row[0]):
         state = _read_state(row[1])
         if caller.user_id is None or concerns(state, caller.user_id):
@@ -390,8 +390,3 @@ def _form(connection: Connection, state: TaskState) -> Form | None:
         return None
     row = connection.execute(_FORM, {"corp_id": state.corp_id, "form_uuid": state.form_uuid}).first()
     return None if row is None else Form(state.form_uuid, row[0], _read_labels(row[1]))
-
-
-def _id(text: str) -> str:
-    """As ids are stored: PostgreSQL knows no U+0000."""
-    return text.replace("\0", "\ufffd")

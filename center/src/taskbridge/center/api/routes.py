@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +16,7 @@ from taskbridge.center.access.refusals import EventsBehind, Filling, Forbidden
 from taskbridge.center.api import models
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery
+from taskbridge.center.tables import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,7 +183,7 @@ def lists_router(access: Access, queries: Queries, threads: Threads, is_complete
         request: Request, instance_id: InstanceId
     ) -> Response:
         caller = await caller_of(request)
-        given = partial(queries.history, now_ms=time.time_ns() // 1_000_000), instance_id, caller
+        given = partial(queries.history, now_ms=now_ms()), instance_id, caller
         # States and events are read side by side: a page that was just notified may come too early.
         for _ in range(_EVENTS_TRIES):
             with suppress(EventsBehind):

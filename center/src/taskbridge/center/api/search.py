@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import lru_cache
 from unicodedata import normalize
 
+from taskbridge.center.tables import clean
+
 
 def folded(text: str) -> str:
     """Equal for texts that look alike: full-width and half-width, composed and decomposed, upper and lower case."""
@@ -38,4 +40,4 @@ def _lines(*texts: str | None) -> str:
 @lru_cache(1 << 13)
 def _line(text: str) -> str:
     # Most are of few processes and people. PostgreSQL stores no U+0000.
-    return folded(text).replace("\n", " ").replace("\0", "\ufffd")
+    return clean(folded(text).replace("\n", " "))

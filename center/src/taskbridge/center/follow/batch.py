@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -12,7 +11,7 @@ from sqlalchemy import text
 
 from taskbridge.center.database import Upsert
 from taskbridge.center.follow.positions import adapt_page_index, advance
-from taskbridge.center.tables import skipped
+from taskbridge.center.tables import CHANGES_CHANNEL, clean, now_ms, skipped
 from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.topics import TASK_STATES
 
@@ -24,20 +23,16 @@ if TYPE_CHECKING:
 
     from taskbridge.center.database import Database
     from taskbridge.center.follow.positions import Place, Position
+    from taskbridge.center.tables import Person
     from taskbridge.schemas.registry import Registry
     from taskbridge.schemas.topics import Topic
 
 log = structlog.get_logger(__name__)
 
-CHANNEL = "taskbridge_changes"
-"""On which PostgreSQL notifies replicas of people whose lists changed: JSON, a list of corp and user."""
 _PAYLOAD_BYTES = 7_900
-_NOTIFY = text(f"SELECT pg_notify('{CHANNEL}', :payload)")
+_NOTIFY = text(f"SELECT pg_notify('{CHANGES_CHANNEL}', :payload)")
 _REASON_CHARACTERS = 500
 _PUT_SKIPPED = Upsert(skipped, [each.name for each in skipped.columns], only_new=True)
-
-Person = tuple[str, str]
-"""Corp and user."""
 
 
 class PositionLost(Exception):
@@ -114,11 +109,6 @@ def keyed(message: Message, key: str, value: Any) -> Record:
     return Record(message.partition() or 0, message.offset() or 0, message.timestamp()[1], key, value, message)
 
 
-def clean(text: str) -> str:
-    """Without U+0000, which PostgreSQL cannot store."""
-    return text.replace("\0", "\ufffd") if "\0" in text else text
-
-
 class Item(NamedTuple):
     """A message: its record, or why it is skipped."""
 
@@ -188,10 +178,6 @@ def write_batch(database: Database, items: Sequence[Item], assigned: Mapping[Pla
     for place, (_, position) in moves.items():
         assigned[place].stored = position
     return people
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _skip(database: Database, connection: Connection, items: Sequence[Item]) -> None:

@@ -17,7 +17,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 
 from taskbridge.center.database import DatabaseUnavailable
-from taskbridge.center.follow.batch import Assigned, Item, PositionLost, now_ms, write_batch
+from taskbridge.center.follow.batch import Assigned, Item, PositionLost, write_batch
 from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.positions import (
     Position,
@@ -27,6 +27,7 @@ from taskbridge.center.follow.positions import (
     read_positions,
 )
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine, purge
+from taskbridge.center.tables import now_ms
 from taskbridge.runtime.kafka import LIBRDKAFKA, admin_client, consumer_config, is_denied, not_allowed
 from taskbridge.schemas.errors import OperatorError, RecordError
 from taskbridge.schemas.registry import RegistryUnavailable
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.center.database import Database
-    from taskbridge.center.follow.batch import FollowedTopic, Person
+    from taskbridge.center.follow.batch import FollowedTopic
     from taskbridge.center.follow.positions import Place
+    from taskbridge.center.tables import Person
     from taskbridge.schemas.registry import Registry
 
 log = structlog.get_logger(__name__)

@@ -17,17 +17,20 @@ from sqlalchemy import bindparam, delete, select
 from taskbridge.center.api.json_forms import notification_json, to_json
 from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.database import Upsert
-from taskbridge.center.follow.batch import FollowedTopic, clean, now_ms, record_of
+from taskbridge.center.follow.batch import FollowedTopic, record_of
 from taskbridge.center.follow.positions import renew_epoch
 from taskbridge.center.tables import (
+    EMPLOYEE_NUMBER,
     VIEW_CODES,
     WHOLE_INSTANCE,
     change_counters,
     changes,
+    clean,
     entries,
     events,
     forms,
     instances,
+    now_ms,
     people,
     person_ids,
 )
@@ -50,11 +53,9 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from sqlalchemy import Connection, Table
 
-    from taskbridge.center.follow.batch import Person, Record, Writing
+    from taskbridge.center.follow.batch import Record, Writing
+    from taskbridge.center.tables import Person
     from taskbridge.schemas.events import Form, PersonRecord, TaskState
-
-EMPLOYEE_NUMBER = "employee_number"
-"""Of a person's further ids, the one that has a field of its own."""
 
 read_entry = msgspec.json.Decoder(Entry).decode
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import bindparam, delete, func, select, text, update
 
-from taskbridge.center.tables import FOLLOWED, about, entries, entries_page, positions
+from taskbridge.center.tables import EPOCH, FOLLOWED, about, entries, entries_page, positions
 from taskbridge.schemas.topics import TASK_STATES
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Place = tuple[str, int]
 """Topic and partition."""
 
-EPOCH = "epoch"
 _PAGE_INDEX_LOCK = 0x70616765
 
 
@@ -56,12 +55,12 @@ def progress(connection: Connection, topic: str = TASK_STATES.name) -> Progress:
 
 def epoch(connection: Connection) -> str:
     """Changes whenever rows of lists are dropped: until they are read again, ids of events mean nothing."""
-    return connection.execute(_EPOCH).scalar_one()
+    return connection.execute(SELECT_EPOCH).scalar_one()
 
 
 IS_COMPLETE = positions.c.next_offset >= positions.c.fill_end
 _PROGRESS = select(positions.c.next_offset, positions.c.fill_end).where(positions.c.topic == bindparam("topic"))
-_EPOCH = select(about.c.value).where(about.c.name == EPOCH)
+SELECT_EPOCH = select(about.c.value).where(about.c.name == EPOCH)
 _ADVANCE = (
     update(positions)
     .where(

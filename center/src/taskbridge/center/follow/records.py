@@ -8,9 +8,20 @@ from sqlalchemy import delete, select, tuple_
 
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.database import Upsert
-from taskbridge.center.follow.batch import FollowedTopic, clean, keyed, record_of
+from taskbridge.center.follow.batch import FollowedTopic, keyed, record_of
 from taskbridge.center.follow.positions import IS_COMPLETE, progress
-from taskbridge.center.tables import about, changes, events, instances, positions, set_aside, skipped
+from taskbridge.center.tables import (
+    DEAD_LETTER,
+    QUARANTINED,
+    about,
+    changes,
+    clean,
+    events,
+    instances,
+    positions,
+    set_aside,
+    skipped,
+)
 from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_head_codec
 from taskbridge.schemas.dead_letters import dead_letter_of, replay_of
@@ -23,12 +34,11 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Table
 
     from taskbridge.center.database import Database
-    from taskbridge.center.follow.batch import Person, Record, Writing
+    from taskbridge.center.follow.batch import Record, Writing
+    from taskbridge.center.tables import Person
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
     from taskbridge.schemas.registry import Registry
-
-QUARANTINED, DEAD_LETTER = "quarantine", "dead-letter"
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _REPLAYED_MS, _QUARANTINE_MS = REPLAYED_DAYS * _DAY_MS, int(CALLBACKS_QUARANTINE.settings["retention.ms"])

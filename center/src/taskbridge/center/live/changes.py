@@ -16,8 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.queries import names_of
+from taskbridge.center.follow.positions import SELECT_EPOCH, epoch
 from taskbridge.center.live.wire import Place, notification_frame
-from taskbridge.center.tables import about, change_counters, changes
+from taskbridge.center.tables import CHANGES_CHANNEL, Person, change_counters, changes, clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,16 +29,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-Person = tuple[str, str]
-"""Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""
-
 PART = 128
 """Changes per read: fewer than may wait for a stream, so that a burst does not end streams that keep up."""
 
-_EPOCH = select(about.c.value).where(about.c.name == "epoch")
 _AFTER = (
     # In the same statement: numbers and their epoch are of one state of the database.
-    select(_EPOCH.scalar_subquery(), changes.c.seq, changes.c.data)
+    select(SELECT_EPOCH.scalar_subquery(), changes.c.seq, changes.c.data)
     .where(
         changes.c.corp_id == bindparam("corp_id"),
         changes.c.user_id == bindparam("user_id"),
@@ -51,7 +48,6 @@ _COUNTER = change_counters.c.corp_id, change_counters.c.user_id
 _NUMBERS = select(*_COUNTER, change_counters.c.last_seq).where(
     tuple_(*_COUNTER).in_(bindparam("people", expanding=True))
 )
-CHANNEL = "taskbridge_changes"
 _RETRY_S = 1.0
 _CHECK_S = 1.0
 """After so much silence the connection is tested."""
@@ -69,7 +65,7 @@ class ChangeFrame(NamedTuple):
 
 def epoch_of(database: Database) -> str:
     with database.read() as connection:
-        return str(connection.execute(_EPOCH).scalar_one())
+        return epoch(connection)
 
 
 def places_now(database: Database, people: Sequence[Person]) -> dict[Person, Place]:
@@ -77,10 +73,10 @@ def places_now(database: Database, people: Sequence[Person]) -> dict[Person, Pla
     stored = {_stored(person): person for person in people}
     with database.read() as connection:
         # First: numbers of a later epoch would be too small, which is noticed; those of an earlier one too large.
-        epoch = str(connection.execute(_EPOCH).scalar_one())
+        at = epoch(connection)
         rows = connection.execute(_NUMBERS, {"people": list(stored)})
         numbers = {(corp_id, user_id): last_seq for corp_id, user_id, last_seq in rows}
-    return {person: Place(epoch, numbers.get(key, 0)) for key, person in stored.items()}
+    return {person: Place(at, numbers.get(key, 0)) for key, person in stored.items()}
 
 
 def changes_of(database: Database, wanted: Mapping[Person, int]) -> dict[Person, list[ChangeFrame]]:
@@ -108,10 +104,10 @@ def _with_names(connection: Connection, corp_id: str, found: Sequence[bytes]) ->
     originators = {at: each["originator"] for at, each in unnamed.items() if _lacks_name(each.get("originator"))}
     if not originators:
         return found
-    names = names_of(connection, corp_id, {_stored_id(each["user_id"]) for each in originators.values()})
+    names = names_of(connection, corp_id, {clean(each["user_id"]) for each in originators.values()})
     completed = list(found)
     for at, originator in originators.items():
-        originator["name"] = names.get(_stored_id(originator["user_id"]))
+        originator["name"] = names.get(clean(originator["user_id"]))
         completed[at] = to_json(unnamed[at])
     return completed
 
@@ -126,12 +122,8 @@ def _parameters(person: Person) -> dict[str, str]:
 
 
 def _stored(person: Person) -> Person:
-    """As ids are stored: PostgreSQL knows no U+0000."""
-    return _stored_id(person[0]), _stored_id(person[1])
-
-
-def _stored_id(text: str) -> str:
-    return text.replace("\0", "\ufffd")
+    """As ids are stored."""
+    return clean(person[0]), clean(person[1])
 
 
 class Listening:
@@ -170,7 +162,7 @@ class Listening:
         pooled.detach()  # it does not go back to the pool
         try:
             connection.autocommit = True
-            connection.execute(f"LISTEN {CHANNEL}")
+            connection.execute(f"LISTEN {CHANGES_CHANNEL}")
             self._lost()
             while not self._stopped.is_set():
                 for each in connection.notifies(timeout=_CHECK_S):

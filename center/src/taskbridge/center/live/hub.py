@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from taskbridge.center.database import Database
-    from taskbridge.center.live.changes import ChangeFrame, Person
+    from taskbridge.center.live.changes import ChangeFrame
+    from taskbridge.center.tables import Person
 
 T = TypeVar("T")
 

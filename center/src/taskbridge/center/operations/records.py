@@ -17,7 +17,17 @@ from taskbridge.center.access.refusals import Unknown
 from taskbridge.center.api.json_forms import event_json, people_json, to_json, users_of_events
 from taskbridge.center.api.queries import Queries, contains, names_of
 from taskbridge.center.operations.verdict import verdict
-from taskbridge.center.tables import changes, entries, events, replicas, set_aside, skipped
+from taskbridge.center.tables import (
+    DEAD_LETTER,
+    QUARANTINED,
+    changes,
+    clean,
+    entries,
+    events,
+    replicas,
+    set_aside,
+    skipped,
+)
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.events import Action, TaskEvent
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
@@ -33,7 +43,6 @@ if TYPE_CHECKING:
 LATEST = 50
 MINUTES = 60
 ACTIONS = tuple(action.value for action in Action if action is not Action.UNKNOWN)
-QUARANTINE, DEAD_LETTER = "quarantine", "dead-letter"
 REPORTING_S = 60
 """A replica whose row is older does not run, or does not reach the database."""
 FORGOTTEN_S = 600
@@ -93,12 +102,12 @@ class Records:
     def overview(self, now_ms: int) -> dict[str, Any]:
         """The parts of the overview that are in the database; ``errors`` are the records that could not be read."""
         with self._database.read() as connection:
-            counts: dict[str, Counter[str]] = {QUARANTINE: Counter(), DEAD_LETTER: Counter()}
+            counts: dict[str, Counter[str]] = {QUARANTINED: Counter(), DEAD_LETTER: Counter()}
             for kind, reason, count in connection.execute(_COUNTS):
                 counts[kind][reason] = count
             return {
                 "flow": _flow(connection, now_ms),
-                "quarantine": _set_aside(connection, QUARANTINE, counts[QUARANTINE]),
+                "quarantine": _set_aside(connection, QUARANTINED, counts[QUARANTINED]),
                 "dead_letters": _set_aside(connection, DEAD_LETTER, counts[DEAD_LETTER]),
                 "errors": [_skipped_error(row) for row in connection.execute(_SKIPPED).mappings()],
                 "shares": {
@@ -128,7 +137,7 @@ class Records:
             history = msgspec.json.decode(self._queries.history(instance_id, caller))
         except Unknown:
             state = None
-        stored_id = instance_id.replace("\0", "\ufffd")
+        stored_id = clean(instance_id)
         with self._database.read() as connection:
             rows = connection.execute(_EVENTS, {"instance_id": stored_id}).all()
             told = [_read_event(row.data) for row in rows]
@@ -153,7 +162,7 @@ class Records:
                 "state": state,
                 "deleted": state is None and any(event.action is Action.DELETED for event in told),
                 "history": history,
-                "quarantined": _named(connection, QUARANTINE, mentions(stored_id), whole=False),
+                "quarantined": _named(connection, QUARANTINED, mentions(stored_id), whole=False),
                 "dead_letters": _named(connection, DEAD_LETTER, [stored_id], whole=True),
                 "notifications": notifications,
                 "people": len(users | {each["recipient_id"] for each in notifications}),
@@ -214,7 +223,7 @@ def _named(connection: Connection, kind: str, forms: list[str], *, whole: bool) 
 
 def _notifications(connection: Connection, corp_id: str, users: set[str], instance_id: str) -> list[dict[str, Any]]:
     """The latest changes of these people's entries of the instance."""
-    user_ids = [each.replace("\0", "\ufffd") for each in sorted(users)[:_PEOPLE_MAX]]
+    user_ids = [clean(each) for each in sorted(users)[:_PEOPLE_MAX]]
     rows = connection.execute(_CHANGES, {"corp_id": corp_id, "user_ids": user_ids, "instance_id": instance_id})
     found = [msgspec.json.decode(data) for (data,) in rows]
     latest = sorted(found, key=lambda each: each["occurred_at"], reverse=True)[:_NOTIFICATIONS_MAX]
@@ -226,7 +235,7 @@ def _searched(connection: Connection, now_ms: int) -> dict[str, Any]:
         connection.execute(select(set_aside.c.kind, func.count()).where(_ENTRIES).group_by(set_aside.c.kind)).all()
     )
     return {
-        "quarantine_records": min(counts.get(QUARANTINE, 0), _SEARCHED_MAX),
+        "quarantine_records": min(counts.get(QUARANTINED, 0), _SEARCHED_MAX),
         "dead_letter_records": min(counts.get(DEAD_LETTER, 0), _SEARCHED_MAX),
         "since": iso(now_ms - int(CALLBACKS_QUARANTINE.settings["retention.ms"])),
     }

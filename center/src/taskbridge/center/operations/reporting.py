@@ -26,6 +26,7 @@ from taskbridge.center.operations.last_errors import LastErrors
 from taskbridge.center.operations.missed import missed_of
 from taskbridge.center.operations.records import REPORTING_S, Records
 from taskbridge.center.operations.services import Services, urls_of
+from taskbridge.center.tables import now_ms
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class OperationsReporter:
         self._records = Records(database)
         self._services = Services()
         self._history = History()
-        self._since = iso(time.time_ns() // 1_000_000)
+        self._since = iso(now_ms())
         self._replica = f"{socket.gethostname()}:{settings.port or os.getpid()}"
         self._queried: tuple[float, asyncio.Future[dict[str, Any]]] | None = None
         self.errors = LastErrors()
@@ -77,7 +78,7 @@ class OperationsReporter:
                 self._history.add(now_s=time.time(), lag_records=lag_of(workers), edges=totals_of(edges))
                 share = await self._share()
                 with suppress(DatabaseUnavailable, NotNow):
-                    await self._threads.run(self._records.report, self._replica, share, _now_ms())
+                    await self._threads.run(self._records.report, self._replica, share, now_ms())
                 await asyncio.sleep(SAMPLE_S - time.time() % SAMPLE_S)
         finally:
             with suppress(DatabaseUnavailable, NotNow):
@@ -92,10 +93,10 @@ class OperationsReporter:
         (edges, workers), missed, found, share = await asyncio.gather(
             self._services_now(), self._missed(), self._from_database(), self._share()
         )
-        now_ms = _now_ms()
-        shares: dict[str, tuple[int, dict[str, Any]]] = {**found["shares"], self._replica: (now_ms, share)}
+        at_ms = now_ms()
+        shares: dict[str, tuple[int, dict[str, Any]]] = {**found["shares"], self._replica: (at_ms, share)}
         return {
-            "at": iso(now_ms),
+            "at": iso(at_ms),
             "flow": found["flow"],
             "edges": edges,
             "quarantine": found["quarantine"],
@@ -106,7 +107,7 @@ class OperationsReporter:
             "center": {
                 "database": self._database_kind,
                 "filled": (await self._readiness())["lists"]["filled"],
-                "replicas": [_replica(name, *shares[name], now_ms=now_ms) for name in sorted(shares)],
+                "replicas": [_replica(name, *shares[name], now_ms=at_ms) for name in sorted(shares)],
             },
             "errors": _errors(found["errors"], shares),
             "history": self._history.shown(),
@@ -118,7 +119,7 @@ class OperationsReporter:
         Raises:
             DatabaseUnavailable, NotNow: the database does not answer.
         """
-        return await self._threads.run(self._records.callbacks, instance_id, caller, _now_ms())
+        return await self._threads.run(self._records.callbacks, instance_id, caller, now_ms())
 
     async def close(self) -> None:
         await self._services.close()
@@ -143,7 +144,7 @@ class OperationsReporter:
     async def _query(self) -> dict[str, Any]:
         started = time.monotonic()
         try:
-            found = await self._threads.run(self._records.overview, _now_ms())
+            found = await self._threads.run(self._records.overview, now_ms())
         except (DatabaseUnavailable, NotNow):
             self._queried = None
             raise
@@ -175,7 +176,3 @@ def _replica(name: str, at: int, share: Mapping[str, Any], *, now_ms: int) -> di
 def _errors(skipped: Iterable[Mapping[str, Any]], shares: Mapping[str, tuple[int, Mapping[str, Any]]]) -> list[Any]:
     own = [{**each, "worker": name} for name, (_, share) in shares.items() for each in share["errors"]]
     return sorted([*skipped, *own], key=lambda each: each["at"], reverse=True)[:ERRORS]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
