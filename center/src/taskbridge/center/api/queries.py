@@ -300,9 +300,7 @@ class Queries:
             Unknown: it does not exist, is deleted, or this caller may not see it.
         """
         with self._database.read() as connection:
-            state = _state(connection, instance_id, caller)
-            names = names_of(connection, state.corp_id, users_of_state(state))
-            return to_json(state_json(state, names, _form(connection, state)))
+            return to_json(shown_instance(connection, find_state(connection, instance_id, caller)))
 
     def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> bytes:
         """The instance's last events, oldest first, and its form.
@@ -312,31 +310,7 @@ class Queries:
             EventsBehind: the state is of the last BEHIND_MS, and of a later event than these.
         """
         with self._database.read() as connection:
-            state = _state(connection, instance_id, caller)
-            rows = connection.execute(_EVENTS, {"instance_id": clean(instance_id), "corp_id": state.corp_id}).all()
-            found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
-            found.sort(key=lambda each: (each[0].occurred_at, each[2]))
-            shown = [event for event, _, _ in found]
-            if now_ms - state.updated_at < BEHIND_MS and all(each.occurred_at < state.updated_at for each in shown):
-                raise EventsBehind("the latest event of this instance is not read yet")
-            names = names_of(connection, state.corp_id, users_of_events(shown))
-            form = _form(connection, state)
-        form_of = latest_form(shown)
-        values = {} if form_of is None else dict(form_of.form_data)
-        began_at = began_at_of(state)
-        return to_json(
-            {
-                "instance_id": state.instance_id,
-                "corp_id": state.corp_id,
-                "form": values,
-                **form_json(form, values),
-                "form_of": None if form_of is None else form_of.event_id,
-                "events": [event_json(event, partition=at, offset=offset) for event, at, offset in found],
-                "complete": len(shown) < HISTORY_MAX
-                and any(began_at in (event.occurred_at, event.created_at) for event in shown),
-                "people": people_json(users_of_events(shown), names),
-            }
-        )
+            return to_json(shown_history(connection, find_state(connection, instance_id, caller), now_ms=now_ms))
 
     def people(self, q: str, corps: Collection[str], limit: int) -> bytes:
         """The first ``limit`` people of these corps with ``q`` in name, department or user id.
@@ -360,6 +334,38 @@ class Queries:
             return names_of(connection, clean(corp_id), [clean(user_id)]).get(clean(user_id))
 
 
+def shown_instance(connection: Connection, state: TaskState) -> dict[str, Any]:
+    """As the API shows it."""
+    names = names_of(connection, state.corp_id, users_of_state(state))
+    return state_json(state, names, _form(connection, state))
+
+
+def shown_history(connection: Connection, state: TaskState, *, now_ms: int = LAST_MS) -> dict[str, Any]:
+    """As the API shows it; raises EventsBehind as ``Queries.history``."""
+    rows = connection.execute(_EVENTS, {"instance_id": clean(state.instance_id), "corp_id": state.corp_id}).all()
+    found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
+    found.sort(key=lambda each: (each[0].occurred_at, each[2]))
+    shown = [event for event, _, _ in found]
+    if now_ms - state.updated_at < BEHIND_MS and all(each.occurred_at < state.updated_at for each in shown):
+        raise EventsBehind("the latest event of this instance is not read yet")
+    names = names_of(connection, state.corp_id, users_of_events(shown))
+    form = _form(connection, state)
+    form_of = latest_form(shown)
+    values = {} if form_of is None else dict(form_of.form_data)
+    began_at = began_at_of(state)
+    return {
+        "instance_id": state.instance_id,
+        "corp_id": state.corp_id,
+        "form": values,
+        **form_json(form, values),
+        "form_of": None if form_of is None else form_of.event_id,
+        "events": [event_json(event, partition=at, offset=offset) for event, at, offset in found],
+        "complete": len(shown) < HISTORY_MAX
+        and any(began_at in (event.occurred_at, event.created_at) for event in shown),
+        "people": people_json(users_of_events(shown), names),
+    }
+
+
 def names_of(connection: Connection, corp_id: str, user_ids: Iterable[str]) -> dict[str, str]:
     """The names of a corp's users, as far as they are known."""
     users = list(set(user_ids))
@@ -376,7 +382,8 @@ def latest_form(shown: Iterable[TaskEvent]) -> TaskEvent | None:
     return max(with_form, key=lambda each: (each.occurred_at, each.event_id), default=None)
 
 
-def _state(connection: Connection, instance_id: str, caller: Caller) -> TaskState:
+def find_state(connection: Connection, instance_id: str, caller: Caller) -> TaskState:
+    """Raises Unknown if it does not exist, is deleted, or this caller may not see it."""
     row = connection.execute(_INSTANCE, {"instance_id": clean(instance_id)}).first()
     if row is not None and caller.may_see(row[0]):
         state = _read_state(row[1])

@@ -15,7 +15,14 @@ from sqlalchemy import bindparam, delete, func, or_, select
 
 from taskbridge.center.access.refusals import Unknown
 from taskbridge.center.api.json_forms import event_json, people_json, to_json, users_of_events
-from taskbridge.center.api.queries import Queries, contains, names_of
+from taskbridge.center.api.queries import (
+    HISTORY_MAX,
+    contains,
+    find_state,
+    names_of,
+    shown_history,
+    shown_instance,
+)
 from taskbridge.center.operations.verdict import verdict
 from taskbridge.center.tables import (
     DEAD_LETTER,
@@ -48,7 +55,6 @@ REPORTING_S = 60
 FORGOTTEN_S = 600
 
 _MINUTE_MS = 60_000
-_EVENTS_MAX = 100
 _NOTIFICATIONS_MAX = 200
 _SEARCHED_MAX = 50_000
 """Of each kind of record that was set aside, the newest."""
@@ -80,7 +86,7 @@ _EVENTS = (
     select(events.c.corp_id, events.c.data, events.c.partition, events.c.offset)
     .where(events.c.instance_id == bindparam("instance_id"))
     .order_by(events.c.received_at.desc(), events.c.offset.desc())
-    .limit(_EVENTS_MAX)
+    .limit(HISTORY_MAX)
 )
 _ENTRY_USERS = select(entries.c.corp_id, entries.c.user_id).where(entries.c.instance_id == bindparam("instance_id"))
 _CHANGES = select(changes.c.data).where(
@@ -97,7 +103,6 @@ class Records:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queries = Queries(database)
 
     def overview(self, now_ms: int) -> dict[str, Any]:
         """The parts of the overview that are in the database; ``errors`` are the records that could not be read."""
@@ -131,36 +136,23 @@ class Records:
 
     def callbacks(self, instance_id: str, caller: Caller, now_ms: int) -> dict[str, Any]:
         """Whether callbacks of this instance were received, and what became of them."""
-        state = history = None
-        try:
-            state = msgspec.json.decode(self._queries.instance(instance_id, caller))
-            history = msgspec.json.decode(self._queries.history(instance_id, caller))
-        except Unknown:
-            state = None
         stored_id = clean(instance_id)
         with self._database.read() as connection:
-            rows = connection.execute(_EVENTS, {"instance_id": stored_id}).all()
-            told = [_read_event(row.data) for row in rows]
-            if state is None and rows:
-                names = names_of(connection, rows[0].corp_id, users_of_events(told))
-                shown = [
-                    event_json(event, partition=row.partition, offset=row.offset)
-                    for event, row in zip(told, rows, strict=True)
-                ]
-                history = {
-                    "events": sorted(shown, key=lambda each: each["occurred_at"]),
-                    "complete": len(rows) < _EVENTS_MAX,
-                    "people": people_json(users_of_events(told), names),
-                }
+            try:
+                known = find_state(connection, instance_id, caller)
+            except Unknown:
+                state, (corp_id, history) = None, _history_of_deleted(connection, stored_id)
+            else:
+                state, corp_id = shown_instance(connection, known), known.corp_id
+                history = shown_history(connection, known)
+            listed: list[dict[str, Any]] = [] if history is None else history["events"]
+            named = {user for each in listed for user in (each["actor_id"], *each["recipient_ids"]) if user is not None}
             users = {user_id for _, user_id in connection.execute(_ENTRY_USERS, {"instance_id": stored_id})}
-            notifications: list[dict[str, Any]] = []
-            if rows or state is not None:
-                corp_id = rows[0].corp_id if state is None else state["corp_id"]
-                notifications = _notifications(connection, corp_id, users | {*users_of_events(told)}, stored_id)
+            notifications = [] if history is None else _notifications(connection, corp_id, users | named, stored_id)
             found = {
                 "instance_id": instance_id,
                 "state": state,
-                "deleted": state is None and any(event.action is Action.DELETED for event in told),
+                "deleted": state is None and any(each["action"] == Action.DELETED for each in listed),
                 "history": history,
                 "quarantined": _named(connection, QUARANTINED, mentions(stored_id), whole=False),
                 "dead_letters": _named(connection, DEAD_LETTER, [stored_id], whole=True),
@@ -169,6 +161,23 @@ class Records:
                 "searched": _searched(connection, now_ms),
             }
         return {"verdict": verdict(found), **found}
+
+
+def _history_of_deleted(connection: Connection, stored_id: str) -> tuple[str, dict[str, Any] | None]:
+    """The corp and the events of an instance that has no state; None where there are no events."""
+    rows = connection.execute(_EVENTS, {"instance_id": stored_id}).all()
+    if not rows:
+        return "", None
+    events = [_read_event(row.data) for row in rows]
+    names = names_of(connection, rows[0].corp_id, users_of_events(events))
+    shown = [
+        event_json(event, partition=row.partition, offset=row.offset) for event, row in zip(events, rows, strict=True)
+    ]
+    return rows[0].corp_id, {
+        "events": sorted(shown, key=lambda each: each["occurred_at"]),
+        "complete": len(rows) < HISTORY_MAX,
+        "people": people_json(users_of_events(events), names),
+    }
 
 
 def mentions(instance_id: str) -> list[str]:
