@@ -171,7 +171,7 @@ def test_attributes_are_called_as_the_conventions_call_them() -> None:
     constants = {
         value
         for name, value in vars(tracing).items()
-        if name.isupper() and not name.startswith("_") and name not in ("EVENT_STREAM", "TRACEPARENT", "TYPE_CHECKING")
+        if name.isupper() and not name.startswith("_") and name not in ("TRACEPARENT", "TYPE_CHECKING")
     }
     ours = constants | set(tracing.messaging("send", "topic"))
     assert {each for each in ours if not each.startswith("taskbridge.")} <= known

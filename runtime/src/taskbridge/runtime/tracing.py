@@ -85,9 +85,6 @@ DURABILITY = "taskbridge.durability"
 SPOOLED = "taskbridge.spooled"
 """The span begins when the event is written to disk, and ends when Kafka has acknowledged it."""
 
-EVENT_STREAM = "/v1/corps/{corp_id}/users/{user_id}/events"
-"""The route of server-sent events; never with a person's id."""
-
 
 def request(method: str, route: str) -> str:
     """The name of a span."""

@@ -8,6 +8,7 @@ Refused
 ├── Unknown          404  it does not exist, or this caller may not see it: the two look the same
 ├── TooManyQueries   429  this caller exceeds its rate
 └── NotNow           503  the database does not answer; the same query may succeed soon
+    ├── EventsBehind 503  the latest event of the instance is not read yet
     └── Filling      503  the lists are not complete yet, which may take minutes
 
 ``DatabaseUnavailable`` is answered as ``NotNow``.
