@@ -50,6 +50,11 @@ def next_release(folder: Path, last: str) -> Path:
     return folder
 
 
+def test_the_first_revision_is_written_out_when_the_tables_move_on() -> None:
+    """It creates the tables as the code declares them, so a second revision needs the first ones as they were."""
+    assert REVISIONS == ["0001"], "write the tables of 0001 out in its own file, as of its release; delete this test"
+
+
 def test_migrations_make_the_declared_tables(database: Database) -> None:
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
