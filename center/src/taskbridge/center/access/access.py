@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +18,7 @@ from taskbridge.runtime.rates import Bucket, PerSource
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -115,10 +114,9 @@ class Access:
 
     async def identify(self, connection: HTTPConnection) -> Caller:
         """As ``caller_of``, without counting."""
-        if self.sso is not None:
-            identity = await self.sso.identity_of(connection)
-            if identity is not None:
-                return Caller("sso", corp_id=identity.corp_id, user_id=identity.user_id, rate_key=f"sso {identity!r}")
+        if self.sso is not None and (person := await self.sso.person_of(connection)) is not None:
+            corp_id, user_id = person
+            return Caller("sso", corp_id=corp_id, user_id=user_id, rate_key=f"sso {person!r}")
         if self.is_open:
             address = connection.client.host if connection.client is not None else ""
             return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {address}")
@@ -173,33 +171,24 @@ def build_access(settings: CenterSettings, users_of: UsersOf | None = None) -> A
 
 def own_hosts(settings: CenterSettings) -> frozenset[str]:
     """The host names of an open service in requests: a web page elsewhere can point a name of its own at us."""
-    return _LOCAL_HOSTS | {_as_in_header(settings.host)}
+    return _LOCAL_HOSTS | {f"[{settings.host}]" if ":" in settings.host else settings.host.lower()}
 
 
 class OnlyOwnHosts:
     """Refuses requests under a foreign name, which is how a web page would reach a service on its reader's machine."""
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
         self._app = app
-        self._hosts = frozenset(hosts)
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            host = HTTPConnection(scope).headers.get("host", "")
-            if _without_port(host) not in self._hosts:
-                detail = "this service accepts requests from its own machine only, under a local host name"
-                await problem(400, detail, kind=FOREIGN_HOST)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] == "http" and _without_port(HTTPConnection(scope).headers.get("host", "")) not in self._hosts:
+            detail = "this service accepts requests from its own machine only, under a local host name"
+            await problem(400, detail, kind=FOREIGN_HOST)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _without_port(host: str) -> str:
     name, separator, port = host.rpartition(":")
     return (name if separator and port.isdecimal() else host).lower().rstrip(".")
-
-
-def _as_in_header(host: str) -> str:
-    try:
-        return f"[{host}]" if ipaddress.ip_address(host).version == 6 else host  # noqa: PLR2004
-    except ValueError:
-        return host.lower()

@@ -1,18 +1,4 @@
-"""Why a query is not answered: each class names its HTTP status.
-
-Refused
-├── BadQuery         400  the query itself is wrong
-├── Unauthorized     401  the caller is not known
-├── Forbidden        403  the caller may not see this
-├── UnknownPerson    403  the caller signed in by an id that no person has
-├── Unknown          404  it does not exist, or this caller may not see it: the two look the same
-├── TooManyQueries   429  this caller exceeds its rate
-└── NotNow           503  the database does not answer; the same query may succeed soon
-    ├── EventsBehind 503  the latest event of the instance is not read yet
-    └── Filling      503  the lists are not complete yet, which may take minutes
-
-``DatabaseUnavailable`` is answered as ``NotNow``.
-"""
+"""Why a query is not answered: each class names its HTTP status. ``DatabaseUnavailable`` is answered as ``NotNow``."""
 
 from __future__ import annotations
 

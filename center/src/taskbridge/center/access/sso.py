@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from taskbridge.center.access.refusals import Unauthorized, UnknownPerson
 from taskbridge.center.tables import EMPLOYEE_NUMBER
@@ -30,27 +30,17 @@ _NO_MAPPED_IDS = ("", "corp_id", "user_id", "name", "department")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Identity(NamedTuple):
-    """Somebody who signed in."""
-
-    corp_id: str
-    user_id: str
-
-
 @dataclass(frozen=True, slots=True)
 class SingleSignOn:
-    """Whom to believe, and in which headers. Either the corp's header is named, or the one corp."""
+    """Whom to believe, and in which headers."""
 
     proxies: tuple[Network, ...]
-    user_header: str
-    corp_header: str | None
-    corp_id: str | None
-    mapped_id: str | None = None
-    """Kind of the id that the proxies send, if that is not the user id."""
-    users_of: UsersOf | None = None
+    settings: CenterSettings
+    users_of: UsersOf | None
+    """None if the proxies send user ids."""
 
-    async def identity_of(self, connection: HTTPConnection) -> Identity | None:
-        """The caller whom a trusted proxy names; None without such a header, or from another peer.
+    async def person_of(self, connection: HTTPConnection) -> tuple[str, str] | None:
+        """Corp and user id of the caller whom a trusted proxy names; None without such a header, or from another peer.
 
         Raises:
             Unauthorized: the proxy's headers are ambiguous.
@@ -59,17 +49,19 @@ class SingleSignOn:
         """
         if connection.client is None or not self._is_proxy(connection.client.host):
             return None
-        user_id = _only(connection, self.user_header)
+        settings = self.settings
+        user_id = _only(connection, settings.sso_user_header)
         if user_id is None:
             return None
-        corp_id = self.corp_id if self.corp_header is None else _only(connection, self.corp_header)
+        header = settings.sso_corp_header
+        corp_id = settings.sso_corp_id if header is None else _only(connection, header)
         if corp_id is None:
-            raise Unauthorized(f"the proxy names a user but no corp: {self.corp_header} is missing")
-        if self.mapped_id is None or self.users_of is None:
-            return Identity(corp_id, user_id)
-        users = await self.users_of(corp_id, self.mapped_id, user_id)
+            raise Unauthorized(f"the proxy names a user but no corp: {header} is missing")
+        if self.users_of is None or settings.sso_mapped_id is None:
+            return corp_id, user_id
+        users = await self.users_of(corp_id, settings.sso_mapped_id, user_id)
         if len(users) == 1:
-            return Identity(corp_id, users[0])
+            return corp_id, users[0]
         if users:
             raise UnknownPerson("you are signed in, but several people have your id: ask an administrator to fix it")
         raise UnknownPerson("you are signed in, but no person has your id: ask an administrator to import it")
@@ -102,33 +94,25 @@ def single_sign_on(settings: CenterSettings, users_of: UsersOf | None) -> Single
     if (settings.sso_corp_header is None) == (settings.sso_corp_id is None):
         raise ConfigurationError("CENTER_SSO_PROXIES: set one of CENTER_SSO_CORP_HEADER and CENTER_SSO_CORP_ID")
     try:
-        proxies = tuple(ipaddress.ip_network(each) for each in networks)
+        proxies = tuple(map(ipaddress.ip_network, networks))
     except ValueError as error:
         raise ConfigurationError(f"CENTER_SSO_PROXIES: {error}") from error
-    return SingleSignOn(
-        proxies,
-        settings.sso_user_header.lower(),
-        settings.sso_corp_header,
-        settings.sso_corp_id,
-        mapped_id,
-        users_of,
-    )
+    return SingleSignOn(proxies, settings, users_of)
 
 
 def _only(connection: HTTPConnection, name: str) -> str | None:
     """The header's one value; None where it is missing or blank.
 
     Raises:
-        Unauthorized: it is there twice, as when a proxy adds its own to the client's, or is not a name.
+        Unauthorized: it is there twice, as when a proxy adds its own to the client's, or cannot be a name.
     """
-    requested = name.lower().encode("latin-1")
-    values = [value for header, value in connection.scope["headers"] if header == requested]
+    values = connection.headers.getlist(name)
     if not values:
         return None
     if len(values) > 1:
         raise Unauthorized(f"{name} occurs more than once: the proxy must replace the header of clients")
     try:
-        value = values[0].decode().strip()
+        value = values[0].encode("latin-1").decode().strip()
     except UnicodeDecodeError as error:
         raise Unauthorized(f"{name} is not UTF-8") from error
     if len(value) > _ID_MAX:

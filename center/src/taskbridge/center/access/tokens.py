@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import secrets
 from typing import Annotated
@@ -52,21 +51,14 @@ class _File(BaseModel):
 
 
 class ApiTokens:
-    """The tokens of one version of the file."""
+    """The tokens of one version of the file, by digest."""
 
     def __init__(self, tokens: tuple[ApiToken, ...]) -> None:
-        self._tokens = [(bytes.fromhex(each.sha256), each) for each in tokens]
         self._by_digest = {each.sha256: each for each in tokens}
         self.count = len(tokens)
 
     def find(self, token: str) -> ApiToken | None:
-        """The entry of this token; an unknown token needs the same time as a known one."""
-        presented = hashlib.sha256(token.encode("utf-8", "replace")).digest()
-        found: ApiToken | None = None
-        for digest, entry in self._tokens:
-            if hmac.compare_digest(presented, digest):
-                found = entry
-        return found
+        return self.with_digest(digest_of(token))
 
     def with_digest(self, sha256: str) -> ApiToken | None:
         """The present entry of a token that was accepted before; None once it was revoked."""

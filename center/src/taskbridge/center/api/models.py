@@ -32,9 +32,6 @@ ITEM_EXAMPLE: dict[str, Any] = {
     "status": "PENDING",
     "created_at": MOMENT,
     "updated_at": MOMENT,
-    "outcome": None,
-    "finished_at": None,
-    "result": None,
 }
 
 
@@ -152,7 +149,6 @@ class InstanceOut(BaseModel):
             "app_type": ITEM_EXAMPLE["app_type"],
             "source": "yida",
             "title": ITEM_EXAMPLE["title"],
-            "url": None,
             "originator": PERSON_EXAMPLE,
             "process_code": "TPROC--1",
             "process_name": "请假申请",
@@ -162,12 +158,8 @@ class InstanceOut(BaseModel):
                     "task_id": "TASK-1",
                     "status": "PENDING",
                     "assignee_ids": ["manager02"],
-                    "actor_id": None,
                     "url": ITEM_EXAMPLE["url"],
                     "created_at": MOMENT,
-                    "decided_at": None,
-                    "outcome": None,
-                    "remark": None,
                 }
             ],
             "copied": [{"user_id": "hr01", "at": MOMENT}],
@@ -177,9 +169,6 @@ class InstanceOut(BaseModel):
             "form_uuid": "FORM-1",
             "serial_no": "QJ-000017",
             "instance_status": "RUNNING",
-            "approved_result": None,
-            "finished_at": None,
-            "result": None,
             "form_data": {},
             "form_title": "请假申请",
             "form_labels": {},
@@ -257,13 +246,10 @@ class HistoryOut(BaseModel):
                     "occurred_at": MOMENT,
                     "received_at": MOMENT,
                     "task_id": "TASK-1",
-                    "actor_id": None,
                     "recipient_ids": ["manager02"],
                     "title": ITEM_EXAMPLE["title"],
                     "app_type": ITEM_EXAMPLE["app_type"],
                     "instance_status": "RUNNING",
-                    "approved_result": None,
-                    "finished_at": None,
                     "partition": 3,
                     "offset": 1812,
                 }
@@ -290,9 +276,6 @@ class MeOut(BaseModel):
             "mode": "token",
             "name": "portal",
             "corps": ["ding5d17e3add038d445"],
-            "corp_id": None,
-            "user_id": None,
-            "user_name": None,
             "operator": False,
         }
     )
