@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskbridge.center.operations.history import SAMPLE_S, SAMPLES, EdgeTotals, History
+from taskbridge.center.operations.answers import EdgeTotals
+from taskbridge.center.operations.reporting import SAMPLE_S, SAMPLES, History
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from support.operations import reporter_of, settings_of
 from support.reconcile import APP_TYPE, CORP_ID, NOW
 from taskbridge.center.access.access import Access
 from taskbridge.center.access.refusals import answer_refusals
-from taskbridge.center.operations.missed import missed_of
+from taskbridge.center.operations.answers import missed_of
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.local.fake_dingtalk import served
 from taskbridge.reconcile.assembly import LocalData

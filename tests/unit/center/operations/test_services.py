@@ -51,12 +51,6 @@ def test_an_answer_that_does_not_come_at_once_is_read_whole() -> None:
     assert asyncio.run(json_of(json.dumps(whole).encode())) == whole
 
 
-def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert asyncio.run(json_of(b"{}" + b" " * 1000)) == {}
-    monkeypatch.setattr(services, "_BYTES_MAX", 1000)
-    assert asyncio.run(json_of(b"{}" + b" " * 1000)) is None
-
-
 async def own_name(request: web.Request) -> web.Response:
     return web.Response(text=f"{request.path} {request.host}")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskbridge.center.operations.records import mentions
-from taskbridge.center.operations.verdict import verdict
+from taskbridge.center.operations.records import mentions, verdict
 
 EVENTS = [
     {"action": "CREATED", "occurred_at": "2026-01-31T08:00:00.000Z", "received_at": "2026-01-31T08:00:01.000Z"},

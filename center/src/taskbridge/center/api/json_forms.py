@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import asdict
 
+from taskbridge.center.api.models import EventOut
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.views import began_at_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from msgspec import Struct
 
     from taskbridge.schemas.events import Form, Person, TaskEvent, TaskNotification, TaskState, View
     from taskbridge.schemas.views import Entry
@@ -28,6 +30,7 @@ to_json = msgspec.json.Encoder().encode
 
 _NOT_SHOWN = ("began_at", "assignee_ids")
 """Fields of a state that are there for the views."""
+_TIMES = {"at", "created_at", "decided_at", "entered_at", "finished_at", "occurred_at", "received_at", "updated_at"}
 
 
 def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, name: str | None) -> dict[str, Any]:
@@ -55,54 +58,35 @@ def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, na
 
 def notification_json(notification: TaskNotification) -> dict[str, Any]:
     """A change of a view, as it is sent in a stream of events."""
-    found = _fields(notification, "occurred_at", "entered_at", "updated_at", "finished_at")
-    found["view"] = view_json(notification.view)
-    found["originator"] = _person(notification.originator, {})
-    return found
+    return _fields(notification) | {
+        "view": view_json(notification.view),
+        "originator": _person(notification.originator, {}),
+    }
 
 
 def state_json(state: TaskState, names: Names, form: Form | None) -> dict[str, Any]:
     """An instance."""
-    fields = _fields(state, "updated_at", "finished_at")
-    for name in _NOT_SHOWN:
-        del fields[name]
     return {
-        **fields,
+        **{name: value for name, value in _fields(state).items() if name not in _NOT_SHOWN},
         "created_at": iso(began_at_of(state)),
         "originator": _person(state.originator, names),
-        "tasks": [_fields(task, "created_at", "decided_at") for task in state.tasks],
-        "copied": [_fields(each, "at") for each in state.copied],
+        "tasks": [_fields(task) for task in state.tasks],
+        "copied": [_fields(each) for each in state.copied],
         **form_json(form, state.form_data),
         "people": people_json(users_of_state(state), names),
     }
 
 
-def _fields(record: Struct, *moments: str) -> dict[str, Any]:
-    """All of them; these moments as text, where they are known."""
-    found = asdict(record)
-    for name in moments:
-        if found[name] is not None:
-            found[name] = iso(found[name])
-    return found
-
-
 def event_json(event: TaskEvent, *, partition: int, offset: int) -> dict[str, Any]:
     """One event of an instance's history."""
+    shown = {name: value for name, value in _fields(event).items() if name in EventOut.model_fields}
+    return {**shown, "partition": partition, "offset": offset}
+
+
+def _fields(record: Struct) -> dict[str, Any]:
+    """All of them; times as text, where they are known."""
     return {
-        "event_id": event.event_id,
-        "action": event.action.value,
-        "occurred_at": iso(event.occurred_at),
-        "received_at": iso(event.received_at),
-        "task_id": event.task_id,
-        "actor_id": event.actor_id,
-        "recipient_ids": list(event.recipient_ids),
-        "title": event.title,
-        "app_type": event.app_type,
-        "instance_status": event.instance_status,
-        "approved_result": event.approved_result,
-        "finished_at": None if event.finished_at is None else iso(event.finished_at),
-        "partition": partition,
-        "offset": offset,
+        name: iso(value) if name in _TIMES and value is not None else value for name, value in asdict(record).items()
     }
 
 

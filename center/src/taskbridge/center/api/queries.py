@@ -340,29 +340,35 @@ def shown_instance(connection: Connection, state: TaskState) -> dict[str, Any]:
     return state_json(state, names, _form(connection, state))
 
 
-def shown_history(connection: Connection, state: TaskState, *, now_ms: int = LAST_MS) -> dict[str, Any]:
-    """As the API shows it; raises EventsBehind as ``Queries.history``."""
-    rows = connection.execute(_EVENTS, {"instance_id": clean(state.instance_id), "corp_id": state.corp_id}).all()
+def shown_events(connection: Connection, instance_id: str, corp_id: str) -> tuple[list[TaskEvent], dict[str, Any]]:
+    """The last events of an instance, oldest first: themselves, and as the API shows them and the people in them."""
+    rows = connection.execute(_EVENTS, {"instance_id": clean(instance_id), "corp_id": corp_id}).all()
     found = [(_read_event(data), partition, offset) for data, partition, offset in rows]
     found.sort(key=lambda each: (each[0].occurred_at, each[2]))
     shown = [event for event, _, _ in found]
-    if now_ms - state.updated_at < BEHIND_MS and all(each.occurred_at < state.updated_at for each in shown):
+    names = names_of(connection, corp_id, users_of_events(shown))
+    return shown, {
+        "events": [event_json(event, partition=at, offset=offset) for event, at, offset in found],
+        "people": people_json(users_of_events(shown), names),
+    }
+
+
+def shown_history(connection: Connection, state: TaskState, *, now_ms: int = LAST_MS) -> dict[str, Any]:
+    """As the API shows it; raises EventsBehind as ``Queries.history``."""
+    found, shown = shown_events(connection, state.instance_id, state.corp_id)
+    if now_ms - state.updated_at < BEHIND_MS and all(each.occurred_at < state.updated_at for each in found):
         raise EventsBehind("the latest event of this instance is not read yet")
-    names = names_of(connection, state.corp_id, users_of_events(shown))
-    form = _form(connection, state)
-    form_of = latest_form(shown)
+    form_of = latest_form(found)
     values = {} if form_of is None else dict(form_of.form_data)
     began_at = began_at_of(state)
     return {
         "instance_id": state.instance_id,
         "corp_id": state.corp_id,
         "form": values,
-        **form_json(form, values),
+        **form_json(_form(connection, state), values),
         "form_of": None if form_of is None else form_of.event_id,
-        "events": [event_json(event, partition=at, offset=offset) for event, at, offset in found],
-        "complete": len(shown) < HISTORY_MAX
-        and any(began_at in (event.occurred_at, event.created_at) for event in shown),
-        "people": people_json(users_of_events(shown), names),
+        **shown,
+        "complete": len(found) < HISTORY_MAX and any(began_at in (each.occurred_at, each.created_at) for each in found),
     }
 
 

@@ -1,26 +1,28 @@
-"""The state of the edges and of the streams workers, from their own answers. Pure."""
+"""The state of edges, streams workers and reconcile, from their own answers. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from taskbridge.center.operations.history import EdgeTotals
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-_CALLBACKS = "taskbridge_edge_callbacks"
-_SPOOL = "taskbridge_edge_spool_"
+    from prometheus_client.samples import Sample
+
+    Samples = Mapping[str, Sequence[Sample]]
+
 _DURABLE = ("kafka", "spool")
 _NO_PARTS = ("ready", "degraded", "core")
-_BY_PARTITION = {"taskbridge_streams_lag_records": "lag", "taskbridge_streams_lag_seconds": "lag_seconds"}
-_STARTED = "process_start_time_seconds"
 _PROBLEM_MAX = 300
+_MISSED_MAX = 200
+_BACKFILL = "backfill"
 
 _EDGE: dict[str, Any] = {
     "degraded": False,
@@ -39,31 +41,82 @@ class Answers(NamedTuple):
     problem: str | None = None
 
 
+class EdgeTotals(NamedTuple):
+    """What the edges have counted since they started, all together, and what waits in their spools."""
+
+    accepted: float
+    rejected: float
+    spool_records: float
+
+
 def edge_of(answers: Answers) -> dict[str, Any]:
     """One edge, with what it has counted since its processes started."""
-    return _state_of(answers, "an edge", _EDGE, _edge_readiness, _counted)
+    return _state_of(answers, "an edge", _EDGE, _edge)
 
 
 def worker_of(answers: Answers) -> dict[str, Any]:
     """One worker; ``lag`` and ``lag_seconds`` are by partition."""
-    return _state_of(answers, "a streams worker", _WORKER, _worker_readiness, _measured)
+    return _state_of(answers, "a streams worker", _WORKER, _worker)
 
 
 def _state_of(
-    answers: Answers,
-    what: str,
-    unknown: Mapping[str, Any],
-    readiness_of: Callable[[Any], dict[str, Any]],
-    measured_of: Callable[[str], dict[str, Any]],
+    answers: Answers, what: str, unknown: Mapping[str, Any], known: Callable[[Any, Samples], dict[str, Any]]
 ) -> dict[str, Any]:
     url, readiness, metrics, problem = answers
     shown = {"url": url, "reachable": False, "ready": False, "problem": problem, **unknown}
     if readiness is None or metrics is None:
         return shown
     try:
-        return shown | {"reachable": True} | readiness_of(json.loads(readiness)) | measured_of(metrics)
+        samples: defaultdict[str, list[Sample]] = defaultdict(list)
+        for family in text_string_to_metric_families(metrics):
+            for each in family.samples:
+                samples[each.name].append(each)
+        return shown | {"reachable": True} | known(json.loads(readiness), samples)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return shown | {"problem": f"the response is not that of {what}: {error}"[:_PROBLEM_MAX]}
+
+
+def _edge(said: Any, samples: Samples) -> dict[str, Any]:
+    ready, degraded = bool(said["ready"]), bool(said.get("degraded"))
+    parts = "; ".join(f"{name}: {value}" for name, value in said.items() if name not in _NO_PARTS and value != "ok")
+    outcomes: Counter[str] = Counter()
+    for each in samples["taskbridge_edge_callbacks_total"]:
+        outcome = each.labels["outcome"]
+        outcomes["accepted" if outcome in _DURABLE else outcome] += int(each.value)
+    # Each worker of an edge has a spool of its own.
+    records, size, ages = (
+        [each.value for each in samples[f"taskbridge_edge_spool_{name}"]]
+        for name in ("depth", "bytes", "oldest_seconds")
+    )
+    return {
+        "ready": ready,
+        "degraded": degraded,
+        "problem": parts[:_PROBLEM_MAX] if parts and (degraded or not ready) else None,
+        "outcomes": dict(+outcomes),  # only those that occurred: an edge sends zeros for the others
+        "spool": {
+            "records": int(sum(records)),
+            "bytes": int(sum(size)),
+            "oldest_age_s": round(max(ages, default=0.0), 1),
+        },
+    }
+
+
+def _worker(said: Any, samples: Samples) -> dict[str, Any]:
+    partitions = said.get("partitions", _WORKER)
+    lag, lag_seconds = (
+        {int(each.labels["partition"]): each.value for each in samples[f"taskbridge_streams_{name}"]}
+        for name in ("lag_records", "lag_seconds")
+    )
+    started = samples["process_start_time_seconds"]
+    return {
+        "ready": bool(said["ready"]),
+        "problem": "; ".join(map(str, said.get("problems", ())))[:_PROBLEM_MAX] or None,
+        "active": list(partitions["active"]),
+        "standby": list(partitions["standby"]),
+        "since": iso(round(started[0].value * 1000)) if started else None,
+        "lag": {partition: int(records) for partition, records in lag.items()},
+        "lag_seconds": lag_seconds,
+    }
 
 
 def totals_of(edges: Iterable[dict[str, Any]]) -> EdgeTotals | None:
@@ -84,16 +137,17 @@ def shown_worker(worker: Mapping[str, Any]) -> dict[str, Any]:
 
 def partitions_of(workers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each partition that a worker has. During a rebalance two may claim it: the later is shown, for a moment."""
-    found: dict[int, dict[str, Any]] = {}
-    for worker in workers:
-        for partition in worker["active"]:
-            found[partition] = {
-                "partition": partition,
-                "worker": worker["url"],
-                "standbys": [each["url"] for each in workers if partition in each["standby"]],
-                "lag_records": worker["lag"].get(partition, 0),
-                "lag_seconds": round(worker["lag_seconds"].get(partition, 0.0), 1),
-            }
+    found = {
+        partition: {
+            "partition": partition,
+            "worker": worker["url"],
+            "standbys": [each["url"] for each in workers if partition in each["standby"]],
+            "lag_records": worker["lag"].get(partition, 0),
+            "lag_seconds": round(worker["lag_seconds"].get(partition, 0.0), 1),
+        }
+        for worker in workers
+        for partition in worker["active"]
+    }
     return [found[partition] for partition in sorted(found)]
 
 
@@ -101,49 +155,34 @@ def lag_of(workers: Iterable[Mapping[str, Any]]) -> int:
     return sum(sum(each["lag"].values()) for each in workers)
 
 
-def _edge_readiness(said: Any) -> dict[str, Any]:
-    ready, degraded = bool(said["ready"]), bool(said.get("degraded"))
-    parts = {name: str(value) for name, value in said.items() if name not in _NO_PARTS and value != "ok"}
-    problem = "; ".join(f"{name}: {value}" for name, value in parts.items())[:_PROBLEM_MAX]
-    return {"ready": ready, "degraded": degraded, "problem": problem if problem and (degraded or not ready) else None}
+def missed_of(url: str, status: Any) -> dict[str, Any]:
+    """Events without callbacks, by app and day of China, the latest first; ``status`` is reconcile's, or None.
+
+    History that a backfill brought in was not missed. ``added`` is what no callback contains: how something was decided
+    or ended. ``silent``: since when none of an app's callbacks came, and what is missing since, where something is.
+    """
+    try:
+        return {"url": url, "reachable": True, **_missed(status)}
+    except (KeyError, TypeError, AttributeError):
+        return {"url": url, "reachable": False, "last_whole_pass_at": None, "silent": [], "days": []}
 
 
-def _worker_readiness(said: Any) -> dict[str, Any]:
-    partitions = said.get("partitions", _WORKER)
-    problem = "; ".join(map(str, said.get("problems", ())))[:_PROBLEM_MAX]
-    roles = {role: list(partitions[role]) for role in ("active", "standby")}
-    return {"ready": bool(said["ready"]), "problem": problem or None, **roles}
-
-
-def _counted(text: str) -> dict[str, Any]:
-    outcomes: Counter[str] = Counter()
-    spool = {"depth": 0.0, "bytes": 0.0, "oldest_seconds": 0.0}
-    for family in text_string_to_metric_families(text):
-        if family.name == _CALLBACKS:
-            for sample in family.samples:
-                if sample.name == f"{_CALLBACKS}_total":
-                    outcome = sample.labels["outcome"]
-                    outcomes["accepted" if outcome in _DURABLE else outcome] += int(sample.value)
-        elif (name := family.name.removeprefix(_SPOOL)) in spool:
-            # Of several workers of an edge: they share one bound, and each has a spool of its own.
-            values = [spool[name], *(sample.value for sample in family.samples)]
-            spool[name] = max(values) if name == "oldest_seconds" else sum(values)
+def _missed(status: Any) -> dict[str, Any]:
+    counts: defaultdict[tuple[str, str, str], Counter[bool]] = defaultdict(Counter)
+    for each in status["found"]:
+        if each["found_by"] != _BACKFILL:
+            key = str(each["day"]), str(each["corp_id"]), str(each["app_type"])
+            counts[key][bool(each["missing"])] += int(each["events"])
+    latest = sorted(counts.items(), key=lambda each: each[0][0], reverse=True)
     return {
-        "outcomes": dict(+outcomes),  # only those that occurred: an edge sends zeros for the others
-        "spool": {
-            "records": int(spool["depth"]),
-            "bytes": int(spool["bytes"]),
-            "oldest_age_s": round(spool["oldest_seconds"], 1),
-        },
+        "last_whole_pass_at": status["last_whole_pass_at"],
+        "silent": [
+            {"corp_id": each["corp_id"], "app_type": each["app_type"], "since": each["last_at"], "missing": missing}
+            for each in status["callbacks"]
+            if (missing := int(each["missing_since"])) > 0
+        ],
+        "days": [
+            {"day": day, "corp_id": corp_id, "app_type": app_type, "missing": found[True], "added": found[False]}
+            for (day, corp_id, app_type), found in islice(latest, _MISSED_MAX)
+        ],
     }
-
-
-def _measured(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"lag": {}, "lag_seconds": {}}
-    for family in text_string_to_metric_families(text):
-        if (name := _BY_PARTITION.get(family.name)) is not None:
-            number = int if name == "lag" else float
-            found[name] = {int(each.labels["partition"]): number(each.value) for each in family.samples}
-        elif family.name == _STARTED:
-            found["since"] = iso(round(family.samples[0].value * 1000))
-    return found

@@ -14,16 +14,15 @@ import msgspec
 from sqlalchemy import bindparam, delete, func, or_, select
 
 from taskbridge.center.access.refusals import Unknown
-from taskbridge.center.api.json_forms import event_json, people_json, to_json, users_of_events
+from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.queries import (
     HISTORY_MAX,
     contains,
     find_state,
-    names_of,
+    shown_events,
     shown_history,
     shown_instance,
 )
-from taskbridge.center.operations.verdict import verdict
 from taskbridge.center.tables import (
     DEAD_LETTER,
     QUARANTINED,
@@ -36,11 +35,11 @@ from taskbridge.center.tables import (
     skipped,
 )
 from taskbridge.schemas.cloudevents import iso
-from taskbridge.schemas.events import Action, TaskEvent
+from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, RowMapping
 
@@ -82,11 +81,10 @@ _LATEST = (
     .limit(LATEST)
 )
 _SKIPPED = select(skipped).order_by(skipped.c.at.desc()).limit(LATEST)
-_EVENTS = (
-    select(events.c.corp_id, events.c.data, events.c.partition, events.c.offset)
+_CORP = (
+    select(events.c.corp_id)
     .where(events.c.instance_id == bindparam("instance_id"))
-    .order_by(events.c.received_at.desc(), events.c.offset.desc())
-    .limit(HISTORY_MAX)
+    .order_by(events.c.received_at.desc())
 )
 _ENTRY_USERS = select(entries.c.corp_id, entries.c.user_id).where(entries.c.instance_id == bindparam("instance_id"))
 _CHANGES = select(changes.c.data).where(
@@ -94,8 +92,6 @@ _CHANGES = select(changes.c.data).where(
     changes.c.user_id.in_(bindparam("user_ids", expanding=True)),
     changes.c.instance_id == bindparam("instance_id"),
 )
-
-_read_event = msgspec.json.Decoder(TaskEvent).decode
 
 
 class Records:
@@ -165,19 +161,11 @@ class Records:
 
 def _history_of_deleted(connection: Connection, stored_id: str) -> tuple[str, dict[str, Any] | None]:
     """The corp and the events of an instance that has no state; None where there are no events."""
-    rows = connection.execute(_EVENTS, {"instance_id": stored_id}).all()
-    if not rows:
+    corp_id = connection.execute(_CORP, {"instance_id": stored_id}).scalar()
+    if corp_id is None:
         return "", None
-    events = [_read_event(row.data) for row in rows]
-    names = names_of(connection, rows[0].corp_id, users_of_events(events))
-    shown = [
-        event_json(event, partition=row.partition, offset=row.offset) for event, row in zip(events, rows, strict=True)
-    ]
-    return rows[0].corp_id, {
-        "events": sorted(shown, key=lambda each: each["occurred_at"]),
-        "complete": len(rows) < HISTORY_MAX,
-        "people": people_json(users_of_events(events), names),
-    }
+    found, shown = shown_events(connection, stored_id, corp_id)
+    return corp_id, {**shown, "complete": len(found) < HISTORY_MAX}
 
 
 def mentions(instance_id: str) -> list[str]:
@@ -248,3 +236,46 @@ def _searched(connection: Connection, now_ms: int) -> dict[str, Any]:
         "dead_letter_records": min(counts.get(DEAD_LETTER, 0), _SEARCHED_MAX),
         "since": iso(now_ms - int(CALLBACKS_QUARANTINE.settings["retention.ms"])),
     }
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """What became of a callback, in one plain sentence; of the answer, all but this."""
+    quarantined, dead_letters = found["quarantined"], found["dead_letters"]
+    aside = _aside(quarantined, "Rejected by the edge", "in the quarantine")
+    aside += _aside(dead_letters, "Parked as a dead letter", "to be put back")
+    if found["deleted"]:
+        return f"Received, and deleted since.{aside}"
+    if found["state"] is not None or found["history"] is not None:
+        people = found["people"]
+        notified = f"{people or 'no'} {'person was' if people in (0, 1) else 'people were'} notified"
+        return f"Received: {_received(found['history'])}; {notified}.{aside}"
+    if not aside:
+        return f"Never received here since {found['searched']['since']}, as far as records are stored."
+    if all(each["replayed_at"] for each in (*quarantined, *dead_letters)):
+        return f"Received.{aside}"
+    return f"Received, and not accepted.{aside}"
+
+
+def _received(history: Mapping[str, Any] | None) -> str:
+    if history is None or not (listed := history["events"]):
+        return "its events are no longer stored"
+    at_least = "" if history["complete"] else "at least "
+    last = f"last {listed[-1]['action'].lower()} at {listed[-1]['occurred_at']}"
+    return f"{at_least}{len(listed)} event{'s' if len(listed) != 1 else ''}, {last}"
+
+
+def _aside(records: Sequence[Mapping[str, Any]], what: str, where: str) -> str:
+    if not records:
+        return ""
+    reasons = Counter(str(each["reason"]) for each in records).most_common()
+    named = ", ".join(reason if count == 1 else f"{reason} ({count} times)" for reason, count in reasons)
+    replayed = [str(each["replayed_at"]) for each in records if each["replayed_at"]]
+    waiting = len(records) - len(replayed)
+    if not replayed:
+        what_became = f"it waits {where}"
+    elif waiting:
+        what_became = f"{waiting} waits {where}, the others were replayed, the last at {max(replayed)}"
+    else:
+        what_became = f"replayed{', the last' if len(replayed) > 1 else ''} at {max(replayed)}"
+    times = {1: "once", 2: "twice"}.get(len(records), f"{len(records)} times")
+    return f" {what} {times}: {named}; {what_became}."

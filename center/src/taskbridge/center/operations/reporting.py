@@ -6,43 +6,74 @@ import asyncio
 import os
 import socket
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-
-import structlog
 
 from taskbridge.center.access.refusals import NotNow
 from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.operations.answers import (
     edge_of,
     lag_of,
+    missed_of,
     partitions_of,
     shown_worker,
     totals_of,
     worker_of,
 )
-from taskbridge.center.operations.history import SAMPLE_S, History
 from taskbridge.center.operations.last_errors import LastErrors
-from taskbridge.center.operations.missed import missed_of
 from taskbridge.center.operations.records import REPORTING_S, Records
 from taskbridge.center.operations.services import Services, urls_of
 from taskbridge.center.tables import now_ms
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from taskbridge.center.access.access import Caller
     from taskbridge.center.database import Database
+    from taskbridge.center.operations.answers import EdgeTotals
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.threads import Threads
 
-log = structlog.get_logger(__name__)
-
 ERRORS = 50
+SAMPLE_S = 10
+SAMPLES = 360
+_A_MINUTE = 60 // SAMPLE_S
 _FRESH_S = 5.0
 _SHARE_OF_TIME = 20
 """The queries of the overview take at most one part in so many of a thread's time, however many pages are open."""
+
+
+class History:
+    """Samples of the last hour, for plots."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int, EdgeTotals | None]] = deque(maxlen=SAMPLES)
+
+    def add(self, *, now_s: float, lag_records: int, edges: EdgeTotals | None) -> None:
+        """``edges`` is None if none could be reached."""
+        self._samples.append((now_s, lag_records, edges))
+
+    def shown(self) -> dict[str, Any]:
+        edges = [each for _, _, each in self._samples]
+        return {
+            "times": [iso(round(at * 1000)) for at, _, _ in self._samples],
+            "lag_records": [lag for _, lag, _ in self._samples],
+            "spool_records": [0 if each is None else round(each.spool_records) for each in edges],
+            "accepted_per_minute": _rates([each and each.accepted for each in edges]),
+            "rejected_per_minute": _rates([each and each.rejected for each in edges]),
+        }
+
+
+def _rates(totals: Sequence[float | None]) -> list[int]:
+    """What a counter grew by in the minute before each sample. One that fell was restarted, and counts from zero."""
+    grown: list[float] = []
+    last: float | None = None
+    for total in totals:
+        grown.append(0.0 if total is None or last is None else total - last if total >= last else total)
+        last = last if total is None else total
+    return [round(sum(grown[max(0, at + 1 - _A_MINUTE) : at + 1])) for at in range(len(grown))]
 
 
 class OperationsReporter:
@@ -67,7 +98,8 @@ class OperationsReporter:
         self._history = History()
         self._since = iso(now_ms())
         self._replica = f"{socket.gethostname()}:{settings.port or os.getpid()}"
-        self._queried: tuple[float, asyncio.Future[dict[str, Any]]] | None = None
+        self._query: asyncio.Future[dict[str, Any]] | None = None
+        self._fresh_until = 0.0
         self.errors = LastErrors()
 
     async def run(self) -> None:
@@ -136,22 +168,15 @@ class OperationsReporter:
 
     async def _from_database(self) -> dict[str, Any]:
         """At most some seconds old; requests at the same time share a query."""
-        now = time.monotonic()
-        if self._queried is None or (self._queried[1].done() and now >= self._queried[0]):
-            self._queried = now + _FRESH_S, asyncio.ensure_future(self._query())
-        return await asyncio.shield(self._queried[1])
+        if self._query is None or (self._query.done() and time.monotonic() >= self._fresh_until):
+            self._query = asyncio.ensure_future(self._read())
+        return await asyncio.shield(self._query)
 
-    async def _query(self) -> dict[str, Any]:
+    async def _read(self) -> dict[str, Any]:
         started = time.monotonic()
-        try:
-            found = await self._threads.run(self._records.overview, now_ms())
-        except (DatabaseUnavailable, NotNow):
-            self._queried = None
-            raise
+        found = await self._threads.run(self._records.overview, now_ms())
         ended = time.monotonic()
-        if self._queried is not None:
-            fresh_until = max(started + _FRESH_S, ended + (ended - started) * _SHARE_OF_TIME)
-            self._queried = fresh_until, self._queried[1]
+        self._fresh_until = max(started + _FRESH_S, ended + (ended - started) * _SHARE_OF_TIME)
         return found
 
     async def _share(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -16,19 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _WITHIN_S = 2.0
-_BYTES_MAX = 8 << 20
 _OK = 200
 _READY = (200, 503)
 
 _FAILURES = (aiohttp.ClientError, TimeoutError, ValueError)
-
-
-class _Target(NamedTuple):
-    """One process. Its certificate and its virtual host are those of the configured name."""
-
-    url: str
-    host: str
-    tls_name: str | None
 
 
 class Services:
@@ -45,7 +36,7 @@ class Services:
     async def json(self, url: str) -> Any:
         """The JSON at this URL; None where there is none in time."""
         try:
-            status, body = await self._get(url)
+            status, body = await self._get(url, named=url)
             return json.loads(body) if status == _OK else None
         except _FAILURES:
             return None
@@ -56,36 +47,32 @@ class Services:
 
     async def _of_url(self, url: str) -> list[Answers]:
         try:
-            targets = await asyncio.wait_for(_targets(url), _WITHIN_S)
+            processes = await asyncio.wait_for(_processes(url), _WITHIN_S)
         except (OSError, ValueError) as error:
             return [Answers(url, None, None, f"the name cannot be resolved: {error}")]
-        return await asyncio.gather(*map(self._of_target, targets))
+        return await asyncio.gather(*(self._of_process(each, url) for each in processes))
 
-    async def _of_target(self, target: _Target) -> Answers:
+    async def _of_process(self, process: str, url: str) -> Answers:
         try:
             (ready, readiness), (status, metrics) = await asyncio.gather(
-                self._get(f"{target.url}/readyz", target), self._get(f"{target.url}/metrics", target)
+                self._get(f"{process}/readyz", named=url), self._get(f"{process}/metrics", named=url)
             )
         except _FAILURES as error:
-            return Answers(target.url, None, None, f"no answer: {type(error).__name__}")
+            return Answers(process, None, None, f"no answer: {type(error).__name__}")
         if ready not in _READY or status != _OK:
-            return Answers(target.url, None, None, f"it answers {ready} and {status}")
-        return Answers(target.url, readiness, metrics)
+            return Answers(process, None, None, f"it answers {ready} and {status}")
+        return Answers(process, readiness, metrics)
 
-    async def _get(self, url: str, target: _Target | None = None) -> tuple[int, str]:
+    async def _get(self, url: str, *, named: str) -> tuple[int, str]:
+        """Certificate and virtual host are those of the configured name."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        more: dict[str, Any] = {}
-        if target is not None:
-            more = {"headers": {"Host": target.host}, "server_hostname": target.tls_name}
-        timeout = aiohttp.ClientTimeout(total=_WITHIN_S)
-        async with self._session.get(url, timeout=timeout, allow_redirects=False, **more) as answer:
-            body = bytearray()
-            async for part in answer.content.iter_any():
-                body += part
-                if len(body) > _BYTES_MAX:
-                    raise ValueError("the answer is larger than any of ours")
-            return answer.status, body.decode("utf-8", "replace")
+            timeout = aiohttp.ClientTimeout(total=_WITHIN_S)
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout)
+        parts = urlsplit(named)
+        tls_name = parts.hostname if parts.scheme == "https" else None
+        headers = {"Host": parts.netloc}
+        async with self._session.get(url, headers=headers, server_hostname=tls_name, allow_redirects=False) as answer:
+            return answer.status, await answer.text("utf-8", "replace")
 
 
 def urls_of(setting: str) -> list[str]:
@@ -93,22 +80,14 @@ def urls_of(setting: str) -> list[str]:
     return [each.strip().rstrip("/") for each in setting.split(",") if each.strip()]
 
 
-async def _targets(url: str) -> list[_Target]:
+async def _processes(url: str) -> list[str]:
+    """The URL with each address of its name; itself where there is one. ``localhost`` has two, and is one machine."""
     parts = urlsplit(url)
     if parts.hostname is None:
         raise ValueError("it is not a URL")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    addresses = sorted({str(each[4][0]) for each in found if not _is_second_loopback(each, found)})
-    tls_name = parts.hostname if parts.scheme == "https" else None
-    if len(addresses) == 1:
-        return [_Target(url, parts.netloc, tls_name)]
-    return [
-        _Target(f"{parts.scheme}://{f'[{each}]' if ':' in each else each}:{port}", parts.netloc, tls_name)
-        for each in addresses
-    ]
-
-
-def _is_second_loopback(one: Any, found: Iterable[Any]) -> bool:
-    """``localhost`` has an address of each family, and is one machine."""
-    return one[4][0] == "::1" and any(each[4][0] == "127.0.0.1" for each in found)
+    addresses = sorted({str(each[4][0]) for each in found})
+    if len(addresses) == 1 or parts.hostname == "localhost":
+        return [url]
+    return [f"{parts.scheme}://{f'[{each}]' if ':' in each else each}:{port}" for each in addresses]
