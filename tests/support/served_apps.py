@@ -95,7 +95,7 @@ def serving(http: FastAPI) -> Generator[str]:
         thread.join()
 
 
-def differences(url: str, folder: Path, *, token: str | None) -> str:
+def differences(url: str, folder: Path, *, token: str) -> str:
     """What schemathesis finds different between the service at ``url`` and its OpenAPI document; empty for nothing.
 
     It tries ``TASKBRIDGE_SCHEMATHESIS_EXAMPLES`` requests of each kind for each route.
@@ -105,7 +105,7 @@ def differences(url: str, folder: Path, *, token: str | None) -> str:
             *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG), "run"),
             *(f"{url}/openapi.json", "--seed", "1", "--no-color"),
             *("--max-examples", os.environ.get("TASKBRIDGE_SCHEMATHESIS_EXAMPLES", "10")),
-            *(("--header", f"Authorization: Bearer {token}") if token else ()),
+            *("--header", f"Authorization: Bearer {token}"),
         ],
         cwd=folder,
         stdout=subprocess.PIPE,

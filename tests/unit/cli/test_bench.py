@@ -30,10 +30,7 @@ def test_an_installed_wheel_says_that_a_checkout_is_needed(
     ("given", "status", "said"),
     [
         (("streams", "--rounds", "1", "--peers", "quix", "--only", "recovery", "--", "--help"), 0, "--one-core"),
-        (("edge", "--help"), 0, "usage: taskbridge bench edge"),
-        (("center", "--help"), 0, "--most-rounds"),
         (("center", "--streams", "9"), 2, "argument --streams: must be at least 10"),
-        (("center", "--nonsense"), 2, "unrecognized arguments: --nonsense"),
     ],
 )
 def test_the_harness_gets_the_options_from_any_working_directory(
