@@ -414,15 +414,3 @@ def test_before_the_registry_was_ever_seen_callbacks_are_spooled(
         wait_until(lambda: edge.send("complete", parameters).json()["durability"] == "kafka")
     finally:
         assert edge.end() == 0
-
-
-def test_several_workers_serve_one_port(tmp_path: Path, stack: Endpoints, instance_id: str) -> None:
-    edge = EdgeProcess(
-        tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url, EDGE_WORKERS="2"
-    )
-    try:
-        wait_until(edge.is_ready)
-        wait_until(lambda: edge.send("complete", good("complete", instance_id)).status_code == 200)
-        wait_until(lambda: sum(line["event"] == "edge_started" for line in edge.log()) >= 2)
-    finally:
-        assert edge.end() == 0

@@ -64,9 +64,9 @@ class Edge(RunningEdge):
             assert time.monotonic() < deadline, self.log_path.read_text("utf-8")
             time.sleep(0.05)
 
-    def end(self, signum: signal.Signals = signal.SIGTERM) -> None:
+    def end(self) -> None:
         if self.process is not None:
-            self.process.send_signal(signum)
+            self.process.send_signal(signal.SIGTERM)
             self.process.wait(30)
             self.process = None
 
@@ -112,23 +112,19 @@ def events_of(read_topic: Callable[[str], list[Message]]) -> Callable[[str], lis
 @pytest.fixture
 def entries_of(
     read_topic: Callable[[str], list[Message]], connection: Connection, eventually: Any
-) -> Callable[..., list[QuarantinedCallback]]:
+) -> Callable[[str, int], list[QuarantinedCallback]]:
     """The quarantined callbacks whose body or query names this text, in order of receipt, once there are so many.
 
     They are stored after the answer, on a topic that may have been created a moment ago.
     """
 
-    def there(text: str, *, distinct: bool) -> list[QuarantinedCallback]:
+    def there(text: str) -> list[QuarantinedCallback]:
         entries = quarantined(connection, read_topic)
-        if distinct:
-            entries = list({each.quarantine_id: each for each in entries}.values())
         named = [each for each in entries if text in each.query or text.encode() in each.body]
         return sorted(named, key=lambda each: each.received_at)
 
-    def found(text: str, least: int, *, distinct: bool = False) -> list[QuarantinedCallback]:
-        return eventually(
-            lambda: len(stored := there(text, distinct=distinct)) >= least and stored, what=f"{least} are stored"
-        )
+    def found(text: str, least: int) -> list[QuarantinedCallback]:
+        return eventually(lambda: len(stored := there(text)) >= least and stored, what=f"{least} are stored")
 
     return found
 
@@ -264,14 +260,12 @@ def copies(wire_action: str, original: Mapping[str, str]) -> dict[str, str]:
     return {**copy, "formInstId": original["formInstId"] + original.get("taskId", "")}
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_worker(
     start_edge: Callable[..., Edge],
-    workers: str,
-    entries_of: Callable[..., list[QuarantinedCallback]],
+    entries_of: Callable[[str, int], list[QuarantinedCallback]],
     events_of: Callable[[str], list[Message]],
 ) -> None:
-    edge = start_edge(EDGE_WORKERS=workers)
+    edge = start_edge(EDGE_WORKERS="2")
     run, originals = uuid.uuid4().hex, dict[tuple[str, str], dict[str, str]]()
     pairs = [pair for pair in permutations(ACTIONS, 2) if accepts(*pair)]
     for first, second in pairs:
@@ -296,7 +290,7 @@ def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_wo
             assert edge.send(pair[0], original).status_code == 200, pair
         # Each worker counts its own refusals. One accepts all connections until there are many at a time.
         deadline = time.monotonic() + 60
-        while workers == "2" and not 0 < refused_by_one_worker(edge) < refused:
+        while not 0 < refused_by_one_worker(edge) < refused:
             assert time.monotonic() < deadline, "one worker got everything"
             with ThreadPoolExecutor(8) as threads:
                 for sending in [threads.submit(refuse, "complete", "cancel") for _ in range(16)]:
@@ -306,11 +300,10 @@ def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_wo
         return refused
 
     refused = check()
-    edge.end(signal.SIGKILL if workers == "1" else signal.SIGTERM)
+    edge.end()
     edge.start()
     refused += check()
-    # A killed edge may send records again: their ids show it.
-    reasons = [each.reason for each in entries_of(run, refused + 2, distinct=True)]
+    reasons = [each.reason for each in entries_of(run, refused + 2)]
     assert (reasons.count("cross-action-replay"), reasons.count("wrong-sign"), len(reasons)) == (
         refused,
         2,
@@ -353,20 +346,6 @@ def test_copies_that_race_their_original_never_both_pass(start_edge: Callable[..
     for thread in threads:
         thread.join()
     assert sorted(number for number, _ in passed) == list(range(60))
-
-
-def test_a_complete_with_its_keys_renamed_is_no_delete(
-    start_edge: Callable[..., Edge], instance_id: str, entries_of: Callable[[str, int], list[QuarantinedCallback]]
-) -> None:
-    edge = start_edge()
-    original = good("complete", instance_id)
-    assert edge.send("complete", original).status_code == 200
-    renamed = dict(original)
-    renamed["aaa"] = renamed.pop("actualWorkId")
-    renamed["zzz"] = renamed.pop("taskId")
-    assert edge.send("delete", renamed).status_code == 401
-    assert edge.send("delete", original).status_code == 401
-    assert [each.reason for each in entries_of(instance_id, 2)] == ["delete-extra-key", "delete-extra-key"]
 
 
 def test_a_flood_is_bounded_and_others_still_get_in(

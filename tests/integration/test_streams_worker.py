@@ -48,11 +48,11 @@ def test_a_worker_killed_in_mid_stream_ends_in_the_same_states_and_publishes_eve
     connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:
     chance = random.Random(7)
-    events = lives(1600, seed=1)
-    for part in range(4):
+    events = lives(800, seed=1)
+    for part in range(2):
         streams_service.start()
         streams_service.wait_until_ready()
-        produce(connection, events[part::4])
+        produce(connection, events[part::2])
         time.sleep(chance.uniform(0, 0.3))
         streams_service.kill()
     streams_service.start()

@@ -64,30 +64,6 @@ def wrong(connection: Connection, read_topic: Callable[[str], list[Message]], ce
     return found
 
 
-def test_every_view_is_what_the_notifications_add_up_to(
-    connection: Connection,
-    streams_service: Any,
-    center: CenterProcess,
-    read_topic: Callable[[str], list[Message]],
-    eventually: Any,
-) -> None:
-    produce(connection, lives(150, seed=11))
-    streams_service.start()
-    center.start()
-    eventually(center.is_ready, what="the lists are complete")
-    eventually(lambda: caught_up(connection), what="all events are processed")
-    eventually(lambda: not wrong(connection, read_topic, center), within_s=30, what="every list is right")
-    center.signal(signal.SIGKILL)
-    center.exit_code()
-    produce(connection, lives(50, seed=12))
-    eventually(lambda: caught_up(connection), what="all events are processed")
-    center.start()
-    eventually(center.is_ready, what="it goes on where it was")
-    eventually(lambda: not wrong(connection, read_topic, center), within_s=30, what="every list is right again")
-    assert center.stop() == 0
-    assert streams_service.stop() == 0
-
-
 def test_an_instances_history_has_each_of_its_events_once(
     connection: Connection, streams_service: Any, center: CenterProcess, eventually: Any
 ) -> None:
