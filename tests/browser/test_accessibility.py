@@ -1,4 +1,4 @@
-"""axe finds nothing serious: on every state of every page, light and dark, on a desk and on a phone."""
+"""axe finds nothing serious: on every state of every page, light on a desk and dark on a phone."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ DESK = {"width": 1360, "height": 860}
 PHONE = {"width": 390, "height": 780}
 
 
-@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("theme", "viewport"), [("light", DESK), ("dark", PHONE)], ids=["light on a desk", "dark on a phone"]
+)
 def test_the_pages_in_every_state(
     fake: FakeTaskCenter, open_page: OpenPage, theme: str, viewport: dict[str, int]
 ) -> None:
