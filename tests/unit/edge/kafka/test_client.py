@@ -292,7 +292,7 @@ def test_the_spool_is_drained_by_the_producer_that_takes_over(tmp_path: Path) ->
         producers.made[0].failing = {number: DeliveryFailed("fatal") for number in range(3)}
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            drainer = Drainer(spool, path, spool._occupancy)  # pyright: ignore[reportPrivateUsage]
+            drainer = Drainer(spool, path)
             draining = asyncio.create_task(drainer.run())
             await until(lambda: not spool.waiting)
             draining.cancel()

@@ -10,14 +10,12 @@ import pytest
 from confluent_kafka import KafkaError
 from msgspec.structs import asdict, replace
 
-from support.edge.spool import SCHEMA, TestProducer, number_of, numbers, open_client, open_spool, record, until
+from support.edge.spool import TestProducer, number_of, numbers, open_client, open_spool, record, until
 from taskbridge.cli.spool_files import set_aside
-from taskbridge.edge.kafka.record import SpooledRecord, row_of
-from taskbridge.edge.spool import drainer
-from taskbridge.edge.spool.drainer import BlockedQueues, Chain, Drainer, KeyOrder, chains_of, while_they_get_on
+from taskbridge.edge.kafka.record import SpooledRecord
+from taskbridge.edge.spool.drainer import BlockedQueues, Chain, Drainer, chains_of, while_they_get_on
 from taskbridge.edge.spool.folder import Claim, SpoolFolder
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.spool.store import SpoolFull, Store
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.codec import framed
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef
@@ -40,55 +38,13 @@ def claim(tmp_path: Path) -> Iterator[Claim]:
     claim.release()
 
 
-def waiting(number: int, key: str, *, at: int) -> SpooledRecord:
-    return SpooledRecord(**asdict(record(number, key=key)), position=number, created_at=at)
-
-
-def whose_turn(claim: Claim, *pending: SpooledRecord, oldest: int) -> list[int]:
-    """With one other file, whose oldest record came then."""
-    folder = SpoolFolder(claim.path.parent)
-    folder.prepare()
-    folder.occupancy.set(7, oldest=oldest, count=1, size=1)
-    return numbers(asyncio.run(KeyOrder(claim, folder.occupancy).among(list(pending))))
-
-
-def other_file(claim: Claim, *created_at: int, key: str) -> None:
-    rows = [row_of(record(each, key=key), position=each, created_at=each) for each in created_at]
-    Store.create(claim.path.with_name("7.db"), [SCHEMA], rows)
-
-
-def test_what_follows_one_that_waits_waits_too_though_the_clock_says_that_it_came_first(claim: Claim) -> None:
-    other_file(claim, 3, key="same")
-    pending = (waiting(1, "same", at=5), waiting(2, "same", at=2), waiting(3, "other", at=9))
-    assert whose_turn(claim, *pending, oldest=3) == [3]
-
-
-def test_behind_what_one_knows_nothing_about_nothing_goes_though_the_clock_says_that_it_came_first(
-    claim: Claim, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(drainer, "_LOOK_AHEAD", 2)
-    other_file(claim, 3, 6, 8, key="far behind")
-    pending = (waiting(1, "first", at=6), waiting(2, "same", at=7), waiting(3, "same", at=5))
-    assert whose_turn(claim, *pending, oldest=3) == [1]
-
-
-def test_while_another_file_cannot_be_read_nothing_goes(claim: Claim) -> None:
-    claim.path.with_name("7.db").write_bytes(b"nonsense")
-    assert whose_turn(claim, waiting(1, "one", at=1), waiting(2, "two", at=9), oldest=3) == []
-
-
-def test_nobody_waits_for_a_file_whose_oldest_came_at_the_same_instant(claim: Claim) -> None:
-    claim.path.with_name("7.db").write_bytes(b"nonsense")
-    assert whose_turn(claim, waiting(1, "one", at=3), oldest=3) == [1]
-
-
 SPOOLED = SpooledRecord(**asdict(record()), position=0, created_at=1)
 TOO_LARGE = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
 
 @asynccontextmanager
 async def draining(spool: Spool, kafka: KafkaClient) -> AsyncGenerator[Drainer]:
-    drainer = Drainer(spool, kafka, spool._occupancy)  # pyright: ignore[reportPrivateUsage]
+    drainer = Drainer(spool, kafka)
     task = asyncio.create_task(drainer.run())
     try:
         yield drainer
@@ -209,118 +165,6 @@ def test_a_record_that_the_broker_finds_too_large_is_set_aside_alone(tmp_path: P
     asyncio.run(scenario())
 
 
-def test_a_record_waits_for_older_ones_in_another_file(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        first, second = TestProducer(), TestProducer()
-        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
-            await older.put(record(1, key="same"))
-            await newer.put(record(2, key="same"))
-            await newer.put(record(3, key="other"))
-            await newer.put(record(4, key="same"))
-            async with draining(newer, await open_client(second)):
-                await until(lambda: second.sent == [3])
-                await asyncio.sleep(0.1)
-                assert second.sent == [3], "only what has an older one of its key elsewhere waits"
-                async with draining(older, await open_client(first)):
-                    await until(lambda: newer.waiting == 0)
-            assert (first.delivered, second.delivered) == ([1], [3, 2, 4])
-
-    asyncio.run(scenario())
-
-
-def test_it_waits_for_older_ones_that_another_worker_could_not_deliver_yet(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        first, second = TestProducer(), TestProducer()
-        first.failing[1] = DeliveryFailed("timed out")
-        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
-            await older.put(record(1, key="same"))
-            await newer.put(record(2, key="same"))
-            async with draining(older, await open_client(first)):
-                await until(lambda: older._held)  # pyright: ignore[reportPrivateUsage]
-                async with draining(newer, await open_client(second)):
-                    await asyncio.sleep(0.1)
-                    assert second.sent == []
-                    first.failing.clear()
-                    await until(lambda: newer.waiting == 0)
-            assert (first.delivered, second.delivered) == ([1], [2])
-
-    asyncio.run(scenario())
-
-
-def test_a_partition_is_not_tried_with_a_record_that_has_older_ones_in_another_file(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        producer.failing |= {1: DeliveryFailed("timed out"), 2: DeliveryFailed("timed out")}
-        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
-            await older.put(record(1, key="same"))
-            await newer.put(record(2, key="same"))
-            kafka = await open_client(producer)
-            kafka.fail(record(1, key="same"), DeliveryFailed("timed out"))
-            async with draining(older, kafka), draining(newer, kafka):
-                await until(lambda: producer.sent.count(1) > 2)
-                del producer.failing[2]
-                tried = producer.sent.count(1)
-                await until(lambda: producer.sent.count(1) > tried + 2)
-                assert producer.delivered == []
-                producer.failing.clear()
-                await until(lambda: newer.waiting == 0)
-            assert producer.delivered == [1, 2]
-
-    asyncio.run(scenario())
-
-
-def test_another_file_is_looked_into_once_as_long_as_nothing_moves_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looked, keys_ahead = list[int](), drainer._keys_ahead  # pyright: ignore[reportPrivateUsage]
-
-    def counted(*arguments: Any) -> Any:
-        looked.append(1)
-        return keys_ahead(*arguments)
-
-    monkeypatch.setattr(drainer, "_keys_ahead", counted)
-
-    async def scenario() -> None:
-        producer = TestProducer()
-        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
-            await asyncio.gather(older.put(record(1, key="same")), older.put(record(2, key="other")))
-            await newer.put(record(3, key="other"))
-            async with draining(newer, await open_client(producer)):
-                await until(lambda: looked)
-                await asyncio.sleep(0.1)
-                assert len(looked) == 1
-                await older.remove((await older.read(-1, count=10, max_bytes=1 << 20))[1:])
-                await until(lambda: producer.sent == [3])
-                await older.put(record(4, key="same"))
-                await newer.put(record(5, key="same"))
-                await asyncio.sleep(0.1)
-                assert producer.sent == [3]
-
-    asyncio.run(scenario())
-
-
-def test_what_a_full_disk_keeps_though_it_is_delivered_holds_nobody_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_room(*_: object, **__: object) -> None:
-        raise SpoolFull("no room")
-
-    async def scenario() -> None:
-        producer = TestProducer()
-        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
-            await asyncio.gather(older.put(record(1, key="same")), older.put(record(2, key="waits")))
-            await newer.put(record(3, key="same"))
-            delivered, waiting = await older.read(-1, count=10, max_bytes=1 << 20)
-            with monkeypatch.context() as context:
-                context.setattr(Store, "write", no_room)
-                await older.remove([delivered])
-                older.oldest_is(waiting.created_at)
-                async with draining(newer, await open_client(producer)):
-                    await until(lambda: producer.sent == [3])
-
-    asyncio.run(scenario())
-
-
 def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:
@@ -340,63 +184,6 @@ def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path:
             assert queues.rewind() == first.position
             assert queues.oldest == second.created_at
             await asyncio.gather(*queues.cancel(), return_exceptions=True)
-
-    asyncio.run(scenario())
-
-
-def test_what_waits_for_its_turn_is_not_forgotten_when_something_behind_it_becomes_free(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        first, second = TestProducer(), TestProducer()
-        kafka = await open_client(second, partitions=2)
-        keys = keys_by_partition(kafka)
-        second.failing[2] = DeliveryFailed("timed out")
-        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
-            await older.put(record(0, key=keys[0][0]))
-            await newer.put(record(1, key=keys[0][0]))
-            await newer.put(record(2, key=keys[1][0]))
-            async with draining(newer, kafka) as drainer:
-                await until(lambda: drainer.behind)
-                second.failing.clear()
-                await until(lambda: second.delivered == [2] and not drainer.behind)
-                async with draining(older, await open_client(first, partitions=2)):
-                    await until(lambda: newer.waiting == 0)
-            assert (first.delivered, second.delivered) == ([0], [2, 1])
-
-    asyncio.run(scenario())
-
-
-def test_while_what_became_free_is_being_read_again_no_other_file_takes_it_for_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        kafka = await open_client(producer, partitions=2)
-        keys = keys_by_partition(kafka)
-        producer.failing |= {0: DeliveryFailed("timed out"), 2: DeliveryFailed("timed out")}
-        async with open_spool(tmp_path) as spool, open_spool(tmp_path) as newer:
-            for number, partition in ((0, 0), (1, 0), (2, 1)):
-                await spool.put(record(number, key=keys[partition][0]))
-            await newer.put(record(3, key=keys[0][0]))
-            reading, read = asyncio.Event(), spool.read
-
-            async def slow(after: int, *, count: int, max_bytes: int) -> list[SpooledRecord]:
-                if count > 1 and after == 0:  # again, and not to try a partition
-                    await reading.wait()
-                return await read(after, count=count, max_bytes=max_bytes)
-
-            async with draining(spool, kafka) as drainer:
-                await until(lambda: len(drainer.behind) == 2)
-                monkeypatch.setattr(spool, "read", slow)
-                producer.failing.pop(0)
-                await until(lambda: len(drainer.behind) == 1)
-                producer.failing.pop(2)
-                await until(lambda: not drainer.behind)
-                async with draining(newer, kafka):
-                    await asyncio.sleep(0.1)
-                    assert producer.delivered == [0, 2]
-                    reading.set()
-                    await until(lambda: newer.waiting == 0)
-            assert producer.delivered == [0, 2, 1, 3]
 
     asyncio.run(scenario())
 
@@ -436,41 +223,6 @@ def test_who_gives_up_waiting_leaves_nothing_that_still_sends(tmp_path: Path) ->
             assert [each.cancelled() for each in (waiting, *sending)] == [True] * 4
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
-
-
-def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.drainer._LOOK_AHEAD", 5)
-
-    async def scenario() -> None:
-        first, second = TestProducer(), TestProducer()
-        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
-            await asyncio.gather(*(older.put(record(number, key="same")) for number in range(9)))
-            await newer.put(record(9, key="same"))
-            async with draining(newer, await open_client(second)):
-                await asyncio.sleep(0.1)
-                assert second.sent == []
-                async with draining(older, await open_client(first)):
-                    await until(lambda: newer.waiting == 0)
-            assert (first.delivered, second.delivered) == (list(range(9)), [9])
-
-    asyncio.run(scenario())
-
-
-def test_a_file_that_does_not_get_on_holds_the_others_up_for_a_while_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.drainer._STALLED_S", 0.2)
-
-    async def scenario() -> None:
-        producer = TestProducer()
-        async with open_spool(tmp_path) as stuck, open_spool(tmp_path) as other:
-            await stuck.put(record(1, key="same"))
-            await other.put(record(2, key="same"))
-            async with draining(other, await open_client(producer)):
-                await until(lambda: other.waiting == 0)
-            assert producer.delivered == [2]
-
-    asyncio.run(scenario())
 
 
 def test_a_schema_that_nobody_knows_sets_its_records_aside(tmp_path: Path) -> None:
@@ -713,42 +465,12 @@ def test_a_spool_that_breaks_ends_its_drainer_with_all_that_wait(tmp_path: Path)
         producer.failing[1] = DeliveryFailed("away")
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            drainer = Drainer(spool, await open_client(producer), spool._occupancy)  # pyright: ignore[reportPrivateUsage]
+            drainer = Drainer(spool, await open_client(producer))
             running = asyncio.create_task(drainer.run())
             await until(lambda: bool(drainer.behind))
             spool._break("injected")  # pyright: ignore[reportPrivateUsage]
             async with asyncio.timeout(5):
                 await running
-
-    asyncio.run(scenario())
-
-
-def test_while_kafka_is_away_no_other_file_is_taken_for_one_that_does_not_get_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        producer.reachable = False
-        async with open_spool(tmp_path) as spool:
-            await spool.put(record(1))
-            kafka = await open_client(producer)
-            forgotten: list[int] = []
-            waits = asyncio.Event()
-            until_answers = kafka.until_answers
-
-            async def wait() -> None:
-                waits.set()
-                await until_answers()
-
-            monkeypatch.setattr(kafka, "until_answers", wait)
-            async with draining(spool, kafka) as drainer:
-                turns = drainer._turns  # pyright: ignore[reportPrivateUsage]
-                monkeypatch.setattr(turns, "forget", lambda: forgotten.append(len(producer.sent)))
-                await waits.wait()
-                producer.reachable = True
-                await kafka.check()
-                await until(lambda: spool.waiting == 0)
-            assert forgotten == [0], "before anything is sent"
 
     asyncio.run(scenario())
 
@@ -777,7 +499,7 @@ def test_what_is_delivered_and_what_is_refused_is_counted(tmp_path: Path) -> Non
         producer.failing[1] = BY_POLICY
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            drainer = Drainer(spool, await open_client(producer), spool._occupancy, seen)  # pyright: ignore[reportPrivateUsage]
+            drainer = Drainer(spool, await open_client(producer), seen)
             running = asyncio.create_task(drainer.run())
             await until(lambda: spool.waiting == 0)
             await spool.remove(())
@@ -794,7 +516,7 @@ def test_a_stop_waits_for_the_deliveries_under_way(tmp_path: Path) -> None:
         producer.held = True
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            drainer = Drainer(spool, await open_client(producer), spool._occupancy)  # pyright: ignore[reportPrivateUsage]
+            drainer = Drainer(spool, await open_client(producer))
             running = asyncio.create_task(drainer.run())
             await until(lambda: producer.sent == [1])
             drainer.stop()

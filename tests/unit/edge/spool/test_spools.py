@@ -131,7 +131,7 @@ def test_after_an_io_error_a_new_file_is_begun_and_nothing_acknowledged_is_lost(
             await until(lambda: not spools.unopened)
 
     asyncio.run(scenario())
-    assert list(tmp_path.glob("*.db.damaged-*")), "it is moved aside, not deleted"
+    assert not list(tmp_path.glob("*.db.damaged-*")), "SQLite read all of it"
 
 
 def test_a_broken_file_is_reported_until_it_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

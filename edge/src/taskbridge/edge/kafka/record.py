@@ -46,7 +46,7 @@ class SpooledRecord(Record, frozen=True, kw_only=True, gc=False):
 
     position: int
     created_at: int
-    """Nanoseconds since the epoch: the order among several files."""
+    """Nanoseconds since the epoch."""
 
 
 class RowDamaged(ValueError):

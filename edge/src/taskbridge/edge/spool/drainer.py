@@ -7,136 +7,38 @@ stays on the disk: only records of the same partition wait with it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
-import sqlite3
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.spool.store import DAMAGED, REFUSED, TOO_LARGE, SpoolBroken, read_only
+from taskbridge.edge.spool.store import DAMAGED, REFUSED, TOO_LARGE, SpoolBroken
 from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.schemas.errors import TaskbridgeError
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
     from taskbridge.edge.kafka.client import KafkaClient, Partition
     from taskbridge.edge.kafka.record import SpooledRecord
-    from taskbridge.edge.spool.folder import Claim, Occupancy, Slot
     from taskbridge.edge.spool.writer import Spool
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-_STALLED_S = 30.0
-_LOOK_AHEAD = 2000
 
 
 _PATIENCE_S = 2.0
 _BATCH_COUNT = 500
 _BATCH_BYTES = 4 << 20
 _UNCOMMITTED_S = 0.002
-_TURN_S = 0.005
 _RETRY_S = 0.2
 _REGISTRY_RETRY_S = 1.0
 _MAX_PAUSE_S = 0.2
 _OF_SCHEMA = -2
 """In a queue's name, where the number of a partition would be."""
-
-
-class KeyOrder:
-    """Whose turn it is among the records of one file."""
-
-    def __init__(self, claim: Claim, occupancy: Occupancy) -> None:
-        self._claim = claim
-        self._occupancy = occupancy
-        self._seen: dict[int, tuple[int, float]] = {}
-        self._ahead = _Ahead({})
-
-    def forget(self) -> None:
-        """Nobody gets on while Kafka is away, which says nothing about who is stuck."""
-        self._seen.clear()
-
-    async def among(self, pending: list[SpooledRecord]) -> list[SpooledRecord]:
-        """Those without an older record of their key elsewhere; files that have not moved for long do not count."""
-        last = pending[-1].created_at
-        older = self._older_elsewhere(last)
-        if not older:
-            return pending
-        ahead = self._ahead
-        if ahead.files != older or ahead.looked_at < last:
-            ahead = self._ahead = await asyncio.to_thread(_keys_ahead, self._claim.path.parent, older)
-        found: list[SpooledRecord] = []
-        held: set[bytes] = set()
-        for record in pending:
-            if record.created_at > ahead.horizon:
-                break
-            if record.key in held or ahead.oldest.get(record.key, record.created_at) < record.created_at:
-                held.add(record.key)
-            else:
-                found.append(record)
-        return found
-
-    def _older_elsewhere(self, last: int) -> dict[int, Slot]:
-        """Other files with records that came before."""
-        now = time.monotonic()
-        found: dict[int, Slot] = {}
-        for number, slot in self._occupancy.slots().items():
-            if number == self._claim.number or not slot.oldest:
-                continue
-            seen, since = self._seen.get(number, (0, now))
-            if seen != slot.oldest:
-                since = now
-            self._seen[number] = (slot.oldest, since)
-            if slot.oldest < last and now - since < _STALLED_S:
-                found[number] = slot
-        return found
-
-
-@dataclass(slots=True)
-class _Ahead:
-    """What waits in other files, as far as one has looked."""
-
-    files: Mapping[int, Slot]
-    """Their slots when they were read: while these are equal, the older records are the same too."""
-    looked_at: int = field(default_factory=time.time_ns)
-    oldest: dict[bytes, int] = field(default_factory=dict[bytes, int])
-    """Key → when its oldest record came."""
-    horizon: float = math.inf
-    """About records that came later than this, nothing is known."""
-
-
-def _keys_ahead(folder: Path, files: Mapping[int, Slot]) -> _Ahead:
-    """The keys of the first records in other processes' files.
-
-    Only of those that are not delivered. A full disk keeps rows that are: drainers that waited for those, in two files
-    for each other, would wait for ever.
-    """
-    ahead = _Ahead(files)
-    query = f"SELECT key, created_at FROM records WHERE created_at >= ? ORDER BY position LIMIT {_LOOK_AHEAD}"  # noqa: S608 - constants
-    for number, slot in files.items():
-        path = folder / f"{number}.db"
-        if not path.exists():
-            continue
-        try:
-            with contextlib.closing(read_only(path)) as reading:
-                rows = reading.execute(query, (slot.oldest,)).fetchall()
-        except sqlite3.Error:
-            ahead.horizon = 0
-            return ahead
-        for key, created_at in rows:
-            if isinstance(created_at, int):
-                ahead.oldest[key] = min(created_at, ahead.oldest.get(key, created_at))
-        if len(rows) == _LOOK_AHEAD:
-            ahead.horizon = min(ahead.horizon, max((each for _, each in rows if isinstance(each, int)), default=0))
-    return ahead
 
 
 @dataclass(slots=True)
@@ -282,22 +184,15 @@ async def while_they_get_on(sending: Sending) -> set[asyncio.Task[None]]:
 
 
 class Drainer:
-    """Drains one spool until it is cancelled, or the spool breaks.
+    """Drains one spool until it is cancelled, or the spool breaks. The files of a folder do not wait for each other."""
 
-    Order over several files: a record waits while an older one of its key is in another file of any process.
-    """
-
-    def __init__(
-        self, spool: Spool, kafka: KafkaClient, occupancy: Occupancy, metrics: SpoolMetrics | None = None
-    ) -> None:
+    def __init__(self, spool: Spool, kafka: KafkaClient, metrics: SpoolMetrics | None = None) -> None:
         self._spool = spool
         self._kafka = kafka
         self._metrics = metrics or SpoolMetrics()
-        self._turns = KeyOrder(spool.claim, occupancy)
         self._blocked = BlockedQueues(freed=lambda: spool.hold(self._blocked.count))
         self._cursor = -1
         self._pending: list[SpooledRecord] = []
-        self._reads_again = False
         self._one_by_one = False
         self._stopping = False
 
@@ -329,32 +224,26 @@ class Drainer:
     async def _step(self) -> None:
         start = self._blocked.rewind()
         if start is not None:
-            # A record that waits for its turn may be older than the one that became free.
             start = min([start, *(each.position for each in self._pending[:1])])
-            self._cursor, self._pending, self._reads_again = start - 1, [], True
+            self._cursor, self._pending = start - 1, []
             self._spool.hold(0)
         if not self._pending:
             await self._spool.until_moving()
             self._one_by_one = False
             self._pending = await self._spool.read(self._cursor, count=_BATCH_COUNT, max_bytes=_BATCH_BYTES)
-            self._reads_again = False
             if not self._pending:
                 await asyncio.sleep(_UNCOMMITTED_S)
                 return
             self._cursor = self._pending[-1].position
         self._report_oldest()
-        await self._until_answers()
+        await self._kafka.until_answers()
         await self._set_unknown_aside()
         if self._blocked.is_one_free:
             return  # what came behind those that waited must not overtake them
         self._leave_behind()
         if not self._pending:
             return
-        window = await self._turns.among(self._pending)
-        if not window:
-            await asyncio.sleep(_TURN_S)
-            return
-        await self._drain(window[:1] if self._one_by_one else window)
+        await self._drain(self._pending[:1] if self._one_by_one else self._pending)
 
     def _leave_behind(self) -> None:
         """Set aside, in memory, what cannot go now; it is read again when it can."""
@@ -451,14 +340,13 @@ class Drainer:
             await self._settle(list(late.values()), alone=False)
             return  # what is left of them is read again, and may wait again
         while True:
-            await self._until_answers()
+            await self._kafka.until_answers()
             if self._kafka.has(place[0]):
                 first = self._blocked.first(place)
                 found = await self._spool.read(first.position - 1, count=1, max_bytes=_BATCH_BYTES)
                 if not self._kafka.is_failing(place) or not found or found[0].position != first.position:
                     return
-                is_its_turn = bool(await self._turns.among(found))
-                if is_its_turn and (self._kafka.can_frame(first.schema) or await self._learn(first.schema)):
+                if self._kafka.can_frame(first.schema) or await self._learn(first.schema):
                     chain = Chain(found)
                     await chain.run(self._kafka)
                     await self._settle([chain], alone=True)
@@ -466,11 +354,6 @@ class Drainer:
                     if not self._kafka.is_failing(place):
                         return
             await asyncio.sleep(_RETRY_S)
-
-    async def _until_answers(self) -> None:
-        if not self._kafka.answers:
-            await self._kafka.until_answers()
-            self._turns.forget()
 
     async def _until_framed(self, key: str) -> None:
         while not await self._learn(key):  # noqa: ASYNC110 - the registry has no event for it
@@ -488,6 +371,5 @@ class Drainer:
         oldest = [
             each for each in (self._pending[0].created_at if self._pending else None, self._blocked.oldest) if each
         ]
-        # What is being read again is in neither of them, and may be older.
-        if oldest and not self._reads_again:
+        if oldest:
             self._spool.oldest_is(min(oldest))

@@ -27,9 +27,6 @@ MAX_FILES = 256
 UNKNOWN_AGE = 1
 """The greatest age: the owner of the file has not read it yet."""
 
-WHOLE = "-whole"
-"""How the name of a damaged file ends that was read to its end, so that all it held is elsewhere too."""
-
 _PAIR = struct.Struct("=QQ")
 _ALL_PAIRS = struct.Struct(f"={2 * MAX_FILES}Q")
 _SIZES_AT, _AGES_AT, _END = MAX_FILES * 8, MAX_FILES * 24, MAX_FILES * 40

@@ -264,18 +264,17 @@ class Spools(FolderCounts):
             opened = await asyncio.to_thread(open_and_requeue, claim.path, self._schemas)
         except Exception as error:
             self._unopened.add(claim.number, str(error) or repr(error))
-            # Its records are not known, so no drainer waits for them; 'unopened' reports it.
+            # Its records are not known, so nothing waits for them; 'unopened' reports it.
             self.folder.occupancy.set(claim.number, oldest=0, count=0, size=0)
             claim.release()
             raise
         if opened.damaged is not None:
             self._metrics.file_damaged(rows_damaged=opened.rows_damaged)
             _log.error("spool_file_set_aside", file=str(opened.damaged), rows_saved=opened.rows_saved)
-        occupancy = self.folder.occupancy
-        spool = Spool(opened.store, claim, occupancy, max_bytes=self._max_bytes, metrics=self._metrics)
+        spool = Spool(opened.store, claim, self.folder.occupancy, max_bytes=self._max_bytes, metrics=self._metrics)
         if spool.waiting:
             _log.info("spool_file_opened", file=str(claim.path), records=spool.waiting)
-        drainer = Drainer(spool, self._kafka, occupancy, self._metrics)
+        drainer = Drainer(spool, self._kafka, self._metrics)
         self._open_spools[claim.number] = _OpenSpool(spool, drainer, asyncio.create_task(drainer.run()))
         return spool
 

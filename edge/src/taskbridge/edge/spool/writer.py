@@ -252,7 +252,6 @@ class Spool:
         self._changed = asyncio.Event()
         self._next_position = store.next_position
         self.waiting, self.size, self._oldest, self.set_aside = store.totals()
-        self._last_created = 0
         self._stopped = False
         self._refused_bytes = 0
         self._queued = 0
@@ -286,7 +285,7 @@ class Spool:
             raise SpoolFull("the spool has reached EDGE_SPOOL_MAX_BYTES")
         self._refused_bytes = 0
         position, self._next_position = self._next_position, self._next_position + 1
-        self._last_created = created_at = max(time.time_ns(), self._last_created + 1)
+        created_at = time.time_ns()
         done: asyncio.Future[None] = self._loop.create_future()
         self._oldest = self._oldest or created_at
         self.waiting += 1
@@ -384,7 +383,7 @@ class Spool:
 
     def _update_slot(self) -> None:
         if self.broken is not None:
-            # No record leaves a broken file, so no drainer may wait for it.
+            # No record leaves a broken file, so no new one may wait for it.
             self._occupancy.set(self.claim.number, oldest=0, count=0, size=self.size)
             return
         if not self.waiting:
