@@ -285,7 +285,7 @@ ALL = (
         "slow",
         lambda: all_of("ip", "iptables"),
         ("iproute2", "iptables"),
-        left_out="`integration/test_partitioned_broker.py`",
+        left_out="`integration/test_three_brokers.py`",
         as_root=True,
     ),
 )

@@ -1,9 +1,10 @@
-"""Three replicas, two in sync, on three real brokers: the topics, the reports, and deaths of brokers."""
+"""Three replicas, two in sync, on three brokers: topics, reports, and brokers that die or that the network loses."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -13,9 +14,11 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from support.background import Steadily
 from support.edge.process import RunningEdge, wait_until
-from support.kafka.brokers import BROKERS, KafkaCluster
-from support.streams.lives import read_topic
+from support.kafka.brokers import APART, BROKERS, SplitCluster
+from support.streams.lives import assert_all_is_right, caught_up, read_topic
+from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
+from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import ALL, CALLBACKS_QUARANTINE, DEFAULT_PARTITIONS, TASK_EVENTS
 
@@ -31,13 +34,13 @@ IN_SYNC = "min.insync.replicas"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[KafkaCluster]:
-    with KafkaCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[SplitCluster]:
+    with SplitCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def outside(cluster: KafkaCluster, stack: Endpoints) -> Generator[Connection]:
+def outside(cluster: SplitCluster, stack: Endpoints) -> Generator[Connection]:
     connection = Connection(cluster.servers, stack.registry_url, {})
     yield connection
     connection.close()
@@ -82,7 +85,7 @@ def test_topics_have_three_replicas_with_two_in_sync_and_less_is_reported(
 
 
 def test_one_broker_away_is_not_noticed_and_two_are_what_the_spool_is_for(
-    cluster: KafkaCluster, outside: Connection, edge: RunningEdge
+    cluster: SplitCluster, outside: Connection, edge: RunningEdge
 ) -> None:
     found(outside)
     edge.start()
@@ -103,6 +106,56 @@ def test_one_broker_away_is_not_noticed_and_two_are_what_the_spool_is_for(
     assert set(sent.statuses) == {200}
     stored = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
     assert sent.instances <= stored
+
+
+def test_a_broker_behind_a_broken_network_costs_no_callback_and_changes_no_state(
+    cluster: SplitCluster, outside: Connection, edge: RunningEdge, tmp_path: Path
+) -> None:
+    found(outside)
+    outside.registry.register(ALL)
+    worker = Worker(tmp_path, outside)
+    try:
+        edge.start()
+        worker.start()
+        wait_until(edge.is_whole, what="the edge reaches Kafka")
+        with Steadily(edge) as sent:
+            wait_until(lambda: sent.in_a_row["kafka"] >= 2 * DEFAULT_PARTITIONS, what="all goes to Kafka")
+            for cut in (cluster.cut_off, cluster.cut_off_from_brokers):
+                wait_until(lambda: runs(worker) and worker.is_ready(), 120, what="the worker is ready")
+                cut()
+                wait_until(lambda: in_sync_of_all(cluster) == {*BROKERS} - {APART}, what="the broker is missed")
+                wait_until(
+                    lambda: sent.in_a_row["kafka"] >= 2 * DEFAULT_PARTITIONS, 120, what="all goes to Kafka without it"
+                )
+                cluster.join()
+                wait_until(lambda: in_sync_of_all(cluster) == set(BROKERS), what="all are in sync again")
+        assert set(sent.statuses) == {200}
+        wait_until(edge.has_drained, what="the spool is empty")
+        stored = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
+        assert sent.instances <= stored
+        wait_until(lambda: runs(worker) and caught_up(outside), 120, what="all events are folded")
+        wait_until(worker.is_ready, what="the worker is ready again")
+        assert_all_is_right(outside, lambda topic: read_topic(outside, topic))
+        assert worker.end(signal.SIGTERM) == 0
+    finally:
+        worker.kill_if_running()
+        worker.show_log()
+
+
+def runs(worker: Worker) -> bool:
+    """Where the lost broker coordinated the group, its successor lets go of the worker: that ends, and starts again."""
+    assert worker.process is not None
+    if worker.process.poll() is not None:
+        assert worker.log_path.read_text().rstrip().endswith("Unknown member")
+        worker.start()
+    return True
+
+
+def in_sync_of_all(cluster: SplitCluster) -> set[int]:
+    """The brokers that have all of the events, as the first knows it: it is the controller."""
+    found: Any = admin_client(cluster.servers.split(",")[0]).list_topics(TASK_EVENTS.name, timeout=10)
+    partitions = found.topics[TASK_EVENTS.name].partitions.values()
+    return {broker for broker in BROKERS if all(broker in each.isrs for each in partitions)}
 
 
 def topics_apply(outside: Connection) -> tuple[int, dict[str, tuple[str, list[str]]]]:

@@ -189,6 +189,11 @@ class SplitCluster(KafkaCluster):
         super().__exit__(kind, error, trace)
         _ip("netns", "delete", self._name)  # and the link with it
 
+    def cut_off(self) -> None:
+        """Drop all packets to and from broker 3."""
+        self._lose("INPUT", "--in-interface", "uplink")
+        self._lose("OUTPUT", "--out-interface", "uplink")
+
     def cut_off_from_brokers(self) -> None:
         """Only clients reach it: it believes to lead partitions that the others have given to another broker."""
         self._lose("INPUT", "--protocol", "tcp", "--dport", str(self._brokers_at[APART]))
