@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +27,7 @@ from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.codec import framed, task_event_codec
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.transactions.bulk_producer import BulkProducer
+from taskbridge.streams.engine.joint_producer import JointProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +69,11 @@ async def by_edge(config: dict[str, object], topic: str, made: list[tuple[bytes,
 
 
 def by_streams(config: dict[str, object], topic: str, made: list[tuple[bytes, bytes]]) -> None:
-    producer = BulkProducer(config, f"codecs-{topic}")
-    producer.claim()
-    for start in range(0, len(made), CHUNK):
-        producer.begin()
-        producer.send(topic, [(key, value, []) for key, value in made[start : start + CHUNK]])
-        producer._producer.commit_transaction(60)  # pyright: ignore[reportPrivateUsage]
+    with closing(JointProducer(config, f"codecs-{topic}")) as producer:
+        producer.claim()
+        for start in range(0, len(made), CHUNK):
+            with producer.transaction():
+                producer.send(topic, [(key, value, []) for key, value in made[start : start + CHUNK]])
 
 
 def consume(servers: str, topic: str, count: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +25,7 @@ from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, an
 from taskbridge.streams.contract.start import Contract, StartRefused
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.engine.transaction_requests import Membership
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import RECREATED, ChangelogCut, Lineage, RecordedPosition, SourceTopic, read_position
 from taskbridge.streams.table_versions import (
@@ -37,8 +38,7 @@ from taskbridge.streams.table_versions import (
     write_versions,
 )
 from taskbridge.streams.tables.changelog_reader import ChangelogReader, ChangelogUnreadable
-from taskbridge.streams.transactions.bulk_producer import Membership, TransactionalWriter
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claim_producers
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, fence, write_positions
 from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 PARTITIONS = 2
 SOURCES = [TP(TASK_EVENTS.name, each) for each in range(PARTITIONS)]
 INSTANCES = instances_changelog(1)
-NOBODY = Membership(-1, "", None)
+NOBODY = Membership(APP_ID)
 
 
 class _Known:
@@ -107,11 +107,12 @@ class Place:
         names = [source, changelog.name, VERSION_TOPIC.name]
         source_id, changelog_id, version_id = (self.offsets.topics(names)[name].topic_id for name in names)
         source_topic = SourceTopic(source_id, changelog.name, Lineage(version, PARTITIONS, changelog_id, version_id))
-        writer = TransactionalWriter(producer_config(self.servers), REBUILD_ID)
-        writer.claim()
-        with writer.transaction():
-            announce(writer, Versions(version))
-            writer.write_positions(APP_ID, source, source_topic, dict.fromkeys(range(PARTITIONS), 10))
+        positions = dict.fromkeys(SOURCES, RecordedPosition(source_id, 10))
+        with closing(JointProducer(producer_config(self.servers), REBUILD_ID)) as writer:
+            writer.claim()
+            with writer.transaction():
+                announce(writer, Versions(version))
+                write_positions(writer, positions, source_topic, owner="", member=NOBODY)
 
     def take_over(
         self,
@@ -138,14 +139,12 @@ class Place:
             producing = producer_config(self.servers)
             group_commit = GroupCommit(
                 producing,
-                group=APP_ID,
                 name=name,
                 membership=lambda: NOBODY,
                 source_topic=prepared.source_topic,
-                make=JointProducer,
             )
             group_commit.claim()
-            claim = partial(claim_producers, producing)
+            claim = partial(fence, producing)
             takeover = Takeover(
                 self.offsets, group_commit, group=APP_ID, name=name, topic=TASK_EVENTS.name, claim=claim, note=note
             )

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,7 @@ from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.transactions.bulk_producer import BulkProducer
+from taskbridge.streams.engine.joint_producer import JointProducer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,11 +92,10 @@ def test_kafkajs_reads_notifications_of_the_streams(kafkajs: Path, connection: C
         event_id=str(uuid.uuid4()),
     )
     value = task_notification_codec(connection.registry).encode(notification)
-    producer = BulkProducer(producer_config(connection.bootstrap_servers), corp_id)
-    producer.claim()
-    producer.begin()
     key = notification_key(corp_id, "u-1")
-    producer.send(TASK_NOTIFICATIONS.name, [(key, value, []) for _ in range(COUNT)])
-    producer.commit()
+    with closing(JointProducer(producer_config(connection.bootstrap_servers), corp_id)) as producer:
+        producer.claim()
+        with producer.transaction():
+            producer.send(TASK_NOTIFICATIONS.name, [(key, value, []) for _ in range(COUNT)])
     found = consume(kafkajs, connection, group, key.decode(), TASK_NOTIFICATIONS.name)
     assert {base64.b64decode(each["value"]) for each in found} == {value}

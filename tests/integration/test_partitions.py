@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
-from taskbridge.streams.transactions.bulk_producer import BulkProducer, Membership, group_metadata
+from taskbridge.streams.engine.joint_producer import JointProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,12 +39,12 @@ async def by_the_edge(connection: Connection, topic: str, keys: list[bytes]) -> 
 
 def by_the_streams(connection: Connection, topic: str, keys: list[bytes]) -> None:
     """Both of its ways: states go in a batch, notifications with their headers."""
-    producer = BulkProducer(producer_config(connection.bootstrap_servers), f"taskbridge-streams-{uuid.uuid4()}")
-    producer.claim()
-    producer.begin()
-    producer.send(topic, [(key, b"states", []) for key in keys])
-    producer.send(topic, [(key, b"notifications", [("x", b"")]) for key in keys])
-    producer.commit([], group_metadata("partitions", Membership(-1, "", None)))
+    config = producer_config(connection.bootstrap_servers)
+    with closing(JointProducer(config, f"taskbridge-streams-{uuid.uuid4()}")) as producer:
+        producer.claim()
+        with producer.transaction():
+            producer.send(topic, [(key, b"states", []) for key in keys])
+            producer.send(topic, [(key, b"notifications", [("x", b"")]) for key in keys])
 
 
 @pytest.mark.parametrize("partitions", [1, 3, 12])

@@ -56,9 +56,9 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STAT
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.contract.start import EXTRAS, INTERNAL, WORK, Contract
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.offsets import Offsets, describe_group
 from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, instances_changelog
-from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -489,11 +489,10 @@ def of_the_operator(connection: Connection, topic: str, *, writes: bool) -> None
 
 def in_a_transaction(connection: Connection, topic: str) -> None:
     config = producer_config(connection.bootstrap_servers, connection.kafka_properties)
-    producer = BulkProducer(config, f"{INTERNAL}of-the-test")
-    producer.claim()
-    producer.begin()
-    producer.send(topic, [(b"tried", b"", [])])
-    producer.commit()
+    with closing(JointProducer(config, f"{INTERNAL}of-the-test")) as producer:
+        producer.claim()
+        with producer.transaction():
+            producer.send(topic, [(b"tried", b"", [])])
 
 
 def consumer(connection: Connection) -> dict[str, object]:

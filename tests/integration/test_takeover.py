@@ -10,26 +10,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 from faust.types import TP
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.engine.joint_producer import Fenced, JointProducer
+from taskbridge.streams.engine.transaction_requests import Membership
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import Lineage, SourceTopic, write_metadata
-from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced, Membership, group_metadata
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claim_producers
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, fence
 from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
-    from taskbridge.streams.transactions.group_commit import TransactionalProducer
 
 pytestmark = pytest.mark.integration
-
-NOBODY = Membership(-1, "", None)
-"""Of a group without members, as far as Kafka checks."""
 
 
 class Place:
@@ -49,21 +45,21 @@ class Place:
     def source(self) -> TP:
         return TP(self.events, 0)
 
-    def producers(self, name: str, make: type[TransactionalProducer] = BulkProducer) -> list[TransactionalProducer]:
-        return claim_producers(producer_config(self.servers), name, make)
+    @property
+    def nobody(self) -> Membership:
+        """Of a group without members, as far as Kafka checks."""
+        return Membership(self.group)
 
     def takeover(self, name: str) -> tuple[Takeover, GroupCommit]:
         producing = producer_config(self.servers)
         source_topic = SourceTopic("events-id", self.changelog, Lineage(1, 2, "changelog-id", "version-id"))
         group_commit = GroupCommit(
             producing,
-            group=self.group,
             name=name,
-            membership=lambda: NOBODY,
+            membership=lambda: self.nobody,
             source_topic=source_topic,
-            make=JointProducer,
         )
-        claim = partial(claim_producers, producing)
+        claim = partial(fence, producing)
         return Takeover(
             self.offsets, group_commit, group=self.group, name=name, topic=self.events, claim=claim
         ), group_commit
@@ -86,7 +82,7 @@ def write_events(place: Place, count: int) -> None:
     assert producer.flush(30) == 0
 
 
-def joined(consumer: Consumer, *others: Consumer, above: int = -1) -> Membership:
+def joined(place: Place, consumer: Consumer, *others: Consumer, above: int = -1) -> Membership:
     """The consumer's membership, once its generation is above the given one."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -95,14 +91,12 @@ def joined(consumer: Consumer, *others: Consumer, above: int = -1) -> Membership
         metadata = cast("bytes", cast("Any", consumer).consumer_group_metadata())
         [generation] = struct.unpack_from("=i", metadata, len(b"CGMDv2:"))
         if generation > above:
-            return Membership(generation, metadata.split(b"\0")[-4].decode(), metadata.split(b"\0")[-2].decode())
+            *_, member_id, _, instance_id, _ = metadata.split(b"\0")
+            return Membership(place.group, generation, member_id.decode(), instance_id.decode())
     pytest.fail("the group was not joined")
 
 
-@pytest.mark.parametrize("make", [BulkProducer, JointProducer])
-def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(
-    place: Place, make: type[TransactionalProducer]
-) -> None:
+def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(place: Place) -> None:
     def member(name: str) -> Consumer:
         config: dict[str, Any] = {**consumer_config(place.servers, place.group), "group.instance.id": name}
         consumer = Consumer(config)
@@ -110,23 +104,18 @@ def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(
         return consumer
 
     first = member("first")
-    membership = joined(first)
-    assert group_metadata(place.group, membership) == cast("Any", first).consumer_group_metadata()
-    producers = place.producers(f"worker-{place.group}", make)
-    producer = producers[0]
+    membership = joined(place, first)
+    producer = JointProducer(producer_config(place.servers), f"worker-{place.group}")
+    producer.claim()
 
     def commit(membership: Membership, offset: int) -> None:
-        producer.begin()
-        producer.send(place.changelog, [(b"k", b"v", [])], partition=0)
-        try:
-            producer.commit(position(place, offset, "worker"), group_metadata(place.group, membership))
-        except Fenced:
-            producer.abort()
-            raise
+        with producer.transaction():
+            producer.send(place.changelog, [(b"k", b"v", [])], partition=0)
+            producer.add_offsets(position(place, offset, "worker"), membership)
 
     commit(membership, 1)
     second = member("second")
-    now = joined(first, second, above=membership.generation)
+    now = joined(place, first, second, above=membership.generation)
     for stale in (
         membership,
         now._replace(member_id="stranger"),
@@ -139,8 +128,7 @@ def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(
     assert place.offsets.committed(place.group, [place.source])[place.source].offset == 3
     first.close()
     second.close()
-    for each in producers:
-        each.close()
+    producer.close()
 
 
 @pytest.mark.parametrize("offsets_sent", [True, False])
@@ -148,17 +136,21 @@ def test_open_transactions_of_a_dead_owner_are_closed_by_the_next_and_replaced_b
     place: Place, *, offsets_sent: bool
 ) -> None:
     write_events(place, 9)
-    group = group_metadata(place.group, NOBODY)
     dead_name, next_name = f"dead-{place.group}", f"next-{place.group}"
-    dead = place.producers(dead_name)[0]
-    dead.begin()
-    dead.commit(position(place, 5, dead_name), group)
-    dead.begin()
-    dead.send(place.changelog, [(b"k", b"never", [])], partition=0)
-    kafka = cast("Any", dead)._producer
-    assert kafka.flush(30) == 0
+    config: dict[str, Any] = {**producer_config(place.servers), "transactional.id": f"{dead_name}-0"}
+    # As a worker's, which sends nothing before its commit.
+    dead: Any = Producer(config)
+    dead.init_transactions(30)
+    config = consumer_config(place.servers, place.group)
+    group = cast("Any", Consumer(config)).consumer_group_metadata()
+    dead.begin_transaction()
+    dead.send_offsets_to_transaction(position(place, 5, dead_name), group, 30)
+    dead.commit_transaction(30)
+    dead.begin_transaction()
+    dead.produce(place.changelog, b"never", b"k", 0)
+    assert dead.flush(30) == 0
     if offsets_sent:
-        kafka.send_offsets_to_transaction(position(place, 9, dead_name), group, 30)
+        dead.send_offsets_to_transaction(position(place, 9, dead_name), group, 30)
     assert place.offsets.committed(place.group, [place.source])[place.source].is_stable is not offsets_sent
     assert place.offsets.decided(place.changelog, [0])[0] < place.offsets.ends(place.changelog, [0])[0]
 
@@ -167,9 +159,7 @@ def test_open_transactions_of_a_dead_owner_are_closed_by_the_next_and_replaced_b
         sources = [place.source, TP(place.events, 1)]
         for _ in range(20):
             try:
-                await takeover.commit_positions(
-                    await takeover.claim_partitions(sources), {}, generation=NOBODY.generation
-                )
+                await takeover.commit_positions(await takeover.claim_partitions(sources), {}, generation=-1)
                 break
             except TimeoutError:
                 continue
@@ -181,11 +171,9 @@ def test_open_transactions_of_a_dead_owner_are_closed_by_the_next_and_replaced_b
             TP(place.events, 1): (0, next_name),
         }
         assert place.offsets.decided(place.changelog, [0]) == place.offsets.ends(place.changelog, [0])
-        await group_commit.submit(
-            place.source, 6, [Batch(place.changelog, [(b"k", b"v", [])], 0)], generation=NOBODY.generation
-        )
+        await group_commit.submit(place.source, 6, [Batch(place.changelog, [(b"k", b"v", [])], 0)], generation=-1)
         await group_commit.close()
 
     asyncio.run(take_over())
-    with pytest.raises(Fenced):
-        dead.commit(position(place, 9, dead_name), group)
+    with pytest.raises(KafkaException, match="fenced"):
+        dead.commit_transaction(30)

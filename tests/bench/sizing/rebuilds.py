@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,13 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import POSITION_KEY, RecordedPosition, write_position
 from taskbridge.streams.rebuild.command import rebuild
 from taskbridge.streams.table_versions import instances_changelog
-from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 if TYPE_CHECKING:
     from tests.bench.streams.setup import Setup
@@ -64,12 +65,12 @@ def make_wrong_states(setup: Setup, instances: int) -> None:
     offsets = Offsets(consumer_config(servers, "bench"))
     topic_id = offsets.topic_id(topics.TASK_EVENTS.name)
     ends = offsets.ends(topics.TASK_EVENTS.name, range(setup.partitions))
-    producer = TransactionalWriter({"bootstrap.servers": servers}, "bench")
-    producer.claim()
-    with producer.transaction():
-        for partition, end in ends.items():
-            position = write_position(RecordedPosition(topic_id, end))
-            producer.write(changelog.name, POSITION_KEY, position, partition=partition)
+    with closing(JointProducer({"bootstrap.servers": servers}, "bench")) as producer:
+        producer.claim()
+        with producer.transaction():
+            for partition, end in ends.items():
+                position = write_position(RecordedPosition(topic_id, end))
+                producer.send(changelog.name, [(POSITION_KEY, position, [])], partition=partition)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from taskbridge.schemas.events import ID_NAMESPACE
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES
 from taskbridge.streams.cores.native import HEADERS, RULES
-from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS
+from taskbridge.streams.engine.joint_producer import TRANSACTION_TIMEOUT_MS
 
 if TYPE_CHECKING:
     from tests.bench.streams.setup import Setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -24,9 +25,9 @@ from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import REBUILD_ID, announce
+from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.positions import POSITION_KEY
 from taskbridge.streams.table_versions import Versions, instances_changelog
-from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -139,9 +140,9 @@ def assert_refused(rebuild: Rebuild, because: str, *arguments: str) -> None:
 
 def die_moving(connection: Connection, *, live: int, partitions: int) -> None:
     """The state of a move that died once the events topic had its partitions."""
-    writer = TransactionalWriter(producer_config(connection.bootstrap_servers), REBUILD_ID)
-    writer.claim()
-    with writer.transaction():
-        announce(writer, Versions(live, live + 1, partitions))
+    with closing(JointProducer(producer_config(connection.bootstrap_servers), REBUILD_ID)) as writer:
+        writer.claim()
+        with writer.transaction():
+            announce(writer, Versions(live, live + 1, partitions))
     admin = connection.admin()
     cast("Any", admin).create_partitions([NewPartitions(TASK_EVENTS.name, partitions)])[TASK_EVENTS.name].result(30)

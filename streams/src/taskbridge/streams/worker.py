@@ -20,7 +20,6 @@ from taskbridge.streams.contract.live_version import AnotherVersion, LiveVersion
 from taskbridge.streams.contract.start import Contract, notification_bytes, until_connected
 from taskbridge.streams.cores.native import choose_core
 from taskbridge.streams.engine.app import APP_ID, build_faust_app, chunks_of, consumer_of, tables_of
-from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.instances.task_agent import TaskAgent
 from taskbridge.streams.instances.upkeep import PendingInstances, PendingPublisher, Retention
 from taskbridge.streams.monitoring.progress import Ends, Progress
@@ -29,7 +28,7 @@ from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import reader_config
 from taskbridge.streams.tables.recovery import Recovery
 from taskbridge.streams.tables.store import instances_table, remove_other_versions
-from taskbridge.streams.transactions.group_commit import GroupCommit, claim_producers
+from taskbridge.streams.transactions.group_commit import GroupCommit, fence
 from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:
@@ -89,14 +88,11 @@ def build_worker(
     consumer = consumer_config(settings.kafka_bootstrap_servers, APP_ID, kafka_properties)
     producing = producer_config(settings.kafka_bootstrap_servers, kafka_properties)
     name = app.conf.consumer_group_instance_id
-    producing["linger.ms"] = 0
     group_commit = GroupCommit(
         producing,
-        group=APP_ID,
         name=name,
         membership=lambda: consumer_of(app).membership,
         source_topic=prepared.source_topic,
-        make=partial(JointProducer, credentials=app.conf.broker_credentials),
     )
     takeover = Takeover(
         offsets,
@@ -104,7 +100,7 @@ def build_worker(
         group=APP_ID,
         name=name,
         topic=topics.TASK_EVENTS.name,
-        claim=partial(claim_producers, producing),
+        claim=partial(fence, producing),
         note=metrics.position_lost,
     )
     recovery = Recovery(

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import structlog
 from aiokafka.errors import KafkaConnectionError
-from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.engine import joint_producer
-from taskbridge.streams.engine.joint_producer import JointProducer
-from taskbridge.streams.engine.transaction_requests import CODECS, Identity, Produce, TxnOffsetCommit
-from taskbridge.streams.transactions.bulk_producer import Fenced, Membership, OffsetsNotAccepted, Sent, group_metadata
+from taskbridge.streams.engine.joint_producer import Fenced, JointProducer
+from taskbridge.streams.engine.transaction_requests import CODECS, Identity, Membership, Sent, TxnOffsetCommit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.records import RecordWithHeaders
 
-GROUP = group_metadata("group", Membership(5, "member-1", "instance-1"))
+MEMBER = Membership("group", 5, "member-1", "instance-1")
 OFFSETS = [TopicPartition("events", 0, 7, "worker")]
 
 
@@ -56,7 +54,6 @@ class FakeKafka:
 
     async def bootstrap(self) -> None: ...
     async def close(self) -> None: ...
-    async def add_topic(self, topic: str) -> None: ...
 
     async def _wait_on_metadata(self, _topic: str) -> set[int]:
         return {0, 1, 2, 3}
@@ -77,8 +74,8 @@ class FakeKafka:
         name = type(request).__name__
         self.requests.append(name)
         code = self._code(name)
-        if name == "Produce":
-            topics = request.topics
+        if name == "ProduceRequest":
+            topics = request._topics
             self.produced.append((node, [(topic, each, data) for topic, found in topics for each, data in found]))
             return SimpleNamespace(
                 topics=[
@@ -138,12 +135,13 @@ def test_a_transaction_over_many_partitions_is_one_request_per_broker(
         for topic in ("changelog", "states")
         for partition in range(4)
     ]
-    producer.commit(OFFSETS, GROUP)
+    producer.add_offsets(OFFSETS, MEMBER)
+    producer.commit()
     assert kafka.requests == [
         "AddPartitionsToTxnRequest",
         "AddOffsetsToTxnRequest",
-        "Produce",
-        "Produce",
+        "ProduceRequest",
+        "ProduceRequest",
         "TxnOffsetCommit",
         "EndTxnRequest",
     ]
@@ -162,7 +160,7 @@ def test_only_retriable_refusals_are_sent_again_unchanged(kafka: FakeKafka, prod
 
 
 def test_a_broken_connection_is_retried(kafka: FakeKafka, producer: JointProducer) -> None:
-    kafka.refusals["Produce"] = [KafkaConnectionError()]
+    kafka.refusals["ProduceRequest"] = [KafkaConnectionError()]
     kafka.refusals["EndTxnRequest"] = [KafkaConnectionError(), KafkaError.CONCURRENT_TRANSACTIONS]
     fill(producer, partitions=1)
     producer.commit()
@@ -187,8 +185,9 @@ def test_a_final_refusal_is_not_committed(
 ) -> None:
     kafka.refusals[refused] = [code]
     fill(producer)
+    producer.add_offsets(OFFSETS, MEMBER)
     with pytest.raises(error):
-        producer.commit(OFFSETS, GROUP)
+        producer.commit()
     assert kafka.requests.count("EndTxnRequest") == (refused == "EndTxnRequest")
 
 
@@ -262,18 +261,8 @@ def test_missing_permissions_are_named(kafka: FakeKafka, producer: JointProducer
         producer.commit()
 
 
-def test_an_absent_group_coordinator_has_its_own_error(
-    kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("taskbridge.streams.engine.joint_producer.OFFSETS_S", -1)
-    kafka.refusals["TxnOffsetCommit"] = [KafkaError.NOT_COORDINATOR]
-    fill(producer)
-    with pytest.raises(OffsetsNotAccepted):
-        producer.commit(OFFSETS, GROUP)
-
-
 def test_metadata_of_offsets_ends_with_a_zero_for_librdkafka() -> None:
-    request = TxnOffsetCommit(Identity("worker-0", 3, 0), "group", Membership(5, "member-1", None), OFFSETS)
+    request = TxnOffsetCommit(Identity("worker-0", 3, 0), MEMBER, OFFSETS)
     assert b"\x08worker\0" in request.prepare({28: (0, 5)}).encode()
 
 
@@ -358,12 +347,31 @@ def test_a_claim_fails_if_no_broker_is_known_in_time(kafka: FakeKafka, monkeypat
 
 def test_an_empty_transaction_sends_no_request(kafka: FakeKafka, producer: JointProducer) -> None:
     producer.begin()
-    producer.commit([], GROUP)
+    producer.add_offsets([], MEMBER)
+    producer.commit()
     assert kafka.requests == []
 
 
-def test_a_produce_request_has_the_bytes_of_aiokafkas_own() -> None:
-    topics = [("states", [(0, b"first"), (11, b"")]), ("notifications", [(3, b"second")])]
-    versions = {0: (3, 13)}
-    own = Produce("worker-0", 1000, topics).prepare(versions)
-    assert own.encode() == ProduceRequest("worker-0", -1, 1000, topics).prepare(versions).encode()
+def test_records_of_an_abandoned_transaction_use_no_sequences(kafka: FakeKafka, producer: JointProducer) -> None:
+    fill(producer)
+    with producer.transaction():
+        producer.send("states", [(b"k", b"other", [])], partition=0)
+    assert kafka.requests == ["AddPartitionsToTxnRequest", "ProduceRequest", "EndTxnRequest"]
+    assert values(kafka.written["states", 0]) == [b"other"]
+
+
+def test_a_failed_transaction_is_aborted(kafka: FakeKafka, producer: JointProducer) -> None:
+    kafka.refusals["1"] = [KafkaError.TOPIC_AUTHORIZATION_FAILED]
+    with pytest.raises(DeliveryFailed), producer.transaction():
+        producer.send("states", [(b"k", b"v", [])], partition=1)
+    assert kafka.requests == ["AddPartitionsToTxnRequest", "ProduceRequest", "EndTxnRequest"]
+
+
+def test_a_second_claim_begins_again(kafka: FakeKafka, producer: JointProducer) -> None:
+    fill(producer, partitions=1)
+    producer.commit()
+    kafka.written.clear()
+    producer.claim()
+    fill(producer, partitions=1)
+    producer.commit()
+    assert values(kafka.written["states", 0]) == [b"v"], "of sequence 0"

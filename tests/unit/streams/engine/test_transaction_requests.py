@@ -72,7 +72,7 @@ def batches_of(kinds: tuple[Any, Any], codec: str, limit: int, adds: list[Any]) 
             for at, theirs in drained.items():
                 found.append((at, [(each.sequence, each.count, bytes(each.data)) for each in theirs]))
                 for each in theirs:
-                    each.written(100)
+                    batches.written(at, each, 100)
             found.append(sent.last_offset)
         return found
 

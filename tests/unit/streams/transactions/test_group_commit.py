@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from confluent_kafka import KafkaException
 from faust.types import TP
 
+from taskbridge.streams.engine.joint_producer import Fenced
+from taskbridge.streams.engine.transaction_requests import Membership, Sent
 from taskbridge.streams.positions import (
     POSITION_KEY,
     Lineage,
@@ -18,31 +21,27 @@ from taskbridge.streams.positions import (
     write_metadata,
     write_position,
 )
-from taskbridge.streams.transactions.bulk_producer import Fenced, Membership, OffsetsNotAccepted, Sent, group_metadata
 from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, Linger, Overtaken, Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 
     from confluent_kafka import TopicPartition
 
+    from taskbridge.streams.engine.joint_producer import JointProducer
     from taskbridge.streams.records import RecordWithHeaders
-    from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
 FIRST, SECOND = TP("events", 0), TP("events", 1)
 SOURCE_TOPIC = SourceTopic("source", "changelog", Lineage(1, 2, "changelog-id", "version-id"))
 METADATA = write_metadata("worker", SOURCE_TOPIC.lineage)
-MEMBER = Membership(5, "member-1", "instance-1")
+MEMBER = Membership("group", 5, "member-1", "instance-1")
 
 
 class FakeProducers:
     """Remembers what each transaction had; its commit ends when it may."""
 
     def __init__(self) -> None:
-        self.made: list[str] = []
         self.claimed: list[str] = []
-        self.claiming = threading.Lock()
-        """Holds up who claims."""
         self.transactions: list[dict[str, Any]] = []
         self.aborted = 0
         self.closed: list[str] = []
@@ -52,13 +51,9 @@ class FakeProducers:
         self.last_value: bytes | None = None
         self.recorded: list[tuple[str, int, bytes | None]] = []
         """The positions for the changelog, which came after the records that they follow."""
-        self.ended_in: list[tuple[str, bool]] = []
-        """The threads in which producers that nobody needs came to their end, which may take long, and whether the
-        process waits for them."""
 
-    def make(self, _config: Mapping[str, object], transactional_id: str) -> BulkProducer:
-        self.made.append(transactional_id)
-        return cast("BulkProducer", FakeProducer(self, transactional_id))
+    def make(self, _config: Mapping[str, object], transactional_id: str) -> JointProducer:
+        return cast("JointProducer", FakeProducer(self, transactional_id))
 
 
 class FakeProducer:
@@ -68,19 +63,20 @@ class FakeProducer:
         self._sent: list[Any] = []
         self._reports: list[tuple[Sent, int]] = []
 
-    def __del__(self) -> None:
-        thread = threading.current_thread()
-        self._all.ended_in.append((thread.name, thread.daemon))
-
     def claim(self) -> None:
         if self._all.claim_failure is not None:
             raise self._all.claim_failure
-        assert self._all.claiming.acquire(timeout=10)
-        self._all.claiming.release()
         self._all.claimed.append(self._id)
 
-    def begin(self) -> None:
+    @contextmanager
+    def transaction(self) -> Generator[None]:
         self._sent, self._reports, self._all.recorded = [], [], []
+        try:
+            yield
+            self._commit()
+        except BaseException:
+            self._all.aborted += 1
+            raise
 
     def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int) -> Sent:
         if records[0][0] == POSITION_KEY:
@@ -97,43 +93,47 @@ class FakeProducer:
         self._reports.append((sent, (key or b"")[0]))
         return sent
 
-    def commit(self, offsets: Sequence[TopicPartition], group: bytes) -> None:
+    def add_offsets(self, offsets: Sequence[TopicPartition], member: Membership) -> None:
+        self._offsets, self._member = offsets, member
+
+    def _commit(self) -> None:
         assert self._all.may_commit.acquire(timeout=10)
         if self._all.failure is not None:
             raise type(self._all.failure)(*self._all.failure.args)  # each its own, as it holds what it came from
         for sent, offset in self._reports:
             sent.last_offset = offset
-        positions = {(each.topic, each.partition): (each.offset, each.metadata) for each in offsets}
+        positions = {(each.topic, each.partition): (each.offset, each.metadata) for each in self._offsets}
         recorded = self._all.recorded
         assert [partition for _, partition, _ in recorded] == [partition for _, partition in positions]
         self._all.transactions.append(
-            {"id": self._id, "sent": self._sent, "positions": positions, "group": group, "recorded": recorded}
+            {"id": self._id, "sent": self._sent, "positions": positions, "member": self._member, "recorded": recorded}
         )
-
-    def abort(self) -> None:
-        self._all.aborted += 1
 
     def close(self) -> None:
         self._all.closed.append(self._id)
 
 
-def rounds_of(producers: FakeProducers) -> GroupCommit:
+@pytest.fixture
+def producers(monkeypatch: pytest.MonkeyPatch) -> FakeProducers:
+    fake = FakeProducers()
+    monkeypatch.setattr("taskbridge.streams.transactions.group_commit.JointProducer", fake.make)
+    return fake
+
+
+def rounds_of() -> GroupCommit:
     return GroupCommit(
         {},
-        group="group",
         name="worker",
         membership=lambda: MEMBER,
         source_topic=SOURCE_TOPIC,
-        make=producers.make,
     )
 
 
 def play(
-    producers: FakeProducers,
     story: Callable[[GroupCommit], Coroutine[Any, Any, None]],
 ) -> None:
     async def main() -> None:
-        group_commit = rounds_of(producers)
+        group_commit = rounds_of()
         group_commit.claim()
         await story(group_commit)
         await group_commit.close()
@@ -145,8 +145,7 @@ def one(key: bytes) -> list[Batch]:
     return [Batch("states", [(key, b"v", [])])]
 
 
-def test_submissions_during_a_transaction_share_the_next_and_producers_alternate() -> None:
-    producers = FakeProducers()
+def test_submissions_during_a_transaction_share_the_next_and_producers_alternate(producers: FakeProducers) -> None:
 
     async def story(group_commit: GroupCommit) -> None:
         first = group_commit.submit(FIRST, 10, one(b"a"), generation=5)
@@ -161,7 +160,7 @@ def test_submissions_during_a_transaction_share_the_next_and_producers_alternate
         producers.may_commit.release()
         assert await asyncio.gather(*others) == [[ord("b")], [ord("c")]]
 
-    play(producers, story)
+    play(story)
     assert producers.claimed == ["worker-0", "worker-1"]
     assert [each["id"] for each in producers.transactions] == ["worker-0", "worker-1"]
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b", b"c"]]
@@ -169,12 +168,11 @@ def test_submissions_during_a_transaction_share_the_next_and_producers_alternate
         {("events", 0): (10, METADATA)},
         {("events", 0): (20, METADATA), ("events", 1): (7, METADATA)},
     ]
-    assert {each["group"] for each in producers.transactions} == {group_metadata("group", MEMBER)}
+    assert {each["member"] for each in producers.transactions} == {MEMBER}
 
 
-def test_submissions_of_one_poll_share_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submissions_of_one_poll_share_a_transaction(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
-    producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release(2)
@@ -185,13 +183,12 @@ def test_submissions_of_one_poll_share_a_transaction(monkeypatch: pytest.MonkeyP
         await asyncio.sleep(0.1)
         await asyncio.gather(first, group_commit.submit(SECOND, 7, one(b"b"), generation=5))
 
-    play(producers, story)
+    play(story)
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"-"], [b"a", b"b"]]
 
 
-def test_nothing_lingers_during_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_lingers_during_a_transaction(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.group_commit._LINGER_S", 60.0)
-    producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
         first = group_commit.submit(FIRST, 10, one(b"a"), generation=5)
@@ -202,11 +199,10 @@ def test_nothing_lingers_during_a_transaction(monkeypatch: pytest.MonkeyPatch) -
         async with asyncio.timeout(20):
             await asyncio.gather(first, second)
 
-    play(producers, story)
+    play(story)
 
 
-def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record() -> None:
-    producers = FakeProducers()
+def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record(producers: FakeProducers) -> None:
     batches = [
         Batch("changelog", [(b"a", b"v", []), (b"b", None, [])], 3),
         Batch("dead-letters", []),
@@ -217,7 +213,7 @@ def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_recor
         producers.may_commit.release()
         assert await group_commit.submit(FIRST, 1, batches, generation=5) == [ord("b"), -1, ord("u")]
 
-    play(producers, story)
+    play(story)
     [transaction] = producers.transactions
     assert transaction["sent"] == [
         ("changelog", 3, b"a", []),
@@ -226,9 +222,8 @@ def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_recor
     ]
 
 
-def test_a_transaction_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_is_limited(producers: FakeProducers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.group_commit._RECORDS", 2)
-    producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
         first = group_commit.submit(FIRST, 0, one(b"-"), generation=5)
@@ -238,24 +233,22 @@ def test_a_transaction_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
             producers.may_commit.release()
         await asyncio.gather(first, *waiting)
 
-    play(producers, story)
+    play(story)
     sent = [[key for _, _, key, _ in each["sent"]] for each in producers.transactions]
     assert sent == [[b"-"], [b"1", b"2"], [b"3", b"4"], [b"5"]]
 
 
-def test_a_submission_of_an_earlier_generation_is_refused() -> None:
-    producers = FakeProducers()
+def test_a_submission_of_an_earlier_generation_is_refused(producers: FakeProducers) -> None:
 
     async def story(group_commit: GroupCommit) -> None:
         with pytest.raises(Overtaken):
             await group_commit.submit(FIRST, 1, one(b"a"), generation=4)
 
-    play(producers, story)
+    play(story)
     assert producers.transactions == []
 
 
-def test_a_refused_transaction_is_aborted_and_nothing_follows() -> None:
-    producers = FakeProducers()
+def test_a_refused_transaction_is_aborted_and_nothing_follows(producers: FakeProducers) -> None:
     producers.failure = Fenced("gone")
 
     async def story(group_commit: GroupCommit) -> None:
@@ -269,75 +262,15 @@ def test_a_refused_transaction_is_aborted_and_nothing_follows() -> None:
         with pytest.raises(Fenced):
             await group_commit.submit(FIRST, 3, one(b"c"), generation=5)
 
-    play(producers, story)
+    play(story)
     assert producers.aborted == 1
     assert producers.transactions == []
 
 
-def test_a_transaction_without_accepted_offsets_is_repeated_by_new_producers() -> None:
-    producers = FakeProducers()
-    producers.failure = OffsetsNotAccepted("not reached")
-
-    async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
-        before = len(producers.claimed)
-        producers.may_commit.release()
-        while len(producers.claimed) < 2 * before:  # noqa: ASYNC110 - it is counted by another thread
-            await asyncio.sleep(0.01)
-        producers.failure = None
-        producers.may_commit.release()
-        await first
-
-    play(producers, story)
-    assert producers.claimed[:2] == producers.claimed[2:]
-    assert producers.aborted == 0
-    assert [each["positions"] for each in producers.transactions] == [{("events", 0): (1, METADATA)}]
-
-
-def test_a_failed_claim_of_new_producers_fails_all_submissions() -> None:
-    producers = FakeProducers()
-    producers.failure = OffsetsNotAccepted("not reached")
-
-    async def story(group_commit: GroupCommit) -> None:
-        producers.claim_failure = KafkaException("not allowed")
-        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
-        waiting = group_commit.submit(SECOND, 1, one(b"b"), generation=5)
-        producers.may_commit.release()
-        async with asyncio.timeout(10):
-            for each in (first, waiting):
-                with pytest.raises(KafkaException, match="not allowed"):
-                    await each
-        with pytest.raises(KafkaException, match="not allowed"):
-            group_commit.submit(FIRST, 2, one(b"c"), generation=5)
-
-    play(producers, story)
-    assert producers.transactions == []
-
-
-def test_a_rebalance_while_producers_are_replaced_claims_none() -> None:
-    producers = FakeProducers()
-    producers.failure = OffsetsNotAccepted("not reached")
-
-    async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
-        with producers.claiming:
-            producers.may_commit.release()
-            while len(producers.made) < 4:  # noqa: ASYNC110 - they are made by another thread
-                await asyncio.sleep(0)
-            group_commit.claim()
-        producers.failure = None
-        producers.may_commit.release()
-        await first
-
-    play(producers, story)
-    assert len(producers.made) == 4
-
-
-def test_any_failure_of_a_transaction_is_raised() -> None:
+def test_any_failure_of_a_transaction_is_raised(producers: FakeProducers) -> None:
     class Panic(BaseException):
         """As the native core's is."""
 
-    producers = FakeProducers()
     producers.failure = cast("Exception", Panic())
 
     async def story(group_commit: GroupCommit) -> None:
@@ -346,11 +279,10 @@ def test_any_failure_of_a_transaction_is_raised() -> None:
             with pytest.raises(Panic):
                 await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
 
-    play(producers, story)
+    play(story)
 
 
-def test_records_that_cannot_be_counted_fail_in_the_caller() -> None:
-    producers = FakeProducers()
+def test_records_that_cannot_be_counted_fail_in_the_caller(producers: FakeProducers) -> None:
     strange: Any = [Batch("states", [(b"a", 5, [])])]  # type: ignore[list-item]
 
     async def story(group_commit: GroupCommit) -> None:
@@ -360,7 +292,7 @@ def test_records_that_cannot_be_counted_fail_in_the_caller() -> None:
         async with asyncio.timeout(10):
             await group_commit.submit(FIRST, 1, one(b"a"), generation=5)
 
-    play(producers, story)
+    play(story)
 
 
 MIB = 1 << 20
@@ -380,12 +312,11 @@ SIZES: list[tuple[list[Any], list[Any], int]] = [
 @pytest.mark.parametrize("earlier", [0, 1], ids=["the first", "a later one"])
 @pytest.mark.parametrize(("first", "second", "transactions"), SIZES)
 def test_a_transaction_has_up_to_20000_records_and_32_mib(
-    first: list[Any], second: list[Any], transactions: int, earlier: int
+    producers: FakeProducers, first: list[Any], second: list[Any], transactions: int, earlier: int
 ) -> None:
-    producers = FakeProducers()
 
     async def main() -> None:
-        running = rounds_of(producers)
+        running = rounds_of()
         waiting: list[asyncio.Future[list[int]]] = []
         if earlier:
             running.claim()
@@ -402,8 +333,7 @@ def test_a_transaction_has_up_to_20000_records_and_32_mib(
     assert len(producers.transactions) == earlier + transactions
 
 
-def test_after_a_failure_submissions_are_refused() -> None:
-    producers = FakeProducers()
+def test_after_a_failure_submissions_are_refused(producers: FakeProducers) -> None:
     producers.failure = Fenced("gone")
 
     async def story(group_commit: GroupCommit) -> None:
@@ -413,11 +343,10 @@ def test_after_a_failure_submissions_are_refused() -> None:
         with pytest.raises(Fenced):
             group_commit.submit(FIRST, 2, one(b"b"), generation=5)
 
-    play(producers, story)
+    play(story)
 
 
-def test_a_cancelled_submission_does_not_affect_others() -> None:
-    producers = FakeProducers()
+def test_a_cancelled_submission_does_not_affect_others(producers: FakeProducers) -> None:
 
     async def story(group_commit: GroupCommit) -> None:
         first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
@@ -430,11 +359,10 @@ def test_a_cancelled_submission_does_not_affect_others() -> None:
         async with asyncio.timeout(5):
             assert await other == [ord("c")]
 
-    play(producers, story)
+    play(story)
 
 
-def test_close_waits_for_the_current_transaction() -> None:
-    producers = FakeProducers()
+def test_close_waits_for_the_current_transaction(producers: FakeProducers) -> None:
 
     async def story(group_commit: GroupCommit) -> None:
         first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
@@ -447,12 +375,11 @@ def test_close_waits_for_the_current_transaction() -> None:
         await first
         assert not group_commit._thread.is_alive()  # pyright: ignore[reportPrivateUsage]
 
-    play(producers, story)
+    play(story)
     assert len(producers.transactions) == 1
 
 
-def test_waiting_submissions_are_committed_on_close() -> None:
-    producers = FakeProducers()
+def test_waiting_submissions_are_committed_on_close(producers: FakeProducers) -> None:
 
     async def story(group_commit: GroupCommit) -> None:
         first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
@@ -464,26 +391,26 @@ def test_waiting_submissions_are_committed_on_close() -> None:
         producers.may_commit.release(2)
         await asyncio.gather(first, second, closing)
 
-    play(producers, story)
+    play(story)
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b"]]
 
 
 def test_close_without_a_claim_does_nothing_and_the_thread_is_a_daemon() -> None:
-    group_commit = rounds_of(FakeProducers())
+    group_commit = rounds_of()
     asyncio.run(group_commit.close())
     assert group_commit._thread.daemon  # pyright: ignore[reportPrivateUsage]
 
 
-def test_a_refused_claim_is_raised() -> None:
-    producers = FakeProducers()
+def test_a_refused_claim_is_raised(producers: FakeProducers) -> None:
     producers.claim_failure = KafkaException("not allowed")
     with pytest.raises(KafkaException, match="not allowed"):
-        rounds_of(producers).claim()
+        rounds_of().claim()
 
 
 @pytest.mark.parametrize("after_loss", [None, False, True], ids=["not given", "no", "yes"])
-def test_positions_are_recorded_in_the_changelog_after_their_records(*, after_loss: bool | None) -> None:
-    producers = FakeProducers()
+def test_positions_are_recorded_in_the_changelog_after_their_records(
+    producers: FakeProducers, *, after_loss: bool | None
+) -> None:
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
@@ -491,7 +418,7 @@ def test_positions_are_recorded_in_the_changelog_after_their_records(*, after_lo
             group_commit.after_loss[SECOND] = after_loss
         await group_commit.submit(SECOND, 7, one(b"a"), generation=5)
 
-    play(producers, story)
+    play(story)
     [transaction] = producers.transactions
     assert transaction["sent"] == [("states", -1, b"a", [])]
     position = write_position(RecordedPosition("source", 7, bool(after_loss)))
@@ -499,35 +426,15 @@ def test_positions_are_recorded_in_the_changelog_after_their_records(*, after_lo
     assert transaction["positions"] == {("events", 1): (7, METADATA)}
 
 
-def test_nothing_waits_until_replaced_producers_are_closed() -> None:
-    producers = FakeProducers()
-    producers.failure = OffsetsNotAccepted("not reached")
-
-    async def story(group_commit: GroupCommit) -> None:
-        first = group_commit.submit(FIRST, 1, one(b"a"), generation=5)
-        producers.may_commit.release()
-        while len(producers.claimed) < 4:  # noqa: ASYNC110 - it is counted by another thread
-            await asyncio.sleep(0.001)
-        producers.failure = None
-        producers.may_commit.release()
-        await first
-        while len(producers.ended_in) < 2:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.001)
-
-    play(producers, story)
-    assert producers.ended_in[:2] == [("former-producers", True)] * 2
-
-
-def test_producers_are_closed_at_the_end_and_after_a_failed_claim() -> None:
-    producers = FakeProducers()
+def test_producers_are_closed_at_the_end_and_after_a_failed_claim(producers: FakeProducers) -> None:
 
     async def story(_group_commit: GroupCommit) -> None: ...
 
-    play(producers, story)
+    play(story)
     assert sorted(producers.closed) == ["worker-0", "worker-1"]
     producers.claim_failure = KafkaException("not allowed")
     with pytest.raises(KafkaException):
-        play(producers, story)
+        play(story)
     assert sorted(producers.closed) == ["worker-0", "worker-0", "worker-1", "worker-1"]
 
 
@@ -561,7 +468,7 @@ class Gathered:
     def add(self, offset: int, *, more_follow: bool = True, records: int = 1) -> None:
         batches = [Batch("states", [(b"key", b"value", [])] * records)]
         done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._gathering.add(Submission(TP("events", 0), offset, batches, b"group", done), more_follow=more_follow)
+        self._gathering.add(Submission(TP("events", 0), offset, batches, MEMBER, done), more_follow=more_follow)
 
 
 def run(story: Callable[[Clock, Gathered], Coroutine[Any, Any, None]]) -> None:

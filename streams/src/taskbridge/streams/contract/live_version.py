@@ -15,6 +15,7 @@ from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.table_versions import (
     FIRST_VERSION,
     VERSION_KEY,
@@ -25,7 +26,6 @@ from taskbridge.streams.table_versions import (
     reader_config,
     write_versions,
 )
-from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,15 +98,15 @@ class LiveVersion:
         if versions.partitions is not None or self._offsets.members(REBUILD_ID):
             raise SwitchUnderWay(_under_way(versions))
         # It died, or is frozen: from the claim on, it can no longer make its version live. It may have done so already.
-        writer = TransactionalWriter(self._producer, REBUILD_ID)
-        writer.claim()
-        versions = self.read()
-        if versions.partitions is not None:
-            raise SwitchUnderWay(_under_way(versions))
-        if versions.next is not None:
-            log.warning("version_change_abandoned", what=_under_way(versions))
-            with writer.transaction():
-                announce(writer, versions._replace(next=None))
+        with closing(JointProducer(self._producer, REBUILD_ID)) as writer:
+            writer.claim()
+            versions = self.read()
+            if versions.partitions is not None:
+                raise SwitchUnderWay(_under_way(versions))
+            if versions.next is not None:
+                log.warning("version_change_abandoned", what=_under_way(versions))
+                with writer.transaction():
+                    announce(writer, versions._replace(next=None))
         return versions.live
 
     def check(self, version: int) -> None:
@@ -157,6 +157,6 @@ def _under_way(versions: Versions) -> str:
     return f"a rebuild is switching to version {versions.next} of the states"
 
 
-def announce(writer: TransactionalWriter, versions: Versions) -> None:
+def announce(writer: JointProducer, versions: Versions) -> None:
     """Write the record of the live version, as a part of a transaction."""
-    writer.write(VERSION_TOPIC.name, VERSION_KEY, write_versions(versions), partition=0)
+    writer.send(VERSION_TOPIC.name, [(VERSION_KEY, write_versions(versions), [])], partition=0)

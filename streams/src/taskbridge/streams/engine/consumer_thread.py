@@ -19,8 +19,8 @@ from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers import aiokafka as driver
 
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.engine.transaction_requests import Membership
 from taskbridge.streams.records import native
-from taskbridge.streams.transactions.bulk_producer import Membership
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -50,8 +50,8 @@ class RebalanceListener(driver.ConsumerRebalanceListener):
 
 
 def _membership(aiokafka: Any) -> Membership:
-    coordinator = aiokafka._coordinator  # noqa: SLF001 - only it has the member's id
-    return Membership(coordinator.generation, coordinator.member_id, coordinator._group_instance_id)  # noqa: SLF001
+    found = aiokafka._coordinator  # noqa: SLF001 - only it has the member's id
+    return Membership(found.group_id, found.generation, found.member_id, found._group_instance_id)  # noqa: SLF001
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):

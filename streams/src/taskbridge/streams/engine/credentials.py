@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import faust
@@ -31,7 +31,7 @@ _FRESH = 0.8
 """Share of a token's lifetime for which it is used, as in librdkafka."""
 
 
-def broker_credentials(properties: Mapping[str, str]) -> BrokerCredentials:
+def broker_credentials(properties: Mapping[str, Any]) -> BrokerCredentials:
     """Faust's credentials for these librdkafka properties; None for a plain connection.
 
     Raises:
@@ -58,7 +58,7 @@ def broker_credentials(properties: Mapping[str, str]) -> BrokerCredentials:
     )
 
 
-def _tls_context(properties: Mapping[str, str]) -> ssl.SSLContext:
+def _tls_context(properties: Mapping[str, Any]) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=properties.get("ssl.ca.location"))
         certificate = properties.get("ssl.certificate.location")
@@ -74,7 +74,7 @@ def _tls_context(properties: Mapping[str, str]) -> ssl.SSLContext:
 class AccessTokens(AbstractTokenProvider):
     """Fetches access tokens as librdkafka does: by ``client_credentials``, again before they expire. Thread-safe."""
 
-    def __init__(self, properties: Mapping[str, str]) -> None:
+    def __init__(self, properties: Mapping[str, Any]) -> None:
         """Fetch nothing yet.
 
         Raises:

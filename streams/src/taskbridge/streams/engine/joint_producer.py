@@ -1,9 +1,9 @@
-"""A transactional producer that needs few requests per broker, however many partitions a transaction has.
+"""The transactional producer of streams: few requests per broker, however many partitions a transaction has.
 
-It replaces ``BulkProducer`` where transactions are frequent. librdkafka sends one produce request per partition (its
-issue 1700). A broker answers the requests of a connection one after the other, and asks the transaction's coordinator
-about each: with 36 partitions, most of a transaction's time. Here each broker gets one produce request. Connections,
-TLS and SASL are aiokafka's, as for the consumer.
+librdkafka sends one produce request per partition (its issue 1700). A broker answers the requests of a connection one
+after the other, and asks the transaction's coordinator about each: with 36 partitions, most of a transaction's time.
+Here each broker gets one produce request. aiokafka's own producer commits offsets without the member's generation, so
+that Kafka would not refuse them from a former member. Connections, TLS and SASL are aiokafka's, as for the consumer.
 
 The steps of a transaction run one after the other. A broker has one request about a transaction at its coordinator at a
 time, and the coordinator refuses others while it writes: parallel steps would have to be repeated.
@@ -15,12 +15,14 @@ import asyncio
 import math
 import time
 from collections import Counter
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import BrokerResponseError
 from aiokafka.errors import KafkaError as ClientError
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -33,15 +35,16 @@ from faust.transport.drivers.aiokafka import (
     credentials_to_aiokafka_auth,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from taskbridge.runtime.kafka import is_denied, not_allowed
+from taskbridge.runtime.kafka import NotAllowed, is_denied, not_allowed
 from taskbridge.runtime.producer import DeliveryFailed
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.engine.credentials import broker_credentials
 from taskbridge.streams.engine.transaction_requests import (
     MOVED,
     RETRIABLE,
     TOO_LARGE,
     TRANSPORT,
     Identity,
-    Produce,
     RecordBatches,
     TxnOffsetCommit,
     by_topic,
@@ -50,68 +53,187 @@ from taskbridge.streams.engine.transaction_requests import (
     missing_permissions,
     partition_results,
 )
-from taskbridge.streams.transactions.bulk_producer import (
-    ABORT_S,
-    CLAIM_S,
-    COMMIT_S,
-    OFFSETS_S,
-    TRANSACTION_TIMEOUT_MS,
-    OffsetsNotAccepted,
-    Sent,
-    commit_failure,
-    naming_missing_permission,
-    read_group_metadata,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Coroutine, Generator, Mapping, Sequence
 
     from confluent_kafka import TopicPartition
-    from faust.types.auth import CredentialsT
 
-    from taskbridge.streams.engine.transaction_requests import RecordBatch
+    from taskbridge.streams.engine.transaction_requests import Membership, RecordBatch, Sent
     from taskbridge.streams.records import RecordWithHeaders
-    from taskbridge.streams.transactions.bulk_producer import Membership
 
 log = structlog.get_logger(__name__)
 
-ANSWER_MS = 10_000
+TRANSACTION_TIMEOUT_MS = 30_000
+"""Kafka aborts a transaction that is open for longer; readers wait as long, unless the id is claimed before."""
+CLAIM_S = 30
+_COMMIT_S = 60
+_ABORT_S = 5
+_ANSWER_MS = 10_000
 """How long one request may take. Afterwards its connection is closed, and it is sent again."""
+_ALL_IN_SYNC = -1
 _REQUEST_BYTES = 32 << 20
 """Maximum size of the records in one request. A broker closes a connection above ``socket.request.max.bytes``."""
 _PAUSE_S, _MOST_PAUSE_S = 0.002, 0.25
 _STUCK_S = 5.0
 """After so long, the log says what Kafka refuses repeatedly."""
+_FENCED = (
+    # Another producer has the transactional id, or the transaction timed out.
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    # The group has rebalanced without this worker.
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
+)
 
-Batches = dict[tuple[str, int], list["RecordBatch"]]
+_Batches = dict[tuple[str, int], list["RecordBatch"]]
 """By topic and partition, in order."""
 _Answer = tuple[tuple[str, int], int, int]
 """A partition, its error code, and the offset of the batch."""
 
 
-class TransactionClient:
-    """The requests of one transactional id, in one event loop, retried until an answer is final.
+class Fenced(OperatorError):
+    """Others have the transactional id or the partitions, and nothing was written.
 
-    Every method except ``close`` raises KafkaException if it fails.
+    The worker was away too long, or its transaction was open for longer than its timeout.
     """
 
-    def __init__(self, servers: str, transactional_id: str, auth: Mapping[str, Any]) -> None:
-        """Must be called in the loop."""
-        self._id = transactional_id
-        self._client: Any = AIOKafkaClient(
-            bootstrap_servers=servers, client_id=transactional_id, request_timeout_ms=ANSWER_MS, **auth
-        )
-        self._coordinators: dict[tuple[CoordinationType, str], int] = {}
-        self.partitions: dict[str, int] = {}
-        """Number of partitions of each topic in ``load_topic``."""
-        self._identity = Identity(transactional_id, -1, -1)
 
-    async def claim(self, timeout_ms: int, deadline: float) -> Identity:
-        """Fence other producers of the transactional id, and abort their transaction."""
+class JointProducer:
+    """The only producer with its transactional id, from ``claim`` until another one claims it.
+
+    One transaction at a time. Every method blocks, and must not be called in a thread with a running event loop.
+    """
+
+    def __init__(self, config: Mapping[str, Any], transactional_id: str) -> None:
+        """Of librdkafka's properties, servers, TLS, SASL and compression are used.
+
+        Raises:
+            ConfigurationError: aiokafka does not support a property, or Kafka has no such compression.
+        """
+        self._id = transactional_id
+        self._servers = str(config["bootstrap.servers"])
+        self._codec = codec_of(config)
+        self._auth = cast("Mapping[str, Any]", credentials_to_aiokafka_auth(broker_credentials(config)))
+        self._loop = asyncio.new_event_loop()
+        self._client: Any = None
+        self._coordinators: dict[tuple[CoordinationType, str], int] = {}
+        self._partitions: dict[str, int] = {}
+        """Number of partitions of each topic that was used."""
+        self._identity = Identity(transactional_id, -1, -1)
+        self._records = RecordBatches(self._identity, self._codec)
+        self._offsets: Sequence[TopicPartition] = ()
+        self._member: Membership | None = None
+
+    def claim(self) -> None:
+        """Fence the former producers of the transactional id, and abort their transaction. Before all else.
+
+        Again after topics were recreated or got partitions, which this producer does not notice.
+
+        Raises:
+            NotAllowed: this Kafka user may not use the transactional id.
+            KafkaException: Kafka does not answer, or refuses.
+        """
+        try:
+            self._run(self._claim(time.monotonic() + CLAIM_S))
+        except KafkaException as raised:
+            if is_denied(raised.args[0]):
+                raise NotAllowed(not_allowed(f"Write on transactional-id {self._id}")) from raised
+            raise
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """All that is sent within is written, or nothing; either is possible if Kafka did not confirm the commit.
+
+        Raises as ``commit``.
+        """
+        self.begin()
+        try:
+            yield
+            self.commit()
+        except BaseException:
+            # So that readers need not wait for its timeout. The next claim of the id aborts it otherwise.
+            with suppress(KafkaException):
+                self.abort()
+            raise
+
+    def begin(self) -> None:
+        """Begin a transaction: what is sent becomes visible with its commit, or never."""
+        self._records.drain()
+        self._offsets, self._member = (), None
+
+    def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
+        """Add records, which the commit sends; partition -1 is that of each record's key.
+
+        Raises:
+            DeliveryFailed: Kafka does not know the topic.
+        """
+        if topic not in self._partitions:
+            known = self._client._wait_on_metadata(topic)  # noqa: SLF001 - as aiokafka's producer does it
+            try:
+                self._partitions[topic] = len(self._run(known))
+            except ClientError as raised:
+                [error] = _error(raised, topic).args
+                raise DeliveryFailed(error.str(), error) from raised
+        return self._records.add(topic, records, partition=partition, partitions=self._partitions[topic])
+
+    def add_offsets(self, offsets: Sequence[TopicPartition], member: Membership) -> None:
+        """Commit these offsets of the member's group with the transaction, in place of others that were added."""
+        self._offsets, self._member = offsets, member
+
+    def commit(self) -> None:
+        """Return once all records are on all in-sync replicas, with the group's offsets: all or nothing.
+
+        Raises:
+            Fenced: others have the transactional id, or the group; nothing was written.
+            DeliveryFailed: the commit failed. If Kafka did not answer, the transaction may be committed all the same.
+        """
+        try:
+            self._run(self._commit(self._records.drain(), time.monotonic() + _COMMIT_S))
+        except KafkaException as raised:
+            error: KafkaError = raised.args[0]
+            if error.code() in _FENCED:
+                raise Fenced(f"{self._id}: {error.str()}") from raised
+            raise DeliveryFailed(f"{self._id}: could not commit: {error.str()}", error) from raised
+
+    def abort(self) -> None:
+        """Abort the open transaction, if Kafka answers soon; the next claim of the id aborts it otherwise.
+
+        Raises:
+            KafkaException: it was not aborted.
+        """
+        self._run(self._coordinated(EndTxnRequest(*self._identity, False), time.monotonic() + _ABORT_S))  # noqa: FBT003 - commits
+
+    def close(self) -> None:
+        """Close the connections. The next claim of the id, or its timeout, aborts an open transaction."""
+        if not self._loop.is_closed():
+            if self._client is not None:
+                self._run(self._client.close())
+            self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(work)
+
+    async def _claim(self, deadline: float) -> None:
+        if self._client is not None:
+            await self._client.close()
+        self._coordinators.clear()
+        self._partitions.clear()
+        self._client = client = cast(
+            "Any",
+            AIOKafkaClient(
+                bootstrap_servers=self._servers,
+                client_id=self._id,
+                request_timeout_ms=_ANSWER_MS,
+                **self._auth,
+            ),
+        )
         attempts = _Attempts(self._id, "bootstrap", deadline)
         while True:
             try:
-                await self._client.bootstrap()
+                await client.bootstrap()
                 break
             except ClientError as raised:
                 error = _error(raised)
@@ -120,46 +242,37 @@ class TransactionClient:
                 await attempts.wait(error.args[0])
         # The controller lists no broker with late heartbeats: the client would then have no node to send to, and fail.
         unknown = KafkaError(KafkaError.BROKER_NOT_AVAILABLE, "no broker is known")
-        while self._client.get_random_node() is None:
+        while client.get_random_node() is None:
             attempts.check(unknown)
             await attempts.wait(unknown)
-            await self._client.force_metadata_update()
-        found = await self._coordinated(InitProducerIdRequest(self._id, timeout_ms), deadline)
+            await client.force_metadata_update()
+        found = await self._coordinated(InitProducerIdRequest(self._id, TRANSACTION_TIMEOUT_MS), deadline)
         self._identity = Identity(self._id, found.producer_id, found.producer_epoch)
-        return self._identity
+        self._records = RecordBatches(self._identity, self._codec)
 
-    async def load_topic(self, topic: str) -> int:
-        """Load the topic's leaders, and keep them current; the number of its partitions."""
-        try:
-            await self._client.add_topic(topic)
-            found = await self._client._wait_on_metadata(topic)  # noqa: SLF001 - as aiokafka's producer does it
-        except BrokerResponseError as raised:
-            raise KafkaException(KafkaError(raised.errno, _why(topic, raised.errno))) from raised
-        except ClientError as raised:
-            raise _error(raised) from raised
-        self.partitions[topic] = len(found)
-        return len(found)
-
-    async def add(self, partitions: Iterable[tuple[str, int]], group: str | None, deadline: float) -> None:
-        """Add these partitions, and the offsets of a group, to the transaction."""
+    async def _commit(self, batches: _Batches, deadline: float) -> None:
+        offsets, member = self._offsets, self._member
         requests: list[Any] = []
-        if topics := by_topic(partitions):
-            requests.append(AddPartitionsToTxnRequest(*self._identity, topics))
-        if group is not None:
-            requests.append(AddOffsetsToTxnRequest(*self._identity, group))
+        if batches:
+            requests.append(AddPartitionsToTxnRequest(*self._identity, by_topic(batches)))
+        if offsets and member is not None:
+            requests.append(AddOffsetsToTxnRequest(*self._identity, member.group))
+        if not requests:
+            return
         # Sent together; the coordinator answers one after the other.
         sending = (self._coordinated(each, deadline) for each in requests)
         for answer in await asyncio.gather(*sending, return_exceptions=True):
             if isinstance(answer, BaseException):
                 raise answer
+        await self._produce(batches, deadline)
+        if offsets and member is not None:
+            # The group's coordinator refuses offsets of a member whose generation is over.
+            commit = TxnOffsetCommit(self._identity, member, offsets)
+            await self._request(CoordinationType.GROUP, member.group, commit, deadline)
+        await self._coordinated(EndTxnRequest(*self._identity, True), deadline)  # noqa: FBT003 - commits
 
-    async def produce(
-        self, batches: Batches, deadline: float, *, smaller: Callable[[str, RecordBatch], list[RecordBatch]]
-    ) -> None:
-        """Return once all batches are on all in-sync replicas; one per partition at a time. After ``add``.
-
-        ``smaller``: the batches that replace one that is too large for its topic; none if it is a single record.
-        """
+    async def _produce(self, batches: _Batches, deadline: float) -> None:
+        """Return once all batches are on all in-sync replicas; one per partition at a time."""
         attempts = _Attempts(self._id, "produce", deadline)
         while batches:
             sending = (self._put(node, of) for node, of in self._by_leader(batches).items())
@@ -167,12 +280,12 @@ class TransactionClient:
             refused, moved = None, False
             for at, code, offset in (each for answer in answers for each in answer):
                 if not code:
-                    batches[at].pop(0).written(offset)
+                    self._records.written(at, batches[at].pop(0), offset)
                     if not batches[at]:
                         del batches[at]
                     attempts.pause_s = _PAUSE_S
-                elif code in TOO_LARGE and (instead := smaller(at[0], batches[at][0])):
-                    batches[at][:1] = instead
+                elif code in TOO_LARGE and (smaller := self._records.smaller(at[0], batches[at][0])):
+                    batches[at][:1] = smaller
                 else:
                     refused = KafkaError(code, _why(at[0], code))
                     attempts.check(refused)
@@ -182,25 +295,11 @@ class TransactionClient:
             if refused is not None:
                 await attempts.wait(refused)
 
-    async def send_offsets(
-        self, offsets: Sequence[TopicPartition], group: str, member: Membership, deadline: float
-    ) -> None:
-        """After ``add``. The group's coordinator refuses offsets of a member whose generation is over."""
-        commit = TxnOffsetCommit(self._identity, group, member, offsets)
-        await self._request(CoordinationType.GROUP, group, commit, deadline)
-
-    async def end(self, deadline: float, *, commit: bool) -> None:
-        """Commit or abort all that was written."""
-        await self._coordinated(EndTxnRequest(*self._identity, commit), deadline)
-
-    async def close(self) -> None:
-        await self._client.close()
-
     async def _coordinated(self, request: Any, deadline: float) -> Any:
         return await self._request(CoordinationType.TRANSACTION, self._id, request, deadline)
 
     async def _request(self, kind: CoordinationType, key: str, request: Any, deadline: float) -> Any:
-        """The coordinator's final answer."""
+        """The coordinator's final answer; raises KafkaException if it refuses, or is not there in time."""
         attempts = _Attempts(self._id, type(request).__name__, deadline)
         while True:
             answer = None
@@ -220,7 +319,7 @@ class TransactionClient:
                 self._coordinators.pop((kind, key), None)
             await attempts.wait(refused)
 
-    def _by_leader(self, batches: Batches) -> dict[int | None, dict[tuple[str, int], bytearray]]:
+    def _by_leader(self, batches: _Batches) -> dict[int | None, dict[tuple[str, int], bytearray]]:
         """The next requests; a batch beyond the maximum size waits for the one after."""
         found: dict[int | None, dict[tuple[str, int], bytearray]] = {}
         sizes = Counter[int | None]()
@@ -234,9 +333,9 @@ class TransactionClient:
     async def _put(self, node: int | None, batches: Mapping[tuple[str, int], bytearray]) -> list[_Answer]:
         if node is None or node < 0:
             return [(at, KafkaError.LEADER_NOT_AVAILABLE, -1) for at in batches]
-        topics = {topic: [(each, batches[topic, each]) for each in found] for topic, found in by_topic(batches)}
+        topics: Any = [(topic, [(each, batches[topic, each]) for each in found]) for topic, found in by_topic(batches)]
         try:
-            answer = await self._client.send(node, Produce(self._id, ANSWER_MS // 2, list(topics.items())))
+            answer = await self._client.send(node, ProduceRequest(self._id, _ALL_IN_SYNC, _ANSWER_MS // 2, topics))
         except (ClientError, OSError, TimeoutError) as raised:
             return [(at, _error(raised).args[0].code(), -1) for at in batches]
         return [((topic, partition), code, offset) for topic, partition, code, offset in partition_results(answer)]
@@ -268,100 +367,9 @@ def _why(topic: str, code: int) -> str:
     return not_allowed(f"Write on topic {topic}") if is_denied(error) else f"{topic}: {error.str()}"
 
 
-def _error(raised: Exception) -> KafkaException:
-    """Aiokafka's error as the error of all other clients."""
+def _error(raised: Exception, topic: str | None = None) -> KafkaException:
+    """Aiokafka's error, of that topic, as the error of all other clients."""
+    if isinstance(raised, BrokerResponseError) and topic is not None:
+        return KafkaException(KafkaError(raised.errno, _why(topic, raised.errno)))
     code = raised.errno if isinstance(raised, BrokerResponseError) else TRANSPORT
     return KafkaException(KafkaError(code, str(raised) or type(raised).__name__))
-
-
-class JointProducer:
-    """A producer with ``BulkProducer``'s guarantees: one transaction at a time, every method blocks."""
-
-    def __init__(
-        self, config: Mapping[str, object], transactional_id: str, *, credentials: CredentialsT | None = None
-    ) -> None:
-        """Servers and compression are read from librdkafka's properties; ``credentials`` secure the connections.
-
-        Raises:
-            ConfigurationError: Kafka has no such compression.
-        """
-        self._id = transactional_id
-        self._servers = str(config["bootstrap.servers"])
-        self._codec = codec_of(config)
-        self._auth = cast("Mapping[str, Any]", credentials_to_aiokafka_auth(credentials))
-        self._loop = asyncio.new_event_loop()
-        self._client: TransactionClient | None = None
-        self._records: RecordBatches | None = None
-
-    def claim(self) -> None:
-        """As ``BulkProducer.claim``."""
-        with naming_missing_permission(self._id):
-            self._run(self._claim(time.monotonic() + CLAIM_S))
-
-    def begin(self) -> None:
-        """Begin a transaction: what is sent becomes visible with its commit, or never."""
-        self._claimed[1].drain()
-
-    def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
-        """Add records, which the commit sends.
-
-        Raises:
-            DeliveryFailed: Kafka does not know the topic.
-        """
-        client, batches = self._claimed
-        partitions = client.partitions.get(topic)
-        if partitions is None:
-            try:
-                partitions = cast("int", self._run(client.load_topic(topic)))
-            except KafkaException as raised:
-                raise DeliveryFailed(raised.args[0].str(), raised.args[0]) from raised
-        return batches.add(topic, records, partition=partition, partitions=partitions)
-
-    def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None:
-        """As ``BulkProducer.commit``."""
-        try:
-            self._run(self._commit(self._claimed[1].drain(), offsets, group))
-        except KafkaException as raised:
-            error: KafkaError = raised.args[0]
-            raise commit_failure(self._id, error, error.str()) from raised
-
-    def abort(self) -> None:
-        """As ``BulkProducer.abort``."""
-        self._run(self._claimed[0].end(time.monotonic() + ABORT_S, commit=False))
-
-    def close(self) -> None:
-        """Close the connections. The next claim of the id, or its timeout, aborts an open transaction."""
-        if not self._loop.is_closed():
-            if self._client is not None:
-                self._run(self._client.close())
-            self._loop.close()
-
-    @property
-    def _claimed(self) -> tuple[TransactionClient, RecordBatches]:
-        assert self._client is not None, "claimed"
-        assert self._records is not None, "claimed"
-        return self._client, self._records
-
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self._loop.run_until_complete(work)
-
-    async def _claim(self, deadline: float) -> None:
-        self._client = TransactionClient(self._servers, self._id, self._auth)
-        self._records = RecordBatches(await self._client.claim(TRANSACTION_TIMEOUT_MS, deadline), self._codec)
-
-    async def _commit(self, batches: Batches, offsets: Sequence[TopicPartition], group: bytes | None) -> None:
-        if not batches and not offsets:
-            return
-        client, records = self._claimed
-        deadline = time.monotonic() + COMMIT_S
-        name, member = (None, None) if group is None or not offsets else read_group_metadata(group)
-        await client.add(batches, name, deadline)
-        await client.produce(batches, deadline, smaller=records.smaller)
-        if name is not None and member is not None:
-            try:
-                await client.send_offsets(offsets, name, member, time.monotonic() + OFFSETS_S)
-            except KafkaException as raised:
-                if raised.args[0].code() in RETRIABLE:
-                    raise OffsetsNotAccepted("the group's coordinator rejects offsets", raised.args[0]) from raised
-                raise
-        await client.end(deadline, commit=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -11,23 +10,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import structlog
 from aiokafka import codec
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.produce import ProduceRequest_v7
-from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, String, TaggedFields
+from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from confluent_kafka import KafkaError
 
 from taskbridge.runtime.kafka import not_allowed
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.records import EncodedRecords, native
-from taskbridge.streams.transactions.bulk_producer import Sent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from confluent_kafka import TopicPartition
 
     from taskbridge.streams.records import RecordWithHeaders
-    from taskbridge.streams.transactions.bulk_producer import Membership
 
 TRANSPORT = KafkaError._TRANSPORT  # noqa: SLF001 - how the library names its codes
 
@@ -59,22 +55,13 @@ TOO_LARGE = (
     KafkaError.RECORD_LIST_TOO_LARGE,
 )
 
-_ALL_IN_SYNC = -1
-Topics = Sequence[tuple[str, Sequence[tuple[int, bytes | bytearray]]]]
-"""A record batch for each partition."""
-
 _MAGIC = 2
 _BYTES = 1_000_000
 """Maximum size of a batch before compression, if its topic accepts as much. A single record may be larger."""
 _SEQUENCES = 1 << 31
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
-_PACK: dict[int, Callable[[bytes], bytes]] = {
-    1: codec.gzip_encode,
-    2: codec.snappy_encode,
-    3: codec.lz4_encode,
-    4: codec.zstd_encode,
-}
+_PACK = (None, codec.gzip_encode, codec.snappy_encode, codec.lz4_encode, codec.zstd_encode)
 
 log = structlog.get_logger(__name__)
 
@@ -140,13 +127,31 @@ class Identity(NamedTuple):
     epoch: int
 
 
+class Membership(NamedTuple):
+    """What identifies a member to its group's coordinator, which refuses offsets of any but the current generation."""
+
+    group: str
+    generation: int = -1
+    member_id: str = ""
+    instance_id: str | None = None
+    """The defaults are those of a group without members."""
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """Records that were sent with one call."""
+
+    last_offset: int = -1
+    """Offset of the last record, if all are for one partition and committed; -1 if there was none."""
+
+
 class TxnOffsetCommit(Request[_TxnOffsetCommitRequest]):
     """A request that adds the group's offsets to the transaction."""
 
     API_KEY = 28
 
-    def __init__(self, of: Identity, group: str, member: Membership, offsets: Sequence[TopicPartition]) -> None:
-        self._of, self._group, self._member = of, group, member
+    def __init__(self, of: Identity, member: Membership, offsets: Sequence[TopicPartition]) -> None:
+        self._of, self._member = of, member
         self._topics: dict[str, list[tuple[Any, ...]]] = {}
         for each in offsets:
             # librdkafka reads metadata up to the next zero byte, which Kafka does not add.
@@ -158,7 +163,7 @@ class TxnOffsetCommit(Request[_TxnOffsetCommitRequest]):
         of, member = self._of, self._member
         return request_struct_class(
             of.transactional_id,
-            self._group,
+            member.group,
             of.producer_id,
             of.epoch,
             member.generation,
@@ -167,42 +172,6 @@ class TxnOffsetCommit(Request[_TxnOffsetCommitRequest]):
             topics,
             {},
         )
-
-
-class _ProduceRequest(ProduceRequest_v7):
-    """Encoded in one step: aiokafka copies the records once per level of nesting."""
-
-    def __init__(self, transactional_id: str, timeout_ms: int, topics: Topics) -> None:
-        super().__init__(transactional_id, _ALL_IN_SYNC, timeout_ms, topics)
-        text, number = String().encode, Int32.encode
-        parts: list[bytes | bytearray] = [
-            text(transactional_id),
-            Int16.encode(_ALL_IN_SYNC),
-            number(timeout_ms),
-            number(len(topics)),
-        ]
-        for topic, partitions in topics:
-            parts += text(topic), number(len(partitions))
-            for partition, records in partitions:
-                parts += number(partition), number(len(records)), records
-        self._parts = parts
-
-    def encode(self) -> bytes:
-        return b"".join(self._parts)
-
-
-class Produce(Request[_ProduceRequest]):
-    """A request with batches of any number of partitions of one broker."""
-
-    API_KEY = 0
-
-    def __init__(self, transactional_id: str, timeout_ms: int, topics: Topics) -> None:
-        self._arguments = transactional_id, timeout_ms, topics
-        self.required_acks = _ALL_IN_SYNC
-        self.topics = topics
-
-    def build(self, request_struct_class: type[_ProduceRequest]) -> _ProduceRequest:
-        return request_struct_class(*self._arguments)
 
 
 def partition_results(answer: Any) -> Iterator[tuple[str, int, int, Any]]:
@@ -295,11 +264,6 @@ class RecordBatch:
     def next_sequence(self) -> int:
         return (self.sequence + self.count) % _SEQUENCES
 
-    def written(self, offset: int) -> None:
-        """Kafka stored the batch at this offset."""
-        for sent, at in self.ends:
-            sent.last_offset = offset + at
-
 
 class RecordBatches:
     """The batches of a claimed producer, whose sequences continue over its transactions."""
@@ -332,7 +296,13 @@ class RecordBatches:
     def _new_batch(self, topic: str, sequence: int) -> RecordBatch:
         of, most_bytes = self._of, self._most_bytes.get(topic, _BYTES)
         builder = _BatchBuilder(self._codec, of.producer_id, of.epoch, sequence, most_bytes)
-        return RecordBatch(builder, sequence, _PACK.get(self._codec))
+        return RecordBatch(builder, sequence, _PACK[self._codec])
+
+    def written(self, at: tuple[str, int], batch: RecordBatch, offset: int) -> None:
+        """Kafka stored the batch of this topic and partition at this offset."""
+        self._sequences[at] = batch.next_sequence
+        for sent, number in batch.ends:
+            sent.last_offset = offset + number
 
     def smaller(self, topic: str, batch: RecordBatch) -> list[RecordBatch]:
         """Split a batch that Kafka refused as too large; empty if it has a single record.
@@ -360,9 +330,8 @@ class RecordBatches:
         return found
 
     def drain(self) -> dict[tuple[str, int], list[RecordBatch]]:
-        """The batches since the last call, in order of each partition."""
+        """The batches since the last call, in order of each partition. Their sequences count once they are written."""
         drained, self._open = self._open, {}
-        self._sequences.update((at, batches[-1].next_sequence) for at, batches in drained.items())
         return drained
 
 

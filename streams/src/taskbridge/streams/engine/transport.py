@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from faust.types import TP, Message
 
+    from taskbridge.streams.engine.transaction_requests import Membership
     from taskbridge.streams.records import Chunk
-    from taskbridge.streams.transactions.bulk_producer import Membership
 
 _CHUNK_BYTES = 4 << 20
 """Maximum size of the values in a chunk. Its results wait in the producer, and a few more chunks for the agent."""

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
+from faust.types import TP
 
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
@@ -44,17 +45,20 @@ from taskbridge.schemas.topics import (
 from taskbridge.streams.contract.live_version import announce
 from taskbridge.streams.cores.core import notification_record
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.engine.transaction_requests import Membership
 from taskbridge.streams.instances.pending_notifications import state_record
+from taskbridge.streams.positions import RecordedPosition
 from taskbridge.streams.rebuild.new_version import NewVersion
 from taskbridge.streams.rebuild.operation import Operation, delete_topics, operation
 from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, Versions, instances_changelog
+from taskbridge.streams.transactions.group_commit import write_positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from taskbridge.streams.engine.joint_producer import JointProducer
     from taskbridge.streams.positions import SourceTopic
     from taskbridge.streams.rebuild.new_version import Outcome
-    from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 _TOGETHER = 20_000
 """Records of the changelog in one transaction."""
@@ -167,7 +171,7 @@ class Publication:
     """Writes the new version to Kafka, with that source topic, and makes it live."""
 
     def __init__(
-        self, run: Operation, writer: TransactionalWriter, source_topic: SourceTopic, new_version: NewVersion
+        self, run: Operation, writer: JointProducer, source_topic: SourceTopic, new_version: NewVersion
     ) -> None:
         self._run = run
         self._writer = writer
@@ -195,7 +199,7 @@ class Publication:
         while some := list(islice(records, _TOGETHER)):
             with self._writer.transaction():
                 for key, partition, value in some:
-                    self._writer.write(self._source_topic.changelog, key, value, partition=partition)
+                    self._writer.send(self._source_topic.changelog, [(key, value, [])], partition=partition)
             written += len(some)
             tick(written, written)
 
@@ -224,7 +228,9 @@ class Publication:
         report(f"moving all topics to {move.partitions} partitions; workers can start only after this is complete")
         with self._writer.transaction():
             announce(self._writer, Versions(versions.live, self._version, move.partitions))
-        self._writer = move.move_topics()
+        move.move_topics()
+        # A writer that is claimed again knows the new partitions.
+        self._writer.claim()
         self.write_changes()
         report("publishing every present list entry")
         outcomes = self._new_version.outcomes(self._version, everything=True)
@@ -237,8 +243,12 @@ class Publication:
     def _go_live(self) -> None:
         """Workers continue at their positions, also where these are lower than what the rebuild has read."""
         current = self._run.workers.positions()
-        positions = {each: min(at, current.get(each, at)) for each, at in self._new_version.reached.items()}
-        self._writer.write_positions(APP_ID, TASK_EVENTS.name, self._source_topic, positions)
+        topic = self._source_topic
+        positions = {
+            TP(TASK_EVENTS.name, each): RecordedPosition(topic.source_id, min(at, current.get(each, at)))
+            for each, at in self._new_version.reached.items()
+        }
+        write_positions(self._writer, positions, topic, owner="", member=Membership(APP_ID))
         announce(self._writer, Versions(self._version))
 
     def _publish(self, outcomes: Iterable[Outcome]) -> None:
@@ -266,8 +276,8 @@ class Move:
                 f"topics have {most} partitions, and Kafka cannot remove any: use --partitions {most} or more"
             )
 
-    def move_topics(self) -> TransactionalWriter:
-        """Move all topics; returns a writer that knows the new partitions. Blocks.
+    def move_topics(self) -> None:
+        """Move all topics. Blocks.
 
         Raises:
             KafkaException, TimeoutError: Kafka refuses, or does not answer.
@@ -276,7 +286,6 @@ class Move:
         self._grow(there)
         self._delete_notifications(there)
         run.recreate(TASK_STATES, partitions=self.partitions)
-        return run.claimed_writer()
 
     def _grow(self, there: Mapping[str, int]) -> None:
         names = [topic.name for topic in _GROW if 0 < there.get(topic.name, 0) < self.partitions]

@@ -25,13 +25,13 @@ from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import Lineage, SourceTopic
 from taskbridge.streams.rebuild.copies import DECIDED_S, POLL_S, Ticker, TopicCopy
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.table_versions import VERSION_TOPIC
-from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
-from taskbridge.streams.transactions.group_commit import claim_producers
+from taskbridge.streams.transactions.group_commit import fence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 15
 _LOOK_S = 0.5
-_TRANSACTION_MAX_MS = 15 * 60 * 1000
-"""The default of brokers for ``transaction.max.timeout.ms``."""
 _LEAVE_S = 180.0
 _SESSION_MS = 6_000
 """No broker allows less by default."""
@@ -84,7 +82,7 @@ class Operation:
         self.admin = admin_client(servers, properties)
         self.offsets = Offsets(self.consumer)
         self.live_version = LiveVersion(servers, properties, self.offsets)
-        claim = partial(claim_producers, self.producer)
+        claim = partial(fence, self.producer)
         self.workers = Workers(self.offsets, claim=claim, report=report, stopping=stopping)
 
     def ticker(self, what: str) -> Ticker:
@@ -96,7 +94,7 @@ class Operation:
     @contextmanager
     def alone(
         self, folder_name: str, *, partitions: int | None = None
-    ) -> Generator[tuple[TransactionalWriter, Versions, Path]]:
+    ) -> Generator[tuple[JointProducer, Versions, Path]]:
         """Run alone: gives the only writer, which version is live, and a working folder.
 
         ``partitions``: the target number of partitions of all topics, where the run moves them.
@@ -106,9 +104,13 @@ class Operation:
             HalfMoved: an earlier move to another number of partitions has to be completed first.
         """
         self.live_version.prepare()
-        with alone(self.offsets, self.consumer), _emptied(self.settings.data_dir / folder_name) as folder:
+        with (
+            alone(self.offsets, self.consumer),
+            _emptied(self.settings.data_dir / folder_name) as folder,
+            closing(JointProducer(self.producer, REBUILD_ID)) as writer,
+        ):
             # From here on, no earlier run can make its version live.
-            writer = self.claimed_writer()
+            writer.claim()
             versions = self.live_version.read()
             if versions.partitions is not None:
                 if versions.partitions != partitions:
@@ -123,7 +125,7 @@ class Operation:
             yield writer, versions, folder
 
     @contextmanager
-    def workers_stopped(self, writer: TransactionalWriter, versions: Versions, following: int) -> Generator[ExitStack]:
+    def workers_stopped(self, writer: JointProducer, versions: Versions, following: int) -> Generator[ExitStack]:
         """Stop all workers; they wait until a version is declared live: ``following``, or another.
 
         If the block fails, they continue with ``versions``, unless ``pop_all`` was called. If this process dies, the
@@ -139,12 +141,6 @@ class Operation:
             self.workers.wait_until_gone()
             yield undo
             undo.pop_all()
-
-    def claimed_writer(self) -> TransactionalWriter:
-        """The only writer: an earlier one is fenced."""
-        writer = TransactionalWriter(self.producer, REBUILD_ID, timeout_ms=_TRANSACTION_MAX_MS)
-        writer.claim()
-        return writer
 
     def topics(self) -> dict[str, int]:
         """The number of partitions of each topic."""
@@ -193,7 +189,7 @@ def operation(environment: Mapping[str, str], report: Callable[[str], None]) -> 
         raise OperatorError(f"Kafka refuses or does not answer: {error}. Run the command again") from error
 
 
-def _announce_if_possible(writer: TransactionalWriter, versions: Versions) -> None:
+def _announce_if_possible(writer: JointProducer, versions: Versions) -> None:
     with suppress(OperatorError, KafkaException), writer.transaction():
         announce(writer, versions)
 
@@ -244,7 +240,7 @@ class Workers:
     """
 
     offsets: Offsets
-    claim: Callable[[str], object]
+    claim: Callable[[str], None]
     """Fences the producers of the worker of that name; blocks."""
     report: Callable[[str], None]
     stopping: Callable[[], None]
@@ -297,7 +293,6 @@ class Workers:
             time.sleep(_LOOK_S)
         # Owners that may have an open transaction: see ``streams.transactions.takeover``.
         if owners := {at.owner for at in self._committed() if at.owner}:
-            # In parallel: each waits up to half a second for librdkafka's timers.
             with ThreadPoolExecutor(len(owners)) as pool:
                 for claim in [pool.submit(self.claim, owner) for owner in owners]:
                     claim.result()

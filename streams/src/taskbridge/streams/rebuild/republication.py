@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.engine.joint_producer import JointProducer
     from taskbridge.streams.fold.views import Shown
     from taskbridge.streams.rebuild.copies import TopicCopy
     from taskbridge.streams.rebuild.operation import Operation
-    from taskbridge.streams.transactions.bulk_producer import TransactionalWriter
 
 _TOGETHER = 2_000
 """Instances in one transaction."""
@@ -73,7 +73,7 @@ def republish(environment: Mapping[str, str], *, report: Callable[[str], None]) 
     }
 
 
-def _publish(run: Operation, writer: TransactionalWriter, states: TopicCopy, *, number: int) -> tuple[int, int]:
+def _publish(run: Operation, writer: JointProducer, states: TopicCopy, *, number: int) -> tuple[int, int]:
     """Publish everything that the copy of the changelog has; returns the numbers of instances and notifications.
 
     Raises:

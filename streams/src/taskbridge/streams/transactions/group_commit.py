@@ -18,21 +18,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.engine.transaction_requests import Membership, Sent
 from taskbridge.streams.positions import POSITION_KEY, RecordedPosition, write_metadata, write_position
 from taskbridge.streams.records import EncodedRecords, PythonRecords
-from taskbridge.streams.transactions.bulk_producer import (
-    BulkProducer,
-    Membership,
-    OffsetsNotAccepted,
-    Sent,
-    group_metadata,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +36,6 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.positions import SourceTopic
     from taskbridge.streams.records import RecordWithHeaders
-
 
 _RECORDS = 20_000
 _BYTES = 32 << 20
@@ -60,17 +54,6 @@ class Overtaken(OperatorError):
     """A rebalance came first: nothing was written, and the new owner of the partition repeats the work."""
 
 
-class TransactionalProducer(Protocol):
-    """See ``BulkProducer`` for what each method guarantees."""
-
-    def claim(self) -> None: ...
-    def begin(self) -> None: ...
-    def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent: ...
-    def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None: ...
-    def abort(self) -> None: ...
-    def close(self) -> None: ...
-
-
 class Batch(NamedTuple):
     """Records for one topic."""
 
@@ -87,7 +70,7 @@ class Submission:
     source: TP
     next_offset: int
     batches: Sequence[Batch]
-    group: bytes
+    member: Membership
     done: asyncio.Future[list[int]]
     sent: list[Sent] = field(default_factory=list[Sent])
     records: int = field(init=False)
@@ -137,21 +120,19 @@ class GroupCommit:
     """A thread commits what waits, so that the next transaction need not wait until a fold has ended.
 
     Two producers alternate: Kafka ends a transaction some milliseconds after it decided the commit. Until then the same
-    producer's next one is refused, and librdkafka retries after 20 to 100 ms.
+    producer's next one is refused.
     """
 
-    config: Mapping[str, object]
-    group: str
+    config: Mapping[str, Any]
     name: str
     """This worker's name in the group, the same after a restart."""
     membership: Callable[[], Membership | None]
     source_topic: SourceTopic
-    make: Callable[[Mapping[str, object], str], TransactionalProducer] = BulkProducer
 
     def __post_init__(self) -> None:
         self.after_loss: dict[TP, bool] = {}
         """By source: see ``RecordedPosition``."""
-        self._producers: list[TransactionalProducer] = []
+        self._producers: list[JointProducer] = []
         self._waiting: queue.SimpleQueue[Sequence[Submission] | None] = queue.SimpleQueue()
         self._is_under_way = False
         self._linger = Linger(self._waiting.put, is_under_way=lambda: self._is_under_way)
@@ -165,7 +146,7 @@ class GroupCommit:
             KafkaException: Kafka does not answer, or refuses.
         """
         if not self._producers:
-            self._producers = claim_producers(self.config, self.name, self.make)
+            self._producers = claim_producers(self.config, self.name)
             self._thread.start()
 
     def submit(
@@ -188,13 +169,8 @@ class GroupCommit:
         membership = self.membership()
         if membership is None or membership.generation != generation:
             raise Overtaken(f"{source.topic}, partition {source.partition}: a rebalance overtook a chunk")
-        submission = Submission(
-            source,
-            next_offset,
-            batches,
-            group_metadata(self.group, membership),
-            asyncio.get_running_loop().create_future(),
-        )
+        done: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        submission = Submission(source, next_offset, batches, membership, done)
         self._linger.add(submission, more_follow=more_follow)
         return submission.done
 
@@ -222,7 +198,7 @@ class GroupCommit:
             for submission in together:
                 records += submission.records
                 size += submission.size
-                if group and (records > _RECORDS or size > _BYTES or submission.group != group[0].group):
+                if group and (records > _RECORDS or size > _BYTES or submission.member != group[0].member):
                     yield group
                     group, records, size = [], submission.records, submission.size
                 group.append(submission)
@@ -234,39 +210,27 @@ class GroupCommit:
             yield group
 
     def _perform(self, turn: int, submissions: Sequence[Submission]) -> BaseException | None:
+        producer, topic = self._producers[turn], self.source_topic
         try:
-            try:
-                self._attempt(self._producers[turn], submissions)
-            except OffsetsNotAccepted as error:
-                log.warning("producers_replaced", problem=str(error))
-            else:
-                return None
-            # Not within ``except``: the error references the former producer, which would be destroyed in this thread.
-            self._renew()
-            self._attempt(self._producers[turn], submissions)
+            with producer.transaction():
+                for submission in submissions:
+                    submission.sent = [
+                        producer.send(batch.topic, batch.records, partition=batch.partition)
+                        if batch.records
+                        else Sent()
+                        for batch in submission.batches
+                    ]
+                reached = {
+                    each.source: RecordedPosition(
+                        topic.source_id, each.next_offset, self.after_loss.get(each.source, False)
+                    )
+                    for each in submissions
+                }
+                write_positions(producer, reached, topic, owner=self.name, member=submissions[0].member)
         except BaseException as error:  # the chunks wait for any outcome
             log.exception("group_commit_failed", chunks=len(submissions))
             return error
         return None
-
-    def _attempt(self, producer: TransactionalProducer, submissions: Sequence[Submission]) -> None:
-        producer.begin()
-        try:
-            for submission in submissions:
-                submission.sent = [
-                    producer.send(batch.topic, batch.records, partition=batch.partition) if batch.records else Sent()
-                    for batch in submission.batches
-                ]
-            reached = {submission.source: submission.next_offset for submission in submissions}
-            self._record_positions(producer, reached)
-            producer.commit(self._offsets(reached), submissions[0].group)
-        except OffsetsNotAccepted:
-            raise
-        except OperatorError:
-            # So that readers need not wait for its timeout. If it was fenced or is committed, this changes nothing.
-            with suppress(KafkaException):
-                producer.abort()
-            raise
 
     @staticmethod
     def _resolve(submissions: Sequence[Submission], failure: BaseException | None) -> None:
@@ -279,39 +243,35 @@ class GroupCommit:
                 submission.done.set_exception(failure)
                 submission.done.exception()  # the first failure is raised; asyncio need not log the others
 
-    def _renew(self) -> None:
-        """Claim the same names with new producers, which aborts the transactions of the former ones."""
-        # Never empty meanwhile: another thread calls ``claim``.
-        former, self._producers = self._producers, claim_producers(self.config, self.name, self.make)
-        # Closing them may take long, and nothing waits for it.
-        threading.Thread(target=_close, args=(former,), name="former-producers", daemon=True).start()
 
-    def _record_positions(self, producer: TransactionalProducer, reached: Mapping[TP, int]) -> None:
-        """Write the positions to the changelogs, after the records that they follow."""
-        topic = self.source_topic
-        for source, offset in reached.items():
-            value = write_position(RecordedPosition(topic.source_id, offset, self.after_loss.get(source, False)))
-            producer.send(topic.changelog, [(POSITION_KEY, value, [])], partition=source.partition)
+def write_positions(
+    producer: JointProducer,
+    positions: Mapping[TP, RecordedPosition],
+    source_topic: SourceTopic,
+    *,
+    owner: str,
+    member: Membership,
+) -> None:
+    """Add positions to the transaction, after the records that they follow: in the changelog, and as committed offsets.
 
-    def _offsets(self, reached: Mapping[TP, int]) -> list[TopicPartition]:
-        # The owner, for ``Takeover``, and the lineage.
-        metadata = write_metadata(self.name, self.source_topic.lineage)
-        return [TopicPartition(*source, offset, metadata) for source, offset in reached.items()]
+    The offsets' metadata name the owner, for ``Takeover``, and the lineage: a worker notices lost topics at its start.
+    """
+    metadata = write_metadata(owner, source_topic.lineage)
+    for source, position in positions.items():
+        value = write_position(position)
+        producer.send(source_topic.changelog, [(POSITION_KEY, value, [])], partition=source.partition)
+    offsets = [TopicPartition(*source, position.offset, metadata) for source, position in positions.items()]
+    producer.add_offsets(offsets, member)
 
 
-def claim_producers(
-    config: Mapping[str, object],
-    name: str,
-    make: Callable[[Mapping[str, object], str], TransactionalProducer] = BulkProducer,
-) -> list[TransactionalProducer]:
+def claim_producers(config: Mapping[str, Any], name: str) -> list[JointProducer]:
     """Claim the producers of the worker with this name: former ones are fenced, and their transactions aborted. Blocks.
 
     Raises:
         KafkaException: Kafka does not answer, or refuses.
     """
-    producers = [make(config, f"{name}-{number}") for number in range(_PRODUCERS)]
+    producers = [JointProducer(config, f"{name}-{number}") for number in range(_PRODUCERS)]
     try:
-        # Concurrently: each waits up to half a second for librdkafka's timers.
         with ThreadPoolExecutor(len(producers)) as pool:
             for claim in [pool.submit(producer.claim) for producer in producers]:
                 claim.result()
@@ -321,6 +281,11 @@ def claim_producers(
     return producers
 
 
-def _close(producers: list[TransactionalProducer]) -> None:
+def fence(config: Mapping[str, Any], name: str) -> None:
+    """Claim the producers of another worker, as ``claim_producers``, and close them."""
+    _close(claim_producers(config, name))
+
+
+def _close(producers: list[JointProducer]) -> None:
     while producers:
         producers.pop().close()

@@ -55,7 +55,7 @@ class Takeover:
     name: str
     topic: str
     """The topic of events."""
-    claim: Callable[[str], object]
+    claim: Callable[[str], None]
     """Claims the producers of the worker with this name; blocks."""
     note: Callable[[str], None] = lambda _reason: None
     """Is called with the reason why a partition does not resume at the group's position."""

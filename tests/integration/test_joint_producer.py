@@ -1,7 +1,4 @@
-"""On real Kafka: a commit returns the last record's offset, and fails when any record was not delivered.
-
-The same of both producers: the one of many records, and the one of many partitions.
-"""
+"""On real Kafka: a commit returns the last record's offset, and fails when any record was not delivered."""
 
 from __future__ import annotations
 
@@ -17,8 +14,7 @@ from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
-from taskbridge.streams.engine.joint_producer import JointProducer
-from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced, Sent
+from taskbridge.streams.engine.joint_producer import Fenced, JointProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,10 +22,10 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
+    from taskbridge.streams.engine.transaction_requests import Sent
     from taskbridge.streams.records import RecordWithHeaders
-    from taskbridge.streams.transactions.group_commit import TransactionalProducer
 
-    Make = Callable[[str], TransactionalProducer]
+    Make = Callable[[str], JointProducer]
 
 pytestmark = pytest.mark.integration
 
@@ -44,12 +40,12 @@ def topic(connection: Connection) -> str:
     return made.name
 
 
-@pytest.fixture(params=[BulkProducer, JointProducer])
-def make(request: pytest.FixtureRequest, connection: Connection) -> Iterator[Make]:
-    made: list[TransactionalProducer] = []
+@pytest.fixture
+def make(connection: Connection) -> Iterator[Make]:
+    made: list[JointProducer] = []
 
-    def claimed(name: str) -> TransactionalProducer:
-        made.append(request.param(producer_config(connection.bootstrap_servers), name))
+    def claimed(name: str) -> JointProducer:
+        made.append(JointProducer(producer_config(connection.bootstrap_servers), name))
         made[-1].claim()
         return made[-1]
 
@@ -59,12 +55,12 @@ def make(request: pytest.FixtureRequest, connection: Connection) -> Iterator[Mak
 
 
 @pytest.fixture
-def producer(make: Make, topic: str) -> TransactionalProducer:
+def producer(make: Make, topic: str) -> JointProducer:
     return make(topic)
 
 
 def test_after_the_commit_the_last_offset_is_there_and_no_sooner_than_what_was_sent_before(
-    producer: TransactionalProducer, topic: str
+    producer: JointProducer, topic: str
 ) -> None:
     records: list[RecordWithHeaders] = [(b"%d" % number, b"v", []) for number in range(50)]
     producer.begin()
@@ -75,24 +71,17 @@ def test_after_the_commit_the_last_offset_is_there_and_no_sooner_than_what_was_s
     assert [each.last_offset for each in (first, second, nothing)] == [49, 52, -1]
 
 
-@pytest.mark.parametrize("has_headers", [False, True])
 def test_one_refused_record_fails_all_though_it_is_not_the_last(
     make: Make,
-    producer: TransactionalProducer,
+    producer: JointProducer,
     topic: str,
     read_topic: Callable[[str], list[Message]],
-    *,
-    has_headers: bool,
 ) -> None:
     producer.begin()
     # The limit applies after compression.
     large, small = random.randbytes(10 * MOST_BYTES), b"v"
-    if has_headers:
-        producer.send(topic, [(b"k", large, [])], partition=0)
-        producer.send(topic, [(b"k", small, [])], partition=1)
-    else:
-        producer.send(topic, [(b"k", large, [])], partition=0)
-        producer.send(topic, [(b"k", small, [])], partition=1)
+    producer.send(topic, [(b"k", large, [])], partition=0)
+    producer.send(topic, [(b"k", small, [])], partition=1)
     with pytest.raises(DeliveryFailed):
         producer.commit()
     make(topic)  # which aborts open transactions
