@@ -164,5 +164,4 @@ def _stack_in(folder: Path, supervisor: Supervisor) -> Stack:
         registry_port=registry_port,
         supervisor=supervisor,
         progress=say,
-        keep_data=False,
     )

@@ -107,17 +107,7 @@ def kafka() -> str | None:
     cache = Path(os.environ.get("TASKBRIDGE_CACHE_DIR") or f"{caches}/taskbridge")
     fetched = cache / f"stack-{hashlib.sha256(sums.read_bytes()).hexdigest()[:16]}" / "complete.json"
     given = os.environ.get("TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS")
-    return given or (str(fetched) if fetched.exists() else docker_host())
-
-
-def docker_host() -> str | None:
-    """Return where a Docker daemon listens; DOCKER_HOST is trusted."""
-    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    if not host.startswith("unix://"):
-        return host
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(1)
-        return None if connection.connect_ex(host[len("unix://") :]) else host
+    return given or (str(fetched) if fetched.exists() else None)
 
 
 def docker() -> str | None:

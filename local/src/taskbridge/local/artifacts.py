@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 POM = Path(__file__).with_name("pom.xml")
-ALTERNATIVES = (
-    "start Docker, or set TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS and TASKBRIDGE_SCHEMA_REGISTRY_URL to running services"
-)
+ALTERNATIVES = "set TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS and TASKBRIDGE_SCHEMA_REGISTRY_URL to running services"
 SUMS_PATH = Path(__file__).with_name("artifacts.sha256")
 
 _STAMP = "complete.json"

