@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 RESTARTS = int(os.environ.get("TASKBRIDGE_RESTARTS", "3"))
 RATE = float(os.environ.get("TASKBRIDGE_RESTARTS_RATE", "60"))
 ANSWER_WITHIN_S = 60
-HOW = (signal.SIGTERM, None, signal.SIGHUP)
+HOW = (signal.SIGTERM, signal.SIGHUP)
 
 
 class OpenSenders(InBackground):
@@ -119,14 +119,10 @@ def serving(bridge: Bridge) -> set[int]:
     return set() if pid is None else set(worker_processes(pid)) or {pid}
 
 
-def restart(bridge: Bridge, signum: signal.Signals | None) -> None:
-    """By a signal to the edge; without one, the new one comes before the old one goes."""
+def restart(bridge: Bridge, signum: signal.Signals) -> None:
     before, pid = serving(bridge), bridge.pid("edge")
     assert pid is not None
-    if signum is None:
-        bridge.replace_edge()
-    else:
-        os.kill(pid, signum)
+    os.kill(pid, signum)
     wait_until(lambda: serving(bridge) and not serving(bridge) & before, what="others serve")
 
 

@@ -22,9 +22,7 @@ from support.edge.spool import can_mount, fill, small_disk
 from support.forked import taskbridge
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
-from taskbridge.local.bridge import broken_spool
 from taskbridge.local.host import free_port
-from taskbridge.local.supervisor import Phase, ServiceSpec, Supervisor
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.local.supervisor import ServiceEvent
 
 pytestmark = pytest.mark.integration
 
@@ -191,32 +188,6 @@ def test_after_a_failed_fsync_a_new_file_is_begun_and_nothing_is_lost(edge: Runn
     assert edge.stop() == 0
     edge.start()
     wait_until(lambda: (edge.metric("taskbridge_edge_spool_depth") or 0) >= 2, what="both files are adopted")
-
-
-def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, edge: RunningEdge) -> None:
-    needs.program("strace")
-    events: list[ServiceEvent] = []
-    spec = ServiceSpec(
-        name="edge",
-        argv=edge.argv,
-        env=edge.environment,
-        log_path=tmp_path / "supervised.log",
-        ready=lambda: (answer := edge.get("/readyz")) is not None and answer.is_success,
-        stop_timeout_s=30,
-        problem=broken_spool(edge.url),
-    )
-    with Supervisor(on_event=events.append) as supervisor:
-        supervisor.start(spec)
-        pid = supervisor.pid("edge")
-        assert pid is not None
-        assert send(edge, "spooled").status_code == 200
-        with fsync_fails(pid):
-            wait_until(lambda: send(edge, "refused").status_code == 503, what="the failed fsync is noticed")
-            wait_until(lambda: [each.phase for each in events].count(Phase.READY) == 2, what="a restart")
-        assert send(edge, "accepted again").status_code == 200
-        assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 2
-    (unhealthy,) = [str(each) for each in events if each.phase is Phase.UNHEALTHY]
-    assert "only a restart fixes this: its spool is broken" in unhealthy
 
 
 def run_spool(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.edge.publisher import SPOOL_IS_BROKEN
 from taskbridge.edge.testing import write_credentials
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.webhooks import new_secret
-from taskbridge.local.bridge import Bridge, BridgeOptions, answers_ready, broken_spool, lists_fill, report_changes
+from taskbridge.local.bridge import Bridge, BridgeOptions, is_center_up, probe, report_changes
 from taskbridge.local.company import CORP
 from taskbridge.local.host import free_ports
-from taskbridge.runtime.process import RUN_VARIABLE, identity
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,76 +48,27 @@ def answering(status: int, body: bytes, headers: Mapping[str, str] | None = None
             thread.join()
 
 
-def test_a_broken_spool_is_a_problem_with_its_cause() -> None:
-    said = {"ready": False, "spool": f"{SPOOL_IS_BROKEN}: disk I/O error"}
-    with answering(503, json.dumps(said).encode()) as url:
-        assert broken_spool(url)() == "its spool is broken: disk I/O error"
+def test_a_service_is_up_once_it_is_ready() -> None:
+    for status, ready in ((200, True), (503, False)):
+        with answering(status, b"{}") as url:
+            assert probe(url, lambda answer: answer.is_success)() is ready
+    assert not probe("http://127.0.0.1:9", lambda answer: answer.is_success)()
 
 
 @pytest.mark.parametrize(
-    ("status", "body"),
+    ("status", "said", "is_up"),
     [
-        (200, b'{"ready": true, "spool": "ok"}'),
-        (503, b'{"ready": false, "spool": "full: no room"}'),
-        (503, b'{"ready": false}'),
-        (503, b"[]"),
-        (502, b"<html>"),
+        (503, {"lists": {"complete": False, "filled": 0.4}}, True),
+        (503, {"lists": {"complete": False, "filled": 0.0}}, False),
+        (503, {"lists": {"complete": True, "filled": 1.0}}, False),
+        (503, {"ready": False}, False),
+        (503, [], False),
+        (200, {"ready": True}, True),
     ],
 )
-def test_any_other_readiness_is_no_problem(status: int, body: bytes) -> None:
-    with answering(status, body) as url:
-        assert broken_spool(url)() is None
-
-
-def test_an_edge_that_does_not_answer_has_no_broken_spool() -> None:
-    assert broken_spool("http://127.0.0.1:9")() is None
-
-
-def test_only_the_service_that_was_started_is_ready() -> None:
-    ours = identity("streams", {RUN_VARIABLE: "1f"})
-    for headers, ready in (
-        (ours, True),
-        (identity("edge", {RUN_VARIABLE: "1f"}), False),
-        (identity("streams", {RUN_VARIABLE: "of another"}), False),
-        (identity("streams", {}), False),
-        ({}, False),
-    ):
-        with answering(200, b"{}", headers) as url:
-            assert answers_ready(url, ours)() is ready, headers
-    with answering(503, b"{}", ours) as url:
-        assert not answers_ready(url, ours)()
-    assert not answers_ready("http://127.0.0.1:9", ours)()
-
-
-def test_an_edge_without_apps_only_has_to_answer() -> None:
-    ours = identity("edge", {RUN_VARIABLE: "1f"})
-    apps = 0
-    with answering(503, b"{}", ours) as url:
-        ready = answers_ready(url, ours, can_be_ready=lambda: apps > 0)
-        assert ready()
-        apps = 1
-        assert not ready()
-    with answering(503, b"{}") as url:
-        assert not answers_ready(url, ours, can_be_ready=lambda: False)()
-
-
-@pytest.mark.parametrize(
-    ("said", "fill"),
-    [
-        ({"lists": {"complete": False, "filled": 0.4}}, True),
-        ({"lists": {"complete": False, "filled": 0.0}}, False),
-        ({"lists": {"complete": True, "filled": 1.0}}, False),
-        ({"ready": False}, False),
-        ([], False),
-    ],
-)
-def test_a_task_center_that_reads_the_topics_is_up(said: object, fill: bool) -> None:  # noqa: FBT001
-    ours = identity("center", {RUN_VARIABLE: "1f"})
-    with answering(503, json.dumps(said).encode(), ours) as url:
-        filling = lists_fill(url)
-        assert filling() is fill
-        assert answers_ready(url, ours, can_be_ready=lambda: not filling())() is fill
-    assert not lists_fill("http://127.0.0.1:9")()
+def test_a_task_center_that_reads_the_topics_is_up(status: int, said: object, is_up: bool) -> None:  # noqa: FBT001
+    with answering(status, json.dumps(said).encode()) as url:
+        assert probe(url, is_center_up)() is is_up
 
 
 @pytest.mark.parametrize(
@@ -140,10 +89,9 @@ def test_details_are_requested_at_the_operator_address(tmp_path: Path, given: di
 
 def test_repeated_checks_prepare_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(200, b'{"ready": true, "spool": "ok"}') as url:
-        ready, broken = answers_ready(url, {}), broken_spool(url)
+        ready = probe(url, is_center_up)
         monkeypatch.setattr(ssl, "SSLContext", None)  # what it costs to make one is what up used to take at rest
         assert [ready(), ready()] == [True, True]
-        assert [broken(), broken()] == [None, None]
 
 
 class Starts(ConfigurationError):

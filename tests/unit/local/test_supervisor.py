@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.process_state import is_running
-from taskbridge.local.supervisor import Backoff, Phase, ProblemDetector, ServiceEvent, ServiceSpec, Supervisor
+from taskbridge.local.supervisor import Backoff, Phase, ServiceEvent, ServiceSpec, Supervisor
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -103,28 +103,6 @@ def test_restarts_back_off(tmp_path: Path) -> None:
     pauses = [event.detail for event in events if event.phase is Phase.RESTARTING][:4]
     assert pauses == [f"restarts in {pause} s" for pause in ("0.1", "0.2", "0.4", "0.4")]
     assert all(event.exit_status == 7 for event in events if event.phase is Phase.DIED)
-
-
-def test_a_service_that_only_a_restart_repairs_is_stopped_in_order_and_started_again(tmp_path: Path) -> None:
-    events: list[ServiceEvent] = []
-    sick = tmp_path / "sick"
-
-    def problem() -> str | None:
-        return sick.read_text() if sick.exists() else None
-
-    spec = dataclasses.replace(service(tmp_path, OBEDIENT), problem=problem, problem_lasts_s=1.0)
-    with Supervisor(on_event=events.append, backoff=FAST) as supervisor:
-        supervisor.start(spec)
-        first = supervisor.pid("service")
-        sick.write_text("its spool is broken")
-        wait_until((tmp_path / "service.stopped").exists)  # it was asked to stop, not killed
-        sick.unlink()
-        wait_until(lambda: [event.phase for event in events].count(Phase.READY) == 2)
-        assert supervisor.pid("service") not in (None, first)
-
-    phases = [event.phase for event in events]
-    assert phases[2:6] == [Phase.UNHEALTHY, Phase.RESTARTING, Phase.STARTING, Phase.READY]
-    assert str(events[2]) == "service was stopped, because only a restart fixes this: its spool is broken"
 
 
 def test_back_off_is_reset_after_healthy_time(tmp_path: Path) -> None:
@@ -411,91 +389,3 @@ def test_an_exit_on_request_before_readiness_is_not_a_failure(tmp_path: Path) ->
         supervisor.start(service(tmp_path, ENDS_WELL))
         wait_until(lambda: [each.phase for each in events].count(Phase.STARTING) == 3, 30)
     assert [each.detail for each in events if each.phase is Phase.RESTARTING] == ["restarts"] * 2
-
-
-def test_a_replacement_is_ready_before_the_old_process_is_stopped(tmp_path: Path) -> None:
-    events: list[ServiceEvent] = []
-    old, new = service(tmp_path, OBEDIENT, name="old"), service(tmp_path, OBEDIENT, name="new")
-    with Supervisor(on_event=events.append) as supervisor:
-        supervisor.start(dataclasses.replace(old, name="service"))
-        first = supervisor.pid("service")
-        assert first is not None
-        ready_at: list[float] = []
-
-        def is_ready() -> bool:
-            found = new.ready()
-            ready_at.extend([time.monotonic()] * found)
-            return found
-
-        supervisor.replace(dataclasses.replace(new, name="service", ready=is_ready))
-        wait_until(lambda: supervisor.pid("service") not in (None, first))
-        assert not is_running(first)
-        assert float((tmp_path / "old.stopped").read_text()) > ready_at[0]
-        # From now on the new one is what is kept alive.
-        os.kill(supervisor.pid("service") or 0, signal.SIGKILL)
-        wait_until(lambda: [each.phase for each in events].count(Phase.READY) == 3)
-    assert [each.phase for each in events if each.phase is Phase.DIED] == [Phase.DIED]
-    assert (tmp_path / "new.stopped").exists()
-
-
-@pytest.mark.parametrize("script", ["import sys; sys.exit('no such setting')", "import time; time.sleep(60)"])
-def test_a_failed_replacement_leaves_the_old_process(script: str, tmp_path: Path) -> None:
-    events: list[ServiceEvent] = []
-    with Supervisor(on_event=events.append) as supervisor:
-        supervisor.start(service(tmp_path, OBEDIENT))
-        first = supervisor.pid("service")
-        supervisor.replace(dataclasses.replace(service(tmp_path, script), ready_timeout_s=1.0))
-        wait_until(lambda: "was not replaced" in events[-1].detail)
-        assert supervisor.pid("service") == first
-        assert not (tmp_path / "service.stopped").exists()
-
-
-class Unhealthy:
-    """A service with a problem, and a clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.problem: str | None = None
-        self.probes = 0
-        self.detector = ProblemDetector(self._probe, lasts_s=5, clock=lambda: self.now)
-
-    def _probe(self) -> str | None:
-        self.probes += 1
-        return self.problem
-
-    def after(self, seconds: float) -> str | None:
-        self.now += seconds
-        return self.detector.lasting()
-
-
-def test_a_problem_is_reported_once_it_has_lasted() -> None:
-    unhealthy = Unhealthy()
-    assert unhealthy.after(60) is None
-    unhealthy.problem = "broken"
-    assert [unhealthy.after(1) for _ in range(6)] == [None] * 5 + ["broken"]
-
-
-def test_a_problem_of_one_of_several_workers_is_reported_too() -> None:
-    unhealthy = Unhealthy()
-    reported: list[str | None] = []
-    for second in range(8):
-        unhealthy.problem = "broken" if second in (0, 3, 7) else None
-        reported.append(unhealthy.after(1))
-    assert reported == [None] * 7 + ["broken"]
-
-
-def test_a_problem_that_is_over_starts_from_zero() -> None:
-    unhealthy = Unhealthy()
-    unhealthy.problem = "broken"
-    assert unhealthy.after(1) is None
-    unhealthy.problem = None
-    assert [unhealthy.after(1) for _ in range(12)] == [None] * 12
-    unhealthy.problem = "broken"
-    assert unhealthy.after(1) is None
-
-
-def test_the_service_is_probed_at_most_once_a_second() -> None:
-    unhealthy = Unhealthy()
-    for _ in range(100):
-        unhealthy.after(0.1)
-    assert 9 <= unhealthy.probes <= 11

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import tempfile
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
@@ -57,13 +56,9 @@ def up(  # one flag each: the contract's list
         Path | None, typer.Option(help="Credentials file. Default: one in the data folder, created with an example.")
     ] = None,
 ) -> None:
-    """Start Kafka, registry, edge, streams and task center in the foreground, until Ctrl-C or SIGTERM.
-
-    SIGUSR2 replaces the edge: the new one accepts callbacks before the old one ends.
-    """
+    """Start Kafka, registry, edge, streams and task center in the foreground, until Ctrl-C or SIGTERM."""
     flags = locals()
     with stop_signal() as stop, _bridge("up", **flags) as bridge:
-        signal.signal(signal.SIGUSR2, bridge.replace_edge)
         with stop.interrupting():
             connection = bridge.start()
         _print_addresses(bridge, connection)

@@ -33,7 +33,6 @@ from taskbridge.edge.publisher import Durability
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL, GAVE_WAY
 from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS
 from taskbridge.runtime.problems import SERVERS_REASONS
-from taskbridge.runtime.process import identity
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -366,7 +365,7 @@ class HealthRoutes:
         body: dict[str, Any] = {"ready": ready}
         if self.details:
             body |= {"degraded": degraded, **parts, "core": self.core}
-        return JSONResponse(body, status_code=200 if ready else 503, headers=identity("edge"))
+        return JSONResponse(body, status_code=200 if ready else 503)
 
     async def _metrics(self) -> Response:
         """In Prometheus' text format."""

@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from taskbridge.center.settings import CenterSettings
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder, Running
 from taskbridge.cli.terminal import call_with_heartbeat
-from taskbridge.edge.publisher import SPOOL_IS_BROKEN
 from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
@@ -27,7 +26,6 @@ from taskbridge.local.jvm import Endpoints
 from taskbridge.local.stack import ExternalStack, choose_stack
 from taskbridge.local.supervisor import ServiceSpec, Supervisor
 from taskbridge.runtime.kafka import read_kafka_config
-from taskbridge.runtime.process import RUN_VARIABLE, identity
 from taskbridge.runtime.settings import POLL_S, load_settings
 from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
 from taskbridge.schemas import topics
@@ -36,7 +34,7 @@ from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -62,6 +60,10 @@ class BridgeOptions:
     kafka_port: int
     registry_port: int
     credentials: Path | None = None
+
+
+def _is_ready(answer: httpx2.Response) -> bool:
+    return answer.is_success
 
 
 class Bridge:
@@ -95,7 +97,6 @@ class Bridge:
         self._folder = DataFolder(options.data_dir, is_named=True)
         self._occupied: ExitStack | None = None
         self._sockets: list[socket.socket] = []
-        self._edge_settings: Mapping[str, str] | None = None
         self._files: list[ReloadedFile[Any]] = []
         self._stopped = Event()
         self.credentials = options.credentials or options.data_dir / "credentials.toml"
@@ -131,12 +132,11 @@ class Bridge:
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
         call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "creating topics and schemas")
         self._sockets = self._listen()
-        self._edge_settings, streams, center = self._settings_of_services(endpoints)
-        fill = lists_fill(self.center_url)
+        edge, streams, center = self._settings_of_services(endpoints)
         self._supervisor.start(
-            self._edge(),
+            self._service("edge", self.edge_url, edge, sockets=self._sockets, is_up=self._is_edge_up),
             self._service("streams", self.streams_url, streams),
-            self._service("center", self.center_url, center, can_be_ready=lambda: not fill()),
+            self._service("center", self.center_url, center, is_up=is_center_up),
         )
         self._folder.announce(
             Running(
@@ -145,15 +145,10 @@ class Bridge:
                 edge_url=self.edge_url,
                 streams_url=self.streams_url,
                 center_url=self.center_url,
-                credentials=self._edge_settings["EDGE_CREDENTIALS_FILE"],
+                credentials=edge["EDGE_CREDENTIALS_FILE"],
             )
         )
         return connection
-
-    def replace_edge(self, *_signal: object) -> None:
-        """Start a new edge while the old one runs; the old one ends when the new one is ready. Returns at once."""
-        if self._edge_settings is not None:
-            self._supervisor.replace(self._edge())
 
     def _apply_contract(self, connection: Connection) -> None:
         apply_topics(connection.admin(), topics.ALL, partitions=partitions_setting(self._environment))
@@ -215,6 +210,9 @@ class Bridge:
     def _has_apps(self) -> bool:
         return self._files[0].current.count > 0
 
+    def _is_edge_up(self, answer: httpx2.Response) -> bool:
+        return answer.is_success or not self._has_apps()
+
     def _watch_files(self) -> None:
         while not self._stopped.wait(POLL_S):
             report_changes(self._files, self._progress)
@@ -227,30 +225,26 @@ class Bridge:
                 f"{error}: stop the program that uses the port, or choose another with --edge-port"
             ) from error
 
-    def _edge(self) -> ServiceSpec:
-        assert self._edge_settings is not None
-        edge = self._service("edge", self.edge_url, self._edge_settings, can_be_ready=self._has_apps)
-        return replace(edge, problem=broken_spool(self.operator_url), sockets=self._sockets)
-
     def _service(
         self,
         name: str,
         url: str,
         environment: Mapping[str, str],
         *,
-        can_be_ready: Callable[[], bool] = lambda: True,
+        sockets: Sequence[socket.socket] = (),
+        is_up: Callable[[httpx2.Response], bool] = _is_ready,
     ) -> ServiceSpec:
-        run = secrets.token_hex(8)
         return ServiceSpec(
             name=name,
             argv=[sys.executable, "-P", "-m", "taskbridge.cli", name],
-            env={**environment, RUN_VARIABLE: run},
+            env=environment,
             log_path=self._options.data_dir / "logs" / f"{name}.log",
-            ready=answers_ready(url, identity(name, {RUN_VARIABLE: run}), can_be_ready=can_be_ready),
+            ready=probe(url, is_up),
             ready_timeout_s=_READY_TIMEOUT_S,
             stop_timeout_s=_STOP_TIMEOUT_S,
             # SIGKILL would leave the workers of an edge running, on its port.
             orphan_signal=signal.SIGTERM,
+            sockets=sockets,
         )
 
     def _settings_of_services(self, endpoints: Endpoints) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
@@ -285,62 +279,28 @@ def report_changes(files: Iterable[ReloadedFile[Any]], progress: Progress) -> No
             progress(each.problem or done)
 
 
-def _client() -> httpx2.Client:
-    """A client whose requests each use a new connection, so that they reach any of several workers.
-
-    Create it once: a new client reads the certificates of the system, which takes 30 ms.
-    """
-    return httpx2.Client(timeout=2, trust_env=False, headers={"Connection": "close"})
-
-
-def answers_ready(
-    url: str, headers: Mapping[str, str], *, can_be_ready: Callable[[], bool] = lambda: True
-) -> Callable[[], bool]:
-    """A probe: is the service with these response headers ready? Another service at its address does not count.
-
-    A service that cannot be ready yet only has to answer.
-    """
-    client = _client()
+def probe(url: str, is_up: Callable[[httpx2.Response], bool]) -> Callable[[], bool]:
+    """A probe that tells whether the service answers, and ``is_up`` accepts its readiness."""
+    # Created once: a new client reads the certificates of the system, which takes 30 ms. Each request has a new
+    # connection, so that it reaches any of several workers.
+    client = httpx2.Client(timeout=2, trust_env=False, headers={"Connection": "close"})
 
     def ready() -> bool:
         try:
-            answer = client.get(f"{url}/readyz")
+            return is_up(client.get(f"{url}/readyz"))
         except httpx2.HTTPError:
             return False
-        is_ours = all(answer.headers.get(name) == value for name, value in headers.items())
-        return is_ours and (answer.is_success or not can_be_ready())
 
     return ready
 
 
-def lists_fill(url: str) -> Callable[[], bool]:
-    """A probe: does the task center there read the topics into its database? That may take minutes."""
-    client = _client()
-
-    def fill() -> bool:
-        try:
-            lists = client.get(f"{url}/readyz").json()["lists"]
-            return not lists["complete"] and lists["filled"] > 0
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
-            return False
-
-    return fill
-
-
-def broken_spool(url: str) -> Callable[[], str | None]:
-    """A probe: is an edge's spool broken, so that only Kafka stores callbacks? A restart recovers every intact row."""
-    client = _client()
-
-    def problem() -> str | None:
-        try:
-            spool = str(client.get(f"{url}/readyz").json()["spool"])
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
-            return None
-        return (
-            f"its spool is broken{spool.removeprefix(SPOOL_IS_BROKEN)}" if spool.startswith(SPOOL_IS_BROKEN) else None
-        )
-
-    return problem
+def is_center_up(answer: httpx2.Response) -> bool:
+    """Whether the task center is ready, or reads the topics into its database, which may take minutes."""
+    try:
+        lists = answer.json()["lists"]
+        return answer.is_success or (not lists["complete"] and lists["filled"] > 0)
+    except (ValueError, KeyError, TypeError):
+        return answer.is_success
 
 
 _EXAMPLE_CREDENTIALS = f"""\

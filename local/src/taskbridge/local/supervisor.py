@@ -1,4 +1,4 @@
-"""Supervise long-running programs: start in order, restart with back-off, replace, stop in reverse order."""
+"""Supervise long-running programs: start in order, restart with back-off, stop in reverse order."""
 
 from __future__ import annotations
 
@@ -26,9 +26,6 @@ _POLL_S = 0.1
 _UNREADY_STOP_S = 3.0
 _LIVED_S = 1.0
 """A program that exits 0 earlier than this, and was never ready, might repeat that endlessly."""
-_PROBE_EVERY_S = 1.0
-_OVER_AFTER_S = 10.0
-"""A problem not seen for this long is over. With several workers, each probe may reach a different one."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,6 @@ class ServiceSpec:
     ready_timeout_s: float = 150.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 10.0
-    # Polled while it runs: a problem that only a restart fixes, or None. A lasting problem causes a restart.
-    problem: Callable[[], str | None] | None = None
-    problem_lasts_s: float = 5.0
     # Signal to the program when the supervisor is killed. SIGTERM suits a program with children.
     orphan_signal: signal.Signals = signal.SIGKILL
     # Listening sockets passed at each start: connections wait in them while the program is down.
@@ -81,7 +75,6 @@ class Phase(enum.StrEnum):
     WAITING = "waiting"
     READY = "ready"
     DIED = "died"
-    UNHEALTHY = "unhealthy"
     RESTARTING = "restarting"
     STOPPED = "stopped"
 
@@ -99,33 +92,6 @@ class ServiceEvent:
         return f"{self.service} {self.detail}"
 
 
-class ProblemDetector:
-    """Reports a problem of a running service once it has lasted; probes the service at most once a second."""
-
-    def __init__(
-        self, probe: Callable[[], str | None], *, lasts_s: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """``probe`` returns the present problem of the service, or None."""
-        self._probe = probe
-        self._lasts_s = lasts_s
-        self._clock = clock
-        self._probed_at = self._seen_at = float("-inf")
-        self._since = 0.0
-
-    def lasting(self) -> str | None:
-        now = self._clock()
-        if now - self._probed_at < _PROBE_EVERY_S:
-            return None
-        self._probed_at = now
-        problem = self._probe()
-        if problem is None:
-            return None
-        if now - self._seen_at > _OVER_AFTER_S:
-            self._since = now
-        self._seen_at = now
-        return problem if now - self._since >= self._lasts_s else None
-
-
 class Supervisor:
     """Runs services until ``stop``; on Linux none of them outlives it, even when it is killed.
 
@@ -138,7 +104,7 @@ class Supervisor:
         self._services: dict[str, _Service] = {}
 
     def start(self, *specs: ServiceSpec) -> None:
-        """Start all in parallel and return when they are ready. Each is restarted when it dies or is unhealthy.
+        """Start all in parallel and return when they are ready. Each is restarted when it dies.
 
         Raises:
             ConfigurationError: one died or timed out before it was ready; all of these are stopped.
@@ -153,17 +119,6 @@ class Supervisor:
         for failure in filter(None, failures):
             self.stop(*(spec.name for spec in specs))
             raise failure
-
-    def replace(self, spec: ServiceSpec) -> None:
-        """Start a new process of the service; stop the old one once the new one is ready. Returns at once.
-
-        ``spec.ready`` must be false for an answer of the old process. If the new one dies or is not ready in time,
-        the old one stays. While the service is down, its next start uses ``spec``.
-
-        Raises:
-            KeyError: no such service was started.
-        """
-        self._services[spec.name].next_spec = spec
 
     def stop(self, *names: str) -> None:
         """Stop these services, or all, in the reverse order of their start; a second call does nothing."""
@@ -190,14 +145,13 @@ class Supervisor:
 
 
 class _Service:
-    """One service, and the thread that starts, watches, replaces and stops it.
+    """One service, and the thread that starts, watches and stops it.
 
     The thread lives as long as the process: the kernel ties a child to the thread that started it.
     """
 
     def __init__(self, spec: ServiceSpec, backoff: Backoff, on_event: Callable[[ServiceEvent], None]) -> None:
         self.pid: int | None = None
-        self.next_spec: ServiceSpec | None = None
         self._failure: ConfigurationError | None = None
         self._spec = spec
         self._backoff = backoff
@@ -259,7 +213,6 @@ class _Service:
             return None
         self._ready_at = None
         self._started_at = time.monotonic()
-        self._spec, self.next_spec = self.next_spec or self._spec, None
         self._emit(Phase.STARTING, "starts")
         try:
             child = self._spec.start()
@@ -267,60 +220,23 @@ class _Service:
             return self._death(f"cannot start: {error}")
         self.pid = child.pid
         try:
-            while (death := self._watch(child)) is None and self.next_spec is not None and not self._stopping.is_set():
-                child = self._replaced(child, self.next_spec)
-                self.pid = child.pid
-            return death
+            return self._watch(child)
         finally:
             self.pid = None
             # Before its first readiness no client relied on it: do not wait long.
             stop_s = self._spec.stop_timeout_s
-            self._end(child, timeout_s=stop_s if self._settled.is_set() else min(stop_s, _UNREADY_STOP_S))
-
-    def _end(self, child: Child, *, timeout_s: float) -> int:
-        return child.end(self._spec.stop_signal, timeout_s=timeout_s)
-
-    def _replaced(self, old: Child, spec: ServiceSpec) -> Child:
-        """The new child once it is ready and ``old`` has ended, else ``old``."""
-        self.next_spec = None
-        started_at = time.monotonic()
-        self._emit(Phase.STARTING, "starts, while the old one runs")
-        try:
-            new = spec.start()
-        except OSError as error:
-            self._report(self._death(f"was not replaced: the new one cannot start: {error}"))
-            return old
-        while not (ended := new.has_ended()) and time.monotonic() - started_at < spec.ready_timeout_s:
-            if self._stopping.wait(_POLL_S):
-                break
-            if spec.ready() and not new.has_ended():
-                self._spec, self._ready_at, self._started_at = spec, time.monotonic(), started_at
-                self._emit(Phase.READY, f"is ready after {self._ready_at - started_at:.1f} s, and the old one stops")
-                self._end(old, timeout_s=spec.stop_timeout_s)
-                return new
-        if not self._stopping.is_set():
-            reason = "died" if ended else f"was not ready within {spec.ready_timeout_s:g} s"
-            self._report(self._death(f"was not replaced: the new one {reason}: {new.last_lines()}"))
-        self._end(new, timeout_s=_UNREADY_STOP_S)
-        return old
+            timeout_s = stop_s if self._settled.is_set() else min(stop_s, _UNREADY_STOP_S)
+            child.end(self._spec.stop_signal, timeout_s=timeout_s)
 
     def _watch(self, child: Child) -> ServiceEvent | None:
-        """Poll the process until it ends, is unhealthy or is to be replaced; returns the reason of its end."""
+        """Poll the process until it ends or is to be stopped; returns the reason of its end."""
         started_at = time.monotonic()
-        probe = self._spec.problem
-        detector = ProblemDetector(probe, lasts_s=self._spec.problem_lasts_s) if probe is not None else None
         heartbeat = Heartbeat(lambda message: self._emit(Phase.WAITING, message))
         while not self._stopping.wait(_POLL_S):
             if child.has_ended():
-                status = self._end(child, timeout_s=0)
+                status = child.end(self._spec.stop_signal, timeout_s=0)
                 return self._death(f"died ({describe_exit(status)}): {child.last_lines()}", status)
             if self._ready_at is not None:
-                problem = detector.lasting() if detector is not None else None
-                if problem is not None:
-                    detail = f"was stopped, because only a restart fixes this: {problem}"
-                    return ServiceEvent(self._spec.name, Phase.UNHEALTHY, detail)
-                if self.next_spec is not None:
-                    return None
                 continue
             # Checked again after the probe: another program on the port must not pass for a dead child.
             if self._spec.ready() and not child.has_ended():

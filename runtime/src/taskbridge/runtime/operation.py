@@ -18,7 +18,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from taskbridge.runtime.openapi import LIVENESS, METRICS, READINESS, amend_document, serve_docs, without_security
 from taskbridge.runtime.problems import answer_with_problems
-from taskbridge.runtime.process import identity
 from taskbridge.runtime.serving import Server, server_config
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -62,7 +61,7 @@ def operation_app(
     async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         found = readiness()
         details = await found if inspect.isawaitable(found) else found
-        return JSONResponse(details, status_code=200 if details["ready"] else 503, headers=identity(service))
+        return JSONResponse(details, status_code=200 if details["ready"] else 503)
 
     @http.get("/metrics", summary="Prometheus metrics", tags=["operation"], response_class=Response, responses=METRICS)
     async def prometheus() -> Response:  # pyright: ignore[reportUnusedFunction]

@@ -1,11 +1,10 @@
-"""The process of a service: its locks on files, its limits, its garbage collection, and its identity for probes."""
+"""The process of a service: its locks on files, its limits, and its garbage collection."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import gc
-import os
 import resource
 import time
 from typing import TYPE_CHECKING
@@ -13,22 +12,10 @@ from typing import TYPE_CHECKING
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
     from pathlib import Path
 
-SERVICE_HEADER = "Taskbridge-Service"
-RUN_VARIABLE = "TASKBRIDGE_RUN"
-"""Set by the program that starts a service: a unique word, which the service's readiness repeats."""
-
 _YOUNG, _MIDDLE, _OLD = 50_000, 20, 100
-
-
-def identity(service: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The headers of a readiness answer: the service's name and the word of its start, if it was given one.
-
-    So a probe does not mistake another service on the port for the one that it started.
-    """
-    return {SERVICE_HEADER: f"{service} {environment.get(RUN_VARIABLE, '')}".strip()}
 
 
 def try_lock(descriptor: int, *, tries: int = 1, pause_s: float = 0.0) -> bool:
