@@ -101,7 +101,6 @@ class Machine:
         clean = {
             "PATH": str(self.programs),
             "HOME": str(self.folder),
-            "DOCKER_HOST": f"unix://{self.folder}/docker.sock",
             "TASKBRIDGE_PREREQUISITES": "check",
             "npm_config_registry": nowhere,
             "npm_config_fetch_retries": "0",
@@ -326,7 +325,6 @@ def test_maven_is_needed_until_kafka_is_fetched(tmp_path: Path, monkeypatch: pyt
     environment: Mapping[str, str] = {"TASKBRIDGE_CACHE_DIR": str(tmp_path / "cache"), "PATH": "", "HOME": ""}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     monkeypatch.delenv("TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS", raising=False)
     assert prerequisites.maven() is None
     monkeypatch.setattr(artifacts, "read_sums", no_files)
