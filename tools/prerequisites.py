@@ -105,7 +105,7 @@ def kafka() -> str | None:
     sums = ROOT / "local" / "src" / "taskbridge" / "local" / "artifacts.sha256"
     caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     cache = Path(os.environ.get("TASKBRIDGE_CACHE_DIR") or f"{caches}/taskbridge")
-    fetched = cache / f"stack-{hashlib.sha256(sums.read_bytes()).hexdigest()[:16]}" / "complete.json"
+    fetched = cache / f"stack-{hashlib.sha256(sums.read_bytes()).hexdigest()[:16]}"
     given = os.environ.get("TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS")
     return given or (str(fetched) if fetched.exists() else None)
 

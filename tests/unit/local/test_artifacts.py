@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 import tarfile
 import threading
 import time
@@ -94,24 +93,6 @@ def test_a_missing_or_an_extra_file_is_refused(
 
     with pytest.raises(ConfigurationError, match=line):
         ensure_artifacts(tmp_path / "cache", progress=silent, sums_path=sums_path, fetch=maven)
-
-
-@pytest.mark.parametrize("damage", ["no stamp", "truncated jar", "no registry"])
-def test_an_incomplete_fetch_is_repeated(damage: str, maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    made = ensure_artifacts(cache, progress=silent, sums_path=sums_path, fetch=maven)
-    if damage == "no stamp":
-        (made.kafka_jars.parent / "complete.json").unlink()
-    elif damage == "truncated jar":
-        (made.kafka_jars / "kafka.jar").write_bytes(JAR[:-1])
-    else:
-        shutil.rmtree(made.registry_home)
-
-    ensure_artifacts(cache, progress=silent, sums_path=sums_path, fetch=maven)
-
-    assert maven.calls == 2
-    assert (made.kafka_jars / "kafka.jar").read_bytes() == JAR
-    assert (made.registry_home / "quarkus-run.jar").exists()
 
 
 def test_leftovers_of_a_killed_fetch_are_removed(maven: FakeMaven, sums_path: Path, tmp_path: Path) -> None:

@@ -8,11 +8,9 @@ compares it with what that release writes.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import signal
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskbridge.cli.terminal import Heartbeat, Progress
+from taskbridge.local.child import Child
 from taskbridge.local.host import locked, readable_os_errors, require_space
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -31,7 +30,6 @@ POM = Path(__file__).with_name("pom.xml")
 ALTERNATIVES = "set TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS and TASKBRIDGE_SCHEMA_REGISTRY_URL to running services"
 SUMS_PATH = Path(__file__).with_name("artifacts.sha256")
 
-_STAMP = "complete.json"
 _WORK_PREFIX = "fetching-"
 _NEEDED_MB = 700  # Maven's own copies, ours, and the registry unpacked
 _REMEDY = f"free {_NEEDED_MB} MB there, or choose another folder with TASKBRIDGE_CACHE_DIR"
@@ -74,24 +72,15 @@ def copy_dependencies(
     argv.append("org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies")
     progress("downloading Kafka and the schema registry with Maven, once (about 235 MB)")
     heartbeat = Heartbeat(progress)
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=dict(environ),
-            start_new_session=True,
-        )
-        try:
-            while process.poll() is None:
-                time.sleep(0.1)
-                heartbeat.beat(f"downloading: {log_path.read_bytes().count(b'Downloaded from')} files so far")
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)  # mvn is a script: kill its children too
-                process.wait()
-    if process.returncode != 0:
+    log_path.unlink(missing_ok=True)
+    child = Child(argv, env=environ, cwd=None, log_path=log_path, orphan_signal=signal.SIGKILL)
+    try:
+        while not child.has_ended():
+            time.sleep(0.1)
+            heartbeat.beat(f"downloading: {log_path.read_bytes().count(b'Downloaded from')} files so far")
+    finally:
+        status = child.end(signal.SIGKILL, timeout_s=0)
+    if status != 0:
         raise ConfigurationError(_maven_failure(log_path))
 
 
@@ -116,19 +105,19 @@ def ensure_artifacts(
     """Return artifacts that match ``sums_path`` to the byte, fetching them when the cache has none.
 
     A fetch becomes visible by one rename, after verification; two processes that start at the same time make one
-    fetch. Later runs compare names and sizes only.
+    fetch.
 
     Raises:
         ConfigurationError: no Maven, no network, no disk space, or a file with a wrong checksum.
     """
     # One folder per list of files: an upgrade never uses the files of an earlier version.
     home = cache / f"stack-{hashlib.sha256(sums_path.read_bytes()).hexdigest()[:16]}"
-    if _is_complete(home):
+    if home.exists():
         return Artifacts.of(home)
     with readable_os_errors(cache, remedy=_REMEDY):
         cache.mkdir(parents=True, exist_ok=True)
         with locked(cache / "fetch.lock", progress=progress, waiting_for="waiting for another taskbridge to download"):
-            if not _is_complete(home):
+            if not home.exists():
                 require_space(cache, needed_mb=_NEEDED_MB, remedy=_REMEDY)
                 _fetch(cache, home, sums=read_sums(sums_path), progress=progress, fetch=fetch)
     return Artifacts.of(home)
@@ -148,14 +137,10 @@ def verify(folder: Path, sums: Mapping[str, str]) -> None:
     """
     actual = sums_of(folder)
     for name in sorted(sums.keys() | actual.keys()):
-        if name not in actual:
-            problem = "is missing"
-        elif name not in sums:
-            problem = "is not listed"
-        elif actual[name] != sums[name]:
-            problem = f"has the SHA-256 {actual[name]} instead of the listed one"
-        else:
+        if actual.get(name) == sums.get(name):
             continue
+        differs = f"has the SHA-256 {actual.get(name)} instead of the listed one"
+        problem = "is missing" if name not in actual else "is not listed" if name not in sums else differs
         raise ConfigurationError(
             f"download rejected: {name} {problem} (in {SUMS_PATH.name}); delete it in ~/.m2/repository, then retry"
         )
@@ -179,9 +164,6 @@ def _fetch(cache: Path, home: Path, *, sums: Mapping[str, str], progress: Progre
         progress("verifying and unpacking")
         verify(downloads, sums)
         _arrange(downloads, Artifacts.of(made))
-        (made / _STAMP).write_text(json.dumps(_sizes(made)))
-        if home.exists():  # incomplete
-            shutil.rmtree(home)
         made.rename(home)
 
 
@@ -192,18 +174,3 @@ def _arrange(downloads: Path, made: Artifacts) -> None:
     for archive in downloads.glob("*.tar.gz"):
         with tarfile.open(archive) as tar:
             tar.extractall(made.registry_home, filter="data")
-
-
-def _sizes(home: Path) -> dict[str, int]:
-    return {
-        path.relative_to(home).as_posix(): path.stat().st_size
-        for path in home.rglob("*")
-        if path.is_file() and path.name != _STAMP
-    }
-
-
-def _is_complete(home: Path) -> bool:
-    try:
-        return json.loads((home / _STAMP).read_text()) == _sizes(home)
-    except (OSError, ValueError):
-        return False
