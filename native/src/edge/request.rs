@@ -1,7 +1,6 @@
 //! From the bytes of a request to its parameters, where they are plain.
 //!
-//! Mirrors `edge/server/heads.py` and `edge/parsing/parameters.py`, and never accepts more than
-//! they do. None means: Python decides.
+//! Mirrors `edge/parsing/parameters.py`, and never accepts more than it does. None means: the general path decides.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -9,7 +8,7 @@ use std::cmp::Ordering;
 use super::callback::Action;
 use crate::json::{self, Value};
 
-/// Python allows more headers.
+/// The parser allows more headers.
 const MAX_HEADERS: usize = 64;
 const LENGTH_DIGITS: usize = 6;
 const MAX_PARAMETERS: usize = 256;

@@ -12,7 +12,7 @@ from taskbridge.edge.errors import Malformed, Rejection, UnknownPath, Unsupporte
 from taskbridge.edge.events import Decided, Mark
 from taskbridge.edge.parsing.parameters import readings, unpacked
 from taskbridge.edge.verification.replays import mark_of
-from taskbridge.edge.verification.signature import check_bearer, verify
+from taskbridge.edge.verification.signature import bearer_fault, check_bearer, verify
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, EVENT_TYPES, SPECVERSION
 from taskbridge.schemas.events import AHEAD_MS, ID_NAMESPACE, MAX_ID_CHARACTERS
 
@@ -184,8 +184,6 @@ class Decision:
     def __init__(self, *, credentials: CredentialsFile, rules: Rules) -> None:
         self.rules = rules
         self.core = "native" if IS_BUILT else "python"
-        # With bearer tokens every callback needs one, and the core does not check them.
-        self._is_native = IS_BUILT and not rules.bearer_tokens
         self._file = credentials
         self._known: Credentials | None = None
         self._core: Edge | None = None
@@ -196,31 +194,28 @@ class Decision:
         Raises:
             Rejection: As ``interpret``.
         """
-        decided = None
-        if received.path in YIDA_PATHS:
-            decided = self.decide_parts(
-                received.wire_action,
-                query=received.query,
-                content_type=received.headers.get("content-type"),
-                body=received.body,
-                received_at=received.received_at,
-            )
-        return decided or interpret(received, self._file.current, self.rules)
+        return self.decide_natively(received) or interpret(received, self._file.current, self.rules)
 
-    def decide_parts(
-        self, wire_action: str, *, query: bytes, content_type: str | None, body: bytes, received_at: int
-    ) -> Decided | None:
-        """The event of a callback at one of ``YIDA_PATHS``; None if only ``decide`` can tell."""
-        core = self._in_force()
-        found = core and core.decide(wire_action, query, content_type, body, received_at)
-        return found and self.event_of(wire_action, found)
+    def decide_natively(self, received: Received) -> Decided | None:
+        """The event of a callback of Yida; None where the core leaves the decision to ``interpret``."""
+        core, headers = self._in_force(), received.headers
+        # The core does not check bearer tokens.
+        if (
+            core is None
+            or received.path not in YIDA_PATHS
+            or bearer_fault(headers.get("authorization"), self.rules.bearer_tokens)
+        ):
+            return None
+        content_type = headers.get("content-type")
+        found = core.decide(received.wire_action, received.query, content_type, received.body, received.received_at)
+        return found and self.event_of(received.wire_action, found)
 
     def decide_request(self, request: bytes, received_at: int) -> tuple[str, str | None, str | None, Found] | None:
         """The action of a whole request, its X-Forwarded-For and traceparent, and the input of ``event_of``.
 
-        None unless the head is plain in the sense of ``server.heads``; ``decide_parts`` may still return an event.
+        None unless the head is plain: every reader of HTTP/1.1 reads it alike, and it requests nothing but an answer.
         """
-        core = self._in_force()
+        core = None if self.rules.bearer_tokens else self._in_force()
         return core and core.decide_request(request, received_at)
 
     def event_of(self, wire_action: str, found: Found) -> Decided:
@@ -242,7 +237,7 @@ class Decision:
     def _in_force(self) -> Edge | None:
         credentials = self._file.current
         if credentials is not self._known:
-            self._known, self._core = credentials, core_of(credentials) if self._is_native else None
+            self._known, self._core = credentials, core_of(credentials)
         return self._core
 
 

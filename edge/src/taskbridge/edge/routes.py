@@ -33,8 +33,6 @@ from taskbridge.edge.errors import (
     Unverified,
 )
 from taskbridge.edge.publisher import Durability
-from taskbridge.edge.request import Received
-from taskbridge.edge.server.heads import Heads
 from taskbridge.edge.server.protocol import ANSWER_AT_ONCE, FAST_REQUEST, MAX_HEADERS
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.edge.verification.replays import claim
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.monitoring import Metrics
     from taskbridge.edge.publisher import Publisher
     from taskbridge.edge.quarantine import Quarantine
+    from taskbridge.edge.request import Received
     from taskbridge.edge.server.admission import RejectionLog, Senders
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.edge.verification.replays import Window
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 _stdlib_log = logging.getLogger(__name__)
 
-_FORWARDED_FOR = "x-forwarded-for"
 _KAFKA = Durability.KAFKA
 
 _GONE = 499
@@ -115,23 +113,23 @@ class CallbackRoutes:
     async def _answer(self, wire_action: str, scope: Scope, from_network: Receive) -> Response:
         fast: FastCallback | None = scope.get(FAST_REQUEST)
         started = time.perf_counter() if fast is None else fast.started
-        received = None if fast is None else fast.received
+        received = None
         decided = None if fast is None else fast.decided
         try:
-            if fast is not None:
-                durability = await self._continue(fast)
-            else:
-                self.senders.check(remote_address(scope))
-                received = await receive(
-                    scope,
-                    from_network,
-                    wire_action,
-                    received_at=time.time_ns() // 1_000_000,
-                    max_body_bytes=self.decision.rules.max_body_bytes,
-                    large_bodies=self.large_bodies,
-                )
-                decided = self.decide(received)
+            self.senders.check(remote_address(scope))
+            received = await receive(
+                scope,
+                from_network,
+                wire_action,
+                received_at=time.time_ns() // 1_000_000 if fast is None else fast.received_at,
+                max_body_bytes=self.decision.rules.max_body_bytes,
+                large_bodies=self.large_bodies,
+            )
+            if fast is None:
+                decided = self._decide(received)
                 durability = await self._publish(decided, received)
+            else:
+                durability = await self._continue(fast)
         except Rejection as rejection:
             begun = received or rejection.head
             quarantine_id = await self.quarantine.store(begun, rejection) if begun is not None else None
@@ -160,7 +158,7 @@ class CallbackRoutes:
         self.metrics.count(wire_action, outcome, time.perf_counter() - started)
         return response
 
-    def decide(self, received: Received) -> Decided:
+    def _decide(self, received: Received) -> Decided:
         started = time.perf_counter()
         try:
             decided = self.decision.decide(received)
@@ -215,50 +213,35 @@ class CallbackRoutes:
 
 
 class FastCallbacks:
-    """Starts callbacks of Yida that arrived whole. Those of other systems take the general path."""
+    """Starts callbacks of Yida that the native core decides at once. All others take the general path."""
 
     def __init__(self, routes: CallbackRoutes, settings: EdgeSettings, *, not_at: Container[int]) -> None:
         """``not_at`` are the ports where callbacks are not served."""
         self.routes = routes
         self._not_at = not_at
-        self._max_body_bytes = routes.decision.rules.max_body_bytes
-        # A header may count as one byte more than it has.
-        self._within_limits = min(self._max_body_bytes, settings.max_header_bytes - MAX_HEADERS)
-        self.heads = Heads(
-            {f"POST {path} HTTP/1.1".encode(): path for path in YIDA_PATHS}, max_bytes=settings.max_header_bytes
-        )
+        # All of a request is no larger than any part of it may be. A header may count as one byte more than it has.
+        self._max_bytes = min(routes.decision.rules.max_body_bytes, settings.max_header_bytes - MAX_HEADERS)
 
     def serves(self, port: int) -> bool:
         return port not in self._not_at
 
     def start(self, data: bytes, *, peer: str, settled: Callable[[FastCallback], None]) -> FastCallback | None:
         routes = self.routes
-        if not routes.publisher.is_direct() or logs_accepted():
+        if len(data) > self._max_bytes or not routes.publisher.is_direct() or logs_accepted():
             return None
         started = time.perf_counter()
         received_at = time.time_ns() // 1_000_000
-        # In one call, where all of it is no larger than any part of it may be.
-        whole = routes.decision.decide_request(data, received_at) if len(data) <= self._within_limits else None
-        if whole is not None:
-            wire_action, forwarded_for, traceparent, found = whole
-        else:
-            parts = self.heads.whole(data)
-            if parts is None or parts[0].body_bytes > self._max_body_bytes:
-                return None
-            head, found = parts[0], None
-            wire_action = YIDA_PATHS[head.path]
-            forwarded_for, traceparent = head.headers.get(_FORWARDED_FOR), head.headers.get(TRACEPARENT)
-        address = routes.senders.sender(peer, forwarded_for)
+        whole = routes.decision.decide_request(data, received_at)
+        if whole is None:
+            return None
+        wire_action, forwarded_for, traceparent, found = whole
         try:
-            routes.senders.check(address)
+            routes.senders.check(routes.senders.sender(peer, forwarded_for))
         except Unverified:
             return None
-        callback = FastCallback(self, settled, data, wire_action, received_at, address, started)
+        callback = FastCallback(routes.metrics, settled, data, wire_action, received_at, started)
         try:
-            if found is None:
-                decided = routes.decide(callback.received)
-            else:
-                decided = routes.claim(routes.decision.event_of(wire_action, found), wire_action, started)
+            decided = routes.claim(routes.decision.event_of(wire_action, found), wire_action, started)
             callback.decided = decided
             callback.publishing = time.perf_counter()
             callback.record = routes.publisher.send(
@@ -276,14 +259,13 @@ class FastCallback(Struct, eq=False):
     decided or sent twice.
     """
 
-    path: FastCallbacks
+    metrics: Metrics
     settled: Callable[[FastCallback], None]
     """Called once Kafka has acknowledged the event, or has not."""
     data: bytes
     """The request as it was received."""
     wire_action: str
     received_at: int
-    address: str
     started: float
     publishing: float = 0.0
     decided: Decided | None = None
@@ -291,23 +273,6 @@ class FastCallback(Struct, eq=False):
     error: Exception | None = None
     """Why it cannot be answered on the fast path."""
     _outcome: asyncio.Future[None] | None = None
-
-    @property
-    def received(self) -> Received:
-        """The request, parsed again: few callbacks need it."""
-        parts = self.path.heads.whole(self.data)
-        assert parts is not None, "it was plain at the start"
-        head, body = parts
-        return Received(
-            wire_action=self.wire_action,
-            received_at=self.received_at,
-            remote_address=self.address,
-            method="POST",
-            path=head.path,
-            query=b"",
-            headers=head.headers,
-            body=body,
-        )
 
     def settle(self, error: Exception | None) -> None:
         self.error = error
@@ -335,9 +300,8 @@ class FastCallback(Struct, eq=False):
         """Return the 200 after the server's own headers, and count it: it is written now."""
         assert self.decided is not None, "it was sent"
         now = time.perf_counter()
-        metrics = self.path.routes.metrics
-        metrics.publish_seconds.observe(self.wire_action, now - self.publishing)
-        metrics.count(self.wire_action, _KAFKA, now - self.started)
+        self.metrics.publish_seconds.observe(self.wire_action, now - self.publishing)
+        self.metrics.count(self.wire_action, _KAFKA, now - self.started)
         return _BEFORE_ID + self.decided.event_id.encode() + _AFTER_ID
 
 

@@ -7,7 +7,6 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-import httptools
 import pytest
 import uvicorn
 import uvloop
@@ -17,11 +16,10 @@ from prometheus_client import generate_latest
 from uvicorn.server import ServerState
 
 from support.http_clients import callback
+from support.wheels import WHERE_CARGO_BUILDS
 from taskbridge.edge.app import create_app
-from taskbridge.edge.decision import YIDA_PATHS
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.publisher import Durability
-from taskbridge.edge.server.heads import Heads, plain_head
 from taskbridge.edge.server.protocol import FAST_PATH, EdgeProtocol
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
 OF_KAFKA = ("kafka", "failure", "away")
 DATE = [(b"date", b"Thu, 26 Nov 2026 21:00:00 GMT")]
-PATHS = {f"POST {path} HTTP/1.1".encode(): path for path in YIDA_PATHS}
 
 _COUNTED = ("callbacks_total", "callback_seconds_count", "publish_seconds_count", "verify_seconds_count")
 COUNTED = tuple(f"taskbridge_edge_{name}" for name in _COUNTED)
@@ -359,6 +356,7 @@ def test_events_while_a_request_is_open(
     assert (len(cast("list[str]", outcome["published"])), outcome["spooled"]) == (published, spooled)
 
 
+@WHERE_CARGO_BUILDS
 def test_a_plain_request_starts_no_task_unless_each_is_logged(
     edges: tuple[Edge, Edge], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -376,86 +374,3 @@ def test_a_plain_request_starts_no_task_unless_each_is_logged(
     caplog.set_level("DEBUG")
     uvloop.run(edges[0].hold([fresh(), "kafka"], 1))
     assert len(tasks) == 3
-
-
-def test_a_head_is_plain_only_if_there_is_one_way_to_read_it() -> None:
-    good = b"POST /yida/tasks/create HTTP/1.1\r\nhost: a\r\nContent-Length: 12"
-    head = plain_head(good, PATHS)
-    assert head is not None
-    assert (head.path, head.headers, head.body_bytes) == (
-        "/yida/tasks/create",
-        {"host": "a", "content-length": "12"},
-        12,
-    )
-    for line in (
-        *(
-            b"a b: c",
-            b"a : c",
-            b" a: c",
-            b": c",
-            b"a",
-            b"a: \tc",
-            b"a:  c",
-            b"a: c ",
-            b"a: \xff",
-            b"a: c\nb: d",
-            b"a: \0",
-        ),
-        *(b"Content-Length: 12", b"Transfer-Encoding: chunked", b"EXPECT: 100-continue", b"upgrade: h2c", b"host: b"),
-        *(b"content-encoding: gzip", b"connection: close", b"connection: x", b"proxy-connection: close"),
-    ):
-        assert plain_head(good + b"\r\n" + line, PATHS) is None, line
-    for length in (b"+12", b"1_2", b"-1", b"", b"0x1", b"1234567", b"12 ", "١٢".encode()):
-        assert plain_head(good.removesuffix(b"12") + length, PATHS) is None, length
-    assert plain_head(good.replace(b"create", b"copy"), PATHS) is None
-
-
-class Parsed:
-    """What the general path's parser reports of one request."""
-
-    def __init__(self, request: bytes) -> None:
-        self.headers: dict[str, str] = {}
-        self.bodies: list[bytes] = []
-        self.is_whole = self.stays = False
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.feed_data(request)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.decode().lower()] = value.decode()
-
-    def on_headers_complete(self) -> None:
-        self.stays = self.parser.should_keep_alive() and not self.parser.should_upgrade()
-
-    def on_body(self, body: bytes) -> None:
-        self.bodies.append(body)
-
-    def on_message_complete(self) -> None:
-        self.is_whole = True
-
-
-def test_the_parser_reads_the_headers_of_a_plain_request_alike() -> None:
-    plain = 0
-    for name, value in itertools.product(NAMES, VALUES):
-        head = f"POST /yida/tasks/create HTTP/1.1\r\n{name}: {value}\r\nContent-Length: 2".encode()
-        found = plain_head(head, PATHS)
-        if found is None:
-            continue
-        plain += 1
-        parsed = Parsed(head + b"\r\n\r\n{}")
-        assert (parsed.headers, parsed.bodies, parsed.is_whole) == (found.headers, [b"{}"], True), head
-        assert parsed.stays, head
-    assert plain > len(NAMES) * len(VALUES) / 2
-
-
-def test_heads_are_cached_within_bounds() -> None:
-    heads = Heads(PATHS, max_bytes=100)
-    for number in range(1000):
-        raw = b"POST /yida/tasks/create HTTP/1.1\r\nx: %d\r\nContent-Length: 2\r\n\r\n{}" % number
-        for _ in range(2):
-            found = heads.whole(raw)
-            assert found is not None
-            assert (found[0].headers["x"], found[1]) == (str(number), b"{}")
-        assert heads.whole(raw + b"x") is None
-        assert heads.whole(raw[:-1]) is None
-    assert len(heads._known) <= 256  # pyright: ignore[reportPrivateUsage]
-    assert heads.whole(b"POST /yida/tasks/create HTTP/1.1\r\nx: %b\r\nContent-Length: 0\r\n\r\n" % (b"9" * 100)) is None
