@@ -384,7 +384,8 @@ if FULL:
                 ("--rebuild",),
                 ("--republish",),
                 ("--rebuild", "--partitions", str(partitions)),
-                ("--forget-old",),
+                # Deletes the changelog of the version before the live one.
+                ("--rebuild",),
             )
             refused = None
             with without(outside, "rebuild", acl):

@@ -42,7 +42,7 @@ _DESCRIPTIONS = {
         "Kafka user lacks …`, or with the topic that is missing and may not be created."
     ),
     "rebuild": (
-        "`taskbridge streams --rebuild`, `--republish` and `--forget-old`. The command ends with Kafka's own words "
+        "`taskbridge streams --rebuild` and `--republish`. The command ends with Kafka's own words "
         "(`… authorization failed`), and can be started again."
     ),
     "reconcile": (

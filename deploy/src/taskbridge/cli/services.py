@@ -38,9 +38,6 @@ Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Rebuild all states from the events while workers run, then switch over.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="With --rebuild: report what would change; change nothing.")]
-ForgetOld = Annotated[
-    bool, typer.Option("--forget-old", help="Delete from Kafka the states that earlier rebuilds replaced.")
-]
 Partitions = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="With --rebuild: move all topics to N partitions (increase only)."),
@@ -59,12 +56,11 @@ _LINES = {
     "instances": "instances",
     "built_upon": "of these: some events deleted; the rest folded onto the old state",
     "carried_over": "of these: all events deleted; state copied unchanged",
-    "from_stores": "of the two above: read from a local store, because the changelog lacks them",
-    "from_published": "of the two above: read from the published state, because nothing else has them",
+    "from_published": "of the two above: read from the published state, because the changelog lacks them",
     "let_go": "instances dropped, because their retention is over",
     "lost": "instances lost: no event and no readable state is left",
-    "states": "states that changed, published",
-    "notifications": "notifications of these changes",
+    "states": "states that workers publish",
+    "notifications": "notifications of changed states",
 }
 _ALWAYS = ("events", "instances", "states", "notifications")
 """Printed even when zero."""
@@ -81,31 +77,27 @@ def streams(
     rebuild: Rebuild = False,  # noqa: FBT002
     dry_run: DryRun = False,  # noqa: FBT002
     partitions: Partitions = None,
-    forget_old: ForgetOld = False,  # noqa: FBT002
     republish: Republish = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Run the streams service with an existing Kafka and registry, configured by STREAMS_* in the environment.
 
-    --rebuild recomputes states while workers run; --republish needs them stopped, which they do by themselves.
+    --rebuild recomputes states while workers run. It and --republish stop them for some seconds.
     """
     if dry_run and not rebuild:
         raise typer.BadParameter("needs --rebuild", param_hint="--dry-run")
     if partitions is not None and (dry_run or not rebuild):
         raise typer.BadParameter("needs --rebuild, and excludes --dry-run", param_hint="--partitions")
-    if rebuild + forget_old + republish > 1:
-        raise typer.BadParameter("use one of them at a time", param_hint="--rebuild, --republish, --forget-old")
-    if rebuild or forget_old or republish:
-        if rebuild:
-            rebuild_states(dry_run=dry_run, partitions=partitions, as_json=as_json)
-        elif republish:
-            republish_entries(as_json=as_json)
-        else:
-            forget(as_json=as_json)
-        return
-    from taskbridge.streams.app import run
+    if rebuild and republish:
+        raise typer.BadParameter("use one of them at a time", param_hint="--rebuild, --republish")
+    if rebuild:
+        rebuild_states(dry_run=dry_run, partitions=partitions, as_json=as_json)
+    elif republish:
+        republish_entries(as_json=as_json)
+    else:
+        from taskbridge.streams.app import run
 
-    run()
+        run()
 
 
 def center(
@@ -147,34 +139,17 @@ def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> N
     if found["switched"]:
         if partitions is not None:
             say(f"All topics have {partitions} partitions. Set TASKBRIDGE_PARTITIONS={partitions} from now on.")
-        say(f"Version {found['version']} is live. Check it, then delete the old one: taskbridge streams --forget-old")
+        say(f"Version {found['version']} is live. The next rebuild deletes the one that it replaced.")
     else:
         say("Dry run: nothing was changed.")
 
 
 def republish_entries(*, as_json: bool) -> None:
-    """Publish every present list entry again, and print the counts."""
+    """Have workers publish every present list entry again, and print the count."""
     from taskbridge.streams.rebuild.republication import republish
 
     found = republish(_environment("STREAMS"), report=progress)
-    if as_json:
-        say(json_line(found))
-        return
-    say(f"{found['instances']:>12,}  instances")
-    say(f"{found['notifications']:>12,}  notifications of present list entries")
-    if found["unfounded"]:
-        say(f"{found['unfounded']:>12,}  of these: removals of entries that no instance shows")
-
-
-def forget(*, as_json: bool) -> None:
-    """Delete old changelogs, and print their names."""
-    from taskbridge.streams.rebuild.command import forget_old
-
-    deleted = forget_old(_environment("STREAMS"))
-    for name in deleted:
-        say(json_line({"deleted": name}) if as_json else f"deleted {name}")
-    if not deleted and not as_json:
-        say("No old version to delete.")
+    say(json_line(found) if as_json else f"Workers publish the list entries of {found['instances']:,} instances now.")
 
 
 def _environment(prefix: str) -> Mapping[str, str]:

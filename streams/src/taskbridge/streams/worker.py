@@ -123,7 +123,7 @@ def build_worker(
         partitions=partitions,
         core=core,
         group_commit=group_commit,
-        pending=PendingInstances(states, notifications, version),
+        pending=PendingInstances(states, notifications),
         notification_bytes=most_notification_bytes,
         metrics=metrics,
         tracing=tracing,

@@ -22,7 +22,7 @@ from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack, state_value, unpack
 from taskbridge.streams.fold.views import is_finished, notifications
 from taskbridge.streams.instances.pending_notifications import (
-    PendingNotifications,
+    Pending,
     pending_key,
     read_pending,
     write_pending,
@@ -142,12 +142,17 @@ class Partition:
         earlier, old = self.store.get(pending_key(KEY)), self.store.get(KEY)
         before = old if earlier is None else read_pending(earlier).before
         self._keep(reduce(fold, events[1:], fold(None, events[0])))
-        pending = PendingNotifications(is_published=False, is_certain=True, notifications=0, before=before)
-        self.store[pending_key(KEY)] = write_pending(pending)
         self.version += 1
+        self.store[pending_key(KEY)] = write_pending(Pending(self.version, everything=False, before=before))
+
+    def republish(self) -> None:
+        earlier = self.store.get(pending_key(KEY))
+        self.version += 1
+        before = None if earlier is None else read_pending(earlier).before
+        self.store[pending_key(KEY)] = write_pending(Pending(self.version, everything=True, before=before))
 
     def tell(self, *, is_killed: bool = False) -> None:
-        pending = PendingInstances(STATES, NOTIFICATIONS, self.version)
+        pending = PendingInstances(STATES, NOTIFICATIONS)
         changes = pending.of(0, [KEY, KEY, b"unknown"], lambda keys: [self.store.get(key) for key in keys])
         if is_killed:
             return
@@ -167,10 +172,12 @@ def test_readers_end_up_with_the_current_entries_if_events_interrupt_publication
     partition = Partition()
     for event in data.draw(histories):
         partition.fold(event)
-    steps = data.draw(st.lists(st.sampled_from(("rebuild", "event", "tell", "killed")), max_size=6))
+    steps = data.draw(st.lists(st.sampled_from(("rebuild", "republish", "event", "tell", "killed")), max_size=6))
     for step in ["rebuild", *steps]:
         if step == "rebuild":
             partition.rebuild(data.draw(histories))
+        elif step == "republish":
+            partition.republish()
         elif step == "event":
             partition.fold(data.draw(histories)[0])
         else:
@@ -188,26 +195,7 @@ def test_readers_end_up_with_the_current_entries_if_events_interrupt_publication
     assert (len(partition.published), len(partition.states)) == before, "nothing is published twice"
 
 
-def test_a_state_that_is_published_already_is_not_published_again(make_event: Callable[..., TaskEvent]) -> None:
-    partition = Partition()
-    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), title="wrong")
-    partition.fold(created)
-    partition.rebuild([replace(created, title="right")])
-    published = len(partition.states)
-    pending = read_pending(partition.store[pending_key(KEY)])
-    partition.store[pending_key(KEY)] = write_pending(
-        PendingNotifications(is_published=True, is_certain=True, notifications=1, before=pending.before)
-    )
-    partition.tell()
-    assert len(partition.states) == published
-    assert [each.title for each in partition.published] == ["wrong", "right"]
-
-
 def test_nothing_is_published_for_a_missing_instance() -> None:
-    store = {
-        pending_key(KEY): write_pending(
-            PendingNotifications(is_published=False, is_certain=True, notifications=1, before=None)
-        )
-    }
-    changes = PendingInstances(STATES, NOTIFICATIONS, 2).of(0, [KEY], lambda keys: [store.get(key) for key in keys])
+    store = {pending_key(KEY): write_pending(Pending(1, everything=False, before=None))}
+    changes = PendingInstances(STATES, NOTIFICATIONS).of(0, [KEY], lambda keys: [store.get(key) for key in keys])
     assert (list(changes.gone), changes.states, changes.notifications) == ([pending_key(KEY)], [], [])

@@ -88,14 +88,6 @@ def contents(stored: bytes) -> tuple[bytes, bytes]:
     return stored[_HEAD.size : end], stored[end + length :]
 
 
-def have_equal_contents(first: bytes, second: bytes) -> bool:
-    """Whether both have the same state and marks; False if one cannot be read."""
-    try:
-        return contents(first) == contents(second)
-    except StoreUnreadable:
-        return False
-
-
 def restamped(stored: bytes, *, written_ms: int) -> bytes:
     """The same stored instance with another time of writing."""
     version, kind, _, *lengths = _head(stored)

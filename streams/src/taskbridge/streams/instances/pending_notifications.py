@@ -1,7 +1,7 @@
-"""Notifications of instances that a rebuild changed, which are pending until a worker publishes them. Pure.
+"""Notifications of instances that a rebuild or a republication left to the workers, which are pending until then. Pure.
 
-They are stored in the changelog and the stores of the new version, one key per instance. The transaction that publishes
-them deletes the key: they are published once, before anything that happens to the instance afterwards.
+They are stored in the changelog and the stores, one key per instance. The transaction that publishes them deletes the
+key: they are published once, before anything that happens to the instance afterwards.
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ FIRST_INSTANCE = b" "
 """Not after any instance's key, and after all other keys."""
 
 
-def changed_notifications(before: Shown | None, after: Shown, *, version: int, certain: bool) -> list[TaskNotification]:
-    """The notifications that bring readers of the old version to the new one.
+class Pending(Struct, frozen=True, array_like=True, gc=False):
+    """What is pending for one instance: its state, and notifications."""
 
-    If it is not ``certain`` what the old version had published, all present entries are published again. The cause is
-    the rebuild, as an event whose id is the same in each attempt.
+    number: int
+    """Of the rebuild or republication: a part of the notifications' ids."""
+    everything: bool
+    """Every present entry is published again. Else only what differs from ``before``."""
+    before: bytes | None
+    """The stored instance from which the last notifications were published; None if there were none."""
+
+
+def changed_notifications(
+    before: Shown | None, after: Shown, *, number: int, everything: bool = False
+) -> list[TaskNotification]:
+    """The notifications that bring readers of ``before`` to ``after``.
+
+    ``everything``: those of any earlier entries, or of none. The cause is the rebuild, as an event whose id is the same
+    in each attempt.
     """
-    because = cause(after.instance.state, "rebuilt", version=version)
-    found = difference(before, after, because)
-    if certain:
-        return found
-    again = difference(after, after, because)
-    known = {each.notification_id for each in again}
-    gone = [each for each in found if each.change is Change.REMOVED and each.notification_id not in known]
-    return gone + again
-
-
-def cause(state: TaskState, action: str, **numbers: int) -> TaskEvent:
-    """An operator's command as the cause of notifications; its id is the same in each attempt."""
-    named = {"instance_id": state.instance_id, **{name: str(number) for name, number in numbers.items()}}
-    return TaskEvent(
-        event_id=event_id_for(SOURCE_TASKBRIDGE, action, named),
+    state = after.instance.state
+    named = {"instance_id": state.instance_id, "number": str(number)}
+    cause = TaskEvent(
+        event_id=event_id_for(SOURCE_TASKBRIDGE, "rebuilt", named),
         source=SOURCE_TASKBRIDGE,
         action=Action.UNKNOWN,
         corp_id=state.corp_id,
@@ -59,19 +61,12 @@ def cause(state: TaskState, action: str, **numbers: int) -> TaskEvent:
         occurred_at=state.updated_at,
         received_at=state.updated_at,
     )
-
-
-class PendingNotifications(Struct, frozen=True, array_like=True, gc=False):
-    """What is pending for one instance."""
-
-    is_published: bool
-    """Whether the published state remains correct."""
-    is_certain: bool
-    """Whether ``before`` is all that was published."""
-    notifications: int
-    """Number of notifications, if nothing happens before they are published."""
-    before: bytes | None
-    """The stored instance from which the last notifications were published; None if there were none."""
+    if not everything:
+        return difference(before, after, cause)
+    again = difference(after, after, cause)
+    known = {each.notification_id for each in again}
+    earlier = difference(before, after, cause)
+    return [each for each in earlier if each.change is Change.REMOVED and each.notification_id not in known] + again
 
 
 def pending_key(key: bytes) -> bytes:
@@ -85,10 +80,10 @@ def instance_key(name: bytes) -> bytes:
 
 
 write_pending = msgspec.msgpack.Encoder().encode
-_read_pending = msgspec.msgpack.Decoder(PendingNotifications).decode
+_read_pending = msgspec.msgpack.Decoder(Pending).decode
 
 
-def read_pending(written: bytes) -> PendingNotifications:
+def read_pending(written: bytes) -> Pending:
     """The opposite of ``write_pending``.
 
     Raises:
@@ -100,16 +95,14 @@ def read_pending(written: bytes) -> PendingNotifications:
         raise StoreUnreadable(f"pending notifications of an instance cannot be read: {error}") from error
 
 
-def notifications_of(
-    pending: PendingNotifications, stored: bytes, states: Codec[TaskState], *, version: int
-) -> list[TaskNotification]:
+def notifications_of(pending: Pending, stored: bytes, states: Codec[TaskState]) -> list[TaskNotification]:
     """The notifications that bring readers to this stored instance.
 
     Raises:
         StoreUnreadable: the instance, or its former version, cannot be read.
     """
     before = None if pending.before is None else shown(pending.before, states)
-    return changed_notifications(before, shown(stored, states), version=version, certain=pending.is_certain)
+    return changed_notifications(before, shown(stored, states), number=pending.number, everything=pending.everything)
 
 
 def state_record(key: bytes, stored: bytes, states: Codec[TaskState]) -> RecordWithHeaders:

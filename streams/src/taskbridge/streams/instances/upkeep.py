@@ -1,4 +1,4 @@
-"""Changes to instances that no event causes: retention, and the notifications that a rebuild left pending.
+"""Changes to instances that no event causes: retention, and pending notifications.
 
 Deleted instances are stored for 30 days, so that a late event does not bring them back. Finished ones are stored for
 ever unless ``STREAMS_RETENTION_DAYS`` is set; when they expire, they leave every view too. Both run in the background,
@@ -155,7 +155,6 @@ class PendingInstances:
 
     states: Codec[TaskState]
     notifications: Codec[TaskNotification]
-    version: int
     published: set[int] = field(default_factory=set[int])
     """Partitions without pending notifications."""
 
@@ -175,10 +174,8 @@ class PendingInstances:
         for (name, written), instance in zip(found.items(), stored, strict=True):
             if instance is None:
                 continue
-            pending = read_pending(written)
-            if not pending.is_published:
-                states.append(state_record(instance_key(name), instance, self.states))
-            changed = notifications_of(pending, instance, self.states, version=self.version)
+            states.append(state_record(instance_key(name), instance, self.states))
+            changed = notifications_of(read_pending(written), instance, self.states)
             notifications += [notification_record(each, self.notifications) for each in changed]
         return InstanceChanges(found, states, notifications)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import struct
-import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import rocksdict
 
@@ -21,14 +20,12 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.streams.offsets import Offsets
-    from taskbridge.streams.positions import Bounds
 
 _BATCH_RECORDS = 2000
 _BUFFER_BYTES = 64 << 20
 _WRITE_BUFFER_BYTES = 32 << 20
 DECIDED_S = 60.0
 """How long a transaction may be open: Kafka aborts a worker's after half of that."""
-POLL_S = 0.02
 _PARTITION = struct.Struct(">H")
 _Value = TypeVar("_Value")
 
@@ -59,10 +56,6 @@ class Copy:
     def items(self, start: bytes | None = None) -> Iterator[tuple[bytes, Located]]:
         """A snapshot of all values from the key ``start`` on, in the order of the keys."""
         return ((key, _located(stored)) for key, stored in self._db.items(from_key=start))
-
-    def __iter__(self) -> Iterator[bytes]:
-        """A snapshot of the keys, in their order."""
-        return iter(self._db.keys())
 
     def write(self, values: Mapping[bytes, Located | None]) -> None:
         if self.changed is not None:
@@ -95,34 +88,19 @@ class TopicCopy(Copy):
         self._reader = bulk_reader(consumer)
 
     def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:
-        """Apply all records that are written by now; ``tick`` receives the counts of records read and to read.
+        """Apply all records that are written by now, and wait for the end of open transactions.
+
+        ``tick`` receives the counts of records read and to read.
 
         Raises:
-            KafkaException, TimeoutError: Kafka refuses, or does not answer, or a transaction stays open.
-            Unreadable: the topic cannot be read.
+            KafkaException, TimeoutError: Kafka refuses, or does not answer.
+            Unreadable: the topic cannot be read, or a transaction stays open.
         """
-        bounds = self._decided(range(partitions), tick)
-        self._next.update({each: max(bound.first, self.reached(each)) for each, bound in bounds.items()})
-        ends = {each: bound.end for each, bound in bounds.items()}
+        ends = self._offsets.ends(self.topic, range(partitions))
+        firsts = self._offsets.begins(self.topic, range(partitions))
+        self._next = {each: max(first, self._next.get(each, 0)) for each, first in firsts.items()}
         for batch in read_on(self._reader, self.topic, self._next, ends, tick):
             self._apply(batch)
-
-    def _decided(self, partitions: range, tick: Callable[[int, int], None]) -> dict[int, Bounds]:
-        """The bounds, once no transaction is open: one becomes visible on one topic before another."""
-        written = self._offsets.ends(self.topic, partitions)
-        deadline = time.monotonic() + DECIDED_S
-        while True:
-            bounds = self._offsets.bounds(self.topic, partitions)
-            if all(bounds[each].end >= end for each, end in written.items()):
-                return bounds
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"a transaction on {self.topic} is still open")
-            tick(0, 0)
-            time.sleep(POLL_S)
-
-    def reached(self, partition: int) -> int:
-        """The offset of the next record of the partition."""
-        return self._next.get(partition, 0)
 
     def close(self) -> None:
         self._reader.close()
@@ -173,41 +151,8 @@ def read_on(
     """Read each partition from ``reached``, which advances with each batch, to its end."""
     starts = {each: reached[each] for each, end in ends.items() if end > reached[each]}
     total = sum(ends[each] - start for each, start in starts.items())
-    with closing(reader.read(topic, starts, ends, batch=_BATCH_RECORDS)) as batches:
+    with closing(reader.read(topic, starts, ends, batch=_BATCH_RECORDS, quiet_s=DECIDED_S)) as batches:
         for batch in batches:
             yield batch
             reached.update(reader.reached)
             tick(sum(reached[each] - start for each, start in starts.items()), total)
-
-
-class Ticker:
-    """Prints a line of progress every two seconds: how much is done, how fast, and the time left."""
-
-    EVERY_S: ClassVar = 2.0
-
-    def __init__(self, report: Callable[[str], None], what: str, *, stopping: Callable[[], None]) -> None:
-        """``stopping`` raises once a signal has requested a stop."""
-        self._report = report
-        self._what = what
-        self._stopping = stopping
-        self._started = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        self._stopping()
-        now = time.monotonic()
-        if now - self._last < self.EVERY_S:
-            return
-        self._last = now
-        rate = done / (now - self._started)
-        left = f", about {_duration((total - done) / rate)} left" if rate > 0 else ""
-        self._report(f"{self._what}: {done:,} of {total:,}, {rate:,.0f}/s{left}")
-
-
-_MINUTE_S = 60
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 2 * _MINUTE_S:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / _MINUTE_S)
-    return f"{minutes} min" if minutes < 2 * _MINUTE_S else f"{minutes // _MINUTE_S} h {minutes % _MINUTE_S} min"

@@ -1,25 +1,34 @@
-"""The new version of all instances, computed on this machine's disk and compared with the live version."""
+"""The new version of all instances, computed on this machine's disk, with the notifications that it leaves pending."""
 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
-
-from msgspec.structs import replace
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.streams.contract.start import notification_bytes
 from taskbridge.streams.cores.core import fold_within_limits, target_partition
 from taskbridge.streams.cores.native import choose_core
-from taskbridge.streams.fold.instance import EARLIEST, LATEST
-from taskbridge.streams.fold.stored_instance import age_of, have_equal_contents, restamped, state_value
+from taskbridge.streams.fold.instance import EARLIEST, LATEST, from_published
+from taskbridge.streams.fold.stored_instance import (
+    StoreUnreadable,
+    age_of,
+    are_events_lost,
+    pack,
+    restamped,
+    state_value,
+    unpack,
+    with_events_lost,
+)
 from taskbridge.streams.instances.pending_notifications import (
     FIRST_INSTANCE,
-    PendingNotifications,
+    PENDING_PREFIX,
+    Pending,
     instance_key,
     notifications_of,
     pending_key,
@@ -27,30 +36,27 @@ from taskbridge.streams.instances.pending_notifications import (
     write_pending,
 )
 from taskbridge.streams.instances.upkeep import is_expired
+from taskbridge.streams.positions import is_after_loss, position_if_readable
 from taskbridge.streams.rebuild.copies import Copy, Located, bulk_reader, join_by_key, read_on
-from taskbridge.streams.rebuild.sources import LocalStores, Source, Sources
 from taskbridge.streams.table_versions import instances_changelog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from confluent_kafka import Message
 
     from taskbridge.runtime.partition_reader import PartitionReader
-    from taskbridge.schemas.events import TaskNotification
-    from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.cores.core import Core
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskState
     from taskbridge.streams.positions import Bounds
     from taskbridge.streams.rebuild.operation import Operation
-    from taskbridge.streams.rebuild.sources import Known
 
 _GENERATION = 0
 """No group."""
 _MARGIN_MS = 60 * 60 * 1000
 """How much later an event may have been written than one after it on the topic; and how much before the time that it
 states, which may be 5 minutes ahead."""
-_Copy = TypeVar("_Copy", bound=Copy)
 
 
 @dataclass(slots=True)
@@ -65,17 +71,16 @@ class Counts:
     """Instances without events on the topic, copied from the live version unchanged."""
     built_upon: int = 0
     """Instances whose first events are deleted: the rest were folded onto the live version's state."""
-    from_stores: int = 0
-    """Of the two above: read from a local store, because the live version's changelog lacks them."""
     from_published: int = 0
-    """Of the two above: read from the published state, because no store has them either."""
+    """Of the two above: read from the published state, because the changelog lacks them."""
     let_go: int = 0
     """Instances that still have events, but whose retention is over."""
     lost: int = 0
     """Instances without events and without a readable state."""
     states: int = 0
-    """States that changed, and are published."""
+    """States that workers publish, because they changed or all are published again."""
     notifications: int = 0
+    """Those of changed states."""
 
 
 class FetchedRecord(NamedTuple):
@@ -110,287 +115,241 @@ def complete_from(reader: PartitionReader, bounds: Mapping[int, Bounds]) -> int:
     return max(firsts.values()) + _MARGIN_MS if firsts else EARLIEST
 
 
-@dataclass(eq=False)
-class EventFold:
-    """Folds every event on the topic, without notifications, as workers do; continues where it stopped."""
+def are_positions_lost(positions: Iterable[tuple[int, bytes]], *, events_id: str, bounds: Mapping[int, Bounds]) -> bool:
+    """Whether Kafka has lost events that were folded, before their time; ``positions`` are those of a changelog."""
+    ends = {partition: bound.end for partition, bound in bounds.items()}
+    return any(
+        (position := position_if_readable(written)) is None
+        or is_after_loss(position, source_id=events_id, end=ends.get(partition, 0))
+        for partition, written in positions
+    )
 
-    run: Operation
-    new: Copy
-    """Receives each instance as a worker stores it."""
-    core: Core
-    partitions: int
-    """Of the new version: an instance is stored on the partition of its key."""
-    base: Callable[[bytes], bytes | None]
-    """Returns the stored state onto which the events of an instance are folded, by key."""
 
-    def __post_init__(self) -> None:
+class Known(NamedTuple):
+    """The state of an instance, apart from its events."""
+
+    stored: bytes
+    is_published: bool
+    """Only the published state is left, which lacks what decides between late events."""
+
+
+def known_state(
+    key: bytes, changelog: Located | None, published: Located | None, states: Codec[TaskState]
+) -> Known | None:
+    """The state in the live changelog; if it is not there or unreadable, the published one; else None."""
+    if changelog is not None:
+        with suppress(StoreUnreadable):
+            if unpack(changelog.value, states).state.instance_id.encode() == key:
+                return Known(changelog.value, is_published=False)
+    if published is None:
+        return None
+    instance = from_published(states.decode(published.value))
+    stored = pack(published.value, instance, now_ms=instance.state.updated_at, events_lost=True)
+    return Known(stored, is_published=True)
+
+
+class NewVersion:
+    """The rebuilt instances; ``catch_up`` is repeated, each time with fewer new events."""
+
+    def __init__(
+        self, run: Operation, folder: Path, *, live: int, partitions: int, number: int = 0, everything: bool = False
+    ) -> None:
+        """``live`` is the live version, and ``partitions`` the number of partitions of the new one.
+
+        ``number`` and ``everything``: of what is pending, see ``Pending``.
+        """
+        self._run = run
+        self._target_partitions, self._number, self._everything = partitions, number, everything
+        self._states = task_state_codec(run.registry)
         # Workers and rebuild reject an event with larger notifications.
-        self._notification_bytes = notification_bytes(self.run.offsets)
-        self.bounds: dict[int, Bounds] = {}
-        """The first offset of each partition at the start, and its end at the last check."""
+        self._notification_bytes = notification_bytes(run.offsets)
+        self._there = run.topics()
+        self._is_complete_from: int | None = None
+        """All events of an instance that began later are on the topic."""
+        self._are_events_lost = False
+        self.counts = Counts()
         self.reached: dict[int, int] = {}
         """The offset after the last folded event of each partition."""
-        self.complete_from = EARLIEST
-        """All events of an instance that began later are on the topic, unless Kafka has lost some."""
-        self.folded = self.rejected = 0
-        self._reader = bulk_reader(self.run.consumer)
+        settings = run.settings
+        self._core = choose_core(
+            run.registry, cached_instances=settings.live_instances, form_fields=settings.form_fields
+        )
+        self._resources = ExitStack()
+        opened = self._resources.enter_context
+        self._reader = opened(closing(bulk_reader(run.consumer)))
+        self._new = opened(closing(Copy(folder / "new")))
+        self._old = opened(closing(run.copy_of(instances_changelog(live).name, folder / "old")))
+        self._published = opened(closing(run.copy_of(TASK_STATES.name, folder / "published")))
 
-    def catch_up(self, partitions: int) -> None:
+    def close(self) -> None:
+        self._resources.close()
+
+    def catch_up(self) -> None:
+        """Read up to the positions of the live version, add instances without events, and store what is pending.
+
+        In this order: a published state is in the changelog too, unless the changelog has lost it; and an instance that
+        is not folded by then has no events left.
+        """
+        for copy in (self._published, self._old):
+            copy.catch_up(self._there.get(copy.topic, 0), self._run.ticker(copy.topic))
+        self._fold()
+        tick = self._run.ticker("instances")
+        for number, (key, row) in enumerate(self._rows()):
+            tick(number, number)
+            self._complete(key, *row)
+        self._published.changed, self._old.changed = {}, {}
+
+    def changes(self) -> Iterator[tuple[bytes, int, bytes | None]]:
+        """Key, partition and value of all records, and at later calls of those that changed since the last one."""
+        changed, self._new.changed = self._new.changed, {}
+        if changed is None:
+            return ((key, stored.partition, stored.value) for key, stored in self._new.items())
+        values = ((key, partition, self._new.get(key)) for key, partition in changed.items())
+        return ((key, partition, stored and stored.value) for key, partition, stored in values)
+
+    def count(self) -> None:
+        """Count the complete result."""
+        self.counts.instances = 0
+        for key, stored in self._new.items():
+            if key >= FIRST_INSTANCE:
+                self.counts.instances += 1
+                continue
+            self.counts.states += 1
+            new = self._new.get(instance_key(key))
+            if new is not None and not self._everything:
+                pending = read_pending(stored.value)
+                self.counts.notifications += len(notifications_of(pending, new.value, self._states))
+
+    def _fold(self) -> None:
         """Fold up to the workers' positions.
 
         Not further: workers fold later events, and publish their notifications with the right cause.
-
-        Raises:
-            KafkaException, TimeoutError: Kafka refuses, or does not answer.
-            Unreadable: events were deleted before they could be read.
         """
-        positions = self.run.workers.positions()
-        bounds = self.run.offsets.bounds(TASK_EVENTS.name, range(partitions))
-        if not self.bounds:
-            self.complete_from = complete_from(self._reader, bounds)
-        for each, bound in bounds.items():
-            self.bounds[each] = self.bounds.get(each, bound)._replace(end=bound.end)
-            self.reached.setdefault(each, bound.first)
+        positions = self._run.workers.positions()
+        bounds = self._run.offsets.bounds(TASK_EVENTS.name, range(self._there[TASK_EVENTS.name]))
+        if self._is_complete_from is None:
+            self._is_complete_from = complete_from(self._reader, bounds)
+            events_id = self._run.offsets.topic_id(TASK_EVENTS.name)
+            self._are_events_lost = are_positions_lost(self._old.positions.items(), events_id=events_id, bounds=bounds)
+        self.reached = {each: bound.first for each, bound in bounds.items()} | self.reached
         ends = {each: min(bound.end, positions.get(each, bound.end)) for each, bound in bounds.items()}
-        for batch in read_on(self._reader, TASK_EVENTS.name, self.reached, ends, self.run.ticker("events")):
+        for batch in read_on(self._reader, TASK_EVENTS.name, self.reached, ends, self._run.ticker("events")):
             fetched: dict[tuple[int, int], list[FetchedRecord]] = {}
             for message in batch:
                 record = _record(message)
-                target = target_partition(record.key, self.partitions) if record.key else record.partition
+                target = self._target(record.key) if record.key else record.partition
                 fetched.setdefault((record.partition, target), []).append(record)
             for (_, target), records in fetched.items():
-                self._fold(target, records)
+                self._fold_records(target, records)
 
-    def close(self) -> None:
-        self._reader.close()
-
-    def _fold(self, target: int, records: list[FetchedRecord]) -> None:
+    def _fold_records(self, target: int, records: list[FetchedRecord]) -> None:
         def read(keys: list[bytes]) -> list[bytes | None]:
-            found = {key: self.new.get(key) for key in keys}
-            return [self.base(key) if at is None else at.value for key, at in found.items()]
+            found = {key: self._new.get(key) for key in keys}
+            return [self._base(key) if at is None else at.value for key, at in found.items()]
 
         result = fold_within_limits(
-            partial(self.core.fold, [*records], read, generation=_GENERATION),
+            partial(self._core.fold, [*records], read, generation=_GENERATION),
             [*records],
             notification_bytes=self._notification_bytes,
         )
-        self.folded += result.folded
-        self.rejected += len(result.rejected)
+        self.counts.events += result.folded
+        self.counts.rejected += len(result.rejected)
         # An instance is as old as its last event, so that retention removes it again.
         written_ms = {record.key: record.written_ms for record in records}
         stored = {key: restamped(value, written_ms=written_ms[key]) for key, value in result.stored.items()}
-        self.new.write({key: Located(target, value) for key, value in stored.items()})
-        self.core.cache(result, generation=_GENERATION)
+        self._new.write({key: Located(target, value) for key, value in stored.items()})
+        self._core.cache(result, generation=_GENERATION)
+
+    def _base(self, key: bytes) -> bytes | None:
+        """The state onto which events are folded; None if all events of the instance are still there."""
+        known = self._known(key, self._old.get(key), self._published.get(key))
+        if known is None:
+            return None
+        began_at = unpack(known.stored, self._states).marks.began_at
+        if began_at > cast("int", self._is_complete_from) and not are_events_lost(known.stored):
+            return None
+        self.counts.built_upon += 1
+        self.counts.from_published += known.is_published
+        return known.stored
+
+    def _known(self, key: bytes, old: Located | None, published: Located | None) -> Known | None:
+        """The known state; marked, if events that are in it are lost."""
+        known = known_state(key, old, published, self._states)
+        if known is None or not self._are_events_lost:
+            return known
+        return known._replace(stored=with_events_lost(known.stored))
+
+    def _complete(
+        self, key: bytes, old: Located | None, earlier: Located | None, published: Located | None, new: Located | None
+    ) -> None:
+        """Copy an instance without events, or drop an expired one, and store what is pending for it.
+
+        ``earlier``: what was pending for it in the live version.
+        """
+        is_first = self._new.changed is None
+        if new is None:
+            known = self._known(key, old, published)
+            if known is None:
+                # Otherwise its retention has ended.
+                self.counts.lost += is_first and old is not None
+                return
+            self.counts.carried_over += 1
+            self.counts.from_published += known.is_published
+            new = Located(self._target(key), known.stored)
+            self._new.write({key: new})
+        elif not (old or published) and self._is_expired(new.value):
+            self.counts.let_go += 1
+            self._new.write({key: None, pending_key(key): None})
+            return
+        state = None if age_of(new.value).is_deleted else state_value(new.value)
+        if self._everything or earlier is not None or state != (published and published.value):
+            pending = self._pending(key, old, earlier, published, new)
+            self._new.write({pending_key(key): Located(new.partition, write_pending(pending))})
+        elif not is_first:
+            self._new.write({pending_key(key): None})
+
+    def _pending(
+        self, key: bytes, old: Located | None, earlier: Located | None, published: Located | None, new: Located
+    ) -> Pending:
+        everything = self._everything
+        if earlier is not None:
+            try:
+                found = read_pending(earlier.value)
+            except StoreUnreadable:
+                everything = True
+            else:
+                return Pending(self._number, everything or found.everything, found.before)
+        known = self._known(key, old, published)
+        before = None if known is None else known.stored
+        if everything and before is not None and state_value(before) == state_value(new.value):
+            before = None
+        return Pending(self._number, everything, before)
+
+    def _is_expired(self, stored: bytes) -> bool:
+        return is_expired(age_of(stored), now_ms=time.time_ns() // 1_000_000, days=self._run.settings.retention_days)
+
+    def _target(self, key: bytes) -> int:
+        return target_partition(key, self._target_partitions)
+
+    def _rows(self) -> Iterator[tuple[bytes, Sequence[Located | None]]]:
+        """By instance: its value in the changelog, what was pending, the published state, and the new version.
+
+        At first of all instances, later of those that changed.
+        """
+        old, published, new = self._old, self._published, self._new
+        if new.changed is None:
+            pending = takewhile(lambda item: item[0] < FIRST_INSTANCE, old.items(PENDING_PREFIX))
+            earlier = ((instance_key(name), stored) for name, stored in pending)
+            yield from join_by_key(
+                old.items(FIRST_INSTANCE), earlier, published.items(FIRST_INSTANCE), new.items(FIRST_INSTANCE)
+            )
+            return
+        changed = {instance_key(key) for copy in (old, published, new) for key in copy.changed or ()}
+        for key in sorted(changed):
+            yield key, [old.get(key), old.get(pending_key(key)), published.get(key), new.get(key)]
 
 
 def _record(message: Message) -> FetchedRecord:
     partition, offset = cast("int", message.partition()), cast("int", message.offset())
     key, value = cast("Any", message.key()), cast("Any", message.value())
     return FetchedRecord(TASK_EVENTS.name, partition, offset, key, value, (), message.timestamp()[1])
-
-
-class Outcome(NamedTuple):
-    """The new state of one instance, and its pending notifications."""
-
-    key: bytes
-    new: Located
-    pending: PendingNotifications
-    notifications: list[TaskNotification]
-
-
-class NewVersion:
-    """The rebuilt instances; ``catch_up`` is repeated, each time with fewer new events."""
-
-    def __init__(self, run: Operation, registry: Registry, folder: Path, *, live: int, partitions: int) -> None:
-        """``live`` is the live version, and ``partitions`` the number of partitions of the new one."""
-        self._run = run
-        self._live = live
-        self._states = task_state_codec(registry)
-        self._resources = ExitStack()
-        self.counts = Counts()
-        changelog = instances_changelog(live).name
-        self._partitions = there = run.topics()
-        described = run.offsets.topics([changelog, TASK_EVENTS.name])
-        ids = {name: each.topic_id for name, each in described.items()}
-        self._named = run.workers.changelogs(live)
-        self._is_sound = changelog in ids and self._named <= {ids[changelog]}
-        if self._is_sound:
-            self._is_sound = not any(run.offsets.begins(changelog, range(there[changelog])).values())
-        self._has_pending = False
-        """Whether the last rebuild has left pending notifications."""
-        self.new = self._opened(Copy(folder / "new"))
-        self._old = self._opened(run.copy_of(changelog, folder / "old")) if changelog in ids else None
-        self._published = self._opened(run.copy_of(TASK_STATES.name, folder / "published"))
-        self._stores = self._opened(LocalStores(folder / "stores", retention_days=run.settings.retention_days))
-        settings = run.settings
-        core = choose_core(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
-        self._fold = EventFold(run, self.new, core=core, partitions=partitions, base=self._base)
-        self._resources.callback(self._fold.close)
-        self._sources = Sources(
-            self._old,
-            ids.get(changelog),
-            self._stores,
-            self._published,
-            is_sound=self._is_sound,
-            states=self._states,
-            events_id=ids[TASK_EVENTS.name],
-            bounds=self._fold.bounds,
-            partitions=partitions,
-        )
-
-    def close(self) -> None:
-        self._resources.close()
-
-    def read(self) -> None:
-        """Read all sources.
-
-        Raises:
-            StoreInUse: a worker uses a store that is needed.
-        """
-        run = self._run
-        if not self._is_sound:
-            changelog = instances_changelog(self._live).name
-            run.report(
-                f"{changelog} is missing or truncated: local stores and published states complete what events lack"
-            )
-        self._stores.read(
-            run.settings.data_dir,
-            self._live,
-            changelogs=self._named,
-            needed=not self._is_sound,
-            report=run.report,
-            tick=run.ticker("local stores"),
-        )
-        self.catch_up()
-        copies = [copy for copy in (self._old, self._stores) if copy is not None]
-        self._has_pending = any(next(iter(copy), FIRST_INSTANCE) < FIRST_INSTANCE for copy in copies)
-
-    def catch_up(self) -> None:
-        """Read up to the positions of the live version, and add instances without events from the other sources.
-
-        In this order: a published state is in the changelog too, unless the changelog has lost it; and an instance that
-        is not folded by then has no events left.
-        """
-        there, ticker = self._partitions, self._run.ticker
-        self._published.catch_up(there.get(TASK_STATES.name, 0), ticker("published states"))
-        if self._old is not None:
-            self._old.catch_up(there[self._old.topic], ticker("live states"))
-        self._fold.catch_up(there[TASK_EVENTS.name])
-        self.counts.events, self.counts.rejected = self._fold.folded, self._fold.rejected
-        is_first = self.new.changed is None
-        if is_first:
-            self.counts.lost = self.counts.instances = 0
-        now_ms, days = time.time_ns() // 1_000_000, self._run.settings.retention_days
-        tick = ticker("instances")
-        for number, (key, (old, store, published, new)) in enumerate(self._rows()):
-            tick(number, number)
-            if new is None:
-                known = self._sources.best(key, old, store, published)
-                if known is None:
-                    # Present in a store only: deleted, not lost.
-                    self.counts.lost += is_first and old is not None
-                    continue
-                self.new.write({key: self._counted(known)})
-                self.counts.carried_over += 1
-            elif is_expired(age_of(new.value), now_ms=now_ms, days=days) and not (old or store or published):
-                self.counts.let_go += 1
-                self.new.write({key: None})
-                continue
-            self.counts.instances += 1
-
-    def compare(self, version: int) -> None:
-        """Store the pending notifications of each changed instance under a key of their own."""
-        is_first = self.new.changed is None
-        for outcome in self.outcomes(version):
-            if outcome.notifications or not outcome.pending.is_published:
-                pending = Located(outcome.new.partition, write_pending(outcome.pending))
-                self.new.write({pending_key(outcome.key): pending})
-            elif not is_first:
-                self.new.write({pending_key(outcome.key): None})
-        for copy in (self._old, self._published):
-            if copy is not None:
-                copy.changed = {}
-
-    def outcomes(self, version: int, *, everything: bool = False) -> Iterator[Outcome]:
-        """Compare the instances with the old version.
-
-        ``everything``: of all instances, for readers without any earlier notification.
-        """
-        tick = self._run.ticker("compared")
-        for number, (key, row) in enumerate(self._all_rows() if everything else self._rows()):
-            tick(number, max(number, self.counts.instances))
-            if row[-1] is None:
-                continue
-            outcome = self._outcome(key, row, row[-1], version, everything=everything)
-            if everything:
-                self.counts.states += 1
-                self.counts.notifications += len(outcome.notifications)
-            yield outcome
-
-    def _outcome(
-        self, key: bytes, row: Sequence[Located | None], new: Located, version: int, *, everything: bool
-    ) -> Outcome:
-        old, store, published, _ = row
-        state = None if age_of(new.value).is_deleted else state_value(new.value)
-        is_published = not everything and state == (None if published is None else published.value)
-        earlier = self._sources.pending(key, store) if self._has_pending else None
-        if not everything and earlier is None and old is not None and have_equal_contents(old.value, new.value):
-            return Outcome(
-                key, new, PendingNotifications(is_published, is_certain=True, notifications=0, before=old.value), []
-            )
-        known = self._sources.best(key, old, store, published)
-        # Only the changelog is certain about earlier notifications.
-        is_certain = old is None if known is None else known.source is Source.CHANGELOG
-        before = None if known is None else known.stored.value
-        if earlier is not None:
-            before, is_certain = earlier.before, earlier.is_certain and is_certain
-        pending = PendingNotifications(is_published, is_certain and not everything, 0, before)
-        notifications = notifications_of(pending, new.value, self._states, version=version)
-        return Outcome(key, new, replace(pending, notifications=len(notifications)), notifications)
-
-    def count(self) -> None:
-        """Count the complete result."""
-        self.counts.instances = 0
-        for key, stored in self.new.items():
-            if key < FIRST_INSTANCE:
-                pending = read_pending(stored.value)
-                self.counts.states += not pending.is_published
-                self.counts.notifications += pending.notifications
-            else:
-                self.counts.instances += 1
-
-    @property
-    def reached(self) -> Mapping[int, int]:
-        """The offset after the last folded event of each partition."""
-        return self._fold.reached
-
-    def _base(self, key: bytes) -> bytes | None:
-        """The state onto which events are folded; None if all events of the instance are still there."""
-        known = self._sources.of(key)
-        if known is None or self._sources.has_all_events(known, complete_from=self._fold.complete_from):
-            return None
-        self.counts.built_upon += 1
-        return self._counted(known).value
-
-    def _counted(self, known: Known) -> Located:
-        self.counts.from_stores += known.source is Source.STORE
-        self.counts.from_published += known.source is Source.PUBLISHED
-        return self._sources.on_target_partition(known)
-
-    def _rows(self) -> Iterator[tuple[bytes, Sequence[Located | None]]]:
-        """The values of each source by instance; after the first comparison, of changed instances only."""
-        if self.new.changed is None:
-            yield from self._all_rows()
-            return
-        sources = (self._old, self._stores, self._published, self.new)
-        changed = {instance_key(key) for copy in sources if copy is not None for key in copy.changed or ()}
-        for key in sorted(changed):
-            yield key, [None if copy is None else copy.get(key) for copy in sources]
-
-    def _all_rows(self) -> Iterator[tuple[bytes, Sequence[Located | None]]]:
-        """By instance: the values in the changelog, a store, the published states, and the new version."""
-        sources = (self._old, self._stores, self._published, self.new)
-        return join_by_key(*(() if copy is None else copy.items(FIRST_INSTANCE) for copy in sources))
-
-    def _opened(self, copy: _Copy) -> _Copy:
-        return self._resources.enter_context(closing(copy))

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import Consumer, KafkaException
@@ -28,7 +29,7 @@ from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import Lineage, SourceTopic
-from taskbridge.streams.rebuild.copies import DECIDED_S, POLL_S, Ticker, TopicCopy
+from taskbridge.streams.rebuild.copies import DECIDED_S, TopicCopy
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.table_versions import VERSION_TOPIC
 from taskbridge.streams.transactions.group_commit import fence
@@ -40,11 +41,14 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from taskbridge.schemas.topics import Topic
-    from taskbridge.streams.positions import Committed
     from taskbridge.streams.table_versions import Versions
 
 _ANSWER_S = 15
+_TOGETHER = 20_000
+"""Records of the changelog in one transaction."""
 _LOOK_S = 0.5
+_POLL_S = 0.02
+_REPORT_S = 2.0
 _LEAVE_S = 180.0
 _SESSION_MS = 6_000
 """No broker allows less by default."""
@@ -85,8 +89,18 @@ class Operation:
         claim = partial(fence, self.producer)
         self.workers = Workers(self.offsets, claim=claim, report=report, stopping=stopping)
 
-    def ticker(self, what: str) -> Ticker:
-        return Ticker(self.report, what, stopping=self.stopping)
+    def ticker(self, what: str) -> Callable[[int, int], None]:
+        """Reports every two seconds how much is done, and raises once a signal has requested a stop."""
+        reported = time.monotonic()
+
+        def tick(done: int, total: int) -> None:
+            nonlocal reported
+            self.stopping()
+            if time.monotonic() - reported >= _REPORT_S:
+                reported = time.monotonic()
+                self.report(f"{what}: {done:,} of {total:,}")
+
+        return tick
 
     def copy_of(self, topic: str, path: Path) -> TopicCopy:
         return TopicCopy(path, topic, consumer=self.consumer, offsets=self.offsets)
@@ -142,6 +156,10 @@ class Operation:
             yield undo
             undo.pop_all()
 
+    def number(self) -> int:
+        """Differs from that of each earlier run, which has at least announced itself."""
+        return self.offsets.ends(VERSION_TOPIC.name, [0])[0]
+
     def topics(self) -> dict[str, int]:
         """The number of partitions of each topic."""
         return {name: len(each.partitions) for name, each in self.admin.list_topics(timeout=_ANSWER_S).topics.items()}
@@ -187,6 +205,23 @@ def operation(environment: Mapping[str, str], report: Callable[[str], None]) -> 
                 yield run
     except (KafkaException, TimeoutError) as error:
         raise OperatorError(f"Kafka refuses or does not answer: {error}. Run the command again") from error
+
+
+def write_all(
+    writer: JointProducer,
+    changelog: str,
+    records: Iterable[tuple[bytes, int, bytes | None]],
+    tick: Callable[[int, int], None],
+) -> int:
+    """Write records of key, partition and value in transactions of bounded size; returns their number."""
+    left, written = iter(records), 0
+    while some := list(islice(left, _TOGETHER)):
+        with writer.transaction():
+            for key, partition, value in some:
+                writer.send(changelog, [(key, value, [])], partition=partition)
+        written += len(some)
+        tick(written, written)
+    return written
 
 
 def _announce_if_possible(writer: JointProducer, versions: Versions) -> None:
@@ -240,7 +275,7 @@ class Workers:
     """
 
     offsets: Offsets
-    claim: Callable[[str], None]
+    claim: Callable[[str], object]
     """Fences the producers of the worker of that name; blocks."""
     report: Callable[[str], None]
     stopping: Callable[[], None]
@@ -264,13 +299,8 @@ class Workers:
                 raise TimeoutError(
                     f"transactions are still open on partitions {sorted(each.partition for each in left)}"
                 )
-            time.sleep(POLL_S if left else 0)
+            time.sleep(_POLL_S if left else 0)
         return found
-
-    def changelogs(self, version: int) -> frozenset[str]:
-        """The changelog ids of that version in the group's positions: one, unless something is wrong."""
-        marks = [at.lineage for at in self._committed() if at.lineage is not None]
-        return frozenset(mark.changelog_id for mark in marks if mark.version == version)
 
     def wait_until_gone(self) -> None:
         """Return once no worker is in the group, and no transaction of theirs is open.
@@ -287,18 +317,16 @@ class Workers:
                 raise WorkersStay(
                     f"workers still run after {_LEAVE_S:.0f} s: {_named(found)}. Stop them, and run it again"
                 )
-            if time.monotonic() - reported > Ticker.EVERY_S:
+            if time.monotonic() - reported > _REPORT_S:
                 reported = time.monotonic()
                 self.report(f"waiting for workers to stop: {_named(found)}")
             time.sleep(_LOOK_S)
         # Owners that may have an open transaction: see ``streams.transactions.takeover``.
-        if owners := {at.owner for at in self._committed() if at.owner}:
+        committed = self.offsets.committed(APP_ID, self._sources())
+        if owners := {at.owner for at in committed.values() if at.owner}:
             with ThreadPoolExecutor(len(owners)) as pool:
                 for claim in [pool.submit(self.claim, owner) for owner in owners]:
                     claim.result()
-
-    def _committed(self) -> Iterable[Committed]:
-        return self.offsets.committed(APP_ID, self._sources()).values()
 
     def _sources(self) -> set[TP]:
         return {TP(TASK_EVENTS.name, each) for each in self.offsets.partitions(TASK_EVENTS.name)}

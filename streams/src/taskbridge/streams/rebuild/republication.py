@@ -1,41 +1,34 @@
-"""``taskbridge streams --republish``: publish every state, and every present list entry, again.
+"""``taskbridge streams --republish``: have workers publish every state, and every present list entry, again.
 
-The changelog is the source, so earlier states and notifications may be gone. Workers are stopped meanwhile, as for the
-switch of a rebuild, so that nothing of a worker comes between.
+The changelog is the source, so earlier states and notifications may be gone. It gets what is pending for each instance;
+workers are stopped meanwhile, as for the switch of a rebuild, because each of them expects to be its only writer.
 """
 
 from __future__ import annotations
 
 import time
 from contextlib import closing
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import announce
-from taskbridge.streams.cores.core import notification_record
-from taskbridge.streams.fold.stored_instance import shown
-from taskbridge.streams.fold.views import difference
-from taskbridge.streams.instances.pending_notifications import FIRST_INSTANCE, cause, state_record
-from taskbridge.streams.rebuild.operation import operation
-from taskbridge.streams.table_versions import VERSION_TOPIC, instances_changelog
-from taskbridge.streams.tables.store import explaining_unreadable
+from taskbridge.streams.fold.stored_instance import StoreUnreadable
+from taskbridge.streams.instances.pending_notifications import (
+    FIRST_INSTANCE,
+    Pending,
+    pending_key,
+    read_pending,
+    write_pending,
+)
+from taskbridge.streams.rebuild.operation import operation, write_all
+from taskbridge.streams.table_versions import instances_changelog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.engine.joint_producer import JointProducer
-    from taskbridge.streams.fold.views import Shown
     from taskbridge.streams.rebuild.copies import TopicCopy
-    from taskbridge.streams.rebuild.operation import Operation
-
-_TOGETHER = 2_000
-"""Instances in one transaction."""
-_ACTION = "retold"  # spellchecker:disable-line - part of the ids of events
 
 
 class NothingToRepublish(OperatorError):
@@ -43,11 +36,11 @@ class NothingToRepublish(OperatorError):
 
 
 def republish(environment: Mapping[str, str], *, report: Callable[[str], None]) -> dict[str, Any]:
-    """Publish every state and every present list entry again; returns counts by name.
+    """Have workers publish every state and every present list entry again; returns counts by name.
 
     Raises:
         ConfigurationError: a setting is wrong; nothing was started.
-        OperatorError: a part may have been published, all of it correct; it is safe to run it again.
+        OperatorError: workers may publish a part; it is safe to run it again.
     """
     started = time.monotonic()
     with operation(environment, report) as run, run.alone("republish") as (writer, versions, folder):
@@ -61,41 +54,18 @@ def republish(environment: Mapping[str, str], *, report: Callable[[str], None]) 
             states.catch_up(partitions, run.ticker("states"))
             with run.workers_stopped(writer, versions, versions.live):
                 states.catch_up(partitions, run.ticker("states"))
-                # The offset of the record that stops the workers: it is different for each republication.
-                number = run.offsets.ends(VERSION_TOPIC.name, [0])[0]
-                instances, notifications = _publish(run, writer, states, number=number)
+                pending = _pending(states, run.number())
+                instances = write_all(writer, changelog, pending, run.ticker("instances"))
                 with writer.transaction():
                     announce(writer, versions)
-    return {
-        "instances": instances,
-        "notifications": notifications,
-        "seconds": round(time.monotonic() - started, 1),
-    }
+    return {"instances": instances, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _publish(run: Operation, writer: JointProducer, states: TopicCopy, *, number: int) -> tuple[int, int]:
-    """Publish everything that the copy of the changelog has; returns the numbers of instances and notifications.
-
-    Raises:
-        TableUnreadable: an instance cannot be read; nothing wrong was published.
-    """
-    codec, notifications = task_state_codec(run.registry), task_notification_codec(run.registry)
-    tick, instances, published = run.ticker("instances published"), 0, 0
-    stored = states.items(FIRST_INSTANCE)
-    while together := list(islice(stored, _TOGETHER)):
-        with writer.transaction():
-            for key, each in together:
-                with explaining_unreadable(states.topic, each.partition):
-                    state = state_record(key, each.value, codec)
-                    entries = republished(shown(each.value, codec), number=number)
-                writer.send(TASK_STATES.name, [state])
-                writer.send(TASK_NOTIFICATIONS.name, [notification_record(entry, notifications) for entry in entries])
-                published += len(entries)
-        instances += len(together)
-        tick(instances, instances)
-    return instances, published
-
-
-def republished(shown: Shown, *, number: int) -> list[TaskNotification]:
-    """The present state, for everyone who has or ever had an entry; its cause is the republication of that number."""
-    return difference(shown, shown, cause(shown.instance.state, _ACTION, number=number))
+def _pending(states: TopicCopy, number: int) -> Iterator[tuple[bytes, int, bytes]]:
+    for key, stored in states.items(FIRST_INSTANCE):
+        earlier = states.get(pending_key(key))
+        try:
+            before = None if earlier is None else read_pending(earlier.value).before
+        except StoreUnreadable:
+            before = None
+        yield pending_key(key), stored.partition, write_pending(Pending(number, everything=True, before=before))
