@@ -57,7 +57,7 @@ def test_a_worker_may_start_with_all_topics() -> None:
         (but(INSTANCES=TOPICS[INSTANCES]._replace(first=1)), f"{INSTANCES} was truncated", REBUILD),
         (but(VERSION=None), f"{VERSION} is missing", REBUILD),
         (but(VERSION=Found("another", 1)), f"{VERSION} was deleted and recreated", REBUILD),
-        (GOOD._replace(is_recorded=False), f"{VERSION} was truncated", REBUILD),
+        (GOOD._replace(is_recorded=False), f"{VERSION} has lost records", REBUILD),
         (GOOD._replace(unreadable="it says nonsense"), "it says nonsense", REBUILD),
         (but(GOOD._replace(versions=Versions(1))), "states of version 2", REBUILD),
         (but(EVENTS=Found("id", 24)), f"{EVENTS} has 24", f"{REBUILD} --partitions"),

@@ -293,77 +293,53 @@ class Situation(NamedTuple):
     """Why the record with the live version cannot be read."""
 
 
-def partitions_problem(counts: Mapping[str, int]) -> str | None:
-    """The problem if topics that belong together have different numbers of partitions; ``counts`` by name."""
-    if len(set(counts.values())) <= 1:
-        return None
-    listed = ", ".join(f"{name} has {number}" for name, number in counts.items())
-    return (
-        f"topics have different numbers of partitions, so events are not in the partitions of their states: {listed}."
-        f" Move all to one number: {REBUILD} --partitions N"
-    )
-
-
 def problem(found: Situation) -> str | None:
     """Why no worker may start now, and which command fixes it; None if there is no problem."""
     return next(_problems(found), None)
 
 
 def _problems(found: Situation) -> Iterator[str]:
-    live = found.versions.live
-    yield from _version_problems(found)
+    live, there = found.versions.live, found.topics
+    lineages = [lineage for lineage in found.lineages if lineage is not None]
+    set_again = f"Set the live version of the states again: {REBUILD}"
+    if found.unreadable is not None:
+        yield f"{found.unreadable}. {set_again}"
+    # Not of earlier versions: a later rebuild has set it again.
+    lost = _lost(there, VERSION_TOPIC.name, {each.version_topic_id for each in lineages if each.version >= live})
+    if found.lineages and lost is not None:
+        yield f"{lost}. {set_again}"
+    # Without a record, the group has only had the first version.
+    named = live if found.is_recorded else FIRST_VERSION
+    newest = max((lineage.version for lineage in lineages), default=named)
+    topic = there.get(VERSION_TOPIC.name)
+    if topic is not None and (newest > named or (topic.first > 0 and not found.is_recorded)):
+        yield (
+            f"{VERSION_TOPIC.name} has lost records: it names live version {named}, and there are states of version"
+            f" {newest}. {set_again}"
+        )
     changelog = instances_changelog(live).name
-    together = [TASK_EVENTS.name, TASK_STATES.name, TASK_NOTIFICATIONS.name, changelog]
-    differing = partitions_problem({name: found.topics[name].partitions for name in together if name in found.topics})
-    if differing is not None:
-        yield differing
-    yield from _moved_problems(found, together)
     # The lineage of an earlier version names another changelog: a rebuild by an older release has come since.
-    of_live = [lineage for lineage in found.lineages if lineage is not None and lineage.version == live]
-    lost = _lost(found, changelog, {lineage.changelog_id for lineage in of_live})
+    of_live = [lineage for lineage in lineages if lineage.version == live]
+    together = (TASK_EVENTS.name, TASK_STATES.name, TASK_NOTIFICATIONS.name, changelog)
+    numbers = [(f"{name} has", there[name].partitions) for name in together if name in there]
+    numbers += [("states were built with", lineage.partitions) for lineage in of_live[:1]]
+    if len({number for _, number in numbers}) > 1:
+        listed = ", ".join(f"{subject} {number}" for subject, number in numbers)
+        yield (
+            f"topics have different numbers of partitions, so events would not find their states: {listed}."
+            f" Move all to one number: {REBUILD} --partitions N"
+        )
+    lost = _lost(there, changelog, {lineage.changelog_id for lineage in of_live})
     if found.lineages and lost is not None:
         yield f"{lost}, but the group has processed events into it. {REBUILD_HINT}"
 
 
-def _version_problems(found: Situation) -> Iterator[str]:
-    set_again = f"Set the live version of the states again: {REBUILD}"
-    if found.unreadable is not None:
-        yield f"{found.unreadable}. {set_again}"
-    lineages = [lineage for lineage in found.lineages if lineage is not None]
-    # Not of earlier versions: a later rebuild has set it again.
-    of_live = [lineage for lineage in lineages if lineage.version >= found.versions.live]
-    lost = _lost(found, VERSION_TOPIC.name, {lineage.version_topic_id for lineage in of_live}, is_state=False)
-    if found.lineages and lost is not None:
-        yield f"{lost}. {set_again}"
-    topic = found.topics.get(VERSION_TOPIC.name)
-    # It is empty as long as the group has only had the first version.
-    if topic is not None and not found.is_recorded and (topic.first > 0 or found.versions.live > FIRST_VERSION):
-        yield f"{VERSION_TOPIC.name} was truncated and names no version. {set_again}"
-    if any(lineage.version > found.versions.live for lineage in lineages):
-        yield (
-            f"{VERSION_TOPIC.name} has lost records: it names live version {found.versions.live}, but there are"
-            f" states of version {max(lineage.version for lineage in lineages)}. {set_again}"
-        )
-
-
-def _moved_problems(found: Situation, together: Sequence[str]) -> Iterator[str]:
-    live = found.versions.live
-    recorded = {lineage.partitions for lineage in found.lineages if lineage and lineage.version == live}
-    for name in together:
-        if name in found.topics and recorded and recorded != {found.topics[name].partitions}:
-            yield (
-                f"{name} has {found.topics[name].partitions} partitions, but its states were built with"
-                f" {', '.join(map(str, sorted(recorded)))}. Events would not find their states."
-                f" Move the states to the number that you want: {REBUILD} --partitions N"
-            )
-
-
-def _lost(found: Situation, name: str, known: set[str], *, is_state: bool = True) -> str | None:
-    topic = found.topics.get(name)
+def _lost(there: Mapping[str, Found], name: str, known: set[str]) -> str | None:
+    topic = there.get(name)
     if topic is None:
         return f"{name} is missing"
     if known - {topic.topic_id}:
         return f"{name} was deleted and recreated"
-    if is_state and topic.first > 0:
+    if topic.first > 0 and name != VERSION_TOPIC.name:
         return f"{name} was truncated: it begins at offset {topic.first}"
     return None
