@@ -26,8 +26,9 @@ _BUSY_S = 30.0
 _POOL = {"pool_size": 16, "max_overflow": 16, "pool_timeout": 10}
 _REACHABLE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
 """A server that vanished without a word is noticed within seconds."""
-# A process that is frozen within a transaction must not hold its locks: another replica waits for them.
-_SESSION = "-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=10s"
+# A process that is frozen within a transaction must not hold its locks: another replica waits for them. To compile a
+# search takes longer than the search.
+_SESSION = "-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=10s -c jit=off"
 
 # A batch of a follower changes more than the 1,000 pages after which SQLite would write all of them to the file.
 _PRAGMAS = ("journal_mode = WAL", "wal_autocheckpoint = 16000", "cache_size = -65536", "foreign_keys = ON")

@@ -5,14 +5,15 @@ Every method blocks, and raises ``DatabaseUnavailable`` if the database does not
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import and_, bindparam, case, func, literal, or_, select, tuple_, union_all
+from sqlalchemy import and_, bindparam, case, func, or_, select, tuple_, union_all
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
-from sqlalchemy.types import Boolean, Text
+from sqlalchemy.types import Integer
 
 from taskbridge.center.access.refusals import EventsBehind, Unknown
 from taskbridge.center.access.tokens import ALL_CORPS
@@ -53,6 +54,8 @@ LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 
 _CODES = {view.lower(): code for view, code in VIEW_CODES.items()}
 _NAMES_AT_ONCE = 500
+_BOUND_S, _BOUNDS = 30.0, 1_024
+"""How long the end of a search is remembered, and of how many."""
 
 _read_entry = msgspec.json.Decoder(Entry).decode
 _read_state = msgspec.json.Decoder(TaskState).decode
@@ -74,39 +77,21 @@ class PageQuery(NamedTuple):
     cursor: str | None = None
 
 
-class contains(GenericFunction[bool]):  # noqa: N801 - named as a function of SQL
-    """Whether the first text contains the second, compared by characters."""
+class strpos(GenericFunction[int]):  # noqa: N801 - named as PostgreSQL's
+    """Where the first text contains the second, from 1; 0 if it does not."""
 
-    type = Boolean()
+    type = Integer()
     inherit_cache = True
 
 
-class first_line(GenericFunction[str]):  # noqa: N801 - as above
-    """The text before the first line feed."""
-
-    type = Text()
-    inherit_cache = True
+@compiles(strpos, "sqlite")
+def _instr(element: strpos, compiler: Any, **options: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **options)})"
 
 
-@compiles(contains, "sqlite")
-def _contains_in_sqlite(element: contains, compiler: Any, **options: Any) -> str:
-    return f"instr({compiler.process(element.clauses, **options)}) > 0"
-
-
-@compiles(contains, "postgresql")
-def _contains_in_postgresql(element: contains, compiler: Any, **options: Any) -> str:
-    return f"strpos({compiler.process(element.clauses, **options)}) > 0"
-
-
-@compiles(first_line, "sqlite")
-def _first_line_in_sqlite(element: first_line, compiler: Any, **options: Any) -> str:
-    text = compiler.process(element.clauses, **options)
-    return f"substr({text}, 1, instr({text}, char(10)) - 1)"
-
-
-@compiles(first_line, "postgresql")
-def _first_line_in_postgresql(element: first_line, compiler: Any, **options: Any) -> str:
-    return f"split_part({compiler.process(element.clauses, **options)}, chr(10), 1)"
+def contains(text: ColumnElement[str], part: BindParameter[str] | str) -> ColumnElement[bool]:
+    """Whether the text contains the part, compared by characters."""
+    return strpos(text, part) > 0
 
 
 # Statements are built once: to build one takes longer than the database needs for a page.
@@ -122,17 +107,22 @@ _ORDER = entries.c.entered_at.desc(), entries.c.instance_id, entries.c.task_id
 _PLACE = entries.c.entered_at, entries.c.instance_id, entries.c.task_id
 
 
-def _compared(entered_at: str, instance_id: str, task_id: str, *, after: bool) -> ColumnElement[bool]:
+def _compared(name: str, *, after: bool) -> ColumnElement[bool]:
     """Entries after this place, or up to it. The first condition is the one by which the index is entered."""
-    at = _given(entered_at)
-    ids, given = tuple_(entries.c.instance_id, entries.c.task_id), tuple_(_given(instance_id), _given(task_id))
+    at = _given(f"{name}_at")
+    ids = tuple_(entries.c.instance_id, entries.c.task_id)
+    given = tuple_(_given(f"{name}_instance"), _given(f"{name}_task"))
     if after:
         return and_(entries.c.entered_at <= at, or_(entries.c.entered_at < at, ids > given))
     return and_(entries.c.entered_at >= at, or_(entries.c.entered_at > at, ids <= given))
 
 
-_AFTER = _compared("after_at", "after_instance", "after_task", after=True)
-_UNTIL = _compared("until_at", "until_instance", "until_task", after=False)
+def _values(name: str, place: Place | None) -> dict[str, Any]:
+    """The parameters of ``_compared``."""
+    return {} if place is None else dict(zip((f"{name}_at", f"{name}_instance", f"{name}_task"), place, strict=True))
+
+
+_AFTER, _UNTIL = _compared("after", after=True), _compared("until", after=False)
 
 
 @lru_cache
@@ -147,12 +137,10 @@ def page_statement(*, after: bool, until: bool, q: bool, app_type: bool, source:
     where = [_OF_PERSON, entries.c.view == _VIEW, *([_AFTER] if after else []), *([_UNTIL] if until else [])]
     if q:
         text = _given("q")
-        named = select(literal(1)).where(
-            people.c.corp_id == entries.c.corp_id,
-            people.c.user_id == entries.c.unnamed_originator,
-            contains(first_line(people.c.search), text),
-        )
-        by_name = and_(entries.c.unnamed_originator.is_not(None), named.exists())
+        # Of the corp's people once, and not of each entry's originator.
+        name = func.substr(people.c.search, 1, strpos(people.c.search, "\n") - 1)
+        named = select(people.c.user_id).where(people.c.corp_id == _CORP, contains(name, text))
+        by_name = and_(entries.c.unnamed_originator.is_not(None), entries.c.unnamed_originator.in_(named))
         where.append(or_(contains(entries.c.search, text), by_name))
     if app_type:
         where.append(entries.c.app_type == _given("app_type"))
@@ -229,6 +217,7 @@ class Queries:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._bound = lru_cache(_BOUNDS)(self._read_bound)
 
     def page(self, query: PageQuery) -> bytes:
         """A page of a view, newest first.
@@ -237,24 +226,19 @@ class Queries:
             BadQuery: the cursor is not of this view of this user.
         """
         corp_id, user_id, view = query.corp_id, query.user_id, _CODES[query.view]
+        after = None if query.cursor is None else read_cursor(query.cursor, corp_id, user_id, view)
         given: dict[str, Any] = {"corp_id": clean(corp_id), "user_id": clean(user_id), "view": view}
-        after = query.cursor is not None
-        if query.cursor is not None:
-            place = read_cursor(query.cursor, corp_id, user_id, view)
-            given |= {"after_at": place.entered_at, "after_instance": place.instance_id, "after_task": place.task_id}
         q = text_of_query(query.q)
         filters = {"q": bool(q), "app_type": query.app_type is not None, "source": query.source is not None}
         last: Place | None = None
+        if any(filters.values()):
+            # A search ends after so many entries, even if it has found nothing.
+            last = self._bound(*given.values(), after, int(time.monotonic() / _BOUND_S))
+            given |= {"q": q, "app_type": clean(query.app_type or ""), "source": clean(query.source or "")}
+        given |= {"rows": query.limit + 1, **_values("after", after), **_values("until", last)}
+        statement = page_statement(after=after is not None, until=last is not None, **filters)
         with self._database.read() as connection:
-            if any(filters.values()):
-                # A search ends after so many entries, even if it has found nothing.
-                bound = connection.execute(bound_statement(after=after), given).all()
-                if len(bound) > 1:
-                    last = Place(*bound[0])
-                    given |= {"until_at": last[0], "until_instance": last[1], "until_task": last[2]}
-                given |= {"q": q, "app_type": clean(query.app_type or ""), "source": clean(query.source or "")}
-            statement = page_statement(after=after, until=last is not None, **filters)
-            rows = connection.execute(statement, {**given, "rows": query.limit + 1}).all()
+            rows = connection.execute(statement, given).all()
         if q:
             # Of a subquery in order, SQL does not promise the order; Python compares ids as the databases do.
             rows = sorted(rows, key=lambda row: (-row[0], row[1], row[2]))
@@ -267,6 +251,17 @@ class Queries:
             for _, instance_id, task_id, item, name in shown
         ]
         return to_json({"items": items, "next_cursor": next_cursor})
+
+    def _read_bound(self, corp_id: str, user_id: str, view: int, after: Place | None, _period: int) -> Place | None:
+        """The last place that a search examines; None where it examines all entries.
+
+        To find it takes as long as the search: it is remembered for the next word that a person types. Entries that
+        come or go meanwhile change how many are examined, and not which are found.
+        """
+        given = {"corp_id": corp_id, "user_id": user_id, "view": view, **_values("after", after)}
+        with self._database.read() as connection:
+            bound = connection.execute(bound_statement(after=after is not None), given).all()
+        return Place(*bound[0]) if len(bound) > 1 else None
 
     def counts(self, corp_id: str, user_id: str) -> bytes:
         """How many entries each view has."""
