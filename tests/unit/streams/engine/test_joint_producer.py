@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import structlog
 from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
@@ -15,7 +16,7 @@ from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.engine import joint_producer
 from taskbridge.streams.engine.joint_producer import Fenced, JointProducer
-from taskbridge.streams.engine.transaction_requests import CODECS, Identity, Membership, Sent, TxnOffsetCommit
+from taskbridge.streams.engine.transaction_requests import CODECS, Identity, Membership, Produce, Sent, TxnOffsetCommit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,7 +75,7 @@ class FakeKafka:
         name = type(request).__name__
         self.requests.append(name)
         code = self._code(name)
-        if name == "ProduceRequest":
+        if name == "Produce":
             topics = request._topics
             self.produced.append((node, [(topic, each, data) for topic, found in topics for each, data in found]))
             return SimpleNamespace(
@@ -140,8 +141,8 @@ def test_a_transaction_over_many_partitions_is_one_request_per_broker(
     assert kafka.requests == [
         "AddPartitionsToTxnRequest",
         "AddOffsetsToTxnRequest",
-        "ProduceRequest",
-        "ProduceRequest",
+        "Produce",
+        "Produce",
         "TxnOffsetCommit",
         "EndTxnRequest",
     ]
@@ -160,7 +161,7 @@ def test_only_retriable_refusals_are_sent_again_unchanged(kafka: FakeKafka, prod
 
 
 def test_a_broken_connection_is_retried(kafka: FakeKafka, producer: JointProducer) -> None:
-    kafka.refusals["ProduceRequest"] = [KafkaConnectionError()]
+    kafka.refusals["Produce"] = [KafkaConnectionError()]
     kafka.refusals["EndTxnRequest"] = [KafkaConnectionError(), KafkaError.CONCURRENT_TRANSACTIONS]
     fill(producer, partitions=1)
     producer.commit()
@@ -356,7 +357,7 @@ def test_records_of_an_abandoned_transaction_use_no_sequences(kafka: FakeKafka, 
     fill(producer)
     with producer.transaction():
         producer.send("states", [(b"k", b"other", [])], partition=0)
-    assert kafka.requests == ["AddPartitionsToTxnRequest", "ProduceRequest", "EndTxnRequest"]
+    assert kafka.requests == ["AddPartitionsToTxnRequest", "Produce", "EndTxnRequest"]
     assert values(kafka.written["states", 0]) == [b"other"]
 
 
@@ -364,7 +365,7 @@ def test_a_failed_transaction_is_aborted(kafka: FakeKafka, producer: JointProduc
     kafka.refusals["1"] = [KafkaError.TOPIC_AUTHORIZATION_FAILED]
     with pytest.raises(DeliveryFailed), producer.transaction():
         producer.send("states", [(b"k", b"v", [])], partition=1)
-    assert kafka.requests == ["AddPartitionsToTxnRequest", "ProduceRequest", "EndTxnRequest"]
+    assert kafka.requests == ["AddPartitionsToTxnRequest", "Produce", "EndTxnRequest"]
 
 
 def test_a_second_claim_begins_again(kafka: FakeKafka, producer: JointProducer) -> None:
@@ -375,3 +376,9 @@ def test_a_second_claim_begins_again(kafka: FakeKafka, producer: JointProducer) 
     fill(producer, partitions=1)
     producer.commit()
     assert values(kafka.written["states", 0]) == [b"v"], "of sequence 0"
+
+
+def test_a_produce_request_has_the_bytes_of_aiokafkas_own() -> None:
+    topics: Any = [("states", [(0, b"first"), (11, b"")]), ("notifications", [(3, b"second")])]
+    ours, own = (of("worker-0", -1, 1000, topics).prepare({0: (3, 13)}) for of in (Produce, ProduceRequest))
+    assert ours.encode() == own.encode()
