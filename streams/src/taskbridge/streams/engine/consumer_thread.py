@@ -123,11 +123,11 @@ async def seek_to_committed(aiokafka: Any, changelogs: Collection[str]) -> Mappi
 
 
 class FetchedBatch:
-    """A batch for aiokafka whose records and checksum the core has read already."""
+    """A batch for aiokafka whose checksum is read already, and whose records are read by the core or ``_lossy``."""
 
     is_control_batch = False
 
-    def __init__(self, batch: Any, records: list[Any]) -> None:
+    def __init__(self, batch: Any, records: Iterable[Any]) -> None:
         self.base_offset, self.next_offset = batch.base_offset, batch.next_offset
         self.producer_id, self.is_transactional = batch.producer_id, batch.is_transactional
         self._records = records
@@ -158,51 +158,37 @@ class _LossyBatch(_DefaultRecordBatchPy):  # type: ignore[misc] # the C version 
         self._buffer = _Lossy(self._buffer)
 
 
-class AiokafkaBatch:
-    """A batch as aiokafka reads it, for any header names."""
-
-    def __init__(self, batch: Any, data: bytes) -> None:
-        self._batch = batch
-        self._data = data
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batch, name)
-
-    def __next__(self) -> Any:
-        return next(self._batch)
-
-    def __iter__(self) -> Iterator[Any]:
-        read = 0
-        try:
-            for read, record in enumerate(self._batch, 1):  # noqa: B007
-                yield record
-        except UnicodeDecodeError:
-            yield from islice(_LossyBatch(self._data), read, None)
+def _lossy(batch: Any, data: bytes) -> Iterator[Any]:
+    """The records of aiokafka's batch, for any header names."""
+    read = 0
+    try:
+        for read, record in enumerate(batch, 1):  # noqa: B007
+            yield record
+    except UnicodeDecodeError:
+        yield from islice(_LossyBatch(data), read, None)
 
 
-class FetchedRecords:
-    """Replaces aiokafka's ``MemoryRecords``: the batches of one partition."""
+class FetchedRecords(MemoryRecords):
+    """Replaces aiokafka's own: the batches of one partition."""
 
     def __init__(self, data: bytes) -> None:
-        self._own: Any = MemoryRecords(data)
+        cast("Any", super()).__init__(data)
         self._data = data
         self._begin = 0
         self.tp: TP | None = None
 
-    def has_next(self) -> bool:
-        return self._own.has_next()
-
-    def size_in_bytes(self) -> int:
-        return self._own.size_in_bytes()
-
     def next_batch(self) -> Any:
-        batch = self._own.next_batch()
+        batch = cast("Any", super()).next_batch()
         begin = self._begin
         length = int.from_bytes(self._data[begin + _LENGTH : begin + _AFTER_LENGTH], "big")
         self._begin = end = begin + _AFTER_LENGTH + length
         assert self.tp is not None, "FetchedPartition sets it"
         records = native and native.read_batch(self._data, begin, end, *self.tp)
-        return AiokafkaBatch(batch, self._data[begin:end]) if records is None else FetchedBatch(batch, records)
+        if records is None:
+            if batch.is_control_batch or not batch.validate_crc():
+                return batch
+            records = _lossy(batch, self._data[begin:end])
+        return FetchedBatch(batch, records)
 
 
 class FetchedPartition(fetcher.PartitionRecords):
