@@ -103,7 +103,7 @@ def with_recovery(
         try:
             await check(recovery)
         finally:
-            recovery.close()
+            recovery.reader.close()
             await store.stop()
 
     asyncio.run(main())
@@ -111,7 +111,7 @@ def with_recovery(
 
 async def restored(recovery: TableRecovery) -> State:
     await asyncio.wait_for(await recovery.restore(PARTITIONS), 30)
-    assert recovery.followed == {}
+    assert recovery.reader.followed == {}
     return held(recovery.store)
 
 
@@ -120,7 +120,7 @@ def held(store: Store) -> State:
 
 
 def held_by(store: Store, partition: int) -> dict[bytes, bytes]:
-    return dict(store.scan(partition, b"", limit=1 << 30)[0])
+    return dict(store.scan(partition, b"", limit=1 << 30))
 
 
 def test_an_empty_store_and_a_half_one_become_equal_to_the_changelog(
@@ -131,15 +131,15 @@ def test_an_empty_store_and_a_half_one_become_equal_to_the_changelog(
 
     async def from_nothing(recovery: TableRecovery) -> None:
         assert await restored(recovery) == state
-        assert recovery.applied > 1000
+        assert recovery.reader.applied > 1000
 
     async def from_there(recovery: TableRecovery) -> None:
         assert await restored(recovery) == state
-        assert recovery.applied < 2500, "it read on from its position"
+        assert recovery.reader.applied < 2500, "it read on from its position"
 
     async def again(recovery: TableRecovery) -> None:
         assert await restored(recovery) == state
-        assert recovery.applied == 0, "the markers at the end are not waited for twice"
+        assert recovery.reader.applied == 0, "the markers at the end are not waited for twice"
 
     with_recovery(connection, topic, tmp_path, from_nothing)
     write(connection, topic, state, seed=2)
@@ -157,14 +157,14 @@ def test_a_standby_follows_and_can_be_made_active_without_reading_again(
         await asyncio.to_thread(write, connection, topic, state, seed=3)
         for _ in range(1200):
             # The last records may change nothing.
-            if held(recovery.store) == state and not any(each.remaining for each in recovery.followed.values()):
+            if held(recovery.store) == state and not any(each.remaining for each in recovery.reader.followed.values()):
                 break
             await asyncio.sleep(0.1)
-        applied = recovery.applied
+        applied = recovery.reader.applied
         await recovery.close_all_but(actives=PARTITIONS, standbys=())
         assert await restored(recovery) == state
         # End-of-partition events count too, one a partition.
-        assert recovery.applied - applied <= len(PARTITIONS)
+        assert recovery.reader.applied - applied <= len(PARTITIONS)
 
     with_recovery(connection, topic, tmp_path, check)
 
@@ -227,7 +227,7 @@ def test_a_restoration_that_is_broken_off_continues_where_it_was(
 
     async def broken_off(recovery: TableRecovery) -> None:
         restoring = await recovery.restore(PARTITIONS)
-        while recovery.applied == 0:  # noqa: ASYNC110 - as early as can be
+        while recovery.reader.applied == 0:  # noqa: ASYNC110 - as early as can be
             await asyncio.sleep(0.001)
         await recovery.close_all_but(actives=(), standbys=())
         assert recovery.store.held == frozenset()

@@ -75,7 +75,7 @@ def test_after_a_kill_the_store_is_as_it_was_after_some_batch_and_says_which(tmp
     position = store.position(0)
     if position is None:
         assert writes == 3
-        assert store.is_empty(0)
+        assert not store.scan(0, b"", limit=1)
     else:
         assert store.read(0, b"both") == b"%09d" % position.offset
         for back in range(min(7, position.offset)):
@@ -104,7 +104,7 @@ def test_a_wiped_partition_is_empty_and_the_others_are_not(tmp_path: Path) -> No
     for partition in (0, 1):
         store.write_chunk(partition, {b"a": b"1"}, changelog_offset=0)
     store.wipe(0)
-    assert store.is_empty(0)
+    assert not store.scan(0, b"", limit=1)
     assert store.position(0) is None
     assert store.read(1, b"a") == b"1"
 
@@ -116,7 +116,7 @@ def test_a_damaged_store_is_emptied(tmp_path: Path) -> None:
     for each in store.partition_path(0).glob("*.sst"):
         each.write_bytes(b"")
     store.hold(0)
-    assert store.is_empty(0)
+    assert not store.scan(0, b"", limit=1)
     store.release(0)
 
 
@@ -130,7 +130,7 @@ def test_damage_found_while_reading_is_reported_and_the_store_is_emptied_when_re
     reads: list[Callable[[], object]] = [
         lambda: [store.read(0, key) for key in keys],
         lambda: store.read_many(0, keys),
-        lambda: store.slice(0, keys[0], b"9", limit=5000),
+        lambda: store.scan(0, keys[0], b"9", limit=5000),
         lambda: store.scan(0, b"", limit=5000),
     ]
     reported: list[StoreDamaged] = []
@@ -150,7 +150,7 @@ def test_damage_found_while_reading_is_reported_and_the_store_is_emptied_when_re
         assert len(reported) == number
         store.release(0)
         store.hold(0)
-        assert store.is_empty(0)
+        assert not store.scan(0, b"", limit=1)
         assert len(emptied) == number
         store.write_chunk(0, {keys[0]: b"again"}, changelog_offset=0)
         store.release(0)

@@ -88,15 +88,16 @@ class Retention:
             await asyncio.sleep(_REST_S if actives else _PAUSE_S)
 
     async def _scan(self, partition: int) -> None:
-        position: bytes | None = b""
-        while position is not None:
+        position = b""
+        while True:
             await asyncio.sleep(_PAUSE_S)
             try:
-                stored, position = self.store.scan(partition, position, limit=_SCANNED)
+                stored = self.store.scan(partition, position, limit=_SCANNED)
             except PartitionNotHeld:
                 return
-            if partition not in self.actives():
+            if not stored or partition not in self.actives():
                 return
+            position = stored[-1][0] + b"\x00"
             now_ms = time.time_ns() // 1_000_000
             with explaining_unreadable(self.changelog, partition):
                 expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self.days)]
@@ -201,7 +202,7 @@ class PendingPublisher:
         start, count = PENDING_PREFIX, 0
         while True:
             try:
-                found = self.store.slice(partition, start, PENDING_END, limit=_PUBLISHED)
+                found = self.store.scan(partition, start, PENDING_END, limit=_PUBLISHED)
             except PartitionNotHeld:
                 return
             if partition not in self.actives():

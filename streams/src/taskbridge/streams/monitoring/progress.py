@@ -118,7 +118,7 @@ class Progress:
         table, assigned = self.recovery.table, self.recovery.assignment
         if table is None or assigned is None:
             return Snapshot()
-        followed = table.followed
+        followed = table.reader.followed
         positions = {tp.partition: at for tp, at in consumer_of(self.app).positions.items()}
         lag = {
             partition: max(0, end - positions[partition].offset)
@@ -136,9 +136,9 @@ class Progress:
             },
             restoring={partition: each.remaining for partition, each in followed.items() if each.until is not None},
             standby_lag={partition: each.remaining for partition, each in followed.items() if each.until is None},
-            restored=table.applied,
-            restored_a_second=max(0, table.applied - self.now.restored) / _LOOK_S,
-            done=table.applied + sum(at.offset for at in positions.values()),
+            restored=table.reader.applied,
+            restored_a_second=max(0, table.reader.applied - self.now.restored) / _LOOK_S,
+            done=table.reader.applied + sum(at.offset for at in positions.values()),
         )
 
     def _log(self, now: Snapshot) -> None:

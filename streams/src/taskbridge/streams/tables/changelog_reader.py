@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,7 +28,6 @@ _BATCH_MAX = 10_000
 _BATCH_FIRST = 500
 _BATCH_BYTES = 8 << 20
 _WAIT_S = 0.1
-_TOUCH_S = 3600.0
 _FAILURES = (
     KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 - librdkafka's local codes have these names
     KafkaError.OFFSET_OUT_OF_RANGE,
@@ -52,7 +50,6 @@ class Followed:
     end: int
     """The offset after the last record that Kafka is known to have."""
     done: Future[None] = field(default_factory=Future["None"])
-    touched: float = field(default_factory=time.monotonic)
 
     @property
     def remaining(self) -> int:
@@ -196,9 +193,6 @@ class ChangelogReader:
             # The partition's end, even if its last offsets have no records (compaction, transactions).
             if following is not None and offset is not None and offset > following.next_offset:
                 reached[partition] = max(offset, reached.get(partition, 0))
-            elif following is not None and time.monotonic() - following.touched > _TOUCH_S:
-                following.touched = time.monotonic()
-                self.store.touch(partition)
         elif error.fatal() or error.code() in _FAILURES:
             raise ChangelogUnreadable(f"{self.topic}, partition {partition}: {error.str()}") from KafkaException(error)
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from faust.types import TP
 
     from taskbridge.streams.positions import RecordedPosition
-    from taskbridge.streams.tables.changelog_reader import Followed
     from taskbridge.streams.tables.store import Store, StorePosition
     from taskbridge.streams.transactions.takeover import Takeover
 
@@ -42,15 +41,10 @@ log = structlog.get_logger(__name__)
 _OLDEST_MS = TOMBSTONE_RETENTION_MS * 3 // 4
 """An older store may have missed a deletion whose tombstone is gone."""
 _RETRY_S = 1.0
-_TOUCH_S = 3600.0
 
 
 class StoreOfAnother(OperatorError):
     """A store has more than its changelog, which lost records: it is left as it is, because it may be the only copy."""
-
-
-class Misassigned(OperatorError):
-    """Events were assigned without the changelog of their partition, so they cannot be folded here."""
 
 
 class Superseded(Exception):
@@ -65,19 +59,12 @@ class Assignment(NamedTuple):
 
 
 def assignment_of(assignor: Any, changelog: str) -> Assignment:
-    """The assignment of the table with this changelog.
-
-    Raises:
-        Misassigned: a partition of events is active here, but not that of the table.
-    """
+    """The assignment of the table with this changelog."""
     actives, standbys = assignor.assigned_actives(), assignor.assigned_standbys()
-    found = Assignment(
+    return Assignment(
         frozenset(tp.partition for tp in actives if tp.topic == changelog),
         frozenset(tp.partition for tp in standbys - actives if tp.topic == changelog),
     )
-    if missing := {tp.partition for tp in actives if tp.topic != changelog} - found.actives:
-        raise Misassigned(f"partitions {sorted(missing)} were assigned, but not those of {changelog}")
-    return found
 
 
 class Start(NamedTuple):
@@ -127,16 +114,6 @@ class TableRecovery:
     is_known: bool = False
     """The group's positions name this changelog."""
 
-    @property
-    def followed(self) -> dict[int, Followed]:
-        """The partitions that are being restored or on standby."""
-        return self.reader.followed
-
-    @property
-    def applied(self) -> int:
-        """Changelog records applied since the start of the process."""
-        return self.reader.applied
-
     async def close_all_but(self, *, actives: Collection[int], standbys: Collection[int]) -> None:
         """Stop all other restorations and standbys, and close the stores of other partitions. Standbys continue."""
         await asyncio.wrap_future(self.reader.leave_all_but(standbys))
@@ -164,15 +141,6 @@ class TableRecovery:
         """
         await self._follow(set(partitions) - set(self.reader.followed), standby=True)
 
-    async def touch(self, partitions: Collection[int]) -> None:
-        """Confirm the positions of these active partitions."""
-        for partition in self.store.held.intersection(partitions):
-            self.store.touch(partition)
-
-    def close(self) -> None:
-        """Stop reading. Blocks until nothing more is written."""
-        self.reader.close()
-
     async def _follow(self, partitions: Collection[int], *, standby: bool) -> list[asyncio.Future[None]]:
         if not partitions:
             return []
@@ -197,10 +165,9 @@ class TableRecovery:
         found: dict[int, tuple[int, int]] = {}
         for partition in partitions:
             store.hold(partition)
-            position = store.position(partition)
             try:
                 start = starting_point(
-                    position,
+                    store.position(partition),
                     Bounds(bounds[partition].first, written[partition]),
                     changelog_id=changelog_id,
                     is_known=self.is_known,
@@ -211,11 +178,8 @@ class TableRecovery:
                     f"{self.topic}, partition {partition}: {error}. The local store is not changed:"
                     f" {store.partition_path(partition)}. {REBUILD_HINT}"
                 ) from error
-            because = start.wipe_because
-            if position is None and not store.is_empty(partition):
-                because = "it has no position"
-            if because is not None:
-                log.error("store_emptied", partition=partition, because=because)
+            if start.wipe_because is not None:
+                log.error("store_emptied", partition=partition, because=start.wipe_because)
                 store.wipe(partition)
             found[partition] = (start.offset, bounds[partition].end)
         return found
@@ -268,7 +232,7 @@ class Recovery(Service):
     async def on_stop(self) -> None:
         self._changed.set()
         if self.table is not None:
-            await asyncio.to_thread(self.table.close)
+            await asyncio.to_thread(self.table.reader.close)
 
     def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Nothing: reading on is harmless until the new assignment is known."""
@@ -300,27 +264,20 @@ class Recovery(Service):
                 await self.app.crash(error)
                 return
 
-    @Service.task
-    async def _touch(self) -> None:
-        """Confirm the positions of quiet partitions, which are trusted up to an age."""
-        async for _ in self.itertimer(_TOUCH_S, name="Recovery.touch"):
-            if self.table is not None and self.assignment is not None and not self.app.rebalancing:
-                await self.table.touch(self.assignment.actives)
-
     async def _apply_assignments(self, generation: int) -> None:
         started = time.monotonic()
         self.app.in_recovery = True
         table, takeover = self.table, self._takeover
         assert table is not None, "started"
         actives, standbys = self.assignment = assignment_of(self.app.assignor, table.topic)
-        before = table.applied
+        before = table.reader.applied
         await table.close_all_but(actives=actives, standbys=standbys)
         sources = [tp for tp in self.app.assignor.assigned_actives() if tp.topic != table.topic]
         # Before the changelog's ends are read: afterwards no record of a former owner can follow.
         await self._retried(lambda: asyncio.to_thread(self._admit))
         committed = await self._retried(lambda: self._as_chunk(lambda: takeover.claim_partitions(sources)))
         await self._unless_changed(await self._retried(lambda: table.restore(actives)))
-        self.restored_records = table.applied - before
+        self.restored_records = table.reader.applied - before
         recorded = _recorded_positions(table, sources)
         await self._retried(
             lambda: self._as_chunk(lambda: takeover.commit_positions(committed, recorded, generation=generation))

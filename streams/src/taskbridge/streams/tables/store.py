@@ -46,15 +46,9 @@ WITHOUT_WAL.disable_wal = True  # its type stub declares a method
 
 _DAMAGE = ("Corruption", "IO error: No such file or directory")
 """Prefixes of the library's errors, which have no classes, for missing or changed files."""
-_LOCKED_S = 30.0
-_RETRY_S = 0.2
 _UNREADABLE = (StoreUnreadable, PositionUnreadable, struct.error, msgspec.DecodeError)
 
 log = structlog.get_logger(__name__)
-
-
-class StoreLocked(OperatorError):
-    """Another process uses the data directory; each worker needs its own."""
 
 
 class StoreDamaged(OperatorError):
@@ -157,28 +151,15 @@ class Store(TableStore):
         with self._checked(partition) as held:
             return held.get(keys) if keys else []
 
-    def slice(self, partition: int, start: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to ``limit`` keys from ``start`` and before ``end``, with their values. Reads nothing else."""
+    def scan(self, partition: int, start: bytes, end: bytes | None = None, *, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` keys from ``start`` on and before ``end``, with their values; without positions."""
         bounded = rocksdict.ReadOptions()
-        # Without this, deleted keys after the end would be read too.
-        bounded.set_iterate_upper_bound(end)
+        if end is not None:
+            # Without this, deleted keys after the end would be read too.
+            bounded.set_iterate_upper_bound(end)
         with self._checked(partition) as held:
-            found: list[tuple[bytes, bytes]] = list(islice(held.items(from_key=start, read_opt=bounded), limit))
-            if len(found) < limit:
-                # The library's own items take half the time, but also end silently where they cannot be read.
-                after = found[-1][0] + b"\x00" if found else start
-                found += items_of(held, after, bounded)
-            return found
-
-    def scan(self, partition: int, after: bytes, *, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-        """Up to ``limit`` keys after ``after``, with their values; and the last of them, None at the end."""
-        found: list[tuple[bytes, bytes]] = []
-        for key, value in self._items(partition, after):
-            if key not in (after, OFFSET_KEY, POSITION_KEY):
-                found.append((key, value))
-                if len(found) == limit:
-                    return found, key
-        return found, None
+            found = (item for item in items_of(held, start, bounded) if item[0] not in (OFFSET_KEY, POSITION_KEY))
+            return list(islice(found, limit))
 
     def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None:
         """Write these values, and the offset up to which the changelog is now applied: both or neither.
@@ -200,51 +181,22 @@ class Store(TableStore):
         return read_store_position(self.read(partition, OFFSET_KEY))
 
     def hold(self, partition: int) -> None:
-        """Open the partition's store; waits while another process has it open.
-
-        A store that RocksDB finds damaged is emptied, with an error in the log: its changelog has all of it.
-
-        Raises:
-            StoreLocked: another process has it open for too long.
-        """
-        deadline = time.monotonic() + _LOCKED_S
+        """Open the partition's store. One that is damaged is emptied, with an error in the log."""
         while partition not in self.held:
             try:
                 if damage_mark(self.partition_path(partition)).exists():
                     self._empty(partition, "it was found damaged while it was read")
                 self.open_partition(partition)
             except Exception as error:
-                if is_lock(error):
-                    if time.monotonic() > deadline:
-                        raise StoreLocked(f"{self.partition_path(partition)} is in use: {error}") from error
-                    time.sleep(_RETRY_S)
-                elif "Corruption" in str(error):
-                    self._empty(partition, str(error))
-                else:
+                if "Corruption" not in str(error):
                     raise
+                self._empty(partition, str(error))
 
     def wipe(self, partition: int) -> None:
         """Empty the partition's store, which is open before and after."""
         self.release(partition)
         shutil.rmtree(self.partition_path(partition), ignore_errors=True)
         self.hold(partition)
-
-    def touch(self, partition: int) -> None:
-        """Confirm the position, and flush it to the disk. Only if nothing else writes to the partition."""
-        found = self.position(partition)
-        if found is not None:
-            self.write_chunk(partition, {}, changelog_offset=found.offset)
-            with self._checked(partition) as held:
-                held.flush(wait=False)
-
-    def is_empty(self, partition: int) -> bool:
-        """Whether nothing was ever written to the partition's store."""
-        return next(self._items(partition), None) is None
-
-    def _items(self, partition: int, start: bytes = b"", options: Any = None) -> Iterator[tuple[bytes, bytes]]:
-        """Keys from ``start`` on, with their values; raises StoreDamaged if the rest cannot be read."""
-        with self._checked(partition) as held:
-            yield from items_of(held, start, options)
 
     @contextmanager
     def _checked(self, partition: int) -> Generator[Any]:
