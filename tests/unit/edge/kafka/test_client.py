@@ -496,7 +496,7 @@ def test_a_record_that_is_not_acknowledged_in_time_has_failed() -> None:
         with pytest.raises(DeliveryFailed, match="in time"):
             await path.send_within(FIRST, timeout_s=0.01)
         assert path.problem_of(EVENTS) == "no acknowledgement in time"
-        assert path._hurried == {}  # pyright: ignore[reportPrivateUsage]
+        assert path._sendings == {}  # pyright: ignore[reportPrivateUsage]
 
     asyncio.run(scenario())
 

@@ -15,7 +15,7 @@ import structlog
 from confluent_kafka import murmur2
 from msgspec import Struct
 
-from taskbridge.runtime.producer import DeliveryFailed, within
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.codec import framed
 from taskbridge.schemas.registry import SchemaRef
 
@@ -41,10 +41,6 @@ _LAST_REPORT_S = 35.0
 """By then librdkafka has reported on every record: message.timeout.ms, and some."""
 Partition = tuple[str, int]
 """A topic and the number of a partition; -1 where it is not known how many there are."""
-
-
-def late() -> DeliveryFailed:
-    return DeliveryFailed("no acknowledgement in time")
 
 
 class Sendings(dict["Sending", "Record"]):
@@ -76,7 +72,7 @@ class Sendings(dict["Sending", "Record"]):
                 self._timer = self.loop.call_at(each.late_at, self._look)
                 break
             if not each.done():
-                each.set_exception(late())
+                each.set_exception(DeliveryFailed("no acknowledgement in time"))
 
 
 class Sending(Struct, eq=False):
@@ -122,7 +118,6 @@ class KafkaClient:
         self._registry = registry
         self._frames: dict[str, bytes] = {}
         """The frame before each body, by its schema."""
-        self._hurried: dict[asyncio.Future[None], Record] = {}
         self._sendings = Sendings(self._not_sent)
         self._closing: set[asyncio.Task[int]] = set()
         self._open = asyncio.Event()
@@ -227,7 +222,7 @@ class KafkaClient:
         if place not in self._failed:
             _log.warning("kafka_delivery_failed", topic=place[0], partition=place[1], problem=problem)
         self._failed[place] = (time.monotonic(), problem)
-        for delivery, other in (*self._hurried.items(), *self._sendings.items()):
+        for delivery, other in tuple(self._sendings.items()):
             if not delivery.done() and self.partition_of(other) == place:
                 delivery.set_exception(DeliveryFailed(f"another delivery failed: {problem}"))
         if error.topic_is_gone and self._topics.pop(record.topic, None) is not None:
@@ -286,19 +281,18 @@ class KafkaClient:
         Raises:
             DeliveryFailed, QueueFull: it has not, or that is not known; how Kafka is doing is remembered.
         """
-        future = self.send(record)
-        self._hurried[future] = record
-        try:
-            await within(timeout_s, future)
-        except TimeoutError as error:
-            failure = late()
-            self.fail(record, failure)
-            raise failure from error
-        except DeliveryFailed as error:
-            self._not_sent(record, error)
-            raise
-        finally:
-            del self._hurried[future]
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def then(error: Exception | None) -> None:
+            if done.done():
+                return  # nobody waits any more
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        self.send_then(record, then, timeout_s=timeout_s)
+        await done
 
     def send_then(self, record: Record, then: Callable[[Exception | None], None], *, timeout_s: float) -> None:
         """As ``send_within`` without a future: ``then`` is called with None, or with the error."""
