@@ -8,18 +8,15 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from uvicorn.config import Config
 
 from taskbridge.edge.server import sockets as server_sockets
-from taskbridge.edge.server.serving import loop_of
 from taskbridge.edge.server.sockets import (
     AcceptingLoop,
-    HeldSocketsLoop,
     Listener,
-    SharingLoop,
     listen,
     listen_with_peers,
     passed_sockets,
@@ -149,9 +146,9 @@ class Roomy(asyncio.Protocol):
         return True
 
 
-@pytest.mark.parametrize(("loop", "accepted"), [(AcceptingLoop, WAITING), (SharingLoop, 1)])
+@pytest.mark.parametrize(("options", "accepted"), [({}, WAITING), ({"in_a_row": 1}, 1)])
 def test_one_of_several_workers_leaves_the_next_connection_to_a_free_one(
-    loop: type[AcceptingLoop], accepted: int
+    options: dict[str, Any], accepted: int
 ) -> None:
     async def scenario() -> None:
         with ExitStack() as stack:
@@ -159,22 +156,12 @@ def test_one_of_several_workers_leaves_the_next_connection_to_a_free_one(
             listening.setblocking(False)  # noqa: FBT003 - socket's own signature
             for _ in range(WAITING):
                 stack.enter_context(socket.create_connection(listening.getsockname()))
-            arriving: set[asyncio.Task[None]] = set()
             make = cast("Callable[[], EdgeProtocol]", Roomy)
-            running = asyncio.get_running_loop()
-            listener = Listener(running, make, listening, arriving, outlives_us=True, in_a_row=loop.accepted_in_a_row)
+            running = cast("AcceptingLoop", asyncio.get_running_loop())
+            listener = Listener(running, make, listening)
             listener._accept()  # pyright: ignore[reportPrivateUsage]
-            assert len(arriving) == accepted
-            await asyncio.gather(*arriving)
+            assert len(running.arriving) == accepted
+            await asyncio.gather(*running.arriving)
 
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("are_held", [True, False])
-@pytest.mark.parametrize("workers", [1, 3])
-def test_the_loop_is_the_one_for_the_sockets_and_for_the_number_of_workers(are_held: bool, workers: int) -> None:  # noqa: FBT001 - a parameter of the test
-    factory: Any = Config("", loop=loop_of(are_held=are_held, workers=workers)).get_loop_factory()
-    loop = factory()
-    assert isinstance(loop, HeldSocketsLoop) is are_held
-    assert (loop.accepted_in_a_row == 1) is (workers > 1)
-    loop.close()
+    with asyncio.Runner(loop_factory=partial(AcceptingLoop, **options)) as runner:
+        runner.run(scenario())

@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from taskbridge.edge.server.protocol import EdgeProtocol
+from taskbridge.edge.server.sockets import AcceptingLoop
 from taskbridge.runtime.serving import Server, server_config
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers
         protocol=EdgeProtocol,
         factory=workers > 1,
         workers=workers,
-        loop=loop_of(are_held=are_held, workers=workers),
+        # Simultaneous connections are spread over several workers.
+        loop=partial(AcceptingLoop, are_held=are_held, **({"in_a_row": 1} if workers > 1 else {})),
         lifespan="on",
         reset_contextvars=True,  # else a pipelined request has its log lines in the trace of the one before
         timeout_keep_alive=_KEEP_ALIVE_S,
@@ -75,14 +78,6 @@ def end_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=wait, name="parent", daemon=True).start()
-
-
-def loop_of(*, are_held: bool, workers: int) -> str:
-    """The loop of each process, as the name that uvicorn imports."""
-    name = "HeldSocketsLoop" if are_held else "AcceptingLoop"
-    if workers > 1:
-        name = "SharingHeldSocketsLoop" if are_held else "SharingLoop"
-    return f"taskbridge.edge.server.sockets:{name}"
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> None:

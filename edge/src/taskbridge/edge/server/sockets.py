@@ -138,71 +138,35 @@ def listen_with_peers(host: str, port: int, *, data_dir: Path) -> list[socket.so
 
 
 class AcceptingLoop(uvloop.Loop):
-    """The loop that uvicorn runs on. Each server on a given socket is a Listener, and its socket ends with us."""
+    """The loop that uvicorn runs on. Each server on a given socket is a Listener."""
 
-    sockets_outlive_us = False
-    accepted_in_a_row = 64
-    """Connections before the loop turns to those that are open."""
+    def __init__(self, *, are_held: bool = False, in_a_row: int = 64) -> None:
+        """``are_held``: the sockets outlive us, and connections that still wait there wait for the next process.
 
-    def __init__(self) -> None:
+        ``in_a_row`` connections are accepted before the loop turns to those that are open.
+        """
         super().__init__()
-        self._arriving: set[asyncio.Task[None]] = set()
+        self.are_held, self.in_a_row = are_held, in_a_row
+        self.arriving: set[asyncio.Task[None]] = set()
+        """The accepted connections that are not admitted yet."""
 
     async def create_server(self, protocol_factory: Any, *arguments: Any, sock: Any = None, **options: Any) -> Any:
         if sock is None:
             return await super().create_server(protocol_factory, *arguments, **options)
-        listener = Listener(
-            self,
-            protocol_factory,
-            sock,
-            self._arriving,
-            outlives_us=self.sockets_outlive_us,
-            in_a_row=self.accepted_in_a_row,
-        )
+        listener = Listener(self, protocol_factory, sock)
         listener.start()
         return listener
-
-
-class HeldSocketsLoop(AcceptingLoop):
-    """Its sockets stay open when we end: a connection that still waits there waits for the next process."""
-
-    sockets_outlive_us = True
-
-
-class SharingLoop(AcceptingLoop):
-    """For one of several workers: simultaneous connections are spread over all of them."""
-
-    accepted_in_a_row = 1
-
-
-class SharingHeldSocketsLoop(HeldSocketsLoop):
-    """For one of several workers on sockets that stay open."""
-
-    accepted_in_a_row = 1
 
 
 class Listener(asyncio.AbstractServer):
     """One listening socket, which other processes may listen on too."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        make: Callable[[], EdgeProtocol],
-        sock: socket.socket,
-        arriving: set[asyncio.Task[None]],
-        *,
-        outlives_us: bool,
-        in_a_row: int,
-    ) -> None:
-        """``arriving`` are the accepted connections of all listeners of the loop that are not admitted yet."""
+    def __init__(self, loop: AcceptingLoop, make: Callable[[], EdgeProtocol], sock: socket.socket) -> None:
         self._loop = loop
         self._make = make
         self._sock = sock
         self._next = make()
         """The protocol of the next connection: it exists already, because it knows whether there is room."""
-        self._arriving = arriving
-        self._outlives_us = outlives_us
-        self._in_a_row = in_a_row
         self._resume: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -224,17 +188,17 @@ class Listener(asyncio.AbstractServer):
         if self._resume is not None:
             self._resume.cancel()
         self._loop.remove_reader(self._sock.fileno())
-        if not self._outlives_us:
+        if not self._loop.are_held:
             while self._accept_one():
                 pass
 
     async def wait_closed(self) -> None:
-        while self._arriving:
-            await asyncio.wait(self._arriving)
+        while self._loop.arriving:
+            await asyncio.wait(self._loop.arriving)
 
     def _accept(self) -> None:
-        for _ in range(self._in_a_row):
-            if not self._next.room(len(self._arriving)):
+        for _ in range(self._loop.in_a_row):
+            if not self._next.room(len(self._loop.arriving)):
                 self._pause(_FULL_S)
                 return
             if not self._accept_one():
@@ -257,8 +221,8 @@ class Listener(asyncio.AbstractServer):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         protocol, self._next = self._next, self._make()
         task = self._loop.create_task(self._connect(connection, protocol))
-        self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
+        self._loop.arriving.add(task)
+        task.add_done_callback(self._loop.arriving.discard)
         return True
 
     async def _connect(self, connection: socket.socket, protocol: EdgeProtocol) -> None:
