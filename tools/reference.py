@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
 from reference_pages.acls import acls_page
 from reference_pages.alerts import alerts_page
 from reference_pages.apis import center_page, center_text, edge_page, edge_text

@@ -19,8 +19,8 @@ import msgspec
 from aiokafka.structs import ConsumerRecord
 from tests.bench.streams.workload import workload
 
+from support.edge.fakes import parameters_of
 from taskbridge.edge.callbacks import event_of, locate
-from taskbridge.edge.testing import parameters_of
 from taskbridge.schemas.codec import task_event_codec, task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import ALL, TASK_EVENTS

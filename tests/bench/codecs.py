@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from support.edge.fakes import parameters_of
 from support.edge.process import OwnStack
 from taskbridge.edge.callbacks import event_of, locate
-from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.codec import framed, task_event_codec

@@ -21,9 +21,9 @@ from typing import Any
 
 import httpx2
 
+from support.edge.fakes import SYSTEM_TOKEN, parameters_of
 from support.edge.process import OwnStack, RunningEdge, wait_until
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 
 _CALM_S = 15.0
 

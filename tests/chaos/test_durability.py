@@ -28,10 +28,10 @@ from urllib.parse import urlsplit
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from support.edge.fakes import SYSTEM_TOKEN, parameters_of
 from support.edge.process import OwnStack, RunningEdge, wait_until
 from support.edge.spool import can_mount, fill, small_disk
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.registry import Registry

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.background import InBackground
+from support.edge.fakes import SYSTEM_TOKEN, write_credentials
 from support.edge.process import wait_until, worker_processes
 from support.http_clients import callback
-from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.local.host import free_ports
 from taskbridge.local.stack import KAFKA_VARIABLE, REGISTRY_VARIABLE

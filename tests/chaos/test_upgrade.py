@@ -28,6 +28,7 @@ from faust.types import TP
 
 from support.background import InBackground
 from support.center_process import CenterProcess, Line, lists_of
+from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from support.edge.process import OwnStack, RunningEdge
 from support.edge.process import wait_until as wait_within
 from support.streams.lives import (
@@ -44,7 +45,6 @@ from support.wheels import previous_release
 from taskbridge.cli.connection import Connection
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server.sockets import listen
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from taskbridge.local.company import EMPLOYEES
 from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.local.simulation import SimulatedApp, Simulation

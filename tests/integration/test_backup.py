@@ -21,6 +21,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from support.center_process import CenterProcess, Line, lists_of
+from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from support.edge.process import OwnStack, RunningEdge, wait_until
 from support.kafka.stack import artifacts
 from support.streams.lives import (
@@ -34,7 +35,6 @@ from support.streams.lives import (
 from support.streams.processes import Rebuild, Worker, ends, pending_notifications
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.schemas import versions_folder
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from taskbridge.local.host import free_ports
 from taskbridge.local.jvm import API_PATH, registry_service, registry_url
 from taskbridge.local.supervisor import Supervisor

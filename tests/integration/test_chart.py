@@ -22,12 +22,12 @@ from fastapi import FastAPI
 
 from support import http_clients
 from support.deployment.helm import OUTSIDE, Document, Helm, Peer, Rendered, allows, selects
+from support.edge.fakes import SYSTEM_TOKEN, write_credentials
 from support.edge.process import wait_until
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge import app as edge_app
 from taskbridge.edge.server import serving
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.local.host import free_ports
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.operation import make_server

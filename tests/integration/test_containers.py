@@ -14,11 +14,11 @@ import image
 from support import http_clients, needs
 from support.deployment import docker
 from support.deployment.docker import BASE, DockerDaemon
+from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from support.http_clients import EventStreamClient
 from taskbridge.center.access.tokens import digest_of
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.doctor_checks import Examination, State
-from taskbridge.edge.testing import CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.local.host import free_ports
 
 if TYPE_CHECKING:

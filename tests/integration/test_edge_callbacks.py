@@ -18,11 +18,11 @@ import httpx2
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from support.edge.process import RunningEdge
 from support.edge.refused import BadRequest, bad_requests
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.local.host import free_port
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.codec import task_event_codec

@@ -17,11 +17,11 @@ import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from support import needs
+from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from support.edge.process import RunningEdge, wait_until
 from support.edge.spool import can_mount, fill, small_disk
 from support.forked import taskbridge
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from taskbridge.local.host import free_port
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS

@@ -28,6 +28,7 @@ from confluent_kafka.admin import (
 
 from support.background import Steadily
 from support.center_process import CenterProcess, lists_of
+from support.edge.fakes import SYSTEM_TOKEN, parameters_of
 from support.edge.process import RunningEdge, wait_until
 from support.kafka.brokers import BROKERS
 from support.kafka.secured import OAUTH, SCRAM, SecuredCluster
@@ -40,7 +41,6 @@ from taskbridge.cli.reconcile_runs import one_pass
 from taskbridge.client.inbox import Inbox
 from taskbridge.client.source import Kafka, KafkaRefused
 from taskbridge.client.subscription import subscribe
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.local.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.local.jvm import java_argv

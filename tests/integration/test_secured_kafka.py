@@ -10,6 +10,7 @@ import pytest
 
 from support import forked
 from support.center_process import CenterProcess, lists_of
+from support.edge.fakes import SYSTEM_TOKEN, parameters_of, write_credentials
 from support.edge.process import RunningEdge, wait_until
 from support.kafka.secured import SecuredKafka
 from support.streams.lives import assert_all_is_right, read_topic, states_on_topic
@@ -17,7 +18,6 @@ from support.streams.processes import Worker
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.doctor_checks import Examination
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.schemas import topics
 from taskbridge.schemas.events import Status
 from taskbridge.schemas.registry import schema_text

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 
 from support.edge.callbacks import message
+from support.edge.fakes import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, message_of, write_credentials
 from support.edge.process import RunningEdge, wait_until
 from support.forked import taskbridge
 from support.kafka.records import quarantined
-from taskbridge.edge.testing import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, message_of, write_credentials
 from taskbridge.edge.verification.webhooks import new_secret
 from taskbridge.local.host import free_port
 from taskbridge.schemas.cloudevents import headers_of

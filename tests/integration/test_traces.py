@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
+from support.edge.fakes import SYSTEM_TOKEN, task_of
 from support.edge.process import RunningEdge
 from support.streams.processes import Worker
 from support.tracing import OtlpReceiver
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import SYSTEM_TOKEN, task_of
 from taskbridge.local.host import free_port
 from taskbridge.runtime.tracing import traceparent_of
 from taskbridge.schemas.cloudevents import headers_of

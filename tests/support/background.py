@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from typing import TYPE_CHECKING, cast
 
+from support.edge.fakes import SYSTEM_TOKEN, parameters_of
 from taskbridge.cli.callbacks import Sender
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 
 if TYPE_CHECKING:
     from typing import Self

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from support.edge.fakes import SYSTEM_TOKEN, parameters_of
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 
 _NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from support.center_rows import AnsweringCenter, fill, state
+from support.edge.fakes import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.center.access.tokens import digest_of
 from taskbridge.center.app import Center
 from taskbridge.center.database import open_database
@@ -21,7 +22,6 @@ from taskbridge.center.migrations import migrate
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.local.host import free_port
 from taskbridge.schemas.events import Status, TaskEntry
 from taskbridge.schemas.topics import TASK_STATES

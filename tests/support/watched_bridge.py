@@ -14,11 +14,11 @@ import httpx2
 
 from support import http_clients
 from support.alerts import Scrapes, samples_of
+from support.edge.fakes import SYSTEM_TOKEN, parameters_of
 from support.edge.process import OwnStack, RunningEdge, wait_until
 from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 
 from reference_pages.apis import NOWHERE, a_center
 from reference_pages.markdown import code, listed, page, prose
+from support.edge.fakes import write_credentials
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import write_credentials
 from taskbridge.reconcile.assembly import LocalData
 from taskbridge.reconcile.clock import SystemClock
 from taskbridge.reconcile.dingtalk.calls import Allowance, Budget

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
+from support.edge.fakes import APP_TYPE, DATE_TIME, SYSTEM_TOKEN, parameters_of
 from taskbridge.edge.callbacks import event_of, locate
-from taskbridge.edge.testing import APP_TYPE, DATE_TIME, SYSTEM_TOKEN, parameters_of
 from taskbridge.edge.verification.signature import sign
 from taskbridge.schemas import topics
 from taskbridge.schemas.cloudevents import (

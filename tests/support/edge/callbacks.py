@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from support.edge.fakes import SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, message_of, parameters_of
 from taskbridge.edge.sender import encode_callback, signed, signed_message
-from taskbridge.edge.testing import SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, message_of, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

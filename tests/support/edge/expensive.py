@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from support.edge.fakes import APP_TYPE, CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN
 from taskbridge.edge.decision import Rules, interpret
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.request import Received
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN
 from taskbridge.edge.verification.credentials import parse_credentials
 
 if TYPE_CHECKING:

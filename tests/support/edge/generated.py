@@ -11,11 +11,11 @@ from urllib.parse import quote, urlencode
 
 import httptools
 
+from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, task_of
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.decision import YIDA_PATHS, Rules, interpret
 from taskbridge.edge.request import Received
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, task_of
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.local.company import vendor_sample
 from taskbridge.local.simulation import SimulatedApp, Simulation

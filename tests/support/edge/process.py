@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from support import http_clients
+from support.edge.fakes import SOURCE_SECRET, SYSTEM_TOKEN, write_credentials
 from support.forked import Forked
-from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, write_credentials
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.child import tethered
 from taskbridge.local.host import free_port, free_ports

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from support.edge.callbacks import message
-from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import (
+from support.edge.fakes import (
     APP_TYPE,
     CORP_ID,
     SOURCE,
@@ -22,6 +21,7 @@ from taskbridge.edge.testing import (
     parameters_of,
     task_of,
 )
+from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.webhooks import TOLERANCE_S
 

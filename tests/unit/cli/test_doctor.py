@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Never, cast
 import pytest
 from confluent_kafka.admin import AclOperation
 
+from support.edge.fakes import SYSTEM_TOKEN, write_credentials
 from taskbridge.center.acls import CENTER
 from taskbridge.cli import doctor_checks
 from taskbridge.cli.doctor_checks import Examination, Finding, State
 from taskbridge.edge.kafka.prerequisites import EDGE
-from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.runtime.topic_admin import TopicsUnavailable
 from taskbridge.schemas import topics
 from taskbridge.schemas.registry import Registry, RegistryUnavailable

@@ -11,12 +11,12 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
+from support.edge.fakes import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.cli import quarantine
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.program import app
 from taskbridge.cli.quarantine import judge, leave_out_published
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.replays import FileWindows, refuse_replay
 from taskbridge.runtime.quarantined import quarantined_summary

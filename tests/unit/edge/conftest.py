@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.testclient import TestClient
 
+from support.edge.fakes import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Generator

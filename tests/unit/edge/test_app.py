@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.edge.fakes import write_credentials
 from support.edge.process import RunningEdge, wait_until
 from support.forked import run_forked
 from support.process_state import is_running
-from taskbridge.edge.testing import write_credentials
 from taskbridge.local.host import free_port
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def test_the_process_ends_in_time_while_a_part_still_waits(tmp_path: Path) -> No
 import asyncio, gc, pathlib, time
 import taskbridge.edge.app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import MemoryPublisher
+from support.edge.fakes import MemoryPublisher
 from starlette.testclient import TestClient
 
 class Stuck(MemoryPublisher):

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from support.edge.fakes import APP_TYPE, CORP_ID, parameters_of, task_of
 from taskbridge.edge import callbacks
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.errors import Malformed
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, parameters_of, task_of
 from taskbridge.schemas.events import Action, Person, TaskEvent, event_id_for
 
 RECEIVED_AT = 1_700_000_000_000

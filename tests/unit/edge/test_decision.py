@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from support.edge.callbacks import good, send
+from support.edge.fakes import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of, task_of
 from taskbridge.edge import decision
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
@@ -17,7 +18,6 @@ from taskbridge.edge.decision import Rules, interpret
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.request import Received
 from taskbridge.edge.sender import signed
-from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of, task_of
 from taskbridge.edge.verification.credentials import parse_credentials, read_use
 from taskbridge.edge.verification.replays import MemoryWindow, claim
 

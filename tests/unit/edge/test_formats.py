@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.testclient import TestClient
 
+from support.edge.fakes import CORP_ID, MemoryPublisher
 from taskbridge.edge.app import create_app
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.quarantine import reconsider
-from taskbridge.edge.testing import CORP_ID, MemoryPublisher
 from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.credentials import Credentials, parse_credentials
 from taskbridge.edge.verification.replays import MemoryWindow

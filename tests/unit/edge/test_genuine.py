@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from support.edge.fakes import SYSTEM_TOKEN, parameters_of, task_of
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of, task_of
 from taskbridge.schemas.events import event_id_for
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from starlette.testclient import TestClient
 
-    from taskbridge.edge.testing import MemoryPublisher
+    from support.edge.fakes import MemoryPublisher
 
 FORM = "application/x-www-form-urlencoded"
 

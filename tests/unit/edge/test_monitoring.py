@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.testclient import TestClient
 
+from support.edge.fakes import MemoryPublisher
 from support.edge.spool import can_mount, fill, small_disk
 from taskbridge.center.operations.answers import Answers, edge_of
 from taskbridge.cli.status import problems_of
@@ -23,7 +24,6 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.decision import IS_BUILT
 from taskbridge.edge.monitoring import Durations, HealthRoutes, Outcomes, WorkerMetrics, clear_metrics
-from taskbridge.edge.testing import MemoryPublisher
 from taskbridge.edge.verification.credentials import CredentialsFile
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from support.edge import vectors
+from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from support.edge.generated import (
     CREDENTIALS,
     FORM,
@@ -27,7 +28,6 @@ from support.wheels import WHERE_CARGO_BUILDS
 from taskbridge.edge.decision import Decision, Rules, core_of
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.request import Received
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.signature import sign
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.testclient import TestClient
 
+from support.edge.fakes import SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from support.served_apps import TOKEN, differences, edge_app, serving
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import signed
-from taskbridge.edge.testing import SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.edge.verification import webhooks
 
 if TYPE_CHECKING:

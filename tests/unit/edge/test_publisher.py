@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 from uvicorn.server import ServerState
 
+from support.edge.fakes import parameters_of
 from support.edge.spool import SCHEMA, TestProducer, open_client, open_spool, record, until
 from support.http_clients import callback
 from taskbridge.edge.app import create_app
@@ -29,7 +30,6 @@ from taskbridge.edge.server.protocol import EdgeProtocol
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.spools import Spools
 from taskbridge.edge.spool.store import SpoolFull
-from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.runtime.topic_admin import TopicReport, TopicsUnavailable
 from taskbridge.schemas.cloudevents import event_headers

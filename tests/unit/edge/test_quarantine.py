@@ -15,16 +15,7 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from support.edge.callbacks import good, message, send
-from support.edge.refused import bad_messages, bad_requests
-from taskbridge.edge.app import create_app
-from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.errors import Malformed, Rejection, Unverified
-from taskbridge.edge.monitoring import Metrics
-from taskbridge.edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
-from taskbridge.edge.request import Received
-from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
-from taskbridge.edge.server.admission import LINES_PER_MINUTE
-from taskbridge.edge.testing import (
+from support.edge.fakes import (
     APP_TYPE,
     CORP_ID,
     SOURCE,
@@ -34,6 +25,15 @@ from taskbridge.edge.testing import (
     message_of,
     parameters_of,
 )
+from support.edge.refused import bad_messages, bad_requests
+from taskbridge.edge.app import create_app
+from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.errors import Malformed, Rejection, Unverified
+from taskbridge.edge.monitoring import Metrics
+from taskbridge.edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
+from taskbridge.edge.request import Received
+from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
+from taskbridge.edge.server.admission import LINES_PER_MINUTE
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.replays import MemoryWindow
 from taskbridge.schemas.codec import quarantined_callback_codec

@@ -13,13 +13,13 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from support.edge.callbacks import good, message, post_message, send
+from support.edge.fakes import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from support.edge.refused import OTHER_SECRET, BadRequest, bad_messages, bad_requests
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
 from taskbridge.edge.server.requests import HEAD_BYTES
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from taskbridge.schemas.events import event_id_for
 
 if TYPE_CHECKING:

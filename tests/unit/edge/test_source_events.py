@@ -12,11 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from support.edge.callbacks import good, message, post_message, send
-from support.edge.refused import OTHER_SECRET
-from taskbridge.edge.app import create_app
-from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.sender import EncodedCallback
-from taskbridge.edge.testing import (
+from support.edge.fakes import (
     APP_TYPE,
     CORP_ID,
     SOURCE,
@@ -26,6 +22,10 @@ from taskbridge.edge.testing import (
     message_of,
     write_credentials,
 )
+from support.edge.refused import OTHER_SECRET
+from taskbridge.edge.app import create_app
+from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.sender import EncodedCallback
 from taskbridge.edge.verification import webhooks
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.events import MAX_ID_CHARACTERS, Action, Person, TaskEvent

@@ -12,11 +12,11 @@ from starlette.testclient import TestClient
 from structlog.contextvars import get_contextvars
 
 from support.edge.callbacks import good, message, post_message, send
+from support.edge.fakes import SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from support.tracing import NOT_SAMPLED, TRACE, TRACE_ID, CollectedSpans, parent_of, trace_of_span, traceparent_of_span
 from taskbridge.edge.app import create_app
 from taskbridge.edge.kafka.record import SpooledRecord
 from taskbridge.edge.publisher import Durability
-from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from taskbridge.edge.tracing import trace_drained
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 

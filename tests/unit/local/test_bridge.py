@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.edge.testing import write_credentials
+from support.edge.fakes import write_credentials
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.webhooks import new_secret
 from taskbridge.local.bridge import Bridge, BridgeOptions, is_center_up, probe, report_changes

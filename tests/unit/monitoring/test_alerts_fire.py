@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 
 from reference_pages.apis import a_center
 from support.alerts import ALERTS, Outage, firing, series_of
+from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, write_credentials
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, write_credentials
 from taskbridge.edge.verification.credentials import fingerprint
 from taskbridge.reconcile.assembly import LocalData
 from taskbridge.reconcile.clock import SystemClock

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from uvicorn.server import ServerState
 
+from support.edge.fakes import SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from support.http_clients import callback
 from support.wheels import WHERE_CARGO_BUILDS
 from taskbridge.edge.app import create_app
@@ -22,7 +23,6 @@ from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.publisher import Durability
 from taskbridge.edge.server.protocol import FAST_PATH, EdgeProtocol
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.runtime.producer import DeliveryFailed
 
 if TYPE_CHECKING:

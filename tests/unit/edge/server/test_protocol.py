@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from support.edge.fakes import SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from support.http_clients import callback, connect, exchange, read_all, read_answer, status_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
@@ -24,7 +25,6 @@ from taskbridge.edge.server.protocol import MAX_PIPELINED, Deadline, EdgeProtoco
 from taskbridge.edge.server.requests import FREE_BODY_BYTES
 from taskbridge.edge.server.sockets import listen
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from taskbridge.local.host import free_port
 
 if TYPE_CHECKING:

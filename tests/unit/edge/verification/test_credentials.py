@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, write_credentials
+from support.edge.fakes import APP_TYPE, CORP_ID, write_credentials
 from taskbridge.edge.verification.credentials import (
     CredentialsFile,
     Token,

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.edge.fakes import APP_TYPE, CORP_ID, parameters_of
 from taskbridge.edge.callbacks import locate
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.sender import signed
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, parameters_of
 from taskbridge.edge.verification import signature
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.signature import (

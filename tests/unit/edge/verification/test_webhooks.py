@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from taskbridge.edge.testing import SOURCE_SECRET
+from support.edge.fakes import SOURCE_SECRET
 from taskbridge.edge.verification.webhooks import TOLERANCE_S, is_timely, key_of, matching, new_secret, sign
 
 # The example of its specification and of its libraries' own tests.
