@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskbridge.center.metrics import Metrics
-from taskbridge.center.operations.last_errors import LastErrors
+from taskbridge.center.operations.reporting import LastErrors
 from taskbridge.center.server import build_http
 from taskbridge.runtime.operation import listen, make_server
 

@@ -93,7 +93,7 @@ def center_series() -> dict[str, tuple[str, float]]:
         cast("Any", center).followers = [SimpleNamespace(health=lambda: health)]
         center.metrics.filled.set_function(lambda: 1)
         for status in (200, 503):
-            center.metrics.query("/v1/tasks", status, 0.01)
+            center.metrics.queries.labels("/v1/tasks", status).observe(0.01)
         return series_of(generate_latest(center.metrics.registry).decode(), job=CENTER)
 
 

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -25,7 +26,7 @@ from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.metrics import HubCollector
 from taskbridge.center.live.routes import events_router
 from taskbridge.center.live.stream import HoldsStreams
-from taskbridge.center.metrics import Metrics
+from taskbridge.center.metrics import FollowerCollector, Metrics
 from taskbridge.center.migrations import check_revision
 from taskbridge.center.migrations import migrate as migrate_tables
 from taskbridge.center.operations.reporting import OperationsReporter
@@ -44,7 +45,7 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from fastapi import FastAPI
 
@@ -71,11 +72,9 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
     sys.setswitchinterval(_SWITCH_S)
     settings = load_settings(CenterSettings, environment)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        _alone(settings, stack)
+    with _opened(settings) as database:
         configure_logs(settings.log_format, settings.log_level)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        database = stack.enter_context(closing(_database(settings)))
         if database.is_sqlite:
             migrate_tables(database)
         else:
@@ -85,10 +84,8 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
 
 def migrate(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
     """Bring the tables to this release; returns the revisions ``from`` and ``to``."""
-    settings = load_settings(CenterSettings, environment)
-    with ExitStack() as stack:
-        _alone(settings, stack)
-        before, after = migrate_tables(stack.enter_context(closing(_database(settings))))
+    with _opened(load_settings(CenterSettings, environment)) as database:
+        before, after = migrate_tables(database)
     return {"from": before, "to": after}
 
 
@@ -97,39 +94,38 @@ def rebuild(environment: Mapping[str, str] = os.environ) -> dict[str, int]:
 
     Replicas on PostgreSQL may run meanwhile. A damaged SQLite file is set aside.
     """
-    settings = load_settings(CenterSettings, environment)
-    with ExitStack() as stack:
-        _alone(settings, stack)
+    with _opened(load_settings(CenterSettings, environment)) as database:
         try:
-            return _drop(settings)
+            return _drop(database)
         except DatabaseDamaged:
-            _set_aside(settings)
-            return _drop(settings)
+            database.close()
+            _set_aside(Path(database.engine.url.database or ""))
+            return _drop(database)
 
 
-def _drop(settings: CenterSettings) -> dict[str, int]:
-    with closing(_database(settings)) as database:
-        if database.is_sqlite:
-            migrate_tables(database)
-        return positions.rebuild(database)
+def _drop(database: Database) -> dict[str, int]:
+    if database.is_sqlite:
+        migrate_tables(database)
+    return positions.rebuild(database)
 
 
-def _set_aside(settings: CenterSettings) -> None:
-    path, suffix = settings.data_dir / "center.db", f"damaged-{time.strftime('%Y%m%dT%H%M%S')}"
-    for each in path.parent.glob("center.db*"):
+def _set_aside(path: Path) -> None:
+    suffix = f"damaged-{time.strftime('%Y%m%dT%H%M%S')}"
+    for each in path.parent.glob(f"{path.name}*"):
         if ".damaged-" not in each.name:
             each.rename(f"{each}.{suffix}")
     log.warning("database_set_aside", path=f"{path}.{suffix}")
 
 
-def _alone(settings: CenterSettings, stack: ExitStack) -> None:
-    if settings.database_url is None:
-        stack.enter_context(only_one_in(settings.data_dir, "center.lock", setting="CENTER_DATA_DIR"))
-
-
-def _database(settings: CenterSettings) -> Database:
+@contextmanager
+def _opened(settings: CenterSettings) -> Generator[Database]:
+    """The database; a process is alone with a SQLite file."""
     url = settings.database_url
-    return open_database(None if url is None else url.get_secret_value(), settings.data_dir)
+    with ExitStack() as stack:
+        if url is None:
+            stack.enter_context(only_one_in(settings.data_dir, "center.lock", setting="CENTER_DATA_DIR"))
+        opened = open_database(None if url is None else url.get_secret_value(), settings.data_dir)
+        yield stack.enter_context(closing(opened))
 
 
 class Center:
@@ -162,10 +158,10 @@ class Center:
             settings, database, self._threads, self.readiness, streams=lambda: self.hub.count
         )
         self.metrics.filled.set_function(lambda: self.filling.ratio)
-        self.metrics.watch_followers(lambda: [each.health() for each in self.followers])
+        self.metrics.registry.register(FollowerCollector(lambda: [each.health() for each in self.followers]))
         self.metrics.registry.register(HubCollector(self.hub))
         if (tokens := self.access.tokens) is not None:
-            self.metrics.watch_tokens(lambda: tokens.broken is None)
+            self.metrics.tokens_usable.set_function(lambda: tokens.broken is None)
 
     async def serve(self) -> None:
         """Follow the topics and answer, until a signal comes."""

@@ -28,45 +28,30 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._queries = Histogram(
+        self.queries = Histogram(
             _PREFIX + "query_seconds",
             "Time from a query's arrival to the first byte of its response, by route and status.",
             ("route", "status"),
             buckets=_QUERY_SECONDS,
             registry=self.registry,
         )
-        self._database_errors = Counter(
+        self.database_errors = Counter(
             _PREFIX + "database_errors", "Queries that the database did not answer.", registry=self.registry
         )
-        self._tokens_usable = self._gauge(
+        self.tokens_usable = self._gauge(
             "api_tokens_usable", "0 while the API tokens file is invalid and an older version is in use."
         )
-        self._tokens_usable.set(1)
+        self.tokens_usable.set(1)
         self.filled = self._gauge(
             "lists_filled_ratio", "Share of the states that the lists contain while they are filled; 1 once complete."
         )
-
-    def query(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer to a query."""
-        self._queries.labels(route, status).observe(seconds)
-
-    def database_error(self) -> None:
-        self._database_errors.inc()
-
-    def watch_tokens(self, usable: Callable[[], bool]) -> None:
-        """Read at every scrape whether the tokens file is in use."""
-        self._tokens_usable.set_function(usable)
-
-    def watch_followers(self, health: Callable[[], Sequence[FollowerHealth]]) -> None:
-        """Read at every scrape how far the topics are followed."""
-        self.registry.register(FollowerCollector(health))
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(_PREFIX + name, text, registry=self.registry)
 
 
 class FollowerCollector:
-    """What the followers of this replica report of themselves."""
+    """How far this replica follows the topics, read at every scrape."""
 
     def __init__(self, health: Callable[[], Sequence[FollowerHealth]]) -> None:
         self._health = health

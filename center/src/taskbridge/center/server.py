@@ -37,19 +37,15 @@ def build_http(
         readiness=readiness,
         ready="Ready when the database answers and the lists are complete",
         registry=metrics.registry,
-        amend=_unchanged if only_hosts is None else without_security,
+        amend=without_security if only_hosts is not None else lambda _document: None,
     )
-    answer_refusals(http, metrics.database_error)
+    answer_refusals(http, metrics.database_errors.inc)
     http.add_middleware(MeasuredQueries, metrics=metrics)
-    # Only a service that requires no token must check the name in requests.
     if only_hosts is not None:
         http.add_middleware(OnlyOwnHosts, hosts=only_hosts)
     for router in routers:
         http.include_router(router)
     return http
-
-
-def _unchanged(_document: dict[str, Any]) -> None: ...
 
 
 class MeasuredQueries:
@@ -72,7 +68,7 @@ class MeasuredQueries:
             if message["type"] == "http.response.start":
                 # The route as it is declared: the number of requested paths is unlimited.
                 route = getattr(scope.get("route"), "path", "none")
-                self._metrics.query(route, message["status"], time.perf_counter() - started)
+                self._metrics.queries.labels(route, message["status"]).observe(time.perf_counter() - started)
             await send(message)
 
         await self._app(scope, receive, measured)

@@ -18,7 +18,7 @@ from taskbridge.center.operations.answers import (
     totals_of,
     worker_of,
 )
-from taskbridge.center.operations.last_errors import STORED, LastErrors
+from taskbridge.center.operations.reporting import STORED, LastErrors
 from taskbridge.edge.monitoring import Metrics
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.streams.monitoring.metrics import Metrics as StreamsMetrics
@@ -34,14 +34,14 @@ def worker(url: str, now: Snapshot, **said: Any) -> dict[str, Any]:
     return worker_of(Answers(url, readiness, generate_latest(metrics.registry).decode()))
 
 
-def test_partitions_name_their_worker_their_standbys_and_how_far_they_are() -> None:
+def test_partitions_name_their_worker_and_how_far_they_are() -> None:
     found = [
         worker("http://a", Snapshot([0], [1], {0: 7}, {0: 1.25})),
         worker("http://b", Snapshot([1], [0])),
     ]
     assert partitions_of(found) == [
-        {"partition": 0, "worker": "http://a", "standbys": ["http://b"], "lag_records": 7, "lag_seconds": 1.2},
-        {"partition": 1, "worker": "http://b", "standbys": ["http://a"], "lag_records": 0, "lag_seconds": 0.0},
+        {"partition": 0, "worker": "http://a", "lag_records": 7, "lag_seconds": 1.2},
+        {"partition": 1, "worker": "http://b", "lag_records": 0, "lag_seconds": 0.0},
     ]
     assert lag_of(found) == 7
     shown = [shown_worker(each) for each in found]

@@ -141,7 +141,6 @@ def partitions_of(workers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         partition: {
             "partition": partition,
             "worker": worker["url"],
-            "standbys": [each["url"] for each in workers if partition in each["standby"]],
             "lag_records": worker["lag"].get(partition, 0),
             "lag_seconds": round(worker["lag_seconds"].get(partition, 0.0), 1),
         }
@@ -164,7 +163,7 @@ def missed_of(url: str, status: Any) -> dict[str, Any]:
     try:
         return {"url": url, "reachable": True, **_missed(status)}
     except (KeyError, TypeError, AttributeError):
-        return {"url": url, "reachable": False, "last_whole_pass_at": None, "silent": [], "days": []}
+        return {"url": url, "reachable": False, "silent": [], "days": []}
 
 
 def _missed(status: Any) -> dict[str, Any]:
@@ -175,7 +174,6 @@ def _missed(status: Any) -> dict[str, Any]:
             counts[key][bool(each["missing"])] += int(each["events"])
     latest = sorted(counts.items(), key=lambda each: each[0][0], reverse=True)
     return {
-        "last_whole_pass_at": status["last_whole_pass_at"],
         "silent": [
             {"corp_id": each["corp_id"], "app_type": each["app_type"], "since": each["last_at"], "missing": missing}
             for each in status["callbacks"]

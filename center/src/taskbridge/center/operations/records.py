@@ -39,7 +39,7 @@ from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from sqlalchemy import Connection, RowMapping
 
@@ -145,7 +145,7 @@ class Records:
             named = {user for each in listed for user in (each["actor_id"], *each["recipient_ids"]) if user is not None}
             users = {user_id for _, user_id in connection.execute(_ENTRY_USERS, {"instance_id": stored_id})}
             notifications = [] if history is None else _notifications(connection, corp_id, users | named, stored_id)
-            found = {
+            return {
                 "instance_id": instance_id,
                 "state": state,
                 "deleted": state is None and any(each["action"] == Action.DELETED for each in listed),
@@ -156,7 +156,6 @@ class Records:
                 "people": len(users | {each["recipient_id"] for each in notifications}),
                 "searched": _searched(connection, now_ms),
             }
-        return {"verdict": verdict(found), **found}
 
 
 def _history_of_deleted(connection: Connection, stored_id: str) -> tuple[str, dict[str, Any] | None]:
@@ -236,46 +235,3 @@ def _searched(connection: Connection, now_ms: int) -> dict[str, Any]:
         "dead_letter_records": min(counts.get(DEAD_LETTER, 0), _SEARCHED_MAX),
         "since": iso(now_ms - int(CALLBACKS_QUARANTINE.settings["retention.ms"])),
     }
-
-
-def verdict(found: Mapping[str, Any]) -> str:
-    """What became of a callback, in one plain sentence; of the answer, all but this."""
-    quarantined, dead_letters = found["quarantined"], found["dead_letters"]
-    aside = _aside(quarantined, "Rejected by the edge", "in the quarantine")
-    aside += _aside(dead_letters, "Parked as a dead letter", "to be put back")
-    if found["deleted"]:
-        return f"Received, and deleted since.{aside}"
-    if found["state"] is not None or found["history"] is not None:
-        people = found["people"]
-        notified = f"{people or 'no'} {'person was' if people in (0, 1) else 'people were'} notified"
-        return f"Received: {_received(found['history'])}; {notified}.{aside}"
-    if not aside:
-        return f"Never received here since {found['searched']['since']}, as far as records are stored."
-    if all(each["replayed_at"] for each in (*quarantined, *dead_letters)):
-        return f"Received.{aside}"
-    return f"Received, and not accepted.{aside}"
-
-
-def _received(history: Mapping[str, Any] | None) -> str:
-    if history is None or not (listed := history["events"]):
-        return "its events are no longer stored"
-    at_least = "" if history["complete"] else "at least "
-    last = f"last {listed[-1]['action'].lower()} at {listed[-1]['occurred_at']}"
-    return f"{at_least}{len(listed)} event{'s' if len(listed) != 1 else ''}, {last}"
-
-
-def _aside(records: Sequence[Mapping[str, Any]], what: str, where: str) -> str:
-    if not records:
-        return ""
-    reasons = Counter(str(each["reason"]) for each in records).most_common()
-    named = ", ".join(reason if count == 1 else f"{reason} ({count} times)" for reason, count in reasons)
-    replayed = [str(each["replayed_at"]) for each in records if each["replayed_at"]]
-    waiting = len(records) - len(replayed)
-    if not replayed:
-        what_became = f"it waits {where}"
-    elif waiting:
-        what_became = f"{waiting} waits {where}, the others were replayed, the last at {max(replayed)}"
-    else:
-        what_became = f"replayed{', the last' if len(replayed) > 1 else ''} at {max(replayed)}"
-    times = {1: "once", 2: "twice"}.get(len(records), f"{len(records)} times")
-    return f" {what} {times}: {named}; {what_became}."

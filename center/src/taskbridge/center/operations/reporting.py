@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from taskbridge.center.access.refusals import NotNow
 from taskbridge.center.database import DatabaseUnavailable
@@ -21,7 +22,6 @@ from taskbridge.center.operations.answers import (
     totals_of,
     worker_of,
 )
-from taskbridge.center.operations.last_errors import LastErrors
 from taskbridge.center.operations.records import REPORTING_S, Records
 from taskbridge.center.operations.services import Services, urls_of
 from taskbridge.center.tables import now_ms
@@ -43,6 +43,39 @@ _A_MINUTE = 60 // SAMPLE_S
 _FRESH_S = 5.0
 _SHARE_OF_TIME = 20
 """The queries of the overview take at most one part in so many of a thread's time, however many pages are open."""
+STORED = 50
+_MESSAGE_MAX = 400
+_SHOWN = ("problem", "reason", "topic", "partition", "offset", "url", "records")
+"""Of an event's values only those: they name places and causes. Others may come from callbacks, or name people."""
+
+
+class LastErrors(logging.Handler):
+    """Stores what was logged at WARNING and above; the same message again is counted with the first."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._stored: deque[dict[str, Any]] = deque(maxlen=STORED)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = _message(record)
+        for each in self._stored:
+            if each["message"] == message:
+                each["at"], each["times"] = record.created, each["times"] + 1
+                return
+        self._stored.append({"at": record.created, "level": record.levelname, "message": message, "times": 1})
+
+    def share(self) -> list[dict[str, Any]]:
+        """The latest first."""
+        stored = sorted(self._stored, key=lambda each: each["at"], reverse=True)
+        return [{**each, "at": iso(round(each["at"] * 1000))} for each in stored]
+
+
+def _message(record: logging.LogRecord) -> str:
+    if not isinstance(record.msg, dict):
+        return record.getMessage()[:_MESSAGE_MAX]
+    said = cast("dict[str, Any]", record.msg)
+    shown = ", ".join(f"{name} {said[name]}" for name in _SHOWN if name in said)
+    return (f"{said.get('event', '')}" + (f": {shown}" if shown else ""))[:_MESSAGE_MAX]
 
 
 class History:

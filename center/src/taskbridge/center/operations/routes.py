@@ -47,7 +47,7 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
 
     @router.get("/callbacks", summary="Search an instance's callbacks", responses=refused)
     async def callbacks(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
-        """One search of states, events, quarantine, dead letters and notifications, and a verdict in a sentence."""
+        """One search of states, events, quarantine, dead letters and notifications."""
         return json_answer(await reporter.callbacks(instance_id, await operator(request)))
 
     return router
