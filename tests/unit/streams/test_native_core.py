@@ -32,6 +32,7 @@ from support.streams.fold_inputs import (
 )
 from support.wheels import WHERE_THE_CORE_IS
 from taskbridge.schemas.codec import framed, task_event_head_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError, TaskbridgeError
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.registry import RegistryUnavailable
@@ -40,7 +41,6 @@ from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES, NONE, Folded
 from taskbridge.streams.cores.native import IS_BUILT, NativeCore
 from taskbridge.streams.cores.python import PythonCore
 from taskbridge.streams.fold.instance import DETAILS, unnamed_assignees
-from taskbridge.streams.fold.rejections import OutsideContract
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, are_events_lost, unpack
 from taskbridge.streams.tables.store import PartitionNotHeld, Store
 
@@ -329,7 +329,7 @@ def test_an_impossible_id_is_never_looked_up() -> None:
     for kind in (NativeCore, PythonCore):
         reads: list[bytes] = []
         folded = new_core(kind, 0).fold(records, reading({}, reads=reads), generation=1)
-        assert [type(each.reason) for each in folded.rejected] == [OutsideContract] * 4
+        assert [each.reason.dlq_reason for each in folded.rejected] == [DlqReason.OUTSIDE_CONTRACT] * 4
         assert reads == []
 
 

@@ -9,7 +9,7 @@ TaskbridgeError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from taskbridge.schemas.dead_letters import DlqReason
@@ -30,8 +30,8 @@ class OperatorError(TaskbridgeError):
 class RecordError(TaskbridgeError):
     """A record that cannot be read or applied, also not by a retry."""
 
-    dlq_reason: ClassVar[DlqReason]
-    """The reason of its dead letter. Each class declares its own."""
+    dlq_reason: DlqReason
+    """The reason of its dead letter."""
 
 
 class ConfigurationError(TaskbridgeError):

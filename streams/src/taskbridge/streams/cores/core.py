@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from confluent_kafka import murmur2
@@ -76,33 +76,28 @@ T = TypeVar("T")
 
 
 class InstanceCache(Generic[T]):
-    """The instances that were folded last, at most ``bound``; the least recently used half is dropped at once.
+    """The instances that were folded last, at most ``bound``; the older half is dropped at once.
 
     Contains only instances that are in the local store, or soon will be (``streams.instances.task_agent``), so
     anything may be dropped at any time. A rebalance drops everything: a partition that comes back may have had another
     owner meanwhile.
-
-    Two dicts rather than one in the order of use: so a chunk is added by one call.
     """
 
     def __init__(self, bound: int) -> None:
-        self._half = bound // 2
+        self._bound = bound
         self._generation = -1
-        self._recent: dict[bytes, T] = {}
-        self._older: dict[bytes, T] = {}
+        self._instances: dict[bytes, T] = {}
 
     def __len__(self) -> int:
-        return len(self._recent.keys() | self._older.keys())
+        return len(self._instances)
 
     def find(
         self, keys: list[bytes], read: Callable[[list[bytes]], Iterable[T | None]], *, generation: int
     ) -> list[T | None]:
         """These instances, in the order of their keys; ``read`` is called once for those that are not in memory."""
         if generation != self._generation:
-            self._generation = generation
-            self._recent, self._older = {}, {}
-        recent, older = self._recent, self._older
-        found = [recent[key] if key in recent else older.get(key) for key in keys]
+            self._generation, self._instances = generation, {}
+        found = [self._instances.get(key) for key in keys]
         missing = [at for at, instance in enumerate(found) if instance is None]
         if missing:
             for at, instance in zip(missing, read([keys[at] for at in missing]), strict=True):
@@ -113,18 +108,13 @@ class InstanceCache(Generic[T]):
         """Add instances as just folded, in this generation of the group."""
         if generation != self._generation:
             return
-        if len(self._recent) + len(instances) > self._half:
-            self._recent, self._older = {}, self._recent
-        if len(instances) <= self._half:
-            self._recent.update(instances)
-        else:
-            # Too many to add: their older versions must not be found either.
-            self.forget(instances)
+        self._instances.update(instances)
+        if len(self._instances) > self._bound:
+            self.forget(list(islice(self._instances, len(self._instances) - self._bound // 2)))
 
     def forget(self, keys: Iterable[bytes]) -> None:
         for key in keys:
-            self._recent.pop(key, None)
-            self._older.pop(key, None)
+            self._instances.pop(key, None)
 
 
 @dataclass(eq=False)

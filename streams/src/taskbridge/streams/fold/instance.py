@@ -138,7 +138,7 @@ def fold(before: Instance | None, event: TaskEvent, form_fields: Collection[str]
     ``form_fields``: names of the form fields that a state contains, always the same: see ``published_form``.
 
     Raises:
-        UnknownAction, AnotherCorp, AnotherApp: nothing was changed; the record belongs in the dead-letter topic.
+        Refused: nothing was changed; the record belongs in the dead-letter topic.
     """
     if event.action is Action.UNKNOWN:
         raise Refusal.UNKNOWN_ACTION.error()

@@ -23,62 +23,36 @@ _ROOM_BYTES = 32 << 10
 """For the headers that are added, the key and Kafka's own frame."""
 
 
-class OutsideContract(RecordError):
-    """The record is readable, but contains a value that no event may have."""
+class Refused(RecordError):
+    """The record is readable, but its event may not or cannot be folded."""
 
-    dlq_reason = DlqReason.OUTSIDE_CONTRACT
-
-
-class MisplacedKey(RecordError):
-    """The record's key is not its event's instance id, so its instance may be on another partition."""
-
-    dlq_reason = DlqReason.MISPLACED_KEY
-
-
-class UnknownAction(RecordError):
-    """The event's action belongs to a newer schema; this version does not know its effect."""
-
-    dlq_reason = DlqReason.UNKNOWN_ACTION
-
-
-class AnotherCorp(RecordError):
-    """The event names another organisation than the instance's. Ids are UUIDs, so it is forged or a mistake."""
-
-    dlq_reason = DlqReason.ANOTHER_CORP
-
-
-class AnotherApp(RecordError):
-    """The event names another app than the instance's: the holder of one app's token must not change another's data."""
-
-    dlq_reason = DlqReason.ANOTHER_APP
-
-
-class TooLarge(RecordError):
-    """With this event, its instance's state or notification would be larger than a Kafka record may be."""
-
-    dlq_reason = DlqReason.TOO_LARGE
+    def __init__(self, text: str, reason: DlqReason) -> None:
+        super().__init__(text)
+        self.dlq_reason = reason
 
 
 class Refusal(Enum):
-    """Every reason why a readable event is not folded: the error, and its text.
+    """Every reason why a readable event is not folded: the reason of its dead letter, and its text.
 
     The native core returns the index of one of these, with the values for its text: ``native/src/fold/rules.rs``.
     """
 
     IMPOSSIBLE_ID = (
-        OutsideContract,
+        DlqReason.OUTSIDE_CONTRACT,
         f"the instance_id is not a text of 1 to {MAX_ID_CHARACTERS} characters without control characters",
     )
-    IMPOSSIBLE_MOMENT = OutsideContract, "{}, {}, is not a time in the years 1 to 9999"
-    MISPLACED_KEY = MisplacedKey, "the record's key is not the event's instance_id"
-    UNKNOWN_ACTION = UnknownAction, "this version does not know the event's action"
-    ANOTHER_CORP = AnotherCorp, "the instance belongs to {}, the event to {}"
-    ANOTHER_APP = AnotherApp, "the instance belongs to {}, the event to {}"
-    TOO_LARGE = TooLarge, "its instance's state or notification would be larger than a Kafka record may be"
+    IMPOSSIBLE_MOMENT = DlqReason.OUTSIDE_CONTRACT, "{}, {}, is not a time in the years 1 to 9999"
+    MISPLACED_KEY = DlqReason.MISPLACED_KEY, "the record's key is not the event's instance_id"
+    UNKNOWN_ACTION = DlqReason.UNKNOWN_ACTION, "this version does not know the event's action"
+    # Ids are UUIDs, so the event is forged or a mistake.
+    ANOTHER_CORP = DlqReason.ANOTHER_CORP, "the instance belongs to {}, the event to {}"
+    # The holder of one app's token must not change another's data.
+    ANOTHER_APP = DlqReason.ANOTHER_APP, "the instance belongs to {}, the event to {}"
+    TOO_LARGE = DlqReason.TOO_LARGE, "its instance's state or notification would be larger than a Kafka record may be"
 
-    def error(self, *about: object) -> RecordError:
-        kind, text = self.value
-        return kind(text.format(*about))
+    def error(self, *about: object) -> Refused:
+        reason, text = self.value
+        return Refused(text.format(*about), reason)
 
 
 def accept(event: TaskEvent) -> TaskEvent:
@@ -87,7 +61,7 @@ def accept(event: TaskEvent) -> TaskEvent:
     The edge publishes only such events; another program that can write to the topic might publish others.
 
     Raises:
-        OutsideContract: an id with control characters might be the key of the store's own position; a moment outside
+        Refused: an id with control characters might be the key of the store's own position; a moment outside
             the calendar has no text, and would win against every real one for ever.
     """
     instance_id = event.instance_id
@@ -112,7 +86,7 @@ def check_moment(field: str, at: int) -> None:
     """Check that the moment is in the calendar.
 
     Raises:
-        OutsideContract: it is not, so it has no text.
+        Refused: it is not, so it has no text.
     """
     if not FIRST_MS <= at <= LAST_MS:
         raise Refusal.IMPOSSIBLE_MOMENT.error(field, at)
