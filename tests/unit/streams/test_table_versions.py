@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from taskbridge.streams.table_versions import (
-    FIRST_VERSION,
     Versions,
     VersionUnreadable,
     instances_changelog,
@@ -24,11 +23,7 @@ def test_versions_of_an_earlier_program_are_read() -> None:
     assert read_versions(b'{"live": 2, "next": null}') == Versions(2)
 
 
-def test_without_a_record_the_first_version_is_live() -> None:
-    assert read_versions(None) == Versions(FIRST_VERSION)
-
-
-@pytest.mark.parametrize("written", [b"", b"2", b"{}", b'{"live": "x", "next": null}', b"\xff"])
+@pytest.mark.parametrize("written", [b"", b"2", b'{"live": "x", "next": null}', b"\xff"])
 def test_an_unknown_record_is_an_error(written: bytes) -> None:
     with pytest.raises(VersionUnreadable):
         read_versions(written)

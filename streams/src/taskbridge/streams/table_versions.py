@@ -5,8 +5,10 @@ Each version is a table with its own changelog and stores. The group and its pos
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, Topic
@@ -24,7 +26,7 @@ class VersionUnreadable(OperatorError):
     """The record that names the live version was not written by this program."""
 
 
-class Versions(NamedTuple):
+class Versions(Struct, frozen=True):
     """Without a record, the first version is live."""
 
     live: int = FIRST_VERSION
@@ -37,27 +39,18 @@ class Versions(NamedTuple):
     """All topics are being moved to this number of partitions, irrevocably. No worker may work until they have it."""
 
 
-def write_versions(versions: Versions) -> bytes:
-    return json.dumps(versions._asdict()).encode()
+write_versions = msgspec.json.encode
 
 
-def read_versions(written: bytes | None) -> Versions:
+def read_versions(written: bytes) -> Versions:
     """The opposite of ``write_versions``.
 
     Raises:
         VersionUnreadable: ``write_versions`` did not write it.
     """
-    if written is None:
-        return Versions()
     try:
-        found = json.loads(written)
-        following, partitions = found["next"], found.get("partitions")
-        return Versions(
-            int(found["live"]),
-            None if following is None else int(following),
-            None if partitions is None else int(partitions),
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        return msgspec.json.decode(written, type=Versions)
+    except msgspec.DecodeError as error:
         raise VersionUnreadable(f"{VERSION_TOPIC.name} contains {written[:100]!r}, which is no version") from error
 
 

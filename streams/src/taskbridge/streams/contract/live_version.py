@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 from confluent_kafka import OFFSET_BEGINNING
 from faust.types import TP
+from msgspec.structs import replace
 
 from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader, Unreadable
@@ -106,7 +107,7 @@ class LiveVersion:
             if versions.next is not None:
                 log.warning("version_change_abandoned", what=_under_way(versions))
                 with writer.transaction():
-                    announce(writer, versions._replace(next=None))
+                    announce(writer, replace(versions, next=None))
         return versions.live
 
     def check(self, version: int) -> None:

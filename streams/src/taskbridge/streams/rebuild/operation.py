@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import Consumer, KafkaException
 from faust.types import TP
+from msgspec.structs import replace
 
 from taskbridge.runtime.kafka import LIBRDKAFKA, admin_client, consumer_config, producer_config, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
@@ -133,7 +134,7 @@ class Operation:
                         f" taskbridge streams --rebuild --partitions {versions.partitions} first"
                     )
             elif versions.next is not None:
-                versions = versions._replace(next=None)
+                versions = replace(versions, next=None)
                 with writer.transaction():
                     announce(writer, versions)
             yield writer, versions, folder
@@ -149,7 +150,7 @@ class Operation:
             WorkersStay: they do not stop.
         """
         with writer.transaction():
-            announce(writer, versions._replace(next=following))
+            announce(writer, replace(versions, next=following))
         with ExitStack() as undo:
             undo.callback(_announce_if_possible, writer, versions)
             self.workers.wait_until_gone()
