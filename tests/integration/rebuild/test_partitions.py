@@ -17,7 +17,7 @@ from support.streams.lives import (
     states_on_topic,
     topics_on,
 )
-from support.streams.processes import Load
+from support.streams.processes import Load, pending_notifications
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.cloudevents import event_headers
@@ -26,6 +26,7 @@ from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import REBUILD_ID, announce
 from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.instances.pending_notifications import instance_key
 from taskbridge.streams.positions import POSITION_KEY
 from taskbridge.streams.table_versions import Versions, instances_changelog
 
@@ -71,7 +72,7 @@ class OldProducer:
 
 def misplaced(read: Read, topic: str) -> list[bytes]:
     """Keys of the topic that are on another partition than their target."""
-    found = [(bytes(each.key() or b""), each.partition()) for each in read(topic)]
+    found = [(instance_key(bytes(each.key() or b"")), each.partition()) for each in read(topic)]
     return [key for key, partition in found if key not in (b"", POSITION_KEY) and murmur2(key, AFTER) != partition]
 
 
@@ -105,6 +106,7 @@ def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_l
         load.stop()
     eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
     eventually(caught_up, what="all events are folded")
+    eventually(lambda: not pending_notifications(connection), what="all is published again")
     assert_all_is_right(connection, read, counted=False)
 
     there = topics_on(connection)
@@ -128,6 +130,7 @@ def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_l
     assert rebuild.run("--rebuild", "--partitions", str(AFTER + 1))["partitions"] == AFTER + 1
     eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
     eventually(caught_up, what="all events are folded")
+    eventually(lambda: not pending_notifications(connection), what="all is published again")
     assert_all_is_right(connection, read, counted=False)
 
 

@@ -45,7 +45,6 @@ def workers(positions: Positions, claimed: list[str]) -> Workers:
         cast("Offsets", positions),
         claim=claimed.append,
         report=lambda _: None,
-        stopping=lambda: None,
     )
 
 

@@ -136,7 +136,7 @@ class Contract:
         """
         self.live_version.check(prepared.version)
         with suppress(KeyError):
-            if self._source_topic(prepared.partitions, prepared.version) == prepared.source_topic:
+            if source_topic(self.offsets, prepared.partitions, prepared.version) == prepared.source_topic:
                 return
         raise StartRefused("A topic that this worker depends on was deleted or recreated; restart it for details")
 
@@ -162,13 +162,13 @@ class Contract:
             if report.unchecked is not None:
                 log.warning("topic_not_checked", topic=report.name, problem=report.unchecked)
         try:
-            source_topic = self._source_topic(found, version)
+            source = source_topic(self.offsets, found, version)
         except KeyError as error:
             # Just created, and not known to every broker yet.
             raise TopicsUnavailable(f"topic {error.args[0]} does not exist yet; retrying") from error
-        is_known = source_topic.lineage.changelog_id in {each.changelog_id for each in lineages if each}
+        is_known = source.lineage.changelog_id in {each.changelog_id for each in lineages if each}
         drift = [*lacks, *(f"{report.name}: {line}" for report in reports for line in report.drift)]
-        return Prepared(found, version, source_topic, is_known, drift)
+        return Prepared(found, version, source, is_known, drift)
 
     def _check_members(self) -> None:
         """Wait for the end of workers that also have an inbox table: one assignment cannot cover both kinds.
@@ -230,15 +230,13 @@ class Contract:
             raise TopicsUnavailable("topics were created or moved during the check; retrying")
         raise StartRefused(refused)
 
-    def _source_topic(self, partitions: int, version: int) -> SourceTopic:
-        """What positions refer to; raises KeyError if a topic does not exist."""
-        changelog = instances_changelog(version).name
-        there = self.offsets.topics([TASK_EVENTS.name, changelog, VERSION_TOPIC.name])
-        return SourceTopic(
-            there[TASK_EVENTS.name].topic_id,
-            changelog,
-            Lineage(version, partitions, there[changelog].topic_id, there[VERSION_TOPIC.name].topic_id),
-        )
+
+def source_topic(offsets: Offsets, partitions: int, version: int) -> SourceTopic:
+    """What positions in the events refer to; raises KeyError if a topic does not exist. Blocks."""
+    changelog = instances_changelog(version).name
+    there = offsets.topics([TASK_EVENTS.name, changelog, VERSION_TOPIC.name])
+    lineage = Lineage(version, partitions, there[changelog].topic_id, there[VERSION_TOPIC.name].topic_id)
+    return SourceTopic(there[TASK_EVENTS.name].topic_id, changelog, lineage)
 
 
 def notification_bytes(offsets: Offsets) -> int:

@@ -41,11 +41,12 @@ from taskbridge.schemas.topics import (
     TASK_STATES,
 )
 from taskbridge.streams.contract.live_version import announce
+from taskbridge.streams.contract.start import source_topic
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.transaction_requests import Membership
 from taskbridge.streams.positions import RecordedPosition
 from taskbridge.streams.rebuild.new_version import NewVersion
-from taskbridge.streams.rebuild.operation import delete_topics, operation, write_all
+from taskbridge.streams.rebuild.operation import delete_topics, operation, wait_for, write_all
 from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, Versions, instances_changelog
 from taskbridge.streams.transactions.group_commit import write_positions
 
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 
 _GROW = (TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_EVENTS)
 _ANSWER_S = 30.0
-_LOOK_S = 0.2
 
 
 class NothingToRebuild(OperatorError):
@@ -118,8 +118,8 @@ def _rebuild(run: Operation, target: int | None) -> dict[str, Any]:
         if old:
             delete_topics(run.admin, old)
         changelog = instances_changelog(version)
-        created = run.recreate(changelog, partitions=partitions)
-        source_topic = run.source_topic(changelog.name, created, version=version, partitions=partitions)
+        run.recreate(changelog, partitions=partitions)
+        source = source_topic(run.offsets, partitions, version)
         run.report(f"building version {version} of the instances; version {live} stays live")
         is_move = target is not None
         with closing(
@@ -140,11 +140,11 @@ def _rebuild(run: Operation, target: int | None) -> dict[str, Any]:
                 # Workers resume at their positions, also where these are lower than what the rebuild has read.
                 current = run.workers.positions()
                 positions = {
-                    TP(TASK_EVENTS.name, each): RecordedPosition(source_topic.source_id, min(at, current.get(each, at)))
+                    TP(TASK_EVENTS.name, each): RecordedPosition(source.source_id, min(at, current.get(each, at)))
                     for each, at in new_version.reached.items()
                 }
                 with writer.transaction():
-                    write_positions(writer, positions, source_topic, owner="", member=Membership(APP_ID))
+                    write_positions(writer, positions, source, owner="", member=Membership(APP_ID))
                     announce(writer, Versions(version))
             run.report(f"version {version} is live: workers continue, and publish what changed")
             new_version.count()
@@ -180,11 +180,10 @@ def _move(run: Operation, writer: JointProducer, versions: Versions) -> None:
         admin.create_partitions([NewPartitions(name, partitions) for name in names]).values() if names else ()
     ):
         future.result(_ANSWER_S)
-    deadline = time.monotonic() + _ANSWER_S
-    while any(count < partitions for name, count in run.topics().items() if name in names):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"Kafka did not add partitions (target {partitions}) within {_ANSWER_S:.0f} s")
-        time.sleep(_LOOK_S)
+    wait_for(
+        lambda: all(count >= partitions for name, count in run.topics().items() if name in names),
+        lambda: OperatorError(f"Kafka did not add partitions (target {partitions}): run it again"),
+    )
     ends = run.offsets.ends(TASK_NOTIFICATIONS.name, range(there.get(TASK_NOTIFICATIONS.name, 0)))
     old = [TopicPartition(TASK_NOTIFICATIONS.name, each, end) for each, end in ends.items() if end > 0]
     for future in admin.delete_records(old).values() if old else ():

@@ -29,7 +29,6 @@ from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, an
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import Lineage, SourceTopic
 from taskbridge.streams.rebuild.copies import DECIDED_S, TopicCopy
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.table_versions import VERSION_TOPIC
@@ -53,7 +52,6 @@ _REPORT_S = 2.0
 _LEAVE_S = 180.0
 _SESSION_MS = 6_000
 """No broker allows less by default."""
-_ALONE_S = 10.0
 
 
 class Stopped(OperatorError):
@@ -75,11 +73,9 @@ class WorkersStay(OperatorError):
 class Operation:
     """One run of a command."""
 
-    def __init__(self, settings: StreamsSettings, report: Callable[[str], None], stopping: Callable[[], None]) -> None:
-        """``stopping`` raises once a signal has requested a stop."""
+    def __init__(self, settings: StreamsSettings, report: Callable[[str], None]) -> None:
         self.settings = settings
         self.report = report
-        self.stopping = stopping
         servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
         self.registry = Registry(settings.schema_registry_url, properties=properties)
         self.consumer = consumer_config(servers, REBUILD_ID, properties)
@@ -88,15 +84,14 @@ class Operation:
         self.offsets = Offsets(self.consumer)
         self.live_version = LiveVersion(servers, properties, self.offsets)
         claim = partial(fence, self.producer)
-        self.workers = Workers(self.offsets, claim=claim, report=report, stopping=stopping)
+        self.workers = Workers(self.offsets, claim=claim, report=report)
 
     def ticker(self, what: str) -> Callable[[int, int], None]:
-        """Reports every two seconds how much is done, and raises once a signal has requested a stop."""
+        """Reports every two seconds how much is done."""
         reported = time.monotonic()
 
         def tick(done: int, total: int) -> None:
             nonlocal reported
-            self.stopping()
             if time.monotonic() - reported >= _REPORT_S:
                 reported = time.monotonic()
                 self.report(f"{what}: {done:,} of {total:,}")
@@ -165,32 +160,28 @@ class Operation:
         """The number of partitions of each topic."""
         return {name: len(each.partitions) for name, each in self.admin.list_topics(timeout=_ANSWER_S).topics.items()}
 
-    def source_topic(self, changelog: str, changelog_id: str, *, version: int, partitions: int) -> SourceTopic:
-        """What positions in the events refer to, with the changelog that was created for the version."""
-        there = self.offsets.topics([TASK_EVENTS.name, VERSION_TOPIC.name])
-        lineage = Lineage(version, partitions, changelog_id, there[VERSION_TOPIC.name].topic_id)
-        return SourceTopic(there[TASK_EVENTS.name].topic_id, changelog, lineage)
-
-    def recreate(self, topic: Topic, *, partitions: int) -> str:
-        """Delete the topic and create it, empty; returns its id. Blocks, since Kafka deletes asynchronously."""
+    def recreate(self, topic: Topic, *, partitions: int) -> None:
+        """Delete the topic and create it, empty. Blocks, since Kafka deletes asynchronously."""
         if topic.name in self.topics():
             delete_topics(self.admin, [topic.name])
-        deadline = time.monotonic() + _ANSWER_S
-        created = False
-        while True:
-            # Brokers disagree for a moment about a topic that is being deleted or created.
+
+        def is_created() -> bool:
+            # Brokers disagree for a moment about a topic that is being deleted.
             with suppress(TopicsUnavailable, KafkaException):
-                created = created or apply_topics(self.admin, [topic], partitions=partitions)[0].created
-                if created:
-                    return self.offsets.topic_id(topic.name)
-            if time.monotonic() > deadline:
-                raise OperatorError(f"Kafka did not recreate {topic.name} within {_ANSWER_S} s: run it again")
-            time.sleep(_LOOK_S)
+                return apply_topics(self.admin, [topic], partitions=partitions)[0].created
+            return False
+
+        wait_for(is_created, lambda: OperatorError(f"Kafka did not recreate {topic.name}: run it again"))
+        # Nor do they all know the new one at once.
+        wait_for(
+            lambda: topic.name in self.offsets.topics([topic.name]),
+            lambda: OperatorError(f"Kafka did not recreate {topic.name}: run it again"),
+        )
 
 
 @contextmanager
 def operation(environment: Mapping[str, str], report: Callable[[str], None]) -> Generator[Operation]:
-    """One run, which SIGTERM and SIGINT stop at a point where nothing is half done.
+    """One run, which SIGTERM and SIGINT may stop at any point: the next one deletes what it has not completed.
 
     Raises:
         ConfigurationError: a setting is wrong; nothing was started.
@@ -199,13 +190,17 @@ def operation(environment: Mapping[str, str], report: Callable[[str], None]) -> 
     settings = load_settings(StreamsSettings, environment)
     configure_logs(settings.log_format, "WARNING")
     collect_garbage_rarely()
+    run = Operation(settings, report)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _stop_signal() as stopping:
-            run = Operation(settings, report, stopping)
-            with closing(run.registry):
-                yield run
+        with closing(run.registry):
+            yield run
+    except KeyboardInterrupt:
+        raise Stopped("a signal stopped the command before its end: run it again") from None
     except (KafkaException, TimeoutError) as error:
         raise OperatorError(f"Kafka refuses or does not answer: {error}. Run the command again") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def write_all(
@@ -247,29 +242,9 @@ def _emptied(folder: Path) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _stop_signal() -> Generator[Callable[[], None]]:
-    """A check that raises once SIGTERM or SIGINT came, where nothing is half done."""
-    received = threading.Event()
-
-    def stopping() -> None:
-        if received.is_set():
-            raise Stopped("a signal stopped the command before its end: run it again")
-
-    def receive(_signum: int, _frame: object) -> None:
-        received.set()
-
-    before = {each: signal.signal(each, receive) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopping
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
 @dataclass(eq=False)
 class Workers:
-    """The workers' positions, and whether all have stopped. Every method blocks, and a signal can stop it.
+    """The workers' positions, and whether all have stopped. Every method blocks.
 
     Raises:
         KafkaException, TimeoutError: Kafka refuses, or does not answer.
@@ -279,7 +254,6 @@ class Workers:
     claim: Callable[[str], object]
     """Fences the producers of the worker of that name; blocks."""
     report: Callable[[str], None]
-    stopping: Callable[[], None]
 
     def positions(self) -> dict[int, int]:
         """The least position of each partition of events; partitions without one are missing.
@@ -290,7 +264,6 @@ class Workers:
         found: dict[int, int] = {}
         deadline = time.monotonic() + DECIDED_S
         while left:
-            self.stopping()
             for source, at in self.offsets.committed(APP_ID, left).items():
                 if at.is_stable:
                     left.discard(source)
@@ -311,15 +284,14 @@ class Workers:
         Raises:
             WorkersStay: they did not stop within minutes.
         """
-        deadline, reported = time.monotonic() + _LEAVE_S, 0.0
+        deadline, reported = time.monotonic() + _LEAVE_S, dict[str, str]()
         while found := self.offsets.members(APP_ID):
-            self.stopping()
             if time.monotonic() > deadline:
                 raise WorkersStay(
                     f"workers still run after {_LEAVE_S:.0f} s: {_named(found)}. Stop them, and run it again"
                 )
-            if time.monotonic() - reported > _REPORT_S:
-                reported = time.monotonic()
+            if found != reported:
+                reported = found
                 self.report(f"waiting for workers to stop: {_named(found)}")
             time.sleep(_LOOK_S)
         # Owners that may have an open transaction: see ``streams.transactions.takeover``.
@@ -333,6 +305,15 @@ class Workers:
         return {TP(TASK_EVENTS.name, each) for each in self.offsets.partitions(TASK_EVENTS.name)}
 
 
+def wait_for(condition: Callable[[], bool], error: Callable[[], OperatorError]) -> None:
+    """Return once the condition holds; raise the error if that takes too long."""
+    deadline = time.monotonic() + _ANSWER_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise error()
+        time.sleep(_LOOK_S)
+
+
 @contextmanager
 def alone(offsets: Offsets, consumer: Mapping[str, object]) -> Generator[None]:
     """Make sure that no other rebuild runs, by membership in a group.
@@ -343,21 +324,17 @@ def alone(offsets: Offsets, consumer: Mapping[str, object]) -> Generator[None]:
     Raises:
         AnotherRebuild: another one runs.
     """
-    deadline = time.monotonic() + _ALONE_S
-    while found := offsets.members(REBUILD_ID):
-        # A killed one stays in the group until its session ends.
-        if time.monotonic() > deadline:
-            raise AnotherRebuild(f"another rebuild is running: {_named(found)}. Wait for its end")
-        time.sleep(_LOOK_S)
+
+    def is_member() -> bool:
+        return bool(offsets.members(REBUILD_ID))
+
+    # A killed one stays in the group until its session ends.
+    wait_for(lambda: not is_member(), lambda: AnotherRebuild("another rebuild is running. Wait for its end"))
     stop = threading.Event()
     thread = threading.Thread(target=_stay_member, args=(consumer, stop), name="rebuild-membership", daemon=True)
     thread.start()
     try:
-        deadline = time.monotonic() + _ALONE_S
-        while not offsets.members(REBUILD_ID):
-            if time.monotonic() > deadline:
-                raise OperatorError(f"this rebuild could not join the group {REBUILD_ID}: check Kafka and its ACLs")
-            time.sleep(_LOOK_S)
+        wait_for(is_member, lambda: OperatorError(f"cannot join the group {REBUILD_ID}: check Kafka and its ACLs"))
         yield
     finally:
         stop.set()
