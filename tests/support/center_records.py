@@ -9,9 +9,9 @@ import msgspec
 from confluent_kafka import murmur2
 from sqlalchemy import select
 
-from taskbridge.center.follow.batch import Assigned, Item, write_batch
+from taskbridge.center.follow.batch import Assigned, Record, write_batch
 from taskbridge.center.follow.lists import Forms, People, States
-from taskbridge.center.follow.positions import Position, adapt_page_index, add_positions, read_positions
+from taskbridge.center.follow.positions import Position, add_positions, read_positions
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.tables import VIEW_CODES, changes, entries, instances
 from taskbridge.schemas.codec import task_state_codec
@@ -140,24 +140,26 @@ class Replica:
                 for place in places
             }
             add_positions(self.database, connection, new)
-            if TASK_STATES.name in self.topics:
-                adapt_page_index(self.database, connection)
+            for name in self.topics:
+                self.followed[name].adapt(connection)
             found = read_positions(connection, self.topics)
-        self.assigned = {place: Assigned(found[place]) for place in places}
+        self.assigned = {place: Assigned(place, found[place]) for place in places}
 
-    def items(self, messages: Iterable[FakeMessage]) -> list[Item]:
-        found: list[Item] = []
+    def records(self, messages: Iterable[FakeMessage]) -> list[Record]:
+        found: list[Record] = []
         for each in messages:
-            message, topic = cast("Message", each), self.followed[each.its_topic]
+            message, assigned = cast("Message", each), self.assigned[each.its_topic, each.its_partition]
             try:
-                found.append(Item(message, topic, topic.read(message), None))
+                found.append(Record(assigned, message, *self.followed[each.its_topic].read(message)))
             except RecordError as error:
-                found.append(Item(message, topic, None, str(error)))
+                found.append(Record(assigned, message, "", None, str(error)))
         return found
 
     def write(self, messages: Iterable[FakeMessage]) -> None:
         """Raises PositionLost if another replica has one of the partitions."""
-        self.wrote.append(write_batch(self.database, self.items(messages), self.assigned))
+        records = self.records(messages)
+        ends = {each.assigned: each.offset + 1 for each in records}
+        self.wrote.append(write_batch(self.database, self.followed, records, ends))
 
     def follow(self, *, batch: int = 1000, chance: random.Random | None = None) -> None:
         """Read to the end; partitions are mixed by ``chance``, and each stays in its order."""

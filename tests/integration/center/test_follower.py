@@ -20,7 +20,7 @@ from taskbridge.center.follow.follower import Follower
 from taskbridge.center.follow.lists import States
 from taskbridge.center.follow.positions import epoch, progress, rebuild
 from taskbridge.center.migrations import migrate
-from taskbridge.center.tables import entries, instances, positions
+from taskbridge.center.tables import FOLLOWED, entries, instances, positions
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_state_codec
@@ -78,6 +78,7 @@ class StatesTopic:
             database,
             self.group,
             [states],
+            service="center",
             servers=self.connection.bootstrap_servers,
             kafka=kafka,
             on_change=self._on_change,
@@ -177,7 +178,7 @@ def test_a_rebuild_is_noticed_by_a_running_follower(
         eventually(lambda: topic.is_written(database), what="the database is filled")
         with database.read() as connection:
             before = epoch(connection)
-        dropped = rebuild(database)
+        dropped = rebuild(database, FOLLOWED)
         assert dropped["entries"] == len(lines_of(states))
         more = states_of(lives(5, seed=6))
         topic.publish(more)

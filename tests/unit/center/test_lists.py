@@ -25,8 +25,19 @@ from support.center_records import (
 from support.streams.lives import lives
 from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.follow.batch import PositionLost
-from taskbridge.center.follow.positions import epoch, progress, rebuild
-from taskbridge.center.tables import changes, entries, forms, people, person_ids, positions, replicas, skipped
+from taskbridge.center.follow.positions import epoch, note_boot, progress, rebuild
+from taskbridge.center.tables import (
+    FOLLOWED,
+    about,
+    changes,
+    entries,
+    forms,
+    people,
+    person_ids,
+    positions,
+    replicas,
+    skipped,
+)
 from taskbridge.schemas.codec import form_codec, person_codec
 from taskbridge.schemas.events import Form, Lifecycle, Person, PersonRecord, Status, TaskEntry, TaskState
 from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_STATES
@@ -93,11 +104,11 @@ def test_changes_are_published_only_once_the_partition_is_complete(database: Dat
     topic.append_state(state(revision=1))
     replica = Replica(database, topic, filled=False)
     with database.read() as connection:
-        assert progress(connection) == (False, 0, 1)
+        assert progress(connection, TASK_STATES.name) == (False, 0, 1)
     replica.follow()
     assert changes_in(database) == {}
     with database.read() as connection:
-        assert progress(connection) == (True, 1, 1)
+        assert progress(connection, TASK_STATES.name) == (True, 1, 1)
     topic.append_state(state(revision=2, title="Travel"))
     replica.follow()
     assert [(each["change"], each["title"]) for each in changes_in(database)[ANN]] == [("UPDATED", "Travel")]
@@ -275,17 +286,30 @@ def test_a_rebuild_drops_what_is_followed_and_nothing_else(database: Database) -
     with database.write() as connection:
         connection.execute(replicas.insert().values(replica="r", at=1, share=b""))
         before = epoch(connection)
-    assert rebuild(database)["entries"] == 1
+    assert rebuild(database, FOLLOWED)["entries"] == 1
     assert lines_in(database) == {}
     with database.read() as connection:
         assert connection.execute(select(replicas.c.replica)).scalar() == "r"
         assert epoch(connection) != before
-        assert not progress(connection).complete
+        assert not progress(connection, TASK_STATES.name).complete
     late = topic.append_state(state(revision=2))
     with pytest.raises(PositionLost):
         replica.write([late])
     Replica(database, topic).follow()
     assert len(lines_in(database)) == 1
+
+
+def test_event_ids_begin_again_after_the_machine_has_started_again(sqlite_database: Database) -> None:
+    def found() -> str:
+        note_boot(sqlite_database)
+        with sqlite_database.read() as connection:
+            return epoch(connection)
+
+    before = found()
+    assert found() == before
+    with sqlite_database.write() as connection:
+        connection.execute(about.update().where(about.c.name == "boot").values(value="an earlier start"))
+    assert found() != before
 
 
 def test_a_dropped_partition_takes_its_rows(database: Database) -> None:

@@ -21,7 +21,9 @@ from taskbridge.center.api.routes import callers_router, lists_router
 from taskbridge.center.database import DatabaseDamaged, open_database
 from taskbridge.center.filling import Filling
 from taskbridge.center.follow import positions
-from taskbridge.center.follow.follower import make_followers
+from taskbridge.center.follow.follower import Follower
+from taskbridge.center.follow.lists import Forms, People, States
+from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.metrics import HubCollector
 from taskbridge.center.live.routes import events_router
@@ -33,6 +35,7 @@ from taskbridge.center.operations.reporting import OperationsReporter
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.center.server import build_http
 from taskbridge.center.settings import CenterSettings
+from taskbridge.center.tables import FOLLOWED
 from taskbridge.center.threads import Threads
 from taskbridge.center.web.portals import let_portals_in
 from taskbridge.center.web.routes import pages_router
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
 
     from taskbridge.center.database import Database
 
+_FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, DeadLetters)}
+"""Lists do not wait for histories."""
 _SWITCH_S = 0.0005
 """How soon a thread with a query gets the interpreter's lock while a follower works. Python's default is 5 ms."""
 _SQLITE_THREADS, _POSTGRESQL_THREADS = 4, 8
@@ -77,6 +82,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         if database.is_sqlite:
             migrate_tables(database)
+            positions.note_boot(database)
         else:
             check_revision(database)
         asyncio.run(Center(settings, database).serve())
@@ -106,7 +112,7 @@ def rebuild(environment: Mapping[str, str] = os.environ) -> dict[str, int]:
 def _drop(database: Database) -> dict[str, int]:
     if database.is_sqlite:
         migrate_tables(database)
-    return positions.rebuild(database)
+    return positions.rebuild(database, FOLLOWED)
 
 
 def _set_aside(path: Path) -> None:
@@ -147,13 +153,18 @@ class Center:
         kafka = read_kafka_config(settings.kafka_config_file)
         ids_path = settings.data_dir / "schema-ids.json"
         self._registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=kafka)
-        self.followers = make_followers(
-            database,
-            self._registry,
-            servers=settings.kafka_bootstrap_servers,
-            kafka=kafka,
-            on_change=self.hub.changed,
-        )
+        self.followers = [
+            Follower(
+                database,
+                name,
+                [topic(database, self._registry) for topic in topics],
+                service="center",
+                servers=settings.kafka_bootstrap_servers,
+                kafka=kafka,
+                on_change=self.hub.changed,
+            )
+            for name, topics in _FOLLOWERS.items()
+        ]
         self.operations = OperationsReporter(
             settings, database, self._threads, self.readiness, streams=lambda: self.hub.count
         )

@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from pathlib import Path
 
     from sqlalchemy import ColumnElement, Connection, Engine, Table
@@ -31,8 +31,18 @@ _REACHABLE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle
 _SESSION = "-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=10s -c jit=off"
 
 # A batch of a follower changes more than the 1,000 pages after which SQLite would write all of them to the file.
-_PRAGMAS = ("journal_mode = WAL", "wal_autocheckpoint = 16000", "cache_size = -65536", "foreign_keys = ON")
-_BEGIN = "taskbridge_begin"
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "wal_autocheckpoint = 16000",
+    "cache_size = -65536",
+    "foreign_keys = ON",
+    # A crash of the machine may undo the latest transactions, never a part of one: see ``positions.note_boot``.
+    "synchronous = NORMAL",
+)
+_WRITES = "taskbridge_writes"
+_QUOTE = '", "'
+_TYPES = {int: "bigint", str: "text", bytes: "bytea"}
+"""PostgreSQL's, for the columns of ``Upsert``."""
 _DAMAGED = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
 _CONFLICTS = ("40001", "40P01", "55P03")
 """PostgreSQL: serialization failure, deadlock, lock timeout."""
@@ -53,40 +63,22 @@ class DatabaseDamaged(DatabaseUnavailable):
 
 
 class Upsert:
-    """Statements that insert rows of these columns, and update those whose key is there.
+    """A statement that inserts rows of these columns, or of all, and replaces those whose key is there.
 
-    ``change`` has the expressions of columns that are not just replaced, in which ``excluded`` is the new row. With
-    ``only_new``, rows that are there stay as they are.
+    With ``only_new``, rows that are there stay as they are.
     """
 
     def __init__(
-        self,
-        table: Table,
-        columns: Sequence[str],
-        *,
-        key: Sequence[str] = (),
-        change: Mapping[str, str] | None = None,
-        only_new: bool = False,
-        returning: Sequence[str] = (),
+        self, table: Table, columns: Sequence[str] = (), *, key: Sequence[str] = (), only_new: bool = False
     ) -> None:
-        dialect = postgresql.dialect()
-        self.returning = returning
-        quoted = [f'"{each}"' for each in columns]
+        columns = columns or [each.name for each in table.columns]
         key = key or [each.name for each in table.primary_key.columns]
-        keys = ", ".join(f'"{each}"' for each in key)
-        changed = {each: f'excluded."{each}"' for each in columns if each not in key} | dict(change or {})
-        settings = ", ".join(f'"{each}" = {to}' for each, to in changed.items())
-        tail = f"ON CONFLICT ({keys}) DO {'NOTHING' if only_new else f'UPDATE SET {settings}'}"
-        tail += f" RETURNING {', '.join(returning)}" if returning else ""
-        head = f"INSERT INTO {table.name} ({', '.join(quoted)})"
-        types = [table.c[each].type.dialect_impl(dialect).compile(dialect).partition(" COLLATE")[0] for each in columns]
-        # Only a single statement can return rows: its only parameter has all of them as JSON, which has no bytes.
-        from_json = ", ".join(f"json_extract(value, '$[{at}]')" for at in range(len(columns)))
-        values = f"VALUES ({', '.join('?' * len(columns))})"
-        source = "FROM json_each(?) WHERE true"
-        self.sqlite = " ".join((head, f"SELECT {from_json} {source}" if returning else values, tail))
-        columns_of_lists = ", ".join(f"%b::{each}[]" for each in types)
-        self.postgresql = " ".join((head, f"SELECT * FROM unnest({columns_of_lists})", tail))  # noqa: S608 - names of ours
+        changes = ", ".join(f'"{each}" = excluded."{each}"' for each in columns if each not in key)
+        head = f'INSERT INTO {table.name} ("{_QUOTE.join(columns)}")'
+        tail = f'ON CONFLICT ("{_QUOTE.join(key)}") DO {"NOTHING" if only_new else f"UPDATE SET {changes}"}'
+        lists = ", ".join(f"%b::{_TYPES[table.c[each].type.python_type]}[]" for each in columns)
+        self.sqlite = f"{head} VALUES ({', '.join('?' * len(columns))}) {tail}"
+        self.postgresql = f"{head} SELECT * FROM unnest({lists}) {tail}"  # noqa: S608 - names of ours
 
 
 class Database:
@@ -99,8 +91,7 @@ class Database:
         self._turn = threading.Lock() if self.is_sqlite else nullcontext()
         # In PostgreSQL, a query alone needs no transaction, which would cost two more requests.
         self._reading = engine if self.is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._durable = engine.execution_options(**{_BEGIN: "FULL"})
-        self._quick = engine.execution_options(**{_BEGIN: "NORMAL"})
+        self._writing = engine.execution_options(**{_WRITES: True})
 
     @contextmanager
     def read(self) -> Generator[Connection]:
@@ -113,46 +104,39 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Generator[Connection]:
+    def write(self) -> Generator[Connection]:
         """A transaction, committed at the end of the block and rolled back where it raises.
-
-        With ``durable`` false, the latest of them may be lost in a crash, never a part of one: enough for what is read
-        from a topic, with its position in the same transaction, and was shown to nobody.
 
         Raises:
             DatabaseUnavailable: Nothing was written, as far as is known: a lost connection hides the end of a commit.
             IntegrityError, DataError: The rows are wrong, and nothing was written.
         """
-        with self._explained(), self._turn, (self._durable if durable else self._quick).begin() as connection:
-            if not self.is_sqlite and not durable:
-                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+        with self._explained(), self._turn, self._writing.begin() as connection:
             yield connection
 
     def insert(self, table: Table) -> Any:
         """``INSERT`` with ``on_conflict_do_update``, which both databases have under the same names."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
-    def put(self, connection: Connection, upsert: Upsert, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        """Insert all rows, or update those that are there; returns the columns that ``upsert`` returns.
+    def put(self, connection: Connection, upsert: Upsert, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert all rows, or update those that are there. A key may occur once.
 
-        A key may occur once. PostgreSQL gets a list for each column: one statement for all rows, sent and planned once.
+        PostgreSQL gets a list for each column: one statement for all rows, sent and planned once.
         """
-        if not rows:
-            return []
-        if not self.is_sqlite:
-            found = connection.exec_driver_sql(upsert.postgresql, tuple(map(list, zip(*rows, strict=True))))
-            return list(found) if upsert.returning else []
-        if upsert.returning:
-            return list(connection.exec_driver_sql(upsert.sqlite, (msgspec.json.encode(rows).decode(),)))
-        connection.exec_driver_sql(upsert.sqlite, list(map(tuple, rows)))
-        return []
+        if rows and self.is_sqlite:
+            connection.exec_driver_sql(upsert.sqlite, list(map(tuple, rows)))
+        elif rows:
+            connection.exec_driver_sql(upsert.postgresql, tuple(map(list, zip(*rows, strict=True))))
 
-    def among(self, column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
-        """Whether the text is one of these: one parameter, however many there are."""
+    def among(self, column: ColumnElement[str]) -> ColumnElement[bool]:
+        """Whether the text is one of those in the parameter ``keys``: what the method ``keys`` makes of them."""
         if self.is_sqlite:
-            each = func.json_each(msgspec.json.encode(list(values)).decode()).table_valued("value")
-            return column.in_(select(each.c.value))
-        return column == func.any(cast(bindparam(None, list(values), unique=True), postgresql.ARRAY(String)))
+            return column.in_(select(func.json_each(bindparam("keys")).table_valued("value").c.value))
+        return column == func.any(cast(bindparam("keys"), postgresql.ARRAY(String)))
+
+    def keys(self, values: Iterable[str]) -> dict[str, Any]:
+        """The parameter of ``among``: one, however many there are, so that its statement is built once."""
+        return {"keys": msgspec.json.encode(list(values)).decode() if self.is_sqlite else list(values)}
 
     def close(self) -> None:
         self.engine.dispose()
@@ -220,10 +204,6 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    synchronous = connection.get_execution_options().get(_BEGIN)
-    if synchronous is None:
-        connection.exec_driver_sql("BEGIN")
-        return
-    connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
     # A transaction that reads first and then writes would fail where another one wrote in between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -7,24 +7,26 @@ knowing moves none, and its rows are rolled back: every record counts once, with
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import bindparam, delete, func, select, text, update
 
-from taskbridge.center.tables import EPOCH, FOLLOWED, about, entries, entries_page, positions
-from taskbridge.schemas.topics import TASK_STATES
+from taskbridge.center.database import Upsert
+from taskbridge.center.tables import EPOCH, about, positions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
     from taskbridge.center.database import Database
 
 Place = tuple[str, int]
 """Topic and partition."""
 
-_PAGE_INDEX_LOCK = 0x70616765
+_BOOT = "boot"
+"""In ``about``: the kernel's id of the machine's last start."""
 
 
 class Position(NamedTuple):
@@ -34,7 +36,7 @@ class Position(NamedTuple):
     fill_end: int
     """The partition's rows are complete once they were read up to here."""
     at: int
-    """When it was last known that nothing after ``next_offset`` was missing, in milliseconds."""
+    """When it was last known that nothing before was missing, in milliseconds: while filling, when that began."""
 
 
 class Progress(NamedTuple):
@@ -46,7 +48,7 @@ class Progress(NamedTuple):
     of: int
 
 
-def progress(connection: Connection, topic: str = TASK_STATES.name) -> Progress:
+def progress(connection: Connection, topic: str) -> Progress:
     found = connection.execute(_PROGRESS, {"topic": topic}).all()
     read = sum(min(each.next_offset, each.fill_end) for each in found)
     complete = bool(found) and all(each.next_offset >= each.fill_end for each in found)
@@ -61,6 +63,7 @@ def epoch(connection: Connection) -> str:
 IS_COMPLETE = positions.c.next_offset >= positions.c.fill_end
 _PROGRESS = select(positions.c.next_offset, positions.c.fill_end).where(positions.c.topic == bindparam("topic"))
 SELECT_EPOCH = select(about.c.value).where(about.c.name == EPOCH)
+_PUT_NEW, _PUT_ABOUT = Upsert(positions, only_new=True), Upsert(about)
 _ADVANCE = (
     update(positions)
     .where(
@@ -75,16 +78,12 @@ _ADVANCE = (
 
 def read_positions(connection: Connection, topics: Collection[str]) -> dict[Place, Position]:
     found = connection.execute(select(positions).where(positions.c.topic.in_(topics)))
-    return {
-        (each.topic, each.partition): Position(each.topic_id, each.next_offset, each.fill_end, each.at)
-        for each in found
-    }
+    return {(topic, partition): Position(*rest) for topic, partition, *rest in found}
 
 
-def add_positions(database: Database, connection: Connection, added: dict[Place, Position]) -> None:
+def add_positions(database: Database, connection: Connection, added: Mapping[Place, Position]) -> None:
     """Insert those that are not there."""
-    statement = database.insert(positions).on_conflict_do_nothing()
-    connection.execute(statement, [_row(place, position) for place, position in sorted(added.items())])
+    database.put(connection, _PUT_NEW, [(*place, *position) for place, position in sorted(added.items())])
 
 
 def drop_position(connection: Connection, place: Place) -> None:
@@ -97,41 +96,33 @@ def advance(connection: Connection, moves: Mapping[Place, tuple[Position, Positi
     The rows stay locked until the transaction ends: of two replicas that read one partition, one waits, and fails.
     """
     for (topic, partition), (found, new) in sorted(moves.items()):
-        values = {
-            "its_topic": topic,
-            "its_partition": partition,
-            "its_topic_id": found.topic_id,
-            "expected": found.next_offset,
-            "new": new.next_offset,
-            "now": new.at,
-        }
+        its = {"its_topic": topic, "its_partition": partition, "its_topic_id": found.topic_id}
+        values = {**its, "expected": found.next_offset, "new": new.next_offset, "now": new.at}
         if connection.execute(_ADVANCE, values).rowcount != 1:
             return False
     return True
-
-
-def adapt_page_index(database: Database, connection: Connection) -> None:
-    """Drop the index of pages while an empty table is filled, and create it when lists are complete.
-
-    To fill it row by row takes a third of the time of a filling, and nobody reads pages before the end.
-    """
-    if not database.is_sqlite:
-        # Of two replicas that end with their shares at once, the second one must see the share of the first.
-        connection.execute(select(func.pg_advisory_xact_lock(_PAGE_INDEX_LOCK)))
-    if progress(connection).complete:
-        entries_page.create(connection, checkfirst=True)
-    elif connection.execute(select(entries.c.id).limit(1)).first() is None:
-        entries_page.drop(connection, checkfirst=True)
 
 
 def renew_epoch(connection: Connection) -> None:
     connection.execute(update(about).where(about.c.name == EPOCH).values(value=secrets.token_hex(8)))
 
 
-def rebuild(database: Database) -> dict[str, int]:
+def note_boot(database: Database) -> None:
+    """Renew the epoch if the machine has started again: SQLite may have lost its latest transactions.
+
+    Their records are read again. But no number of a change that a client has may be given to another one.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with database.write() as connection:
+        if connection.execute(select(about.c.value).where(about.c.name == _BOOT)).scalar() != boot:
+            database.put(connection, _PUT_ABOUT, [(_BOOT, boot)])
+            renew_epoch(connection)
+
+
+def rebuild(database: Database, tables: Collection[Table]) -> dict[str, int]:
     """Drop what follows the topics, so that it is read again; returns the number of rows by table.
 
-    People's own data stays. Replicas may run meanwhile: they begin again, too.
+    Replicas may run meanwhile: they begin again, too.
 
     Raises:
         DatabaseUnavailable: Nothing was dropped.
@@ -141,16 +132,10 @@ def rebuild(database: Database) -> dict[str, int]:
         connection.execute(delete(positions))
         connection.execute(delete(about).where(about.c.name != EPOCH))
         renew_epoch(connection)
-        counts = {
-            each.name: connection.execute(select(func.count()).select_from(each)).scalar_one() for each in FOLLOWED
-        }
+        counts = {each.name: connection.execute(select(func.count()).select_from(each)).scalar_one() for each in tables}
         if database.is_sqlite:
-            for each in FOLLOWED:
+            for each in tables:
                 connection.execute(delete(each))
         else:
             connection.execute(text(f"TRUNCATE {', '.join(counts)}"))
         return counts
-
-
-def _row(place: Place, position: Position) -> dict[str, object]:
-    return {"topic": place[0], "partition": place[1], **position._asdict()}

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import case, delete, func, select, tuple_
 
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.database import Upsert
-from taskbridge.center.follow.batch import FollowedTopic, keyed, record_of
-from taskbridge.center.follow.positions import IS_COMPLETE, progress
+from taskbridge.center.follow.batch import FollowedTopic, key_of
+from taskbridge.center.follow.positions import IS_COMPLETE
 from taskbridge.center.tables import (
     DEAD_LETTER,
     QUARANTINED,
-    about,
     changes,
     clean,
     events,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Table
 
     from taskbridge.center.database import Database
-    from taskbridge.center.follow.batch import Record, Writing
+    from taskbridge.center.follow.batch import Record
     from taskbridge.center.tables import Person
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
@@ -43,25 +42,12 @@ if TYPE_CHECKING:
 _DAY_MS = 24 * 60 * 60 * 1000
 _REPLAYED_MS, _QUARANTINE_MS = REPLAYED_DAYS * _DAY_MS, int(CALLBACKS_QUARANTINE.settings["retention.ms"])
 _CHANGES_DAYS = 2
+_ORPHANS_DAYS = 2
+"""The time without a purge after which some events stay for ever."""
 _SEARCH_CHARACTERS = 64 << 10
 _PURGE_ROWS = 5_000
-_PURGED_UNTIL = "events_purged_until"
-
-_PUT_EVENTS = Upsert(events, [each.name for each in events.columns], only_new=True)
-_ENTRY = ["kind", "entry_id", "at", "reason", "search", "summary"]
-_PUT_SET_ASIDE = Upsert(set_aside, _ENTRY)
-# The first replay counts. Where the mark comes before its entry, it waits in a row without a reason.
-_PUT_REPLAYS = Upsert(
-    set_aside,
-    [*_ENTRY, "replayed_at"],
-    change={
-        **{each: f"set_aside.{each}" for each in ("at", "reason", "search", "summary")},
-        "replayed_at": "coalesce(set_aside.replayed_at, excluded.replayed_at)",
-    },
-)
-
-
-_PUT_ABOUT = Upsert(about, ["name", "value"])
+_PUT_EVENTS = Upsert(events, only_new=True)
+_ENTRY = ("kind", "entry_id", "at", "reason", "search", "summary", "replayed_at")
 
 
 class Events(FollowedTopic):
@@ -71,16 +57,19 @@ class Events(FollowedTopic):
     def make_codec(registry: Registry) -> Codec[TaskEvent]:
         return task_event_head_codec(registry, with_form=True)
 
-    def read(self, message: Message) -> Record:
-        return record_of(message, self.codec.decode(message.value()))
+    def read(self, message: Message) -> tuple[str, TaskEvent]:
+        return key_of(message), self.codec.decode(message.value())
 
-    def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Person]:
         rows = {(row[0], row[1]): row for row in map(_event, reversed(records))}
-        self.database.put(writing.connection, _PUT_EVENTS, [row for _, row in sorted(rows.items())])
+        self.database.put(connection, _PUT_EVENTS, [row for _, row in sorted(rows.items())])
         return ()
 
+    def purge(self, now_ms: int, /) -> int:
+        return purge(self.database, now_ms=now_ms)
 
-def _event(record: Record) -> tuple[object, ...]:
+
+def _event(record: Record) -> tuple[Any, ...]:
     event: TaskEvent = record.value
     return (
         clean(event.instance_id),
@@ -100,35 +89,39 @@ class _SetAside(FollowedTopic):
 
     kind: str
 
-    def read(self, message: Message) -> Record:
-        replay = replay_of(message)
-        if replay is not None:
-            row = (self.kind, clean(replay.entry_id), message.timestamp()[1], "", "", b"", clean(replay.at))
-        else:
-            row = (self.kind, *self.entry_of(message))
-        return keyed(message, str(row[1]), row)
+    def __init__(self, database: Database, registry: Registry) -> None:
+        super().__init__(database, registry)
+        put = database.insert(set_aside)
+        # A mark may come before its entry: it waits in a row without a reason. The first replay counts.
+        is_mark = put.excluded.reason == ""
+        changes: dict[str, Any] = {
+            each: case((is_mark, set_aside.c[each]), else_=put.excluded[each]) for each in _ENTRY[2:6]
+        }
+        changes["replayed_at"] = func.coalesce(set_aside.c.replayed_at, put.excluded.replayed_at)
+        self._put = put.on_conflict_do_update(index_elements=["kind", "entry_id"], set_=changes)
 
-    def entry_of(self, message: Message) -> tuple[object, ...]:
+    def read(self, message: Message) -> tuple[str, dict[str, Any]]:
+        replay = replay_of(message)
+        if replay is None:
+            row = (self.kind, *self.entry_of(message), None)
+        else:
+            row = (self.kind, clean(replay.entry_id), message.timestamp()[1], "", "", b"", clean(replay.at))
+        return row[1], dict(zip(_ENTRY, row, strict=True))
+
+    def entry_of(self, message: Message) -> tuple[str, int, str, str, bytes]:
         """Id, time, reason, text to search, and summary."""
         raise NotImplementedError
 
-    def write(self, writing: Writing, records: Sequence[Record]) -> Collection[Person]:
-        found: dict[str, Any] = {}
-        replays: dict[str, Any] = {}
-        for each in records:
-            if len(each.value) == len(_ENTRY):
-                found[each.key] = each.value
-            else:
-                replays.setdefault(each.key, each.value)
-        self.database.put(writing.connection, _PUT_SET_ASIDE, [found[each] for each in sorted(found)])
-        self.database.put(writing.connection, _PUT_REPLAYS, [replays[each] for each in sorted(replays)])
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Person]:
+        # By their ids, as all locks are.
+        connection.execute(self._put, [each.value for each in sorted(records, key=lambda each: each.key)])
         return ()
 
 
 class Quarantine(_SetAside):
     topic, kind, make_codec = CALLBACKS_QUARANTINE, QUARANTINED, quarantined_callback_codec
 
-    def entry_of(self, message: Message) -> tuple[object, ...]:
+    def entry_of(self, message: Message) -> tuple[str, int, str, str, bytes]:
         entry: QuarantinedCallback = self.codec.decode(message.value())
         text = f"{entry.query}\n{entry.body.decode('utf-8', 'replace')}"[:_SEARCH_CHARACTERS]
         summary = to_json({**quarantined_summary(entry), "detail": f"{entry.method} {entry.path}"})
@@ -144,7 +137,7 @@ class DeadLetters(_SetAside):
     def make_codec(_registry: Registry) -> None:
         """None: they are of any bytes."""
 
-    def entry_of(self, message: Message) -> tuple[object, ...]:
+    def entry_of(self, message: Message) -> tuple[str, int, str, str, bytes]:
         letter = dead_letter_of(message)
         key = "" if letter.key is None else letter.key.decode("utf-8", "replace")
         summary = {
@@ -178,24 +171,17 @@ def purge(database: Database, *, now_ms: int) -> int:
         (set_aside, (set_aside.c.kind == DEAD_LETTER) & (set_aside.c.at < now_ms - _REPLAYED_MS)),
         (skipped, skipped.c.at < now_ms - _REPLAYED_MS),
     )
-    return sum(_delete(database, table, where) for table, where in old) + _purge_events(database, now_ms)
+    return sum(_delete(database, table, where) for table, where in (*old, (events, _orphans(now_ms))))
 
 
-def _purge_events(database: Database, now_ms: int) -> int:
-    """Those that became old since the last time: when an instance is deleted later, its old events go with it."""
+def _orphans(now_ms: int) -> ColumnElement[bool]:
+    """Events that became old lately: when an instance is deleted later, its old events go with it."""
     until = now_ms - _REPLAYED_MS
-    with database.read() as connection:
-        # While states are missing, so are instances.
-        if not progress(connection).complete:
-            return 0
-        reached = connection.execute(select(about.c.value).where(about.c.name == _PURGED_UNTIL)).scalar() or "0"
-    is_old = events.c.received_at.between(int(reached), until)
+    is_old = events.c.received_at.between(until - _ORPHANS_DAYS * _DAY_MS, until)
     is_there = select(instances).where(instances.c.instance_id == events.c.instance_id).exists()
-    complete = ~select(positions).where(positions.c.topic == TASK_STATES.name, ~IS_COMPLETE).exists()
-    gone = _delete(database, events, is_old & ~is_there & complete)
-    with database.write(durable=False) as connection:
-        database.put(connection, _PUT_ABOUT, [(_PURGED_UNTIL, str(until))])
-    return gone
+    states = select(positions).where(positions.c.topic == TASK_STATES.name)
+    # While states are missing, so are instances.
+    return is_old & ~is_there & states.exists() & ~states.where(~IS_COMPLETE).exists()
 
 
 def _delete(database: Database, table: Table, where: ColumnElement[bool]) -> int:
@@ -203,7 +189,7 @@ def _delete(database: Database, table: Table, where: ColumnElement[bool]) -> int
     statement = delete(table).where(tuple_(*key).in_(select(*key).where(where).limit(_PURGE_ROWS)))
     total = 0
     while True:
-        with database.write(durable=False) as connection:
+        with database.write() as connection:
             count = connection.execute(statement).rowcount
         total += count
         if count < _PURGE_ROWS:

@@ -121,13 +121,13 @@ class Records:
         row = {"replica": replica, "at": now_ms, "share": to_json(share)}
         statement = self._database.insert(replicas).values(row)
         statement = statement.on_conflict_do_update(index_elements=["replica"], set_=row)
-        with self._database.write(durable=False) as connection:
+        with self._database.write() as connection:
             connection.execute(statement)
             connection.execute(delete(replicas).where(replicas.c.at < now_ms - FORGOTTEN_S * 1000))
 
     def leave(self, replica: str) -> None:
         """Forget a replica that ends."""
-        with self._database.write(durable=False) as connection:
+        with self._database.write() as connection:
             connection.execute(delete(replicas).where(replicas.c.replica == replica))
 
     def callbacks(self, instance_id: str, caller: Caller, now_ms: int) -> dict[str, Any]:
