@@ -112,6 +112,7 @@ class RunningBridge(Outsider):
         self.bridge.stop()
         if self.connection is not None:
             self.connection.close()
+            self.connection = None
 
 
 @pytest.fixture(scope="module")
@@ -168,48 +169,6 @@ def catches(pid: int, signum: signal.Signals) -> bool:
     """Whether the process has a handler for the signal by now."""
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return bool(int(status["SigCgt"], 16) >> (signum - 1) & 1)
-
-
-def test_up_stops_everything_in_order_on_a_signal_and_a_second_up_finds_yesterdays_events(
-    tmp_path: Path, eventually: Any
-) -> None:
-    credentials, token = tmp_path / "credentials.toml", ""
-    credentials.touch()
-    yesterdays: set[str] = set()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        ports = dict(zip(PORTS, free_ports(5), strict=True))  # others in each life
-        process = program("up", "--data-dir", str(tmp_path), *(f"--{each}={port}" for each, port in ports.items()))
-        assert process.stdout is not None
-        printed = list(iter(process.stdout.readline, "ready; press Ctrl-C to stop everything\n"))
-        edge, center = (f"http://127.0.0.1:{ports[each]}" for each in ("edge-port", "center-port"))
-        assert f"{edge}/yida/tasks/" in printed[0]
-        assert f"task center  {center}/\n" in printed
-        assert f"operations   {center}/ops\n" in printed
-        assert f"  export TASKBRIDGE_DATA_DIR={tmp_path}\n" in printed
-        if not token:  # it started without an app; the terminal shows whether changes are in force
-            assert process.stderr is not None
-            no_app, changed = f"add your apps to {credentials}", f"credentials file {credentials}: "
-            assert any(no_app in line for line in process.stderr)
-            token = write_credentials(credentials)
-            assert f"{changed}the last change is in force (3 entries)\n" in process.stderr
-            good = credentials.read_text()
-            credentials.write_text(f"{good}[[apps\n")
-            assert any(f"not in use: {changed}line 15: not TOML: Expected ']]'" in line for line in process.stderr)
-            credentials.write_text(good)
-            assert f"{changed}the last change is in force (3 entries)\n" in process.stderr
-            ready = partial(httpx2.get, f"{edge}/readyz", trust_env=False)
-            eventually(lambda ready=ready: ready().is_success, what="the edge has the apps")
-        kafka, registry = f"127.0.0.1:{ports['kafka-port']}", registry_url("127.0.0.1", ports["registry-port"])
-        with contextlib.closing(Connection(kafka, registry, {})) as connection:
-            outsider = Outsider(edge, token, connection)
-            assert outsider.notified(yesterdays) == yesterdays
-            yesterdays.add(outsider.create())
-            assert outsider.notified(yesterdays) == yesterdays
-        process.send_signal(signum)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-        stops = [line.split()[0] for line in err.splitlines() if line.endswith(" stopped")]
-        assert stops == ["center", "streams", "edge", "registry", "kafka"]
 
 
 def test_commands_find_the_bridge_that_runs_in_a_data_folder_on_any_ports(running: RunningBridge) -> None:
@@ -338,3 +297,46 @@ def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge, event
     ended = taskbridge("tail", "no.such.topic", *where, environment=ENVIRONMENT)
     assert ended.returncode == 1
     assert ended.stderr.startswith("taskbridge: topic no.such.topic does not exist")
+
+
+def test_up_finds_yesterdays_events_and_stops_everything_in_order_on_a_signal(
+    running: RunningBridge, eventually: Any
+) -> None:
+    """The last of this file: it stops the bridge, and starts another in its folder, on other ports."""
+    yesterdays = running.create()
+    assert running.notified({yesterdays}) == {yesterdays}
+    running.stop()
+    folder, credentials = running.bridge.data_dir, running.bridge.credentials
+    credentials.write_text("")
+    ports = dict(zip(PORTS, free_ports(5), strict=True))
+    process = program("up", "--data-dir", str(folder), *(f"--{each}={port}" for each, port in ports.items()))
+    assert process.stdout is not None
+    printed = list(iter(process.stdout.readline, "ready; press Ctrl-C to stop everything\n"))
+    edge, center = (f"http://127.0.0.1:{ports[each]}" for each in ("edge-port", "center-port"))
+    assert f"{edge}/yida/tasks/" in printed[0]
+    assert f"task center  {center}/\n" in printed
+    assert f"operations   {center}/ops\n" in printed
+    assert f"  export TASKBRIDGE_DATA_DIR={folder}\n" in printed
+    # It started without an app; the terminal shows whether changes are in force.
+    assert process.stderr is not None
+    no_app, changed = f"add your apps to {credentials}", f"credentials file {credentials}: "
+    assert any(no_app in line for line in process.stderr)
+    token = write_credentials(credentials)
+    assert f"{changed}the last change is in force (3 entries)\n" in process.stderr
+    good = credentials.read_text()
+    credentials.write_text(f"{good}[[apps\n")
+    assert any(f"not in use: {changed}line 15: not TOML: Expected ']]'" in line for line in process.stderr)
+    credentials.write_text(good)
+    assert f"{changed}the last change is in force (3 entries)\n" in process.stderr
+    ready = partial(httpx2.get, f"{edge}/readyz", trust_env=False)
+    eventually(lambda: ready().is_success, what="the edge has the apps")
+    kafka, registry = f"127.0.0.1:{ports['kafka-port']}", registry_url("127.0.0.1", ports["registry-port"])
+    with contextlib.closing(Connection(kafka, registry, {})) as connection:
+        outsider = Outsider(edge, token, connection)
+        events = {yesterdays, outsider.create()}
+        assert outsider.notified(events) == events
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    stops = [line.split()[0] for line in err.splitlines() if line.endswith(" stopped")]
+    assert stops == ["center", "streams", "edge", "registry", "kafka"]

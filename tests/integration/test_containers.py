@@ -18,14 +18,12 @@ from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, parameters_of, write_crede
 from support.http_clients import EventStreamClient
 from taskbridge.center.access.tokens import digest_of
 from taskbridge.cli.callbacks import post_callback
-from taskbridge.cli.doctor_checks import Examination, State
 from taskbridge.local.host import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from taskbridge.cli.connection import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(900)]
 
@@ -51,45 +49,6 @@ def test_the_image_is_small_and_has_the_program_and_nothing_of_the_tests(daemon:
     assert "Yida" in daemon.run("run", "--rm", "--read-only", "--network", "none", image.TAG)
     there = "import importlib.util as u; print([n for n in ('pytest', 'pip', 'taskbridge.native') if u.find_spec(n)])"
     assert "['taskbridge.native']" in daemon.run("run", "--rm", "--entrypoint", "python3", image.TAG, "-c", there)
-
-
-def test_a_task_passes_through_all_services_and_their_volumes_outlive_them(
-    daemon: DockerDaemon, connection: Connection, tmp_path: Path, eventually: Callable[..., Any]
-) -> None:
-    edge_port, streams_port, center_port = free_ports(3)
-    credentials = tmp_path / "credentials.toml"
-    write_credentials(credentials, SYSTEM_TOKEN)
-    shared = {"KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers, "SCHEMA_REGISTRY_URL": connection.registry_url}
-    own = {
-        "edge": {"HOST": "127.0.0.1", "PORT": str(edge_port), "CREDENTIALS_FILE": "/run/credentials.toml"},
-        "streams": {"HOST": "127.0.0.1", "PORT": str(streams_port)},
-        "center": {"HOST": "127.0.0.1", "PORT": str(center_port)},
-    }
-    for service, settings in own.items():
-        environment = [f"--env={service.upper()}_{name}={value}" for name, value in {**shared, **settings}.items()]
-        mounts = ["--volume", f"{credentials}:/run/credentials.toml:ro", "--volume", f"{service}:/var/lib/taskbridge"]
-        hard = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host"]
-        daemon.run("run", "--detach", "--name", service, *hard, *mounts, *environment, image.TAG, service)
-    try:
-        edge, center = (f"http://127.0.0.1:{port}" for port in (edge_port, center_port))
-
-        def passes() -> bool:
-            examination = Examination({}, edge_url=edge, center_url=center, credentials=credentials)
-            found = [each for each in examination.findings(end_to_end=True) if each.check == "end-to-end"]
-            return [each.state for each in found] == [State.OK, State.OK]
-
-        eventually(passes, what="a task passes through", within_s=300)
-        for service in own:
-            daemon.run("stop", "--time", "60", service)
-            (stopped,) = json.loads(daemon.run("inspect", service))
-            assert stopped["State"]["ExitCode"] == 0, daemon.run("logs", service)
-        script = "import pathlib; print([p.name for p in pathlib.Path('/var/lib/taskbridge').rglob('*')])"
-        for service, name in (("edge", "schema-ids.json"), ("streams", "worker-name"), ("center", "center.db")):
-            command = ("--entrypoint", "python3", "--volume", f"{service}:/var/lib/taskbridge", image.TAG, "-c", script)
-            assert name in daemon.run("run", "--rm", *command)
-    finally:
-        for service in own:
-            subprocess.run([*daemon.docker, "rm", "--force", service], capture_output=True, check=False)
 
 
 class Composed:

@@ -228,12 +228,6 @@ def timeless(batches: bytes) -> list[bytes]:
     return found
 
 
-def test_a_killed_broker_comes_back_with_its_records(local: Local, topic: str) -> None:
-    local.kill("kafka")
-
-    assert read_one(local, topic) == RECORD
-
-
 def test_a_killed_registry_comes_back_with_its_schemas(local: Local, subject: str) -> None:
     # At once after the answer: H2 would by default write half a second later.
     local.kill("registry")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 import uuid
 from collections import Counter
@@ -271,23 +270,3 @@ def test_a_record_that_the_database_refuses_is_skipped_alone(
 def ids_in(database: Database) -> set[str]:
     with database.read() as connection:
         return set(connection.execute(select(instances.c.instance_id)).scalars())
-
-
-def test_random_pauses_and_kills_lose_nothing(
-    topic: StatesTopic, databases: Databases, eventually: Callable[..., Any]
-) -> None:
-    chance = random.Random(9)
-    url = databases.new_url("postgresql")
-    replicas = [databases.open(url) for _ in range(3)]
-    states = states_of(lives(60, seed=9))
-    running: list[Follower] = []
-    for at in range(0, len(states), 40):
-        if running and chance.random() < 0.5:
-            running.pop(0).stop()
-        if len(running) < len(replicas):
-            running.append(topic.follower(replicas[len(running)]))
-            running[-1].start()
-        topic.publish(states[at : at + 40])
-    eventually(lambda: topic.is_written(replicas[0]), what="all states are written")
-    for each in running:
-        each.stop()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,12 +11,12 @@ from support.wheels import built
 if TYPE_CHECKING:
     from pathlib import Path
 
+PARTS = ("schemas", "client", "runtime", "edge", "streams", "center", "reconcile", "cli", "local")
+
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Part → its wheel."""
-    folder = tmp_path_factory.mktemp("wheels")
-    return {
-        part: built(part, folder)
-        for part in ("schemas", "client", "runtime", "edge", "streams", "center", "reconcile", "cli", "local")
-    }
+    with ThreadPoolExecutor(len(PARTS)) as building:
+        made = building.map(partial(built, folder=tmp_path_factory.mktemp("wheels")), PARTS)
+        return dict(zip(PARTS, made, strict=True))
