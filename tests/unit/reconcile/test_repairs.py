@@ -6,11 +6,10 @@ the other callbacks arrive after all.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.reconcile import APP_TYPE, CORP_ID, MINUTE_MS, NOW, assigned, filed, happened
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from taskbridge.schemas.views import Entries
     from taskbridge.streams.fold.instance import Instance
 
-EXAMPLES = int(os.environ.get("TASKBRIDGE_EXAMPLES", "50")) * 2
 PEOPLE = ("u-li", "u-wang", "u-chen", "u-zhao")
 
 
@@ -126,7 +124,6 @@ def seen(lines: Entries) -> dict[object, tuple[object, ...]]:
     }
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(lives())
 def test_after_the_repairs_everybody_sees_the_same_as_without_losses(life: Life) -> None:
     instance, _ = repaired(life)
@@ -140,7 +137,6 @@ def test_after_the_repairs_everybody_sees_the_same_as_without_losses(life: Life)
         assert abs(repaired_line.updated_at - line.updated_at) <= MINUTE_MS
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(lives(), st.randoms(use_true_random=False))
 def test_late_callbacks_change_no_list_in_any_order(life: Life, chance: object) -> None:
     instance, repairs = repaired(life)
@@ -162,7 +158,6 @@ def test_late_callbacks_change_no_list_in_any_order(life: Life, chance: object) 
             assert task.outcome is not None, "no callback contains it, and no late callback removes it"
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(lives())
 def test_after_the_repairs_there_is_no_difference(life: Life) -> None:
     instance, _ = repaired(life)
@@ -170,7 +165,6 @@ def test_after_the_repairs_there_is_no_difference(life: Life) -> None:
     assert differences(found, instance.state, received_at=NOW, with_copies=True) == []
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(lives())
 def test_a_repair_has_the_same_id_at_any_time(life: Life) -> None:
     found = snapshot(Company(life.callbacks))
