@@ -9,7 +9,7 @@ import pytest
 
 import taskbridge.center.web
 import taskbridge.edge.errors
-from taskbridge.center.web.assets import read_assets
+from taskbridge.center.web.routes import read_assets
 
 FOLDER = Path(taskbridge.center.web.__file__).parent / "assets"
 SCRIPTS = sorted(FOLDER.glob("*.js"))
@@ -59,14 +59,14 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 
 
 def test_the_version_is_that_of_all_files() -> None:
-    found = read_assets()
-    assert found.version == read_assets().version
-    assert found.version.encode() in found.pages["index.html"].content
+    found, version = read_assets()
+    assert read_assets() == (found, version)
+    assert version.encode() in found["index.html"].content
 
 
 def test_every_reason_of_the_edge_is_told_in_chinese() -> None:
     """By its code: who adds a reason adds its words, or operators read English in a Chinese page."""
-    words = read_assets().parts["words-ops.js"].content.decode()
+    words = read_assets()[0]["words-ops.js"].content.decode()
     chinese = words[words.index("reasons: {") : words.index("history:")]
     told = set(re.findall(r'^ {4}"?([a-z][a-zA-Z0-9-]*)"?:', chinese, re.MULTILINE))
     code = re.compile(

@@ -10,9 +10,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from taskbridge.center.web.assets import read_assets
 from taskbridge.center.web.portals import let_portals_in
-from taskbridge.center.web.routes import pages_router
+from taskbridge.center.web.routes import pages_router, read_assets
 from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -68,7 +67,7 @@ def test_a_known_file_is_not_sent_again(client: TestClient) -> None:
 
 
 def test_files_are_compressed_for_those_who_can_read_it(client: TestClient) -> None:
-    part = read_assets().parts["dom.js"]
+    part = read_assets()[0]["dom.js"]
     assert gzip.decompress(part.compressed) == part.content
     plain = client.get("/assets/dom.js", headers={"Accept-Encoding": "identity"})
     assert plain.content == part.content

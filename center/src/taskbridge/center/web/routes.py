@@ -1,17 +1,16 @@
-"""The task-center page, the operator's page and their parts: static, and locked down by headers."""
+"""The task-center page, the operator's page and their parts: files of the package, locked down by headers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import gzip
+import hashlib
+from importlib.resources import files
+from pathlib import PurePath
+from typing import NamedTuple
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-
-from taskbridge.center.web.assets import read_assets
-
-if TYPE_CHECKING:
-    from taskbridge.center.web.assets import Asset
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -21,9 +20,15 @@ CONTENT_SECURITY_POLICY = (
 )
 """No inline scripts or styles, nothing from elsewhere, in nobody's frame: the component is the way to embed."""
 
-_REVALIDATED = "no-cache"
-_FOR_EVER = "public, max-age=31536000, immutable"
+_MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 _HEADERS = {
+    "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
     # Addresses of the pages name people and instances: other sites' approval pages must not see them.
     "Referrer-Policy": "no-referrer",
@@ -32,42 +37,58 @@ _HEADERS = {
 }
 
 
+class Asset(NamedTuple):
+    """A file as it is sent."""
+
+    content: bytes
+    compressed: bytes
+    media_type: str
+    etag: str
+
+
+def read_assets() -> tuple[dict[str, Asset], str]:
+    """All files by name, and their version, which changes when any of them does.
+
+    Pages request the files of this very version, which may then be cached for ever.
+    """
+    folder = files("taskbridge.center.web").joinpath("assets")
+    found = sorted((each.name, each.read_bytes()) for each in folder.iterdir() if each.is_file())
+    version = hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+    return {name: _asset(name, content, version) for name, content in found}, version
+
+
+def _asset(name: str, content: bytes, version: str) -> Asset:
+    suffix = PurePath(name).suffix
+    if suffix == ".html":
+        content = content.replace(b'"/assets/', f'"/assets/{version}/'.encode())
+    # Weak: both encodings carry it.
+    etag = f'W/"{hashlib.sha256(content).hexdigest()[:24]}"'
+    return Asset(content, gzip.compress(content, 9, mtime=0), _MEDIA_TYPES[suffix], etag)
+
+
 def pages_router() -> APIRouter:
     """Serve ``/``, ``/ops`` and ``/assets``; only files of the package, by their names."""
-    assets = read_assets()
+    assets, present = read_assets()
     router = APIRouter(include_in_schema=False)
+    policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 
     @router.get("/")
     async def task_center(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return _page(request, assets.pages["index.html"])
+        return _answer(request, assets["index.html"], policy)
 
     @router.get("/ops")
     async def operation(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return _page(request, assets.pages["ops.html"])
+        return _answer(request, assets["ops.html"], policy)
 
     @router.get("/assets/{name}")
-    async def part(request: Request, name: str) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return _answer(request, _named(name), {"Cache-Control": _REVALIDATED})
-
     @router.get("/assets/{version}/{name}")
-    async def part_of_version(  # pyright: ignore[reportUnusedFunction]
-        request: Request, version: str, name: str
-    ) -> Response:
-        # Another version is requested while workers are replaced one by one: ours will do, but not for ever.
-        caching = _FOR_EVER if version == assets.version else _REVALIDATED
-        return _answer(request, _named(name), {"Cache-Control": caching})
-
-    def _named(name: str) -> Asset:
-        if name not in assets.parts:
+    async def part(request: Request, name: str, version: str = "") -> Response:  # pyright: ignore[reportUnusedFunction]
+        if name not in assets or name.endswith(".html"):
             raise HTTPException(404, "There is no such file.")
-        return assets.parts[name]
+        # Another version is requested while workers are replaced one by one: ours will do, but not for ever.
+        return _answer(request, assets[name], _FOR_EVER if version == present else {})
 
     return router
-
-
-def _page(request: Request, asset: Asset) -> Response:
-    headers = {"Cache-Control": _REVALIDATED, "Content-Security-Policy": CONTENT_SECURITY_POLICY}
-    return _answer(request, asset, headers)
 
 
 def _answer(request: Request, asset: Asset, headers: dict[str, str]) -> Response:
