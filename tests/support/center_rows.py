@@ -9,7 +9,7 @@ from sqlalchemy import delete, insert
 
 from taskbridge.center.access.sso import EMPLOYEE_NUMBER
 from taskbridge.center.api.queries import Queries
-from taskbridge.center.api.routes import callers_router, lists_router
+from taskbridge.center.api.routes import Api
 from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.server import build_http
@@ -110,18 +110,12 @@ class AnsweringCenter:
         self.complete = True
         self.ready: dict[str, Any] = {"ready": True}
 
-    @property
-    def routers(self) -> list[APIRouter]:
-        return [
-            callers_router(self.access, self.queries, self.threads),
-            lists_router(self.access, self.queries, self.threads, lambda: self.complete),
-        ]
-
     def http(self, *further: APIRouter, only_hosts: frozenset[str] | None = None) -> FastAPI:
         async def readiness() -> dict[str, Any]:
             return self.ready
 
-        return build_http(readiness, self.metrics, routers=[*self.routers, *further], only_hosts=only_hosts)
+        router = Api(self.access, self.queries, self.threads, lambda: self.complete).router()
+        return build_http(readiness, self.metrics, routers=[router, *further], only_hosts=only_hosts)
 
     def store(self, *states: TaskState) -> None:
         """Write instances with their entries."""

@@ -17,7 +17,7 @@ import structlog
 from taskbridge.center.access.access import build_access, own_hosts
 from taskbridge.center.access.refusals import NotNow
 from taskbridge.center.api.queries import Queries
-from taskbridge.center.api.routes import callers_router, lists_router
+from taskbridge.center.api.routes import Api
 from taskbridge.center.database import DatabaseDamaged, open_database
 from taskbridge.center.filling import Filling
 from taskbridge.center.follow import positions
@@ -210,8 +210,7 @@ class Center:
     def http(self) -> FastAPI:
         """The application; nothing is connected for it."""
         routers = [
-            callers_router(self.access, self._queries, self._threads),
-            lists_router(self.access, self._queries, self._threads, self.filling.is_complete),
+            Api(self.access, self._queries, self._threads, self.filling.is_complete).router(),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
             pages_router(),

@@ -30,8 +30,6 @@ Q_MAX = 200
 CURSOR_MAX = 2_000
 _FILLING_S = 5.0
 _EVENTS_S, _EVENTS_TRIES = 0.1, 20
-_PREFIX = "/v1"
-_OF_USER = "/corps/{corp_id}/users/{user_id}"
 
 CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
 UserId = Annotated[str, Path(max_length=ID_MAX, examples=["manager02"])]
@@ -67,72 +65,55 @@ class JsonAnswer(Response):
         super().__init__(body, headers={"cache-control": "no-store"}, media_type="application/json")
 
 
-def json_answer(content: object) -> Response:
-    return JsonAnswer(to_json(content))
+class Api:
+    """Answers what callers may know of themselves, of users and of instances."""
 
+    def __init__(self, access: Access, queries: Queries, threads: Threads, is_complete: Callable[[], bool]) -> None:
+        """``is_complete``: whether the lists are filled."""
+        self._access, self._queries, self._threads, self._is_complete = access, queries, threads, is_complete
 
-def callers_router(access: Access, queries: Queries, threads: Threads) -> APIRouter:
-    """``/v1/me``, and the search of people."""
-    router = APIRouter(prefix=_PREFIX, tags=["task center"], dependencies=[TOKEN])
+    def router(self) -> APIRouter:
+        router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
+        user, instance = "/corps/{corp_id}/users/{user_id}", "/instances/{instance_id:path}"
+        for path, answer, summary, model, statuses in (
+            ("/me", self.me, "Identity of the caller", models.MeOut, ()),
+            ("/people", self.people, "Search people", models.PeopleOut, (400,)),
+            (f"{user}/tasks", self.tasks, "Entries of a view, newest first", models.PageOut, (400,)),
+            (f"{user}/counts", self.counts, "Number of entries in each view", models.CountsOut, (400,)),
+            (f"{user}/apps", self.apps, "Apps of the entries", models.AppsOut, (400,)),
+            # An instance id may have any character: also a slash, which comes here decoded.
+            (f"{instance}/history", self.history, "Events and form of an instance", models.HistoryOut, (400, 404)),
+            (instance, self.instance, "State of an instance", models.InstanceOut, (400, 404)),
+        ):
+            responses = models.problems(*statuses, 401, 403, 429, 503)
+            router.add_api_route(path, answer, summary=summary, response_model=model, responses=responses)
+        return router
 
-    @router.get(
-        "/me",
-        summary="Identity of the caller",
-        response_model=models.MeOut,
-        responses=models.problems(401, 403, 429, 503),
-    )
-    async def me(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        caller = await access.caller_of(request)
+    async def me(self, request: Request) -> Response:
+        caller = await self._access.caller_of(request)
         name = None
         if caller.corp_id is not None and caller.user_id is not None:
-            name = await threads.run(queries.name_of, caller.corp_id, caller.user_id)
-        return json_answer(_me(caller, name))
+            name = await self._threads.run(self._queries.name_of, caller.corp_id, caller.user_id)
+        return JsonAnswer(to_json(_me(caller, name)))
 
-    @router.get(
-        "/people",
-        summary="Search people",
-        description="Returns imported people of the caller's corps with `q` in name, department or user id, ignoring "
-        "case. Without `q` it returns the first of all. Not available with single sign-on, where everybody sees their "
-        "own lists.",
-        response_model=models.PeopleOut,
-        responses=models.problems(400, 401, 403, 429, 503),
-    )
-    async def people(  # pyright: ignore[reportUnusedFunction]
+    async def people(
+        self,
         request: Request,
         q: Annotated[str, Query(max_length=Q_MAX, examples=["王"])] = "",
         limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Maximum number of people.")] = LIMIT_DEFAULT,
     ) -> Response:
-        caller = await access.caller_of(request)
+        """Returns imported people of the caller's corps with `q` in name, department or user id, ignoring case.
+
+        Without `q` it returns the first of all. Not available with single sign-on, where everybody sees their own
+        lists.
+        """
+        caller = await self._access.caller_of(request)
         if caller.mode == "sso":
             raise Forbidden("signed-in people see their own lists only")
-        return JsonAnswer(await threads.run(queries.people, q, caller.corps, limit))
+        return await self._answer(self._queries.people, q, caller.corps, limit)
 
-    return router
-
-
-def lists_router(access: Access, queries: Queries, threads: Threads, is_complete: Callable[[], bool]) -> APIRouter:
-    """What users and instances have. ``is_complete``: whether the lists are filled."""
-    router = APIRouter(prefix=_PREFIX, tags=["task center"], dependencies=[TOKEN])
-    of_user: dict[str, Any] = {"responses": models.problems(400, 401, 403, 429, 503)}
-    of_instance: dict[str, Any] = {"responses": models.problems(400, 401, 403, 404, 429, 503)}
-
-    async def caller_of(request: Request, corp_id: str | None = None, user_id: str | None = None) -> Caller:
-        """Who may make the query.
-
-        Raises:
-            Refused: nobody may, or there is nothing complete to answer it from.
-        """
-        caller = await access.caller_of(request)
-        if corp_id is not None and user_id is not None:
-            caller.check(corp_id, user_id)
-        if not is_complete():
-            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
-        return caller
-
-    @router.get(
-        _OF_USER + "/tasks", summary="Entries of a view, newest first", response_model=models.PageOut, **of_user
-    )
-    async def tasks(  # pyright: ignore[reportUnusedFunction]
+    async def tasks(
+        self,
         request: Request,
         *,
         corp_id: CorpId,
@@ -144,66 +125,51 @@ def lists_router(access: Access, queries: Queries, threads: Threads, is_complete
         limit: _Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
     ) -> Response:
-        await caller_of(request, corp_id, user_id)
+        await self._caller_of(request, corp_id, user_id)
         query = PageQuery(corp_id, user_id, view, app_type, source, q, limit, cursor)
-        return JsonAnswer(await threads.run(queries.page, query))
+        return await self._answer(self._queries.page, query)
 
-    @router.get(
-        _OF_USER + "/counts", summary="Number of entries in each view", response_model=models.CountsOut, **of_user
-    )
-    async def counts(  # pyright: ignore[reportUnusedFunction]
-        request: Request, corp_id: CorpId, user_id: UserId
-    ) -> Response:
-        await caller_of(request, corp_id, user_id)
-        return JsonAnswer(await threads.run(queries.counts, corp_id, user_id))
+    async def counts(self, request: Request, corp_id: CorpId, user_id: UserId) -> Response:
+        await self._caller_of(request, corp_id, user_id)
+        return await self._answer(self._queries.counts, corp_id, user_id)
 
-    @router.get(
-        _OF_USER + "/apps",
-        summary="Apps of the entries",
-        description="Returns the apps and process names of this person's newest entries: 500 of each view, 2,000 in "
-        "all. An app occurs once per process, and without a name only if none is known.",
-        response_model=models.AppsOut,
-        **of_user,
-    )
-    async def apps(  # pyright: ignore[reportUnusedFunction]
-        request: Request, corp_id: CorpId, user_id: UserId
-    ) -> Response:
-        await caller_of(request, corp_id, user_id)
-        return JsonAnswer(await threads.run(queries.apps, corp_id, user_id))
+    async def apps(self, request: Request, corp_id: CorpId, user_id: UserId) -> Response:
+        """Returns the apps and process names of this person's newest entries: 500 of each view, 2,000 in all.
 
-    # An instance id may have any character: also a slash, which comes here decoded.
+        An app occurs once per process, and without a name only if none is known.
+        """
+        await self._caller_of(request, corp_id, user_id)
+        return await self._answer(self._queries.apps, corp_id, user_id)
 
-    @router.get(
-        "/instances/{instance_id:path}/history",
-        summary="Events and form of an instance",
-        response_model=models.HistoryOut,
-        **of_instance,
-    )
-    async def history(  # pyright: ignore[reportUnusedFunction]
-        request: Request, instance_id: InstanceId
-    ) -> Response:
-        caller = await caller_of(request)
-        given = partial(queries.history, now_ms=now_ms()), instance_id, caller
+    async def history(self, request: Request, instance_id: InstanceId) -> Response:
+        caller = await self._caller_of(request)
+        given = partial(self._queries.history, now_ms=now_ms()), instance_id, caller
         # States and events are read side by side: a page that was just notified may come too early.
         for _ in range(_EVENTS_TRIES):
             with suppress(EventsBehind):
-                return JsonAnswer(await threads.run(*given))
+                return await self._answer(*given)
             await asyncio.sleep(_EVENTS_S)
-        return JsonAnswer(await threads.run(*given))
+        return await self._answer(*given)
 
-    @router.get(
-        "/instances/{instance_id:path}",
-        summary="State of an instance",
-        response_model=models.InstanceOut,
-        **of_instance,
-    )
-    async def instance(  # pyright: ignore[reportUnusedFunction]
-        request: Request, instance_id: InstanceId
-    ) -> Response:
-        caller = await caller_of(request)
-        return JsonAnswer(await threads.run(queries.instance, instance_id, caller))
+    async def instance(self, request: Request, instance_id: InstanceId) -> Response:
+        caller = await self._caller_of(request)
+        return await self._answer(self._queries.instance, instance_id, caller)
 
-    return router
+    async def _caller_of(self, request: Request, corp_id: str | None = None, user_id: str | None = None) -> Caller:
+        """Who may make the query.
+
+        Raises:
+            Refused: nobody may, or there is nothing complete to answer it from.
+        """
+        caller = await self._access.caller_of(request)
+        if corp_id is not None and user_id is not None:
+            caller.check(corp_id, user_id)
+        if not self._is_complete():
+            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
+        return caller
+
+    async def _answer(self, query: Callable[..., bytes], *arguments: object) -> Response:
+        return JsonAnswer(await self._threads.run(query, *arguments))
 
 
 def _me(caller: Caller, user_name: str | None) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Operators' queries: the state of the bridge, and the history of a callback."""
 
+# pyright: reportUnusedFunction=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +13,8 @@ from starlette.responses import Response  # noqa: TC002 - as above
 from taskbridge.center.access.access import TOKEN
 from taskbridge.center.access.refusals import Forbidden
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import ID_MAX, json_answer
+from taskbridge.center.api.json_forms import to_json
+from taskbridge.center.api.routes import ID_MAX, JsonAnswer
 
 if TYPE_CHECKING:
     from taskbridge.center.access.access import Access, Caller
@@ -40,14 +43,14 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
         return caller
 
     @router.get("/overview", summary="Status of the bridge", responses=refused)
-    async def overview(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def overview(request: Request) -> Response:
         """Flow, edges, what was set aside, partitions, workers, replicas of the center and last errors."""
         await operator(request)
-        return json_answer(await reporter.overview())
+        return JsonAnswer(to_json(await reporter.overview()))
 
     @router.get("/callbacks", summary="Search an instance's callbacks", responses=refused)
-    async def callbacks(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def callbacks(request: Request, instance_id: _InstanceId) -> Response:
         """One search of states, events, quarantine, dead letters and notifications."""
-        return json_answer(await reporter.callbacks(instance_id, await operator(request)))
+        return JsonAnswer(to_json(await reporter.callbacks(instance_id, await operator(request))))
 
     return router

@@ -1,5 +1,7 @@
 """The task-center page, the operator's page and their parts: files of the package, locked down by headers."""
 
+# pyright: reportUnusedFunction=false
+
 from __future__ import annotations
 
 import gzip
@@ -73,16 +75,16 @@ def pages_router() -> APIRouter:
     policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 
     @router.get("/")
-    async def task_center(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def task_center(request: Request) -> Response:
         return _answer(request, assets["index.html"], policy)
 
     @router.get("/ops")
-    async def operation(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def operation(request: Request) -> Response:
         return _answer(request, assets["ops.html"], policy)
 
     @router.get("/assets/{name}")
     @router.get("/assets/{version}/{name}")
-    async def part(request: Request, name: str, version: str = "") -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def part(request: Request, name: str, version: str = "") -> Response:
         if name not in assets or name.endswith(".html"):
             raise HTTPException(404, "There is no such file.")
         # Another version is requested while workers are replaced one by one: ours will do, but not for ever.
