@@ -154,7 +154,7 @@ def test_an_unknown_id_is_refused_and_one_of_another_numbering_starts_over(start
     replica, ann = start(), person()
     refused = stream_of(replica, ann, last_event_id="nonsense").open()
     assert refused.status == 400
-    assert "Last-Event-ID" in refused.body
+    assert "last-event-id" in refused.body
 
     for unknown in ("e0-99999999", "3-0"):
         client = stream_of(replica, ann, last_event_id=unknown).open()
@@ -166,32 +166,32 @@ def test_an_unknown_id_is_refused_and_one_of_another_numbering_starts_over(start
         client.cut()
 
 
-def test_a_loss_by_retention_is_reported_before_the_remaining_changes(start: Start, stream_of: Stream) -> None:
+def test_a_loss_by_retention_is_reported_and_the_stream_goes_on(start: Start, stream_of: Stream) -> None:
     replica, ann = start(), person()
     client = stream_of(replica, ann).open()
     replica.publish(ann, 2)
     client.wait_for(2)
     client.cut()
-    replica.publish(ann, 2)
-    left = replica.publish(ann)
+    replica.publish(ann, 3)
     purge_changes(replica.database, ann, before=5)
 
     client.events.clear()
-    client.open().wait_for(1)
-    assert ids(client) == left
-    assert len(client.resets) == 1
+    client.open()
+    published = replica.publish(ann)
+    client.wait_for(1)
+    assert (ids(client), len(client.resets)) == (published, 1)
 
 
-def test_a_stream_ends_when_lists_are_rebuilt_and_its_client_is_told_to_load_them(
-    start: Start, stream_of: Stream
-) -> None:
+def test_a_client_learns_that_lists_are_rebuilt_and_its_stream_goes_on(start: Start, stream_of: Stream) -> None:
     replica, ann = start(heartbeat_s=1.5), person()
     client = stream_of(replica, ann).open()
     replica.publish(ann, 2)
     client.wait_for(2)
     renumber(replica.database)
-    assert client.ended.wait(10)
-    client.open()
+    deadline = time.monotonic() + 10
+    while not client.resets:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     published = replica.publish(ann)
     client.wait_for(3)
     assert (ids(client)[2:], len(client.resets)) == (published, 1)

@@ -13,9 +13,7 @@ from sqlalchemy import text
 from support.live import CORP, add_changes
 from taskbridge.center.access.access import Access
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.metrics import HubCollector
-from taskbridge.center.live.routes import events_router
-from taskbridge.center.live.stream import HoldsStreams
+from taskbridge.center.live.routes import HoldsStreams, events_router
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.server import build_http
 from taskbridge.center.tables import CHANGES_CHANNEL
@@ -73,7 +71,7 @@ class EventStreamsReplica:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self.hub = Hub(self.database, most=20_000, most_of_person=20_000, heartbeat_s=self._heartbeat_s)
         metrics = Metrics()
-        metrics.registry.register(HubCollector(self.hub))
+        metrics.registry.register(self.hub)
         server = make_server(
             HoldsStreams(build_http(ready, metrics, routers=[events_router(self.hub, Access(tokens=None))]))
         )

@@ -1,7 +1,8 @@
-"""Commits changes of people's lists as the follower does, for tests of live updates."""
+"""For tests of live updates: commits changes of people's lists as the follower does, and is a stream's client."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,13 @@ from sqlalchemy import delete, insert
 from taskbridge.center.tables import about, change_counters, changes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Connection
 
     from taskbridge.center.database import Database
+    from taskbridge.center.live.hub import Hub
+    from taskbridge.center.live.wire import Place
 
 EPOCH = "e0"
 CORP = "corp"
@@ -81,3 +84,77 @@ def renumber(database: Database, epoch: str = "e1") -> None:
         connection.execute(delete(changes))
         connection.execute(delete(change_counters))
     set_epoch(database, epoch)
+
+
+class StreamClient:
+    """The ASGI connection of a stream; its client may stop reading."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.complete = False
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self._gone = asyncio.Event()
+
+    async def open(
+        self,
+        hub: Hub,
+        user_id: str = "ann",
+        after: Place | None = None,
+        *,
+        corp_id: str = CORP,
+        now: float = 0,
+        may_go_on: Callable[[float], bool] = lambda _: True,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> StreamClient:
+        """``meanwhile`` happens between the subscription and the first frame."""
+        self.stream = await hub.subscribe(corp_id, user_id, after, now=now, may_go_on=may_go_on)
+        meanwhile()
+        self.task = asyncio.create_task(self.stream.run(self._receive, self._send))
+        return self
+
+    async def _receive(self) -> dict[str, Any]:
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        await self.reads.wait()
+        self.body += message["body"]
+        if not message["more_body"]:
+            self.complete = True
+            self._gone.set()
+
+    async def until(self, expected: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not expected():  # noqa: ASYNC110 - of many objects, whose only event is the writer's
+                await asyncio.sleep(0.002)
+
+    async def until_place(self, place: Place) -> None:
+        """Until a heartbeat has its id."""
+        await self.until(lambda: f": alive\nid: {place.event_id}\n\n".encode() in self.body)
+
+    async def until_numbers(self, *numbers: int, epoch: str = EPOCH) -> None:
+        """Until so many changes have come, which must be these."""
+        expected = [f"{epoch}-{each}" for each in numbers]
+        await self.until(lambda: len(self._notifications()) >= len(expected))
+        assert [event_id.removeprefix("id: ") for event_id, _, _ in self._notifications()] == expected
+
+    async def close(self) -> None:
+        self._gone.set()
+        await self.task
+
+    @property
+    def data(self) -> list[Any]:
+        """Of the changes that have come."""
+        return [msgspec.json.decode(data.removeprefix("data: ")) for _, _, data in self._notifications()]
+
+    @property
+    def resets(self) -> int:
+        return self.body.count(b"event: reset\n")
+
+    @property
+    def heartbeats(self) -> int:
+        return self.body.count(b": alive\n")
+
+    def _notifications(self) -> list[list[str]]:
+        return [each.split("\n") for each in self.body.decode().split("\n\n") if "event: notification" in each]

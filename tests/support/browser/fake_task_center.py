@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from support.browser.fake_operations import callbacks, overview
 from taskbridge.center.access.refusals import Filling, answer_refusals
-from taskbridge.center.live.stream import HoldsStreams
+from taskbridge.center.live.routes import HoldsStreams
 from taskbridge.center.web.portals import let_portals_in
 from taskbridge.center.web.routes import pages_router
 from taskbridge.runtime.operation import listen, make_server

@@ -25,9 +25,7 @@ from taskbridge.center.follow.follower import Follower
 from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.metrics import HubCollector
-from taskbridge.center.live.routes import events_router
-from taskbridge.center.live.stream import HoldsStreams
+from taskbridge.center.live.routes import HoldsStreams, events_router
 from taskbridge.center.metrics import FollowerCollector, Metrics
 from taskbridge.center.migrations import check_revision
 from taskbridge.center.migrations import migrate as migrate_tables
@@ -170,7 +168,7 @@ class Center:
         )
         self.metrics.filled.set_function(lambda: self.filling.ratio)
         self.metrics.registry.register(FollowerCollector(lambda: [each.health() for each in self.followers]))
-        self.metrics.registry.register(HubCollector(self.hub))
+        self.metrics.registry.register(self.hub)
         if (tokens := self.access.tokens) is not None:
             self.metrics.tokens_usable.set_function(lambda: tokens.broken is None)
 

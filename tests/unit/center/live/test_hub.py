@@ -1,72 +1,41 @@
-"""A subscriber gets every later change of their own, in order and once, or the end of the stream."""
+"""A stream gives every change of its person after its place, in order and once, or a reset; and ends where it must."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 
-from support.live import CORP, EPOCH, commit_changes, purge_changes, renumber, set_epoch
+from support.live import CORP, EPOCH, StreamClient, commit_changes, purge_changes, renumber, set_epoch
+from taskbridge.center.access.refusals import NotNow, TooManyQueries
 from taskbridge.center.database import Database, DatabaseUnavailable
-from taskbridge.center.live import hub as hub_module
+from taskbridge.center.live import changes
 from taskbridge.center.live.changes import PART
-from taskbridge.center.live.hub import Hub, TooManyOfPerson, TooManyStreams
-from taskbridge.center.live.stream import WAITING_MAX, Ending, Stream
+from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.wire import Place
 from taskbridge.center.tables import people
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection
+
+    from taskbridge.center.live.changes import Part, Wanted
 
 
-class Listener:
-    """A stream, and what it has been given."""
-
-    def __init__(self, subscription: Stream) -> None:
-        self.woken = asyncio.Event()
-        self.wakes = 0
-        self.subscription = subscription
-        self.given: list[dict[str, Any]] = []
-        subscription.wake_by(self._wake)
-
-    def _wake(self) -> None:
-        self.wakes += 1
-        self.woken.set()
-
-    def ids(self) -> list[str]:
-        """Of the changes that wait."""
-        _, body = self.subscription.take()
-        frames = [each.split("\n") for each in body.decode().split("\n\n") if each]
-        self.given += [msgspec.json.decode(data.removeprefix("data: ")) for _, _, data in frames]
-        return [event_id.removeprefix("id: ") for event_id, _, _ in frames]
-
-    async def next_ids(self, count: int = 1) -> list[str]:
-        found: list[str] = []
-        async with asyncio.timeout(10):
-            while len(found) < count:
-                await self.woken.wait()
-                self.woken.clear()
-                found += self.ids()
-        return found
-
-
-class Center:
-    def __init__(self, database: Database, **more: Any) -> None:
-        self.database = database
+class Center(Hub):
+    def __init__(self, database: Database, *, most: int = 1000, most_of_person: int = 1000, **more: Any) -> None:
         set_epoch(database)
-        self.hub = Hub(database, most=more.pop("most", 100), most_of_person=more.pop("most_of_person", 1000), **more)
+        super().__init__(database, most, most_of_person, **more)
 
-    async def listen(self, user_id: str = "ann", *, corp_id: str = CORP, now: float = 0) -> Listener:
-        return Listener(await self.hub.subscribe(corp_id, user_id, now=now))
+    async def listen(self, *given: Any, **more: Any) -> StreamClient:
+        return await StreamClient().open(self, *given, **more)
 
-    def commit(self, user_id: str = "ann", count: int = 1, **more: Any) -> list[str]:
-        ids = commit_changes(self.database, user_id, count, **more)
-        self.hub.changed([(more.get("corp_id", CORP), user_id)])
-        return ids
+    def commit(self, user_id: str = "ann", count: int = 1, **more: Any) -> None:
+        commit_changes(self.database, user_id, count, **more)
+        self.changed([(more.get("corp_id", CORP), user_id)])
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -77,13 +46,28 @@ def test_each_gets_their_own_in_order(database: Database) -> None:
     async def test() -> None:
         center = Center(database)
         ann, ann_too, bob = await center.listen(), await center.listen(), await center.listen("bob")
-
         center.commit("ann", 2)
         center.commit("bob")
+        await ann.until_numbers(1, 2)
+        await ann_too.until_numbers(1, 2)
+        await bob.until_numbers(1)
+        assert ann.data == ann_too.data
+        assert (center.count, center.sent) == (3, 5)
+        await ann.close()
+        assert center.count == 2
 
-        assert await ann.next_ids(2) == await ann_too.next_ids(2) == [f"{EPOCH}-1", f"{EPOCH}-2"]
-        assert await bob.next_ids() == [f"{EPOCH}-1"]
-        assert [each["notification_id"] for each in ann.given] == [each["notification_id"] for each in ann_too.given]
+    run(test)
+
+
+def test_a_new_stream_gets_its_place_at_once_and_then_what_comes(database: Database) -> None:
+    async def test() -> None:
+        center = Center(database)
+        commit_changes(database, "ann", 4)
+        ann = await center.listen()
+        await ann.until_place(Place(EPOCH, 4))
+        assert ann.body.startswith(b"retry: ")
+        center.commit("ann", 2)
+        await ann.until_numbers(5, 6)
 
     run(test)
 
@@ -93,128 +77,77 @@ def test_a_name_with_a_slash_hears_nothing_of_another_corp(database: Database) -
         center = Center(database)
         stranger, ann = await center.listen("x/ann"), await center.listen("ann", corp_id="corp/x")
         center.commit("ann", corp_id="corp/x")
-        assert await ann.next_ids() == [f"{EPOCH}-1"]
-        assert stranger.ids() == []
+        await ann.until_numbers(1)
+        await stranger.until_numbers()
 
     run(test)
 
 
-def test_a_persons_changes_are_read_once_and_only_while_somebody_listens(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Mapping[Any, int]] = []
-    whole = hub_module.changes_of
-
-    def changes_of(database: Database, wanted: Mapping[Any, int]) -> Any:
-        read.append(wanted)
-        return whole(database, wanted)
-
-    monkeypatch.setattr(hub_module, "changes_of", changes_of)
-
+def test_missed_changes_come_first_in_parts_and_once(database: Database) -> None:
     async def test() -> None:
         center = Center(database)
-        center.commit("nobody listens")
-        listeners = [await center.listen() for _ in range(5)]
-        center.commit("nobody listens")
-        center.commit("ann", 3)
-        for each in listeners:
-            await each.next_ids(3)
-        center.hub.leave(listeners[0].subscription)
-
-    run(test)
-    assert read == [{(CORP, "ann"): 0}]
-
-
-def test_a_wake_from_any_thread_reaches_the_streams(database: Database) -> None:
-    async def test() -> None:
-        center = Center(database)
-        ann = await center.listen()
-        follower = threading.Thread(target=center.commit)
-        follower.start()
-        assert await ann.next_ids() == [f"{EPOCH}-1"]
-        follower.join()
+        commit_changes(database, "ann", 2 * PART + 5)
+        ann = await center.listen("ann", Place(EPOCH, 3), meanwhile=lambda: center.commit("ann", 2))
+        await ann.until_numbers(*range(4, 2 * PART + 8))
+        assert center.sent == 2 * PART + 4
 
     run(test)
 
 
-def test_a_wake_before_the_loop_runs_or_after_its_end_does_nothing(database: Database) -> None:
-    center = Center(database)
-    center.commit()
-
-    async def test() -> None:
-        await center.listen()
-
-    run(test)
-    center.commit()
-
-
-def test_changes_that_are_committed_while_the_place_is_read_are_given_once(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The wake comes when the person's place is not known yet: the commit may be before the read, or after it."""
-    whole = hub_module.places_now
-
-    async def test() -> None:
-        center = Center(database)
-
-        def places_now(*arguments: Any) -> Any:
-            center.commit()
-            found = whole(*arguments)
-            center.commit()
-            return found
-
-        monkeypatch.setattr(hub_module, "places_now", places_now)
-        ann = await center.listen()
-        assert ann.subscription.begins == 1
-        assert await ann.next_ids() == [f"{EPOCH}-2"]
-
-    run(test)
-
-
-def test_more_changes_than_may_wait_reach_a_stream_that_keeps_up(database: Database) -> None:
-    async def test() -> None:
-        center = Center(database)
-        ann = await center.listen()
-        center.commit("ann", 3 * WAITING_MAX)
-        found = await ann.next_ids(3 * WAITING_MAX)
-        assert found == [f"{EPOCH}-{seq}" for seq in range(1, 3 * WAITING_MAX + 1)]
-        assert PART < WAITING_MAX
-
-    run(test)
-
-
-def test_a_reader_that_is_too_slow_ends_and_costs_the_others_nothing(database: Database) -> None:
-    async def test() -> None:
-        center = Center(database)
-        slow, quick = await center.listen(), await center.listen()
-        center.commit("ann", WAITING_MAX + 1)
-        assert len(await quick.next_ids(WAITING_MAX + 1)) == WAITING_MAX + 1
-        assert slow.subscription.ending is Ending.SLOW
-        assert slow.subscription.take() == (0, b""), "it resumes with what it has not seen"
-        assert quick.subscription.ending is None
-        center.hub.leave(slow.subscription)
-        assert center.hub.cut[Ending.SLOW] == 1
-
-    run(test)
-
-
-def test_a_stream_knows_where_it_begins_and_where_it_is(database: Database) -> None:
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        (Place(EPOCH, 1), b"no longer stored"),
+        (Place(EPOCH, 900), b"rebuilt"),
+        (Place("3", 1), b"rebuilt"),
+    ],
+    ids=["purged", "from the future", "of another epoch"],
+)
+def test_changes_that_can_no_longer_be_sent_are_reported(database: Database, after: Place, reason: bytes) -> None:
     async def test() -> None:
         center = Center(database)
         commit_changes(database, "ann", 5)
-        ann = await center.listen()
-        assert ann.subscription.begins == 5
-        assert center.hub.place(ann.subscription) == Place(EPOCH, 5)
-
+        purge_changes(database, "ann", before=4)
+        ann = await center.listen("ann", after)
+        await ann.until_place(Place(EPOCH, 5))
+        assert (ann.resets, reason in ann.body) == (1, True)
         center.commit()
-        await ann.woken.wait()
-        assert center.hub.place(ann.subscription) is None, "not before it is written"
-        ann.ids()
-        assert center.hub.place(ann.subscription) == Place(EPOCH, 6)
-        assert (await center.listen()).subscription.begins == 6
+        await ann.until_numbers(6)
 
-        ann.subscription.seen(9)
-        assert center.hub.place(ann.subscription) == Place(EPOCH, 9), "another replica had read further"
+    run(test)
+
+
+def test_a_change_that_is_gone_between_others_is_reported(database: Database) -> None:
+    """Retention goes by the time of a change, which is not in the order of the numbers."""
+
+    async def test() -> None:
+        center = Center(database)
+        commit_changes(database, "ann", 5)
+        with database.write() as connection:
+            connection.execute(text("DELETE FROM changes WHERE seq = 3"))
+        ann = await center.listen("ann", Place(EPOCH, 0))
+        await ann.until_place(Place(EPOCH, 5))
+        await ann.until_numbers(1, 2)
+        assert ann.resets == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["idle", "with changes"])
+def test_a_stream_of_lists_that_are_rebuilt_is_reset_and_goes_on(database: Database, *, changed: bool) -> None:
+    async def test() -> None:
+        center = Center(database, heartbeat_s=0.15)
+        center.commit("ann", 2)
+        ann = await center.listen(now=1e12)  # no heartbeat is due
+        running = asyncio.create_task(center.run())
+        renumber(database)
+        if changed:
+            center.commit("ann", 3)
+        await ann.until_place(Place("e1", 3 if changed else 0))
+        assert ann.resets == 1
+        center.commit()
+        await ann.until_numbers(4 if changed else 1, epoch="e1")
+        running.cancel()
 
     run(test)
 
@@ -240,8 +173,8 @@ def test_the_originator_whom_the_sender_did_not_name_gets_the_present_name(datab
         ann = await center.listen()
         for each in originators:
             center.commit(data={"title": '"name":null', "originator": each})
-        await ann.next_ids(4)
-        assert [each["originator"] for each in ann.given] == [
+        await ann.until_numbers(1, 2, 3, 4)
+        assert [each["originator"] for each in ann.data] == [
             {"user_id": "bob", "name": "鲍勃"},
             {"user_id": "cai", "name": None},
             {"user_id": "bob", "name": "Bob"},
@@ -251,174 +184,249 @@ def test_the_originator_whom_the_sender_did_not_name_gets_the_present_name(datab
     run(test)
 
 
-def test_streams_end_when_the_numbering_began_again(database: Database) -> None:
+def test_a_wake_from_any_thread_reaches_the_streams(sqlite_database: Database) -> None:
     async def test() -> None:
-        center = Center(database, heartbeat_s=0.15)
-        ann = await center.listen(now=1e12)  # no heartbeat is due
-        running = asyncio.create_task(center.hub.run())
-        renumber(database)
-        async with asyncio.timeout(10):
-            await ann.woken.wait()
-        assert ann.subscription.ending is Ending.REBUILT
-        center.hub.leave(ann.subscription)
-        assert (await center.listen()).subscription.epoch == "e1"
-        running.cancel()
+        center = Center(sqlite_database)
+        ann = await center.listen()
+        follower = threading.Thread(target=center.commit)
+        follower.start()
+        await ann.until_numbers(1)
+        follower.join()
 
     run(test)
 
 
-@pytest.mark.parametrize("what", ["renumbered", "purged"])
-def test_streams_end_rather_than_go_on_after_a_gap(database: Database, what: str) -> None:
+def test_a_wake_before_the_loop_runs_or_after_its_end_does_nothing(sqlite_database: Database) -> None:
+    center = Center(sqlite_database)
+    center.commit()
+
     async def test() -> None:
-        center = Center(database)
-        ann = await center.listen()
-        if what == "renumbered":
-            renumber(database)
-        commit_changes(database, "ann", 3)
-        if what == "purged":
-            purge_changes(database, "ann", before=3)
-        center.hub.changed([(CORP, "ann")])
-        async with asyncio.timeout(10):
-            await ann.woken.wait()
-        assert ann.subscription.ending is Ending.REBUILT
+        await center.subscribe(CORP, "ann", None, now=0, may_go_on=lambda _: True)
 
     run(test)
+    center.commit()
 
 
-def test_changes_that_could_not_be_read_are_read_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "_RETRY_S", 0.01)
-    failures = [DatabaseUnavailable("away"), DatabaseUnavailable("away")]
-    whole = hub_module.changes_of
+class Reads:
+    """What is read from the database, and what happens before and after it."""
 
-    def changes_of(*arguments: Any) -> Any:
-        if failures:
-            raise failures.pop()
-        return whole(*arguments)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wanted: list[Collection[Wanted]] = []
+        self.failing = False
+        self.may_read = threading.Event()
+        self.may_read.set()
+        self.after: list[Callable[[], object]] = []
+        self._read = changes.read_changes
+        monkeypatch.setattr(changes, "read_changes", self)
 
-    monkeypatch.setattr(hub_module, "changes_of", changes_of)
+    def __call__(self, database: Database, wanted: Collection[Wanted]) -> dict[Wanted, Part]:
+        self.wanted.append(wanted)
+        assert self.may_read.wait(20)
+        if self.failing:
+            raise DatabaseUnavailable("away")
+        found = self._read(database, wanted)
+        while self.after:
+            self.after.pop()()
+        return found
 
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    return Reads(monkeypatch)
+
+
+def test_changes_that_are_committed_during_a_read_are_given_once(sqlite_database: Database, reads: Reads) -> None:
     async def test() -> None:
-        center = Center(database)
+        center = Center(sqlite_database)
+        reads.after.append(center.commit)
         ann = await center.listen()
+        await ann.until_numbers(1)
+        reads.after.append(center.commit)
         center.commit()
-        assert await ann.next_ids() == [f"{EPOCH}-1"]
+        await ann.until_numbers(1, 2, 3)
 
     run(test)
-    assert failures == []
 
 
-def test_a_stream_that_could_not_begin_takes_no_place(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    def places_now(*_: Any) -> Any:
-        raise DatabaseUnavailable("away")
-
-    monkeypatch.setattr(hub_module, "places_now", places_now)
-
+def test_streams_share_queries_and_nobody_is_read_without_a_listener(database: Database, reads: Reads) -> None:
     async def test() -> None:
-        center = Center(database, most=1)
+        center = Center(database)
+        commit_changes(database, "user-7", 3)
+        clients = await asyncio.gather(*(center.listen(f"user-{number % 450}") for number in range(900)))
+        assert {each.stream.person[1]: each.stream.at for each in clients} == {
+            f"user-{number}": Place(EPOCH, 3 if number == 7 else 0) for number in range(450)
+        }
+        assert max(map(len, reads.wanted)) <= 200
+        assert len(reads.wanted) < 10
+
+        reads.wanted.clear()
+        center.commit("nobody listens")
+        center.commit("user-7")
+        for each in (clients[7], clients[457]):
+            await each.until_numbers(4)
+        assert reads.wanted == [{(CORP, "user-7", 3)}]
+
+    run(test)
+
+
+def test_the_read_of_changes_uses_indexes(sqlite_database: Database) -> None:
+    with sqlite_database.read() as connection:
+        query = f"EXPLAIN QUERY PLAN {changes.READ_CHANGES[True]}"
+        plan = [row.detail for row in connection.execute(text(query), {"wanted": '[["corp", "ann", 1]]'})]
+    assert [each for each in plan if each.startswith("SCAN")] == ["SCAN json_each VIRTUAL TABLE INDEX 1:"]
+    assert any("changes" in each and "seq>? AND seq<?" in each for each in plan)
+
+
+def test_a_client_that_goes_during_a_read_takes_nothing_from_the_others(
+    sqlite_database: Database, reads: Reads
+) -> None:
+    async def test() -> None:
+        center = Center(sqlite_database)
+        ann, bob, cai = [await center.listen(each) for each in ("ann", "bob", "cai")]
+        for each in (ann, bob, cai):
+            await each.until_place(Place(EPOCH, 0))
+        reads.wanted.clear()
+        reads.may_read.clear()
+        center.commit("ann")
+        await ann.until(lambda: reads.wanted)
+        center.commit("bob")
+        center.commit("cai")
+        await ann.close()
+        reads.may_read.set()
+        await bob.until_numbers(1)
+        await cai.until_numbers(1)
+
+    run(test)
+
+
+def test_a_stream_that_could_not_begin_takes_no_place(sqlite_database: Database, reads: Reads) -> None:
+    async def test() -> None:
+        center = Center(sqlite_database, most=1)
+        reads.failing = True
         for _ in range(2):
             with pytest.raises(DatabaseUnavailable):
                 await center.listen()
-        assert center.hub.count == 0
+        assert center.count == 0
 
     run(test)
 
 
-def test_people_who_come_at_once_share_queries(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-    whole = hub_module.places_now
-
-    def places_now(database: Database, people: Any) -> Any:
-        read.append(len(people))
-        return whole(database, people)
-
-    monkeypatch.setattr(hub_module, "places_now", places_now)
+def test_a_database_that_does_not_answer_is_not_waited_for(
+    sqlite_database: Database, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "_ANSWER_S", 0.05)
 
     async def test() -> None:
-        center = Center(database, most=1000)
-        center.commit("user-7", 3)
-        center.commit("a\0b", 2)
-        listeners = await asyncio.gather(*(center.listen(f"user-{number % 450}") for number in range(900)))
-        assert {each.subscription.person: each.subscription.begins for each in listeners} == {
-            (CORP, f"user-{number}"): 3 if number == 7 else 0 for number in range(450)
-        }
-        assert (await center.listen("a\0b")).subscription.begins == 2
-
-    run(test)
-    assert read == [200, 200, 50, 1]
-
-
-def test_streams_are_bounded_and_places_are_given_back(database: Database) -> None:
-    async def test() -> None:
-        center = Center(database, most=2)
-        ann, _ = await center.listen(), await center.listen()
-        with pytest.raises(TooManyStreams):
+        center = Center(sqlite_database)
+        reads.may_read.clear()
+        with pytest.raises(DatabaseUnavailable):
             await center.listen()
-
-        center.hub.leave(ann.subscription)
-        center.hub.leave(ann.subscription)
-        await center.listen()
-        assert center.hub.count == 2
+        reads.may_read.set()
+        await (await center.listen()).until_place(Place(EPOCH, 0))
 
     run(test)
 
 
-def test_one_persons_streams_are_limited_regardless_of_others(database: Database) -> None:
+def test_while_the_database_is_away_heartbeats_go_on_and_afterwards_nothing_is_missing(
+    sqlite_database: Database, reads: Reads
+) -> None:
     async def test() -> None:
-        center = Center(database, most_of_person=2)
+        center = Center(sqlite_database)
+        ann = await center.listen()
+        await ann.until_place(Place(EPOCH, 0))
+        reads.wanted.clear()
+        reads.failing = True
+        center.commit()
+        await ann.until(lambda: reads.wanted)
+        center.beat(1000)
+        await ann.until(lambda: ann.heartbeats == 2)
+        reads.failing = False
+        center.beat(1001)
+        await ann.until_numbers(1)
+
+    run(test)
+
+
+def test_a_slow_reader_costs_the_others_nothing_and_gets_everything_later(sqlite_database: Database) -> None:
+    async def test() -> None:
+        center = Center(sqlite_database)
+        slow, quick = await center.listen(), await center.listen()
+        await slow.until_place(Place(EPOCH, 0))
+        slow.reads.clear()
+        numbers = range(1, 5 * PART + 1)
+        center.commit("ann", len(numbers))
+        await quick.until_numbers(*numbers)
+        at = slow.stream.at
+        assert at is not None
+        assert at.seq <= PART, "the rest waits in the database"
+        slow.reads.set()
+        await slow.until_numbers(*numbers)
+
+    run(test)
+
+
+def test_streams_are_bounded_and_places_are_given_back(sqlite_database: Database) -> None:
+    async def test() -> None:
+        center = Center(sqlite_database, most=3, most_of_person=2)
         ann, _ = await center.listen(), await center.listen()
-        with pytest.raises(TooManyOfPerson):
+        with pytest.raises(TooManyQueries):
             await center.listen()
         await center.listen("bob")
-
-        center.hub.leave(ann.subscription)
+        with pytest.raises(NotNow):
+            await center.listen("cai")
+        await ann.close()
+        center.leave(ann.stream)
         await center.listen()
+        assert center.count == 3
 
     run(test)
 
 
-def test_a_stop_ends_all_and_accepts_no_more(database: Database) -> None:
+def test_a_stop_ends_all_properly_and_accepts_no_more(sqlite_database: Database) -> None:
     async def test() -> None:
-        center = Center(database)
-        listeners = [await center.listen(), await center.listen("bob")]
-        center.hub.stop()
-        assert {each.subscription.ending for each in listeners} == {Ending.STOPPING}
-        assert all(each.wakes for each in listeners)
-        with pytest.raises(TooManyStreams):
+        center = Center(sqlite_database)
+        clients = [await center.listen(), await center.listen("bob")]
+        center.stop()
+        await asyncio.gather(*(each.task for each in clients))
+        assert all(each.complete and b": closed: stopping\n\n" in each.body for each in clients)
+        assert (center.count, center.cut["stopping"]) == (0, 2)
+        with pytest.raises(NotNow):
             await center.listen()
 
     run(test)
 
 
-def test_heartbeats_come_in_time_and_not_all_at_once(database: Database) -> None:
+def test_heartbeats_come_in_time_and_not_all_at_once(sqlite_database: Database) -> None:
     async def test() -> None:
-        center = Center(database, most=1000)
-        listeners = [await center.listen(now=0) for _ in range(150)]
-
-        most_at_once = 0
-        for second in range(1, 17):
-            before = sum(each.wakes for each in listeners)
-            center.hub.beat(second)
-            most_at_once = max(most_at_once, sum(each.wakes for each in listeners) - before)
-
-        assert all(each.subscription.take_beat() for each in listeners)
-        assert most_at_once < 15
+        center = Center(sqlite_database)
+        clients = [await center.listen() for _ in range(150)]
+        for each in clients:
+            await each.until_place(Place(EPOCH, 0))
+        due = [sum(each.stream.due <= second for each in clients) for second in range(16)]
+        assert max(later - earlier for earlier, later in itertools.pairwise(due)) < 15
+        center.beat(15)
+        for each in clients:
+            await each.until(lambda each=each: each.heartbeats == 2)
 
     run(test)
 
 
-def test_who_may_listen_no_more_is_ended_at_the_next_heartbeat_and_the_others_go_on(database: Database) -> None:
+def test_who_may_listen_no_more_is_ended_at_the_next_heartbeat_and_the_others_go_on(sqlite_database: Database) -> None:
     async def test() -> None:
-        hub, may = Center(database).hub, True
-        let_go = await hub.subscribe(CORP, "ann", now=0, may_go_on=lambda now: may and now < 500)
-        other = await hub.subscribe(CORP, "ann", now=0)
-        hub.beat(100)
-        assert let_go.ending is None
+        center, may = Center(sqlite_database), True
+
+        def may_go_on(_now: float) -> bool:
+            return may
+
+        let_go = await center.listen(may_go_on=may_go_on)
+        other = await center.listen()
+        center.beat(100)
         may = False
-        hub.beat(101)
-        assert let_go.ending is None, "it is not looked at without need"
-        hub.beat(200)
-        assert (let_go.ending, other.ending) == (Ending.ACCESS, None)
-        hub.leave(let_go)
-        assert hub.cut[Ending.ACCESS] == 1
+        center.beat(101)
+        assert let_go.stream.ending is None, "it is not looked at without need"
+        center.beat(200)
+        await let_go.task
+        assert (let_go.complete, other.complete, center.cut["access"]) == (True, False, 1)
+        assert b": closed: access\n\n" in let_go.body
 
     run(test)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from support.live import CORP, EPOCH, add_changes, set_epoch
+from support.live import CORP, StreamClient, add_changes, set_epoch
 from taskbridge.center.live import changes
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.tables import CHANGES_CHANNEL
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from support.center import Databases
     from taskbridge.center.database import Database
-    from taskbridge.center.live.stream import Stream
 
 
 def write(connection: Connection, database: Database, *user_ids: str) -> None:
@@ -36,19 +35,6 @@ def write(connection: Connection, database: Database, *user_ids: str) -> None:
 def notify(connection: Connection, *user_ids: str) -> None:
     payload = msgspec.json.encode([(CORP, each) for each in user_ids]).decode()
     connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANGES_CHANNEL, "payload": payload})
-
-
-async def ids_of(subscription: Stream, count: int) -> list[str]:
-    woken, found = asyncio.Event(), list[str]()
-    subscription.wake_by(woken.set)
-    async with asyncio.timeout(20):
-        while True:
-            lines = subscription.take()[1].decode().split("\n")
-            found += [each.removeprefix("id: ") for each in lines if each.startswith("id: ")]
-            if len(found) >= count:
-                return found
-            await woken.wait()
-            woken.clear()
 
 
 @asynccontextmanager
@@ -77,11 +63,11 @@ def replicas(databases: Databases) -> tuple[Database, Database]:
 def test_a_commit_of_one_replica_reaches_the_streams_of_both(replicas: tuple[Database, Database]) -> None:
     async def test() -> None:
         async with replica_of(replicas[0]) as first, replica_of(replicas[1]) as second:
-            streams = [await each.subscribe(CORP, "ann", now=0) for each in (first, second)]
+            streams = [await StreamClient().open(each) for each in (first, second)]
             with replicas[0].write() as connection:
                 write(connection, replicas[0], "ann", "bob")
             for each in streams:
-                assert await ids_of(each, 1) == [f"{EPOCH}-1"]
+                await each.until_numbers(1)
 
     run(test)
 
@@ -91,7 +77,7 @@ def test_commits_that_cross_lose_nothing(replicas: tuple[Database, Database]) ->
 
     async def test() -> None:
         async with replica_of(replicas[1]) as hub:
-            ann, bob = await hub.subscribe(CORP, "ann", now=0), await hub.subscribe(CORP, "bob", now=0)
+            ann, bob = await StreamClient().open(hub), await StreamClient().open(hub, "bob")
             begun = threading.Event()
 
             def second() -> None:
@@ -109,8 +95,8 @@ def test_commits_that_cross_lose_nothing(replicas: tuple[Database, Database]) ->
                 with replicas[1].write() as other:
                     notify(other, "ann", "bob")
             await asyncio.to_thread(crossing.join)
-            assert await ids_of(ann, 2) == [f"{EPOCH}-1", f"{EPOCH}-2"]
-            assert await ids_of(bob, 1) == [f"{EPOCH}-1"]
+            await ann.until_numbers(1, 2)
+            await bob.until_numbers(1)
 
     run(test)
 
@@ -122,21 +108,21 @@ def test_commits_while_the_connection_is_lost_reach_the_streams_afterwards(
 
     async def test() -> None:
         async with replica_of(replicas[1]) as hub:
-            ann = await hub.subscribe(CORP, "ann", now=0)
+            ann = await StreamClient().open(hub)
             with replicas[0].write() as connection:
                 write(connection, replicas[0], "ann")
-            assert await ids_of(ann, 1) == [f"{EPOCH}-1"]
+            await ann.until_numbers(1)
 
             with replicas[0].write() as connection:
                 # Nobody is notified of this one.
                 add_changes(connection, replicas[0], "ann")
                 listeners = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
                 assert connection.execute(text(listeners + " AND datname = current_database()")).all() == [(True,)]
-            assert await ids_of(ann, 1) == [f"{EPOCH}-2"]
+            await ann.until_numbers(1, 2)
 
             with replicas[0].write() as connection:
                 write(connection, replicas[0], "ann")
-            assert await ids_of(ann, 1) == [f"{EPOCH}-3"]
+            await ann.until_numbers(1, 2, 3)
 
     run(test)
 
@@ -155,10 +141,10 @@ def test_a_commit_before_the_first_connection_reaches_the_streams(
 
     async def test() -> None:
         async with replica_of(replicas[1]) as hub:
-            ann = await hub.subscribe(CORP, "ann", now=0)
+            ann = await StreamClient().open(hub)
             with replicas[0].write() as connection:
                 write(connection, replicas[0], "ann")
             may_connect.set()
-            assert await ids_of(ann, 1) == [f"{EPOCH}-1"]
+            await ann.until_numbers(1)
 
     run(test)

@@ -12,8 +12,7 @@ from support.center_rows import AnsweringCenter
 from taskbridge.center.access.access import Access
 from taskbridge.center.access.tokens import TokensFile, digest_of
 from taskbridge.center.live.hub import Hub
-from taskbridge.center.live.routes import events_router
-from taskbridge.center.live.stream import HoldsStreams
+from taskbridge.center.live.routes import HoldsStreams, events_router
 from taskbridge.center.web.portals import let_portals_in
 
 if TYPE_CHECKING:

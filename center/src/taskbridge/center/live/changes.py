@@ -1,4 +1,4 @@
-"""Reads people's changes as frames, and learns of them. Every function blocks and raises DatabaseUnavailable.
+"""Reads people's changes as frames, and learns of new ones.
 
 A person's changes are numbered without gaps, and numbers become visible in their order: the row of the person's
 counter is locked until the transaction that took a number ends. So "all after n" is complete whenever it is read.
@@ -6,22 +6,24 @@ counter is locked until the transaction that took a number ends. So "all after n
 
 from __future__ import annotations
 
-import threading
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import structlog
-from sqlalchemy import bindparam, select, tuple_
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from taskbridge.center.api.json_forms import to_json
-from taskbridge.center.api.queries import names_of
-from taskbridge.center.follow.positions import SELECT_EPOCH, epoch
+from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.live.wire import Place, notification_frame
-from taskbridge.center.tables import CHANGES_CHANNEL, Person, change_counters, changes, clean
+from taskbridge.center.tables import CHANGES_CHANNEL, EPOCH, Person, clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    import threading
+    from collections.abc import Callable, Collection, Sequence
 
     from sqlalchemy import Connection
 
@@ -30,145 +32,162 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PART = 128
-"""Changes per read: fewer than may wait for a stream, so that a burst does not end streams that keep up."""
-
-_AFTER = (
-    # In the same statement: numbers and their epoch are of one state of the database.
-    select(SELECT_EPOCH.scalar_subquery(), changes.c.seq, changes.c.data)
-    .where(
-        changes.c.corp_id == bindparam("corp_id"),
-        changes.c.user_id == bindparam("user_id"),
-        changes.c.seq > bindparam("after"),
-        changes.c.seq <= bindparam("until"),
-    )
-    .order_by(changes.c.seq)
-    .limit(PART)
-)
-_COUNTER = change_counters.c.corp_id, change_counters.c.user_id
-_NUMBERS = select(*_COUNTER, change_counters.c.last_seq).where(
-    tuple_(*_COUNTER).in_(bindparam("people", expanding=True))
-)
+"""Changes of one person per read."""
+_AT_ONCE = 200
+"""People per read: those after them do not wait for thousands."""
+_ANSWER_S = 10.0
 _RETRY_S = 1.0
 _CHECK_S = 1.0
 """After so much silence the connection is tested."""
-_decode_people = msgspec.json.Decoder(list[Person]).decode
-_NO_END = 2**62
+
+# One statement for any number of people, whose parameter is a list as JSON: for SQLite (True) and for PostgreSQL.
+_WANTED = {
+    True: "SELECT json_extract(value, '$[0]') AS corp_id, json_extract(value, '$[1]') AS user_id,"
+    " json_extract(value, '$[2]') AS after_seq FROM json_each(:wanted)",
+    False: "SELECT value ->> 0 AS corp_id, value ->> 1 AS user_id, CAST(value ->> 2 AS BIGINT) AS after_seq"
+    " FROM json_array_elements(:wanted)",
+}
+# All columns are of one state of the database. ``seq`` is NULL where nothing follows.
+_CHANGES = """
+SELECT wanted.corp_id, wanted.user_id, after_seq, about.value, last_seq, seq, data
+FROM ({}) AS wanted JOIN about ON about.name = '{}'
+LEFT JOIN change_counters AS counter ON counter.corp_id = wanted.corp_id AND counter.user_id = wanted.user_id
+LEFT JOIN changes ON changes.corp_id = wanted.corp_id AND changes.user_id = wanted.user_id
+    AND seq > after_seq AND seq <= after_seq + {}
+ORDER BY seq
+"""
+_NAMES = """
+SELECT people.corp_id, people.user_id, name
+FROM ({}) AS wanted JOIN people ON people.corp_id = wanted.corp_id AND people.user_id = wanted.user_id
+"""
+READ_CHANGES = {is_sqlite: text(_CHANGES.format(wanted, EPOCH, PART)) for is_sqlite, wanted in _WANTED.items()}
+_READ_NAMES = {is_sqlite: text(_NAMES.format(wanted)) for is_sqlite, wanted in _WANTED.items()}
 _UNNAMED = b'"name":null'
+_decode_people = msgspec.json.Decoder(list[Person]).decode
+
+Wanted = tuple[str, str, int | None]
+"""Corp id and user id, as stored: their changes after a number, or with None only their latest place."""
 
 
-class ChangeFrame(NamedTuple):
-    """A change as it is written to streams."""
+class Part(NamedTuple):
+    """The first changes after a number, as they are written to streams."""
 
-    place: Place
-    frame: bytes
-
-
-def epoch_of(database: Database) -> str:
-    with database.read() as connection:
-        return epoch(connection)
+    latest: Place
+    """The person's last change."""
+    frames: list[bytes]
+    """At most ``PART``. None, although the latest is another: changes after the number are no longer stored."""
 
 
-def places_now(database: Database, people: Sequence[Person]) -> dict[Person, Place]:
-    """Each person's latest change."""
-    stored = {_stored(person): person for person in people}
-    with database.read() as connection:
-        # First: numbers of a later epoch would be too small, which is noticed; those of an earlier one too large.
-        at = epoch(connection)
-        rows = connection.execute(_NUMBERS, {"people": list(stored)})
-        numbers = {(corp_id, user_id): last_seq for corp_id, user_id, last_seq in rows}
-    return {person: Place(at, numbers.get(key, 0)) for key, person in stored.items()}
+def read_changes(database: Database, wanted: Collection[Wanted]) -> dict[Wanted, Part]:
+    """Read for many streams at once.
 
-
-def changes_of(database: Database, wanted: Mapping[Person, int]) -> dict[Person, list[ChangeFrame]]:
-    """The changes of each of these people after the given number, at most ``PART`` of each."""
-    with database.read() as connection:
-        return {person: _read(connection, person, after, _NO_END) for person, after in wanted.items()}
-
-
-def changes_between(database: Database, person: Person, after: int, until: int) -> list[ChangeFrame]:
-    """The first of the changes numbered above ``after``, up to ``until``: at most ``PART``."""
-    with database.read() as connection:
-        return _read(connection, person, after, until)
-
-
-def _read(connection: Connection, person: Person, after: int, until: int) -> list[ChangeFrame]:
-    rows = connection.execute(_AFTER, {**_parameters(person), "after": after, "until": until}).all()
-    found = _with_names(connection, person[0], [row.data for row in rows])
-    places = [Place(str(epoch), seq) for epoch, seq, _ in rows]
-    return [ChangeFrame(place, notification_frame(place, data)) for place, data in zip(places, found, strict=True)]
-
-
-def _with_names(connection: Connection, corp_id: str, found: Sequence[bytes]) -> Iterable[bytes]:
-    """With the present name of each originator whom the sender named by an id only."""
-    unnamed = {at: msgspec.json.decode(data) for at, data in enumerate(found) if _UNNAMED in data}
-    originators = {at: each["originator"] for at, each in unnamed.items() if _lacks_name(each.get("originator"))}
-    if not originators:
-        return found
-    names = names_of(connection, corp_id, {clean(each["user_id"]) for each in originators.values()})
-    completed = list(found)
-    for at, originator in originators.items():
-        originator["name"] = names.get(clean(originator["user_id"]))
-        completed[at] = to_json(unnamed[at])
-    return completed
-
-
-def _lacks_name(originator: Any) -> bool:
-    return originator is not None and originator["name"] is None
-
-
-def _parameters(person: Person) -> dict[str, str]:
-    corp_id, user_id = _stored(person)
-    return {"corp_id": corp_id, "user_id": user_id}
-
-
-def _stored(person: Person) -> Person:
-    """As ids are stored."""
-    return clean(person[0]), clean(person[1])
-
-
-class Listening:
-    """Receives from PostgreSQL whose changes any replica has committed, on a connection and in a thread of its own.
-
-    Begins at once. ``lost`` is called after each new connection: before it, notifications may have been missed.
+    Raises:
+        DatabaseUnavailable: It does not answer.
     """
+    found: dict[Wanted, Part] = {}
+    with database.read() as connection:
+        rows = _select(connection, READ_CHANGES[database.is_sqlite], wanted)
+        named = _with_names(connection, database, rows)
+    for (corp_id, user_id, after, epoch, last_seq, seq, _), data in zip(rows, named, strict=True):
+        part = found.setdefault((corp_id, user_id, after), Part(Place(epoch, last_seq or 0), []))
+        if seq is not None and seq == after + len(part.frames) + 1:
+            part.frames.append(notification_frame(Place(epoch, seq), data))
+    return found
 
-    def __init__(self, database: Database, changed: Callable[[list[Person]], None], lost: Callable[[], None]) -> None:
+
+def _with_names(connection: Connection, database: Database, rows: Sequence[Any]) -> list[bytes]:
+    """The data of the rows, with the present name of each originator whom the sender named by an id only."""
+    found = [row.data for row in rows]
+    unnamed: dict[int, tuple[Any, Person]] = {}
+    for at, row in enumerate(rows):
+        if row.data is not None and _UNNAMED in row.data:
+            data = msgspec.json.decode(row.data)
+            if (originator := data.get("originator")) is not None and originator["name"] is None:
+                unnamed[at] = data, (row.corp_id, clean(originator["user_id"]))
+    if unnamed:
+        people = {person for _, person in unnamed.values()}
+        named = _select(connection, _READ_NAMES[database.is_sqlite], people)
+        names = {(corp_id, user_id): name for corp_id, user_id, name in named}
+        for at, (data, person) in unnamed.items():
+            data["originator"]["name"] = names.get(person)
+            found[at] = to_json(data)
+    return found
+
+
+def _select(connection: Connection, statement: Any, wanted: Collection[Sequence[Any]]) -> Sequence[Any]:
+    return connection.execute(statement, {"wanted": msgspec.json.encode(list(wanted)).decode()}).all()
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    wanted: Wanted
+    answer: Part | DatabaseUnavailable | None = None
+
+
+class Reader:
+    """Reads in one thread, and so on one connection: requests that wait for it are one query."""
+
+    def __init__(self, database: Database, name: str) -> None:
         self._database = database
-        self._changed = changed
-        self._lost = lost
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="listen", daemon=True)
-        self._thread.start()
+        self._thread = ThreadPoolExecutor(1, name)
+        self._turn = asyncio.Lock()
+        self._waiting: list[_Request] = []
 
-    def stop(self) -> None:
-        """Returns at once; the thread ends within seconds."""
-        self._stopped.set()
+    async def read(self, wanted: Wanted) -> Part:
+        """What was committed before this call, and perhaps more. Raises DatabaseUnavailable."""
+        request = _Request(wanted)
+        self._waiting.append(request)
+        async with self._turn:
+            if request.answer is None:
+                await asyncio.sleep(0)  # streams that were woken together share the query
+                await self._answer(self._waiting[:_AT_ONCE])
+        if not isinstance(request.answer, Part):
+            raise DatabaseUnavailable(str(request.answer))
+        return request.answer
 
-    def _run(self) -> None:
-        dialect = self._database.engine.dialect
-        assert dialect.dbapi is not None
-        failures = (SQLAlchemyError, dialect.dbapi.Error, OSError)
-        while not self._stopped.is_set():
-            try:
-                self._listen()
-            except failures as error:
-                log.warning("listening_interrupted", problem=str(error).partition("\n")[0])
-                self._stopped.wait(_RETRY_S)
-
-    def _listen(self) -> None:
-        pooled = self._database.engine.raw_connection()
-        connection = pooled.driver_connection
-        assert connection is not None
-        pooled.detach()  # it does not go back to the pool
+    async def _answer(self, batch: Sequence[_Request]) -> None:
+        """Those of cancelled calls too, whoever has the turn."""
+        wanted = {each.wanted for each in batch}
+        found: dict[Wanted, Part] | dict[Wanted, DatabaseUnavailable]
         try:
-            connection.autocommit = True
-            connection.execute(f"LISTEN {CHANGES_CHANNEL}")
-            self._lost()
-            while not self._stopped.is_set():
-                for each in connection.notifies(timeout=_CHECK_S):
-                    self._changed(_decode_people(each.payload))
-                    if self._stopped.is_set():
-                        return
-                connection.execute("SELECT 1")
-        finally:
-            connection.close()
+            async with asyncio.timeout(_ANSWER_S):
+                loop = asyncio.get_running_loop()
+                found = await loop.run_in_executor(self._thread, read_changes, self._database, wanted)
+        except (DatabaseUnavailable, TimeoutError) as error:
+            log.warning("changes_not_read", problem=str(error))
+            found = dict.fromkeys(wanted, DatabaseUnavailable(str(error) or "the database does not answer in time"))
+        for each in batch:
+            each.answer = found[each.wanted]
+        self._waiting = [each for each in self._waiting if each.answer is None]
+
+    def close(self) -> None:
+        """Wait for a query that still runs: it would leave its connection open."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+def listen_for_changes(
+    database: Database, changed: Callable[[list[Person]], None], lost: Callable[[], None], stopped: threading.Event
+) -> None:
+    """Receive from PostgreSQL whose changes any replica has committed, on a connection of its own, until stopped.
+
+    Blocks. ``lost`` is called after each new connection: before it, notifications may have been missed.
+    """
+    dialect = database.engine.dialect
+    assert dialect.dbapi is not None
+    failures = (SQLAlchemyError, dialect.dbapi.Error, OSError)
+    while not stopped.is_set():
+        try:
+            pooled = database.engine.raw_connection()
+            connection: Any = pooled.driver_connection
+            pooled.detach()  # it does not go back to the pool
+            with connection:
+                connection.autocommit = True
+                connection.execute(f"LISTEN {CHANGES_CHANNEL}")
+                lost()
+                while not stopped.is_set():
+                    for each in connection.notifies(timeout=_CHECK_S):
+                        changed(_decode_people(each.payload))
+                    connection.execute("SELECT 1")
+        except failures as error:
+            log.warning("listening_interrupted", problem=str(error).partition("\n")[0])
+            stopped.wait(_RETRY_S)

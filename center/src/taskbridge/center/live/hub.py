@@ -1,294 +1,274 @@
-"""Passes each change of a person's lists on to the person's streams, in order and once.
+"""The open event streams of a replica: woken when their person's lists changed, written from the database.
 
-A thread that has committed changes calls ``changed``. The hub then reads the changes of those people who have streams
-here, once per person however many streams there are. A change is committed before it is sent: a list that is queried
-after an event contains it, on every replica. The state belongs to the event loop; only ``changed`` is for threads.
+A thread that has committed changes calls ``Hub.changed``. A change is committed before it is sent: a list that is
+queried after an event contains it, on every replica. The database is the queue: each stream reads what follows its own
+place, whether it resumes, is slow, or waits for news. At rest it is one coroutine that waits for the client's end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal
 
-import structlog
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
+from taskbridge.center.access.refusals import NotNow, TooManyQueries
 from taskbridge.center.database import DatabaseUnavailable
-from taskbridge.center.live.changes import PART, Listening, changes_between, changes_of, epoch_of, places_now
-from taskbridge.center.live.stream import Ending, Stream
-from taskbridge.center.live.wire import Place
-from taskbridge.schemas.errors import OperatorError
+from taskbridge.center.live.changes import Reader, listen_for_changes
+from taskbridge.center.live.wire import OPENING, Place, end_frame, heartbeat_frame, reset_frame
+from taskbridge.center.tables import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client import Metric
+    from starlette.types import Receive, Send
 
     from taskbridge.center.database import Database
-    from taskbridge.center.live.changes import ChangeFrame
     from taskbridge.center.tables import Person
 
-T = TypeVar("T")
-
-log = structlog.get_logger(__name__)
-
-HEARTBEAT_S = 15.0
+_HEARTBEAT_S = 15.0
 _BEATS = 15
 """So many times per heartbeat, streams whose heartbeat is due get theirs."""
-_PEOPLE = 200
-"""People per read: those after them do not wait for thousands."""
-_RETRY_S = 1.0
-_ANSWER_S = 10.0
-"""How long a new stream waits for the database."""
-_GOLDEN = 0.618
-"""Multiples of it spread evenly over an interval, however many there are."""
+_LATER_S = 30
+"""For somebody who has many streams open; a page that waits shows its lists all the same."""
+_PREFIX = "taskbridge_center_sse_"
+_REBUILT = "the lists were rebuilt after this id"
+_TOO_OLD = "changes after this id are no longer stored"
 
-
-class TooManyStreams(OperatorError):
-    """There are as many event streams here as there may be: try again later."""
-
-
-class TooManyOfPerson(OperatorError):
-    """One person has as many event streams as one person may have: close some, or try again later."""
+Ending = Literal["stopping", "access"]
+"""Why the center ended a stream. Access: its token was revoked, or the proxy must check again who is signed in."""
 
 
 @dataclass(slots=True, eq=False)
-class _Listeners:
-    """The streams of one person."""
+class Stream:
+    """One connection. It belongs to the event loop."""
 
-    place: Place | None = None
-    """The change up to which they were given everything; None until it is read."""
-    is_stale: bool = False
-    """Whether there were changes while ``place`` was being read."""
-    streams: list[Stream] = field(default_factory=list[Stream])
+    hub: Hub
+    person: Person
+    at: Place | None
+    """What its client has once ``_unsent`` is written. None: whatever was before the stream was opened."""
+    due: float
+    """When the next heartbeat is."""
+    may_go_on: Callable[[float], bool]
+    ending: Ending | None = None
+    is_stale: bool = True
+    """Whether there may be more after ``at``."""
+    _is_behind: bool = True
+    """Whether there was more than one read returns."""
+    _beats: bool = True
+    _unsent: bytes = OPENING
+    _send: Send | None = None
+    _task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Read what follows, and write it."""
+        self.is_stale = True
+        self._go_on()
+
+    def beat(self, next_due: float) -> None:
+        """Write a heartbeat; the one after it is at ``next_due``."""
+        self.due, self._beats = next_due, True
+        self._go_on()
+
+    def end(self, ending: Ending) -> None:
+        """Write the reason, and nothing after it: a client that resumes gets the rest."""
+        self.ending = self.ending or ending
+        self._go_on()
+
+    async def read(self) -> None:
+        """Read the next part, to be written. Raises DatabaseUnavailable."""
+        self.is_stale = False  # first: whoever commits during the read wakes again
+        # Clients that come back by the thousand do not delay what has just happened.
+        reader = self.hub.backlog if self._is_behind else self.hub.live
+        latest, frames = await reader.read((*self.person, None if self.at is None else self.at.seq))
+        at, self.at = self.at, latest
+        if at is not None and at.epoch == latest.epoch and frames:
+            self.at = Place(at.epoch, at.seq + len(frames))
+            self._unsent += b"".join(frames)
+            self.hub.sent += len(frames)
+        elif at is not None and at != latest:
+            is_old = at.epoch == latest.epoch and at.seq < latest.seq
+            self._unsent += reset_frame(_TOO_OLD if is_old else _REBUILT)
+            self._beats = True  # with an id of this epoch
+        self._is_behind = self.at != latest
+        self.is_stale |= self._is_behind
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Write the body; return when the client has gone or the stream has ended."""
+        try:
+            self._send = send
+            self._go_on()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            self.hub.leave(self)
+            if self._task is not None:
+                self._task.cancel()
+
+    def _go_on(self) -> None:
+        if self._send is not None and self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._write(self._send))
+
+    async def _write(self, send: Send) -> None:
+        """Write until there is nothing, or the end. Between the last look and the task's end there is no ``await``."""
+        try:
+            while self.ending is None:
+                if self._unsent:
+                    body, self._unsent = self._unsent, b""
+                elif self._beats and self.at is not None:
+                    body, self._beats = heartbeat_frame(self.at), False
+                elif self.is_stale:
+                    await self.read()
+                    continue
+                else:
+                    return
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send({"type": "http.response.body", "body": end_frame(self.ending), "more_body": False})
+        except DatabaseUnavailable:
+            self.is_stale = True  # the hub wakes it again
+        finally:
+            self._task = None
 
 
 @dataclass(eq=False)
-class Hub:
-    """All streams of one replica."""
+class Hub(Collector):
+    """All streams of one replica, and their metrics."""
 
     database: Database
     most: int
     """Bounds all streams."""
     most_of_person: int
     """Bounds the streams of one person: nobody uses up the places of the others."""
-    heartbeat_s: float = HEARTBEAT_S
+    heartbeat_s: float = _HEARTBEAT_S
 
     def __post_init__(self) -> None:
-        self._of_person: dict[Person, _Listeners] = {}
-        self._stale: dict[Person, None] = {}
-        self._reading: asyncio.Task[None] | None = None
-        self._joining: dict[Person, asyncio.Future[Place]] = {}
-        self._join_task: asyncio.Task[None] | None = None
+        self.live, self.backlog = Reader(self.database, "live"), Reader(self.database, "backlog")
+        self._of_person: dict[Person, list[Stream]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Clients that come back do not delay what has just happened.
-        self._live_thread = ThreadPoolExecutor(1, "live")
-        self._missed_thread = ThreadPoolExecutor(1, "missed")
+        self._stopping = False
         self.count = 0
         self.sent = 0
-        self.cut: Counter[Ending] = Counter()
-        self.stopping = False
+        self.cut: Counter[Ending] = Counter({"stopping": 0, "access": 0})
 
     def changed(self, people: Iterable[Person]) -> None:
         """These people's changes were committed. Thread-safe, and cheap for people without streams."""
-        # Who is not here yet will read the place after this commit.
+        # Who is not here yet will read after this commit.
         found = [each for each in people if each in self._of_person]
         if found and self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._mark, found)
+                self._loop.call_soon_threadsafe(self._wake, found)
+
+    def _wake(self, people: Iterable[Person]) -> None:
+        for person in people:
+            for each in self._of_person.get(person, ()):
+                each.wake()
 
     async def subscribe(
-        self, corp_id: str, user_id: str, *, now: float, may_go_on: Callable[[float], bool] = lambda _: True
+        self, corp_id: str, user_id: str, after: Place | None, *, now: float, may_go_on: Callable[[float], bool]
     ) -> Stream:
-        """From now on, every change of this person, as long as ``may_go_on`` is true, at each heartbeat.
+        """Every change of this person after that place, or from now on, while ``may_go_on`` at each heartbeat.
 
         Raises:
-            TooManyStreams: this replica holds as many as it may, or is about to stop.
-            TooManyOfPerson: others are free to come.
-            DatabaseUnavailable: it does not answer.
+            NotNow: This replica holds as many as it may, or is about to stop.
+            TooManyQueries: The person has as many as one person may have.
+            DatabaseUnavailable: It does not answer.
         """
-        person = corp_id, user_id
-        if self.stopping or self.count >= self.most:
-            raise TooManyStreams(str(TooManyStreams.__doc__))
-        listeners = self._of_person.get(person) or _Listeners()
-        if len(listeners.streams) >= self.most_of_person:
-            raise TooManyOfPerson(str(TooManyOfPerson.__doc__))
+        if self._stopping or self.count >= self.most:
+            raise NotNow("there are as many event streams here as there may be: try again later", retry_after_s=2)
+        person = clean(corp_id), clean(user_id)
+        if len(self._of_person.get(person, ())) >= self.most_of_person:
+            problem = "one person has as many event streams as one person may have: close some, or try again later"
+            raise TooManyQueries(problem, retry_after_s=_LATER_S)
         self._loop = asyncio.get_running_loop()
         # Streams that were opened at once do not beat at once.
-        found = Stream(self, person, now + self.heartbeat_s * (self.count * _GOLDEN % 1), may_go_on)
-        self._of_person[person] = listeners
-        listeners.streams.append(found)
+        first_beat = now + self.heartbeat_s * (self.count % _BEATS) / _BEATS
+        found = Stream(self, person, after, first_beat, may_go_on)
+        self._of_person.setdefault(person, []).append(found)
         self.count += 1
         try:
-            place = listeners.place or await self._join(person, listeners)
+            await found.read()
         except BaseException:
             self.leave(found)
             raise
-        found.epoch, found.begins = place
-        found.seen(place.seq)
         return found
 
     def leave(self, stream: Stream) -> None:
         """Forget a stream. A second call does nothing."""
-        listeners = self._of_person.get(stream.person)
-        if listeners is not None and stream in listeners.streams:
-            listeners.streams.remove(stream)
+        streams = self._of_person.get(stream.person, [])
+        if stream in streams:
+            streams.remove(stream)
             self.count -= 1
             if stream.ending is not None:
                 self.cut[stream.ending] += 1
-            if not listeners.streams:
+            if not streams:
                 del self._of_person[stream.person]
 
-    async def missed(self, person: Person, after: int, until: int) -> list[ChangeFrame]:
-        """Some or all of the changes in between, for a stream that resumes.
-
-        Raises:
-            DatabaseUnavailable: it does not answer.
-        """
-        return await self._in_missed_thread(changes_between, person, after, until)
-
-    def place(self, stream: Stream) -> Place | None:
-        """Where a client that has read all of this stream would resume; None while something waits."""
-        listeners = self._of_person.get(stream.person)
-        if listeners is None or listeners.place is None or stream.has_waiting or stream.ending is not None:
-            return None
-        # It may come from a replica that has read further.
-        return Place(stream.epoch, max(listeners.place.seq, stream.reached))
-
     def beat(self, now: float) -> None:
-        """Write due heartbeats, and end streams that may not go on. To be called several times in ``heartbeat_s``."""
-        for each in list(self._all()):
-            if each.due <= now:
-                if each.may_go_on(now):
-                    each.beat(now + self.heartbeat_s)
-                else:
-                    each.end(Ending.ACCESS)
+        """Write due heartbeats, end streams that may not go on, and repeat reads that failed."""
+        for each in self._all():
+            if each.due > now:
+                if each.is_stale:
+                    each.wake()
+            elif each.may_go_on(now):
+                each.beat(now + self.heartbeat_s)
+            else:
+                each.end("access")
 
     def stop(self) -> None:
         """End all streams, and accept no more."""
-        self.stopping = True
-        for each in list(self._all()):
-            each.end(Ending.STOPPING)
+        self._stopping = True
+        for each in self._all():
+            each.end("stopping")
 
     async def run(self) -> None:
         """Heartbeats, and what other replicas have committed, until cancelled."""
-        loop = self._loop = asyncio.get_running_loop()
-        listening = None if self.database.is_sqlite else Listening(self.database, self.changed, self._all_changed)
+        self._loop, stopped = asyncio.get_running_loop(), threading.Event()
+        if not self.database.is_sqlite:
+            listening = self.database, self.changed, lambda: self.changed(list(self._of_person)), stopped
+            threading.Thread(target=listen_for_changes, args=listening, name="listen", daemon=True).start()
         try:
-            while True:
-                await asyncio.sleep(self.heartbeat_s / _BEATS)
-                self.beat(loop.time())
-                if self._of_person:
-                    with suppress(DatabaseUnavailable):  # what it would say is no longer known, or not yet
-                        self._epoch_is(await loop.run_in_executor(self._live_thread, epoch_of, self.database))
+            await asyncio.gather(self._beat(), self._watch_epoch())
         finally:
-            if listening is not None:
-                listening.stop()
+            stopped.set()
             await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """Wait for queries that still run: they would leave their connections open."""
-        for each in (self._live_thread, self._missed_thread):
-            each.shutdown(cancel_futures=True)
+        """Wait for queries that still run."""
+        self.live.close()
+        self.backlog.close()
 
-    def _all_changed(self) -> None:
-        """Notifications may have been lost: read everybody's changes."""
-        self.changed(list(self._of_person))
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self.heartbeat_s / _BEATS)
+            self.beat(asyncio.get_running_loop().time())
 
-    def _mark(self, people: Iterable[Person]) -> None:
-        self._stale.update(dict.fromkeys(people))
-        if self._stale and self._reading is None:
-            self._reading = asyncio.get_running_loop().create_task(self._read())
+    async def _watch_epoch(self) -> None:
+        """Wake streams of another epoch: for some of them no change may ever come."""
+        while True:
+            await asyncio.sleep(self.heartbeat_s / _BEATS)
+            for person in list(islice(self._of_person, 1)):
+                with suppress(DatabaseUnavailable):
+                    epoch = (await self.backlog.read((*person, None))).latest.epoch
+                    for each in self._all():
+                        if each.at is not None and each.at.epoch != epoch:
+                            each.wake()
 
-    async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while self._stale:
-                people = list(islice(self._stale, _PEOPLE))
-                for each in people:
-                    del self._stale[each]
-                wanted: dict[Person, int] = {}
-                for person in people:
-                    listeners = self._of_person.get(person)
-                    if listeners is not None and listeners.place is not None:
-                        wanted[person] = listeners.place.seq
-                    elif listeners is not None:
-                        listeners.is_stale = True
-                try:
-                    found = await loop.run_in_executor(self._live_thread, changes_of, self.database, wanted)
-                except DatabaseUnavailable as error:
-                    log.warning("changes_not_read", problem=str(error))
-                    self._stale.update(dict.fromkeys(wanted))
-                    await asyncio.sleep(_RETRY_S)
-                    continue
-                for person, frames in found.items():
-                    self._pass_on(person, frames)
-        finally:
-            self._reading = None
+    def _all(self) -> list[Stream]:
+        return [each for streams in self._of_person.values() for each in streams]
 
-    def _pass_on(self, person: Person, frames: list[ChangeFrame]) -> None:
-        listeners = self._of_person.get(person)
-        if listeners is None:
-            return
-        if listeners.place is None:  # all streams left while this was read, and another came
-            listeners.is_stale = True
-            return
-        epoch, reached = listeners.place
-        fresh = [each for each in frames if each.place.seq > reached or each.place.epoch != epoch]
-        if fresh and fresh[0].place != Place(epoch, reached + 1):
-            for each in listeners.streams:
-                each.end(Ending.REBUILT)
-            return
-        for place, frame in fresh:
-            listeners.place = place
-            for each in listeners.streams:
-                each.push(place.seq, frame)
-        if len(frames) == PART:
-            self._stale[person] = None
-
-    async def _join(self, person: Person, listeners: _Listeners) -> Place:
-        """Clients that come back by the thousand share queries."""
-        if person not in self._joining:
-            self._joining[person] = asyncio.get_running_loop().create_future()
-        if self._join_task is None:
-            self._join_task = asyncio.get_running_loop().create_task(self._read_places())
-        place = await asyncio.shield(self._joining[person])
-        # The first to have read it decides: from there on, everything is passed on.
-        if listeners.place is None:
-            listeners.place = place
-            if listeners.is_stale:
-                self._mark([person])
-        return listeners.place
-
-    async def _read_places(self) -> None:
-        try:
-            while self._joining:
-                waiting = dict(islice(self._joining.items(), _PEOPLE))
-                for each in waiting:
-                    del self._joining[each]
-                try:
-                    async with asyncio.timeout(_ANSWER_S):
-                        found = await self._in_missed_thread(places_now, list(waiting))
-                except (DatabaseUnavailable, TimeoutError) as error:
-                    for each in waiting.values():
-                        each.set_exception(DatabaseUnavailable(str(error) or "the database does not answer in time"))
-                        each.exception()  # its stream may have gone
-                    continue
-                for person, each in waiting.items():
-                    each.set_result(found[person])
-        finally:
-            self._join_task = None
-
-    async def _in_missed_thread(self, read: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._missed_thread, read, self.database, *arguments)
-
-    def _epoch_is(self, epoch: str) -> None:
-        for listeners in self._of_person.values():
-            if listeners.place is not None and listeners.place.epoch != epoch:
-                for each in listeners.streams:
-                    each.end(Ending.REBUILT)
-
-    def _all(self) -> Iterator[Stream]:
-        return (each for listeners in self._of_person.values() for each in listeners.streams)
+    def collect(self) -> Iterable[Metric]:
+        """At every scrape."""
+        yield GaugeMetricFamily(_PREFIX + "connections", "Open event streams of this replica.", self.count)
+        yield CounterMetricFamily(_PREFIX + "sent", "Changes written to event streams.", self.sent)
+        described = "Event streams that the replica closed, by reason: stopping, access."
+        cut = CounterMetricFamily(_PREFIX + "cut", described, labels=["reason"])
+        for ending, count in self.cut.items():
+            cut.add_metric([ending], count)
+        yield cut

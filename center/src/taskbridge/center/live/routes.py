@@ -1,4 +1,4 @@
-"""The address of a person's event stream: who may listen, and from where on it goes."""
+"""A person's event stream over HTTP: who may listen, and from where on it goes."""
 
 from __future__ import annotations
 
@@ -10,40 +10,30 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response
 
 from taskbridge.center.access.access import TOKEN
-from taskbridge.center.access.refusals import BadQuery, NotNow, TooManyQueries
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import CorpId, UserId  # noqa: TC001 - as above
-from taskbridge.center.live.hub import TooManyOfPerson, TooManyStreams
-from taskbridge.center.live.stream import EventStream
-from taskbridge.center.live.wire import ID_PATTERN, MEDIA_TYPE, BrokenEventId, place_of
+from taskbridge.center.live.wire import ID_PATTERN, MEDIA_TYPE, place_of
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
     from taskbridge.center.access.access import Access
-    from taskbridge.center.live.hub import Hub
+    from taskbridge.center.live.hub import Hub, Stream
 
-_ID_MAX = 64
-_LATER_S = 30
-"""For somebody who has many streams open; a page that waits shows its lists all the same."""
-
-_SHAPE: dict[str, Any] = {"pattern": ID_PATTERN}
 _LastEventId = Annotated[
     str | None,
     Header(
-        max_length=_ID_MAX,
-        description="Last event id that the client received. Missed notifications are sent first.",
-        json_schema_extra=_SHAPE,
+        pattern=ID_PATTERN, description="Last event id that the client received. Missed notifications are sent first."
     ),
 ]
 _After = Annotated[
     str | None,
     Query(
         alias="last_event_id",
-        max_length=_ID_MAX,
+        pattern=ID_PATTERN,
         description="The same as the header, for clients that cannot set headers.",
-        json_schema_extra=_SHAPE,
     ),
 ]
-
 _EXAMPLE = (
     "retry: 1000\n\n: alive\nid: 5f0c9a1e22b47d03-1741\n\n"
     'id: 5f0c9a1e22b47d03-1742\nevent: notification\ndata: {"notification_id": "…", "view": "pending", "change": '
@@ -57,6 +47,49 @@ _FOUND: dict[int | str, dict[str, Any]] = {
         "content": {MEDIA_TYPE.partition(";")[0]: {"schema": {"type": "string"}, "example": _EXAMPLE}},
     }
 }
+
+
+_HEADERS = [
+    (b"content-type", MEDIA_TYPE.encode()),
+    (b"cache-control", b"no-store"),
+    # nginx would hold events back until its buffer is full.
+    (b"x-accel-buffering", b"no"),
+]
+_HELD = "taskbridge.event_stream"
+_NEEDED_BY_SERVER = {"type", "method", "http_version", "path", "query_string", "client"}
+"""What uvicorn reads of a request until its end. The rest, headers and all, would be kept as long as the stream."""
+
+
+class EventStream(Response):
+    """An answer of which only the head goes through the framework's layers, which add their headers."""
+
+    def __init__(self, stream: Stream) -> None:
+        # Without Response's own: it would make a body and headers that are never sent.
+        self.background = None
+        self.status_code = 200
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        scope[_HELD] = self._stream
+
+
+class HoldsStreams:
+    """Goes around the whole app, and writes the streams that requests to it have opened.
+
+    Within the app, its layers would stay on the stack as long as a stream lives.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+        stream: Stream | None = scope.pop(_HELD, None)
+        if stream is not None:
+            for name in set(scope) - _NEEDED_BY_SERVER:
+                del scope[name]
+            await stream.run(receive, send)
 
 
 def events_router(hub: Hub, access: Access) -> APIRouter:
@@ -79,19 +112,9 @@ def events_router(hub: Hub, access: Access) -> APIRouter:
         now = asyncio.get_running_loop().time()
         caller = await access.caller_of(request)
         caller.check(corp_id, user_id)
-        try:
-            # A browser that reconnects sends the header with the address that it was first given.
-            resume = place_of(found) if (found := last_event_id or after) else None
-        except BrokenEventId as error:
-            raise BadQuery(str(error)) from error
+        # A browser that reconnects sends the header with the address that it was first given.
+        resume = place_of(found) if (found := last_event_id or after) else None
         may_go_on = access.lasting(caller, corp_id, user_id, now=now)
-        try:
-            stream = await hub.subscribe(corp_id, user_id, now=now, may_go_on=may_go_on)
-        except TooManyOfPerson as error:
-            raise TooManyQueries(str(error), retry_after_s=_LATER_S) from error
-        except TooManyStreams as error:
-            raise NotNow(str(error), retry_after_s=2) from error
-        stream.resume = resume
-        return EventStream(stream)
+        return EventStream(await hub.subscribe(corp_id, user_id, resume, now=now, may_go_on=may_go_on))
 
     return router
