@@ -18,7 +18,7 @@ from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import reader_config
 from taskbridge.streams.tables.changelog_reader import ChangelogReader
-from taskbridge.streams.tables.recovery import StoreOfAnother, TableRecovery
+from taskbridge.streams.tables.recovery import TableRecovery
 from taskbridge.streams.tables.store import instances_table
 
 if TYPE_CHECKING:
@@ -86,8 +86,6 @@ def with_recovery(
     topic: str,
     folder: Path,
     check: Callable[[TableRecovery], Awaitable[None]],
-    *,
-    is_known: bool = False,
 ) -> None:
     """Runs a check with the store in the folder, and closes it properly."""
 
@@ -99,7 +97,7 @@ def with_recovery(
         store, _ = instances_table(app, partitions=3)
         config = reader_config(consumer_config(connection.bootstrap_servers, "tests"), buffer_bytes=1 << 20)
         reader = ChangelogReader(config, topic, store, batch_bytes=1 << 14, on_failure=fail)
-        recovery = TableRecovery(store, topic, reader, Offsets(config), is_known=is_known)
+        recovery = TableRecovery(store, topic, reader, Offsets(config))
         try:
             await check(recovery)
         finally:
@@ -169,9 +167,7 @@ def test_a_standby_follows_and_can_be_made_active_without_reading_again(
     with_recovery(connection, topic, tmp_path, check)
 
 
-def test_a_recreated_changelog_empties_the_store_only_where_the_group_knows_it(
-    connection: Connection, topic: str, tmp_path: Path
-) -> None:
+def test_a_recreated_changelog_empties_the_store(connection: Connection, topic: str, tmp_path: Path) -> None:
     before: State = {}
     write(connection, topic, before, seed=4)
 
@@ -189,16 +185,10 @@ def test_a_recreated_changelog_empties_the_store_only_where_the_group_knows_it(
     # More than before: its offsets alone do not distinguish it from the old one.
     write(connection, topic, state, seed=5, count=6000)
 
-    async def refused(recovery: TableRecovery) -> None:
-        with pytest.raises(StoreOfAnother, match="recreated"):
-            await recovery.restore(PARTITIONS)
-        assert held_by(recovery.store, 0) == {key: value for (at, key), value in before.items() if at == 0}
-
     async def second(recovery: TableRecovery) -> None:
         assert await restored(recovery) == state
 
-    with_recovery(connection, topic, tmp_path, refused)
-    with_recovery(connection, topic, tmp_path, second, is_known=True)
+    with_recovery(connection, topic, tmp_path, second)
 
 
 def test_an_abandoned_restoration_does_no_harm(connection: Connection, topic: str, tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def refused(place: Place, *texts: str) -> None:
 
 def test_where_nothing_is_lost_workers_start_and_go_on_where_they_were(place: Place) -> None:
     again = place.start()
-    assert again == place.prepared._replace(is_known=True)
+    assert again == place.prepared
     place.check()
     notes: list[str] = []
     assert set(place.take_over(again, positions(again), notes).values()) == {10}

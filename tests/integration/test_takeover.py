@@ -6,6 +6,7 @@ import asyncio
 import struct
 import time
 import uuid
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -137,15 +138,16 @@ def test_open_transactions_of_a_dead_owner_are_closed_by_the_next_and_replaced_b
 ) -> None:
     write_events(place, 9)
     dead_name, next_name = f"dead-{place.group}", f"next-{place.group}"
+    with closing(JointProducer(producer_config(place.servers), f"{dead_name}-0")) as producer:
+        producer.claim()
+        with producer.transaction():
+            producer.add_offsets(position(place, 5, dead_name), place.nobody)
     config: dict[str, Any] = {**producer_config(place.servers), "transactional.id": f"{dead_name}-0"}
     # As a worker's, which sends nothing before its commit.
     dead: Any = Producer(config)
     dead.init_transactions(30)
     config = consumer_config(place.servers, place.group)
     group = cast("Any", Consumer(config)).consumer_group_metadata()
-    dead.begin_transaction()
-    dead.send_offsets_to_transaction(position(place, 5, dead_name), group, 30)
-    dead.commit_transaction(30)
     dead.begin_transaction()
     dead.produce(place.changelog, b"never", b"k", 0)
     assert dead.flush(30) == 0

@@ -33,30 +33,6 @@ _ANSWER_S = 10.0
 _STABLE_S = 0.5
 """How long a position may take to become stable; reading a stable one takes one round trip."""
 _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")
-_OUTDATED = (KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION)
-
-
-def committed(config: Mapping[str, object], group: str, partitions: Collection[TP]) -> dict[TP, Committed]:
-    """The positions of a group. An unstable one is the position before the open transaction.
-
-    ``config``: the properties that any client needs to reach the brokers.
-
-    Raises:
-        KafkaException: Kafka refuses, or does not answer.
-    """
-    if not partitions:
-        return {}
-    # The unstable ones first: a position that is stable afterwards is then the current one.
-    with _consumer(config, group, "read_uncommitted") as consumer:
-        last = _read(consumer, partitions, _ANSWER_S)
-    with _consumer(config, group, "read_committed") as consumer:
-        stable = _stable(consumer, partitions)
-    found: dict[TP, Committed] = {}
-    for tp in partitions:
-        known = stable.get(tp, last[tp])
-        owner, lineage = read_metadata(known.metadata)
-        found[tp] = Committed(known.offset, owner, tp in stable, lineage)
-    return found
 
 
 def describe_group(admin: Admin, group: str) -> Any:
@@ -81,48 +57,16 @@ def readers_of(admin: Admin, group: str, topic: str) -> list[str]:
     )
 
 
-@contextmanager
-def _consumer(config: Mapping[str, object], group: str, isolation: str) -> Generator[Consumer]:
-    """A new consumer, which has no outdated coordinator. It subscribes to nothing, so it is no member."""
-    own = {**config, "group.id": group, "isolation.level": isolation, "enable.auto.commit": False}
-    consumer = Consumer(cast("dict[str, Any]", own), logger=LIBRDKAFKA)
-    try:
-        yield consumer
-    finally:
-        consumer.close()
+def _read(consumer: Consumer, partitions: Iterable[TP], timeout_s: float) -> dict[TP, TopicPartition]:
+    found = _committed(consumer, [TopicPartition(tp.topic, tp.partition) for tp in partitions], timeout_s)
+    for each in found:
+        if each.error is not None:
+            raise KafkaException(each.error)
+    return {TP(each.topic, each.partition): each for each in found}
 
 
-def _stable(consumer: Consumer, partitions: Collection[TP]) -> dict[TP, TopicPartition]:
-    """The positions that no open transaction changes. For the others the client waits until its timeout."""
-    if (found := _read_in_time(consumer, partitions)) is not None:
-        return found
-
-    def read_one(tp: TP) -> dict[TP, TopicPartition] | None:
-        return _read_in_time(consumer, [tp])
-
-    with ThreadPoolExecutor(len(partitions)) as threads:
-        return {tp: at for found in threads.map(read_one, partitions) for tp, at in (found or {}).items()}
-
-
-def _read(consumer: Consumer, partitions: Collection[TP], timeout_s: float) -> dict[TP, TopicPartition]:
-    found: dict[TP, TopicPartition] = {}
-    deadline = time.monotonic() + _ANSWER_S
-    while missing := [TopicPartition(tp.topic, tp.partition) for tp in partitions if tp not in found]:
-        for each in _committed(consumer, missing, timeout_s):
-            if each.error is not None:
-                raise KafkaException(each.error)
-            try:
-                _ = each.metadata
-            except UnicodeDecodeError:
-                # The memory after it (see ``write_metadata``) is not text; another time it is.
-                if time.monotonic() > deadline:
-                    raise
-            else:
-                found[TP(each.topic, each.partition)] = each
-    return found
-
-
-def _read_in_time(consumer: Consumer, partitions: Collection[TP]) -> dict[TP, TopicPartition] | None:
+def _read_stable(consumer: Consumer, partitions: Iterable[TP]) -> dict[TP, TopicPartition] | None:
+    """None if an open transaction changes one of them: the client waits until its timeout."""
     try:
         return _read(consumer, partitions, _STABLE_S)
     except KafkaException as raised:
@@ -157,7 +101,9 @@ class Offsets:
     """
 
     def __init__(self, consumer: Mapping[str, object]) -> None:
-        self._config = {name: value for name, value in consumer.items() if not name.startswith(_CONSUMERS_ONLY)}
+        self._config: dict[str, Any] = {
+            name: value for name, value in consumer.items() if not name.startswith(_CONSUMERS_ONLY)
+        }
         self._admin = Admin(self._config)
 
     @contextmanager
@@ -230,7 +176,33 @@ class Offsets:
 
     def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, Committed]:
         """The positions of a group. An unstable one is the position before the open transaction."""
-        return committed(self._config, group, partitions)
+        if not partitions:
+            return {}
+        # The unstable ones first: a position that is stable afterwards is then the current one.
+        with self._consumer(group, "read_uncommitted") as consumer:
+            last = _read(consumer, partitions, _ANSWER_S)
+        with self._consumer(group, "read_committed") as consumer:
+            stable = _read_stable(consumer, partitions)
+            if stable is None:
+                with ThreadPoolExecutor(len(partitions)) as threads:
+                    read = [threads.submit(_read_stable, consumer, [tp]) for tp in partitions]
+                    stable = {tp: at for each in read for tp, at in (each.result() or {}).items()}
+        found: dict[TP, Committed] = {}
+        for tp in partitions:
+            known = stable.get(tp, last[tp])
+            owner, lineage = read_metadata(known.metadata)
+            found[tp] = Committed(known.offset, owner, tp in stable, lineage)
+        return found
+
+    @contextmanager
+    def _consumer(self, group: str, isolation: str) -> Generator[Consumer]:
+        """A new consumer, which has no outdated coordinator. It subscribes to nothing, so it is no member."""
+        own = {**self._config, "group.id": group, "isolation.level": isolation, "enable.auto.commit": False}
+        consumer = Consumer(own, logger=LIBRDKAFKA)
+        try:
+            yield consumer
+        finally:
+            consumer.close()
 
     def members(self, group: str) -> dict[str, str]:
         """The host of each of the group's members, by its instance id, or else its client id.
@@ -240,25 +212,10 @@ class Offsets:
         found = describe_group(self._admin, group).members
         return {each.group_instance_id or each.client_id: each.host.lstrip("/") for each in found}
 
-    def readers(self, group: str, topic: str) -> list[str]:
-        """As ``readers_of``."""
-        return readers_of(self._admin, group, topic)
-
     def _list(self, topic: str, partitions: list[int], spec: Any, **options: Any) -> dict[int, int]:
         if not partitions:
             return {}
         specs = {TopicPartition(topic, partition): spec for partition in partitions}
-
-        def request() -> dict[int, int]:
-            with self._client() as admin:
-                answers = cast(
-                    "dict[TopicPartition, Any]", admin.list_offsets(specs, request_timeout=_ANSWER_S, **options)
-                )
-                return {at.partition: answer.result(_ANSWER_S).offset for at, answer in answers.items()}
-
-        try:
-            return request()
-        except KafkaException as raised:
-            if raised.args[0].code() not in _OUTDATED:
-                raise
-            return request()
+        with self._client() as admin:
+            answers = cast("dict[TopicPartition, Any]", admin.list_offsets(specs, request_timeout=_ANSWER_S, **options))
+            return {at.partition: answer.result(_ANSWER_S).offset for at, answer in answers.items()}

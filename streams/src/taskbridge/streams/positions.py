@@ -42,12 +42,8 @@ class SourceTopic(NamedTuple):
 
 
 def write_metadata(owner: str, lineage: Lineage | None) -> str:
-    """The metadata of a committed offset: who committed it, and its lineage.
-
-    The space at the end marks the end: librdkafka puts no zero byte after a copy of metadata (in its
-    ``rd_kafka_topic_partition_list_update``), so that arbitrary memory after it is read as part of the text.
-    """
-    return " ".join((owner, *map(str, lineage or ()), ""))
+    """The metadata of a committed offset: who committed it, and its lineage."""
+    return " ".join((owner, *map(str, lineage or ())))
 
 
 def read_metadata(written: str | None) -> tuple[str | None, Lineage | None]:

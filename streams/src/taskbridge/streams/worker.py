@@ -109,7 +109,6 @@ def build_worker(
         takeover,
         # Checked again once the group has this worker as a member: a switch begins when it has none.
         admit=admit,
-        is_known=prepared.is_known,
         on_emptied=metrics.store_emptied,
     )
     tables_of(app).use_recovery(recovery)

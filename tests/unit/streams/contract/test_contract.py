@@ -17,7 +17,7 @@ from taskbridge.streams.monitoring.progress import Health
 def test_readiness_reports_topics_that_differ_from_the_contract_and_the_start_goes_on() -> None:
     differences = ["taskbridge.task-states.v1: min.insync.replicas is 1, the contract says 2 with 3 replicas"]
     health = Health()
-    contract: Any = SimpleNamespace(apply=lambda: Prepared(12, 1, cast("Any", None), is_known=False, drift=differences))
+    contract: Any = SimpleNamespace(apply=lambda: Prepared(12, 1, cast("Any", None), drift=differences))
     prepared = asyncio.run(until_connected(contract, health, cast("Any", SimpleNamespace(is_set=lambda: False))))
     assert prepared is not None
     body = health.readiness()
@@ -40,14 +40,15 @@ def test_a_worker_waits_while_workers_with_inboxes_run(monkeypatch: pytest.Monke
     class Old:
         def list_topics(self, *, timeout: float) -> None: ...
 
-        def readers(self, group: str, topic: str) -> list[str]:
-            return [f"a member of {group} that reads {topic}"]
+    def readers(_admin: object, group: str, topic: str) -> list[str]:
+        return [f"a member of {group} that reads {topic}"]
 
     def allowed(_admin: object, _acls: object, *, topics: object) -> list[Any]:
         assert topics
         return []
 
     monkeypatch.setattr("taskbridge.streams.contract.start.missing_acls", allowed)
+    monkeypatch.setattr("taskbridge.streams.contract.start.readers_of", readers)
     nothing: Any = None
     with pytest.raises(OlderRelease, match=r"a member of taskbridge-streams that reads .*notifications.* Stop them"):
-        Contract(cast("Any", Old()), nothing, 12, nothing, cast("Any", Old())).apply()
+        Contract(cast("Any", Old()), nothing, 12, nothing, nothing).apply()

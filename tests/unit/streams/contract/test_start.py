@@ -94,9 +94,6 @@ def test_metadata_has_the_owner_and_the_mark() -> None:
     lineage = Lineage(2, 12, "Yg7-x_Q", "aB3dE")
     assert read_metadata(write_metadata("worker-1", lineage)) == ("worker-1", lineage)
     assert read_metadata(write_metadata("worker-1", None)) == ("worker-1", None)
-    # As librdkafka reads it: with what happens to lie behind it.
-    assert read_metadata(write_metadata("worker-1", lineage) + "A\x05") == ("worker-1", lineage)
-    assert read_metadata(write_metadata("worker-1", None) + "A\x05") == ("worker-1", None)
     for foreign in (None, ""):
         assert read_metadata(foreign) == (None, None)
     assert read_metadata("somebody a b c d") == ("somebody", None)

@@ -12,7 +12,6 @@ from taskbridge.streams.table_versions import TOMBSTONE_RETENTION_MS
 from taskbridge.streams.tables.recovery import (
     Assignment,
     Start,
-    StoreOfAnother,
     assignment_of,
     starting_point,
 )
@@ -22,8 +21,8 @@ NOW = 10**12
 DAY = 24 * 60 * 60 * 1000
 
 
-def start_of(position: StorePosition | None, bounds: Bounds, *, is_known: bool = False) -> Start:
-    return starting_point(position, bounds, changelog_id="first", is_known=is_known, now_ms=NOW)
+def start_of(position: StorePosition | None, bounds: Bounds) -> Start:
+    return starting_point(position, bounds, changelog_id="first", now_ms=NOW)
 
 
 @pytest.mark.parametrize(
@@ -43,33 +42,19 @@ def test_a_store_continues_after_its_position(position: StorePosition | None, bo
 
 
 @pytest.mark.parametrize(
-    ("position", "reason"),
-    [
-        (StorePosition(3, "other", NOW), "abandoned"),
-        (StorePosition(3, "first", NOW - TOMBSTONE_RETENTION_MS), "tombstones"),
-    ],
-    ids=["of-a-changelog-that-the-group-has-left", "missed-tombstones"],
-)
-def test_an_outdated_store_is_wiped(position: StorePosition, reason: str) -> None:
-    start = start_of(position, Bounds(0, 10), is_known=True)
-    assert start.offset == 0
-    assert reason in (start.wipe_because or "")
-
-
-@pytest.mark.parametrize(
     ("position", "bounds", "reason"),
     [
-        (StorePosition(3, "other", NOW), Bounds(0, 10), "recreated"),
-        (StorePosition(10, "first", NOW), Bounds(0, 10), "ends at 10"),
-        (StorePosition(3, "first", NOW), Bounds(5, 10), "begins at 5"),
+        (StorePosition(3, "other", NOW), Bounds(0, 10), "another changelog"),
+        (StorePosition(3, "first", NOW - TOMBSTONE_RETENTION_MS), Bounds(0, 10), "tombstones"),
+        (StorePosition(10, "first", NOW), Bounds(0, 10), "to 10"),
+        (StorePosition(3, "first", NOW), Bounds(5, 10), "from 5"),
     ],
-    ids=["another-changelog", "beyond-the-end", "truncated-start"],
+    ids=["another-changelog", "missed-tombstones", "beyond-the-end", "truncated-start"],
 )
-def test_a_store_with_more_than_its_changelog_is_not_changed(
-    position: StorePosition, bounds: Bounds, reason: str
-) -> None:
-    with pytest.raises(StoreOfAnother, match=reason):
-        start_of(position, bounds)
+def test_a_store_that_does_not_fit_its_changelog_is_wiped(position: StorePosition, bounds: Bounds, reason: str) -> None:
+    start = start_of(position, bounds)
+    assert start.offset == bounds.first
+    assert reason in (start.wipe_because or "")
 
 
 def test_a_standby_of_an_active_partition_is_none() -> None:

@@ -22,6 +22,7 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import REBUILD_ID, SwitchUnderWay
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.offsets import readers_of
 from taskbridge.streams.positions import Lineage, SourceTopic
 from taskbridge.streams.table_versions import (
     FIRST_VERSION,
@@ -98,8 +99,6 @@ class Prepared(NamedTuple):
     """The live version of the instances."""
     source_topic: SourceTopic
     """What positions in the events refer to."""
-    is_known: bool
-    """A position names the changelog: local stores of other changelogs are out of date."""
     drift: Sequence[str] = ()
     """Differences of the topics from the contract, a line each."""
 
@@ -145,7 +144,7 @@ class Contract:
         self.admin.list_topics(timeout=_REACHED_S)
         lacks = self._check_permissions()
         self._check_members()
-        lineages = self._check_internal_topics()
+        self._check_internal_topics()
         self.live_version.prepare()
         version = self.live_version.settled()
         reports = apply_topics(self.admin, [topics.TASK_EVENTS], partitions=self.partitions)
@@ -166,9 +165,8 @@ class Contract:
         except KeyError as error:
             # Just created, and not known to every broker yet.
             raise TopicsUnavailable(f"topic {error.args[0]} does not exist yet; retrying") from error
-        is_known = source.lineage.changelog_id in {each.changelog_id for each in lineages if each}
         drift = [*lacks, *(f"{report.name}: {line}" for report in reports for line in report.drift)]
-        return Prepared(found, version, source, is_known, drift)
+        return Prepared(found, version, source, drift)
 
     def _check_members(self) -> None:
         """Wait for the end of workers that also have an inbox table: one assignment cannot cover both kinds.
@@ -176,7 +174,7 @@ class Contract:
         Raises:
             OlderRelease: there are some.
         """
-        if older := self.offsets.readers(APP_ID, TASK_NOTIFICATIONS.name):
+        if older := readers_of(self.admin, APP_ID, TASK_NOTIFICATIONS.name):
             raise OlderRelease(
                 f"workers of an older release are running: {', '.join(older)}. Stop them; this worker starts then"
             )
@@ -193,8 +191,8 @@ class Contract:
             raise NotAllowed(not_allowed(*missing))
         return [not_allowed(acl) for acl in lacks]
 
-    def _check_internal_topics(self) -> Sequence[Lineage | None]:
-        """The lineages of the group's positions; before anything is created, so that a lost topic is noticed.
+    def _check_internal_topics(self) -> None:
+        """Before anything is created, so that a lost topic is noticed.
 
         Raises:
             StartRefused: a topic is lost, or does not fit.
@@ -225,7 +223,7 @@ class Contract:
         )
         refused = problem(situation)
         if refused is None:
-            return lineages
+            return
         if is_there and self.live_version.has_more():
             raise TopicsUnavailable("topics were created or moved during the check; retrying")
         raise StartRefused(refused)

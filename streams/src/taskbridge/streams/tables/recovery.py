@@ -16,12 +16,11 @@ import structlog
 from confluent_kafka import KafkaException
 from faust import Service
 
-from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import consumer_of, poll, tables_of
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.positions import POSITION_KEY, Bounds, read_position
-from taskbridge.streams.table_versions import REBUILD_HINT, TOMBSTONE_RETENTION_MS
+from taskbridge.streams.table_versions import TOMBSTONE_RETENTION_MS
 from taskbridge.streams.tables.changelog_reader import ChangelogReader
 from taskbridge.streams.tables.store import explaining_unreadable
 from taskbridge.streams.transactions.group_commit import Overtaken
@@ -41,10 +40,6 @@ log = structlog.get_logger(__name__)
 _OLDEST_MS = TOMBSTONE_RETENTION_MS * 3 // 4
 """An older store may have missed a deletion whose tombstone is gone."""
 _RETRY_S = 1.0
-
-
-class StoreOfAnother(OperatorError):
-    """A store has more than its changelog, which lost records: it is left as it is, because it may be the only copy."""
 
 
 class Superseded(Exception):
@@ -74,26 +69,16 @@ class Start(NamedTuple):
     wipe_because: str | None = None
 
 
-def starting_point(
-    position: StorePosition | None, bounds: Bounds, *, changelog_id: str, is_known: bool, now_ms: int
-) -> Start:
-    """Where a store at ``position`` continues in a changelog that has offsets within ``bounds``. Pure.
-
-    ``is_known``: the group's positions name this changelog, so that a store of another one is out of date.
-
-    Raises:
-        StoreOfAnother: the changelog lost records that the store has.
-    """
+def starting_point(position: StorePosition | None, bounds: Bounds, *, changelog_id: str, now_ms: int) -> Start:
+    """Where a store at ``position`` continues in a changelog that has offsets within ``bounds``. Pure."""
     if position is None:
         return Start(bounds.first)
     if position.changelog_id != changelog_id:
-        if is_known:
-            return Start(bounds.first, "it belongs to an abandoned changelog")
-        raise StoreOfAnother("the changelog was deleted and recreated, and no position of the group confirms it")
-    if position.offset >= bounds.end:
-        raise StoreOfAnother(f"it is at offset {position.offset} of a changelog that ends at {bounds.end}")
-    if position.offset + 1 < bounds.first:
-        raise StoreOfAnother(f"the changelog begins at {bounds.first}, after its offset {position.offset}")
+        return Start(bounds.first, "it belongs to another changelog")
+    if not bounds.first <= position.offset + 1 <= bounds.end:
+        return Start(
+            bounds.first, f"it is at offset {position.offset}, the changelog from {bounds.first} to {bounds.end}"
+        )
     if now_ms - position.at_ms > _OLDEST_MS:
         return Start(bounds.first, "it is older than the changelog's tombstones")
     return Start(position.offset + 1)
@@ -111,8 +96,6 @@ class TableRecovery:
     topic: str
     reader: ChangelogReader
     offsets: Offsets
-    is_known: bool = False
-    """The group's positions name this changelog."""
 
     async def close_all_but(self, *, actives: Collection[int], standbys: Collection[int]) -> None:
         """Stop all other restorations and standbys, and close the stores of other partitions. Standbys continue."""
@@ -151,11 +134,7 @@ class TableRecovery:
         ]
 
     def _open(self, partitions: Collection[int]) -> dict[int, tuple[int, int]]:
-        """Open these stores and empty those that are out of date; where each continues, and its current end. Blocks.
-
-        Raises:
-            StoreOfAnother: a changelog lost records that a store has.
-        """
+        """Open these stores and empty those that are out of date; where each continues, and its current end. Blocks."""
         store = self.store
         changelog_id = self.offsets.topic_id(self.topic)
         store.follow(changelog_id)
@@ -165,19 +144,12 @@ class TableRecovery:
         found: dict[int, tuple[int, int]] = {}
         for partition in partitions:
             store.hold(partition)
-            try:
-                start = starting_point(
-                    store.position(partition),
-                    Bounds(bounds[partition].first, written[partition]),
-                    changelog_id=changelog_id,
-                    is_known=self.is_known,
-                    now_ms=time.time_ns() // 1_000_000,
-                )
-            except StoreOfAnother as error:
-                raise StoreOfAnother(
-                    f"{self.topic}, partition {partition}: {error}. The local store is not changed:"
-                    f" {store.partition_path(partition)}. {REBUILD_HINT}"
-                ) from error
+            start = starting_point(
+                store.position(partition),
+                Bounds(bounds[partition].first, written[partition]),
+                changelog_id=changelog_id,
+                now_ms=time.time_ns() // 1_000_000,
+            )
             if start.wipe_because is not None:
                 log.error("store_emptied", partition=partition, because=start.wipe_because)
                 store.wipe(partition)
@@ -195,21 +167,18 @@ class Recovery(Service):
         takeover: Takeover,
         *,
         admit: Callable[[], None],
-        is_known: bool,
         on_emptied: Callable[[], None],
     ) -> None:
         """``takeover`` makes this worker the only writer for its partitions, before they are restored.
 
         ``reading``: the consumer's properties for the changelog. ``admit`` blocks, and raises if this worker may not
-        work although it joined the group; it is called first. ``is_known``: the group's positions name the changelog,
-        so that a store of another one is out of date. ``on_emptied`` is called when a damaged store was emptied.
+        work although it joined the group; it is called first. ``on_emptied``: a damaged store was emptied.
         """
         self.app = app
         self._manager = tables_of(app)
         self._reading = reading
         self._takeover = takeover
         self._admit = admit
-        self._is_known = is_known
         self._on_emptied = on_emptied
         self.completed = asyncio.Event()
         self._changed = asyncio.Event()
@@ -227,7 +196,7 @@ class Recovery(Service):
         [(topic, table)] = self._manager.changelogs.items()
         table.data.report_to(damaged=fail, emptied=self._on_emptied)
         reader = ChangelogReader(self._reading, topic, table.data, fail)
-        self.table = TableRecovery(table.data, topic, reader, Offsets(self._reading), is_known=self._is_known)
+        self.table = TableRecovery(table.data, topic, reader, Offsets(self._reading))
 
     async def on_stop(self) -> None:
         self._changed.set()

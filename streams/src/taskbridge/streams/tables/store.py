@@ -88,16 +88,6 @@ def read_store_position(stored: bytes | None) -> StorePosition | None:
         return None
 
 
-def is_damage(error: Exception) -> bool:
-    """Whether the library reports missing or changed files."""
-    return str(error).startswith(_DAMAGE)
-
-
-def is_lock(error: Exception) -> bool:
-    """Whether the library reports that another process has the store open."""
-    return "lock" in str(error).lower()
-
-
 def damage_mark(path: Path) -> Path:
     """The file next to a store that records that it was found damaged."""
     return path.with_name(f"{path.name}.damaged")
@@ -205,7 +195,7 @@ class Store(TableStore):
         try:
             yield held
         except Exception as error:
-            if not is_damage(error):
+            if not str(error).startswith(_DAMAGE):
                 raise
             path = self.partition_path(partition)
             with suppress(OSError):
