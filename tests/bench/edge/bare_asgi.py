@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvicorn
+from tests.bench.avro_writer import compile_writer
 from tests.bench.streams.peers.job import without_logical_types
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import event_headers
-from taskbridge.schemas.compiled_avro import compile_writer
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace as changed
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 from unittest.mock import Mock
 
 from typer.testing import CliRunner
 
+from support.center_records import FakeMessage
 from taskbridge.cli import dlq
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.dlq import summary
 from taskbridge.cli.program import app
-from taskbridge.schemas.dead_letters import DeadLetter
+from taskbridge.schemas.dead_letters import dead_letter_of
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import pytest
+    from confluent_kafka import Message
 
-LETTER = DeadLetter(
-    id="3-17",
-    at_ms=1_700_000_000_123,
+    from taskbridge.schemas.dead_letters import DeadLetter
+
+
+def dead_letter(
+    letter_id: str, *, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
+) -> DeadLetter:
+    partition, offset = map(int, letter_id.split("-"))
+    record = FakeMessage("dlq", partition, offset, key, value, headers, at=1_700_000_000_123)
+    return dead_letter_of(cast("Message", record))
+
+
+LETTER = dead_letter(
+    "3-17",
     key=b"I-1",
     value=b"junk",
     headers=[
@@ -57,7 +69,7 @@ def test_only_received_headers_are_published_again() -> None:
 
 
 def test_foreign_records_are_listed_without_missing_fields() -> None:
-    foreign = DeadLetter(id="0-0", at_ms=0, key=None, value=None, headers=[])
+    foreign = dead_letter("0-0", key=None, value=None, headers=[])
     assert summary(foreign)["reason"] is None
     assert foreign.topic is None
 
@@ -131,7 +143,7 @@ def test_dead_letters_older_than_the_retention_need_force(
 
 def test_replayed_dead_letters_are_marked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     letters = [changed(LETTER, id=f"0-{each}", at_ms=int(time.time() * 1000)) for each in range(3)]
-    letters.append(changed(letters[0], id="0-3", headers=[]))  # of another topic: it stays
+    letters.append(changed(letters[0], id="0-3", topic=None))  # of another topic: it stays
     replays = {"0-0": "2026-01-31T08:00:00.000Z"}
     parked(monkeypatch, *letters, replays=replays)
     monkeypatch.setattr(dlq, "_replayed_before", Mock(return_value={"0-0", "0-1"}))

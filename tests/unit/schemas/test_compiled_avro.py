@@ -1,4 +1,4 @@
-"""Compiled functions write and read the same bytes as fastavro, and reject damaged bytes."""
+"""Compiled functions read what fastavro writes, and reject damaged bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from support.records import EVENTS, NOTIFICATIONS, QUARANTINED, STATES
 from taskbridge.schemas import events
-from taskbridge.schemas.compiled_avro import compile_reader, compile_writer
+from taskbridge.schemas.compiled_avro import compile_reader
 from taskbridge.schemas.registry import schema_text
 
 if TYPE_CHECKING:
@@ -44,13 +44,6 @@ def by_fastavro(name: str, record: Any) -> bytes:
 
 @ALL
 @given(data=st.data())
-def test_written_bytes_equal_those_of_fastavro(name: str, records: st.SearchStrategy[Any], data: st.DataObject) -> None:
-    record = data.draw(records)
-    assert compile_writer(schema_of(name))(record) == by_fastavro(name, record)
-
-
-@ALL
-@given(data=st.data())
 def test_bytes_of_fastavro_are_read_at_any_position(
     name: str, records: st.SearchStrategy[Any], data: st.DataObject
 ) -> None:
@@ -73,7 +66,7 @@ def test_fields_from_before_on_are_not_read(event: TaskEvent) -> None:
     assert read(by_fastavro("TaskEvent", event), 0) == msgspec.structs.replace(event, form_data={}, raw_parameters={})
 
 
-LONGS = {
+LONGS: dict[str, Any] = {
     "type": "record",
     "name": "CopiedEntry",
     "fields": [{"name": "user_id", "type": "string"}, {"name": "at", "type": "long"}],
@@ -81,15 +74,10 @@ LONGS = {
 
 
 @given(at=st.integers(-(1 << 63), (1 << 63) - 1))
-def test_every_number_of_64_bits_survives(at: int) -> None:
-    entry = events.CopiedEntry("ann", at)
-    assert compile_reader(LONGS, vars(events))(compile_writer(LONGS)(entry), 0) == entry
-
-
-@pytest.mark.parametrize("at", [1 << 63, -(1 << 63) - 1])
-def test_a_number_of_more_bits_is_rejected(at: int) -> None:
-    with pytest.raises(ValueError, match="64 bits"):
-        compile_writer(LONGS)(events.CopiedEntry("ann", at))
+def test_every_number_of_64_bits_is_read(at: int) -> None:
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, fastavro.parse_schema(LONGS), {"user_id": "ann", "at": at})
+    assert compile_reader(LONGS, vars(events))(body.getvalue(), 0) == events.CopiedEntry("ann", at)
 
 
 def test_an_endless_number_is_rejected_at_once() -> None:

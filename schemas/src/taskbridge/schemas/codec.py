@@ -12,7 +12,7 @@ import fastavro
 import msgspec
 
 from taskbridge.schemas import events
-from taskbridge.schemas.compiled_avro import compile_reader, compile_writer
+from taskbridge.schemas.compiled_avro import compile_reader
 from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Form, PersonRecord, QuarantinedCallback, TaskEvent, TaskNotification, TaskState
@@ -176,7 +176,14 @@ def _compiled(text: str, record: type[Any], before: str | None) -> tuple[Any, Re
     """The schema, its reader and its writer."""
     own = _plain(json.loads(text))
     read = compile_reader(own, {**vars(events), own["name"]: record}, before=before)
-    return own, read, compile_writer(own)
+    parsed = fastavro.parse_schema(own)
+
+    def write(given: Any) -> bytes:
+        body = io.BytesIO()
+        fastavro.schemaless_writer(body, parsed, msgspec.to_builtins(given, builtin_types=[bytes]))
+        return body.getvalue()
+
+    return own, read, write
 
 
 def _plain(schema: Any) -> Any:

@@ -10,13 +10,15 @@ finds nothing to decode.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.schemas.cloudevents import WithHeaders, headers_of, rfc3339, text_of
+from taskbridge.schemas.cloudevents import headers_of, rfc3339, text_of
 from taskbridge.schemas.events import Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from confluent_kafka import Message
 
     from taskbridge.schemas.cloudevents import Header
 
@@ -66,7 +68,7 @@ def dead_letter_headers(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """One record of the dead-letter topic. A property is None if its header is missing or not a number.
+    """One record of the dead-letter topic. What comes from a header is None if that is missing or not a number.
 
     A record that became a dead letter twice has the headers of both times. The later ones count.
     """
@@ -77,71 +79,38 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     headers: list[Header]
-
-    @property
-    def reason(self) -> str | None:
-        """A ``DlqReason``, or a reason of another version."""
-        return self._header(REASON_HEADER)
-
-    @property
-    def detail(self) -> str | None:
-        return self._header(DETAIL_HEADER)
-
-    @property
-    def parked_at(self) -> str | None:
-        return self._header(AT_HEADER)
-
-    @property
-    def topic(self) -> str | None:
-        return self._header(TOPIC_HEADER)
-
-    @property
-    def partition(self) -> int | None:
-        return _number(self._header(PARTITION_HEADER))
-
-    @property
-    def offset(self) -> int | None:
-        return _number(self._header(OFFSET_HEADER))
-
-    @property
-    def was_left(self) -> bool:
-        """Whether its value and headers were too large, and stay in the source topic until its retention ends."""
-        return self._header(LEFT_HEADER) is not None
+    reason: str | None
+    """A ``DlqReason``, or a reason of another version."""
+    detail: str | None
+    parked_at: str | None
+    topic: str | None
+    partition: int | None
+    offset: int | None
+    was_left: bool
+    """Whether its value and headers were too large, and stay in the source topic until its retention ends."""
 
     @property
     def received_headers(self) -> list[Header]:
         return [each for each in self.headers if not each[0].startswith(_PREFIX)]
 
-    def _header(self, name: str) -> str | None:
-        return next((text_of(value) for key, value in reversed(self.headers) if key == name), None)
 
-
-class Message(WithHeaders, Protocol):
-    """A message of confluent_kafka, for modules that do not import that library."""
-
-    def value(self) -> bytes | None: ...
-
-
-class StoredMessage(Message, Protocol):
-    """A message with its position."""
-
-    def partition(self) -> int | None: ...
-
-    def offset(self) -> int | None: ...
-
-    def timestamp(self) -> tuple[int, int]: ...
-
-    def key(self) -> bytes | None: ...
-
-
-def dead_letter_of(message: StoredMessage) -> DeadLetter:
+def dead_letter_of(message: Message) -> DeadLetter:
     """A record of the dead-letter topic, from any writer."""
+    headers = headers_of(message)
+    last = {name: text_of(value) for name, value in headers}
     return DeadLetter(
         id=f"{message.partition()}-{message.offset()}",
         at_ms=message.timestamp()[1],
         key=message.key(),
         value=message.value(),
-        headers=headers_of(message),
+        headers=headers,
+        reason=last.get(REASON_HEADER),
+        detail=last.get(DETAIL_HEADER),
+        parked_at=last.get(AT_HEADER),
+        topic=last.get(TOPIC_HEADER),
+        partition=_number(last.get(PARTITION_HEADER)),
+        offset=_number(last.get(OFFSET_HEADER)),
+        was_left=LEFT_HEADER in last,
     )
 
 
@@ -154,9 +123,6 @@ class Replay(NamedTuple):
 
     entry_id: str
     at: str
-
-
-M = TypeVar("M", bound=Message)
 
 
 def replay_headers(entry_id: str, at_ms: int) -> list[Header]:
@@ -177,7 +143,7 @@ def replay_of(message: Message) -> Replay | None:
     return None
 
 
-def without_replays(messages: Iterable[M], replays: dict[str, str]) -> Iterator[M]:
+def without_replays(messages: Iterable[Message], replays: dict[str, str]) -> Iterator[Message]:
     """Yield the entries without the marks. ``replays`` gets, by entry id, the time of its first replay."""
     for message in messages:
         replay = replay_of(message)

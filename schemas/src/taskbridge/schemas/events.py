@@ -6,7 +6,6 @@ file documents each field, because consumers in other languages read that file. 
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Mapping  # noqa: TC003 - get_type_hints of the records resolves it
 from enum import StrEnum
@@ -29,11 +28,9 @@ FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 AHEAD_MS = 5 * 60 * 1000
 """How far a sender's clock may be ahead of ours."""
 
-ID_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1").bytes
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1")
+ID_NAMESPACE = _NAMESPACE.bytes
 """The namespace of the UUIDs, version 5, that this module makes."""
-_NAMESPACE = hashlib.sha1(ID_NAMESPACE, usedforsecurity=False)
-_VARIANTS = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))
-"""Sets the variant bits of a UUID in a hex digit; its two low bits stay."""
 
 
 class Word(StrEnum):
@@ -245,17 +242,17 @@ def event_id_for(source: str, action: str, parameters: Mapping[str, str]) -> str
     A length precedes each part, so that two different callbacks never give the same text.
     """
     parts = [f"{len(key)}:{key}{len(value := parameters[key])}:{value}" for key in sorted(parameters) if key != "sign"]
-    return _uuid5(f"{len(source)}:{source}{len(action)}:{action}{''.join(parts)}")
+    return _uuid(f"{len(source)}:{source}{len(action)}:{action}{''.join(parts)}")
 
 
 def notification_id_for(event_id: str, recipient_id: str, view: View, task_id: str | None, change: Change) -> str:
     """The id of one change of one entry by one event. It never changes, so that a consumer can deduplicate."""
-    return _uuid5("\n".join((event_id, recipient_id, view, task_id or "", change)))
+    return _uuid("\n".join((event_id, recipient_id, view, task_id or "", change)))
 
 
 def state_id_for(state: TaskState) -> str:
     """The id of one revision of an instance's state. It never changes."""
-    return _uuid5(f"state\n{state.instance_id}\n{state.revision}\n{state.updated_at}")
+    return _uuid(f"state\n{state.instance_id}\n{state.revision}\n{state.updated_at}")
 
 
 def notification_key(corp_id: str, user_id: str) -> bytes:
@@ -277,9 +274,5 @@ def effective_time(at: int, *, received_at: int) -> int:
     return received_at if at > received_at + AHEAD_MS else at
 
 
-def _uuid5(name: str) -> str:
-    """The text of the UUIDv5. A ``UUID`` object takes longer to make than the hash."""
-    digest = _NAMESPACE.copy()
-    digest.update(name.encode())
-    digits = digest.hexdigest()
-    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{_VARIANTS[digits[16]]}{digits[17:20]}-{digits[20:32]}"
+def _uuid(name: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, name))

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import fastavro
+from tests.bench.avro_writer import compile_writer
 
 from taskbridge.schemas import events
 from taskbridge.schemas.cloudevents import notification_headers
-from taskbridge.schemas.compiled_avro import compile_reader, compile_writer
+from taskbridge.schemas.compiled_avro import compile_reader
 from taskbridge.schemas.events import Lifecycle, notification_key
 from taskbridge.streams.fold.instance import DETAILS, FACTS, Instance, Marks, Stamp, TaskMarks, fold
 from taskbridge.streams.fold.views import notifications
