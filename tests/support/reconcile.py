@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from taskbridge.local.fake_dingtalk import Company, FakeClock, FakeDingTalk, served
+from support.dingtalk import FakeClock, FaultyDingTalk
+from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.local.simulation import SimulatedApp, Simulation, event_of_posting
 from taskbridge.reconcile.apps import App, Corp
 from taskbridge.reconcile.dingtalk.api import YidaApi
@@ -42,7 +43,7 @@ class FakeApi:
     budget: Budget
     clock: FakeClock
     company: Company
-    dingtalk: FakeDingTalk
+    dingtalk: FaultyDingTalk
 
 
 @asynccontextmanager
@@ -54,14 +55,14 @@ async def fake_api(
 ) -> AsyncGenerator[FakeApi]:
     """The API of one app, over HTTP; these events happened."""
     clock, company = FakeClock(NOW), Company(events)
-    dingtalk = FakeDingTalk(
+    dingtalk = FaultyDingTalk(
         company, clock, system_tokens={APP_TYPE: SYSTEM_TOKEN}, app_key="key-1", app_secret=APP_SECRET
     )
     corp = Corp(CORP_ID, "key-1", SecretStr(APP_SECRET))
     app = App(corp, APP_TYPE, SecretStr(SYSTEM_TOKEN), dingtalk.user_id, ())
     allowed = allowance or Allowance(per_second=10, per_day=10_000, per_month=100_000)
     budget = Budget(database or sqlite3.connect(":memory:", isolation_level=None), allowed, clock)
-    with served(dingtalk.app) as url:
+    with served(dingtalk) as url:
         async with open_http(url, timeout_s=10) as http:
             calls = Calls(http, corp, budget, clock, attempts=attempts)
             yield FakeApi(YidaApi(calls, app, clock), budget, clock, company, dingtalk)
@@ -148,7 +149,7 @@ class Reconciled:
     """One company: what is true of it, what came of it, and who looks for the rest."""
 
     def __init__(
-        self, apis: list[YidaApi], budget: Budget, database: sqlite3.Connection, fake: FakeDingTalk, clock: FakeClock
+        self, apis: list[YidaApi], budget: Budget, database: sqlite3.Connection, fake: FaultyDingTalk, clock: FakeClock
     ) -> None:
         self.apis, self.budget, self.dingtalk, self._clock = apis, budget, fake, clock
         self.streams, self.store = Streams(), Store(database)
@@ -178,13 +179,13 @@ async def reconciled(
     company: Company, clock: FakeClock, *, allowance: Allowance = GENEROUS
 ) -> AsyncGenerator[Reconciled]:
     """Over HTTP; times are exact, so that everything comes out the same to a millisecond."""
-    fake = FakeDingTalk(company, clock, system_tokens={each: f"token of {each}" for each in APPS})
+    fake = FaultyDingTalk(company, clock, system_tokens={each: f"token of {each}" for each in APPS})
     fake.faults.exact_times = True
     fake.faults.calls_per_month = 10**9
     corp = Corp(CORP, fake.app_key, SecretStr(fake.app_secret))
     database = sqlite3.connect(":memory:", isolation_level=None)
     budget = Budget(database, allowance, clock)
-    with served(fake.app) as url:
+    with served(fake) as url:
         async with open_http(url, timeout_s=30) as http:
             calls = Calls(http, corp, budget, clock, attempts=3)
             apis = [

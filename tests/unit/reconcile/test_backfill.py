@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from support.dingtalk import FakeClock
 from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
-from taskbridge.local.fake_dingtalk import Company, FakeClock
+from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.clock import DAY_MS
 from taskbridge.reconcile.dingtalk.calls import Allowance, Later, Refused, Spent, Unexpected
 from taskbridge.reconcile.dingtalk.wire import GetOperationRecords

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.dingtalk import FakeClock
 from support.reconcile import BEGIN, GENEROUS, HOUR_MS, Streams, company_life, losses, reconciled
-from taskbridge.local.fake_dingtalk import Company, FakeClock
+from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.clock import DAY_MS
 from taskbridge.reconcile.dingtalk.calls import Allowance
 from taskbridge.schemas.events import Action, Lifecycle, Status
@@ -20,8 +21,8 @@ from taskbridge.schemas.events import Action, Lifecycle, Status
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from support.dingtalk import Faults
     from support.reconcile import Reconciled
-    from taskbridge.local.fake_dingtalk import Faults
     from taskbridge.schemas.events import TaskEntry, TaskEvent
     from taskbridge.schemas.views import Entry, EntryKey
 

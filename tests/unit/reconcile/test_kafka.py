@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from taskbridge.local.fake_dingtalk import FakeClock
+from support.dingtalk import FakeClock
 from taskbridge.reconcile import kafka
 from taskbridge.reconcile.kafka import GROUP, StatesTopic
 from taskbridge.reconcile.states import States, StatesBehind

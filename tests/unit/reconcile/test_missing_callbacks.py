@@ -10,8 +10,9 @@ from unittest.mock import patch
 import pytest
 from msgspec import structs
 
+from support.dingtalk import FakeClock
 from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, company_life, losses, reconciled
-from taskbridge.local.fake_dingtalk import Company, FakeClock
+from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.runs import ReadBack
 from taskbridge.reconcile.states import StatesBehind
 from taskbridge.schemas.errors import OperatorError

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
+from support.dingtalk import FakeClock
 from support.reconcile import (
     CORP_ID,
     MINUTE_MS,
@@ -24,7 +25,7 @@ from support.reconcile import (
     happened,
     reconciled,
 )
-from taskbridge.local.fake_dingtalk import Company, FakeClock
+from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.dingtalk.calls import Allowance
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack

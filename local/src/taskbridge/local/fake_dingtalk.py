@@ -1,4 +1,4 @@
-"""A fake DingTalk for tests and demos: the open API's shapes, pages, limits and errors, and the company that it serves.
+"""A fake DingTalk: the open API's shapes, pages, limits and errors, and the company that it serves.
 
 Nothing of it was observed at DingTalk. It follows the vendor's documents, its SDK and answers that people published;
 where these leave something open, it does what is worst for the caller.
@@ -6,11 +6,10 @@ where these leave something open, it does what is worst for the caller.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import socket
 import threading
-from collections import Counter, deque
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -38,27 +37,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=wire.Request)
 T = TypeVar("T")
 _TOKEN_S = 7200
-_PUNISHED_MS = 5 * 60 * 1000
-_ADDRESS_CALLS, _ADDRESS_MS = 10_000, 20_000
 _NO_TASK = "null"
-PUNISHMENT = '<html><body>{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"f4ke"}</body></html>'
-
-
-class FakeClock:
-    """A clock whose time passes only by ``sleep`` and ``pass_s``."""
-
-    def __init__(self, now_ms: int) -> None:
-        self._now_ms = float(now_ms)
-
-    def now_ms(self) -> int:
-        return int(self._now_ms)
-
-    async def sleep(self, seconds: float) -> None:
-        self.pass_s(seconds)
-        await asyncio.sleep(0)
-
-    def pass_s(self, seconds: float) -> None:
-        self._now_ms += seconds * 1000
 
 
 @contextmanager
@@ -216,11 +195,6 @@ def by_minute(at_ms: int) -> str:
     return f"{datetime.fromtimestamp(at_ms / 1000, timezone.utc):%Y-%m-%dT%H:%M}Z"  # noqa: UP017 - see dingtalk.moments
 
 
-def by_millisecond(at_ms: int) -> str:
-    """With milliseconds, unlike any published answer: for tests that compare times exactly."""
-    return f"{datetime.fromtimestamp(at_ms // 1000, timezone.utc):%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"  # noqa: UP017
-
-
 def instance_answer(known: TrueInstance, shown: Callable[[int], str]) -> wire.Instance:
     executors = dict.fromkeys(each for task in known.open_tasks for each in task.assignee_ids)
     return wire.Instance(
@@ -312,33 +286,12 @@ def _member(known: TrueInstance) -> wire.Member | None:
     return wire.Member(known.originator.user_id, wire.Name(known.originator.name, known.originator.name))
 
 
-@dataclass
-class Faults:
-    """The faults of the fake. May be changed at any time."""
-
-    calls_per_second: int = 20
-    """Of one app to one API."""
-    calls_per_month: int = 5000
-    is_down: bool = False
-    """Every request is answered 503."""
-    punishes: bool = False
-    """Requests of this address are answered with an HTML page."""
-    lag_ms: int = 0
-    """Delay until a query by time shows an event; a request by id shows it at once."""
-    skew_ms: int = 0
-    """How far DingTalk's clock is ahead of that of the callbacks."""
-    repeats: bool = False
-    """The last row of each page is also the first of the next."""
-    short_pages: bool = False
-    """Pages lack their last row, though it is counted."""
-    exact_times: bool = False
-    """Times have milliseconds, not minutes."""
-    answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
-    """Status and code of the next calls, each used once."""
-
-
 class FakeDingTalk:
     """Serves one organisation. ``app`` is the ASGI application; ``calls`` counts requests by path."""
+
+    calls_per_second = 20
+    """Of one app to one API."""
+    calls_per_month = 5000
 
     def __init__(
         self,
@@ -351,16 +304,13 @@ class FakeDingTalk:
         user_id: str = "manager",
     ) -> None:
         """``system_tokens``: the secret of each app."""
-        self.company, self.faults = company, Faults()
-        self.system_tokens, self.user_id = system_tokens, user_id
+        self.company, self.system_tokens, self.user_id = company, system_tokens, user_id
         self.app_key, self.app_secret = app_key, app_secret
         self.calls: Counter[str] = Counter()
         self._clock = clock
         self._tokens: dict[str, int] = {}
         self._months: Counter[str] = Counter()
         self._seconds: Counter[tuple[str, str, int]] = Counter()
-        self._recent: deque[int] = deque()
-        self._punished_until_ms = 0
         self.app = Starlette(
             routes=[
                 self._route(wire.GetAccessToken.path, self._access_token, "POST", is_counted=False),
@@ -373,82 +323,60 @@ class FakeDingTalk:
             ]
         )
 
-    def revoke_tokens(self) -> None:
-        """Invalidate all access tokens."""
-        self._tokens.clear()
-
     def _route(self, path: str, answer: Callable[[Any], Any], method: str, *, is_counted: bool = True) -> Route:
         name = path.removesuffix("{id:path}")
 
         async def respond(request: Request) -> Response:
             self.calls[name] += 1
             body = await request.body()
-            if self._is_punished():
-                return Response(PUNISHMENT, media_type="text/html")
             try:
                 self._check(name, request.headers.get(wire.TOKEN_HEADER), is_counted=is_counted)
                 fields = msgspec.json.decode(body, type=dict[str, Any]) if body else dict[str, Any]()
-                given = _Given({**request.query_params, **fields}, request.path_params.get("id", ""))
+                given = Given({**request.query_params, **fields}, request.path_params.get("id", ""))
                 return _json(200, answer(given))
-            except _Refused as refused:
+            except Refused as refused:
                 problem = {"code": refused.code, "message": refused.message, "requestid": secrets.token_hex(8)}
                 return _json(refused.status, problem)
 
         return Route(path, respond, methods=[method])
 
-    def _is_punished(self) -> bool:
-        now = self._clock.now_ms()
-        self._recent.append(now)
-        while self._recent[0] <= now - _ADDRESS_MS:
-            self._recent.popleft()
-        if len(self._recent) > _ADDRESS_CALLS:
-            self._punished_until_ms = now + _PUNISHED_MS
-        return self.faults.punishes or now < self._punished_until_ms
-
     def _check(self, name: str, token: str | None, *, is_counted: bool) -> None:
-        now, faults = self._clock.now_ms(), self.faults
-        if faults.is_down:
-            raise _Refused(503, "ServiceUnavailable", "down")
-        if faults.answers_next:
-            raise _Refused(*faults.answers_next.popleft(), f"as configured; the token was {token}")
+        now = self._clock.now_ms()
         if not is_counted:
             return
         if self._tokens.get(token or "", 0) <= now:
-            raise _Refused(400, "InvalidAuthentication", f"不合法的access_token {token}")
+            raise Refused(400, "InvalidAuthentication", f"不合法的access_token {token}")
         self._seconds[self.app_key, name, now // 1000] += 1
-        if self._seconds[self.app_key, name, now // 1000] > faults.calls_per_second:
-            raise _Refused(403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi", "qps")
-        if self._months[month_of(now)] >= faults.calls_per_month:
-            raise _Refused(403, wire.CODE_MONTH, "quota")
+        if self._seconds[self.app_key, name, now // 1000] > self.calls_per_second:
+            raise Refused(403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi", "qps")
+        if self._months[month_of(now)] >= self.calls_per_month:
+            raise Refused(403, wire.CODE_MONTH, "quota")
         self._months[month_of(now)] += 1
 
-    def _access_token(self, given: _Given) -> wire.AccessToken:
+    def _access_token(self, given: Given) -> wire.AccessToken:
         request = given.read(wire.GetAccessToken)
         if (request.app_key, request.app_secret) != (self.app_key, self.app_secret):
-            raise _Refused(400, "invalidClientIdOrSecret", f"无效的clientId或者clientSecret {request.app_secret}")
+            raise Refused(400, "invalidClientIdOrSecret", f"无效的clientId或者clientSecret {request.app_secret}")
         token = secrets.token_hex(16)
         self._tokens[token] = self._clock.now_ms() + _TOKEN_S * 1000
         return wire.AccessToken(token, _TOKEN_S)
 
-    def _forms(self, given: _Given) -> wire.FormList:
+    def _forms(self, given: Given) -> wire.FormList:
         request = self._read(given, wire.GetFormListInApp)
         names = {each.form_uuid: each.process_name for each in self._known(request.app_type) if each.form_uuid}
         rows = [wire.Form(each, wire.PROCESS, wire.FormTitle(name)) for each, name in sorted(names.items())]
         page, found = self._cut(rows, given)
         return wire.FormList(wire.FormPage(found, len(rows), page))
 
-    def _instances(self, given: _Given) -> wire.InstancePage:
+    def _instances(self, given: Given) -> wire.InstancePage:
         request = self._read(given, wire.GetInstances)
-        known = sorted(
-            self._known(request.app_type, late_ms=self.faults.lag_ms),
-            key=lambda each: (each.created_ms, each.instance_id),
-        )
+        known = sorted(self._listed(request.app_type), key=lambda each: (each.created_ms, each.instance_id))
         rows = [instance_answer(each, self._time) for each in known if self._matches(each, request)]
         page, found = self._cut(rows, given)
         return wire.InstancePage(found, len(rows), page)
 
     def _matches(self, known: TrueInstance, request: wire.GetInstances) -> bool:
-        created, modified = (day_of(each + self.faults.skew_ms) for each in (known.created_ms, known.modified_ms))
+        created, modified = day_of(known.created_ms), day_of(known.modified_ms)
         return (
             known.form_uuid == request.form_uuid
             and request.instance_status in (None, known.status)
@@ -457,11 +385,11 @@ class FakeDingTalk:
             and (request.modified_from_time or modified) <= modified <= (request.modified_to_time or modified)
         )
 
-    def _instance(self, given: _Given) -> wire.Instance:
+    def _instance(self, given: Given) -> wire.Instance:
         request = self._read(given, wire.GetInstanceById)
         return instance_answer(self._one(request.app_type, given.path_end), self._time)
 
-    def _instances_by_id(self, given: _Given) -> wire.InstanceList:
+    def _instances_by_id(self, given: Given) -> wire.InstanceList:
         request = self._read(given, wire.GetInstancesByIdList)
         known = {each.instance_id: each for each in self._known(request.app_type)}
         found = [
@@ -471,53 +399,51 @@ class FakeDingTalk:
         ]
         return wire.InstanceList([_without_times(each) for each in found])
 
-    def _running_tasks(self, given: _Given) -> wire.RunningTaskList:
+    def _running_tasks(self, given: Given) -> wire.RunningTaskList:
         request = self._read(given, wire.GetRunningTasks)
         known = self._one(request.app_type, request.process_instance_id)
         return wire.RunningTaskList(running_tasks_answer(known, self._time))
 
-    def _operation_records(self, given: _Given) -> wire.OperationRecordList:
+    def _operation_records(self, given: Given) -> wire.OperationRecordList:
         request = self._read(given, wire.GetOperationRecords)
         known = self._one(request.app_type, request.process_instance_id)
         return wire.OperationRecordList(operation_records_answer(known, self._time))
 
-    def _read(self, given: _Given, kind: type[R]) -> R:
+    def _read(self, given: Given, kind: type[R]) -> R:
         request = given.read(kind)
         if self.system_tokens.get(request.app_type) != request.system_token:
-            raise _Refused(
-                400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.system_token}"
-            )
+            raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.system_token}")
         if request.user_id != self.user_id:
-            raise _Refused(400, "failure.user.userNotExist", "用户不存在")
+            raise Refused(400, "failure.user.userNotExist", "用户不存在")
         return request
 
     def _known(self, app_type: str, *, late_ms: int = 0) -> list[TrueInstance]:
         found = self.company.instances(at_ms=self._clock.now_ms() - late_ms)
         return [each for each in found if each.app_type == app_type]
 
+    def _listed(self, app_type: str) -> list[TrueInstance]:
+        """The instances that a query by time finds."""
+        return self._known(app_type)
+
     def _one(self, app_type: str, instance_id: str) -> TrueInstance:
         known = self.company.instance(instance_id, at_ms=self._clock.now_ms())
         if known is None or known.app_type != app_type:
-            raise _Refused(400, "invalidState.form.dataDoesNotExistOrIsDeleted", "数据不存在或已删除")
+            raise Refused(400, "invalidState.form.dataDoesNotExistOrIsDeleted", "数据不存在或已删除")
         return known
 
-    def _cut(self, rows: list[Any], given: _Given) -> tuple[int, list[Any]]:
+    def _cut(self, rows: list[Any], given: Given) -> tuple[int, list[Any]]:
         """The number of the requested page, and its rows."""
         page, size = int(given.fields.get(wire.PAGE_NUMBER, 1)), int(given.fields.get(wire.PAGE_SIZE, 10))
         if not 0 < size <= wire.PAGE_ROWS or page < 1 or page * size > wire.QUERY_ROWS + size:
-            raise _Refused(400, "failure.operation.numberOfQueryDataExceed", "单次查询超过条数限制")
-        if self.faults.repeats:
-            step = size - 1
-            rows = [row for at in range(0, len(rows), step) for row in rows[max(0, at - 1) : at + step]]
-        found = rows[(page - 1) * size : page * size]
-        return page, found[:-1] if self.faults.short_pages else found
+            raise Refused(400, "failure.operation.numberOfQueryDataExceed", "单次查询超过条数限制")
+        return page, rows[(page - 1) * size : page * size]
 
     def _time(self, at_ms: int) -> str:
-        return (by_millisecond if self.faults.exact_times else by_minute)(at_ms + self.faults.skew_ms)
+        return by_minute(at_ms)
 
 
 @dataclass(frozen=True)
-class _Given:
+class Given:
     fields: dict[str, Any]
     path_end: str
 
@@ -525,10 +451,10 @@ class _Given:
         try:
             return msgspec.convert(self.fields, type=kind)
         except msgspec.ValidationError as error:
-            raise _Refused(400, "MissingParameter", str(error)) from None
+            raise Refused(400, "MissingParameter", str(error)) from None
 
 
-class _Refused(Exception):
+class Refused(Exception):
     def __init__(self, status: int, code: str, message: str = "") -> None:
         super().__init__(code)
         self.status, self.code, self.message = status, code, message

@@ -1,0 +1,103 @@
+"""A fake DingTalk with faults, and a clock of virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from taskbridge.local.fake_dingtalk import FakeDingTalk, Given, Refused, TrueInstance, by_minute
+from taskbridge.reconcile.dingtalk import wire
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from taskbridge.local.fake_dingtalk import Company
+    from taskbridge.reconcile.clock import Clock
+
+PUNISHMENT = '<html><body>{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"f4ke"}</body></html>'
+
+
+class FakeClock:
+    """A clock whose time passes only by ``sleep`` and ``pass_s``."""
+
+    def __init__(self, now_ms: int) -> None:
+        self._now_ms = float(now_ms)
+
+    def now_ms(self) -> int:
+        return int(self._now_ms)
+
+    async def sleep(self, seconds: float) -> None:
+        self.pass_s(seconds)
+        await asyncio.sleep(0)
+
+    def pass_s(self, seconds: float) -> None:
+        self._now_ms += seconds * 1000
+
+
+@dataclass
+class Faults:
+    """The faults of the fake. May be changed at any time."""
+
+    calls_per_second: int = 20
+    calls_per_month: int = 5000
+    is_down: bool = False
+    """Every request is answered 503."""
+    punishes: bool = False
+    """Requests are answered with the HTML page for an address with too many calls."""
+    lag_ms: int = 0
+    """Delay until a query by time shows an event; a request by id shows it at once."""
+    repeats: bool = False
+    """The last row of each page is also the first of the next."""
+    short_pages: bool = False
+    """Pages lack their last row, though it is counted."""
+    exact_times: bool = False
+    """Times have milliseconds, unlike any published answer, so that tests can compare times exactly."""
+    answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
+    """Status and code of the next calls, each used once."""
+
+
+class FaultyDingTalk(FakeDingTalk):
+    """The fake, with faults."""
+
+    def __init__(self, company: Company, clock: Clock, **options: Any) -> None:
+        super().__init__(company, clock, **options)
+        self.faults = Faults()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as an ASGI application."""
+        if self.faults.punishes:
+            await Response(PUNISHMENT, media_type="text/html")(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def revoke_tokens(self) -> None:
+        """Invalidate all access tokens."""
+        self._tokens.clear()
+
+    def _check(self, name: str, token: str | None, *, is_counted: bool) -> None:
+        if self.faults.is_down:
+            raise Refused(503, "ServiceUnavailable", "down")
+        if self.faults.answers_next:
+            raise Refused(*self.faults.answers_next.popleft(), f"as configured; the token was {token}")
+        self.calls_per_second, self.calls_per_month = self.faults.calls_per_second, self.faults.calls_per_month
+        super()._check(name, token, is_counted=is_counted)
+
+    def _listed(self, app_type: str) -> list[TrueInstance]:
+        return self._known(app_type, late_ms=self.faults.lag_ms)
+
+    def _cut(self, rows: list[Any], given: Given) -> tuple[int, list[Any]]:
+        if self.faults.repeats:
+            step = int(given.fields.get(wire.PAGE_SIZE, 10)) - 1
+            rows = [row for at in range(0, len(rows), step) for row in rows[max(0, at - 1) : at + step]]
+        page, found = super()._cut(rows, given)
+        return page, found[:-1] if self.faults.short_pages else found
+
+    def _time(self, at_ms: int) -> str:
+        if not self.faults.exact_times:
+            return by_minute(at_ms)
+        return f"{datetime.fromtimestamp(at_ms // 1000, timezone.utc):%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"  # noqa: UP017
