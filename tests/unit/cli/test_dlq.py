@@ -79,7 +79,7 @@ def parked(monkeypatch: pytest.MonkeyPatch, *letters: DeadLetter, replays: Mappi
         found.update(replays or {})
         return iter(letters)
 
-    monkeypatch.setattr(dlq, "read_dead_letters", read)
+    monkeypatch.setattr(dlq.RECORDS, "read", read)
 
 
 def test_an_empty_list_is_explained_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> list[QuarantinedCallback]:
         replays["copy"] = "2026-01-31T08:00:00.000Z"
         return iter(entries)
 
-    monkeypatch.setattr(quarantine, "read_quarantine", read)
+    monkeypatch.setattr(quarantine.RECORDS, "read", read)
     return entries
 
 
