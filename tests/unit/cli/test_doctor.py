@@ -131,12 +131,6 @@ def test_a_database_that_does_not_answer_is_reported(center_environment: dict[st
     assert "s3cret" not in found.says
 
 
-def test_a_setting_that_moved_to_the_center_is_reported(streams_environment: dict[str, str]) -> None:
-    found = wrong(streams_environment | {"STREAMS_ALLOWED_ORIGINS": "https://portal.example"})
-    assert (found.check, found.state) == ("settings", State.WARNING)
-    assert "CENTER_ALLOWED_ORIGINS" in found.do
-
-
 def test_a_missing_setting_is_named(environment: dict[str, str]) -> None:
     del environment["EDGE_SCHEMA_REGISTRY_URL"]
     found = wrong(environment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -62,7 +63,7 @@ def doctor(
     for each in examination.findings(end_to_end=end_to_end, api_token=api_token):
         is_failed |= each.state is State.FAILED
         if as_json:
-            say(json_line(each.as_json()))
+            say(json_line(asdict(each)))
         else:
             say(
                 f"{_MARKS[each.state]:5} {each.check:12} {each.says}"

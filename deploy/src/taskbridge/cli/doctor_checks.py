@@ -64,7 +64,7 @@ _OTHER_FILES = 256
 _ENOUGH_BROKERS = 3
 _UPDATE_WITHIN_S = 30
 _DOCTOR = "taskbridge-doctor"
-_UNAUTHORIZED = 401
+_CONNECT = "start what is missing; if the API requires a token for that corp, set TASKBRIDGE_API_TOKEN"
 
 
 class State(StrEnum):
@@ -86,9 +86,6 @@ class Finding:
     do: str = ""
     """What to do; empty if the check passed."""
 
-    def as_json(self) -> dict[str, str]:
-        return {"check": self.check, "state": self.state, "says": self.says, "do": self.do}
-
 
 def ok(check: str, says: str) -> Finding:
     return Finding(check, State.OK, says)
@@ -102,12 +99,33 @@ def failed(check: str, says: str, do: str) -> Finding:
     return Finding(check, State.FAILED, says, do)
 
 
+def verdict(check: str, *, passed: bool, ok: str, otherwise: str, do: str, state: State = State.FAILED) -> Finding:
+    return Finding(check, State.OK, ok) if passed else Finding(check, state, otherwise, do)
+
+
 def found(check: str, look: Callable[[], Iterable[Finding]], do: str) -> Iterator[Finding]:
     """The findings of a check; an error that it raises becomes a finding too."""
     try:
         yield from look()
     except TaskbridgeError as error:
         yield failed(check, str(error), do)
+
+
+class Rights(NamedTuple):
+    """The ACLs that a service's Kafka user should have."""
+
+    service: str
+    required: Sequence[Acl]
+    """Without one of these the service does not work."""
+    optional: Sequence[Acl] = ()
+    """Without one of these it works, with a limitation."""
+
+
+_SERVICES: Mapping[str, tuple[type[EdgeSettings | StreamsSettings | CenterSettings], Rights]] = {
+    "edge": (EdgeSettings, Rights("edge", EDGE)),
+    "streams": (StreamsSettings, Rights("streams", WORK, EXTRAS)),
+    "center": (CenterSettings, Rights("center", CENTER)),
+}
 
 
 @dataclass(frozen=True)
@@ -125,33 +143,26 @@ class Examination:
 
     def findings(self, *, end_to_end: bool = False, api_token: str | None = None) -> Iterator[Finding]:
         configure_logs("text", "ERROR")
-        checks = {"edge": self._edge, "streams": self._streams, "center": self._center}
-        alone = [name for name in checks if f"{name.upper()}_KAFKA_BOOTSTRAP_SERVERS" in self.environment]
-        yield from moved_settings(self.environment)
+        alone = [name for name in _SERVICES if f"{name.upper()}_KAFKA_BOOTSTRAP_SERVERS" in self.environment]
         for name in alone:
-            yield from found("settings", checks[name], _CORRECT)
+            yield from found("settings", partial(self._service, name), _CORRECT)
         running = None if alone else data_folder(self.data_dir, self.environment).running()
         if not alone:
             yield from found("kafka", self._connection, "start it, or set --bootstrap-servers")
         edge = self.edge_url or (running.edge_url if running else None)
         streams = self.streams_url or (running.streams_url if running else None)
-        if edge is not None:
-            yield from readiness("edge", edge)
-            yield from clock(f"{edge.rstrip('/')}/healthz")
         center = self.center_url or (running.center_url if running else None)
-        if streams is not None:
-            yield from readiness("streams", streams)
-        if center is not None:
-            yield from readiness("center", center)
-        if end_to_end:
-            if edge is None or center is None:
-                yield failed(
-                    "end-to-end", "the addresses of the services are unknown", "set --edge-url and --center-url"
-                )
-            else:
-                yield from found(
-                    "end-to-end", partial(self._end_to_end, edge, center, api_token), "start what is missing"
-                )
+        for name, url in (("edge", edge), ("streams", streams), ("center", center)):
+            if url is not None:
+                yield from readiness(name, url)
+        if edge is not None:
+            yield from clock(f"{edge.rstrip('/')}/healthz")
+        if not end_to_end:
+            return
+        if edge is None or center is None:
+            yield failed("end-to-end", "the addresses of the services are unknown", "set --edge-url and --center-url")
+            return
+        yield from found("end-to-end", partial(self._end_to_end, edge, center, api_token), _CONNECT)
 
     def _connection(self) -> Iterator[Finding]:
         connection = find_connection(
@@ -160,35 +171,28 @@ class Examination:
         check_something_runs(connection)
         yield from self._brokers(connection, None, "--bootstrap-servers")
 
-    def _edge(self) -> Iterator[Finding]:
-        settings = load_settings(EdgeSettings, self.environment)
-        yield ok("settings", "the settings of the edge are valid")
-        yield from found("credentials", partial(self._credentials, settings.credentials_file), "correct the file")
-        yield from folder(settings.data_dir, setting="EDGE_DATA_DIR", needs_bytes=settings.spool_max_bytes)
-        yield from port(settings.host, settings.port, service="edge", setting="EDGE_PORT")
-        yield from open_files(settings.max_connections)
-        yield from self._brokers(_connection(settings), Rights("edge", EDGE), "EDGE_KAFKA_BOOTSTRAP_SERVERS")
-
-    def _streams(self) -> Iterator[Finding]:
-        settings = load_settings(StreamsSettings, self.environment)
-        yield ok("settings", "the settings of streams are valid")
-        yield from folder(settings.data_dir, setting="STREAMS_DATA_DIR", needs_bytes=_STATES_BYTES)
-        yield from port(settings.host, settings.port, service="streams", setting="STREAMS_PORT")
-        rights = Rights("streams", WORK, EXTRAS)
-        yield from self._brokers(_connection(settings), rights, "STREAMS_KAFKA_BOOTSTRAP_SERVERS")
-
-    def _center(self) -> Iterator[Finding]:
-        settings = load_settings(CenterSettings, self.environment)
-        yield ok("settings", "the settings of the center are valid")
-        if settings.api_tokens_file is not None:
-            yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
-        if settings.database_url is None:
-            yield from folder(settings.data_dir, setting="CENTER_DATA_DIR", needs_bytes=_STATES_BYTES)
-        else:
-            url = settings.database_url.get_secret_value()
-            yield from found("database", partial(database, url, settings.data_dir), "start it, or correct its URL")
-        yield from port(settings.host, settings.port, service="center", setting="CENTER_PORT")
-        yield from self._brokers(_connection(settings), Rights("center", CENTER), "CENTER_KAFKA_BOOTSTRAP_SERVERS")
+    def _service(self, name: str) -> Iterator[Finding]:
+        kind, rights = _SERVICES[name]
+        prefix = name.upper()
+        settings = load_settings(kind, self.environment)
+        yield ok("settings", f"the settings of {name} are valid")
+        needs_bytes, has_folder = _STATES_BYTES, True
+        if isinstance(settings, EdgeSettings):
+            yield from found("credentials", partial(_credentials, settings.credentials_file), "correct the file")
+            yield from open_files(settings.max_connections)
+            needs_bytes = settings.spool_max_bytes
+        elif isinstance(settings, CenterSettings):
+            if settings.api_tokens_file is not None:
+                yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
+            if settings.database_url is not None:
+                url, has_folder = settings.database_url.get_secret_value(), False
+                yield from found("database", partial(database, url, settings.data_dir), "start it, or correct its URL")
+        if has_folder:
+            yield from folder(settings.data_dir, setting=f"{prefix}_DATA_DIR", needs_bytes=needs_bytes)
+        yield from port(settings.host, settings.port, service=name, setting=f"{prefix}_PORT")
+        properties = read_kafka_config(settings.kafka_config_file)
+        connection = Connection(settings.kafka_bootstrap_servers, settings.schema_registry_url, properties)
+        yield from self._brokers(connection, rights, f"{prefix}_KAFKA_BOOTSTRAP_SERVERS")
 
     def _brokers(self, connection: Connection, acls: Rights | None, setting: str) -> Iterator[Finding]:
         yield from names(connection.bootstrap_servers, setting=setting)
@@ -204,17 +208,6 @@ class Examination:
             connection.close()
         yield from clock(connection.registry_url)
 
-    def _credentials(self, path: Path) -> Iterator[Finding]:
-        current = CredentialsFile(path).current
-        if not current.count:
-            yield failed(
-                "credentials", f"{path} has no apps, so every callback is rejected", "add [[apps]] to the file"
-            )
-        else:
-            yield ok("credentials", f"{path} has {current.count} apps and sources")
-        if path.stat().st_mode & _GROUP_AND_OTHERS:
-            yield warning("credentials", f"users other than its owner can read {path}", f"chmod 600 {path}")
-
     def _end_to_end(self, edge: str, center: str, api_token: str | None) -> Iterator[Finding]:
         named = self.credentials or data_folder(self.data_dir, self.environment).credentials
         try:
@@ -225,20 +218,21 @@ class Examination:
         yield from end_to_end(edge, center, credentials, api_token)
 
 
-def _connection(settings: EdgeSettings | StreamsSettings | CenterSettings) -> Connection:
-    properties = read_kafka_config(settings.kafka_config_file)
-    return Connection(settings.kafka_bootstrap_servers, settings.schema_registry_url, properties)
+def _credentials(path: Path) -> Iterator[Finding]:
+    count = CredentialsFile(path).current.count
+    yield verdict(
+        "credentials",
+        passed=count > 0,
+        ok=f"{path} has {count} apps and sources",
+        otherwise=f"{path} has no apps, so every callback is rejected",
+        do="add [[apps]] to the file",
+    )
+    if path.stat().st_mode & _GROUP_AND_OTHERS:
+        yield warning("credentials", f"users other than its owner can read {path}", f"chmod 600 {path}")
 
 
 def _tokens(path: Path) -> Iterator[Finding]:
     yield ok("tokens", f"{path} has {TokensFile(path).current.count} tokens")
-
-
-def moved_settings(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Warn of settings that streams had before the center was a service of its own."""
-    for name in sorted(CenterSettings.model_fields.keys() - StreamsSettings.model_fields.keys()):
-        if (old := f"STREAMS_{name.upper()}") in environment:
-            yield warning("settings", f"{old} has no effect", f"set CENTER_{name.upper()} for the task center")
 
 
 def database(url: str, data_dir: Path) -> Iterator[Finding]:
@@ -288,29 +282,27 @@ def folder(path: Path, *, setting: str, needs_bytes: int) -> Iterator[Finding]:
             f"set {setting} to a local disk",
         )
     free = shutil.disk_usage(there).free
-    if free < needs_bytes:
-        yield failed(
-            "space",
-            f"{path} has {free >> 20} MiB free, but may need {needs_bytes >> 20} MiB",
-            f"free space, or set {setting} to a larger disk",
-        )
-    else:
-        yield ok("space", f"{path} has {free >> 20} MiB free")
+    yield verdict(
+        "space",
+        passed=free >= needs_bytes,
+        ok=f"{path} has {free >> 20} MiB free",
+        otherwise=f"{path} has {free >> 20} MiB free, but may need {needs_bytes >> 20} MiB",
+        do=f"free space, or set {setting} to a larger disk",
+    )
     try:
         slowest = sync_seconds(there)
     except OSError as error:
-        yield failed(
-            "writable", f"cannot write to {path}: {error.strerror}", f"give this user write access, or change {setting}"
-        )
+        do = f"give this user write access, or change {setting}"
+        yield failed("writable", f"cannot write to {path}: {error.strerror}", do)
         return
-    if slowest > _SLOW_SYNC_S:
-        yield warning(
-            "fsync",
-            f"an fsync in {path} took up to {slowest * 1000:.0f} ms: callbacks wait for it while Kafka is down",
-            "use a faster disk, or a dedicated one",
-        )
-    else:
-        yield ok("fsync", f"an fsync in {path} takes up to {slowest * 1000:.1f} ms")
+    yield verdict(
+        "fsync",
+        passed=slowest <= _SLOW_SYNC_S,
+        ok=f"an fsync in {path} takes up to {slowest * 1000:.1f} ms",
+        otherwise=f"an fsync in {path} took up to {slowest * 1000:.0f} ms: callbacks wait for it while Kafka is down",
+        do="use a faster disk, or a dedicated one",
+        state=State.WARNING,
+    )
 
 
 def sync_seconds(path: Path) -> float:
@@ -333,14 +325,13 @@ def port(host: str, number: int, *, service: str, setting: str) -> Iterator[Find
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind((host, number))
     except OSError as error:
-        if _is_ours(host, number):
-            yield ok("port", f"{service} answers on port {number}")
-        else:
-            yield failed(
-                "port",
-                f"{service} cannot listen on {host}:{number}: {error.strerror}",
-                f"stop the program that uses it, or change {setting}",
-            )
+        yield verdict(
+            "port",
+            passed=_is_ours(host, number),
+            ok=f"{service} answers on port {number}",
+            otherwise=f"{service} cannot listen on {host}:{number}: {error.strerror}",
+            do=f"stop the program that uses it, or change {setting}",
+        )
     else:
         yield ok("port", f"port {number} is free for {service}")
 
@@ -349,14 +340,13 @@ def open_files(connections: int) -> Iterator[Finding]:
     """Check that a process may open a file for each connection that it accepts."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + _OTHER_FILES
-    if most < needed:
-        yield failed(
-            "open-files",
-            f"the limit is {most} open files, but {connections} connections need {needed}",
-            "raise the limit (ulimit -n, LimitNOFILE=), or lower EDGE_MAX_CONNECTIONS",
-        )
-    else:
-        yield ok("open-files", f"the limit is {most} open files")
+    yield verdict(
+        "open-files",
+        passed=most >= needed,
+        ok=f"the limit is {most} open files",
+        otherwise=f"the limit is {most} open files, but {connections} connections need {needed}",
+        do="raise the limit (ulimit -n, LimitNOFILE=), or lower EDGE_MAX_CONNECTIONS",
+    )
 
 
 def clock(url: str) -> Iterator[Finding]:
@@ -365,24 +355,21 @@ def clock(url: str) -> Iterator[Finding]:
         before = time.time()
         date = httpx2.get(url, timeout=_TIMEOUT_S, trust_env=False).headers.get("date")
         here = datetime.fromtimestamp((before + time.time()) / 2, UTC)
-        there = parsedate_to_datetime(date) if date else None
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
+    except (httpx2.HTTPError, httpx2.InvalidURL):
         return
-    if there is None:
+    if not date:
         return
-    skew = abs((here - there).total_seconds())
+    skew = abs((here - parsedate_to_datetime(date)).total_seconds())
     who = urlsplit(url).netloc
-    do = "synchronize both clocks (chrony, systemd-timesyncd)"
-    if skew > _SKEW_S:
-        yield failed(
-            "clock",
-            f"this clock and that of {who} are {skew:.0f} s apart: signed messages are rejected as untimely",
-            do,
-        )
-    elif skew > _SKEW_WARNING_S:
-        yield warning("clock", f"this clock and that of {who} are {skew:.0f} s apart", do)
-    else:
-        yield ok("clock", f"this clock and that of {who} agree")
+    rejects = ": signed messages are rejected as untimely" if skew > _SKEW_S else ""
+    yield verdict(
+        "clock",
+        passed=skew <= _SKEW_WARNING_S,
+        ok=f"this clock and that of {who} agree",
+        otherwise=f"this clock and that of {who} are {skew:.0f} s apart{rejects}",
+        do="synchronize both clocks (chrony, systemd-timesyncd)",
+        state=State.FAILED if rejects else State.WARNING,
+    )
 
 
 def _filesystem(path: Path) -> str:
@@ -402,16 +389,6 @@ def _is_ours(host: str, number: int) -> bool:
         return answer.is_success and isinstance(answer.json(), dict)
     except (httpx2.HTTPError, ValueError):
         return False
-
-
-class Rights(NamedTuple):
-    """The ACLs that a service's Kafka user should have."""
-
-    service: str
-    required: Sequence[Acl]
-    """Without one of these the service does not work."""
-    optional: Sequence[Acl] = ()
-    """Without one of these it works, with a limitation."""
 
 
 def kafka(admin: Admin, *, acls: Rights | None, partitions: int) -> Iterator[Finding]:
@@ -450,33 +427,32 @@ def brokers(addresses: list[tuple[str, int]]) -> Iterator[Finding]:
                 f"cannot reach the broker that Kafka advertises as {host}:{port}: {why}",
                 "set advertised.listeners to an address that this machine can reach",
             )
-    if len(addresses) < _ENOUGH_BROKERS:
-        yield warning(
-            "brokers",
-            "One broker: if its disk dies, the data is gone."
-            if len(addresses) == 1
-            else f"{len(addresses)} brokers: too few for {_ENOUGH_BROKERS} replicas",
-            f"run {_ENOUGH_BROKERS} brokers, with {_ENOUGH_BROKERS} replicas of each topic",
-        )
-    else:
-        yield ok("brokers", f"{len(addresses)} brokers")
+    few = f"{len(addresses)} brokers: too few for {_ENOUGH_BROKERS} replicas"
+    yield verdict(
+        "brokers",
+        passed=len(addresses) >= _ENOUGH_BROKERS,
+        ok=f"{len(addresses)} brokers",
+        otherwise=few if len(addresses) > 1 else "One broker: if its disk dies, the data is gone.",
+        do=f"run {_ENOUGH_BROKERS} brokers, with {_ENOUGH_BROKERS} replicas of each topic",
+        state=State.WARNING,
+    )
 
 
 def replicas(found: Mapping[str, Mapping[int, Any]]) -> Iterator[Finding]:
     behind = 0
     for name, partitions in found.items():
-        leaderless = [number for number, each in partitions.items() if each.leader < 0]
-        if leaderless:
-            yield failed(
-                "replicas", f"{name} has no leader for partitions {sorted(leaderless)}", "start the missing brokers"
-            )
+        if leaderless := sorted(number for number, each in partitions.items() if each.leader < 0):
+            says = f"{name} has no leader for partitions {leaderless}"
+            yield failed("replicas", says, "start the missing brokers")
         behind += sum(len(each.isrs) < len(each.replicas) for each in partitions.values())
-    if behind:
-        yield warning(
-            "replicas", f"{behind} partitions have replicas that are not in sync", "start the missing brokers"
-        )
-    else:
-        yield ok("replicas", "all replicas are in sync")
+    yield verdict(
+        "replicas",
+        passed=not behind,
+        ok="all replicas are in sync",
+        otherwise=f"{behind} partitions have replicas that are not in sync",
+        do="start the missing brokers",
+        state=State.WARNING,
+    )
 
 
 def rights(admin: Admin, acls: Rights, there: set[str]) -> Iterator[Finding]:
@@ -510,12 +486,14 @@ def registry(checked: Registry) -> Iterator[Finding]:
                     f"{schema.subject} has a schema that is incompatible with ours",
                     "find out who registered it; taskbridge must be the only writer of this subject",
                 )
-    if missing:
-        yield warning(
-            "schemas", f"not registered: {', '.join(missing)}", "run taskbridge schemas register, or start the services"
-        )
-    else:
-        yield ok("schemas", "all are registered")
+    yield verdict(
+        "schemas",
+        passed=not missing,
+        ok="all are registered",
+        otherwise=f"not registered: {', '.join(missing)}",
+        do="run taskbridge schemas register, or start the services",
+        state=State.WARNING,
+    )
 
 
 def readiness(service: str, url: str) -> Iterator[Finding]:
@@ -555,45 +533,32 @@ def end_to_end(edge_url: str, center_url: str, credentials: Credentials, api_tok
         "title": "taskbridge doctor",
     }
     target = f"{center_url.rstrip('/')}/v1/corps/{app.corp_id}/users/{_DOCTOR}/events"
-    secret = token.secret.get_secret_value()
-    with Sender(edge_url) as sender, _event_stream(target, api_token) as stream:
-        if not stream.is_success:
-            do = (
-                "set TASKBRIDGE_API_TOKEN to a token for that corp"
-                if stream.status_code == _UNAUTHORIZED
-                else "see its log"
-            )
-            yield failed("end-to-end", f"{target} answered {stream.status_code}", do)
-            return
-        lines = stream.iter_lines()
-        # Open the stream before posting.
-        next(lines, None)
+    with Sender(edge_url) as sender, _event_stream(target, api_token) as lines:
         for action, parameters, change in (
             ("create", {"task": json.dumps(task)}, "ADDED"),
             ("delete", named, "REMOVED"),
         ):
             started = time.perf_counter()
-            answer = sender.post(action, parameters, system_token=secret, encoding="form")
+            answer = sender.post(action, parameters, system_token=token.secret.get_secret_value(), encoding="form")
             if not answer.accepted:
                 yield failed("end-to-end", f"the edge answered {answer.status}: {answer.body}", "see the response body")
                 return
-            if not _received(lines, instance, change):
-                yield failed(
-                    "end-to-end",
-                    f"no live update {change} within {_UPDATE_WITHIN_S} s",
-                    "see taskbridge status and the log of the center",
-                )
-                return
+            is_received = _received(lines, instance, change)
             milliseconds = (time.perf_counter() - started) * 1000
-            yield ok(
+            yield verdict(
                 "end-to-end",
-                f"{action} accepted ({answer.body['durability']}), live update after {milliseconds:.0f} ms",
+                passed=is_received,
+                ok=f"{action} accepted ({answer.body['durability']}), live update after {milliseconds:.0f} ms",
+                otherwise=f"no live update {change} within {_UPDATE_WITHIN_S} s",
+                do="see taskbridge status and the log of the center",
             )
+            if not is_received:
+                return
 
 
 @contextmanager
-def _event_stream(target: str, api_token: str | None) -> Generator[httpx2.Response]:
-    """The open stream.
+def _event_stream(target: str, api_token: str | None) -> Generator[Iterator[str]]:
+    """The lines of the open stream.
 
     Raises:
         OperatorError: it does not open, or breaks while it is read.
@@ -604,7 +569,12 @@ def _event_stream(target: str, api_token: str | None) -> Generator[httpx2.Respon
             httpx2.Client(timeout=_UPDATE_WITHIN_S, trust_env=False, headers=headers) as client,
             client.stream("GET", target) as stream,
         ):
-            yield stream
+            if not stream.is_success:
+                raise OperatorError(f"{target} answered {stream.status_code}")
+            lines = stream.iter_lines()
+            # The first line shows that it is open.
+            next(lines, None)
+            yield lines
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise OperatorError(f"cannot read the event stream {target}: {error}") from error
 
