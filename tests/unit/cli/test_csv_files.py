@@ -41,7 +41,7 @@ def test_the_corp_given_by_a_flag_counts_where_a_line_has_none() -> None:
 
 
 def test_people_to_delete_need_no_name() -> None:
-    assert read_people(b"corp_id,user_id\nding1,u1", named=False) == {b"ding1/u1": PersonRecord("u1")}
+    assert read_people(b"corp_id,user_id\nding1,u1", complete=False) == {b"ding1/u1": PersonRecord("u1")}
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_people_to_delete_need_no_name() -> None:
     ],
 )
 def test_every_invalid_line_is_named(line: str, problem: str) -> None:
-    content = f"{HEADS}{LINE}{line}\nding1,u9,\n"
+    content, breaks = f"{HEADS}{LINE}{line}\nding1,u9,\n", line.count("\n")
     with pytest.raises(BadFile, match="2 of 3 lines are invalid") as caught:
         read_people(content.encode())
-    assert caught.value.problems == [f"line 3: {problem}", f"line {4 + line.count(chr(10))}: name is missing"]
+    assert caught.value.problems == [f"line {3 + breaks}: {problem}", f"line {4 + breaks}: name is missing"]
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_unknown_columns_are_ignored_and_the_title_is_optional() -> None:
 
 
 def test_forms_to_delete_may_have_no_fields() -> None:
-    assert list(read_forms(b"corp_id,form_uuid\nding1,F-1\nding1,F-2", labelled=False)) == [b"ding1/F-1", b"ding1/F-2"]
-    assert list(read_forms((FORM_HEADS + FORM_LINES).encode(), labelled=False)) == [b"ding1/F-1", b"ding1/F-2"]
+    assert list(read_forms(b"corp_id,form_uuid\nding1,F-1\nding1,F-2", complete=False)) == [b"ding1/F-1", b"ding1/F-2"]
+    assert list(read_forms((FORM_HEADS + FORM_LINES).encode(), complete=False)) == [b"ding1/F-1", b"ding1/F-2"]
 
 
 @pytest.mark.parametrize(

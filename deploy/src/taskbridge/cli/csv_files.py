@@ -9,13 +9,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Literal
 
 from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.events import MAX_NAME_CHARACTERS, Form, PersonRecord, form_key, notification_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from taskbridge.schemas.events import Form, PersonRecord
-
-# The options import this module: it imports what takes time when it runs.
+    from collections.abc import Mapping, Sequence
 
 Encoding = Literal["utf-8", "gb18030"]
 """GB18030 also reads GBK and GB2312, the default of spreadsheets in Chinese."""
@@ -34,18 +31,16 @@ class BadFile(ConfigurationError):
 
 
 def read_people(
-    content: bytes, *, corp_id: str | None = None, encoding: Encoding = "utf-8", named: bool = True
+    content: bytes, *, corp_id: str | None = None, encoding: Encoding = "utf-8", complete: bool = True
 ) -> dict[bytes, PersonRecord]:
-    """The people of the file by record key. ``named``: each must have a name.
+    """The people of the file by record key. ``complete``: each must have a name.
 
     An unknown column is another id of the person, by the column's name.
 
     Raises:
         BadFile: as ``read_lines``.
     """
-    from taskbridge.schemas.events import PersonRecord, notification_key
-
-    needed = (USER_ID, NAME) if named else (USER_ID,)
+    needed = (USER_ID, NAME) if complete else (USER_ID,)
     lines = read_lines(content, ids=(USER_ID,), needed=needed, corp_id=corp_id, encoding=encoding)
     return {
         notification_key(found[CORP_ID], found[USER_ID]): PersonRecord(
@@ -61,18 +56,16 @@ def read_people(
 
 
 def read_forms(
-    content: bytes, *, corp_id: str | None = None, encoding: Encoding = "utf-8", labelled: bool = True
+    content: bytes, *, corp_id: str | None = None, encoding: Encoding = "utf-8", complete: bool = True
 ) -> dict[bytes, Form]:
-    """The forms of the file by record key. ``labelled``: each line must have a field and its label.
+    """The forms of the file by record key. ``complete``: each line must have a field and its label.
 
     Unknown columns are ignored: exports have more.
 
     Raises:
         BadFile: as ``read_lines``; or a form has several titles.
     """
-    from taskbridge.schemas.events import form_key
-
-    needed = (FORM_UUID, FIELD_ID, LABEL) if labelled else (FORM_UUID,)
+    needed = (FORM_UUID, FIELD_ID, LABEL) if complete else (FORM_UUID,)
     lines = read_lines(content, ids=(FORM_UUID, FIELD_ID), needed=needed, corp_id=corp_id, encoding=encoding)
     by_form: dict[bytes, list[dict[str, str]]] = defaultdict(list)
     for found in lines:
@@ -81,8 +74,6 @@ def read_forms(
 
 
 def _form(fields: list[dict[str, str]]) -> Form:
-    from taskbridge.schemas.events import Form
-
     form_uuid = fields[0][FORM_UUID]
     titles = {found[FORM_TITLE] for found in fields if FORM_TITLE in found}
     if len(titles) > 1:
@@ -102,27 +93,30 @@ def read_lines(
     Raises:
         BadFile: the encoding, the columns or some lines are invalid.
     """
-    needed = (CORP_ID, *needed)
-    table = _table(_text(content, encoding))
-    _, heads = next(table, (1, list[str]()))
-    columns = _columns(heads, [each for each in needed if each != CORP_ID or corp_id is None])
+    reader = csv.DictReader(io.StringIO(_text(content, encoding), newline=""), strict=True)
     good: list[dict[str, str]] = []
     problems: list[str] = []
     lines: dict[tuple[str | None, ...], int] = {}
-    for number, cells in table:
-        found = {column: cell for column, cell in zip(columns, cells, strict=False) if cell}
-        if not any(cells):
-            continue
-        found.setdefault(CORP_ID, corp_id or "")
-        problem = _problem(found, cells, columns, needed)
-        if problem is None:
-            before = lines.setdefault(tuple(found.get(each) for each in (CORP_ID, *ids)), number)
-            last = next(found[each] for each in reversed(ids) if each in found)
-            problem = None if before == number else f"{last} is also on line {before}"
-        if problem is None:
-            good.append(found)
-        else:
-            problems.append(f"line {number}: {problem}")
+    try:
+        columns = reader.fieldnames = [each.strip() for each in reader.fieldnames or ()]
+        _check_columns(columns, needed if corp_id is not None else (CORP_ID, *needed))
+        for row in reader:
+            outside = row.pop(None, None)  # where csv puts cells beyond the columns
+            found = {column: cell.strip() for column, cell in row.items() if cell and cell.strip()}
+            if not found and not outside:
+                continue
+            found.setdefault(CORP_ID, corp_id or "")
+            problem = "a cell is outside the columns" if outside or "" in found else _problem(found, needed)
+            if problem is None:
+                before = lines.setdefault(tuple(found.get(each) for each in (CORP_ID, *ids)), reader.line_num)
+                last = next(found[each] for each in reversed(ids) if each in found)
+                problem = None if before == reader.line_num else f"{last} is also on line {before}"
+            if problem is None:
+                good.append(found)
+            else:
+                problems.append(f"line {reader.line_num}: {problem}")
+    except csv.Error as error:
+        raise BadFile(f"line {reader.reader.line_num} is not CSV: {error}") from error
     if problems:
         raise BadFile(f"{len(problems)} of {len(good) + len(problems)} lines are invalid", problems)
     return good
@@ -140,33 +134,16 @@ def _text(content: bytes, encoding: Encoding) -> str:
         ) from error
 
 
-def _table(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The first line number and the cells of each record."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    number = 1
-    try:
-        for cells in reader:
-            yield number, [cell.strip() for cell in cells]
-            number = reader.line_num + 1
-    except csv.Error as error:
-        raise BadFile(f"line {number} is not CSV: {error}") from error
-
-
-def _columns(heads: list[str], needed: Sequence[str]) -> list[str]:
+def _check_columns(heads: Sequence[str], needed: Sequence[str]) -> None:
     if missing := [each for each in needed if each not in heads]:
         hint = f" (or set {CORP_ID} for all lines with --corp)" if CORP_ID in missing else ""
         raise BadFile(f"the first line lacks the column {', '.join(missing)}{hint}; it has {', '.join(heads)}")
     if twice := {each for each in heads if each and heads.count(each) > 1}:
         raise BadFile(f"the first line has the column {', '.join(sorted(twice))} twice")
-    return heads
 
 
-def _problem(found: Mapping[str, str], cells: list[str], columns: list[str], needed: Sequence[str]) -> str | None:
-    from taskbridge.schemas.events import MAX_NAME_CHARACTERS
-
-    if len(cells) > len(columns) or "" in found:
-        return "a cell is outside the columns"
-    for column in needed:
+def _problem(found: Mapping[str, str], needed: Sequence[str]) -> str | None:
+    for column in (CORP_ID, *needed):
         if not found.get(column):
             return f"{column} is missing"
     if "/" in found[CORP_ID]:  # in the record's key, it ends at the first slash

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from taskbridge.cli.csv_files import BadFile, Encoding
+from taskbridge.cli.csv_files import BadFile, Encoding, read_forms, read_people
 from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example, operator_connection
 from taskbridge.cli.terminal import json_line, printable, progress, say
 from taskbridge.schemas.topics import PEOPLE
@@ -16,27 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.cli.topic_update import Target
-    from taskbridge.schemas.events import PersonRecord
-
-# Commands import what they need when they run, as in program.py.
 
 people_app = typer.Typer(help="Import and list the names of people, shown with tasks.", no_args_is_help=True)
 forms_app = typer.Typer(help="Import the labels of form fields, shown with their values.", no_args_is_help=True)
 
 _SHOWN_PROBLEMS = 20
-_HEADS = ("corp", "user", "name", "department", "employee number", "other ids")
-
-_Corp = Annotated[str | None, typer.Option(help="Corp of lines without a corp_id.")]
-_Encoding = Annotated[Encoding, typer.Option(help="Encoding of the file; gb18030 also reads GBK.")]
 _Delete = Annotated[bool, typer.Option("--delete", help="Delete the records in the file instead.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be written; write nothing.")]
-
-
-def _file(columns: str) -> Any:
-    return typer.Argument(
-        exists=True, dir_okay=False, readable=True, help=f"CSV file; its first line has the columns: {columns}"
-    )
+_HEADS = ("corp", "user", "name", "department", "employee number", "other ids")
 
 
 @people_app.callback()
@@ -49,40 +36,74 @@ def forms() -> None:
     """Import the labels of form fields, shown with their values."""
 
 
-@people_app.command(
-    "import",
-    epilog=example(
-        "taskbridge people import people.csv --dry-run",
-        "taskbridge people import people.csv --corp ding5d17e3add038d445",
-        "taskbridge people import left.csv --delete",
-    ),
+def _add_import(app: typer.Typer, what: str, read: Callable[..., Mapping[bytes, Any]], columns: str, text: str) -> None:
+    """Add the command ``import`` of people or of forms."""
+    command = f"taskbridge {what} import"
+    of_columns = f"CSV file; its first line has the columns: {columns}"
+    file = typer.Argument(exists=True, dir_okay=False, readable=True, help=of_columns)
+
+    @app.command(
+        "import",
+        help=text,
+        epilog=example(
+            f"{command} {what}.csv --dry-run",
+            f"{command} {what}.csv --corp ding5d17e3add038d445",
+            f"{command} gone.csv --delete",
+        ),
+    )
+    def import_(  # pyright: ignore[reportUnusedFunction]
+        file: Path = file,
+        corp: Annotated[str | None, typer.Option(help="Corp of lines without a corp_id.")] = None,
+        encoding: Annotated[Encoding, typer.Option(help="Encoding of the file; gb18030 also reads GBK.")] = "utf-8",
+        delete: _Delete = False,  # noqa: FBT002
+        dry_run: _DryRun = False,  # noqa: FBT002
+        bootstrap_servers: BootstrapServers = None,
+        registry_url: RegistryUrl = None,
+        data_dir: DataDir = None,
+        as_json: Json = False,  # noqa: FBT002
+    ) -> None:
+        from taskbridge.cli.topic_update import TARGETS, carry_out, plan, prepare
+
+        try:
+            records = read(file.read_bytes(), corp_id=corp, encoding=encoding, complete=not delete)
+        except BadFile as error:
+            for problem in error.problems[:_SHOWN_PROBLEMS]:
+                progress(problem)
+            if len(error.problems) > _SHOWN_PROBLEMS:
+                progress(f"… and {len(error.problems) - _SHOWN_PROBLEMS} more")
+            raise BadFile(f"{file}: {error}; nothing was written") from error
+        target = TARGETS[what]
+        with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
+            if not dry_run:
+                prepare(connection, target.topic)
+            found = plan(connection, target, records, progress, delete=delete)
+            if not dry_run:
+                carry_out(connection, target, found, progress)
+        names = ("deleted", "unchanged") if delete else ("new", "changed", "unchanged")
+        outcome = {name: found.counts[name] for name in names}
+        if as_json:
+            say(json_line({**outcome, "dry_run": dry_run}))
+        else:
+            counts = ", ".join(f"{count} {name}" for name, count in outcome.items())
+            say(counts + (" (nothing was written)" if dry_run else ""))
+
+
+_add_import(
+    people_app,
+    "people",
+    read_people,
+    "corp_id, user_id, name, department, employee_number; any other column is another id of the person.",
+    "Import people from a CSV file: all lines, or none if one is invalid. Safe to repeat.\n\n"
+    "People who are not in the file are unchanged.",
 )
-def import_people(
-    file: Annotated[
-        Path,
-        _file("corp_id, user_id, name, department, employee_number; any other column is another id of the person."),
-    ],
-    corp: _Corp = None,
-    encoding: _Encoding = "utf-8",
-    delete: _Delete = False,  # noqa: FBT002
-    dry_run: _DryRun = False,  # noqa: FBT002
-    bootstrap_servers: BootstrapServers = None,
-    registry_url: RegistryUrl = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,  # noqa: FBT002
-) -> None:
-    """Import people from a CSV file: all lines, or none if one is invalid. Safe to repeat.
-
-    People who are not in the file are unchanged.
-    """
-    from taskbridge.cli.csv_files import read_people
-    from taskbridge.cli.topic_update import PEOPLE_TARGET
-
-    def read() -> dict[bytes, Any]:
-        return read_people(file.read_bytes(), corp_id=corp, encoding=encoding, named=not delete)
-
-    where = bootstrap_servers, registry_url, data_dir
-    _import(PEOPLE_TARGET, file, read, where, delete=delete, dry_run=dry_run, as_json=as_json)
+_add_import(
+    forms_app,
+    "forms",
+    read_forms,
+    "corp_id, form_uuid, form_title, field_id, label; others are ignored. One line per field.",
+    "Import form labels from a CSV file: all lines, or none if one is invalid. Safe to repeat.\n\n"
+    "Forms in the file are replaced completely; other forms are unchanged.",
+)
 
 
 @people_app.command(
@@ -109,76 +130,6 @@ def list_people(
         say(line)
 
 
-@forms_app.command(
-    "import",
-    epilog=example(
-        "taskbridge forms import forms.csv --dry-run",
-        "taskbridge forms import forms.csv --corp ding5d17e3add038d445",
-        "taskbridge forms import gone.csv --delete",
-    ),
-)
-def import_forms(
-    file: Annotated[
-        Path, _file("corp_id, form_uuid, form_title, field_id, label; others are ignored. One line per field.")
-    ],
-    corp: _Corp = None,
-    encoding: _Encoding = "utf-8",
-    delete: _Delete = False,  # noqa: FBT002
-    dry_run: _DryRun = False,  # noqa: FBT002
-    bootstrap_servers: BootstrapServers = None,
-    registry_url: RegistryUrl = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,  # noqa: FBT002
-) -> None:
-    """Import form labels from a CSV file: all lines, or none if one is invalid. Safe to repeat.
-
-    Forms in the file are replaced completely; other forms are unchanged.
-    """
-    from taskbridge.cli.csv_files import read_forms
-    from taskbridge.cli.topic_update import FORMS_TARGET
-
-    def read() -> dict[bytes, Any]:
-        return read_forms(file.read_bytes(), corp_id=corp, encoding=encoding, labelled=not delete)
-
-    where = bootstrap_servers, registry_url, data_dir
-    _import(FORMS_TARGET, file, read, where, delete=delete, dry_run=dry_run, as_json=as_json)
-
-
-def _import(
-    target: Target[Any],
-    file: Path,
-    read: Callable[[], Mapping[bytes, Any]],
-    where: tuple[str | None, str | None, Path | None],
-    *,
-    delete: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    from taskbridge.cli.topic_update import carry_out, plan, prepare
-
-    try:
-        records = read()
-    except BadFile as error:
-        for problem in error.problems[:_SHOWN_PROBLEMS]:
-            progress(problem)
-        if len(error.problems) > _SHOWN_PROBLEMS:
-            progress(f"… and {len(error.problems) - _SHOWN_PROBLEMS} more")
-        raise BadFile(f"{file}: {error}; nothing was written") from error
-    with operator_connection(*where) as connection:
-        if not dry_run:
-            prepare(connection, target.topic)
-        found = plan(connection, target, records, progress, delete=delete)
-        if not dry_run:
-            carry_out(connection, target, found, progress)
-    outcome = {"deleted": found.deleted} if delete else {"new": found.new, "changed": found.changed}
-    outcome["unchanged"] = found.unchanged
-    if as_json:
-        say(json_line({**outcome, "dry_run": dry_run}))
-    else:
-        counts = ", ".join(f"{count} {name}" for name, count in outcome.items())
-        say(counts + (" (nothing was written)" if dry_run else ""))
-
-
 def imported_people(connection: Connection) -> list[dict[str, Any]]:
     """All people, sorted by corp and id. Undecodable records are reported and skipped.
 
@@ -186,6 +137,8 @@ def imported_people(connection: Connection) -> list[dict[str, Any]]:
         ConfigurationError: the topic does not exist.
         OperatorError: Kafka or the registry does not answer.
     """
+    from msgspec.structs import asdict
+
     from taskbridge.schemas.cloudevents import text_of
     from taskbridge.schemas.codec import Undecodable, person_codec
 
@@ -197,22 +150,11 @@ def imported_people(connection: Connection) -> list[dict[str, Any]]:
             found.pop(key, None)
             continue
         try:
-            found[key] = _shown(key, codec.decode(message.value()))
+            person = codec.decode(message.value())
+            found[key] = {"id": key, "corp_id": key.partition("/")[0], **asdict(person)}
         except Undecodable as error:
             progress(f"partition {message.partition()}, offset {message.offset()}: {error}")
     return sorted(found.values(), key=lambda each: (each["corp_id"], each["user_id"]))
-
-
-def _shown(key: str, person: PersonRecord) -> dict[str, Any]:
-    return {
-        "id": key,
-        "corp_id": key.partition("/")[0],
-        "user_id": person.user_id,
-        "name": person.name,
-        "department": person.department,
-        "employee_number": person.employee_number,
-        "other_ids": dict(person.other_ids),
-    }
 
 
 def matches(person: Mapping[str, Any], corp_id: str | None, text: str | None) -> bool:

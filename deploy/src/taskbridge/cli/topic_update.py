@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from taskbridge.cli.terminal import Heartbeat
 from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
@@ -38,17 +37,14 @@ class Target(NamedTuple, Generic[R]):
 
 
 PEOPLE_TARGET, FORMS_TARGET = Target(PEOPLE, person_codec), Target(FORMS, form_codec)
+TARGETS: Mapping[str, Target[Any]] = {"people": PEOPLE_TARGET, "forms": FORMS_TARGET}
 
 
-@dataclass(frozen=True, slots=True)
-class Plan(Generic[R]):
-    """The records to write, and counts compared with the topic."""
+class Plan(NamedTuple, Generic[R]):
+    """The records to write, and the counts ``new``, ``changed``, ``deleted`` and ``unchanged``."""
 
     records: Mapping[bytes, R | None]
-    new: int = 0
-    changed: int = 0
-    deleted: int = 0
-    unchanged: int = 0
+    counts: Counter[str]
 
 
 def fill(connection: Connection, target: Target[R], records: Mapping[bytes, R], progress: Progress) -> None:
@@ -87,7 +83,7 @@ def plan(
         else:
             differing[key] = target_record
             counts["deleted" if delete else "new" if before is None else "changed"] += 1
-    return Plan(differing, **counts)
+    return Plan(differing, counts)
 
 
 def _equals(codec: Codec[R], value: bytes, record: R) -> bool:
