@@ -315,7 +315,7 @@ def refused_pass(settings: dict[str, str]) -> str | None:
         done = one_pass(settings)
     except OperatorError as error:
         return str(error)
-    assert done.problems == {}
+    assert done["problems"] == {}
     return None
 
 

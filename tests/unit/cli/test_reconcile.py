@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from taskbridge.cli.connection import service_environment
 from taskbridge.cli.data_folder import Running, data_folder
 from taskbridge.cli.program import app, main
-from taskbridge.cli.reconcile_runs import environment_of, moment_of
+from taskbridge.cli.reconcile_runs import moment_of
 from taskbridge.reconcile.clock import DAY_MS, day_start_ms
 from taskbridge.reconcile.repairs import deletion
 from taskbridge.reconcile.store import Cursor, CursorKey, Store, open_database
@@ -112,10 +113,10 @@ def test_kafka_defaults_to_that_of_all_commands(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
     monkeypatch.delenv("RECONCILE_KAFKA_BOOTSTRAP_SERVERS", raising=False)
     name = "RECONCILE_KAFKA_BOOTSTRAP_SERVERS"
-    assert environment_of(None, None)[name] == "kafka:9092"
+    assert service_environment("RECONCILE")[name] == "kafka:9092"
     monkeypatch.setenv(name, "own:9092")
-    assert environment_of(None, None)[name] == "own:9092"
-    assert environment_of("flag:9092", None)[name] == "flag:9092"
+    assert service_environment("RECONCILE")[name] == "own:9092"
+    assert service_environment("RECONCILE", "flag:9092")[name] == "flag:9092"
 
 
 def test_the_bridge_of_a_data_folder_overrides_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -123,6 +124,6 @@ def test_the_bridge_of_a_data_folder_overrides_the_environment(monkeypatch: pyte
     folder = data_folder(tmp_path)
     with folder.occupy():
         folder.announce(Running("bridge:9092", "http://bridge:8081", "http://edge", "http://s", "http://c", "c.toml"))
-        found = environment_of(data_dir=tmp_path)
+        found = service_environment("RECONCILE", data_dir=tmp_path)
     assert found["RECONCILE_KAFKA_BOOTSTRAP_SERVERS"] == "bridge:9092"
     assert found["RECONCILE_SCHEMA_REGISTRY_URL"] == "http://bridge:8081"

@@ -209,3 +209,22 @@ def check_something_runs(connection: Connection) -> None:
 def first_given(environment: Mapping[str, str], name: str) -> str | None:
     """The first that is set of ``TASKBRIDGE_NAME``, ``EDGE_NAME``, ``STREAMS_NAME`` and ``CENTER_NAME``."""
     return next((value for prefix in _PREFIXES if (value := environment.get(f"{prefix}_{name}"))), None)
+
+
+def service_environment(
+    prefix: str, bootstrap_servers: str | None = None, registry_url: str | None = None, data_dir: Path | None = None
+) -> dict[str, str]:
+    """The environment of a service; addresses of Kafka and the registry that it lacks are found as for every command.
+
+    Options, also --data-dir, take precedence over the environment.
+    """
+    found = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
+    environment = dict(os.environ)
+    for name, option, value in (
+        ("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers or data_dir, found.bootstrap_servers),
+        ("SCHEMA_REGISTRY_URL", registry_url or data_dir, found.registry_url),
+        ("KAFKA_CONFIG_FILE", data_dir, first_given(environment, "KAFKA_CONFIG_FILE")),
+    ):
+        if value is not None and (option is not None or not environment.get(f"{prefix}_{name}")):
+            environment[f"{prefix}_{name}"] = value
+    return environment

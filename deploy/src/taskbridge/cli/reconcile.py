@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +10,7 @@ from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl,
 from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
-    from taskbridge.cli.reconcile_runs import Outcome
+    from collections.abc import Mapping
 
 reconcile_app = typer.Typer(
     help="Find and repair callbacks that never arrived, by DingTalk's open API.", no_args_is_help=True
@@ -42,8 +42,9 @@ def reconcile_run(
     Configured by RECONCILE_* in the environment. The next run checks the rest.
     """
     from taskbridge.cli import reconcile_runs
+    from taskbridge.cli.connection import service_environment
 
-    environment = reconcile_runs.environment_of(bootstrap_servers, registry_url, data_dir)
+    environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
     if service:
         reconcile_runs.serve(environment)
         return
@@ -57,8 +58,9 @@ def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
     Calls neither DingTalk nor Kafka.
     """
     from taskbridge.cli import reconcile_runs
+    from taskbridge.cli.connection import service_environment
 
-    found = reconcile_runs.status(reconcile_runs.environment_of())
+    found = reconcile_runs.status(service_environment("RECONCILE"))
     if as_json:
         say(json_line(found))
         return
@@ -93,8 +95,9 @@ def backfill(
     have the cause "backfill", at most RECONCILE_RECORDS_PER_SECOND.
     """
     from taskbridge.cli import reconcile_runs
+    from taskbridge.cli.connection import service_environment
 
-    environment = reconcile_runs.environment_of(bootstrap_servers, registry_url, data_dir)
+    environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
     since_ms = reconcile_runs.moment_of(since)
     if not dry_run:
         outcome = reconcile_runs.backfill(environment, app, since_ms, progress)
@@ -111,17 +114,17 @@ def backfill(
     say(f"{found['days']:>9,}  days at most; run it once a day")
 
 
-def _print(outcome: Outcome, repair: str, *, as_json: bool) -> None:
+def _print(outcome: Mapping[str, Any], repair: str, *, as_json: bool) -> None:
     if as_json:
-        say(json_line(outcome.as_json()))
+        say(json_line(outcome))
     else:
-        say(f"{outcome.rows:>9,}  instances checked, details fetched for {outcome.fetched:,}")
-        say(f"{outcome.unsettled:>9,}  changed within RECONCILE_SETTLE_MINUTES; the next run checks them")
-        for (app_type, kind), count in sorted(outcome.repairs.items()):
-            say(f"{count:>9,}  {repair.format(kind, app_type)}")
-        for app_type, problem in outcome.problems.items():
+        say(f"{outcome['instances']:>9,}  instances checked, details fetched for {outcome['asked']:,}")
+        say(f"{outcome['unsettled']:>9,}  changed within RECONCILE_SETTLE_MINUTES; the next run checks them")
+        for each in outcome["repairs"]:
+            say(f"{each['events']:>9,}  {repair.format(each['kind'], each['app_type'])}")
+        for app_type, problem in outcome["problems"].items():
             progress(f"{app_type}: {problem}")
-        if outcome.retry_at is not None:
-            progress(f"run it again after {outcome.retry_at}; it continues where it ended")
-    if outcome.problems:
+        if outcome["retry_at"] is not None:
+            progress(f"run it again after {outcome['retry_at']}; it continues where it ended")
+    if outcome["problems"]:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Run a pass, a backfill or a dry run, for the commands."""
+"""Run a pass, a backfill or a dry run, for the commands. The outcome of a run is what ``--json`` prints."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import math
 import os
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.cli.connection import find_connection, first_given
+from taskbridge.cli.terminal import Heartbeat
 from taskbridge.reconcile.app import LOCK, run
 from taskbridge.reconcile.assembly import open_data, open_reconciler
 from taskbridge.reconcile.clock import CHINA
@@ -26,61 +25,11 @@ from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from taskbridge.cli.terminal import Progress
     from taskbridge.reconcile.assembly import LocalData, Reconciler
     from taskbridge.reconcile.dingtalk.api import YidaApi
     from taskbridge.reconcile.repairer import Tally
-
-_REPORT_EVERY_S = 2.0
-_PREFIX = "RECONCILE_"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result of a run."""
-
-    rows: int
-    fetched: int
-    unsettled: int
-    repairs: Mapping[tuple[str, str], int]
-    problems: Mapping[str, str]
-    """By app, why it was not checked completely."""
-    retry_at: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "instances": self.rows,
-            "asked": self.fetched,
-            "unsettled": self.unsettled,
-            "repairs": [
-                {"app_type": app_type, "kind": kind, "events": count}
-                for (app_type, kind), count in sorted(self.repairs.items())
-            ],
-            "problems": dict(self.problems),
-            "retry_at": self.retry_at,
-        }
-
-
-def environment_of(
-    bootstrap_servers: str | None = None, registry_url: str | None = None, data_dir: Path | None = None
-) -> dict[str, str]:
-    """The environment; addresses of Kafka and the registry that it lacks are found as for every command.
-
-    Options, also --data-dir, take precedence over the environment.
-    """
-    found = dict(os.environ)
-    connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
-    given = {
-        "KAFKA_BOOTSTRAP_SERVERS": (bootstrap_servers, connection.bootstrap_servers),
-        "SCHEMA_REGISTRY_URL": (registry_url, connection.registry_url),
-        "KAFKA_CONFIG_FILE": (None, first_given(found, "KAFKA_CONFIG_FILE") or ""),
-    }
-    for name, (flag, otherwise) in given.items():
-        configured = found.get(_PREFIX + name) if data_dir is None else None
-        found[_PREFIX + name] = flag or configured or otherwise
-    return found
 
 
 def moment_of(text: str) -> int:
@@ -107,7 +56,7 @@ def status(environment: Mapping[str, str]) -> dict[str, Any]:
         return status_of(data)
 
 
-def one_pass(environment: Mapping[str, str]) -> Outcome:
+def one_pass(environment: Mapping[str, str]) -> dict[str, Any]:
     """Make one pass.
 
     Raises:
@@ -115,7 +64,7 @@ def one_pass(environment: Mapping[str, str]) -> Outcome:
         OperatorError: Kafka or the registry does not answer.
     """
 
-    async def work(found: Reconciler) -> Outcome:
+    async def work(found: Reconciler) -> dict[str, Any]:
         report = await found.passes.run()
         return _outcome(report.tally, report.problems, report.retry_at_ms)
 
@@ -124,18 +73,26 @@ def one_pass(environment: Mapping[str, str]) -> Outcome:
         return _with_all(settings, work)
 
 
-def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, report: Progress) -> Outcome:
+def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, report: Progress) -> dict[str, Any]:
     """Import an app's history, as far as today's calls allow; raises as ``one_pass``."""
 
-    async def work(found: Reconciler) -> Outcome:
+    async def work(found: Reconciler) -> dict[str, Any]:
         api = _api(found, app_type)
         await found.context.catch_up()
-        shown = _ProgressReport(report)
-        work = Backfill(found.context, api, on_progress=shown)
+        expected, started, heartbeat = 0, time.monotonic(), Heartbeat(report)
+
+        def show(tally: Tally) -> None:
+            left_s = (time.monotonic() - started) / max(1, tally.rows) * max(0, expected - tally.rows)
+            heartbeat.beat(
+                f"{tally.rows} of about {expected} instances, details fetched for {tally.fetched},"
+                f" {tally.repairs.total()} events; about {left_s / 60:.0f} min left"
+            )
+
+        work = Backfill(found.context, api, on_progress=show)
         problems: dict[str, str] = {}
         retry_at_ms: int | None = None
         try:
-            shown.expected = (await estimate(api, found.context.clock, since_ms=since_ms)).instances
+            expected = (await estimate(api, found.context.clock, since_ms=since_ms)).instances
             await work.run(since_ms)
         except (Later, Refused, Unexpected) as error:
             problems[app_type] = str(error)
@@ -183,29 +140,16 @@ def _api(found: Reconciler, app_type: str) -> YidaApi:
     raise ConfigurationError(f"--app {app_type} is not in the file of RECONCILE_APPS_FILE")
 
 
-def _outcome(tally: Tally, problems: Mapping[str, str], retry_at_ms: int | None) -> Outcome:
+def _outcome(tally: Tally, problems: Mapping[str, str], retry_at_ms: int | None) -> dict[str, Any]:
     repairs = {(app_type, kind.value): count for (app_type, kind), count in tally.repairs.items()}
-    retry_at = None if retry_at_ms is None else iso(retry_at_ms)
-    return Outcome(tally.rows, tally.fetched, tally.unsettled, repairs, problems, retry_at)
-
-
-class _ProgressReport:
-    """Reports a line every two seconds, with the estimated time left."""
-
-    expected = 0
-
-    def __init__(self, report: Progress) -> None:
-        self._report = report
-        self._started = self._reported = time.monotonic()
-
-    def __call__(self, tally: Tally) -> None:
-        now = time.monotonic()
-        if now - self._reported < _REPORT_EVERY_S:
-            return
-        self._reported = now
-        left_s = (now - self._started) / max(1, tally.rows) * max(0, self.expected - tally.rows)
-        events = tally.repairs.total()
-        self._report(
-            f"{tally.rows} of about {self.expected} instances, details fetched for {tally.fetched}, {events} events;"
-            f" about {left_s / 60:.0f} min left"
-        )
+    return {
+        "instances": tally.rows,
+        "asked": tally.fetched,
+        "unsettled": tally.unsettled,
+        "repairs": [
+            {"app_type": app_type, "kind": kind, "events": count} for (app_type, kind), count in sorted(repairs.items())
+        ],
+        # By app, why it was not checked completely.
+        "problems": dict(problems),
+        "retry_at": None if retry_at_ms is None else iso(retry_at_ms),
+    }

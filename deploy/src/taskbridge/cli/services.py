@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -153,18 +152,10 @@ def republish_entries(*, as_json: bool) -> None:
 
 
 def _environment(prefix: str) -> Mapping[str, str]:
-    """The service's settings; missing addresses of Kafka and the registry are found as for every command."""
-    from taskbridge.cli.connection import find_connection, first_given
+    """The service's settings, with the addresses and the data folder of the bridge that runs here."""
+    from taskbridge.cli.connection import service_environment
     from taskbridge.cli.data_folder import data_folder
 
-    found = find_connection(None, None)
-    defaults = {
-        f"{prefix}_KAFKA_BOOTSTRAP_SERVERS": found.bootstrap_servers,
-        f"{prefix}_SCHEMA_REGISTRY_URL": found.registry_url,
-    }
-    if (config_file := first_given(os.environ, "KAFKA_CONFIG_FILE")) is not None:
-        defaults[f"{prefix}_KAFKA_CONFIG_FILE"] = config_file
     folder = data_folder()
-    if folder.running() is not None:
-        defaults[f"{prefix}_DATA_DIR"] = str(folder.path / prefix.lower())
-    return {**defaults, **os.environ}
+    defaults = {f"{prefix}_DATA_DIR": str(folder.path / prefix.lower())} if folder.running() is not None else {}
+    return {**defaults, **service_environment(prefix)}
