@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,7 @@ from taskbridge.streams.contract.start import EXTRAS, INTERNAL, WORK
 from taskbridge.streams.engine.app import APP_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from confluent_kafka.admin import AdminClient
 
@@ -88,16 +89,21 @@ def bindings(principal: str, acls: Sequence[Acl]) -> list[AclBinding]:
     """The same ACLs for an admin client."""
     return [
         AclBinding(
-            _TYPES[acl.resource],
+            ResourceType[_constant(acl.resource)],
             acl.name,
             ResourcePatternType.PREFIXED if acl.prefixed else ResourcePatternType.LITERAL,
             principal,
             "*",
-            _OPERATIONS[acl.operation],
+            AclOperation[_constant(acl.operation)],
             AclPermissionType.ALLOW,
         )
         for acl in acls
     ]
+
+
+def _constant(name: str) -> str:
+    """The name of a constant: ``DescribeConfigs`` is DESCRIBE_CONFIGS, ``transactional-id`` is TRANSACTIONAL_ID."""
+    return re.sub(r"(?<=[a-z])-?(?=[A-Z])|-", "_", name).upper()
 
 
 def apply_acls(admin: AdminClient, acls: Sequence[AclBinding]) -> None:
@@ -114,19 +120,3 @@ def apply_acls(admin: AdminClient, acls: Sequence[AclBinding]) -> None:
         raise OperatorError(
             f"Kafka refuses to create the ACLs: {error}. Use a user with Alter on the cluster"
         ) from error
-
-
-_TYPES: Mapping[str, ResourceType] = {
-    "topic": ResourceType.TOPIC,
-    "group": ResourceType.GROUP,
-    "transactional-id": ResourceType.TRANSACTIONAL_ID,
-}
-_OPERATIONS: Mapping[str, AclOperation] = {
-    "Read": AclOperation.READ,
-    "Write": AclOperation.WRITE,
-    "Create": AclOperation.CREATE,
-    "Delete": AclOperation.DELETE,
-    "Alter": AclOperation.ALTER,
-    "Describe": AclOperation.DESCRIBE,
-    "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
-}

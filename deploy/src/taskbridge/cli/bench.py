@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from taskbridge.cli.options import example
 from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _CHECKOUT = Path(__file__).parents[4]
 _HANDS_ON = {"ignore_unknown_options": True}
@@ -36,11 +39,18 @@ Flags = Annotated[
 ]
 
 
-@bench_app.command(
-    cls=_Measured,
-    context_settings=_HANDS_ON,
-    epilog=example("taskbridge bench edge", "taskbridge bench edge --most-rounds 3 --peers go bare-asgi"),
-)
+def _benchmark(options: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a command whose second example has these options."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        name = f"taskbridge bench {command.__name__}"
+        examples = example(name, f"{name} {options}")
+        return bench_app.command(cls=_Measured, context_settings=_HANDS_ON, epilog=examples)(command)
+
+    return add
+
+
+@_benchmark("--most-rounds 3 --peers go bare-asgi")
 def edge(flags: Flags = None) -> None:
     """Benchmark the edge against a bare ASGI app, Go and Spring Boot, in one run of about 20 minutes.
 
@@ -49,13 +59,7 @@ def edge(flags: Flags = None) -> None:
     _run("edge", flags)
 
 
-@bench_app.command(
-    cls=_Measured,
-    context_settings=_HANDS_ON,
-    epilog=example(
-        "taskbridge bench streams", "taskbridge bench streams --most-rounds 1 --events 20000 --only throughput"
-    ),
-)
+@_benchmark("--most-rounds 1 --events 20000 --only throughput")
 def streams(flags: Flags = None) -> None:
     """Benchmark streams against Kafka Streams, Quix Streams, stock Faust and a plain loop, in about 40 minutes.
 
@@ -65,11 +69,7 @@ def streams(flags: Flags = None) -> None:
     _run("streams", flags)
 
 
-@bench_app.command(
-    cls=_Measured,
-    context_settings=_HANDS_ON,
-    epilog=example("taskbridge bench center", "taskbridge bench center --instances 20000 --most-rounds 1"),
-)
+@_benchmark("--instances 20000 --most-rounds 1")
 def center(flags: Flags = None) -> None:
     """Benchmark the task center on SQLite and PostgreSQL, next to an earlier release, in about 40 minutes.
 
@@ -79,11 +79,7 @@ def center(flags: Flags = None) -> None:
     _run("center", flags)
 
 
-@bench_app.command(
-    cls=_Measured,
-    context_settings=_HANDS_ON,
-    epilog=example("taskbridge bench sizing", "taskbridge bench sizing --instances 10000 100000 --rebuilt 10000"),
-)
+@_benchmark("--instances 10000 100000 --rebuilt 10000")
 def sizing(flags: Flags = None) -> None:
     """Measure what determines the size of machines and disks: callback rates, stored instances, rebuilds.
 
