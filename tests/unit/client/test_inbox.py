@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.client import TroubledKafka
 from taskbridge.client.inbox import Inbox
 from taskbridge.client.source import KafkaRefused
 from taskbridge.client.testing import FakeKafka, notification
@@ -91,7 +92,7 @@ def test_records_that_cannot_be_shown_are_skipped() -> None:
 
 
 def test_a_query_raises_the_error_that_ended_the_updates() -> None:
-    kafka = FakeKafka()
+    kafka = TroubledKafka()
 
     async def follow() -> None:
         async with Inbox(kafka) as inbox:

@@ -8,14 +8,12 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
 from taskbridge.client.source import Reader
-from taskbridge.client.subscription import Filter, log_undecodable
+from taskbridge.client.subscription import accepting, log_undecodable
 from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.events import Change, View
 from taskbridge.schemas.inbox import apply
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from taskbridge.client.source import Source
     from taskbridge.client.subscription import OneOrMany
     from taskbridge.schemas.events import TaskNotification
@@ -39,7 +37,7 @@ class Inbox:
 
     def __init__(self, source: Source, *, corp: OneOrMany = None, person: OneOrMany = None) -> None:
         self._source = source
-        self._accepts = Filter.of(corp=corp, person=person)
+        self._accepts = accepting(corp=corp, person=person)
         self._people: dict[tuple[str, str], Lines] = {}
         self._open = AsyncExitStack()
         self._following: asyncio.Task[None] | None = None
@@ -62,9 +60,7 @@ class Inbox:
         self._following = asyncio.create_task(self._follow(reader))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         async with self._open:
             assert self._following is not None
             self._following.cancel()

@@ -24,7 +24,6 @@ from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
     from confluent_kafka import Message
 
@@ -34,9 +33,8 @@ _TOPIC = TASK_NOTIFICATIONS.name
 _METADATA_S = 5
 _LOOK_FOR_PARTITIONS_S = 60
 _SILENT_S = 15.0
-"""After this silence the member requests metadata. After twice this silence without an answer it gets a new consumer.
-librdkafka forgets each broker that an answer does not name. While all brokers are fenced, an answer names none, and
-librdkafka may never find a broker again (its issue 5301)."""
+"""After this silence a member requests metadata; after twice this silence without an answer it gets a new consumer.
+librdkafka forgets the brokers that an answer does not name: all of them, while all are fenced (its issue 5301)."""
 _ANSWER_S = 1.0
 _WAIT_S = 0.5
 _REGISTRY_AGAIN_S = 1.0
@@ -244,7 +242,6 @@ class Reader:
         self._open = open_consumer
         self._registry = registry
         self._codec = task_notification_codec(registry)
-        self._topic = ""
         self._batch = batch
         self._consumer: Consumer | None = None
         self._thread = ThreadPoolExecutor(1, "taskbridge-client")
@@ -254,9 +251,7 @@ class Reader:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Commit all stored positions and leave the group, even if this is cancelled."""
         closing = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
@@ -281,9 +276,8 @@ class Reader:
         """Store these positions for the next commit, which is within a second or at the end."""
         if self._consumer is None:
             return  # the reader has left the group, and these records come again
-        topic = self._topic
         try:
-            self._consumer.store_offsets(offsets=[TopicPartition(topic, *each) for each in positions.items()])
+            self._consumer.store_offsets(offsets=[TopicPartition(_TOPIC, *each) for each in positions.items()])
         except KafkaException as error:
             if error.args[0].code() != KafkaError._STATE:  # noqa: SLF001 - how the library names its codes
                 raise
@@ -310,7 +304,6 @@ class Reader:
                 self._wait_for_registry(unavailable, messages[at:])
                 break
             self._waits_for_registry = False
-            self._topic = cast("str", message.topic())
             records.append(Record(cast("int", message.partition()), cast("int", message.offset()), content, message))
         return records
 
@@ -336,7 +329,7 @@ class Reader:
         assert self._consumer is not None
         for partition, each in first.items():
             with suppress(KafkaException):  # the partition has another owner now
-                self._consumer.seek(TopicPartition(cast("str", each.topic()), partition, cast("int", each.offset())))
+                self._consumer.seek(TopicPartition(_TOPIC, partition, cast("int", each.offset())))
         time.sleep(_REGISTRY_AGAIN_S)
 
     def _leave(self) -> None:

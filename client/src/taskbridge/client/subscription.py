@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskbridge.client.source import Reader
@@ -70,7 +69,7 @@ def subscribe(
         ConfigurationError: librdkafka rejects the properties of ``kafka``.
         KafkaRefused: Kafka denies this client access.
     """
-    accepts = Filter.of(corp=corp, person=person, view=view, app=app, source=source)
+    accepts = accepting(corp=corp, person=person, view=view, app=app, source=source)
     report = on_undecodable or log_undecodable
     return Subscription(kafka, group, accepts, dedupe_window, explicit_ack=explicit_ack, on_undecodable=report)
 
@@ -93,7 +92,9 @@ class Subscription:
         self._accepts = accepts
         self._explicit_ack = explicit_ack
         self._on_undecodable = on_undecodable
-        self._window = _Window(dedupe_window)
+        self._window_size = dedupe_window
+        self._window: dict[str, None] = {}
+        """The ids of the last processed notifications."""
         self._reader: Reader | None = None
         self._passed: dict[int, int] = {}
         """The position in each partition after all notifications that were returned or skipped since the last ack."""
@@ -118,7 +119,9 @@ class Subscription:
 
     def ack(self) -> None:
         """Mark everything that was returned so far as processed. Does not block; may be called from the loop's body."""
-        self._window.add(self._returned)
+        self._window |= dict.fromkeys(self._returned)
+        while len(self._window) > self._window_size:
+            del self._window[next(iter(self._window))]
         if self._passed and self._reader is not None:
             self._reader.store(self._passed)
         self._passed, self._returned = {}, []
@@ -127,58 +130,22 @@ class Subscription:
         return self._accepts(notification) and notification.notification_id not in self._window
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Selects notifications."""
-
-    corps: frozenset[str] | None
-    people: frozenset[str] | None
-    views: frozenset[str] | None
-    apps: frozenset[str] | None
-    sources: frozenset[str] | None
-
-    @staticmethod
-    def of(
-        *,
-        corp: OneOrMany = None,
-        person: OneOrMany = None,
-        view: OneOrMany = None,
-        app: OneOrMany = None,
-        source: OneOrMany = None,
-    ) -> Filter:
-        return Filter(*(_as_set(each) for each in (corp, person, view, app, source)))
-
-    def __call__(self, notification: TaskNotification) -> bool:
-        return (
-            (self.corps is None or notification.corp_id in self.corps)
-            and (self.people is None or notification.recipient_id in self.people)
-            and (self.views is None or notification.view in self.views)
-            and (self.apps is None or notification.app_type in self.apps)
-            and (self.sources is None or notification.source in self.sources)
-        )
-
-
-class _Window:
-    """The last ``size`` ids."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._ids: dict[str, None] = {}
-
-    def __contains__(self, notification_id: str) -> bool:
-        return notification_id in self._ids
-
-    def add(self, ids: Collection[str]) -> None:
-        for each in ids:
-            self._ids[each] = None
-        while len(self._ids) > self._size:
-            del self._ids[next(iter(self._ids))]
-
-
-def _as_set(values: OneOrMany) -> frozenset[str] | None:
-    if values is None:
-        return None
-    return frozenset([values] if isinstance(values, str) else values)
+def accepting(
+    *,
+    corp: OneOrMany = None,
+    person: OneOrMany = None,
+    view: OneOrMany = None,
+    app: OneOrMany = None,
+    source: OneOrMany = None,
+) -> Callable[[TaskNotification], bool]:
+    """Whether a notification is of these corps, people, views, apps and sources."""
+    given = {"corp_id": corp, "recipient_id": person, "view": view, "app_type": app, "source": source}
+    sets = {
+        name: frozenset([values] if isinstance(values, str) else values)
+        for name, values in given.items()
+        if values is not None
+    }
+    return lambda notification: all(getattr(notification, name) in values for name, values in sets.items())
 
 
 def log_undecodable(record: Record) -> None:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 from confluent_kafka import KafkaError, Message, TopicPartition
@@ -59,19 +59,6 @@ class FakeKafka:
                 member.positions.update({each: self._groups[group].committed[each] for each in member.positions})
             self._topic.changed.notify_all()
 
-    def stall(self, group: str) -> None:
-        """Report a moved coordinator to the members. They read nothing until they join again."""
-        with self._topic.changed:
-            for member in self._groups[group].members:
-                member.stalled = KafkaError(KafkaError.NOT_COORDINATOR)
-            self._topic.changed.notify_all()
-
-    def refuse(self) -> None:
-        """Deny access from now on."""
-        with self._topic.changed:
-            self._topic.refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
-            self._topic.changed.notify_all()
-
     async def done(self, group: str, *, within_s: float = 10) -> None:
         """Return when the group has processed all records.
 
@@ -92,10 +79,6 @@ class FakeKafka:
             done = self._groups[group].committed
             return sum(len(each) - done[partition] for partition, each in enumerate(self._topic.records))
 
-    def members(self, group: str) -> int:
-        """The number of members of the group now."""
-        return len(self._groups[group].members)
-
     def open_registry(self) -> Registry:
         return self.registry
 
@@ -106,42 +89,28 @@ class FakeKafka:
         return _Member(self._topic, _Group(), reports_ends=True)
 
 
-def notification(
-    *,
-    corp_id: str = "ding1",
-    recipient_id: str = "u-1",
-    view: View = View.PENDING,
-    change: Change = Change.ADDED,
-    instance_id: str = "i-1",
-    task_id: str | None = "t-1",
-    title: str | None = "Leave",
-    app_type: str = "APP_1",
-    source: str = SOURCE_YIDA,
-    status: Status = Status.PENDING,
-    occurred_at: int = 1_700_000_000_000,
-    notification_id: str | None = None,
-) -> TaskNotification:
-    """A notification. Without ``notification_id`` it gets a random one."""
-    return TaskNotification(
-        notification_id=notification_id or str(uuid.uuid4()),
-        corp_id=corp_id,
-        recipient_id=recipient_id,
-        view=view,
-        change=change,
-        instance_id=instance_id,
-        task_id=task_id,
-        title=title,
-        url=None,
-        app_type=app_type,
-        originator=None,
-        actor_id=None,
-        status=status,
-        occurred_at=occurred_at,
-        event_id=str(uuid.uuid4()),
-        entered_at=occurred_at,
-        updated_at=occurred_at,
-        source=source,
-    )
+def notification(*, occurred_at: int = 1_700_000_000_000, **changed: Any) -> TaskNotification:
+    """A notification of a pending task; ``changed`` are its other fields. It gets a random id."""
+    fields: dict[str, Any] = {
+        "notification_id": str(uuid.uuid4()),
+        "corp_id": "ding1",
+        "recipient_id": "u-1",
+        "view": View.PENDING,
+        "change": Change.ADDED,
+        "instance_id": "i-1",
+        "task_id": "t-1",
+        "title": "Leave",
+        "url": None,
+        "app_type": "APP_1",
+        "originator": None,
+        "actor_id": None,
+        "status": Status.PENDING,
+        "event_id": str(uuid.uuid4()),
+        "entered_at": occurred_at,
+        "updated_at": occurred_at,
+        "source": SOURCE_YIDA,
+    }
+    return TaskNotification(occurred_at=occurred_at, **{**fields, **changed})
 
 
 @dataclass
@@ -149,7 +118,6 @@ class _Topic:
     records: list[list[bytes | None]]
     """The records of each partition."""
     changed: threading.Condition = field(default_factory=threading.Condition)
-    refusal: KafkaError | None = None
 
 
 class _Group:
@@ -163,7 +131,6 @@ class _Member:
     def __init__(self, topic: _Topic, group: _Group, *, reports_ends: bool = False) -> None:
         self.positions: dict[int, int] = {}
         """The next offset of each partition that it owns."""
-        self.stalled: KafkaError | None = None
         self._topic = topic
         self._group = group
         self._ended: set[int] | None = set() if reports_ends else None
@@ -221,10 +188,6 @@ class _Member:
 
     def _next(self) -> Message | None:
         make = cast("Callable[..., Message]", Message)
-        if self._topic.refusal is not None:
-            return make(topic=_TOPIC, error=self._topic.refusal)
-        if self.stalled is not None:
-            return make(topic=_TOPIC, error=self.stalled)
         for partition, offset in self.positions.items():
             if offset < len(self._topic.records[partition]):
                 self.positions[partition] += 1
