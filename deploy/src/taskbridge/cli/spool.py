@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import typer
 
 from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example
@@ -23,7 +21,7 @@ def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # no
 
     found = spool_files.status(spool_files.spool_folder(data_dir))
     for each in found:
-        say(json_line(asdict(each)) if as_json else spool_files.as_line(each))
+        say(json_line(each) if as_json else spool_files.as_line(each))
     if not found:
         progress(_NO_FILES)
 

@@ -7,7 +7,6 @@ import contextlib
 import os
 import sqlite3
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.data_folder import edge_folder
@@ -35,21 +34,16 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
 
 _POLL_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class FileStatus:
-    """One spool file."""
-
-    file: str
-    owner: int | None
-    """The process that writes it; None if the edge does not run."""
-    records: int
-    bytes: int
-    oldest_age_s: float
-    set_aside: Mapping[str, int]
-    """Records that cannot be delivered, by reason."""
-    problem: str | None
+_NOTHING: Mapping[str, Any] = {
+    "file": "",
+    "owner": None,
+    "records": 0,
+    "bytes": 0,
+    "oldest_age_s": 0.0,
+    "set_aside": {},
+    "problem": None,
+}
+"""The status of a file: ``owner`` is the process that writes it, ``set_aside`` has the undeliverable by reason."""
 
 
 def spool_folder(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> SpoolFolder:
@@ -64,13 +58,13 @@ def spool_folder(data_dir: Path | None, environment: Mapping[str, str] = os.envi
     raise ConfigurationError(f"there is no spool in {folder}: check --data-dir")
 
 
-def status(folder: SpoolFolder) -> list[FileStatus]:
+def status(folder: SpoolFolder) -> list[dict[str, Any]]:
     """The status of each file, then of the damaged files that were moved aside. Changes nothing."""
     found = [_status_of(folder, number) for number in folder.numbers()]
-    for path in folder.damaged():
-        problem = "damaged and moved aside; its intact records were recovered"
-        found.append(FileStatus(path.name, None, 0, path.stat().st_size, 0.0, {}, problem))
-    return found
+    problem = "damaged and moved aside; its intact records were recovered"
+    return found + [
+        {**_NOTHING, "file": path.name, "bytes": path.stat().st_size, "problem": problem} for path in folder.damaged()
+    ]
 
 
 def verify(folder: SpoolFolder, progress: Progress) -> list[dict[str, Any]]:
@@ -79,11 +73,11 @@ def verify(folder: SpoolFolder, progress: Progress) -> list[dict[str, Any]]:
     for number in folder.numbers():
         path = folder.file(number)
         progress(f"checking {path}")
-        # The log of a file in use changes while it is read; its owner checked it at its start.
-        problem = _examined(path) if folder.owner(number) is None else None
-        damaged, rows = list[int](), 0
-        if problem is None:
-            try:
+        problem, damaged, rows = None, list[int](), 0
+        try:
+            # The log of a file in use changes while it is read; its owner checked it at its start.
+            problem = examine(path) if folder.owner(number) is None else None
+            if problem is None:
                 with contextlib.closing(read_only(path)) as reading:
                     answer = reading.execute("PRAGMA integrity_check(1)").fetchone()[0]
                     problem = None if answer == "ok" else str(answer)
@@ -93,8 +87,8 @@ def verify(folder: SpoolFolder, progress: Progress) -> list[dict[str, Any]]:
                             record_of(row)
                         except (RowDamaged, ValueError, TypeError):
                             damaged.append(row[0])
-            except sqlite3.Error as error:
-                problem = str(error)
+        except (sqlite3.Error, NotDurable) as error:
+            problem = str(error)
         found.append({"file": path.name, "records": rows, "damaged_positions": damaged, "problem": problem})
     return found
 
@@ -111,7 +105,7 @@ def replay(folder: SpoolFolder, connection: Connection, *, progress: Progress, s
     configure_logs("text", "WARNING")
     folder.prepare()
     for number in folder.numbers():
-        if _status_of(folder, number).set_aside.keys() & {TOO_LARGE, REFUSED}:
+        if _status_of(folder, number)["set_aside"].keys() & {TOO_LARGE, REFUSED}:
             request_requeue(folder.file(number))
     if any(folder.owner(number) is not None for number in folder.numbers()):
         progress("the edge is running and delivers the spool; waiting for it")
@@ -124,7 +118,7 @@ def _watch(folder: SpoolFolder, progress: Progress, stopped: Callable[[], bool])
     while True:
         # In this order: a record to be retried is counted before its request for it is removed.
         asked_back = any(is_requeue_requested(folder.file(number)) for number in folder.numbers())
-        left = sum(each.records for each in status(folder))
+        left = sum(each["records"] for each in status(folder))
         if stopped() or not (left or asked_back):
             return left
         heartbeat.beat(f"{left} records left")
@@ -164,16 +158,9 @@ async def _deliver(folder: SpoolFolder, connection: Connection, progress: Progre
     return left
 
 
-def _examined(path: Path) -> str | None:
-    try:
-        return examine(path)
-    except NotDurable as error:
-        return str(error)
-
-
-def _status_of(folder: SpoolFolder, number: int) -> FileStatus:
+def _status_of(folder: SpoolFolder, number: int) -> dict[str, Any]:
     path = folder.file(number)
-    records, size, oldest, set_aside, problem = 0, 0, 0, dict[str, int](), None
+    found = {**_NOTHING, "file": path.name, "owner": folder.owner(number)}
     try:
         with contextlib.closing(read_only(path)) as reading:
             records, size, oldest = reading.execute(
@@ -182,9 +169,9 @@ def _status_of(folder: SpoolFolder, number: int) -> FileStatus:
             ).fetchone()
             set_aside = dict(reading.execute("SELECT reason, count(*) FROM set_aside GROUP BY reason"))
     except sqlite3.Error as error:
-        problem = f"cannot be read: {error}"
+        return found | {"problem": f"cannot be read: {error}"}
     age = max(0.0, round(time.time() - oldest / 1e9, 1)) if oldest else 0.0
-    return FileStatus(path.name, folder.owner(number), records, size, age, set_aside, problem)
+    return found | {"records": records, "bytes": size, "oldest_age_s": age, "set_aside": set_aside}
 
 
 def set_aside(folder: SpoolFolder) -> list[dict[str, Any]]:
@@ -209,8 +196,8 @@ def set_aside(folder: SpoolFolder) -> list[dict[str, Any]]:
     return found
 
 
-def as_line(status: FileStatus) -> str:
-    owner = f"process {status.owner}" if status.owner else "no owner"
-    aside = "".join(f", {count} set aside as {reason}" for reason, count in status.set_aside.items())
-    state = status.problem or f"{status.records} records, {status.bytes} bytes, oldest {status.oldest_age_s} s{aside}"
-    return f"{status.file:12}  {owner:14}  {state}"
+def as_line(status: Mapping[str, Any]) -> str:
+    owner = f"process {status['owner']}" if status["owner"] else "no owner"
+    aside = "".join(f", {count} set aside as {reason}" for reason, count in status["set_aside"].items())
+    size = f"{status['records']} records, {status['bytes']} bytes, oldest {status['oldest_age_s']} s{aside}"
+    return f"{status['file']:12}  {owner:14}  {status['problem'] or size}"
