@@ -10,7 +10,7 @@ import pytest
 
 from taskbridge.cli.connection import find_connection
 from taskbridge.cli.data_folder import DataFolder, Running, data_folder, edge_folder
-from taskbridge.cli.options import edge_url
+from taskbridge.cli.options import service_url
 from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -92,8 +92,8 @@ def test_commands_use_the_running_bridge(folder: DataFolder, monkeypatch: pytest
         assert found(data_dir=folder.path, flag="flag:1")[0] == "flag:1"
         assert found(data_dir=folder.path, TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS="other:1") == ours, "the flag is nearer"
         assert found(TASKBRIDGE_DATA_DIR=str(folder.path), EDGE_KAFKA_BOOTSTRAP_SERVERS="other:1")[0] == "other:1"
-        assert edge_url(None, folder.path) == RUNNING.edge_url
-        assert edge_url("http://other", folder.path) == "http://other"
+        assert service_url("edge", None, folder.path) == RUNNING.edge_url
+        assert service_url("edge", "http://other", folder.path) == "http://other"
         monkeypatch.chdir(folder.path.parent)
         Path("taskbridge-data").symlink_to(folder.path)
         assert found() == ours, "where 'up' was started without flags, nothing need be said"

@@ -180,17 +180,6 @@ def test_unusable_api_tokens_are_reported(center_environment: dict[str, str], tm
     assert (found.check, found.state) == ("tokens", State.FAILED)
 
 
-@pytest.mark.parametrize(
-    ("servers", "says"),
-    [("no-such-host.invalid:9092", "no-such-host.invalid does not resolve"), ("kafka", "'kafka' is not host:port")],
-)
-def test_an_unresolvable_address_is_reported(environment: dict[str, str], servers: str, says: str) -> None:
-    found = wrong(environment | {"EDGE_KAFKA_BOOTSTRAP_SERVERS": servers})
-    assert found.check == "names"
-    assert says in found.says
-    assert "EDGE_KAFKA_BOOTSTRAP_SERVERS" in found.do
-
-
 def test_a_folder_in_memory_is_reported(environment: dict[str, str]) -> None:
     found = wrong(environment | {"EDGE_DATA_DIR": "/dev/shm/taskbridge-doctor"})  # noqa: S108 - that is what it is about
     assert (found.check, found.state) == ("disk", State.FAILED)

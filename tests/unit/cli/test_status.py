@@ -58,7 +58,7 @@ def test_problems_come_first() -> None:
     found["center"]["replicas"][0].update(reachable=False, ready=False)
     found["center"]["replicas"][1].update(ready=False, problem="the database is away")
     assert problems_of(found)[2:] == [
-        "center center-0:8500 does not report",
+        "center center-0:8500 is unreachable",
         "center center-1:8500 is not ready: the database is away",
         "the lists are being filled: 40%",
     ]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from taskbridge.cli.options import DataDir, EdgeUrl, Json, edge_url, example
+from taskbridge.cli.options import DataDir, EdgeUrl, Json, example, service_url
 from taskbridge.cli.terminal import json_line, say
 from taskbridge.schemas.errors import OperatorError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.sender import EncodedCallback, Encoding
 
-# Commands import what they need when they run, as in program.py.
 
 _TIMEOUT_S = 10
 
@@ -34,15 +34,13 @@ SEND_EXAMPLES = example(
 )
 SIGN_EXAMPLES = example("taskbridge sign --token SECRET -p appType=APP_1 -p corpId=ding1 -p formInstId=I-1")
 
-Token = Annotated[
-    str,
+SystemToken = Annotated[
+    str | None,
     typer.Option(
+        "--token",
         help="The app's system token. The environment variable keeps it out of the shell's history.",
         envvar="TASKBRIDGE_SYSTEM_TOKEN",
     ),
-]
-SystemToken = Annotated[
-    str | None, typer.Option("--token", help="The app's system token.", envvar="TASKBRIDGE_SYSTEM_TOKEN")
 ]
 SourceName = Annotated[
     str | None, typer.Option(help="Post a CloudEvent as this source, instead of a callback as Yida.")
@@ -83,7 +81,7 @@ def send(
 ) -> None:
     """Sign and post one callback as Yida does, adding dateTime if missing; or as another system does."""
     parameters = _parameters(parameter, task_file)
-    with Sender(edge_url(url, data_dir)) as sender:
+    with Sender(service_url("edge", url, data_dir)) as sender:
         if source is None:
             answer = sender.post(action, parameters, system_token=_token(token), encoding=encoding)
         else:
@@ -96,7 +94,7 @@ def send(
 
 
 def sign(
-    token: Token,
+    token: SystemToken = None,
     parameter: Parameters = None,
     task_file: TaskFile = None,
     as_json: Json = False,  # noqa: FBT002
@@ -117,10 +115,8 @@ def sign(
 
 
 def _token(token: str | None) -> str:
-    if token is None:
-        raise typer.BadParameter("is required, unless --source and --secret are given", param_hint="--token")
-    if not token.strip():
-        raise typer.BadParameter("must not be empty", param_hint="--token")
+    if token is None or not token.strip():
+        raise typer.BadParameter("is required and must not be empty", param_hint="--token")
     return token
 
 
@@ -136,24 +132,20 @@ def _secret(secret: str | None) -> str:
 
 def _value(text: str) -> Any:
     """JSON objects and lists are parsed; anything else is a string."""
-    if text.startswith(("{", "[")):
-        try:
-            return json.loads(text)
-        except ValueError:
-            pass
+    with suppress(ValueError):
+        return json.loads(text) if text.startswith(("{", "[")) else text
     return text
 
 
 def _data(data_file: Path | None) -> dict[str, Any]:
     if data_file is None:
         return {}
+    import msgspec
+
     try:
-        found = json.loads(data_file.read_bytes())
+        return msgspec.json.decode(data_file.read_bytes(), type=dict[str, Any])
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{data_file} is not valid JSON: {error}", param_hint="--data-file") from error
-    if not isinstance(found, dict):
-        raise typer.BadParameter(f"{data_file} is not a JSON object", param_hint="--data-file")
-    return cast("dict[str, Any]", found)
+        raise typer.BadParameter(f"{data_file} is not a JSON object: {error}", param_hint="--data-file") from error
 
 
 def _parameters(given: list[str] | None, task_file: Path | None) -> dict[str, str]:
@@ -222,14 +214,8 @@ class Sender:
         """
         from taskbridge.edge.sender import signed_message
 
-        request = signed_message(
-            data,
-            source=source,
-            action=action,
-            secret=secret,
-            message_id=f"msg_{uuid.uuid4().hex}",
-            at_ms=time.time_ns() // 1_000_000,
-        )
+        name, at_ms = f"msg_{uuid.uuid4().hex}", time.time_ns() // 1_000_000
+        request = signed_message(data, source=source, action=action, secret=secret, message_id=name, at_ms=at_ms)
         return self._post(f"/sources/{source}/tasks/{action}", request)
 
     def _post(self, target: str, request: EncodedCallback) -> Answer:

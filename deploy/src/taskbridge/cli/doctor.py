@@ -11,8 +11,6 @@ import typer
 from taskbridge.cli.options import BootstrapServers, Credentials, DataDir, Json, RegistryUrl, example
 from taskbridge.cli.terminal import json_line, say
 
-# Commands import what they need when they run, as in program.py.
-
 DOCTOR_EXAMPLES = example(
     "taskbridge doctor",
     "EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 \\",

@@ -169,7 +169,7 @@ class Examination:
             self.bootstrap_servers, self.registry_url, self.environment, data_dir=self.data_dir
         )
         check_something_runs(connection)
-        yield from self._brokers(connection, None, "--bootstrap-servers")
+        yield from self._brokers(connection)
 
     def _service(self, name: str) -> Iterator[Finding]:
         kind, rights = _SERVICES[name]
@@ -192,10 +192,9 @@ class Examination:
         yield from port(settings.host, settings.port, service=name, setting=f"{prefix}_PORT")
         properties = read_kafka_config(settings.kafka_config_file)
         connection = Connection(settings.kafka_bootstrap_servers, settings.schema_registry_url, properties)
-        yield from self._brokers(connection, rights, f"{prefix}_KAFKA_BOOTSTRAP_SERVERS")
+        yield from self._brokers(connection, rights)
 
-    def _brokers(self, connection: Connection, acls: Rights | None, setting: str) -> Iterator[Finding]:
-        yield from names(connection.bootstrap_servers, setting=setting)
+    def _brokers(self, connection: Connection, acls: Rights | None = None) -> Iterator[Finding]:
         partitions = partitions_setting(self.environment)
         look = partial(kafka, connection.admin(), acls=acls, partitions=partitions)
         yield from found(
@@ -248,21 +247,6 @@ def database(url: str, data_dir: Path) -> Iterator[Finding]:
         yield ok("database", "it answers")
     finally:
         opened.close()
-
-
-def names(addresses: str, *, setting: str) -> Iterator[Finding]:
-    """Check that the hosts of ``host:port``, comma-separated, resolve."""
-    for address in (each.strip() for each in addresses.split(",")):
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
-            yield failed("names", f"{address!r} is not host:port", f"correct {setting}")
-            continue
-        try:
-            socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        except OSError as error:
-            yield failed("names", f"{host} does not resolve: {error.strerror}", f"correct {setting}, or DNS")
-        else:
-            yield ok("names", f"{host} resolves")
 
 
 def folder(path: Path, *, setting: str, needs_bytes: int) -> Iterator[Finding]:

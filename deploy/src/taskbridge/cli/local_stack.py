@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from taskbridge.cli.options import Credentials, DataDir, EdgeUrl, Json, edge_url, example, operator_connection
+from taskbridge.cli.options import Credentials, DataDir, EdgeUrl, Json, example, operator_connection, service_url
 from taskbridge.cli.terminal import Stopped, json_line, progress, say, stop_signal
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
     from taskbridge.local.bridge import Bridge
 
-# Commands import what they need when they run, as in program.py.
 
 UP_EXAMPLES = example("taskbridge up", "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml")
 DEMO_EXAMPLES = example("taskbridge demo", "taskbridge demo --keep")
@@ -167,7 +166,7 @@ def simulate(
             progress(f"names of people and forms were not imported: {error}")
         page = simulation.page_of(running.center_url, apps[0].corp_id, busiest().user_id)
         progress(f"open {page} for the tasks of {busiest().name}; list other people with 'taskbridge people list'")
-    url = edge_url(url, data_dir)
+    url = service_url("edge", url, data_dir)
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     progress(f"{len(apps)} apps post {rate:g} callbacks per second to {url}, seed {seed}; press Ctrl-C to stop")
     dingtalk = None if dingtalk_port is None else simulation.SimulatedDingTalk(apps)

@@ -38,6 +38,9 @@ Everything = Annotated[bool, typer.Option("--all", help="Select all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
+_URL_OPTIONS = {"edge": ("--url", 8400), "center": ("--center-url", 8500)}
+
+
 @contextmanager
 def operator_connection(
     bootstrap_servers: str | None, registry_url: str | None, data_dir: Path | None
@@ -64,25 +67,19 @@ def operator_connection(
         connection.close()
 
 
-def edge_url(given: str | None, data_dir: Path | None) -> str:
-    """The URL of the edge: the option, else the edge of the running bridge, else the default port.
+def service_url(service: str, given: str | None, data_dir: Path | None) -> str:
+    """The URL of ``edge`` or ``center``: the option, else that of the running bridge, else the default port.
 
     Raises:
         OperatorError: nothing listens there.
     """
-    return given or _service_url("edge", 8400, data_dir, flag="--url")
-
-
-def center_url(given: str | None, data_dir: Path | None) -> str:
-    """The URL of the task center, found in the same way; raises in the same way."""
-    return given or _service_url("center", 8500, data_dir, flag="--center-url")
-
-
-def _service_url(service: str, port: int, data_dir: Path | None, *, flag: str) -> str:
     from taskbridge.cli import data_folder as folders
     from taskbridge.schemas.errors import OperatorError
 
+    flag, port = _URL_OPTIONS[service]
     folder = folders.data_folder(data_dir)
+    if given:
+        return given
     if (running := folder.running()) is not None:
         return running.edge_url if service == "edge" else running.center_url
     if (folder.is_named and folder.is_bridges) or not folders.is_listened_on(port):

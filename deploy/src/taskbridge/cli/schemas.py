@@ -23,7 +23,6 @@ from taskbridge.schemas import topics
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Commands import what they need when they run, as in program.py.
 
 schemas_app = typer.Typer(help="Register and check the Avro schemas of the contract.", no_args_is_help=True)
 

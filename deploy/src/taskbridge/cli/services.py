@@ -12,7 +12,6 @@ from taskbridge.cli.terminal import json_line, progress, say
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Commands import what they need when they run, as in program.py.
 
 EDGE_EXAMPLES = example(
     "EDGE_CREDENTIALS_FILE=credentials.toml EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",

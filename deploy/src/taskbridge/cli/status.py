@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from taskbridge.cli.options import DataDir, Json, example
-from taskbridge.cli.options import center_url as url_of
+from taskbridge.cli.options import DataDir, Json, example, service_url
 from taskbridge.cli.terminal import json_line, printable, say, stop_signal
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
-
-# Commands import what they need when they run, as in program.py.
 
 STATUS_EXAMPLES = example(
     "taskbridge status",
@@ -35,6 +31,7 @@ _LINES = 5
 _RECENT_MINUTES = 5
 _LAG_S = 60
 _MIB = 1 << 20
+_COLORS = {"ready": "green", "degraded": "yellow"}
 
 
 def status(
@@ -56,7 +53,7 @@ def status(
     from rich.console import Console
     from rich.live import Live
 
-    url = url_of(center_url, data_dir)
+    url = service_url("center", center_url, data_dir)
     if once or as_json or not sys.stdout.isatty():
         found = fetch_overview(url, api_token)
         if as_json:
@@ -99,11 +96,6 @@ def fetch_overview(center_url: str, api_token: str | None) -> dict[str, Any]:
     return found
 
 
-def problems_of(found: Mapping[str, Any]) -> list[str]:
-    """One line per problem that needs attention; empty if there is none."""
-    return list(_problems(found))
-
-
 def screen(found: Mapping[str, Any]) -> Group:
     """The whole screen, problems first."""
     from rich.console import Group
@@ -112,54 +104,47 @@ def screen(found: Mapping[str, Any]) -> Group:
     problems = problems_of(found)
     well = "nothing needs attention" if found["errors"] else "all is well"
     verdict = Text("\n".join(problems), "bold red") if problems else Text(well, "bold green")
-    errors = ["last errors:"] if found["errors"] else []
-    errors += [
-        f"{each['at']}  {each['level']:8} {printable(str(each['message']))}" for each in found["errors"][:_LINES]
-    ]
-    aside = [
-        _set_aside("rejected callbacks", found["quarantine"]),
-        _set_aside("dead letters", found["dead_letters"]),
-    ]
+    errors = [f"{each['at']}  {each['level']:8} {printable(str(each['message']))}" for each in found["errors"][:_LINES]]
+    aside = [_set_aside("rejected callbacks", found["quarantine"]), _set_aside("dead letters", found["dead_letters"])]
+    edges, workers, replicas = found["edges"], found["workers"], found["center"]["replicas"]
     return Group(
         verdict,
         Text(f"{found['at']}  {_flow(found['flow']['actions'])}", "dim"),
-        _edges(found["edges"]),
-        _workers(found["workers"]),
-        _replicas(found["center"]["replicas"]),
+        _table("edge", "accepted, rejected, in the spool, MiB, oldest", "url", edges, _edge, "CENTER_EDGE_URLS"),
+        _table("worker", "partitions, standbys, lag", "url", workers, _worker, "CENTER_STREAMS_URLS"),
+        _table("center", "lag, open live connections", "replica", replicas, _replica, ""),
         Text(f"set aside: {'; '.join(aside)}"),
-        Text("\n".join(errors), "dim"),
+        Text("\n".join(["last errors:", *errors] if errors else []), "dim"),
     )
 
 
-def _problems(found: Mapping[str, Any]) -> Iterator[str]:
-    for edge in found["edges"]:
-        if not edge["reachable"] or not edge["ready"]:
-            how = "not ready" if edge["reachable"] else "unreachable"
-            yield f"edge {edge['url']} is {how}: {edge['problem'] or '?'}"
-        elif edge["degraded"]:
-            yield f"edge {edge['url']} is degraded: {edge['problem'] or '?'}"
-    for worker in found["workers"]:
-        if not worker["ready"]:
-            yield f"worker {worker['url']} is {'not ready' if worker['reachable'] else 'unreachable'}"
-        elif worker.get("problem"):
-            yield f"worker {worker['url']}: {worker['problem']}"
-    yield from _center_problems(found["center"])
-    late = [each for each in found["partitions"] if each["lag_seconds"] > _LAG_S]
-    if late:
-        yield f"{len(late)} partitions are behind, by up to {max(each['lag_seconds'] for each in late):.0f} s"
-
-
-def _center_problems(center: Mapping[str, Any]) -> Iterator[str]:
-    for replica in center["replicas"]:
-        name, problem = replica["replica"], replica["problem"]
-        if not replica["reachable"]:
-            yield f"center {name} does not report"
-        elif not replica["ready"]:
-            yield f"center {name} is not ready: {problem or '?'}"
-        elif problem:
-            yield f"center {name}: {problem}"
+def problems_of(found: Mapping[str, Any]) -> list[str]:
+    """One line per problem that needs attention; empty if there is none."""
+    center = found["center"]
+    problems = [_problem(f"edge {each['url']}", each) for each in found["edges"]]
+    problems += [_problem(f"worker {each['url']}", each) for each in found["workers"]]
+    problems += [_problem(f"center {each['replica']}", each) for each in center["replicas"]]
     if center["filled"] < 1:
-        yield f"the lists are being filled: {center['filled']:.0%}"
+        problems.append(f"the lists are being filled: {center['filled']:.0%}")
+    late = [each["lag_seconds"] for each in found["partitions"] if each["lag_seconds"] > _LAG_S]
+    if late:
+        problems.append(f"{len(late)} partitions are behind, by up to {max(late):.0f} s")
+    return [each for each in problems if each]
+
+
+def _problem(name: str, each: Mapping[str, Any]) -> str:
+    state, problem = _state(each), each.get("problem")
+    if state == "ready":
+        return f"{name}: {problem}" if problem else ""
+    return f"{name} is {state}" + (f": {problem}" if problem else "")
+
+
+def _state(each: Mapping[str, Any]) -> str:
+    if not each["reachable"]:
+        return "unreachable"
+    if not each["ready"]:
+        return "not ready"
+    return "degraded" if each.get("degraded") else "ready"
 
 
 def _flow(actions: Mapping[str, list[int]]) -> str:
@@ -168,57 +153,40 @@ def _flow(actions: Mapping[str, list[int]]) -> str:
     return f"in {_RECENT_MINUTES} minutes: {listed or 'nothing'}"
 
 
-def _edges(edges: list[dict[str, Any]]) -> Table:
+def _table(
+    what: str,
+    columns: str,
+    name: str,
+    rows: list[dict[str, Any]],
+    cells: Callable[[Mapping[str, Any]], tuple[object, ...]],
+    setting: str,
+) -> Table:
     from rich.table import Table
-
-    table = Table("edge", "state", "accepted", "rejected", "in the spool", "MiB", "oldest", box=None)
-    for each in edges:
-        outcomes: Mapping[str, int] = each["outcomes"]
-        spool = each["spool"]
-        accepted = outcomes.get("accepted", 0)
-        table.add_row(
-            each["url"],
-            _state(each),
-            str(accepted),
-            str(sum(outcomes.values()) - accepted),
-            str(spool["records"]),
-            f"{spool['bytes'] / _MIB:.1f}",
-            f"{spool['oldest_age_s'] or 0:.0f} s",
-        )
-    if not edges:
-        table.add_row("no edge is known: set CENTER_EDGE_URLS")
-    return table
-
-
-def _workers(workers: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
-    table = Table("worker", "state", "partitions", "standbys", "lag", box=None)
-    for each in workers:
-        lag = "?" if each["lag_records"] is None else str(each["lag_records"])
-        table.add_row(each["url"], _state(each), str(len(each["active"])), str(len(each["standby"])), lag)
-    if not workers:
-        table.add_row("no worker is known: set CENTER_STREAMS_URLS")
-    return table
-
-
-def _replicas(replicas: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
-    table = Table("center", "state", "lag", "open live connections", box=None)
-    for each in replicas:
-        table.add_row(each["replica"], _state(each), str(each["lag_records"]), str(each["sse_connections"]))
-    return table
-
-
-def _state(each: Mapping[str, Any]) -> Text:
     from rich.text import Text
 
-    if not each["reachable"]:
-        return Text("unreachable", "red")
-    if not each["ready"]:
-        return Text("not ready", "red")
-    return Text("degraded", "yellow") if each.get("degraded") else Text("ready", "green")
+    table = Table(what, "state", *columns.split(", "), box=None)
+    for each in rows:
+        state = _state(each)
+        table.add_row(each[name], Text(state, _COLORS.get(state, "red")), *map(str, cells(each)))
+    if not rows:
+        table.add_row(f"no {what} is known: set {setting}")
+    return table
+
+
+def _edge(each: Mapping[str, Any]) -> tuple[object, ...]:
+    outcomes, spool = each["outcomes"], each["spool"]
+    accepted = outcomes.get("accepted", 0)
+    size, age = f"{spool['bytes'] / _MIB:.1f}", f"{spool['oldest_age_s'] or 0:.0f} s"
+    return accepted, sum(outcomes.values()) - accepted, spool["records"], size, age
+
+
+def _worker(each: Mapping[str, Any]) -> tuple[object, ...]:
+    lag = "?" if each["lag_records"] is None else each["lag_records"]
+    return len(each["active"]), len(each["standby"]), lag
+
+
+def _replica(each: Mapping[str, Any]) -> tuple[object, ...]:
+    return each["lag_records"], each["sse_connections"]
 
 
 def _set_aside(what: str, found: Mapping[str, Any]) -> str:

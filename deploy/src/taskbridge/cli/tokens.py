@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-# Commands import what they need when they run, as in program.py.
 
 TOKENS_EXAMPLES = example("taskbridge tokens", "taskbridge tokens --data-dir /var/lib/taskbridge --json")
 

@@ -11,8 +11,6 @@ import typer
 from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example, operator_connection
 from taskbridge.cli.terminal import json_line, say, stop_signal
 
-# Commands import what they need when they run, as in program.py.
-
 topics_app = typer.Typer(
     help="Create and check the topics of the contract, and print their ACLs.", no_args_is_help=True
 )
