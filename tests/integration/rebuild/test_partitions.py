@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
@@ -132,6 +133,14 @@ def test_all_topics_move_to_more_partitions_while_events_arrive_and_nothing_is_l
     eventually(caught_up, what="all events are folded")
     eventually(lambda: not pending_notifications(connection), what="all is published again")
     assert_all_is_right(connection, read, counted=False)
+
+    # Readers of the recreated topic find every state there, before any worker has started.
+    for worker in workers:
+        assert worker.end(signal.SIGTERM) == 0
+    before = states_on_topic(connection, read)
+    rebuild.run("--rebuild", "--partitions", str(AFTER + 2))
+    assert states_on_topic(connection, read) == before
+    assert len(topics_on(connection)[TASK_STATES.name]) == AFTER + 2
 
 
 def assert_refused(rebuild: Rebuild, because: str, *arguments: str) -> None:

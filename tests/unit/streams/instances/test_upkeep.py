@@ -143,13 +143,17 @@ class Partition:
         before = old if earlier is None else read_pending(earlier).before
         self._keep(reduce(fold, events[1:], fold(None, events[0])))
         self.version += 1
-        self.store[pending_key(KEY)] = write_pending(Pending(self.version, everything=False, before=before))
+        self.store[pending_key(KEY)] = write_pending(
+            Pending(self.version, is_published=False, everything=False, before=before)
+        )
 
     def republish(self) -> None:
         earlier = self.store.get(pending_key(KEY))
         self.version += 1
         before = None if earlier is None else read_pending(earlier).before
-        self.store[pending_key(KEY)] = write_pending(Pending(self.version, everything=True, before=before))
+        self.store[pending_key(KEY)] = write_pending(
+            Pending(self.version, is_published=False, everything=True, before=before)
+        )
 
     def tell(self, *, is_killed: bool = False) -> None:
         pending = PendingInstances(STATES, NOTIFICATIONS)
@@ -196,6 +200,6 @@ def test_readers_end_up_with_the_current_entries_if_events_interrupt_publication
 
 
 def test_nothing_is_published_for_a_missing_instance() -> None:
-    store = {pending_key(KEY): write_pending(Pending(1, everything=False, before=None))}
+    store = {pending_key(KEY): write_pending(Pending(1, is_published=False, everything=False, before=None))}
     changes = PendingInstances(STATES, NOTIFICATIONS).of(0, [KEY], lambda keys: [store.get(key) for key in keys])
     assert (list(changes.gone), changes.states, changes.notifications) == ([pending_key(KEY)], [], [])

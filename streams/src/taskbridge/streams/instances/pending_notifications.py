@@ -30,10 +30,12 @@ FIRST_INSTANCE = b" "
 
 
 class Pending(Struct, frozen=True, array_like=True, gc=False):
-    """What is pending for one instance: its state, and notifications."""
+    """What is pending for one instance."""
 
     number: int
     """Of the rebuild or republication: a part of the notifications' ids."""
+    is_published: bool
+    """Whether its state is published already."""
     everything: bool
     """Every present entry is published again. Else only what differs from ``before``."""
     before: bytes | None

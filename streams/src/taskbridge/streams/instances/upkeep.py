@@ -175,8 +175,10 @@ class PendingInstances:
         for (name, written), instance in zip(found.items(), stored, strict=True):
             if instance is None:
                 continue
-            states.append(state_record(instance_key(name), instance, self.states))
-            changed = notifications_of(read_pending(written), instance, self.states)
+            pending = read_pending(written)
+            if not pending.is_published:
+                states.append(state_record(instance_key(name), instance, self.states))
+            changed = notifications_of(pending, instance, self.states)
             notifications += [notification_record(each, self.notifications) for each in changed]
         return InstanceChanges(found, states, notifications)
 

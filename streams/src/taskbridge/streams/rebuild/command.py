@@ -9,7 +9,8 @@ a key to another partition. So each topic is treated by its kind:
 
 - Events stay where they are. The rebuild folds them by key from any partition, and workers forward events that are on
   another partition than their key's (``split_by_partition`` of ``streams.cores.core``).
-- States are recreated: on a compacted topic, an old value on the old partition would never be removed.
+- States are recreated and written in full: on a compacted topic, an old value on the old partition would never be
+  removed.
 - Notifications are deleted and every present entry is pending. Otherwise a slow reader might apply an old notification
   from the old partition after a new one from the new partition.
 - Dead letters and quarantine only get partitions: they have no order.
@@ -136,6 +137,8 @@ def _rebuild(run: Operation, target: int | None) -> dict[str, Any]:
                 if target is not None:
                     undo.pop_all()
                     _move(run, writer, Versions(live, version, target))
+                    # In full, before any worker writes to it: readers expect all states on the topic.
+                    write_all(writer, TASK_STATES.name, new_version.states(), run.ticker("states"))
                 write_all(writer, changelog.name, new_version.changes(), run.ticker("changes"))
                 # Workers resume at their positions, also where these are lower than what the rebuild has read.
                 current = run.workers.positions()
@@ -189,3 +192,5 @@ def _move(run: Operation, writer: JointProducer, versions: Versions) -> None:
     for future in admin.delete_records(old).values() if old else ():
         future.result(_ANSWER_S)
     run.recreate(TASK_STATES, partitions=partitions)
+    # It does not notice a recreated topic otherwise.
+    writer.claim()

@@ -33,6 +33,7 @@ from taskbridge.streams.instances.pending_notifications import (
     notifications_of,
     pending_key,
     read_pending,
+    state_record,
     write_pending,
 )
 from taskbridge.streams.instances.upkeep import is_expired
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskState
     from taskbridge.streams.positions import Bounds
     from taskbridge.streams.rebuild.operation import Operation
+    from taskbridge.streams.records import RecordWithHeaders
 
 _GENERATION = 0
 """No group."""
@@ -199,13 +201,18 @@ class NewVersion:
             self._complete(key, *row)
         self._published.changed, self._old.changed = {}, {}
 
-    def changes(self) -> Iterator[tuple[bytes, int, bytes | None]]:
-        """Key, partition and value of all records, and at later calls of those that changed since the last one."""
+    def changes(self) -> Iterator[tuple[RecordWithHeaders, int]]:
+        """All records with their partitions, and at later calls those that changed since the last one."""
         changed, self._new.changed = self._new.changed, {}
         if changed is None:
-            return ((key, stored.partition, stored.value) for key, stored in self._new.items())
+            return (((key, stored.value, []), stored.partition) for key, stored in self._new.items())
         values = ((key, partition, self._new.get(key)) for key, partition in changed.items())
-        return ((key, partition, stored and stored.value) for key, partition, stored in values)
+        return (((key, stored and stored.value, []), partition) for key, partition, stored in values)
+
+    def states(self) -> Iterator[tuple[RecordWithHeaders, int]]:
+        """The record of each state for its topic."""
+        stored = self._new.items(FIRST_INSTANCE)
+        return ((state_record(key, each.value, self._states), -1) for key, each in stored)
 
     def count(self) -> None:
         """Count the complete result."""
@@ -302,15 +309,19 @@ class NewVersion:
             self._new.write({key: None, pending_key(key): None})
             return
         state = None if age_of(new.value).is_deleted else state_value(new.value)
-        if self._everything or earlier is not None or state != (published and published.value):
-            pending = self._pending(key, old, earlier, published, new)
+        # With everything, the states' topic is written by the rebuild.
+        is_published = self._everything or state == (published and published.value)
+        if self._everything or earlier is not None or not is_published:
+            before, everything = self._before(key, old, earlier, published, new)
+            pending = Pending(self._number, is_published, everything, before)
             self._new.write({pending_key(key): Located(new.partition, write_pending(pending))})
         elif not is_first:
             self._new.write({pending_key(key): None})
 
-    def _pending(
+    def _before(
         self, key: bytes, old: Located | None, earlier: Located | None, published: Located | None, new: Located
-    ) -> Pending:
+    ) -> tuple[bytes | None, bool]:
+        """The stored instance as last published, and whether everything is to be published all the same."""
         everything = self._everything
         if earlier is not None:
             try:
@@ -318,12 +329,12 @@ class NewVersion:
             except StoreUnreadable:
                 everything = True
             else:
-                return Pending(self._number, everything or found.everything, found.before)
+                return found.before, everything or found.everything
         known = self._known(key, old, published)
         before = None if known is None else known.stored
         if everything and before is not None and state_value(before) == state_value(new.value):
             before = None
-        return Pending(self._number, everything, before)
+        return before, everything
 
     def _is_expired(self, stored: bytes) -> bool:
         return is_expired(age_of(stored), now_ms=time.time_ns() // 1_000_000, days=self._run.settings.retention_days)

@@ -41,11 +41,12 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from taskbridge.schemas.topics import Topic
+    from taskbridge.streams.records import RecordWithHeaders
     from taskbridge.streams.table_versions import Versions
 
 _ANSWER_S = 15
 _TOGETHER = 20_000
-"""Records of the changelog in one transaction."""
+"""Records in one transaction."""
 _LOOK_S = 0.5
 _POLL_S = 0.02
 _REPORT_S = 2.0
@@ -205,16 +206,16 @@ def operation(environment: Mapping[str, str], report: Callable[[str], None]) -> 
 
 def write_all(
     writer: JointProducer,
-    changelog: str,
-    records: Iterable[tuple[bytes, int, bytes | None]],
+    topic: str,
+    records: Iterable[tuple[RecordWithHeaders, int]],
     tick: Callable[[int, int], None],
 ) -> int:
-    """Write records of key, partition and value in transactions of bounded size; returns their number."""
+    """Write records to their partitions (-1: that of the key) in transactions of bounded size; returns their number."""
     left, written = iter(records), 0
     while some := list(islice(left, _TOGETHER)):
         with writer.transaction():
-            for key, partition, value in some:
-                writer.send(changelog, [(key, value, [])], partition=partition)
+            for record, partition in some:
+                writer.send(topic, [record], partition=partition)
         written += len(some)
         tick(written, written)
     return written

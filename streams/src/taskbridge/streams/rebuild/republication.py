@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from taskbridge.streams.rebuild.copies import TopicCopy
+    from taskbridge.streams.records import RecordWithHeaders
 
 
 class NothingToRepublish(OperatorError):
@@ -61,11 +62,12 @@ def republish(environment: Mapping[str, str], *, report: Callable[[str], None]) 
     return {"instances": instances, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _pending(states: TopicCopy, number: int) -> Iterator[tuple[bytes, int, bytes]]:
+def _pending(states: TopicCopy, number: int) -> Iterator[tuple[RecordWithHeaders, int]]:
     for key, stored in states.items(FIRST_INSTANCE):
         earlier = states.get(pending_key(key))
         try:
             before = None if earlier is None else read_pending(earlier.value).before
         except StoreUnreadable:
             before = None
-        yield pending_key(key), stored.partition, write_pending(Pending(number, everything=True, before=before))
+        pending = Pending(number, is_published=False, everything=True, before=before)
+        yield (pending_key(key), write_pending(pending), []), stored.partition
