@@ -52,11 +52,12 @@ def read_topic(connection: Connection, topic: str) -> list[Message]:
     config: dict[str, Any] = consumer_config(connection.bootstrap_servers, "tests")
     looking = Consumer({**config, "isolation.level": "read_uncommitted"})
     partitions = sorted(looking.list_topics(topic, timeout=10).topics[topic].partitions)
-    ends = {number: looking.get_watermark_offsets(TopicPartition(topic, number))[1] for number in partitions}
+    bounds = {number: looking.get_watermark_offsets(TopicPartition(topic, number)) for number in partitions}
+    ends = {number: end for number, (_, end) in bounds.items()}
     looking.close()
     consumer = Consumer(config)
     deadline = time.monotonic() + _UNDECIDED_S
-    consumer.assign([TopicPartition(topic, number, 0) for number in partitions if ends[number] > 0])
+    consumer.assign([TopicPartition(topic, number, first) for number, (first, end) in bounds.items() if first < end])
     found: list[Message] = []
     # A position moves past records that compaction removed, so it reaches the end with any records left.
     while any(at.offset < ends[at.partition] for at in consumer.position(consumer.assignment())):
