@@ -21,7 +21,7 @@ from taskbridge.streams.contract.start import Contract, notification_bytes, unti
 from taskbridge.streams.cores.native import choose_core
 from taskbridge.streams.engine.app import APP_ID, build_faust_app, chunks_of, consumer_of, tables_of
 from taskbridge.streams.instances.task_agent import TaskAgent
-from taskbridge.streams.instances.upkeep import PendingInstances, PendingPublisher, Retention
+from taskbridge.streams.instances.upkeep import PendingInstances, Upkeep
 from taskbridge.streams.monitoring.progress import Ends, Progress
 from taskbridge.streams.monitoring.watchdog import LoopGuard, TimesStuck, Watchdog
 from taskbridge.streams.offsets import Offsets
@@ -67,8 +67,7 @@ class Worker(NamedTuple):
 
     app: faust.App
     group_commit: GroupCommit
-    retention: Retention
-    publisher: PendingPublisher
+    upkeep: Upkeep
     progress: Progress
 
 
@@ -115,6 +114,7 @@ def build_worker(
     store, changelog = instances_table(app, partitions=partitions, version=version)
     states, notifications = task_state_codec(registry), task_notification_codec(registry)
     core = choose_core(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
+    pending = PendingInstances(states, notifications)
     agent = TaskAgent(
         app,
         store=store,
@@ -122,13 +122,12 @@ def build_worker(
         partitions=partitions,
         core=core,
         group_commit=group_commit,
-        pending=PendingInstances(states, notifications),
+        pending=pending,
         notification_bytes=most_notification_bytes,
         metrics=metrics,
         tracing=tracing,
     )
     app.agent(chunks_of(app, topics.TASK_EVENTS), name="tasks")(agent.run)
-    actives = partial(_actives, app, recovery)
     metrics.partitions.set(partitions)
     progress = Progress(
         app,
@@ -139,17 +138,9 @@ def build_worker(
         guard=LoopGuard(settings.watchdog_s, TimesStuck(settings.data_dir)),
     )
     health.follow(app, progress, core=core.name)
-    retention = Retention(
-        agent,
-        store,
-        states,
-        notifications,
-        changelog=changelog,
-        # Otherwise an instance's pending notifications would be deleted with it.
-        actives=lambda: actives() & agent.pending.published,
-        days=settings.retention_days,
-    )
-    return Worker(app, group_commit, retention, PendingPublisher(agent, store, changelog, actives), progress)
+    actives = partial(_actives, app, recovery)
+    upkeep = Upkeep(agent, store, pending, changelog, actives, days=settings.retention_days)
+    return Worker(app, group_commit, upkeep, progress)
 
 
 def _actives(app: faust.App, recovery: Recovery) -> frozenset[int]:
@@ -203,8 +194,8 @@ async def _run(worker: Worker, service: Service, *, another: Coroutine[Any, Any,
     watching = asyncio.create_task(worker.progress.watch())
     switching = asyncio.create_task(another)
     others = [
-        asyncio.create_task(_or_crash(app, worker.retention.run())),
-        asyncio.create_task(_or_crash(app, worker.publisher.run())),
+        asyncio.create_task(_or_crash(app, worker.upkeep.delete_expired())),
+        asyncio.create_task(_or_crash(app, worker.upkeep.publish())),
     ]
     try:
         while not stop.is_set() and not app.crashed:

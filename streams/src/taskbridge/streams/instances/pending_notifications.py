@@ -17,6 +17,8 @@ from taskbridge.streams.fold.stored_instance import StoreUnreadable, shown, unpa
 from taskbridge.streams.fold.views import difference
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
     from taskbridge.streams.fold.views import Shown
@@ -50,25 +52,38 @@ def changed_notifications(
     ``everything``: those of any earlier entries, or of none. The cause is the rebuild, as an event whose id is the same
     in each attempt.
     """
+    # At the state's time, or all of this would seem to have happened just now.
     state = after.instance.state
-    named = {"instance_id": state.instance_id, "number": str(number)}
-    cause = TaskEvent(
-        event_id=event_id_for(SOURCE_TASKBRIDGE, "rebuilt", named),
-        source=SOURCE_TASKBRIDGE,
-        action=Action.UNKNOWN,
-        corp_id=state.corp_id,
-        app_type=state.app_type,
-        instance_id=state.instance_id,
-        # Not the time of the rebuild, or all of this would seem to have happened just now.
-        occurred_at=state.updated_at,
-        received_at=state.updated_at,
-    )
+    cause = own_event(state, "rebuilt", {"number": number}, at=state.updated_at)
     if not everything:
         return difference(before, after, cause)
     again = difference(after, after, cause)
     known = {each.notification_id for each in again}
     earlier = difference(before, after, cause)
     return [each for each in earlier if each.change is Change.REMOVED and each.notification_id not in known] + again
+
+
+def own_event(
+    state: TaskState,
+    name: str,
+    numbers: Mapping[str, int],
+    *,
+    at: int,
+    action: Action = Action.UNKNOWN,
+    source: str = SOURCE_TASKBRIDGE,
+) -> TaskEvent:
+    """An event of ours as the cause of notifications. Its id follows from the name and the numbers."""
+    named = {"instance_id": state.instance_id, **{each: str(number) for each, number in numbers.items()}}
+    return TaskEvent(
+        event_id=event_id_for(SOURCE_TASKBRIDGE, name, named),
+        source=source,
+        action=action,
+        corp_id=state.corp_id,
+        app_type=state.app_type,
+        instance_id=state.instance_id,
+        occurred_at=at,
+        received_at=at,
+    )
 
 
 def pending_key(key: bytes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from taskbridge.schemas.cloudevents import state_headers
-from taskbridge.schemas.events import SOURCE_TASKBRIDGE, Action, TaskEvent, event_id_for
+from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import REPLAYED_DAYS
 from taskbridge.streams.cores.core import notification_record
 from taskbridge.streams.fold.instance import fold
@@ -27,6 +28,7 @@ from taskbridge.streams.instances.pending_notifications import (
     PENDING_PREFIX,
     instance_key,
     notifications_of,
+    own_event,
     pending_key,
     read_pending,
     state_record,
@@ -67,45 +69,65 @@ class InstanceChanges(NamedTuple):
 
 
 @dataclass(eq=False)
-class Retention:
-    """Scans the stores of the active partitions again and again, and deletes expired instances."""
+class Upkeep:
+    """Publishes what is pending in the active partitions, and deletes expired instances there, again and again."""
 
     agent: TaskAgent
     store: Store
-    states: Codec[TaskState]
-    notifications: Codec[TaskNotification]
+    pending: PendingInstances
     changelog: str
     actives: Callable[[], Collection[int]]
     days: int
     """Days that a finished instance is stored; 0: for ever."""
 
-    async def run(self) -> None:
-        """Never returns."""
+    async def publish(self) -> None:
+        """Publish what is pending. Never returns: partitions come and go."""
         while True:
-            actives = sorted(self.actives())
-            for partition in actives:
-                await self._scan(partition)
-            await asyncio.sleep(_REST_S if actives else _PAUSE_S)
+            for partition in sorted(set(self.actives()) - self.pending.published):
+                with suppress(PartitionNotHeld):
+                    await self._publish(partition)
+            await asyncio.sleep(_PAUSE_S)
+
+    async def delete_expired(self) -> None:
+        """Scan the stores, where nothing is pending: it would be deleted with its instance. Never returns."""
+        while True:
+            partitions = sorted(self.pending.published.intersection(self.actives()))
+            for partition in partitions:
+                with suppress(PartitionNotHeld):
+                    await self._scan(partition)
+            await asyncio.sleep(_REST_S if partitions else _PAUSE_S)
+
+    async def _publish(self, partition: int) -> None:
+        # From the last key on, because reading over deleted keys takes time.
+        start, count = PENDING_PREFIX, 0
+        while found := self.store.scan(partition, start, PENDING_END, limit=_PUBLISHED):
+            keys = [instance_key(name) for name, _ in found]
+            if partition not in self.actives() or not await self.agent.write_changes(
+                partition, partial(self._pending, partition, keys)
+            ):
+                return
+            start, count = found[-1][0] + b"\x00", count + len(found)
+        if partition in self.actives():
+            self.pending.published.add(partition)
+        if count:
+            log.info("rebuilt_instances_published", partition=partition, count=count)
+
+    def _pending(self, partition: int, keys: list[bytes]) -> InstanceChanges:
+        with explaining_unreadable(self.changelog, partition):
+            return self.pending.of(partition, keys, partial(self.store.read_many, partition))
 
     async def _scan(self, partition: int) -> None:
-        position = b""
-        while True:
+        start = b""
+        while stored := self.store.scan(partition, start, limit=_SCANNED):
             await asyncio.sleep(_PAUSE_S)
-            try:
-                stored = self.store.scan(partition, position, limit=_SCANNED)
-            except PartitionNotHeld:
+            if partition not in self.actives():
                 return
-            if not stored or partition not in self.actives():
-                return
-            position = stored[-1][0] + b"\x00"
+            start = stored[-1][0] + b"\x00"
             now_ms = time.time_ns() // 1_000_000
             with explaining_unreadable(self.changelog, partition):
                 expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self.days)]
             if expired:
-                try:
-                    await self.agent.write_changes(partition, partial(self._removals, partition, expired))
-                except PartitionNotHeld:
-                    return
+                await self.agent.write_changes(partition, partial(self._removals, partition, expired))
 
     def _removals(self, partition: int, keys: list[bytes]) -> InstanceChanges:
         """The changes that delete those of these instances that are still expired."""
@@ -117,11 +139,11 @@ class Retention:
             for key, stored in zip(keys, self.store.read_many(partition, keys), strict=True):
                 if stored is None or not is_expired(age_of(stored), now_ms=now_ms, days=self.days):
                     continue
-                instance = unpack(stored, self.states)
+                instance = unpack(stored, self.pending.states)
                 gone.append(key)
                 states.append((key, None, state_headers(instance.state, deleted=True)))
                 removed = removals(instance, now_ms=now_ms)
-                published += [notification_record(each, self.notifications) for each in removed]
+                published += [notification_record(each, self.pending.notifications) for each in removed]
         if gone:
             log.info("instances_expired", partition=partition, count=len(gone))
         return InstanceChanges(gone, states, published)
@@ -136,16 +158,13 @@ def is_expired(age: Age, *, now_ms: int, days: int) -> bool:
 def removals(instance: Instance, *, now_ms: int) -> list[TaskNotification]:
     """The notifications that remove every entry of the instance; none if it is deleted already."""
     state = instance.state
-    named = {"instance_id": state.instance_id, "revision": str(state.revision)}
-    event = TaskEvent(
-        event_id=event_id_for(SOURCE_TASKBRIDGE, "expired", named),
-        source=state.source,
+    event = own_event(
+        state,
+        "expired",
+        {"revision": state.revision},
         action=Action.DELETED,
-        corp_id=state.corp_id,
-        app_type=state.app_type,
-        instance_id=state.instance_id,
-        occurred_at=now_ms,
-        received_at=now_ms,
+        source=state.source,
+        at=now_ms,
     )
     return notifications(instance, fold(instance, event), event)
 
@@ -181,47 +200,3 @@ class PendingInstances:
             changed = notifications_of(pending, instance, self.states)
             notifications += [notification_record(each, self.notifications) for each in changed]
         return InstanceChanges(found, states, notifications)
-
-
-@dataclass(eq=False)
-class PendingPublisher:
-    """Publishes what is pending in the active partitions, one partition after the other."""
-
-    agent: TaskAgent
-    store: Store
-    changelog: str
-    actives: Callable[[], Collection[int]]
-
-    async def run(self) -> None:
-        """Never returns: partitions come and go."""
-        while True:
-            for partition in sorted(set(self.actives()) - self.agent.pending.published):
-                await self._publish(partition)
-            await asyncio.sleep(_PAUSE_S)
-
-    async def _publish(self, partition: int) -> None:
-        # From the last key on, because reading over deleted keys takes time.
-        start, count = PENDING_PREFIX, 0
-        while True:
-            try:
-                found = self.store.scan(partition, start, PENDING_END, limit=_PUBLISHED)
-            except PartitionNotHeld:
-                return
-            if partition not in self.actives():
-                return
-            if not found:
-                break
-            keys = [instance_key(name) for name, _ in found]
-            try:
-                if not await self.agent.write_changes(partition, lambda keys=keys: self._of(partition, keys)):
-                    return
-            except PartitionNotHeld:
-                return
-            start, count = found[-1][0] + b"\x00", count + len(found)
-        self.agent.pending.published.add(partition)
-        if count:
-            log.info("rebuilt_instances_published", partition=partition, count=count)
-
-    def _of(self, partition: int, keys: list[bytes]) -> InstanceChanges:
-        with explaining_unreadable(self.changelog, partition):
-            return self.agent.pending.of(partition, keys, lambda names: self.store.read_many(partition, names))
