@@ -4,19 +4,9 @@ The new version gets a changelog of its own. It also contains the pending notifi
 workers publish once the version is live: so the size of transactions is bounded. The last transaction sets the
 positions of the workers and the live version. A process that dies before it has changed nothing.
 
-With ``--partitions`` the switch also moves the topics to more partitions. Kafka can only add partitions, and then maps
-a key to another partition. So each topic is treated by its kind:
-
-- Events stay where they are. The rebuild folds them by key from any partition, and workers forward events that are on
-  another partition than their key's (``split_by_partition`` of ``streams.cores.core``).
-- States are recreated and written in full: on a compacted topic, an old value on the old partition would never be
-  removed.
-- Notifications are deleted and every present entry is pending. Otherwise a slow reader might apply an old notification
-  from the old partition after a new one from the new partition.
-- Dead letters and quarantine only get partitions: they have no order.
-- People and forms stay where they are: no other topic is partitioned like theirs.
-
-If a move ends halfway, workers wait until another run has completed it: that is recorded in Kafka first.
+With ``--partitions`` the switch also moves the topics to more partitions, each by its kind
+(docs/adr/0032-more-partitions.md). If a move ends halfway, workers wait until another run has completed it: that is
+recorded in Kafka first.
 """
 
 from __future__ import annotations
@@ -33,7 +23,6 @@ from confluent_kafka.admin import NewPartitions
 from faust.types import TP
 
 from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import (
     CALLBACKS_QUARANTINE,
     TASK_EVENTS,
@@ -47,7 +36,7 @@ from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.transaction_requests import Membership
 from taskbridge.streams.positions import RecordedPosition
 from taskbridge.streams.rebuild.new_version import NewVersion
-from taskbridge.streams.rebuild.operation import delete_topics, operation, wait_for, write_all
+from taskbridge.streams.rebuild.operation import CannotRun, delete_topics, operation, wait_for, write_all
 from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, Versions, instances_changelog
 from taskbridge.streams.transactions.group_commit import write_positions
 
@@ -59,14 +48,6 @@ if TYPE_CHECKING:
 
 _GROW = (TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_EVENTS)
 _ANSWER_S = 30.0
-
-
-class NothingToRebuild(OperatorError):
-    """The events topic, or the changelog of the live version, is missing."""
-
-
-class FewerPartitions(OperatorError):
-    """Kafka cannot remove partitions."""
 
 
 def rebuild(
@@ -84,7 +65,7 @@ def rebuild(
     started = time.monotonic()
     with operation(environment, report) as run:
         if TASK_EVENTS.name not in run.topics():
-            raise NothingToRebuild(f"Kafka has no topic {TASK_EVENTS.name}, so there is nothing to rebuild from")
+            raise CannotRun(f"Kafka has no topic {TASK_EVENTS.name}, so there is nothing to rebuild from")
         found = _dry_run(run) if dry_run else _rebuild(run, partitions)
         return {**found, "seconds": round(time.monotonic() - started, 1)}
 
@@ -158,11 +139,9 @@ def _check_move(there: Mapping[str, int], live: int, target: int) -> None:
     """Raise if Kafka cannot move the topics to that many partitions, or states could be lost."""
     most = max(there.get(topic.name, 0) for topic in _GROW)
     if target < most:
-        raise FewerPartitions(
-            f"topics have {most} partitions, and Kafka cannot remove any: use --partitions {most} or more"
-        )
+        raise CannotRun(f"topics have {most} partitions, and Kafka cannot remove any: use --partitions {most} or more")
     if instances_changelog(live).name not in there:
-        raise NothingToRebuild(
+        raise CannotRun(
             f"Kafka has no topic {instances_changelog(live).name}: run --rebuild without --partitions first"
         )
 
@@ -185,7 +164,7 @@ def _move(run: Operation, writer: JointProducer, versions: Versions) -> None:
         future.result(_ANSWER_S)
     wait_for(
         lambda: all(count >= partitions for name, count in run.topics().items() if name in names),
-        lambda: OperatorError(f"Kafka did not add partitions (target {partitions}): run it again"),
+        lambda: CannotRun(f"Kafka did not add partitions (target {partitions}): run it again"),
     )
     ends = run.offsets.ends(TASK_NOTIFICATIONS.name, range(there.get(TASK_NOTIFICATIONS.name, 0)))
     old = [TopicPartition(TASK_NOTIFICATIONS.name, each, end) for each, end in ends.items() if end > 0]

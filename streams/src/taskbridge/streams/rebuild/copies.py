@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import struct
 from contextlib import closing
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import rocksdict
@@ -123,17 +126,15 @@ def _located(stored: bytes) -> Located:
 
 def join_by_key(*sources: Iterable[tuple[bytes, _Value]]) -> Iterator[tuple[bytes, list[_Value | None]]]:
     """Every key in any of the sources, with its value in each; all sources are in the order of their keys."""
-    iterators = [iter(each) for each in sources]
-    heads = [next(each, None) for each in iterators]
-    while found := [head[0] for head in heads if head is not None]:
-        key = min(found)
-        values: list[_Value | None] = []
-        for at, head in enumerate(heads):
-            if head is not None and head[0] == key:
-                values.append(head[1])
-                heads[at] = next(iterators[at], None)
-            else:
-                values.append(None)
+
+    def numbered(at: int) -> Iterator[tuple[bytes, int, _Value]]:
+        return ((key, at, value) for key, value in sources[at])
+
+    merged = merge(*map(numbered, range(len(sources))), key=itemgetter(0))
+    for key, found in groupby(merged, key=itemgetter(0)):
+        values: list[_Value | None] = [None] * len(sources)
+        for _, at, value in found:
+            values[at] = value
         yield key, values
 
 

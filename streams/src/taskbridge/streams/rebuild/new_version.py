@@ -63,26 +63,18 @@ states, which may be 5 minutes ahead."""
 
 @dataclass(slots=True)
 class Counts:
-    """The counts of a rebuild, by the names that the command prints."""
+    """The counts of a rebuild; ``taskbridge.cli.services`` explains each."""
 
     events: int = 0
     rejected: int = 0
-    """Records on the events topic that cannot be folded; they are dead letters already."""
     instances: int = 0
     carried_over: int = 0
-    """Instances without events on the topic, copied from the live version unchanged."""
     built_upon: int = 0
-    """Instances whose first events are deleted: the rest were folded onto the live version's state."""
     from_published: int = 0
-    """Of the two above: read from the published state, because the changelog lacks them."""
     let_go: int = 0
-    """Instances that still have events, but whose retention is over."""
     lost: int = 0
-    """Instances without events and without a readable state."""
     states: int = 0
-    """States that workers publish, because they changed or all are published again."""
     notifications: int = 0
-    """Those of changed states."""
 
 
 class FetchedRecord(NamedTuple):
@@ -102,17 +94,15 @@ def complete_from(reader: PartitionReader, bounds: Mapping[int, Bounds]) -> int:
 
     Of all partitions: when their number grew, an instance's later events went to another one.
     """
-    cut = {each: bound for each, bound in bounds.items() if bound.first > 0}
+    starts = {each: bound.first for each, bound in bounds.items() if bound.first > 0}
     firsts: dict[int, int] = {}
-    starts = {each: bound.first for each, bound in cut.items()}
-    ends = {each: bound.end for each, bound in cut.items()}
-    with closing(reader.read(TASK_EVENTS.name, starts, ends)) as batches:
+    with closing(reader.read(TASK_EVENTS.name, starts, {each: bounds[each].end for each in starts})) as batches:
         for batch in batches:
             for message in batch:
                 firsts.setdefault(cast("int", message.partition()), message.timestamp()[1])
-            if firsts.keys() == cut.keys():
+            if len(firsts) == len(starts):
                 break
-    if firsts.keys() != cut.keys():
+    if len(firsts) < len(starts):
         return LATEST
     return max(firsts.values()) + _MARGIN_MS if firsts else EARLIEST
 

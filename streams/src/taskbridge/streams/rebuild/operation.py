@@ -55,20 +55,8 @@ _SESSION_MS = 6_000
 """No broker allows less by default."""
 
 
-class Stopped(OperatorError):
-    """A signal stopped the run before its end: run it again."""
-
-
-class HalfMoved(OperatorError):
-    """A move to another number of partitions ended halfway, and has to be completed before anything else."""
-
-
-class AnotherRebuild(OperatorError):
-    """Another rebuild is running; only one can run at a time."""
-
-
-class WorkersStay(OperatorError):
-    """Workers did not stop, so the switch was aborted: their release knows no versions."""
+class CannotRun(OperatorError):
+    """The command cannot run or end as things are. It is safe to run it again."""
 
 
 class Operation:
@@ -111,8 +99,7 @@ class Operation:
         ``partitions``: the target number of partitions of all topics, where the run moves them.
 
         Raises:
-            AnotherRebuild: another run is active.
-            HalfMoved: an earlier move to another number of partitions has to be completed first.
+            CannotRun: another run is active, or an earlier move to other partitions has to be completed first.
         """
         self.live_version.prepare()
         with (
@@ -125,7 +112,7 @@ class Operation:
             versions = self.live_version.read()
             if versions.partitions is not None:
                 if versions.partitions != partitions:
-                    raise HalfMoved(
+                    raise CannotRun(
                         f"an earlier move to {versions.partitions} partitions is incomplete: run"
                         f" taskbridge streams --rebuild --partitions {versions.partitions} first"
                     )
@@ -143,7 +130,7 @@ class Operation:
         first worker that finds its group empty continues.
 
         Raises:
-            WorkersStay: they do not stop.
+            CannotRun: they do not stop.
         """
         with writer.transaction():
             announce(writer, replace(versions, next=following))
@@ -197,7 +184,7 @@ def operation(environment: Mapping[str, str], report: Callable[[str], None]) -> 
         with closing(run.registry):
             yield run
     except KeyboardInterrupt:
-        raise Stopped("a signal stopped the command before its end: run it again") from None
+        raise CannotRun("a signal stopped the command before its end: run it again") from None
     except (KafkaException, TimeoutError) as error:
         raise OperatorError(f"Kafka refuses or does not answer: {error}. Run the command again") from error
     finally:
@@ -283,12 +270,12 @@ class Workers:
         A frozen worker that has left the group can write nothing when it resumes: its producers are fenced.
 
         Raises:
-            WorkersStay: they did not stop within minutes.
+            CannotRun: they did not stop within minutes.
         """
         deadline, reported = time.monotonic() + _LEAVE_S, dict[str, str]()
         while found := self.offsets.members(APP_ID):
             if time.monotonic() > deadline:
-                raise WorkersStay(
+                raise CannotRun(
                     f"workers still run after {_LEAVE_S:.0f} s: {_named(found)}. Stop them, and run it again"
                 )
             if found != reported:
@@ -323,14 +310,14 @@ def alone(offsets: Offsets, consumer: Mapping[str, object]) -> Generator[None]:
     next write.
 
     Raises:
-        AnotherRebuild: another one runs.
+        CannotRun: another one runs.
     """
 
     def is_member() -> bool:
         return bool(offsets.members(REBUILD_ID))
 
     # A killed one stays in the group until its session ends.
-    wait_for(lambda: not is_member(), lambda: AnotherRebuild("another rebuild is running. Wait for its end"))
+    wait_for(lambda: not is_member(), lambda: CannotRun("another rebuild is running. Wait for its end"))
     stop = threading.Event()
     thread = threading.Thread(target=_stay_member, args=(consumer, stop), name="rebuild-membership", daemon=True)
     thread.start()

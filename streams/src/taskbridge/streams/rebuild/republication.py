@@ -11,7 +11,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import announce
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
@@ -22,7 +21,7 @@ from taskbridge.streams.instances.pending_notifications import (
     read_pending,
     write_pending,
 )
-from taskbridge.streams.rebuild.operation import operation, write_all
+from taskbridge.streams.rebuild.operation import CannotRun, operation, write_all
 from taskbridge.streams.table_versions import instances_changelog
 
 if TYPE_CHECKING:
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.rebuild.copies import TopicCopy
     from taskbridge.streams.records import RecordWithHeaders
-
-
-class NothingToRepublish(OperatorError):
-    """The changelog of the live instances is not on this Kafka: rebuild the states first."""
 
 
 def republish(environment: Mapping[str, str], *, report: Callable[[str], None]) -> dict[str, Any]:
@@ -47,7 +42,7 @@ def republish(environment: Mapping[str, str], *, report: Callable[[str], None]) 
     with operation(environment, report) as run, run.alone("republish") as (writer, versions, folder):
         there, changelog = run.topics(), instances_changelog(versions.live).name
         if changelog not in there:
-            raise NothingToRepublish(f"Kafka has no topic {changelog}: run taskbridge streams --rebuild first")
+            raise CannotRun(f"Kafka has no topic {changelog}: run taskbridge streams --rebuild first")
         partitions = there[changelog]
         apply_topics(run.admin, [TASK_STATES, TASK_NOTIFICATIONS], partitions=partitions)
         with closing(run.copy_of(changelog, folder / "states")) as states:
