@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 AT_REST = "at rest"
 
-_LISTENER = "manager01"
+_LISTENER = "listener01"
+"""In no other event: all instances that are written meanwhile have ``manager01`` as originator, who hears of each."""
 _PAUSE_S = 0.1
 WARM_UP_S = 45
 WARM_UP_PER_S = 1000
