@@ -25,4 +25,4 @@ def closed_hubs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Hub, "__post_init__", remember)
     yield
     for each in hubs:
-        each.close()
+        each.reader.close()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.database import DatabaseUnavailable
@@ -23,7 +22,7 @@ from taskbridge.center.tables import CHANGES_CHANNEL, EPOCH, Person, clean
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -33,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 PART = 128
 """Changes of one person per read."""
-_AT_ONCE = 200
+_AT_ONCE = 100
 """People per read: those after them do not wait for thousands."""
 _ANSWER_S = 10.0
 _RETRY_S = 1.0
@@ -127,9 +126,9 @@ class _Request:
 class Reader:
     """Reads in one thread, and so on one connection: requests that wait for it are one query."""
 
-    def __init__(self, database: Database, name: str) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._thread = ThreadPoolExecutor(1, name)
+        self._thread = ThreadPoolExecutor(1, "changes")
         self._turn = asyncio.Lock()
         self._waiting: list[_Request] = []
 
@@ -148,7 +147,7 @@ class Reader:
     async def _answer(self, batch: Sequence[_Request]) -> None:
         """Those of cancelled calls too, whoever has the turn."""
         wanted = {each.wanted for each in batch}
-        found: dict[Wanted, Part] | dict[Wanted, DatabaseUnavailable]
+        found: Mapping[Wanted, Part | DatabaseUnavailable]
         try:
             async with asyncio.timeout(_ANSWER_S):
                 loop = asyncio.get_running_loop()
@@ -172,9 +171,6 @@ def listen_for_changes(
 
     Blocks. ``lost`` is called after each new connection: before it, notifications may have been missed.
     """
-    dialect = database.engine.dialect
-    assert dialect.dbapi is not None
-    failures = (SQLAlchemyError, dialect.dbapi.Error, OSError)
     while not stopped.is_set():
         try:
             pooled = database.engine.raw_connection()
@@ -188,6 +184,6 @@ def listen_for_changes(
                     for each in connection.notifies(timeout=_CHECK_S):
                         changed(_decode_people(each.payload))
                     connection.execute("SELECT 1")
-        except failures as error:
+        except Exception as error:  # noqa: BLE001 - of two libraries and the network: it is tried again
             log.warning("listening_interrupted", problem=str(error).partition("\n")[0])
             stopped.wait(_RETRY_S)

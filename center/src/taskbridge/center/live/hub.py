@@ -1,8 +1,7 @@
 """The open event streams of a replica: woken when their person's lists changed, written from the database.
 
-A thread that has committed changes calls ``Hub.changed``. A change is committed before it is sent: a list that is
-queried after an event contains it, on every replica. The database is the queue: each stream reads what follows its own
-place, whether it resumes, is slow, or waits for news. At rest it is one coroutine that waits for the client's end.
+A change is committed before it is sent: a list that is queried after an event contains it, on every replica. The
+database is the queue: each stream reads what follows its own place, whether it resumes, is slow, or waits for news.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -33,22 +32,18 @@ if TYPE_CHECKING:
     from taskbridge.center.database import Database
     from taskbridge.center.tables import Person
 
+STOPPING = "stopping"
+ACCESS = "access"
+"""The token was revoked, or the proxy must check again whether the person is still signed in."""
 _HEARTBEAT_S = 15.0
 _BEATS = 15
 """So many times per heartbeat, streams whose heartbeat is due get theirs."""
-_LATER_S = 30
-"""For somebody who has many streams open; a page that waits shows its lists all the same."""
-_PREFIX = "taskbridge_center_sse_"
-_REBUILT = "the lists were rebuilt after this id"
-_TOO_OLD = "changes after this id are no longer stored"
-
-Ending = Literal["stopping", "access"]
-"""Why the center ended a stream. Access: its token was revoked, or the proxy must check again who is signed in."""
+_METRIC = "taskbridge_center_sse_"
 
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """One connection. It belongs to the event loop."""
+    """One connection, in the event loop. At rest it is one coroutine that waits for the client's end."""
 
     hub: Hub
     person: Person
@@ -57,54 +52,20 @@ class Stream:
     due: float
     """When the next heartbeat is."""
     may_go_on: Callable[[float], bool]
-    ending: Ending | None = None
+    beats: bool = True
+    """Whether a heartbeat is to be written."""
     is_stale: bool = True
     """Whether there may be more after ``at``."""
-    _is_behind: bool = True
-    """Whether there was more than one read returns."""
-    _beats: bool = True
+    ending: str | None = None
     _unsent: bytes = OPENING
     _send: Send | None = None
     _task: asyncio.Task[None] | None = None
-
-    def wake(self) -> None:
-        """Read what follows, and write it."""
-        self.is_stale = True
-        self._go_on()
-
-    def beat(self, next_due: float) -> None:
-        """Write a heartbeat; the one after it is at ``next_due``."""
-        self.due, self._beats = next_due, True
-        self._go_on()
-
-    def end(self, ending: Ending) -> None:
-        """Write the reason, and nothing after it: a client that resumes gets the rest."""
-        self.ending = self.ending or ending
-        self._go_on()
-
-    async def read(self) -> None:
-        """Read the next part, to be written. Raises DatabaseUnavailable."""
-        self.is_stale = False  # first: whoever commits during the read wakes again
-        # Clients that come back by the thousand do not delay what has just happened.
-        reader = self.hub.backlog if self._is_behind else self.hub.live
-        latest, frames = await reader.read((*self.person, None if self.at is None else self.at.seq))
-        at, self.at = self.at, latest
-        if at is not None and at.epoch == latest.epoch and frames:
-            self.at = Place(at.epoch, at.seq + len(frames))
-            self._unsent += b"".join(frames)
-            self.hub.sent += len(frames)
-        elif at is not None and at != latest:
-            is_old = at.epoch == latest.epoch and at.seq < latest.seq
-            self._unsent += reset_frame(_TOO_OLD if is_old else _REBUILT)
-            self._beats = True  # with an id of this epoch
-        self._is_behind = self.at != latest
-        self.is_stale |= self._is_behind
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Write the body; return when the client has gone or the stream has ended."""
         try:
             self._send = send
-            self._go_on()
+            self.go_on()
             while (await receive())["type"] != "http.disconnect":
                 pass
         finally:
@@ -112,7 +73,8 @@ class Stream:
             if self._task is not None:
                 self._task.cancel()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """Look what there is to do."""
         if self._send is not None and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._write(self._send))
 
@@ -122,19 +84,37 @@ class Stream:
             while self.ending is None:
                 if self._unsent:
                     body, self._unsent = self._unsent, b""
-                elif self._beats and self.at is not None:
-                    body, self._beats = heartbeat_frame(self.at), False
+                elif self.beats and self.at is not None:
+                    body, self.beats = heartbeat_frame(self.at), False
                 elif self.is_stale:
                     await self.read()
                     continue
                 else:
                     return
                 await send({"type": "http.response.body", "body": body, "more_body": True})
+            # A client that resumes gets the rest.
             await send({"type": "http.response.body", "body": end_frame(self.ending), "more_body": False})
         except DatabaseUnavailable:
-            self.is_stale = True  # the hub wakes it again
+            self.is_stale = True  # the hub repeats it
         finally:
             self._task = None
+
+    async def read(self) -> None:
+        """Read the next part, to be written. Raises DatabaseUnavailable."""
+        self.is_stale = False  # first: whoever commits during the read wakes again
+        at = self.at
+        latest, frames = await self.hub.reader.read((*self.person, None if at is None else at.seq))
+        self.at = latest
+        if at is not None and at.epoch == latest.epoch and frames:
+            self.at = Place(at.epoch, at.seq + len(frames))
+            self.is_stale |= self.at != latest
+            self.hub.sent += len(frames)
+            self._unsent += b"".join(frames)
+        elif at is not None and at != latest:
+            is_old = at.epoch == latest.epoch and at.seq < latest.seq
+            problem = "changes after this id are no longer stored" if is_old else "the lists were rebuilt after this id"
+            self._unsent += reset_frame(problem)
+            self.beats = True  # with an id of this epoch
 
 
 @dataclass(eq=False)
@@ -149,13 +129,12 @@ class Hub(Collector):
     heartbeat_s: float = _HEARTBEAT_S
 
     def __post_init__(self) -> None:
-        self.live, self.backlog = Reader(self.database, "live"), Reader(self.database, "backlog")
-        self._of_person: dict[Person, list[Stream]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping = False
+        self.reader = Reader(self.database)
         self.count = 0
         self.sent = 0
-        self.cut: Counter[Ending] = Counter({"stopping": 0, "access": 0})
+        self.cut = Counter({STOPPING: 0, ACCESS: 0})
+        self._of_person: dict[Person, list[Stream]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def changed(self, people: Iterable[Person]) -> None:
         """These people's changes were committed. Thread-safe, and cheap for people without streams."""
@@ -168,7 +147,8 @@ class Hub(Collector):
     def _wake(self, people: Iterable[Person]) -> None:
         for person in people:
             for each in self._of_person.get(person, ()):
-                each.wake()
+                each.is_stale = True
+                each.go_on()
 
     async def subscribe(
         self, corp_id: str, user_id: str, after: Place | None, *, now: float, may_go_on: Callable[[float], bool]
@@ -176,20 +156,19 @@ class Hub(Collector):
         """Every change of this person after that place, or from now on, while ``may_go_on`` at each heartbeat.
 
         Raises:
-            NotNow: This replica holds as many as it may, or is about to stop.
-            TooManyQueries: The person has as many as one person may have.
+            NotNow: This replica holds as many streams as it may, or is about to stop.
+            TooManyQueries: One person has as many as one person may have.
             DatabaseUnavailable: It does not answer.
         """
-        if self._stopping or self.count >= self.most:
+        if self.count >= self.most:
             raise NotNow("there are as many event streams here as there may be: try again later", retry_after_s=2)
         person = clean(corp_id), clean(user_id)
         if len(self._of_person.get(person, ())) >= self.most_of_person:
             problem = "one person has as many event streams as one person may have: close some, or try again later"
-            raise TooManyQueries(problem, retry_after_s=_LATER_S)
+            raise TooManyQueries(problem, retry_after_s=30)
         self._loop = asyncio.get_running_loop()
         # Streams that were opened at once do not beat at once.
-        first_beat = now + self.heartbeat_s * (self.count % _BEATS) / _BEATS
-        found = Stream(self, person, after, first_beat, may_go_on)
+        found = Stream(self, person, after, now + self.heartbeat_s * (self.count % _BEATS) / _BEATS, may_go_on)
         self._of_person.setdefault(person, []).append(found)
         self.count += 1
         try:
@@ -200,32 +179,36 @@ class Hub(Collector):
         return found
 
     def leave(self, stream: Stream) -> None:
-        """Forget a stream. A second call does nothing."""
-        streams = self._of_person.get(stream.person, [])
-        if stream in streams:
-            streams.remove(stream)
-            self.count -= 1
-            if stream.ending is not None:
-                self.cut[stream.ending] += 1
-            if not streams:
-                del self._of_person[stream.person]
+        """Forget a stream."""
+        self.count -= 1
+        self._of_person[stream.person].remove(stream)
+        if not self._of_person[stream.person]:
+            del self._of_person[stream.person]
 
     def beat(self, now: float) -> None:
         """Write due heartbeats, end streams that may not go on, and repeat reads that failed."""
         for each in self._all():
-            if each.due > now:
-                if each.is_stale:
-                    each.wake()
-            elif each.may_go_on(now):
-                each.beat(now + self.heartbeat_s)
-            else:
-                each.end("access")
+            if each.due <= now:
+                each.due, each.beats = now + self.heartbeat_s, True
+                if not each.may_go_on(now):
+                    self._end(each, ACCESS)
+            if each.beats or each.is_stale:
+                each.go_on()
 
     def stop(self) -> None:
         """End all streams, and accept no more."""
-        self._stopping = True
+        self.most = 0
         for each in self._all():
-            each.end("stopping")
+            self._end(each, STOPPING)
+
+    def _end(self, stream: Stream, ending: str) -> None:
+        if stream.ending is None:
+            self.cut[ending] += 1
+            stream.ending = ending
+            stream.go_on()
+
+    def _all(self) -> list[Stream]:
+        return [each for streams in self._of_person.values() for each in streams]
 
     async def run(self) -> None:
         """Heartbeats, and what other replicas have committed, until cancelled."""
@@ -233,21 +216,15 @@ class Hub(Collector):
         if not self.database.is_sqlite:
             listening = self.database, self.changed, lambda: self.changed(list(self._of_person)), stopped
             threading.Thread(target=listen_for_changes, args=listening, name="listen", daemon=True).start()
+        watching = asyncio.create_task(self._watch_epoch())
         try:
-            await asyncio.gather(self._beat(), self._watch_epoch())
+            while True:
+                await asyncio.sleep(self.heartbeat_s / _BEATS)
+                self.beat(self._loop.time())
         finally:
             stopped.set()
-            await asyncio.to_thread(self.close)
-
-    def close(self) -> None:
-        """Wait for queries that still run."""
-        self.live.close()
-        self.backlog.close()
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(self.heartbeat_s / _BEATS)
-            self.beat(asyncio.get_running_loop().time())
+            watching.cancel()
+            await asyncio.to_thread(self.reader.close)
 
     async def _watch_epoch(self) -> None:
         """Wake streams of another epoch: for some of them no change may ever come."""
@@ -255,20 +232,16 @@ class Hub(Collector):
             await asyncio.sleep(self.heartbeat_s / _BEATS)
             for person in list(islice(self._of_person, 1)):
                 with suppress(DatabaseUnavailable):
-                    epoch = (await self.backlog.read((*person, None))).latest.epoch
-                    for each in self._all():
-                        if each.at is not None and each.at.epoch != epoch:
-                            each.wake()
-
-    def _all(self) -> list[Stream]:
-        return [each for streams in self._of_person.values() for each in streams]
+                    latest, _ = await self.reader.read((*person, None))
+                    self._wake({each.person for each in self._all() if each.at and each.at.epoch != latest.epoch})
 
     def collect(self) -> Iterable[Metric]:
         """At every scrape."""
-        yield GaugeMetricFamily(_PREFIX + "connections", "Open event streams of this replica.", self.count)
-        yield CounterMetricFamily(_PREFIX + "sent", "Changes written to event streams.", self.sent)
-        described = "Event streams that the replica closed, by reason: stopping, access."
-        cut = CounterMetricFamily(_PREFIX + "cut", described, labels=["reason"])
+        yield GaugeMetricFamily(_METRIC + "connections", "Open event streams of this replica.", self.count)
+        yield CounterMetricFamily(_METRIC + "sent", "Changes written to event streams.", self.sent)
+        cut = CounterMetricFamily(
+            _METRIC + "cut", "Event streams that the replica closed, by reason.", labels=["reason"]
+        )
         for ending, count in self.cut.items():
             cut.add_metric([ending], count)
         yield cut
