@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +15,7 @@ import httpx2
 from support import http_clients
 from support.edge.process import LOAD_FAST
 from support.forked import Forked
+from support.http_clients import EventStreamClient
 from taskbridge.local.host import free_port
 
 if TYPE_CHECKING:
@@ -125,75 +124,55 @@ def lists_of(url: str, corp_id: str, user_id: str) -> Lists | None:
     return None
 
 
-class Follower(threading.Thread):
+class Follower(EventStreamClient):
     """A client of one person's event stream, as a portal has it: it loads the lists once, then applies what comes.
 
     It reconnects however a connection ends, to any replica, with the last id. After ``reset`` it loads the lists again.
     """
 
     def __init__(self, corp_id: str, user_id: str, replica: Callable[[], str]) -> None:
-        super().__init__(daemon=True)
+        # Heartbeats come every 15 s: a frozen replica sends none.
+        super().__init__("", timeout_s=17)
         self.user_id = user_id
         self.lists: Lists = {}
-        self.resets = 0
         self.connections = 0
         self._corp_id = corp_id
         self._replica = replica
         self._is_current = False
-        self._last_id: str | None = None
         self._over = threading.Event()
+        self._following = threading.Thread(target=self._follow, daemon=True)
+
+    def start(self) -> None:
+        self._following.start()
 
     def stop(self) -> None:
         self._over.set()
-        with contextlib.suppress(OSError, AttributeError):  # there is no connection just now
-            self._connection.sock.shutdown(socket.SHUT_RDWR)
-        self.join(30)
+        with contextlib.suppress(AttributeError):  # it has had no connection yet
+            self.cut()
+        self._following.join(30)
 
-    def run(self) -> None:
-        while not self._over.wait(0.1):
-            url = self._replica()
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                self._listen(url)
-
-    def _listen(self, url: str) -> None:
-        # Heartbeats come every 15 s: a frozen replica sends none.
-        self._connection = connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=17)
-        self._is_current = self._is_current and self._last_id is not None
-        with contextlib.closing(connection):
-            headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
-            path = f"/v1/corps/{self._corp_id}/users/{self.user_id}/events"
-            connection.request("GET", path, headers=headers)
-            answer = connection.getresponse()
-            if answer.status != 200:
-                answer.read()
-                return
-            self.connections += 1
-            event: dict[str, str] = {}
-            while not self._over.is_set() and (line := answer.readline()):
-                name, _, value = line.decode().rstrip("\n").partition(":")
-                if name:
-                    event[name] = value.removeprefix(" ")
-                elif not value and event:
-                    if not self._apply(url, event):
-                        return
-                    event = {}
-
-    def _apply(self, url: str, event: dict[str, str]) -> bool:
-        """False: the lists could not be loaded; the same event is requested again."""
-        if event.get("event") == "reset":
-            self.resets += 1
+    def received(self, name: str, data: str) -> None:
+        super().received(name, data)
+        if name == "reset":
             self._is_current = False
         if not self._is_current:
-            found = lists_of(url, self._corp_id, self.user_id)
+            found = lists_of(self.url.partition("/v1/")[0], self._corp_id, self.user_id)
             if found is None:
-                return False
+                raise ConnectionAbortedError("the same event is requested again")
             self.lists, self._is_current = found, True
-        if event.get("event") == "notification":
-            data = json.loads(event["data"])
-            line = Line(data["view"], data["instance_id"], data["task_id"])
-            if data["change"] == "REMOVED":
+        if name == "notification":
+            event = json.loads(data)
+            line = Line(event["view"], event["instance_id"], event["task_id"])
+            if event["change"] == "REMOVED":
                 self.lists.pop(line, None)
             else:
-                self.lists[line] = data
-        self._last_id = event.get("id", self._last_id)
-        return True
+                self.lists[line] = event
+
+    def _follow(self) -> None:
+        while not self._over.wait(0.1):
+            self.url = f"{self._replica()}/v1/corps/{self._corp_id}/users/{self.user_id}/events"
+            self._is_current = self._is_current and self.last_event_id is not None
+            with contextlib.suppress(OSError):
+                self.open()
+                self.connections += 1
+                self.ended.wait()

@@ -92,9 +92,13 @@ def status_of(answer: bytes) -> int:
 
 @dataclass
 class EventStreamClient:
+    """One connection after the other, in a thread, each from the last id."""
+
     url: str
     headers: dict[str, str] = field(default_factory=dict[str, str])
     last_event_id: str | None = None
+    timeout_s: float = 30
+    """Of silence."""
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Of each notification its data, and when it came as ``_at``."""
     resets: list[str] = field(default_factory=list[str])
@@ -108,7 +112,7 @@ class EventStreamClient:
         self.ended.clear()
         at = urlsplit(self.url)
         assert at.hostname is not None
-        self._connection = http.client.HTTPConnection(at.hostname, at.port, timeout=30)
+        self._connection = http.client.HTTPConnection(at.hostname, at.port, timeout=self.timeout_s)
         self._connection.connect()
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(f"{at.path}?{at.query}",), daemon=True)
@@ -143,25 +147,24 @@ class EventStreamClient:
         self._opened.set()
         self.ended.set()
 
+    def received(self, name: str, data: str) -> None:
+        """An event, or an id alone with an empty name. Called in the reading thread; raises OSError to disconnect."""
+        if name == "notification":
+            self.events.append({**json.loads(data), "_at": time.perf_counter()})
+        elif name == "reset":
+            self.resets.append(data)
+
     def _parse(self, response: http.client.HTTPResponse) -> None:
-        name, event_id, data = "", None, list[str]()
+        event: dict[str, str] = {}
         while raw := response.readline():
-            line = raw.decode().rstrip("\n")
-            field_name, _, value = line.partition(":")
+            field_name, _, value = raw.decode().rstrip("\n").partition(":")
             value = value.removeprefix(" ")
-            if line == "":
-                self.last_event_id = event_id if event_id is not None else self.last_event_id
-                if data and name == "notification":
-                    self.events.append({**json.loads("\n".join(data)), "_at": time.perf_counter()})
-                elif data and name == "reset":
-                    self.resets.append("\n".join(data))
-                name, event_id, data = "", None, []
-            elif field_name == "":
+            if field_name:
+                event[field_name] = value
+            elif value:
                 self.comments.append(value)
-            elif field_name == "event":
-                name = value
-            elif field_name == "id":
-                event_id = value
-            elif field_name == "data":
-                data.append(value)
+            elif event:
+                self.received(event.get("event", ""), event.get("data", ""))
+                self.last_event_id = event.get("id", self.last_event_id)
+                event = {}
             self._opened.set()
