@@ -67,7 +67,7 @@ def test_a_change_of_the_credentials_that_is_not_in_force_is_where_operators_loo
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
     says = (
         "credentials: the last change is invalid and not in use: credentials file "
-        f"{settings.credentials_file}: line 1: not TOML"
+        f"{settings.credentials_file}: not TOML"
     )
     edge = edge_of(Answers("http://edge", answer.text, ""))
     center: dict[str, object] = {"filled": 1.0, "replicas": []}

@@ -25,7 +25,7 @@ from taskbridge.runtime.kafka import (
     producer_config,
     read_kafka_config,
 )
-from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull, within
+from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull
 from taskbridge.schemas.errors import ConfigurationError
 
 NOBODY = "127.0.0.1:9"
@@ -247,7 +247,7 @@ def test_a_full_queue_accepts_nothing(librdkafka: Librdkafka) -> None:
         producer = AsyncProducer({})
         librdkafka.full = True
         with pytest.raises(QueueFull):
-            await within(1, producer.produce("topic", key=None, value=b"v"))
+            await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 1)
         assert producer.pending == 0
         await producer.close()
 
@@ -261,7 +261,7 @@ def test_a_record_that_cannot_be_handed_over_for_any_reason_fails_alone(librdkaf
         delivery = producer.produce("topic", key=None, value=b"strange", headers=strange)
         producer.produce("topic", key=None, value=b"sent")
         with pytest.raises(DeliveryFailed, match="topic: headers"):
-            await within(1, delivery)
+            await asyncio.wait_for(delivery, 1)
         assert librdkafka.values == [b"sent"]
         await producer.close(timeout_s=0)
 
@@ -275,9 +275,9 @@ def test_a_cancelled_delivery_disturbs_none_of_the_others(librdkafka: Librdkafka
         producer = AsyncProducer({})
         given_up, other = (producer.produce("topic", key=None, value=b"v") for _ in range(2))
         with pytest.raises(TimeoutError):
-            await within(0.01, given_up)
+            await asyncio.wait_for(given_up, 0.01)
         librdkafka.acknowledged = 2
-        await within(1, other)
+        await asyncio.wait_for(other, 1)
         assert errors == []
         await producer.close()
 
@@ -308,7 +308,7 @@ def test_reports_are_fetched_after_any_error(librdkafka: Librdkafka) -> None:
         librdkafka.broken = True
         delivery = producer.produce("topic", key=None, value=b"v")
         librdkafka.acknowledged = 1
-        await within(1, delivery)
+        await asyncio.wait_for(delivery, 1)
         assert not librdkafka.broken
         await producer.close()
 
@@ -321,7 +321,7 @@ def test_the_end_waits_for_reports_in_bounded_time(librdkafka: Librdkafka) -> No
         first, _ = (producer.produce("topic", key=None, value=b"v") for _ in range(2))
         asyncio.get_running_loop().call_later(0.01, setattr, librdkafka, "acknowledged", 1)
         closing = asyncio.create_task(producer.close(timeout_s=1))
-        await within(1, first)
+        await asyncio.wait_for(first, 1)
         return await closing
 
     assert asyncio.run(scenario()) == 1
@@ -452,7 +452,7 @@ def test_a_delivery_report_alone_shows_whether_an_error_is_fatal(
     async def scenario() -> None:
         producer = AsyncProducer({})
         with pytest.raises(TimeoutError):
-            await within(0.01, producer.produce("topic", key=None, value=b"v"))
+            await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 0.01)
         librdkafka.given.pop()(KafkaError(code), None)
         assert producer.is_dead is dead
         await producer.close()

@@ -44,7 +44,7 @@ class Admin:
     settings: dict[str, str] = field(default_factory=dict[str, str])
     brokers: int = 1
     replicas: int = 1
-    """Of the topics that are there, and the broker's default."""
+    """Of the topics that are there."""
     new: list[NewTopic] = field(default_factory=list["NewTopic"])
 
     def list_topics(self, *, timeout: float) -> Any:
@@ -70,8 +70,6 @@ class Admin:
     def _described(self, name: str) -> Future[Any]:
         if name in self.describe_errors:
             return done(error=self.describe_errors[name])
-        if name == "0":
-            return done({"default.replication.factor": SimpleNamespace(value=str(self.replicas))})
         (topic,) = [each for each in ALL if each.name == name]
         settings = {**topic.settings, **self.settings}
         return done({key: SimpleNamespace(value=value) for key, value in settings.items()})
@@ -139,32 +137,11 @@ def test_settings_that_cannot_be_read_for_another_reason_are_reported_and_block_
 
 
 def test_where_there_are_three_replicas_two_must_be_in_sync_from_the_creation_on() -> None:
-    for replicas, expected in ((1, None), (2, None), (3, "2"), (5, "2")):
-        admin = Admin(brokers=replicas, replicas=replicas)
+    for brokers, replicas, expected in ((1, 1, None), (2, 2, None), (3, 3, "2"), (5, 3, "2")):
+        admin = Admin(brokers=brokers)
         applied(admin)
-        assert [(each.config or {}).get("min.insync.replicas") for each in admin.new] == [expected, expected]
-    # Set explicitly, for any default of the broker.
-    admin = Admin(brokers=3, replicas=1)
-    apply_topics(cast("Client", admin), TOPICS, partitions=3, replication=3)
-    assert {(each.config or {}).get("min.insync.replicas") for each in admin.new} == {"2"}
-
-
-def test_a_default_that_may_not_be_known_promises_nothing_that_would_stop_writing() -> None:
-    admin = Admin(brokers=3, replicas=1, describe_errors={"0": NOT_ALLOWED[0]})
-    reports = applied(admin)
-    assert [each.drift for each in reports] == [[], []]
-    assert {(each.config or {}).get("min.insync.replicas") for each in admin.new} == {None}
-    for report in reports:
-        assert "DescribeConfigs on cluster kafka-cluster" in (report.unchecked or "")
-
-
-def test_who_may_not_know_the_default_gives_a_topic_what_its_others_have() -> None:
-    others = {PEOPLE.name: 3, "somebody-elses": 3}
-    admin = Admin(others, brokers=3, replicas=3, describe_errors={"0": NOT_ALLOWED[0]})
-    assert [(each.drift, each.unchecked) for each in applied(admin)] == [([], None)] * 2
-    assert [(each.replication_factor, (each.config or {}).get("min.insync.replicas")) for each in admin.new] == [
-        (3, "2")
-    ] * 2
+        found = [(each.replication_factor, (each.config or {}).get("min.insync.replicas")) for each in admin.new]
+        assert found == [(replicas, expected)] * 2
 
 
 @pytest.mark.parametrize(("in_sync", "drifts"), [("1", True), ("2", False), ("3", False)])
@@ -177,7 +154,8 @@ def test_too_few_that_must_be_in_sync_are_drift(in_sync: str, *, drifts: bool) -
 def test_fewer_replicas_than_three_brokers_could_have_are_drift_and_on_fewer_brokers_they_are_not() -> None:
     drift = ["1 of 3 brokers have it, the contract says 3 (--replication)"]
     assert [each.drift for each in applied(Admin(existing(), brokers=3))] == [drift, drift]
-    assert [each.drift for each in applied(Admin(brokers=3))] == [drift, drift], "of those that are made too"
+    created = apply_topics(cast("Client", Admin(brokers=3)), TOPICS, partitions=3, replication=1)
+    assert [each.drift for each in created] == [drift, drift], "of those that are made too"
     assert [each.drift for each in applied(Admin(existing(), brokers=2))] == [[], []]
 
 

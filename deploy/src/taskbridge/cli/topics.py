@@ -25,7 +25,9 @@ def topics_apply(
     partitions: Annotated[
         int | None, typer.Option(min=1, help="Partitions of created topics. Default: TASKBRIDGE_PARTITIONS, else 12.")
     ] = None,
-    replication: Annotated[int, typer.Option(help="Replicas of created topics; -1 is the broker's default.")] = -1,
+    replication: Annotated[
+        int | None, typer.Option(help="Replicas of created topics; by default three, or one for each broker.")
+    ] = None,
     delete_unused: Annotated[  # noqa: FBT002
         bool, typer.Option("--delete-unused", help="Delete the internal topics that only earlier releases used.")
     ] = False,

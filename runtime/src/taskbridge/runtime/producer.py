@@ -244,25 +244,6 @@ class AsyncProducer:
         return DeliveryFailed(f"{topic}: {why}", error)
 
 
-async def within(timeout_s: float, delivery: asyncio.Future[None]) -> None:
-    """Return once the record is delivered. Costs a quarter of ``asyncio.timeout``, because it cancels no task.
-
-    Raises:
-        TimeoutError: It takes longer.
-        DeliveryFailed: The delivery failed.
-    """
-    timer = asyncio.get_running_loop().call_later(timeout_s, _time_out, delivery)
-    try:
-        await delivery
-    finally:
-        timer.cancel()
-
-
-def _time_out(delivery: asyncio.Future[None]) -> None:
-    if not delivery.done():
-        delivery.set_exception(TimeoutError())
-
-
 # A descriptor that librdkafka makes readable as soon as it has delivery reports: one write for a batch of them.
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import tomllib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Protocol, TypeVar
@@ -30,14 +29,6 @@ _log = structlog.stdlib.get_logger(__name__)
 
 POLL_S = 1.0
 """How often the service checks whether a file has changed."""
-
-_PLACE = re.compile(r"(\w+)(?:\.(\d+))?(?:\.([a-z]\w*))?[\w.]*: ")
-"""The beginning of messages: ``apps.1.corp_id: ``."""
-_NOTICED_AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
-"""The end of tomllib's messages."""
-_MAY_END = re.compile(r"\]|\"\"\"|'''")
-"""A statement of several lines ends with an array or a multi-line string."""
-_MAX_STATEMENT_LINES = 200
 
 
 # From the environment.
@@ -91,52 +82,10 @@ def parse_toml(text: str, model: type[S]) -> S:
     try:
         return model.model_validate(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise FileBroken(f"{_broken_line(text, error)}not TOML: {_NOTICED_AT.sub('', str(error))}") from error
+        raise FileBroken(f"not TOML: {error}") from error
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise FileBroken("; ".join(problems)) from None
-
-
-def _broken_line(text: str, error: Exception) -> str:
-    """The line where the broken statement begins: tomllib reports where it notices the error, perhaps lines later."""
-    found = _NOTICED_AT.search(str(error))
-    noticed = int(found[1]) if found is not None and found[1] else None
-    statement, begins = "", 1
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n")[:noticed], 1):
-        statement += f"{line}\n"
-        if number > begins and not _MAY_END.search(line):
-            continue
-        if number - begins >= _MAX_STATEMENT_LINES:
-            statement = ""  # to parse it again at each of its lines takes quadratic time
-            break
-        try:
-            tomllib.loads(statement)
-        except (tomllib.TOMLDecodeError, RecursionError):
-            continue
-        statement, begins = "", number + 1
-    if statement:
-        return f"line {begins}: "
-    # Each statement alone is valid: tomllib notices a conflict of two at the second one.
-    return f"line {noticed}: " if noticed is not None else ""
-
-
-def _with_line(text: str, problem: str) -> str:
-    """The problem with the line of the place that it names, where that line is certain."""
-    place = _PLACE.match(problem)
-    if place is None:
-        return problem
-    table, entry, key = place.groups()
-    lines = text.split("\n")
-    heads = [at for at, line in enumerate(lines) if re.match(rf"\s*\[*\s*{table}\b", line)]
-    if (entry is None and len(heads) != 1) or int(entry or 0) >= len(heads):
-        return problem
-    found = heads[int(entry or 0)]
-    for at in range(found + 1, len(lines)):
-        if lines[at].lstrip().startswith("["):
-            break
-        if key is not None and re.match(rf"\s*{key}\b", lines[at]):
-            found = at
-    return f"line {found + 1}: {problem}"
 
 
 class ReloadedFile(ABC, Generic[T]):
@@ -216,12 +165,10 @@ class ReloadedFile(ABC, Generic[T]):
 
     def _read(self) -> T:
         self._versions: dict[Path, tuple[int, ...] | None] = {}
-        text = ""
         try:
-            text = self.text_of(self.path)
-            return self.parse(text)
+            return self.parse(self.text_of(self.path))
         except FileBroken as error:
-            raise FileBroken(f"{self.title} {self.path}: {_with_line(text, str(error))}") from error
+            raise FileBroken(f"{self.title} {self.path}: {error}") from error
 
 
 def _version_of(path: Path) -> tuple[int, ...] | None:

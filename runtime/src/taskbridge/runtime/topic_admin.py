@@ -27,19 +27,12 @@ if TYPE_CHECKING:
 _PARTITIONS_MAX = 10_000
 _TIMEOUT_S = 15
 _METADATA_S = 5
-_BROKER_DEFAULT = -1
 _ENOUGH_REPLICAS = 3
-_OURS = "taskbridge"
-"""Prefix of all names. Without access to the brokers' default, a new topic gets as many replicas as these have."""
 _IN_SYNC = "min.insync.replicas"
 _IN_SYNC_OF_ENOUGH = "2"
 _SETTINGS_HIDDEN = (
     "its settings could not be checked. Allow this Kafka user DescribeConfigs on it, or run"
     " 'taskbridge topics apply' now and then as a user who may"
-)
-_DEFAULT_HIDDEN = (
-    f"its replication factor could not be read, so {_IN_SYNC} is the brokers' default. Allow this Kafka user"
-    " DescribeConfigs on cluster kafka-cluster, or set --replication"
 )
 _NOT_ALLOWED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 
@@ -58,7 +51,7 @@ class TopicReport:
     drift: list[str] = field(default_factory=list[str])
     """One line for each difference from the contract."""
     unchecked: str | None = None
-    """Why the topic's settings, or the brokers', could not be read, and what to do."""
+    """Why the topic's settings could not be read, and what to do."""
 
     @property
     def state(self) -> str:
@@ -81,9 +74,11 @@ def partitions_setting(environment: Mapping[str, str]) -> int:
 
 
 def apply_topics(
-    admin: Admin, topics: Iterable[Topic], *, partitions: int, replication: int = _BROKER_DEFAULT
+    admin: Admin, topics: Iterable[Topic], *, partitions: int, replication: int | None = None
 ) -> list[TopicReport]:
     """Create the missing topics and compare the others with the contract. Safe to repeat, and to run concurrently.
+
+    Without ``replication``, a new topic gets three replicas, or as many as there are brokers.
 
     Raises:
         TopicsUnavailable: No answer, or a topic is missing and may not be created.
@@ -92,26 +87,18 @@ def apply_topics(
     cluster = _cluster(metadata(admin))
     missing = [topic for topic in topics if topic.name not in cluster.topics]
     created: set[str] = set()
+    reports: list[TopicReport] = []
     if missing:
-        replicas: int | None = replication
-        if replication == _BROKER_DEFAULT:
-            replicas = _default_replication(admin, cluster)
-            ours = [copies for name, (_, copies) in cluster.topics.items() if name.startswith(_OURS)]
-            if replicas is None and ours:
-                replication = replicas = min(ours)
-        unknown = _DEFAULT_HIDDEN if replicas is None and len(cluster.brokers) >= _ENOUGH_REPLICAS else None
-        created = _create(admin, missing, partitions=partitions, replication=replication, replicas=replicas)
-        made = [topic for topic in missing if topic.name in created]
-        few = _few_replicas(replicas, cluster.brokers) if replicas is not None else []
+        replicas = replication or min(_ENOUGH_REPLICAS, len(cluster.brokers))
+        created = _create(admin, missing, partitions=partitions, replicas=replicas)
+        drift = _few_replicas(replicas, cluster.brokers)
         reports = [
-            TopicReport(topic.name, created=True, partitions=partitions, drift=[*few], unchecked=unknown)
-            for topic in made
+            TopicReport(topic.name, created=True, partitions=partitions, drift=[*drift])
+            for topic in missing
+            if topic.name in created
         ]
-    else:
-        reports = []
+        cluster = _cluster(metadata(admin))  # others may have been created meanwhile
     others = [topic for topic in topics if topic.name not in created]
-    if missing and others:
-        cluster = _cluster(metadata(admin))  # some of them may have been created meanwhile
     return reports + _compare(admin, cluster, others, partitions=partitions)
 
 
@@ -151,25 +138,15 @@ def _cluster(found: Any) -> _Cluster:
     return _Cluster(list(found.brokers), topics)
 
 
-def _default_replication(admin: Admin, cluster: _Cluster) -> int | None:
-    """The brokers' default number of replicas; None if this user may not read it."""
-    if not cluster.brokers:
-        return None
-    resource = ConfigResource(ConfigResource.Type.BROKER, str(cluster.brokers[0]))
-    settings, _ = _described(admin, [resource])[resource.name]
-    value = (settings or {}).get("default.replication.factor")
-    return int(value) if value else None
-
-
 def _few_replicas(replicas: int, brokers: Sequence[int]) -> list[str]:
     if replicas < _ENOUGH_REPLICAS <= len(brokers):
         return [f"{replicas} of {len(brokers)} brokers have it, the contract says {_ENOUGH_REPLICAS} (--replication)"]
     return []
 
 
-def _create(admin: Admin, missing: list[Topic], *, partitions: int, replication: int, replicas: int | None) -> set[str]:
-    safe = {_IN_SYNC: _IN_SYNC_OF_ENOUGH} if replicas is not None and replicas >= _ENOUGH_REPLICAS else {}
-    new = [NewTopic(topic.name, partitions, replication, config={**topic.settings, **safe}) for topic in missing]
+def _create(admin: Admin, missing: list[Topic], *, partitions: int, replicas: int) -> set[str]:
+    safe = {_IN_SYNC: _IN_SYNC_OF_ENOUGH} if replicas >= _ENOUGH_REPLICAS else {}
+    new = [NewTopic(topic.name, partitions, replicas, config={**topic.settings, **safe}) for topic in missing]
     created: set[str] = set()
     for name, future in cast("dict[str, Any]", admin.create_topics(new, operation_timeout=_TIMEOUT_S)).items():
         try:
