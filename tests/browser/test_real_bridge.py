@@ -15,7 +15,6 @@ import pytest
 from playwright.sync_api import expect
 
 from support.browser.browsing import portal, put
-from support.forked import taskbridge
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.edge.verification import webhooks
 from taskbridge.local.bridge import Bridge, BridgeOptions
@@ -25,7 +24,6 @@ from taskbridge.local.host import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
     from playwright.sync_api import Page
 
@@ -55,10 +53,9 @@ class Task:
 class Company:
     """A running bridge, and Yida, which posts to it."""
 
-    def __init__(self, bridge: Bridge, token: str, connection: Connection, portal_url: str) -> None:
+    def __init__(self, bridge: Bridge, token: str, portal_url: str) -> None:
         self.bridge, self.portal_url = bridge, portal_url
         self._token = token
-        self._connection = connection
 
     def page_of(self, user: str) -> str:
         return f"{self.bridge.center_url}/?corp_id={CORP}&user_id={user}"
@@ -81,16 +78,6 @@ class Company:
     def complete(self, task: Task, actor: str) -> None:
         self._post("complete", {**self._ids(task), "taskId": task.task_id, "actualWorkId": actor})
 
-    def end(self, task: Task, result: str) -> None:
-        """As Yida does: a create describes the instance once more."""
-        ended = {
-            "processInstanceStatus": "COMPLETED",
-            "processApprovedResult": result,
-            "finishTime": time.time_ns() // 10**6,
-        }
-        body = {**vendor_sample(), "appType": APP, "formInstanceId": task.instance_id, "title": task.title, **ended}
-        self._post("create", {"task": json.dumps(body, ensure_ascii=False)})
-
     def delete(self, task: Task) -> None:
         self._post("delete", self._ids(task))
 
@@ -112,18 +99,6 @@ class Company:
         pid = self.bridge.pid("center")
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-
-    def imports(self, what: str, file: Path, lines: str, *, known: str) -> None:
-        """As an administrator does; they are in the database within seconds: ``known`` is in the center's metrics."""
-        file.write_text(lines)
-        where = ["--bootstrap-servers", self._connection.bootstrap_servers]
-        where += ["--registry-url", self._connection.registry_url]
-        taskbridge(what, "import", str(file), *where, environment=ENVIRONMENT).check_returncode()
-        metrics = f"{self.bridge.center_url}/metrics"
-        deadline = time.monotonic() + SOON_MS / 1000
-        while known not in httpx2.get(metrics, timeout=30, trust_env=False).text.splitlines():
-            assert time.monotonic() < deadline, f"{what} are not known"
-            time.sleep(0.2)
 
     def _ids(self, task: Task) -> dict[str, str]:
         return {"appType": APP, "corpId": CORP, "formInstId": task.instance_id}
@@ -159,7 +134,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
         connection: Connection | None = None
         try:
             connection = bridge.start()
-            yield Company(bridge, token, connection, portal_url)
+            yield Company(bridge, token, portal_url)
         finally:
             bridge.stop()
             if connection is not None:
@@ -249,61 +224,6 @@ def test_tasks_of_three_systems_are_in_one_inbox(company: Company, open_page: Op
     expect(page.locator(".row-title")).to_have_count(3, timeout=SOON_MS)
 
 
-def test_people_who_were_imported_are_called_by_their_names(
-    company: Company, open_page: OpenPage, user: str, tmp_path: Path
-) -> None:
-    assignee, unknown, originator = f"{user}-a", f"{user}-b", f"{user}-c"
-    company.imports(
-        "people",
-        tmp_path / "people.csv",
-        "corp_id,user_id,name\n"
-        + "".join(
-            f"{CORP},{who},{name}\n" for who, name in ((user, "李雷"), (assignee, "王芳"), (originator, "<b>张红</b>"))
-        ),
-        known='taskbridge_center_records_total{topic="taskbridge.people.v1"} 3.0',
-    )
-    page = open_live(open_page, company, assignee)
-    # The sender names people only by id.
-    task = company.create("采购", f"{assignee},{unknown}", originatorId=originator, originatorDisplayName=None)
-    shown(page, task.title)
-    expect(page.locator(".row")).to_contain_text("<b>张红</b>")
-    page.locator(".row").click()
-    expect(page.locator(".detail-name")).to_have_text("<b>张红</b>")
-    expect(page.locator(".facts").first.locator(".chip")).to_have_text(["我", unknown])
-    company.complete(task, user)
-    expect(page.locator(".step-said").last).to_have_text("李雷 处理完成", timeout=SOON_MS)
-    other = open_page(company.page_of(user) + f"#handled/{task.instance_id}")
-    expect(other.locator(".step-said")).to_have_text([f"提交给 王芳、{unknown}", "我 处理完成"], timeout=SOON_MS)
-    expect(other.locator(".who bdi")).to_have_text("李雷")
-    company.end(task, "disagree")
-    expect(other.locator(".step-said").last).to_have_text("流程结束：已拒绝", timeout=SOON_MS)
-    expect(other.locator(".detail-tags .status")).to_have_text("已拒绝")
-    picker = open_page(company.bridge.center_url)
-    picker.get_by_role("searchbox").fill(user)
-    expect(picker.locator(".people button")).to_have_count(3)
-    picker.locator(".people button").filter(has_text="王芳").click()
-    expect(picker.locator(".who bdi")).to_have_text("王芳")
-
-
-def test_fields_of_a_form_that_was_imported_are_called_by_their_labels(
-    company: Company, open_page: OpenPage, user: str, tmp_path: Path
-) -> None:
-    company.imports(
-        "forms",
-        tmp_path / "forms.csv",
-        "corp_id,form_uuid,form_title,field_id,label\n"
-        f"{CORP},FORM-ours,合同审批,textField_partner,合同方\n"
-        f"{CORP},FORM-ours,,numberField_amount,<b>金额</b>\n",
-        known='taskbridge_center_records_total{topic="taskbridge.forms.v1"} 1.0',
-    )
-    form = {"textField_partner": "蓝海传媒", "numberField_amount": "1", "textField_other": "没有标签"}
-    task = company.create("合同", user, formUuid="FORM-ours", dataMap=form)
-    page = open_page(company.page_of(user) + f"#pending/{task.instance_id}")
-    names = page.locator(".form-values dt")
-    expect(names).to_have_text(["合同方", "<b>金额</b>", "textField_other"], timeout=SOON_MS)
-    expect(page.locator(".detail h3").last).to_have_text("表单内容 · 合同审批")
-
-
 def test_a_restart_of_the_service_misses_nothing(company: Company, open_page: OpenPage, user: str) -> None:
     page = open_live(open_page, company, user)
     before = company.create("重启之前", user)
@@ -326,19 +246,3 @@ def test_a_portal_of_another_origin_is_live(company: Company, open_page: OpenPag
     expect(page.locator("body")).to_have_attribute("data-live", "live", timeout=SOON_MS)
     task = company.create("门户里的申请", user)
     shown(page, task.title)
-
-
-def test_the_operator_finds_out_what_became_of_a_callback(company: Company, open_page: OpenPage, user: str) -> None:
-    task = company.create("查得到的申请", user)
-    page = open_page(f"{company.bridge.center_url}/ops")
-    expect(page.locator(".panel.map .cell.active")).not_to_have_count(0, timeout=SOON_MS)
-    page.get_by_role("searchbox").fill(task.instance_id)
-    # A new callback may need one more try: the center follows its topics.
-    found = page.locator('.verdict[data-verdict="known"]')
-    for _ in range(10):
-        page.keyboard.press("Enter")
-        page.wait_for_timeout(1000)
-        if found.count():
-            break
-    expect(found).to_be_visible()
-    expect(page.locator(".find-title")).to_have_text(task.title)
