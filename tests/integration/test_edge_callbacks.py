@@ -1,4 +1,4 @@
-"""The real edge process on the real Kafka: a callback is one record, a bad request is a problem, and it stays well."""
+"""The real edge process on the real Kafka: a callback is one record, a bad sender is stopped, and it stays well."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from confluent_kafka import Consumer, TopicPartition
 
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from support.edge.process import RunningEdge
-from support.edge.refused import BadRequest, bad_requests
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
 from taskbridge.local.host import free_port
@@ -30,7 +29,7 @@ from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from confluent_kafka import Message
@@ -176,13 +175,6 @@ def good(wire_action: str, instance_id: str, token: str = SYSTEM_TOKEN) -> dict[
     return signed(parameters_of(wire_action, instance_id=instance_id), system_token=token)
 
 
-def send_bad(edge: EdgeProcess, bad: BadRequest) -> httpx2.Response:
-    content: bytes | Iterable[bytes] = bad.body
-    if bad.chunked:
-        content = (bad.body[at : at + 65536] for at in range(0, len(bad.body), 65536))
-    return edge.client.request(bad.method, f"{bad.path}?{bad.query}", content=content, headers=dict(bad.headers))
-
-
 @pytest.fixture(scope="module")
 def edge(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Generator[EdgeProcess]:
     edge = EdgeProcess(
@@ -253,15 +245,6 @@ def test_the_largest_body_is_one_record(edge: EdgeProcess, topic: EventsTopic, i
     assert edge.send("create", parameters).status_code == 200
     (record,) = topic.records(instance_id)
     assert topic.decode(record).raw_parameters == parameters
-
-
-@pytest.mark.parametrize("bad", bad_requests(), ids=lambda bad: bad.name)
-def test_a_bad_request_gets_its_problem(edge: EdgeProcess, bad: BadRequest) -> None:
-    answer = send_bad(edge, bad)
-    assert (answer.status_code, answer.headers["content-type"]) == (bad.status, "application/problem+json")
-    problem = answer.json()
-    assert (problem["status"], problem["success"]) == (bad.status, False)
-    assert problem["type"] == (f"urn:taskbridge:problem:{bad.kind}" if bad.kind else "about:blank")
 
 
 def connect(edge: EdgeProcess, head: str) -> socket.socket:
