@@ -17,7 +17,7 @@ from support import http_clients
 from support.center import databases, dialect
 from support.forked import Forked
 from support.kafka.brokers import OwnBroker
-from support.streams.lives import delete_all_topics, read_topic
+from support.streams.lives import delete_all_topics, read_topic, remove_workers
 from support.streams.processes import Worker
 from taskbridge.cli.connection import Connection
 from taskbridge.local.host import free_port
@@ -98,6 +98,7 @@ class Service:
 def connection(stack: Endpoints) -> Generator[Connection]:
     """The shared Kafka and registry, with the contract's topics and schemas."""
     found = Connection(stack.bootstrap_servers, stack.registry_url, {})
+    remove_workers(found)
     apply_topics(found.admin(), topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
     found.registry.register(topics.ALL)
     yield found

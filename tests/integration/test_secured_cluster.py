@@ -32,7 +32,7 @@ from support.edge.fakes import SYSTEM_TOKEN, parameters_of
 from support.edge.process import RunningEdge, wait_until
 from support.kafka.brokers import BROKERS
 from support.kafka.secured import OAUTH, SCRAM, SecuredCluster
-from support.streams.lives import assert_all_is_right, caught_up, read_topic
+from support.streams.lives import assert_all_is_right, caught_up, read_topic, remove_workers
 from support.streams.processes import Worker
 from taskbridge.cli.acls import apply_acls, bindings, roles
 from taskbridge.cli.callbacks import post_callback
@@ -111,8 +111,9 @@ def edge(
 
 
 @pytest.fixture
-def worker(cluster: SecuredCluster, edge: RunningEdge, tmp_path: Path) -> Generator[Worker]:
+def worker(cluster: SecuredCluster, outside: Connection, edge: RunningEdge, tmp_path: Path) -> Generator[Worker]:
     del edge  # first: its fixture brings the ACLs and topics
+    remove_workers(outside)
     # Tokens here, where both kinds of clients are, aiokafka and librdkafka; passwords for all others.
     config = cluster.config_file("streams", OAUTH)
     worker = Worker(tmp_path, as_user(cluster, "streams"), STREAMS_KAFKA_CONFIG_FILE=config)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import socket
+import struct
 import time
 import uuid
 from collections import Counter
@@ -266,9 +268,33 @@ def topics_on(connection: Connection) -> dict[str, list[int]]:
     return {name: list(each.partitions) for name, each in there.items() if name.startswith("taskbridge")}
 
 
+def remove_workers(connection: Connection) -> None:
+    """Remove the workers of earlier tests from their group: a new one would wait until the sessions of all have ended.
+
+    They were killed, or ended as members that keep their place for a restart.
+    """
+    if topics_on(connection):
+        for each in describe_group(connection.admin(), APP_ID).members:
+            for server in connection.bootstrap_servers.split(","):  # one of them is the coordinator
+                _leave(server, each.member_id)
+
+
+def _leave(server: str, member_id: str) -> None:
+    """A LeaveGroup request, which clients send for themselves alone."""
+    leave_group, version, correlation = 13, 1, 0
+    request = struct.pack(">hhi", leave_group, version, correlation)
+    for text in ("tests", APP_ID, member_id):
+        request += struct.pack(">h", len(text)) + text.encode()
+    host, _, port = server.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        connection.recv(64)
+
+
 def delete_all_topics(connection: Connection) -> None:
     """Delete all topics of the streams service, and wait until its workers are gone."""
     admin = connection.admin()
+    remove_workers(connection)
     if left := topics_on(connection):
         for future in cast("dict[str, Any]", admin.delete_topics([*left], operation_timeout=30)).values():
             future.result(60)
