@@ -103,7 +103,9 @@ with TestClient(taskbridge.edge.app.create_app(settings, publisher=Stuck(), owns
     print("frozen:", gc.get_freeze_count() > 0, flush=True)
 print("closed")
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=environment)
     assert "frozen: True" in ended.stdout, "the collector looks at what was built at start"
     assert "closed" not in ended.stdout
 
