@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from support.edge.fakes import APP_TYPE, CORP_ID, parameters_of, task_of
-from taskbridge.edge import callbacks
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.errors import Malformed
 from taskbridge.schemas.events import Action, Person, TaskEvent, event_id_for
@@ -237,34 +236,6 @@ def test_every_action_needs_app_corp_and_instance(wire_action: str) -> None:
 @pytest.mark.parametrize("task", ["", "{", "[]", "null", "1", '{"a": NaN}', "[" * 5000, '{"appType": ["x"]}'])
 def test_a_create_whose_task_is_no_object_with_an_app_is_malformed(task: str) -> None:
     assert reason("create", {"task": task}) in ("task-json", "no-app", "bad-appType")
-
-
-@pytest.mark.parametrize(
-    "task",
-    [
-        json.dumps({**task_of("inst-1"), "title": "x" * 100, "taskId": 7}),
-        "\ufeff" + json.dumps(task_of("inst-1")),
-        json.dumps({**task_of("inst-1"), "appType": [APP_TYPE]}),
-        json.dumps({**task_of("inst-1"), "title": "\ud83d"}),
-        json.dumps(task_of("inst-1"))[:-1] + ',"appType":"APP_2"}',
-        json.dumps(task_of("inst-1"))[:-1] + ',"x":' + "[" * 200 + "]" * 200 + "}",
-        json.dumps(task_of("inst-1"))[:-1] + ',"x":NaN}',
-        "[]",
-        "",
-    ],
-)
-def test_a_long_task_is_understood_as_a_short_one(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A short one is parsed at once, of a long one the app is found first."""
-
-    def outcome() -> TaskEvent | str:
-        try:
-            return interpret("create", {"task": task, "dateTime": "1693462062502"})
-        except Malformed as malformed:
-            return malformed.reason
-
-    short = outcome()
-    monkeypatch.setattr(callbacks, "_SHORT_CHARACTERS", 0)
-    assert outcome() == short
 
 
 def test_another_signing_scheme_is_named() -> None:

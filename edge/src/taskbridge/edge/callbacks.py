@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.errors import OTHER_SCHEME, OTHER_SCHEME_HINT, Malformed
 from taskbridge.edge.parsing import fields, strict_json
@@ -62,8 +62,6 @@ _CREATED, _FINISHED = "createTime", "finishTime"
 _find_app = picker(("appType", "corpId", "originatorCorpId"))
 _NO_TASK: Mapping[str, Any] = {}
 _NO_KEYS = frozenset[str]()
-_SHORT_CHARACTERS = 4096
-"""A task up to this size, as nearly all are, is parsed at once: two passes would cost more."""
 
 
 class Callback(Claim, frozen=True, kw_only=True, gc=False):
@@ -159,13 +157,6 @@ def _located(action: Action, parameters: Mapping[str, str]) -> Picked | Mapping[
     text = parameters.get("task", "")
     if action is Action.COPIED and not text.strip():
         return _NO_TASK  # the shape of a cc is undocumented: it may be flat, like a complete
-    if 0 < len(text) <= _SHORT_CHARACTERS:
-        try:
-            found = strict_json.parse(text)
-        except ValueError:
-            found = None
-        if isinstance(found, dict):
-            return cast("dict[str, Any]", found)
     try:
         return _find_app(text)
     except ValueError as error:

@@ -33,7 +33,7 @@ from taskbridge.edge.errors import (
     Unverified,
 )
 from taskbridge.edge.publisher import Durability
-from taskbridge.edge.server.protocol import ANSWER_AT_ONCE, FAST_REQUEST, MAX_HEADERS
+from taskbridge.edge.server.protocol import FAST_REQUEST, MAX_HEADERS
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.edge.verification.replays import claim
 from taskbridge.runtime.problems import RETRY_AFTER_S, internal_error, problem
@@ -154,7 +154,8 @@ class CallbackRoutes:
                 _log_of(wire_action, scope, received).debug(
                     "callback_accepted", event_id=decided.event_id, app_type=decided.app_type, durability=durability
                 )
-            response, outcome = Accepted(decided.event_id, durability), durability
+            response = Response(_body(decided.event_id, durability), media_type="application/json")
+            outcome = durability
         self.metrics.count(wire_action, outcome, time.perf_counter() - started)
         return response
 
@@ -236,7 +237,7 @@ class FastCallbacks:
             return None
         wire_action, forwarded_for, traceparent, found = whole
         try:
-            routes.senders.check(routes.senders.sender(peer, forwarded_for))
+            routes.senders.check(routes.senders.address(peer, (forwarded_for,) if forwarded_for else ()))
         except Unverified:
             return None
         callback = FastCallback(routes.metrics, settled, data, wire_action, received_at, started)
@@ -333,23 +334,6 @@ STATUS: dict[type[Rejection], tuple[int, str]] = {
 """Class of rejection → status and kind of problem."""
 
 UNAVAILABLE = (503, "not-durable")
-
-
-class Accepted(Response):
-    """The response of nearly every callback, without a JSON encoder: an id and a word need none."""
-
-    def __init__(self, event_id: str, durability: Durability) -> None:
-        self.status_code = 200
-        self.background = None
-        self.body = _body(event_id, durability)
-        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", b"application/json")]
-
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        decide_parts = scope.get(ANSWER_AT_ONCE)
-        if decide_parts is not None and decide_parts(self.raw_headers, self.body):
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body})
 
 
 def around_id(durability: Durability) -> tuple[bytes, bytes]:

@@ -138,37 +138,12 @@ def test_members_agrees_with_the_standard_library_on_what_is_an_object(text: str
             strict_json.members(text)
 
 
-@given(st.text(alphabet='{}":,\\ anul') | st.dictionaries(st.text(), st.text() | st.none()).map(json.dumps))
-def test_the_short_way_gives_what_the_long_way_gives_or_nothing(text: str) -> None:
-    found = strict_json.plain_members(text.encode())
-    assert found is None or found == strict_json.members(text)
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["", "\\", '"', '\\"', "x"])), max_size=5))
-def test_the_fast_path_never_loses_a_repeated_name(pairs: list[tuple[str, str]]) -> None:
-    text = "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}"
-    found = strict_json.plain_members(text.encode())
-    assert found is None or found == pairs
-
-
-@pytest.mark.parametrize("text", ['{"a": "1", "b": null, "c": "张"}', '{"a": "1"}', '{"a": null}', "{}"])
-def test_texts_and_nulls_are_read_in_the_short_way(text: str) -> None:
-    found = strict_json.plain_members(text.encode())
-    assert found == strict_json.members(text)
-
-
 @pytest.mark.parametrize("value", ['"x"', "1"])
 def test_no_more_members_are_looked_at_than_a_request_may_have(value: str) -> None:
     most = "{" + ",".join([f'"a":{value}'] * MAX_PARAMETERS)
     assert len(strict_json.members(most + "}")) == MAX_PARAMETERS
     with pytest.raises(Malformed):
         strict_json.members(f'{most},"a":{value} and the rest is not looked at')
-
-
-def test_in_the_short_way_too_no_more_members_are_looked_at() -> None:
-    most = {str(number): "x" for number in range(MAX_PARAMETERS)}
-    assert strict_json.plain_members(json.dumps(most).encode()) == list(most.items())
-    assert strict_json.plain_members(json.dumps(most | {"more": "x"}).encode()) is None
 
 
 def test_half_pairs_are_question_marks_as_long_as_they_are_not_too_many() -> None:
@@ -220,8 +195,3 @@ def test_members_that_are_nested_too_deep_are_text_and_the_others_are_values() -
     assert strict_json.parse_members(text) == read | {"in": f"{{{given}}}".replace("\\ud800", "?")}
     assert strict_json.parse_members(text, levels=2) == read | {"in": read}
     assert strict_json.parse_members(f'{{"out": {text[1:]}}}', levels=3) == {"out": read | {"in": read}}
-
-
-@pytest.mark.parametrize("task", ['{"a": "\\\\n", "b": "1"}', '{"title": "张", "x": null}'])
-def test_what_a_callback_carries_is_read_in_the_short_way(task: str) -> None:
-    assert strict_json.plain_members(json.dumps({"task": task.replace("\\", ""), "n": None}).encode()) is not None

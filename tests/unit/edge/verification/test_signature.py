@@ -15,7 +15,6 @@ from support.edge.fakes import APP_TYPE, CORP_ID, parameters_of
 from taskbridge.edge.callbacks import locate
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.sender import signed
-from taskbridge.edge.verification import signature
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.signature import (
     SIGN,
@@ -109,18 +108,6 @@ def test_keys_that_are_equal_ignoring_case_are_not_distinct() -> None:
     assert are_distinct(("a", "b", SIGN))
     assert not are_distinct(("a", "b", "A"))
     assert not are_distinct(("a", "Sign", SIGN))
-
-
-def test_the_order_of_a_few_short_names_is_remembered_and_strangers_can_fill_no_more_than_that() -> None:
-    remembered = signature._remembered  # pyright: ignore[reportPrivateUsage]
-    remembered.cache_clear()
-    canonical_order({"a" * 256: "", "b" * 256: ""})
-    assert remembered.cache_info().currsize == 1
-    canonical_order({"a" * 256: "", "b" * 257: ""})
-    assert remembered.cache_info().currsize == 1
-    for number in range(300):
-        canonical_order({f"k{number}": ""})
-    assert remembered.cache_info().currsize == 256
 
 
 CREDENTIALS = parse_credentials(f"""

@@ -226,9 +226,6 @@ class Body:
         if codec == _UTF_8 and self._is_utf_8 is False:
             text_of(self._bytes, _UTF_8)  # so that this error comes first
         body = self._bytes if codec == _UTF_8 else text_of(self._bytes, codec).encode()
-        plain = strict_json.plain_members(body)
-        if plain is not None:
-            return plain
         try:
             return strict_json.members(body.removeprefix(BOM_UTF8))
         except ValueError as error:

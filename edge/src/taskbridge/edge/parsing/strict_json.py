@@ -48,8 +48,6 @@ _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
 _TEXT = msgspec.json.Decoder(str)
 _RAW = msgspec.json.Decoder(dict[str, Raw])
-_PLAIN = msgspec.json.Decoder(dict[str, str | None])
-_SHORT_BYTES = 64 << 10
 _QUOTE = ord('"')
 
 
@@ -65,7 +63,6 @@ class _Members(threading.local):
 
     def __init__(self) -> None:
         self.room = 0
-        self.texts = msgspec.json.Decoder(dict[_Name, str | None], dec_hook=self._named)
         self.verbatim = msgspec.json.Decoder(dict[_Name, Raw], dec_hook=self._named)
 
     def _named(self, _type: type, text: str) -> _Name:
@@ -78,27 +75,6 @@ class _Members(threading.local):
 
 
 _MEMBERS = _Members()
-
-
-def plain_members(body: bytes) -> list[tuple[str, str | None]] | None:
-    """The result of ``members`` for a short object of texts and nulls, as nearly all are; else None.
-
-    Without an escape, there are two quotes for each name and each text: more than that mean a repeated name.
-    """
-    if len(body) > _SHORT_BYTES:
-        return None
-    try:
-        if b"\\" in body:
-            _MEMBERS.room = MAX_PARAMETERS
-            return [(name.text, value) for name, value in _MEMBERS.texts.decode(body).items()]
-        found = _PLAIN.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    values = found.values()
-    texts = len(found) - (list(values).count(None) if None in values else 0)
-    return (
-        list(found.items()) if body.count(b'"') == 2 * (len(found) + texts) and len(found) <= MAX_PARAMETERS else None
-    )
 
 
 def members(text: str | bytes) -> list[tuple[str, str | None]]:

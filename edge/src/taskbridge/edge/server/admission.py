@@ -95,6 +95,8 @@ class Senders:
         So, from the right, each entry was written by a proxy of ours until one names no proxy of ours: that is the
         sender. The sender may have made up all entries to the left of it.
         """
+        if not self.trusted_proxies and ":" not in peer:
+            return peer
         sender = parse_address(peer)
         if sender is None:
             return peer
@@ -106,12 +108,6 @@ class Senders:
             if sender is None:
                 return UNKNOWN
         return str(sender)
-
-    def sender(self, peer: str, forwarded_for: str | None) -> str:
-        """The same for a request with at most one such header."""
-        if not self.trusted_proxies and ":" not in peer:
-            return peer
-        return self.address(peer, () if forwarded_for is None else (forwarded_for,))
 
     def check(self, address: str) -> None:
         """Check that callbacks are accepted from this address; from any address if no networks are given.
@@ -125,8 +121,6 @@ class Senders:
     def name_sender(self, scope: Scope) -> None:
         """Make ``scope["client"]`` the sender, instead of the proxy in front of the edge."""
         peer, port = scope.get("client") or ("", 0)
-        if not peer or (not self.trusted_proxies and ":" not in peer):
-            return
         forwarded_for = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
         address = self.address(peer, forwarded_for)
         scope["client"] = (address, port if address == peer else 0)

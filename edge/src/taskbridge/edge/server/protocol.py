@@ -27,7 +27,6 @@ from taskbridge.runtime.problems import (
     PIPELINED,
     SLOW_HEAD,
     STOPPING,
-    encoded_answer,
     not_admitted,
 )
 from taskbridge.runtime.serving import cut_at_lines, ends_in_line, escape_request_line
@@ -64,8 +63,6 @@ FAST_PATH = "fast-path"
 """Key of the lifespan state under which the protocol finds the fast path, if there is one."""
 FAST_REQUEST = "taskbridge.fast-request"
 """Key of a request's scope: what the fast path did for it before it was handed over."""
-ANSWER_AT_ONCE = "taskbridge.answer"
-"""Key of a request's scope: a function that writes headers and body of a 200 at once, and returns whether it could."""
 
 _OFFER = (b"connection", b"upgrade")
 
@@ -285,7 +282,6 @@ class EdgeProtocol(HttpToolsProtocol):
         self._in_head = self._seen = True
         if not self.cycle.response_complete and len(self.cycle.body) <= FREE_BODY_BYTES:
             self.scope[WHOLE_BODY] = self.cycle.body  # type: ignore[typeddict-unknown-key]
-            self.scope[ANSWER_AT_ONCE] = self._answer_at_once  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         self._close_deadline.cancel()
         if self._at_work:
@@ -371,7 +367,10 @@ class EdgeProtocol(HttpToolsProtocol):
             self._hand_over(is_settled=True)
             return
         self._fast = None
-        self.transport.write(_heads.of(self.server_state.default_headers) + request.accepted())
+        head = b"".join(
+            (STATUS_LINE[HTTPStatus.OK], *(b"%s: %s\r\n" % each for each in self.server_state.default_headers))
+        )
+        self.transport.write(head + request.accepted())
         self.server_state.total_requests += 1
         self._gate.waits(self)
         self._idle_since = self.loop.time()
@@ -395,25 +394,6 @@ class EdgeProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
-
-    def _answer_at_once(self, headers: Headers, body: bytes) -> bool:
-        """Answer the running request with 200 by one system call; uvicorn makes one for the head, one for the body.
-
-        False, without effect, if that is not possible now.
-        """
-        cycle = self._running
-        if cycle is None or cycle.disconnected or cycle.response_started or self.flow.write_paused:
-            return False
-        cycle.response_started = cycle.response_complete = True
-        lines = [*cycle.default_headers, *headers]
-        if not cycle.keep_alive:
-            lines.append((b"connection", b"close"))
-        self.transport.write(encoded_answer(HTTPStatus.OK, lines, body))
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
-        cycle.on_response()
-        return True
 
     def _stop(self, refusal: Refusal) -> None:
         self._refusal = refusal
@@ -489,23 +469,6 @@ class Deadline:
 
 class _Stopped(Exception):
     """The parser is not to go on."""
-
-
-class _AnswerHeads:
-    """The server's own part of each 200. uvicorn makes a new list of headers each second, and changes none."""
-
-    def __init__(self) -> None:
-        self._headers: Headers = []
-        self._head = b""
-
-    def of(self, headers: Headers) -> bytes:
-        if headers is not self._headers:
-            self._headers = headers
-            self._head = b"".join((STATUS_LINE[HTTPStatus.OK], *(b"%s: %s\r\n" % each for each in headers)))
-        return self._head
-
-
-_heads = _AnswerHeads()
 
 
 def _head_without_offer(parser: httptools.HttpRequestParser, url: bytes, headers: Headers) -> bytes | None:

@@ -49,12 +49,7 @@ def claim(decided: Decided, window: Window) -> None:
     Raises:
         Unverified: The signature proved another event; ``reason`` says whether of another action.
     """
-    mark = decided.mark
-    known = mark and window.claim(mark)
-    if mark is not None and known is not None and known.event != mark.event:
-        refusal = _refusal(mark, known, other_scheme=decided.other_scheme)
-        refusal.app_type = decided.sender
-        raise refusal
+    _claim(decided.mark, window, sender=decided.sender, other_scheme=decided.other_scheme)
 
 
 def refuse_replay(event: TaskEvent, window: Window) -> None:
@@ -63,16 +58,16 @@ def refuse_replay(event: TaskEvent, window: Window) -> None:
     Raises:
         Unverified: As ``claim``.
     """
-    mark = mark_of(event)
+    _claim(mark_of(event), window)
+
+
+def _claim(mark: Mark | None, window: Window, *, sender: str | None = None, other_scheme: bool = False) -> None:
     known = mark and window.claim(mark)
     if mark is not None and known is not None and known.event != mark.event:
-        raise _refusal(mark, known)
-
-
-def _refusal(mark: Mark, known: Mark, *, other_scheme: bool = False) -> Unverified:
-    refusal = Unverified(CROSS_ACTION, other_scheme=other_scheme)
-    refusal.reason = ALTERED if known.action is mark.action else CROSS_ACTION
-    return refusal
+        refusal = Unverified(CROSS_ACTION, other_scheme=other_scheme)
+        refusal.reason = ALTERED if known.action is mark.action else CROSS_ACTION
+        refusal.app_type = sender
+        raise refusal
 
 
 def mark_of(event: TaskEvent) -> Mark | None:

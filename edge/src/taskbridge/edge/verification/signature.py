@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from functools import lru_cache
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -16,15 +14,12 @@ from msgspec import Struct
 from taskbridge.edge.errors import Unverified
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from taskbridge.edge.verification.credentials import Credentials, Token
 
 SIGN = "sign"
 """The signature, which is the only parameter that is not signed."""
-
-_REMEMBERED_CHARACTERS = 512
-_PIECE_CHARACTERS = 32 << 10
 
 
 def fold(key: str) -> str:
@@ -36,27 +31,23 @@ def fold(key: str) -> str:
     return key.lower() if key.isascii() else "".join(map(_fold_character, key))
 
 
-def folding(keys: Iterable[str]) -> Callable[[str], str]:
-    """The function that folds these keys: ``str.lower`` if all are ASCII, as nearly always, else ``fold``."""
-    return str.lower if "".join(keys).isascii() else fold
-
-
-def are_distinct(keys: tuple[str, ...]) -> bool:
+def are_distinct(keys: Iterable[str]) -> bool:
     """Whether no two of the keys are equal ignoring case: such keys would have no defined order."""
-    return _sorted(keys)[1]
+    folds = list(map(fold, keys))
+    return len(set(folds)) == len(folds)
 
 
-def canonical_order(parameters: Mapping[str, str]) -> list[str]:
+def canonical_order(parameters: Iterable[str]) -> list[str]:
     """The signed keys, in the order in which their values are signed.
 
     By code point, as Java does from version 16 on. Keys that are equal ignoring case have no defined order.
     """
-    return list(_sorted(tuple(parameters))[0])
+    return sorted((key for key in parameters if key != SIGN), key=fold)
 
 
 def canonical_string(parameters: Mapping[str, str]) -> str:
     """The signed text, without the token at its end."""
-    return "".join([parameters[key] for key in _sorted(tuple(parameters))[0]])
+    return "".join([parameters[key] for key in canonical_order(parameters)])
 
 
 def sign(parameters: Mapping[str, str], *, system_token: str) -> str:
@@ -70,34 +61,15 @@ def matching(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sig
 
     Yida's documentation does not specify the hex case, so both are accepted.
     """
-    text = canonical_string(parameters)
-    signed = hashlib.md5(text[:_PIECE_CHARACTERS].encode(), usedforsecurity=False)
-    for at in range(_PIECE_CHARACTERS, len(text), _PIECE_CHARACTERS):  # one copy of a megabyte would take longer
-        signed.update(text[at : at + _PIECE_CHARACTERS].encode())
+    signed = hashlib.md5(canonical_string(parameters).encode(), usedforsecurity=False)
     given = sign.lower().encode("utf-8", "surrogatepass")
     found: list[bool] = []
-    tokens = list(system_tokens)
-    for at, token in enumerate(tokens, 1):
-        digest = signed if at == len(tokens) else signed.copy()
+    for token in system_tokens:
+        digest = signed.copy()
         digest.update(token.encode())
         # Every token is compared, so that the time does not show which one matched.
         found.append(hmac.compare_digest(digest.hexdigest().encode(), given))
     return found
-
-
-def _sorted(keys: tuple[str, ...]) -> tuple[Sequence[str], bool]:
-    return _remembered(keys) if len("".join(keys)) <= _REMEMBERED_CHARACTERS else _sort(keys)
-
-
-def _sort(keys: tuple[str, ...]) -> tuple[Sequence[str], bool]:
-    """The keys without ``sign`` in order, and whether all are distinct."""
-    folds = list(map(folding(keys), keys))
-    pairs = sorted((pair for pair in zip(folds, keys, strict=True) if pair[1] != SIGN), key=itemgetter(0))
-    return tuple(key for _, key in pairs), len(set(folds)) == len(folds)
-
-
-_remembered = lru_cache(maxsize=256)(_sort)
-"""A sender repeats its names; others cannot fill more than this."""
 
 
 def _fold_character(character: str) -> str:
