@@ -5,22 +5,9 @@ pub type Id = [u8; 36];
 
 /// The text of the UUID of version 5 whose bytes begin the digest.
 pub fn uuid_text(digest: &[u8]) -> Id {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [b'-'; 36];
-    let mut place = 0;
-    for (at, &byte) in digest.iter().take(16).enumerate() {
-        let byte = match at {
-            6 => byte & 0x0f | 0x50,
-            8 => byte & 0x3f | 0x80,
-            _ => byte,
-        };
-        if matches!(at, 4 | 6 | 8 | 10) {
-            place += 1;
-        }
-        text[place] = DIGITS[usize::from(byte >> 4)];
-        text[place + 1] = DIGITS[usize::from(byte & 0x0f)];
-        place += 2;
-    }
+    let bytes = *digest.first_chunk().expect("a digest has more bytes");
+    let mut text = [0; 36];
+    uuid::Builder::from_sha1_bytes(bytes).into_uuid().hyphenated().encode_lower(&mut text);
     text
 }
 

@@ -11,6 +11,5 @@ mod cloudevents;
 mod edge;
 pub mod fold;
 mod json;
-mod msgpack;
 #[cfg(feature = "python")]
 mod python;

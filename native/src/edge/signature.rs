@@ -2,6 +2,8 @@
 //!
 //! Mirrors `edge/verification/signature.py` and `event_id_for` of `schemas/events.py`.
 
+use std::io::Write;
+
 use md5::{Digest, Md5};
 use sha1::Sha1;
 use subtle::{Choice, ConstantTimeEq};
@@ -19,13 +21,8 @@ pub struct Signer {
 
 /// The digest of `sign`, which is hexadecimal in either case.
 pub fn digest(sign: &str) -> Option<[u8; 16]> {
-    let digits: &[u8; 32] = sign.as_bytes().try_into().ok()?;
     let mut digest = [0; 16];
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16);
-        *byte = (digit(0)? << 4 | digit(1)?) as u8;
-    }
-    Some(digest)
+    base16ct::mixed::decode(sign, &mut digest).is_ok_and(|read| read.len() == 16).then_some(digest)
 }
 
 /// The index of the token that signed the parameters. All are compared, so that the time does not reveal which it was.
@@ -59,8 +56,9 @@ fn hash(parameters: &Parameters<'_>) -> Md5 {
 /// The signature as Yida writes it: the fuzzer signs its own requests.
 #[cfg(fuzzing)]
 pub fn hex(parameters: &Parameters<'_>, token: &str) -> [u8; 32] {
-    let digest = hash(parameters).chain_update(token).finalize();
-    std::array::from_fn(|at| b"0123456789abcdef"[usize::from(digest[at / 2] >> (4 - at % 2 * 4) & 15)])
+    let mut text = [0; 32];
+    base16ct::lower::encode(&hash(parameters).chain_update(token).finalize(), &mut text).expect("twice as many");
+    text
 }
 
 /// Always the same for the same callback.
@@ -81,18 +79,5 @@ pub fn event_id(namespace: [u8; 16], wire_action: &str, parameters: &Parameters<
 
 /// Append a part after its length in characters.
 fn write_part(name: &mut Vec<u8>, part: &str) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = part.chars().count();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    name.extend_from_slice(&digits[at..]);
-    name.push(b':');
-    name.extend_from_slice(part.as_bytes());
+    write!(name, "{}:{part}", part.chars().count()).expect("a vector accepts all bytes");
 }

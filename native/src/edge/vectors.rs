@@ -1,5 +1,6 @@
 //! Requests, and the decisions of the Python edge: `tests/vectors/edge-vectors.json`, from `tests/support/edge/vectors.py`.
 
+use base16ct::lower::encode_string as hex;
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 
@@ -98,9 +99,4 @@ fn text(value: &Value) -> &str {
 /// Bytes, written as the characters of their numbers.
 fn latin(value: &Value) -> Vec<u8> {
     text(value).chars().map(|character| u8::try_from(u32::from(character)).unwrap()).collect()
-}
-
-#[allow(clippy::format_collect)]
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

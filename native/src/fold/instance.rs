@@ -3,10 +3,12 @@
 //! Mirrors `TaskState` of `schemas/events.py` and `Marks` of `streams/fold/instance.py`. Texts are borrowed from the
 //! stored form of the instance, and from the events that were folded into it since.
 
+use serde::{Deserialize, Serialize};
+
 use crate::fold::event::{Form, Lifecycle, Person, Status};
 
 /// When a fact was stated, and by which event: the order in which the latest writer wins.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stamp<'a> {
     pub at: i64,
     pub event_id: &'a str,
@@ -31,7 +33,7 @@ impl<'a, T> Fact<'a, T> {
 }
 
 /// Who decided a task and how, by one event.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Decision<'a> {
     pub at: i64,
     /// Otherwise it was cancelled.

@@ -2,12 +2,16 @@
 
 use std::ops::Range;
 
+use rmp_serde::Deserializer;
+use rmp_serde::decode::Error;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
 use crate::avro::{Read, Reader, Unreadable, Writer};
 use crate::fold::event::{Lifecycle, Person, Status, read_field};
 use crate::fold::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
 use crate::fold::rules::ChunkOptions;
 use crate::fold::views::{is_finished, unnamed_assignees};
-use crate::msgpack::{Packer, Unpacker};
 
 const VERSION: u8 = 3;
 pub const HEAD_BYTES: usize = 16;
@@ -166,73 +170,43 @@ pub fn write_person(out: &mut Vec<u8>, person: Option<Person<'_>>) {
     });
 }
 
-/// `Marks`, in the order of its fields: facts, tasks, `originator_ids`, `assignee_ids`, `deleted_at`, `began_at`,
-/// `first_received_at`, details.
+/// `Marks` of Python as MessagePack. Older versions wrote fewer fields: Python reads those.
 ///
-/// Older versions wrote fewer fields: Python reads those.
+/// Facts, tasks, `originator_ids`, `assignee_ids`, `deleted_at`, `began_at`, `first_received_at`, details.
+type Marks<'a> = (Stamps<'a>, Vec<TaskMarks<'a>>, Vec<&'a str>, Vec<&'a str>, Option<i64>, i64, i64, Stamps<'a>);
+type Stamps<'a> = [Option<Stamp<'a>>; 6];
+type TaskMarks<'a> = (Option<Stamp<'a>>, Option<&'a str>, Vec<&'a str>, bool, Vec<Decision<'a>>);
+
 fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
-    let marks = &mut Unpacker::new(packed);
-    marks.fields(8)?;
-    marks.fields(6)?;
-    instance.app_type.stated = marks.optional(read_stamp)?;
-    instance.title.stated = marks.optional(read_stamp)?;
-    instance.url.stated = marks.optional(read_stamp)?;
-    instance.originator.stated = marks.optional(read_stamp)?;
-    instance.process_code.stated = marks.optional(read_stamp)?;
-    instance.process_name.stated = marks.optional(read_stamp)?;
-    marks.fields(instance.tasks.len())?;
-    for task in &mut instance.tasks {
-        marks.fields(5)?;
-        task.url.stated = marks.optional(read_stamp)?;
-        task.decided_by = marks.optional(Unpacker::text)?;
-        task.actor_ids = marks.texts()?;
-        task.is_recovered = marks.boolean()?;
-        for _ in 0..marks.array()? {
-            task.others.push(read_decision(marks)?);
-        }
+    let mut reader = Deserializer::from_read_ref(packed);
+    let (facts, tasks, originators, assignees, deleted_at, began_at, first_received_at, details) =
+        Marks::deserialize(&mut reader).map_err(|_| Unreadable)?;
+    let is_at_end = matches!(IgnoredAny::deserialize(&mut reader), Err(Error::InvalidMarkerRead(_)));
+    if !is_at_end || tasks.len() != instance.tasks.len() {
+        return Err(Unreadable);
     }
-    instance.originator_ids = marks.texts()?;
-    instance.assignee_ids = marks.texts()?;
-    instance.deleted_at = marks.optional(Unpacker::integer)?;
-    instance.began_at = marks.integer()?;
-    instance.first_received_at = marks.integer()?;
-    marks.fields(6)?;
-    instance.form_uuid.stated = marks.optional(read_stamp)?;
-    instance.serial_no.stated = marks.optional(read_stamp)?;
-    instance.instance_status.stated = marks.optional(read_stamp)?;
-    instance.approved_result.stated = marks.optional(read_stamp)?;
-    instance.finished_at.stated = marks.optional(read_stamp)?;
-    instance.form.stated = marks.optional(read_stamp)?;
-    if marks.is_at_end() { Ok(()) } else { Err(Unreadable) }
-}
-
-fn read_stamp<'a>(marks: &mut Unpacker<'a>) -> Read<Stamp<'a>> {
-    marks.fields(2)?;
-    Ok(Stamp { at: marks.integer()?, event_id: marks.text()? })
-}
-
-fn read_decision<'a>(marks: &mut Unpacker<'a>) -> Read<Decision<'a>> {
-    marks.fields(7)?;
-    Ok(Decision {
-        at: marks.integer()?,
-        is_completed: marks.boolean()?,
-        event_id: marks.optional(Unpacker::text)?,
-        actor_id: marks.optional(Unpacker::text)?,
-        is_recovered: marks.boolean()?,
-        outcome: marks.optional(Unpacker::text)?,
-        remark: marks.optional(Unpacker::text)?,
-    })
-}
-
-fn write_decision(out: &mut Vec<u8>, decision: &Decision<'_>) {
-    out.pack_array(7);
-    out.pack_integer(decision.at);
-    out.pack_boolean(decision.is_completed);
-    out.pack_optional(decision.event_id, Vec::pack_text);
-    out.pack_optional(decision.actor_id, Vec::pack_text);
-    out.pack_boolean(decision.is_recovered);
-    out.pack_optional(decision.outcome, Vec::pack_text);
-    out.pack_optional(decision.remark, Vec::pack_text);
+    [
+        instance.app_type.stated,
+        instance.title.stated,
+        instance.url.stated,
+        instance.originator.stated,
+        instance.process_code.stated,
+        instance.process_name.stated,
+    ] = facts;
+    for (task, marks) in instance.tasks.iter_mut().zip(tasks) {
+        (task.url.stated, task.decided_by, task.actor_ids, task.is_recovered, task.others) = marks;
+    }
+    (instance.originator_ids, instance.assignee_ids) = (originators, assignees);
+    (instance.deleted_at, instance.began_at, instance.first_received_at) = (deleted_at, began_at, first_received_at);
+    [
+        instance.form_uuid.stated,
+        instance.serial_no.stated,
+        instance.instance_status.stated,
+        instance.approved_result.stated,
+        instance.finished_at.stated,
+        instance.form.stated,
+    ] = details;
+    Ok(())
 }
 
 fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
@@ -244,25 +218,6 @@ fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
         instance.process_code.stated,
         instance.process_name.stated,
     ];
-    out.pack_array(8);
-    write_stamps(out, &facts);
-    out.pack_array(instance.tasks.len());
-    for task in &instance.tasks {
-        out.pack_array(5);
-        out.pack_optional(task.url.stated, write_stamp);
-        out.pack_optional(task.decided_by, Vec::pack_text);
-        out.pack_texts(&task.actor_ids);
-        out.pack_boolean(task.is_recovered);
-        out.pack_array(task.others.len());
-        for each in &task.others {
-            write_decision(out, each);
-        }
-    }
-    out.pack_texts(&instance.originator_ids);
-    out.pack_texts(&instance.assignee_ids);
-    out.pack_optional(instance.deleted_at, Vec::pack_integer);
-    out.pack_integer(instance.began_at);
-    out.pack_integer(instance.first_received_at);
     let details = [
         instance.form_uuid.stated,
         instance.serial_no.stated,
@@ -271,18 +226,17 @@ fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
         instance.finished_at.stated,
         instance.form.stated,
     ];
-    write_stamps(out, &details);
-}
-
-fn write_stamps(out: &mut Vec<u8>, stamps: &[Option<Stamp<'_>>]) {
-    out.pack_array(stamps.len());
-    for &stated in stamps {
-        out.pack_optional(stated, write_stamp);
-    }
-}
-
-fn write_stamp(out: &mut Vec<u8>, stamp: Stamp<'_>) {
-    out.pack_array(2);
-    out.pack_integer(stamp.at);
-    out.pack_text(stamp.event_id);
+    let tasks = instance.tasks.iter();
+    let tasks = tasks.map(|task| (task.url.stated, task.decided_by, &task.actor_ids, task.is_recovered, &task.others));
+    let marks = (
+        facts,
+        tasks.collect::<Vec<_>>(),
+        &instance.originator_ids,
+        &instance.assignee_ids,
+        instance.deleted_at,
+        instance.began_at,
+        instance.first_received_at,
+        details,
+    );
+    rmp_serde::encode::write(out, &marks).expect("a vector accepts all bytes");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use base16ct::lower::encode_string as hex;
 use serde_json::{Value, json};
 
 use crate::cloudevents::{rfc3339, source};
@@ -109,20 +110,12 @@ fn number<T: TryFrom<i64, Error: std::fmt::Debug>>(value: &Value) -> T {
 }
 
 fn optional(value: &Value) -> Option<Vec<u8>> {
-    value.as_str().map(|text| {
-        let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
-        (0..text.len()).step_by(2).map(digit).collect()
-    })
+    value.as_str().map(|text| base16ct::lower::decode_vec(text).unwrap())
 }
 
 /// None is read as empty bytes, which are not a record either.
 fn bytes(value: &Value) -> Vec<u8> {
     optional(value).unwrap_or_default()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from_digit(digit.into(), 16).unwrap()).collect()
 }
 
 fn text(bytes: &[u8]) -> &str {
