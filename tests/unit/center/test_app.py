@@ -12,9 +12,8 @@ from starlette.testclient import TestClient
 
 from support.center_process import CenterProcess
 from support.center_rows import entry_row, fill
-from taskbridge.center.access.refusals import NotNow
 from taskbridge.center.app import Center, migrate, rebuild, run
-from taskbridge.center.database import open_database
+from taskbridge.center.database import DatabaseUnavailable, open_database
 from taskbridge.center.filling import Filling
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import entries
@@ -154,7 +153,7 @@ def test_a_database_that_hangs_does_not_hold_clients(monkeypatch: pytest.MonkeyP
     threads = Threads(1)
 
     async def wait() -> None:
-        with pytest.raises(NotNow):
+        with pytest.raises(DatabaseUnavailable):
             await threads.run(time.sleep, 0.5)
 
     asyncio.run(wait())

@@ -35,8 +35,7 @@ from taskbridge.center.server import build_http
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import FOLLOWED
 from taskbridge.center.threads import Threads
-from taskbridge.center.web.portals import let_portals_in
-from taskbridge.center.web.routes import pages_router
+from taskbridge.center.web.routes import let_portals_in, pages_router
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import end_within, listen, make_server

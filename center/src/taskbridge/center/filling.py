@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from taskbridge.center.access.refusals import NotNow
 from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.follow.positions import Progress, progress
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
@@ -60,7 +59,7 @@ class Filling:
         problem = None
         try:
             self._lists, self.people_complete = await self._threads.run(self._read)
-        except (DatabaseUnavailable, NotNow) as error:
+        except DatabaseUnavailable as error:
             problem = str(error)
         if problem != self.problem:
             self.problem = problem

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from taskbridge.center.access.refusals import NotNow
+from taskbridge.center.database import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +27,13 @@ class Threads:
         """What the function returns or raises.
 
         Raises:
-            NotNow: it has not returned in time.
+            DatabaseUnavailable: it has not returned in time.
         """
         try:
             async with asyncio.timeout(_ANSWER_S):
                 return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
         except TimeoutError as error:
-            raise NotNow("the database does not answer in time: try again later", retry_after_s=2) from error
+            raise DatabaseUnavailable(f"the database gave no answer within {_ANSWER_S:g} s") from error
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

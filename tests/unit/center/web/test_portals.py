@@ -13,7 +13,7 @@ from taskbridge.center.access.access import Access
 from taskbridge.center.access.tokens import TokensFile, digest_of
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.routes import HoldsStreams, events_router
-from taskbridge.center.web.portals import let_portals_in
+from taskbridge.center.web.routes import let_portals_in
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -10,8 +10,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from taskbridge.center.web.portals import let_portals_in
-from taskbridge.center.web.routes import pages_router, read_assets
+from taskbridge.center.web.routes import let_portals_in, pages_router, read_assets
 from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.schemas.errors import ConfigurationError
 

@@ -25,8 +25,11 @@ _log = structlog.get_logger(__name__)
 class Refused(TaskbridgeError):
     """The root. The message is for the caller and goes into the problem's ``detail``."""
 
-    status: ClassVar[int] = 400
-    kind: ClassVar[str] = "bad-query"
+    status: ClassVar[int]
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls, *, status: int, kind: str) -> None:
+        cls.status, cls.kind = status, kind
 
     def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
@@ -37,69 +40,47 @@ class Refused(TaskbridgeError):
         return {} if self.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
 
 
-class BadQuery(Refused):
+class BadQuery(Refused, status=400, kind="bad-query"):
     """The query is invalid."""
 
 
-class Unauthorized(Refused):
+class Unauthorized(Refused, status=401, kind="unauthorized"):
     """The bearer token is missing or unknown."""
-
-    status = 401
-    kind = "unauthorized"
 
     @property
     def headers(self) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
 
 
-class Forbidden(Refused):
+class Forbidden(Refused, status=403, kind="forbidden"):
     """The caller may not read this corp or user."""
 
-    status = 403
-    kind = "forbidden"
 
-
-class UnknownPerson(Refused):
+class UnknownPerson(Refused, status=403, kind="unknown-person"):
     """The id of the signed-in person matches nobody, or several people."""
 
-    status = 403
-    kind = "unknown-person"
 
-
-class Unknown(Refused):
+class Unknown(Refused, status=404, kind="unknown"):
     """It does not exist, or the caller may not read it."""
 
-    status = 404
-    kind = "unknown"
 
-
-class TooManyQueries(Refused):
+class TooManyQueries(Refused, status=429, kind="too-many-queries"):
     """The caller has exceeded its query rate."""
 
-    status = 429
-    kind = "too-many-queries"
 
-
-class NotNow(Refused):
+class NotNow(Refused, status=503, kind="not-now"):
     """The data is not complete yet, or the database does not answer."""
-
-    status = 503
-    kind = "not-now"
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
 
 
-class EventsBehind(NotNow):
+class EventsBehind(NotNow, status=503, kind="events-behind"):
     """The instance's state contains an event that is not read yet: its history would lack it."""
 
-    kind = "events-behind"
 
-
-class Filling(NotNow):
+class Filling(NotNow, status=503, kind="filling"):
     """The lists are not complete yet, which may take minutes."""
-
-    kind = "filling"
 
 
 def answer_refusals(app: FastAPI, count: Callable[[], None]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from msgspec import Struct
 
-    from taskbridge.schemas.events import Form, Person, TaskEvent, TaskNotification, TaskState, View
+    from taskbridge.schemas.events import Form, Person, TaskEvent, TaskNotification, TaskState
     from taskbridge.schemas.views import Entry
 
     Names = Mapping[str, str]
@@ -35,7 +35,6 @@ _TIMES = {"at", "created_at", "decided_at", "entered_at", "finished_at", "occurr
 
 def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, name: str | None) -> dict[str, Any]:
     """An entry of a view. ``name`` is the originator's, if the sender named them by an id only."""
-    person = entry.originator
     created_at = iso(entry.entered_at)
     return {
         "instance_id": instance_id,
@@ -46,7 +45,7 @@ def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, na
         "app_type": entry.app_type,
         "source": entry.source,
         "process_name": entry.process_name,
-        "originator": person and {"user_id": person.user_id, "name": name if person.name is None else person.name},
+        "originator": _person(entry.originator, name),
         "status": entry.status,
         "created_at": created_at,
         "updated_at": created_at if entry.updated_at == entry.entered_at else iso(entry.updated_at),
@@ -59,8 +58,8 @@ def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, na
 def notification_json(notification: TaskNotification) -> dict[str, Any]:
     """A change of a view, as it is sent in a stream of events."""
     return _fields(notification) | {
-        "view": view_json(notification.view),
-        "originator": _person(notification.originator, {}),
+        "view": notification.view.lower(),
+        "originator": _person(notification.originator, None),
     }
 
 
@@ -69,7 +68,7 @@ def state_json(state: TaskState, names: Names, form: Form | None) -> dict[str, A
     return {
         **{name: value for name, value in _fields(state).items() if name not in _NOT_SHOWN},
         "created_at": iso(began_at_of(state)),
-        "originator": _person(state.originator, names),
+        "originator": _person(state.originator, state.originator and names.get(state.originator.user_id)),
         "tasks": [_fields(task) for task in state.tasks],
         "copied": [_fields(each) for each in state.copied],
         **form_json(form, state.form_data),
@@ -122,15 +121,6 @@ def users_of_state(state: TaskState) -> Iterable[str]:
         yield copied.user_id
 
 
-def view_json(view: View) -> str:
-    return view.value.lower()
-
-
-def _person(person: Person | None, names: Names) -> dict[str, Any] | None:
+def _person(person: Person | None, known: str | None) -> dict[str, Any] | None:
     """By the name that came with the event, where one did."""
-    if person is None:
-        return None
-    return {
-        "user_id": person.user_id,
-        "name": names.get(person.user_id) if person.name is None else person.name,
-    }
+    return person and {"user_id": person.user_id, "name": known if person.name is None else person.name}

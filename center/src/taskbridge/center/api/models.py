@@ -1,11 +1,13 @@
-"""What the answers look like, for the OpenAPI document: one module, for they are made of each other.
+"""What the answers look like, for the OpenAPI document, with the examples of ``examples.json``.
 
 The answers themselves are written by ``json_forms``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+import json
+from importlib.resources import files
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,33 +20,24 @@ MOMENT = "2026-01-31T08:00:00.000Z"
 _source = Field(description="The sending system. Instance ids of systems other than yida are `{source}:{id}`.")
 _moment = Field(description="ISO 8601, UTC, with milliseconds.", examples=[MOMENT])
 
-PERSON_EXAMPLE = {"user_id": "manager01", "name": "王小明"}
-ITEM_EXAMPLE: dict[str, Any] = {
-    "instance_id": "f30233fb-72e1-4af4-8cb8-c7e0ea9ee530",
-    "task_id": "TASK-1",
-    "view": "pending",
-    "title": "王小明发起的请假申请",
-    "url": "https://example.aliwork.com/APP_RY60OCRF33Z7534/task/1",
-    "app_type": "APP_RY60OCRF33Z7534",
-    "source": "yida",
-    "process_name": "请假申请",
-    "originator": PERSON_EXAMPLE,
-    "status": "PENDING",
-    "created_at": MOMENT,
-    "updated_at": MOMENT,
-}
+_EXAMPLES: dict[str, Any] = json.loads(files("taskbridge.center.api").joinpath("examples.json").read_bytes())
 
 
-def _shown(example: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [cast("Any", example)]})
+def _add_example(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    if model.__name__ in _EXAMPLES:
+        schema["examples"] = [_EXAMPLES[model.__name__]]
 
 
-class PersonOut(BaseModel):
+class _Shown(BaseModel):
+    model_config = ConfigDict(json_schema_extra=_add_example)
+
+
+class PersonOut(_Shown):
     user_id: str
     name: str | None
 
 
-class NamedOut(BaseModel):
+class NamedOut(_Shown):
     user_id: str
     name: str
 
@@ -62,10 +55,8 @@ _form_labels = Field(
 )
 
 
-class ItemOut(BaseModel):
+class ItemOut(_Shown):
     """One entry of a view."""
-
-    model_config = _shown(ITEM_EXAMPLE)
 
     instance_id: str
     task_id: str | None = Field(description="Null in the views created and copied, where an entry is a whole instance.")
@@ -89,9 +80,7 @@ class ItemOut(BaseModel):
     result: str | None = Field(description="In created and copied: how the instance ended, as the sender names it.")
 
 
-class PageOut(BaseModel):
-    model_config = _shown({"items": [ITEM_EXAMPLE], "next_cursor": "AQx7…"})
-
+class PageOut(_Shown):
     items: list[ItemOut]
     next_cursor: str | None = Field(
         description="Cursor of the next page; null on the last. A search may return few items, or none, with a "
@@ -99,30 +88,24 @@ class PageOut(BaseModel):
     )
 
 
-class CountsOut(BaseModel):
-    model_config = _shown({"created": 3, "pending": 12, "handled": 812, "copied": 0})
-
+class CountsOut(_Shown):
     created: int
     pending: int
     handled: int
     copied: int
 
 
-class AppOut(BaseModel):
+class AppOut(_Shown):
     app_type: str
     process_name: str | None
     source: str = _source
 
 
-class AppsOut(BaseModel):
-    model_config = _shown(
-        {"items": [{"app_type": ITEM_EXAMPLE["app_type"], "process_name": "请假申请", "source": "yida"}]},
-    )
-
+class AppsOut(_Shown):
     items: list[AppOut]
 
 
-class TaskOut(BaseModel):
+class TaskOut(_Shown):
     task_id: str
     status: StatusName
     assignee_ids: list[str]
@@ -134,47 +117,13 @@ class TaskOut(BaseModel):
     remark: str | None = Field(description="Remark of the actor, if known.")
 
 
-class CopiedOut(BaseModel):
+class CopiedOut(_Shown):
     user_id: str
     at: str = _moment
 
 
-class InstanceOut(BaseModel):
+class InstanceOut(_Shown):
     """The state of a process instance: all its events added up."""
-
-    model_config = _shown(
-        {
-            "instance_id": ITEM_EXAMPLE["instance_id"],
-            "corp_id": "ding5d17e3add038d445",
-            "app_type": ITEM_EXAMPLE["app_type"],
-            "source": "yida",
-            "title": ITEM_EXAMPLE["title"],
-            "originator": PERSON_EXAMPLE,
-            "process_code": "TPROC--1",
-            "process_name": "请假申请",
-            "lifecycle": "ACTIVE",
-            "tasks": [
-                {
-                    "task_id": "TASK-1",
-                    "status": "PENDING",
-                    "assignee_ids": ["manager02"],
-                    "url": ITEM_EXAMPLE["url"],
-                    "created_at": MOMENT,
-                }
-            ],
-            "copied": [{"user_id": "hr01", "at": MOMENT}],
-            "created_at": MOMENT,
-            "updated_at": MOMENT,
-            "revision": 3,
-            "form_uuid": "FORM-1",
-            "serial_no": "QJ-000017",
-            "instance_status": "RUNNING",
-            "form_data": {},
-            "form_title": "请假申请",
-            "form_labels": {},
-            "people": [PERSON_EXAMPLE, {"user_id": "manager02", "name": "李雷"}],
-        }
-    )
 
     instance_id: str
     corp_id: str
@@ -211,7 +160,7 @@ class InstanceOut(BaseModel):
     people: list[NamedOut] = _people
 
 
-class EventOut(BaseModel):
+class EventOut(_Shown):
     """One event: a parsed callback."""
 
     event_id: str
@@ -230,35 +179,7 @@ class EventOut(BaseModel):
     offset: int
 
 
-class HistoryOut(BaseModel):
-    model_config = _shown(
-        {
-            "instance_id": ITEM_EXAMPLE["instance_id"],
-            "corp_id": "ding5d17e3add038d445",
-            "form": {"numberField_days": "3", "textareaField_reason": None},
-            "form_title": "请假申请",
-            "form_labels": {"numberField_days": "天数", "textareaField_reason": "请假事由"},
-            "form_of": "0b8d6b3e-6c9e-5c0e-8a40-5c2f3c1f8a10",
-            "events": [
-                {
-                    "event_id": "0b8d6b3e-6c9e-5c0e-8a40-5c2f3c1f8a10",
-                    "action": "CREATED",
-                    "occurred_at": MOMENT,
-                    "received_at": MOMENT,
-                    "task_id": "TASK-1",
-                    "recipient_ids": ["manager02"],
-                    "title": ITEM_EXAMPLE["title"],
-                    "app_type": ITEM_EXAMPLE["app_type"],
-                    "instance_status": "RUNNING",
-                    "partition": 3,
-                    "offset": 1812,
-                }
-            ],
-            "complete": True,
-            "people": [{"user_id": "manager02", "name": "李雷"}],
-        }
-    )
-
+class HistoryOut(_Shown):
     instance_id: str
     corp_id: str
     form: dict[str, str | None] = Field(description="Form values of the latest event that has any.")
@@ -270,16 +191,7 @@ class HistoryOut(BaseModel):
     people: list[NamedOut] = _people
 
 
-class MeOut(BaseModel):
-    model_config = _shown(
-        {
-            "mode": "token",
-            "name": "portal",
-            "corps": ["ding5d17e3add038d445"],
-            "operator": False,
-        }
-    )
-
+class MeOut(_Shown):
     mode: Literal["open", "token", "sso"]
     name: str | None = Field(description="The token's name in the tokens file.")
     corps: list[str] = Field(description='Corps that the caller may read; ["*"] for all.')
@@ -289,22 +201,20 @@ class MeOut(BaseModel):
     operator: bool = Field(description="Whether the caller may open /ops.")
 
 
-class FoundPersonOut(BaseModel):
+class FoundPersonOut(_Shown):
     corp_id: str
     user_id: str
     name: str | None
     department: str | None
 
 
-class PeopleOut(BaseModel):
-    model_config = _shown({"items": [{"corp_id": "ding5d17e3add038d445", **PERSON_EXAMPLE, "department": "研发部"}]})
-
+class PeopleOut(_Shown):
     items: list[FoundPersonOut]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problem documents that a route answers with, for its ``responses``."""
-    return {status: documented(status, _MEANINGS[status]) for status in statuses}
+    return {status: documented(status, _MEANINGS[status]) for status in sorted(statuses)}
 
 
 _MEANINGS = {

@@ -146,15 +146,10 @@ def page_statement(*, after: bool, until: bool, q: bool, app_type: bool, source:
         where.append(entries.c.app_type == _given("app_type"))
     if source:
         where.append(entries.c.source == _given("source"))
-    person = people.alias()
-    if not q:
-        known = and_(person.c.corp_id == entries.c.corp_id, person.c.user_id == entries.c.unnamed_originator)
-        columns = select(*_PLACE, entries.c.item, person.c.name).select_from(entries.outerjoin(person, known))
-        return columns.where(*where).order_by(*_ORDER).limit(_given("rows"))
+    columns = select(*_PLACE, entries.c.unnamed_originator).where(*where)
+    found = columns.order_by(*_ORDER).limit(_given("rows")).subquery()
     # Of 10,000 entries, the contents only of those found: the index has what is compared. By subqueries, because
     # PostgreSQL would join by reading all entries of the person.
-    columns = select(*_PLACE, entries.c.unnamed_originator)
-    found = columns.where(*where).order_by(*_ORDER).limit(_given("rows")).subquery()
     its = entries.alias()
     item = select(its.c.item).where(
         its.c.instance_id == found.c.instance_id,
@@ -162,7 +157,7 @@ def page_statement(*, after: bool, until: bool, q: bool, app_type: bool, source:
         its.c.user_id == _USER,
         its.c.task_id == found.c.task_id,
     )
-    name = select(person.c.name).where(person.c.corp_id == _CORP, person.c.user_id == found.c.unnamed_originator)
+    name = select(people.c.name).where(people.c.corp_id == _CORP, people.c.user_id == found.c.unnamed_originator)
     place = found.c.entered_at, found.c.instance_id, found.c.task_id
     return select(*place, item.scalar_subquery(), name.scalar_subquery())
 
@@ -239,10 +234,8 @@ class Queries:
         statement = page_statement(after=after is not None, until=last is not None, **filters)
         with self._database.read() as connection:
             rows = connection.execute(statement, given).all()
-        if q:
-            # Of a subquery in order, SQL does not promise the order; Python compares ids as the databases do.
-            rows = sorted(rows, key=lambda row: (-row[0], row[1], row[2]))
-        shown = rows[: query.limit]
+        # Of a subquery in order, SQL does not promise the order; Python compares ids as the databases do.
+        shown = sorted(rows, key=lambda row: (-row[0], row[1], row[2]))[: query.limit]
         if len(rows) > query.limit:
             last = Place(*shown[-1][:3])
         next_cursor = None if last is None else write_cursor(corp_id, user_id, view, last)

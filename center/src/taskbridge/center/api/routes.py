@@ -104,8 +104,7 @@ class Api:
     ) -> Response:
         """Returns imported people of the caller's corps with `q` in name, department or user id, ignoring case.
 
-        Without `q` it returns the first of all. Not available with single sign-on, where everybody sees their own
-        lists.
+        Without `q`, returns the first of all. Not available with single sign-on, where everybody sees their own lists.
         """
         caller = await self._access.caller_of(request)
         if caller.mode == "sso":

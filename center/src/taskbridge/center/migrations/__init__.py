@@ -34,8 +34,7 @@ def migrate(database: Database, revision: str = "head", *, folder: Path = FOLDER
         if not database.is_sqlite:
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        before = _revision(connection)
-        _check_known(before, scripts)
+        before = _revision(connection, scripts)
 
         def steps(current: Any, _context: MigrationContext) -> Any:
             return scripts._upgrade_revs(revision, current)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as Alembic's own command
@@ -44,7 +43,7 @@ def migrate(database: Database, revision: str = "head", *, folder: Path = FOLDER
         context = MigrationContext.configure(connection, opts={"fn": steps, "transactional_ddl": True})
         with Operations.context(context):
             context.run_migrations()
-        return before, _revision(connection)
+        return before, _revision(connection, scripts)
 
 
 def check_revision(database: Database) -> None:
@@ -56,22 +55,18 @@ def check_revision(database: Database) -> None:
     """
     scripts = ScriptDirectory(str(FOLDER))
     with database.read() as connection:
-        found = _revision(connection)
-    _check_known(found, scripts)
+        found = _revision(connection, scripts)
     if found != (head := scripts.get_current_head()):
         raise ConfigurationError(
             f"the database has revision {found or 'none'}, this release needs {head}: run 'taskbridge center --migrate'"
         )
 
 
-def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _check_known(revision: str | None, scripts: ScriptDirectory) -> None:
-    known = {each.revision for each in scripts.walk_revisions()}
-    if revision is not None and revision not in known:
+def _revision(connection: Connection, scripts: ScriptDirectory) -> str | None:
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is not None and revision not in {each.revision for each in scripts.walk_revisions()}:
         raise ConfigurationError(
             f"the database has revision {revision}, which this release does not know: run the release that wrote it,"
             " or a newer one"
         )
+    return revision

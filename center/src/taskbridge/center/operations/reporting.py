@@ -11,7 +11,6 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from taskbridge.center.access.refusals import NotNow
 from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.operations.answers import (
     edge_of,
@@ -142,18 +141,18 @@ class OperationsReporter:
                 edges, workers = await self._services_now()
                 self._history.add(now_s=time.time(), lag_records=lag_of(workers), edges=totals_of(edges))
                 share = await self._share()
-                with suppress(DatabaseUnavailable, NotNow):
+                with suppress(DatabaseUnavailable):
                     await self._threads.run(self._records.report, self._replica, share, now_ms())
                 await asyncio.sleep(SAMPLE_S - time.time() % SAMPLE_S)
         finally:
-            with suppress(DatabaseUnavailable, NotNow):
+            with suppress(DatabaseUnavailable):
                 await self._threads.run(self._records.leave, self._replica)
 
     async def overview(self) -> dict[str, Any]:
         """The state of the bridge, with services that cannot be reached.
 
         Raises:
-            DatabaseUnavailable, NotNow: without the database little would be left.
+            DatabaseUnavailable: without the database little would be left.
         """
         (edges, workers), missed, found, share = await asyncio.gather(
             self._services_now(), self._missed(), self._from_database(), self._share()
@@ -182,7 +181,7 @@ class OperationsReporter:
         """Whether callbacks of this instance were received, and what became of them.
 
         Raises:
-            DatabaseUnavailable, NotNow: the database does not answer.
+            DatabaseUnavailable: the database does not answer.
         """
         return await self._threads.run(self._records.callbacks, instance_id, caller, now_ms())
 

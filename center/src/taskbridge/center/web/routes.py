@@ -1,4 +1,4 @@
-"""The task-center page, the operator's page and their parts: files of the package, locked down by headers."""
+"""The pages and their parts: files of the package, locked down by headers; portals that embed the component."""
 
 # pyright: reportUnusedFunction=false
 
@@ -8,11 +8,18 @@ import gzip
 import hashlib
 from importlib.resources import files
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -100,3 +107,29 @@ def _answer(request: Request, asset: Asset, headers: dict[str, str]) -> Response
     if "gzip" in request.headers.get("accept-encoding", ""):
         return Response(asset.compressed, headers={**headers, "Content-Encoding": "gzip"}, media_type=asset.media_type)
     return Response(asset.content, headers=headers, media_type=asset.media_type)
+
+
+def let_portals_in(http: ASGIApp, setting: str) -> ASGIApp:
+    """The app, of which scripts of these origins (comma-separated) may read what their user may: failures, too.
+
+    Raises:
+        ConfigurationError: one is no origin.
+    """
+    origins = [part.strip() for part in setting.split(",") if part.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        # No wildcard: an allowed origin can read everything that the browser's user may.
+        if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
+            raise ConfigurationError(f"CENTER_ALLOWED_ORIGINS has {origin!r}: give origins, as https://portal.example")
+    if not origins:
+        return http
+    return CORSMiddleware(
+        http,
+        allow_origins=origins,
+        allow_methods=["GET"],
+        allow_headers=["authorization", "last-event-id"],
+        # For single sign-on by a cookie of the proxy in front.
+        allow_credentials=True,
+        expose_headers=["retry-after"],
+        max_age=3600,
+    )
