@@ -402,6 +402,8 @@ if FULL:
 
 def test_without_changelog_and_old_events_all_but_deletions_come_back_from_published_states(company: Company) -> None:
     """Last: events of before that come again would decide otherwise than at first."""
+    company.work()
+    company.rest()
     states = company.states
     company.forget(TASK_EVENTS.name)
     company.lose(states)

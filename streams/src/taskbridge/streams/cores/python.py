@@ -3,22 +3,93 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.cloudevents import state_headers
+from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.streams.cores.core import NONE, Core, Folded, notification_record
-from taskbridge.streams.fold.chunk import fold_chunk
+from taskbridge.streams.fold.instance import fold
+from taskbridge.streams.fold.rejections import Refusal, Rejected, accept
 from taskbridge.streams.fold.stored_instance import pack, shown
+from taskbridge.streams.fold.views import difference, show
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Container, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
-    from taskbridge.schemas.events import Change, View
+    from taskbridge.schemas.events import Action, Change, TaskEvent, TaskNotification, View
     from taskbridge.streams.cores.core import Read
-    from taskbridge.streams.fold.chunk import ChunkResult
     from taskbridge.streams.fold.views import Shown
-    from taskbridge.streams.records import Chunk, RecordWithHeaders
+    from taskbridge.streams.records import Chunk, Record, RecordWithHeaders
+
+
+@dataclass(slots=True)
+class ChunkResult:
+    """The result of a chunk. ``instances`` has the final version of every instance in it, by record key."""
+
+    instances: dict[bytes, Shown] = field(default_factory=dict[bytes, "Shown"])
+    published: list[tuple[Record, list[TaskNotification]]] = field(
+        default_factory=list["tuple[Record, list[TaskNotification]]"]
+    )
+    """Each record that was folded, with its notifications."""
+    rejected: list[Rejected] = field(default_factory=list[Rejected])
+    actions: Counter[Action] = field(default_factory=Counter["Action"])
+    """Events that were folded, by action."""
+
+
+def fold_chunk(
+    records: Iterable[Record],
+    *,
+    decode: Callable[[bytes | None], TaskEvent],
+    load: Callable[[list[bytes]], Sequence[Shown | None]],
+    too_large: Container[int] = (),
+    form_fields: Collection[str] = (),
+) -> ChunkResult:
+    """Fold the records in their order. Each instance is loaded, and will be written, once.
+
+    ``load`` is called once, with the record keys of all instances in the chunk; its result is in their order.
+    ``too_large``: offsets of records whose result would not fit into a Kafka record.
+    ``form_fields``: names of the form fields that a state contains.
+    A record that cannot be decoded or folded is rejected with its reason and changes nothing. Any other error has no
+    effect at all: the chunk can be tried again.
+    """
+    result = ChunkResult()
+    decoded = [(record, _decoded(record, decode)) for record in records]
+    # An invalid id is not loaded: it might be the key of something else in the store.
+    keys = list(dict.fromkeys(event.instance_id.encode() for _, event in decoded if not isinstance(event, RecordError)))
+    known = dict(zip(keys, load(keys), strict=True))
+    for record, event in decoded:
+        try:
+            if isinstance(event, RecordError):
+                raise event
+            before = known[key := event.instance_id.encode()]
+            instance = fold(before.instance if before is not None else None, event, form_fields)
+            if record.offset in too_large:
+                raise Refusal.TOO_LARGE.error()
+        except RecordError as reason:
+            result.rejected.append(Rejected(record, reason))
+        else:
+            if before is not None and instance is before.instance:
+                after = before
+            else:
+                after = show(instance, events_lost=before is not None and before.events_lost)
+            known[key] = result.instances[key] = after
+            result.published.append((record, difference(before, after, event)))
+            result.actions[event.action] += 1
+    return result
+
+
+def _decoded(record: Record, decode: Callable[[bytes | None], TaskEvent]) -> TaskEvent | RecordError:
+    try:
+        event = accept(decode(record.value))
+        if record.key != event.instance_id.encode():
+            raise Refusal.MISPLACED_KEY.error()
+    except RecordError as reason:
+        return reason
+    else:
+        return event
 
 
 class PythonCore(Core):

@@ -22,7 +22,7 @@ from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
 from taskbridge.schemas.views import EntryKey, views
-from taskbridge.streams.fold.chunk import ChunkResult, fold_chunk
+from taskbridge.streams.cores.python import ChunkResult, fold_chunk
 from taskbridge.streams.fold.instance import EARLIEST, fold
 from taskbridge.streams.fold.rejections import dead_letter
 from taskbridge.streams.fold.stored_instance import (
