@@ -13,7 +13,7 @@ from taskbridge.cli.terminal import json_line, printable, progress, say
 from taskbridge.schemas.topics import PEOPLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from taskbridge.cli.connection import Connection
 
@@ -23,7 +23,6 @@ forms_app = typer.Typer(help="Import the labels of form fields, shown with their
 _SHOWN_PROBLEMS = 20
 _Delete = Annotated[bool, typer.Option("--delete", help="Delete the records in the file instead.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be written; write nothing.")]
-_HEADS = ("corp", "user", "name", "department", "employee number", "other ids")
 
 
 @people_app.callback()
@@ -126,8 +125,11 @@ def list_people(
     elif not found:
         of_corp = f" of {corp}" if corp else ""
         progress(f"none of the {len(people)} imported people{of_corp} matches '{text or ''}'")
-    for line in map(json_line, found) if as_json else table(found) if found else ():
-        say(line)
+    for each in found:
+        names = ("corp_id", "user_id", "name", "department", "employee_number")
+        cells = [*(each[name] or "-" for name in names), " ".join(_others(each)) or "-"]
+        line = "  ".join(printable(cell).replace("\n", "\\n") for cell in cells)
+        say(json_line(each) if as_json else line)
 
 
 def imported_people(connection: Connection) -> list[dict[str, Any]]:
@@ -163,19 +165,6 @@ def matches(person: Mapping[str, Any], corp_id: str | None, text: str | None) ->
     return corp_id in (None, person["corp_id"]) and (
         text is None or any(text.casefold() in each.casefold() for each in texts if each)
     )
-
-
-def table(people: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines with aligned columns: a Chinese character is two cells wide."""
-    from rich.cells import cell_len
-
-    names = ("corp_id", "user_id", "name", "department", "employee_number")
-    rows = [_HEADS, *((*(each[name] or "-" for name in names), " ".join(_others(each)) or "-") for each in people)]
-    texts = [[printable(cell).replace("\n", "\\n") for cell in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
-    for row in texts:
-        cells = [cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
-        yield "  ".join(cells).rstrip()
 
 
 def _others(person: Mapping[str, Any]) -> list[str]:
