@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from support import needs
 from support.edge.process import wait_until
 from support.kafka.stack import artifacts, change_properties
+from taskbridge.cli.data_folder import is_listened_on
 from taskbridge.local.host import LOOPBACK, free_ports
-from taskbridge.local.jvm import kafka_answers, kafka_service, port_answers
+from taskbridge.local.jvm import kafka_answers, kafka_service
 from taskbridge.local.supervisor import Backoff, Phase, Supervisor
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ class SplitCluster(KafkaCluster):
         self._specs[broker] = replace(
             spec,
             argv=argv,
-            ready=lambda: port_answers(address, clients_at) and kafka_answers(f"{address}:{clients_at}"),
+            ready=lambda: is_listened_on(clients_at, address) and kafka_answers(f"{address}:{clients_at}"),
         )
 
 

@@ -74,24 +74,17 @@ class DataFolder:
         where, flag = (f"in {self.path}", f" --data-dir {self.path}") if self.is_named else ("here", "")
         return f"no bridge runs {where}; start it with 'taskbridge up{flag}'"
 
-    def check_is_free(self) -> None:
-        """Check that no bridge runs in it; ``occupy`` finds one that is still starting.
-
-        Raises:
-            ConfigurationError: one runs.
-        """
-        if (running := self.running()) is not None:
-            raise ConfigurationError(
-                f"a bridge already runs in this folder (task center: {running.center_url}/); "
-                "stop it first, or choose another --data-dir and other ports"
-            )
-
     def occupy(self) -> contextlib.ExitStack:
         """Lock the folder for one bridge, until the returned stack is closed.
 
         Raises:
             ConfigurationError: another one runs in it.
         """
+        if (running := self.running()) is not None:
+            raise ConfigurationError(
+                f"a bridge already runs in this folder (task center: {running.center_url}/); "
+                "stop it first, or choose another --data-dir and other ports"
+            )
         return hold_lock(self.path / _LOCK, remedy="stop it, or choose another --data-dir")
 
     def announce(self, running: Running) -> None:
@@ -134,8 +127,8 @@ def hold_lock(lock_path: Path, *, remedy: str) -> contextlib.ExitStack:
         return stack.pop_all()
 
 
-def is_listened_on(port: int) -> bool:
-    """Whether a program accepts connections on this port of the loopback interface."""
+def is_listened_on(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a program accepts connections there."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0

