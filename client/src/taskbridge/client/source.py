@@ -105,13 +105,13 @@ class Kafka:
             # Reading a record does not process it: only an ack stores its offset, and stored offsets are committed.
             "enable.auto.offset.store": False,
         }
-        return _Member(lambda: self._consumer(config))
+        return _Member(lambda: self._consumer(config, is_member=True))
 
     def whole(self) -> Consumer:
         config = {"group.id": "taskbridge-client", "enable.auto.commit": False, "enable.partition.eof": True}
         return _WholeTopic(lambda: self._consumer(config))
 
-    def _consumer(self, fixed: Mapping[str, object]) -> confluent_kafka.Consumer:
+    def _consumer(self, fixed: Mapping[str, object], *, is_member: bool = False) -> confluent_kafka.Consumer:
         config: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap_servers,
             "auto.offset.reset": "earliest",
@@ -126,9 +126,12 @@ class Kafka:
             "isolation.level": "read_committed",
         }
         try:
-            return confluent_kafka.Consumer(config, logger=_librdkafka)
+            consumer = confluent_kafka.Consumer(config, logger=_librdkafka)
         except KafkaException as error:
             raise ConfigurationError(f"librdkafka rejects these properties: {error.args[0].str()}") from error
+        if is_member:
+            consumer.subscribe([_TOPIC])
+        return consumer
 
 
 class _Member:
@@ -138,7 +141,6 @@ class _Member:
         self._make = make
         self._heard_at = monotonic()
         self._consumer = make()
-        self._start()
 
     def consume(self, num_messages: int, timeout: float) -> list[Message]:
         messages = self._consumer.consume(num_messages, timeout)
@@ -160,9 +162,6 @@ class _Member:
     def close(self) -> None:
         self._consumer.close()
 
-    def _start(self) -> None:
-        self._consumer.subscribe([_TOPIC])
-
     def _check_brokers(self) -> None:
         try:
             self._consumer.list_topics(_TOPIC, timeout=_ANSWER_S)
@@ -176,11 +175,10 @@ class _Member:
     def _replace(self) -> None:
         self._consumer.close()
         self._consumer = self._make()
-        self._start()
 
 
 class _WholeTopic(_Member):
-    """A consumer in no group. Each partition is assigned from its beginning, also one that is added later."""
+    """A consumer in no group. Each partition is assigned from its beginning once it is known, also a later one."""
 
     def __init__(self, make: Callable[[], confluent_kafka.Consumer]) -> None:
         self._partitions: set[int] = set()
@@ -191,9 +189,6 @@ class _WholeTopic(_Member):
         if monotonic() >= self._next_look:
             self._assign_new()
         return super().consume(num_messages, timeout)
-
-    def _start(self) -> None:
-        """Does nothing: partitions are assigned when they are known."""
 
     def _replace(self) -> None:
         """Continue after the last returned record of each partition, or at its beginning."""
