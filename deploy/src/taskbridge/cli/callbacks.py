@@ -26,13 +26,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 10
 
-SEND_EXAMPLES = example(
-    "taskbridge send complete --url http://127.0.0.1:8400 --token SECRET -p appType=APP_1 \\",
-    "-p corpId=ding1 -p formInstId=I-1 -p taskId=T-1 -p actualWorkId=user1",
-    "taskbridge send create --source flowable --secret whsec_SECRET -p app_type=leave -p instance_id=I-1 \\",
-    "-p task_id=T-1 -p recipient_ids=user1,user2 -p title=Leave",
-)
-SIGN_EXAMPLES = example("taskbridge sign --token SECRET -p appType=APP_1 -p corpId=ding1 -p formInstId=I-1")
+commands = typer.Typer()
 
 SystemToken = Annotated[
     str | None,
@@ -64,6 +58,14 @@ EncodingOption = Annotated[
 ]
 
 
+@commands.command(
+    epilog=example(
+        "taskbridge send complete --url http://127.0.0.1:8400 --token SECRET -p appType=APP_1 \\",
+        "-p corpId=ding1 -p formInstId=I-1 -p taskId=T-1 -p actualWorkId=user1",
+        "taskbridge send create --source flowable --secret whsec_SECRET -p app_type=leave -p instance_id=I-1 \\",
+        "-p task_id=T-1 -p recipient_ids=user1,user2 -p title=Leave",
+    )
+)
 def send(
     action: Annotated[
         Literal["create", "complete", "cancel", "delete", "cc"], typer.Argument(help="What happened to the task.")
@@ -93,6 +95,7 @@ def send(
         raise typer.Exit(1)
 
 
+@commands.command(epilog=example("taskbridge sign --token SECRET -p appType=APP_1 -p corpId=ding1 -p formInstId=I-1"))
 def sign(
     token: SystemToken = None,
     parameter: Parameters = None,

@@ -11,12 +11,7 @@ import typer
 from taskbridge.cli.options import BootstrapServers, Credentials, DataDir, Json, RegistryUrl, example
 from taskbridge.cli.terminal import json_line, say
 
-DOCTOR_EXAMPLES = example(
-    "taskbridge doctor",
-    "EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 \\",
-    "EDGE_CREDENTIALS_FILE=credentials.toml taskbridge doctor --json",
-    "taskbridge doctor --end-to-end --edge-url http://127.0.0.1:8400 --center-url http://127.0.0.1:8500",
-)
+commands = typer.Typer()
 
 EndToEnd = Annotated[
     bool, typer.Option("--end-to-end", help="Post a signed test task, wait for its live update, delete it.")
@@ -25,6 +20,14 @@ EndToEnd = Annotated[
 _MARKS = {"ok": "ok", "warning": "warn", "failed": "FAIL"}
 
 
+@commands.command(
+    epilog=example(
+        "taskbridge doctor",
+        "EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 \\",
+        "EDGE_CREDENTIALS_FILE=credentials.toml taskbridge doctor --json",
+        "taskbridge doctor --end-to-end --edge-url http://127.0.0.1:8400 --center-url http://127.0.0.1:8500",
+    )
+)
 def doctor(
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,

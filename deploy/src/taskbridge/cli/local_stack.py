@@ -22,14 +22,7 @@ if TYPE_CHECKING:
     from taskbridge.local.bridge import Bridge
 
 
-UP_EXAMPLES = example("taskbridge up", "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml")
-DEMO_EXAMPLES = example("taskbridge demo", "taskbridge demo --keep")
-SIMULATE_EXAMPLES = example(
-    "taskbridge simulate --rate 5",
-    "taskbridge simulate --rate 50 --seconds 60 --chaos 0.1 --seed 7",
-    "taskbridge simulate --drop 0.01 --dingtalk-port 8700",
-    "taskbridge simulate --url http://127.0.0.1:8400 --app APP_1 --token SECRET --count 100 --json",
-)
+commands = typer.Typer()
 
 EdgePort = Annotated[int, typer.Option(min=1, max=65535, help="Port on which the edge receives callbacks.")]
 CenterPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the task center and its API.")]
@@ -42,6 +35,9 @@ _INTERRUPTED = 130
 """Exit code of a command that Ctrl-C interrupted, as in shells."""
 
 
+@commands.command(
+    epilog=example("taskbridge up", "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml")
+)
 def up(  # one flag each: the contract's list
     data_dir: Annotated[Path, typer.Option(help="Folder for all data.", envvar="TASKBRIDGE_DATA_DIR")] = Path(
         "taskbridge-data"
@@ -67,6 +63,7 @@ def up(  # one flag each: the contract's list
         progress("stopping")
 
 
+@commands.command(epilog=example("taskbridge demo", "taskbridge demo --keep"))
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep it running until Ctrl-C.")] = False,  # noqa: FBT002
     data_dir: Annotated[Path | None, typer.Option(help="Default: a temporary folder, removed at the end.")] = None,
@@ -111,6 +108,14 @@ def demo(
     raise typer.Exit(_INTERRUPTED)
 
 
+@commands.command(
+    epilog=example(
+        "taskbridge simulate --rate 5",
+        "taskbridge simulate --rate 50 --seconds 60 --chaos 0.1 --seed 7",
+        "taskbridge simulate --drop 0.01 --dingtalk-port 8700",
+        "taskbridge simulate --url http://127.0.0.1:8400 --app APP_1 --token SECRET --count 100 --json",
+    )
+)
 def simulate(
     url: EdgeUrl = None,
     rate: Annotated[float, typer.Option(min=0.01, help="Callbacks per second.")] = 5.0,

@@ -23,10 +23,7 @@ Service = Annotated[
     ),
 ]
 
-BACKFILL_EXAMPLES = example(
-    "taskbridge backfill --app APP_RY60OCRF33Z7534 --since 2026-09-01 --dry-run",
-    "taskbridge backfill --app APP_RY60OCRF33Z7534 --since 2026-09-01",
-)
+commands = typer.Typer()
 
 
 @reconcile_app.command("run", epilog=example("RECONCILE_APPS_FILE=apps.toml taskbridge reconcile run --json"))
@@ -80,6 +77,12 @@ def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
         say(f"absent since {each['first_at']}  {each['app_type']}  {each['instance_id']}")
 
 
+@commands.command(
+    epilog=example(
+        "taskbridge backfill --app APP_RY60OCRF33Z7534 --since 2026-09-01 --dry-run",
+        "taskbridge backfill --app APP_RY60OCRF33Z7534 --since 2026-09-01",
+    )
+)
 def backfill(
     app: Annotated[str, typer.Option("--app", help="Code of the app, as in the file of apps.")],
     since: Annotated[str, typer.Option("--since", help="A day (China time) or a time, such as 2026-09-01.")],

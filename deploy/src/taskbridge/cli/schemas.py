@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
@@ -47,16 +46,14 @@ def schemas_check(as_json: Json = False) -> None:  # noqa: FBT002
     """Check that each schema is fully compatible with every published version; needs no registry."""
     reports = check()
     for report in reports:
-        found: dict[str, Any] = {"record": report.record, "version": report.version, "problems": report.problems}
         lines = [f"{'broken' if report.problems else 'ok':8}{report.record} against version {report.version}"]
         lines += [f"        {each}" for each in report.problems]
-        say(json_line(found) if as_json else "\n".join(lines))
+        say(json_line(report._asdict()) if as_json else "\n".join(lines))
     if any(report.problems for report in reports):
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True, slots=True)
-class VersionReport:
+class VersionReport(NamedTuple):
     """The compatibility of a record's current schema with one published version; no problems means compatible."""
 
     record: str

@@ -13,24 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-EDGE_EXAMPLES = example(
-    "EDGE_CREDENTIALS_FILE=credentials.toml EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
-    "EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge edge",
-)
-STREAMS_EXAMPLES = example(
-    "STREAMS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
-    "STREAMS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge streams",
-    "taskbridge streams --rebuild --dry-run",
-    "taskbridge streams --rebuild --partitions 24",
-    "taskbridge streams --republish",
-)
+commands = typer.Typer()
 
-CENTER_EXAMPLES = example(
-    "CENTER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
-    "CENTER_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge center",
-    "CENTER_DATABASE_URL=postgresql://taskbridge@db/center taskbridge center --migrate",
-    "taskbridge center --rebuild",
-)
 
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Rebuild all states from the events while workers run, then switch over.")
@@ -64,6 +48,12 @@ _ALWAYS = ("events", "instances", "states", "notifications")
 """Printed even when zero."""
 
 
+@commands.command(
+    epilog=example(
+        "EDGE_CREDENTIALS_FILE=credentials.toml EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
+        "EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge edge",
+    )
+)
 def edge() -> None:
     """Run the edge with an existing Kafka and registry, configured by EDGE_* in the environment."""
     from taskbridge.edge.app import run
@@ -71,6 +61,15 @@ def edge() -> None:
     run()
 
 
+@commands.command(
+    epilog=example(
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
+        "STREAMS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge streams",
+        "taskbridge streams --rebuild --dry-run",
+        "taskbridge streams --rebuild --partitions 24",
+        "taskbridge streams --republish",
+    )
+)
 def streams(
     rebuild: Rebuild = False,  # noqa: FBT002
     dry_run: DryRun = False,  # noqa: FBT002
@@ -98,6 +97,14 @@ def streams(
         run()
 
 
+@commands.command(
+    epilog=example(
+        "CENTER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
+        "CENTER_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge center",
+        "CENTER_DATABASE_URL=postgresql://taskbridge@db/center taskbridge center --migrate",
+        "taskbridge center --rebuild",
+    )
+)
 def center(
     migrate: Migrate = False,  # noqa: FBT002
     rebuild: DropLists = False,  # noqa: FBT002

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-STATUS_EXAMPLES = example(
-    "taskbridge status",
-    "taskbridge status --center-url http://127.0.0.1:8500 --once",
-    "taskbridge status --json",
-)
+commands = typer.Typer()
 
 _REFRESH_S = 2.0
 _TIMEOUT_S = 10
@@ -34,6 +30,13 @@ _MIB = 1 << 20
 _COLORS = {"ready": "green", "degraded": "yellow"}
 
 
+@commands.command(
+    epilog=example(
+        "taskbridge status",
+        "taskbridge status --center-url http://127.0.0.1:8500 --once",
+        "taskbridge status --json",
+    )
+)
 def status(
     center_url: Annotated[
         str | None, typer.Option(help="URL of the task center. Default: that of --data-dir, else port 8500 here.")

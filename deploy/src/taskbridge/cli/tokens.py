@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-TOKENS_EXAMPLES = example("taskbridge tokens", "taskbridge tokens --data-dir /var/lib/taskbridge --json")
+commands = typer.Typer()
 
 token_app = typer.Typer(
     help="Create tokens of the task center's API, and secrets of other systems that send tasks.", no_args_is_help=True
 )
 
 
+@commands.command(epilog=example("taskbridge tokens", "taskbridge tokens --data-dir /var/lib/taskbridge --json"))
 def tokens(
     credentials: Credentials = None,
     data_dir: DataDir = None,

@@ -14,7 +14,7 @@ from taskbridge.cli.terminal import json_line, say, stop_signal
 topics_app = typer.Typer(
     help="Create and check the topics of the contract, and print their ACLs.", no_args_is_help=True
 )
-TAIL_EXAMPLES = example("taskbridge tail taskbridge.task-notifications.v1 --from-beginning --max 5")
+commands = typer.Typer()
 
 
 @topics_app.command("apply", epilog=example("taskbridge topics apply --bootstrap-servers kafka:9092"))
@@ -100,6 +100,7 @@ def topics_acls(
             say("\n".join([f"# {name}", *commands(user, acls[name]), ""]))
 
 
+@commands.command(epilog=example("taskbridge tail taskbridge.task-notifications.v1 --from-beginning --max 5"))
 def tail(
     topic: Annotated[str, typer.Argument(help="The full name of the topic.")],
     bootstrap_servers: BootstrapServers = None,
