@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from support.edge.fakes import SYSTEM_TOKEN, parameters_of, task_of
 from support.edge.process import RunningEdge, wait_until
+from support.inbox import inbox_of
 from support.streams.lives import assert_all_is_right, caught_up, states_on_topic
 from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import Status, View
-from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:

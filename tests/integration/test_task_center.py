@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from support.center import databases
 from support.center_process import VIEWS, CenterProcess, Line, lists_of
+from support.inbox import inbox_of
 from support.streams.lives import caught_up, lives, notifications_on_topic, produce
 from taskbridge.schemas.events import Action
-from taskbridge.schemas.inbox import inbox_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

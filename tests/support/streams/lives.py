@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from msgspec.structs import replace
 
+from support.inbox import inbox_of
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.dead_letters import DlqReason, dead_letter_of
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskNotification, TaskState
-from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.schemas.views import views
 from taskbridge.streams.engine.app import APP_ID

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from support.inbox import inbox_of
 from support.streams.fold_inputs import entry_of, reading
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Lifecycle
-from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.schemas.views import views

@@ -130,12 +130,7 @@ class Codec(Bodies[R]):
 
 def framed(schema_id: int, body: bytes) -> bytes:
     """An Avro body in the Confluent wire format."""
-    return _frame(schema_id) + body
-
-
-@lru_cache
-def _frame(schema_id: int) -> bytes:
-    return b"\x00" + schema_id.to_bytes(4, "big")
+    return b"\x00" + schema_id.to_bytes(4, "big") + body
 
 
 def task_event_codec(registry: Registry) -> Codec[TaskEvent]:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from taskbridge.schemas.events import Change, View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from taskbridge.schemas.events import TaskNotification
 
 
@@ -38,11 +36,3 @@ def apply(inbox: Inbox, notification: TaskNotification) -> None:
         inbox.pop(line, None)
     else:
         inbox[line] = notification
-
-
-def inbox_of(notifications: Iterable[TaskNotification]) -> Inbox:
-    """The inbox after these notifications, in order of arrival."""
-    inbox: Inbox = {}
-    for notification in notifications:
-        apply(inbox, notification)
-    return inbox

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from support.inbox import inbox_of
 from support.streams.fold_inputs import by_version_without_beginnings
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.dead_letters import LEFT_HEADER
 from taskbridge.schemas.events import Action, Status
-from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS

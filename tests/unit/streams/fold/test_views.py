@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from support.inbox import inbox_of
 from support.streams.fold_inputs import entry_of
 from taskbridge.schemas.events import Action, Change, Person, Status, View
-from taskbridge.schemas.inbox import Line, inbox_of
+from taskbridge.schemas.inbox import Line
 from taskbridge.schemas.views import EntryKey, views
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.views import is_finished, notifications

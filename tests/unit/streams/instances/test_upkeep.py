@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from support.inbox import inbox_of
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Action, Change, TaskNotification, View
-from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
 from taskbridge.schemas.views import EntryKey, views

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.inbox import inbox_of
 from taskbridge.schemas.events import Action, Change, Status, View
-from taskbridge.schemas.inbox import apply, inbox_of
+from taskbridge.schemas.inbox import apply
 from taskbridge.schemas.views import EntryKey, views
 from taskbridge.streams.fold.instance import fold, from_published
 from taskbridge.streams.fold.views import show
