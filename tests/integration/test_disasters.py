@@ -146,7 +146,7 @@ class Place:
             group_commit.claim()
             claim = partial(fence, producing)
             takeover = Takeover(
-                self.offsets, group_commit, group=APP_ID, name=name, topic=TASK_EVENTS.name, claim=claim, note=note
+                self.offsets, group_commit, group=APP_ID, topic=TASK_EVENTS.name, claim=claim, note=note
             )
             try:
                 await do(group_commit, takeover)

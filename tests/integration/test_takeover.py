@@ -61,9 +61,7 @@ class Place:
             source_topic=source_topic,
         )
         claim = partial(fence, producing)
-        return Takeover(
-            self.offsets, group_commit, group=self.group, name=name, topic=self.events, claim=claim
-        ), group_commit
+        return Takeover(self.offsets, group_commit, group=self.group, topic=self.events, claim=claim), group_commit
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -25,9 +25,7 @@ from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.worker import Service, work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from fastapi import FastAPI
+    from collections.abc import Mapping
 
 _SWITCH_S = 0.0005
 """How soon the threads that fetch and commit get the interpreter's lock while the loop works. Each sends several
@@ -60,7 +58,9 @@ async def _serve(settings: StreamsSettings, partitions: int) -> None:
     tracing = tracing_from_environment(os.environ, "taskbridge-streams")
     metrics = Metrics(times_stuck=TimesStuck(settings.data_dir).count())
     service = Service(settings, Health(), metrics, tracing)
-    server = make_server(build_http(service.health.readiness, metrics))
+    ready = "Ready when tables are restored and events are processed"
+    http = operation_app("streams", readiness=service.health.readiness, ready=ready, registry=metrics.registry)
+    server = make_server(http)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port, prefix="STREAMS")]))
     switched: AnotherVersion | None = None
     try:
@@ -79,12 +79,6 @@ async def _serve(settings: StreamsSettings, partitions: int) -> None:
         log.info("streams_restarting", because=str(switched))
         # In the same process, so that it is back at once, under any supervisor and back-off.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
-
-
-def build_http(readiness: Callable[[], dict[str, Any]], metrics: Metrics) -> FastAPI:
-    """The worker's HTTP side: health, readiness and metrics."""
-    ready = "Ready when tables are restored and events are processed"
-    return operation_app("streams", readiness=readiness, ready=ready, registry=metrics.registry)
 
 
 def _message(error: BaseException) -> str:

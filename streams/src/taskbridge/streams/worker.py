@@ -22,8 +22,8 @@ from taskbridge.streams.cores.native import choose_core
 from taskbridge.streams.engine.app import APP_ID, build_faust_app, chunks_of, consumer_of, tables_of
 from taskbridge.streams.instances.task_agent import TaskAgent
 from taskbridge.streams.instances.upkeep import PendingInstances, Upkeep
-from taskbridge.streams.monitoring.progress import Ends, Progress
-from taskbridge.streams.monitoring.watchdog import LoopGuard, TimesStuck, Watchdog
+from taskbridge.streams.monitoring.progress import Progress
+from taskbridge.streams.monitoring.watchdog import LoopGuard, Stuck, TimesStuck, Watchdog
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import reader_config
 from taskbridge.streams.tables.recovery import Recovery
@@ -97,7 +97,6 @@ def build_worker(
         offsets,
         group_commit,
         group=APP_ID,
-        name=name,
         topic=topics.TASK_EVENTS.name,
         claim=partial(fence, producing),
         note=metrics.position_lost,
@@ -132,12 +131,12 @@ def build_worker(
     progress = Progress(
         app,
         recovery,
-        ends=Ends(offsets),
+        offsets=offsets,
         metrics=metrics,
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s, TimesStuck(settings.data_dir)),
     )
-    health.follow(app, progress, core=core.name)
+    health.follow(progress, core=core.name)
     actives = partial(_actives, app, recovery)
     upkeep = Upkeep(agent, store, pending, changelog, actives, days=settings.retention_days)
     return Worker(app, group_commit, upkeep, progress)
@@ -190,40 +189,32 @@ async def _run(worker: Worker, service: Service, *, another: Coroutine[Any, Any,
     app = worker.app
     collect_garbage_rarely()
     # Faust's start returns once the tables are restored: a worker that is stopped does not wait for that.
-    starting = asyncio.create_task(app.start())
-    watching = asyncio.create_task(worker.progress.watch())
-    switching = asyncio.create_task(another)
-    others = [
-        asyncio.create_task(_or_crash(app, worker.upkeep.delete_expired())),
-        asyncio.create_task(_or_crash(app, worker.upkeep.publish())),
+    essential = [asyncio.create_task(each) for each in (app.start(), another)]
+    background = [
+        asyncio.create_task(each)
+        for each in (worker.progress.watch(), worker.upkeep.delete_expired(), worker.upkeep.publish())
     ]
     try:
         while not stop.is_set() and not app.crashed:
-            for essential in (starting, switching):
-                if essential.done():
-                    await essential
-            if watching.done():
-                TimesStuck(service.settings.data_dir).add()
-                log.error("worker_stalled", problem=str(watching.exception()), **service.health.readiness())
+            for each in essential:
+                if each.done():
+                    await each
+            for error in [each.exception() for each in background if each.done()]:
+                if isinstance(error, Stuck):
+                    TimesStuck(service.settings.data_dir).add()
+                    log.error("worker_stalled", problem=str(error), **service.health.readiness())
+                else:
+                    log.error("upkeep_failed", exc_info=error)
                 # As a crash: then nothing waits for the chunk that does not end.
-                await app.crash(cast("BaseException", watching.exception()))
+                await app.crash(cast("BaseException", error))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
         _raise_if_crashed(app)
     finally:
-        for task in (starting, watching, switching, *others):
+        for task in (*essential, *background):
             task.cancel()
         await stop_app(app)
         await worker.group_commit.close()
-
-
-async def _or_crash(app: faust.App, upkeep: Coroutine[Any, Any, None]) -> None:
-    """An error of the upkeep crashes the worker."""
-    try:
-        await upkeep
-    except Exception as error:
-        log.exception("upkeep_failed")
-        await app.crash(error)
 
 
 async def _until_another_version(live_version: LiveVersion, version: int) -> None:

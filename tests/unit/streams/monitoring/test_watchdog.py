@@ -46,7 +46,6 @@ def test_a_stalled_loop_ends_the_process_and_a_running_one_does_not(tmp_path: Pa
     assert codes == []
     time.sleep(0.8)
     assert codes == [70]
-    guard.close()
     assert TimesStuck(tmp_path).count() == 1
 
 

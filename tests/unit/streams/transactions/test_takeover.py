@@ -24,6 +24,7 @@ class Kafka:
     """Ten records are left after the first three. A committed position becomes readable two requests later."""
 
     def __init__(self) -> None:
+        self.name = "us"
         self.after_loss: dict[TP, bool] = {}
         self.source_topic = SourceTopic("source", "changelog", LINEAGE)
         self.handed_over: dict[TP, int] = {}
@@ -50,9 +51,7 @@ class Kafka:
 def test_a_moved_position_is_awaited_until_it_is_readable() -> None:
     """An earlier request would return the old position, whose records are gone or already processed."""
     kafka = Kafka()
-    takeover = Takeover(
-        cast("Any", kafka), cast("Any", kafka), group="group", name="us", topic=SOURCE.topic, claim=lambda _: None
-    )
+    takeover = Takeover(cast("Any", kafka), cast("Any", kafka), group="group", topic=SOURCE.topic, claim=lambda _: None)
     before = {SOURCE: Committed(2, "them", is_stable=True)}
     asyncio.run(takeover.commit_positions(before, {SOURCE: None}, generation=1))
     assert kafka.handed_over == {SOURCE: 3}
@@ -63,7 +62,7 @@ def test_a_refused_claim_of_an_owner_is_logged() -> None:
     def claim(_owner: str) -> None:
         raise NotAllowed("lacks Write on transactional-id them-0")
 
-    takeover = Takeover(cast("Any", None), cast("Any", None), group="group", name="us", topic=SOURCE.topic, claim=claim)
+    takeover = Takeover(cast("Any", None), cast("Any", None), group="group", topic=SOURCE.topic, claim=claim)
     with capture_logs() as logged:
         takeover._claim_one("them")  # pyright: ignore[reportPrivateUsage]
     [line] = logged

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
@@ -12,29 +13,12 @@ from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.streams.positions import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from taskbridge.streams.cores.core import Folded
     from taskbridge.streams.monitoring.progress import Snapshot
     from taskbridge.streams.records import Chunk
 
-_PREFIX = "taskbridge_streams_"
+_NAMESPACE = "taskbridge_streams"
 _CHUNK_SIZES = (1, 2, 5, 10, 50, 100, 250, 500, 1000, 5000)
-
-
-_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
-
-
-class _Children(dict[tuple[Any, ...], _Metric]):
-    """A metric's children by labels: ``labels()`` locks and formats texts at each call."""
-
-    def __init__(self, metric: _Metric) -> None:
-        super().__init__()
-        self._metric = metric
-
-    def __missing__(self, labels: tuple[Any, ...]) -> _Metric:
-        child = self[labels] = self._metric.labels(*labels)
-        return child
 
 
 class Metrics:
@@ -47,51 +31,50 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._records = self._counter("records", "Records processed from the task-events topic.")
-        self._folds = self._counter("folds", "Events folded into an instance.")
-        self._notifications = _Children(
-            self._counter("notifications", "Notifications delivered, by view and change.", "view", "change")
-        )
-        self._dead_letters = self._counter("dead_letters", "Records sent to the dead letters, by reason.", "reason")
+        counter = partial(Counter, namespace=_NAMESPACE, registry=self.registry)
+        gauge = partial(Gauge, namespace=_NAMESPACE, registry=self.registry)
+        histogram = partial(Histogram, namespace=_NAMESPACE, registry=self.registry)
+        self._records = counter("records", "Records processed from the task-events topic.")
+        self._folds = counter("folds", "Events folded into an instance.")
+        notifications = counter("notifications", "Notifications delivered, by view and change.", ["view", "change"])
+        # ``labels`` locks and formats texts at each call.
+        self._notifications = cache(notifications.labels)
+        self._dead_letters = counter("dead_letters", "Records sent to the dead letters, by reason.", ["reason"])
         for reason in DlqReason:
             self._dead_letters.labels(reason)
-        self._chunk_records = self._histogram("chunk_records", "Records per chunk.", buckets=_CHUNK_SIZES)
-        self._chunk_seconds = self._histogram(
-            "chunk_seconds", "Time to process a chunk, from its fold to the local store."
-        )
-        self._position = _Children(self._gauge("position", "Offset of the last processed record.", "partition"))
-        self._lag = self._gauge("lag_records", "Records that are not processed yet.", "partition")
-        self._lag_seconds = self._gauge(
+        self._chunk_records = histogram("chunk_records", "Records per chunk.", buckets=_CHUNK_SIZES)
+        self._chunk_seconds = histogram("chunk_seconds", "Time to process a chunk, from its fold to the local store.")
+        self._position = cache(gauge("position", "Offset of the last processed record.", ["partition"]).labels)
+        self._lag = gauge("lag_records", "Records that are not processed yet.", ["partition"])
+        self._lag_seconds = gauge(
             "lag_seconds",
             "While records wait: age of the last processed one, or of the first that waits. Otherwise 0.",
-            "partition",
+            ["partition"],
         )
-        self._restoring = self._gauge(
-            "recovery_remaining_records", "Changelog records that are not restored yet.", "partition"
+        self._restoring = gauge(
+            "recovery_remaining_records", "Changelog records that are not restored yet.", ["partition"]
         )
-        self._standby_lag = self._gauge(
-            "standby_lag_records", "Changelog records that a standby has not applied yet.", "partition"
+        self._standby_lag = gauge(
+            "standby_lag_records", "Changelog records that a standby has not applied yet.", ["partition"]
         )
-        self._assigned = self._gauge(
-            "assigned_partitions", "Partitions assigned to this worker, by role: active or standby.", "role"
+        self._assigned = gauge(
+            "assigned_partitions", "Partitions assigned to this worker, by role: active or standby.", ["role"]
         )
-        self.partitions = self._gauge(
+        self.partitions = gauge(
             "partitions", "Partitions of the task-events topic. Each should be assigned to a worker."
         )
-        self._recovered = self._gauge("recovery_records", "Changelog records applied since the start.")
-        self._recovery_rate = self._gauge(
-            "recovery_records_per_second", "Changelog records applied in the last second."
-        )
-        self._rebalances = self._gauge("rebalances", "Rebalances since the start.")
-        self._positions_lost = self._counter(
-            "positions_lost", "Partitions that did not resume at the group's position, by reason.", "reason"
+        self._recovered = gauge("recovery_records", "Changelog records applied since the start.")
+        self._recovery_rate = gauge("recovery_records_per_second", "Changelog records applied in the last second.")
+        self._rebalances = gauge("rebalances", "Rebalances since the start.")
+        self._positions_lost = counter(
+            "positions_lost", "Partitions that did not resume at the group's position, by reason.", ["reason"]
         )
         for reason in REASONS:
             self._positions_lost.labels(reason)
-        self._stores_emptied = self._counter(
+        self._stores_emptied = counter(
             "damaged_stores", "Damaged stores that were emptied and restored from their changelogs."
         )
-        self._counter("watchdog", "How often a worker on this data folder exited because it stalled.").inc(times_stuck)
+        counter("watchdog", "How often a worker on this data folder exited because it stalled.").inc(times_stuck)
 
     def progress(self, now: Snapshot, *, rebalances: int) -> None:
         """Set the gauges of all partitions. The series of a revoked partition disappear."""
@@ -124,19 +107,8 @@ class Metrics:
         self._folds.inc(result.folded)
         self._chunk_records.observe(len(records))
         self._chunk_seconds.observe(seconds)
-        self._position[partition,].set(records[-1].offset)
+        self._position(partition).set(records[-1].offset)
         for change, count in result.changes.items():
-            self._notifications[change].inc(count)
+            self._notifications(*change).inc(count)
         for rejected in result.rejected:
             self._dead_letters.labels(rejected.reason.dlq_reason).inc()
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(_PREFIX + name, text, labels, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(_PREFIX + name, text, labels, registry=self.registry)
-
-    def _histogram(
-        self, name: str, text: str, *labels: str, buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS
-    ) -> Histogram:
-        return Histogram(_PREFIX + name, text, labels, buckets=buckets, registry=self.registry)

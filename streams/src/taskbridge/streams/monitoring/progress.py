@@ -51,40 +51,28 @@ class Snapshot:
         return sum(self.lag.values()) + sum(self.restoring.values())
 
 
-class Ends:
-    """The ends of the events, from the broker itself: a consumer that has stopped fetching has old ones."""
-
-    def __init__(self, offsets: Offsets) -> None:
-        self._offsets = offsets
-        self.known: dict[int, int] = {}
-        self._refreshed = 0.0
-
-    async def refresh(self, partitions: Collection[int]) -> None:
-        """Request the ends, at most every five seconds. While Kafka does not answer, none are known."""
-        if time.monotonic() - self._refreshed < _ENDS_EVERY_S:
-            return
-        self._refreshed = time.monotonic()
-        try:
-            self.known = await asyncio.to_thread(self._offsets.decided, TASK_EVENTS.name, partitions)
-        except (KafkaException, TimeoutError) as error:
-            self.known = {}
-            log.warning("topic_end_unknown", topic=TASK_EVENTS.name, problem=str(error))
-
-
 @dataclass(eq=False)
 class Progress:
     """Observes the worker once a second."""
 
     app: faust.App
     recovery: Recovery
-    ends: Ends
+    offsets: Offsets
     metrics: Metrics
     watchdog: Watchdog
     guard: LoopGuard
 
     def __post_init__(self) -> None:
-        self._logged = 0.0
+        self._logged = self._ends_at = 0.0
+        self._ends: dict[int, int] = {}
+        """The ends of the events, from the broker itself: a consumer that has stopped fetching has old ones."""
         self.now = Snapshot()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the tables are restored and events are processed."""
+        app = self.app
+        return app.tables.actives_ready and not app.rebalancing and not app.should_stop
 
     def details(self) -> dict[str, Any]:
         """For ``/readyz``."""
@@ -110,9 +98,20 @@ class Progress:
             self.now = now = self._look()
             self.metrics.progress(now, rebalances=self.app.rebalancing_count)
             self._log(now)
-            await self.ends.refresh(now.active)
-            self.watchdog.look(done=now.done, waiting=now.waiting if self.ends.known else 0, now=time.monotonic())
+            await self._refresh_ends(now.active)
+            self.watchdog.look(done=now.done, waiting=now.waiting if self._ends else 0, now=time.monotonic())
             await asyncio.sleep(_LOOK_S)
+
+    async def _refresh_ends(self, partitions: Collection[int]) -> None:
+        """Request the ends, at most every five seconds. While Kafka does not answer, none are known."""
+        if time.monotonic() - self._ends_at < _ENDS_EVERY_S:
+            return
+        self._ends_at = time.monotonic()
+        try:
+            self._ends = await asyncio.to_thread(self.offsets.decided, TASK_EVENTS.name, partitions)
+        except (KafkaException, TimeoutError) as error:
+            self._ends = {}
+            log.warning("topic_end_unknown", topic=TASK_EVENTS.name, problem=str(error))
 
     def _look(self) -> Snapshot:
         table, assigned = self.recovery.table, self.recovery.assignment
@@ -122,7 +121,7 @@ class Progress:
         positions = {tp.partition: at for tp, at in consumer_of(self.app).positions.items()}
         lag = {
             partition: max(0, end - positions[partition].offset)
-            for partition, end in self.ends.known.items()
+            for partition, end in self._ends.items()
             if partition in positions and partition in assigned.actives
         }
         now_s = time.time()
@@ -158,7 +157,6 @@ class Health:
 
     def __init__(self) -> None:
         self._is_connected = False
-        self._app: faust.App | None = None
         self._progress: Progress | None = None
         self._core: str | None = None
         self._problems: list[str] = []
@@ -172,27 +170,19 @@ class Health:
         """Kafka and the registry answer. ``drift``: differences of the topics from the contract; they block nothing."""
         self._is_connected, self._problems, self._drift = True, [], drift
 
-    def follow(self, app: faust.App, progress: Progress, *, core: str) -> None:
+    def follow(self, progress: Progress, *, core: str) -> None:
         """The worker is built, and starts. ``core``: the name of the core that folds its events."""
-        self._app, self._progress, self._core = app, progress, core
-
-    @property
-    def is_ready(self) -> bool:
-        return self._is_connected and self._tables_ready
+        self._progress, self._core = progress, core
 
     def readiness(self) -> dict[str, Any]:
         """The body of ``/readyz``."""
+        is_live = self._progress is not None and self._progress.is_live
         return {
-            "ready": self.is_ready,
+            "ready": self._is_connected and is_live,
             "kafka_and_registry": "connected" if self._is_connected else "waiting",
-            "tables": "live" if self._tables_ready else "recovering",
+            "tables": "live" if is_live else "recovering",
             "core": self._core,
             "problems": list(self._problems),
             "topics": list(self._drift),
             **({} if self._progress is None else self._progress.details()),
         }
-
-    @property
-    def _tables_ready(self) -> bool:
-        app = self._app
-        return app is not None and app.tables.actives_ready and not app.rebalancing and not app.should_stop

@@ -77,24 +77,16 @@ class LoopGuard:
         self._times = times
         self._end = end
         self._beat = time.monotonic()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="loop-guard", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._watch, name="loop-guard", daemon=True).start()
 
     def beat(self) -> None:
         """Report that the loop runs."""
         self._beat = time.monotonic()
 
-    def close(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
     def _watch(self) -> None:
-        while not self._ended.wait(min(_POLL_S, self._patience_s / 4)):
-            still_s = time.monotonic() - self._beat
-            if still_s > self._patience_s:
-                log.error("event_loop_stalled", seconds=round(still_s))
-                faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
-                self._times.add()
-                self._end(_STUCK_EXIT_CODE)
-                return
+        while (still_s := time.monotonic() - self._beat) <= self._patience_s:
+            time.sleep(min(_POLL_S, self._patience_s / 4))
+        log.error("event_loop_stalled", seconds=round(still_s))
+        faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
+        self._times.add()
+        self._end(_STUCK_EXIT_CODE)

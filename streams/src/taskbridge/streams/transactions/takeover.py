@@ -52,11 +52,10 @@ class Takeover:
     offsets: Offsets
     group_commit: GroupCommit
     group: str
-    name: str
     topic: str
     """The topic of events."""
     claim: Callable[[str], None]
-    """Claims the producers of the worker with this name; blocks."""
+    """Fences the producers of the worker with this name; blocks."""
     note: Callable[[str], None] = lambda _reason: None
     """Is called with the reason why a partition does not resume at the group's position."""
 
@@ -103,7 +102,7 @@ class Takeover:
                     was=at.offset,
                     resumes_at=found.offset,
                 )
-            is_named = (at.owner, at.lineage) == (self.name, topic.lineage)
+            is_named = (at.owner, at.lineage) == (self.group_commit.name, topic.lineage)
             after_loss = is_after_loss(ours, source_id=topic.source_id, end=within.end)
             self.group_commit.after_loss[source] = after_loss
             is_recorded = ours is not None and ours[:2] == (topic.source_id, at.offset)
@@ -146,7 +145,7 @@ class Takeover:
 
     def _claim_from(self, committed: dict[TP, Committed], overdue: Collection[int]) -> None:
         """Claim the producers of owners that left, and of those whose transactions are overdue."""
-        owners = {at.owner for at in committed.values() if at.owner not in (None, "", self.name)}
+        owners = {at.owner for at in committed.values() if at.owner not in (None, "", self.group_commit.name)}
         if not owners - self._claimed:
             return
         gone = owners - self.offsets.members(self.group).keys()
