@@ -32,7 +32,7 @@ from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES
 from taskbridge.streams.cores.native import RULES
 from taskbridge.streams.cores.python import PythonCore
 from taskbridge.streams.fold.instance import FORM_BYTES
-from taskbridge.streams.fold.rejections import Refusal
+from taskbridge.streams.fold.rejections import Refusal, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,9 +228,9 @@ def expected(folded: Folded, records: list[FakeRecord]) -> Json:
 def refusal_of(reason: RecordError) -> tuple[int, list[str]] | None:
     """Its index and the values in its text; None where the codec could not read the record."""
     for place, refusal in enumerate(Refusal):
-        kind, words = refusal.value
+        code, words = refusal.value
         found = re.fullmatch(re.escape(words).replace(r"\{\}", "(.*)"), str(reason))
-        if type(reason) is kind and found:
+        if isinstance(reason, Refused) and reason.dlq_reason == code and found:
             return place, list(found.groups())
     return None
 
