@@ -151,7 +151,7 @@ def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> N
 
 def republish_entries(*, as_json: bool) -> None:
     """Have workers publish every present list entry again, and print the count."""
-    from taskbridge.streams.rebuild.republication import republish
+    from taskbridge.streams.rebuild.command import republish
 
     found = republish(_environment("STREAMS"), report=progress)
     say(json_line(found) if as_json else f"Workers publish the list entries of {found['instances']:,} instances now.")

@@ -39,7 +39,7 @@ def topics_apply(
     """
     from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
     from taskbridge.schemas import topics
-    from taskbridge.streams.rebuild.unused_topics import delete_unused_topics, unused_topics
+    from taskbridge.streams.rebuild.operation import delete_unused_topics, unused_topics
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         reports = apply_topics(

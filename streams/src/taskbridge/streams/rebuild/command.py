@@ -1,4 +1,4 @@
-"""``taskbridge streams --rebuild``: rebuild all states while workers run, then switch over.
+"""``taskbridge streams --rebuild`` and ``--republish``: rebuild all states, or publish all entries again.
 
 The new version gets a changelog of its own. It also contains the pending notifications of changed instances, which
 workers publish once the version is live: so the size of transactions is bounded. The last transaction sets the
@@ -34,6 +34,14 @@ from taskbridge.streams.contract.live_version import announce
 from taskbridge.streams.contract.start import source_topic
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.transaction_requests import Membership
+from taskbridge.streams.fold.stored_instance import StoreUnreadable
+from taskbridge.streams.instances.pending_notifications import (
+    FIRST_INSTANCE,
+    Pending,
+    pending_key,
+    read_pending,
+    write_pending,
+)
 from taskbridge.streams.positions import RecordedPosition
 from taskbridge.streams.rebuild.new_version import NewVersion
 from taskbridge.streams.rebuild.operation import CannotRun, delete_topics, operation, wait_for, write_all
@@ -41,10 +49,12 @@ from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, Vers
 from taskbridge.streams.transactions.group_commit import write_positions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from taskbridge.streams.engine.joint_producer import JointProducer
+    from taskbridge.streams.rebuild.copies import TopicCopy
     from taskbridge.streams.rebuild.operation import Operation
+    from taskbridge.streams.records import RecordWithHeaders
 
 _GROW = (TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_EVENTS)
 _ANSWER_S = 30.0
@@ -173,3 +183,43 @@ def _move(run: Operation, writer: JointProducer, versions: Versions) -> None:
     run.recreate(TASK_STATES, partitions=partitions)
     # It does not notice a recreated topic otherwise.
     writer.claim()
+
+
+def republish(environment: Mapping[str, str], *, report: Callable[[str], None]) -> dict[str, Any]:
+    """Have workers publish every state and every present list entry again; returns counts by name.
+
+    The changelog is the source, so earlier states and notifications may be gone. It gets what is pending for each
+    instance; workers are stopped meanwhile, because each of them expects to be its only writer.
+
+    Raises:
+        ConfigurationError: a setting is wrong; nothing was started.
+        OperatorError: workers may publish a part; it is safe to run it again.
+    """
+    started = time.monotonic()
+    with operation(environment, report) as run, run.alone("republish") as (writer, versions, folder):
+        there, changelog = run.topics(), instances_changelog(versions.live).name
+        if changelog not in there:
+            raise CannotRun(f"Kafka has no topic {changelog}: run taskbridge streams --rebuild first")
+        partitions = there[changelog]
+        apply_topics(run.admin, [TASK_STATES, TASK_NOTIFICATIONS], partitions=partitions)
+        with closing(run.copy_of(changelog, folder / "states")) as states:
+            # Copy most of it while workers still run.
+            states.catch_up(partitions, run.ticker("states"))
+            with run.workers_stopped(writer, versions, versions.live):
+                states.catch_up(partitions, run.ticker("states"))
+                pending = _pending(states, run.number())
+                instances = write_all(writer, changelog, pending, run.ticker("instances"))
+                with writer.transaction():
+                    announce(writer, versions)
+    return {"instances": instances, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _pending(states: TopicCopy, number: int) -> Iterator[tuple[RecordWithHeaders, int]]:
+    for key, stored in states.items(FIRST_INSTANCE):
+        earlier = states.get(pending_key(key))
+        try:
+            before = None if earlier is None else read_pending(earlier.value).before
+        except StoreUnreadable:
+            before = None
+        pending = Pending(number, is_published=False, everything=True, before=before)
+        yield (pending_key(key), write_pending(pending), []), stored.partition

@@ -28,18 +28,19 @@ from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
-from taskbridge.streams.offsets import Offsets
+from taskbridge.streams.offsets import Offsets, readers_of
 from taskbridge.streams.rebuild.copies import DECIDED_S, TopicCopy
 from taskbridge.streams.settings import StreamsSettings
-from taskbridge.streams.table_versions import VERSION_TOPIC
+from taskbridge.streams.table_versions import UNUSED_TOPICS, VERSION_TOPIC
 from taskbridge.streams.transactions.group_commit import fence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from confluent_kafka.admin import AdminClient
 
+    from taskbridge.runtime.kafka import Admin
     from taskbridge.schemas.topics import Topic
     from taskbridge.streams.records import RecordWithHeaders
     from taskbridge.streams.table_versions import Versions
@@ -217,6 +218,30 @@ def delete_topics(admin: AdminClient, names: list[str]) -> None:
     """Blocks until Kafka has started to delete them."""
     for future in cast("dict[str, Any]", admin.delete_topics(names, operation_timeout=_ANSWER_S)).values():
         future.result(_ANSWER_S)
+
+
+def unused_topics(admin: Admin) -> list[str]:
+    """Internal topics that only earlier releases used, as far as they exist. Blocks.
+
+    Raises:
+        KafkaException: Kafka does not answer.
+    """
+    there = admin.list_topics(timeout=_ANSWER_S).topics
+    return [name for name in UNUSED_TOPICS if name in there]
+
+
+def delete_unused_topics(admin: Admin, names: Sequence[str]) -> None:
+    """Delete these topics once nobody uses them. Blocks.
+
+    Raises:
+        CannotRun: nothing was deleted.
+        KafkaException, TimeoutError: Kafka does not answer, or denies access.
+    """
+    for name in names:
+        if readers := readers_of(admin, APP_ID, name):
+            raise CannotRun(f"{name} is used by workers of an earlier release: {', '.join(readers)}. Stop them first")
+    if names:
+        delete_topics(admin, [*names])
 
 
 @contextmanager
