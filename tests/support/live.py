@@ -51,6 +51,7 @@ def add_changes(
     )
     last = connection.execute(counter.returning(change_counters.c.last_seq)).scalar_one()
     ids = [f"{user_id}-{next(_numbers)}" for _ in range(count)]
+    originator = (data or {}).get("originator") or {"name": ""}
     rows = [
         {
             "corp_id": corp_id,
@@ -58,6 +59,7 @@ def add_changes(
             "seq": last - count + 1 + at,
             "at": 0,
             "instance_id": instance_id,
+            "unnamed_originator": originator["user_id"] if originator["name"] is None else None,
             "data": msgspec.json.encode({"notification_id": each, **(data or {})}),
         }
         for at, each in enumerate(ids)

@@ -142,7 +142,9 @@ changes = Table(
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("at", BigInteger, nullable=False, index=True),
     Column("instance_id", Key, nullable=False),
-    # A ``TaskNotification`` as the API shows it, but for the name of an originator who has none in the state.
+    # As in an entry.
+    Column("unnamed_originator", Key),
+    # A ``TaskNotification`` as the API shows it, but for that name.
     Column("data", LargeBinary, nullable=False),
 )
 

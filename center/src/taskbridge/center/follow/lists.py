@@ -206,7 +206,7 @@ class States(FollowedTopic):
             person = each.key.corp_id, each.key.user_id
             last[person] += 1
             data = to_json(notification_json(_notification(each)))
-            rows.append((*person, last[person], each.record.at, each.record.key, data))
+            rows.append((*person, last[person], each.record.at, each.record.key, _unnamed(each.entry), data))
         self.database.put(connection, _PUT_CHANGES, rows)
         if not self.database.is_sqlite:
             # To wake other replicas, when this transaction is committed.
@@ -238,7 +238,6 @@ def _search(state: TaskState) -> str:
 
 def _row(instance_id: str, key: _Key, entry: Entry, search: str, item: bytes) -> tuple[object, ...]:
     """In the order of ``_ENTRY_COLUMNS``."""
-    originator = entry.originator
     return (
         key.corp_id,
         key.user_id,
@@ -249,10 +248,15 @@ def _row(instance_id: str, key: _Key, entry: Entry, search: str, item: bytes) ->
         clean(entry.app_type),
         clean(entry.source),
         None if entry.process_name is None else clean(entry.process_name),
-        None if originator is None or originator.name is not None else clean(originator.user_id),
+        _unnamed(entry),
         search,
         item,
     )
+
+
+def _unnamed(entry: Entry) -> str | None:
+    originator = entry.originator
+    return None if originator is None or originator.name is not None else clean(originator.user_id)
 
 
 def _notification(changed: _Changed) -> TaskNotification:

@@ -18,13 +18,11 @@ from sqlalchemy import text
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.live.wire import Place, notification_frame
-from taskbridge.center.tables import CHANGES_CHANNEL, EPOCH, Person, clean
+from taskbridge.center.tables import CHANGES_CHANNEL, EPOCH, Person
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Collection, Mapping, Sequence
-
-    from sqlalchemy import Connection
 
     from taskbridge.center.database import Database
 
@@ -39,29 +37,23 @@ _RETRY_S = 1.0
 _CHECK_S = 1.0
 """After so much silence the connection is tested."""
 
-# One statement for any number of people, whose parameter is a list as JSON: for SQLite (True) and for PostgreSQL.
+# For SQLite (True) and PostgreSQL: any number of people in a list as JSON. ``seq`` is NULL where nothing follows.
 _WANTED = {
     True: "SELECT json_extract(value, '$[0]') AS corp_id, json_extract(value, '$[1]') AS user_id,"
     " json_extract(value, '$[2]') AS after_seq FROM json_each(:wanted)",
     False: "SELECT value ->> 0 AS corp_id, value ->> 1 AS user_id, CAST(value ->> 2 AS BIGINT) AS after_seq"
     " FROM json_array_elements(:wanted)",
 }
-# All columns are of one state of the database. ``seq`` is NULL where nothing follows.
 _CHANGES = """
-SELECT wanted.corp_id, wanted.user_id, after_seq, about.value, last_seq, seq, data
+SELECT wanted.corp_id, wanted.user_id, after_seq, about.value, last_seq, seq, people.name, data
 FROM ({}) AS wanted JOIN about ON about.name = '{}'
 LEFT JOIN change_counters AS counter ON counter.corp_id = wanted.corp_id AND counter.user_id = wanted.user_id
 LEFT JOIN changes ON changes.corp_id = wanted.corp_id AND changes.user_id = wanted.user_id
     AND seq > after_seq AND seq <= after_seq + {}
+LEFT JOIN people ON people.corp_id = wanted.corp_id AND people.user_id = unnamed_originator
 ORDER BY seq
 """
-_NAMES = """
-SELECT people.corp_id, people.user_id, name
-FROM ({}) AS wanted JOIN people ON people.corp_id = wanted.corp_id AND people.user_id = wanted.user_id
-"""
 READ_CHANGES = {is_sqlite: text(_CHANGES.format(wanted, EPOCH, PART)) for is_sqlite, wanted in _WANTED.items()}
-_READ_NAMES = {is_sqlite: text(_NAMES.format(wanted)) for is_sqlite, wanted in _WANTED.items()}
-_UNNAMED = b'"name":null'
 _decode_people = msgspec.json.Decoder(list[Person]).decode
 
 Wanted = tuple[str, str, int | None]
@@ -83,38 +75,23 @@ def read_changes(database: Database, wanted: Collection[Wanted]) -> dict[Wanted,
     Raises:
         DatabaseUnavailable: It does not answer.
     """
-    found: dict[Wanted, Part] = {}
     with database.read() as connection:
-        rows = _select(connection, READ_CHANGES[database.is_sqlite], wanted)
-        named = _with_names(connection, database, rows)
-    for (corp_id, user_id, after, epoch, last_seq, seq, _), data in zip(rows, named, strict=True):
+        given = {"wanted": msgspec.json.encode(list(wanted)).decode()}
+        rows = connection.execute(READ_CHANGES[database.is_sqlite], given).all()
+    found: dict[Wanted, Part] = {}
+    for corp_id, user_id, after, epoch, last_seq, seq, name, data in rows:
         part = found.setdefault((corp_id, user_id, after), Part(Place(epoch, last_seq or 0), []))
         if seq is not None and seq == after + len(part.frames) + 1:
-            part.frames.append(notification_frame(Place(epoch, seq), data))
+            shown = data if name is None else _with_name(data, name)
+            part.frames.append(notification_frame(Place(epoch, seq), shown))
     return found
 
 
-def _with_names(connection: Connection, database: Database, rows: Sequence[Any]) -> list[bytes]:
-    """The data of the rows, with the present name of each originator whom the sender named by an id only."""
-    found = [row.data for row in rows]
-    unnamed: dict[int, tuple[Any, Person]] = {}
-    for at, row in enumerate(rows):
-        if row.data is not None and _UNNAMED in row.data:
-            data = msgspec.json.decode(row.data)
-            if (originator := data.get("originator")) is not None and originator["name"] is None:
-                unnamed[at] = data, (row.corp_id, clean(originator["user_id"]))
-    if unnamed:
-        people = {person for _, person in unnamed.values()}
-        named = _select(connection, _READ_NAMES[database.is_sqlite], people)
-        names = {(corp_id, user_id): name for corp_id, user_id, name in named}
-        for at, (data, person) in unnamed.items():
-            data["originator"]["name"] = names.get(person)
-            found[at] = to_json(data)
-    return found
-
-
-def _select(connection: Connection, statement: Any, wanted: Collection[Sequence[Any]]) -> Sequence[Any]:
-    return connection.execute(statement, {"wanted": msgspec.json.encode(list(wanted)).decode()}).all()
+def _with_name(data: bytes, name: str) -> bytes:
+    """With the present name of an originator whom the sender named by an id only."""
+    found = msgspec.json.decode(data)
+    found["originator"]["name"] = name
+    return to_json(found)
 
 
 @dataclass(slots=True, eq=False)
