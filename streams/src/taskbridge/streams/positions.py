@@ -161,7 +161,7 @@ def resume_position(
                 f"{source_topic.changelog}, partition {source.partition}, is truncated: the group "
                 f"has processed {source.topic}"
                 f" to offset {committed.offset}, but the changelog ends at {max(reached, 0)}."
-                f" {REBUILD_HINT}. Local stores are not changed"
+                f" {REBUILD_HINT}"
             )
     return _within(committed.offset, bounds)
 
