@@ -299,9 +299,8 @@ def test_lists_that_are_being_filled_are_not_shown(client: TestClient, center: A
     assert [client.get(f"/v1/{path}").status_code for path in paths] == [200, 200, 200, 200, 200, 404]
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
+def test_a_bad_query_is_a_problem_that_says_what_is_wrong(client: TestClient) -> None:
+    for query in (
         "",
         "view=",
         "view=all",
@@ -314,16 +313,14 @@ def test_lists_that_are_being_filled_are_not_shown(client: TestClient, center: A
         f"view=pending&cursor={'A' * 3000}",
         f"view=pending&q={'a' * 201}",
         f"view=pending&app_type={'a' * 257}",
-    ],
-)
-def test_a_bad_query_is_a_problem_that_says_what_is_wrong(client: TestClient, query: str) -> None:
-    answer = client.get(f"/v1/corps/corp/users/ann/tasks?{query}")
-    assert answer.status_code == 400
-    assert answer.headers["content-type"] == "application/problem+json"
-    found = answer.json()
-    assert found["status"] == 400
-    assert found["success"] is False
-    assert found["detail"].split(":")[0] in {"view", "limit", "cursor", "q", "app_type"}
+    ):
+        answer = client.get(f"/v1/corps/corp/users/ann/tasks?{query}")
+        assert answer.status_code == 400, query
+        assert answer.headers["content-type"] == "application/problem+json"
+        found = answer.json()
+        assert found["status"] == 400
+        assert found["success"] is False
+        assert found["detail"].split(":")[0] in {"view", "limit", "cursor", "q", "app_type"}
 
 
 def test_what_is_not_there_is_a_problem_too(client: TestClient) -> None:

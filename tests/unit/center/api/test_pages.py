@@ -159,23 +159,23 @@ def test_a_search_ends_after_so_many_entries_and_goes_on_from_there(
         assert second["next_cursor"] is None
 
 
-@pytest.mark.parametrize(
-    ("q", "title"),
-    [
-        ("请假", "王小明发起的请假申请"),
-        ("LEAVE", "Annual leave"),
-        ("straße", "STRASSE 5"),
-        ("ＡＢＣ１", "abc123"),  # noqa: RUF001 - full-width on purpose
-        ("é", "Cafe\u0301"),
-        ("ﾃｽﾄ", "テスト申請"),
-        ("  leave ", "leave"),
-        ("i̇", "İstanbul"),
-        ("50%_", "50%_"),
-    ],
-)
-def test_a_search_finds_what_looks_alike(center: AnsweringCenter, q: str, title: str) -> None:
-    center.add(entry_row(title=title), entry_row("I-2", title="其他 50 %", originator=None))
-    assert items(page(center, "corp", q=q)) == [("I-1", "T-1")]
+def test_a_search_finds_what_looks_alike(center: AnsweringCenter) -> None:
+    center.add(entry_row("I-other", title="其他 50 %", originator=None))
+    for number, (q, title) in enumerate(
+        (
+            ("请假", "王小明发起的请假申请"),
+            ("LEAVE", "Annual leave"),
+            ("straße", "STRASSE 5"),
+            ("ＡＢＣ１", "abc123"),  # noqa: RUF001 - full-width on purpose
+            ("é", "Cafe\u0301"),
+            ("ﾃｽﾄ", "テスト申請"),
+            ("  hours ", "hours"),
+            ("i̇", "İstanbul"),
+            ("50%_", "50%_"),
+        )
+    ):
+        center.add(entry_row(f"I-{number}", title=title))
+        assert items(page(center, "corp", q=q)) == [(f"I-{number}", "T-1")], q
 
 
 def test_a_search_examines_title_process_originator_and_serial_number_alone(center: AnsweringCenter) -> None:

@@ -86,7 +86,7 @@ _CORP = (
     .where(events.c.instance_id == bindparam("instance_id"))
     .order_by(events.c.received_at.desc())
 )
-_ENTRY_USERS = select(entries.c.corp_id, entries.c.user_id).where(entries.c.instance_id == bindparam("instance_id"))
+_ENTRY_USERS = select(entries.c.user_id).where(entries.c.instance_id == bindparam("instance_id"))
 _CHANGES = select(changes.c.data).where(
     changes.c.corp_id == bindparam("corp_id"),
     changes.c.user_id.in_(bindparam("user_ids", expanding=True)),
@@ -143,7 +143,7 @@ class Records:
                 history = shown_history(connection, known)
             listed: list[dict[str, Any]] = [] if history is None else history["events"]
             named = {user for each in listed for user in (each["actor_id"], *each["recipient_ids"]) if user is not None}
-            users = {user_id for _, user_id in connection.execute(_ENTRY_USERS, {"instance_id": stored_id})}
+            users = set(connection.execute(_ENTRY_USERS, {"instance_id": stored_id}).scalars())
             notifications = [] if history is None else _notifications(connection, corp_id, users | named, stored_id)
             return {
                 "instance_id": instance_id,
