@@ -122,7 +122,7 @@ class Reader:
         return request.answer
 
     async def _answer(self, batch: Sequence[_Request]) -> None:
-        """Those of cancelled calls too, whoever has the turn."""
+        """Requests of cancelled calls, too."""
         wanted = {each.wanted for each in batch}
         found: Mapping[Wanted, Part | DatabaseUnavailable]
         try:

@@ -48,7 +48,7 @@ class Stream:
     hub: Hub
     person: Person
     at: Place | None
-    """What its client has once ``_unsent`` is written. None: whatever was before the stream was opened."""
+    """What its client has once ``_unsent`` is written. None: everything before the stream was opened."""
     due: float
     """When the next heartbeat is."""
     may_go_on: Callable[[float], bool]
@@ -101,7 +101,7 @@ class Stream:
 
     async def read(self) -> None:
         """Read the next part, to be written. Raises DatabaseUnavailable."""
-        self.is_stale = False  # first: whoever commits during the read wakes again
+        self.is_stale = False  # first: a commit during the read wakes it again
         at = self.at
         latest, frames = await self.hub.reader.read((*self.person, None if at is None else at.seq))
         self.at = latest
