@@ -212,15 +212,12 @@ class OperationRecord(Struct, frozen=True, rename="camel", omit_defaults=True):
     task_id: Id = None
     """The text `null` if the record is about no task."""
     operator_user_id: Id = None
-    operator_name: str | None = None
     action: str | None = None
     action_exit: str | None = None
-    operate_type: str | None = None
     operate_time: str | int | None = field(default=None, name="operateTimeGMT")
     """None for an open task."""
     active_time: str | int | None = field(default=None, name="activeTimeGMT")
     remark: str | None = None
-    type: str | None = None
     domain_list: list[OperationRecordPart] | None = None
 
 
