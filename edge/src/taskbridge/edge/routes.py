@@ -236,8 +236,9 @@ class FastCallbacks:
         if whole is None:
             return None
         wire_action, forwarded_for, traceparent, found = whole
+        hops = () if forwarded_for is None else (forwarded_for,)
         try:
-            routes.senders.check(routes.senders.address(peer, (forwarded_for,) if forwarded_for else ()))
+            routes.senders.check(routes.senders.address(peer, hops))
         except Unverified:
             return None
         callback = FastCallback(routes.metrics, settled, data, wire_action, received_at, started)
