@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from support.edge.fakes import SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from support.http_clients import callback, connect, exchange, read_all, read_answer, status_of
@@ -407,24 +406,6 @@ def test_a_body_that_is_there_at_once_is_within_the_limits_too(serve: Callable[.
     for size, answer in ((FREE_BODY_BYTES, 400), (FREE_BODY_BYTES + 1, 503)):
         body = POST + b"Content-Length: %d\r\n\r\n" % size + b" " * size
         assert status_of(exchange(roomy.port, body)) == answer
-
-
-def test_an_accepted_callback_is_answered_by_one_write(
-    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unexpected(*_: object) -> None:
-        raise AssertionError("head and body are written one by one")
-
-    served = serve()
-    plain = exchange(served.port, callback(host="first"))
-    monkeypatch.setattr(RequestResponseCycle, "send", unexpected)
-    with sent(served.port, callback() * 2 + callback("last", "Connection: close")) as connection:
-        answers = read_all(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
-    heads = [answer.partition(b"\r\n\r\n")[0].split(b"\r\n") for answer in answers]
-    names = [[line.partition(b":")[0] for line in head] for head in heads]
-    own = [b"date", b"server", b"content-length", b"content-type"]
-    assert names == [own, own, [*own, b"connection"]]
-    assert answers[0].partition(b"\r\n\r\n")[2] == plain.partition(b"\r\n\r\n")[2]
 
 
 def test_while_the_reader_lags_behind_an_answer_waits(serve: Callable[..., Served]) -> None:
