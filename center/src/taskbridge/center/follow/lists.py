@@ -122,7 +122,7 @@ class States(FollowedTopic):
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Person]:
         latest = {each.key: each for each in records}
         changed = self._put_entries(connection, self._put_instances(connection, latest))
-        # While a partition is filled, nobody is told.
+        # Changes of a partition that is being filled are not published.
         return self._publish(connection, [each for each in changed if each.record.assigned.is_complete])
 
     def drop(self, connection: Connection, partition: int, /) -> None:
