@@ -521,7 +521,7 @@ class Environment:
 
     def __init__(self) -> None:
         self.produced: list[dict[str, Any]] = []
-        self.reports: list[asyncio.Future[None]] = []
+        self.reports: list[Any] = []
         self.sent: list[Delivery] = []
         self.full = False
         self.reachable = True
@@ -538,8 +538,12 @@ class Environment:
         return self.reports[-1]
 
     def send(self, delivery: Delivery, topic: str, **record: Any) -> None:
+        if self.full:
+            delivery.set_exception(QueueFull("full"))
+            return
         self.produced.append({"topic": topic, **record})
         self.sent.append(delivery)
+        self.reports.append(delivery)
 
     async def close(self, *, timeout_s: float = 0) -> int:
         assert timeout_s < 10
