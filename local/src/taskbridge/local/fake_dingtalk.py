@@ -253,7 +253,6 @@ def operation_records_answer(known: TrueInstance, shown: Callable[[int], str]) -
             task_id=task.task_id,
             operator_user_id=user_id,
             action_exit=wire.DOING,
-            type="TODO",
             active_time=shown(task.created_ms),
         )
         for task in known.open_tasks
@@ -271,7 +270,6 @@ def _record(
         operator_user_id=user_id,
         action_exit=word,
         remark=remark or "",
-        type="HISTORY",
         domain_list=[],
     )
 
