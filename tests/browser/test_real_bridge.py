@@ -16,11 +16,11 @@ from playwright.sync_api import expect
 
 from support.browser.browsing import portal, put
 from taskbridge.cli.callbacks import post_callback
-from taskbridge.edge.verification import webhooks
 from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.local.company import CORP, vendor_sample
 from taskbridge.local.demo import APP, write_credentials
 from taskbridge.local.host import free_ports
+from taskbridge.runtime import standard_webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -40,7 +40,7 @@ ENVIRONMENT = {
     if not name.startswith(("TASKBRIDGE_KAFKA", "STREAMS_", "EDGE_", "CENTER_"))
 }
 SOON_MS = 60_000
-SECRET = webhooks.new_secret()
+SECRET = standard_webhooks.new_secret()
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class Company:
         """As the other system does that is known by this name: in its own format, signed."""
         content, moment, message_id = json.dumps(body).encode(), str(int(time.time())), f"msg_{uuid.uuid4().hex}"
         proof = {
-            webhooks.ID: message_id,
-            webhooks.TIMESTAMP: moment,
-            webhooks.SIGNATURE: webhooks.sign(message_id, moment, content, secret=SECRET),
+            standard_webhooks.ID: message_id,
+            standard_webhooks.TIMESTAMP: moment,
+            standard_webhooks.SIGNATURE: standard_webhooks.sign(message_id, moment, content, secret=SECRET),
         }
         headers = {"Content-Type": "application/json", **proof}
         address = f"{self.bridge.edge_url}/sources/{system}/tasks"

@@ -28,8 +28,8 @@ from support.edge.process import OwnStack, wait_until
 from support.edge.spool import can_mount, fill, small_disk
 from support.forked import taskbridge
 from support.streams.lives import lives, read_topic
-from taskbridge.center.database import open_database
 from taskbridge.cli.connection import Connection
+from taskbridge.runtime.database import open_database
 from taskbridge.runtime.kafka import LIBRDKAFKA, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import TaskState
     from taskbridge.schemas.views import Entry
     from taskbridge.streams.fold.instance import Instance

@@ -23,7 +23,7 @@ from taskbridge.runtime.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 pytestmark = pytest.mark.integration
 

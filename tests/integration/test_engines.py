@@ -16,7 +16,7 @@ from support import http_clients, needs
 from support.center_process import CenterProcess
 from support.edge.process import RunningEdge, wait_until
 from support.streams.processes import Worker
-from taskbridge.edge.verification import webhooks
+from taskbridge.runtime import standard_webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -193,7 +193,7 @@ def company(
     center: CenterProcess,
     eventually: Callable[..., Any],
 ) -> Company:
-    secret, corp = webhooks.new_secret(), f"{CORP}-{edge.port}"
+    secret, corp = standard_webhooks.new_secret(), f"{CORP}-{edge.port}"
     edge.credentials.write_text(
         "".join(
             f'[[sources]]\nname = "{each.source}"\nformat = "{each.engine}"\n'

@@ -16,8 +16,8 @@ from support.edge.fakes import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, mes
 from support.edge.process import RunningEdge, wait_until
 from support.forked import taskbridge
 from support.kafka.records import quarantined
-from taskbridge.edge.verification.webhooks import new_secret
 from taskbridge.local.host import free_port
+from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS

@@ -22,15 +22,15 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from taskbridge.center.database import open_database
 from taskbridge.center.migrations import migrate
 from taskbridge.local.child import tethered
 from taskbridge.local.host import LOOPBACK, free_port
+from taskbridge.runtime.database import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 GIVEN = "TASKBRIDGE_POSTGRESQL_URL"
 _NOBODY = 65534

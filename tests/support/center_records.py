@@ -9,11 +9,11 @@ import msgspec
 from confluent_kafka import murmur2
 from sqlalchemy import select
 
-from taskbridge.center.follow.batch import Assigned, Record, write_batch
 from taskbridge.center.follow.lists import Forms, People, States
-from taskbridge.center.follow.positions import Position, add_positions, read_positions
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.tables import VIEW_CODES, changes, entries, instances
+from taskbridge.runtime.follow.batch import Assigned, Record, write_batch
+from taskbridge.runtime.follow.positions import Position, add_positions, read_positions
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Lifecycle, TaskState
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.center.database import Database
-    from taskbridge.center.follow.positions import Place
+    from taskbridge.runtime.database import Database
+    from taskbridge.runtime.follow.positions import Place
     from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.events import TaskEvent
     from taskbridge.streams.fold.instance import Instance

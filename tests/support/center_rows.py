@@ -13,18 +13,9 @@ from taskbridge.center.api.routes import Api
 from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.server import build_http
-from taskbridge.center.tables import (
-    VIEW_CODES,
-    WHOLE_INSTANCE,
-    entries,
-    events,
-    forms,
-    instances,
-    people,
-    person_ids,
-    positions,
-)
+from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, entries, events, forms, instances, people, person_ids
 from taskbridge.center.threads import Threads
+from taskbridge.runtime.follow.tables import positions
 from taskbridge.schemas.events import SOURCE_YIDA, Person, Status, TaskState, View
 from taskbridge.schemas.views import Entry, views
 
@@ -34,7 +25,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI
 
     from taskbridge.center.access.access import Access
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import Form, PersonRecord, TaskEvent
 
 ANN = Person("ann", "Ann")

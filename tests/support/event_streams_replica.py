@@ -20,7 +20,7 @@ from taskbridge.center.tables import CHANGES_CHANNEL
 from taskbridge.runtime.operation import listen, make_server
 
 if TYPE_CHECKING:
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 
 class RolledBack(Exception):

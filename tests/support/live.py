@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import delete, insert
 
-from taskbridge.center.tables import about, change_counters, changes
+from taskbridge.center.tables import change_counters, changes
+from taskbridge.runtime.follow.tables import about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sqlalchemy import Connection
 
-    from taskbridge.center.database import Database
     from taskbridge.center.live.hub import Hub
     from taskbridge.center.live.wire import Place
+    from taskbridge.runtime.database import Database
 
 EPOCH = "e0"
 CORP = "corp"

@@ -11,7 +11,7 @@ from taskbridge.center.threads import Threads
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 READY: dict[str, Any] = {
     "ready": True,

@@ -17,12 +17,12 @@ from support.center_rows import AnsweringCenter, fill, state
 from support.edge.fakes import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.center.access.tokens import digest_of
 from taskbridge.center.app import Center
-from taskbridge.center.database import open_database
 from taskbridge.center.migrations import migrate
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_port
+from taskbridge.runtime.database import open_database
 from taskbridge.schemas.events import Status, TaskEntry
 from taskbridge.schemas.topics import TASK_STATES
 

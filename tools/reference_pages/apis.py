@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from reference_pages.markdown import also, code, fenced, listed, page, prose, repeated, table
 from support.edge.fakes import MemoryPublisher, write_credentials
 from taskbridge.center.app import Center
-from taskbridge.center.database import open_database
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.runtime.database import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence

@@ -17,10 +17,10 @@ from tests.bench.machine import bytes_below, cpu_seconds, resident_mb
 from tests.bench.services import answers, start_service, wait_until
 
 from support.center import PostgresServer
-from taskbridge.center.database import open_database
 from taskbridge.center.migrations import migrate
-from taskbridge.center.tables import positions
 from taskbridge.local.host import LOOPBACK, free_port
+from taskbridge.runtime.database import open_database
+from taskbridge.runtime.follow.tables import positions
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import TASK_STATES
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tests.bench.streams.setup import Setup
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 DATABASES = (SQLITE, POSTGRESQL)

@@ -15,11 +15,12 @@ from sqlalchemy import delete, insert, select, update
 from support.center import PostgresServer
 from support.center_records import lines_in, lines_of, states_of
 from support.streams.lives import lives
-from taskbridge.center.follow.follower import Follower
 from taskbridge.center.follow.lists import States
-from taskbridge.center.follow.positions import epoch, progress, rebuild
 from taskbridge.center.migrations import migrate
-from taskbridge.center.tables import FOLLOWED, entries, instances, positions
+from taskbridge.center.tables import FOLLOWED, entries, instances
+from taskbridge.runtime.follow.follower import Follower
+from taskbridge.runtime.follow.positions import epoch, progress, rebuild
+from taskbridge.runtime.follow.tables import positions
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_state_codec
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable
 
     from support.center import Databases
-    from taskbridge.center.database import Database
     from taskbridge.cli.connection import Connection
+    from taskbridge.runtime.database import Database
 
 pytestmark = pytest.mark.integration
 

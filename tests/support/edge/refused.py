@@ -22,8 +22,8 @@ from support.edge.fakes import (
     task_of,
 )
 from taskbridge.edge.sender import encode_callback, signed
-from taskbridge.edge.verification import webhooks
-from taskbridge.edge.verification.webhooks import TOLERANCE_S
+from taskbridge.runtime import standard_webhooks
+from taskbridge.runtime.standard_webhooks import TOLERANCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -229,8 +229,12 @@ def _bad(name: str, status: int, kind: str, sent: EncodedCallback, **more: Any) 
 def _raw(body: bytes, content_type: str = _STRUCTURED, **attributes: str) -> dict[str, Any]:
     """Any bytes, with a valid signature."""
     timestamp = str(int(time.time()))
-    signature = webhooks.sign("msg_raw", timestamp, body, secret=SOURCE_SECRET)
-    proof = {webhooks.ID: "msg_raw", webhooks.TIMESTAMP: timestamp, webhooks.SIGNATURE: signature}
+    signature = standard_webhooks.sign("msg_raw", timestamp, body, secret=SOURCE_SECRET)
+    proof = {
+        standard_webhooks.ID: "msg_raw",
+        standard_webhooks.TIMESTAMP: timestamp,
+        standard_webhooks.SIGNATURE: signature,
+    }
     headers = {"Content-Type": content_type, **proof, **{f"ce-{name}": each for name, each in attributes.items()}}
     return {"headers": headers, "body": body}
 
@@ -259,7 +263,7 @@ def _unverified_messages() -> list[BadRequest]:
     def claims(name: str, header: str, value: str) -> BadRequest:
         return bad(name, good, headers={**good.headers, header: value})
 
-    signature = good.headers[webhooks.SIGNATURE]
+    signature = good.headers[standard_webhooks.SIGNATURE]
     return [
         bad("signed with another secret", message(secret=OTHER_SECRET)),
         bad("five minutes and more ago", message(ago_s=TOLERANCE_S + 2)),
@@ -274,18 +278,22 @@ def _unverified_messages() -> list[BadRequest]:
         bad("nothing of it signed", good, headers={"Content-Type": _STRUCTURED}),
         bad("not signed and not JSON", good, headers={"Content-Type": "text/plain"}, body=b"hello"),
         *(bad(f"no {name}", good, headers=_without(good, name)) for name in good.headers if name.startswith("webhook")),
-        claims("another id", webhooks.ID, "msg_2"),
-        claims("blank id", webhooks.ID, ""),
-        claims("another timestamp", webhooks.TIMESTAMP, str(int(good.headers[webhooks.TIMESTAMP]) - 1)),
-        claims("timestamp in milliseconds", webhooks.TIMESTAMP, good.headers[webhooks.TIMESTAMP] + "000"),
-        claims("timestamp that is no number", webhooks.TIMESTAMP, "today"),
-        claims("timestamp of a million digits", webhooks.TIMESTAMP, "9" * 10_000),
-        claims("no version", webhooks.SIGNATURE, signature.removeprefix("v1,")),
-        claims("another version", webhooks.SIGNATURE, signature.replace("v1,", "v1a,")),
-        claims("hex", webhooks.SIGNATURE, "v1," + base64.b64decode(signature[3:]).hex()),
-        claims("half a signature", webhooks.SIGNATURE, signature[:20]),
-        claims("an empty signature", webhooks.SIGNATURE, "v1,"),
-        claims("a thousand signatures", webhooks.SIGNATURE, "v1,AAAA " * 1000 + signature),
+        claims("another id", standard_webhooks.ID, "msg_2"),
+        claims("blank id", standard_webhooks.ID, ""),
+        claims(
+            "another timestamp", standard_webhooks.TIMESTAMP, str(int(good.headers[standard_webhooks.TIMESTAMP]) - 1)
+        ),
+        claims(
+            "timestamp in milliseconds", standard_webhooks.TIMESTAMP, good.headers[standard_webhooks.TIMESTAMP] + "000"
+        ),
+        claims("timestamp that is no number", standard_webhooks.TIMESTAMP, "today"),
+        claims("timestamp of a million digits", standard_webhooks.TIMESTAMP, "9" * 10_000),
+        claims("no version", standard_webhooks.SIGNATURE, signature.removeprefix("v1,")),
+        claims("another version", standard_webhooks.SIGNATURE, signature.replace("v1,", "v1a,")),
+        claims("hex", standard_webhooks.SIGNATURE, "v1," + base64.b64decode(signature[3:]).hex()),
+        claims("half a signature", standard_webhooks.SIGNATURE, signature[:20]),
+        claims("an empty signature", standard_webhooks.SIGNATURE, "v1,"),
+        claims("a thousand signatures", standard_webhooks.SIGNATURE, "v1,AAAA " * 1000 + signature),
     ]
 
 

@@ -13,12 +13,12 @@ from starlette.testclient import TestClient
 from support.center_process import CenterProcess
 from support.center_rows import entry_row, fill
 from taskbridge.center.app import Center, migrate, rebuild, run
-from taskbridge.center.database import DatabaseUnavailable, open_database
 from taskbridge.center.filling import Filling
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import entries
 from taskbridge.center.threads import Threads
 from taskbridge.cli.connection import Connection
+from taskbridge.runtime.database import DatabaseUnavailable, open_database
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.center import Databases
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 
 def environment_of(folder: Path, **given: str) -> dict[str, str]:

@@ -9,16 +9,17 @@ import pytest
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import DataError, IntegrityError
 
-from taskbridge.center.database import DatabaseDamaged, DatabaseUnavailable, Upsert, open_database
 from taskbridge.center.migrations import migrate
-from taskbridge.center.tables import people, skipped
+from taskbridge.center.tables import people
+from taskbridge.runtime.database import DatabaseDamaged, DatabaseUnavailable, Upsert, open_database
+from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from support.center import Databases
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 PUT = Upsert(people)
 

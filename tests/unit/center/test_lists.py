@@ -23,28 +23,18 @@ from support.center_records import (
     target_partition,
 )
 from support.streams.lives import lives
-from taskbridge.center.database import DatabaseUnavailable
-from taskbridge.center.follow.batch import PositionLost
-from taskbridge.center.follow.positions import epoch, note_boot, progress, rebuild
-from taskbridge.center.tables import (
-    FOLLOWED,
-    about,
-    changes,
-    entries,
-    forms,
-    people,
-    person_ids,
-    positions,
-    replicas,
-    skipped,
-)
+from taskbridge.center.tables import FOLLOWED, changes, entries, forms, people, person_ids, replicas
+from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.follow.batch import PositionLost
+from taskbridge.runtime.follow.positions import epoch, note_boot, progress, rebuild
+from taskbridge.runtime.follow.tables import about, positions, skipped
 from taskbridge.schemas.codec import form_codec, person_codec
 from taskbridge.schemas.events import Form, Lifecycle, Person, PersonRecord, Status, TaskEntry, TaskState
 from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_STATES
 
 if TYPE_CHECKING:
     from support.center import Databases
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 ANN = ("corp", "ann")
 

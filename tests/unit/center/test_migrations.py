@@ -12,9 +12,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, insert, inspect, select
 
-from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.migrations import FOLDER, check_revision, migrate
 from taskbridge.center.tables import metadata, people
+from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.follow.tables import metadata as followed
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
 
     from support.center import Databases
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 SCRIPTS = ScriptDirectory(str(FOLDER))
 REVISIONS = [each.revision for each in reversed(list(SCRIPTS.walk_revisions()))]
@@ -58,7 +59,10 @@ def test_the_first_revision_is_written_out_when_the_tables_move_on() -> None:
 def test_migrations_make_the_declared_tables(database: Database) -> None:
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, metadata) == []
+        declared = MetaData()
+        for each in (*followed.tables.values(), *metadata.tables.values()):
+            each.to_metadata(declared)
+        assert compare_metadata(context, declared) == []
 
 
 def test_a_migration_that_fails_half_way_leaves_revision_and_data(database: Database, tmp_path: Path) -> None:

@@ -10,14 +10,15 @@ from sqlalchemy import insert, select
 from support.center_records import NOW_MS, REGISTRY, FakeTopic, Replica, states_of
 from support.streams.lives import lives
 from taskbridge.center.follow.records import purge
-from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, events, instances, set_aside, skipped
+from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, events, instances, set_aside
+from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.dead_letters import DlqReason, dead_letter_headers, replay_headers
 from taskbridge.schemas.events import Lifecycle, QuarantinedCallback, TaskEvent
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_STATES
 
 if TYPE_CHECKING:
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 DAY_MS = 24 * 60 * 60 * 1000
 

@@ -20,9 +20,9 @@ from support.edge.fakes import CORP_ID, MemoryPublisher
 from taskbridge.edge.app import create_app
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.quarantine import reconsider
-from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.credentials import Credentials, parse_credentials
 from taskbridge.edge.verification.replays import MemoryWindow
+from taskbridge.runtime import standard_webhooks
 from taskbridge.runtime.settings import FileBroken
 from taskbridge.schemas.events import Action, Person, TaskEvent
 
@@ -471,13 +471,17 @@ def test_a_signed_request_is_judged_by_its_signature_with_any_token(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:
     body, timestamp = json.dumps(TODO).encode(), str(int(time.time()))
-    signature = webhooks.sign("msg_1", timestamp, body, secret=SECRET)
-    proof = {webhooks.ID: "msg_1", webhooks.TIMESTAMP: timestamp, webhooks.SIGNATURE: signature}
+    signature = standard_webhooks.sign("msg_1", timestamp, body, secret=SECRET)
+    proof = {
+        standard_webhooks.ID: "msg_1",
+        standard_webhooks.TIMESTAMP: timestamp,
+        standard_webhooks.SIGNATURE: signature,
+    }
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
-    for signed, status in (({}, 200), ({webhooks.ID: "msg_2"}, 401)):
+    for signed, status in (({}, 200), ({standard_webhooks.ID: "msg_2"}, 401)):
         answer = client.post("/sources/todo/tasks", content=body, headers={**headers, **proof, **signed})
         assert answer.status_code == status
-    assert publisher.published[0].raw_parameters[webhooks.ID] == "msg_1"
+    assert publisher.published[0].raw_parameters[standard_webhooks.ID] == "msg_1"
 
 
 def test_the_same_push_again_is_the_same_event(event_of: Callable[..., TaskEvent]) -> None:

@@ -26,7 +26,7 @@ from support.edge.refused import OTHER_SECRET
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import EncodedCallback
-from taskbridge.edge.verification import webhooks
+from taskbridge.runtime import standard_webhooks
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.events import MAX_ID_CHARACTERS, Action, Person, TaskEvent
 
@@ -42,8 +42,10 @@ def resigned(sent: EncodedCallback, *, body: bytes | None = None, **headers: str
     """The same, changed and signed again, as the same message."""
     content = sent.body if body is None else body
     given = {**sent.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    signature = webhooks.sign(given[webhooks.ID], given[webhooks.TIMESTAMP], content, secret=SOURCE_SECRET)
-    return EncodedCallback(headers={**given, webhooks.SIGNATURE: signature}, body=content)
+    signature = standard_webhooks.sign(
+        given[standard_webhooks.ID], given[standard_webhooks.TIMESTAMP], content, secret=SOURCE_SECRET
+    )
+    return EncodedCallback(headers={**given, standard_webhooks.SIGNATURE: signature}, body=content)
 
 
 def accepted(
@@ -118,7 +120,7 @@ def test_a_message_that_is_sent_again_is_the_same_event(
 ) -> None:
     first = message("create", ago_s=100, binary=binary)
     again = resigned(first, webhook_timestamp=str(int(time.time())))
-    assert again.headers[webhooks.SIGNATURE] != first.headers[webhooks.SIGNATURE]
+    assert again.headers[standard_webhooks.SIGNATURE] != first.headers[standard_webhooks.SIGNATURE]
     events = [accepted(client, publisher, sent) for sent in (first, again, first)]
     assert len({event.event_id for event in events}) == 1
 
@@ -250,14 +252,14 @@ def test_of_a_repeated_header_the_first_is_verified_and_counts(client: TestClien
     sent = message("create", binary=True)
     twice = [
         *sent.headers.items(),
-        (webhooks.ID, "msg_2"),
-        (webhooks.SIGNATURE, "v1,x"),
+        (standard_webhooks.ID, "msg_2"),
+        (standard_webhooks.SIGNATURE, "v1,x"),
         ("ce-time", "2001-01-01T00:00:00Z"),
     ]
     answer = client.post(f"/sources/{SOURCE}/tasks/create", content=sent.body, headers=twice)
     assert answer.status_code == 200
     (event,) = publisher.published
-    assert event.raw_parameters[webhooks.ID] == "msg_1"
+    assert event.raw_parameters[standard_webhooks.ID] == "msg_1"
     assert event.received_at - event.occurred_at < 60_000
 
 
@@ -319,9 +321,9 @@ def test_a_message_of_a_member_named_as_the_id_is_not_taken_for_another(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:
     sent = message("create")
-    event = json.loads(sent.body) | {webhooks.ID: "msg_2"}
+    event = json.loads(sent.body) | {standard_webhooks.ID: "msg_2"}
     found = accepted(client, publisher, resigned(sent, body=json.dumps(event).encode()))
-    assert found.raw_parameters[webhooks.ID] == "msg_1"
+    assert found.raw_parameters[standard_webhooks.ID] == "msg_1"
 
 
 def test_the_path_decides_the_action_with_any_type(client: TestClient, publisher: MemoryPublisher) -> None:
@@ -330,7 +332,7 @@ def test_the_path_decides_the_action_with_any_type(client: TestClient, publisher
     assert publisher.published[0].action is Action.CANCELLED
 
 
-@pytest.mark.parametrize("header", [webhooks.ID, webhooks.TIMESTAMP, webhooks.SIGNATURE])
+@pytest.mark.parametrize("header", [standard_webhooks.ID, standard_webhooks.TIMESTAMP, standard_webhooks.SIGNATURE])
 def test_a_message_without_a_part_of_its_signature_is_quarantined_as_unsigned(
     client: TestClient, publisher: MemoryPublisher, header: str
 ) -> None:

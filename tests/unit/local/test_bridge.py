@@ -13,10 +13,10 @@ import pytest
 
 from support.edge.fakes import write_credentials
 from taskbridge.edge.verification.credentials import CredentialsFile
-from taskbridge.edge.verification.webhooks import new_secret
 from taskbridge.local.bridge import Bridge, BridgeOptions, is_center_up, probe, report_changes
 from taskbridge.local.company import CORP
 from taskbridge.local.host import free_ports
+from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

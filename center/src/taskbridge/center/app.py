@@ -18,10 +18,7 @@ from taskbridge.center.access.access import build_access, own_hosts
 from taskbridge.center.access.refusals import NotNow
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
-from taskbridge.center.database import DatabaseDamaged, open_database
 from taskbridge.center.filling import Filling
-from taskbridge.center.follow import positions
-from taskbridge.center.follow.follower import Follower
 from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.live.hub import Hub
@@ -36,6 +33,9 @@ from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import FOLLOWED
 from taskbridge.center.threads import Threads
 from taskbridge.center.web.routes import let_portals_in, pages_router
+from taskbridge.runtime.database import DatabaseDamaged, open_database
+from taskbridge.runtime.follow import positions
+from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import end_within, listen, make_server
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, DeadLetters)}
 """Lists do not wait for histories."""

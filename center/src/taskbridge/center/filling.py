@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from taskbridge.center.database import DatabaseUnavailable
-from taskbridge.center.follow.positions import Progress, progress
+from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.follow.positions import Progress, progress
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
 
 if TYPE_CHECKING:
-    from taskbridge.center.database import Database
     from taskbridge.center.threads import Threads
+    from taskbridge.runtime.database import Database
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from taskbridge.center.follow.follower import FollowerHealth
+    from taskbridge.runtime.follow.follower import FollowerHealth
 
 _PREFIX = "taskbridge_center_"
 _QUERY_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)

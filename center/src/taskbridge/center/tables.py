@@ -8,8 +8,6 @@ What follows the topics can be dropped and read again. What people enter will ha
 
 from __future__ import annotations
 
-import time
-
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -19,24 +17,20 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     SmallInteger,
-    String,
     Table,
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects import postgresql
 
+from taskbridge.runtime.database import Key
+from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.events import View
 
 metadata = MetaData()
 
-Key = String().with_variant(postgresql.VARCHAR(collation="C"), "postgresql")
-
 VIEW_CODES = {View.CREATED: 1, View.PENDING: 2, View.HANDLED: 3, View.COPIED: 4}
 WHOLE_INSTANCE = ""
 """``task_id`` of an entry about the whole instance: it comes before those about its tasks."""
-EPOCH = "epoch"
-"""In ``about``: 16 random hexadecimal digits, new whenever lists are dropped; event ids of another are of no use."""
 EMPLOYEE_NUMBER = "employee_number"
 """In ``person_ids``: the kind of the one further id that has a field of its own."""
 QUARANTINED, DEAD_LETTER = "quarantine", "dead-letter"
@@ -47,37 +41,6 @@ CHANGES_CHANNEL = "taskbridge_changes"
 Person = tuple[str, str]
 """Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""
 
-
-def clean(text: str) -> str:
-    """As texts are stored and queried: without U+0000."""
-    return text.replace("\0", "\ufffd") if "\0" in text else text
-
-
-def now_ms() -> int:
-    """The present, as times are stored."""
-    return time.time_ns() // 1_000_000
-
-
-positions = Table(
-    "positions",
-    metadata,
-    Column("topic", Key, primary_key=True),
-    Column("partition", Integer, primary_key=True, autoincrement=False),
-    # Kafka's id of the topic: in a recreated one, offsets begin again.
-    Column("topic_id", Key, nullable=False),
-    Column("next_offset", BigInteger, nullable=False),
-    # The rows of the partition are complete once ``next_offset`` has reached this end, seen when the filling began.
-    Column("fill_end", BigInteger, nullable=False),
-    # When ``next_offset`` was last known to be current: a tombstone may be gone from Kafka a day later.
-    Column("at", BigInteger, nullable=False),
-)
-
-about = Table(
-    "about",
-    metadata,
-    Column("name", Key, primary_key=True),
-    Column("value", Text, nullable=False),
-)
 
 instances = Table(
     "instances",
@@ -215,18 +178,6 @@ set_aside = Table(
     Index("set_aside_latest", "kind", "at"),
     Index("set_aside_counts", "kind", "reason", "replayed_at"),
 )
-
-skipped = Table(
-    "skipped",
-    metadata,
-    Column("topic", Key, primary_key=True),
-    Column("partition", Integer, primary_key=True, autoincrement=False),
-    Column("offset", BigInteger, primary_key=True, autoincrement=False),
-    Column("key", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("at", BigInteger, nullable=False),
-)
-"""Records that could not be read: the rows that they are about stay as they were."""
 
 replicas = Table(
     "replicas",

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from taskbridge.center.database import DatabaseUnavailable
+from taskbridge.runtime.database import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

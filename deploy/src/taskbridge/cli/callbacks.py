@@ -124,7 +124,7 @@ def _token(token: str | None) -> str:
 
 
 def _secret(secret: str | None) -> str:
-    from taskbridge.edge.verification.webhooks import key_of
+    from taskbridge.runtime.standard_webhooks import key_of
 
     try:
         key_of(secret or "")

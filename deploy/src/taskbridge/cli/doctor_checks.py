@@ -25,7 +25,6 @@ import httpx2
 
 from taskbridge.center.access.tokens import TokensFile
 from taskbridge.center.acls import CENTER
-from taskbridge.center.database import open_database
 from taskbridge.center.settings import CenterSettings
 from taskbridge.cli.callbacks import Sender
 from taskbridge.cli.connection import Connection, check_something_runs, find_connection
@@ -33,6 +32,7 @@ from taskbridge.cli.data_folder import data_folder
 from taskbridge.edge.kafka.prerequisites import EDGE
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.runtime.database import open_database
 from taskbridge.runtime.kafka import ACLS_HINT, missing_acls, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import FileBroken, load_settings

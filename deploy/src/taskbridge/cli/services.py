@@ -119,10 +119,10 @@ def center(
     from taskbridge.center import app
 
     if migrate:
-        found: dict[str, Any] = app.migrate(_environment("CENTER"))
+        found: dict[str, Any] = app.migrate(environment_of("CENTER"))
         text = f"The database is at revision {found['to']}."
     elif rebuild:
-        found = app.rebuild(_environment("CENTER"))
+        found = app.rebuild(environment_of("CENTER"))
         text = "The lists are dropped. The task center fills them again; /readyz shows the progress."
     else:
         app.run()
@@ -134,7 +134,7 @@ def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> N
     """Rebuild all states, and print the counts."""
     from taskbridge.streams.rebuild.command import rebuild
 
-    found = rebuild(_environment("STREAMS"), dry_run=dry_run, report=progress, partitions=partitions)
+    found = rebuild(environment_of("STREAMS"), dry_run=dry_run, report=progress, partitions=partitions)
     if as_json:
         say(json_line(found))
         return
@@ -153,11 +153,11 @@ def republish_entries(*, as_json: bool) -> None:
     """Have workers publish every present list entry again, and print the count."""
     from taskbridge.streams.rebuild.command import republish
 
-    found = republish(_environment("STREAMS"), report=progress)
+    found = republish(environment_of("STREAMS"), report=progress)
     say(json_line(found) if as_json else f"Workers publish the list entries of {found['instances']:,} instances now.")
 
 
-def _environment(prefix: str) -> Mapping[str, str]:
+def environment_of(prefix: str) -> Mapping[str, str]:
     """The service's settings, with the addresses and the data folder of the bridge that runs here."""
     from taskbridge.cli.connection import service_environment
     from taskbridge.cli.data_folder import data_folder

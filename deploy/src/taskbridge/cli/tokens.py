@@ -99,7 +99,7 @@ def token_source(
 ) -> None:
     """Create a secret with which another system signs. It is printed once; add it to the edge's credentials file."""
     from taskbridge.edge.verification.credentials import parse_credentials
-    from taskbridge.edge.verification.webhooks import new_secret
+    from taskbridge.runtime.standard_webhooks import new_secret
 
     secret = new_secret()
     lines = [f"name = {json_line(name)}", f"corp_id = {json_line(corp)}", f'secrets = ["{secret}"]']

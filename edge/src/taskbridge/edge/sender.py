@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 import multipart
 
-from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.signature import SIGN, sign
+from taskbridge.runtime import standard_webhooks
 from taskbridge.schemas.cloudevents import rfc3339
 
 if TYPE_CHECKING:
@@ -72,8 +72,12 @@ def signed_message(
         headers = {"Content-Type": "application/cloudevents+json"}
         body = json.dumps({**attributes, "data": data}, ensure_ascii=False).encode()
     timestamp = str(at_ms // 1000)
-    signature = webhooks.sign(message_id, timestamp, body, secret=secret)
-    proof = {webhooks.ID: message_id, webhooks.TIMESTAMP: timestamp, webhooks.SIGNATURE: signature}
+    signature = standard_webhooks.sign(message_id, timestamp, body, secret=secret)
+    proof = {
+        standard_webhooks.ID: message_id,
+        standard_webhooks.TIMESTAMP: timestamp,
+        standard_webhooks.SIGNATURE: signature,
+    }
     return EncodedCallback(headers=headers | proof, body=body)
 
 

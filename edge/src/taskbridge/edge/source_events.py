@@ -19,8 +19,8 @@ from taskbridge.edge.formats import read_camunda, read_flowable, read_todo
 from taskbridge.edge.parsing import fields, strict_json
 from taskbridge.edge.parsing.fields import read_form, read_moment, read_people, read_person
 from taskbridge.edge.parsing.parameters import text_of
-from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.signature import bearer_digest
+from taskbridge.runtime import standard_webhooks
 from taskbridge.schemas.events import MAX_ID_CHARACTERS, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:
@@ -129,20 +129,21 @@ def verify(received: Received, body: bytes, source: Source) -> Token:
     Raises:
         Unverified: It did not.
     """
-    if source.bearers and webhooks.SIGNATURE not in received.headers:
+    if source.bearers and standard_webhooks.SIGNATURE not in received.headers:
         return _bearer(received, source)
     return _signer(received, body, source)
 
 
 def _signer(received: Received, body: bytes, source: Source) -> Token:
     message_id, timestamp, signatures = (
-        received.headers.get(name, "") for name in (webhooks.ID, webhooks.TIMESTAMP, webhooks.SIGNATURE)
+        received.headers.get(name, "")
+        for name in (standard_webhooks.ID, standard_webhooks.TIMESTAMP, standard_webhooks.SIGNATURE)
     )
     if not (message_id and timestamp and signatures):
         raise Unverified("no-sign")
-    if not webhooks.is_timely(timestamp, received_at=received.received_at):
+    if not standard_webhooks.is_timely(timestamp, received_at=received.received_at):
         raise Unverified("untimely")
-    found = webhooks.matching(message_id, timestamp, body, keys=source.keys, signatures=signatures)
+    found = standard_webhooks.matching(message_id, timestamp, body, keys=source.keys, signatures=signatures)
     if not any(found):
         raise Unverified("wrong-sign")
     return source.secrets[found.index(True)]
@@ -173,8 +174,8 @@ def event_of(received: Received, body: bytes, source: Source, *, skipped: Skippe
     action, data, raw = _reported(received, body, source)
     if not fields.is_blank(data.get("corp_id")) and data["corp_id"] != source.corp_id:
         raise Unverified("other-corp")
-    if webhooks.SIGNATURE in received.headers:
-        raw |= {webhooks.ID: received.headers[webhooks.ID]}
+    if standard_webhooks.SIGNATURE in received.headers:
+        raw |= {standard_webhooks.ID: received.headers[standard_webhooks.ID]}
     received_at = received.received_at
     of_one_task, names_people = action in _OF_ONE_TASK, action in _NAMING_PEOPLE
     get = data.get

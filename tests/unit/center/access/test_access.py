@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 OURS, THEIRS, ALL = new_token(), new_token(), new_token()
 

@@ -13,7 +13,7 @@ from taskbridge.center.access.access import Access
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from support.center import Databases
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 
 def write(connection: Connection, database: Database, *user_ids: str) -> None:

@@ -19,7 +19,7 @@ from taskbridge.center.live.routes import HoldsStreams, events_router
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 
 @pytest.fixture

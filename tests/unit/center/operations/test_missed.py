@@ -28,7 +28,7 @@ from taskbridge.schemas.events import Action
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 URL = "http://127.0.0.1:8600"
 

@@ -12,13 +12,14 @@ from support.center_rows import AnsweringCenter, state
 from support.live import commit_changes
 from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.operations.records import FORGOTTEN_S, LATEST, Records, mentions
-from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, set_aside, skipped
+from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, set_aside
+from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.events import Action, Person, Status, TaskEntry, TaskEvent
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 NOW = 1_769_846_400_000
 OPERATOR = Caller("token", name="operator", corps=("*",))

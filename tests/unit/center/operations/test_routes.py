@@ -18,15 +18,15 @@ from support.served_apps import serving
 from taskbridge.center.access.access import Access
 from taskbridge.center.access.refusals import answer_refusals
 from taskbridge.center.access.tokens import TokensFile
-from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.cli.status import problems_of, screen
+from taskbridge.runtime.database import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskbridge.center.database import Database
     from taskbridge.center.operations.reporting import OperationsReporter
+    from taskbridge.runtime.database import Database
 
 
 def client_of(reporter: OperationsReporter, access: Access | None = None) -> TestClient:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 PORTAL = "https://portal.example"
 PERSON = "/v1/corps/corp/users/ann"

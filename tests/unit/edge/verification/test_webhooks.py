@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from support.edge.fakes import SOURCE_SECRET
-from taskbridge.edge.verification.webhooks import TOLERANCE_S, is_timely, key_of, matching, new_secret, sign
+from taskbridge.runtime.standard_webhooks import TOLERANCE_S, is_timely, key_of, matching, new_secret, sign
 
 # The example of its specification and of its libraries' own tests.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

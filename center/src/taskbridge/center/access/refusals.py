@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import structlog
 from fastapi.exceptions import RequestValidationError
 
-from taskbridge.center.database import DatabaseUnavailable
+from taskbridge.runtime.database import DatabaseUnavailable
 from taskbridge.runtime.problems import problem
 from taskbridge.schemas.errors import TaskbridgeError
 

@@ -29,7 +29,8 @@ from taskbridge.center.api.json_forms import (
     users_of_state,
 )
 from taskbridge.center.api.search import text_of_query
-from taskbridge.center.tables import VIEW_CODES, clean, entries, events, forms, instances, people, person_ids
+from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids
+from taskbridge.runtime.database import clean
 from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState
 from taskbridge.schemas.views import Entry, began_at_of, concerns
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Connection, Select
 
     from taskbridge.center.access.access import Caller
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
     Statement = Select[*tuple[Any, ...]]
 

@@ -16,7 +16,7 @@ from taskbridge.center.access.refusals import EventsBehind, Filling, Forbidden
 from taskbridge.center.api import models
 from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery
-from taskbridge.center.tables import now_ms
+from taskbridge.runtime.database import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable

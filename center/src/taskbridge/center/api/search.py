@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from unicodedata import normalize
 
-from taskbridge.center.tables import clean
+from taskbridge.runtime.database import clean
 
 
 def folded(text: str) -> str:

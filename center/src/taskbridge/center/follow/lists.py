@@ -15,9 +15,6 @@ from sqlalchemy import bindparam, delete, func, select, text
 
 from taskbridge.center.api.json_forms import notification_json, to_json
 from taskbridge.center.api.search import person_text, search_text
-from taskbridge.center.database import Upsert
-from taskbridge.center.follow.batch import FollowedTopic, key_of
-from taskbridge.center.follow.positions import progress, renew_epoch
 from taskbridge.center.tables import (
     CHANGES_CHANNEL,
     EMPLOYEE_NUMBER,
@@ -25,16 +22,17 @@ from taskbridge.center.tables import (
     WHOLE_INSTANCE,
     change_counters,
     changes,
-    clean,
     entries,
     entries_page,
     events,
     forms,
     instances,
-    now_ms,
     people,
     person_ids,
 )
+from taskbridge.runtime.database import Upsert, clean, now_ms
+from taskbridge.runtime.follow.batch import FollowedTopic, key_of
+from taskbridge.runtime.follow.positions import progress, renew_epoch
 from taskbridge.schemas.cloudevents import headers_of, text_of
 from taskbridge.schemas.codec import Undecodable, form_codec, person_codec, task_state_codec
 from taskbridge.schemas.events import (
@@ -54,9 +52,9 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from sqlalchemy import Connection, Table
 
-    from taskbridge.center.database import Database
-    from taskbridge.center.follow.batch import Record
     from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database
+    from taskbridge.runtime.follow.batch import Record
     from taskbridge.schemas.events import Form, PersonRecord, TaskState
     from taskbridge.schemas.registry import Registry
 

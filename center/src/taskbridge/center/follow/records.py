@@ -7,20 +7,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, delete, func, select, tuple_
 
 from taskbridge.center.api.json_forms import to_json
-from taskbridge.center.database import Upsert
-from taskbridge.center.follow.batch import FollowedTopic, key_of
-from taskbridge.center.follow.positions import IS_COMPLETE
-from taskbridge.center.tables import (
-    DEAD_LETTER,
-    QUARANTINED,
-    changes,
-    clean,
-    events,
-    instances,
-    positions,
-    set_aside,
-    skipped,
-)
+from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, events, instances, set_aside
+from taskbridge.runtime.database import Upsert, clean
+from taskbridge.runtime.follow.batch import FollowedTopic, key_of
+from taskbridge.runtime.follow.positions import IS_COMPLETE
+from taskbridge.runtime.follow.tables import positions, skipped
 from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_head_codec
 from taskbridge.schemas.dead_letters import dead_letter_of, replay_of
@@ -32,9 +23,9 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from sqlalchemy import ColumnElement, Connection, Table
 
-    from taskbridge.center.database import Database
-    from taskbridge.center.follow.batch import Record
     from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database
+    from taskbridge.runtime.follow.batch import Record
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
     from taskbridge.schemas.registry import Registry

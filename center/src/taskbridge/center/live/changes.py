@@ -16,15 +16,16 @@ import structlog
 from sqlalchemy import text
 
 from taskbridge.center.api.json_forms import to_json
-from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.live.wire import Place, notification_frame
-from taskbridge.center.tables import CHANGES_CHANNEL, EPOCH, Person
+from taskbridge.center.tables import CHANGES_CHANNEL, Person
+from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.follow.tables import EPOCH
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 log = structlog.get_logger(__name__)
 

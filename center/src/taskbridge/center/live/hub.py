@@ -18,10 +18,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from taskbridge.center.access.refusals import NotNow, TooManyQueries
-from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.live.changes import Reader, listen_for_changes
 from taskbridge.center.live.wire import OPENING, Place, end_frame, heartbeat_frame, reset_frame
-from taskbridge.center.tables import clean
+from taskbridge.runtime.database import DatabaseUnavailable, clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from starlette.types import Receive, Send
 
-    from taskbridge.center.database import Database
     from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database
 
 STOPPING = "stopping"
 ACCESS = "access"

@@ -1,72 +1,23 @@
-"""The revisions of the tables: applied in one transaction, so that a failed one leaves the previous revision."""
+"""The revisions of the task center's tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import text
-
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.runtime import migrations
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 FOLDER = Path(__file__).parent
-_LOCK = 0x7461736B
-"""PostgreSQL's advisory lock during a migration: of two replicas that start together, one waits."""
 
 
 def migrate(database: Database, revision: str = "head", *, folder: Path = FOLDER) -> tuple[str | None, str | None]:
-    """Bring the tables to ``revision``; returns the revisions before and after.
-
-    Raises:
-        ConfigurationError: A newer release has changed the tables.
-        DatabaseUnavailable: The database does not answer, or a statement failed: nothing has changed.
-    """
-    scripts = ScriptDirectory(str(folder))
-    with database.write() as connection:
-        if not database.is_sqlite:
-            connection.execute(text("SET LOCAL lock_timeout = 0"))
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        before = _revision(connection, scripts)
-
-        def steps(current: Any, _context: MigrationContext) -> Any:
-            return scripts._upgrade_revs(revision, current)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as Alembic's own command
-
-        # SQLite rolls back DDL too; Alembic assumes that the driver commits before it.
-        context = MigrationContext.configure(connection, opts={"fn": steps, "transactional_ddl": True})
-        with Operations.context(context):
-            context.run_migrations()
-        return before, _revision(connection, scripts)
+    """As ``runtime.migrations.migrate``."""
+    return migrations.migrate(database, folder, revision)
 
 
 def check_revision(database: Database) -> None:
-    """Raise unless the tables are those of this release.
-
-    Raises:
-        ConfigurationError: They are older, which ``taskbridge center --migrate`` changes, or newer.
-        DatabaseUnavailable: The database does not answer.
-    """
-    scripts = ScriptDirectory(str(FOLDER))
-    with database.read() as connection:
-        found = _revision(connection, scripts)
-    if found != (head := scripts.get_current_head()):
-        raise ConfigurationError(
-            f"the database has revision {found or 'none'}, this release needs {head}: run 'taskbridge center --migrate'"
-        )
-
-
-def _revision(connection: Connection, scripts: ScriptDirectory) -> str | None:
-    revision = MigrationContext.configure(connection).get_current_revision()
-    if revision is not None and revision not in {each.revision for each in scripts.walk_revisions()}:
-        raise ConfigurationError(
-            f"the database has revision {revision}, which this release does not know: run the release that wrote it,"
-            " or a newer one"
-        )
-    return revision
+    """As ``runtime.migrations.check_revision``."""
+    migrations.check_revision(database, FOLDER, command="taskbridge center --migrate")

@@ -23,17 +23,9 @@ from taskbridge.center.api.queries import (
     shown_history,
     shown_instance,
 )
-from taskbridge.center.tables import (
-    DEAD_LETTER,
-    QUARANTINED,
-    changes,
-    clean,
-    entries,
-    events,
-    replicas,
-    set_aside,
-    skipped,
-)
+from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, entries, events, replicas, set_aside
+from taskbridge.runtime.database import clean
+from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
@@ -44,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
 
     from taskbridge.center.access.access import Caller
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 LATEST = 50
 MINUTES = 60

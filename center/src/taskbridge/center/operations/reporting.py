@@ -11,7 +11,6 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from taskbridge.center.database import DatabaseUnavailable
 from taskbridge.center.operations.answers import (
     edge_of,
     lag_of,
@@ -23,17 +22,17 @@ from taskbridge.center.operations.answers import (
 )
 from taskbridge.center.operations.records import REPORTING_S, Records
 from taskbridge.center.operations.services import Services, urls_of
-from taskbridge.center.tables import now_ms
+from taskbridge.runtime.database import DatabaseUnavailable, now_ms
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from taskbridge.center.access.access import Caller
-    from taskbridge.center.database import Database
     from taskbridge.center.operations.answers import EdgeTotals
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.threads import Threads
+    from taskbridge.runtime.database import Database
 
 ERRORS = 50
 SAMPLE_S = 10

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from taskbridge.edge.verification.webhooks import key_of
 from taskbridge.runtime.settings import AppEntry, FileBroken, FileNames, NotBlank, ReloadedFile, Secrets, parse_toml
+from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 

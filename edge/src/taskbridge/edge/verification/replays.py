@@ -21,8 +21,8 @@ import structlog
 
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.events import EVENT_BYTES, Mark
-from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.signature import SIGN
+from taskbridge.runtime import standard_webhooks
 from taskbridge.runtime.process import try_lock
 from taskbridge.schemas.events import SOURCE_YIDA, Action
 
@@ -73,9 +73,9 @@ def _claim(mark: Mark | None, window: Window, *, sender: str | None = None, othe
 def mark_of(event: TaskEvent) -> Mark | None:
     if event.source == SOURCE_YIDA:
         digest = bytes.fromhex(event.raw_parameters[SIGN].strip())
-    elif webhooks.ID in event.raw_parameters:
+    elif standard_webhooks.ID in event.raw_parameters:
         # A sender signs each retry again, with the same id.
-        digest = event.raw_parameters[webhooks.ID].encode()
+        digest = event.raw_parameters[standard_webhooks.ID].encode()
     else:
         return None
     return Mark.of(digest, event.event_id, event.action, event.source)

@@ -7,12 +7,15 @@ import secrets
 from alembic import op
 from sqlalchemy import insert
 
-from taskbridge.center.tables import EPOCH, about, metadata
+from taskbridge.center.tables import metadata
+from taskbridge.runtime.follow.tables import EPOCH, about
+from taskbridge.runtime.follow.tables import metadata as followed
 
 revision = "0001"
 down_revision = None
 
 
 def upgrade() -> None:
-    metadata.create_all(op.get_bind(), checkfirst=False)
+    for each in (followed, metadata):
+        each.create_all(op.get_bind(), checkfirst=False)
     op.execute(insert(about).values(name=EPOCH, value=secrets.token_hex(8)))

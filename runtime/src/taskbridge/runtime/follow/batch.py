@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import structlog
 
-from taskbridge.center.database import Upsert
-from taskbridge.center.follow.positions import advance
-from taskbridge.center.tables import clean, now_ms, skipped
+from taskbridge.runtime.database import Upsert, clean, now_ms
+from taskbridge.runtime.follow.positions import advance
+from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.codec import Undecodable
 
 if TYPE_CHECKING:
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from sqlalchemy import Connection
 
-    from taskbridge.center.database import Database
-    from taskbridge.center.follow.positions import Place, Position
-    from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database
+    from taskbridge.runtime.follow.positions import Place, Position
     from taskbridge.schemas.registry import Registry
     from taskbridge.schemas.topics import Topic
 
@@ -85,6 +84,8 @@ class FollowedTopic(ABC):
 
     topic: ClassVar[Topic]
     make_codec: ClassVar[Callable[[Registry], Any]]
+    begins_at_end: ClassVar[bool] = False
+    """Whether a new database leaves out the records that were there before it."""
 
     def __init__(self, database: Database, registry: Registry) -> None:
         self.database = database
@@ -105,8 +106,8 @@ class FollowedTopic(ABC):
         """
 
     @abstractmethod
-    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Person]:
-        """Change the rows; returns the people whose lists changed."""
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Any]:
+        """Change the rows; returns whom or what ``on_change`` of the follower gets."""
 
     def drop(self, connection: Connection, partition: int, /) -> None:  # noqa: B027 - most topics have rows of no partition
         """Delete the rows of a partition that will be read again from its beginning.
@@ -135,8 +136,8 @@ def write_batch(
     topics: Mapping[str, FollowedTopic],
     records: Sequence[Record],
     ends: Mapping[Assigned, int],
-) -> Collection[Person]:
-    """Write the records, and move positions to their ``ends``; returns the people whose lists changed.
+) -> Collection[Any]:
+    """Write the records, and move positions to their ``ends``; returns whom or what ``on_change`` of the follower gets.
 
     Raises:
         PositionLost: Nothing was written.
@@ -147,7 +148,7 @@ def write_batch(
     for each in records:
         if each.problem is None:
             readable.setdefault(each.assigned.place[0], []).append(each)
-    people: set[Person] = set()
+    people: set[Any] = set()
     with database.write() as connection:
         if not advance(connection, moves):
             raise PositionLost

@@ -47,7 +47,12 @@ def new_secret() -> str:
 
 def sign(message_id: str, timestamp: str, body: bytes, *, secret: str) -> str:
     """One signature for ``webhook-signature``."""
-    return _signature(_signed(message_id, timestamp, body), key_of(secret))
+    return signature(message_id, timestamp, body, key=key_of(secret))
+
+
+def signature(message_id: str, timestamp: str, body: bytes, *, key: bytes) -> str:
+    """As ``sign``, with the key of a secret."""
+    return _signature(_signed(message_id, timestamp, body), key)
 
 
 def is_timely(timestamp: str, *, received_at: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Engine, Table
 
+Key = String().with_variant(postgresql.VARCHAR(collation="C"), "postgresql")
+"""A text that compares by its bytes in both databases."""
 _BUSY_S = 30.0
 """How long a writer of SQLite waits for a writer in another process."""
 _POOL = {"pool_size": 16, "max_overflow": 16, "pool_timeout": 10}
@@ -41,7 +44,7 @@ _PRAGMAS = (
 )
 _WRITES = "taskbridge_writes"
 _QUOTE = '", "'
-_TYPES = {int: "bigint", str: "text", bytes: "bytea"}
+_TYPES = {bool: "boolean", int: "bigint", str: "text", bytes: "bytea"}
 """PostgreSQL's, for the columns of ``Upsert``."""
 _DAMAGED = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
 _CONFLICTS = ("40001", "40P01", "55P03")
@@ -49,6 +52,16 @@ _CONFLICTS = ("40001", "40P01", "55P03")
 _TOO_LARGE = "54000"
 """PostgreSQL: an index row above its limit."""
 _BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
+
+
+def clean(text: str) -> str:
+    """As texts are stored and queried: without U+0000."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
+def now_ms() -> int:
+    """The present, as times are stored."""
+    return time.time_ns() // 1_000_000
 
 
 class DatabaseUnavailable(OperatorError):
@@ -159,8 +172,8 @@ class Database:
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
         if code in _DAMAGED:
             return DatabaseDamaged(
-                f"the database {self.engine.url.database} is damaged ({line}). Stop the center and run"
-                " 'taskbridge center --rebuild': it sets the file aside and reads the topics again"
+                f"the database {self.engine.url.database} is damaged ({line}). Of the task center: stop it and run"
+                " 'taskbridge center --rebuild', which sets the file aside and reads the topics again"
             )
         where = self.engine.url.database if self.is_sqlite else self.engine.url.render_as_string(hide_password=True)
         found = DatabaseUnavailable(f"the database {where}: {line}")
@@ -168,8 +181,8 @@ class Database:
         return found
 
 
-def open_database(url: str | None, data_dir: Path) -> Database:
-    """The database at ``url``; without one, the SQLite file in ``data_dir``. Connects at the first use.
+def open_database(url: str | None, data_dir: Path, *, service: str = "center") -> Database:
+    """The database at ``url``; without one, the service's SQLite file in ``data_dir``. Connects at the first use.
 
     Raises:
         ConfigurationError: The URL is not PostgreSQL's, or the folder cannot be created.
@@ -178,8 +191,10 @@ def open_database(url: str | None, data_dir: Path) -> Database:
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"CENTER_DATA_DIR={data_dir} cannot be created: {error.strerror}") from error
-        path, session = data_dir / "center.db", {"timeout": _BUSY_S}
+            raise ConfigurationError(
+                f"{service.upper()}_DATA_DIR={data_dir} cannot be created: {error.strerror}"
+            ) from error
+        path, session = data_dir / f"{service}.db", {"timeout": _BUSY_S}
         engine = create_engine(f"sqlite:///{path}", connect_args=session, hide_parameters=True, **_POOL)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -189,7 +204,9 @@ def open_database(url: str | None, data_dir: Path) -> Database:
     except (ArgumentError, ValueError):
         parsed = None  # the message may show the password
     if parsed is None or parsed.drivername not in ("postgres", "postgresql", "postgresql+psycopg"):
-        raise ConfigurationError("CENTER_DATABASE_URL must be postgresql://user:password@host:port/database")
+        raise ConfigurationError(
+            f"{service.upper()}_DATABASE_URL must be postgresql://user:password@host:port/database"
+        )
     # Without a driver in the URL, SQLAlchemy would look for psycopg2.
     parsed = parsed.set(drivername="postgresql+psycopg")
     session = {"options": _SESSION, **_REACHABLE}

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import bindparam, delete, func, select, text, update
 
-from taskbridge.center.database import Upsert
-from taskbridge.center.tables import EPOCH, about, positions
+from taskbridge.runtime.database import Upsert
+from taskbridge.runtime.follow.tables import EPOCH, about, positions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from sqlalchemy import Connection, Table
 
-    from taskbridge.center.database import Database
+    from taskbridge.runtime.database import Database
 
 Place = tuple[str, int]
 """Topic and partition."""

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 
-from taskbridge.center.database import DatabaseUnavailable
-from taskbridge.center.follow.batch import Assigned, PositionLost, Record, write_batch
-from taskbridge.center.follow.positions import Position, add_positions, drop_position, read_positions
-from taskbridge.center.tables import now_ms
+from taskbridge.runtime.database import DatabaseUnavailable, now_ms
+from taskbridge.runtime.follow.batch import Assigned, PositionLost, Record, write_batch
+from taskbridge.runtime.follow.positions import Position, add_positions, drop_position, read_positions
 from taskbridge.runtime.kafka import LIBRDKAFKA, admin_client, consumer_config, is_denied, not_allowed
 from taskbridge.schemas.errors import OperatorError, RecordError
 from taskbridge.schemas.registry import RegistryUnavailable
@@ -30,10 +29,9 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
     from sqlalchemy import Connection
 
-    from taskbridge.center.database import Database
-    from taskbridge.center.follow.batch import FollowedTopic
-    from taskbridge.center.follow.positions import Place
-    from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database
+    from taskbridge.runtime.follow.batch import FollowedTopic
+    from taskbridge.runtime.follow.positions import Place
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +98,7 @@ class Follower:
         service: str,
         servers: str,
         kafka: Mapping[str, str],
-        on_change: Callable[[Collection[Person]], None],
+        on_change: Callable[[Collection[Any]], None],
     ) -> None:
         """``kafka``: further properties of clients, which win over ours."""
         self._database, self._name, self._on_change = database, name, on_change
@@ -221,7 +219,10 @@ class Follower:
         dropped = {place for place, position in found.items() if self._is_over(place, position, *ids[place[0]])}
         missing = {(topic, each) for topic in topics for each in range(ids[topic][1])} - (found.keys() - dropped)
         if missing or dropped:
-            added = {place: self._first_position(place, ids[place[0]][0]) for place in missing}
+            known = {topic for topic, _ in found}
+            added = {
+                place: self._first_position(place, ids[place[0]][0], is_new=place[0] not in known) for place in missing
+            }
             with self._database.write() as connection:
                 for place in sorted(dropped):
                     self._drop(connection, place)
@@ -248,10 +249,10 @@ class Follower:
         found = {name: answer.result(_ANSWER_S) for name, answer in described.items()}
         return {name: (str(each.topic_id), len(each.partitions)) for name, each in found.items()}
 
-    def _first_position(self, place: Place, topic_id: str) -> Position:
+    def _first_position(self, place: Place, topic_id: str, *, is_new: bool) -> Position:
         # With read_committed, the end is before the first open transaction.
         first, end = self._consumer.get_watermark_offsets(TopicPartition(*place), _ANSWER_S)
-        return Position(topic_id, first, end, now_ms())
+        return Position(topic_id, end if is_new and self._topics[place[0]].begins_at_end else first, end, now_ms())
 
     def _read_and_store(self) -> None:
         # One first: a larger number would wait for all of them, or for the whole time.
