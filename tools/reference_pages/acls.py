@@ -33,6 +33,10 @@ _DESCRIPTIONS = {
         "`taskbridge center`. A replica that lacks one reports it in the log and among the `problems` of `/readyz`, "
         "and tries again."
     ),
+    "webhooks": (
+        "`taskbridge webhooks`. A replica that lacks one reports it in the log and among the `problems` of `/readyz`, "
+        "and tries again."
+    ),
     "subscriber": (
         "Programs that use `taskbridge-client`, and any other consumer. Their groups begin with the user's "
         "name; an `Inbox` joins none. `KafkaRefused` says `this Kafka user lacks Read on …`."

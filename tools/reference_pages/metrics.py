@@ -21,6 +21,7 @@ from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
 from taskbridge.reconcile.store import Store
 from taskbridge.streams.monitoring.metrics import Metrics
+from taskbridge.webhooks.metrics import Metrics as WebhooksMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,6 +44,8 @@ def metrics_page() -> str:
         listed(_rows(streams_metrics())),
         "## The task center",
         listed(_rows(center_metrics())),
+        "## Webhooks",
+        listed(_rows(list(_collected(WebhooksMetrics().registry.collect())))),
         "## Reconcile",
         listed(_rows(reconcile_metrics())),
     )

@@ -15,6 +15,7 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 from taskbridge.streams.settings import StreamsSettings
+from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -108,6 +109,8 @@ def settings_page() -> str:
         table(("setting", "default", "meaning"), settings_rows(StreamsSettings)),
         "## The task center",
         table(("setting", "default", "meaning"), settings_rows(CenterSettings)),
+        "## Webhooks",
+        table(("setting", "default", "meaning"), settings_rows(WebhooksSettings)),
         "## Reconcile",
         table(("setting", "default", "meaning"), settings_rows(ReconcileSettings)),
         "## The program and all services",

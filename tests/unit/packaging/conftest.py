@@ -11,7 +11,7 @@ from support.wheels import built
 if TYPE_CHECKING:
     from pathlib import Path
 
-PARTS = ("schemas", "client", "runtime", "edge", "streams", "center", "reconcile", "cli", "local")
+PARTS = ("schemas", "client", "runtime", "edge", "streams", "center", "webhooks", "reconcile", "cli", "local")
 
 
 @pytest.fixture(scope="session")

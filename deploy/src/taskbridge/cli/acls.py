@@ -19,6 +19,7 @@ from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import REBUILD_ID
 from taskbridge.streams.contract.start import EXTRAS, INTERNAL, WORK
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.webhooks.acls import WEBHOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,6 +66,7 @@ def roles(subscriber: str) -> dict[str, tuple[Acl, ...]]:
         "edge": EDGE,
         "streams": (*WORK, *EXTRAS),
         "center": CENTER,
+        "webhooks": WEBHOOKS,
         "subscriber": (
             Acl("Read", "topic", TASK_NOTIFICATIONS.name, "the notifications"),
             Acl("Read", "group", subscriber, "its consumer groups, which begin with its name", prefixed=True),

@@ -16,6 +16,7 @@ from taskbridge.cli.quarantine import quarantine_app
 from taskbridge.cli.schemas import schemas_app
 from taskbridge.cli.spool import spool_app
 from taskbridge.cli.terminal import say
+from taskbridge.cli.webhooks import webhooks_app
 from taskbridge.schemas.errors import TaskbridgeError
 
 # Commands import what they need when they run: `taskbridge --help` must not load Kafka, FastAPI and Faust first.
@@ -41,6 +42,7 @@ for _name, _group in {
     "token": tokens.token_app,
     "bench": bench_app,
     "reconcile": reconcile.reconcile_app,
+    "webhooks": webhooks_app,
 }.items():
     app.add_typer(_group, name=_name)
 

@@ -1,0 +1,144 @@
+"""The command ``taskbridge webhooks``: run the service, or look after endpoints and deliveries."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskbridge.cli.options import Json, example
+from taskbridge.cli.terminal import json_line, say
+
+if TYPE_CHECKING:
+    from taskbridge.webhooks.operations import Operations
+
+webhooks_app = typer.Typer(
+    help="Deliver notifications over HTTP. Without a command: run the service, configured by WEBHOOKS_* in the"
+    " environment.",
+    invoke_without_command=True,
+    epilog=example(
+        "WEBHOOKS_ENDPOINTS_FILE=endpoints.toml WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
+        "WEBHOOKS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge webhooks",
+    ),
+)
+
+
+class Ended(StrEnum):
+    """How deliveries have ended, or that they have not."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"
+    REPLACED = "replaced"
+
+
+Name = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name in the endpoints file.")]
+Migrate = Annotated[bool, typer.Option("--migrate", help="Bring the tables of the database to this release.")]
+
+
+@webhooks_app.callback()
+def webhooks(context: typer.Context, migrate: Migrate = False) -> None:  # noqa: FBT002
+    """Deliver notifications over HTTP. Without a command: run the service, configured by WEBHOOKS_*."""
+    if context.invoked_subcommand is not None:
+        return
+    from taskbridge.cli.services import environment_of
+    from taskbridge.webhooks import app
+
+    if migrate:
+        say(f"The database is at revision {app.migrate_tables(environment_of('WEBHOOKS'))}.")
+    else:
+        app.run(environment_of("WEBHOOKS"))
+
+
+@webhooks_app.command("list", epilog=example("taskbridge webhooks list"))
+def list_endpoints(as_json: Json = False) -> None:  # noqa: FBT002
+    """List the endpoints: state, what waits, and what was given up."""
+    for each in _operations().endpoints():
+        if as_json:
+            say(json_line(each))
+            continue
+        say(f"{each['id']:20}  {each['state']:8}  {each['format']:15}  {each['url']}")
+        ages = f", the oldest for {each['oldest_s']:.0f} s" if each["waiting"] else ""
+        say(f"  {each['waiting']} waiting{ages}; {each['delivered']} delivered, {each['given_up']} given up")
+        if each["disabled"] is not None:
+            say(f"  disabled: {each['disabled']}. Enable it: taskbridge webhooks enable {each['id']}")
+        elif each["failing_since"] is not None:
+            say(f"  failing since {each['failing_since']}: taskbridge webhooks deliveries --endpoint {each['id']}")
+
+
+@webhooks_app.command("test", epilog=example("taskbridge webhooks test erp"))
+def send_test(endpoint: Name, as_json: Json = False) -> None:  # noqa: FBT002
+    """Send an example to an endpoint now; exit code 1 if it was not accepted."""
+    result = _operations().test(endpoint)
+    found = {"id": endpoint, "delivered": result.delivered, "status": result.status, "problem": result.problem or None}
+    if as_json:
+        say(json_line(found))
+    else:
+        say(f"{endpoint} answered {result.status}" if result.delivered else f"{endpoint}: {result.problem}")
+    if not result.delivered:
+        raise typer.Exit(1)
+
+
+@webhooks_app.command(epilog=example("taskbridge webhooks deliveries --endpoint erp --outcome given_up"))
+def deliveries(
+    endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint.")] = None,
+    outcome: Annotated[Ended | None, typer.Option(help="Only those.")] = None,
+    most: Annotated[int, typer.Option("--max", min=1, metavar="N", help="At most N.")] = 50,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """List deliveries, the latest first, with the last answer."""
+    from taskbridge.webhooks.tables import Outcome
+
+    wanted = None if outcome is None else Outcome[outcome.name]
+    for each in _operations().deliveries(endpoint, wanted, most):
+        if as_json:
+            say(json_line(each))
+            continue
+        said = f"  {each['problem']}" if each["problem"] else ""
+        what = f"{each['data']['view']} {each['data']['change']}"
+        say(f"{each['id']:>8}  {each['at']}  {each['endpoint']:16}  {each['outcome']:9}  {what}{said}")
+
+
+@webhooks_app.command(
+    epilog=example("taskbridge webhooks replay erp 4711", "taskbridge webhooks replay erp --since 2026-09-01")
+)
+def replay(
+    endpoint: Name,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Ids, as `deliveries` shows them.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="All that were added since then, in UTC.")] = None,
+    outcome: Annotated[Ended, typer.Option(help="With --since: which.")] = Ended.GIVEN_UP,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Deliver again: by id, or all of an endpoint since a time that were given up."""
+    from taskbridge.webhooks.tables import Outcome
+
+    if bool(ids) == (since is not None):
+        raise typer.BadParameter("use either ids or --since", param_hint="ID, --since")
+    since_ms = None if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
+    count = _operations().replay(endpoint, ids or [], since_ms, Outcome[outcome.name])
+    say(json_line({"id": endpoint, "replayed": count}) if as_json else f"{count} deliveries of {endpoint} wait again")
+
+
+@webhooks_app.command(epilog=example("taskbridge webhooks disable erp --reason 'moves to another host'"))
+def disable(
+    endpoint: Name, reason: Annotated[str, typer.Option(help="Shown to other operators.")] = "by an operator"
+) -> None:
+    """Send an endpoint nothing; notifications wait until it is enabled."""
+    _operations().set_enabled(endpoint, reason=reason)
+    say(f"{endpoint} is disabled; its deliveries wait")
+
+
+@webhooks_app.command(epilog=example("taskbridge webhooks enable erp"))
+def enable(endpoint: Name) -> None:
+    """Send an endpoint what waits for it, at once."""
+    _operations().set_enabled(endpoint, reason=None)
+    say(f"{endpoint} is enabled")
+
+
+def _operations() -> Operations:
+    from taskbridge.cli.services import environment_of
+    from taskbridge.webhooks.operations import Operations
+
+    return Operations(environment_of("WEBHOOKS"))

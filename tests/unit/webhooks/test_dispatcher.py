@@ -1,0 +1,238 @@
+"""Couriers: order under failures, isolation of endpoints, probing, and what a restart leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+from msgspec.structs import replace
+
+from taskbridge.runtime.migrations import migrate
+from taskbridge.webhooks import dispatcher as module
+from taskbridge.webhooks import schedule, store
+from taskbridge.webhooks.dispatcher import Dispatcher
+from taskbridge.webhooks.endpoints import EndpointsFile
+from taskbridge.webhooks.guard import Guard, parse_networks
+from taskbridge.webhooks.metrics import Metrics
+from taskbridge.webhooks.migrations import FOLDER
+from taskbridge.webhooks.notifications import deliveries_of, event_of
+from taskbridge.webhooks.operations import example
+from unit.webhooks.receivers import LOOPBACK, SECRET
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
+
+    from support.center import Databases
+    from taskbridge.runtime.database import Database
+    from taskbridge.webhooks.endpoints import Endpoint
+
+
+@pytest.fixture
+def sqlite(databases: Databases) -> Database:
+    """What couriers do does not depend on the database."""
+    found = databases.open(databases.empty_url("sqlite"))
+    migrate(found, FOLDER)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for seconds."""
+    monkeypatch.setattr(schedule, "DELAYS_S", (0.001,) * 9)
+    monkeypatch.setattr(module, "_PROBE_S", 0.001)
+    monkeypatch.setattr(module, "_LOOK_S", 0.01)
+
+
+class Service:
+    """Couriers and the receivers of their endpoints: what each got, in order, as instance and title."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database, self._folder = database, folder
+        self.got: dict[str, list[tuple[str, str]]] = {}
+        self.answers: dict[str, Callable[[web.Request], Any]] = {}
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        name, body = request.path.strip("/"), await request.json()
+        status = self.answers.get(name, lambda _request: 204)(request)
+        if asyncio.iscoroutine(status):
+            status = await status
+        if status < 300:
+            self.got.setdefault(name, []).append((body["data"]["instance_id"], body["data"]["title"]))
+        return web.Response(status=status)
+
+    def use(self, port: int, *names: str) -> dict[str, Endpoint]:
+        path = self._folder / "endpoints.toml"
+        path.write_text(
+            "\n".join(
+                f'[[endpoints]]\nname = "{name}"\nurl = "http://127.0.0.1:{port}/{name}"\nsecrets = ["{SECRET}"]\n'
+                'corps = ["corp"]\n'
+                for name in names
+            )
+        )
+        return EndpointsFile(path, {}).current.by_name
+
+    def add(self, *changes: tuple[str, str]) -> None:
+        base = example(next(iter(self.endpoints.values())))
+        notifications = [
+            replace(base, notification_id=f"{instance_id}-{title}", instance_id=instance_id, title=title)
+            for instance_id, title in changes
+        ]
+        new = [
+            each
+            for notification in notifications
+            for each in deliveries_of(notification, self.endpoints, lambda of=notification: event_of(of))
+        ]
+        with self.database.write() as connection:
+            names = store.add(self.database, connection, new)
+        self.dispatcher.added(names)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110 - what it looks at tells nobody
+                await asyncio.sleep(0.005)
+
+    @asynccontextmanager
+    async def running(self, *names: str) -> AsyncGenerator[Service]:
+        app = web.Application()
+        app.router.add_post("/{name}", self.handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.endpoints = self.use(runner.addresses[0][1], *names)
+        with ThreadPoolExecutor(4) as threads:
+
+            async def nobody(*_arguments: str) -> None: ...
+
+            guard = Guard(parse_networks(LOOPBACK))
+            self.dispatcher = Dispatcher(self.database, guard, Metrics(), threads, nobody, grace_s=0.1)
+            states = store.register(self.database, dict.fromkeys(names, False))
+            await self.dispatcher.use(self.endpoints, states)
+            try:
+                yield self
+            finally:
+                await self.dispatcher.stop()
+                await runner.cleanup()
+
+
+def test_changes_of_an_entry_arrive_in_order_through_failures(sqlite: Database, tmp_path: Path) -> None:
+    service, calls = Service(sqlite, tmp_path), iter(range(10_000))
+    changes = [(f"I{number % 5}", str(number)) for number in range(100)]
+
+    async def run() -> None:
+        service.answers["erp"] = lambda _request: 500 if next(calls) % 3 == 0 else 204
+        async with service.running("erp"):
+            service.add(*changes)
+            await service.until(lambda: len(service.got.get("erp", ())) >= len(changes))
+
+    asyncio.run(run())
+
+    for instance in range(5):
+        mine = [title for instance_id, title in service.got["erp"] if instance_id == f"I{instance}"]
+        assert mine == [title for instance_id, title in changes if instance_id == f"I{instance}"]
+
+
+def test_a_silent_endpoint_takes_nothing_from_the_others(sqlite: Database, tmp_path: Path) -> None:
+    service = Service(sqlite, tmp_path)
+
+    async def run() -> None:
+        never = asyncio.Event()
+
+        async def silent() -> int:
+            await never.wait()
+            return 204
+
+        service.answers["dead"] = lambda _request: silent()
+        async with service.running("dead", "erp"):
+            service.add(*((f"I{number}", "t") for number in range(200)))
+            await service.until(lambda: len(service.got.get("erp", ())) == 200)
+            never.set()
+
+    asyncio.run(run())
+
+
+def test_what_was_under_way_at_the_end_is_delivered_by_the_next_process(sqlite: Database, tmp_path: Path) -> None:
+    service = Service(sqlite, tmp_path)
+
+    async def run() -> None:
+        arrived = asyncio.Event()
+
+        async def slow() -> int:
+            arrived.set()
+            await asyncio.Event().wait()
+            return 204
+
+        service.answers["erp"] = lambda _request: slow()
+        async with service.running("erp"):
+            service.add(("I1", "first"), ("I1", "second"))
+            await arrived.wait()
+        service.answers.clear()
+        with sqlite.write() as connection:  # the claim of the former process is over
+            connection.execute(store.queues.update().values(claimed_until=0))
+        async with service.running("erp"):
+            await service.until(lambda: len(service.got.get("erp", ())) == 2)
+
+    asyncio.run(run())
+
+    assert service.got["erp"] == [("I1", "first"), ("I1", "second")]
+
+
+def test_a_receiver_that_is_away_is_asked_by_one_request_at_a_time(sqlite: Database, tmp_path: Path) -> None:
+    service, failures, open_now, most = Service(sqlite, tmp_path), 0, 0, 0
+
+    async def fails() -> int:
+        nonlocal failures, open_now, most
+        if failures >= 80:
+            return 204
+        open_now += 1
+        if failures >= 40:  # the first ones were sent before it was known
+            most = max(most, open_now)
+        await asyncio.sleep(0)
+        failures, open_now = failures + 1, open_now - 1
+        return 500
+
+    async def run() -> None:
+        service.answers["erp"] = lambda _request: fails()
+        async with service.running("erp"):
+            service.add(*((f"I{number}", "t") for number in range(100)))
+            await service.until(lambda: len(service.got.get("erp", ())) > 50)
+
+    asyncio.run(run())
+
+    assert most == 1
+
+
+def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(sqlite: Database, tmp_path: Path) -> None:
+    service = Service(sqlite, tmp_path)
+
+    async def run() -> None:
+        async with service.running("erp", "other"):
+            store.set_enabled(sqlite, "erp", reason="moves")
+            await service.dispatcher.use(service.endpoints, store.states(sqlite))
+            service.add(("I1", "t"))
+            await service.until(lambda: "other" in service.got)
+            assert "erp" not in service.got
+            store.set_enabled(sqlite, "erp", reason=None)
+            await service.dispatcher.use(service.endpoints, store.states(sqlite))
+            await service.until(lambda: "erp" in service.got)
+
+    asyncio.run(run())
+
+
+def test_gone_ends_deliveries_at_once(sqlite: Database, tmp_path: Path) -> None:
+    service = Service(sqlite, tmp_path)
+
+    async def run() -> None:
+        service.answers["erp"] = lambda _request: 410
+        async with service.running("erp"):
+            service.add(("I1", "t"))
+            await service.until(lambda: store.states(sqlite)["erp"].disabled is not None)
+
+    asyncio.run(run())
+
+    assert store.waiting(sqlite)["erp"].deliveries == 1

@@ -1,0 +1,188 @@
+"""One attempt: what is sent, and what each answer means."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+from aiohttp import web
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from taskbridge.runtime.standard_webhooks import new_secret
+from taskbridge.webhooks import sender as module
+from unit.webhooks.receivers import SECRET, Receiver, attempts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_notification_is_a_signed_cloud_event(tmp_path: Path) -> None:
+    receiver = Receiver()
+
+    [result] = attempts(tmp_path, receiver)
+
+    assert result.delivered
+    [request] = receiver.got
+    event = Webhook(SECRET).verify(request.body, request.headers)
+    assert event == json.loads(request.body)
+    assert event["specversion"] == "1.0"
+    assert event["type"] == "taskbridge.notification.added.v1"
+    assert event["id"] == event["data"]["notification_id"] == request.headers["webhook-id"]
+    assert request.headers["content-type"] == "application/cloudevents+json; charset=utf-8"
+    assert event["data"]["view"] == "pending"
+
+
+def test_each_secret_that_is_rotated_signs(tmp_path: Path) -> None:
+    old, new, receiver = new_secret(), new_secret(), Receiver()
+
+    attempts(tmp_path, receiver, lines=(f'secrets = ["{old}", "{new}"]', 'format = "notification"'))
+
+    [request] = receiver.got
+    for secret in (old, new):
+        Webhook(secret).verify(request.body, request.headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(new_secret()).verify(request.body, request.headers)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_every_2xx_is_delivered(tmp_path: Path, status: int) -> None:
+    [result] = attempts(tmp_path, Receiver(status=status))
+    assert result.delivered
+    assert result.status == status
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404, 422, 429, 500, 503])
+def test_everything_else_is_tried_again(tmp_path: Path, status: int) -> None:
+    [result] = attempts(tmp_path, Receiver(status=status))
+    assert not result.delivered
+    assert result.problem == f"{status} said so"
+    assert result.retry_in_ms is not None
+    assert 5_000 <= result.retry_in_ms <= 5_500
+    assert result.disable is None
+
+
+def test_after_the_tenth_failure_it_is_given_up(tmp_path: Path) -> None:
+    [ninth] = attempts(tmp_path, Receiver(status=500), failed_before=8)
+    assert ninth.retry_in_ms is not None
+    assert ninth.retry_in_ms >= 24 * 3_600_000
+    [tenth] = attempts(tmp_path, Receiver(status=500), failed_before=9)
+    assert tenth.retry_in_ms is None
+
+
+def test_it_waits_as_long_as_the_receiver_requests(tmp_path: Path) -> None:
+    [seconds] = attempts(tmp_path, Receiver(status=429, headers={"retry-after": "120"}))
+    assert seconds.retry_in_ms == 120_000
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    shown = later.strftime("%a, %d %b %Y %H:%M:%S GMT")
+    [date] = attempts(tmp_path, Receiver(status=503, headers={"retry-after": shown}))
+    assert date.retry_in_ms is not None
+    assert 3_590_000 <= date.retry_in_ms <= 3_600_000
+
+
+@pytest.mark.parametrize("value", ["-1", "soon", "99999999999999999999", "٣", "Thu, 99 Foo 2026"])
+def test_a_wait_that_makes_no_sense_changes_little(tmp_path: Path, value: str) -> None:
+    [result] = attempts(tmp_path, Receiver(status=503, headers={"retry-after": value}))
+    assert result.retry_in_ms is not None
+    assert 5_000 <= result.retry_in_ms <= 24 * 3_600_000
+
+
+def test_gone_disables_the_endpoint(tmp_path: Path) -> None:
+    [result] = attempts(tmp_path, Receiver(status=410))
+    assert result.disable == "it answered 410 Gone"
+
+
+def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
+    receiver = Receiver(status=302, headers={"location": "/elsewhere"})
+
+    [result] = attempts(tmp_path, receiver)
+
+    assert result.status == 302
+    assert [each.path for each in receiver.got] == ["/hook"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:{port}/hook", "http://localhost:{port}/hook", "http://2130706433:{port}/hook", "http://[::1]/"],
+)
+def test_this_machine_is_refused_by_any_name(tmp_path: Path, url: str) -> None:
+    receiver = Receiver()
+
+    [result] = attempts(tmp_path, receiver, url=url, allowed="")
+
+    assert "not a public address" in result.problem or "not a canonical IPv4 address" in result.problem
+    assert receiver.got == []
+
+
+def test_of_an_endless_answer_only_the_beginning_is_read(tmp_path: Path) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=500)
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 65536)
+
+    [result] = attempts(tmp_path, Receiver(endless))
+
+    assert result.status == 500
+    assert len(result.problem) < 1000
+
+
+def test_an_answer_that_does_not_come_in_time_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ATTEMPT_S", 0.05)
+
+    async def silent(_request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    [result] = attempts(tmp_path, Receiver(silent))
+
+    assert not result.delivered
+    assert "no answer within" in result.problem
+
+
+def test_half_an_answer_is_a_failure(tmp_path: Path) -> None:
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=200, headers={"content-length": "100"})
+        await response.prepare(request)
+        await response.write(b"x")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    [result] = attempts(tmp_path, Receiver(half))
+
+    assert not result.delivered
+    assert "ClientPayloadError" in result.problem
+
+
+def test_a_certificate_of_somebody_else_is_refused_in_words(tmp_path: Path) -> None:
+    served, trusted = trustme.CA(), trustme.CA()
+    trusted.cert_pem.write_to_path(tmp_path / "ca.pem")
+    receiver = Receiver()
+
+    [result] = attempts(
+        tmp_path, receiver, url="https://127.0.0.1:{port}/hook", tls=tls_of(served), lines=('ca_file = "ca.pem"',)
+    )
+
+    assert "its TLS certificate is not accepted" in result.problem
+    assert receiver.got == []
+
+
+def test_a_certificate_of_our_own_authority_is_accepted(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    url, lines = "https://127.0.0.1:{port}/hook", ('ca_file = "ca.pem"',)
+
+    [result] = attempts(tmp_path, Receiver(), url=url, tls=tls_of(authority), lines=lines)
+
+    assert result.delivered, result.problem
+
+
+def tls_of(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context

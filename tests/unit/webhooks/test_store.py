@@ -1,0 +1,270 @@
+"""Queues: order per entry, claims, what is given up, replayed, replaced or disabled; on both databases."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select, update
+
+from taskbridge.runtime.database import now_ms
+from taskbridge.webhooks import store
+from taskbridge.webhooks.store import New, Result
+from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from taskbridge.runtime.database import Database
+    from taskbridge.webhooks.store import Delivery
+
+ERP = "erp"
+
+
+def add(database: Database, *ids: tuple[str, str], endpoint: str = ERP, only_first: bool = False) -> None:
+    """Deliveries: entry and webhook id."""
+    new = [New(endpoint, entry, webhook_id, b"{}") for entry, webhook_id in ids]
+    with database.write() as connection:
+        store.add(database, connection, new, only_first=only_first)
+
+
+def claim(database: Database, *, by: str = "one", most: int = 10, collapse: bool = False) -> list[Delivery]:
+    found = store.claim(database, ERP, most=most, by=by, collapse=collapse)
+    return sorted(found, key=lambda each: each.webhook_id)
+
+
+def ids(found: Sequence[Delivery]) -> list[str]:
+    return [each.webhook_id for each in found]
+
+
+def delivered(each: Delivery) -> Result:
+    return Result(each, now_ms(), delivered=True, status=204, problem="", retry_in_ms=None)
+
+
+def failed(each: Delivery, *, retry_in_ms: int | None = 60_000, disable: str | None = None) -> Result:
+    said = "500 broken"
+    return Result(each, now_ms(), delivered=False, status=500, problem=said, retry_in_ms=retry_in_ms, disable=disable)
+
+
+def finish(database: Database, *results: Result, by: str = "one") -> None:
+    store.finish(database, ERP, results, by=by)
+
+
+def outcomes(database: Database) -> dict[str, Outcome]:
+    with database.read() as connection:
+        rows = connection.execute(select(deliveries.c.webhook_id, deliveries.c.outcome))
+        return {webhook_id: Outcome(outcome) for webhook_id, outcome in rows}
+
+
+def test_changes_of_an_entry_come_one_after_the_other(database: Database) -> None:
+    add(database, ("a", "a1"), ("b", "b1"))
+    add(database, ("a", "a2"))
+
+    first = claim(database)
+    assert ids(first) == ["a1", "b1"]
+    assert claim(database) == []
+
+    finish(database, *map(delivered, first))
+
+    second = claim(database)
+    assert ids(second) == ["a2"]
+    finish(database, *map(delivered, second))
+    assert claim(database) == []
+    assert store.waiting(database) == {}
+
+
+def test_a_failure_delays_its_entry_alone(database: Database) -> None:
+    add(database, ("a", "a1"), ("b", "b1"))
+    add(database, ("a", "a2"), ("b", "b2"))
+    a, b = claim(database)
+
+    finish(database, failed(a), delivered(b))
+
+    assert ids(claim(database)) == ["b2"]
+    due = store.next_due(database, ERP)
+    assert due is not None
+    assert due > now_ms()
+
+
+def test_attempts_are_counted_until_one_succeeds(database: Database) -> None:
+    add(database, ("a", "a1"))
+    for attempts in range(3):
+        [a] = claim(database)
+        assert a.attempts == attempts
+        finish(database, failed(a, retry_in_ms=0))
+
+
+def test_a_notification_that_comes_twice_is_one_delivery(database: Database) -> None:
+    add(database, ("a", "a1"), ("a", "a1"))
+    finish(database, *map(delivered, claim(database)))
+
+    add(database, ("a", "a1"))
+
+    assert claim(database) == []
+    assert store.next_due(database, ERP) is None
+
+
+def test_nobody_else_delivers_what_is_claimed(database: Database) -> None:
+    add(database, *((f"e{number}", f"n{number}") for number in range(40)))
+    found: list[list[Delivery]] = []
+
+    def take(by: str) -> None:
+        while got := claim(database, by=by, most=3):
+            found.append(got)
+
+    threads = [threading.Thread(target=take, args=(by,)) for by in ("one", "two")]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+
+    claimed = [each.webhook_id for got in found for each in got]
+    assert sorted(claimed) == sorted(f"n{number}" for number in range(40))
+
+
+def test_what_a_dead_replica_claimed_is_delivered_by_another(database: Database) -> None:
+    add(database, ("a", "a1"))
+    add(database, ("a", "a2"))
+    [lost] = claim(database)
+    with database.write() as connection:
+        connection.execute(update(queues).values(claimed_until=now_ms() - 1))
+
+    [again] = claim(database, by="two")
+    assert again.webhook_id == "a1"
+    # The other one was only frozen: what it says now counts no more.
+    finish(database, delivered(lost))
+    assert outcomes(database)["a1"] is Outcome.WAITING
+    finish(database, delivered(again), by="two")
+    assert ids(claim(database, by="two")) == ["a2"]
+
+
+def test_what_is_added_while_the_last_delivery_ends_is_not_forgotten(database: Database) -> None:
+    add(database, ("a", "a1"))
+    [a] = claim(database)
+    ends = threading.Thread(target=finish, args=(database, delivered(a)))
+
+    with database.write() as connection:
+        store.add(database, connection, [New(ERP, "a", "a2", b"{}")])
+        ends.start()  # waits for the row of the queue, or for its turn to write
+    ends.join()
+
+    assert ids(claim(database)) == ["a2"]
+
+
+def test_after_the_last_attempt_a_delivery_is_given_up_and_the_next_one_sent(database: Database) -> None:
+    add(database, ("a", "a1"))
+    add(database, ("a", "a2"))
+    [a] = claim(database)
+
+    finish(database, failed(a, retry_in_ms=None))
+
+    assert outcomes(database)["a1"] is Outcome.GIVEN_UP
+    assert ids(claim(database)) == ["a2"]
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_what_was_given_up_can_be_replayed(database: Database, *, by_id: bool) -> None:
+    add(database, ("a", "a1"), ("b", "b1"))
+    a, b = claim(database)
+    finish(database, failed(a, retry_in_ms=None), delivered(b))
+
+    assert store.replay(database, ERP, ids=[a.id] if by_id else [], since=0) == 1
+
+    assert ids(claim(database)) == ["a1"]
+
+
+def test_a_change_that_was_never_tried_is_replaced_by_the_newest(database: Database) -> None:
+    add(database, ("a", "a1"))
+    add(database, ("a", "a2"), ("b", "b1"))
+    add(database, ("a", "a3"))
+
+    assert ids(claim(database, collapse=True)) == ["a3", "b1"]
+    assert outcomes(database)["a1"] is outcomes(database)["a2"] is Outcome.REPLACED
+
+
+def test_a_change_that_was_tried_is_not_replaced(database: Database) -> None:
+    add(database, ("a", "a1"))
+    [a] = claim(database, collapse=True)
+    add(database, ("a", "a2"))
+    finish(database, failed(a, retry_in_ms=0))
+
+    assert ids(claim(database, collapse=True)) == ["a1"]
+
+
+def test_a_gone_endpoint_is_disabled_and_its_delivery_waits(database: Database) -> None:
+    store.register(database, {ERP: False})
+    add(database, ("a", "a1"))
+    [a] = claim(database)
+
+    finish(database, failed(a, retry_in_ms=0, disable="it answered 410 Gone"))
+
+    assert store.states(database)[ERP].disabled == "it answered 410 Gone"
+    assert outcomes(database)["a1"] is Outcome.WAITING
+
+
+def test_an_endpoint_that_fails_for_five_days_is_disabled(database: Database) -> None:
+    store.register(database, {ERP: False})
+    add(database, ("a", "a1"), ("b", "b1"))
+    a, b = claim(database)
+    finish(database, failed(a))
+    state = store.states(database)[ERP]
+    assert state.failing_since is not None
+    assert state.disabled is None
+    with database.write() as connection:
+        connection.execute(update(endpoints).values(failing_since=now_ms() - store.FAILING_MS - 1))
+
+    finish(database, failed(b))
+
+    assert store.states(database)[ERP].disabled == "it has failed for five days"
+
+
+def test_a_success_ends_the_failing(database: Database) -> None:
+    store.register(database, {ERP: False})
+    add(database, ("a", "a1"), ("b", "b1"))
+    a, b = claim(database)
+    finish(database, failed(a))
+
+    finish(database, delivered(b))
+
+    assert store.states(database)[ERP].failing_since is None
+
+
+def test_an_enabled_endpoint_gets_what_waits_at_once(database: Database) -> None:
+    store.register(database, {ERP: False})
+    add(database, ("a", "a1"))
+    [a] = claim(database)
+    finish(database, failed(a))
+    store.set_enabled(database, ERP, reason="moves")
+
+    assert store.set_enabled(database, ERP, reason=None)
+
+    assert ids(claim(database)) == ["a1"]
+
+
+def test_an_entry_that_a_live_notification_came_for_is_left_out_of_the_present_ones(database: Database) -> None:
+    add(database, ("a", "live"))
+
+    add(database, ("a", "old"), ("b", "b1"), only_first=True)
+
+    assert ids(claim(database)) == ["b1", "live"]
+    assert "old" not in outcomes(database)
+
+
+def test_endpoints_do_not_see_each_other(database: Database) -> None:
+    add(database, ("a", "a1"))
+    add(database, ("a", "a1"), endpoint="other")
+    finish(database, *map(delivered, claim(database)))
+
+    assert store.waiting(database).keys() == {"other"}
+
+
+def test_old_deliveries_are_deleted_and_waiting_ones_stay(database: Database) -> None:
+    add(database, ("a", "a1"), ("b", "b1"), ("c", "c1"))
+    a, b, _ = claim(database)
+    finish(database, delivered(a), failed(b, retry_in_ms=None))
+    with database.write() as connection:
+        connection.execute(update(deliveries).values(at=now_ms() - 4 * 86_400_000))
+
+    assert store.purge(database) == 1
+    assert outcomes(database).keys() == {"b1", "c1"}

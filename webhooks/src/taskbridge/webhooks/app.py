@@ -1,0 +1,275 @@
+"""The composition root of webhooks: settings, signals, the follower, the couriers and the HTTP side."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+from confluent_kafka import KafkaException
+from sqlalchemy import select
+
+from taskbridge.runtime.database import DatabaseUnavailable, open_database
+from taskbridge.runtime.follow.follower import Follower
+from taskbridge.runtime.kafka import read_kafka_config
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.migrations import check_revision, migrate
+from taskbridge.runtime.operation import end_within, listen, make_server, operation_app
+from taskbridge.runtime.process import only_one_in
+from taskbridge.runtime.settings import explain_program, load_settings
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.registry import Registry
+from taskbridge.webhooks import store
+from taskbridge.webhooks.dispatcher import Dispatcher
+from taskbridge.webhooks.endpoints import EndpointsFile
+from taskbridge.webhooks.guard import Guard, parse_networks
+from taskbridge.webhooks.metrics import Metrics
+from taskbridge.webhooks.migrations import FOLDER
+from taskbridge.webhooks.notifications import Notifications, People
+from taskbridge.webhooks.present import PresentEntries
+from taskbridge.webhooks.settings import WebhooksSettings
+from taskbridge.webhooks.store import Waiting
+from taskbridge.webhooks.tables import people
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from taskbridge.runtime.database import Database
+    from taskbridge.webhooks.endpoints import Endpoint
+    from taskbridge.webhooks.store import EndpointState
+
+_THREADS = 8
+_LOOK_S, _COUNT_S = 1.0, 5.0
+_PURGE_S = 3600.0
+_END_S = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+def run(environment: Mapping[str, str] = os.environ) -> None:
+    """Deliver until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: before anything is started; also if another process uses the data folder.
+        OperatorError: the database cannot be used.
+    """
+    settings = load_settings(WebhooksSettings, environment)
+    with ExitStack() as stack:
+        database = stack.enter_context(opened(settings))
+        configure_logs(settings.log_format, settings.log_level)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        if database.is_sqlite:
+            migrate(database, FOLDER)
+        else:
+            check_revision(database, FOLDER, command="taskbridge webhooks --migrate")
+        asyncio.run(Webhooks(settings, database, EndpointsFile(settings.endpoints_file, environment)).serve())
+
+
+def migrate_tables(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Bring the tables to this release; returns their revision."""
+    with opened(load_settings(WebhooksSettings, environment)) as database:
+        return migrate(database, FOLDER)[1]
+
+
+@contextmanager
+def opened(settings: WebhooksSettings, *, alone: bool = True) -> Generator[Database]:
+    """The database; with ``alone``, no other service may use the SQLite file at the same time."""
+    url = settings.database_url
+    with ExitStack() as stack:
+        if url is None:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            if alone:
+                stack.enter_context(only_one_in(settings.data_dir, "webhooks.lock", setting="WEBHOOKS_DATA_DIR"))
+        given = None if url is None else url.get_secret_value()
+        yield stack.enter_context(closing(open_database(given, settings.data_dir, service="webhooks")))
+
+
+class Webhooks:
+    """All parts of a replica."""
+
+    def __init__(self, settings: WebhooksSettings, database: Database, file: EndpointsFile) -> None:
+        """Raise ConfigurationError if the networks are wrong."""
+        self._settings, self._database, self._file = settings, database, file
+        self._guard = Guard(parse_networks(settings.allowed_networks))
+        self._threads = ThreadPoolExecutor(_THREADS, "webhooks")
+        self.metrics = Metrics()
+        self._states: dict[str, EndpointState] = {}
+        self._registered: dict[str, Endpoint] = {}
+        """Endpoints of the file that the database knows: for them, notifications become deliveries."""
+        self._waiting: dict[str, Waiting] = {}
+        self._counts_due = 0.0
+        self._problem: str | None = "the database was not read yet"
+        self._kafka = read_kafka_config(settings.kafka_config_file)
+        ids_path = settings.data_dir / "schema-ids.json"
+        self._registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=self._kafka)
+
+    async def serve(self) -> None:
+        """Until a signal comes."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop.set)
+        self.dispatcher = Dispatcher(self._database, self._guard, self.metrics, self._threads, self._other_id)
+        self.follower = Follower(
+            self._database,
+            "notifications",
+            [
+                Notifications(self._database, self._registry, lambda: self._registered),
+                People(self._database, self._registry),
+            ],
+            service="webhooks",
+            servers=self._settings.kafka_bootstrap_servers,
+            kafka=self._kafka,
+            on_change=self.dispatcher.added,
+        )
+        http = operation_app(
+            "webhooks",
+            readiness=self.readiness,
+            ready="Ready when the database answers and notifications are read",
+            registry=self.metrics.registry,
+        )
+        server = make_server(http)
+        listening = listen(self._settings.host, self._settings.port, prefix="WEBHOOKS")
+        await self._look()
+        self.follower.start()
+        running = [
+            asyncio.create_task(each)
+            for each in (self._watch(), self._file.watch(), self._add_present(), self._purge())
+        ]
+        serving = asyncio.create_task(server.serve([listening]))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopped, serving, *running], return_when=asyncio.FIRST_COMPLETED)
+            for each in done - {stopped}:
+                each.result()
+        finally:
+            failure = sys.exception()
+            end_within(_END_S, 0 if failure is None else f"taskbridge webhooks: {failure}")
+            server.should_exit = True
+            for each in running:
+                each.cancel()
+            await asyncio.gather(serving, *running, return_exceptions=True)
+            await asyncio.to_thread(self.follower.stop)
+            await self.dispatcher.stop()
+            self._registry.close()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def readiness(self) -> dict[str, Any]:
+        """The body of ``/readyz``."""
+        health = self.follower.health()
+        problems = [self._problem, health.problem, self.dispatcher.problem, self._file.problem]
+        return {
+            "ready": self._problem is None and health.problem is None,
+            "database": "connected" if self._problem is None else "unavailable",
+            "kafka": "connected" if health.running else "waiting",
+            "lag": health.lag,
+            "endpoints": {
+                name: "disabled" if state.disabled is not None else "failing" if state.failing_since else "enabled"
+                for name, state in sorted(self._states.items())
+                if name in self._registered
+            },
+            "problems": list(dict.fromkeys(each for each in problems if each is not None)),
+        }
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Use the endpoints of the file, and what any replica or command has said of them."""
+        endpoints = dict(self._file.current.by_name)
+        self.metrics.endpoints_usable.set(self._file.broken is None)
+        starts = {name: each.entry.start == "present" for name, each in endpoints.items()}
+        try:
+            if starts.keys() <= self._states.keys():
+                self._states = await self._in_thread(store.states, self._database)
+            else:
+                self._states = await self._in_thread(store.register, self._database, starts)
+            if time.monotonic() >= self._counts_due:
+                self._counts_due = time.monotonic() + _COUNT_S
+                self._waiting = await self._in_thread(store.waiting, self._database)
+        except DatabaseUnavailable as error:
+            if self._problem != str(error):
+                log.exception("database_unavailable", problem=str(error))
+            self._problem = str(error)
+            return
+        self._problem = None
+        for name in self._registered.keys() - endpoints.keys():
+            self.metrics.forget(name)
+        self._registered = endpoints
+        await self.dispatcher.use(endpoints, self._states)
+        for name in endpoints:
+            disabled = self._states[name].disabled is not None
+            self.metrics.state(name, self._waiting.get(name, Waiting()), disabled=disabled)
+
+    async def _add_present(self) -> None:
+        """For each endpoint that starts with what is present."""
+        entries = PresentEntries(
+            self._database,
+            self._registry,
+            servers=self._settings.kafka_bootstrap_servers,
+            kafka=self._kafka,
+        )
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            # Once live notifications come in: those of changes that are read here come after them.
+            if not self.follower.health().running:
+                continue
+            missing = {
+                name: each
+                for name, each in self._registered.items()
+                if (state := self._states.get(name)) is not None and not state.has_present
+            }
+            if missing:
+                try:
+                    await asyncio.to_thread(entries.add, missing, self.dispatcher.added)
+                except (KafkaException, OperatorError) as error:
+                    log.warning("present_entries_interrupted", problem=str(error))
+
+    async def _purge(self) -> None:
+        while True:
+            with suppress(DatabaseUnavailable):
+                log.info("old_deliveries_deleted", rows=await self._in_thread(store.purge, self._database))
+            await asyncio.sleep(_PURGE_S)
+
+    async def _other_id(self, corp_id: str, user_id: str, name: str) -> str | None:
+        return await self._in_thread(partial(other_id, self._database), corp_id, user_id, name)
+
+    async def _in_thread(self, function: Any, *arguments: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def other_id(database: Database, corp_id: str, user_id: str, name: str) -> str | None:
+    query = select(people.c.other_ids).where(people.c.corp_id == corp_id, people.c.user_id == user_id)
+    with database.read() as connection:
+        found = connection.scalar(query)
+    return None if found is None else msgspec.json.decode(found).get(name)
+
+
+def main() -> None:
+    """The program ``taskbridge-webhooks``: one readable line and exit code 1 when it cannot run."""
+    explain_program(
+        "taskbridge-webhooks",
+        does="Deliver notifications over HTTP, from an existing Kafka and registry, configured by WEBHOOKS_* in the"
+        " environment.",
+        example="WEBHOOKS_ENDPOINTS_FILE=endpoints.toml WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092"
+        " WEBHOOKS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge-webhooks",
+    )
+    try:
+        run()
+    except (ConfigurationError, OperatorError) as error:
+        sys.exit(f"taskbridge webhooks: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Delivers what waits: a task for each endpoint, so that a slow or dead one takes nothing from the others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from taskbridge.runtime.database import DatabaseUnavailable, now_ms
+from taskbridge.webhooks import store
+from taskbridge.webhooks.sender import Sender
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from concurrent.futures import ThreadPoolExecutor
+
+    from taskbridge.runtime.database import Database
+    from taskbridge.webhooks.endpoints import Endpoint
+    from taskbridge.webhooks.guard import Guard
+    from taskbridge.webhooks.metrics import Metrics
+    from taskbridge.webhooks.store import Delivery, EndpointState, Result
+
+T = TypeVar("T")
+
+_LOOK_S = 1.0
+"""How often the file and the states of endpoints are looked at, and what became due elsewhere."""
+_RETRY_S = 1.0
+_PROBE_S = 30.0
+"""How long at most a receiver that has failed is left alone."""
+
+log = structlog.get_logger(__name__)
+
+
+class Courier:
+    """Delivers to one endpoint."""
+
+    def __init__(self, dispatcher: Dispatcher, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._dispatcher = dispatcher
+        self._sender = Sender(endpoint, dispatcher.guard, dispatcher.other_id)
+        self._id = uuid.uuid4().hex
+        self._running: set[asyncio.Task[None]] = set()
+        self._ended: list[Result] = []
+        self._wake = asyncio.Event()
+        self._next_slot = self._next_probe = 0.0
+        self._failures = 0
+        """Since the last success."""
+        self.enabled = True
+        self.task = asyncio.create_task(self._run(), name=f"courier {endpoint.name}")
+
+    def wake(self) -> None:
+        """Something is waiting."""
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Let attempts end and record them; one that takes too long is repeated by the next process."""
+        self.enabled = False
+        self.wake()
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._dispatcher.grace_s)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        for each in self._running:
+            each.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._ended:
+            await self._recorded()
+        await self._sender.close()
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                if self._ended:
+                    await self._recorded()
+                found = await self._claimed()
+            except DatabaseUnavailable as error:
+                self._dispatcher.report(str(error))
+                await asyncio.sleep(_RETRY_S)
+                continue
+            self._dispatcher.report(None)
+            for each in found:
+                task = asyncio.create_task(self._attempt(each))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+            if not found and not self._ended:
+                await self._rest()
+
+    async def _claimed(self) -> list[Delivery]:
+        free = self.endpoint.entry.in_flight - len(self._running)
+        if self._failures >= self.endpoint.entry.in_flight:
+            # It is away: one request at a time finds out when it is back, and spares both sides.
+            free = 1 if not self._running and time.monotonic() >= self._next_probe else 0
+        if (rate := self.endpoint.entry.requests_per_s) is not None:
+            now = time.monotonic()
+            # A second's worth at once: then no burst follows a pause.
+            free = min(free, int((now - max(self._next_slot, now - 1)) * rate))
+        if not self.enabled or free <= 0:
+            return []
+        found = await self._in_thread(self._claim, free)
+        if rate is not None and found:
+            self._next_slot = max(self._next_slot, time.monotonic() - 1) + len(found) / rate
+        return found
+
+    def _claim(self, most: int) -> list[Delivery]:
+        entry = self.endpoint.entry
+        return store.claim(self._dispatcher.database, entry.name, most=most, by=self._id, collapse=entry.collapse)
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        result = await self._sender.attempt(delivery)
+        self._ended.append(result)
+        self._failures = 0 if result.delivered else self._failures + 1
+        self._next_probe = time.monotonic() + min(_PROBE_S, self._failures / self.endpoint.entry.in_flight)
+        self._dispatcher.metrics.attempt(self.endpoint.name, result)
+        if not result.delivered:
+            log.warning(
+                "delivery_failed",
+                endpoint=self.endpoint.name,
+                webhook_id=delivery.webhook_id,
+                attempt=delivery.attempts + 1,
+                problem=result.problem,
+                retry_in_s=None if result.retry_in_ms is None else result.retry_in_ms // 1000,
+            )
+        self.wake()
+
+    async def _recorded(self) -> None:
+        results, self._ended = self._ended, []
+        try:
+            await self._in_thread(self._finish, results)
+        except DatabaseUnavailable:
+            self._ended = results + self._ended
+            raise
+
+    def _finish(self, results: list[Result]) -> None:
+        store.finish(self._dispatcher.database, self.endpoint.name, results, by=self._id)
+
+    async def _rest(self) -> None:
+        """Until something is added, an attempt ends, or the next delivery is due."""
+        timeout = _LOOK_S
+        if self.enabled and not self._running:
+            due = await self._in_thread(store.next_due, self._dispatcher.database, self.endpoint.name)
+            if due is not None:
+                timeout = min(_LOOK_S, max(0.0, (due - now_ms()) / 1000))
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._dispatcher.threads, function, *arguments)
+
+
+class Dispatcher:
+    """The couriers of all endpoints of the file. Everything but ``added`` belongs to the event loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        guard: Guard,
+        metrics: Metrics,
+        threads: ThreadPoolExecutor,
+        other_id: Callable[[str, str, str], Awaitable[str | None]],
+        *,
+        grace_s: float = 5.0,
+    ) -> None:
+        self.database, self.guard, self.metrics, self.threads = database, guard, metrics, threads
+        self.other_id = other_id
+        self.grace_s = grace_s
+        self.problem: str | None = None
+        self._couriers: dict[str, Courier] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def added(self, names: Iterable[str]) -> None:
+        """These endpoints have something new. From any thread."""
+        self._loop.call_soon_threadsafe(self._woken, list(names))
+
+    def _woken(self, names: list[str]) -> None:
+        for name in names:
+            if (courier := self._couriers.get(name)) is not None:
+                courier.wake()
+
+    def report(self, problem: str | None) -> None:
+        self.problem = problem
+
+    async def use(self, endpoints: Mapping[str, Endpoint], states: Mapping[str, EndpointState]) -> None:
+        """Deliver to these endpoints, and to no others. One that changed gets new connections."""
+        gone = [
+            name
+            for name, courier in self._couriers.items()
+            if name not in endpoints or endpoints[name] != courier.endpoint
+        ]
+        await asyncio.gather(*(self._couriers.pop(name).stop() for name in gone))
+        for name, endpoint in endpoints.items():
+            state = states.get(name)
+            if name not in self._couriers:
+                self._couriers[name] = Courier(self, endpoint)
+            courier, enabled = self._couriers[name], state is not None and state.disabled is None
+            if courier.enabled != enabled:
+                log.warning("endpoint_enabled" if enabled else "endpoint_disabled", endpoint=name)
+                courier.enabled = enabled
+                courier.wake()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(each.stop() for each in self._couriers.values()))
+        self._couriers.clear()

@@ -1,0 +1,189 @@
+"""The endpoints: a TOML file that is reloaded when it changes. A broken new version is reported, and the old one stays.
+
+Secrets are in the file, in files that it names, or in the environment; no message repeats them.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path  # noqa: TC003 - pydantic reads it
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from taskbridge.runtime.settings import FileBroken, NotBlank, ReloadedFile, parse_toml
+from taskbridge.runtime.standard_webhooks import key_of
+from taskbridge.schemas.events import Change, View  # noqa: TC001 - pydantic reads them
+from taskbridge.webhooks.formats import FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from taskbridge.schemas.events import TaskNotification
+
+Names = Annotated[frozenset[NotBlank], Field(min_length=1)]
+_ENVIRONMENT, _FILE = "env:", "file:"
+_MAX_ENDPOINTS = 200
+
+
+def _http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.fragment:
+        raise ValueError("must be https://host/path, without user, password or fragment")
+    return text
+
+
+HttpUrl = Annotated[str, Field(max_length=2000), AfterValidator(_http_url)]
+
+
+class EndpointEntry(BaseModel):
+    """One endpoint of the file. The reference has the text of each field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    """Names it in commands, logs and metrics. A new name is a new endpoint."""
+    url: HttpUrl
+    """Where notifications are posted."""
+    secrets: Annotated[tuple[SecretStr, ...], Field(max_length=4)] = ()
+    """Secrets of Standard Webhooks, `whsec_…`; several while one is rotated. `env:NAME` and `file:PATH` name where one
+    is."""
+    corps: Names
+    """Corps whose notifications it gets."""
+    views: frozenset[View] | None = None
+    """Only these lists: `PENDING`, `HANDLED`, `CREATED`, `COPIED`."""
+    changes: frozenset[Change] | None = None
+    """Only these changes: `ADDED`, `UPDATED`, `REMOVED`."""
+    apps: Names | None = None
+    """Only tasks of these apps."""
+    sources: Names | None = None
+    """Only tasks of these sources, such as `yida`."""
+    people: Names | None = None
+    """Only notifications to these user ids."""
+    format: Literal["notification", "dingtalk-todo", "feishu-approval", "flat-todo", "template"] = "notification"
+    """What is sent."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the format."""
+    start: Literal["now", "present"] = "now"
+    """`present`: first every entry that is in a list when the endpoint is added."""
+    collapse: bool = False
+    """Whether a change that was never tried is replaced by the next change of the same entry."""
+    in_flight: Annotated[int, Field(ge=1, le=100)] = 10
+    """Maximum number of requests at once."""
+    requests_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Maximum rate of requests."""
+    ca_file: Path | None = None
+    """Certificates (PEM) that may sign the receiver's, in place of the system's."""
+    certificate_file: Path | None = None
+    """Client certificate and key (PEM)."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> EndpointEntry:
+        if self.format in ("notification", "template") and not self.secrets:
+            raise ValueError("secrets is required")
+        return self
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    endpoints: Annotated[tuple[EndpointEntry, ...], Field(max_length=_MAX_ENDPOINTS)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint with its secrets, its TLS settings and the options of its format."""
+
+    entry: EndpointEntry
+    keys: tuple[bytes, ...] = field(repr=False)
+    options: Any = field(repr=False)
+    tls: ssl.SSLContext = field(repr=False, compare=False)
+    version: tuple[Any, ...] = field(repr=False, default=())
+    """Equal if nothing changed, also in the files that it names."""
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    def wants(self, notification: TaskNotification) -> bool:
+        entry = self.entry
+        return (
+            notification.corp_id in entry.corps
+            and (entry.views is None or notification.view in entry.views)
+            and (entry.changes is None or notification.change in entry.changes)
+            and (entry.apps is None or notification.app_type in entry.apps)
+            and (entry.sources is None or notification.source in entry.sources)
+            and (entry.people is None or notification.recipient_id in entry.people)
+        )
+
+
+class Endpoints(NamedTuple):
+    """Those of one version of the file, by name."""
+
+    by_name: dict[str, Endpoint]
+
+    @property
+    def count(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride] - NamedTuple's own counts values
+        return len(self.by_name)
+
+
+class EndpointsFile(ReloadedFile[Endpoints]):
+    """The endpoints in force."""
+
+    title = "endpoints file"
+    log_events = "endpoints_reloaded", "endpoints_broken"
+
+    def __init__(self, path: Path, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
+        super().__init__(path)
+
+    def parse(self, text: str) -> Endpoints:
+        found: dict[str, Endpoint] = {}
+        for at, entry in enumerate(parse_toml(text, _File).endpoints):
+            place = f"endpoints.{at}"
+            if entry.name in found:
+                raise FileBroken(f"{place}.name: occurs twice")
+            found[entry.name] = self._complete(entry, place)
+        return Endpoints(found)
+
+    def _complete(self, entry: EndpointEntry, place: str) -> Endpoint:
+        secrets = [self._secret(each.get_secret_value(), f"{place}.secrets") for each in entry.secrets]
+        keys = tuple(_checked(f"{place}.secrets", key_of, each) for each in secrets)
+        tls = _checked(f"{place}.ca_file, certificate_file", self._tls, entry)
+
+        def read(text: str) -> str:
+            return self._secret(text, f"{place}.options")
+
+        options = _checked(f"{place}.options", FORMATS[entry.format].options, entry.options, read)
+        return Endpoint(entry, keys, options, tls, (entry, keys, options))
+
+    def _secret(self, text: str, place: str) -> str:
+        if text.startswith(_ENVIRONMENT):
+            name = text.removeprefix(_ENVIRONMENT)
+            if name not in self._environment:
+                raise FileBroken(f"{place}: {name} is not in the environment")
+            return self._environment[name].strip()
+        if text.startswith(_FILE):
+            return self.text_of(self.path.parent / text.removeprefix(_FILE)).strip()
+        return text
+
+    def _tls(self, entry: EndpointEntry) -> ssl.SSLContext:
+        folder = self.path.parent
+        context = ssl.create_default_context(cafile=None if entry.ca_file is None else folder / entry.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if entry.certificate_file is not None:
+            context.load_cert_chain(folder / entry.certificate_file)
+        return context
+
+
+def _checked(place: str, function: Callable[..., Any], *arguments: object) -> Any:
+    try:
+        return function(*arguments)
+    except FileBroken:
+        raise
+    except (ValueError, OSError) as error:
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FileBroken(f"{place}: {problem}") from None

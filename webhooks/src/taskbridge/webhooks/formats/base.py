@@ -1,0 +1,118 @@
+"""What formats have in common: what they get, what they answer, and how they call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+M = TypeVar("M", bound=BaseModel)
+
+to_json = msgspec.json.Encoder().encode
+JSON = "application/json"
+TRACEPARENT = "traceparent"
+
+
+class _Traced(msgspec.Struct):
+    traceparent: str | None = None
+
+
+class Answer(NamedTuple):
+    """An HTTP answer. ``body`` is its beginning."""
+
+    status: int
+    body: bytes = b""
+    retry_after_s: float | None = None
+
+    @property
+    def is_success(self) -> bool:
+        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
+
+
+NOTHING_TO_SEND = Answer(HTTPStatus.NO_CONTENT)
+"""The receiver does not show this list."""
+
+Call = Callable[[str, str, Mapping[str, str], bytes], Awaitable[Answer]]
+"""Method, URL, headers and body. Raises DeliveryProblem if there is no answer."""
+
+
+class DeliveryProblem(Exception):
+    """An attempt that failed without an answer, or with one that says so in its body. The text is for an operator."""
+
+
+class Sending(NamedTuple):
+    """One attempt."""
+
+    url: str
+    keys: Sequence[bytes]
+    """Of Standard Webhooks: each makes a signature."""
+    options: Any
+    """What ``options`` of the format has returned."""
+    webhook_id: str
+    event: bytes
+    """The notification as CloudEvents JSON."""
+    at_s: int
+    """Seconds since 1970."""
+    other_id: Callable[[str, str, str], Awaitable[str | None]]
+    """Of a corp and a user the id of that name in the people topic."""
+    tokens: dict[str, tuple[str, float]]
+    """Access tokens of this endpoint that were obtained before, with the time of their end."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The notification."""
+        return msgspec.json.decode(self.event)["data"]
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context of the notification, for the receiver to continue."""
+        return msgspec.json.decode(self.event, type=_Traced).traceparent
+
+
+class Format(Protocol):
+    """A module of ``taskbridge.webhooks.formats``."""
+
+    def options(self, given: Mapping[str, Any], read: Callable[[str], str]) -> Any:
+        """The options of an endpoint, checked; ``read`` reads a secret that is in a file or in the environment.
+
+        Raises:
+            ValueError: they are invalid. The message repeats no value.
+        """
+        ...
+
+    async def send(self, sending: Sending, call: Call) -> Answer:
+        """Send a notification.
+
+        Raises:
+            DeliveryProblem: it failed.
+        """
+        ...
+
+
+class Options(BaseModel):
+    """Options of a format."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def checked(model: type[M], given: Mapping[str, Any]) -> M:
+    """Raises ValueError in words."""
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        raise ValueError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+
+
+def object_of(body: bytes) -> dict[str, Any]:
+    """The JSON object in an answer; empty if it is none."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return {}
+
+
+def text(value: object) -> str:
+    return "" if value is None else str(value)

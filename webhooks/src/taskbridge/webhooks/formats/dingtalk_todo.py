@@ -1,0 +1,126 @@
+"""``dingtalk-todo``: a DingTalk to-do for each pending entry: created, updated, and finished when it leaves the list.
+
+Of the vendor's API (``todo_1_0`` of its SDK 2.2.65). A to-do is found again by its ``sourceId``, which is the entry's.
+DingTalk shows Yida's own tasks already: filter by ``sources``. People need a ``union_id`` in the people topic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from taskbridge.webhooks.formats.base import (
+    JSON,
+    NOTHING_TO_SEND,
+    Answer,
+    DeliveryProblem,
+    Options,
+    checked,
+    object_of,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from taskbridge.webhooks.formats.base import Call, Sending
+
+UNION_ID = "union_id"
+"""Its name in the people topic."""
+_SUBJECT_CHARACTERS = 1024
+_TOKEN_MARGIN_S = 300
+_TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - a name
+_EXISTS, _MISSING = b"task exist", b"task not exist"
+
+
+class _Options(Options):
+    app_key: str
+    app_secret: str
+    """`env:NAME` and `file:PATH` name where it is."""
+
+
+def options(given: Mapping[str, Any], read: Callable[[str], str]) -> _Options:
+    found = checked(_Options, given)
+    return found.model_copy(update={"app_secret": read(found.app_secret)})
+
+
+async def send(sending: Sending, call: Call) -> Answer:
+    data = sending.data
+    if data["view"] != "pending":
+        return NOTHING_TO_SEND
+    union_id = await sending.other_id(data["corp_id"], data["recipient_id"], UNION_ID)
+    if union_id is None:
+        raise DeliveryProblem(f"the people topic has no {UNION_ID} of {data['recipient_id']}: see `people import`")
+    todo = _Todo(sending, call, union_id, await _token(sending, call))
+    if data["change"] == "REMOVED":
+        return await todo.update({"done": True}, missing=Answer(HTTPStatus.OK))
+    return await todo.create_or_update(data)
+
+
+async def _token(sending: Sending, call: Call) -> str:
+    wanted = sending.options
+    token, ends_s = sending.tokens.get(wanted.app_key, ("", 0.0))
+    if ends_s > sending.at_s:
+        return token
+    body = to_json({"appKey": wanted.app_key, "appSecret": wanted.app_secret})
+    url = f"{sending.url.rstrip('/')}/v1.0/oauth2/accessToken"
+    answer = await call("POST", url, {"content-type": JSON}, body)
+    found = object_of(answer.body)
+    if not answer.is_success or "accessToken" not in found:
+        raise DeliveryProblem(f"DingTalk gives no access token: {answer.status}")
+    ends_s = sending.at_s + float(found.get("expireIn", 0)) - _TOKEN_MARGIN_S
+    sending.tokens[wanted.app_key] = found["accessToken"], ends_s
+    return found["accessToken"]
+
+
+class _Todo:
+    """The to-do of one entry."""
+
+    def __init__(self, sending: Sending, call: Call, union_id: str, token: str) -> None:
+        self._sending, self._call = sending, call
+        self._user = f"{sending.url.rstrip('/')}/v1.0/todo/users/{quote(union_id, safe='')}/tasks"
+        self._union_id = union_id
+        self._headers = {"content-type": JSON, _TOKEN_HEADER: token}
+        self._source_id = source_id_of(sending.data)
+
+    async def create_or_update(self, data: Mapping[str, Any]) -> Answer:
+        url = data["url"]
+        body = {
+            "sourceId": self._source_id,
+            "subject": (data["title"] or data["process_name"] or data["instance_id"])[:_SUBJECT_CHARACTERS],
+            "creatorId": self._union_id,
+            "executorIds": [self._union_id],
+            "isOnlyShowExecutor": True,
+            **({"detailUrl": {"appUrl": url, "pcUrl": url}} if url else {}),
+        }
+        answer = await self._request("POST", f"?operatorId={quote(self._union_id, safe='')}", body)
+        if answer.status == HTTPStatus.BAD_REQUEST and _EXISTS in answer.body:
+            return await self.update({"subject": body["subject"], "done": False}, missing=answer)
+        return answer
+
+    async def update(self, body: Mapping[str, Any], *, missing: Answer) -> Answer:
+        """``missing`` is the answer if there is no such to-do."""
+        there = await self._request("GET", f"/sources/{quote(self._source_id, safe='')}", None)
+        if there.status == HTTPStatus.NOT_FOUND or (not there.is_success and _MISSING in there.body):
+            return missing
+        if not there.is_success:
+            return there
+        its_id = object_of(there.body).get("id")
+        if not its_id:
+            return missing
+        operator = quote(self._union_id, safe="")
+        return await self._request("PUT", f"/{quote(its_id, safe='')}?operatorId={operator}", body)
+
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Answer:
+        answer = await self._call(method, self._user + path, self._headers, b"" if body is None else to_json(body))
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            self._sending.tokens.clear()
+        return answer
+
+
+def source_id_of(data: Mapping[str, Any]) -> str:
+    """The entry's id: the same for all its changes."""
+    entry = "\0".join((data["corp_id"], data["recipient_id"], data["instance_id"], data["task_id"] or ""))
+    return hashlib.sha256(entry.encode()).hexdigest()[:40]

@@ -1,0 +1,80 @@
+"""``template``: JSON by a Jinja2 template in a sandbox, signed by Standard Webhooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from taskbridge.webhooks.formats.base import JSON, DeliveryProblem, Options, checked
+from taskbridge.webhooks.formats.notification import post_signed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from taskbridge.webhooks.formats.base import Answer, Call, Sending
+
+_MAX_BYTES = 256 << 10
+_environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+# An endless loop would stop all deliveries; JSON needs none.
+_environment.globals.pop("range")
+
+EXAMPLE: Mapping[str, Any] = {
+    "notification_id": "00000000-0000-5000-8000-000000000000",
+    "corp_id": "corp",
+    "recipient_id": "user",
+    "view": "pending",
+    "change": "ADDED",
+    "instance_id": "instance",
+    "task_id": "task",
+    "title": "title",
+    "url": "https://example.com",
+    "app_type": "APP",
+    "originator": {"user_id": "user", "name": "name"},
+    "actor_id": None,
+    "status": "PENDING",
+    "occurred_at": "2026-01-31T08:00:00.000Z",
+    "event_id": "event",
+    "process_name": "process",
+    "source": "yida",
+    "entered_at": "2026-01-31T08:00:00.000Z",
+    "updated_at": "2026-01-31T08:00:00.000Z",
+    "outcome": None,
+    "remark": None,
+    "finished_at": None,
+    "result": None,
+    "recovered_by": None,
+}
+"""With which a template is tried when it is loaded."""
+
+
+class _Options(Options):
+    template: str
+    """Of the body; `file:PATH` names a file. Its variables are the fields of the notification; `tojson` quotes."""
+
+
+def options(given: Mapping[str, Any], read: Callable[[str], str]) -> Template:
+    text = read(checked(_Options, given).template)
+    try:
+        found = _environment.from_string(text)
+        _render(found, EXAMPLE)
+    except (TemplateError, DeliveryProblem) as error:
+        raise ValueError(f"template: {error}") from None
+    return found
+
+
+async def send(sending: Sending, call: Call) -> Answer:
+    return await post_signed(sending, call, _render(sending.options, sending.data), JSON)
+
+
+def _render(template: Template, data: Mapping[str, Any]) -> bytes:
+    try:
+        body = template.render(data).encode()
+        if len(body) > _MAX_BYTES:
+            raise DeliveryProblem(f"the template's result is larger than {_MAX_BYTES >> 10} KiB")
+        msgspec.json.decode(body)
+    except (TemplateError, msgspec.DecodeError, TypeError, ValueError, ArithmeticError) as error:
+        raise DeliveryProblem(f"the template's result is not JSON: {error}") from error
+    return body

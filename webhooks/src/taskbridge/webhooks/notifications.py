@@ -1,0 +1,136 @@
+"""From records of topics to deliveries: each notification for every endpoint that wants it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import asdict
+
+from taskbridge.runtime.database import Upsert, clean
+from taskbridge.runtime.follow.batch import FollowedTopic, key_of
+from taskbridge.schemas.cloudevents import headers_of, notification_headers, text_of
+from taskbridge.schemas.codec import Undecodable, person_codec, task_notification_codec
+from taskbridge.schemas.events import Change, TaskNotification, notification_id_for, state_id_for
+from taskbridge.schemas.topics import PEOPLE, TASK_NOTIFICATIONS
+from taskbridge.schemas.views import views
+from taskbridge.webhooks import store
+from taskbridge.webhooks.json_form import notification_json
+from taskbridge.webhooks.store import New
+from taskbridge.webhooks.tables import people
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from confluent_kafka import Message
+    from sqlalchemy import Connection
+
+    from taskbridge.runtime.database import Database
+    from taskbridge.runtime.follow.batch import Record
+    from taskbridge.schemas.events import PersonRecord, TaskState
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.webhooks.endpoints import Endpoint
+
+_to_json = msgspec.json.Encoder().encode
+_ATTRIBUTE = "ce_"
+_TRACE = "traceparent"
+
+
+def event_of(notification: TaskNotification, *, traceparent: str | None = None, present: bool = False) -> bytes:
+    """The notification as CloudEvents 1.0 JSON; an entry that was there before the endpoint has ``present``."""
+    attributes = {
+        name.removeprefix(_ATTRIBUTE): value.decode()
+        for name, value in notification_headers(notification)
+        if name.startswith(_ATTRIBUTE)
+    }
+    more: dict[str, Any] = {} if traceparent is None else {_TRACE: traceparent}
+    if present:
+        more["present"] = True
+    data = notification_json(notification)
+    return _to_json({**attributes, **more, "datacontenttype": "application/json", "data": data})
+
+
+def entry_of(notification: TaskNotification) -> str:
+    """The list entry whose changes are delivered in order."""
+    each = notification
+    return clean(_to_json((each.corp_id, each.recipient_id, each.view, each.instance_id, each.task_id)).decode())
+
+
+def deliveries_of(
+    notification: TaskNotification, endpoints: Mapping[str, Endpoint], event: Callable[[], bytes]
+) -> Iterator[New]:
+    wanted = [name for name, endpoint in endpoints.items() if endpoint.wants(notification)]
+    if wanted:
+        data, entry = event(), entry_of(notification)
+        for name in wanted:
+            yield New(name, entry, notification.notification_id, data)
+
+
+class Notifications(FollowedTopic):
+    """The topic of notifications, from now on: a new database begins at its end."""
+
+    topic, make_codec = TASK_NOTIFICATIONS, task_notification_codec
+    begins_at_end = True
+
+    def __init__(self, database: Database, registry: Registry, endpoints: Callable[[], Mapping[str, Endpoint]]) -> None:
+        super().__init__(database, registry)
+        self._endpoints = endpoints
+
+    def read(self, message: Message) -> tuple[str, Any]:
+        return key_of(message), self.codec.decode(message.value())
+
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[str]:
+        endpoints, new = self._endpoints(), list[New]()
+        for record in records:
+            trace = next((text_of(value) for name, value in headers_of(record.message) if name == _TRACE), None)
+
+            def event(notification: TaskNotification = record.value, trace: str | None = trace) -> bytes:
+                return event_of(notification, traceparent=trace)
+
+            new += deliveries_of(record.value, endpoints, event)
+        return store.add(self.database, connection, new) if new else ()
+
+
+_PUT_PEOPLE = Upsert(people)
+
+
+class People(FollowedTopic):
+    """Further ids of people, which formats of vendors need."""
+
+    topic, make_codec = PEOPLE, person_codec
+
+    def read(self, message: Message) -> tuple[str, Any]:
+        value, key = message.value(), key_of(message)
+        if "/" not in key:
+            raise Undecodable("its key names no corp and no id in it")
+        return key, None if value is None else self.codec.decode(value)
+
+    def write(self, connection: Connection, records: Sequence[Record]) -> Collection[str]:
+        rows = [
+            (*each.key.split("/", 1), _to_json(_other_ids(each.value)))
+            for each in {each.key: each for each in records}.values()
+        ]
+        self.database.put(connection, _PUT_PEOPLE, sorted(rows))
+        return ()
+
+
+def _other_ids(person: PersonRecord | None) -> Mapping[str, str]:
+    return {} if person is None else person.other_ids
+
+
+def present(state: TaskState) -> Iterator[TaskNotification]:
+    """What an endpoint gets of an instance that was there before it: each entry, as added."""
+    state_id = state_id_for(state)
+    for key, entry in views(state).items():
+        yield TaskNotification(
+            notification_id=notification_id_for(state_id, key.user_id, key.view, key.task_id, Change.ADDED),
+            corp_id=state.corp_id,
+            recipient_id=key.user_id,
+            view=key.view,
+            change=Change.ADDED,
+            instance_id=state.instance_id,
+            task_id=key.task_id,
+            occurred_at=state.updated_at,
+            event_id=state_id,
+            **asdict(entry),
+        )

@@ -1,0 +1,149 @@
+"""One attempt: an HTTP request to an endpoint, within all limits, and what its answer means."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import ipaddress
+import random
+import time
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from taskbridge.runtime.database import now_ms
+from taskbridge.webhooks.formats import FORMATS
+from taskbridge.webhooks.formats.base import Answer, DeliveryProblem, Sending
+from taskbridge.webhooks.guard import AddressRefused, GuardedResolver
+from taskbridge.webhooks.schedule import delay_ms
+from taskbridge.webhooks.store import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from taskbridge.webhooks.endpoints import Endpoint
+    from taskbridge.webhooks.guard import Guard
+    from taskbridge.webhooks.store import Delivery
+
+ATTEMPT_S, CONNECT_S = 20.0, 5.0
+MAX_ANSWER_BYTES = 64 << 10
+_SHOWN_BYTES = 300
+_USER_AGENT = "taskbridge-webhooks/1"
+
+
+class Sender:
+    """The connections of one endpoint: no other endpoint waits for them. Made and closed within the event loop."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        guard: Guard,
+        other_id: Callable[[str, str, str], Awaitable[str | None]],
+        chance: random.Random | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._guard = guard
+        self._other_id = other_id
+        self._chance = chance or random.Random()  # noqa: S311 - spreads load
+        self._format = FORMATS[endpoint.entry.format]
+        self._tokens: dict[str, tuple[str, float]] = {}
+        connector = aiohttp.TCPConnector(
+            limit=endpoint.entry.in_flight,
+            resolver=GuardedResolver(guard),
+            ssl=endpoint.tls,
+            # Each new connection resolves and checks the name again.
+            use_dns_cache=False,
+            keepalive_timeout=30,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=ATTEMPT_S, sock_connect=CONNECT_S),
+            # What the receiver compresses is not unpacked: it could be much larger.
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"user-agent": _USER_AGENT, "accept-encoding": "identity"},
+            trust_env=False,
+            raise_for_status=False,
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def attempt(self, delivery: Delivery) -> Result:
+        """Send it once. Never raises: what went wrong is in the result."""
+        endpoint, at_s = self.endpoint, int(time.time())
+        given = endpoint.entry.url, endpoint.keys, endpoint.options, delivery.webhook_id, delivery.data, at_s
+        sending = Sending(*given, self._other_id, self._tokens)
+        answer, problem = None, ""
+        try:
+            # The formats of vendors make several requests.
+            async with asyncio.timeout(ATTEMPT_S):
+                answer = await self._format.send(sending, self._call)
+        except DeliveryProblem as error:
+            problem = str(error)
+        except TimeoutError:
+            problem = f"no answer within {ATTEMPT_S:.0f} s"
+        except Exception as error:  # noqa: BLE001 - a notification that a format cannot map must not stop the others
+            problem = f"{type(error).__name__}: {error}"
+        if answer is not None and answer.is_success:
+            return Result(delivery, now_ms(), delivered=True, status=answer.status, problem="", retry_in_ms=None)
+        retry_after_s = None
+        if answer is not None:
+            shown = answer.body[:_SHOWN_BYTES].decode("utf-8", "replace")
+            problem = f"{answer.status} {shown}".strip()
+            retry_after_s = answer.retry_after_s
+        is_gone = answer is not None and answer.status == HTTPStatus.GONE
+        return Result(
+            delivery,
+            now_ms(),
+            delivered=False,
+            status=None if answer is None else answer.status,
+            problem=problem,
+            # What a disabled endpoint did not get waits until it is enabled.
+            retry_in_ms=0 if is_gone else delay_ms(delivery.attempts + 1, retry_after_s, chance=self._chance),
+            disable="it answered 410 Gone" if is_gone else None,
+        )
+
+    async def _call(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        try:
+            host = urlsplit(url).hostname or ""
+            with suppress(ValueError):  # a name is checked when it is resolved
+                self._guard.check(host, str(ipaddress.ip_address(host)))
+            async with self._session.request(
+                method, url, headers=dict(headers), data=body or None, allow_redirects=False
+            ) as response:
+                beginning = await _beginning(response)
+                return Answer(response.status, beginning, _retry_after_s(response))
+        except AddressRefused as error:
+            raise DeliveryProblem(str(error)) from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise DeliveryProblem(f"its TLS certificate is not accepted: {error.certificate_error}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(error, TimeoutError):
+                raise DeliveryProblem(f"no answer within {ATTEMPT_S:.0f} s") from error
+            raise DeliveryProblem(f"{type(error).__name__}: {error}") from error
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """The first 64 KiB of the body. The connection of a longer one is closed."""
+    found = bytearray()
+    while len(found) < MAX_ANSWER_BYTES:
+        part = await response.content.read(MAX_ANSWER_BYTES - len(found))
+        if not part:
+            return bytes(found)
+        found += part
+    response.close()
+    return bytes(found)
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
+    """Seconds, or a date."""
+    given = response.headers.get("retry-after", "")
+    if given.isascii() and given.isdecimal():
+        return float(given[:9])
+    with suppress(ValueError, TypeError, OverflowError):
+        return email.utils.parsedate_to_datetime(given).timestamp() - time.time()
+    return None

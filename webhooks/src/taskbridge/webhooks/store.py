@@ -1,0 +1,358 @@
+"""Queues and deliveries in the database. Every function blocks, and raises DatabaseUnavailable.
+
+A queue is what waits for one list entry at one endpoint. The replica that delivers its first delivery has claimed it
+for longer than an attempt takes; what an attempt that lost its claim has to say is ignored. So changes of an entry are
+sent one after the other, also when a replica dies in the middle of an attempt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import and_, bindparam, case, delete, func, select, tuple_, update
+
+from taskbridge.runtime.database import Upsert, now_ms
+from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from taskbridge.runtime.database import Database
+
+CLAIM_MS = 60_000
+"""Three times as long as an attempt takes at most."""
+GIVEN_UP_DAYS, DELIVERED_DAYS = 30, 3
+"""How long deliveries stay after they have ended."""
+FAILING_MS = 5 * 24 * 3600 * 1000
+"""An endpoint that fails for so long is disabled."""
+_DAY_MS = 24 * 3600 * 1000
+_PURGED = 1000
+_PROBLEM_CHARACTERS = 500
+
+
+class Delivery(NamedTuple):
+    """One notification for one endpoint, to be sent now."""
+
+    id: int
+    entry: str
+    webhook_id: str
+    data: bytes
+    attempts: int
+    """Failed ones before this."""
+    at: int
+    """When it was added."""
+
+
+class Waiting(NamedTuple):
+    """What waits for an endpoint."""
+
+    deliveries: int = 0
+    oldest_s: float = 0.0
+
+
+class Result(NamedTuple):
+    """How an attempt ended."""
+
+    delivery: Delivery
+    at: int
+    delivered: bool
+    status: int | None
+    problem: str
+    retry_in_ms: int | None
+    """None: no further attempt."""
+    disable: str | None = None
+    """Why the endpoint gets nothing any more."""
+
+
+class EndpointState(NamedTuple):
+    name: str
+    added_at: int
+    disabled: str | None
+    disabled_at: int | None
+    failing_since: int | None
+    has_present: bool
+
+
+class New(NamedTuple):
+    """A delivery that is added."""
+
+    endpoint: str
+    entry: str
+    webhook_id: str
+    data: bytes
+    """The notification as CloudEvents JSON."""
+
+
+_PUT_DELIVERIES = Upsert(
+    deliveries,
+    ["endpoint", "entry", "webhook_id", "at", "outcome", "data", "attempts"],
+    key=["endpoint", "webhook_id"],
+    only_new=True,
+)
+_IS_WAITING = deliveries.c.outcome == Outcome.WAITING
+_FINISH = (
+    update(deliveries)
+    .where(deliveries.c.id == bindparam("its_id"))
+    .values(
+        outcome=bindparam("new_outcome"),
+        attempts=deliveries.c.attempts + bindparam("more"),
+        attempted_at=bindparam("now"),
+        status=bindparam("its_status"),
+        problem=bindparam("its_problem"),
+    )
+)
+_RELEASE = (
+    update(queues)
+    .where(queues.c.endpoint == bindparam("its_endpoint"), queues.c.entry == bindparam("its_entry"))
+    .values(next_at=bindparam("due"), attempts=bindparam("failed"), claim="", claimed_until=0)
+)
+
+
+def add(database: Database, connection: Connection, added: Iterable[New], *, only_first: bool = False) -> set[str]:
+    """Add deliveries behind those that wait; one that is there stays as it is. Returns the endpoints.
+
+    ``only_first``: only to entries of which the endpoint has got nothing yet.
+    """
+    rows = {(each.endpoint, each.webhook_id): each for each in added}
+    at = now_ms()
+    places = sorted({(each.endpoint, each.entry) for each in rows.values()})
+    # First, so that an entry whose last delivery ends at this moment is not forgotten.
+    _lock_queues(database, connection, places, at)
+    known = _known(connection, places) if only_first else set[tuple[str, str]]()
+    values = [
+        (each.endpoint, each.entry, each.webhook_id, at, int(Outcome.WAITING), each.data, 0)
+        for each in rows.values()
+        if (each.endpoint, each.entry) not in known
+    ]
+    database.put(connection, _PUT_DELIVERIES, values)
+    return {endpoint for endpoint, _ in places}
+
+
+def _lock_queues(database: Database, connection: Connection, places: Sequence[tuple[str, str]], at: int) -> None:
+    """Add those that are missing. One that is there is changed into what it is, because its lock is needed."""
+    put = database.insert(queues).on_conflict_do_update(
+        index_elements=[queues.c.endpoint, queues.c.entry], set_={"next_at": queues.c.next_at}
+    )
+    new = {"next_at": at, "attempts": 0, "claim": "", "claimed_until": 0}
+    if places:
+        connection.execute(put, [{"endpoint": endpoint, "entry": entry, **new} for endpoint, entry in places])
+
+
+def _known(connection: Connection, places: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    found = select(deliveries.c.endpoint, deliveries.c.entry).where(
+        tuple_(deliveries.c.endpoint, deliveries.c.entry).in_(places)
+    )
+    return {(endpoint, entry) for endpoint, entry in connection.execute(found.distinct())}
+
+
+def claim(database: Database, endpoint: str, *, most: int, by: str, collapse: bool) -> list[Delivery]:
+    """The first deliveries of queues that are due and that nobody has claimed; they are claimed ``by`` this replica."""
+    now = now_ms()
+    due = (
+        select(queues.c.entry)
+        .where(queues.c.endpoint == endpoint, queues.c.next_at <= now, queues.c.claimed_until <= now)
+        .order_by(queues.c.next_at)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    with database.write() as connection:
+        entries = list(connection.scalars(due))
+        if not entries:
+            return []
+        connection.execute(
+            update(queues)
+            .where(queues.c.endpoint == endpoint, queues.c.entry.in_(entries))
+            .values(claim=by, claimed_until=now + CLAIM_MS)
+        )
+        found = _first(connection, endpoint, entries)
+        if collapse:
+            found = _collapsed(connection, endpoint, found)
+        missing = set(entries) - {each.entry for each in found}
+        if missing:  # what they had is delivered: a record came twice
+            connection.execute(delete(queues).where(queues.c.endpoint == endpoint, queues.c.entry.in_(missing)))
+        return found
+
+
+def _first(connection: Connection, endpoint: str, entries: Collection[str]) -> list[Delivery]:
+    mine = deliveries.c.endpoint == endpoint, deliveries.c.entry.in_(entries), _IS_WAITING
+    first = select(func.min(deliveries.c.id)).where(*mine).group_by(deliveries.c.entry)
+    return _deliveries(connection, first)
+
+
+def _collapsed(connection: Connection, endpoint: str, found: Sequence[Delivery]) -> list[Delivery]:
+    """The last delivery of each entry in place of a first one that was never tried."""
+    untried = [each.entry for each in found if not each.attempts]
+    mine = deliveries.c.endpoint == endpoint, deliveries.c.entry.in_(untried), _IS_WAITING
+    last = _deliveries(connection, select(func.max(deliveries.c.id)).where(*mine).group_by(deliveries.c.entry))
+    ids = [each.id for each in last]
+    connection.execute(update(deliveries).where(*mine, deliveries.c.id.not_in(ids)).values(outcome=Outcome.REPLACED))
+    return [*(each for each in found if each.attempts), *last]
+
+
+def _deliveries(connection: Connection, ids: Any) -> list[Delivery]:
+    columns = [deliveries.c[each] for each in Delivery._fields]
+    return [Delivery(*row) for row in connection.execute(select(*columns).where(deliveries.c.id.in_(ids)))]
+
+
+def finish(database: Database, endpoint: str, results: Sequence[Result], *, by: str) -> None:
+    """Record attempts, and make the next delivery of each entry due. Those that lost their claim are ignored."""
+    by_entry = {each.delivery.entry: each for each in results}
+    with database.write() as connection:
+        held = connection.scalars(
+            select(queues.c.entry)
+            .where(queues.c.endpoint == endpoint, queues.c.entry.in_(by_entry), queues.c.claim == by)
+            .order_by(queues.c.entry)
+            .with_for_update()
+        )
+        mine = [by_entry[entry] for entry in held]
+        if not mine:
+            return
+        connection.execute(_FINISH, [_finished(each) for each in mine])
+        # A statement of its own, which sees what was added before the lock was taken.
+        left = select(deliveries.c.entry).where(
+            deliveries.c.endpoint == endpoint,
+            deliveries.c.entry.in_([each.delivery.entry for each in mine]),
+            _IS_WAITING,
+        )
+        waiting = set(connection.scalars(left.distinct()))
+        empty = [each.delivery.entry for each in mine if each.delivery.entry not in waiting]
+        connection.execute(delete(queues).where(queues.c.endpoint == endpoint, queues.c.entry.in_(empty)))
+        released = [_released(endpoint, each) for each in mine if each.delivery.entry in waiting]
+        if released:
+            connection.execute(_RELEASE, released)
+        _note(connection, endpoint, mine)
+
+
+def _finished(result: Result) -> dict[str, object]:
+    outcome = Outcome.DELIVERED if result.delivered else Outcome.WAITING
+    if not result.delivered and result.retry_in_ms is None:
+        outcome = Outcome.GIVEN_UP
+    return {
+        "its_id": result.delivery.id,
+        "new_outcome": int(outcome),
+        "more": 1,
+        "now": result.at,
+        "its_status": result.status,
+        "its_problem": result.problem[:_PROBLEM_CHARACTERS] or None,
+    }
+
+
+def _released(endpoint: str, result: Result) -> dict[str, object]:
+    is_over = result.delivered or result.retry_in_ms is None
+    return {
+        "its_endpoint": endpoint,
+        "its_entry": result.delivery.entry,
+        "due": result.at + (result.retry_in_ms or 0),
+        "failed": 0 if is_over else result.delivery.attempts + 1,
+    }
+
+
+def _note(connection: Connection, endpoint: str, results: Sequence[Result]) -> None:
+    """The endpoint's state after these attempts: failing, well again, or disabled."""
+    mine = update(endpoints).where(endpoints.c.name == endpoint)
+    last = max(results, key=lambda each: each.at)
+    if any(each.delivered for each in results):
+        connection.execute(mine.where(endpoints.c.failing_since.is_not(None)).values(failing_since=None))
+    else:
+        connection.execute(mine.where(endpoints.c.failing_since.is_(None)).values(failing_since=last.at))
+    reason = next((each.disable for each in results if each.disable), None)
+    is_enabled = endpoints.c.disabled.is_(None)
+    if reason is not None:
+        connection.execute(mine.where(is_enabled).values(disabled=reason, disabled_at=last.at))
+    connection.execute(
+        mine.where(is_enabled, endpoints.c.failing_since < last.at - FAILING_MS).values(
+            disabled="it has failed for five days", disabled_at=last.at
+        )
+    )
+
+
+_LATER = case((queues.c.next_at > queues.c.claimed_until, queues.c.next_at), else_=queues.c.claimed_until)
+
+
+def next_due(database: Database, endpoint: str) -> int | None:
+    """When the next queue is due, or the claim of a replica that died ends."""
+    with database.read() as connection:
+        return connection.scalar(select(func.min(_LATER)).where(queues.c.endpoint == endpoint))
+
+
+def waiting(database: Database) -> dict[str, Waiting]:
+    """What waits, by endpoint."""
+    found = select(deliveries.c.endpoint, func.count(), func.min(deliveries.c.at)).where(_IS_WAITING)
+    now = now_ms()
+    with database.read() as connection:
+        rows = connection.execute(found.group_by(deliveries.c.endpoint))
+        return {name: Waiting(count, max(0, now - oldest) / 1000) for name, count, oldest in rows}
+
+
+def states(database: Database) -> dict[str, EndpointState]:
+    """The endpoints that were ever in the file, by name."""
+    with database.read() as connection:
+        found = connection.execute(select(*(endpoints.c[each] for each in EndpointState._fields)))
+        return {row.name: EndpointState(*row) for row in found}
+
+
+def present_is_added(database: Database, name: str) -> None:
+    """Every entry that was in a list is waiting now."""
+    with database.write() as connection:
+        connection.execute(update(endpoints).where(endpoints.c.name == name).values(has_present=True))
+
+
+def register(database: Database, names: Mapping[str, bool]) -> dict[str, EndpointState]:
+    """Add the endpoints that are new, by name with whether they start with what is present; the states of all."""
+    put = Upsert(endpoints, ["name", "added_at", "has_present"], only_new=True)
+    rows = [(name, now_ms(), not is_present) for name, is_present in sorted(names.items())]
+    with database.write() as connection:
+        database.put(connection, put, rows)
+    return states(database)
+
+
+def set_enabled(database: Database, name: str, *, reason: str | None) -> bool:
+    """Enable an endpoint, or disable it for this reason; False if there is none of this name."""
+    values = {"disabled": reason, "disabled_at": None if reason is None else now_ms(), "failing_since": None}
+    with database.write() as connection:
+        done = connection.execute(update(endpoints).where(endpoints.c.name == name).values(**values)).rowcount
+        if reason is None:  # at once, not when the last failure said
+            connection.execute(update(queues).where(queues.c.endpoint == name).values(next_at=now_ms()))
+        return done == 1
+
+
+def replay(
+    database: Database,
+    endpoint: str,
+    *,
+    ids: Collection[int] = (),
+    since: int | None = None,
+    outcome: Outcome = Outcome.GIVEN_UP,
+) -> int:
+    """Make deliveries wait again: these, or those that ended since then with this outcome. Returns how many."""
+    chosen = deliveries.c.endpoint == endpoint, ~_IS_WAITING
+    where = deliveries.c.id.in_(ids) if ids else and_(deliveries.c.outcome == outcome, deliveries.c.at >= (since or 0))
+    with database.write() as connection:
+        entries = sorted(set(connection.scalars(select(deliveries.c.entry).where(*chosen, where))))
+        _lock_queues(database, connection, [(endpoint, entry) for entry in entries], now_ms())
+        again = update(deliveries).where(*chosen, where).values(outcome=Outcome.WAITING, attempts=0)
+        return connection.execute(again).rowcount
+
+
+def purge(database: Database) -> int:
+    """Delete deliveries that ended long ago; returns how many."""
+    now = now_ms()
+    old = (
+        and_(deliveries.c.outcome == Outcome.GIVEN_UP, deliveries.c.at < now - GIVEN_UP_DAYS * _DAY_MS),
+        and_(
+            deliveries.c.outcome.in_((Outcome.DELIVERED, Outcome.REPLACED)),
+            deliveries.c.at < now - DELIVERED_DAYS * _DAY_MS,
+        ),
+    )
+    total = 0
+    for where in old:
+        while True:
+            some = select(deliveries.c.id).where(where).limit(_PURGED)
+            with database.write() as connection:
+                count = connection.execute(delete(deliveries).where(deliveries.c.id.in_(some))).rowcount
+            total += count
+            if count < _PURGED:
+                break
+    return total
