@@ -19,9 +19,9 @@ from taskbridge.cli.quarantine import judge, leave_out_published
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.replays import FileWindows, refuse_replay
-from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import QuarantinedCallback
+from taskbridge.schemas.json_forms import quarantined_json
 from taskbridge.schemas.testing import FakeRegistry
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def test_only_published_entries_are_marked_once_as_replayed(
 
 
 def test_a_list_shows_the_summary_of_each_entry() -> None:
-    assert quarantined_summary(ORIGINAL) == {
+    assert quarantined_json(ORIGINAL) == {
         "id": "original",
         "received_at": "1970-01-01T00:00:00.001Z",
         "action": "complete",

@@ -21,11 +21,11 @@ from taskbridge.cli.options import (
 )
 from taskbridge.cli.stored_records import StoredRecords, check_one_way, mark_replayed, publish
 from taskbridge.cli.terminal import json_line, progress, say
-from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.cloudevents import event_headers, headers_of, rfc3339
 from taskbridge.schemas.dead_letters import without_replays
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import QuarantinedCallback
+from taskbridge.schemas.json_forms import quarantined_json
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ RECORDS = StoredRecords[QuarantinedCallback](
     example_reason="wrong-sign",
     read=read_quarantine,
     position=lambda each: (each.received_at, each.quarantine_id),
-    summary=quarantined_summary,
+    summary=quarantined_json,
     whole=_whole,
 )
 RECORDS.add_commands(quarantine_app)

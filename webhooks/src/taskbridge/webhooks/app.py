@@ -47,10 +47,7 @@ if TYPE_CHECKING:
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.store import EndpointState
 
-_THREADS = 8
-_LOOK_S, _COUNT_S = 1.0, 5.0
-_PURGE_S = 3600.0
-_END_S = 10.0
+_LOOK_S, _COUNT_S, _PURGE_S, _END_S = 1.0, 5.0, 3600.0, 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +97,7 @@ class Webhooks:
         """Raise ConfigurationError if the networks are wrong."""
         self._settings, self._database, self._file = settings, database, file
         self._guard = Guard(parse_networks(settings.allowed_networks))
-        self._threads = ThreadPoolExecutor(_THREADS, "webhooks")
+        self._threads = ThreadPoolExecutor(8, "webhooks")
         self.metrics = Metrics()
         self._states: dict[str, EndpointState] = {}
         self._registered: dict[str, Endpoint] = {}

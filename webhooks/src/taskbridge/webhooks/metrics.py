@@ -20,7 +20,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._attempts = Counter(
+        self.attempts = Counter(
             _PREFIX + "attempts",
             "Attempts, by endpoint and outcome: delivered, failed or given_up.",
             ("endpoint", "outcome"),
@@ -46,7 +46,7 @@ class Metrics:
     def attempt(self, endpoint: str, result: Result) -> None:
         """Count an attempt."""
         outcome = "delivered" if result.delivered else "failed" if result.retry_in_ms is not None else "given_up"
-        self._attempts.labels(endpoint, outcome).inc()
+        self.attempts.labels(endpoint, outcome).inc()
         if result.delivered:
             self._delay.labels(endpoint).observe(max(0, result.at - result.delivery.at) / 1000)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec.structs import asdict
 
 from taskbridge.runtime.database import Upsert, clean
@@ -12,10 +11,10 @@ from taskbridge.runtime.follow.batch import FollowedTopic, key_of
 from taskbridge.schemas.cloudevents import headers_of, notification_headers, text_of
 from taskbridge.schemas.codec import Undecodable, person_codec, task_notification_codec
 from taskbridge.schemas.events import Change, TaskNotification, notification_id_for, state_id_for
+from taskbridge.schemas.json_forms import notification_json, to_json
 from taskbridge.schemas.topics import PEOPLE, TASK_NOTIFICATIONS
 from taskbridge.schemas.views import views
 from taskbridge.webhooks import store
-from taskbridge.webhooks.json_form import notification_json
 from taskbridge.webhooks.store import New
 from taskbridge.webhooks.tables import people
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
     from taskbridge.webhooks.endpoints import Endpoint
 
-_to_json = msgspec.json.Encoder().encode
 _ATTRIBUTE = "ce_"
 _TRACE = "traceparent"
 
@@ -47,13 +45,13 @@ def event_of(notification: TaskNotification, *, traceparent: str | None = None, 
     if present:
         more["present"] = True
     data = notification_json(notification)
-    return _to_json({**attributes, **more, "datacontenttype": "application/json", "data": data})
+    return to_json({**attributes, **more, "datacontenttype": "application/json", "data": data})
 
 
 def entry_of(notification: TaskNotification) -> str:
     """The list entry whose changes are delivered in order."""
     each = notification
-    return clean(_to_json((each.corp_id, each.recipient_id, each.view, each.instance_id, each.task_id)).decode())
+    return clean(to_json((each.corp_id, each.recipient_id, each.view, each.instance_id, each.task_id)).decode())
 
 
 def deliveries_of(
@@ -107,7 +105,7 @@ class People(FollowedTopic):
 
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[str]:
         rows = [
-            (*each.key.split("/", 1), _to_json(_other_ids(each.value)))
+            (*each.key.split("/", 1), to_json(_other_ids(each.value)))
             for each in {each.key: each for each in records}.values()
         ]
         self.database.put(connection, _PUT_PEOPLE, sorted(rows))

@@ -9,16 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import func, select
 
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View
 from taskbridge.webhooks import store
 from taskbridge.webhooks.app import opened, other_id
 from taskbridge.webhooks.endpoints import EndpointsFile
+from taskbridge.webhooks.formats.base import EXAMPLE
 from taskbridge.webhooks.guard import Guard, parse_networks
 from taskbridge.webhooks.notifications import entry_of, event_of
 from taskbridge.webhooks.sender import Sender
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from taskbridge.runtime.database import Database
+    from taskbridge.schemas.events import TaskNotification
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.store import Result
 
@@ -124,24 +126,15 @@ class Operations:
 
 
 def example(endpoint: Endpoint) -> TaskNotification:
-    """A notification that says what it is."""
+    """One that the endpoint wants, as far as its filters name what it wants."""
     entry, now = endpoint.entry, now_ms()
-    return TaskNotification(
+    return replace(
+        EXAMPLE,
         notification_id=str(uuid.uuid4()),
         corp_id=min(entry.corps),
         recipient_id=min(entry.people or ["test"]),
-        view=View.PENDING,
-        change=Change.ADDED,
-        instance_id="taskbridge-test",
-        task_id="taskbridge-test",
-        title="Test of taskbridge webhooks",
-        url=None,
         app_type=min(entry.apps or ["TEST"]),
-        originator=Person("test"),
-        actor_id=None,
-        status=Status.PENDING,
         occurred_at=now,
-        event_id=str(uuid.uuid4()),
         entered_at=now,
         updated_at=now,
     )

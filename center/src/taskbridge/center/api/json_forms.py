@@ -1,4 +1,4 @@
-"""How records read as JSON: the records' field names, views lower-case, times as ISO 8601 UTC with milliseconds. Pure.
+"""How items, instances and events read as JSON, by ``taskbridge.schemas.json_forms``. Pure.
 
 Not written by the models in ``api.models``, which would be slow: they document the same shapes, and a test compares
 the two.
@@ -8,29 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from msgspec.structs import asdict
-
 from taskbridge.center.api.models import EventOut
 from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.json_forms import fields_json, person_json
 from taskbridge.schemas.views import began_at_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from msgspec import Struct
-
-    from taskbridge.schemas.events import Form, Person, TaskEvent, TaskNotification, TaskState
+    from taskbridge.schemas.events import Form, TaskEvent, TaskState
     from taskbridge.schemas.views import Entry
 
     Names = Mapping[str, str]
     """Names of a corp's users, as far as they are known."""
 
-to_json = msgspec.json.Encoder().encode
-
 _NOT_SHOWN = ("began_at", "assignee_ids")
 """Fields of a state that are there for the views."""
-_TIMES = {"at", "created_at", "decided_at", "entered_at", "finished_at", "occurred_at", "received_at", "updated_at"}
 
 
 def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, name: str | None) -> dict[str, Any]:
@@ -45,7 +38,7 @@ def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, na
         "app_type": entry.app_type,
         "source": entry.source,
         "process_name": entry.process_name,
-        "originator": _person(entry.originator, name),
+        "originator": person_json(entry.originator, name),
         "status": entry.status,
         "created_at": created_at,
         "updated_at": created_at if entry.updated_at == entry.entered_at else iso(entry.updated_at),
@@ -55,22 +48,14 @@ def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, na
     }
 
 
-def notification_json(notification: TaskNotification) -> dict[str, Any]:
-    """A change of a view, as it is sent in a stream of events."""
-    return _fields(notification) | {
-        "view": notification.view.lower(),
-        "originator": _person(notification.originator, None),
-    }
-
-
 def state_json(state: TaskState, names: Names, form: Form | None) -> dict[str, Any]:
     """An instance."""
     return {
-        **{name: value for name, value in _fields(state).items() if name not in _NOT_SHOWN},
+        **{name: value for name, value in fields_json(state).items() if name not in _NOT_SHOWN},
         "created_at": iso(began_at_of(state)),
-        "originator": _person(state.originator, state.originator and names.get(state.originator.user_id)),
-        "tasks": [_fields(task) for task in state.tasks],
-        "copied": [_fields(each) for each in state.copied],
+        "originator": person_json(state.originator, state.originator and names.get(state.originator.user_id)),
+        "tasks": [fields_json(task) for task in state.tasks],
+        "copied": [fields_json(each) for each in state.copied],
         **form_json(form, state.form_data),
         "people": people_json(users_of_state(state), names),
     }
@@ -78,15 +63,8 @@ def state_json(state: TaskState, names: Names, form: Form | None) -> dict[str, A
 
 def event_json(event: TaskEvent, *, partition: int, offset: int) -> dict[str, Any]:
     """One event of an instance's history."""
-    shown = {name: value for name, value in _fields(event).items() if name in EventOut.model_fields}
+    shown = {name: value for name, value in fields_json(event).items() if name in EventOut.model_fields}
     return {**shown, "partition": partition, "offset": offset}
-
-
-def _fields(record: Struct) -> dict[str, Any]:
-    """All of them; times as text, where they are known."""
-    return {
-        name: iso(value) if name in _TIMES and value is not None else value for name, value in asdict(record).items()
-    }
 
 
 def people_json(users: Iterable[str], names: Names) -> list[dict[str, str]]:
@@ -119,8 +97,3 @@ def users_of_state(state: TaskState) -> Iterable[str]:
         yield from task.assignee_ids
     for copied in state.copied:
         yield copied.user_id
-
-
-def _person(person: Person | None, known: str | None) -> dict[str, Any] | None:
-    """By the name that came with the event, where one did."""
-    return person and {"user_id": person.user_id, "name": known if person.name is None else person.name}

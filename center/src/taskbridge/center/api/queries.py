@@ -24,7 +24,6 @@ from taskbridge.center.api.json_forms import (
     item_json,
     people_json,
     state_json,
-    to_json,
     users_of_events,
     users_of_state,
 )
@@ -32,6 +31,7 @@ from taskbridge.center.api.search import text_of_query
 from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids
 from taskbridge.runtime.database import clean
 from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState
+from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.views import Entry, began_at_of, concerns
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from starlette.responses import Response
 from taskbridge.center.access.access import TOKEN
 from taskbridge.center.access.refusals import EventsBehind, Filling, Forbidden
 from taskbridge.center.api import models
-from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery
 from taskbridge.runtime.database import now_ms
+from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,6 @@ import msgspec
 from msgspec.structs import asdict
 from sqlalchemy import bindparam, delete, func, select, text
 
-from taskbridge.center.api.json_forms import notification_json, to_json
 from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.tables import (
     CHANGES_CHANNEL,
@@ -43,6 +42,7 @@ from taskbridge.schemas.events import (
     notification_id_for,
     state_id_for,
 )
+from taskbridge.schemas.json_forms import notification_json, to_json
 from taskbridge.schemas.topics import FORMS, PEOPLE, REPLAYED_DAYS, TASK_STATES
 from taskbridge.schemas.views import Entry, views
 

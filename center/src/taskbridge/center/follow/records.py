@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, delete, func, select, tuple_
 
-from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, events, instances, set_aside
 from taskbridge.runtime.database import Upsert, clean
 from taskbridge.runtime.follow.batch import FollowedTopic, key_of
 from taskbridge.runtime.follow.positions import IS_COMPLETE
 from taskbridge.runtime.follow.tables import positions, skipped
-from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_head_codec
 from taskbridge.schemas.dead_letters import dead_letter_of, replay_of
+from taskbridge.schemas.json_forms import quarantined_json, to_json
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_STATES
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class Quarantine(_SetAside):
     def entry_of(self, message: Message) -> tuple[str, int, str, str, bytes]:
         entry: QuarantinedCallback = self.codec.decode(message.value())
         text = f"{entry.query}\n{entry.body.decode('utf-8', 'replace')}"[:_SEARCH_CHARACTERS]
-        summary = to_json({**quarantined_summary(entry), "detail": f"{entry.method} {entry.path}"})
+        summary = to_json({**quarantined_json(entry), "detail": f"{entry.method} {entry.path}"})
         return (clean(entry.quarantine_id), entry.received_at, clean(entry.reason), clean(text), summary)
 
 

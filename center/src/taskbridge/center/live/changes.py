@@ -15,11 +15,11 @@ import msgspec
 import structlog
 from sqlalchemy import text
 
-from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.live.wire import Place, notification_frame
 from taskbridge.center.tables import CHANGES_CHANNEL, Person
 from taskbridge.runtime.database import DatabaseUnavailable
 from taskbridge.runtime.follow.tables import EPOCH
+from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     import threading

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from taskbridge.center.api.json_forms import to_json
+from taskbridge.schemas.json_forms import to_json
 
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
 RETRY_MS = 1000

@@ -14,7 +14,6 @@ import msgspec
 from sqlalchemy import bindparam, delete, func, or_, select
 
 from taskbridge.center.access.refusals import Unknown
-from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.queries import (
     HISTORY_MAX,
     contains,
@@ -28,6 +27,7 @@ from taskbridge.runtime.database import clean
 from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.events import Action
+from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:

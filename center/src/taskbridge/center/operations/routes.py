@@ -13,8 +13,8 @@ from starlette.responses import Response  # noqa: TC002 - as above
 from taskbridge.center.access.access import TOKEN
 from taskbridge.center.access.refusals import Forbidden
 from taskbridge.center.api import models
-from taskbridge.center.api.json_forms import to_json
 from taskbridge.center.api.routes import ID_MAX, JsonAnswer
+from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     from taskbridge.center.access.access import Access, Caller

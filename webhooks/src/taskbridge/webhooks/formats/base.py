@@ -9,11 +9,33 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View
+
 M = TypeVar("M", bound=BaseModel)
 
-to_json = msgspec.json.Encoder().encode
 JSON = "application/json"
 TRACEPARENT = "traceparent"
+
+EXAMPLE = TaskNotification(
+    notification_id="test",
+    corp_id="test",
+    recipient_id="test",
+    view=View.PENDING,
+    change=Change.ADDED,
+    instance_id="taskbridge-test",
+    task_id="taskbridge-test",
+    title="Test of taskbridge webhooks",
+    url=None,
+    app_type="TEST",
+    originator=Person("test"),
+    actor_id=None,
+    status=Status.PENDING,
+    occurred_at=0,
+    event_id="test",
+    entered_at=0,
+    updated_at=0,
+)
+"""Sent by ``taskbridge webhooks test``; a template is tried with it."""
 
 
 class _Traced(msgspec.Struct):

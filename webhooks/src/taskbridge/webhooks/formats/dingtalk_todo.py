@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from taskbridge.schemas.json_forms import to_json
 from taskbridge.webhooks.formats.base import (
     JSON,
     NOTHING_TO_SEND,
@@ -19,7 +20,6 @@ from taskbridge.webhooks.formats.base import (
     Options,
     checked,
     object_of,
-    to_json,
 )
 
 if TYPE_CHECKING:

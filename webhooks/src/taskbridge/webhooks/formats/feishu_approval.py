@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.webhooks.formats.base import JSON, Answer, DeliveryProblem, Options, checked, object_of, text, to_json
+from taskbridge.schemas.json_forms import to_json
+from taskbridge.webhooks.formats.base import JSON, Answer, DeliveryProblem, Options, checked, object_of, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taskbridge.schemas.json_forms import to_json
 from taskbridge.webhooks.formats.base import (
     JSON,
     NOTHING_TO_SEND,
@@ -16,7 +17,6 @@ from taskbridge.webhooks.formats.base import (
     checked,
     object_of,
     text,
-    to_json,
 )
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import msgspec
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from taskbridge.webhooks.formats.base import JSON, DeliveryProblem, Options, checked
+from taskbridge.schemas.json_forms import notification_json
+from taskbridge.webhooks.formats.base import EXAMPLE, JSON, DeliveryProblem, Options, checked
 from taskbridge.webhooks.formats.notification import post_signed
 
 if TYPE_CHECKING:
@@ -21,34 +22,6 @@ _environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoesca
 # An endless loop would stop all deliveries; JSON needs none.
 _environment.globals.pop("range")
 
-EXAMPLE: Mapping[str, Any] = {
-    "notification_id": "00000000-0000-5000-8000-000000000000",
-    "corp_id": "corp",
-    "recipient_id": "user",
-    "view": "pending",
-    "change": "ADDED",
-    "instance_id": "instance",
-    "task_id": "task",
-    "title": "title",
-    "url": "https://example.com",
-    "app_type": "APP",
-    "originator": {"user_id": "user", "name": "name"},
-    "actor_id": None,
-    "status": "PENDING",
-    "occurred_at": "2026-01-31T08:00:00.000Z",
-    "event_id": "event",
-    "process_name": "process",
-    "source": "yida",
-    "entered_at": "2026-01-31T08:00:00.000Z",
-    "updated_at": "2026-01-31T08:00:00.000Z",
-    "outcome": None,
-    "remark": None,
-    "finished_at": None,
-    "result": None,
-    "recovered_by": None,
-}
-"""With which a template is tried when it is loaded."""
-
 
 class _Options(Options):
     template: str
@@ -59,7 +32,7 @@ def options(given: Mapping[str, Any], read: Callable[[str], str]) -> Template:
     text = read(checked(_Options, given).template)
     try:
         found = _environment.from_string(text)
-        _render(found, EXAMPLE)
+        _render(found, notification_json(EXAMPLE))
     except (TemplateError, DeliveryProblem) as error:
         raise ValueError(f"template: {error}") from None
     return found
