@@ -36,7 +36,11 @@ _INTERRUPTED = 130
 
 
 @commands.command(
-    epilog=example("taskbridge up", "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml")
+    epilog=example(
+        "taskbridge up",
+        "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml",
+        "taskbridge up --webhooks endpoints.toml",
+    )
 )
 def up(  # one flag each: the contract's list
     data_dir: Annotated[Path, typer.Option(help="Folder for all data.", envvar="TASKBRIDGE_DATA_DIR")] = Path(
@@ -50,6 +54,9 @@ def up(  # one flag each: the contract's list
     credentials: Annotated[
         Path | None, typer.Option(help="Credentials file. Default: one in the data folder, created with an example.")
     ] = None,
+    webhooks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Endpoints file: start webhooks, too, on WEBHOOKS_PORT (8700).")
+    ] = None,
 ) -> None:
     """Start Kafka, registry, edge, streams and task center in the foreground, until Ctrl-C or SIGTERM."""
     flags = locals()
@@ -57,6 +64,8 @@ def up(  # one flag each: the contract's list
         with stop.interrupting():
             connection = bridge.start()
         _print_addresses(bridge, connection)
+        if webhooks is not None:
+            say(f"webhooks     {bridge.webhooks_url}")
         say("try it       taskbridge simulate")
         say("ready; press Ctrl-C to stop everything")
         stop.wait()

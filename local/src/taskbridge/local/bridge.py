@@ -31,6 +31,8 @@ from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.settings import StreamsSettings
+from taskbridge.webhooks.endpoints import EndpointsFile
+from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
     import socket
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
+_WEBHOOKS_PORT = "8700"
 _QUEUES = 8
 """Each holds net.core.somaxconn connections, 4096 by default: in total a minute of callbacks at 500/s."""
 _NOWHERE = Endpoints(f"{LOOPBACK}:1", f"http://{LOOPBACK}:1")
@@ -60,6 +63,8 @@ class BridgeOptions:
     kafka_port: int
     registry_port: int
     credentials: Path | None = None
+    webhooks: Path | None = None
+    """The endpoints file; without one, there are no webhooks."""
 
 
 def _is_ready(answer: httpx2.Response) -> bool:
@@ -69,8 +74,8 @@ def _is_ready(answer: httpx2.Response) -> bool:
 class Bridge:
     """Starts and supervises all services; one that dies is restarted until ``stop``.
 
-    A service gets the ``EDGE_*``, ``STREAMS_*`` or ``CENTER_*`` of ``environment``; the bridge itself sets addresses,
-    ports, data folders and credentials, which must fit together.
+    A service gets the ``EDGE_*``, ``STREAMS_*``, ``CENTER_*`` or ``WEBHOOKS_*`` of ``environment``; the bridge itself
+    sets addresses, ports, data folders and credentials, which must fit together.
     """
 
     def __init__(
@@ -108,6 +113,8 @@ class Bridge:
         self.operator_url = f"http://{operator_host}:{operator_port}" if operator_port else self.edge_url
         self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
         self.center_url = f"http://{LOOPBACK}:{options.center_port}"
+        self._webhooks_port = int(environment.get("WEBHOOKS_PORT", _WEBHOOKS_PORT))
+        self.webhooks_url = f"http://{LOOPBACK}:{self._webhooks_port}"
 
     def start(self) -> Connection:
         """Return when callbacks are accepted and notifications flow.
@@ -133,10 +140,12 @@ class Bridge:
         call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "creating topics and schemas")
         self._sockets = self._listen()
         edge, streams, center = self._settings_of_services(endpoints)
+        webhooks = self._settings_of_webhooks(endpoints)
         self._supervisor.start(
             self._service("edge", self.edge_url, edge, sockets=self._sockets, is_up=self._is_edge_up),
             self._service("streams", self.streams_url, streams),
             self._service("center", self.center_url, center, is_up=is_center_up),
+            *([self._service("webhooks", self.webhooks_url, webhooks)] if webhooks else []),
         )
         self._folder.announce(
             Running(
@@ -157,7 +166,7 @@ class Bridge:
     def stop(self) -> None:
         """Stop all services, the last started first. A second call does nothing."""
         self._stopped.set()
-        self._supervisor.stop("edge", "streams", "center")
+        self._supervisor.stop("edge", "streams", "center", "webhooks")
         for each in self._sockets:
             each.close()
         self._stack.stop()
@@ -167,7 +176,7 @@ class Bridge:
             self._occupied = None
 
     def pid(self, service: str) -> int | None:
-        """The process id of ``kafka``, ``registry``, ``edge``, ``streams`` or ``center``; None while it is down."""
+        """The process id of ``kafka``, ``registry`` or one of the services; None while it is down."""
         return self._supervisor.pid(service)
 
     def _check_ports(self) -> None:
@@ -176,6 +185,8 @@ class Bridge:
             "--center-port": self._options.center_port,
             "--streams-port": self._options.streams_port,
         }
+        if self._options.webhooks is not None:
+            given["WEBHOOKS_PORT"] = self._webhooks_port
         stacks = {"--kafka-port": self._options.kafka_port, "--registry-port": self._options.registry_port}
         check_distinct(given if isinstance(self._stack, ExternalStack) else given | stacks)
         for flag, port in given.items():
@@ -199,6 +210,9 @@ class Bridge:
             self._files = [CredentialsFile(edge.credentials_file)]
             if center.api_tokens_file is not None:
                 self._files.append(TokensFile(center.api_tokens_file))
+            if of_webhooks := self._settings_of_webhooks(_NOWHERE):
+                webhooks = load_settings(WebhooksSettings, of_webhooks)
+                self._files.append(EndpointsFile(webhooks.endpoints_file, of_webhooks))
         except ConfigurationError as error:
             raise ConfigurationError(f"{error}: correct the file and start again") from error
         if not self._has_apps():
@@ -257,6 +271,12 @@ class Bridge:
             self._settings("streams", options.streams_port, endpoints),
             self._settings("center", options.center_port, endpoints, **urls),
         )
+
+    def _settings_of_webhooks(self, endpoints: Endpoints) -> dict[str, str]:
+        """Empty without an endpoints file."""
+        if (file := self._options.webhooks) is None:
+            return {}
+        return self._settings("webhooks", self._webhooks_port, endpoints, ENDPOINTS_FILE=str(file.resolve()))
 
     def _settings(self, service: str, port: int, endpoints: Endpoints, **more: str) -> dict[str, str]:
         prefix = service.upper()
