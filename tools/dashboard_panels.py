@@ -339,6 +339,39 @@ TASK_CENTER = Dashboard(
     },
 )
 
+_WEBHOOKS = "taskbridge_webhooks_"
+_DELIVERED = "taskbridge_webhooks_delivery_seconds"
+WEBHOOKS = Dashboard(
+    "taskbridge-webhooks",
+    "taskbridge: webhooks",
+    "taskbridge-webhooks",
+    {
+        "Overview": [
+            Panel("Deliveries", {"": _rate(f"{_DELIVERED}_count")}, "reqps", stat=True),
+            Panel("99th percentile", {"": _quantile(0.99, _DELIVERED)}, "s", stat=True),
+            Panel("Waiting", {"": _now(f"{_WEBHOOKS}waiting_deliveries", how="max")}, stat=True),
+            Panel("Endpoints disabled", {"": _now(f"{_WEBHOOKS}endpoint_disabled", how="max")}, stat=True, bad=1),
+            Panel(
+                "Endpoints file invalid",
+                {"": f"1 - {_now(f'{_WEBHOOKS}endpoints_usable', how='min')}"},
+                stat=True,
+                bad=1,
+            ),
+        ],
+        "By endpoint": [
+            Panel(
+                "Attempts",
+                {"{{endpoint}} {{outcome}}": _rate(f"{_WEBHOOKS}attempts_total", "endpoint, outcome")},
+                "reqps",
+            ),
+            Panel("99th percentile", {"{{endpoint}}": _quantile(0.99, _DELIVERED, "endpoint")}, "s"),
+            Panel("Waiting", {"{{endpoint}}": _now(f"{_WEBHOOKS}waiting_deliveries", "endpoint", "max")}),
+            Panel("Oldest", {"{{endpoint}}": _now(f"{_WEBHOOKS}oldest_waiting_seconds", "endpoint", "max")}, "s"),
+        ],
+        "Processes": _process(),
+    },
+)
+
 _RECONCILE = "taskbridge_reconcile_"
 
 RECONCILE = Dashboard(
@@ -387,4 +420,4 @@ RECONCILE = Dashboard(
     },
 )
 
-DASHBOARDS = (EDGE, STREAMS, TASK_CENTER, RECONCILE)
+DASHBOARDS = (EDGE, STREAMS, TASK_CENTER, WEBHOOKS, RECONCILE)

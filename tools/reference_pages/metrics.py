@@ -45,7 +45,7 @@ def metrics_page() -> str:
         "## The task center",
         listed(_rows(center_metrics())),
         "## Webhooks",
-        listed(_rows(list(_collected(WebhooksMetrics().registry.collect())))),
+        listed(_rows(webhooks_metrics())),
         "## Reconcile",
         listed(_rows(reconcile_metrics())),
     )
@@ -73,6 +73,10 @@ def reconcile_metrics() -> list[tuple[str, str, str]]:
 
 def streams_metrics() -> list[tuple[str, str, str]]:
     return list(_collected(Metrics().registry.collect()))
+
+
+def webhooks_metrics() -> list[tuple[str, str, str]]:
+    return list(_collected(WebhooksMetrics().registry.collect()))
 
 
 def center_metrics() -> list[tuple[str, str, str]]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from reference_pages.metrics import center_metrics, edge_metrics, reconcile_metrics, streams_metrics
+from reference_pages.metrics import center_metrics, edge_metrics, reconcile_metrics, streams_metrics, webhooks_metrics
 
 _ENDINGS = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 
 
 @pytest.fixture(scope="module")
 def metrics() -> set[str]:
-    """The series of all metrics of an edge, with its spool, of a worker and of a task center; nothing has to answer."""
-    return _series(edge_metrics() + streams_metrics() + center_metrics())
+    """The series of all metrics of edge, spool, worker, task center and webhooks; nothing has to answer."""
+    return _series(edge_metrics() + streams_metrics() + center_metrics() + webhooks_metrics())
 
 
 @pytest.fixture(scope="module")

@@ -25,12 +25,16 @@ from taskbridge.reconcile.store import Store
 from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.monitoring.progress import Snapshot
+from taskbridge.webhooks.metrics import Metrics as WebhooksMetrics
+from taskbridge.webhooks.store import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-EDGE, STREAMS, CENTER, RECONCILE = (f"taskbridge-{part}" for part in ("edge", "streams", "center", "reconcile"))
+EDGE, STREAMS, CENTER, WEBHOOKS, RECONCILE = (
+    f"taskbridge-{part}" for part in ("edge", "streams", "center", "webhooks", "reconcile")
+)
 DAY = 24 * 60
 PARTITIONS = 12
 
@@ -71,7 +75,7 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str, fl
     used = {name for each in OUTAGES.values() for name in (*each.values, *each.rises, *each.rates)}
     return {
         told: rest
-        for told, rest in (edge | streams | center_series() | reconcile_series()).items()
+        for told, rest in (edge | streams | center_series() | webhooks_series() | reconcile_series()).items()
         if "{" not in told or told in used
     }
 
@@ -95,6 +99,14 @@ def center_series() -> dict[str, tuple[str, float]]:
         for status in (200, 503):
             center.metrics.queries.labels("/v1/tasks", status).observe(0.01)
         return series_of(generate_latest(center.metrics.registry).decode(), job=CENTER)
+
+
+def webhooks_series() -> dict[str, tuple[str, float]]:
+    """What webhooks expose of an endpoint for which nothing waits."""
+    metrics = WebhooksMetrics()
+    metrics.state("erp", Waiting(), disabled=False)
+    metrics.attempts.labels("erp", "given_up")
+    return series_of(generate_latest(metrics.registry).decode(), job=WEBHOOKS)
 
 
 def reconcile_series() -> dict[str, tuple[str, float]]:
@@ -224,6 +236,21 @@ OUTAGES = {
         "CenterQueriesSlow",
         minutes=20,
         rates={query(200): 60, **{query(200, "bucket", f'le="{upper}",'): 60 for upper in ("2.5", "5.0", "+Inf")}},
+    ),
+    "webhooks are gone": outage("WebhooksDown", values={f'up{{job="{WEBHOOKS}"}}': 0}),
+    "a receiver is gone for good": outage(
+        "WebhooksEndpointDisabled", values={'taskbridge_webhooks_endpoint_disabled{endpoint="erp"}': 1}
+    ),
+    "a receiver fails": outage(
+        "WebhooksDeliveriesLate",
+        minutes=8,
+        values={'taskbridge_webhooks_oldest_waiting_seconds{endpoint="erp"}': 900},
+    ),
+    "a delivery was given up": outage(
+        "WebhooksGivenUp", rises={'taskbridge_webhooks_attempts_total{endpoint="erp",outcome="given_up"}': 1}
+    ),
+    "the endpoints file was broken": outage(
+        "WebhooksEndpointsBroken", values={"taskbridge_webhooks_endpoints_usable": 0}
     ),
     "the tokens file was broken": outage("CenterTokensBroken", values={CENTER_GAUGE + "api_tokens_usable": 0}),
 }
