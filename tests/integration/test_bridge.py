@@ -308,14 +308,19 @@ def test_up_finds_yesterdays_events_and_stops_everything_in_order_on_a_signal(
     running.stop()
     folder, credentials = running.bridge.data_dir, running.bridge.credentials
     credentials.write_text("")
-    ports = dict(zip(PORTS, free_ports(5), strict=True))
-    process = program("up", "--data-dir", str(folder), *(f"--{each}={port}" for each, port in ports.items()))
+    *numbers, webhooks_port = free_ports(6)
+    ports, endpoints = dict(zip(PORTS, numbers, strict=True)), folder / "endpoints.toml"
+    endpoints.touch()
+    flags = [f"--{each}={port}" for each, port in (*ports.items(), ("webhooks", endpoints))]
+    environment = {**ENVIRONMENT, "WEBHOOKS_PORT": str(webhooks_port)}
+    process = program("up", "--data-dir", str(folder), *flags, env=environment)
     assert process.stdout is not None
     printed = list(iter(process.stdout.readline, "ready; press Ctrl-C to stop everything\n"))
     edge, center = (f"http://127.0.0.1:{ports[each]}" for each in ("edge-port", "center-port"))
     assert f"{edge}/yida/tasks/" in printed[0]
     assert f"task center  {center}/\n" in printed
     assert f"operations   {center}/ops\n" in printed
+    assert f"webhooks     http://127.0.0.1:{webhooks_port}\n" in printed
     assert f"  export TASKBRIDGE_DATA_DIR={folder}\n" in printed
     # It started without an app; the terminal shows whether changes are in force.
     assert process.stderr is not None
@@ -339,4 +344,4 @@ def test_up_finds_yesterdays_events_and_stops_everything_in_order_on_a_signal(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     stops = [line.split()[0] for line in err.splitlines() if line.endswith(" stopped")]
-    assert stops == ["center", "streams", "edge", "registry", "kafka"]
+    assert stops == ["webhooks", "center", "streams", "edge", "registry", "kafka"]

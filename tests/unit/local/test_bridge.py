@@ -113,7 +113,12 @@ def started(monkeypatch: pytest.MonkeyPatch, data_dir: Path, environment: Mappin
     """What ``up`` ends with where no Kafka starts, and what it says before."""
     monkeypatch.setattr("taskbridge.local.bridge.choose_stack", FakeStack)
     names = ("edge_port", "center_port", "streams_port", "kafka_port", "registry_port")
-    options = BridgeOptions(data_dir=data_dir, **dict(zip(names, free_ports(5), strict=True)))
+    *numbers, webhooks_port = free_ports(6)
+    webhooks = data_dir / "endpoints.toml"
+    options = BridgeOptions(
+        data_dir=data_dir, webhooks=webhooks if webhooks.exists() else None, **dict(zip(names, numbers, strict=True))
+    )
+    environment = {"WEBHOOKS_PORT": str(webhooks_port), **environment}
     lines: list[str] = []
     bridge = Bridge(options, progress=lines.append, environment=environment)
     try:
@@ -132,6 +137,7 @@ def started(monkeypatch: pytest.MonkeyPatch, data_dir: Path, environment: Mappin
             '[[apps]]\napp_type = "A"\nsystem_tokens = ["x"\n',
             "credentials file {}: not TOML: ",
         ),
+        ("endpoints.toml", "[[endpoints]]\n", "endpoints file {}: endpoints.0.name: Field required"),
         ("CENTER_API_TOKENS_FILE", "[[tokens]]\n", "API tokens file {}: tokens.0.name: Field required"),
         ("EDGE_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
         ("STREAMS_KAFKA_CONFIG_FILE", "one", "Kafka config file {}, line 1: expected name=value"),
