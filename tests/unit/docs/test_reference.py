@@ -84,11 +84,11 @@ def test_every_metric_that_the_code_names_is_explained() -> None:
     named = {
         name
         for text in SOURCES.values()
-        for name in re.findall(r'"(taskbridge_(?:edge|streams|center)_[a-z_]+[a-z])"', text)
+        for name in re.findall(r'"(taskbridge_(?:edge|streams|center|webhooks)_[a-z_]+[a-z])"', text)
     }
     own = next(text for path, text in SOURCES.items() if path.match("streams/monitoring/metrics.py"))
-    [prefix] = re.findall(r'^_PREFIX = "(\w+)"$', own, re.MULTILINE)
-    named |= {prefix + name for name in re.findall(r'self\._(?:counter|gauge|histogram)\(\s*"(\w+)"', own)}
+    [namespace] = re.findall(r'^_NAMESPACE = "(\w+)"$', own, re.MULTILINE)
+    named |= {f"{namespace}_{name}" for name in re.findall(r'\b(?:counter|gauge|histogram)\(\s*"(\w+)"', own)}
     assert len(named) > 30
     assert [name for name in sorted(named) if f"- `{name.removesuffix('_total')}" not in REFERENCE["metrics.md"]] == []
 
