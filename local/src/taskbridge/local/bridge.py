@@ -122,16 +122,18 @@ class Bridge:
         Raises:
             ConfigurationError: the message says what is wrong, and what to do.
         """
-        with readable_os_errors(self._options.data_dir, remedy="choose another folder with --data-dir"):
-            self._options.data_dir.mkdir(parents=True, exist_ok=True)
-            self._occupied = self._folder.occupy()
-        self._check_ports()
+        ports = self._distinct_ports()
         if self._options.credentials is not None and not self._options.credentials.is_file():
             raise ConfigurationError(
                 f"credentials file {self._options.credentials} does not exist: check --credentials"
             )
         with readable_os_errors(self._options.data_dir, remedy="choose another folder with --data-dir"):
+            self._options.data_dir.mkdir(parents=True, exist_ok=True)
+            # Before the ports are tried, which a bridge that runs in the folder may have.
+            self._occupied = self._folder.occupy()
             self._example_credentials()
+        for flag, port in ports.items():
+            check_free(port, flag)
         self._check_files()
         Thread(target=self._watch_files, name="watch-files", daemon=True).start()
         self._progress(f"using {self._stack.description}")
@@ -179,7 +181,8 @@ class Bridge:
         """The process id of ``kafka``, ``registry`` or one of the services; None while it is down."""
         return self._supervisor.pid(service)
 
-    def _check_ports(self) -> None:
+    def _distinct_ports(self) -> dict[str, int]:
+        """Of the services, by flag."""
         given = {
             "--edge-port": self._options.edge_port,
             "--center-port": self._options.center_port,
@@ -189,8 +192,7 @@ class Bridge:
             given["WEBHOOKS_PORT"] = self._webhooks_port
         stacks = {"--kafka-port": self._options.kafka_port, "--registry-port": self._options.registry_port}
         check_distinct(given if isinstance(self._stack, ExternalStack) else given | stacks)
-        for flag, port in given.items():
-            check_free(port, flag)
+        return given
 
     def _example_credentials(self) -> None:
         if not self.credentials.exists():
