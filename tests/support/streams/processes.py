@@ -191,10 +191,14 @@ def processed(connection: Connection, workers: Iterable[Worker], eventually: Any
     eventually(lambda: not pending_notifications(connection), what="a rebuild left nothing pending")
 
 
+def live_version(connection: Connection) -> LiveVersion:
+    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+    return LiveVersion(connection.bootstrap_servers, {}, offsets)
+
+
 def versions(connection: Connection) -> Versions:
     """The versions as Kafka has them now."""
-    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
-    return LiveVersion(connection.bootstrap_servers, {}, offsets).read()
+    return live_version(connection).read()
 
 
 def pending_notifications(connection: Connection) -> set[bytes]:
