@@ -172,6 +172,7 @@ def test_a_task_comes_is_handled_and_is_deleted_before_our_eyes(
 ) -> None:
     page = open_live(open_page, company, user)
     task = company.create("王伟的访客申请", user)
+    shown(page, task.title)  # of two with the same time of creation, the one that comes later is above
     other = company.create("会议室预订", user)
     shown(page, other.title, task.title)
     counted(page, 2, 0)
