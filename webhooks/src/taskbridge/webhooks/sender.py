@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 ATTEMPT_S, CONNECT_S = 20.0, 5.0
 MAX_ANSWER_BYTES = 64 << 10
-_SHOWN_BYTES = 300
-_USER_AGENT = "taskbridge-webhooks/1"
 
 
 class Sender:
@@ -64,7 +62,7 @@ class Sender:
             # What the receiver compresses is not unpacked: it could be much larger.
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"user-agent": _USER_AGENT, "accept-encoding": "identity"},
+            headers={"user-agent": "taskbridge-webhooks/1", "accept-encoding": "identity"},
             trust_env=False,
             raise_for_status=False,
         )
@@ -92,7 +90,7 @@ class Sender:
             return Result(delivery, now_ms(), delivered=True, status=answer.status, problem="", retry_in_ms=None)
         retry_after_s = None
         if answer is not None:
-            shown = answer.body[:_SHOWN_BYTES].decode("utf-8", "replace")
+            shown = answer.body[:300].decode("utf-8", "replace")
             problem = f"{answer.status} {shown}".strip()
             retry_after_s = answer.retry_after_s
         is_gone = answer is not None and answer.status == HTTPStatus.GONE
