@@ -88,7 +88,7 @@ def attempts(
     async def run() -> list[Result]:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", receiver.handle)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
