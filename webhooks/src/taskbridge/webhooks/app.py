@@ -10,7 +10,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -240,7 +239,7 @@ class Webhooks:
             await asyncio.sleep(_PURGE_S)
 
     async def _other_id(self, corp_id: str, user_id: str, name: str) -> str | None:
-        return await self._in_thread(partial(other_id, self._database), corp_id, user_id, name)
+        return await self._in_thread(other_id, self._database, corp_id, user_id, name)
 
     async def _in_thread(self, function: Any, *arguments: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)

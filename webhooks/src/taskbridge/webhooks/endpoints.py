@@ -101,8 +101,6 @@ class Endpoint:
     keys: tuple[bytes, ...] = field(repr=False)
     options: Any = field(repr=False)
     tls: ssl.SSLContext = field(repr=False, compare=False)
-    version: tuple[Any, ...] = field(repr=False, default=())
-    """Equal if nothing changed, also in the files that it names."""
 
     @property
     def name(self) -> str:
@@ -158,7 +156,7 @@ class EndpointsFile(ReloadedFile[Endpoints]):
             return self._secret(text, f"{place}.options")
 
         options = _checked(f"{place}.options", FORMATS[entry.format].options, entry.options, read)
-        return Endpoint(entry, keys, options, tls, (entry, keys, options))
+        return Endpoint(entry, keys, options, tls)
 
     def _secret(self, text: str, place: str) -> str:
         if text.startswith(_ENVIRONMENT):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -111,7 +110,7 @@ class Operations:
 
     async def _attempt(self, database: Database, endpoint: Endpoint, delivery: Delivery) -> Result:
         async def find(*arguments: str) -> str | None:
-            return await asyncio.to_thread(partial(other_id, database), *arguments)
+            return await asyncio.to_thread(other_id, database, *arguments)
 
         sender = Sender(endpoint, Guard(parse_networks(self._settings.allowed_networks)), find)
         try:

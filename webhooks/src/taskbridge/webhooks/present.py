@@ -43,12 +43,7 @@ class PresentEntries:
     def __init__(self, database: Database, registry: Registry, *, servers: str, kafka: Mapping[str, str]) -> None:
         self._database = database
         self._codec = task_state_codec(registry)
-        self._config = {
-            **consumer_config(servers, GROUP, kafka),
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-        }
+        self._config = {**consumer_config(servers, GROUP, kafka), "auto.offset.reset": "earliest"}
 
     def add(self, endpoints: Mapping[str, Endpoint], added: Callable[[Collection[str]], None]) -> None:
         """Blocks until all entries wait. Killed in the middle, it is repeated, and nothing is added twice.

@@ -25,9 +25,9 @@ CLAIM_MS = 60_000
 """Three times as long as an attempt takes at most."""
 GIVEN_UP_DAYS, DELIVERED_DAYS = 30, 3
 """How long deliveries stay after they have ended."""
-FAILING_MS = 5 * 24 * 3600 * 1000
-"""An endpoint that fails for so long is disabled."""
 _DAY_MS = 24 * 3600 * 1000
+FAILING_MS = 5 * _DAY_MS
+"""An endpoint that fails for so long is disabled."""
 _PURGED = 1000
 _PROBLEM_CHARACTERS = 500
 
@@ -97,7 +97,7 @@ _FINISH = (
     .where(deliveries.c.id == bindparam("its_id"))
     .values(
         outcome=bindparam("new_outcome"),
-        attempts=deliveries.c.attempts + bindparam("more"),
+        attempts=deliveries.c.attempts + 1,
         attempted_at=bindparam("now"),
         status=bindparam("its_status"),
         problem=bindparam("its_problem"),
@@ -232,7 +232,6 @@ def _finished(result: Result) -> dict[str, object]:
     return {
         "its_id": result.delivery.id,
         "new_outcome": int(outcome),
-        "more": 1,
         "now": result.at,
         "its_status": result.status,
         "its_problem": result.problem[:_PROBLEM_CHARACTERS] or None,
