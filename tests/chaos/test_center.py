@@ -28,11 +28,8 @@ from support.edge.process import OwnStack, wait_until
 from support.edge.spool import can_mount, fill, small_disk
 from support.forked import taskbridge
 from support.streams.lives import lives, read_topic
-from taskbridge.cli.connection import Connection
 from taskbridge.runtime.database import open_database
 from taskbridge.runtime.kafka import LIBRDKAFKA, producer_config
-from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas import topics
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.errors import RecordError
@@ -45,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
+    from taskbridge.cli.connection import Connection
     from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import TaskState
     from taskbridge.schemas.views import Entry
@@ -368,22 +366,6 @@ class Chaos:
 
     def _pause(self, least_s: float, most_s: float) -> None:
         time.sleep(self._chance.uniform(least_s, most_s))
-
-
-@pytest.fixture
-def own_stack(tmp_path: Path) -> Generator[OwnStack]:
-    stack = OwnStack(tmp_path / "stack")
-    yield stack
-    stack.stop()
-
-
-@pytest.fixture
-def connection(own_stack: OwnStack) -> Generator[Connection]:
-    found = Connection(own_stack.endpoints.bootstrap_servers, own_stack.endpoints.registry_url, {})
-    apply_topics(found.admin(), topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
-    found.registry.register(topics.ALL)
-    yield found
-    found.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

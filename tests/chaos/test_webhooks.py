@@ -24,10 +24,7 @@ from support.edge.process import OwnStack, wait_until
 from support.forked import taskbridge
 from support.streams.lives import lives, read_topic
 from support.webhooks_process import Receivers, WebhooksProcess
-from taskbridge.cli.connection import Connection
 from taskbridge.runtime.kafka import LIBRDKAFKA, producer_config
-from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas import topics
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.events import (
@@ -43,9 +40,10 @@ from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from taskbridge.cli.connection import Connection
     from taskbridge.streams.fold.instance import Instance
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
@@ -185,22 +183,6 @@ class Chaos:
         self._server.kill()
         time.sleep(self._chance.uniform(0.5, 3))
         self._server.start()
-
-
-@pytest.fixture
-def own_stack(tmp_path: Path) -> Generator[OwnStack]:
-    stack = OwnStack(tmp_path / "stack")
-    yield stack
-    stack.stop()
-
-
-@pytest.fixture
-def connection(own_stack: OwnStack) -> Generator[Connection]:
-    found = Connection(own_stack.endpoints.bootstrap_servers, own_stack.endpoints.registry_url, {})
-    apply_topics(found.admin(), topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
-    found.registry.register(topics.ALL)
-    yield found
-    found.close()
 
 
 def notifications(connection: Connection, skipped: set[tuple[int, int]]) -> dict[tuple[str, ...], list[str]]:

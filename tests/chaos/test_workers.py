@@ -25,7 +25,7 @@ from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [pytest.mark.integration, pytest.mark.disasters]
@@ -34,13 +34,6 @@ SECONDS = float(os.environ.get("TASKBRIDGE_CHAOS_SECONDS", "60"))
 SEEDS = [int(seed) for seed in os.environ.get("TASKBRIDGE_CHAOS_SEEDS", "1").split(",")]
 REQUESTED = {"TASKBRIDGE_CHAOS_SECONDS", "TASKBRIDGE_CHAOS_SEEDS"} & os.environ.keys()
 WORKERS = 3
-
-
-@pytest.fixture
-def own_stack(tmp_path: Path) -> Generator[OwnStack]:
-    stack = OwnStack(tmp_path / "stack")
-    yield stack
-    stack.stop()
 
 
 def now() -> str:

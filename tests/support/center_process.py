@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import subprocess
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +12,7 @@ import httpx2
 
 from support import http_clients
 from support.edge.process import LOAD_FAST
-from support.forked import Forked
+from support.forked import ForkedService
 from support.http_clients import EventStreamClient
 from taskbridge.local.host import free_port
 
@@ -29,15 +27,14 @@ _SHOWN_CHARACTERS = 20_000
 VIEWS = ("created", "pending", "handled", "copied")
 
 
-class CenterProcess:
+class CenterProcess(ForkedService):
     """One replica, with a port and a data folder that stay the same over its restarts."""
 
     def __init__(self, folder: Path, connection: Connection, **environment: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.data_dir = folder / f"center-{self.port}"
-        self.log_path = folder / f"center-{self.port}.log"
-        self.environment = {
+        environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CENTER_")},
             "CENTER_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
             "CENTER_SCHEMA_REGISTRY_URL": connection.registry_url,
@@ -45,33 +42,7 @@ class CenterProcess:
             "CENTER_PORT": str(self.port),
             **environment,
         }
-        self.process: Forked | None = None
-
-    def start(self) -> None:
-        self.process = Forked(_CODE, environment=self.environment, log=self.log_path)
-
-    def signal(self, signum: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(signum)
-
-    def kill(self) -> None:
-        """SIGKILL, also of one that is frozen or has ended."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(30)
-
-    def stop(self) -> int:
-        """SIGTERM; returns the exit code."""
-        self.signal(signal.SIGTERM)
-        return self.exit_code()
-
-    def exit_code(self, timeout_s: float = 60) -> int:
-        assert self.process is not None
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise
+        super().__init__(_CODE, environment, folder / f"center-{self.port}.log")
 
     def get(self, path: str, *, timeout_s: float = 10) -> httpx2.Response | None:
         """None where nobody answers."""

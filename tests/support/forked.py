@@ -86,6 +86,42 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+class ForkedService:
+    """One of our services that a test may stop, kill and start again."""
+
+    def __init__(self, code: str, environment: Mapping[str, str], log: Path) -> None:
+        self.environment = dict(environment)
+        self.log_path = log
+        self.process: Forked | None = None
+        self._code = code
+
+    def start(self) -> None:
+        self.process = Forked(self._code, environment=self.environment, log=self.log_path)
+
+    def signal(self, signum: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(signum)
+
+    def kill(self) -> None:
+        """SIGKILL, also of one that is frozen or has ended."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(30)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.exit_code()
+
+    def exit_code(self, timeout_s: float = 60) -> int:
+        assert self.process is not None
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+
 def taskbridge(
     *arguments: str, environment: Mapping[str, str] = os.environ, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import random
-import signal
-import subprocess
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,7 @@ from aiohttp import web
 
 from support import http_clients
 from support.edge.process import LOAD_FAST
-from support.forked import Forked
+from support.forked import ForkedService
 from taskbridge.local.host import LOOPBACK, free_port
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ _QUICK = (
 _CODE = f"{LOAD_FAST}; {_QUICK}; from taskbridge.webhooks.app import main; main()"
 
 
-class WebhooksProcess:
+class WebhooksProcess(ForkedService):
     """One replica, with a port and a data folder that stay the same over its restarts."""
 
     def __init__(self, folder: Path, connection: Connection, endpoints: Mapping[str, str], **environment: str) -> None:
@@ -44,10 +42,9 @@ class WebhooksProcess:
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.data_dir = folder / f"webhooks-{self.port}"
-        self.log_path = folder / f"webhooks-{self.port}.log"
         self.file = folder / f"endpoints-{self.port}.toml"
         self.file.write_text("\n".join(map(_endpoint, endpoints, endpoints.values())))
-        self.environment = {
+        environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("WEBHOOKS_")},
             "WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
             "WEBHOOKS_SCHEMA_REGISTRY_URL": connection.registry_url,
@@ -57,30 +54,7 @@ class WebhooksProcess:
             "WEBHOOKS_PORT": str(self.port),
             **environment,
         }
-        self.process: Forked | None = None
-
-    def start(self) -> None:
-        self.process = Forked(_CODE, environment=self.environment, log=self.log_path)
-
-    def signal(self, signum: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(signum)
-
-    def kill(self) -> None:
-        """SIGKILL, also of one that is frozen or has ended."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(30)
-
-    def stop(self) -> int:
-        """SIGTERM; returns the exit code."""
-        self.signal(signal.SIGTERM)
-        assert self.process is not None
-        try:
-            return self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise
+        super().__init__(_CODE, environment, folder / f"webhooks-{self.port}.log")
 
     def readiness(self) -> dict[str, Any] | None:
         """None where nobody answers."""

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from support.inbox import inbox_of
-from support.streams.fold_inputs import by_version_without_beginnings
+from support.streams.fold_inputs import FakeRecord, by_version_without_beginnings
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.dead_letters import LEFT_HEADER
 from taskbridge.schemas.events import Action, Status
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 from taskbridge.schemas.views import EntryKey, views
 from taskbridge.streams.cores.python import ChunkResult, fold_chunk
 from taskbridge.streams.fold.instance import EARLIEST, fold
@@ -36,7 +36,7 @@ from taskbridge.streams.fold.stored_instance import (
 from taskbridge.streams.tables.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
@@ -49,16 +49,6 @@ if TYPE_CHECKING:
 REGISTRY = FakeRegistry()
 EVENTS = task_event_codec(REGISTRY)
 STATES = task_state_codec(REGISTRY)
-
-
-@dataclass(frozen=True)
-class FakeRecord:
-    key: bytes | None
-    value: bytes | None
-    offset: int = 0
-    topic: str = TASK_EVENTS.name
-    partition: int = 3
-    headers: Sequence[tuple[str, bytes]] = ()
 
 
 @dataclass
