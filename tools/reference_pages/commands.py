@@ -34,10 +34,10 @@ def commands_page() -> str:
 
 
 def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
-    if not hasattr(command, "commands"):
+    below = getattr(command, "commands", {})
+    if not below or command.invoke_without_command:
         yield name, command
-        return
-    for word, each in command.commands.items():
+    for word, each in below.items():
         yield from _below(f"{name} {word}", each)
 
 

@@ -59,6 +59,7 @@ def test_every_variable_that_the_code_reads_is_a_setting() -> None:
 def test_every_command_and_each_of_its_options_is_explained() -> None:
     found = list(commands())
     assert len(found) > 20
+    assert {"taskbridge webhooks", "taskbridge webhooks list"} <= dict(found).keys(), "also a group that runs alone"
     for name, command in found:
         assert command.help, name
         assert [each.opts for each in command.params if not each.help] == [], name

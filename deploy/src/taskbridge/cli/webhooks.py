@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from taskbridge.webhooks.operations import Operations
 
 webhooks_app = typer.Typer(
-    help="Deliver notifications over HTTP. Without a command: run the service, configured by WEBHOOKS_* in the"
-    " environment.",
     invoke_without_command=True,
     epilog=example(
         "WEBHOOKS_ENDPOINTS_FILE=endpoints.toml WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
@@ -40,7 +38,7 @@ Migrate = Annotated[bool, typer.Option("--migrate", help="Bring the tables of th
 
 @webhooks_app.callback()
 def webhooks(context: typer.Context, migrate: Migrate = False) -> None:  # noqa: FBT002
-    """Deliver notifications over HTTP. Without a command: run the service, configured by WEBHOOKS_*."""
+    """Deliver notifications over HTTP. Without a command, run the service, configured by WEBHOOKS_* variables."""
     if context.invoked_subcommand is not None:
         return
     from taskbridge.cli.services import environment_of
