@@ -312,6 +312,14 @@ def test_migrating_and_rebuilding_exclude_each_other() -> None:
     assert CliRunner().invoke(app, ["center", "--migrate", "--rebuild"]).exit_code == 2
 
 
+def test_tables_of_webhooks_are_made_without_an_endpoints_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS", "kafka:1")
+    monkeypatch.setenv("WEBHOOKS_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("WEBHOOKS_ENDPOINTS_FILE", raising=False)
+    done = CliRunner().invoke(app, ["webhooks", "--migrate"])
+    assert (done.exit_code, done.stdout) == (0, "The database is at revision 0001.\n")
+
+
 INTERRUPTED = """
 import os, signal, sys
 sys.argv[0], loaded = "taskbridge", sys.argv.pop(1)
