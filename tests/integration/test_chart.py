@@ -33,10 +33,13 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_ports
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.operation import make_server
+from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.streams import app as streams_app
 from taskbridge.streams import worker
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.transactions import group_commit
+from taskbridge.webhooks import app as webhooks_app
+from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -49,7 +52,8 @@ OLDEST = "1.30"
 """Of Chart.yaml: the first version with a sleep before SIGTERM that needs no program."""
 PARTS = ("edge", "streams")
 """Those with a volume for each pod."""
-KINDS = {"edge": "StatefulSet", "streams": "StatefulSet", "center": "Deployment"}
+KINDS = {"edge": "StatefulSet", "streams": "StatefulSet", "center": "Deployment", "webhooks": "Deployment"}
+"""Of the parts with several replicas; webhooks where they are enabled."""
 COMPANION_KINDS = {"ServiceMonitor", "PrometheusRule"}
 """The Prometheus operator's, which Kubernetes' own schemas do not have."""
 
@@ -66,6 +70,8 @@ TEXTS = {
     "kafkaProperties": 'security.protocol=SASL_SSL\nsasl.password=pass"word\n',
     "apps": '[[corps]]\ncorp_id = "ding1"\napp_key = "key"\napp_secret = "secret"\nuser_id = "manager"\n'
     '[[apps]]\napp_type = "APP_1"\nsystem_token = "the-token"\n',
+    "endpoints": '[[endpoints]]\nname = "erp"\nurl = "https://erp.example"\n'
+    'corps = ["ding1"]\nsecrets = ["file:erp"]\n',
 }
 
 
@@ -89,7 +95,11 @@ SECURED = merged(
     streams__kafkaProperties__existingSecret="kafka-streams",
     networkPolicy__kafka=[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}],
 )
-RECONCILED = merged(MINIMAL, reconcile={"enabled": True, "apps": {"existingSecret": "dingtalk"}})
+EXTENDED = merged(
+    MINIMAL,
+    reconcile={"enabled": True, "apps": {"existingSecret": "dingtalk"}},
+    webhooks={"enabled": True, "endpoints": {"existingSecret": "endpoints"}},
+)
 PLACED: dict[str, Any] = {
     "podLabels": {"team": "approvals"},
     "podAnnotations": {"sidecar": "no"},
@@ -109,7 +119,17 @@ EVERYTHING = merged(
     reconcile__enabled=True,
     reconcile__apps={"text": TEXTS["apps"]},
     reconcile__settings={"RECONCILE_API_URL": "http://dingtalk-relay:8443", "RECONCILE_OUTCOMES": "false"},
-    **{f"{part}__{name}": PLACED[name] for part in KINDS for name in PLACED if (part, name) != ("streams", "service")},
+    **{
+        f"{part}__{name}": PLACED[name]
+        for part in KINDS
+        for name in PLACED
+        if name != "service" or part in ("edge", "center")
+    },
+    webhooks__enabled=True,
+    webhooks__endpoints={"text": TEXTS["endpoints"]},
+    webhooks__replicas=2,
+    webhooks__database__existingSecret="database",
+    webhooks__settings={"WEBHOOKS_ALLOWED_NETWORKS": "10.3.0.0/16"},
     edge__bearerTokens__existingSecret="bearer",
     edge__replicas=3,
     edge__updatePartition=3,
@@ -133,6 +153,7 @@ EVERYTHING = merged(
         "registry": [{"ipBlock": {"cidr": "10.1.0.0/16"}}],
         "database": [{"ipBlock": {"cidr": "10.1.0.0/16"}}],
         "kafkaPorts": [9095],
+        "receivers": [{"ports": [{"port": 8443}], "to": [{"ipBlock": {"cidr": "10.3.0.0/16"}}]}],
         "extraEgress": [{"ports": [{"port": 443}], "to": [{"ipBlock": {"cidr": "10.2.0.0/16"}}]}],
     },
 )  # fmt: skip
@@ -142,7 +163,7 @@ DOCUMENTED = yaml.safe_load(PAGE.partition("```yaml\n# values.yaml\n")[2].partit
 SETS = {
     "minimal": MINIMAL,
     "secured": SECURED,
-    "reconciled": RECONCILED,
+    "extended": EXTENDED,
     "everything": EVERYTHING,
     "documented": DOCUMENTED,
 }
@@ -181,6 +202,11 @@ def ports(container: Document) -> dict[str, int]:
     return {each["name"]: each["containerPort"] for each in container["ports"]}
 
 
+def running(chart: Rendered) -> dict[str, str]:
+    """The parts of ``KINDS`` that this chart has."""
+    return {part: kind for part, kind in KINDS.items() if chart.of(kind, component=part)}
+
+
 def pods(chart: Rendered) -> Iterator[Document]:
     """Everything that has a template of pods."""
     yield from (each for each in chart.documents if "template" in each.get("spec", {}))
@@ -212,6 +238,8 @@ def test_parts_that_are_switched_off_are_not_rendered(charts: dict[str, Rendered
         "Service",
         "NetworkPolicy",
     }
+    assert [*running(charts["minimal"])] == ["edge", "streams", "center"]
+    assert not [each for each in charts["minimal"].documents if "webhooks" in each["metadata"]["name"]]
     kinds = {each["kind"] for each in charts["everything"].documents}
     assert kinds >= {"Secret", "Job", "ConfigMap", *COMPANION_KINDS}
 
@@ -252,6 +280,10 @@ def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) ->
         ({"reconcile__enabled": True}, "reconcile.apps: existingSecret or text is needed"),
         ({"reconcile__settings__RECONCILE_APPS_FILE": "x"}, "'RECONCILE_APPS_FILE' not allowed"),
         ({"reconcile__replicas": 2}, "'replicas' not allowed"),
+        ({"webhooks__enabled": True}, "webhooks.endpoints: existingSecret or text is needed"),
+        ({"webhooks__replicas": 2}, "webhooks.database.existingSecret: several replicas need PostgreSQL"),
+        ({"webhooks__settings__WEBHOOKS_ENDPOINTS_FILE": "x"}, "'WEBHOOKS_ENDPOINTS_FILE' not allowed"),
+        ({"webhooks__kafkaProperties": {"existingSecret": "a", "text": "b"}}, "webhooks.kafkaProperties: existing"),
     ],
 )  # fmt: skip
 def test_unsafe_values_and_dead_ones_are_not_rendered(helm: Helm, changes: dict[str, Any], error: str) -> None:
@@ -303,16 +335,20 @@ def test_kubernetes_and_systemd_wait_longer_than_the_services_need_to_end(chart:
         "streams": worker._STOP_S + group_commit._CLOSE_S + streams_app._END_S,  # pyright: ignore[reportPrivateUsage]
         # Its two followers end next to each other, within five seconds.
         "center": http_s + 5,
+        "webhooks": webhooks_app._END_S,  # pyright: ignore[reportPrivateUsage]
     }
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
-    for part, kind in KINDS.items():
+    for part, kind in running(chart).items():
         pod = chart.one(kind, part)["spec"]["template"]["spec"]
-        sleep_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-        # Others learn of a pod's end within seconds; until then it must continue.
-        assert sleep_s >= 5
-        assert pod["terminationGracePeriodSeconds"] >= sleep_s + needed[part] + 10
         given = schema[part]["properties"]
-        shortest, longest = given["terminationGracePeriodSeconds"]["minimum"], given["preStopSeconds"]["maximum"]
+        sleep_s = longest = 0
+        if part != "webhooks":  # which nobody connects to
+            sleep_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+            # Others learn of a pod's end within seconds; until then it must continue.
+            assert sleep_s >= 5
+            longest = given["preStopSeconds"]["maximum"]
+        assert pod["terminationGracePeriodSeconds"] >= sleep_s + needed[part] + 10
+        shortest = given["terminationGracePeriodSeconds"]["minimum"]
         assert shortest >= longest + needed[part] + 10, "with any values"
         unit = (ROOT / "deploy" / "systemd" / f"taskbridge-{part}.service").read_text()
         waits_s = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
@@ -345,7 +381,13 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
         "streams": {f"STREAMS_{name.upper()}" for name in StreamsSettings.model_fields}
         | {"TASKBRIDGE_PARTITIONS", *TRACING},
         "center": {f"CENTER_{name.upper()}" for name in CenterSettings.model_fields} | {"TASKBRIDGE_PARTITIONS"},
-        "tables": {"CENTER_DATABASE_URL", "CENTER_KAFKA_BOOTSTRAP_SERVERS", "CENTER_SCHEMA_REGISTRY_URL"},
+        "webhooks": {f"WEBHOOKS_{name.upper()}" for name in WebhooksSettings.model_fields} | {"TASKBRIDGE_PARTITIONS"},
+        **{
+            f"{part}-tables": {
+                f"{part.upper()}_{name}" for name in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL")
+            }
+            for part in ("center", "webhooks")
+        },
         "reconcile": {f"RECONCILE_{name.upper()}" for name in ReconcileSettings.model_fields}
         | {"TASKBRIDGE_PARTITIONS"},
         "setup": {f"TASKBRIDGE_{name}" for name in (
@@ -380,11 +422,12 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
             f"taskbridge-{part}-kafka-properties": [TEXTS["kafkaProperties"]] for part in (*KINDS, "reconcile", "setup")
         },
         "taskbridge-reconcile-apps": [TEXTS["apps"]],
+        "taskbridge-webhooks-endpoints": [TEXTS["endpoints"]],
     }
     for part, kind in KINDS.items():
         with_texts, without = (
             charts[name].one(kind, part)["spec"]["template"]["metadata"]["annotations"]
-            for name in ("everything", "minimal")
+            for name in ("everything", "extended")
         )
         name = "taskbridge/kafka-properties"
         assert with_texts[name] != without[name], "a process that reads them at its start restarts"
@@ -397,7 +440,7 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
 
 
 def test_services_lead_to_the_ports_that_are_listened_on(chart: Rendered) -> None:
-    for part, kind in KINDS.items():
+    for part, kind in running(chart).items():
         document = chart.one(kind, part)
         container = document["spec"]["template"]["spec"]["containers"][0]
         labels = document["spec"]["template"]["metadata"]["labels"]
@@ -406,7 +449,7 @@ def test_services_lead_to_the_ports_that_are_listened_on(chart: Rendered) -> Non
         if part == "edge":
             assert listening["operator"] == int(given["EDGE_OPERATOR_PORT"] or 0)
         *public, single = sorted(chart.of("Service", component=part), key=lambda each: len(each["metadata"]["name"]))
-        assert len(public) == (part != "streams"), "streams have nothing for clients"
+        assert len(public) == (part in ("edge", "center")), "the others have nothing for clients"
         for service in (*public, single):
             assert selects({"matchLabels": service["spec"]["selector"]}, labels)
         for service in public:
@@ -428,30 +471,36 @@ def test_the_task_center_finds_edges_and_workers_by_names_that_have_all_addresse
         assert given[f"CENTER_{part.upper()}_URLS"] == f"http://{service}.tasks.svc:{port['port']}"
 
 
-def test_the_database_of_the_task_center_is_postgresql_or_a_file_of_one_replica(charts: dict[str, Rendered]) -> None:
+@pytest.mark.parametrize("part", ["center", "webhooks"])
+def test_a_database_is_postgresql_or_a_file_of_one_replica(charts: dict[str, Rendered], part: str) -> None:
     def volume(name: str) -> Document:
-        pod = charts[name].one("Deployment", "center")["spec"]["template"]["spec"]
+        pod = charts[name].one("Deployment", part)["spec"]["template"]["spec"]
         (found,) = [each for each in pod["volumes"] if each["name"] == "kept"]
         return found
 
-    alone, several = (charts[name].one("Deployment", "center")["spec"] for name in ("minimal", "everything"))
+    variable = f"{part.upper()}_DATABASE_URL"
+    alone, several = (charts[name].one("Deployment", part)["spec"] for name in ("extended", "everything"))
     assert (alone["replicas"], alone["strategy"]) == (1, {"type": "Recreate"})
-    assert "CENTER_DATABASE_URL" not in env(alone["template"]["spec"]["containers"][0])
-    claim = charts["minimal"].one("PersistentVolumeClaim", "center")
-    assert volume("minimal")["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+    (container,) = alone["template"]["spec"]["containers"]
+    assert variable not in env(container)
+    claim = charts["extended"].one("PersistentVolumeClaim", part)
+    assert volume("extended")["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert env(container)[f"{part.upper()}_DATA_DIR"] == f"{mounts['kept']}/{part}"
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-    assert not charts["minimal"].of("Job")
+    assert not charts["extended"].of("Job")
 
-    assert (several["replicas"], several["strategy"]["type"]) == (3, "RollingUpdate")
+    assert several["replicas"] > 1
+    assert several["strategy"]["type"] == "RollingUpdate"
     assert "emptyDir" in volume("everything")
     assert not charts["everything"].of("PersistentVolumeClaim")
     reference = {"secretKeyRef": {"name": "database", "key": "database-url"}}
-    job = charts["everything"].one("Job", "tables")
+    job = charts["everything"].one("Job", f"{part}-tables")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     for container in (several["template"]["spec"]["containers"][0], *containers(job)):
-        (url,) = [each for each in container["env"] if each["name"] == "CENTER_DATABASE_URL"]
+        (url,) = [each for each in container["env"] if each["name"] == variable]
         assert url["valueFrom"] == reference
-    assert [each["args"] for each in containers(job)] == [["center", "--migrate"]]
+    assert [each["args"] for each in containers(job)] == [[part, "--migrate"]]
 
 
 def test_reconcile_is_one_replica_with_its_counts_on_a_volume_that_the_task_center_finds(chart: Rendered) -> None:
@@ -478,18 +527,18 @@ def test_reconcile_is_one_replica_with_its_counts_on_a_volume_that_the_task_cent
 
 
 def test_no_budget_holds_up_the_drain_of_a_node(chart: Rendered) -> None:
-    for part in KINDS:
+    for part in running(chart):
         budget = chart.one("PodDisruptionBudget", part)["spec"]
         assert budget["maxUnavailable"] == 1
         assert "minAvailable" not in budget
         assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-        for other, kind in KINDS.items():
+        for other, kind in running(chart).items():
             labels = chart.one(kind, other)["spec"]["template"]["metadata"]["labels"]
             assert selects(budget["selector"], labels) is (part == other)
 
 
 def test_updates_go_pod_by_pod_and_pods_are_spread(chart: Rendered) -> None:
-    for part, kind in KINDS.items():
+    for part, kind in running(chart).items():
         spec = chart.one(kind, part)["spec"]
         if kind == "StatefulSet":
             held_back = spec["replicas"] if (part, spec["replicas"]) == ("edge", 3) else 0
@@ -518,7 +567,7 @@ KAFKA = Peer({}, "kafka")
 def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[str, Rendered]) -> None:
     def labels(part: str) -> Peer:
         kind = KINDS.get(part, "StatefulSet")
-        return Peer(charts["reconciled"].one(kind, part)["spec"]["template"]["metadata"]["labels"])
+        return Peer(charts["extended"].one(kind, part)["spec"]["template"]["metadata"]["labels"])
 
     parts = (*KINDS, "reconcile")
     ends: dict[str, Peer | None] = {
@@ -532,7 +581,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
         assert not any(selects(policy["podSelector"], labels(other).labels) for other in parts if other != part)
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         rules = policy["ingress" if direction == "from" else "egress"]
-        tried = {22, 53, 80, 443, 4318, 5432, 8081, 8400, 8401, 8443, 8500, 8510, 8600, 9092, 9093, 9094, 9095}
+        tried = {22, 53, 80, 443, 4318, 5432, 8081, 8400, 8401, 8443, 8500, 8510, 8600, 8700, 9092, 9093, 9094, 9095}
         return {
             (end, port) for end, peer in ends.items() for port in tried if allows(rules, direction, peer, port, "TCP")
         }
@@ -560,13 +609,17 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     for name in ("minimal", "everything"):
         assert passing(name, "streams", "from") == workers
         assert passing(name, "streams", "to") == passing(name, "edge", "to")
+    companions = {"reconcile": 8600, "webhooks": 8700}
     database = passing("everything", "center", "to") - passing("everything", "edge", "to")
-    assert database == {("outside", 5432), ("reconcile", 8600)} | probed
-    for name in ("reconciled", "everything"):
-        assert passing(name, "reconcile", "from") == {(end, 8600) for end in ("center", "Prometheus")}
-    found = passing("reconciled", "center", "to") - passing("minimal", "center", "to")
-    assert found == {("reconcile", 8600)}
-    assert passing("reconciled", "reconcile", "to") == own | {(end, 443) for end in ends}
+    assert database == {("outside", 5432), *companions.items()} | probed
+    for name in ("extended", "everything"):
+        for part, port in companions.items():
+            assert passing(name, part, "from") == {(end, port) for end in ("center", "Prometheus")}
+    assert passing("extended", "center", "to") - passing("minimal", "center", "to") == {*companions.items()}
+    for part in companions:
+        assert passing("extended", part, "to") == own | {(end, 443) for end in ends}
+    receivers = passing("everything", "webhooks", "to") - passing("everything", "edge", "to")
+    assert receivers == {("outside", 5432), ("outside", 8443)}, "those that the operator names"
     assert ("outside", 8443) in passing("everything", "reconcile", "to"), "the address in RECONCILE_API_URL"
     rules = charts["minimal"].one("NetworkPolicy", "edge")["spec"]["egress"]
     assert allows(rules, "to", OUTSIDE, 53, "UDP")
@@ -637,8 +690,10 @@ class Pod:
         (folder / "files" / "api-tokens.toml").write_text(
             f'[[tokens]]\nname = "a"\nsha256 = "{"0" * 64}"\ncorps = ["*"]\n'
         )
-        (folder / "files" / "apps.toml").write_text(TEXTS["apps"])
-        ours = ("EDGE_", "STREAMS_", "CENTER_", "RECONCILE_")
+        for name in ("apps", "endpoints"):
+            (folder / "files" / f"{name}.toml").write_text(TEXTS[name])
+        (folder / "files" / "erp").write_text(new_secret())
+        ours = ("EDGE_", "STREAMS_", "CENTER_", "RECONCILE_", "WEBHOOKS_")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.log = folder / "log"
         with self.log.open("wb") as log:
@@ -658,7 +713,7 @@ class Pod:
 
 @pytest.fixture(params=[*KINDS, "reconcile"])
 def pod(request: pytest.FixtureRequest, charts: dict[str, Rendered], tmp_path: Path) -> Generator[Pod]:
-    document = charts["reconciled"].one(KINDS.get(request.param, "StatefulSet"), request.param)
+    document = charts["extended"].one(KINDS.get(request.param, "StatefulSet"), request.param)
     pod = Pod(document["spec"]["template"]["spec"]["containers"][0], tmp_path)
     yield pod
     pod.process.kill()
@@ -670,7 +725,8 @@ def test_a_pod_starts_with_its_variables_and_answers_its_probes(pod: Pod, charts
     assert pod.probe("livenessProbe") == 200
     part = pod.container["name"]
     # Without Kafka the edge stores callbacks in its spool, a worker has no states, the center no lists.
-    assert pod.probe("readinessProbe") == {"edge": 200, "streams": 503, "center": 503, "reconcile": 200}[part]
+    ready = {"edge": 200, "streams": 503, "center": 503, "reconcile": 200, "webhooks": 503}
+    assert pod.probe("readinessProbe") == ready[part]
     (endpoint,) = charts["everything"].one("ServiceMonitor", part)["spec"]["endpoints"]
     assert pod.get("operator" if part == "edge" else "http", endpoint["path"]) == 200
     if part == "edge":

@@ -9,6 +9,7 @@ from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
+from taskbridge.webhooks.settings import WebhooksSettings
 
 SCHEMA = Path(__file__).parents[2] / "deploy" / "chart" / "values.schema.json"
 
@@ -17,12 +18,13 @@ _PARTS = (
     ("streams", StreamsSettings),
     ("center", CenterSettings),
     ("reconcile", ReconcileSettings),
+    ("webhooks", WebhooksSettings),
 )
 
 SET_BY_THE_CHART = {
     *("host", "port", "data_dir", "kafka_bootstrap_servers", "kafka_config_file", "schema_registry_url", "log_format"),
     *("operator_host", "operator_port", "credentials_file", "bearer_tokens"),
-    *("database_url", "edge_urls", "streams_urls", "api_tokens_file", "apps_file"),
+    *("database_url", "edge_urls", "streams_urls", "api_tokens_file", "apps_file", "endpoints_file"),
 }
 
 

@@ -8,11 +8,12 @@
 {{- include "taskbridge.one" (list "edge.credentials" .edge.credentials "without apps no callback is accepted") -}}
 {{- include "taskbridge.one" (list "center.apiTokens" .center.apiTokens "without tokens everybody in the cluster could read all tasks") -}}
 {{- if .reconcile.enabled }}{{ include "taskbridge.one" (list "reconcile.apps" .reconcile.apps "it says whom to ask, and in whose name") }}{{ end -}}
-{{- range $part := list "edge" "streams" "center" "reconcile" "setup" -}}
+{{- if .webhooks.enabled }}{{ include "taskbridge.one" (list "webhooks.endpoints" .webhooks.endpoints "it says who gets notifications") }}{{ end -}}
+{{- range $part := list "edge" "streams" "center" "reconcile" "webhooks" "setup" -}}
 {{- with index $.Values $part "kafkaProperties" }}{{ if and .existingSecret .text }}{{ fail (printf "%s.kafkaProperties: existingSecret or text, not both" $part) }}{{ end }}{{ end -}}
 {{- end -}}
-{{- if and (gt (int .center.replicas) 1) (not .center.database.existingSecret) }}
-{{- fail "center.database.existingSecret: several replicas need PostgreSQL" }}
+{{- range $part := list "center" "webhooks" -}}
+{{- with index $.Values $part }}{{ if and (gt (int .replicas) 1) (not .database.existingSecret) }}{{ fail (printf "%s.database.existingSecret: several replicas need PostgreSQL" $part) }}{{ end }}{{ end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

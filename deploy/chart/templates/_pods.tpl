@@ -1,7 +1,7 @@
 {{/* What every pod is allowed: to run as 10001, and nothing else. */}}
 {{- define "taskbridge.pod" -}}
 automountServiceAccountToken: false
-# Kubernetes would add EDGE_…, STREAMS_… and CENTER_… variables of its own where Services have such names.
+# Kubernetes would add EDGE_…, STREAMS_…, CENTER_… and WEBHOOKS_… variables of its own where Services have such names.
 enableServiceLinks: false
 {{- with .Values.serviceAccountName }}
 serviceAccountName: {{ . }}
@@ -93,12 +93,19 @@ All parts read the edge's credentials. */}}
 {{- if and .Values.reconcile.enabled (not .Values.center.settings.CENTER_RECONCILE_URL) }}
 - {name: CENTER_RECONCILE_URL, value: "http://{{ $name }}-reconcile-0.{{ $name }}-reconcile-pods.{{ .Release.Namespace }}.svc:8600"}
 {{- end }}
-{{ include "taskbridge.databaseEnv" . }}
 {{- end -}}
 
+{{- define "taskbridge.webhooksEnv" -}}
+- {name: WEBHOOKS_HOST, value: 0.0.0.0}
+- {name: WEBHOOKS_PORT, value: "8700"}
+- {name: WEBHOOKS_DATA_DIR, value: /var/lib/taskbridge/webhooks}
+- {name: WEBHOOKS_ENDPOINTS_FILE, value: /etc/taskbridge/endpoints.toml}
+{{- end -}}
+
+{{/* (list $ "center") */}}
 {{- define "taskbridge.databaseEnv" -}}
-{{- with .Values.center.database.existingSecret -}}
-- name: CENTER_DATABASE_URL
+{{- with (index (index . 0).Values (index . 1)).database.existingSecret -}}
+- name: {{ index $ 1 | upper }}_DATABASE_URL
   valueFrom: {secretKeyRef: {name: {{ . }}, key: database-url}}
 {{- end }}
 {{- end -}}
