@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
+from taskbridge.runtime.database import DatabaseUnavailable
 from taskbridge.runtime.migrations import migrate
 from taskbridge.webhooks import dispatcher as module
 from taskbridge.webhooks import schedule, store
@@ -222,6 +223,35 @@ def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(sqlite: Database, 
             await service.until(lambda: "erp" in service.got)
 
     asyncio.run(run())
+
+
+def test_an_outage_of_the_database_at_any_query_delays_deliveries_only(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, failed = Service(sqlite, tmp_path), set[str]()
+    monkeypatch.setattr(module, "_RETRY_S", 0.001)
+
+    def failing_once(query: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            if query.__name__ not in failed:
+                failed.add(query.__name__)
+                raise DatabaseUnavailable("the database does not answer")
+            return query(*arguments, **options)
+
+        return run
+
+    async def run() -> None:
+        for query in (store.claim, store.finish, store.next_due):
+            monkeypatch.setattr(store, query.__name__, failing_once(query))
+        async with service.running("erp"):
+            await service.until(lambda: failed == {"claim", "next_due"})
+            service.add(("I1", "first"), ("I1", "second"))
+            await service.until(lambda: len(service.got.get("erp", ())) == 2)
+
+    asyncio.run(run())
+
+    assert service.got["erp"] == [("I1", "first"), ("I1", "second")]
+    assert "finish" in failed
 
 
 def test_gone_ends_deliveries_at_once(sqlite: Database, tmp_path: Path) -> None:

@@ -77,17 +77,16 @@ class Courier:
                 if self._ended:
                     await self._recorded()
                 found = await self._claimed()
+                self._dispatcher.report(None)
+                for each in found:
+                    task = asyncio.create_task(self._attempt(each))
+                    self._running.add(task)
+                    task.add_done_callback(self._running.discard)
+                if not found and not self._ended:
+                    await self._rest()
             except DatabaseUnavailable as error:
                 self._dispatcher.report(str(error))
                 await asyncio.sleep(_RETRY_S)
-                continue
-            self._dispatcher.report(None)
-            for each in found:
-                task = asyncio.create_task(self._attempt(each))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
-            if not found and not self._ended:
-                await self._rest()
 
     async def _claimed(self) -> list[Delivery]:
         free = self.endpoint.entry.in_flight - len(self._running)
