@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from aiohttp import web
 from msgspec.structs import replace
 
@@ -54,6 +57,7 @@ class Service:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database, self._folder = database, folder
+        self.grace_s = 5.0
         self.got: dict[str, list[tuple[str, str]]] = {}
         self.answers: dict[str, Callable[[web.Request], Any]] = {}
 
@@ -66,16 +70,17 @@ class Service:
             self.got.setdefault(name, []).append((body["data"]["instance_id"], body["data"]["title"]))
         return web.Response(status=status)
 
-    def use(self, port: int, *names: str) -> dict[str, Endpoint]:
+    def use(self, address: str, *names: str, line: str = "") -> dict[str, Endpoint]:
         path = self._folder / "endpoints.toml"
         path.write_text(
             "\n".join(
-                f'[[endpoints]]\nname = "{name}"\nurl = "http://127.0.0.1:{port}/{name}"\nsecrets = ["{SECRET}"]\n'
-                'corps = ["corp"]\n'
+                f'[[endpoints]]\nname = "{name}"\nurl = "{address}/{name}"\nsecrets = ["{SECRET}"]\n'
+                f'corps = ["corp"]\n{line}\n'
                 for name in names
             )
         )
-        return EndpointsFile(path, {}).current.by_name
+        self.file = EndpointsFile(path, {})
+        return self.file.current.by_name
 
     def add(self, *changes: tuple[str, str]) -> None:
         base = example(next(iter(self.endpoints.values())))
@@ -98,20 +103,21 @@ class Service:
                 await asyncio.sleep(0.005)
 
     @asynccontextmanager
-    async def running(self, *names: str) -> AsyncGenerator[Service]:
+    async def running(self, *names: str, tls: ssl.SSLContext | None = None, line: str = "") -> AsyncGenerator[Service]:
         app = web.Application()
         app.router.add_post("/{name}", self.handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
-        self.endpoints = self.use(runner.addresses[0][1], *names)
+        address = f"{'http' if tls is None else 'https'}://127.0.0.1:{runner.addresses[0][1]}"
+        self.endpoints = self.use(address, *names, line=line)
         with ThreadPoolExecutor(4) as threads:
 
             async def nobody(*_arguments: str) -> None: ...
 
             guard = Guard(parse_networks(LOOPBACK))
-            self.dispatcher = Dispatcher(self.database, guard, Metrics(), threads, nobody, grace_s=0.1)
+            self.dispatcher = Dispatcher(self.database, guard, Metrics(), threads, nobody, grace_s=self.grace_s)
             states = store.register(self.database, dict.fromkeys(names, False))
             await self.dispatcher.use(self.endpoints, states)
             try:
@@ -169,6 +175,7 @@ def test_what_was_under_way_at_the_end_is_delivered_by_the_next_process(sqlite: 
             return 204
 
         service.answers["erp"] = lambda _request: slow()
+        service.grace_s = 0.1
         async with service.running("erp"):
             service.add(("I1", "first"), ("I1", "second"))
             await arrived.wait()
@@ -181,6 +188,34 @@ def test_what_was_under_way_at_the_end_is_delivered_by_the_next_process(sqlite: 
     asyncio.run(run())
 
     assert service.got["erp"] == [("I1", "first"), ("I1", "second")]
+
+
+def test_what_is_claimed_while_it_stops_is_still_sent(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, claim = Service(sqlite, tmp_path), store.claim
+    claimed, stops = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        if found := claim(*arguments, **options):
+            claimed.set()
+            stops.wait(30)
+        return found
+
+    async def run() -> None:
+        monkeypatch.setattr(store, "claim", slow)
+        async with service.running("erp"):
+            service.add(("I1", "t"))
+            await asyncio.to_thread(claimed.wait, 30)
+            stopping = asyncio.create_task(service.dispatcher.stop())
+            await asyncio.sleep(0)
+            stops.set()
+            await stopping
+
+    asyncio.run(run())
+
+    assert service.got["erp"] == [("I1", "t")]
+    assert store.waiting(sqlite) == {}
 
 
 def test_a_receiver_that_is_away_is_asked_by_one_request_at_a_time(sqlite: Database, tmp_path: Path) -> None:

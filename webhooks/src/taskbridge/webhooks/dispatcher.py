@@ -48,7 +48,7 @@ class Courier:
         self._next_slot = self._next_probe = 0.0
         self._failures = 0
         """Since the last success."""
-        self.enabled = True
+        self.enabled, self._stopping = True, False
         self.task = asyncio.create_task(self._run(), name=f"courier {endpoint.name}")
 
     def wake(self) -> None:
@@ -57,8 +57,10 @@ class Courier:
 
     async def stop(self) -> None:
         """Let attempts end and record them; one that takes too long is repeated by the next process."""
-        self.enabled = False
+        self.enabled, self._stopping = False, True
         self.wake()
+        # Not cancelled while it claims: nobody would send the claimed deliveries until the claim expires.
+        await asyncio.wait([self.task], timeout=self._dispatcher.grace_s)
         if self._running:
             await asyncio.wait(self._running, timeout=self._dispatcher.grace_s)
         self.task.cancel()
@@ -71,7 +73,7 @@ class Courier:
         await self._sender.close()
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             self._wake.clear()
             try:
                 if self._ended:
