@@ -289,6 +289,44 @@ def test_an_outage_of_the_database_at_any_query_delays_deliveries_only(
     assert "finish" in failed
 
 
+@pytest.mark.parametrize("renewed", ["ca.pem", "client.pem"])
+def test_a_renewed_certificate_is_used_without_a_restart(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renewed: str
+) -> None:
+    monkeypatch.setattr(schedule, "DELAYS_S", (0.001,) * 10_000)
+    authority, service = trustme.CA(), Service(sqlite, tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.configure_trust(tls)
+    tls.verify_mode = ssl.CERT_REQUIRED
+
+    def write(name: str, by: trustme.CA) -> None:
+        certificate = by.cert_pem if name == "ca.pem" else by.issue_cert("taskbridge").private_key_and_cert_chain_pem
+        certificate.write_to_path(tmp_path / name)
+
+    async def reload() -> str | None:
+        assert service.file.refresh()
+        await service.dispatcher.use(service.file.current.by_name, store.states(sqlite))
+        return service.file.problem
+
+    async def run() -> None:
+        for name in ("ca.pem", "client.pem"):
+            write(name, trustme.CA() if name == renewed else authority)
+        line = 'ca_file = "ca.pem"\ncertificate_file = "client.pem"'
+        async with service.running("erp", tls=tls, line=line):
+            service.add(("I1", "t"))
+            await service.until(lambda: store.states(sqlite)["erp"].failing_since is not None)
+            before = service.file.current
+            (tmp_path / renewed).write_bytes(b"\xff")
+            assert "ca_file, certificate_file: " in (await reload() or "")
+            assert service.file.current is before
+            write(renewed, authority)
+            assert await reload() is None
+            await service.until(lambda: "erp" in service.got)
+
+    asyncio.run(run())
+
+
 def test_gone_ends_deliveries_at_once(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
 

@@ -118,7 +118,14 @@ class ReloadedFile(ABC, Generic[T]):
         """
 
     def text_of(self, path: Path) -> str:
-        """The text of this file or of one that it names; a change of any of them reloads all.
+        """The text of this file or of one that it names; raises as ``bytes_of``."""
+        try:
+            return self.bytes_of(path).decode()
+        except UnicodeDecodeError as error:
+            raise FileBroken("not UTF-8") from error
+
+    def bytes_of(self, path: Path) -> bytes:
+        """The contents of this file or of one that it names; a change of any of them reloads all.
 
         Raises:
             FileBroken: It cannot be read.
@@ -126,9 +133,7 @@ class ReloadedFile(ABC, Generic[T]):
         # Before it is read: if it changes in between, it is read once more.
         self._versions[path] = _version_of(path)
         try:
-            return path.read_bytes().decode()
-        except UnicodeDecodeError as error:
-            raise FileBroken("not UTF-8") from error
+            return path.read_bytes()
         except OSError as error:
             raise FileBroken(f"{error.strerror}") from error
 

@@ -101,6 +101,8 @@ class Endpoint:
     keys: tuple[bytes, ...] = field(repr=False)
     options: Any = field(repr=False)
     tls: ssl.SSLContext = field(repr=False, compare=False)
+    certificates: tuple[bytes, ...] = field(repr=False)
+    """The contents of the files that ``tls`` was read from: a renewed certificate is a changed endpoint."""
 
     @property
     def name(self) -> str:
@@ -148,40 +150,40 @@ class EndpointsFile(ReloadedFile[Endpoints]):
         return Endpoints(found)
 
     def _complete(self, entry: EndpointEntry, place: str) -> Endpoint:
-        secrets = [self._secret(each.get_secret_value(), f"{place}.secrets") for each in entry.secrets]
-        keys = tuple(_checked(f"{place}.secrets", key_of, each) for each in secrets)
-        tls = _checked(f"{place}.ca_file, certificate_file", self._tls, entry)
+        keys = tuple(_checked(f"{place}.secrets", self._key, each) for each in entry.secrets)
+        tls, certificates = _checked(f"{place}.ca_file, certificate_file", self._tls, entry)
+        options = _checked(f"{place}.options", FORMATS[entry.format].options, entry.options, self._secret)
+        return Endpoint(entry, keys, options, tls, certificates)
 
-        def read(text: str) -> str:
-            return self._secret(text, f"{place}.options")
+    def _key(self, secret: SecretStr) -> bytes:
+        return key_of(self._secret(secret.get_secret_value()))
 
-        options = _checked(f"{place}.options", FORMATS[entry.format].options, entry.options, read)
-        return Endpoint(entry, keys, options, tls)
-
-    def _secret(self, text: str, place: str) -> str:
+    def _secret(self, text: str) -> str:
         if text.startswith(_ENVIRONMENT):
             name = text.removeprefix(_ENVIRONMENT)
             if name not in self._environment:
-                raise FileBroken(f"{place}: {name} is not in the environment")
+                raise FileBroken(f"{name} is not in the environment")
             return self._environment[name].strip()
         if text.startswith(_FILE):
             return self.text_of(self.path.parent / text.removeprefix(_FILE)).strip()
         return text
 
-    def _tls(self, entry: EndpointEntry) -> ssl.SSLContext:
-        folder = self.path.parent
-        context = ssl.create_default_context(cafile=None if entry.ca_file is None else folder / entry.ca_file)
+    def _tls(self, entry: EndpointEntry) -> tuple[ssl.SSLContext, tuple[bytes, ...]]:
+        files = [each and self.path.parent / each for each in (entry.ca_file, entry.certificate_file)]
+        certificates = tuple(self.bytes_of(each) for each in files if each is not None)
+        context = ssl.create_default_context(cafile=files[0])
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if entry.certificate_file is not None:
-            context.load_cert_chain(folder / entry.certificate_file)
-        return context
+        if files[1] is not None:
+            try:
+                context.load_cert_chain(files[1], password="")  # without one, an encrypted key would ask the terminal
+            except ssl.SSLError:
+                raise ValueError("certificate_file must have a certificate and its unencrypted key (PEM)") from None
+        return context, certificates
 
 
 def _checked(place: str, function: Callable[..., Any], *arguments: object) -> Any:
     try:
         return function(*arguments)
-    except FileBroken:
-        raise
-    except (ValueError, OSError) as error:
+    except (FileBroken, ValueError, OSError) as error:
         problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FileBroken(f"{place}: {problem}") from None
