@@ -135,7 +135,7 @@ class Webhooks:
         )
         server = make_server(http)
         listening = listen(self._settings.host, self._settings.port, prefix="WEBHOOKS")
-        await self._look()
+        await self.look()
         self.follower.start()
         running = [
             asyncio.create_task(each)
@@ -179,9 +179,9 @@ class Webhooks:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
-            await self._look()
+            await self.look()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """Use the endpoints of the file, and what any replica or command has said of them."""
         endpoints = dict(self._file.current.by_name)
         self.metrics.endpoints_usable.set(self._file.broken is None)
@@ -196,7 +196,7 @@ class Webhooks:
                 self._waiting = await self._in_thread(store.waiting, self._database)
         except DatabaseUnavailable as error:
             if self._problem != str(error):
-                log.exception("database_unavailable", problem=str(error))
+                log.warning("database_unavailable", problem=str(error))
             self._problem = str(error)
             return
         self._problem = None
