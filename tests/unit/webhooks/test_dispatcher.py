@@ -289,6 +289,25 @@ def test_an_outage_of_the_database_at_any_query_delays_deliveries_only(
     assert "finish" in failed
 
 
+def test_it_stops_in_order_while_the_database_is_away(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(sqlite, tmp_path)
+
+    def away(*_arguments: object, **_options: object) -> None:
+        raise DatabaseUnavailable("the database does not answer")
+
+    async def run() -> None:
+        monkeypatch.setattr(store, "finish", away)
+        async with service.running("erp"):
+            service.add(("I1", "t"))
+            await service.until(lambda: service.dispatcher.problem == "the database does not answer")
+
+    asyncio.run(run())
+
+    assert store.waiting(sqlite)["erp"].deliveries == 1, "the next process repeats what it could not record"
+
+
 @pytest.mark.parametrize("renewed", ["ca.pem", "client.pem"])
 def test_a_renewed_certificate_is_used_without_a_restart(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renewed: str

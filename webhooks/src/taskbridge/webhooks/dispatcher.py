@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -69,7 +70,8 @@ class Courier:
             each.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         if self._ended:
-            await self._recorded()
+            with suppress(DatabaseUnavailable):  # the next process repeats what is not recorded
+                await self._recorded()
         await self._sender.close()
 
     async def _run(self) -> None:
