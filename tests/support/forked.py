@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _COMMAND = "from taskbridge.cli.__main__ import main; main()"
 _forking = multiprocessing.get_context("forkserver")
-_SERVICES = [f"taskbridge.{each}.app" for each in ("edge", "streams", "center")]
+_SERVICES = [f"taskbridge.{each}.app" for each in ("edge", "streams", "center", "webhooks")]
 _forking.set_forkserver_preload([*_SERVICES, "taskbridge.cli.program"])
 
 
