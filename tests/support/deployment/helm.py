@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,24 +22,8 @@ if TYPE_CHECKING:
 
 
 _SOURCES = Path(__file__).parents[1] / "programs" / "helm"
-_BUILD_S = 1200
 
 Document = dict[str, Any]
-
-
-def _go(*arguments: str) -> str:
-    go = Path(sys.executable).parent / "go"
-    done = subprocess.run(
-        [str(go), *arguments],
-        cwd=_SOURCES,
-        env={**os.environ, **toolchains.GO_QUICKLY},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_BUILD_S,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def _without_clients(folder: Path) -> Path:
@@ -48,7 +31,7 @@ def _without_clients(folder: Path) -> Path:
 
     It brings a client of each of Kubernetes' kinds, which nothing here calls, and with them a sixth of the packages.
     """
-    fetched = json.loads(_go("mod", "download", "-json", "helm.sh/helm/v4"))
+    fetched = json.loads(toolchains.run_go("helm", "mod", "download", "-json", "helm.sh/helm/v4"))
     helm = folder / "sources"
     # What Go fetches is read-only, folders too.
     subprocess.run(["cp", "-r", "--no-preserve=mode", fetched["Dir"], str(helm)], check=True)
@@ -94,7 +77,7 @@ class Helm:
         self._program.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._program.parent) as folder:
             built = Path(folder, "helm")
-            _go("build", f"-modfile={_without_clients(Path(folder))}", "-o", str(built), ".")
+            toolchains.run_go("helm", "build", f"-modfile={_without_clients(Path(folder))}", "-o", str(built), ".")
             built.rename(self._program)
 
     def render(self, chart: Path, *values: Mapping[str, Any], release: str = "taskbridge") -> list[Rendered]:
