@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from taskbridge.runtime.settings import DatabaseSettings, Port
 
 
-class CenterSettings(BaseSettings):
+class CenterSettings(DatabaseSettings):
     """Each field is the environment variable ``CENTER_`` and its name in capitals; the reference has its text."""
 
-    model_config = SettingsConfigDict(env_prefix="CENTER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="CENTER_")
 
     host: str = "127.0.0.1"
     """Address on which the API, health, metrics and pages are served. Any address other than loopback requires
     `CENTER_API_TOKENS_FILE`."""
-    port: int = Field(8500, ge=0, le=65535)
+    port: Port = 8500
     """Port on which they are served. `0` chooses a free port."""
-    database_url: SecretStr | None = None
-    """`postgresql://user:password@host/database` for several replicas. Default: the SQLite file `center.db` in
-    `CENTER_DATA_DIR`."""
     data_dir: Path = Path("taskbridge-center")
-    """Folder of the SQLite database and of cached schema ids."""
-    kafka_bootstrap_servers: str
-    """Addresses of Kafka brokers: `host:port`, comma-separated."""
-    kafka_config_file: Path | None = None
-    """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the
-    registry begin with `schema.registry.`."""
-    schema_registry_url: str
-    """URL of the schema registry's Confluent API."""
     api_tokens_file: Path | None = None
     """File with the API tokens and their permissions. Required before the service may listen on an address other than
     loopback. Changes are loaded without a restart."""
@@ -67,10 +57,6 @@ class CenterSettings(BaseSettings):
     sso_stream_s: float = Field(300.0, gt=0)
     """Seconds after which the live-update connection of a signed-in person closes, so that they reconnect through the
     proxy."""
-    log_format: Literal["text", "json"] = "text"
-    """`text`, or `json` for one object per line."""
-    log_level: str = "INFO"
-    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
     @property
     def on_loopback(self) -> bool:

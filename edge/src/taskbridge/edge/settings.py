@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from taskbridge.runtime.settings import ServiceSettings
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -82,15 +83,11 @@ def _networks_or_none(value: Any) -> Any:
     return _networks(value) if value else ()
 
 
-class EdgeSettings(BaseSettings):
+class EdgeSettings(ServiceSettings):
     """Each field is the environment variable ``EDGE_`` and its name in capitals; the reference has its text."""
 
-    model_config = SettingsConfigDict(env_prefix="EDGE_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix="EDGE_")
 
-    kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
-    """Addresses of Kafka brokers: `host:port`, comma-separated."""
-    schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
-    """URL of the schema registry's Confluent API."""
     credentials_file: Path
     """TOML file with the apps and other systems whose callbacks are accepted, and their secrets. Changes are loaded
     without a restart."""
@@ -110,9 +107,6 @@ class EdgeSettings(BaseSettings):
     workers: Annotated[int, Field(ge=1)] = 1
     """Number of processes. With more than one, every metric has the label `worker`, and one scrape returns the metrics
     of all."""
-    kafka_config_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
-    """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the
-    registry begin with `schema.registry.`."""
     data_dir: Path = Path("edge-data")
     """Folder for the spool, the signatures of past callbacks and the schema ids. Put it on a disk that survives
     restarts."""
@@ -158,7 +152,3 @@ class EdgeSettings(BaseSettings):
     replay_window_entries: Annotated[int, Field(ge=8, le=1 << 28)] = 1 << 20
     """Number of latest callbacks whose signatures are stored, so that copies are rejected. Each takes 32 bytes of disk,
     plus 8 per source."""
-    log_format: Literal["text", "json"] = "text"
-    """`text`, or `json` for one object per line."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """`DEBUG`, `INFO`, `WARNING` or `ERROR`. `DEBUG` also logs each accepted callback."""

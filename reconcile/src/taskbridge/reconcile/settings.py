@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
-
-def _or_none(value: Any) -> Any:
-    return value or None
+from taskbridge.runtime.settings import FileOrNone, Port, ServiceSettings
 
 
-class ReconcileSettings(BaseSettings):
+class ReconcileSettings(ServiceSettings):
     """Each field is read from ``RECONCILE_`` plus its name in capitals. The reference quotes its text."""
 
-    model_config = SettingsConfigDict(env_prefix="RECONCILE_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix="RECONCILE_")
 
-    kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
-    """Addresses of Kafka brokers: `host:port`, comma-separated."""
-    schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
-    """URL of the schema registry's Confluent API."""
     apps_file: Path
     """TOML file with the apps to reconcile, and the credentials of their corps for DingTalk's API."""
 
-    credentials_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
+    credentials_file: FileOrNone = None
     """The edge's credentials file. An app without a system token in the apps file uses its token from here."""
-    kafka_config_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
-    """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the
-    registry begin with `schema.registry.`."""
-    host: str = "127.0.0.1"
-    """Address on which health and metrics are served."""
-    port: Annotated[int, Field(ge=1, le=65_535)] = 8600
+    port: Port = 8600
     """Port on which health and metrics are served."""
     data_dir: Path = Path("reconcile-data")
     """Folder for this month's call counts, the progress of each form and the missing instances. Put it on a disk that
@@ -74,7 +63,3 @@ class ReconcileSettings(BaseSettings):
     copies: bool = False
     """Whether records that DingTalk calls `carbon` mean that a person was copied in; no document of DingTalk says so.
     If `true`, these people see the instance."""
-    log_format: Literal["text", "json"] = "text"
-    """`text`, or `json` for one object per line."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """`DEBUG`, `INFO`, `WARNING` or `ERROR`. `DEBUG` also logs each call, without its parameters."""

@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import tomllib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import structlog
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 
 class _Entries(Protocol):
@@ -30,8 +40,48 @@ _log = structlog.stdlib.get_logger(__name__)
 POLL_S = 1.0
 """How often the service checks whether a file has changed."""
 
-
 # From the environment.
+
+
+def _or_none(value: Any) -> Any:
+    return value or None
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+FileOrNone = Annotated[Path | None, BeforeValidator(_or_none)]
+
+
+class ServiceSettings(BaseSettings):
+    """Each field is an environment variable: the service's prefix, and its name in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
+    """Addresses of Kafka brokers: `host:port`, comma-separated."""
+    schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
+    """URL of the schema registry's Confluent API."""
+    kafka_config_file: FileOrNone = None
+    """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the
+    registry begin with `schema.registry.`."""
+    host: str = "127.0.0.1"
+    """Address on which health and metrics are served."""
+    log_format: Literal["text", "json"] = "text"
+    """`text`, or `json` for one object per line."""
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`. `DEBUG` also logs each accepted callback and each call of DingTalk."""
+
+
+class DatabaseSettings(ServiceSettings):
+    """Of a service with a database."""
+
+    database_url: SecretStr | None = None
+    """`postgresql://user:password@host/database` for several replicas. Default: a SQLite file in the data folder."""
+    data_dir: Path
+    """Folder of the SQLite database and of cached schema ids."""
 
 
 def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:

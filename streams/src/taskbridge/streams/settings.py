@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from taskbridge.runtime.settings import Port, ServiceSettings
 from taskbridge.schemas.topics import REPLAYED_DAYS
 
 
-class StreamsSettings(BaseSettings):
+class StreamsSettings(ServiceSettings):
     """Each field is the environment variable ``STREAMS_`` and its name in capitals; the reference has its text."""
 
-    model_config = SettingsConfigDict(env_prefix="STREAMS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="STREAMS_")
 
-    host: str = "127.0.0.1"
-    """Address on which health, readiness and metrics are served."""
-    port: int = Field(8510, ge=0, le=65535)
+    port: Port = 8510
     """Port on which they are served. `0` chooses a free port."""
-    kafka_bootstrap_servers: str
-    """Addresses of Kafka brokers: `host:port`, comma-separated."""
-    kafka_config_file: Path | None = None
-    """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the
-    registry begin with `schema.registry.`."""
-    schema_registry_url: str
-    """URL of the schema registry's Confluent API."""
     data_dir: Path = Path("taskbridge-streams")
     """Folder with the worker's local state. Each worker needs its own: a second worker in it does not start."""
     live_instances: int = Field(60_000, ge=0)
@@ -48,10 +39,6 @@ class StreamsSettings(BaseSettings):
     """Maximum size of changelog records that wait in memory while tables are restored."""
     watchdog_s: float = Field(120.0, gt=0)
     """A worker that makes no progress for this long exits, so that its supervisor restarts it. In seconds."""
-    log_format: Literal["text", "json"] = "text"
-    """`text`, or `json` for one object per line."""
-    log_level: str = "INFO"
-    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
     @field_validator("retention_days")
     @classmethod
