@@ -22,10 +22,11 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from taskbridge.center.migrations import migrate
+from taskbridge.center.migrations import FOLDER
 from taskbridge.local.child import tethered
 from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.runtime.database import open_database
+from taskbridge.runtime.migrations import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -173,7 +174,7 @@ class Databases:
     def _sqlite_template(self) -> Path:
         folder = self._folder / "template"
         database = open_database(None, folder)
-        migrate(database)
+        migrate(database, FOLDER)
         database.close()
         return folder
 
@@ -182,7 +183,7 @@ class Databases:
         url = self.empty_url("postgresql")
         assert isinstance(url, str)
         database = open_database(url, self._folder)
-        migrate(database)
+        migrate(database, FOLDER)
         database.close()
         return make_url(url).database or ""
 

@@ -14,7 +14,7 @@ from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.server import build_http
 from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, entries, events, forms, instances, people, person_ids
-from taskbridge.center.threads import Threads
+from taskbridge.runtime.database import Threads
 from taskbridge.runtime.follow.tables import positions
 from taskbridge.schemas.events import SOURCE_YIDA, Person, Status, TaskState, View
 from taskbridge.schemas.views import Entry, views

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskbridge.center.operations.reporting import OperationsReporter
 from taskbridge.center.settings import CenterSettings
-from taskbridge.center.threads import Threads
+from taskbridge.runtime.database import Threads
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,12 +17,13 @@ from support.center_rows import AnsweringCenter, fill, state
 from support.edge.fakes import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.center.access.tokens import digest_of
 from taskbridge.center.app import Center
-from taskbridge.center.migrations import migrate
+from taskbridge.center.migrations import FOLDER
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_port
 from taskbridge.runtime.database import open_database
+from taskbridge.runtime.migrations import migrate
 from taskbridge.schemas.events import Status, TaskEntry
 from taskbridge.schemas.topics import TASK_STATES
 
@@ -65,7 +66,7 @@ def center_app(folder: Path, *, is_open: bool) -> Generator[FastAPI]:
         **given,
     )
     database = open_database(None, settings.data_dir)
-    migrate(database)
+    migrate(database, FOLDER)
     center = Center(settings, database)
     center.hub.most = 0
     rows = AnsweringCenter(database, center.access)

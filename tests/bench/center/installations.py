@@ -17,10 +17,11 @@ from tests.bench.machine import bytes_below, cpu_seconds, resident_mb
 from tests.bench.services import answers, start_service, wait_until
 
 from support.center import PostgresServer
-from taskbridge.center.migrations import migrate
+from taskbridge.center.migrations import FOLDER
 from taskbridge.local.host import LOOPBACK, free_port
 from taskbridge.runtime.database import open_database
 from taskbridge.runtime.follow.tables import positions
+from taskbridge.runtime.migrations import migrate
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import TASK_STATES
 
@@ -67,7 +68,7 @@ class Center:
         if self._server is not None:
             self._settings["CENTER_DATABASE_URL"] = self._server.url()
         with self._opened() as new:
-            migrate(new)
+            migrate(new, FOLDER)
 
     def __enter__(self) -> Self:
         self._running = ExitStack()

@@ -16,12 +16,13 @@ from support.center import PostgresServer
 from support.center_records import lines_in, lines_of, states_of
 from support.streams.lives import lives
 from taskbridge.center.follow.lists import States
-from taskbridge.center.migrations import migrate
+from taskbridge.center.migrations import FOLDER
 from taskbridge.center.tables import FOLLOWED, entries, instances
 from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.follow.positions import epoch, progress, rebuild
 from taskbridge.runtime.follow.tables import positions
 from taskbridge.runtime.kafka import producer_config
+from taskbridge.runtime.migrations import migrate
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import Lifecycle, Person, TaskState
@@ -238,7 +239,7 @@ def test_a_database_that_comes_back_gets_what_was_read(
     server = PostgresServer()
     try:
         database = databases.open(server.url())
-        migrate(database)
+        migrate(database, FOLDER)
         with topic.followed(database) as [follower]:
             topic.publish(states[:100])
             eventually(lambda: topic.is_written(database), what="the database is filled")

@@ -16,9 +16,8 @@ from taskbridge.center.app import Center, migrate, rebuild, run
 from taskbridge.center.filling import Filling
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import entries
-from taskbridge.center.threads import Threads
 from taskbridge.cli.connection import Connection
-from taskbridge.runtime.database import DatabaseUnavailable, open_database
+from taskbridge.runtime.database import DatabaseUnavailable, Threads, open_database
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
@@ -148,9 +147,8 @@ def test_a_database_that_is_away_is_a_503_and_is_counted(center: Center, sqlite_
         assert client.get(path).status_code == 200
 
 
-def test_a_database_that_hangs_does_not_hold_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.center.threads._ANSWER_S", 0.05)
-    threads = Threads(1)
+def test_a_database_that_hangs_does_not_hold_clients() -> None:
+    threads = Threads(1, answer_s=0.05)
 
     async def wait() -> None:
         with pytest.raises(DatabaseUnavailable):

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import DataError, IntegrityError
 
-from taskbridge.center.migrations import migrate
+from taskbridge.center.migrations import FOLDER
 from taskbridge.center.tables import people
 from taskbridge.runtime.database import DatabaseDamaged, DatabaseUnavailable, Upsert, open_database
 from taskbridge.runtime.follow.tables import skipped
+from taskbridge.runtime.migrations import migrate
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def test_a_full_disk_rolls_back_and_goes_on_when_there_is_room(sqlite_database: 
 @pytest.mark.parametrize("how", ["no database", "damaged pages"])
 def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, how: str) -> None:
     database = open_database(None, tmp_path)
-    migrate(database)
+    migrate(database, FOLDER)
     with database.write() as connection:
         database.put(connection, PUT, [person(str(number)) for number in range(2_000)])
     database.close()

@@ -12,10 +12,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, insert, inspect, select
 
-from taskbridge.center.migrations import FOLDER, check_revision, migrate
+from taskbridge.center.migrations import FOLDER
 from taskbridge.center.tables import metadata, people
 from taskbridge.runtime.database import DatabaseUnavailable
 from taskbridge.runtime.follow.tables import metadata as followed
+from taskbridge.runtime.migrations import check_revision, migrate
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -70,38 +71,41 @@ def test_a_migration_that_fails_half_way_leaves_revision_and_data(database: Data
         connection.execute(insert(people).values(corp_id="c", user_id="u", partition=0, name="Ann", search=""))
     folder = next_release(tmp_path / "migrations", "INSERT INTO missing VALUES (1)")
     with pytest.raises(DatabaseUnavailable, match="missing"):
-        migrate(database, folder=folder)
+        migrate(database, folder)
     with database.read() as connection:
         assert connection.execute(select(people.c.name)).scalar() == "Ann"
         assert not inspect(connection).has_table("notes")
-    check_revision(database)
+    check_revision(database, FOLDER, service="center")
 
 
 def test_an_older_release_refuses_the_tables_of_a_newer_one(database: Database, tmp_path: Path) -> None:
     folder = next_release(tmp_path / "migrations", "SELECT 1")
-    assert migrate(database, folder=folder) == (REVISIONS[-1], "next")
+    assert migrate(database, folder) == (REVISIONS[-1], "next")
     with pytest.raises(ConfigurationError, match="newer"):
-        check_revision(database)
+        check_revision(database, FOLDER, service="center")
     with pytest.raises(ConfigurationError, match="newer"):
-        migrate(database)
+        migrate(database, FOLDER)
 
 
-def test_tables_that_are_behind_name_the_command(databases: Databases, dialect: str) -> None:
+def test_tables_that_are_behind_name_the_command_and_sqlites_are_migrated(databases: Databases, dialect: str) -> None:
     database = databases.open(databases.empty_url(dialect))
-    with pytest.raises(ConfigurationError, match="taskbridge center --migrate"):
-        check_revision(database)
-    migrate(database)
-    check_revision(database)
+    if dialect == "postgresql":
+        with pytest.raises(ConfigurationError, match="taskbridge center --migrate"):
+            check_revision(database, FOLDER, service="center")
+        migrate(database, FOLDER)
+    check_revision(database, FOLDER, service="center")
+    with database.read() as connection:
+        assert inspect(connection).has_table("people")
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_every_revision_is_upgraded_with_its_rows(databases: Databases, dialect: str, revision: str) -> None:
     database = databases.open(databases.empty_url(dialect))
-    migrate(database, revision)
+    migrate(database, FOLDER, revision)
     with database.write() as connection:
         add_a_row_to_each_table(connection)
         before = rows(connection)
-    migrate(database)
+    migrate(database, FOLDER)
     with database.read() as connection:
         after = rows(connection)
     assert before
@@ -113,7 +117,7 @@ def test_every_revision_is_upgraded_with_its_rows(databases: Databases, dialect:
 def test_replicas_that_migrate_at_once_migrate_once(databases: Databases, dialect: str) -> None:
     url = databases.empty_url(dialect)
     results: list[tuple[str | None, str | None]] = []
-    threads = [threading.Thread(target=lambda: results.append(migrate(databases.open(url)))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: results.append(migrate(databases.open(url), FOLDER))) for _ in range(3)]
     for each in threads:
         each.start()
     for each in threads:

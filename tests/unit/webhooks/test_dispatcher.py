@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +13,7 @@ import trustme
 from aiohttp import web
 from msgspec.structs import replace
 
-from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.database import DatabaseUnavailable, Threads
 from taskbridge.runtime.migrations import migrate
 from taskbridge.webhooks import dispatcher as module
 from taskbridge.webhooks import schedule, store
@@ -112,7 +111,7 @@ class Service:
         await site.start()
         address = f"{'http' if tls is None else 'https'}://127.0.0.1:{runner.addresses[0][1]}"
         self.endpoints = self.use(address, *names, line=line)
-        with ThreadPoolExecutor(4) as threads:
+        with closing(Threads(4)) as threads:
 
             async def nobody(*_arguments: str) -> None: ...
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 import time
-from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,28 +22,26 @@ from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.routes import HoldsStreams, events_router
 from taskbridge.center.metrics import FollowerCollector, Metrics
-from taskbridge.center.migrations import check_revision
-from taskbridge.center.migrations import migrate as migrate_tables
+from taskbridge.center.migrations import FOLDER
 from taskbridge.center.operations.reporting import OperationsReporter
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.center.server import build_http
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import FOLLOWED
-from taskbridge.center.threads import Threads
 from taskbridge.center.web.routes import let_portals_in, pages_router
-from taskbridge.runtime.database import DatabaseDamaged, open_database
+from taskbridge.runtime import migrations
+from taskbridge.runtime.database import DatabaseDamaged, Threads, database_of
 from taskbridge.runtime.follow import positions
 from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.operation import end_within, listen, make_server
-from taskbridge.runtime.process import allow_open_files, only_one_in
-from taskbridge.runtime.settings import explain_program, load_settings
-from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.runtime.operation import serve_until_stopped
+from taskbridge.runtime.process import allow_open_files
+from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.schemas.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from fastapi import FastAPI
 
@@ -56,6 +52,8 @@ _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, 
 _SWITCH_S = 0.0005
 """How soon a thread with a query gets the interpreter's lock while a follower works. Python's default is 5 ms."""
 _SQLITE_THREADS, _POSTGRESQL_THREADS = 4, 8
+_ANSWER_S = 10.0
+"""A database that is frozen must not hold clients: a proxy in front would give up later without a reason."""
 _END_S = 8.0
 """For open requests, and for threads that wait for Kafka or the database."""
 _OWN_FILES = 1024
@@ -73,22 +71,18 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
     """
     sys.setswitchinterval(_SWITCH_S)
     settings = load_settings(CenterSettings, environment)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with _opened(settings) as database:
+    with database_of("center", settings) as database:
         configure_logs(settings.log_format, settings.log_level)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        migrations.check_revision(database, FOLDER, service="center")
         if database.is_sqlite:
-            migrate_tables(database)
             positions.note_boot(database)
-        else:
-            check_revision(database)
         asyncio.run(Center(settings, database).serve())
 
 
 def migrate(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
     """Bring the tables to this release; returns the revisions ``from`` and ``to``."""
-    with _opened(load_settings(CenterSettings, environment)) as database:
-        before, after = migrate_tables(database)
+    with database_of("center", load_settings(CenterSettings, environment)) as database:
+        before, after = migrations.migrate(database, FOLDER)
     return {"from": before, "to": after}
 
 
@@ -97,7 +91,7 @@ def rebuild(environment: Mapping[str, str] = os.environ) -> dict[str, int]:
 
     Replicas on PostgreSQL may run meanwhile. A damaged SQLite file is set aside.
     """
-    with _opened(load_settings(CenterSettings, environment)) as database:
+    with database_of("center", load_settings(CenterSettings, environment)) as database:
         try:
             return _drop(database)
         except DatabaseDamaged:
@@ -108,7 +102,7 @@ def rebuild(environment: Mapping[str, str] = os.environ) -> dict[str, int]:
 
 def _drop(database: Database) -> dict[str, int]:
     if database.is_sqlite:
-        migrate_tables(database)
+        migrations.migrate(database, FOLDER)
     return positions.rebuild(database, FOLLOWED)
 
 
@@ -120,24 +114,13 @@ def _set_aside(path: Path) -> None:
     log.warning("database_set_aside", path=f"{path}.{suffix}")
 
 
-@contextmanager
-def _opened(settings: CenterSettings) -> Generator[Database]:
-    """The database; a process is alone with a SQLite file."""
-    url = settings.database_url
-    with ExitStack() as stack:
-        if url is None:
-            stack.enter_context(only_one_in(settings.data_dir, "center.lock", setting="CENTER_DATA_DIR"))
-        opened = open_database(None if url is None else url.get_secret_value(), settings.data_dir)
-        yield stack.enter_context(closing(opened))
-
-
 class Center:
     """All parts of a replica."""
 
     def __init__(self, settings: CenterSettings, database: Database) -> None:
         """Raise ConfigurationError if the settings of access or the addresses are wrong."""
         self._settings, self._database = settings, database
-        self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS)
+        self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS, answer_s=_ANSWER_S)
         self.filling = Filling(database, self._threads)
         self._queries = Queries(database)
         self.access = build_access(settings, self._users_of)
@@ -173,36 +156,29 @@ class Center:
 
     async def serve(self) -> None:
         """Follow the topics and answer, until a signal comes."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, stop.set)
         logging.getLogger().addHandler(self.operations.errors)
-        server = make_server(HoldsStreams(let_portals_in(self.http(), self._settings.allowed_origins)))
-        listening = listen(self._settings.host, self._settings.port, prefix="CENTER")
+        await serve_until_stopped(
+            HoldsStreams(let_portals_in(self.http(), self._settings.allowed_origins)),
+            service="center",
+            address=(self._settings.host, self._settings.port),
+            end_s=_END_S,
+            start=self._start,
+            stopping=self.hub.stop,
+            close=self._close,
+        )
+
+    async def _start(self) -> list[Coroutine[Any, Any, None]]:
         await self.filling.look()
         for each in self.followers:
             each.start()
-        watching = [asyncio.ensure_future(each) for each in self._watches()]
-        serving = asyncio.create_task(server.serve([listening]))
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            done, _ = await asyncio.wait([stopped, serving, *watching], return_when=asyncio.FIRST_COMPLETED)
-            for each in done - {stopped}:
-                each.result()
-        finally:
-            failure = sys.exception()
-            end_within(_END_S, 0 if failure is None else f"taskbridge center: {failure}")
-            self.hub.stop()
-            server.should_exit = True
-            await serving
-            for each in watching:
-                each.cancel()
-            await asyncio.gather(*watching, return_exceptions=True)
-            await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
-            await self.operations.close()
-            self._registry.close()
-            self._threads.close()
+        tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
+        return [self.filling.watch(), self.hub.run(), self.operations.run(), *tokens]
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
+        await self.operations.close()
+        self._registry.close()
+        self._threads.close()
 
     def http(self) -> FastAPI:
         """The application; nothing is connected for it."""
@@ -229,10 +205,6 @@ class Center:
             "problems": list(dict.fromkeys(each for each in problems if each is not None)),
         }
 
-    def _watches(self) -> list[Any]:
-        tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
-        return [self.filling.watch(), self.hub.run(), self.operations.run(), *tokens]
-
     async def _users_of(self, corp_id: str, kind: str, value: str) -> Sequence[str]:
         users = await self._threads.run(self._queries.users_of, corp_id, kind, value)
         # In this order: a person who is not read yet may have the id too.
@@ -250,17 +222,8 @@ def _most_streams(requested: int) -> int:
 
 
 def main() -> None:
-    """The program ``taskbridge-center``: one readable line and exit code 1 when it cannot run."""
-    explain_program(
-        "taskbridge-center",
-        does="Run the task center against an existing Kafka and registry, configured by CENTER_* in the environment.",
-        example="CENTER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 CENTER_SCHEMA_REGISTRY_URL=http://registry:8081 "
-        "taskbridge-center",
-    )
-    try:
-        run()
-    except (ConfigurationError, OperatorError) as error:
-        sys.exit(f"taskbridge center: {error}")
+    """The program ``taskbridge-center``."""
+    run_program("center", run, does="Run the task center")
 
 
 if __name__ == "__main__":

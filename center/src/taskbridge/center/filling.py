@@ -12,8 +12,7 @@ from taskbridge.runtime.follow.positions import Progress, progress
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
 
 if TYPE_CHECKING:
-    from taskbridge.center.threads import Threads
-    from taskbridge.runtime.database import Database
+    from taskbridge.runtime.database import Database, Threads
 
 log = structlog.get_logger(__name__)
 

@@ -33,7 +33,7 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.openapi import amend_document, serve_docs
 from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.runtime.process import collect_garbage_rarely
-from taskbridge.runtime.settings import explain_program, load_settings
+from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.runtime.topic_admin import partitions_setting
 from taskbridge.runtime.tracing import tracing_from_environment
 from taskbridge.schemas.errors import ConfigurationError
@@ -198,13 +198,7 @@ def run() -> None:
 
 def main() -> None:
     """The program ``taskbridge-edge``."""
-    explain_program(
-        "taskbridge-edge",
-        does="Run the edge against an existing Kafka and registry, configured by EDGE_* in the environment.",
-        example="EDGE_CREDENTIALS_FILE=credentials.toml EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 "
-        "EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge-edge",
-    )
-    run()
+    run_program("edge", run, does="Run the edge", needs="EDGE_CREDENTIALS_FILE=credentials.toml ")
 
 
 def _sockets(settings: EdgeSettings, passed: Sockets) -> list[socket.socket]:

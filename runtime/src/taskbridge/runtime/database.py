@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from sqlalchemy import String, bindparam, cast, create_engine, event, func, select
+from sqlalchemy import String, bindparam, cast, create_engine, delete, event, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
+from taskbridge.runtime.process import only_one_in
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
 
     from sqlalchemy import ColumnElement, Connection, Engine, Table
+
+    from taskbridge.runtime.settings import DatabaseSettings
+
+T = TypeVar("T")
 
 Key = String().with_variant(postgresql.VARCHAR(collation="C"), "postgresql")
 """A text that compares by its bytes in both databases."""
@@ -43,6 +50,7 @@ _PRAGMAS = (
     "synchronous = NORMAL",
 )
 _WRITES = "taskbridge_writes"
+_PURGED_ROWS = 5_000
 _QUOTE = '", "'
 _TYPES = {bool: "boolean", int: "bigint", str: "text", bytes: "bytea"}
 """PostgreSQL's, for the columns of ``Upsert``."""
@@ -151,6 +159,22 @@ class Database:
         """The parameter of ``among``: one, however many there are, so that its statement is built once."""
         return {"keys": msgspec.json.encode(list(values)).decode() if self.is_sqlite else list(values)}
 
+    def purge(self, table: Table, where: ColumnElement[bool]) -> int:
+        """Delete these rows; returns how many. Each transaction is small, so that other writers wait for a moment only.
+
+        Raises:
+            DatabaseUnavailable: The rest is left for the next time.
+        """
+        key = table.primary_key.columns
+        some = delete(table).where(tuple_(*key).in_(select(*key).where(where).limit(_PURGED_ROWS)))
+        total = 0
+        while True:
+            with self.write() as connection:
+                count = connection.execute(some).rowcount
+            total += count
+            if count < _PURGED_ROWS:
+                return total
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -179,6 +203,45 @@ class Database:
         found = DatabaseUnavailable(f"the database {where}: {line}")
         found.is_conflict = code in _BUSY or getattr(cause, "sqlstate", None) in _CONFLICTS
         return found
+
+
+class Threads:
+    """Runs what blocks in a few threads: more would only wait for the interpreter's lock and the database."""
+
+    def __init__(self, count: int, *, answer_s: float | None = None) -> None:
+        """``answer_s``: how long a caller waits at most, so that a frozen database does not hold every client."""
+        self._pool, self._answer_s = ThreadPoolExecutor(count, "query"), answer_s
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """What the function returns or raises.
+
+        Raises:
+            DatabaseUnavailable: it has not returned in time.
+        """
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+        except TimeoutError as error:
+            raise DatabaseUnavailable(f"the database gave no answer within {self._answer_s} s") from error
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def database_of(service: str, settings: DatabaseSettings, *, alone: bool = True) -> Generator[Database]:
+    """The database of the settings; with ``alone``, no other process may use the SQLite file at the same time.
+
+    Raises:
+        ConfigurationError: Another process uses it, or the settings are wrong.
+    """
+    url, folder = settings.database_url, settings.data_dir
+    with ExitStack() as stack:
+        if url is None and alone:
+            prefix = service.upper()
+            stack.enter_context(only_one_in(folder, f"{service}.lock", setting=f"{prefix}_DATA_DIR"))
+        given = None if url is None else url.get_secret_value()
+        yield stack.enter_context(closing(open_database(given, folder, service=service)))
 
 
 def open_database(url: str | None, data_dir: Path, *, service: str = "center") -> Database:

@@ -16,7 +16,7 @@ LogFormat = Literal["text", "json"]
 _THROTTLE_S = 10.0
 _THROTTLE_KEY = 60
 
-NOISY = ("aiokafka", "faust", "mode", "httpx2", "httpcore2", "librdkafka", "opentelemetry", "uvicorn.access")
+NOISY = ("aiokafka", "faust", "mode", "httpx2", "httpcore2", "librdkafka", "opentelemetry", "uvicorn.access", "alembic")
 """Below WARNING these hide our own lines; at DEBUG, aiokafka and faust cost a fifth of the CPU too."""
 
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)

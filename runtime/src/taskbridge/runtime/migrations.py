@@ -46,19 +46,22 @@ def migrate(database: Database, folder: Path, revision: str = "head") -> tuple[s
         return before, _revision(connection, scripts)
 
 
-def check_revision(database: Database, folder: Path, *, command: str) -> None:
-    """Raise unless the tables are those of this release.
+def check_revision(database: Database, folder: Path, *, service: str) -> None:
+    """Raise unless the tables are those of this release; SQLite's are changed into them.
 
     Raises:
-        ConfigurationError: They are older, which the command changes, or newer.
+        ConfigurationError: They are older, which the service's ``--migrate`` changes, or newer.
         DatabaseUnavailable: The database does not answer.
     """
+    if database.is_sqlite:
+        migrate(database, folder)
     scripts = ScriptDirectory(str(folder))
     with database.read() as connection:
         found = _revision(connection, scripts)
     if found != (head := scripts.get_current_head()):
         raise ConfigurationError(
-            f"the database has revision {found or 'none'}, this release needs {head}: run '{command}'"
+            f"the database has revision {found or 'none'}, this release needs {head}:"
+            f" run 'taskbridge {service} --migrate'"
         )
 
 

@@ -1,10 +1,12 @@
-"""The HTTP side that streams and the center have in common: application, socket, server, and an end within a time."""
+"""What services with an HTTP side have in common: application, socket, server, signals, and an end within a time."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -22,7 +24,7 @@ from taskbridge.runtime.serving import Server, server_config
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from fastapi.telemetry import TelemetryConfig
     from prometheus_client import CollectorRegistry
@@ -101,6 +103,54 @@ def make_server(app: ASGIApp, *, grace_s: int = 5) -> Server:
 def _is_ours(record: logging.LogRecord) -> bool:
     """Uvicorn warns about clients' requests, and advises to install what they need: neither is for an operator."""
     return record.levelno != logging.WARNING
+
+
+def stop_on_signal() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set from now on."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    return stop
+
+
+async def serve_until_stopped(
+    app: ASGIApp,
+    *,
+    service: str,
+    address: tuple[str, int],
+    end_s: float,
+    start: Callable[[], Awaitable[Iterable[Coroutine[Any, Any, None]]]],
+    stopping: Callable[[], None] = lambda: None,
+    close: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Serve the application and run the tasks that ``start`` returns, until a signal comes or one of them ends.
+
+    Then ``stopping`` is called, open requests are answered, the tasks are cancelled, and ``close`` is awaited. All of
+    that takes ``end_s`` at most.
+
+    Raises:
+        ConfigurationError: the address cannot be used; nothing was started.
+        Exception: what ended a task.
+    """
+    stop = stop_on_signal()
+    server, listening = make_server(app), listen(*address, prefix=service.upper())
+    running = [asyncio.ensure_future(each) for each in await start()]
+    serving, stopped = asyncio.ensure_future(server.serve([listening])), asyncio.ensure_future(stop.wait())
+    try:
+        done, _ = await asyncio.wait([stopped, serving, *running], return_when=asyncio.FIRST_COMPLETED)
+        for each in done - {stopped}:
+            each.result()
+    finally:
+        failure = sys.exception()
+        end_within(end_s, 0 if failure is None else f"taskbridge {service}: {failure}")
+        stopping()
+        server.should_exit = True
+        await asyncio.gather(serving, return_exceptions=True)
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        if close is not None:
+            await close()
 
 
 def end_within(seconds: float, outcome: int | str, *, end: Callable[[int], None] = os._exit) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import tomllib
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -21,10 +22,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class _Entries(Protocol):
@@ -102,18 +103,25 @@ def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
         raise ConfigurationError("; ".join(lines)) from error
 
 
-def explain_program(name: str, *, does: str, example: str) -> None:
-    """Answer ``--help`` and reject any argument by ending the process: the environment configures the program.
+def run_program(service: str, run: Callable[[], None], *, does: str, needs: str = "", name: str = "") -> None:
+    """Be the program ``taskbridge-SERVICE``, or ``name``: answer ``--help`` without any setting, or run the service.
 
-    A program that is only the service calls this first, so that ``--help`` works without any setting.
+    ``needs`` are settings of the example besides Kafka and the registry. An error is one line, and exit code 1.
     """
     from argparse import ArgumentParser  # noqa: PLC0415 - services that are commands of the program have no use for it
 
+    prefix, name = service.upper(), name or f"taskbridge-{service}"
     ArgumentParser(
         prog=name,
-        description=f"{does} Every setting: docs/reference/settings.md.",
-        epilog=f"Example: {example}",
+        description=f"{does}, with an existing Kafka and registry, configured by {prefix}_* in the environment."
+        " Every setting: docs/reference/settings.md.",
+        epilog=f"Example: {needs}{prefix}_KAFKA_BOOTSTRAP_SERVERS=kafka:9092"
+        f" {prefix}_SCHEMA_REGISTRY_URL=http://registry:8081 {name}",
     ).parse_args()
+    try:
+        run()
+    except TaskbridgeError as error:
+        sys.exit(f"taskbridge {service}: {error}")
 
 
 # From files.

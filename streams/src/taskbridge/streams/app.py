@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
 import structlog
 
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.operation import end_within, listen, make_server, operation_app
+from taskbridge.runtime.operation import end_within, listen, make_server, operation_app, stop_on_signal
 from taskbridge.runtime.process import only_one_in
-from taskbridge.runtime.settings import explain_program, load_settings
+from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.runtime.topic_admin import partitions_setting
 from taskbridge.runtime.tracing import tracing_from_environment
-from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.streams.contract.live_version import AnotherVersion
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.monitoring.progress import Health
@@ -51,10 +49,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
 
 
 async def _serve(settings: StreamsSettings, partitions: int) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+    stop = stop_on_signal()
     tracing = tracing_from_environment(os.environ, "taskbridge-streams")
     metrics = Metrics(times_stuck=TimesStuck(settings.data_dir).count())
     service = Service(settings, Health(), metrics, tracing)
@@ -70,7 +65,7 @@ async def _serve(settings: StreamsSettings, partitions: int) -> None:
     finally:
         failure = sys.exception()
         if switched is None:  # otherwise the process restarts itself, however long that takes
-            end_within(_END_S, 0 if failure is None else _message(failure))
+            end_within(_END_S, 0 if failure is None else f"taskbridge streams: {failure}")
         server.should_exit = True
         await serving
         if tracing is not None:
@@ -81,23 +76,9 @@ async def _serve(settings: StreamsSettings, partitions: int) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
 
 
-def _message(error: BaseException) -> str:
-    return f"taskbridge streams: {error}"
-
-
 def main() -> None:
-    """The program ``taskbridge-streams``: one readable line and exit code 1 when it cannot run."""
-    explain_program(
-        "taskbridge-streams",
-        does="Run the streams service against an existing Kafka and registry, configured by STREAMS_* in the "
-        "environment.",
-        example="STREAMS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 STREAMS_SCHEMA_REGISTRY_URL=http://registry:8081 "
-        "taskbridge-streams",
-    )
-    try:
-        run()
-    except (ConfigurationError, OperatorError) as error:
-        sys.exit(_message(error))
+    """The program ``taskbridge-streams``."""
+    run_program("streams", run, does="Run the streams service")
 
 
 if __name__ == "__main__":

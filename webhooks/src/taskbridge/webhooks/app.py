@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import signal
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,15 +13,14 @@ import structlog
 from confluent_kafka import KafkaException
 from sqlalchemy import select
 
-from taskbridge.runtime.database import DatabaseUnavailable, open_database
+from taskbridge.runtime.database import DatabaseUnavailable, Threads, database_of
 from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.migrations import check_revision, migrate
-from taskbridge.runtime.operation import end_within, listen, make_server, operation_app
-from taskbridge.runtime.process import only_one_in
-from taskbridge.runtime.settings import explain_program, load_settings
-from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.runtime.operation import operation_app, serve_until_stopped
+from taskbridge.runtime.settings import load_settings, run_program
+from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.webhooks import store
 from taskbridge.webhooks.dispatcher import Dispatcher
@@ -40,7 +35,7 @@ from taskbridge.webhooks.store import Waiting
 from taskbridge.webhooks.tables import people
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Coroutine, Mapping
 
     from taskbridge.runtime.database import Database
     from taskbridge.webhooks.endpoints import Endpoint
@@ -59,34 +54,17 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
         OperatorError: the database cannot be used.
     """
     settings = load_settings(WebhooksSettings, environment)
-    with ExitStack() as stack:
-        database = stack.enter_context(opened(settings))
+    with database_of("webhooks", settings) as database:
         configure_logs(settings.log_format, settings.log_level)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        if database.is_sqlite:
-            migrate(database, FOLDER)
-        else:
-            check_revision(database, FOLDER, command="taskbridge webhooks --migrate")
+        check_revision(database, FOLDER, service="webhooks")
         asyncio.run(Webhooks(settings, database, EndpointsFile(settings.endpoints_file, environment)).serve())
 
 
 def migrate_tables(environment: Mapping[str, str] = os.environ) -> str | None:
     """Bring the tables to this release; returns their revision."""
-    with opened(load_settings(WebhooksSettings, {"WEBHOOKS_ENDPOINTS_FILE": os.devnull, **environment})) as database:
+    settings = load_settings(WebhooksSettings, {"WEBHOOKS_ENDPOINTS_FILE": os.devnull, **environment})
+    with database_of("webhooks", settings) as database:
         return migrate(database, FOLDER)[1]
-
-
-@contextmanager
-def opened(settings: WebhooksSettings, *, alone: bool = True) -> Generator[Database]:
-    """The database; with ``alone``, no other service may use the SQLite file at the same time."""
-    url = settings.database_url
-    with ExitStack() as stack:
-        if url is None:
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
-            if alone:
-                stack.enter_context(only_one_in(settings.data_dir, "webhooks.lock", setting="WEBHOOKS_DATA_DIR"))
-        given = None if url is None else url.get_secret_value()
-        yield stack.enter_context(closing(open_database(given, settings.data_dir, service="webhooks")))
 
 
 class Webhooks:
@@ -96,7 +74,7 @@ class Webhooks:
         """Raise ConfigurationError if the networks are wrong."""
         self._settings, self._database, self._file = settings, database, file
         self._guard = Guard(parse_networks(settings.allowed_networks))
-        self._threads = ThreadPoolExecutor(8, "webhooks")
+        self._threads = Threads(8)
         self.metrics = Metrics()
         self._states: dict[str, EndpointState] = {}
         self._registered: dict[str, Endpoint] = {}
@@ -110,10 +88,6 @@ class Webhooks:
 
     async def serve(self) -> None:
         """Until a signal comes."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, stop.set)
         self.dispatcher = Dispatcher(self._database, self._guard, self.metrics, self._threads, self._other_id)
         self.follower = Follower(
             self._database,
@@ -133,31 +107,25 @@ class Webhooks:
             ready="Ready when the database answers and notifications are read",
             registry=self.metrics.registry,
         )
-        server = make_server(http)
-        listening = listen(self._settings.host, self._settings.port, prefix="WEBHOOKS")
+        await serve_until_stopped(
+            http,
+            service="webhooks",
+            address=(self._settings.host, self._settings.port),
+            end_s=_END_S,
+            start=self._start,
+            close=self._close,
+        )
+
+    async def _start(self) -> list[Coroutine[Any, Any, None]]:
         await self.look()
         self.follower.start()
-        running = [
-            asyncio.create_task(each)
-            for each in (self._watch(), self._file.watch(), self._add_present(), self._purge())
-        ]
-        serving = asyncio.create_task(server.serve([listening]))
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            done, _ = await asyncio.wait([stopped, serving, *running], return_when=asyncio.FIRST_COMPLETED)
-            for each in done - {stopped}:
-                each.result()
-        finally:
-            failure = sys.exception()
-            end_within(_END_S, 0 if failure is None else f"taskbridge webhooks: {failure}")
-            server.should_exit = True
-            for each in running:
-                each.cancel()
-            await asyncio.gather(serving, *running, return_exceptions=True)
-            await asyncio.to_thread(self.follower.stop)
-            await self.dispatcher.stop()
-            self._registry.close()
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        return [self._watch(), self._file.watch(), self._add_present(), self._purge()]
+
+    async def _close(self) -> None:
+        await asyncio.to_thread(self.follower.stop)
+        await self.dispatcher.stop()
+        self._registry.close()
+        self._threads.close()
 
     def readiness(self) -> dict[str, Any]:
         """The body of ``/readyz``."""
@@ -188,12 +156,12 @@ class Webhooks:
         starts = {name: each.entry.start == "present" for name, each in endpoints.items()}
         try:
             if starts.keys() <= self._states.keys():
-                self._states = await self._in_thread(store.states, self._database)
+                self._states = await self._threads.run(store.states, self._database)
             else:
-                self._states = await self._in_thread(store.register, self._database, starts)
+                self._states = await self._threads.run(store.register, self._database, starts)
             if time.monotonic() >= self._counts_due:
                 self._counts_due = time.monotonic() + _COUNT_S
-                self._waiting = await self._in_thread(store.waiting, self._database)
+                self._waiting = await self._threads.run(store.waiting, self._database)
         except DatabaseUnavailable as error:
             if self._problem != str(error):
                 log.warning("database_unavailable", problem=str(error))
@@ -235,14 +203,11 @@ class Webhooks:
     async def _purge(self) -> None:
         while True:
             with suppress(DatabaseUnavailable):
-                log.info("old_deliveries_deleted", rows=await self._in_thread(store.purge, self._database))
+                log.info("old_deliveries_deleted", rows=await self._threads.run(store.purge, self._database))
             await asyncio.sleep(_PURGE_S)
 
     async def _other_id(self, corp_id: str, user_id: str, name: str) -> str | None:
-        return await self._in_thread(other_id, self._database, corp_id, user_id, name)
-
-    async def _in_thread(self, function: Any, *arguments: object) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        return await self._threads.run(other_id, self._database, corp_id, user_id, name)
 
 
 def other_id(database: Database, corp_id: str, user_id: str, name: str) -> str | None:
@@ -253,18 +218,9 @@ def other_id(database: Database, corp_id: str, user_id: str, name: str) -> str |
 
 
 def main() -> None:
-    """The program ``taskbridge-webhooks``: one readable line and exit code 1 when it cannot run."""
-    explain_program(
-        "taskbridge-webhooks",
-        does="Deliver notifications over HTTP, from an existing Kafka and registry, configured by WEBHOOKS_* in the"
-        " environment.",
-        example="WEBHOOKS_ENDPOINTS_FILE=endpoints.toml WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092"
-        " WEBHOOKS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge-webhooks",
-    )
-    try:
-        run()
-    except (ConfigurationError, OperatorError) as error:
-        sys.exit(f"taskbridge webhooks: {error}")
+    """The program ``taskbridge-webhooks``."""
+    does = "Deliver notifications over HTTP"
+    run_program("webhooks", run, does=does, needs="WEBHOOKS_ENDPOINTS_FILE=endpoints.toml ")
 
 
 if __name__ == "__main__":

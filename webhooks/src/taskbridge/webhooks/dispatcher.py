@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -16,15 +16,12 @@ from taskbridge.webhooks.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
-    from concurrent.futures import ThreadPoolExecutor
 
-    from taskbridge.runtime.database import Database
+    from taskbridge.runtime.database import Database, Threads
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.guard import Guard
     from taskbridge.webhooks.metrics import Metrics
     from taskbridge.webhooks.store import Delivery, EndpointState, Result
-
-T = TypeVar("T")
 
 _LOOK_S = 1.0
 """How often the file and the states of endpoints are looked at, and what became due elsewhere."""
@@ -103,7 +100,7 @@ class Courier:
             free = min(free, int((now - max(self._next_slot, now - 1)) * rate))
         if not self.enabled or free <= 0:
             return []
-        found = await self._in_thread(self._claim, free)
+        found = await self._dispatcher.threads.run(self._claim, free)
         if rate is not None and found:
             self._next_slot = max(self._next_slot, time.monotonic() - 1) + len(found) / rate
         return found
@@ -132,7 +129,7 @@ class Courier:
     async def _recorded(self) -> None:
         results, self._ended = self._ended, []
         try:
-            await self._in_thread(self._finish, results)
+            await self._dispatcher.threads.run(self._finish, results)
         except DatabaseUnavailable:
             self._ended = results + self._ended
             raise
@@ -144,7 +141,7 @@ class Courier:
         """Until something is added, an attempt ends, or the next delivery is due."""
         timeout = _LOOK_S
         if self.enabled and not self._running:
-            due = await self._in_thread(store.next_due, self._dispatcher.database, self.endpoint.name)
+            due = await self._dispatcher.threads.run(store.next_due, self._dispatcher.database, self.endpoint.name)
             if due is not None:
                 timeout = min(_LOOK_S, max(0.0, (due - now_ms()) / 1000))
         try:
@@ -152,9 +149,6 @@ class Courier:
                 await self._wake.wait()
         except TimeoutError:
             pass
-
-    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._dispatcher.threads, function, *arguments)
 
 
 class Dispatcher:
@@ -165,7 +159,7 @@ class Dispatcher:
         database: Database,
         guard: Guard,
         metrics: Metrics,
-        threads: ThreadPoolExecutor,
+        threads: Threads,
         other_id: Callable[[str, str, str], Awaitable[str | None]],
         *,
         grace_s: float = 5.0,

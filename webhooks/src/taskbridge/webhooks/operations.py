@@ -11,12 +11,12 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy import func, select
 
-from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.database import database_of, now_ms
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.webhooks import store
-from taskbridge.webhooks.app import opened, other_id
+from taskbridge.webhooks.app import other_id
 from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.formats.base import EXAMPLE
 from taskbridge.webhooks.guard import Guard, parse_networks
@@ -45,7 +45,7 @@ class Operations:
 
     def endpoints(self) -> Iterator[dict[str, Any]]:
         """The endpoints of the file, and what waits for them."""
-        with opened(self._settings, alone=False) as database:
+        with database_of("webhooks", self._settings, alone=False) as database:
             known, waiting, counts = store.states(database), store.waiting(database), _counts(database)
         for name, endpoint in sorted(self._endpoints.items()):
             state, here = known.get(name), waiting.get(name, Waiting())
@@ -69,7 +69,7 @@ class Operations:
             query = query.where(deliveries.c.endpoint == endpoint)
         if outcome is not None:
             query = query.where(deliveries.c.outcome == outcome)
-        with opened(self._settings, alone=False) as database, database.read() as connection:
+        with database_of("webhooks", self._settings, alone=False) as database, database.read() as connection:
             rows = connection.execute(query).all()
         for row in rows:
             yield {
@@ -88,13 +88,13 @@ class Operations:
     def replay(self, endpoint: str, ids: Sequence[int], since_ms: int | None, outcome: Outcome) -> int:
         """Deliver again; returns how many."""
         self._check(endpoint)
-        with opened(self._settings, alone=False) as database:
+        with database_of("webhooks", self._settings, alone=False) as database:
             return store.replay(database, endpoint, ids=ids, since=since_ms, outcome=outcome)
 
     def set_enabled(self, endpoint: str, *, reason: str | None) -> None:
         """Enable an endpoint, or disable it for this reason."""
         self._check(endpoint)
-        with opened(self._settings, alone=False) as database:
+        with database_of("webhooks", self._settings, alone=False) as database:
             store.register(database, {endpoint: self._endpoints[endpoint].entry.start == "present"})
             store.set_enabled(database, endpoint, reason=reason)
 
@@ -105,7 +105,7 @@ class Operations:
         notification = example(chosen)
         now = now_ms()
         delivery = Delivery(0, entry_of(notification), notification.notification_id, event_of(notification), 0, now)
-        with opened(self._settings, alone=False) as database:
+        with database_of("webhooks", self._settings, alone=False) as database:
             return asyncio.run(self._attempt(database, chosen, delivery))
 
     async def _attempt(self, database: Database, endpoint: Endpoint, delivery: Delivery) -> Result:

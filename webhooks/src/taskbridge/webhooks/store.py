@@ -28,7 +28,6 @@ GIVEN_UP_DAYS, DELIVERED_DAYS = 30, 3
 _DAY_MS = 24 * 3600 * 1000
 FAILING_MS = 5 * _DAY_MS
 """An endpoint that fails for so long is disabled."""
-_PURGED = 1000
 _PROBLEM_CHARACTERS = 500
 
 
@@ -345,13 +344,4 @@ def purge(database: Database) -> int:
             deliveries.c.at < now - DELIVERED_DAYS * _DAY_MS,
         ),
     )
-    total = 0
-    for where in old:
-        while True:
-            some = select(deliveries.c.id).where(where).limit(_PURGED)
-            with database.write() as connection:
-                count = connection.execute(delete(deliveries).where(deliveries.c.id.in_(some))).rowcount
-            total += count
-            if count < _PURGED:
-                break
-    return total
+    return sum(database.purge(deliveries, where) for where in old)

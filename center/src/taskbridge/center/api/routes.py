@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from taskbridge.center.access.access import Access, Caller
     from taskbridge.center.api.queries import Queries
-    from taskbridge.center.threads import Threads
+    from taskbridge.runtime.database import Threads
 
 ID_MAX = 256
 Q_MAX = 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, delete, func, select, tuple_
+from sqlalchemy import case, delete, func, select
 
 from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, events, instances, set_aside
 from taskbridge.runtime.database import Upsert, clean
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from confluent_kafka import Message
-    from sqlalchemy import ColumnElement, Connection, Table
+    from sqlalchemy import ColumnElement, Connection
 
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database
@@ -35,7 +35,6 @@ _CHANGES_DAYS = 2
 _ORPHANS_DAYS = 2
 """The time without a purge after which some events stay for ever."""
 _SEARCH_CHARACTERS = 64 << 10
-_PURGE_ROWS = 5_000
 _PUT_EVENTS = Upsert(events, only_new=True)
 _ENTRY = ("kind", "entry_id", "at", "reason", "search", "summary", "replayed_at")
 
@@ -150,8 +149,6 @@ class DeadLetters(_SetAside):
 def purge(database: Database, *, now_ms: int) -> int:
     """Delete what is too old, and events of instances that are no longer there; returns how many rows.
 
-    Each transaction is small, so that followers wait for a moment only.
-
     Raises:
         DatabaseUnavailable: The rest is left for the next time.
     """
@@ -161,7 +158,7 @@ def purge(database: Database, *, now_ms: int) -> int:
         (set_aside, (set_aside.c.kind == DEAD_LETTER) & (set_aside.c.at < now_ms - _REPLAYED_MS)),
         (skipped, skipped.c.at < now_ms - _REPLAYED_MS),
     )
-    return sum(_delete(database, table, where) for table, where in (*old, (events, _orphans(now_ms))))
+    return sum(database.purge(table, where) for table, where in (*old, (events, _orphans(now_ms))))
 
 
 def _orphans(now_ms: int) -> ColumnElement[bool]:
@@ -172,15 +169,3 @@ def _orphans(now_ms: int) -> ColumnElement[bool]:
     states = select(positions).where(positions.c.topic == TASK_STATES.name)
     # While states are missing, so are instances.
     return is_old & ~is_there & states.exists() & ~states.where(~IS_COMPLETE).exists()
-
-
-def _delete(database: Database, table: Table, where: ColumnElement[bool]) -> int:
-    key = table.primary_key.columns
-    statement = delete(table).where(tuple_(*key).in_(select(*key).where(where).limit(_PURGE_ROWS)))
-    total = 0
-    while True:
-        with database.write() as connection:
-            count = connection.execute(statement).rowcount
-        total += count
-        if count < _PURGE_ROWS:
-            return total

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from taskbridge.center.access.access import Caller
     from taskbridge.center.operations.answers import EdgeTotals
     from taskbridge.center.settings import CenterSettings
-    from taskbridge.center.threads import Threads
-    from taskbridge.runtime.database import Database
+    from taskbridge.runtime.database import Database, Threads
 
 ERRORS = 50
 SAMPLE_S = 10
