@@ -1,4 +1,4 @@
-"""The list entries of an instance, and whom it concerns: functions of its published state alone. Pure."""
+"""The list entries of an instance, their notifications, and whom it concerns: functions of its state. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from taskbridge.schemas.events import Lifecycle, Person, Status, View
+from taskbridge.schemas.events import Lifecycle, Person, Status, TaskNotification, View, notification_id_for
 
 if TYPE_CHECKING:
-    from taskbridge.schemas.events import TaskEntry, TaskState
+    from taskbridge.schemas.events import Change, TaskEntry, TaskState
 
 
 class EntryKey(Struct, frozen=True, gc=False):
@@ -80,6 +80,40 @@ def views(state: TaskState | None) -> Entries:
             key = EntryKey(task.actor_id, View.HANDLED, task.task_id)
             entries[key] = _task_entry(state, task, task.decided_at, began_at)
     return entries
+
+
+def notification_of(
+    change: Change, key: EntryKey, entry: Entry, instance: tuple[str, str], event: tuple[str, int], *more: str | None
+) -> TaskNotification:
+    """The notification of an entry's change. Of ``instance`` corp and id; of ``event`` id and time; then its origin."""
+    (corp_id, instance_id), (event_id, occurred_at) = instance, event
+    # Positional arguments: keywords cost several times as much, for every event.
+    return TaskNotification(
+        notification_id_for(event_id, key.user_id, key.view, key.task_id, change),
+        corp_id,
+        key.user_id,
+        key.view,
+        change,
+        instance_id,
+        key.task_id,
+        entry.title,
+        entry.url,
+        entry.app_type,
+        entry.originator,
+        entry.actor_id,
+        entry.status,
+        occurred_at,
+        event_id,
+        entry.process_name,
+        entry.entered_at,
+        entry.updated_at,
+        entry.source,
+        entry.outcome,
+        entry.remark,
+        entry.finished_at,
+        entry.result,
+        *more,
+    )
 
 
 def concerns(state: TaskState, user_id: str) -> bool:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import asdict
-
 from taskbridge.runtime.database import Upsert, clean
 from taskbridge.runtime.follow.batch import FollowedTopic, key_of
 from taskbridge.schemas.cloudevents import headers_of, notification_headers, text_of
 from taskbridge.schemas.codec import Undecodable, person_codec, task_notification_codec
-from taskbridge.schemas.events import Change, TaskNotification, notification_id_for, state_id_for
+from taskbridge.schemas.events import Change, state_id_for
 from taskbridge.schemas.json_forms import notification_json, to_json
 from taskbridge.schemas.topics import PEOPLE, TASK_NOTIFICATIONS
-from taskbridge.schemas.views import views
+from taskbridge.schemas.views import notification_of, views
 from taskbridge.webhooks import store
 from taskbridge.webhooks.store import New
 from taskbridge.webhooks.tables import people
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
     from taskbridge.runtime.database import Database
     from taskbridge.runtime.follow.batch import Record
-    from taskbridge.schemas.events import PersonRecord, TaskState
+    from taskbridge.schemas.events import PersonRecord, TaskNotification, TaskState
     from taskbridge.schemas.registry import Registry
     from taskbridge.webhooks.endpoints import Endpoint
 
@@ -118,17 +116,6 @@ def _other_ids(person: PersonRecord | None) -> Mapping[str, str]:
 
 def present(state: TaskState) -> Iterator[TaskNotification]:
     """What an endpoint gets of an instance that was there before it: each entry, as added."""
-    state_id = state_id_for(state)
+    cause = state_id_for(state), state.updated_at
     for key, entry in views(state).items():
-        yield TaskNotification(
-            notification_id=notification_id_for(state_id, key.user_id, key.view, key.task_id, Change.ADDED),
-            corp_id=state.corp_id,
-            recipient_id=key.user_id,
-            view=key.view,
-            change=Change.ADDED,
-            instance_id=state.instance_id,
-            task_id=key.task_id,
-            occurred_at=state.updated_at,
-            event_id=state_id,
-            **asdict(entry),
-        )
+        yield notification_of(Change.ADDED, key, entry, (state.corp_id, state.instance_id), cause)

@@ -10,7 +10,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from msgspec.structs import asdict
 from sqlalchemy import bindparam, delete, func, select, text
 
 from taskbridge.center.api.search import person_text, search_text
@@ -38,13 +37,11 @@ from taskbridge.schemas.events import (
     MAX_NAME_CHARACTERS,
     Change,
     Lifecycle,
-    TaskNotification,
-    notification_id_for,
     state_id_for,
 )
 from taskbridge.schemas.json_forms import notification_json, to_json
 from taskbridge.schemas.topics import FORMS, PEOPLE, REPLAYED_DAYS, TASK_STATES
-from taskbridge.schemas.views import Entry, views
+from taskbridge.schemas.views import Entry, EntryKey, notification_of, views
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -55,7 +52,7 @@ if TYPE_CHECKING:
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database
     from taskbridge.runtime.follow.batch import Record
-    from taskbridge.schemas.events import Form, PersonRecord, TaskState
+    from taskbridge.schemas.events import Form, PersonRecord, TaskNotification, TaskState
     from taskbridge.schemas.registry import Registry
 
 read_entry = msgspec.json.Decoder(Entry).decode
@@ -260,20 +257,9 @@ def _unnamed(entry: Entry) -> str | None:
 def _notification(changed: _Changed) -> TaskNotification:
     record, key, change, entry = changed
     state: TaskState | None = record.value
-    view, task_id = _VIEWS[key.view], key.task_id or None
-    event_id, occurred_at = _cause(record) if state is None else (state_id_for(state), state.updated_at)
-    return TaskNotification(
-        notification_id=notification_id_for(event_id, key.user_id, view, task_id, change),
-        corp_id=key.corp_id,
-        recipient_id=key.user_id,
-        view=view,
-        change=change,
-        instance_id=record.key,
-        task_id=task_id,
-        occurred_at=occurred_at,
-        event_id=event_id,
-        **asdict(entry),
-    )
+    cause = _cause(record) if state is None else (state_id_for(state), state.updated_at)
+    named = EntryKey(key.user_id, _VIEWS[key.view], key.task_id or None)
+    return notification_of(change, named, entry, (key.corp_id, record.key), cause)
 
 
 def _cause(tombstone: Record) -> tuple[str, int]:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_id_for
-from taskbridge.schemas.views import EntryKey, status_of, views, whole_entry
+from taskbridge.schemas.events import Change, Status, View
+from taskbridge.schemas.views import EntryKey, notification_of, status_of, views, whole_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from taskbridge.schemas.events import TaskEvent, TaskState
+    from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
     from taskbridge.schemas.views import Entries, Entry
     from taskbridge.streams.fold.instance import Instance
 
@@ -84,32 +84,5 @@ def _ever_shown(instance: Instance) -> Iterator[EntryKey]:
 def _notification(
     instance: Instance, event: TaskEvent, key: EntryKey, change: Change, entry: Entry | None
 ) -> TaskNotification:
-    if entry is None:
-        entry = whole_entry(instance.state)
-    # Positional arguments: keywords cost several times as much, for every event.
-    return TaskNotification(
-        notification_id_for(event.event_id, key.user_id, key.view, key.task_id, change),
-        instance.state.corp_id,
-        key.user_id,
-        key.view,
-        change,
-        instance.state.instance_id,
-        key.task_id,
-        entry.title,
-        entry.url,
-        entry.app_type,
-        entry.originator,
-        entry.actor_id,
-        entry.status,
-        event.occurred_at,
-        event.event_id,
-        entry.process_name,
-        entry.entered_at,
-        entry.updated_at,
-        entry.source,
-        entry.outcome,
-        entry.remark,
-        entry.finished_at,
-        entry.result,
-        event.recovered_by,
-    )
+    its, cause = (instance.state.corp_id, instance.state.instance_id), (event.event_id, event.occurred_at)
+    return notification_of(change, key, entry or whole_entry(instance.state), its, cause, event.recovered_by)
