@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _FILES = files("taskbridge.local")
-_COMPANY = tomllib.loads(_FILES.joinpath("company.toml").read_text("utf-8"))
+_COMPANY: dict[str, Any] = tomllib.loads(_FILES.joinpath("company.toml").read_text("utf-8"))
 
 CORP = "ding5d17e3add038d44535c2f4657eb6378f"
 """The corp of the demo and of simulated apps without one in the credentials."""
@@ -73,7 +73,7 @@ class Process(NamedTuple):
 
 
 PROCESSES = tuple(
-    Process(**{**each, "steps": [Approval(**step) for step in each["steps"]]}) for each in _COMPANY["processes"]
+    Process(steps=[Approval(**step) for step in each.pop("steps")], **each) for each in _COMPANY["processes"]
 )
 
 FORMS = tuple(
