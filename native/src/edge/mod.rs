@@ -12,4 +12,5 @@ pub mod decide;
 pub mod request;
 pub mod signature;
 #[cfg(test)]
+#[path = "../../../tests/native/edge_vectors.rs"]
 mod vectors;

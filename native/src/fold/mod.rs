@@ -12,6 +12,7 @@ mod published;
 mod rules;
 mod stored;
 #[cfg(test)]
+#[path = "../../../tests/native/fold_vectors.rs"]
 mod vectors;
 mod views;
 

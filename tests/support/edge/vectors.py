@@ -1,4 +1,4 @@
-"""Exports decisions of the Python edge for the native core's own test, ``native/src/edge/vectors.rs``.
+"""Exports decisions of the Python edge for the native core's own test, ``tests/native/edge_vectors.rs``.
 
 ``PYTHONPATH=tests uv run python -m support.edge.vectors`` writes ``tests/vectors/edge-vectors.json``. With a number and
 a seed, it prints that many random requests, for ``TASKBRIDGE_EDGE_VECTORS=FILE cargo test``.

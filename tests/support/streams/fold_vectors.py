@@ -1,4 +1,4 @@
-"""Exports results of the Python fold for the native core's own test, ``native/src/fold/vectors.rs``.
+"""Exports results of the Python fold for the native core's own test, ``tests/native/fold_vectors.rs``.
 
 ``PYTHONPATH=tests uv run python -m support.streams.fold_vectors`` writes ``tests/vectors/fold-vectors.json``, with
 bytes in hex.
