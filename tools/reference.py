@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from reference_pages.acls import acls_page
-from reference_pages.alerts import alerts_page
 from reference_pages.apis import center_page, center_text, edge_page, edge_text
 from reference_pages.asyncapi import asyncapi_text
 from reference_pages.chart_values import chart_schema_text
@@ -43,7 +42,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/prerequisites.md": prerequisites_page,
     "reference/problems.md": problems_page,
     "reference/metrics.md": metrics_page,
-    "reference/alerts.md": alerts_page,
     "adr/index.md": decisions_page,
     "../deploy/chart/values.schema.json": chart_schema_text,
 }

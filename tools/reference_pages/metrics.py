@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 Each service serves its metrics at `/metrics`, in Prometheus' text format, together with the usual `process_…` and
 `python_gc_…`. Prometheus adds `_total` to the name of a counter, and `_bucket`, `_sum` and `_count` to that of a
-histogram. The [alerts](alerts.md) use these metrics."""
+histogram. The alerts of the [runbook](../runbook.md) use these metrics."""
 
 
 def metrics_page() -> str:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from reference_pages.markdown import code, page, prose, table
+from reference_pages.markdown import also, code, page, prose, table
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.settings import ReconcileSettings
-from taskbridge.runtime.settings import ServiceSettings
+from taskbridge.runtime.settings import DatabaseSettings, ServiceSettings
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.webhooks.settings import WebhooksSettings
@@ -26,6 +26,9 @@ _INTRODUCTION = """\
 The services read their settings from environment variables and check all of them at start. If one is missing or wrong,
 the service exits with one line that names it, without its value. `taskbridge up` and `taskbridge demo` set addresses,
 ports, folders and credentials themselves, and pass all other `EDGE_…`, `STREAMS_…` and `CENTER_…` variables on."""
+
+_HEADS = ("setting", "default", "meaning")
+_SERVICE = "SERVICE_"
 
 SHARED = {
     "TASKBRIDGE_DATA_DIR": (
@@ -104,37 +107,53 @@ def settings_page() -> str:
     return page(
         "Settings",
         _INTRODUCTION,
+        "## All services",
+        "`SERVICE` is `EDGE`, `STREAMS`, `CENTER`, `WEBHOOKS` or `RECONCILE`. Only the task center and webhooks have a"
+        " database.",
+        table(_HEADS, _shared_rows()),
         "## The edge",
-        table(("setting", "default", "meaning"), settings_rows(EdgeSettings)),
+        *_tables(EdgeSettings),
         "## The streams service",
-        table(("setting", "default", "meaning"), settings_rows(StreamsSettings)),
+        *_tables(StreamsSettings),
         "## The task center",
-        table(("setting", "default", "meaning"), settings_rows(CenterSettings)),
+        *_tables(CenterSettings),
         "## Webhooks",
-        table(("setting", "default", "meaning"), settings_rows(WebhooksSettings)),
+        *_tables(WebhooksSettings),
         "## Reconcile",
-        table(("setting", "default", "meaning"), settings_rows(ReconcileSettings)),
+        *_tables(ReconcileSettings),
         "## The program and all services",
         table(
-            ("setting", "default", "meaning"),
+            _HEADS,
             [(code(name), code_or_words(default), meaning) for name, (default, meaning) in SHARED.items()],
         ),
         "## Traces",
         "With the extra `otel`: see [Trace it](../how-to/trace-it.md). OpenTelemetry's SDK has further settings.",
         table(
-            ("setting", "default", "meaning"),
+            _HEADS,
             [(code(name), code_or_words(default), meaning) for name, (default, meaning) in TRACES.items()],
         ),
     )
 
 
-def settings_rows(model: type[BaseSettings]) -> list[tuple[str, str, str]]:
+def _tables(model: type[BaseSettings]) -> list[str]:
+    """The settings of this service alone, and the names of those that it shares."""
+    prefix, rows = model.model_config.get("env_prefix", ""), settings_rows(model)
+    shared = [(name.replace(_SERVICE, prefix), *rest) for name, *rest in _shared_rows()]
+    return [table(_HEADS, [each for each in rows if each not in shared]), also(rows, shared)]
+
+
+def _shared_rows() -> list[tuple[str, str, str]]:
+    rows = settings_rows(DatabaseSettings, _SERVICE)
+    return [each for each in rows if "DATA_DIR" not in each[0]]  # each service has its own default
+
+
+def settings_rows(model: type[BaseSettings], prefix: str | None = None) -> list[tuple[str, str, str]]:
     """Name, default and meaning of each.
 
     Raises:
         ValueError: a field has no docstring.
     """
-    prefix = model.model_config.get("env_prefix", "")
+    prefix = model.model_config.get("env_prefix", "") if prefix is None else prefix
     rows: list[tuple[str, str, str]] = []
     texts = _docstrings(model)
     for field, found in sorted(model.model_fields.items(), key=lambda each: each[0].startswith("log_")):
