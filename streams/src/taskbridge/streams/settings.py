@@ -17,7 +17,7 @@ class StreamsSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="STREAMS_")
 
     port: Port = 8510
-    """Port on which they are served. `0` chooses a free port."""
+    """Port of health and metrics. `0` chooses a free port."""
     data_dir: Path = Path("taskbridge-streams")
     """Folder with the worker's local state. Each worker needs its own: a second worker in it does not start."""
     live_instances: int = Field(60_000, ge=0)

@@ -19,7 +19,7 @@ class WebhooksSettings(DatabaseSettings):
     host: str = "127.0.0.1"
     """Address on which health and metrics are served."""
     port: Port = 8700
-    """Port on which they are served. `0` chooses a free port."""
+    """Port of health and metrics. `0` chooses a free port."""
     data_dir: Path = Path("taskbridge-webhooks")
     allowed_networks: str = ""
     """Networks (CIDR, comma-separated) that endpoints may be in although they are not public, such as
