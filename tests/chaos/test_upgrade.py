@@ -40,7 +40,7 @@ from support.streams.lives import (
     read_topic,
     topics_on,
 )
-from support.streams.processes import Rebuild, Worker, show_log
+from support.streams.processes import Rebuild, Worker, pending_notifications, show_log
 from support.wheels import previous_release
 from taskbridge.cli.connection import Connection
 from taskbridge.edge.sender import encode_callback, signed
@@ -392,6 +392,7 @@ def assert_all_is_right_in_the_end(rollout: Rollout) -> None:
     connection, read = rollout.connection, rollout.read
     rollout.rebuild.run("--republish")
     rollout.shared()
+    wait_until(lambda: not pending_notifications(connection), what="the workers have published all again")
     assert_all_is_right(connection, read, counted=not {"TaskState"} & set(rollout.previous.changed()))
     right: dict[str, set[Line]] = {each.user_id: set() for each in EMPLOYEES}
     for key, instance in expected(connection, read).items():
