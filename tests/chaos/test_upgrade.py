@@ -228,7 +228,8 @@ class Rollout:
         self.connection = connection
         self.read = partial(read_topic, connection)
         self.edges = Edge(folder / "edge-1", connection), Edge(folder / "edge-2", connection)
-        self.workers = Worker(folder, connection), Worker(folder, connection)
+        # A session that a busy machine does not end.
+        self.workers = tuple(Worker(folder, connection, STREAMS_SESSION_TIMEOUT_S="30") for _ in range(2))
         self.center = CenterProcess(folder, connection)
         self.subscriber = Subscriber(previous, connection, folder)
         self.rebuild = Rebuild(connection, folder)

@@ -116,7 +116,9 @@ def worker(cluster: SecuredCluster, outside: Connection, edge: RunningEdge, tmp_
     remove_workers(outside)
     # Tokens here, where both kinds of clients are, aiokafka and librdkafka; passwords for all others.
     config = cluster.config_file("streams", OAUTH)
-    worker = Worker(tmp_path, as_user(cluster, "streams"), STREAMS_KAFKA_CONFIG_FILE=config)
+    # A session that a busy machine does not end: three brokers start while others compile.
+    given = {"STREAMS_KAFKA_CONFIG_FILE": config, "STREAMS_SESSION_TIMEOUT_S": "30"}
+    worker = Worker(tmp_path, as_user(cluster, "streams"), **given)
     yield worker
     worker.kill_if_running()
     worker.show_log()
