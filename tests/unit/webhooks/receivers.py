@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.settings import parse_network
 from taskbridge.webhooks.endpoints import EndpointsFile
-from taskbridge.webhooks.guard import Guard, parse_networks
+from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.notifications import entry_of, event_of
 from taskbridge.webhooks.operations import example
 from taskbridge.webhooks.sender import Sender
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from taskbridge.runtime.settings import Network
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.store import Result
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SECRET = "whsec_" + "c2VjcmV0" * 6
-LOOPBACK = "127.0.0.0/8"
+LOOPBACK = (parse_network("127.0.0.0/8"),)
 
 
 @dataclass
@@ -75,7 +77,7 @@ def attempts(
     *notifications: TaskNotification,
     lines: tuple[str, ...] = (),
     url: str = "http://127.0.0.1:{port}/hook",
-    allowed: str = LOOPBACK,
+    allowed: tuple[Network, ...] = LOOPBACK,
     tls: ssl.SSLContext | None = None,
     ids: dict[str, str] | None = None,
     failed_before: int = 0,
@@ -94,7 +96,7 @@ def attempts(
         await site.start()
         port = runner.addresses[0][1]
         endpoint = endpoint_of(folder, url.format(port=port), *lines)
-        sender = Sender(endpoint, Guard(parse_networks(allowed)), other_id)
+        sender = Sender(endpoint, Guard(allowed), other_id)
         try:
             return [
                 await sender.attempt(

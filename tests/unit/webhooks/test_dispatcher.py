@@ -19,7 +19,7 @@ from taskbridge.webhooks import dispatcher as module
 from taskbridge.webhooks import schedule, store
 from taskbridge.webhooks.dispatcher import Dispatcher
 from taskbridge.webhooks.endpoints import EndpointsFile
-from taskbridge.webhooks.guard import Guard, parse_networks
+from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.metrics import Metrics
 from taskbridge.webhooks.migrations import FOLDER
 from taskbridge.webhooks.notifications import deliveries_of, event_of
@@ -115,7 +115,7 @@ class Service:
 
             async def nobody(*_arguments: str) -> None: ...
 
-            guard = Guard(parse_networks(LOOPBACK))
+            guard = Guard(LOOPBACK)
             self.dispatcher = Dispatcher(self.database, guard, Metrics(), threads, nobody, grace_s=self.grace_s)
             states = store.register(self.database, dict.fromkeys(names, False))
             await self.dispatcher.use(self.endpoints, states)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from taskbridge.runtime.settings import load_settings, parse_network
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.webhooks.guard import AddressRefused, Guard, GuardedResolver, parse_networks
+from taskbridge.webhooks.guard import AddressRefused, Guard, GuardedResolver
+from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +68,7 @@ def test_a_public_address_is_accepted(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["10.20.1.1", "::ffff:10.20.1.1", "fd00:20::1"])
 def test_a_network_can_be_allowed(address: str) -> None:
-    guard = Guard(parse_networks("10.20.0.0/16, fd00:20::/32"))
+    guard = Guard((parse_network("10.20.0.0/16"), parse_network("fd00:20::/32")))
     guard.check("receiver.example", address)
     with pytest.raises(AddressRefused):
         guard.check("receiver.example", "10.21.1.1")
@@ -80,4 +82,4 @@ def test_one_refused_address_refuses_the_name() -> None:
 
 def test_a_wrong_network_is_named() -> None:
     with pytest.raises(ConfigurationError, match="WEBHOOKS_ALLOWED_NETWORKS"):
-        parse_networks("10.0.0.0/33")
+        load_settings(WebhooksSettings, {"WEBHOOKS_ALLOWED_NETWORKS": "10.0.0.0/33"})

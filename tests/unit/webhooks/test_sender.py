@@ -112,7 +112,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
 def test_this_machine_is_refused_by_any_name(tmp_path: Path, url: str) -> None:
     receiver = Receiver()
 
-    [result] = attempts(tmp_path, receiver, url=url, allowed="")
+    [result] = attempts(tmp_path, receiver, url=url, allowed=())
 
     assert "not a public address" in result.problem or "not a canonical IPv4 address" in result.problem
     assert receiver.got == []

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from taskbridge.runtime.settings import DatabaseSettings, Port
+from taskbridge.runtime.settings import DatabaseSettings, Networks, Port
 
 
 class CenterSettings(DatabaseSettings):
@@ -42,7 +42,7 @@ class CenterSettings(DatabaseSettings):
     """URLs of the streams workers, in the same form. The operator page shows their partitions and their lag."""
     reconcile_url: str = ""
     """URL of the reconcile service. The operator page shows the callbacks that it found missing, by app and day."""
-    sso_proxies: str = ""
+    sso_proxies: Networks = ()
     """Networks of the reverse proxies whose identity headers are trusted (CIDR, comma-separated)."""
     sso_user_header: str = "x-forwarded-user"
     """Header in which these proxies send the id of the person who signed in."""

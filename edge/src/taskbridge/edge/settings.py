@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from taskbridge.runtime.settings import ServiceSettings
+from taskbridge.runtime.settings import Networks, ServiceSettings
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
-Networks = tuple[IPv4Network | IPv6Network, ...]
-
 LOOPBACK = "127.0.0.1"
-_MAPPED_BITS = 96
 _KIB = 1 << 10
 _MIB = 1 << 20
 _URL_MAX = 64 * _KIB - 1
 """httptools' URL parser counts in 16 bits."""
-
-
-def parse_network(text: str) -> IPv4Network | IPv6Network:
-    """The network that a CIDR names; one of IPv4-mapped IPv6 addresses is the IPv4 network.
-
-    Raises:
-        ValueError: it names none.
-    """
-    try:
-        network = ip_network(text)
-    except ValueError as error:
-        raise ValueError("one of the networks is not a CIDR without host bits, such as 10.0.0.0/8") from error
-    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
-    return network
 
 
 def _split(value: Any) -> Any:
@@ -75,12 +54,10 @@ def _with_a_port(host: str, info: ValidationInfo) -> str:
     return host
 
 
-def _networks(value: Any) -> Any:
-    return tuple(parse_network(each) for each in _split(value)) if isinstance(value, str) else value
-
-
-def _networks_or_none(value: Any) -> Any:
-    return _networks(value) if value else ()
+def _not_empty(value: Any) -> Any:
+    if value == "":
+        raise ValueError("must name a network, such as 10.0.0.0/8; unset, it allows any")
+    return value
 
 
 class EdgeSettings(ServiceSettings):
@@ -126,10 +103,10 @@ class EdgeSettings(ServiceSettings):
         frozenset()
     )
     """Parameters that a delete callback may have in addition to the documented ones, comma-separated."""
-    source_networks: Annotated[Networks, NoDecode, BeforeValidator(_networks)] = ()
+    source_networks: Annotated[Networks, BeforeValidator(_not_empty)] = ()
     """Networks that may send callbacks (CIDR, comma-separated). Unset: any network. An empty value is rejected, so that
     the edge is never opened by accident."""
-    trusted_proxies: Annotated[Networks, NoDecode, BeforeValidator(_networks_or_none)] = ()
+    trusted_proxies: Networks = ()
     """Networks of your proxies (CIDR, comma-separated). The edge trusts only the entries that they append to
     `X-Forwarded-For`."""
     max_header_bytes: Annotated[int, Field(ge=_KIB, le=_MIB)] = 16 * _KIB

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import tomllib
 from abc import ABC, abstractmethod
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
@@ -20,7 +21,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taskbridge.schemas.errors import ConfigurationError, TaskbridgeError
 
@@ -52,6 +53,35 @@ def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
+Network = IPv4Network | IPv6Network
+_MAPPED_BITS = 96
+
+
+def parse_network(text: str) -> Network:
+    """The network that a CIDR names; one of IPv4-mapped IPv6 addresses is the IPv4 network.
+
+    Raises:
+        ValueError: it names none.
+    """
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise ValueError("one of the networks is not a CIDR without host bits, such as 10.0.0.0/8") from error
+    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
+
+
+def _networks(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(parse_network(each.strip()) for each in value.split(",")) if value else ()
+
+
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
+"""Comma-separated; none if the value is empty."""
 Port = Annotated[int, Field(ge=0, le=65_535)]
 FileOrNone = Annotated[Path | None, BeforeValidator(_or_none)]
 

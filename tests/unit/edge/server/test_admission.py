@@ -26,7 +26,8 @@ from taskbridge.edge.server.admission import (
     site_of,
     with_open_files,
 )
-from taskbridge.edge.settings import EdgeSettings, parse_network
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.runtime.settings import parse_network
 
 PROXIES = Senders(trusted_proxies=(parse_network("10.0.0.0/8"), parse_network("fd00::/8")))
 

@@ -25,7 +25,7 @@ from taskbridge.schemas.registry import Registry
 from taskbridge.webhooks import store
 from taskbridge.webhooks.dispatcher import Dispatcher
 from taskbridge.webhooks.endpoints import EndpointsFile
-from taskbridge.webhooks.guard import Guard, parse_networks
+from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.metrics import Metrics
 from taskbridge.webhooks.migrations import FOLDER
 from taskbridge.webhooks.notifications import Notifications, People
@@ -71,9 +71,8 @@ class Webhooks:
     """All parts of a replica."""
 
     def __init__(self, settings: WebhooksSettings, database: Database, file: EndpointsFile) -> None:
-        """Raise ConfigurationError if the networks are wrong."""
         self._settings, self._database, self._file = settings, database, file
-        self._guard = Guard(parse_networks(settings.allowed_networks))
+        self._guard = Guard(settings.allowed_networks)
         self._threads = Threads(8)
         self.metrics = Metrics()
         self._states: dict[str, EndpointState] = {}

@@ -12,32 +12,21 @@ from typing import TYPE_CHECKING
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
+    from taskbridge.runtime.settings import Network
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class AddressRefused(OperatorError):
     """The address is not on the internet, and no setting allows it."""
-
-
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """Comma-separated networks.
-
-    Raises:
-        ConfigurationError: one is none.
-    """
-    try:
-        return tuple(ipaddress.ip_network(each.strip()) for each in text.split(",") if each.strip())
-    except ValueError as error:
-        raise ConfigurationError(f"WEBHOOKS_ALLOWED_NETWORKS: {error}") from None
 
 
 def _real(address: Address) -> Address:

@@ -19,7 +19,7 @@ from taskbridge.webhooks import store
 from taskbridge.webhooks.app import other_id
 from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.formats.base import EXAMPLE
-from taskbridge.webhooks.guard import Guard, parse_networks
+from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.notifications import entry_of, event_of
 from taskbridge.webhooks.sender import Sender
 from taskbridge.webhooks.settings import WebhooksSettings
@@ -112,7 +112,7 @@ class Operations:
         async def find(*arguments: str) -> str | None:
             return await asyncio.to_thread(other_id, database, *arguments)
 
-        sender = Sender(endpoint, Guard(parse_networks(self._settings.allowed_networks)), find)
+        sender = Sender(endpoint, Guard(self._settings.allowed_networks), find)
         try:
             return await sender.attempt(delivery)
         finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic_settings import SettingsConfigDict
 
-from taskbridge.runtime.settings import DatabaseSettings, Port
+from taskbridge.runtime.settings import DatabaseSettings, Networks, Port
 
 
 class WebhooksSettings(DatabaseSettings):
@@ -21,6 +21,6 @@ class WebhooksSettings(DatabaseSettings):
     port: Port = 8700
     """Port of health and metrics. `0` chooses a free port."""
     data_dir: Path = Path("taskbridge-webhooks")
-    allowed_networks: str = ""
+    allowed_networks: Networks = ()
     """Networks (CIDR, comma-separated) that endpoints may be in although they are not public, such as
     `10.20.0.0/16`."""

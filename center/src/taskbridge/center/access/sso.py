@@ -27,14 +27,11 @@ if TYPE_CHECKING:
 _ID_MAX = 256
 _NO_MAPPED_IDS = ("", "corp_id", "user_id", "name", "department")
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 @dataclass(frozen=True, slots=True)
 class SingleSignOn:
     """Whom to believe, and in which headers."""
 
-    proxies: tuple[Network, ...]
     settings: CenterSettings
     users_of: UsersOf | None
     """None if the proxies send user ids."""
@@ -73,14 +70,14 @@ class SingleSignOn:
             return False
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
-        return any(address in network for network in self.proxies)
+        return any(address in network for network in self.settings.sso_proxies)
 
 
 def single_sign_on(settings: CenterSettings, users_of: UsersOf | None) -> SingleSignOn | None:
     """Single sign-on by the settings; None if no proxy is trusted.
 
     Raises:
-        ConfigurationError: a network is invalid, or the corp of the users, or the kind of id, is missing.
+        ConfigurationError: the corp of the users, or the kind of id, is missing.
     """
     mapped_id = settings.sso_mapped_id
     if mapped_id in _NO_MAPPED_IDS:
@@ -88,16 +85,11 @@ def single_sign_on(settings: CenterSettings, users_of: UsersOf | None) -> Single
             f"CENTER_SSO_MAPPED_ID={mapped_id}: name {EMPLOYEE_NUMBER} or another id of the people's topic; without "
             "it the header has the user id"
         )
-    networks = [each.strip() for each in settings.sso_proxies.split(",") if each.strip()]
-    if not networks:
+    if not settings.sso_proxies:
         return None
     if (settings.sso_corp_header is None) == (settings.sso_corp_id is None):
         raise ConfigurationError("CENTER_SSO_PROXIES: set one of CENTER_SSO_CORP_HEADER and CENTER_SSO_CORP_ID")
-    try:
-        proxies = tuple(map(ipaddress.ip_network, networks))
-    except ValueError as error:
-        raise ConfigurationError(f"CENTER_SSO_PROXIES: {error}") from error
-    return SingleSignOn(proxies, settings, users_of)
+    return SingleSignOn(settings, users_of)
 
 
 def _only(connection: HTTPConnection, name: str) -> str | None:
