@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -31,6 +30,7 @@ from taskbridge.edge.verification.credentials import CredentialsFile, TokenUse
 from taskbridge.edge.verification.replays import FileWindows
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.openapi import amend_document, serve_docs
+from taskbridge.runtime.operation import end_within
 from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.runtime.settings import load_settings, run_program
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from taskbridge.runtime.otel import Tracing
 
 _LAST_S = 12
-"""How long the parts may take to close after the last callback is answered."""
+"""How long the parts may take to close after the last callback is answered: each is durable by then."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -118,7 +118,7 @@ def create_app(
         fast = {} if tracing is not None else {FAST_PATH: FastCallbacks(callbacks, settings, not_at=operators)}
         yield {GATE: gate} | fast
         if owns_process:
-            _end_process_within(_LAST_S)
+            end_within(_LAST_S, 0)
         for each in upkeep:
             each.cancel()
         await asyncio.gather(*upkeep, return_exceptions=True)
@@ -223,13 +223,6 @@ def _configured() -> tuple[EdgeSettings, FastAPI]:
 
 def _metrics_folder(settings: EdgeSettings) -> Path | None:
     return settings.data_dir / "metrics" if settings.workers > 1 else None
-
-
-def _end_process_within(seconds: float) -> None:
-    """End the process after this time. Every answered callback is durable; only idle threads can still be waiting."""
-    timer = threading.Timer(seconds, os._exit, (0,))
-    timer.daemon = True
-    timer.start()
 
 
 def _make_data_dir(settings: EdgeSettings) -> None:
