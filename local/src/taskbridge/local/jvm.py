@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 from taskbridge.cli.data_folder import is_listened_on
 from taskbridge.local.host import LOOPBACK
 from taskbridge.local.supervisor import ServiceSpec
+from taskbridge.runtime.kafka import read_kafka_config
 
 if TYPE_CHECKING:
     import ssl
@@ -54,30 +55,7 @@ _STORAGE = "storage"
 _IDENTITY = "meta.properties"
 _CHECKPOINT = Path(__file__).with_name("bootstrap.checkpoint")
 """The features of a new cluster, as ``kafka-storage format`` of this release of Kafka writes them."""
-_RECORD_MAX_BYTES = 5 * 1024 * 1024  # topics carry 4 MiB; a batch is a little more than its records
-
-BROKER_PROPERTIES: Mapping[str, str] = {
-    "process.roles": "broker,controller",
-    "node.id": "1",
-    "auto.create.topics.enable": "false",
-    "message.max.bytes": str(_RECORD_MAX_BYTES),
-    "replica.fetch.max.bytes": str(_RECORD_MAX_BYTES),
-    # One broker, so one copy of Kafka's own topics, and few partitions of them: each costs files and start time.
-    "offsets.topic.replication.factor": "1",
-    "offsets.topic.num.partitions": "3",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "transaction.state.log.num.partitions": "3",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
-    "group.initial.rebalance.delay.ms": "0",
-    # After a kill the controller refuses the broker until its old session ends: 9 s by default.
-    "broker.session.timeout.ms": "3000",
-    "broker.heartbeat.interval.ms": "500",
-    # By default an idle controller writes twice a second that there is nothing to write.
-    "metadata.max.idle.interval.ms": "0",
-    "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
-}
+BROKER_PROPERTIES = read_kafka_config(Path(__file__).with_name("broker.properties"))
 
 API_PATH = "/apis/ccompat/v7"
 # WRITE_DELAY=0 writes each commit before it is answered. By default H2 writes half a second later, and a registry that
