@@ -10,6 +10,8 @@ from taskbridge.schemas.events import Action
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    Read = tuple[Action | None, Mapping[str, Any]]
+
 
 def definition_of(event: Mapping[str, Any]) -> str | None:
     """The key of the process definition; its id is the key, the version and a number."""
@@ -28,26 +30,14 @@ def object_of(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
-if TYPE_CHECKING:
-    Read = tuple[Action | None, Mapping[str, Any]]
-
-
 _TASKS_OF_7 = {
-    "create": Action.CREATED,
-    "assignment": Action.CREATED,
-    "update": Action.CREATED,
-    "migrate": Action.CREATED,
+    **dict.fromkeys(("create", "assignment", "update", "migrate"), Action.CREATED),
     "complete": Action.COMPLETED,
     "delete": Action.CANCELLED,
 }
 _COMPLETED = (None, "completed")
 """Reasons of completed tasks. Any other reason is a cancellation, which history also calls "complete"."""
-_INSTANCES_OF_7 = {
-    "start": Action.CREATED,
-    "update": Action.CREATED,
-    "migrate": Action.CREATED,
-    "end": Action.CREATED,
-}
+_INSTANCES_OF_7: dict[str, Action] = dict.fromkeys(("start", "update", "migrate", "end"), Action.CREATED)
 """The end of an instance updates it."""
 _MOMENTS_OF_7 = {
     "create": ("createTime", "startTime"),
@@ -58,17 +48,13 @@ _MOMENTS_OF_7 = {
 }
 
 _TASKS_OF_8 = {
-    "CREATED": Action.CREATED,
-    "ASSIGNED": Action.CREATED,
-    "UPDATED": Action.CREATED,
+    **dict.fromkeys(("CREATED", "ASSIGNED", "UPDATED"), Action.CREATED),
     "COMPLETED": Action.COMPLETED,
     "CANCELED": Action.CANCELLED,
 }
-_INSTANCES_OF_8 = {
-    "ELEMENT_ACTIVATED": Action.CREATED,
-    "ELEMENT_COMPLETED": Action.CREATED,
-    "ELEMENT_TERMINATED": Action.CREATED,
-}
+_INSTANCES_OF_8: dict[str, Action] = dict.fromkeys(
+    ("ELEMENT_ACTIVATED", "ELEMENT_COMPLETED", "ELEMENT_TERMINATED"), Action.CREATED
+)
 
 
 def read_camunda(body: Mapping[str, Any]) -> Read:
@@ -148,7 +134,7 @@ _ENDS = ("PROCESS_COMPLETED", "PROCESS_CANCELLED")
 """Prefixes of the types of an instance's end, which updates it."""
 
 
-def read_flowable(body: Mapping[str, Any]) -> tuple[Action | None, Mapping[str, Any]]:
+def read_flowable(body: Mapping[str, Any]) -> Read:
     """The action, None if the event is not about a task or an instance, and the fields of the event."""
     kind = str(body.get("type"))
     data = object_of(body, "data")
@@ -182,7 +168,7 @@ _STATES = {"0": Action.CREATED, "2": Action.COMPLETED, "4": Action.COMPLETED, "8
 _ENDED = "4"
 
 
-def read_todo(body: Mapping[str, Any]) -> tuple[Action | None, Mapping[str, Any]]:
+def read_todo(body: Mapping[str, Any]) -> Read:
     """The action, None if the state is missing, and the fields of the event."""
     state, receiver = str(body.get("isremark")), body.get("receiver")
     at = first(body, ("receivets", "receivedatetime"))
