@@ -242,6 +242,44 @@ def test_a_receiver_that_is_away_is_asked_by_one_request_at_a_time(sqlite: Datab
     assert most == 1
 
 
+def test_a_receiver_that_is_away_costs_no_queries_until_the_next_request(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, queried = Service(sqlite, tmp_path), list[str]()
+    next_due = store.next_due
+    monkeypatch.setattr(module, "_PROBE_S", 3600.0)
+
+    def counted(database: Database, endpoint: str) -> int | None:
+        queried.append(endpoint)
+        return next_due(database, endpoint)
+
+    async def run() -> None:
+        service.answers["away"] = lambda _request: 500
+        async with service.running("away", "erp"):
+            service.add(*((f"I{number}", "t") for number in range(50)))
+            await service.until(lambda: store.states(sqlite)["away"].failing_since is not None)
+            monkeypatch.setattr(store, "next_due", counted)
+            service.add(*(("I1", str(number)) for number in range(20)))
+            await service.until(lambda: len(service.got.get("erp", ())) == 70)
+
+    asyncio.run(run())
+
+    assert "away" not in queried
+
+
+def test_an_endpoint_may_get_less_than_one_request_a_second(sqlite: Database, tmp_path: Path) -> None:
+    service = Service(sqlite, tmp_path)
+
+    async def run() -> None:
+        async with service.running("erp", line="requests_per_s = 0.01"):
+            service.add(("I1", "t"), ("I2", "t"))
+            await service.until(lambda: "erp" in service.got)
+
+    asyncio.run(run())
+
+    assert len(service.got["erp"]) == 1
+
+
 def test_a_disabled_endpoint_gets_nothing_until_it_is_enabled(sqlite: Database, tmp_path: Path) -> None:
     service = Service(sqlite, tmp_path)
 

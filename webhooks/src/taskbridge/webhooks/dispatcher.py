@@ -77,32 +77,44 @@ class Courier:
             try:
                 if self._ended:
                     await self._recorded()
-                found = await self._claimed()
+                free, pause_s = self._room()
+                found = await self._claimed(free) if free else []
                 self._dispatcher.report(None)
                 for each in found:
                     task = asyncio.create_task(self._attempt(each))
                     self._running.add(task)
                     task.add_done_callback(self._running.discard)
                 if not found and not self._ended:
-                    await self._rest()
+                    await self._rest(pause_s)
             except DatabaseUnavailable as error:
                 self._dispatcher.report(str(error))
                 await asyncio.sleep(_RETRY_S)
 
-    async def _claimed(self) -> list[Delivery]:
-        free = self.endpoint.entry.in_flight - len(self._running)
-        if self._failures >= self.endpoint.entry.in_flight:
-            # It is away: one request at a time finds out when it is back, and spares both sides.
-            free = 1 if not self._running and time.monotonic() >= self._next_probe else 0
-        if (rate := self.endpoint.entry.requests_per_s) is not None:
-            now = time.monotonic()
-            # A second's worth at once: then no burst follows a pause.
-            free = min(free, int((now - max(self._next_slot, now - 1)) * rate))
+    def _room(self) -> tuple[int, float]:
+        """How many requests may begin now; if none, after how many seconds that may change without a wake-up."""
+        now, entry = time.monotonic(), self.endpoint.entry
+        free = entry.in_flight - len(self._running)
         if not self.enabled or free <= 0:
-            return []
-        found = await self._dispatcher.threads.run(self._claim, free)
-        if rate is not None and found:
-            self._next_slot = max(self._next_slot, time.monotonic() - 1) + len(found) / rate
+            return 0, _LOOK_S
+        if self._failures >= entry.in_flight:
+            # It is away: one request at a time finds out when it is back, and spares both sides.
+            if self._running:
+                return 0, _LOOK_S
+            if now < self._next_probe:
+                return 0, self._next_probe - now
+            free = 1
+        if (rate := entry.requests_per_s) is not None:
+            # A second's worth at once: then no burst follows a pause.
+            self._next_slot = max(self._next_slot, now - max(0, 1 - 1 / rate))
+            if now < self._next_slot:
+                return 0, self._next_slot - now
+            free = min(free, 1 + int((now - self._next_slot) * rate))
+        return free, 0
+
+    async def _claimed(self, most: int) -> list[Delivery]:
+        found = await self._dispatcher.threads.run(self._claim, most)
+        if (rate := self.endpoint.entry.requests_per_s) is not None:
+            self._next_slot += len(found) / rate
         return found
 
     def _claim(self, most: int) -> list[Delivery]:
@@ -137,15 +149,15 @@ class Courier:
     def _finish(self, results: list[Result]) -> None:
         store.finish(self._dispatcher.database, self.endpoint.name, results, by=self._id)
 
-    async def _rest(self) -> None:
-        """Until something is added, an attempt ends, or the next delivery is due."""
-        timeout = _LOOK_S
-        if self.enabled and not self._running:
+    async def _rest(self, pause_s: float) -> None:
+        """Until something is added, an attempt ends, or another one may begin."""
+        if self._running:
+            pause_s = pause_s or _LOOK_S
+        elif not pause_s:
             due = await self._dispatcher.threads.run(store.next_due, self._dispatcher.database, self.endpoint.name)
-            if due is not None:
-                timeout = min(_LOOK_S, max(0.0, (due - now_ms()) / 1000))
+            pause_s = _LOOK_S if due is None else (due - now_ms()) / 1000
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(min(_LOOK_S, max(0, pause_s))):
                 await self._wake.wait()
         except TimeoutError:
             pass
