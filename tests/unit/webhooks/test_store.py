@@ -30,7 +30,8 @@ def add(database: Database, *ids: tuple[str, str], endpoint: str = ERP, only_fir
 
 
 def claim(database: Database, *, by: str = "one", most: int = 10, collapse: bool = False) -> list[Delivery]:
-    found = store.claim(database, ERP, most=most, by=by, collapse=collapse)
+    with database.write() as connection:
+        found = store.claim(connection, ERP, most=most, by=by, collapse=collapse)
     return sorted(found, key=lambda each: each.webhook_id)
 
 
@@ -48,7 +49,8 @@ def failed(each: Delivery, *, retry_in_ms: int | None = 60_000, disable: str | N
 
 
 def finish(database: Database, *results: Result, by: str = "one") -> None:
-    store.finish(database, ERP, results, by=by)
+    with database.write() as connection:
+        store.finish(connection, ERP, results, by=by)
 
 
 def outcomes(database: Database) -> dict[str, Outcome]:

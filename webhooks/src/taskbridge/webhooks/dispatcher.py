@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _LOOK_S = 1.0
 """How often the file and the states of endpoints are looked at, and what became due elsewhere."""
 _RETRY_S = 1.0
+_GATHER_S = 0.005
+"""Attempts that end within it are recorded together: a transaction costs as much as several of them."""
 _PROBE_S = 30.0
 """How long at most a receiver that has failed is left alone."""
 
@@ -66,24 +68,23 @@ class Courier:
         for each in self._running:
             each.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        if self._ended:
-            with suppress(DatabaseUnavailable):  # the next process repeats what is not recorded
-                await self._recorded()
+        with suppress(DatabaseUnavailable):  # the next process repeats what is not recorded
+            await self._turn(0)
         await self._sender.close()
 
     async def _run(self) -> None:
         while not self._stopping:
+            if self._running:
+                await asyncio.sleep(_GATHER_S)
             self._wake.clear()
             try:
-                if self._ended:
-                    await self._recorded()
                 free, pause_s = self._room()
-                found = await self._claimed(free) if free else []
+                found = await self._turn(free)
                 self._dispatcher.report(None)
                 for each in found:
                     task = asyncio.create_task(self._attempt(each))
                     self._running.add(task)
-                    task.add_done_callback(self._running.discard)
+                    task.add_done_callback(self._done)
                 if not found and not self._ended:
                     await self._rest(pause_s)
             except DatabaseUnavailable as error:
@@ -111,15 +112,28 @@ class Courier:
             free = min(free, 1 + int((now - self._next_slot) * rate))
         return free, 0
 
-    async def _claimed(self, most: int) -> list[Delivery]:
-        found = await self._dispatcher.threads.run(self._claim, most)
+    async def _turn(self, most: int) -> list[Delivery]:
+        """Record the attempts that ended, and claim the next deliveries, in one transaction."""
+        results, self._ended = self._ended, []
+        if not results and not most:
+            return []
+        try:
+            found = await self._dispatcher.threads.run(self._stored, results, most)
+        except DatabaseUnavailable:
+            self._ended = results + self._ended
+            raise
         if (rate := self.endpoint.entry.requests_per_s) is not None:
             self._next_slot += len(found) / rate
         return found
 
-    def _claim(self, most: int) -> list[Delivery]:
+    def _stored(self, results: list[Result], most: int) -> list[Delivery]:
         entry = self.endpoint.entry
-        return store.claim(self._dispatcher.database, entry.name, most=most, by=self._id, collapse=entry.collapse)
+        with self._dispatcher.database.write() as connection:
+            if results:
+                store.finish(connection, entry.name, results, by=self._id)
+            if not most:
+                return []
+            return store.claim(connection, entry.name, most=most, by=self._id, collapse=entry.collapse)
 
     async def _attempt(self, delivery: Delivery) -> None:
         result = await self._sender.attempt(delivery)
@@ -136,18 +150,10 @@ class Courier:
                 problem=result.problem,
                 retry_in_s=None if result.retry_in_ms is None else result.retry_in_ms // 1000,
             )
+
+    def _done(self, attempt: asyncio.Task[None]) -> None:
+        self._running.discard(attempt)
         self.wake()
-
-    async def _recorded(self) -> None:
-        results, self._ended = self._ended, []
-        try:
-            await self._dispatcher.threads.run(self._finish, results)
-        except DatabaseUnavailable:
-            self._ended = results + self._ended
-            raise
-
-    def _finish(self, results: list[Result]) -> None:
-        store.finish(self._dispatcher.database, self.endpoint.name, results, by=self._id)
 
     async def _rest(self, pause_s: float) -> None:
         """Until something is added, an attempt ends, or another one may begin."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, case, delete, func, select, tuple_, update
+from sqlalchemy import and_, bindparam, delete, func, select, tuple_, update
 
 from taskbridge.runtime.database import Upsert, now_ms
 from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
@@ -146,7 +146,7 @@ def _known(connection: Connection, places: Sequence[tuple[str, str]]) -> set[tup
     return {(endpoint, entry) for endpoint, entry in connection.execute(found.distinct())}
 
 
-def claim(database: Database, endpoint: str, *, most: int, by: str, collapse: bool) -> list[Delivery]:
+def claim(connection: Connection, endpoint: str, *, most: int, by: str, collapse: bool) -> list[Delivery]:
     """The first deliveries of queues that are due and that nobody has claimed; they are claimed ``by`` this replica."""
     now = now_ms()
     due = (
@@ -156,22 +156,21 @@ def claim(database: Database, endpoint: str, *, most: int, by: str, collapse: bo
         .limit(most)
         .with_for_update(skip_locked=True)
     )
-    with database.write() as connection:
-        entries = list(connection.scalars(due))
-        if not entries:
-            return []
-        connection.execute(
-            update(queues)
-            .where(queues.c.endpoint == endpoint, queues.c.entry.in_(entries))
-            .values(claim=by, claimed_until=now + CLAIM_MS)
-        )
-        found = _first(connection, endpoint, entries)
-        if collapse:
-            found = _collapsed(connection, endpoint, found)
-        missing = set(entries) - {each.entry for each in found}
-        if missing:  # what they had is delivered: a record came twice
-            connection.execute(delete(queues).where(queues.c.endpoint == endpoint, queues.c.entry.in_(missing)))
-        return found
+    entries = list(connection.scalars(due))
+    if not entries:
+        return []
+    connection.execute(
+        update(queues)
+        .where(queues.c.endpoint == endpoint, queues.c.entry.in_(entries))
+        .values(claim=by, claimed_until=now + CLAIM_MS)
+    )
+    found = _first(connection, endpoint, entries)
+    if collapse:
+        found = _collapsed(connection, endpoint, found)
+    missing = set(entries) - {each.entry for each in found}
+    if missing:  # what they had is delivered: a record came twice
+        connection.execute(delete(queues).where(queues.c.endpoint == endpoint, queues.c.entry.in_(missing)))
+    return found
 
 
 def _first(connection: Connection, endpoint: str, entries: Collection[str]) -> list[Delivery]:
@@ -195,33 +194,32 @@ def _deliveries(connection: Connection, ids: Any) -> list[Delivery]:
     return [Delivery(*row) for row in connection.execute(select(*columns).where(deliveries.c.id.in_(ids)))]
 
 
-def finish(database: Database, endpoint: str, results: Sequence[Result], *, by: str) -> None:
+def finish(connection: Connection, endpoint: str, results: Sequence[Result], *, by: str) -> None:
     """Record attempts, and make the next delivery of each entry due. Those that lost their claim are ignored."""
     by_entry = {each.delivery.entry: each for each in results}
-    with database.write() as connection:
-        held = connection.scalars(
-            select(queues.c.entry)
-            .where(queues.c.endpoint == endpoint, queues.c.entry.in_(by_entry), queues.c.claim == by)
-            .order_by(queues.c.entry)
-            .with_for_update()
-        )
-        mine = [by_entry[entry] for entry in held]
-        if not mine:
-            return
-        connection.execute(_FINISH, [_finished(each) for each in mine])
-        # A statement of its own, which sees what was added before the lock was taken.
-        left = select(deliveries.c.entry).where(
-            deliveries.c.endpoint == endpoint,
-            deliveries.c.entry.in_([each.delivery.entry for each in mine]),
-            _IS_WAITING,
-        )
-        waiting = set(connection.scalars(left.distinct()))
-        empty = [each.delivery.entry for each in mine if each.delivery.entry not in waiting]
-        connection.execute(delete(queues).where(queues.c.endpoint == endpoint, queues.c.entry.in_(empty)))
-        released = [_released(endpoint, each) for each in mine if each.delivery.entry in waiting]
-        if released:
-            connection.execute(_RELEASE, released)
-        _note(connection, endpoint, mine)
+    held = connection.scalars(
+        select(queues.c.entry)
+        .where(queues.c.endpoint == endpoint, queues.c.entry.in_(by_entry), queues.c.claim == by)
+        .order_by(queues.c.entry)
+        .with_for_update()
+    )
+    mine = [by_entry[entry] for entry in held]
+    if not mine:
+        return
+    connection.execute(_FINISH, [_finished(each) for each in mine])
+    # A statement of its own, which sees what was added before the lock was taken.
+    left = select(deliveries.c.entry).where(
+        deliveries.c.endpoint == endpoint,
+        deliveries.c.entry.in_([each.delivery.entry for each in mine]),
+        _IS_WAITING,
+    )
+    waiting = set(connection.scalars(left.distinct()))
+    empty = [each.delivery.entry for each in mine if each.delivery.entry not in waiting]
+    connection.execute(delete(queues).where(queues.c.endpoint == endpoint, queues.c.entry.in_(empty)))
+    released = [_released(endpoint, each) for each in mine if each.delivery.entry in waiting]
+    if released:
+        connection.execute(_RELEASE, released)
+    _note(connection, endpoint, mine)
 
 
 def _finished(result: Result) -> dict[str, object]:
@@ -250,29 +248,26 @@ def _released(endpoint: str, result: Result) -> dict[str, object]:
 def _note(connection: Connection, endpoint: str, results: Sequence[Result]) -> None:
     """The endpoint's state after these attempts: failing, well again, or disabled."""
     mine = update(endpoints).where(endpoints.c.name == endpoint)
-    last = max(results, key=lambda each: each.at)
+    is_enabled, last = endpoints.c.disabled.is_(None), max(results, key=lambda each: each.at)
+    reason = next((each.disable for each in results if each.disable), None)
+    if reason is not None:
+        connection.execute(mine.where(is_enabled).values(disabled=reason, disabled_at=last.at))
     if any(each.delivered for each in results):
         connection.execute(mine.where(endpoints.c.failing_since.is_not(None)).values(failing_since=None))
     else:
         connection.execute(mine.where(endpoints.c.failing_since.is_(None)).values(failing_since=last.at))
-    reason = next((each.disable for each in results if each.disable), None)
-    is_enabled = endpoints.c.disabled.is_(None)
-    if reason is not None:
-        connection.execute(mine.where(is_enabled).values(disabled=reason, disabled_at=last.at))
-    connection.execute(
-        mine.where(is_enabled, endpoints.c.failing_since < last.at - FAILING_MS).values(
-            disabled="it has failed for five days", disabled_at=last.at
+        connection.execute(
+            mine.where(is_enabled, endpoints.c.failing_since < last.at - FAILING_MS).values(
+                disabled="it has failed for five days", disabled_at=last.at
+            )
         )
-    )
-
-
-_LATER = case((queues.c.next_at > queues.c.claimed_until, queues.c.next_at), else_=queues.c.claimed_until)
 
 
 def next_due(database: Database, endpoint: str) -> int | None:
-    """When the next queue is due, or the claim of a replica that died ends."""
+    """When the next queue that nobody has claimed is due."""
+    is_free = queues.c.claimed_until <= queues.c.next_at
     with database.read() as connection:
-        return connection.scalar(select(func.min(_LATER)).where(queues.c.endpoint == endpoint))
+        return connection.scalar(select(func.min(queues.c.next_at)).where(queues.c.endpoint == endpoint, is_free))
 
 
 def waiting(database: Database) -> dict[str, Waiting]:
