@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _READY_S = 600.0
 _OK = 200
-_FOREIGN = ("EDGE_", "STREAMS_", "CENTER_", "TASKBRIDGE_")
+_FOREIGN = ("EDGE_", "STREAMS_", "CENTER_", "WEBHOOKS_", "TASKBRIDGE_")
 
 
 def start_service(

@@ -79,6 +79,15 @@ def center(flags: Flags = None) -> None:
     _run("center", flags)
 
 
+@_benchmark("--deliveries 2000 --silent 10000 --most-rounds 1")
+def webhooks(flags: Flags = None) -> None:
+    """Benchmark webhooks on SQLite and PostgreSQL in about eight minutes.
+
+    Measures deliveries, latency, memory, and what an endpoint that never answers takes from the others.
+    """
+    _run("webhooks", flags)
+
+
 @_benchmark("--instances 10000 100000 --rebuilt 10000")
 def sizing(flags: Flags = None) -> None:
     """Measure what determines the size of machines and disks: callback rates, stored instances, rebuilds.
