@@ -224,8 +224,9 @@ class Threads:
         except TimeoutError as error:
             raise DatabaseUnavailable(f"the database gave no answer within {self._answer_s} s") from error
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def close(self, *, wait: bool = False) -> None:
+        """With ``wait``, return once no function runs any more."""
+        self._pool.shutdown(wait=wait, cancel_futures=True)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ counter is locked until the transaction that took a number ends. So "all after n
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +16,7 @@ from sqlalchemy import text
 
 from taskbridge.center.live.wire import Place, notification_frame
 from taskbridge.center.tables import CHANGES_CHANNEL, Person
-from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.database import DatabaseUnavailable, Threads
 from taskbridge.runtime.follow.tables import EPOCH
 from taskbridge.schemas.json_forms import to_json
 
@@ -106,7 +105,7 @@ class Reader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._thread = ThreadPoolExecutor(1, "changes")
+        self._thread = Threads(1, answer_s=_ANSWER_S)
         self._turn = asyncio.Lock()
         self._waiting: list[_Request] = []
 
@@ -127,19 +126,17 @@ class Reader:
         wanted = {each.wanted for each in batch}
         found: Mapping[Wanted, Part | DatabaseUnavailable]
         try:
-            async with asyncio.timeout(_ANSWER_S):
-                loop = asyncio.get_running_loop()
-                found = await loop.run_in_executor(self._thread, read_changes, self._database, wanted)
-        except (DatabaseUnavailable, TimeoutError) as error:
+            found = await self._thread.run(read_changes, self._database, wanted)
+        except DatabaseUnavailable as error:
             log.warning("changes_not_read", problem=str(error))
-            found = dict.fromkeys(wanted, DatabaseUnavailable(str(error) or "the database does not answer in time"))
+            found = dict.fromkeys(wanted, error)
         for each in batch:
             each.answer = found[each.wanted]
         self._waiting = [each for each in self._waiting if each.answer is None]
 
     def close(self) -> None:
         """Wait for a query that still runs: it would leave its connection open."""
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.close(wait=True)
 
 
 def listen_for_changes(
