@@ -8,20 +8,13 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from taskbridge.runtime.settings import (
-    AppEntry,
-    FileBroken,
-    NotBlank,
-    parse_toml,
-)
+from taskbridge.runtime.settings import AppEntry, FileBroken, FileModel, NotBlank, parse_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class _Corp(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
+class _Corp(FileModel):
     corp_id: NotBlank
     app_key: NotBlank
     app_secret: SecretStr | None = None
@@ -35,9 +28,7 @@ class _Corp(BaseModel):
         return self
 
 
-class _App(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
+class _App(FileModel):
     app_type: NotBlank
     corp_id: NotBlank | None = None
     system_token: SecretStr | None = None
@@ -47,9 +38,7 @@ class _App(BaseModel):
     url: Annotated[str, Field(pattern=r"^https?://.*\{instance_id\}")] | None = None
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
+class _File(FileModel):
     corps: tuple[_Corp, ...]
     apps: tuple[_App, ...]
 

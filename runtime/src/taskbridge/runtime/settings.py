@@ -300,10 +300,14 @@ Secrets = Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)]
 FileNames = Annotated[tuple[str, ...], AfterValidator(_file_names)]
 
 
-class AppEntry(BaseModel):
-    """One app of the file. Its first token is in use; the others are being introduced or retired."""
+class FileModel(BaseModel):
+    """A part of a file: no other keys are allowed, and no error shows a value, which may be a secret."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class AppEntry(FileModel):
+    """One app of the file. Its first token is in use; the others are being introduced or retired."""
 
     app_type: NotBlank
     corp_id: NotBlank | None = None

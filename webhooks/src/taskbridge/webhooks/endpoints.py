@@ -12,9 +12,9 @@ from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from taskbridge.runtime.settings import FileBroken, NotBlank, ReloadedFile, parse_toml
+from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, ReloadedFile, parse_toml
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.events import Change, View  # noqa: TC001 - pydantic reads them
 from taskbridge.webhooks.formats import FORMATS
@@ -39,10 +39,8 @@ def _http_url(text: str) -> str:
 HttpUrl = Annotated[str, Field(max_length=2000), AfterValidator(_http_url)]
 
 
-class EndpointEntry(BaseModel):
+class EndpointEntry(FileModel):
     """One endpoint of the file. The reference has the text of each field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     """Names it in commands, logs and metrics. A new name is a new endpoint."""
@@ -87,9 +85,7 @@ class EndpointEntry(BaseModel):
         return self
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
+class _File(FileModel):
     endpoints: Annotated[tuple[EndpointEntry, ...], Field(max_length=_MAX_ENDPOINTS)] = ()
 
 

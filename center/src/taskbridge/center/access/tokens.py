@@ -7,9 +7,9 @@ import re
 import secrets
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator
 
-from taskbridge.runtime.settings import FileBroken, NotBlank, ReloadedFile, parse_toml
+from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, ReloadedFile, parse_toml
 
 ALL_CORPS = "*"
 
@@ -34,19 +34,15 @@ def _corps(corps: tuple[str, ...]) -> tuple[str, ...]:
     return corps
 
 
-class ApiToken(BaseModel):
+class ApiToken(FileModel):
     """One token of the file. The token itself is not stored here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: NotBlank
     sha256: Annotated[str, AfterValidator(_digest)]
     corps: Annotated[tuple[str, ...], AfterValidator(_corps)]
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
+class _File(FileModel):
     tokens: tuple[ApiToken, ...] = ()
 
 

@@ -11,9 +11,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import structlog
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from taskbridge.runtime.settings import AppEntry, FileBroken, FileNames, NotBlank, ReloadedFile, Secrets, parse_toml
+from taskbridge.runtime.settings import (
+    AppEntry,
+    FileBroken,
+    FileModel,
+    FileNames,
+    NotBlank,
+    ReloadedFile,
+    Secrets,
+    parse_toml,
+)
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
@@ -33,10 +42,8 @@ _BEARER = re.compile(r"[A-Za-z0-9._~+/=-]{32,}")
 """RFC 6750's characters, and too many of them to guess."""
 
 
-class _Source(BaseModel):
+class _Source(FileModel):
     """One other system in the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_ours)]
     corp_id: NotBlank
@@ -53,9 +60,7 @@ class _Source(BaseModel):
         return self
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
+class _File(FileModel):
     apps: tuple[AppEntry, ...] = ()
     sources: tuple[_Source, ...] = ()
 
