@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import uuid
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 from sqlalchemy import delete, insert, select, update
+from structlog.testing import capture_logs
 
 from support.center import PostgresServer
 from support.center_records import lines_in, lines_of, states_of
@@ -18,6 +22,7 @@ from support.streams.lives import lives
 from taskbridge.center.follow.lists import States
 from taskbridge.center.migrations import FOLDER
 from taskbridge.center.tables import FOLLOWED, entries, instances
+from taskbridge.runtime.follow import follower as module
 from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.follow.positions import epoch, progress, rebuild
 from taskbridge.runtime.follow.tables import positions
@@ -253,6 +258,33 @@ def test_a_database_that_comes_back_gets_what_was_read(
             database.close()
     finally:
         server.stop()
+
+
+def test_records_are_written_while_a_broker_does_not_answer_and_the_problem_says_so(
+    topic: StatesTopic, sqlite_database: Database, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admins: list[AdminClient] = [topic.connection.admin()]
+
+    def describe_topics(*topics: Any, **options: Any) -> Any:
+        return cast("Any", admins[-1]).describe_topics(*topics, **options)
+
+    def admin_client(*_arguments: object) -> Any:
+        return SimpleNamespace(describe_topics=describe_topics)
+
+    monkeypatch.setattr(module, "admin_client", admin_client)
+    monkeypatch.setattr(module, "_ANSWER_S", 1.0)
+    states = states_of(lives(5, seed=9))
+    with socket.create_server(("127.0.0.1", 0)) as silent, topic.followed(sqlite_database):
+        topic.publish(states[:5])
+        eventually(lambda: topic.is_written(sqlite_database), what="the database is filled")
+        with capture_logs() as logs:
+            admins.append(AdminClient({"bootstrap.servers": f"127.0.0.1:{silent.getsockname()[1]}"}))
+            silent.accept()[0].close()
+            topic.publish(states[5:])
+            eventually(lambda: topic.is_written(sqlite_database), what="new states are written")
+            assert logs == []
+            eventually(lambda: logs, what="the request has failed")
+        assert "Failed while waiting for controller" in logs[0]["problem"]
 
 
 def test_a_record_that_the_database_refuses_is_skipped_alone(

@@ -64,7 +64,7 @@ class Admin:
             self.existing |= {each.topic: each.num_partitions for each in new}
         return {each.topic: done(error=self.create_error) for each in new}
 
-    def describe_configs(self, resources: Iterable[ConfigResource]) -> dict[ConfigResource, Future[Any]]:
+    def describe_configs(self, resources: Iterable[ConfigResource], **_: object) -> dict[ConfigResource, Future[Any]]:
         return {each: self._described(str(each.name)) for each in resources}
 
     def _described(self, name: str) -> Future[Any]:

@@ -117,8 +117,8 @@ def apply_acls(admin: AdminClient, acls: Sequence[AclBinding]) -> None:
     try:
         created = cast("dict[AclBinding, Any]", admin.create_acls(list(acls), request_timeout=_ANSWER_S))
         for answer in created.values():
-            answer.result(_ANSWER_S)
-    except (KafkaException, TimeoutError) as error:
+            answer.result()
+    except KafkaException as error:
         raise OperatorError(
             f"Kafka refuses to create the ACLs: {error}. Use a user with Alter on the cluster"
         ) from error

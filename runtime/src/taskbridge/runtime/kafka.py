@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import wait
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -256,13 +255,12 @@ def _granted(
     resource: Resource, described: Mapping[str, Any]
 ) -> Iterator[tuple[tuple[Resource, str], Collection[AclOperation]]]:
     for name, answer in described.items():
-        with suppress(TimeoutError):
-            try:
-                operations = answer.result(_DESCRIBE_S).authorized_operations
-            except KafkaException as error:
-                if is_denied(error.args[0]):
-                    yield (resource, name), ()
-            else:
-                # Who may describe a resource has at least Describe: no operations at all means that Kafka reports none.
-                if operations:
-                    yield (resource, name), operations
+        try:
+            operations = answer.result().authorized_operations
+        except KafkaException as error:
+            if is_denied(error.args[0]):
+                yield (resource, name), ()
+        else:
+            # Who may describe a resource has at least Describe: no operations at all means that Kafka reports none.
+            if operations:
+                yield (resource, name), operations

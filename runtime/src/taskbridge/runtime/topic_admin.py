@@ -191,23 +191,21 @@ DescribedTopic = tuple["dict[str, str | None] | None", "str | None"]
 def _described(admin: Admin, resources: list[ConfigResource]) -> dict[str, DescribedTopic]:
     """Never raises: a topic can be used even if its settings cannot be read."""
     try:
-        answers = cast("dict[ConfigResource, Any]", admin.describe_configs(resources))
+        answers = cast("Any", admin).describe_configs(resources, request_timeout=_TIMEOUT_S)
     except KafkaException as error:
         return {resource.name: (None, _unread(error)) for resource in resources}
     found: dict[str, DescribedTopic] = {}
     for resource, future in answers.items():
         try:
-            entries = future.result(_TIMEOUT_S)
-            found[resource.name] = ({str(name): entry.value for name, entry in entries.items()}, None)
-        except (KafkaException, TimeoutError) as error:
-            hidden = isinstance(error, KafkaException) and error.args[0].code() in _NOT_ALLOWED
+            found[resource.name] = ({str(name): entry.value for name, entry in future.result().items()}, None)
+        except KafkaException as error:
+            hidden = error.args[0].code() in _NOT_ALLOWED
             found[resource.name] = (None, _SETTINGS_HIDDEN if hidden else _unread(error))
     return found
 
 
-def _unread(error: Exception) -> str:
-    why = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
-    return f"its settings could not be read: {why}"
+def _unread(error: KafkaException) -> str:
+    return f"its settings could not be read: {error.args[0].str()}"
 
 
 def _drift(topic: Topic, settings: dict[str, str | None], replicas: int) -> list[str]:

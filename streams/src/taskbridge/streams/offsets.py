@@ -115,7 +115,7 @@ class Offsets:
         """
         try:
             yield self._admin
-        except (KafkaException, TimeoutError):
+        except KafkaException:
             self._admin = Admin(self._config)
             raise
 
@@ -127,10 +127,10 @@ class Offsets:
         """Those of these topics that exist."""
         found: dict[str, TopicDescription] = {}
         with self._client() as admin:
-            described = cast("dict[str, Any]", admin.describe_topics(TopicCollection(list(names))))
+            described = cast("Any", admin).describe_topics(TopicCollection(list(names)), request_timeout=_ANSWER_S)
             for name, answer in described.items():
                 try:
-                    topic = answer.result(_ANSWER_S)
+                    topic = answer.result()
                 except KafkaException as raised:
                     if raised.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise
@@ -140,15 +140,15 @@ class Offsets:
 
     def _describe(self, topic: str) -> Any:
         with self._client() as admin:
-            described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([topic])))
-            return described[topic].result(_ANSWER_S)
+            described = cast("Any", admin).describe_topics(TopicCollection([topic]), request_timeout=_ANSWER_S)
+            return described[topic].result()
 
     def largest_record(self, topic: str) -> int | None:
         """Maximum size of a record of the topic in bytes; None if this user may not read its configuration."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        described = cast("dict[ConfigResource, Any]", self._admin.describe_configs([resource]))
+        described = cast("Any", self._admin).describe_configs([resource], request_timeout=_ANSWER_S)
         try:
-            return int(described[resource].result(_ANSWER_S)["max.message.bytes"].value)
+            return int(described[resource].result()["max.message.bytes"].value)
         except KafkaException:
             return None
 
@@ -218,4 +218,4 @@ class Offsets:
         specs = {TopicPartition(topic, partition): spec for partition in partitions}
         with self._client() as admin:
             answers = cast("dict[TopicPartition, Any]", admin.list_offsets(specs, request_timeout=_ANSWER_S, **options))
-            return {at.partition: answer.result(_ANSWER_S).offset for at, answer in answers.items()}
+            return {at.partition: answer.result().offset for at, answer in answers.items()}

@@ -122,6 +122,8 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name=f"follow-{name}", daemon=True)
         self._stopping = threading.Event()
         self._assigned: dict[Place, Assigned] = {}
+        self._described: dict[str, Any] = {}
+        """The answers that are awaited, by topic."""
         self._records: Counter[str] = Counter(dict.fromkeys(self._topics, 0))
         self._skipped: Counter[str] = Counter(dict.fromkeys(self._topics, 0))
         self._retries = 0
@@ -245,9 +247,12 @@ class Follower:
 
     def _topic_ids(self, topics: Collection[str]) -> dict[str, tuple[str, int]]:
         """Kafka's id of each topic, and the number of its partitions."""
-        described = cast("Any", self._admin).describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S)
-        found = {name: answer.result(_ANSWER_S) for name, answer in described.items()}
+        found = {name: answer.result() for name, answer in self._describe(topics).items()}
         return {name: (str(each.topic_id), len(each.partitions)) for name, each in found.items()}
+
+    def _describe(self, topics: Collection[str]) -> dict[str, Any]:
+        # Answered in this time in any case: the client says what did not answer, our own wait would not.
+        return cast("Any", self._admin).describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S)
 
     def _first_position(self, place: Place, topic_id: str, *, is_new: bool) -> Position:
         # With read_committed, the end is before the first open transaction.
@@ -333,11 +338,10 @@ class Follower:
         if self._is_due("health"):
             self._partition_health = tuple(self._health_of(self._assigned[place]) for place in sorted(self._assigned))
         try:
-            if self._is_due("topics"):
-                self._check_topics()
+            self._check_topics()
             if self._is_due("renewal"):
                 self._renew()
-        except (KafkaException, TimeoutError) as error:
+        except KafkaException as error:
             self._report(f"Kafka: {error}")
         if self._is_due("purge"):
             try:
@@ -359,10 +363,16 @@ class Follower:
         return PartitionHealth(*assigned.place, assigned.reached, end, assigned.is_complete)
 
     def _check_topics(self) -> None:
-        """Notice that Kafka is back, and that a topic was created again, with the same name and other offsets."""
-        if self._assigned:
-            ids = self._topic_ids({topic for topic, _ in self._assigned})
-            if any(each.stored.topic_id != ids[topic][0] for (topic, _), each in self._assigned.items()):
+        """Notice that Kafka is back, and that a topic was created again, with the same name and other offsets.
+
+        Records are read while the answer is awaited.
+        """
+        if self._assigned and not self._described and self._is_due("topics"):
+            self._described = self._describe({topic for topic, _ in self._assigned})
+        if self._described and all(each.done() for each in self._described.values()):
+            described, self._described = self._described, {}
+            ids = {name: str(each.result().topic_id) for name, each in described.items()}
+            if any(ids.get(place[0], at.stored.topic_id) != at.stored.topic_id for place, at in self._assigned.items()):
                 raise PositionLost
             self._report(None)
 
@@ -383,7 +393,7 @@ class Follower:
         for attempt in count():
             try:
                 return action()
-            except (DatabaseUnavailable, RegistryUnavailable, KafkaException, TimeoutError) as error:
+            except (DatabaseUnavailable, RegistryUnavailable, KafkaException) as error:
                 self._retries += 1
                 if not (isinstance(error, DatabaseUnavailable) and error.is_conflict):
                     self._report(str(error))

@@ -168,18 +168,17 @@ def _move(run: Operation, writer: JointProducer, versions: Versions) -> None:
         announce(writer, versions)
     admin, there = cast("Any", run.admin), run.topics()
     names = [topic.name for topic in _GROW if 0 < there.get(topic.name, 0) < partitions]
-    for future in (
-        admin.create_partitions([NewPartitions(name, partitions) for name in names]).values() if names else ()
-    ):
-        future.result(_ANSWER_S)
+    new = [NewPartitions(name, partitions) for name in names]
+    for future in admin.create_partitions(new, request_timeout=_ANSWER_S).values() if new else ():
+        future.result()
     wait_for(
         lambda: all(count >= partitions for name, count in run.topics().items() if name in names),
         lambda: CannotRun(f"Kafka did not add partitions (target {partitions}): run it again"),
     )
     ends = run.offsets.ends(TASK_NOTIFICATIONS.name, range(there.get(TASK_NOTIFICATIONS.name, 0)))
     old = [TopicPartition(TASK_NOTIFICATIONS.name, each, end) for each, end in ends.items() if end > 0]
-    for future in admin.delete_records(old).values() if old else ():
-        future.result(_ANSWER_S)
+    for future in admin.delete_records(old, request_timeout=_ANSWER_S).values() if old else ():
+        future.result()
     run.recreate(TASK_STATES, partitions=partitions)
     # It does not notice a recreated topic otherwise.
     writer.claim()

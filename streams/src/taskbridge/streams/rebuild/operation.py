@@ -216,8 +216,9 @@ def _announce_if_possible(writer: JointProducer, versions: Versions) -> None:
 
 def delete_topics(admin: AdminClient, names: list[str]) -> None:
     """Blocks until Kafka has started to delete them."""
-    for future in cast("dict[str, Any]", admin.delete_topics(names, operation_timeout=_ANSWER_S)).values():
-        future.result(_ANSWER_S)
+    deleted = cast("Any", admin).delete_topics(names, operation_timeout=_ANSWER_S, request_timeout=_ANSWER_S)
+    for future in deleted.values():
+        future.result()
 
 
 def unused_topics(admin: Admin) -> list[str]:
