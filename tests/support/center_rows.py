@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,7 +14,17 @@ from taskbridge.center.api.routes import Api
 from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.server import build_http
-from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, entries, events, forms, instances, people, person_ids
+from taskbridge.center.tables import (
+    MOST_ENTRIES,
+    VIEW_CODES,
+    WHOLE_INSTANCE,
+    entries,
+    events,
+    forms,
+    instances,
+    people,
+    person_ids,
+)
 from taskbridge.runtime.database import Threads
 from taskbridge.runtime.follow.tables import positions
 from taskbridge.schemas.events import SOURCE_YIDA, Person, Status, TaskState, View
@@ -29,6 +40,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import Form, PersonRecord, TaskEvent
 
 ANN = Person("ann", "Ann")
+_numbers = count(1)
 
 
 def state(instance_id: str = "I-1", *, corp_id: str = "corp", **fields: Any) -> TaskState:
@@ -74,6 +86,7 @@ def entry_row(
     unnamed = person.user_id if person is not None and person.name is None else None
     name = None if person is None else person.name
     return {
+        "id": next(_numbers),
         "corp_id": corp,
         "user_id": user,
         "view": VIEW_CODES[view],
@@ -112,7 +125,8 @@ class AnsweringCenter:
         """Write instances with their entries."""
         with self.database.write() as connection:
             for each in states:
-                row = {"instance_id": each.instance_id, "partition": 0, "corp_id": each.corp_id}
+                number = next(_numbers)
+                row = {"id": number, "instance_id": each.instance_id, "partition": 0, "corp_id": each.corp_id}
                 connection.execute(insert(instances), [{**row, "state": msgspec.json.encode(each)}])
                 rows = [
                     entry_row(
@@ -123,7 +137,8 @@ class AnsweringCenter:
                         view=key.view,
                         **msgspec.structs.asdict(content),
                     )
-                    for key, content in views(each).items()
+                    | {"id": number * MOST_ENTRIES + place}
+                    for place, (key, content) in enumerate(views(each).items())
                 ]
                 if rows:
                     connection.execute(insert(entries), rows)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import inspect, select
+from sqlalchemy import event, inspect, select, text
 
 from support.center_records import (
     REGISTRY,
@@ -102,6 +102,33 @@ def test_changes_are_published_only_once_the_partition_is_complete(database: Dat
     topic.append_state(state(revision=2, title="Travel"))
     replica.follow()
     assert [(each["change"], each["title"]) for each in changes_in(database)[ANN]] == [("UPDATED", "Travel")]
+
+
+def test_the_entries_of_an_instance_are_found_by_their_ids(database: Database) -> None:
+    topic = FakeTopic()
+    for number in range(500):
+        topic.append_state(state(f"I-{number}"))
+    replica = Replica(database, topic)
+    replica.follow()
+    executed: list[tuple[str, Any]] = []
+
+    def note(_conn: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
+        if "FROM instances" in sql and "JOIN entries" in sql:
+            executed.append((sql, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    topic.append_state(state("I-7", revision=2))
+    replica.follow()
+    event.remove(database.engine, "before_cursor_execute", note)
+    [(sql, parameters)] = executed
+    with database.write() as connection:
+        connection.execute(text("ANALYZE"))
+        if not database.is_sqlite:
+            # For so few rows it would read the whole table.
+            connection.execute(text("SET LOCAL enable_seqscan = off"))
+        explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
+        plan = "\n".join(str(row) for row in connection.exec_driver_sql(f"{explain} {sql}", parameters))
+    assert ("SEARCH entries USING INTEGER PRIMARY KEY" if database.is_sqlite else "entries_pkey") in plan, plan
 
 
 def page_index(database: Database) -> bool:

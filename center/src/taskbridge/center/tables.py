@@ -19,7 +19,6 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    UniqueConstraint,
 )
 
 from taskbridge.runtime.database import Key
@@ -45,7 +44,9 @@ Person = tuple[str, str]
 instances = Table(
     "instances",
     metadata,
-    Column("instance_id", Key, primary_key=True),
+    # In SQLite an alias of the row id.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("instance_id", Key, nullable=False, unique=True),
     Column("partition", Integer, nullable=False),
     Column("corp_id", Key, nullable=False),
     # The ``TaskState`` as JSON of msgspec.
@@ -55,8 +56,8 @@ instances = Table(
 entries = Table(
     "entries",
     metadata,
-    # In SQLite an alias of the row id.
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    # Those of an instance follow each other: see ``of_instance``.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("corp_id", Key, nullable=False),
     Column("user_id", Key, nullable=False),
     Column("view", SmallInteger, nullable=False),
@@ -73,8 +74,12 @@ entries = Table(
     Column("search", Text, nullable=False),
     # The ``Entry`` of ``taskbridge.schemas.views``, as JSON of msgspec.
     Column("item", LargeBinary, nullable=False),
-    UniqueConstraint("instance_id", "view", "user_id", "task_id"),
 )
+MOST_ENTRIES = 1 << 22
+"""Of an instance: each takes two bytes of its state, which has at most 4 MiB."""
+first_entry = instances.c.id * MOST_ENTRIES
+of_instance = entries.c.id.between(first_entry, first_entry + (MOST_ENTRIES - 1))
+"""Whether an entry is the instance's: by the index of ids, to which a filling appends."""
 entries_page = Index(
     "entries_page",
     entries.c.corp_id,
@@ -86,6 +91,7 @@ entries_page = Index(
     # A search reads a person's entries in the index alone, a quarter of the time of reading their rows.
     entries.c.search,
     entries.c.unnamed_originator,
+    entries.c.id,
 )
 
 change_counters = Table(

@@ -7,6 +7,7 @@ partitions: what differs is written, and numbered as a change of its person.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -23,8 +24,10 @@ from taskbridge.center.tables import (
     entries,
     entries_page,
     events,
+    first_entry,
     forms,
     instances,
+    of_instance,
     people,
     person_ids,
 )
@@ -63,10 +66,9 @@ _VIEWS = {code: view for view, code in VIEW_CODES.items()}
 
 _NOTIFY = text("SELECT pg_notify(:channel, each) FROM unnest(CAST(:payloads AS text[])) AS each")
 _PAGE_INDEX_LOCK = 0x70616765
-_PLACE = ("corp_id", "user_id", "view", "task_id", "instance_id")
-_PUT_INSTANCES, _PUT_CHANGES = Upsert(instances), Upsert(changes)
-_PUT_ENTRIES = Upsert(entries, [each.name for each in entries.columns if each.name != "id"], key=_PLACE[1:])
-_ENTRIES = select(*(entries.c[each] for each in ("id", *_PLACE, "search", "item")))
+_PUT_INSTANCES = Upsert(instances, ["instance_id", "partition", "corp_id", "state"], key=["instance_id"])
+_PUT_ENTRIES, _PUT_CHANGES = Upsert(entries), Upsert(changes)
+_ENTRIES = ("id", "corp_id", "user_id", "view", "task_id", "search", "item")
 _DELETE_ENTRY = delete(entries).where(entries.c.id == bindparam("gone"))
 
 
@@ -77,6 +79,10 @@ class _Key(NamedTuple):
     user_id: str
     view: int
     task_id: str
+
+
+_Stored = dict[str, tuple[int, dict[_Key, Any]]]
+"""Of each instance: the first id that an entry of it can have, and the rows of those that it has."""
 
 
 class _Changed(NamedTuple):
@@ -94,16 +100,18 @@ class States(FollowedTopic):
     def __init__(self, database: Database, registry: Registry) -> None:
         super().__init__(database, registry)
         among_instances = database.among(instances.c.instance_id)
-        self._present = (
-            select(instances.c.instance_id).where(among_instances).order_by(instances.c.instance_id).with_for_update()
+        self._lock = select(instances.c.id).where(among_instances).order_by(instances.c.instance_id).with_for_update()
+        self._stored = (
+            select(instances.c.instance_id, first_entry.label("first"), *(entries.c[each] for each in _ENTRIES))
+            .join_from(instances, entries, of_instance, isouter=True)
+            .where(among_instances)
         )
         self._delete_instances = delete(instances).where(among_instances)
         is_old = events.c.received_at < bindparam("before")
         self._delete_old_events = delete(events).where(database.among(events.c.instance_id), is_old)
-        self._entries = _ENTRIES.where(database.among(entries.c.instance_id))
-        count = database.insert(change_counters)
-        last_seq = change_counters.c.last_seq + count.excluded.last_seq
-        self._count = count.on_conflict_do_update(
+        put = database.insert(change_counters)
+        last_seq = change_counters.c.last_seq + put.excluded.last_seq
+        self._count = put.on_conflict_do_update(
             index_elements=["corp_id", "user_id"], set_={"last_seq": last_seq}
         ).returning(change_counters)
 
@@ -116,13 +124,13 @@ class States(FollowedTopic):
 
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[Person]:
         latest = {each.key: each for each in records}
-        changed = self._put_entries(connection, self._put_instances(connection, latest))
+        changed = self._put_entries(connection, latest, self._put_instances(connection, latest))
         # Changes of a partition that is being filled are not published.
         return self._publish(connection, [each for each in changed if each.record.assigned.is_complete])
 
     def drop(self, connection: Connection, partition: int, /) -> None:
-        dropped = select(instances.c.instance_id).where(instances.c.partition == partition)
-        connection.execute(delete(entries).where(entries.c.instance_id.in_(dropped)))
+        dropped = select(entries.c.id).join(instances, of_instance).where(instances.c.partition == partition)
+        connection.execute(delete(entries).where(entries.c.id.in_(dropped.correlate(None))))
         connection.execute(delete(instances).where(instances.c.partition == partition))
         renew_epoch(connection)
 
@@ -139,32 +147,39 @@ class States(FollowedTopic):
         elif connection.execute(select(entries.c.id).limit(1)).first() is None:
             entries_page.drop(connection, checkfirst=True)
 
-    def _put_instances(self, connection: Connection, records: Mapping[str, Record]) -> dict[str, Record]:
-        """Those whose rows this changes: not tombstones of instances that are not there.
+    def _put_instances(self, connection: Connection, records: Mapping[str, Record]) -> _Stored:
+        """The entries of those whose rows this changes: not of tombstones of instances that are not there.
 
-        A row is locked from here on, so that its entries are compared by one replica at a time.
+        A row is locked before its entries are read, so that they are compared by one replica at a time.
         """
-        found = {key: each for key, each in sorted(records.items()) if each.value is not None}
-        self.database.put(connection, _PUT_INSTANCES, list(map(_instance, found.values())))
-        if gone := [key for key, each in records.items() if each.value is None]:
-            deleted = list(connection.execute(self._present, self.database.keys(gone)).scalars())
+        new = [_instance(each) for _, each in sorted(records.items()) if each.value is not None]
+        self.database.put(connection, _PUT_INSTANCES, new)
+        gone = [key for key, each in records.items() if each.value is None]
+        if gone:
+            connection.execute(self._lock, self.database.keys(gone))
+        found: _Stored = {}
+        for row in connection.execute(self._stored, self.database.keys(records)):
+            _, old = found.setdefault(row.instance_id, (row.first, {}))
+            if row.id is not None:
+                old[_Key(row.corp_id, row.user_id, row.view, row.task_id)] = row
+        if deleted := [key for key in gone if key in found]:
             keys = self.database.keys(deleted)
             connection.execute(self._delete_instances, keys)
             # The later ones when they are as old: see records.purge.
             before = now_ms() - REPLAYED_DAYS * 86_400_000
             connection.execute(self._delete_old_events, {**keys, "before": before})
-            found |= {key: records[key] for key in deleted}
         return found
 
-    def _put_entries(self, connection: Connection, records: Mapping[str, Record]) -> list[_Changed]:
-        before: dict[str, dict[_Key, Any]] = {}
-        for row in connection.execute(self._entries, self.database.keys(records)):
-            before.setdefault(row.instance_id, {})[_Key(row.corp_id, row.user_id, row.view, row.task_id)] = row
+    def _put_entries(self, connection: Connection, records: Mapping[str, Record], before: _Stored) -> list[_Changed]:
         gone: list[dict[str, int]] = []
         put: list[tuple[object, ...]] = []
         changed: list[_Changed] = []
         for instance_id, record in records.items():
-            old = before.get(instance_id, {})
+            if instance_id not in before:
+                continue
+            first, old = before[instance_id]
+            taken = {row.id for row in old.values()}
+            free = (each for each in count(first) if each not in taken)
             new = _entries(record.value)
             search = "" if record.value is None else _search(record.value)
             for key, row in old.items():
@@ -179,10 +194,12 @@ class States(FollowedTopic):
                     changed.append(_Changed(record, key, Change.UPDATED, entry))
                 elif row.search == search:
                     continue
-                put.append(_row(instance_id, key, entry, search, item))
+                row_id = next(free) if row is None else row.id
+                put.append((row_id, *_row(instance_id, key, entry, search, item)))
         if gone:
             connection.execute(_DELETE_ENTRY, gone)
-        self.database.put(connection, _PUT_ENTRIES, put)
+        # By ids, so that new ones are appended.
+        self.database.put(connection, _PUT_ENTRIES, sorted(put))
         return changed
 
     def _publish(self, connection: Connection, changed: Sequence[_Changed]) -> Collection[Person]:
@@ -232,7 +249,7 @@ def _search(state: TaskState) -> str:
 
 
 def _row(instance_id: str, key: _Key, entry: Entry, search: str, item: bytes) -> tuple[object, ...]:
-    """In the order of ``_ENTRY_COLUMNS``."""
+    """In the order of the columns, without the id."""
     return (
         key.corp_id,
         key.user_id,

@@ -22,7 +22,17 @@ from taskbridge.center.api.queries import (
     shown_history,
     shown_instance,
 )
-from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, entries, events, replicas, set_aside
+from taskbridge.center.tables import (
+    DEAD_LETTER,
+    QUARANTINED,
+    changes,
+    entries,
+    events,
+    instances,
+    of_instance,
+    replicas,
+    set_aside,
+)
 from taskbridge.runtime.database import clean
 from taskbridge.runtime.follow.tables import skipped
 from taskbridge.schemas.cloudevents import iso
@@ -78,7 +88,9 @@ _CORP = (
     .where(events.c.instance_id == bindparam("instance_id"))
     .order_by(events.c.received_at.desc())
 )
-_ENTRY_USERS = select(entries.c.user_id).where(entries.c.instance_id == bindparam("instance_id"))
+_ENTRY_USERS = (
+    select(entries.c.user_id).join(instances, of_instance).where(instances.c.instance_id == bindparam("instance_id"))
+)
 _CHANGES = select(changes.c.data).where(
     changes.c.corp_id == bindparam("corp_id"),
     changes.c.user_id.in_(bindparam("user_ids", expanding=True)),
