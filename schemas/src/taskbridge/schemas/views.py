@@ -20,8 +20,8 @@ class EntryKey(Struct, frozen=True, gc=False):
     task_id: str | None
 
 
-class Entry(Struct, frozen=True, gc=False):
-    """The content of an entry."""
+class Entry(Struct, frozen=True, gc=False, array_like=True):
+    """The content of an entry. As JSON it is an array, two thirds of the size of an object."""
 
     title: str | None
     url: str | None
