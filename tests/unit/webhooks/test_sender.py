@@ -159,6 +159,12 @@ def test_half_an_answer_is_a_failure(tmp_path: Path) -> None:
     assert "ClientPayloadError" in result.problem
 
 
+def test_a_receiver_that_does_not_listen_is_named(tmp_path: Path) -> None:
+    [result] = attempts(tmp_path, Receiver(), url="https://127.0.0.1:1/hook")
+    assert result.problem.startswith("cannot connect to 127.0.0.1:1: ")
+    assert "SSLContext" not in result.problem
+
+
 def test_a_certificate_of_somebody_else_is_refused_in_words(tmp_path: Path) -> None:
     served, trusted = trustme.CA(), trustme.CA()
     trusted.cert_pem.write_to_path(tmp_path / "ca.pem")

@@ -118,7 +118,11 @@ class Sender:
         except AddressRefused as error:
             raise DeliveryProblem(str(error)) from error
         except aiohttp.ClientConnectorCertificateError as error:
-            raise DeliveryProblem(f"its TLS certificate is not accepted: {error.certificate_error}") from error
+            raise DeliveryProblem(
+                f"its TLS certificate is not accepted, which ca_file can change: {error.certificate_error}"
+            ) from error
+        except aiohttp.ClientConnectorError as error:
+            raise DeliveryProblem(f"cannot connect to {error.host}:{error.port}: {error.os_error}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error, TimeoutError):
                 raise DeliveryProblem(f"no answer within {ATTEMPT_S:.0f} s") from error
