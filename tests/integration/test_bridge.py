@@ -21,6 +21,7 @@ from support.forked import taskbridge
 from support.process_state import is_running
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
+from taskbridge.cli.data_folder import DataFolder
 from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.local.company import CORP, vendor_sample
 from taskbridge.local.demo import APP, write_credentials
@@ -320,6 +321,9 @@ def test_up_finds_yesterdays_events_and_stops_everything_in_order_on_a_signal(
     assert f"task center  {center}/\n" in printed
     assert f"operations   {center}/ops\n" in printed
     assert f"webhooks     http://127.0.0.1:{webhooks_port}\n" in printed
+    announced = DataFolder(folder, is_named=True).running()
+    assert announced is not None
+    assert announced.webhooks_url == f"http://127.0.0.1:{webhooks_port}"
     assert f"  export TASKBRIDGE_DATA_DIR={folder}\n" in printed
     # It started without an app; the terminal shows whether changes are in force.
     assert process.stderr is not None

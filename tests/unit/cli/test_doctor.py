@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,17 +17,21 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Never, cast
 
 import pytest
+import trustme
 from confluent_kafka.admin import AclOperation
 
 from support.edge.fakes import SYSTEM_TOKEN, write_credentials
 from taskbridge.center.acls import CENTER
 from taskbridge.cli import doctor_checks
+from taskbridge.cli.data_folder import DataFolder, Running
 from taskbridge.cli.doctor_checks import Examination, Finding, State
 from taskbridge.edge.kafka.prerequisites import EDGE
+from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.runtime.topic_admin import TopicsUnavailable
 from taskbridge.schemas import topics
 from taskbridge.schemas.registry import Registry, RegistryUnavailable
 from taskbridge.streams.contract.start import EXTRAS, WORK
+from taskbridge.webhooks.acls import WEBHOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from taskbridge.runtime.kafka import Admin
 
 NOBODY = "127.0.0.1:1"
+SIGNED = [f'secrets = ["{new_secret()}"]']
 SYNC_SECONDS, KAFKA = doctor_checks.sync_seconds, doctor_checks.kafka
 
 
@@ -71,6 +77,29 @@ def center_environment(disk_folder: Callable[[], Path]) -> dict[str, str]:
         "CENTER_DATA_DIR": str(disk_folder() / "center"),
         "CENTER_PORT": "0",
     }
+
+
+@pytest.fixture
+def webhooks_environment(disk_folder: Callable[[], Path], tmp_path: Path) -> dict[str, str]:
+    return {
+        "WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
+        "WEBHOOKS_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
+        "WEBHOOKS_ENDPOINTS_FILE": str(tmp_path / "endpoints.toml"),
+        "WEBHOOKS_ALLOWED_NETWORKS": "127.0.0.0/8",
+        "WEBHOOKS_DATA_DIR": str(disk_folder() / "webhooks"),
+        "WEBHOOKS_PORT": "0",
+    }
+
+
+def of_endpoint(environment: Mapping[str, str], url: str, *lines: str) -> list[Finding]:
+    """The findings of an endpoint and of its clock."""
+    path = Path(environment["WEBHOOKS_ENDPOINTS_FILE"])
+    entry = ('name = "erp"', f'url = "{url}"', 'corps = ["ding1"]', *(lines or SIGNED))
+    path.write_text("\n".join(["[[endpoints]]", *entry]))
+    path.chmod(0o600)
+    of_file, *found = [each for each in before_kafka(environment) if each.check in ("endpoints", "clock")]
+    assert of_file.says.endswith("has 1 endpoints")
+    return found
 
 
 def free_port() -> int:
@@ -245,6 +274,81 @@ def test_clock_skew_is_reported(seconds: int, state: State) -> None:
     assert (found.check, found.state) == ("clock", state)
 
 
+def test_an_endpoint_is_reached_without_a_delivery(webhooks_environment: dict[str, str]) -> None:
+    requests: list[str] = []
+    with answering({"/hook": {}}, requests=requests) as url:
+        found = of_endpoint(webhooks_environment, f"{url}/hook")
+    assert [(each.check, each.state) for each in found] == [("endpoints", State.OK), ("clock", State.OK)]
+    assert requests == ["OPTIONS /hook"]
+
+
+@pytest.mark.parametrize("status", [301, 503])
+def test_an_endpoint_that_redirects_or_fails_is_reported(webhooks_environment: dict[str, str], status: int) -> None:
+    with answering({"/": {}}, status=status) as url:
+        found, _ = of_endpoint(webhooks_environment, url)
+    assert found.state is State.WARNING
+    assert f"answers OPTIONS with {status}" in found.says
+
+
+@pytest.mark.parametrize(
+    ("seconds", "format_", "state"),
+    [
+        (290, "notification", State.WARNING),
+        (-310, "notification", State.FAILED),
+        (310, "flat-todo", State.WARNING),  # which is not signed
+    ],
+)
+def test_the_clock_of_an_endpoint_decides_whether_signatures_are_accepted(
+    webhooks_environment: dict[str, str], seconds: int, format_: str, state: State
+) -> None:
+    more = ['options = {system = "taskbridge", token = "t"}'] if format_ == "flat-todo" else SIGNED
+    with answering({"/": {}}, ahead_s=seconds) as url:
+        _, found = of_endpoint(webhooks_environment, url, f'format = "{format_}"', *more)
+    assert (found.check, found.state) == ("clock", state)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://10.0.0.1/", "10.0.0.1 is not a public address; WEBHOOKS_ALLOWED_NETWORKS can allow it"),
+        (f"http://{NOBODY}/", f"cannot connect to {NOBODY}: "),
+        ("http://nobody.invalid/", "cannot connect to nobody.invalid:80: "),
+    ],
+)
+def test_an_endpoint_out_of_reach_is_reported(webhooks_environment: dict[str, str], url: str, says: str) -> None:
+    (found,) = of_endpoint(webhooks_environment, url, *SIGNED)
+    assert found.state is State.FAILED
+    assert found.says.startswith(f"erp: {says}")
+    assert "taskbridge webhooks test erp" in found.do
+
+
+def test_an_endpoint_is_reached_with_its_own_certificates(webhooks_environment: dict[str, str], tmp_path: Path) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("taskbridge").private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+    files = ['ca_file = "ca.pem"', 'certificate_file = "client.pem"']
+    with answering({"/": {}}, tls=context) as url:
+        trusted, _ = of_endpoint(webhooks_environment, url, *SIGNED, *files)
+        (unknown,) = of_endpoint(webhooks_environment, url, *SIGNED)
+        (unnamed,) = of_endpoint(webhooks_environment, url, *SIGNED, *files[:1])
+    assert [each.state for each in (trusted, unknown, unnamed)] == [State.OK, State.FAILED, State.FAILED]
+    assert unknown.says.startswith("erp: its TLS certificate is not accepted")
+
+
+def test_unusable_endpoints_are_reported(webhooks_environment: dict[str, str]) -> None:
+    path = Path(webhooks_environment["WEBHOOKS_ENDPOINTS_FILE"])
+    path.write_text("endpoints = 3")
+    found = wrong(webhooks_environment)
+    assert (found.check, found.state) == ("endpoints", State.FAILED)
+    path.write_text("")
+    path.chmod(0o644)
+    found = wrong(webhooks_environment)
+    assert (found.check, found.state, found.do) == ("endpoints", State.WARNING, f"chmod 600 {path}")
+
+
 @pytest.mark.parametrize(
     ("said", "state", "words"),
     [
@@ -261,6 +365,14 @@ def test_the_readiness_of_a_service_is_reported(said: Any, state: State, words: 
     assert words in found.says
 
 
+def test_all_services_of_a_running_bridge_are_looked_at(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path, is_named=True)
+    with folder.occupy(), answering({"/readyz": {"ready": True}}) as url:
+        folder.announce(Running(NOBODY, f"http://{NOBODY}", url, url, url, "credentials.toml", webhooks_url=url))
+        found = [each.says for each in Examination({}, data_dir=tmp_path).findings() if each.check == "service"]
+    assert found == [f"the {name} at {url} is ready" for name in ("edge", "streams", "center", "webhooks")]
+
+
 def test_a_service_that_does_not_run_is_reported() -> None:
     (found,) = doctor_checks.readiness("edge", f"http://{NOBODY}")
     assert (found.check, found.state) == ("service", State.FAILED)
@@ -270,7 +382,7 @@ def test_an_event_stream_that_does_not_open_is_reported(environment: dict[str, s
     credentials = Path(environment["EDGE_CREDENTIALS_FILE"])
     with answering({}) as url:
         for center_url, says in ((f"http://{NOBODY}", "cannot read the event stream"), (url, "answered 404")):
-            examination = Examination({}, edge_url=url, center_url=center_url, credentials=credentials)
+            examination = Examination({}, urls={"edge": url, "center": center_url}, credentials=credentials)
             *_, found = examination.findings(end_to_end=True)
             assert (found.check, found.state) == ("end-to-end", State.FAILED)
             assert says in found.says
@@ -280,7 +392,8 @@ def test_an_event_stream_that_does_not_open_is_reported(environment: dict[str, s
 def test_a_missing_credentials_file_is_reported(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
     with answering({}) as url:
-        *_, found = Examination({}, edge_url=url, center_url=url, credentials=missing).findings(end_to_end=True)
+        examination = Examination({}, urls={"edge": url, "center": url}, credentials=missing)
+        *_, found = examination.findings(end_to_end=True)
     assert (found.check, found.state) == ("end-to-end", State.FAILED)
     assert found.says == f"credentials file {missing}: No such file or directory"
     assert "--credentials" in found.do
@@ -311,6 +424,7 @@ def test_leaderless_partitions_and_lagging_replicas_are_reported() -> None:
         doctor_checks.Rights("edge", EDGE),
         doctor_checks.Rights("streams", WORK, EXTRAS),
         doctor_checks.Rights("center", CENTER),
+        doctor_checks.Rights("webhooks", WEBHOOKS),
     ],
 )
 def test_each_missing_acl_is_reported(acls: doctor_checks.Rights) -> None:
@@ -352,22 +466,40 @@ def refuse_one(server: socket.socket) -> None:
 
 
 @contextmanager
-def answering(pages: Mapping[str, Any], *, ahead_s: float = 0) -> Generator[str]:
+def answering(
+    pages: Mapping[str, Any],
+    *,
+    ahead_s: float = 0,
+    status: int = 200,
+    tls: ssl.SSLContext | None = None,
+    requests: list[str] | None = None,
+) -> Generator[str]:
     """Something that answers these with JSON, all else with 404, and whose clock is ahead."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if requests is not None:
+                requests.append(f"{self.command} {self.path}")
             body = json.dumps(pages.get(self.path, {})).encode()
-            self.send_response_only(200 if self.path in pages else 404)
+            self.send_response_only(status if self.path in pages else 404)
             self.send_header("Date", format_datetime(datetime.now(UTC) + timedelta(seconds=ahead_s), usegmt=True))
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
+        def do_OPTIONS(self) -> None:
+            self.do_GET()
+
+        def handle(self) -> None:
+            with suppress(ssl.SSLError, ConnectionError):  # a client without a certificate
+                super().handle()
+
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
             del format, args
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
         server.shutdown()

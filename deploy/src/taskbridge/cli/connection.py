@@ -39,7 +39,7 @@ LOCAL_BOOTSTRAP_SERVERS, _LOCAL_KAFKA_PORT = "127.0.0.1:9092", 9092
 LOCAL_REGISTRY_URL = "http://127.0.0.1:8081/apis/ccompat/v7"
 
 _OTHERS = "set --bootstrap-servers and --registry-url"
-_PREFIXES = ("TASKBRIDGE", "EDGE", "STREAMS", "CENTER")
+_PREFIXES = ("TASKBRIDGE", "EDGE", "STREAMS", "CENTER", "WEBHOOKS")
 _STALLED_S = 30
 
 
@@ -207,7 +207,7 @@ def check_something_runs(connection: Connection) -> None:
 
 
 def first_given(environment: Mapping[str, str], name: str) -> str | None:
-    """The first that is set of ``TASKBRIDGE_NAME``, ``EDGE_NAME``, ``STREAMS_NAME`` and ``CENTER_NAME``."""
+    """The first that is set: ``TASKBRIDGE_NAME``, else that of a service."""
     return next((value for prefix in _PREFIXES if (value := environment.get(f"{prefix}_{name}"))), None)
 
 

@@ -34,6 +34,7 @@ class Running:
     streams_url: str
     center_url: str
     credentials: str
+    webhooks_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ def doctor(
     edge_url: Annotated[str | None, typer.Option(help="URL of an edge that should be running.")] = None,
     streams_url: Annotated[str | None, typer.Option(help="URL of a worker that should be running.")] = None,
     center_url: Annotated[str | None, typer.Option(help="URL of a task center that should be running.")] = None,
+    webhooks_url: Annotated[str | None, typer.Option(help="URL of webhooks that should be running.")] = None,
     end_to_end: EndToEnd = False,  # noqa: FBT002
     api_token: Annotated[
         str | None,
@@ -45,8 +46,9 @@ def doctor(
 ) -> None:
     """Check an environment before and after going live, and say what is wrong and what to do.
 
-    Checks each service whose settings (EDGE_*, STREAMS_*, CENTER_*) are in the environment, else the bridge that
-    runs in --data-dir. Changes nothing; --end-to-end posts one task and deletes it. Exit code 1 if a check failed.
+    Checks each service whose settings (EDGE_*, STREAMS_*, CENTER_*, WEBHOOKS_*) are in the environment, else the bridge
+    that runs in --data-dir. Changes nothing: endpoints of webhooks get an OPTIONS request. --end-to-end posts one task
+    and deletes it. Exit code 1 if a check failed.
     """
     from taskbridge.cli.doctor_checks import Examination, State
 
@@ -57,9 +59,7 @@ def doctor(
         registry_url=registry_url,
         data_dir=data_dir,
         credentials=credentials,
-        edge_url=edge_url,
-        streams_url=streams_url,
-        center_url=center_url,
+        urls={"edge": edge_url, "streams": streams_url, "center": center_url, "webhooks": webhooks_url},
     )
     for each in examination.findings(end_to_end=end_to_end, api_token=api_token):
         is_failed |= each.state is State.FAILED

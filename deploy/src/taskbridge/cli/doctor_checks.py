@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import os
 import resource
 import shutil
@@ -11,9 +13,8 @@ import stat
 import tempfile
 import time
 import uuid
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import partial
@@ -35,13 +36,19 @@ from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.runtime.database import open_database
 from taskbridge.runtime.kafka import ACLS_HINT, missing_acls, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.settings import FileBroken, load_settings
+from taskbridge.runtime.settings import DatabaseSettings, FileBroken, load_settings
 from taskbridge.runtime.topic_admin import check_topics, metadata, partitions_setting
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 from taskbridge.schemas.registry import SchemaRef, SchemaRefused
 from taskbridge.streams.contract.start import EXTRAS, WORK
 from taskbridge.streams.settings import StreamsSettings
+from taskbridge.webhooks.acls import WEBHOOKS
+from taskbridge.webhooks.endpoints import EndpointsFile
+from taskbridge.webhooks.formats.base import DeliveryProblem
+from taskbridge.webhooks.guard import Guard
+from taskbridge.webhooks.sender import Sender as WebhookSender
+from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -60,6 +67,9 @@ _SYNC_BYTES = 4096
 _VOLATILE = {"tmpfs", "ramfs"}
 _SHARED = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 _SKEW_WARNING_S, _SKEW_S = 5, 60
+_WEBHOOK_SKEW_S = 300
+"""What libraries of Standard Webhooks tolerate."""
+_REDIRECT_OR_ERROR = (3, 5)
 _OTHER_FILES = 256
 _ENOUGH_BROKERS = 3
 _UPDATE_WITHIN_S = 30
@@ -121,10 +131,11 @@ class Rights(NamedTuple):
     """Without one of these it works, with a limitation."""
 
 
-_SERVICES: Mapping[str, tuple[type[EdgeSettings | StreamsSettings | CenterSettings], Rights]] = {
+_SERVICES: Mapping[str, tuple[type[EdgeSettings | StreamsSettings | CenterSettings | WebhooksSettings], Rights]] = {
     "edge": (EdgeSettings, Rights("edge", EDGE)),
     "streams": (StreamsSettings, Rights("streams", WORK, EXTRAS)),
     "center": (CenterSettings, Rights("center", CENTER)),
+    "webhooks": (WebhooksSettings, Rights("webhooks", WEBHOOKS)),
 }
 
 
@@ -137,9 +148,8 @@ class Examination:
     registry_url: str | None = None
     data_dir: Path | None = None
     credentials: Path | None = None
-    edge_url: str | None = None
-    streams_url: str | None = None
-    center_url: str | None = None
+    urls: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    """Of services that should be running."""
 
     def findings(self, *, end_to_end: bool = False, api_token: str | None = None) -> Iterator[Finding]:
         configure_logs("text", "ERROR")
@@ -149,12 +159,11 @@ class Examination:
         running = None if alone else data_folder(self.data_dir, self.environment).running()
         if not alone:
             yield from found("kafka", self._connection, "start it, or set --bootstrap-servers")
-        edge = self.edge_url or (running.edge_url if running else None)
-        streams = self.streams_url or (running.streams_url if running else None)
-        center = self.center_url or (running.center_url if running else None)
-        for name, url in (("edge", edge), ("streams", streams), ("center", center)):
+        urls = {name: self.urls.get(name) or getattr(running, f"{name}_url", None) for name in _SERVICES}
+        for name, url in urls.items():
             if url is not None:
                 yield from readiness(name, url)
+        edge, center = urls["edge"], urls["center"]
         if edge is not None:
             yield from clock(f"{edge.rstrip('/')}/healthz")
         if not end_to_end:
@@ -181,12 +190,14 @@ class Examination:
             yield from found("credentials", partial(_credentials, settings.credentials_file), "correct the file")
             yield from open_files(settings.max_connections)
             needs_bytes = settings.spool_max_bytes
-        elif isinstance(settings, CenterSettings):
-            if settings.api_tokens_file is not None:
-                yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
-            if settings.database_url is not None:
-                url, has_folder = settings.database_url.get_secret_value(), False
-                yield from found("database", partial(database, url, settings.data_dir), "start it, or correct its URL")
+        elif isinstance(settings, CenterSettings) and settings.api_tokens_file is not None:
+            yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
+        elif isinstance(settings, WebhooksSettings):
+            yield from found("endpoints", partial(_endpoints, settings, self.environment), "correct the file")
+        if isinstance(settings, DatabaseSettings) and settings.database_url is not None:
+            url, has_folder = settings.database_url.get_secret_value(), False
+            look = partial(database, url, settings.data_dir, name)
+            yield from found("database", look, "start it, or correct its URL")
         if has_folder:
             yield from folder(settings.data_dir, setting=f"{prefix}_DATA_DIR", needs_bytes=needs_bytes)
         yield from port(settings.host, settings.port, service=name, setting=f"{prefix}_PORT")
@@ -226,21 +237,52 @@ def _credentials(path: Path) -> Iterator[Finding]:
         otherwise=f"{path} has no apps, so every callback is rejected",
         do="add [[apps]] to the file",
     )
+    yield from _is_private("credentials", path)
+
+
+def _is_private(check: str, path: Path) -> Iterator[Finding]:
     if path.stat().st_mode & _GROUP_AND_OTHERS:
-        yield warning("credentials", f"users other than its owner can read {path}", f"chmod 600 {path}")
+        yield warning(check, f"users other than its owner can read {path}", f"chmod 600 {path}")
+
+
+def _endpoints(settings: WebhooksSettings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Check the file, and reach each endpoint with an OPTIONS request. Raises FileBroken."""
+    path, guard = settings.endpoints_file, Guard(settings.allowed_networks)
+    file = EndpointsFile(path, environment).current
+    yield ok("endpoints", f"{path} has {file.count} endpoints")
+    yield from _is_private("endpoints", path)
+    for name, each in file.by_name.items():
+        host, do = (
+            urlsplit(each.entry.url).netloc,
+            f"correct it, or its receiver; then: taskbridge webhooks test {name}",
+        )
+        try:
+            answer = asyncio.run(WebhookSender.reach(each, guard))
+        except DeliveryProblem as error:
+            yield failed("endpoints", f"{name}: {error}", do)
+            continue
+        yield verdict(
+            "endpoints",
+            passed=answer.status // 100 not in _REDIRECT_OR_ERROR,
+            ok=f"{name}: {host} answers OPTIONS with {answer.status}",
+            otherwise=f"{name}: {host} answers OPTIONS with {answer.status}; redirects are not followed",
+            do=do,
+            state=State.WARNING,
+        )
+        yield from _skew(host, answer.date, most_s=_WEBHOOK_SKEW_S if each.keys else math.inf)
 
 
 def _tokens(path: Path) -> Iterator[Finding]:
     yield ok("tokens", f"{path} has {TokensFile(path).current.count} tokens")
 
 
-def database(url: str, data_dir: Path) -> Iterator[Finding]:
+def database(url: str, data_dir: Path, service: str) -> Iterator[Finding]:
     """Check that the database answers.
 
     Raises:
         DatabaseUnavailable: it does not.
     """
-    opened = open_database(url, data_dir)
+    opened = open_database(url, data_dir, service=service)
     try:
         with opened.read() as connection:
             connection.exec_driver_sql("SELECT 1")
@@ -335,17 +377,17 @@ def open_files(connections: int) -> Iterator[Finding]:
 
 def clock(url: str) -> Iterator[Finding]:
     """Compare this clock with that of the server at ``url``; skipped if it sends no date."""
+    with suppress(httpx2.HTTPError, httpx2.InvalidURL):
+        answer = httpx2.get(url, timeout=_TIMEOUT_S, trust_env=False)
+        yield from _skew(urlsplit(url).netloc, answer.headers.get("date"))
+
+
+def _skew(who: str, date: str | None, *, most_s: float = _SKEW_S) -> Iterator[Finding]:
     try:
-        before = time.time()
-        date = httpx2.get(url, timeout=_TIMEOUT_S, trust_env=False).headers.get("date")
-        here = datetime.fromtimestamp((before + time.time()) / 2, UTC)
-    except (httpx2.HTTPError, httpx2.InvalidURL):
+        skew = abs(parsedate_to_datetime(date or "").timestamp() - time.time())
+    except (ValueError, OverflowError):
         return
-    if not date:
-        return
-    skew = abs((here - parsedate_to_datetime(date)).total_seconds())
-    who = urlsplit(url).netloc
-    rejects = ": signed messages are rejected as untimely" if skew > _SKEW_S else ""
+    rejects = ": signed messages are rejected as untimely" if skew > most_s else ""
     yield verdict(
         "clock",
         passed=skew <= _SKEW_WARNING_S,

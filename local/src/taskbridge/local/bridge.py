@@ -157,6 +157,7 @@ class Bridge:
                 streams_url=self.streams_url,
                 center_url=self.center_url,
                 credentials=edge["EDGE_CREDENTIALS_FILE"],
+                webhooks_url=self.webhooks_url if webhooks else None,
             )
         )
         return connection

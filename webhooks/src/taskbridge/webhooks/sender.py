@@ -105,6 +105,18 @@ class Sender:
             disable="it answered 410 Gone" if is_gone else None,
         )
 
+    @classmethod
+    async def reach(cls, endpoint: Endpoint, guard: Guard) -> Answer:
+        """The answer to OPTIONS, which delivers nothing. Raises DeliveryProblem if there is none."""
+
+        async def unused(*_: str) -> None: ...
+
+        sender = cls(endpoint, guard, unused)
+        try:
+            return await sender._call("OPTIONS", endpoint.entry.url, {}, b"")
+        finally:
+            await sender.close()
+
     async def _call(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         try:
             host = urlsplit(url).hostname or ""
@@ -114,7 +126,7 @@ class Sender:
                 method, url, headers=dict(headers), data=body or None, allow_redirects=False
             ) as response:
                 beginning = await _beginning(response)
-                return Answer(response.status, beginning, _retry_after_s(response))
+                return Answer(response.status, beginning, _retry_after_s(response), response.headers.get("date"))
         except AddressRefused as error:
             raise DeliveryProblem(str(error)) from error
         except aiohttp.ClientConnectorCertificateError as error:

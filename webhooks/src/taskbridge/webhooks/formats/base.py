@@ -48,6 +48,7 @@ class Answer(NamedTuple):
     status: int
     body: bytes = b""
     retry_after_s: float | None = None
+    date: str | None = None
 
     @property
     def is_success(self) -> bool:
