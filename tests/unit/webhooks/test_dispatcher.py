@@ -192,7 +192,7 @@ def test_what_was_under_way_at_the_end_is_delivered_by_the_next_process(sqlite: 
 def test_what_is_claimed_while_it_stops_is_still_sent(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service, claim = Service(sqlite, tmp_path), store.claim
+    service, claim = Service(sqlite, tmp_path), store.Queues.claim
     claimed, stops = threading.Event(), threading.Event()
 
     def slow(*arguments: Any, **options: Any) -> Any:
@@ -202,7 +202,7 @@ def test_what_is_claimed_while_it_stops_is_still_sent(
         return found
 
     async def run() -> None:
-        monkeypatch.setattr(store, "claim", slow)
+        monkeypatch.setattr(store.Queues, "claim", slow)
         async with service.running("erp"):
             service.add(("I1", "t"))
             await asyncio.to_thread(claimed.wait, 30)
@@ -313,8 +313,9 @@ def test_an_outage_of_the_database_at_any_query_delays_deliveries_only(
         return run
 
     async def run() -> None:
-        for query in (store.claim, store.finish, store.next_due):
-            monkeypatch.setattr(store, query.__name__, failing_once(query))
+        queues: Any = store.Queues
+        for owner, query in ((queues, queues.claim), (queues, queues.finish), (store, store.next_due)):
+            monkeypatch.setattr(owner, query.__name__, failing_once(query))
         async with service.running("erp"):
             await service.until(lambda: failed == {"claim", "next_due"})
             service.add(("I1", "first"), ("I1", "second"))
@@ -335,7 +336,7 @@ def test_it_stops_in_order_while_the_database_is_away(
         raise DatabaseUnavailable("the database does not answer")
 
     async def run() -> None:
-        monkeypatch.setattr(store, "finish", away)
+        monkeypatch.setattr(store.Queues, "finish", away)
         async with service.running("erp"):
             service.add(("I1", "t"))
             await service.until(lambda: service.dispatcher.problem == "the database does not answer")

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from taskbridge.runtime.database import now_ms
 from taskbridge.webhooks import store
-from taskbridge.webhooks.store import New, Result
+from taskbridge.webhooks.store import New, Queues, Result
 from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add(database: Database, *ids: tuple[str, str], endpoint: str = ERP, only_fir
 
 def claim(database: Database, *, by: str = "one", most: int = 10, collapse: bool = False) -> list[Delivery]:
     with database.write() as connection:
-        found = store.claim(connection, ERP, most=most, by=by, collapse=collapse)
+        found = Queues(database, ERP, by=by, collapse=collapse).claim(connection, most)
     return sorted(found, key=lambda each: each.webhook_id)
 
 
@@ -50,7 +50,7 @@ def failed(each: Delivery, *, retry_in_ms: int | None = 60_000, disable: str | N
 
 def finish(database: Database, *results: Result, by: str = "one") -> None:
     with database.write() as connection:
-        store.finish(connection, ERP, results, by=by)
+        Queues(database, ERP, by=by, collapse=False).finish(connection, results)
 
 
 def outcomes(database: Database) -> dict[str, Outcome]:

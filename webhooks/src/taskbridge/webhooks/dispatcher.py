@@ -41,7 +41,8 @@ class Courier:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
         self._sender = Sender(endpoint, dispatcher.guard, dispatcher.other_id)
-        self._id = uuid.uuid4().hex
+        entry, by = endpoint.entry, uuid.uuid4().hex
+        self._queues = store.Queues(dispatcher.database, entry.name, by=by, collapse=entry.collapse)
         self._running: set[asyncio.Task[None]] = set()
         self._ended: list[Result] = []
         self._wake = asyncio.Event()
@@ -127,13 +128,10 @@ class Courier:
         return found
 
     def _stored(self, results: list[Result], most: int) -> list[Delivery]:
-        entry = self.endpoint.entry
         with self._dispatcher.database.write() as connection:
             if results:
-                store.finish(connection, entry.name, results, by=self._id)
-            if not most:
-                return []
-            return store.claim(connection, entry.name, most=most, by=self._id, collapse=entry.collapse)
+                self._queues.finish(connection, results)
+            return self._queues.claim(connection, most) if most else []
 
     async def _attempt(self, delivery: Delivery) -> None:
         result = await self._sender.attempt(delivery)

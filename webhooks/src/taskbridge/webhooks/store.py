@@ -7,9 +7,9 @@ sent one after the other, also when a replica dies in the middle of an attempt.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import BigInteger, and_, bindparam, delete, func, select, tuple_, update
 
 from taskbridge.runtime.database import Upsert, now_ms
 from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
@@ -90,6 +90,7 @@ _PUT_DELIVERIES = Upsert(
     key=["endpoint", "webhook_id"],
     only_new=True,
 )
+_NOW = bindparam("now", type_=BigInteger)
 _IS_WAITING = deliveries.c.outcome == Outcome.WAITING
 _FINISH = (
     update(deliveries)
@@ -106,6 +107,13 @@ _RELEASE = (
     update(queues)
     .where(queues.c.endpoint == bindparam("its_endpoint"), queues.c.entry == bindparam("its_entry"))
     .values(next_at=bindparam("due"), attempts=bindparam("failed"), claim="", claimed_until=0)
+)
+
+
+_RECOVER = (
+    update(endpoints)
+    .where(endpoints.c.name == bindparam("its_name"), endpoints.c.failing_since.is_not(None))
+    .values(failing_since=None)
 )
 
 
@@ -146,80 +154,65 @@ def _known(connection: Connection, places: Sequence[tuple[str, str]]) -> set[tup
     return {(endpoint, entry) for endpoint, entry in connection.execute(found.distinct())}
 
 
-def claim(connection: Connection, endpoint: str, *, most: int, by: str, collapse: bool) -> list[Delivery]:
-    """The first deliveries of queues that are due and that nobody has claimed; they are claimed ``by`` this replica."""
-    now = now_ms()
-    due = (
-        select(queues.c.entry)
-        .where(queues.c.endpoint == endpoint, queues.c.next_at <= now, queues.c.claimed_until <= now)
-        .order_by(queues.c.next_at)
-        .limit(most)
-        .with_for_update(skip_locked=True)
-    )
-    entries = list(connection.scalars(due))
-    if not entries:
-        return []
-    connection.execute(
-        update(queues)
-        .where(queues.c.endpoint == endpoint, queues.c.entry.in_(entries))
-        .values(claim=by, claimed_until=now + CLAIM_MS)
-    )
-    found = _first(connection, endpoint, entries)
-    if collapse:
-        found = _collapsed(connection, endpoint, found)
-    missing = set(entries) - {each.entry for each in found}
-    if missing:  # what they had is delivered: a record came twice
-        connection.execute(delete(queues).where(queues.c.endpoint == endpoint, queues.c.entry.in_(missing)))
-    return found
+class Queues:
+    """The queues of one endpoint, for one replica. To build statements takes longer than to run them: built once."""
 
+    def __init__(self, database: Database, endpoint: str, *, by: str, collapse: bool) -> None:
+        """``by`` names the replica that claims."""
+        self._database, self._endpoint, self._collapse = database, endpoint, collapse
+        here = queues.c.endpoint == endpoint
+        given = here, database.among(queues.c.entry)
+        waiting = deliveries.c.endpoint == endpoint, database.among(deliveries.c.entry), _IS_WAITING
+        due = select(queues.c.entry).where(here, queues.c.next_at <= _NOW, queues.c.claimed_until <= _NOW)
+        self._due = due.order_by(queues.c.next_at).limit(bindparam("most")).with_for_update(skip_locked=True)
+        self._claim = update(queues).where(*given).values(claim=by, claimed_until=_NOW + CLAIM_MS)
+        first, last = (
+            select(each(deliveries.c.id)).where(*waiting).group_by(deliveries.c.entry) for each in (func.min, func.max)
+        )
+        self._first = select(*(deliveries.c[each] for each in Delivery._fields)).where(deliveries.c.id.in_(first))
+        self._replace = update(deliveries).where(*waiting, deliveries.c.id.not_in(last))
+        self._forget = delete(queues).where(*given)
+        held = select(queues.c.entry).where(*given, queues.c.claim == by)
+        self._held = held.order_by(queues.c.entry).with_for_update()
+        self._left = select(deliveries.c.entry).where(*waiting).distinct()
 
-def _first(connection: Connection, endpoint: str, entries: Collection[str]) -> list[Delivery]:
-    mine = deliveries.c.endpoint == endpoint, deliveries.c.entry.in_(entries), _IS_WAITING
-    first = select(func.min(deliveries.c.id)).where(*mine).group_by(deliveries.c.entry)
-    return _deliveries(connection, first)
+    def claim(self, connection: Connection, most: int) -> list[Delivery]:
+        """The first deliveries of queues that are due and that nobody has claimed."""
+        now = {"now": now_ms()}
+        entries = list(connection.scalars(self._due, {**now, "most": most}))
+        if not entries:
+            return []
+        connection.execute(self._claim, {**now, **self._database.keys(entries)})
+        found = self._firsts(connection, entries)
+        untried = [each.entry for each in found if not each.attempts]
+        if self._collapse and untried:
+            connection.execute(self._replace, {"outcome": Outcome.REPLACED, **self._database.keys(untried)})
+            found = [*(each for each in found if each.attempts), *self._firsts(connection, untried)]
+        if missing := set(entries) - {each.entry for each in found}:
+            # What they had is delivered: a record came twice.
+            connection.execute(self._forget, self._database.keys(missing))
+        return found
 
+    def _firsts(self, connection: Connection, entries: Collection[str]) -> list[Delivery]:
+        return [Delivery(*row) for row in connection.execute(self._first, self._database.keys(entries))]
 
-def _collapsed(connection: Connection, endpoint: str, found: Sequence[Delivery]) -> list[Delivery]:
-    """The last delivery of each entry in place of a first one that was never tried."""
-    untried = [each.entry for each in found if not each.attempts]
-    mine = deliveries.c.endpoint == endpoint, deliveries.c.entry.in_(untried), _IS_WAITING
-    last = _deliveries(connection, select(func.max(deliveries.c.id)).where(*mine).group_by(deliveries.c.entry))
-    ids = [each.id for each in last]
-    connection.execute(update(deliveries).where(*mine, deliveries.c.id.not_in(ids)).values(outcome=Outcome.REPLACED))
-    return [*(each for each in found if each.attempts), *last]
-
-
-def _deliveries(connection: Connection, ids: Any) -> list[Delivery]:
-    columns = [deliveries.c[each] for each in Delivery._fields]
-    return [Delivery(*row) for row in connection.execute(select(*columns).where(deliveries.c.id.in_(ids)))]
-
-
-def finish(connection: Connection, endpoint: str, results: Sequence[Result], *, by: str) -> None:
-    """Record attempts, and make the next delivery of each entry due. Those that lost their claim are ignored."""
-    by_entry = {each.delivery.entry: each for each in results}
-    held = connection.scalars(
-        select(queues.c.entry)
-        .where(queues.c.endpoint == endpoint, queues.c.entry.in_(by_entry), queues.c.claim == by)
-        .order_by(queues.c.entry)
-        .with_for_update()
-    )
-    mine = [by_entry[entry] for entry in held]
-    if not mine:
-        return
-    connection.execute(_FINISH, [_finished(each) for each in mine])
-    # A statement of its own, which sees what was added before the lock was taken.
-    left = select(deliveries.c.entry).where(
-        deliveries.c.endpoint == endpoint,
-        deliveries.c.entry.in_([each.delivery.entry for each in mine]),
-        _IS_WAITING,
-    )
-    waiting = set(connection.scalars(left.distinct()))
-    empty = [each.delivery.entry for each in mine if each.delivery.entry not in waiting]
-    connection.execute(delete(queues).where(queues.c.endpoint == endpoint, queues.c.entry.in_(empty)))
-    released = [_released(endpoint, each) for each in mine if each.delivery.entry in waiting]
-    if released:
-        connection.execute(_RELEASE, released)
-    _note(connection, endpoint, mine)
+    def finish(self, connection: Connection, results: Sequence[Result]) -> None:
+        """Record attempts, and make the next delivery of each entry due. Those that lost their claim are ignored."""
+        by_entry = {each.delivery.entry: each for each in results}
+        mine = [by_entry[entry] for entry in connection.scalars(self._held, self._database.keys(by_entry))]
+        if not mine:
+            return
+        connection.execute(_FINISH, [_finished(each) for each in mine])
+        entries = {each.delivery.entry for each in mine}
+        # A statement of its own, which sees what was added before the lock was taken.
+        left = set(connection.scalars(self._left, self._database.keys(entries)))
+        if entries - left:
+            connection.execute(self._forget, self._database.keys(entries - left))
+        if left:
+            connection.execute(
+                _RELEASE, [_released(self._endpoint, each) for each in mine if each.delivery.entry in left]
+            )
+        _note(connection, self._endpoint, mine)
 
 
 def _finished(result: Result) -> dict[str, object]:
@@ -247,14 +240,17 @@ def _released(endpoint: str, result: Result) -> dict[str, object]:
 
 def _note(connection: Connection, endpoint: str, results: Sequence[Result]) -> None:
     """The endpoint's state after these attempts: failing, well again, or disabled."""
+    reason = next((each.disable for each in results if each.disable), None)
+    is_well = any(each.delivered for each in results)
+    if is_well:
+        connection.execute(_RECOVER, {"its_name": endpoint})
+    if is_well and reason is None:
+        return
     mine = update(endpoints).where(endpoints.c.name == endpoint)
     is_enabled, last = endpoints.c.disabled.is_(None), max(results, key=lambda each: each.at)
-    reason = next((each.disable for each in results if each.disable), None)
     if reason is not None:
         connection.execute(mine.where(is_enabled).values(disabled=reason, disabled_at=last.at))
-    if any(each.delivered for each in results):
-        connection.execute(mine.where(endpoints.c.failing_since.is_not(None)).values(failing_since=None))
-    else:
+    if not is_well:
         connection.execute(mine.where(endpoints.c.failing_since.is_(None)).values(failing_since=last.at))
         connection.execute(
             mine.where(is_enabled, endpoints.c.failing_since < last.at - FAILING_MS).values(
