@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::ser::{self, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 const MAX_MEMBERS: usize = 256;
@@ -27,58 +28,56 @@ pub type Members<'a> = Vec<(Cow<'a, str>, Value<'a>)>;
 
 /// The members of the object that the text is; their names are distinct.
 pub fn members(text: &str) -> Option<Members<'_>> {
-    raw_members(text)?.into_iter().map(|(name, value)| Some((name, read(value)?))).collect()
+    serde_json::from_str(text).ok().map(|Object(members)| members)
 }
 
 /// The values of a list.
 pub fn items(list: &str) -> Option<Vec<Value<'_>>> {
-    raw_items(list)?.into_iter().map(read).collect()
-}
-
-/// A value without blanks, as Python's `json` writes it. None where an object has a name twice.
-pub fn compact(json: &str) -> Option<String> {
-    match json.as_bytes().first()? {
-        b'{' => {
-            let members = raw_members(json)?
-                .into_iter()
-                .map(|(name, value)| Some(format!("{}:{}", serde_json::to_string(&name).ok()?, compact(value.get())?)));
-            Some(format!("{{{}}}", members.collect::<Option<Vec<_>>>()?.join(",")))
-        }
-        b'[' => {
-            let items = raw_items(json)?.into_iter().map(|item| compact(item.get()));
-            Some(format!("[{}]", items.collect::<Option<Vec<_>>>()?.join(",")))
-        }
-        b'"' => serde_json::to_string(&text(json)?).ok(),
-        _ => Some(json.to_owned()),
-    }
-}
-
-fn raw_members(object: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
-    serde_json::from_str(object).ok().map(|Object(members)| members)
-}
-
-fn raw_items(list: &str) -> Option<Vec<&RawValue>> {
     serde_json::from_str(list).ok()
 }
 
-fn text(json: &str) -> Option<Cow<'_, str>> {
-    serde_json::from_str(json).ok().map(|Text(text)| text)
+/// A value without blanks, as Python's `json` writes it. None where an object has a name twice.
+pub fn compact(value: &Value<'_>) -> Option<String> {
+    serde_json::to_string(value).ok()
 }
 
-fn read(value: &RawValue) -> Option<Value<'_>> {
-    let json = value.get();
-    Some(match json.as_bytes().first()? {
-        b'"' => Value::Text(text(json)?),
-        b'{' | b'[' if is_too_deep(json) => return None,
-        b'{' => Value::Object(json),
-        b'[' => Value::List(json),
-        b'n' => Value::Null,
-        b't' | b'f' => Value::Bool(json),
-        _ => Value::Number(json),
-    })
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let unreadable = || ser::Error::custom("a name twice");
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(list) => serializer.collect_seq(items(list).ok_or_else(unreadable)?),
+            Self::Object(object) => serializer.collect_map(members(object).ok_or_else(unreadable)?),
+            Self::Bool(json) | Self::Number(json) => {
+                serde_json::from_str::<&RawValue>(json).map_err(ser::Error::custom)?.serialize(serializer)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(match json.as_bytes()[0] {
+            b'"' => Self::Text(match &json[1..json.len() - 1] {
+                plain if !plain.contains('\\') => Cow::Borrowed(plain),
+                _ => Cow::Owned(serde_json::from_str(json).map_err(D::Error::custom)?),
+            }),
+            b'{' | b'[' if is_too_deep(json) => return Err(D::Error::custom("nested too deep")),
+            b'{' => Self::Object(json),
+            b'[' => Self::List(json),
+            b'n' => Self::Null,
+            b't' | b'f' => Self::Bool(json),
+            _ => Self::Number(json),
+        })
+    }
 }
 
 fn is_too_deep(json: &str) -> bool {
+    if json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= MAX_DEPTH {
+        return false;
+    }
     let (mut depth, mut in_text, mut is_escaped) = (0, false, false);
     json.bytes().any(|byte| {
         match byte {
@@ -97,7 +96,7 @@ fn is_too_deep(json: &str) -> bool {
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Object<'a>(Members<'a>);
 
 impl<'de> Deserialize<'de> for Object<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

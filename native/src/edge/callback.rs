@@ -155,8 +155,8 @@ pub struct Ids {
 
 impl Ids {
     fn is_id(self, text: &str) -> bool {
-        let is_control = |character: char| matches!(character, '\0'..='\x1f' | '\x7f'..='\u{9f}');
-        !text.contains(is_control) && (text.len() <= self.max_characters || text.chars().count() <= self.max_characters)
+        !text.contains(char::is_control)
+            && (text.len() <= self.max_characters || text.chars().count() <= self.max_characters)
     }
 
     pub fn optional(self, field: Field<'_>) -> Option<Option<&str>> {
@@ -287,7 +287,7 @@ pub fn form(field: Field<'_>) -> Option<Form<'_>> {
             Value::Null => None,
             Value::Text(text) => Some(text),
             Value::Number(word) | Value::Bool(word) => Some(Cow::Borrowed(word)),
-            Value::List(json) | Value::Object(json) => Some(Cow::Owned(json::compact(json)?)),
+            value => Some(Cow::Owned(json::compact(&value)?)),
         };
         Some((name, value))
     });
