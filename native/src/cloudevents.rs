@@ -13,7 +13,7 @@ pub fn uuid_text(digest: &[u8]) -> Id {
 
 /// `ce_source`: `/{source}/{corp_id}/{app_type}`, escaped as path segments of RFC 3986.
 pub fn source(segments: [&str; 3]) -> Vec<u8> {
-    let mut path = Vec::new();
+    let mut path = Vec::with_capacity(64);
     for segment in segments {
         path.push(b'/');
         escape(&mut path, segment);

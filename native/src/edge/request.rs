@@ -190,11 +190,11 @@ fn decoded(encoded: &str) -> Option<Cow<'_, str>> {
     if !encoded.bytes().any(|byte| byte == b'%' || byte == b'+') {
         return Some(Cow::Borrowed(encoded));
     }
-    let mut bytes = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.as_bytes();
+    let mut decoded = vec![0; encoded.len()];
+    let (mut length, mut rest) = (0, encoded.as_bytes());
     while let [first, after @ ..] = rest {
         rest = after;
-        bytes.push(match first {
+        decoded[length] = match first {
             b'%' => {
                 let [high, low, after @ ..] = rest else { return None };
                 rest = after;
@@ -203,9 +203,11 @@ fn decoded(encoded: &str) -> Option<Cow<'_, str>> {
             }
             b'+' => b' ',
             other => *other,
-        });
+        };
+        length += 1;
     }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
+    decoded.truncate(length);
+    String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
 /// The value of each byte as a hexadecimal digit.

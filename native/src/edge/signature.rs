@@ -2,8 +2,6 @@
 //!
 //! Mirrors `edge/verification/signature.py` and `event_id_for` of `schemas/events.py`.
 
-use std::io::Write;
-
 use md5::{Digest, Md5};
 use sha1::Sha1;
 use subtle::{Choice, ConstantTimeEq};
@@ -79,5 +77,7 @@ pub fn event_id(namespace: [u8; 16], wire_action: &str, parameters: &Parameters<
 
 /// Append a part after its length in characters.
 fn write_part(name: &mut Vec<u8>, part: &str) {
-    write!(name, "{}:{part}", part.chars().count()).expect("a vector accepts all bytes");
+    name.extend_from_slice(itoa::Buffer::new().format(part.chars().count()).as_bytes());
+    name.push(b':');
+    name.extend_from_slice(part.as_bytes());
 }
