@@ -282,11 +282,16 @@ def test_an_endpoint_is_reached_without_a_delivery(webhooks_environment: dict[st
     assert requests == ["OPTIONS /hook"]
 
 
-@pytest.mark.parametrize("status", [301, 503])
-def test_an_endpoint_that_redirects_or_fails_is_reported(webhooks_environment: dict[str, str], status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [(301, State.WARNING), (503, State.WARNING), (405, State.OK), (501, State.OK)],  # the last two: only POST
+)
+def test_an_endpoint_that_redirects_or_fails_is_reported(
+    webhooks_environment: dict[str, str], status: int, state: State
+) -> None:
     with answering({"/": {}}, status=status) as url:
         found, _ = of_endpoint(webhooks_environment, url)
-    assert found.state is State.WARNING
+    assert found.state is state
     assert f"answers OPTIONS with {status}" in found.says
 
 
