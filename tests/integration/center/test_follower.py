@@ -260,31 +260,35 @@ def test_a_database_that_comes_back_gets_what_was_read(
         server.stop()
 
 
-def test_records_are_written_while_a_broker_does_not_answer_and_the_problem_says_so(
+def test_a_broker_that_does_not_answer_is_reported_holds_nothing_up_and_is_left(
     topic: StatesTopic, sqlite_database: Database, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admins: list[AdminClient] = [topic.connection.admin()]
+    real, silent = cast("Any", topic.connection.admin()), list[Any]()
 
     def describe_topics(*topics: Any, **options: Any) -> Any:
-        return cast("Any", admins[-1]).describe_topics(*topics, **options)
+        return (silent or [real])[0].describe_topics(*topics, **options)
+
+    clients = iter([SimpleNamespace(describe_topics=describe_topics)])
 
     def admin_client(*_arguments: object) -> Any:
-        return SimpleNamespace(describe_topics=describe_topics)
+        return next(clients, real)
 
     monkeypatch.setattr(module, "admin_client", admin_client)
     monkeypatch.setattr(module, "_ANSWER_S", 1.0)
+    monkeypatch.setattr(module, "_EVERY_S", {"health": 1.0, "topics": 0.1, "renewal": 600.0, "purge": 3600.0})
     states = states_of(lives(5, seed=9))
-    with socket.create_server(("127.0.0.1", 0)) as silent, topic.followed(sqlite_database):
+    with socket.create_server(("127.0.0.1", 0)) as server, topic.followed(sqlite_database) as [follower]:
         topic.publish(states[:5])
         eventually(lambda: topic.is_written(sqlite_database), what="the database is filled")
         with capture_logs() as logs:
-            admins.append(AdminClient({"bootstrap.servers": f"127.0.0.1:{silent.getsockname()[1]}"}))
-            silent.accept()[0].close()
+            silent.append(AdminClient({"bootstrap.servers": f"127.0.0.1:{server.getsockname()[1]}"}))
+            server.accept()[0].close()
             topic.publish(states[5:])
             eventually(lambda: topic.is_written(sqlite_database), what="new states are written")
             assert logs == []
             eventually(lambda: logs, what="the request has failed")
-        assert "Failed while waiting for controller" in logs[0]["problem"]
+            assert "Failed while waiting for controller" in logs[0]["problem"]
+            eventually(lambda: follower.health().running, what="another client is answered")
 
 
 def test_a_record_that_the_database_refuses_is_skipped_alone(

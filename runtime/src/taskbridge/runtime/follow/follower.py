@@ -247,12 +247,20 @@ class Follower:
 
     def _topic_ids(self, topics: Collection[str]) -> dict[str, tuple[str, int]]:
         """Kafka's id of each topic, and the number of its partitions."""
-        found = {name: answer.result() for name, answer in self._describe(topics).items()}
+        found = self._answered(self._describe(topics))
         return {name: (str(each.topic_id), len(each.partitions)) for name, each in found.items()}
 
     def _describe(self, topics: Collection[str]) -> dict[str, Any]:
         # Answered in this time in any case: the client says what did not answer, our own wait would not.
         return cast("Any", self._admin).describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S)
+
+    def _answered(self, described: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return {name: answer.result() for name, answer in described.items()}
+        except KafkaException:
+            # The client looks for the broker that was the controller until that is back, and uses a core meanwhile.
+            self._admin = admin_client(self._servers, self._kafka)
+            raise
 
     def _first_position(self, place: Place, topic_id: str, *, is_new: bool) -> Position:
         # With read_committed, the end is before the first open transaction.
@@ -371,7 +379,7 @@ class Follower:
             self._described = self._describe({topic for topic, _ in self._assigned})
         if self._described and all(each.done() for each in self._described.values()):
             described, self._described = self._described, {}
-            ids = {name: str(each.result().topic_id) for name, each in described.items()}
+            ids = {name: str(each.topic_id) for name, each in self._answered(described).items()}
             if any(ids.get(place[0], at.stored.topic_id) != at.stored.topic_id for place, at in self._assigned.items()):
                 raise PositionLost
             self._report(None)
