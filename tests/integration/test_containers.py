@@ -16,9 +16,9 @@ from support.deployment import docker
 from support.deployment.docker import BASE, DockerDaemon
 from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from support.http_clients import EventStreamClient
-from taskbridge.center.access.tokens import digest_of
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.local.host import free_ports
+from taskbridge.runtime.tokens import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

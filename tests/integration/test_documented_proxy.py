@@ -15,10 +15,10 @@ from starlette.responses import Response
 from support.center import databases, sqlite_database
 from support.deployment.nginx import proxying
 from support.served_apps import serving
-from taskbridge.center.access.tokens import digest_of
 from taskbridge.center.app import Center
 from taskbridge.center.settings import CenterSettings
 from taskbridge.runtime.settings import load_settings
+from taskbridge.runtime.tokens import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -15,7 +15,6 @@ import uvicorn
 
 from support.center_rows import AnsweringCenter, fill, state
 from support.edge.fakes import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
-from taskbridge.center.access.tokens import digest_of
 from taskbridge.center.app import Center
 from taskbridge.center.migrations import FOLDER
 from taskbridge.center.settings import CenterSettings
@@ -24,6 +23,7 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_port
 from taskbridge.runtime.database import open_database
 from taskbridge.runtime.migrations import migrate
+from taskbridge.runtime.tokens import digest_of
 from taskbridge.schemas.events import Status, TaskEntry
 from taskbridge.schemas.topics import TASK_STATES
 

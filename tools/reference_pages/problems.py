@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from reference_pages.markdown import code, page, prose, table
 from taskbridge.center.access import refusals
-from taskbridge.center.access.access import FOREIGN_HOST
 from taskbridge.edge import errors as edge_errors
 from taskbridge.edge.routes import STATUS, UNAVAILABLE
 from taskbridge.edge.server.admission import ADDRESS_FULL, FULL
 from taskbridge.runtime import problems as servers
+from taskbridge.runtime.access import FOREIGN_HOST
 from taskbridge.runtime.problems import Refusal, internal_error, not_admitted
 
 if TYPE_CHECKING:

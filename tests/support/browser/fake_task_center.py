@@ -16,11 +16,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from support.browser.fake_operations import callbacks, overview
-from taskbridge.center.access.refusals import Filling, answer_refusals
+from taskbridge.center.access.refusals import Filling
 from taskbridge.center.live.routes import HoldsStreams
 from taskbridge.center.web.routes import let_portals_in, pages_router
 from taskbridge.runtime.operation import listen, make_server
 from taskbridge.runtime.problems import answer_with_problems, problem
+from taskbridge.runtime.refusals import answer_refusals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from taskbridge.center.access.tokens import parse_tokens
 from taskbridge.cli.program import app
 from taskbridge.cli.tokens import report_tokens
 from taskbridge.edge.verification.credentials import CredentialsFile, TokenUse, UseUnknown, parse_credentials
+from taskbridge.runtime.tokens import parse_tokens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from taskbridge.center.access.access import build_access, own_hosts
-from taskbridge.center.access.refusals import NotNow
+from taskbridge.center.access.access import build_access
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
 from taskbridge.center.filling import Filling
@@ -30,6 +29,7 @@ from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import FOLLOWED
 from taskbridge.center.web.routes import let_portals_in, pages_router
 from taskbridge.runtime import migrations
+from taskbridge.runtime.access import own_hosts
 from taskbridge.runtime.database import DatabaseDamaged, Threads, database_of
 from taskbridge.runtime.follow import positions
 from taskbridge.runtime.follow.follower import Follower
@@ -37,6 +37,7 @@ from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import serve_until_stopped
 from taskbridge.runtime.process import allow_open_files
+from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.schemas.registry import Registry
 
@@ -188,7 +189,7 @@ class Center:
             operations_router(self.operations, self.access),
             pages_router(),
         ]
-        only_hosts = own_hosts(self._settings) if self.access.is_open else None
+        only_hosts = own_hosts(self._settings.host) if self.access.is_open else None
         return build_http(self.readiness, self.metrics, routers=routers, only_hosts=only_hosts)
 
     async def readiness(self) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.center.access.access import OnlyOwnHosts
-from taskbridge.center.access.refusals import answer_refusals
+from taskbridge.runtime.access import OnlyOwnHosts
 from taskbridge.runtime.openapi import without_security
 from taskbridge.runtime.operation import operation_app
+from taskbridge.runtime.refusals import answer_refusals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

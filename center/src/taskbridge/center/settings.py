@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 from pydantic import Field
@@ -57,13 +56,3 @@ class CenterSettings(DatabaseSettings):
     sso_stream_s: float = Field(300.0, gt=0)
     """Seconds after which the live-update connection of a signed-in person closes, so that they reconnect through the
     proxy."""
-
-    @property
-    def on_loopback(self) -> bool:
-        """Whether only this machine can reach the HTTP side."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False

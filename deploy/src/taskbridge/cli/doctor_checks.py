@@ -25,7 +25,6 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from taskbridge.center.access.tokens import TokensFile
 from taskbridge.center.acls import CENTER
 from taskbridge.center.settings import CenterSettings
 from taskbridge.cli.callbacks import Sender
@@ -38,6 +37,7 @@ from taskbridge.runtime.database import open_database
 from taskbridge.runtime.kafka import ACLS_HINT, missing_acls, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import DatabaseSettings, FileBroken, load_settings
+from taskbridge.runtime.tokens import TokensFile
 from taskbridge.runtime.topic_admin import check_topics, metadata, partitions_setting
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError

@@ -77,7 +77,7 @@ def token_new(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Create a token. It is printed once and not stored; CENTER_API_TOKENS_FILE holds only its digest."""
-    from taskbridge.center.access.tokens import digest_of, new_token, parse_tokens
+    from taskbridge.runtime.tokens import digest_of, new_token, parse_tokens
 
     token = new_token()
     named = [each.strip() for each in corps.split(",")]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from taskbridge.center.access.tokens import TokensFile
 from taskbridge.center.settings import CenterSettings
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder, Running
@@ -27,6 +26,7 @@ from taskbridge.local.stack import ExternalStack, choose_stack
 from taskbridge.local.supervisor import ServiceSpec, Supervisor
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.settings import POLL_S, load_settings
+from taskbridge.runtime.tokens import TokensFile
 from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import ConfigurationError

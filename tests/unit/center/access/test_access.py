@@ -12,11 +12,12 @@ from starlette.testclient import TestClient
 
 from support.center_rows import AnsweringCenter, state
 from taskbridge.center.access import access as access_module
-from taskbridge.center.access.access import Access, Caller, build_access, own_hosts
-from taskbridge.center.access.refusals import NotNow, Unauthorized
-from taskbridge.center.access.tokens import TokensFile, digest_of, new_token, parse_tokens
+from taskbridge.center.access.access import Access, Caller, build_access
 from taskbridge.center.settings import CenterSettings
+from taskbridge.runtime.access import own_hosts
+from taskbridge.runtime.refusals import NotNow, Unauthorized
 from taskbridge.runtime.settings import FileBroken, load_settings
+from taskbridge.runtime.tokens import TokensFile, digest_of, new_token, parse_tokens
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
 
@@ -353,7 +354,7 @@ def test_a_broken_new_version_is_reported_and_the_old_one_stays(tokens: Path) ->
 
 
 def test_an_open_service_answers_under_its_own_names_only(center: AnsweringCenter) -> None:
-    client = TestClient(center.http(only_hosts=own_hosts(settings())), base_url="http://127.0.0.1:8500")
+    client = TestClient(center.http(only_hosts=own_hosts("127.0.0.1")), base_url="http://127.0.0.1:8500")
     for host, status in (
         ("127.0.0.1:8500", 200),
         ("localhost:8500", 200),
@@ -371,7 +372,7 @@ def test_an_open_service_answers_under_its_own_names_only(center: AnsweringCente
 
 @pytest.mark.parametrize(("host", "name"), [("127.0.0.2", "127.0.0.2"), ("::1", "[::1]"), ("LocalHost", "localhost")])
 def test_own_names_are_as_a_browser_sends_them(host: str, name: str) -> None:
-    assert own_hosts(settings(host=host)) == own_hosts(settings()) | {name}
+    assert own_hosts(host) == own_hosts("127.0.0.1") | {name}
 
 
 def test_a_caller_above_its_rate_learns_when_to_come_back(

@@ -13,12 +13,12 @@ from sqlalchemy import delete, text
 from sqlalchemy.event import listen
 
 from support.center_rows import entry_row, items, state
-from taskbridge.center.access.refusals import BadQuery
 from taskbridge.center.api import queries as queries_module
 from taskbridge.center.api.cursors import Place, read_cursor, write_cursor
 from taskbridge.center.api.queries import APPS_SEARCHED, SEARCHED_MAX, PageQuery
 from taskbridge.center.api.search import folded
 from taskbridge.center.tables import entries
+from taskbridge.runtime.refusals import BadQuery
 from taskbridge.schemas.events import Person, View
 
 if TYPE_CHECKING:

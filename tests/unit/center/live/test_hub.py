@@ -11,13 +11,14 @@ import pytest
 from sqlalchemy import insert, text
 
 from support.live import CORP, EPOCH, StreamClient, commit_changes, purge_changes, renumber, set_epoch
-from taskbridge.center.access.refusals import NotNow, TooManyQueries
+from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.live import changes
 from taskbridge.center.live.changes import PART
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.wire import Place
 from taskbridge.center.tables import people
 from taskbridge.runtime.database import Database, DatabaseUnavailable
+from taskbridge.runtime.refusals import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection

@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 
 from support.live import set_epoch
 from taskbridge.center.access.access import Access
-from taskbridge.center.access.refusals import answer_refusals
-from taskbridge.center.access.tokens import TokensFile, digest_of
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.routes import HoldsStreams, events_router
+from taskbridge.runtime.refusals import answer_refusals
+from taskbridge.runtime.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,6 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from support.operations import reporter_of, settings_of
 from support.reconcile import APP_TYPE, CORP_ID, NOW
 from taskbridge.center.access.access import Access
-from taskbridge.center.access.refusals import answer_refusals
 from taskbridge.center.operations.answers import missed_of
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.local.fake_dingtalk import served
@@ -23,6 +22,7 @@ from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
 from taskbridge.reconcile.repairs import Kind, Repair, repair
 from taskbridge.reconcile.status import status_of
 from taskbridge.reconcile.store import Store
+from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from fastapi.testclient import TestClient
 from support.operations import READY, reporter_of, settings_of
 from support.served_apps import serving
 from taskbridge.center.access.access import Access
-from taskbridge.center.access.refusals import answer_refusals
-from taskbridge.center.access.tokens import TokensFile
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.cli.status import problems_of, screen
 from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.refusals import answer_refusals
+from taskbridge.runtime.tokens import TokensFile
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,31 +6,21 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from fastapi import Depends
-from fastapi.security import HTTPBearer
-from starlette.requests import HTTPConnection, Request
-
-from taskbridge.center.access.refusals import Forbidden, TooManyQueries, Unauthorized
+from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.access.sso import single_sign_on
-from taskbridge.center.access.tokens import ALL_CORPS, TokensFile
-from taskbridge.runtime.problems import problem
+from taskbridge.runtime.access import on_loopback, token_of
 from taskbridge.runtime.rates import Bucket, PerSource
+from taskbridge.runtime.refusals import Forbidden
+from taskbridge.runtime.tokens import ALL_CORPS, TokensFile
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.requests import HTTPConnection, Request
 
     from taskbridge.center.access.sso import SingleSignOn, UsersOf
     from taskbridge.center.settings import CenterSettings
-
-FOREIGN_HOST = "foreign-host"
-"""The kind of problem that is answered under another name than the machine's own."""
-_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-
-TOKEN = Depends(HTTPBearer(auto_error=False, description="A token from the API tokens file."))
-"""For routers: declares in the OpenAPI document that a token may be needed. ``Access`` checks it."""
 
 _BURST_S = 2.0
 """An idle caller may use this many seconds of its rate at once."""
@@ -120,12 +110,7 @@ class Access:
         if self.is_open:
             address = connection.client.host if connection.client is not None else ""
             return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {address}")
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-        entry = None
-        if self.tokens is not None and scheme.lower() == "bearer":
-            entry = self.tokens.current.find(token.strip())
-        if entry is None:
-            raise Unauthorized("a valid bearer token is required")
+        entry = token_of(connection, self.tokens)
         return Caller(
             "token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}", token_sha256=entry.sha256
         )
@@ -157,7 +142,7 @@ def build_access(settings: CenterSettings, users_of: UsersOf | None = None) -> A
     Raises:
         ConfigurationError: the tokens file is broken, or anybody could query it from outside.
     """
-    if settings.api_tokens_file is None and not settings.on_loopback:
+    if settings.api_tokens_file is None and not on_loopback(settings.host):
         raise ConfigurationError(
             f"CENTER_HOST={settings.host} is reachable from outside: set CENTER_API_TOKENS_FILE, or use 127.0.0.1"
         )
@@ -167,28 +152,3 @@ def build_access(settings: CenterSettings, users_of: UsersOf | None = None) -> A
         rate_per_s=settings.query_rate_per_s,
         sso_stream_s=settings.sso_stream_s,
     )
-
-
-def own_hosts(settings: CenterSettings) -> frozenset[str]:
-    """The host names of an open service in requests: a web page elsewhere can point a name of its own at us."""
-    return _LOCAL_HOSTS | {f"[{settings.host}]" if ":" in settings.host else settings.host.lower()}
-
-
-class OnlyOwnHosts:
-    """Refuses requests under a foreign name, which is how a web page would reach a service on its reader's machine."""
-
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
-        self._app = app
-        self._hosts = hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _without_port(HTTPConnection(scope).headers.get("host", "")) not in self._hosts:
-            detail = "this service accepts requests from its own machine only, under a local host name"
-            await problem(400, detail, kind=FOREIGN_HOST)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-def _without_port(host: str) -> str:
-    name, separator, port = host.rpartition(":")
-    return (name if separator and port.isdecimal() else host).lower().rstrip(".")

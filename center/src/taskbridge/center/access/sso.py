@@ -10,8 +10,9 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskbridge.center.access.refusals import Unauthorized, UnknownPerson
+from taskbridge.center.access.refusals import UnknownPerson
 from taskbridge.center.tables import EMPLOYEE_NUMBER
+from taskbridge.runtime.refusals import Unauthorized
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

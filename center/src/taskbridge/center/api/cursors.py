@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from taskbridge.center.access.refusals import BadQuery
+from taskbridge.runtime.refusals import BadQuery
 
 _BOUND_BYTES = 8
 _VERSION = b"\x02"

@@ -15,8 +15,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Integer
 
-from taskbridge.center.access.refusals import EventsBehind, Unknown
-from taskbridge.center.access.tokens import ALL_CORPS
+from taskbridge.center.access.refusals import EventsBehind
 from taskbridge.center.api.cursors import Place, read_cursor, write_cursor
 from taskbridge.center.api.json_forms import (
     event_json,
@@ -30,6 +29,8 @@ from taskbridge.center.api.json_forms import (
 from taskbridge.center.api.search import text_of_query
 from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids
 from taskbridge.runtime.database import clean
+from taskbridge.runtime.refusals import Unknown
+from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState
 from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.views import Entry, began_at_of, concerns

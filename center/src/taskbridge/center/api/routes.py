@@ -11,11 +11,12 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response
 
-from taskbridge.center.access.access import TOKEN
-from taskbridge.center.access.refusals import EventsBehind, Filling, Forbidden
+from taskbridge.center.access.refusals import EventsBehind, Filling
 from taskbridge.center.api import models
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery
+from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:

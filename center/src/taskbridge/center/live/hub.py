@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from taskbridge.center.access.refusals import NotNow, TooManyQueries
+from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.live.changes import Reader, listen_for_changes
 from taskbridge.center.live.wire import OPENING, Place, end_frame, heartbeat_frame, reset_frame
 from taskbridge.runtime.database import DatabaseUnavailable, clean
+from taskbridge.runtime.refusals import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

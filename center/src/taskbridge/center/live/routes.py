@@ -9,10 +9,10 @@ from fastapi import APIRouter, Header, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handler's annotations
 from starlette.responses import Response
 
-from taskbridge.center.access.access import TOKEN
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import CorpId, UserId  # noqa: TC001 - as above
 from taskbridge.center.live.wire import ID_PATTERN, MEDIA_TYPE, place_of
+from taskbridge.runtime.access import TOKEN
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

@@ -13,7 +13,6 @@ from urllib.parse import quote, quote_plus
 import msgspec
 from sqlalchemy import bindparam, delete, func, or_, select
 
-from taskbridge.center.access.refusals import Unknown
 from taskbridge.center.api.queries import (
     HISTORY_MAX,
     contains,
@@ -35,6 +34,7 @@ from taskbridge.center.tables import (
 )
 from taskbridge.runtime.database import clean
 from taskbridge.runtime.follow.tables import skipped
+from taskbridge.runtime.refusals import Unknown
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.json_forms import to_json

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002 - as above
 
-from taskbridge.center.access.access import TOKEN
-from taskbridge.center.access.refusals import Forbidden
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import ID_MAX, JsonAnswer
+from taskbridge.runtime.access import TOKEN
+from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
