@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fastapi import Depends
 from fastapi.security import HTTPBearer
@@ -23,6 +24,7 @@ _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 TOKEN = Depends(HTTPBearer(auto_error=False, description="A token from the API tokens file."))
 """For routers: declares in the OpenAPI document that a token may be needed. A service checks it itself."""
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def token_of(connection: HTTPConnection, tokens: TokensFile | None) -> ApiToken:
@@ -54,18 +56,27 @@ def own_hosts(host: str) -> frozenset[str]:
 
 
 class OnlyOwnHosts:
-    """Refuses requests under a foreign name, which is how a web page would reach a service on its reader's machine."""
+    """Refuses what a web page elsewhere has its reader's browser send: requests under a foreign name, and its actions.
+
+    Browsers name the page of an action in ``Origin``. Reading needs no such check: they show a page no foreign answer.
+    """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
         self._app = app
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _without_port(HTTPConnection(scope).headers.get("host", "")) not in self._hosts:
+        if scope["type"] == "http" and not self._is_own(scope):
             detail = "this service accepts requests from its own machine only, under a local host name"
             await problem(400, detail, kind=FOREIGN_HOST)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _is_own(self, scope: Scope) -> bool:
+        headers = HTTPConnection(scope).headers
+        host = headers.get("host", "")
+        is_from_page = scope["method"] not in _SAFE and "origin" in headers
+        return _without_port(host) in self._hosts and (not is_from_page or urlsplit(headers["origin"]).netloc == host)
 
 
 def _without_port(host: str) -> str:

@@ -370,6 +370,25 @@ def test_an_open_service_answers_under_its_own_names_only(center: AnsweringCente
         assert client.get("/v1/me", headers={"Host": host}).status_code == status, host
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (None, 405),
+        ("http://127.0.0.1:8500", 405),
+        ("http://127.0.0.1:9999", 400),
+        ("https://evil.example", 400),
+        ("null", 400),
+    ],
+)
+def test_a_page_elsewhere_has_nothing_done_at_an_open_service(
+    center: AnsweringCenter, origin: str | None, status: int
+) -> None:
+    client = TestClient(center.http(only_hosts=own_hosts("127.0.0.1")), base_url="http://127.0.0.1:8500")
+    headers = {} if origin is None else {"Origin": origin}
+    assert client.post("/v1/me", headers=headers).status_code == status
+    assert client.get("/v1/me", headers=headers).status_code == 200
+
+
 @pytest.mark.parametrize(("host", "name"), [("127.0.0.2", "127.0.0.2"), ("::1", "[::1]"), ("LocalHost", "localhost")])
 def test_own_names_are_as_a_browser_sends_them(host: str, name: str) -> None:
     assert own_hosts(host) == own_hosts("127.0.0.1") | {name}
