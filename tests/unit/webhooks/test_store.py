@@ -97,6 +97,13 @@ def test_attempts_are_counted_until_one_succeeds(database: Database) -> None:
         finish(database, failed(a, retry_in_ms=0))
 
 
+def test_an_answer_of_any_bytes_can_be_recorded(database: Database) -> None:
+    add(database, ("a", "a1"))
+    [a] = claim(database)
+    finish(database, failed(a)._replace(problem="500 \0"))
+    assert store.next_due(database, ERP) is not None
+
+
 def test_a_notification_that_comes_twice_is_one_delivery(database: Database) -> None:
     add(database, ("a", "a1"), ("a", "a1"))
     finish(database, *map(delivered, claim(database)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import BigInteger, and_, bindparam, delete, func, select, tuple_, update
 
-from taskbridge.runtime.database import Upsert, now_ms
+from taskbridge.runtime.database import Upsert, clean, now_ms
 from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _finished(result: Result) -> dict[str, object]:
         "new_outcome": int(outcome),
         "now": result.at,
         "its_status": result.status,
-        "its_problem": result.problem[:_PROBLEM_CHARACTERS] or None,
+        "its_problem": clean(result.problem[:_PROBLEM_CHARACTERS]) or None,
     }
 
 
