@@ -165,6 +165,27 @@ def test_a_receiver_that_does_not_listen_is_named(tmp_path: Path) -> None:
     assert "SSLContext" not in result.problem
 
 
+@pytest.mark.parametrize("answer", ["echo", "nonsense", "no port"])
+def test_no_problem_repeats_the_token_in_an_address(tmp_path: Path, answer: str) -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if answer == "echo":
+            return web.Response(status=404, text=f"Cannot POST {request.path_qs}; {request.query}")
+        assert request.transport is not None
+        request.transport.write(b"HTTP/1.1 nonsense\r\n\r\n")  # type: ignore[attr-defined]
+        return web.Response()
+
+    port = "99999" if answer == "no port" else "{port}"
+    token, path = "t%2Fk-5f0c9a", "b7c1d2e3f4a5b6c7d8"
+    url = f"http://127.0.0.1:{port}/hook/{path}?access_token={token}&v=1"
+
+    [result] = attempts(tmp_path, Receiver(handle), url=url)
+
+    assert not result.delivered
+    assert result.problem
+    for secret in (token, "t/k-5f0c9a", path):
+        assert secret not in result.problem
+
+
 def test_a_certificate_of_somebody_else_is_refused_in_words(tmp_path: Path) -> None:
     served, trusted = trustme.CA(), trustme.CA()
     trusted.cert_pem.write_to_path(tmp_path / "ca.pem")

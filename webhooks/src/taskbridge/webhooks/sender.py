@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 ATTEMPT_S, CONNECT_S = 20.0, 5.0
 MAX_ANSWER_BYTES = 64 << 10
+_PROBLEM_BYTES, _PROBLEM_CHARACTERS = 2000, 300
+_TOKEN_IN_QUERY, _TOKEN_IN_PATH = 8, 16
+"""Shorter parts of an address are no tokens, and would be words of other texts."""
 
 
 class Sender:
@@ -47,6 +50,7 @@ class Sender:
         self._other_id = other_id
         self._chance = chance or random.Random()  # noqa: S311 - spreads load
         self._format = FORMATS[endpoint.entry.format]
+        self._address_tokens = _tokens_in(endpoint.entry.url)
         self._tokens: dict[str, tuple[str, float]] = {}
         connector = aiohttp.TCPConnector(
             limit=endpoint.entry.in_flight,
@@ -90,8 +94,7 @@ class Sender:
             return Result(delivery, now_ms(), delivered=True, status=answer.status, problem="", retry_in_ms=None)
         retry_after_s = None
         if answer is not None:
-            shown = answer.body[:300].decode("utf-8", "replace")
-            problem = f"{answer.status} {shown}".strip()
+            problem = f"{answer.status} {answer.body[:_PROBLEM_BYTES].decode('utf-8', 'replace')}".strip()
             retry_after_s = answer.retry_after_s
         is_gone = answer is not None and answer.status == HTTPStatus.GONE
         return Result(
@@ -99,7 +102,7 @@ class Sender:
             now_ms(),
             delivered=False,
             status=None if answer is None else answer.status,
-            problem=problem,
+            problem=self._without_tokens(problem),
             # What a disabled endpoint did not get waits until it is enabled.
             retry_in_ms=0 if is_gone else delay_ms(delivery.attempts + 1, retry_after_s, chance=self._chance),
             disable="it answered 410 Gone" if is_gone else None,
@@ -116,6 +119,12 @@ class Sender:
             return await sender._call("OPTIONS", endpoint.entry.url, {}, b"")
         finally:
             await sender.close()
+
+    def _without_tokens(self, problem: str) -> str:
+        """The beginning. Receivers repeat their address, and so do errors: a robot's has its token in it."""
+        for each in self._address_tokens:
+            problem = problem.replace(each, "…")
+        return problem[:_PROBLEM_CHARACTERS]
 
     async def _call(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         try:
@@ -138,7 +147,15 @@ class Sender:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error, TimeoutError):
                 raise DeliveryProblem(f"no answer within {ATTEMPT_S:.0f} s") from error
-            raise DeliveryProblem(f"{type(error).__name__}: {error}") from error
+            raise DeliveryProblem(self._without_tokens(f"{type(error).__name__}: {error}")) from error
+
+
+def _tokens_in(url: str) -> set[str]:
+    """What may be a token, as it is and decoded: values of the query, and long parts of the path."""
+    parts = urlsplit(url)
+    values = [each for pair in parts.query.split("&") if len(each := pair.rpartition("=")[2]) >= _TOKEN_IN_QUERY]
+    values += [each for each in parts.path.split("/") if len(each) >= _TOKEN_IN_PATH]
+    return {*values, *map(unquote, values)}
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> bytes:

@@ -28,7 +28,6 @@ GIVEN_UP_DAYS, DELIVERED_DAYS = 30, 3
 _DAY_MS = 24 * 3600 * 1000
 FAILING_MS = 5 * _DAY_MS
 """An endpoint that fails for so long is disabled."""
-_PROBLEM_CHARACTERS = 500
 
 
 class Delivery(NamedTuple):
@@ -224,7 +223,7 @@ def _finished(result: Result) -> dict[str, object]:
         "new_outcome": int(outcome),
         "now": result.at,
         "its_status": result.status,
-        "its_problem": clean(result.problem[:_PROBLEM_CHARACTERS]) or None,
+        "its_problem": clean(result.problem) or None,
     }
 
 
