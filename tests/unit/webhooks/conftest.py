@@ -23,3 +23,11 @@ def database(databases: Databases, dialect: str) -> Database:
     found = databases.open(databases.empty_url(dialect))
     migrate(found, FOLDER)
     return found
+
+
+@pytest.fixture
+def sqlite(databases: Databases) -> Database:
+    """The same with SQLite only, for what does not depend on the database."""
+    found = databases.open(databases.empty_url("sqlite"))
+    migrate(found, FOLDER)
+    return found

@@ -14,14 +14,12 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
-from taskbridge.runtime.migrations import migrate
 from taskbridge.webhooks import dispatcher as module
 from taskbridge.webhooks import schedule, store
 from taskbridge.webhooks.dispatcher import Dispatcher
 from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.metrics import Metrics
-from taskbridge.webhooks.migrations import FOLDER
 from taskbridge.webhooks.notifications import deliveries_of, event_of
 from taskbridge.webhooks.operations import example
 from unit.webhooks.receivers import LOOPBACK, SECRET
@@ -30,17 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
-    from support.center import Databases
     from taskbridge.runtime.database import Database
     from taskbridge.webhooks.endpoints import Endpoint
-
-
-@pytest.fixture
-def sqlite(databases: Databases) -> Database:
-    """What couriers do does not depend on the database."""
-    found = databases.open(databases.empty_url("sqlite"))
-    migrate(found, FOLDER)
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +203,7 @@ def test_what_is_claimed_while_it_stops_is_still_sent(
     asyncio.run(run())
 
     assert service.got["erp"] == [("I1", "t")]
-    assert store.waiting(sqlite) == {}
+    assert store.waiting(sqlite, ["erp"]) == {}
 
 
 def test_a_receiver_that_is_away_is_asked_by_one_request_at_a_time(sqlite: Database, tmp_path: Path) -> None:
@@ -343,7 +332,7 @@ def test_it_stops_in_order_while_the_database_is_away(
 
     asyncio.run(run())
 
-    assert store.waiting(sqlite)["erp"].deliveries == 1, "the next process repeats what it could not record"
+    assert store.waiting(sqlite, ["erp"])["erp"].deliveries == 1, "the next process repeats what it could not record"
 
 
 @pytest.mark.parametrize("renewed", ["ca.pem", "client.pem"])
@@ -395,4 +384,4 @@ def test_gone_ends_deliveries_at_once(sqlite: Database, tmp_path: Path) -> None:
 
     asyncio.run(run())
 
-    assert store.waiting(sqlite)["erp"].deliveries == 1
+    assert store.waiting(sqlite, ["erp"])["erp"].deliveries == 1

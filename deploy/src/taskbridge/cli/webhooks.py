@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ from taskbridge.cli.options import Json, example
 from taskbridge.cli.terminal import json_line, say
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from taskbridge.webhooks.operations import Operations
 
 webhooks_app = typer.Typer(
@@ -53,13 +56,15 @@ def webhooks(context: typer.Context, migrate: Migrate = False) -> None:  # noqa:
 @webhooks_app.command("list", epilog=example("taskbridge webhooks list"))
 def list_endpoints(as_json: Json = False) -> None:  # noqa: FBT002
     """List the endpoints: state, what waits, and what was given up."""
-    for each in _operations().endpoints():
+    with _operations() as operations:
+        found = operations.endpoints()
+    for each in found:
         if as_json:
             say(json_line(each))
             continue
         say(f"{each['id']:20}  {each['state']:8}  {each['format']:15}  {each['url']}")
         ages = f", the oldest for {each['oldest_s']:.0f} s" if each["waiting"] else ""
-        say(f"  {each['waiting']} waiting{ages}; {each['delivered']} delivered, {each['given_up']} given up")
+        say(f"  {each['waiting']} waiting{ages}; {each['given_up']} given up")
         if each["disabled"] is not None:
             say(f"  disabled: {each['disabled']}. Enable it: taskbridge webhooks enable {each['id']}")
         elif each["failing_since"] is not None:
@@ -69,13 +74,13 @@ def list_endpoints(as_json: Json = False) -> None:  # noqa: FBT002
 @webhooks_app.command("test", epilog=example("taskbridge webhooks test erp"))
 def send_test(endpoint: Name, as_json: Json = False) -> None:  # noqa: FBT002
     """Send an example to an endpoint now; exit code 1 if it was not accepted."""
-    result = _operations().test(endpoint)
-    found = {"id": endpoint, "delivered": result.delivered, "status": result.status, "problem": result.problem or None}
+    with _operations() as operations:
+        found = asyncio.run(operations.test(endpoint))
     if as_json:
         say(json_line(found))
     else:
-        say(f"{endpoint} answered {result.status}" if result.delivered else f"{endpoint}: {result.problem}")
-    if not result.delivered:
+        say(f"{endpoint} answered {found['status']}" if found["delivered"] else f"{endpoint}: {found['problem']}")
+    if not found["delivered"]:
         raise typer.Exit(1)
 
 
@@ -90,7 +95,9 @@ def deliveries(
     from taskbridge.webhooks.tables import Outcome
 
     wanted = None if outcome is None else Outcome[outcome.name]
-    for each in _operations().deliveries(endpoint, wanted, most):
+    with _operations() as operations:
+        found = list(operations.deliveries(endpoint, wanted, most))
+    for each in found:
         if as_json:
             say(json_line(each))
             continue
@@ -115,7 +122,8 @@ def replay(
     if bool(ids) == (since is not None):
         raise typer.BadParameter("use either ids or --since", param_hint="ID, --since")
     since_ms = None if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
-    count = _operations().replay(endpoint, ids or [], since_ms, Outcome[outcome.name])
+    with _operations() as operations:
+        count = operations.replay(endpoint, ids or [], since_ms, Outcome[outcome.name])
     say(json_line({"id": endpoint, "replayed": count}) if as_json else f"{count} deliveries of {endpoint} wait again")
 
 
@@ -124,19 +132,21 @@ def disable(
     endpoint: Name, reason: Annotated[str, typer.Option(help="Shown to other operators.")] = "by an operator"
 ) -> None:
     """Send an endpoint nothing; notifications wait until it is enabled."""
-    _operations().set_enabled(endpoint, reason=reason)
+    with _operations() as operations:
+        operations.set_enabled(endpoint, reason=reason)
     say(f"{endpoint} is disabled; its deliveries wait")
 
 
 @webhooks_app.command(epilog=example("taskbridge webhooks enable erp"))
 def enable(endpoint: Name) -> None:
     """Send an endpoint what waits for it, at once."""
-    _operations().set_enabled(endpoint, reason=None)
+    with _operations() as operations:
+        operations.set_enabled(endpoint, reason=None)
     say(f"{endpoint} is enabled")
 
 
-def _operations() -> Operations:
+def _operations() -> AbstractContextManager[Operations]:
     from taskbridge.cli.services import environment_of
-    from taskbridge.webhooks.operations import Operations
+    from taskbridge.webhooks import app
 
-    return Operations(environment_of("WEBHOOKS"))
+    return app.operations(environment_of("WEBHOOKS"))

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 from confluent_kafka import KafkaException
-from sqlalchemy import select
 
+from taskbridge.runtime.access import OnlyOwnHosts
 from taskbridge.runtime.database import DatabaseUnavailable, Threads, database_of
 from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.migrations import check_revision, migrate
+from taskbridge.runtime.openapi import without_security
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
+from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
@@ -28,14 +29,17 @@ from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.metrics import Metrics
 from taskbridge.webhooks.migrations import FOLDER
-from taskbridge.webhooks.notifications import Notifications, People
+from taskbridge.webhooks.notifications import Notifications, People, other_id
+from taskbridge.webhooks.operations import Operations
 from taskbridge.webhooks.present import PresentEntries
+from taskbridge.webhooks.routes import Operators, operators_router
 from taskbridge.webhooks.settings import WebhooksSettings
 from taskbridge.webhooks.store import Waiting
-from taskbridge.webhooks.tables import people
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Generator, Mapping
+
+    from fastapi import FastAPI
 
     from taskbridge.runtime.database import Database
     from taskbridge.webhooks.endpoints import Endpoint
@@ -67,6 +71,19 @@ def migrate_tables(environment: Mapping[str, str] = os.environ) -> str | None:
         return migrate(database, FOLDER)[1]
 
 
+@contextmanager
+def operations(environment: Mapping[str, str] = os.environ) -> Generator[Operations]:
+    """For a command; the service may run meanwhile.
+
+    Raises:
+        ConfigurationError: a setting or the endpoints file is wrong.
+    """
+    settings = load_settings(WebhooksSettings, environment)
+    endpoints = EndpointsFile(settings.endpoints_file, environment).current.by_name
+    with database_of("webhooks", settings, alone=False) as database:
+        yield Operations(database, lambda: endpoints, Guard(settings.allowed_networks))
+
+
 class Webhooks:
     """All parts of a replica."""
 
@@ -75,6 +92,9 @@ class Webhooks:
         self._guard = Guard(settings.allowed_networks)
         self._threads = Threads(8)
         self.metrics = Metrics()
+        self._operators = Operators(settings)
+        self.operations = Operations(database, lambda: file.current.by_name, self._guard)
+        self._files = [file] if (tokens := self._operators.tokens) is None else [file, tokens]
         self._states: dict[str, EndpointState] = {}
         self._registered: dict[str, Endpoint] = {}
         """Endpoints of the file that the database knows: for them, notifications become deliveries."""
@@ -100,14 +120,8 @@ class Webhooks:
             kafka=self._kafka,
             on_change=self.dispatcher.added,
         )
-        http = operation_app(
-            "webhooks",
-            readiness=self.readiness,
-            ready="Ready when the database answers and notifications are read",
-            registry=self.metrics.registry,
-        )
         await serve_until_stopped(
-            http,
+            self.http(),
             service="webhooks",
             address=(self._settings.host, self._settings.port),
             end_s=_END_S,
@@ -118,7 +132,7 @@ class Webhooks:
     async def _start(self) -> list[Coroutine[Any, Any, None]]:
         await self.look()
         self.follower.start()
-        return [self._watch(), self._file.watch(), self._add_present(), self._purge()]
+        return [self._watch(), self._add_present(), self._purge(), *(each.watch() for each in self._files)]
 
     async def _close(self) -> None:
         await asyncio.to_thread(self.follower.stop)
@@ -126,10 +140,26 @@ class Webhooks:
         self._registry.close()
         self._threads.close()
 
+    def http(self) -> FastAPI:
+        """The application; nothing is connected for it."""
+        http = operation_app(
+            "webhooks",
+            readiness=self.readiness,
+            ready="Ready when the database answers and notifications are read",
+            registry=self.metrics.registry,
+            amend=without_security if self._operators.tokens is None else lambda _document: None,
+        )
+        answer_refusals(http, lambda: None)
+        http.include_router(operators_router(self.operations, self._operators, self._threads, self.metrics.recent))
+        if (hosts := self._operators.only_hosts) is not None:
+            http.add_middleware(OnlyOwnHosts, hosts=hosts)
+        return http
+
     def readiness(self) -> dict[str, Any]:
         """The body of ``/readyz``."""
         health = self.follower.health()
-        problems = [self._problem, health.problem, self.dispatcher.problem, self._file.problem]
+        files = [each.problem for each in self._files]
+        problems = [self._problem, health.problem, self.dispatcher.problem, *files]
         return {
             "ready": self._problem is None and health.problem is None,
             "database": "connected" if self._problem is None else "unavailable",
@@ -160,7 +190,7 @@ class Webhooks:
                 self._states = await self._threads.run(store.register, self._database, starts)
             if time.monotonic() >= self._counts_due:
                 self._counts_due = time.monotonic() + _COUNT_S
-                self._waiting = await self._threads.run(store.waiting, self._database)
+                self._waiting = await self._threads.run(store.waiting, self._database, endpoints)
         except DatabaseUnavailable as error:
             if self._problem != str(error):
                 log.warning("database_unavailable", problem=str(error))
@@ -207,13 +237,6 @@ class Webhooks:
 
     async def _other_id(self, corp_id: str, user_id: str, name: str) -> str | None:
         return await self._threads.run(other_id, self._database, corp_id, user_id, name)
-
-
-def other_id(database: Database, corp_id: str, user_id: str, name: str) -> str | None:
-    query = select(people.c.other_ids).where(people.c.corp_id == corp_id, people.c.user_id == user_id)
-    with database.read() as connection:
-        found = connection.scalar(query)
-    return None if found is None else msgspec.json.decode(found).get(name)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from taskbridge.webhooks.store import Result, Waiting
 
 _PREFIX = "taskbridge_webhooks_"
+_RECENT = 100
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 86400)
 
 
@@ -42,11 +44,14 @@ class Metrics:
             registry=self.registry,
         )
         self.endpoints_usable.set(1)
+        self.recent: defaultdict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=_RECENT))
+        """Whether the last attempts at an endpoint succeeded."""
 
     def attempt(self, endpoint: str, result: Result) -> None:
         """Count an attempt."""
         outcome = "delivered" if result.delivered else "failed" if result.retry_in_ms is not None else "given_up"
         self.attempts.labels(endpoint, outcome).inc()
+        self.recent[endpoint].append(result.delivered)
         if result.delivered:
             self._delay.labels(endpoint).observe(max(0, result.at - result.delivery.at) / 1000)
 
@@ -59,6 +64,7 @@ class Metrics:
         """The endpoint is no longer in the file."""
         for each in (self._waiting, self._oldest, self._disabled):
             each.remove(endpoint)
+        self.recent.pop(endpoint, None)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(_PREFIX + name, text, ("endpoint",), registry=self.registry)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from sqlalchemy import select
+
 from taskbridge.runtime.database import Upsert, clean
 from taskbridge.runtime.follow.batch import FollowedTopic, key_of
 from taskbridge.schemas.cloudevents import headers_of, notification_headers, text_of
@@ -108,6 +111,14 @@ class People(FollowedTopic):
         ]
         self.database.put(connection, _PUT_PEOPLE, sorted(rows))
         return ()
+
+
+def other_id(database: Database, corp_id: str, user_id: str, name: str) -> str | None:
+    """The person's id of that name."""
+    query = select(people.c.other_ids).where(people.c.corp_id == corp_id, people.c.user_id == user_id)
+    with database.read() as connection:
+        found = connection.scalar(query)
+    return None if found is None else msgspec.json.decode(found).get(name)
 
 
 def _other_ids(person: PersonRecord | None) -> Mapping[str, str]:

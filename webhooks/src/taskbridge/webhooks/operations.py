@@ -1,66 +1,73 @@
-"""What an operator does with endpoints and deliveries: list, test, replay, disable and enable. Blocks."""
+"""What an operator does with endpoints and deliveries: list, test, replay, disable and enable. Tests are async."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import func, select
+from sqlalchemy import select
 
-from taskbridge.runtime.database import database_of, now_ms
-from taskbridge.runtime.settings import load_settings
+from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.refusals import Unknown
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.webhooks import store
-from taskbridge.webhooks.app import other_id
-from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.formats.base import EXAMPLE
-from taskbridge.webhooks.guard import Guard
-from taskbridge.webhooks.notifications import entry_of, event_of
+from taskbridge.webhooks.notifications import entry_of, event_of, other_id
 from taskbridge.webhooks.sender import Sender
-from taskbridge.webhooks.settings import WebhooksSettings
 from taskbridge.webhooks.store import Delivery, Waiting
 from taskbridge.webhooks.tables import Outcome, deliveries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Row
 
     from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.webhooks.endpoints import Endpoint
-    from taskbridge.webhooks.store import Result
+    from taskbridge.webhooks.guard import Guard
+    from taskbridge.webhooks.store import EndpointState, Result
+
+
+class UnknownEndpoint(Unknown, OperatorError, status=404, kind="unknown"):
+    """The endpoints file has none of this name."""
 
 
 class Operations:
-    """On the endpoints file and the database of the settings; the service may run meanwhile."""
+    """For the commands and the HTTP side; ``endpoints`` gives those of the file, by name."""
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        """Raises ConfigurationError."""
-        self._settings = load_settings(WebhooksSettings, environment)
-        self._endpoints = EndpointsFile(self._settings.endpoints_file, environment).current.by_name
+    def __init__(self, database: Database, endpoints: Callable[[], Mapping[str, Endpoint]], guard: Guard) -> None:
+        self._database, self._endpoints, self._guard = database, endpoints, guard
+        self._tests: dict[str, asyncio.Task[Result]] = {}
 
-    def endpoints(self) -> Iterator[dict[str, Any]]:
-        """The endpoints of the file, and what waits for them."""
-        with database_of("webhooks", self._settings, alone=False) as database:
-            known, waiting, counts = store.states(database), store.waiting(database), _counts(database)
-        for name, endpoint in sorted(self._endpoints.items()):
+    def endpoints(self) -> list[dict[str, Any]]:
+        """The endpoints of the file, what waits for them, and what failed last."""
+        endpoints = self._endpoints()
+        known, waiting = store.states(self._database), store.waiting(self._database, endpoints)
+        given_up = store.waiting(self._database, endpoints, Outcome.GIVEN_UP)
+        found: list[dict[str, Any]] = []
+        for name, endpoint in sorted(endpoints.items()):
             state, here = known.get(name), waiting.get(name, Waiting())
-            yield {
-                "id": name,
-                "url": endpoint.entry.url,
-                "format": endpoint.entry.format,
-                "state": "new" if state is None else "disabled" if state.disabled is not None else "enabled",
-                "disabled": None if state is None else state.disabled,
-                "failing_since": None if state is None else _iso(state.failing_since),
-                "waiting": here.deliveries,
-                "oldest_s": round(here.oldest_s, 1),
-                "given_up": counts.get((name, Outcome.GIVEN_UP), 0),
-                "delivered": counts.get((name, Outcome.DELIVERED), 0),
-            }
+            found.append(
+                {
+                    "id": name,
+                    "url": _shown_url(endpoint.entry.url),
+                    "format": endpoint.entry.format,
+                    "state": _state(state),
+                    "disabled": None if state is None else state.disabled,
+                    "failing_since": None if state is None else _iso(state.failing_since),
+                    "waiting": here.deliveries,
+                    "oldest_s": round(here.oldest_s, 1),
+                    "given_up": given_up.get(name, Waiting()).deliveries,
+                    "failures": [_delivery(row) for row in store.failures(self._database, name)],
+                }
+            )
+        return found
 
     def deliveries(self, endpoint: str | None, outcome: Outcome | None, most: int) -> Iterator[dict[str, Any]]:
         """The latest first."""
@@ -69,59 +76,52 @@ class Operations:
             query = query.where(deliveries.c.endpoint == endpoint)
         if outcome is not None:
             query = query.where(deliveries.c.outcome == outcome)
-        with database_of("webhooks", self._settings, alone=False) as database, database.read() as connection:
+        with self._database.read() as connection:
             rows = connection.execute(query).all()
         for row in rows:
-            yield {
-                "id": row.id,
-                "endpoint": row.endpoint,
-                "webhook_id": row.webhook_id,
-                "at": iso(row.at),
-                "outcome": Outcome(row.outcome).name.lower(),
-                "attempts": row.attempts,
-                "attempted_at": _iso(row.attempted_at),
-                "status": row.status,
-                "problem": row.problem,
-                "data": msgspec.json.decode(row.data)["data"],
-            }
+            yield {**_delivery(row), "endpoint": row.endpoint, "data": msgspec.json.decode(row.data)["data"]}
 
-    def replay(self, endpoint: str, ids: Sequence[int], since_ms: int | None, outcome: Outcome) -> int:
-        """Deliver again; returns how many."""
-        self._check(endpoint)
-        with database_of("webhooks", self._settings, alone=False) as database:
-            return store.replay(database, endpoint, ids=ids, since=since_ms, outcome=outcome)
+    def replay(
+        self, endpoint: str, ids: Sequence[int] = (), since_ms: int | None = None, outcome: Outcome = Outcome.GIVEN_UP
+    ) -> int:
+        """Deliver again, without ids and time all that were given up; returns how many."""
+        self._known(endpoint)
+        return store.replay(self._database, endpoint, ids=ids, since=since_ms, outcome=outcome)
 
     def set_enabled(self, endpoint: str, *, reason: str | None) -> None:
         """Enable an endpoint, or disable it for this reason."""
-        self._check(endpoint)
-        with database_of("webhooks", self._settings, alone=False) as database:
-            store.register(database, {endpoint: self._endpoints[endpoint].entry.start == "present"})
-            store.set_enabled(database, endpoint, reason=reason)
+        store.register(self._database, {endpoint: self._known(endpoint).entry.start == "present"})
+        store.set_enabled(self._database, endpoint, reason=reason)
 
-    def test(self, endpoint: str) -> Result:
-        """Send an example to the endpoint now, once."""
-        self._check(endpoint)
-        chosen = self._endpoints[endpoint]
-        notification = example(chosen)
-        now = now_ms()
-        delivery = Delivery(0, entry_of(notification), notification.notification_id, event_of(notification), 0, now)
-        with database_of("webhooks", self._settings, alone=False) as database:
-            return asyncio.run(self._attempt(database, chosen, delivery))
+    async def test(self, endpoint: str) -> dict[str, Any]:
+        """Send an example to the endpoint now, once; who requests it meanwhile gets the same answer."""
+        chosen = self._known(endpoint)
+        if endpoint not in self._tests:
+            self._tests[endpoint] = asyncio.create_task(self._attempt(chosen))
+            self._tests[endpoint].add_done_callback(lambda _: self._tests.pop(endpoint))
+        result = await asyncio.shield(self._tests[endpoint])
+        problem = result.problem or None
+        return {"id": endpoint, "delivered": result.delivered, "status": result.status, "problem": problem}
 
-    async def _attempt(self, database: Database, endpoint: Endpoint, delivery: Delivery) -> Result:
+    async def _attempt(self, endpoint: Endpoint) -> Result:
         async def find(*arguments: str) -> str | None:
-            return await asyncio.to_thread(other_id, database, *arguments)
+            return await asyncio.to_thread(other_id, self._database, *arguments)
 
-        sender = Sender(endpoint, Guard(self._settings.allowed_networks), find)
+        notification = example(endpoint)
+        event = event_of(notification)
+        delivery = Delivery(0, entry_of(notification), notification.notification_id, event, 0, now_ms())
+        sender = Sender(endpoint, self._guard, find)
         try:
             return await sender.attempt(delivery)
         finally:
             await sender.close()
 
-    def _check(self, endpoint: str) -> None:
-        if endpoint not in self._endpoints:
-            known = ", ".join(sorted(self._endpoints)) or "none"
-            raise OperatorError(f"the endpoints file has no {endpoint!r}; it has: {known}")
+    def _known(self, endpoint: str) -> Endpoint:
+        endpoints = self._endpoints()
+        if endpoint not in endpoints:
+            known = ", ".join(sorted(endpoints)) or "none"
+            raise UnknownEndpoint(f"the endpoints file has no {endpoint!r}; it has: {known}")
+        return endpoints[endpoint]
 
 
 def example(endpoint: Endpoint) -> TaskNotification:
@@ -139,11 +139,29 @@ def example(endpoint: Endpoint) -> TaskNotification:
     )
 
 
-def _counts(database: Database) -> dict[tuple[str, Outcome], int]:
-    query = select(deliveries.c.endpoint, deliveries.c.outcome, func.count())
-    with database.read() as connection:
-        rows = connection.execute(query.group_by(deliveries.c.endpoint, deliveries.c.outcome))
-        return {(endpoint, Outcome(outcome)): count for endpoint, outcome, count in rows}
+def _state(state: EndpointState | None) -> str:
+    if state is None:
+        return "new"
+    return "disabled" if state.disabled is not None else "failing" if state.failing_since else "enabled"
+
+
+def _shown_url(url: str) -> str:
+    """Without path and query: robots have their tokens there."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}{'/…' if parts.path.strip('/') or parts.query else ''}"
+
+
+def _delivery(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "webhook_id": row.webhook_id,
+        "at": iso(row.at),
+        "outcome": Outcome(row.outcome).name.lower(),
+        "attempts": row.attempts,
+        "attempted_at": _iso(row.attempted_at),
+        "status": row.status,
+        "problem": row.problem,
+    }
 
 
 def _iso(moment: int | None) -> str | None:

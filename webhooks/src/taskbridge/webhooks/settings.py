@@ -17,10 +17,13 @@ class WebhooksSettings(DatabaseSettings):
     endpoints_file: Path
     """TOML file with the endpoints. Changes are loaded without a restart."""
     host: str = "127.0.0.1"
-    """Address on which health and metrics are served."""
+    """Address on which health, metrics and the operators' API are served."""
     port: Port = 8700
-    """Port of health and metrics. `0` chooses a free port."""
+    """Port on which they are served. `0` chooses a free port."""
     data_dir: Path = Path("taskbridge-webhooks")
+    api_tokens_file: Path | None = None
+    """File with the tokens of operators, in the form of `CENTER_API_TOKENS_FILE`, each for all corps (`["*"]`). Without
+    one, the operators' API is open on loopback and closed on other addresses. Changes are loaded without a restart."""
     allowed_networks: Networks = ()
     """Networks (CIDR, comma-separated) that endpoints may be in although they are not public, such as
     `10.20.0.0/16`."""

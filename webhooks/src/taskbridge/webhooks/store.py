@@ -7,7 +7,7 @@ sent one after the other, also when a replica dies in the middle of an attempt.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import BigInteger, and_, bindparam, delete, func, select, tuple_, update
 
@@ -17,7 +17,7 @@ from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
     from taskbridge.runtime.database import Database
 
@@ -28,6 +28,7 @@ GIVEN_UP_DAYS, DELIVERED_DAYS = 30, 3
 _DAY_MS = 24 * 3600 * 1000
 FAILING_MS = 5 * _DAY_MS
 """An endpoint that fails for so long is disabled."""
+_FAILURES = 5
 
 
 class Delivery(NamedTuple):
@@ -265,13 +266,22 @@ def next_due(database: Database, endpoint: str) -> int | None:
         return connection.scalar(select(func.min(queues.c.next_at)).where(queues.c.endpoint == endpoint, is_free))
 
 
-def waiting(database: Database) -> dict[str, Waiting]:
-    """What waits, by endpoint."""
-    found = select(deliveries.c.endpoint, func.count(), func.min(deliveries.c.at)).where(_IS_WAITING)
+def waiting(database: Database, names: Collection[str], outcome: Outcome = Outcome.WAITING) -> dict[str, Waiting]:
+    """What waits, or what has ended so, by endpoint."""
+    found = select(deliveries.c.endpoint, func.count(), func.min(deliveries.c.at))
+    # With their names: the index begins with them, and most deliveries are delivered.
+    found = found.where(deliveries.c.endpoint.in_(names), deliveries.c.outcome == outcome)
     now = now_ms()
     with database.read() as connection:
         rows = connection.execute(found.group_by(deliveries.c.endpoint))
         return {name: Waiting(count, max(0, now - oldest) / 1000) for name, count, oldest in rows}
+
+
+def failures(database: Database, name: str) -> Sequence[Row[Any]]:
+    """The deliveries of an endpoint whose last attempt failed, the latest first."""
+    failed = select(deliveries).where(deliveries.c.endpoint == name, deliveries.c.problem.is_not(None))
+    with database.read() as connection:
+        return connection.execute(failed.order_by(deliveries.c.attempted_at.desc()).limit(_FAILURES)).all()
 
 
 def states(database: Database) -> dict[str, EndpointState]:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from taskbridge.runtime.database import Key
@@ -62,6 +63,8 @@ queues = Table(
 )
 """One row for each list entry with something waiting: its lock keeps the entry's changes in order."""
 
+_HAS_FAILED = text("problem IS NOT NULL")
+
 deliveries = Table(
     "deliveries",
     metadata,
@@ -82,6 +85,7 @@ deliveries = Table(
     UniqueConstraint("endpoint", "webhook_id"),
     Index("deliveries_of_entry", "endpoint", "entry", "outcome", "id"),
     Index("deliveries_latest", "endpoint", "outcome", "at"),
+    Index("deliveries_failed", "endpoint", "attempted_at", sqlite_where=_HAS_FAILED, postgresql_where=_HAS_FAILED),
 )
 
 people = Table(
