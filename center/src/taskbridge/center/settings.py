@@ -41,6 +41,11 @@ class CenterSettings(DatabaseSettings):
     """URLs of the streams workers, in the same form. The operator page shows their partitions and their lag."""
     reconcile_url: str = ""
     """URL of the reconcile service. The operator page shows the callbacks that it found missing, by app and day."""
+    webhooks_urls: str = ""
+    """URLs of the webhooks services, in the same form. The operator page shows their endpoints, and has them send tests
+    and deliver again."""
+    webhooks_token_file: Path | None = None
+    """File with the token that the webhooks services require of the task center. It is read at each request."""
     sso_proxies: Networks = ()
     """Networks of the reverse proxies whose identity headers are trusted (CIDR, comma-separated)."""
     sso_user_header: str = "x-forwarded-user"

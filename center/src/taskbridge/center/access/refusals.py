@@ -13,6 +13,10 @@ class TooManyQueries(Refused, status=429, kind="too-many-queries"):
     """The caller has exceeded its query rate."""
 
 
+class WebhooksFailed(Refused, status=502, kind="webhooks-failed"):
+    """The webhooks service does not answer, or refuses."""
+
+
 class EventsBehind(NotNow, status=503, kind="events-behind"):
     """The instance's state contains an event that is not read yet: its history would lack it."""
 

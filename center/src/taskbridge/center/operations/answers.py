@@ -1,4 +1,4 @@
-"""The state of edges, streams workers and reconcile, from their own answers. Pure."""
+"""The state of edges, streams workers, webhooks and reconcile, from their own answers. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Answers(NamedTuple):
 
     url: str
     readiness: str | None
-    metrics: str | None
+    details: str | None
+    """Its metrics; of webhooks, the endpoints."""
     problem: str | None = None
 
 
@@ -60,23 +61,28 @@ def worker_of(answers: Answers) -> dict[str, Any]:
 
 
 def _state_of(
-    answers: Answers, what: str, unknown: Mapping[str, Any], known: Callable[[Any, Samples], dict[str, Any]]
+    answers: Answers, what: str, unknown: Mapping[str, Any], known: Callable[[Any, str], dict[str, Any]]
 ) -> dict[str, Any]:
-    url, readiness, metrics, problem = answers
+    url, readiness, details, problem = answers
     shown = {"url": url, "reachable": False, "ready": False, "problem": problem, **unknown}
-    if readiness is None or metrics is None:
+    if readiness is None or details is None:
         return shown
     try:
-        samples: defaultdict[str, list[Sample]] = defaultdict(list)
-        for family in text_string_to_metric_families(metrics):
-            for each in family.samples:
-                samples[each.name].append(each)
-        return shown | {"reachable": True} | known(json.loads(readiness), samples)
+        return shown | {"reachable": True} | known(json.loads(readiness), details)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return shown | {"problem": f"the response is not that of {what}: {error}"[:_PROBLEM_MAX]}
 
 
-def _edge(said: Any, samples: Samples) -> dict[str, Any]:
+def _samples(metrics: str) -> Samples:
+    samples: defaultdict[str, list[Sample]] = defaultdict(list)
+    for family in text_string_to_metric_families(metrics):
+        for each in family.samples:
+            samples[each.name].append(each)
+    return samples
+
+
+def _edge(said: Any, metrics: str) -> dict[str, Any]:
+    samples = _samples(metrics)
     ready, degraded = bool(said["ready"]), bool(said.get("degraded"))
     parts = "; ".join(f"{name}: {value}" for name, value in said.items() if name not in _NO_PARTS and value != "ok")
     outcomes: Counter[str] = Counter()
@@ -101,7 +107,8 @@ def _edge(said: Any, samples: Samples) -> dict[str, Any]:
     }
 
 
-def _worker(said: Any, samples: Samples) -> dict[str, Any]:
+def _worker(said: Any, metrics: str) -> dict[str, Any]:
+    samples = _samples(metrics)
     partitions = said.get("partitions", _WORKER)
     lag, lag_seconds = (
         {int(each.labels["partition"]): each.value for each in samples[f"taskbridge_streams_{name}"]}
@@ -116,6 +123,31 @@ def _worker(said: Any, samples: Samples) -> dict[str, Any]:
         "since": iso(round(started[0].value * 1000)) if started else None,
         "lag": {partition: int(records) for partition, records in lag.items()},
         "lag_seconds": lag_seconds,
+    }
+
+
+def webhooks_of(found: Iterable[Answers]) -> dict[str, Any]:
+    """The services, and the endpoints as each of them knows them; the attempts are those of all services."""
+    services = [_state_of(each, "webhooks", {"lag_records": None, "endpoints": []}, _webhooks) for each in found]
+    endpoints: dict[str, dict[str, Any]] = {}
+    for service in services:
+        for each in service.pop("endpoints"):
+            known = endpoints.setdefault(each["id"], {**each, "attempts": 0, "delivered": 0})
+            known["attempts"] += each["attempts"]
+            known["delivered"] += each["delivered"]
+    return {"services": services, "endpoints": [endpoints[name] for name in sorted(endpoints)]}
+
+
+def _webhooks(said: Any, endpoints: str) -> dict[str, Any]:
+    counts = ("attempts", "delivered", "waiting", "given_up")
+    return {
+        "ready": bool(said["ready"]),
+        "problem": "; ".join(map(str, said["problems"]))[:_PROBLEM_MAX] or None,
+        "lag_records": int(said["lag"]),
+        "endpoints": [
+            {**each, "id": str(each["id"]), **{name: int(each[name]) for name in counts}}
+            for each in json.loads(endpoints)["items"]
+        ],
     }
 
 

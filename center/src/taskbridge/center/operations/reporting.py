@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
 import time
 from collections import deque
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
+from taskbridge.center.access.refusals import WebhooksFailed
 from taskbridge.center.operations.answers import (
     edge_of,
     lag_of,
@@ -18,11 +21,13 @@ from taskbridge.center.operations.answers import (
     partitions_of,
     shown_worker,
     totals_of,
+    webhooks_of,
     worker_of,
 )
 from taskbridge.center.operations.records import REPORTING_S, Records
-from taskbridge.center.operations.services import Services, urls_of
+from taskbridge.center.operations.services import Services, detail_of, urls_of
 from taskbridge.runtime.database import DatabaseUnavailable, now_ms
+from taskbridge.runtime.refusals import Unknown
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ _FRESH_S = 5.0
 _SHARE_OF_TIME = 20
 """The queries of the overview take at most one part in so many of a thread's time, however many pages are open."""
 STORED = 50
+_ENDPOINTS = "/v1/endpoints"
 _MESSAGE_MAX = 400
 _SHOWN = ("problem", "reason", "topic", "partition", "offset", "url", "records")
 """Of an event's values only those: they name places and causes. Others may come from callbacks, or name people."""
@@ -121,6 +127,7 @@ class OperationsReporter:
         """``readiness`` is the body of ``/readyz``; ``streams`` counts the open event streams."""
         self._threads, self._readiness, self._streams = threads, readiness, streams
         self._edge_urls, self._worker_urls = urls_of(settings.edge_urls), urls_of(settings.streams_urls)
+        self._webhooks_urls, self._webhooks_token_file = urls_of(settings.webhooks_urls), settings.webhooks_token_file
         self._reconcile_url = settings.reconcile_url.strip().rstrip("/")
         self._database_kind = "sqlite" if database.is_sqlite else "postgresql"
         self._records = Records(database)
@@ -152,8 +159,8 @@ class OperationsReporter:
         Raises:
             DatabaseUnavailable: without the database little would be left.
         """
-        (edges, workers), missed, found, share = await asyncio.gather(
-            self._services_now(), self._missed(), self._from_database(), self._share()
+        (edges, workers), missed, webhooks, found, share = await asyncio.gather(
+            self._services_now(), self._missed(), self._webhooks(), self._from_database(), self._share()
         )
         at_ms = now_ms()
         shares: dict[str, tuple[int, dict[str, Any]]] = {**found["shares"], self._replica: (at_ms, share)}
@@ -164,6 +171,7 @@ class OperationsReporter:
             "quarantine": found["quarantine"],
             "dead_letters": found["dead_letters"],
             "missed": missed,
+            "webhooks": webhooks,
             "partitions": partitions_of(workers),
             "workers": [shown_worker(each) for each in workers],
             "center": {
@@ -183,6 +191,25 @@ class OperationsReporter:
         """
         return await self._threads.run(self._records.callbacks, instance_id, caller, now_ms())
 
+    async def act(self, endpoint: str, action: str) -> dict[str, Any]:
+        """Have a webhooks service send a test to an endpoint, or deliver again; returns what it answers.
+
+        Raises:
+            Unknown: it does not know the endpoint, or none is set.
+            WebhooksFailed: none answers, or it refuses.
+        """
+        if not self._webhooks_urls:
+            raise Unknown("no webhooks service is known: set CENTER_WEBHOOKS_URLS")
+        try:
+            path = f"{_ENDPOINTS}/{endpoint}/{action}"
+            status, body = await self._services.post(self._webhooks_urls, path, token=self._token())
+            if status == HTTPStatus.OK:
+                return json.loads(body)
+        except (ConnectionError, ValueError) as error:
+            raise WebhooksFailed(f"the webhooks service: {error}") from error
+        said = f"the webhooks service answers {status}{detail_of(body)}"
+        raise Unknown(said) if status == HTTPStatus.NOT_FOUND else WebhooksFailed(said)
+
     async def close(self) -> None:
         await self._services.close()
 
@@ -195,6 +222,17 @@ class OperationsReporter:
     async def _missed(self) -> dict[str, Any] | None:
         url = self._reconcile_url
         return missed_of(url, await self._services.json(f"{url}/status")) if url else None
+
+    async def _webhooks(self) -> dict[str, Any] | None:
+        if not self._webhooks_urls:
+            return None
+        return webhooks_of(await self._services.answers(self._webhooks_urls, _ENDPOINTS, token=self._token()))
+
+    def _token(self) -> str:
+        """Empty without a file; then the webhooks service says that it needs one."""
+        with suppress(OSError, ValueError):
+            return "" if self._webhooks_token_file is None else self._webhooks_token_file.read_text("utf-8").strip()
+        return ""
 
     async def _from_database(self) -> dict[str, Any]:
         """At most some seconds old; requests at the same time share a query."""

@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+import structlog
+from fastapi import APIRouter, Path, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002 - as above
 
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import ID_MAX, JsonAnswer
 from taskbridge.runtime.access import TOKEN
+from taskbridge.runtime.problems import documented
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
 
@@ -24,6 +26,11 @@ _InstanceId = Annotated[
     str,
     Query(min_length=1, max_length=ID_MAX, description="Yida's formInstId.", examples=["f30233fb-72e1-4af4"]),
 ]
+
+_Endpoint = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Its name.", examples=["erp"])]
+_Action = Annotated[Literal["test", "replay"], Path(description="What to do.")]
+
+log = structlog.get_logger(__name__)
 
 
 def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter:
@@ -53,4 +60,19 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
         """One search of states, events, quarantine, dead letters and notifications."""
         return JsonAnswer(to_json(await reporter.callbacks(instance_id, await operator(request))))
 
+    @router.post("/webhooks/{endpoint}/{action}", summary="Act on a webhook endpoint", responses=_acted(refused))
+    async def act(request: Request, endpoint: _Endpoint, action: _Action) -> Response:
+        """The webhooks service sends an example now (`test`), or delivers again what was given up (`replay`)."""
+        caller = await operator(request)
+        log.info("webhooks_action", by=caller.name or caller.mode, action=action, endpoint=endpoint)
+        return JsonAnswer(to_json(await reporter.act(endpoint, action)))
+
     return router
+
+
+def _acted(refused: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    return {
+        **refused,
+        404: documented(404, "The endpoint is unknown, or no webhooks service is set."),
+        502: documented(502, "The webhooks service does not answer, or refuses; the detail says why."),
+    }
