@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from support.browser.browsing import serious_findings
+from support.browser.fake_operations import WEBHOOKS
 from support.browser.fake_task_center import ME
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def test_the_pages_in_every_state(
     page = open_page(fake.url, **options)
     expect(page.get_by_label("用户 ID")).to_be_visible()
     look("sign in", page)
+    fake.webhooks = WEBHOOKS
     page = open_page(f"{fake.url}/ops#inst-rejected", **options)
-    expect(page.locator(".panel.errors")).to_be_visible()
+    expect(page.locator(".panel.webhooks")).to_be_visible()
     expect(page.locator(".verdict")).to_be_visible()
     look("operation", page)
     fake.fails = {"/tasks": 500, "/overview": 500}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from support.browser.fake_operations import WEBHOOKS
 from support.browser.fake_task_center import ME
 
 if TYPE_CHECKING:
@@ -161,10 +162,57 @@ def test_it_shows_missed_callbacks_by_app_and_day_where_reconcile_runs(
     expect(page.locator(".panel.missed")).to_contain_text("No callback was found missing")
 
 
-def test_nothing_is_wider_or_longer_than_a_phone(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(f"{fake.url}/ops#inst-rejected", viewport={"width": 390, "height": 780})
+def test_it_shows_webhook_endpoints_where_the_center_knows_their_service(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    page = open_page(f"{fake.url}/ops", locale="en-GB")
     expect(page.locator(".panel.errors")).to_be_attached()
-    expect(page.locator(".find-part")).to_be_attached()
+    expect(page.locator(".panel.webhooks")).to_have_count(0)
+    fake.webhooks = WEBHOOKS
+    rows = page.locator(".panel.webhooks > .records tbody tr")
+    erp, robot = rows.first, rows.last
+    expect(erp.locator("td")).to_have_text(
+        [
+            *("erpfailing", "https://erp.example/… notification", "41% of the last 100", "2,310", "95 s", "3"),
+            "Send a testDeliver again",
+        ]
+    )
+    expect(robot.locator("td").nth(2)).to_have_text("–")
+    expect(robot.get_by_role("button", name="Deliver again")).to_have_attribute("aria-disabled", "true")
+    expect(page.locator(".webhooks .find-part")).to_contain_text("500 <script>alert(1)</script>")
+    chinese = open_page(f"{fake.url}/ops").locator(".notices li")
+    expect(chinese.first).to_have_text("订阅端点 robot 已停用：it answered 410 Gone")
+    away = {"reachable": False, "ready": False, "problem": "it answers 200 and 401", "lag_records": None}
+    fake.webhooks = {"services": [{"url": "http://10.0.0.41:8700", **away}], "endpoints": []}
+    for part in (".panel.webhooks", ".notices"):
+        expect(page.locator(part)).to_contain_text("Webhooks http://10.0.0.41:8700 cannot be reached: it answers 200")
+
+
+def test_a_button_acts_once_and_keeps_the_focus_while_its_endpoint_changes(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    fake.webhooks = WEBHOOKS
+    page = open_page(f"{fake.url}/ops", locale="en-GB")
+    button = page.get_by_role("button", name="Send a test to robot")
+    fake.delay_s = 1
+    button.dblclick()
+    said = page.locator(".webhooks-said")
+    expect(said).to_have_text("robot: the test was accepted (204)")
+    assert fake.queries.count("/v1/ops/webhooks/robot/test?") == 1
+    fake.webhooks = {**WEBHOOKS, "endpoints": [WEBHOOKS["endpoints"][1]]}
+    expect(page.locator(".panel.webhooks > .records tbody tr")).to_have_count(1)
+    expect(button).to_be_focused()
+    expect(said).to_have_text("robot: the test was accepted (204)")
+    fake.fails = {"/robot/test": 500}
+    page.keyboard.press("Enter")
+    expect(said).to_have_text("robot: It fails on demand.")
+
+
+def test_nothing_is_wider_or_longer_than_a_phone(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    fake.webhooks = WEBHOOKS
+    page = open_page(f"{fake.url}/ops#inst-rejected", viewport={"width": 390, "height": 780})
+    expect(page.locator(".panel.webhooks")).to_be_attached()
+    expect(page.locator(".find .find-part")).to_be_attached()
     measured = "(({scrollWidth: w, scrollHeight: h}) => [w, h])(document.documentElement)"
     assert page.evaluate(measured) == [390, 780]
     inside = page.locator(".operation").evaluate("(root) => root.scrollWidth - root.clientWidth")
@@ -233,6 +281,7 @@ def test_a_long_quarantine_scrolls_within_its_panel(fake: FakeTaskCenter, open_p
 
 @pytest.mark.parametrize("width", [1280, 1024])
 def test_no_error_is_cut(fake: FakeTaskCenter, open_page: OpenPage, width: int) -> None:
+    fake.webhooks = WEBHOOKS
     page = open_page(f"{fake.url}/ops", viewport={"width": width, "height": 800})
     expect(page.locator(".errors")).to_contain_text("_TRANSPORT")
     for table in page.locator(".records").all():

@@ -9,6 +9,54 @@ from typing import Any
 WORKERS = ("http://10.0.0.11:8510", "http://10.0.0.12:8510", "http://10.0.0.13:8510")
 REPLICAS = ("center-0:8500", "center-1:8500")
 
+WEBHOOKS: dict[str, Any] = {
+    "services": [
+        {"url": "http://10.0.0.41:8700", "reachable": True, "ready": True, "problem": None, "lag_records": 1204},
+    ],
+    "endpoints": [
+        {
+            "id": "erp",
+            "url": "https://erp.example/…",
+            "format": "notification",
+            "state": "failing",
+            "disabled": None,
+            "failing_since": "2026-01-31T08:00:00.000Z",
+            "waiting": 2310,
+            "oldest_s": 95.2,
+            "given_up": 3,
+            "attempts": 100,
+            "delivered": 41,
+            "failures": [
+                {
+                    "id": 7,
+                    "webhook_id": "0d6f",
+                    "at": "2026-01-31T08:00:00.000Z",
+                    "outcome": "given_up",
+                    "attempts": 10,
+                    "attempted_at": "2026-01-31T08:00:05.000Z",
+                    "status": 500,
+                    "problem": "500 <script>alert(1)</script>" + "x" * 200,
+                }
+            ],
+        },
+        {
+            "id": "robot",
+            "url": "https://oapi.example/…",
+            "format": "template",
+            "state": "disabled",
+            "disabled": "it answered 410 Gone",
+            "failing_since": None,
+            "waiting": 0,
+            "oldest_s": 0.0,
+            "given_up": 0,
+            "attempts": 0,
+            "delivered": 0,
+            "failures": [],
+        },
+    ],
+}
+"""An endpoint that fails, and one that is disabled."""
+
 REPLAYED = 1
 """Which of the rejected callbacks was replayed."""
 

@@ -92,6 +92,7 @@ class FakeTaskCenter:
     streams_refused: bool = False
     dead_workers: int = 0
     missed: dict[str, Any] | None = None
+    webhooks: dict[str, Any] | None = None
     rejected: int = 5
     not_in_force: str | None = None
     """Why the last change of a file is not in force, as an edge and a worker say it."""
@@ -223,6 +224,7 @@ class FakeTaskCenter:
         api.get("/v1/instances/{instance:path}")(self._instance)
         api.get("/v1/ops/overview")(self._overview)
         api.get("/v1/ops/callbacks")(self._callbacks)
+        api.post("/v1/ops/webhooks/{endpoint}/{action}")(self._acted)
         app = FastAPI()
         app.get("/readyz")(self._ready)
         answer_with_problems(app)
@@ -395,7 +397,10 @@ class FakeTaskCenter:
         )
         if self.filled is not None:
             found["center"]["filled"] = self.filled
-        return {**found, "missed": self.missed}
+        return {**found, "missed": self.missed, "webhooks": self.webhooks}
+
+    async def _acted(self, endpoint: str) -> dict[str, Any]:
+        return {"id": endpoint, "delivered": True, "status": 204, "problem": None}
 
     async def _callbacks(self, instance_id: str) -> Any:
         found = self._found(instance_id)

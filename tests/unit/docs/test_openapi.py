@@ -17,7 +17,7 @@ DOCUMENTS = {
     name: json.loads((DOCS / "reference" / f"{name}-openapi.json").read_text("utf-8"))
     for name in ("edge", "task-center")
 }
-OF_OUR_PAGE = {"/v1/ops/overview", "/v1/ops/callbacks"}
+OF_OUR_PAGE = {"/v1/ops/overview", "/v1/ops/callbacks", "/v1/ops/webhooks/{endpoint}/{action}"}
 """What they answer is for the operator's page, and has no schema."""
 
 

@@ -216,6 +216,8 @@ class Bridge:
             if of_webhooks := self._settings_of_webhooks(_NOWHERE):
                 webhooks = load_settings(WebhooksSettings, of_webhooks)
                 self._files.append(EndpointsFile(webhooks.endpoints_file, of_webhooks))
+                if webhooks.api_tokens_file is not None:
+                    self._files.append(TokensFile(webhooks.api_tokens_file))
         except ConfigurationError as error:
             raise ConfigurationError(f"{error}: correct the file and start again") from error
         if not self._has_apps():
@@ -268,6 +270,8 @@ class Bridge:
         """The settings of edge, streams and center."""
         options = self._options
         urls = {"EDGE_URLS": self.operator_url, "STREAMS_URLS": self.streams_url}
+        if options.webhooks is not None:
+            urls["WEBHOOKS_URLS"] = self.webhooks_url
         urls = {name: self._environment.get(f"CENTER_{name}", url) for name, url in urls.items()}
         return (
             self._settings("edge", options.edge_port, endpoints, CREDENTIALS_FILE=str(self.credentials.resolve())),

@@ -50,6 +50,12 @@ export class Api {
 
   callbacks = (id, signal) => this.get("/v1/ops/callbacks", { instance_id: id }, signal);
 
+  /** Have an endpoint send a test, or deliver again. Done once: nothing is tried again. */
+  async actOnWebhooks(endpoint, action) {
+    const response = await this._request(`/v1/ops/webhooks/${encodeURIComponent(endpoint)}/${action}`, { accept: "application/json" }, undefined, "POST");
+    return response.json();
+  }
+
   /** The share that the lists contain already, from 0 to 1; null where the service does not say. */
   async filled() {
     try {
@@ -83,12 +89,13 @@ export class Api {
     }
   }
 
-  async _request(path, headers, signal) {
+  async _request(path, headers, signal, method = "GET") {
     const token = await this._token();
     if (token) headers.authorization = `Bearer ${token}`;
     let response;
     try {
       response = await fetch(this._base + path, {
+        method,
         headers,
         signal,
         credentials: this._credentials,

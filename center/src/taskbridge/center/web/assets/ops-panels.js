@@ -61,6 +61,15 @@ export function notices(overview, words, format) {
   }
   if (filled < 1) note("warn", say.filling(format.percent(filled)));
   if (overview.missed && !overview.missed.reachable) note("warn", say.reconcileDown(overview.missed.url));
+  for (const { url, reachable, ready, problem } of overview.webhooks?.services ?? []) {
+    if (!reachable) note("bad", say.webhooksDown(url, problem ?? "?"));
+    else if (problem || !ready) note("warn", say.webhooksProblem(url, problem ?? "?"));
+  }
+  for (const { id, state, disabled, failing_since: since, waiting, given_up: givenUp } of overview.webhooks?.endpoints ?? []) {
+    if (state === "disabled") note("bad", say.endpointDisabled(id, disabled));
+    else if (state === "failing") note("warn", say.endpointFailing(id, format.ago(since), format.number(waiting)));
+    if (givenUp > 0) note("warn", say.givenUp(id, format.number(givenUp)));
+  }
   for (const app of overview.missed?.silent ?? []) {
     if (app.missing >= SILENT) note("bad", say.silent(app.app_type, format.ago(app.since), format.number(app.missing)));
   }

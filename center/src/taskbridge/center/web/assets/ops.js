@@ -20,6 +20,7 @@ import {
   rowsShown,
 } from "./ops-panels.js";
 import { CallbackSearch } from "./ops-search.js";
+import { WebhooksPanel } from "./ops-webhooks.js";
 import { liveSign, ownLink, pageHead } from "./page-head.js";
 import { pageApi, signInOperator } from "./sign-in.js";
 import { problemShown } from "./states.js";
@@ -52,6 +53,7 @@ class Operation {
     this._format = new Format(words.tag);
     this._live = liveSign({ ...words.live, ...this._ops.live });
     this._search = new CallbackSearch(this._api, words, this._ops, this._format);
+    this._webhooks = new WebhooksPanel(this._api, words, this._ops, this._format, () => this._refresh());
     this._panels = element("div", { class: "panels" });
     this._parts.clear();
     document.title = `${this._ops.title} · taskbridge`;
@@ -105,6 +107,7 @@ class Operation {
       ["errors", overview.errors, (errors) => this._errors(errors)],
       // Only where somebody looks for it.
       ...(overview.missed ? [["missed", overview.missed, (missed) => this._missed(missed)]] : []),
+      ...(overview.webhooks ? [["webhooks", overview.webhooks, (found) => this._webhooks.draw(found)]] : []),
     ];
     if (this._parts.size === 0) replace(this._panels);
     for (const [name, part, draw] of told) this._part(name, JSON.stringify(part), () => draw(part));
@@ -115,10 +118,12 @@ class Operation {
     if (known?.signature === signature || known?.root.matches(".panel:has(.plot-area:focus, .plot-area:hover, .table-scroller:focus)")) return;
     const root = draw();
     if (known) {
+      const focused = known.root.querySelector(":focus")?.dataset.key;
       const scrolled = tablesOf(known.root).map(({ scrollLeft, scrollTop }) => [scrollLeft, scrollTop]);
       known.root.replaceWith(root);
       // Who has scrolled a table to its last columns is not thrown back to the first every few seconds.
       for (const [number, table] of tablesOf(root).entries()) table.scrollTo(...(scrolled[number] ?? [0, 0]));
+      if (focused) root.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
     } else {
       this._panels.append(root);
     }
