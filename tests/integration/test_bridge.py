@@ -321,6 +321,8 @@ def test_up_finds_yesterdays_events_and_stops_everything_in_order_on_a_signal(
     assert f"task center  {center}/\n" in printed
     assert f"operations   {center}/ops\n" in printed
     assert f"webhooks     http://127.0.0.1:{webhooks_port}\n" in printed
+    overview = httpx2.get(f"{center}/v1/ops/overview", trust_env=False).json()
+    assert [each["reachable"] for each in overview["webhooks"]["services"]] == [True]
     announced = DataFolder(folder, is_named=True).running()
     assert announced is not None
     assert announced.webhooks_url == f"http://127.0.0.1:{webhooks_port}"

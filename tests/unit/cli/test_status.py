@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from support.browser.fake_operations import overview
+from support.browser.fake_operations import WEBHOOKS, overview
 from support.browser.fake_task_center import FakeTaskCenter, serving
 from taskbridge.cli.program import app
 from taskbridge.cli.status import fetch_overview, problems_of, screen
@@ -64,6 +64,17 @@ def test_problems_come_first() -> None:
     ]
     found["partitions"][0]["lag_seconds"] = 90.0
     assert problems_of(found)[-1] == "1 partitions are behind, by up to 90 s"
+
+
+def test_webhooks_that_fail_are_problems() -> None:
+    found: dict[str, Any] = {**overview(NOW), "edges": [], "webhooks": WEBHOOKS}
+    assert problems_of(found) == [
+        "webhook endpoint erp is failing: since 2026-01-31T08:00:00.000Z",
+        "webhook endpoint robot is disabled: it answered 410 Gone",
+    ]
+    away: dict[str, Any] = {**WEBHOOKS["services"][0], "reachable": False, "ready": False, "problem": "no answer"}
+    found["webhooks"] = {"services": [away], "endpoints": []}
+    assert problems_of(found) == ["webhooks http://10.0.0.41:8700 is unreachable: no answer"]
 
 
 def test_when_all_is_well_it_says_so() -> None:

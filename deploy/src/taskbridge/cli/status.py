@@ -127,6 +127,13 @@ def problems_of(found: Mapping[str, Any]) -> list[str]:
     problems = [_problem(f"edge {each['url']}", each) for each in found["edges"]]
     problems += [_problem(f"worker {each['url']}", each) for each in found["workers"]]
     problems += [_problem(f"center {each['replica']}", each) for each in center["replicas"]]
+    webhooks = found.get("webhooks") or {"services": [], "endpoints": []}
+    problems += [_problem(f"webhooks {each['url']}", each) for each in webhooks["services"]]
+    problems += [
+        f"webhook endpoint {each['id']} is {each['state']}: {each['disabled'] or 'since ' + each['failing_since']}"
+        for each in webhooks["endpoints"]
+        if each["state"] in ("disabled", "failing")
+    ]
     if center["filled"] < 1:
         problems.append(f"the lists are being filled: {center['filled']:.0%}")
     late = [each["lag_seconds"] for each in found["partitions"] if each["lag_seconds"] > _LAG_S]
