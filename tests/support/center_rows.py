@@ -15,7 +15,6 @@ from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.metrics import Metrics
 from taskbridge.center.server import build_http
 from taskbridge.center.tables import (
-    MOST_ENTRIES,
     VIEW_CODES,
     WHOLE_INSTANCE,
     entries,
@@ -86,7 +85,8 @@ def entry_row(
     unnamed = person.user_id if person is not None and person.name is None else None
     name = None if person is None else person.name
     return {
-        "id": next(_numbers),
+        "instance": 0,
+        "number": next(_numbers),
         "corp_id": corp,
         "user_id": user,
         "view": VIEW_CODES[view],
@@ -137,8 +137,8 @@ class AnsweringCenter:
                         view=key.view,
                         **msgspec.structs.asdict(content),
                     )
-                    | {"id": number * MOST_ENTRIES + place}
-                    for place, (key, content) in enumerate(views(each).items())
+                    | {"instance": number}
+                    for key, content in views(each).items()
                 ]
                 if rows:
                     connection.execute(insert(entries), rows)

@@ -56,8 +56,9 @@ instances = Table(
 entries = Table(
     "entries",
     metadata,
-    # Those of an instance follow each other: see ``of_instance``.
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    # ``instances.id``, and a number among those of the instance: a filling appends to this index.
+    Column("instance", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
     Column("corp_id", Key, nullable=False),
     Column("user_id", Key, nullable=False),
     Column("view", SmallInteger, nullable=False),
@@ -75,11 +76,6 @@ entries = Table(
     # The ``Entry`` of ``taskbridge.schemas.views``, as JSON of msgspec.
     Column("item", LargeBinary, nullable=False),
 )
-MOST_ENTRIES = 1 << 22
-"""Of an instance: each takes two bytes of its state, which has at most 4 MiB."""
-first_entry = instances.c.id * MOST_ENTRIES
-of_instance = entries.c.id.between(first_entry, first_entry + (MOST_ENTRIES - 1))
-"""Whether an entry is the instance's: by the index of ids, to which a filling appends."""
 entries_page = Index(
     "entries_page",
     entries.c.corp_id,
@@ -91,7 +87,8 @@ entries_page = Index(
     # A search reads a person's entries in the index alone, a quarter of the time of reading their rows.
     entries.c.search,
     entries.c.unnamed_originator,
-    entries.c.id,
+    entries.c.instance,
+    entries.c.number,
 )
 
 change_counters = Table(

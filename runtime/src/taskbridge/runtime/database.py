@@ -37,8 +37,11 @@ _POOL = {"pool_size": 16, "max_overflow": 16, "pool_timeout": 10}
 _REACHABLE = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
 """A server that vanished without a word is noticed within seconds."""
 # A process that is frozen within a transaction must not hold its locks: another replica waits for them. To compile a
-# search takes longer than the search.
-_SESSION = "-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=10s -c jit=off"
+# search takes longer than the search. While a table is filled, PostgreSQL has no statistics of it, and would read all
+# of it for each batch.
+_LIMITS = "-c lock_timeout=20s -c idle_in_transaction_session_timeout=10s"
+_PLANS = "-c jit=off -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+_SESSION = f"-c timezone=UTC {_LIMITS} {_PLANS}"
 
 # A batch of a follower changes more than the 1,000 pages after which SQLite would write all of them to the file.
 _PRAGMAS = (

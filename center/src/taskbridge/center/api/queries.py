@@ -148,12 +148,12 @@ def page_statement(*, after: bool, until: bool, q: bool, app_type: bool, source:
         where.append(entries.c.app_type == _given("app_type"))
     if source:
         where.append(entries.c.source == _given("source"))
-    columns = select(*_PLACE, entries.c.unnamed_originator, entries.c.id).where(*where)
+    columns = select(*_PLACE, entries.c.unnamed_originator, entries.c.instance, entries.c.number).where(*where)
     found = columns.order_by(*_ORDER).limit(_given("rows")).subquery()
     # Of 10,000 entries, the contents only of those found: the index has what is compared. By subqueries, because
     # PostgreSQL would join by reading all entries of the person.
     its = entries.alias()
-    item = select(its.c.item).where(its.c.id == found.c.id)
+    item = select(its.c.item).where(its.c.instance == found.c.instance, its.c.number == found.c.number)
     name = select(people.c.name).where(people.c.corp_id == _CORP, people.c.user_id == found.c.unnamed_originator)
     place = found.c.entered_at, found.c.instance_id, found.c.task_id
     return select(*place, item.scalar_subquery(), name.scalar_subquery())

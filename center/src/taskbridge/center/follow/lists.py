@@ -24,10 +24,8 @@ from taskbridge.center.tables import (
     entries,
     entries_page,
     events,
-    first_entry,
     forms,
     instances,
-    of_instance,
     people,
     person_ids,
 )
@@ -68,8 +66,8 @@ _NOTIFY = text("SELECT pg_notify(:channel, each) FROM unnest(CAST(:payloads AS t
 _PAGE_INDEX_LOCK = 0x70616765
 _PUT_INSTANCES = Upsert(instances, ["instance_id", "partition", "corp_id", "state"], key=["instance_id"])
 _PUT_ENTRIES, _PUT_CHANGES = Upsert(entries), Upsert(changes)
-_ENTRIES = ("id", "corp_id", "user_id", "view", "task_id", "search", "item")
-_DELETE_ENTRY = delete(entries).where(entries.c.id == bindparam("gone"))
+_ENTRIES = ("number", "corp_id", "user_id", "view", "task_id", "search", "item")
+_DELETE_ENTRY = delete(entries).where(entries.c.instance == bindparam("its"), entries.c.number == bindparam("gone"))
 
 
 class _Key(NamedTuple):
@@ -82,7 +80,7 @@ class _Key(NamedTuple):
 
 
 _Stored = dict[str, tuple[int, dict[_Key, Any]]]
-"""Of each instance: the first id that an entry of it can have, and the rows of those that it has."""
+"""Of each instance: its number, and the rows of its entries."""
 
 
 class _Changed(NamedTuple):
@@ -102,8 +100,8 @@ class States(FollowedTopic):
         among_instances = database.among(instances.c.instance_id)
         self._lock = select(instances.c.id).where(among_instances).order_by(instances.c.instance_id).with_for_update()
         self._stored = (
-            select(instances.c.instance_id, first_entry.label("first"), *(entries.c[each] for each in _ENTRIES))
-            .join_from(instances, entries, of_instance, isouter=True)
+            select(instances.c.instance_id, instances.c.id, *(entries.c[each] for each in _ENTRIES))
+            .join_from(instances, entries, entries.c.instance == instances.c.id, isouter=True)
             .where(among_instances)
         )
         self._delete_instances = delete(instances).where(among_instances)
@@ -129,8 +127,8 @@ class States(FollowedTopic):
         return self._publish(connection, [each for each in changed if each.record.assigned.is_complete])
 
     def drop(self, connection: Connection, partition: int, /) -> None:
-        dropped = select(entries.c.id).join(instances, of_instance).where(instances.c.partition == partition)
-        connection.execute(delete(entries).where(entries.c.id.in_(dropped.correlate(None))))
+        dropped = select(instances.c.id).where(instances.c.partition == partition)
+        connection.execute(delete(entries).where(entries.c.instance.in_(dropped)))
         connection.execute(delete(instances).where(instances.c.partition == partition))
         renew_epoch(connection)
 
@@ -144,7 +142,7 @@ class States(FollowedTopic):
             connection.execute(select(func.pg_advisory_xact_lock(_PAGE_INDEX_LOCK)))
         if progress(connection, self.topic.name).complete:
             entries_page.create(connection, checkfirst=True)
-        elif connection.execute(select(entries.c.id).limit(1)).first() is None:
+        elif connection.execute(select(entries.c.instance).limit(1)).first() is None:
             entries_page.drop(connection, checkfirst=True)
 
     def _put_instances(self, connection: Connection, records: Mapping[str, Record]) -> _Stored:
@@ -159,8 +157,8 @@ class States(FollowedTopic):
             connection.execute(self._lock, self.database.keys(gone))
         found: _Stored = {}
         for row in connection.execute(self._stored, self.database.keys(records)):
-            _, old = found.setdefault(row.instance_id, (row.first, {}))
-            if row.id is not None:
+            _, old = found.setdefault(row.instance_id, (row.id, {}))
+            if row.number is not None:
                 old[_Key(row.corp_id, row.user_id, row.view, row.task_id)] = row
         if deleted := [key for key in gone if key in found]:
             keys = self.database.keys(deleted)
@@ -177,14 +175,14 @@ class States(FollowedTopic):
         for instance_id, record in records.items():
             if instance_id not in before:
                 continue
-            first, old = before[instance_id]
-            taken = {row.id for row in old.values()}
-            free = (each for each in count(first) if each not in taken)
+            instance, old = before[instance_id]
+            taken = {row.number for row in old.values()}
+            free = (each for each in count() if each not in taken)
             new = _entries(record.value)
             search = "" if record.value is None else _search(record.value)
             for key, row in old.items():
                 if key not in new:
-                    gone.append({"gone": row.id})
+                    gone.append({"its": instance, "gone": row.number})
                     changed.append(_Changed(record, key, Change.REMOVED, read_entry(row.item)))
             for key, entry in new.items():
                 item = to_json(entry)
@@ -194,11 +192,11 @@ class States(FollowedTopic):
                     changed.append(_Changed(record, key, Change.UPDATED, entry))
                 elif row.search == search:
                     continue
-                row_id = next(free) if row is None else row.id
-                put.append((row_id, *_row(instance_id, key, entry, search, item)))
+                number = next(free) if row is None else row.number
+                put.append((instance, number, *_row(instance_id, key, entry, search, item)))
         if gone:
             connection.execute(_DELETE_ENTRY, gone)
-        # By ids, so that new ones are appended.
+        # By their numbers, so that new ones are appended.
         self.database.put(connection, _PUT_ENTRIES, sorted(put))
         return changed
 
@@ -249,7 +247,7 @@ def _search(state: TaskState) -> str:
 
 
 def _row(instance_id: str, key: _Key, entry: Entry, search: str, item: bytes) -> tuple[object, ...]:
-    """In the order of the columns, without the id."""
+    """In the order of the columns, without the numbers."""
     return (
         key.corp_id,
         key.user_id,

@@ -28,7 +28,6 @@ from taskbridge.center.tables import (
     entries,
     events,
     instances,
-    of_instance,
     replicas,
     set_aside,
 )
@@ -89,7 +88,9 @@ _CORP = (
     .order_by(events.c.received_at.desc())
 )
 _ENTRY_USERS = (
-    select(entries.c.user_id).join(instances, of_instance).where(instances.c.instance_id == bindparam("instance_id"))
+    select(entries.c.user_id)
+    .join(instances, entries.c.instance == instances.c.id)
+    .where(instances.c.instance_id == bindparam("instance_id"))
 )
 _CHANGES = select(changes.c.data).where(
     changes.c.corp_id == bindparam("corp_id"),
