@@ -7,12 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import Mock
 
 import pytest
 import typer
+from click.testing import CliRunner as CommandRunner
 from typer.testing import CliRunner
 
 from taskbridge.center.app import run as run_center
@@ -35,10 +37,15 @@ NO_KAFKA = (
 )
 
 
+@cache
+def program() -> Group:
+    """Made once: it takes some 50 ms, and each command has several tests."""
+    return cast("Group", typer.main.get_command(app))
+
+
 def commands() -> list[list[str]]:
-    root = cast("Group", typer.main.get_command(app))
     found: list[list[str]] = []
-    for name, command in root.commands.items():
+    for name, command in program().commands.items():
         group: Any = command
         inner = getattr(group, "commands", {})
         found += [[name]] if not inner or group.invoke_without_command else []
@@ -80,7 +87,7 @@ def test_the_commands_of_the_contract_exist() -> None:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
-    result = CliRunner().invoke(app, [*command, "--help"])
+    result = CommandRunner().invoke(program(), [*command, "--help"], prog_name="taskbridge")
     assert result.exit_code == 0
     assert "Example:" in result.output
     assert f"taskbridge {' '.join(command)}" in result.output
@@ -88,7 +95,7 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_a_command_has_the_options_that_its_help_names(command: list[str]) -> None:
-    found: Any = typer.main.get_command(app)
+    found: Any = program()
     for name in command:
         found = found.commands[name]
     flags = {each for parameter in found.params for each in (*parameter.opts, *parameter.secondary_opts)}
