@@ -70,6 +70,7 @@ TEXTS = {
     "kafkaProperties": 'security.protocol=SASL_SSL\nsasl.password=pass"word\n',
     "apps": '[[corps]]\ncorp_id = "ding1"\napp_key = "key"\napp_secret = "secret"\nuser_id = "manager"\n'
     '[[apps]]\napp_type = "APP_1"\nsystem_token = "the-token"\n',
+    "webhooksToken": "tb_operator\n",
     "endpoints": '[[endpoints]]\nname = "erp"\nurl = "https://erp.example"\n'
     'corps = ["ding1"]\nsecrets = ["file:erp"]\n',
 }
@@ -127,6 +128,8 @@ EVERYTHING = merged(
     },
     webhooks__enabled=True,
     webhooks__endpoints={"text": TEXTS["endpoints"]},
+    webhooks__apiTokens={"text": TEXTS["apiTokens"]},
+    center__webhooksToken={"text": TEXTS["webhooksToken"]},
     webhooks__replicas=2,
     webhooks__database__existingSecret="database",
     webhooks__settings={"WEBHOOKS_ALLOWED_NETWORKS": "10.3.0.0/16"},
@@ -423,6 +426,8 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
         },
         "taskbridge-reconcile-apps": [TEXTS["apps"]],
         "taskbridge-webhooks-endpoints": [TEXTS["endpoints"]],
+        "taskbridge-webhooks-api-tokens": [TEXTS["apiTokens"]],
+        "taskbridge-center-webhooks-token": [TEXTS["webhooksToken"]],
     }
     for part, kind in KINDS.items():
         with_texts, without = (
@@ -462,13 +467,13 @@ def test_services_lead_to_the_ports_that_are_listened_on(chart: Rendered) -> Non
         assert listening[port["targetPort"]] == port["port"], "a headless Service moves no port"
 
 
-def test_the_task_center_finds_edges_and_workers_by_names_that_have_all_addresses(chart: Rendered) -> None:
+def test_the_task_center_finds_all_pods_of_a_part_by_one_name(chart: Rendered) -> None:
     given = env(chart.one("Deployment", "center")["spec"]["template"]["spec"]["containers"][0])
-    for part in PARTS:
-        service = chart.one("StatefulSet", part)["spec"]["serviceName"]
-        (found,) = [each for each in chart.of("Service", component=part) if each["metadata"]["name"] == service]
+    assert ("CENTER_WEBHOOKS_URLS" in given) is ("webhooks" in running(chart))
+    for part in running(chart).keys() - {"center"}:
+        (found,) = [each for each in chart.of("Service", component=part) if each["spec"].get("clusterIP") == "None"]
         (port,) = found["spec"]["ports"]
-        assert given[f"CENTER_{part.upper()}_URLS"] == f"http://{service}.tasks.svc:{port['port']}"
+        assert given[f"CENTER_{part.upper()}_URLS"] == f"http://{found['metadata']['name']}.tasks.svc:{port['port']}"
 
 
 @pytest.mark.parametrize("part", ["center", "webhooks"])

@@ -28,27 +28,26 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* The volume /etc/taskbridge of a part: (list $ "edge" (list "credentials")), and Kafka's properties where there are any.
-All parts read the edge's credentials. */}}
+{{/* The volume /etc/taskbridge of a part, of those Secrets that are given, and of Kafka's properties:
+(list $ "edge" (list "credentials")). All parts read the edge's credentials. */}}
 {{- define "taskbridge.files" -}}
-{{- $root := index . 0 -}}{{- $part := index . 1 -}}{{- $secrets := index . 2 -}}
-{{- if include "taskbridge.hasProperties" (list $root $part) }}{{ $secrets = append $secrets "kafkaProperties" }}{{ end -}}
+{{- $root := index . 0 -}}{{- $part := index . 1 -}}{{- $secrets := list -}}
+{{- range $what := append (index . 2) "kafkaProperties" -}}
+{{- $owner := ternary "edge" $part (eq $what "credentials") -}}
+{{- with index $root.Values $owner $what }}{{ if or .existingSecret .text }}{{ $secrets = append $secrets (include "taskbridge.secret" (list $root $owner $what)) }}{{ end }}{{ end -}}
+{{- end -}}
 {{- if or $secrets $root.Values.files -}}
 - name: files
   projected:
     defaultMode: 0440
     sources:
       {{- range $secrets }}
-      - secret: {name: {{ include "taskbridge.secret" (list $root (ternary "edge" $part (eq . "credentials")) .) }}}
+      - secret: {name: {{ . }}}
       {{- end }}
       {{- with $root.Values.files }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
 {{- end -}}
-{{- end -}}
-
-{{- define "taskbridge.hasProperties" -}}
-{{- with index (index . 0).Values (index . 1) "kafkaProperties" }}{{ if or .existingSecret .text }}yes{{ end }}{{ end -}}
 {{- end -}}
 
 {{/* The addresses of Kafka and the registry, for the settings with this prefix: (list $ "edge" "EDGE"). */}}
@@ -57,9 +56,9 @@ All parts read the edge's credentials. */}}
 - {name: {{ $prefix }}_KAFKA_BOOTSTRAP_SERVERS, value: {{ $root.Values.kafka.bootstrapServers | quote }}}
 - {name: {{ $prefix }}_SCHEMA_REGISTRY_URL, value: {{ $root.Values.schemaRegistry.url | quote }}}
 - {name: TASKBRIDGE_PARTITIONS, value: {{ $root.Values.kafka.partitions | quote }}}
-{{- if include "taskbridge.hasProperties" . }}
+{{- with index $root.Values (index . 1) "kafkaProperties" }}{{ if or .existingSecret .text }}
 - {name: {{ $prefix }}_KAFKA_CONFIG_FILE, value: /etc/taskbridge/kafka.properties}
-{{- end }}
+{{- end }}{{ end }}
 {{- end -}}
 
 {{- define "taskbridge.edgeEnv" -}}
@@ -93,6 +92,12 @@ All parts read the edge's credentials. */}}
 {{- if and .Values.reconcile.enabled (not .Values.center.settings.CENTER_RECONCILE_URL) }}
 - {name: CENTER_RECONCILE_URL, value: "http://{{ $name }}-reconcile-0.{{ $name }}-reconcile-pods.{{ .Release.Namespace }}.svc:8600"}
 {{- end }}
+{{- if .Values.webhooks.enabled }}
+- {name: CENTER_WEBHOOKS_URLS, value: "http://{{ $name }}-webhooks-pods.{{ .Release.Namespace }}.svc:8700"}
+{{- with .Values.center.webhooksToken }}{{ if or .existingSecret .text }}
+- {name: CENTER_WEBHOOKS_TOKEN_FILE, value: /etc/taskbridge/webhooks-token}
+{{- end }}{{ end }}
+{{- end }}
 {{- end -}}
 
 {{- define "taskbridge.webhooksEnv" -}}
@@ -100,6 +105,9 @@ All parts read the edge's credentials. */}}
 - {name: WEBHOOKS_PORT, value: "8700"}
 - {name: WEBHOOKS_DATA_DIR, value: /var/lib/taskbridge/webhooks}
 - {name: WEBHOOKS_ENDPOINTS_FILE, value: /etc/taskbridge/endpoints.toml}
+{{- with .Values.webhooks.apiTokens }}{{ if or .existingSecret .text }}
+- {name: WEBHOOKS_API_TOKENS_FILE, value: /etc/taskbridge/api-tokens.toml}
+{{- end }}{{ end }}
 {{- end -}}
 
 {{/* (list $ "center") */}}
