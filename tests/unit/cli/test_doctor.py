@@ -203,9 +203,12 @@ def test_credentials_readable_by_others_are_reported(environment: dict[str, str]
     assert (found.check, found.state, found.do) == ("credentials", State.WARNING, f"chmod 600 {path}")
 
 
-def test_unusable_api_tokens_are_reported(center_environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("service", ["center", "webhooks"])
+def test_unusable_api_tokens_are_reported(request: pytest.FixtureRequest, service: str, tmp_path: Path) -> None:
     (tmp_path / "tokens.toml").write_text("tokens = 3")
-    found = wrong(center_environment | {"CENTER_API_TOKENS_FILE": str(tmp_path / "tokens.toml")})
+    (tmp_path / "endpoints.toml").touch(0o600)
+    environment: dict[str, str] = request.getfixturevalue(f"{service}_environment")
+    found = wrong(environment | {f"{service.upper()}_API_TOKENS_FILE": str(tmp_path / "tokens.toml")})
     assert (found.check, found.state) == ("tokens", State.FAILED)
 
 

@@ -36,7 +36,7 @@ from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.runtime.database import open_database
 from taskbridge.runtime.kafka import ACLS_HINT, missing_acls, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.settings import DatabaseSettings, FileBroken, load_settings
+from taskbridge.runtime.settings import FileBroken, load_settings
 from taskbridge.runtime.tokens import TokensFile
 from taskbridge.runtime.topic_admin import check_topics, metadata, partitions_setting
 from taskbridge.schemas import topics
@@ -190,14 +190,15 @@ class Examination:
             yield from found("credentials", partial(_credentials, settings.credentials_file), "correct the file")
             yield from open_files(settings.max_connections)
             needs_bytes = settings.spool_max_bytes
-        elif isinstance(settings, CenterSettings) and settings.api_tokens_file is not None:
-            yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
         elif isinstance(settings, WebhooksSettings):
             yield from found("endpoints", partial(_endpoints, settings, self.environment), "correct the file")
-        if isinstance(settings, DatabaseSettings) and settings.database_url is not None:
-            url, has_folder = settings.database_url.get_secret_value(), False
-            look = partial(database, url, settings.data_dir, name)
-            yield from found("database", look, "start it, or correct its URL")
+        if isinstance(settings, CenterSettings | WebhooksSettings):
+            if settings.api_tokens_file is not None:
+                yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
+            if settings.database_url is not None:
+                url, has_folder = settings.database_url.get_secret_value(), False
+                look = partial(database, url, settings.data_dir, name)
+                yield from found("database", look, "start it, or correct its URL")
         if has_folder:
             yield from folder(settings.data_dir, setting=f"{prefix}_DATA_DIR", needs_bytes=needs_bytes)
         yield from port(settings.host, settings.port, service=name, setting=f"{prefix}_PORT")
