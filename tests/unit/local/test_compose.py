@@ -13,6 +13,7 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.jvm import BROKER_PROPERTIES, H2_OPTIONS
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
+from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -38,6 +39,7 @@ def test_kafka_and_the_registry_have_the_settings_of_the_local_stack() -> None:
         ("streams", StreamsSettings),
         ("center", CenterSettings),
         ("reconcile", ReconcileSettings),
+        ("webhooks", WebhooksSettings),
     ],
 )
 def test_every_variable_of_ours_is_a_setting_and_every_file_is_mounted(
@@ -54,8 +56,8 @@ def test_every_variable_of_ours_is_a_setting_and_every_file_is_mounted(
     for mounted in composed["volumes"][1:]:
         assert mounted["source"] == f"./{service}"
         assert all(value.startswith(f"{mounted['target']}/") for value in files)
-    # Reconcile is there for who asks for it.
-    assert composed.get("profiles") == (["reconcile"] if service == "reconcile" else None)
+    # Those that need files of their own are profiles.
+    assert composed.get("profiles") == ([service] if service in ("reconcile", "webhooks") else None)
 
 
 def test_the_tables_are_made_in_the_database_of_the_task_center() -> None:
