@@ -233,6 +233,19 @@ def test_a_record_that_cannot_be_read_is_skipped_and_leaves_its_rows(database: D
     assert reasons.keys() == {"I-1", "I-2", "\ufffd"}
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [state(originator=Person("x" * 640)), state(assignee_ids=("ann", "人" * 220))],
+    ids=["originator", "assignee"],
+)
+def test_ids_that_no_index_could_hold_are_refused_before_there_is_one(database: Database, bad: TaskState) -> None:
+    topic = FakeTopic()
+    topic.append_state(bad)
+    with pytest.raises(ValueError, match="more than 640 bytes"):
+        Replica(database, topic, filled=False).follow()
+    assert lines_in(database) == {}
+
+
 def test_a_replica_that_lost_its_partition_writes_nothing(database: Database) -> None:
     topic = FakeTopic()
     first, second = Replica(database, topic), Replica(database, topic)

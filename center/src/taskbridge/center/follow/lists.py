@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 
 read_entry = msgspec.json.Decoder(Entry).decode
 
-_SEARCH_CHARACTERS, _SEARCH_BYTES = 600, 2000
-"""Of ``entries.search``: with the keys before it, it must fit into a row of PostgreSQL's index, 2,704 bytes."""
+_SEARCH_CHARACTERS, _SEARCH_BYTES, _KEYS_BYTES = 600, 2000, 640
+"""Of ``entries.search``, and of the ids next to it: they must fit into a row of PostgreSQL's index, 2,704 bytes."""
 _VIEWS = {code: view for view, code in VIEW_CODES.items()}
 
 _NOTIFY = text("SELECT pg_notify(:channel, each) FROM unnest(CAST(:payloads AS text[])) AS each")
@@ -234,10 +234,16 @@ def _entries(state: TaskState | None) -> dict[_Key, Entry]:
     if state is None:
         return {}
     corp_id = clean(state.corp_id)
-    return {
+    found = {
         _Key(corp_id, clean(key.user_id), VIEW_CODES[key.view], clean(key.task_id or WHOLE_INSTANCE)): entry
         for key, entry in views(state).items()
     }
+    originator = "" if state.originator is None else state.originator.user_id
+    for key in found:
+        # While lists are filled no index refuses it, and it would keep the index from being created at their end.
+        if len(f"{corp_id}{key.user_id}{state.instance_id}{key.task_id}{originator}".encode()) > _KEYS_BYTES:
+            raise ValueError(f"the ids of an entry have more than {_KEYS_BYTES} bytes")
+    return found
 
 
 def _search(state: TaskState) -> str:
