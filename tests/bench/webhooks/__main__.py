@@ -98,7 +98,8 @@ def _say(name: str, windows: Sequence[Window]) -> None:
 
 def _command(arguments: argparse.Namespace) -> str:
     counts = " ".join(f"--{name} {getattr(arguments, name.replace('-', '_'))}" for name in _COUNTS)
-    return f"taskbridge bench webhooks {typed_flags(arguments)} {counts}"
+    peer = "" if arguments.outpost is None else " --outpost FOLDER"
+    return f"taskbridge bench webhooks {typed_flags(arguments)} {counts}{peer}"
 
 
 def _arguments() -> argparse.Namespace:
