@@ -127,7 +127,7 @@ def problems_of(found: Mapping[str, Any]) -> list[str]:
     problems = [_problem(f"edge {each['url']}", each) for each in found["edges"]]
     problems += [_problem(f"worker {each['url']}", each) for each in found["workers"]]
     problems += [_problem(f"center {each['replica']}", each) for each in center["replicas"]]
-    webhooks = found.get("webhooks") or {"services": [], "endpoints": []}
+    webhooks: Mapping[str, Any] = found.get("webhooks") or {"services": [], "endpoints": []}
     problems += [_problem(f"webhooks {each['url']}", each) for each in webhooks["services"]]
     problems += [
         f"webhook endpoint {each['id']} is {each['state']}: {each['disabled'] or 'since ' + each['failing_since']}"
