@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -12,14 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI, Request, Response
 from playwright.sync_api import expect
 
 from support.browser.browsing import portal, put
+from support.served_apps import serving
+from support.webhooks_process import WebhooksProcess
 from taskbridge.cli.callbacks import post_callback
+from taskbridge.cli.connection import Connection
 from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.local.company import CORP, vendor_sample
 from taskbridge.local.demo import APP, write_credentials
 from taskbridge.local.host import free_ports
+from taskbridge.local.jvm import registry_url
 from taskbridge.runtime import standard_webhooks
 
 if TYPE_CHECKING:
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from support.browser.browsing import OpenPage
-    from taskbridge.cli.connection import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -53,8 +58,8 @@ class Task:
 class Company:
     """A running bridge, and Yida, which posts to it."""
 
-    def __init__(self, bridge: Bridge, token: str, portal_url: str) -> None:
-        self.bridge, self.portal_url = bridge, portal_url
+    def __init__(self, bridge: Bridge, token: str, portal_url: str, webhooks: WebhooksProcess) -> None:
+        self.bridge, self.portal_url, self.webhooks = bridge, portal_url, webhooks
         self._token = token
 
     def page_of(self, user: str) -> str:
@@ -129,13 +134,17 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
         credentials=credentials,
     )
     with portal(lambda: f"http://127.0.0.1:{center}") as portal_url:
-        environment = {**ENVIRONMENT, "CENTER_ALLOWED_ORIGINS": portal_url}
+        later = Connection(f"127.0.0.1:{kafka}", registry_url("127.0.0.1", registry), {})
+        webhooks = WebhooksProcess(data_dir, later, {}, TEST_RETRIES="2")
+        environment = {**ENVIRONMENT, "CENTER_ALLOWED_ORIGINS": portal_url, "CENTER_WEBHOOKS_URLS": webhooks.url}
         bridge = Bridge(options, progress=lambda _: None, environment=environment)
         connection: Connection | None = None
         try:
             connection = bridge.start()
-            yield Company(bridge, token, portal_url)
+            webhooks.start()
+            yield Company(bridge, token, portal_url, webhooks)
         finally:
+            webhooks.kill()
             bridge.stop()
             if connection is not None:
                 connection.close()
@@ -247,3 +256,46 @@ def test_a_portal_of_another_origin_is_live(company: Company, open_page: OpenPag
     expect(page.locator("body")).to_have_attribute("data-live", "live", timeout=SOON_MS)
     task = company.create("门户里的申请", user)
     shown(page, task.title)
+
+
+def test_an_operator_finds_an_endpoint_that_fails_and_delivers_again_once_it_works(
+    company: Company, open_page: OpenPage, user: str
+) -> None:
+    token, works, got = "robots-access-token", threading.Event(), list[str]()
+    receiver = FastAPI()
+
+    @receiver.post("/robot/send")
+    async def receive(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        if not works.is_set():
+            return Response("closed for repair", 503)
+        got.append((await request.json())["data"]["title"])
+        return Response(status_code=204)
+
+    with serving(receiver) as url:
+        lines = f'url = "{url}/robot/send?access_token={token}"\nsecrets = ["{SECRET}"]\npeople = ["{user}"]'
+        company.webhooks.file.write_text(f'[[endpoints]]\nname = "robot"\ncorps = ["{CORP}"]\n{lines}\n')
+        page = open_page(f"{company.bridge.center_url}/ops", locale="en-GB")
+        row, said = page.locator(".webhooks > .records tbody tr"), page.locator(".webhooks-said")
+        test = page.get_by_role("button", name="Send a test to robot")
+        expect(row).to_contain_text("enabled", timeout=SOON_MS)
+
+        task = company.create("要通知机器人的申请", user)
+        given_up = row.locator("td").nth(5)
+        expect(given_up).to_have_text("1", timeout=SOON_MS)
+        expect(row).to_contain_text("failing")
+        expect(row).to_contain_text("0% of the last 3")
+        expect(page.locator(".webhooks .find-part")).to_contain_text("503 closed for repair")
+        test.click()
+        expect(said).to_have_text("robot: the test failed: 503 closed for repair")
+
+        works.set()
+        test.click()
+        expect(said).to_have_text("robot: the test was accepted (204)")
+        page.get_by_role("button", name="Deliver again what was given up for robot").click()
+        expect(said).to_have_text("robot: 1 to be delivered again")
+        expect(given_up).to_have_text("0")
+        expect(row).to_contain_text("enabled", timeout=SOON_MS)
+        expect(page.locator(".webhooks .find-part")).to_have_count(0, timeout=SOON_MS)
+        assert got == ["Test of taskbridge webhooks", task.title]
+        assert token not in page.content()
+    assert token not in company.webhooks.log_path.read_text()
