@@ -1,4 +1,7 @@
-"""The examples, two of each, through a rebalance and a killed broker: everybody's lists are those of the API."""
+"""The examples, two of each, through a rebalance and a killed broker: everybody's lists are those of the API.
+
+Receivers of webhooks get the same, through kills of themselves and of the service that sends.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,14 @@ from support.center_process import CenterProcess
 from support.kafka.brokers import OwnBroker
 from support.streams.lives import caught_up, read_topic
 from support.streams.processes import Worker
+from support.webhooks_process import SECRET, WebhooksProcess
 from taskbridge.cli.connection import Connection
 from taskbridge.client.inbox import Inbox
 from taskbridge.client.source import Kafka
 from taskbridge.client.testing import notification
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.local.company import EMPLOYEES
+from taskbridge.local.host import free_ports
 from taskbridge.local.simulation import SimulatedApp, Simulation
 from taskbridge.runtime.kafka import LIBRDKAFKA, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
@@ -55,6 +60,11 @@ CORP = "ding-company"
 VIEWS = [view for view in View if view is not View.UNKNOWN]
 LANGUAGES = {"node": 0, "java": 128 + signal.SIGTERM, "spring": 128 + signal.SIGTERM, "go": 0, "python": 0}
 """The exit code of each after SIGTERM. The last to join is still joining when the broker dies."""
+RECEIVERS = {
+    "python": (-signal.SIGTERM, [View.PENDING]),
+    "java": (128 + signal.SIGTERM, [View.HANDLED, View.CREATED, View.COPIED]),
+}
+"""The same of those of webhooks, in the order of their page, and the lists that each gets: together all."""
 
 _GAVE_UP = 1
 
@@ -65,13 +75,11 @@ Lists = dict[tuple[str, View], Entries]
 class Example:
     """The example of a language, built and started as its page says."""
 
-    def __init__(self, language: str, folder: Path, programs: Path) -> None:
-        self.group = f"example-{language}"
-        self.file = folder / f"{language}.sqlite"
-        self._log = folder / f"{language}.log"
-        page = (PAGES / f"{language}.md").read_text("utf-8")
-        blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-        *self._build, self._start = "".join(blocks).splitlines()
+    def __init__(self, name: str, lines: list[str], folder: Path, programs: Path) -> None:
+        self.group = f"example-{name}"
+        self.file = folder / f"{name}.sqlite"
+        self._log = folder / f"{name}.log"
+        *self._build, self._start = lines
         self._place = next((each for each in self._build if each.startswith("cd ")), "cd .")
         self._environment = {**os.environ, **toolchains.GO_QUICKLY, "PATH": f"{programs}:{os.environ['PATH']}"}
         self._running: list[subprocess.Popen[bytes]] = []
@@ -80,16 +88,13 @@ class Example:
     def build(self) -> subprocess.Popen[bytes]:
         return self._type("\n".join(["set -e", *self._build]))
 
-    def start(self, bridge: Connection) -> None:
-        command = self._start.replace("uv run python", shlex.quote(sys.executable))
-        for documented, here in (
-            ("127.0.0.1:9092", bridge.bootstrap_servers),
-            ("http://127.0.0.1:8081/apis/ccompat/v7", bridge.registry_url),
-            ("lists.sqlite", shlex.quote(str(self.file))),
-        ):
+    def start(self, here: Mapping[str, str]) -> None:
+        """``here``: what stands in place of the page's addresses."""
+        command = re.sub(r"\buv run( --with \w+)? python\b", lambda _: shlex.quote(sys.executable), self._start)
+        for documented, here_is in {**here, "lists.sqlite": shlex.quote(str(self.file))}.items():
             assert documented in command, f"{command} does not name {documented}"
-            command = command.replace(documented, here)
-        self._command = f"{self._place}\nexec {command}"
+            command = command.replace(documented, here_is)
+        self._command = f"{self._place}\nexec env {command}"
         self._running.append(self._type(self._command))
 
     def start_again(self) -> None:
@@ -111,6 +116,7 @@ class Example:
         for each in self._running:
             each.kill()
             each.wait()
+        self._running.clear()
 
     def log(self) -> str:
         return self._log.read_text("utf-8", "replace")
@@ -132,11 +138,49 @@ class Example:
             for user_id, view, *entry in database.execute(
                 f"{query} ORDER BY entered_at DESC, instance_id, task_id", [CORP]
             ):
-                found[user_id, View(view)].append((entry[0], entry[1]))
+                found[user_id, View(view.upper())].append((entry[0], entry[1]))
         return found
 
     def members(self, bridge: Connection) -> list[Any]:
         return describe_group(bridge.admin(), self.group).members
+
+
+def commands_of(page: str) -> list[list[str]]:
+    """The lines of each block of the page that is typed."""
+    text = (PAGES / f"{page}.md").read_text("utf-8")
+    return [each.splitlines() for each in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+
+
+class Receiving:
+    """The service of webhooks, and a receiver in each language, on ports that stay the same."""
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self._folder, self._ports = folder, dict(zip(RECEIVERS, free_ports(len(RECEIVERS)), strict=True))
+        self.receivers = {
+            each: Example(f"webhooks-{each}", lines, folder, programs)
+            for each, lines in zip(RECEIVERS, commands_of("webhooks"), strict=False)
+        }
+        self.service: WebhooksProcess | None = None
+
+    def start(self, bridge: Connection) -> WebhooksProcess:
+        endpoints = {
+            each: f"http://127.0.0.1:{port}/hooks/tasks\nviews = {[str(view) for view in RECEIVERS[each][1]]}"
+            for each, port in self._ports.items()
+        }
+        self.service = WebhooksProcess(self._folder, bridge, endpoints, corp=CORP)
+        self.service.start()
+        self.start_receivers()
+        return self.service
+
+    def start_receivers(self) -> None:
+        for language, each in self.receivers.items():
+            each.start({"8080": str(self._ports[language]), "whsec_…": SECRET})
+
+    def kill(self) -> None:
+        if self.service is not None:
+            self.service.kill()
+        for each in self.receivers.values():
+            each.kill()
 
 
 class CompanyAtWork:
@@ -180,12 +224,14 @@ def lists_of_the_api(center: CenterProcess) -> Lists:
     return found
 
 
-def published_ids(bridge: Connection) -> set[str]:
+def published_ids(bridge: Connection) -> dict[str, View]:
+    """The id of each notification, with its view."""
     codec = task_notification_codec(bridge.registry)
-    found: set[str] = set()
+    found: dict[str, View] = {}
     for each in read_topic(bridge, TASK_NOTIFICATIONS.name):
         with contextlib.suppress(RecordError):
-            found.add(codec.decode(each.value()).notification_id)
+            told = codec.decode(each.value())
+            found[told.notification_id] = told.view
     return found
 
 
@@ -221,18 +267,31 @@ def write_unreadable_records(bridge: Connection) -> None:
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, Example]]:
-    """Built, all at once, and stopped at the end."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[dict[str, Example], Receiving]]:
+    """All examples, built at once, and stopped at the end."""
     folder = tmp_path_factory.mktemp("examples")
     for each in ("javac", "cc"):
         needs.program(each)
     programs = toolchains.node_programs(tmp_path_factory.mktemp("bin"))
-    found = {each: Example(each, folder, programs) for each in LANGUAGES}
-    for language, building in [(each, found[each].build()) for each in LANGUAGES]:
-        assert building.wait(1200) == 0, f"{language}: {found[language].log()}"
-    yield found
+    lines = {each: [line for block in commands_of(each) for line in block] for each in LANGUAGES}
+    found = {each: Example(each, lines[each], folder, programs) for each in LANGUAGES}
+    receiving = Receiving(folder, programs)
+    for example, building in [(each, each.build()) for each in (*found.values(), *receiving.receivers.values())]:
+        assert building.wait(1200) == 0, f"{example.group}: {example.log()}"
+    yield found, receiving
+    receiving.kill()
     for each in found.values():
         each.kill()
+
+
+@pytest.fixture(scope="module")
+def examples(built: tuple[dict[str, Example], Receiving]) -> dict[str, Example]:
+    return built[0]
+
+
+@pytest.fixture(scope="module")
+def receiving(built: tuple[dict[str, Example], Receiving]) -> Receiving:
+    return built[1]
 
 
 @pytest.fixture(scope="module")
@@ -268,20 +327,24 @@ def center(bridge: Connection, tmp_path_factory: pytest.TempPathFactory) -> Gene
 
 @dataclass(frozen=True)
 class Right:
-    notification_ids: set[str]
+    notification_ids: dict[str, View]
     lists: Lists
 
 
 @pytest.fixture(scope="module")
 def right(  # noqa: PLR0917
     examples: dict[str, Example],
+    receiving: Receiving,
     broker: OwnBroker,
     bridge: Connection,
     worker: Worker,
     center: CenterProcess,
     eventually: Callable[..., Any],
 ) -> Right:
-    """All notifications and lists, after the examples followed, a second one joined and the broker was killed."""
+    """All notifications and lists, after the examples followed, a second one joined and the broker was killed.
+
+    The service of webhooks and its receivers were killed before.
+    """
 
     def works() -> bool:
         """As ``up`` does, it starts a worker again that died of its broker's death."""
@@ -290,17 +353,25 @@ def right(  # noqa: PLR0917
             worker.start()
         return worker.is_ready()
 
-    write_unreadable_records(bridge)
+    here = {"127.0.0.1:9092": bridge.bootstrap_servers, "http://127.0.0.1:8081/apis/ccompat/v7": bridge.registry_url}
     worker.start()
+    webhooks = receiving.start(bridge)
+    eventually(webhooks.is_ready, what="webhooks are ready")
+    write_unreadable_records(bridge)
     eventually(works, what="the worker is ready")
     company = CompanyAtWork(bridge)
     try:
         for each in examples.values():
-            each.start(bridge)
+            each.start(here)
+        for language, each in receiving.receivers.items():
+            eventually(lambda each=each: len(each.seen()) > 20, what=f"the receiver in {language} has work")
+        receiving.kill()
+        webhooks.start()
+        receiving.start_receivers()
         for language, each in examples.items():
             eventually(lambda each=each: len(each.seen()) > 20, what=f"the first in {language} reads")
         for language, each in examples.items():
-            each.start(bridge)
+            each.start(here)
             eventually(lambda each=each: shared_by_two(each.members(bridge)), what=f"a second in {language} joins")
         # During a join: a librdkafka that learns of another coordinator then would stop reading.
         broker.change_files(lambda: None)
@@ -331,10 +402,21 @@ def test_lists_are_those_of_the_api_after_a_rebalance_and_a_killed_broker(
     if language == "node":
         example.start_again()
         eventually(lambda: shared_by_two(example.members(bridge)), what="both are in the group")
-    eventually(lambda: example.seen() == right.notification_ids, what="the lists have exactly the notifications")
+    eventually(lambda: example.seen() == set(right.notification_ids), what="the lists have exactly the notifications")
     assert example.lists() == right.lists
     assert example.stop() == [LANGUAGES[language]] * 2, example.log()
     assert example.members(bridge) == [], "they left the group"
+
+
+@pytest.mark.parametrize("language", RECEIVERS)
+def test_receivers_of_webhooks_have_the_lists_of_the_api_after_kills_of_all_parts(
+    language: str, receiving: Receiving, right: Right, eventually: Callable[..., Any]
+) -> None:
+    receiver, (exit_code, views) = receiving.receivers[language], RECEIVERS[language]
+    ids = {each for each, view in right.notification_ids.items() if view in views}
+    eventually(lambda: receiver.seen() == ids, what="it has exactly the notifications of its views")
+    assert receiver.lists() == {key: found if key[1] in views else [] for key, found in right.lists.items()}
+    assert receiver.stop() == [exit_code], receiver.log()
 
 
 def test_an_inbox_in_memory_is_that_of_the_api(bridge: Connection, right: Right) -> None:

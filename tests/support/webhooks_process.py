@@ -38,13 +38,21 @@ _CODE = f"{LOAD_FAST}; {_QUICK}; from taskbridge.webhooks.app import main; main(
 class WebhooksProcess(ForkedService):
     """One replica, with a port and a data folder that stay the same over its restarts."""
 
-    def __init__(self, folder: Path, connection: Connection, endpoints: Mapping[str, str], **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        connection: Connection,
+        endpoints: Mapping[str, str],
+        *,
+        corp: str = "corp",
+        **environment: str,
+    ) -> None:
         """``endpoints``: URLs by name, each with further lines of the file after a line feed."""
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.data_dir = folder / f"webhooks-{self.port}"
         self.file = folder / f"endpoints-{self.port}.toml"
-        self.file.write_text("\n".join(map(_endpoint, endpoints, endpoints.values())))
+        self.file.write_text("\n".join(_endpoint(name, given, corp) for name, given in endpoints.items()))
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("WEBHOOKS_")},
             "WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
@@ -71,9 +79,9 @@ class WebhooksProcess(ForkedService):
         return found is not None and found["ready"]
 
 
-def _endpoint(name: str, given: str) -> str:
+def _endpoint(name: str, given: str, corp: str) -> str:
     url, _, more = given.partition("\n")
-    return f'[[endpoints]]\nname = "{name}"\nurl = "{url}"\nsecrets = ["{SECRET}"]\ncorps = ["corp"]\n{more}\n'
+    return f'[[endpoints]]\nname = "{name}"\nurl = "{url}"\nsecrets = ["{SECRET}"]\ncorps = ["{corp}"]\n{more}\n'
 
 
 @dataclass
