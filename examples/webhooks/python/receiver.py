@@ -7,6 +7,7 @@ Ctrl-C and SIGTERM end it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import sys
@@ -53,7 +54,7 @@ def opened(path: str) -> Generator[sqlite3.Connection]:
 
 
 def build(secret: str, path: str) -> FastAPI:
-    app, webhook = FastAPI(), Webhook(secret)
+    app, webhook, turn = FastAPI(), Webhook(secret), asyncio.Lock()
     with closing(sqlite3.connect(path)) as file:
         file.execute("PRAGMA journal_mode = WAL")
         file.executescript(TABLES)
@@ -64,8 +65,10 @@ def build(secret: str, path: str) -> FastAPI:
             event = webhook.verify(await request.body(), dict(request.headers))
         except WebhookVerificationError as error:
             raise HTTPException(401, str(error)) from error
-        # The answer comes after the work: what fails is sent again.
-        await run_in_threadpool(apply, path, request.headers["webhook-id"], event["data"])
+        # The answer comes after the work: what fails is sent again. One at a time, as SQLite has one writer, and lets
+        # others wait without an order.
+        async with turn:
+            await run_in_threadpool(apply, path, request.headers["webhook-id"], event["data"])
 
     return app
 
