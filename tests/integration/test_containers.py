@@ -18,6 +18,7 @@ from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, parameters_of, write_crede
 from support.http_clients import EventStreamClient
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.local.host import free_ports
+from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.runtime.tokens import digest_of
 
 if TYPE_CHECKING:
@@ -61,21 +62,30 @@ class Composed:
         self.edge, self.center = (f"http://127.0.0.1:{ports[name]}" for name in ("EDGE_PORT", "CENTER_PORT"))
         self.ports = {str(port) for port in ports.values()}
         self._environment = os.environ | {name: str(port) for name, port in ports.items()}
+        self._environment["CENTER_WEBHOOKS_URLS"] = "http://webhooks:8700"
         shutil.copy(image.ROOT / "deploy" / "compose" / "compose.yaml", folder)
-        for service in ("edge", "center"):
+        for service in ("edge", "center", "webhooks"):
             (folder / service).mkdir()
+        endpoint = {"name": "erp", "url": "http://edge:8400/", "corps": [CORP_ID], "secrets": [new_secret()]}
         write_credentials(folder / "edge" / "credentials.toml", SYSTEM_TOKEN)
         token = {"name": "portal", "sha256": digest_of(API_TOKEN), "corps": [CORP_ID]}
-        lines = [f"{name} = {json.dumps(value)}" for name, value in token.items()]
-        (folder / "center" / "api-tokens.toml").write_text("\n".join(["[[tokens]]", *lines]))
+        (folder / "center" / "webhooks-token").write_text(API_TOKEN)
+        for name, table, entry in (
+            ("center/api-tokens", "tokens", token),
+            ("webhooks/api-tokens", "tokens", {**token, "corps": ["*"]}),
+            ("webhooks/endpoints", "endpoints", endpoint),
+        ):
+            lines = [f"{key} = {json.dumps(value)}" for key, value in entry.items()]
+            (folder / f"{name}.toml").write_text("\n".join([f"[[{table}]]", *lines]))
 
-    def run(self, *arguments: str) -> None:
+    def run(self, *arguments: str) -> str:
         needs.program("docker compose")
-        argv = [*self._daemon.docker, "compose", *arguments]
+        argv = [*self._daemon.docker, "compose", "--profile", "webhooks", *arguments]
         done = subprocess.run(
             argv, cwd=self._folder, env=self._environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr + self._daemon.run("ps", "--all")
+        return done.stdout
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """What Docker knows of each service's, ended ones too."""
@@ -107,11 +117,12 @@ def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_conta
         command = {
             service: each["State"]["Health"]["Status"] for service, each in there.items() if "Health" in each["State"]
         }
-        assert command == dict.fromkeys(("kafka", "registry", "postgres", "edge", "streams", "center"), "healthy")
+        services = ("edge", "streams", "center", "webhooks")
+        assert command == dict.fromkeys(("kafka", "registry", "postgres", *services), "healthy")
         published = [binding for each in there.values() for binding in bindings(each)]
         assert {binding["HostIp"] for binding in published} == {"127.0.0.1"}
         assert {binding["HostPort"] for binding in published} == composed.ports
-        for service in ("edge", "streams", "center", "topics", "schemas", "tables"):
+        for service in (*services, "topics", "schemas", "tables"):
             assert there[service]["HostConfig"]["ReadonlyRootfs"]
 
         client = EventStreamClient(composed.of_assignee("events"), AUTHORIZED).open()
@@ -126,9 +137,12 @@ def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_conta
         eventually(lambda: composed.pending() == {"I-1", "I-2"}, what="both tasks are pending")
         assert composed.containers()["edge"]["Id"] != there["edge"]["Id"]
 
+        listed = composed.run("exec", "-T", "webhooks", "python3", "-m", "taskbridge.cli", "webhooks", "list", "--json")
+        assert json.loads(listed)["waiting"] > 0, "the edge is no receiver, and its address is a private one"
+
         composed.run("stop")
         ended = composed.containers()
-        assert [ended[service]["State"]["ExitCode"] for service in ("edge", "streams", "center")] == [0, 0, 0]
+        assert [ended[service]["State"]["ExitCode"] for service in services] == [0, 0, 0, 0]
     finally:
         composed.run("down", "--volumes")
     assert daemon.run("ps", "--all", "--quiet") == ""
