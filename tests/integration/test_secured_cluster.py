@@ -28,12 +28,13 @@ from confluent_kafka.admin import (
 
 from support.background import Steadily
 from support.center_process import CenterProcess, lists_of
-from support.edge.fakes import SYSTEM_TOKEN, parameters_of
+from support.edge.fakes import CORP_ID, SYSTEM_TOKEN, parameters_of
 from support.edge.process import RunningEdge, wait_until
 from support.kafka.brokers import BROKERS
 from support.kafka.secured import OAUTH, SCRAM, SecuredCluster
 from support.streams.lives import assert_all_is_right, caught_up, read_topic, remove_workers
 from support.streams.processes import Worker
+from support.webhooks_process import Receivers, WebhooksProcess
 from taskbridge.cli.acls import apply_acls, bindings, roles
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
@@ -134,14 +135,39 @@ def center(cluster: SecuredCluster, edge: RunningEdge, tmp_path: Path) -> Genera
     center.show_log()
 
 
+@pytest.fixture
+def webhooks(
+    cluster: SecuredCluster, edge: RunningEdge, tmp_path: Path
+) -> Generator[tuple[WebhooksProcess, Receivers]]:
+    del edge
+    receivers = Receivers(1)
+    receivers.start()
+    config, endpoints = cluster.config_file("webhooks"), {"erp": f'{receivers.url("erp")}\nstart = "present"'}
+    process = WebhooksProcess(
+        tmp_path, as_user(cluster, "webhooks"), endpoints, corp=CORP_ID, WEBHOOKS_KAFKA_CONFIG_FILE=config
+    )
+    process.start()
+    yield process, receivers
+    process.kill()
+    receivers.stop()
+
+
 def test_the_acls_suffice_and_brokers_restart_one_by_one_unnoticed(
-    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, worker: Worker, center: CenterProcess
+    cluster: SecuredCluster,
+    outside: Connection,
+    edge: RunningEdge,
+    *,
+    worker: Worker,
+    center: CenterProcess,
+    webhooks: tuple[WebhooksProcess, Receivers],
 ) -> None:
     worker.start()
     center.start()
+    process, receivers = webhooks
     wait_until(edge.is_whole, what="the edge is ready")
     wait_until(worker.is_ready, what="the worker is ready")
     wait_until(center.is_ready, what="the task center is ready")
+    wait_until(process.is_ready, what="webhooks are ready")
     with Steadily(edge) as sent:
         for broker in (*BROKERS[1:], BROKERS[0]):
             cluster.restart(broker)
@@ -165,6 +191,9 @@ def test_the_acls_suffice_and_brokers_restart_one_by_one_unnoticed(
 
     wait_until(is_listed, what="the task center has the entries")
     assert {each.instance_id for each in received} <= sent.instances
+    delivered = receivers.received["erp"].entries
+    wait_until(lambda: sent.instances <= {each[3] for each in delivered}, what="webhooks deliver all of it")
+    assert "lacks" not in process.log_path.read_text()
     operator, config = as_user(cluster, "operator"), cluster.config_file("operator")
     tail = ("tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "1", "--json")
     assert json.loads(taskbridge(operator, config, *tail).splitlines()[0])["value"]["corp_id"]
@@ -224,22 +253,16 @@ def test_a_worker_needs_each_of_its_acls(
             wait_until(lambda: is_logged_at_start(acl, as_streams), what="a worker says which one is missing")
 
 
-@pytest.mark.parametrize("acl", ROLES["center"], ids=str)
-def test_the_task_center_needs_each_of_its_acls(
-    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, acl: Acl
-) -> None:
-    del edge  # it brings ACLs and topics
-    with without(outside, "center", acl):
-        wait_until(lambda: refusal(acl, as_user(cluster, "center")), what="a refusal names the ACL")
+READING = [(role, acl) for role in ("center", "webhooks", "operator") for acl in ROLES[role]]
 
 
-@pytest.mark.parametrize("acl", ROLES["operator"], ids=str)
-def test_the_operators_commands_need_each_of_their_acls(
-    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, acl: Acl
+@pytest.mark.parametrize(("role", "acl"), READING, ids=str)
+def test_task_center_webhooks_and_commands_need_each_of_their_acls(
+    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, role: str, acl: Acl
 ) -> None:
     del edge  # it brings ACLs and topics
-    with without(outside, "operator", acl):
-        wait_until(lambda: refusal(acl, as_user(cluster, "operator")), what="a refusal names the ACL")
+    with without(outside, role, acl):
+        wait_until(lambda: refusal(acl, as_user(cluster, role)), what="a refusal names the ACL")
 
 
 @pytest.mark.parametrize("acl", ROLES["subscriber"], ids=str)
