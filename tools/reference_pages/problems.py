@@ -50,7 +50,10 @@ def _edge() -> Iterator[tuple[str, str, str]]:
 
 def _queries() -> Iterator[tuple[str, str, str]]:
     named = refusals.Refused.__subclasses__()
+    found: dict[str, type[refusals.Refused]] = {}
     for error in [*named, *(each for parent in named for each in parent.__subclasses__())]:
+        found.setdefault(error.kind, error)  # one of the same kind says in its message what it is about
+    for error in found.values():
         yield _row(error.kind, error.status, error.__doc__)
     yield _row(
         FOREIGN_HOST, 400, "A service without tokens received a request under a host name other than its machine's."
