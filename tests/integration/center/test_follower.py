@@ -268,7 +268,7 @@ def test_a_broker_that_does_not_answer_is_reported_holds_nothing_up_and_is_left(
     def describe_topics(*topics: Any, **options: Any) -> Any:
         return (silent or [real])[0].describe_topics(*topics, **options)
 
-    clients = iter([SimpleNamespace(describe_topics=describe_topics)])
+    clients = iter([SimpleNamespace(describe_topics=describe_topics, list_offsets=real.list_offsets)])
 
     def admin_client(*_arguments: object) -> Any:
         return next(clients, real)
@@ -289,6 +289,32 @@ def test_a_broker_that_does_not_answer_is_reported_holds_nothing_up_and_is_left(
             eventually(lambda: logs, what="the request has failed")
             assert "Failed while waiting for controller" in logs[0]["problem"]
             eventually(lambda: follower.health().running, what="another client is answered")
+
+
+def test_positions_are_renewed_at_rest_and_nothing_waits_for_it(
+    topic: StatesTopic, sqlite_database: Database, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_EVERY_S", {"health": 1.0, "topics": 600.0, "renewal": 0.1, "purge": 3600.0})
+
+    def renewed_at() -> int:
+        with sqlite_database.read() as connection:
+            return min(connection.scalars(select(positions.c.at)))
+
+    states = states_of(lives(5, seed=10))
+    topic.publish(states[:5])
+    # A broker answers the requests of a connection one after the other, and a fetch at rest waits for records.
+    follower = topic.follower(sqlite_database, **{"fetch.wait.max.ms": "30000"})
+    with capture_logs() as logs:
+        follower.start()
+        try:
+            eventually(lambda: topic.is_written(sqlite_database), what="the database is filled")
+            before = renewed_at()
+            eventually(lambda: renewed_at() > before, what="positions are renewed")
+            topic.publish(states[5:])
+            eventually(lambda: topic.is_written(sqlite_database), what="new states are written")
+        finally:
+            follower.stop()
+    assert [each for each in logs if each["event"] == "follower_waits"] == []
 
 
 def test_a_record_that_the_database_refuses_is_skipped_alone(

@@ -14,7 +14,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
 from taskbridge.runtime.database import DatabaseUnavailable, now_ms
 from taskbridge.runtime.follow.batch import Assigned, PositionLost, Record, write_batch
@@ -347,7 +348,7 @@ class Follower:
             self._partition_health = tuple(self._health_of(self._assigned[place]) for place in sorted(self._assigned))
         try:
             self._check_topics()
-            if self._is_due("renewal"):
+            if self._assigned and self._is_due("renewal"):
                 self._renew()
         except KafkaException as error:
             self._report(f"Kafka: {error}")
@@ -386,10 +387,15 @@ class Follower:
 
     def _renew(self) -> None:
         """Record that positions at the end of their partitions are current."""
-        for place, each in self._assigned.items():
-            # From the broker: to know the end, it must answer.
-            end = self._consumer.get_watermark_offsets(TopicPartition(*place), _ANSWER_S)[1]
-            each.seen_end, each.seen_at = end, now_ms()
+        # To know the ends, brokers must answer. They answer the consumer only after the fetch that waits for records.
+        ends = cast("Any", self._admin).list_offsets(
+            {TopicPartition(*place): OffsetSpec.latest() for place in self._assigned},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=_ANSWER_S,
+        )
+        for at, answer in ends.items():
+            each = self._assigned[at.topic, at.partition]
+            each.seen_end, each.seen_at = answer.result().offset, now_ms()
         self._move(self._assigned.values())
 
     def _retried(self, action: Callable[[], T]) -> T:
