@@ -166,9 +166,7 @@ class Webhooks:
             "kafka": "connected" if health.running else "waiting",
             "lag": health.lag,
             "endpoints": {
-                name: "disabled" if state.disabled is not None else "failing" if state.failing_since else "enabled"
-                for name, state in sorted(self._states.items())
-                if name in self._registered
+                name: state.condition for name, state in sorted(self._states.items()) if name in self._registered
             },
             "problems": list(dict.fromkeys(each for each in problems if each is not None)),
         }

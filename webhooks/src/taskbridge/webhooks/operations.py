@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.guard import Guard
-    from taskbridge.webhooks.store import EndpointState, Result
+    from taskbridge.webhooks.store import Result
 
 
 class UnknownEndpoint(Unknown, OperatorError, status=404, kind="unknown"):
@@ -58,7 +58,7 @@ class Operations:
                     "id": name,
                     "url": _shown_url(endpoint.entry.url),
                     "format": endpoint.entry.format,
-                    "state": _state(state),
+                    "state": "new" if state is None else state.condition,
                     "disabled": None if state is None else state.disabled,
                     "failing_since": None if state is None else _iso(state.failing_since),
                     "waiting": here.deliveries,
@@ -137,12 +137,6 @@ def example(endpoint: Endpoint) -> TaskNotification:
         entered_at=now,
         updated_at=now,
     )
-
-
-def _state(state: EndpointState | None) -> str:
-    if state is None:
-        return "new"
-    return "disabled" if state.disabled is not None else "failing" if state.failing_since else "enabled"
 
 
 def _shown_url(url: str) -> str:

@@ -73,6 +73,11 @@ class EndpointState(NamedTuple):
     failing_since: int | None
     has_present: bool
 
+    @property
+    def condition(self) -> str:
+        """``disabled``, ``failing`` or ``enabled``."""
+        return "disabled" if self.disabled is not None else "failing" if self.failing_since else "enabled"
+
 
 class New(NamedTuple):
     """A delivery that is added."""
