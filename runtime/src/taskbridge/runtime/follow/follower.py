@@ -255,9 +255,9 @@ class Follower:
         # Answered in this time in any case: the client says what did not answer, our own wait would not.
         return cast("Any", self._admin).describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S)
 
-    def _answered(self, described: Mapping[str, Any]) -> dict[str, Any]:
+    def _answered(self, asked: Mapping[T, Any]) -> dict[T, Any]:
         try:
-            return {name: answer.result() for name, answer in described.items()}
+            return {about: answer.result() for about, answer in asked.items()}
         except KafkaException:
             # The client looks for the broker that was the controller until that is back, and uses a core meanwhile.
             self._admin = admin_client(self._servers, self._kafka)
@@ -388,14 +388,14 @@ class Follower:
     def _renew(self) -> None:
         """Record that positions at the end of their partitions are current."""
         # To know the ends, brokers must answer. They answer the consumer only after the fetch that waits for records.
-        ends = cast("Any", self._admin).list_offsets(
+        listed = cast("Any", self._admin).list_offsets(
             {TopicPartition(*place): OffsetSpec.latest() for place in self._assigned},
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=_ANSWER_S,
         )
-        for at, answer in ends.items():
+        for at, end in self._answered(listed).items():
             each = self._assigned[at.topic, at.partition]
-            each.seen_end, each.seen_at = answer.result().offset, now_ms()
+            each.seen_end, each.seen_at = end.offset, now_ms()
         self._move(self._assigned.values())
 
     def _retried(self, action: Callable[[], T]) -> T:
