@@ -89,7 +89,7 @@ class Example:
         return self._type("\n".join(["set -e", *self._build]))
 
     def start(self, here: Mapping[str, str]) -> None:
-        """``here``: what stands in place of the page's addresses."""
+        """``here``: what replaces the page's addresses."""
         command = re.sub(r"\buv run( --with \w+)? python\b", lambda _: shlex.quote(sys.executable), self._start)
         for documented, here_is in {**here, "lists.sqlite": shlex.quote(str(self.file))}.items():
             assert documented in command, f"{command} does not name {documented}"
