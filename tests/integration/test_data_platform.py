@@ -22,6 +22,7 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 
+from support import toolchains
 from support.streams.lives import caught_up, delete_all_topics
 from support.streams.processes import Worker
 from taskbridge.edge.callbacks import event_of, locate
@@ -270,7 +271,7 @@ class Flink:
         output = subprocess.run(
             [*program, str(with_addresses), questions],
             cwd=self._place,
-            env={**os.environ, "JAVA_TOOL_OPTIONS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"},
+            env={**os.environ, **toolchains.JAVA_QUICKLY},
             check=True,
             stdout=subprocess.PIPE,
             text=True,

@@ -101,3 +101,6 @@ GO_QUICKLY = {
     "CGO_CFLAGS": "-O0",
 }
 """To be added to the environment. Go caches by all of these: another value compiles everything again."""
+
+JAVA_QUICKLY = {"JAVA_TOOL_OPTIONS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"}
+"""The same, for a JVM that lives for a minute."""

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from taskbridge.edge.sender import EncodedCallback, Encoding
 
 
-_TIMEOUT_S = 10
+_TIMEOUT_S, _ANSWER_S = 10, 60
+"""To connect, and for the answer: an edge whose disk is slow answers late, and a second post would be a duplicate."""
 
 commands = typer.Typer()
 
@@ -189,7 +190,7 @@ class Sender:
 
         self._url = url
         # No proxies of the environment: post to exactly the given address.
-        self._client = httpx2.Client(timeout=_TIMEOUT_S, trust_env=False)
+        self._client = httpx2.Client(timeout=httpx2.Timeout(_TIMEOUT_S, read=_ANSWER_S), trust_env=False)
 
     def __enter__(self) -> Self:
         return self
