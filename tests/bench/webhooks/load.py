@@ -123,11 +123,13 @@ def check(sent: Iterable[Sent], arrivals: Mapping[str, Sequence[Arrival]]) -> Ch
 
 
 def kafka_publisher(setup: Setup) -> Callable[[Iterable[Sent]], None]:
-    """To the topic of notifications; returns when all are acknowledged."""
-    codec = task_notification_codec(setup.registry)
+    """To the topic of notifications; returns when all are acknowledged.
+
+    By one producer, which is warm after the first call: a new one holds its first records back for half a second.
+    """
+    codec, writer = task_notification_codec(setup.registry), Writer(setup, linger_ms=0)
 
     def publish(due: Iterable[Sent]) -> None:
-        writer = Writer(setup, linger_ms=0)
         for each in due:
             new = each.notification()
             key = notification_key(new.corp_id, new.recipient_id)
