@@ -178,7 +178,7 @@ def test_a_recreated_changelog_empties_the_store(connection: Connection, topic: 
     admin: AdminClient = connection.admin()
     admin.delete_topics([topic])[topic].result()
     for _ in range(100):
-        if topic not in admin.list_topics(timeout=10).topics:
+        if topic not in admin.list_topics(timeout=60).topics:
             break
     create(connection, topic)
     state: State = {}

@@ -571,7 +571,7 @@ def readiness(edge: RunningEdge) -> dict[str, Any]:
 
 def in_sync(outside: Connection) -> set[int]:
     """The brokers that have all of the events."""
-    found: Any = outside.admin().list_topics(TASK_EVENTS.name, timeout=10)
+    found: Any = outside.admin().list_topics(TASK_EVENTS.name, timeout=60)
     partitions = found.topics[TASK_EVENTS.name].partitions.values()
     return {broker for broker in BROKERS if all(broker in each.isrs for each in partitions)}
 

@@ -152,7 +152,7 @@ def test_the_doctor_names_what_is_wrong_with_such_a_kafka(
     }
     admin = outside.admin()
     names = [topic.name for topic in topics.ALL]
-    there = sorted(set(names) & set(admin.list_topics(timeout=10).topics))
+    there = sorted(set(names) & set(admin.list_topics(timeout=60).topics))
     for deleted in cast("dict[str, Any]", admin.delete_topics(there, operation_timeout=30)).values() if there else ():
         deleted.result()
     assert ("topics", "failed") in found()

@@ -253,7 +253,7 @@ def test_topics_are_not_made_by_a_misspelt_name(local: Local) -> None:
 
     assert delivered == [False]
     admin = AdminClient({"bootstrap.servers": local.endpoints.bootstrap_servers})
-    assert "misspelt" not in admin.list_topics(timeout=10).topics
+    assert "misspelt" not in admin.list_topics(timeout=60).topics
 
 
 def test_a_second_stack_on_the_same_ports_or_folder_is_one_readable_line(local: Local) -> None:

@@ -153,7 +153,7 @@ def runs(worker: Worker) -> bool:
 
 def in_sync_of_all(cluster: SplitCluster) -> set[int]:
     """The brokers that have all of the events, as the first knows it: it is the controller."""
-    found: Any = admin_client(cluster.servers.split(",")[0]).list_topics(TASK_EVENTS.name, timeout=10)
+    found: Any = admin_client(cluster.servers.split(",")[0]).list_topics(TASK_EVENTS.name, timeout=60)
     partitions = found.topics[TASK_EVENTS.name].partitions.values()
     return {broker for broker in BROKERS if all(broker in each.isrs for each in partitions)}
 
@@ -184,7 +184,7 @@ def readiness(edge: RunningEdge) -> dict[str, Any]:
 
 
 def partitions_of(outside: Connection, topic: str) -> list[Any]:
-    found: Any = outside.admin().list_topics(topic, timeout=10)
+    found: Any = outside.admin().list_topics(topic, timeout=60)
     return list(found.topics[topic].partitions.values())
 
 

@@ -26,7 +26,7 @@ from taskbridge.edge.sender import encode_callback, signed
 
 _NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-get = partial(httpx2.get, trust_env=False, verify=_NO_CERTIFICATES)
+get = partial(httpx2.get, trust_env=False, verify=_NO_CERTIFICATES, timeout=60)
 """As ``httpx2.get``, without the certificates and without the environment's proxies."""
 client = partial(httpx2.Client, trust_env=False, verify=_NO_CERTIFICATES, timeout=10)
 """The same for several requests."""

@@ -202,7 +202,7 @@ def test_a_recreated_topic_is_read_from_its_beginning(
         eventually(lambda: topic.is_written(database), what="the database is filled")
         topic.delete()
         admin = topic.connection.admin()
-        eventually(lambda: topic.topic.name not in admin.list_topics(timeout=10).topics, what="it is gone")
+        eventually(lambda: topic.topic.name not in admin.list_topics(timeout=60).topics, what="it is gone")
         topic.make()
         topic.publish(states_of(lives(3, seed=8)))
         eventually(lambda: topic.is_written(database), what="rows are those of the new topic")

@@ -324,11 +324,11 @@ def test_what_events_lack_is_read_from_the_old_states_and_what_those_lack_from_p
     # Now the changelog is lost too: what is left is what was published.
     changelog = instances_changelog(2).name
     admin.delete_topics([changelog])[changelog].result(60)
-    eventually(lambda: changelog not in admin.list_topics(timeout=10).topics, what="it is gone")
+    eventually(lambda: changelog not in admin.list_topics(timeout=60).topics, what="it is gone")
     found = rebuild.run()
     assert found["from_published"] > 0
     assert versions(connection) == Versions(3)
-    assert instances_changelog(1).name not in admin.list_topics(timeout=10).topics, "replaced before the last rebuild"
+    assert instances_changelog(1).name not in admin.list_topics(timeout=60).topics, "replaced before the last rebuild"
     worker.start()
     processed(connection, [worker], eventually)
     # Nothing is published of deleted instances: of those, only the events that are left are known.

@@ -53,7 +53,7 @@ def read_topic(connection: Connection, topic: str) -> list[Message]:
     """
     config: dict[str, Any] = consumer_config(connection.bootstrap_servers, "tests")
     looking = Consumer({**config, "isolation.level": "read_uncommitted"})
-    partitions = sorted(looking.list_topics(topic, timeout=10).topics[topic].partitions)
+    partitions = sorted(looking.list_topics(topic, timeout=60).topics[topic].partitions)
     bounds = {number: looking.get_watermark_offsets(TopicPartition(topic, number)) for number in partitions}
     ends = {number: end for number, (_, end) in bounds.items()}
     looking.close()
@@ -246,7 +246,7 @@ def caught_up(connection: Connection, topic: str = TASK_EVENTS.name) -> bool:
     try:
         partitions = [TopicPartition(topic, number) for number in topics_on(connection)[topic]]
         try:
-            committed = consumer.committed(partitions, timeout=10)
+            committed = consumer.committed(partitions, timeout=60)
         except KafkaException:
             return False  # a broker that has just started has no coordinator for the group yet
         consumer.assign([TopicPartition(topic, at.partition, max(0, at.offset)) for at in committed])
@@ -264,7 +264,7 @@ def caught_up(connection: Connection, topic: str = TASK_EVENTS.name) -> bool:
 
 def topics_on(connection: Connection) -> dict[str, list[int]]:
     """Those of taskbridge, with their partitions."""
-    there = connection.admin().list_topics(timeout=10).topics
+    there = connection.admin().list_topics(timeout=60).topics
     return {name: list(each.partitions) for name, each in there.items() if name.startswith("taskbridge")}
 
 
