@@ -29,7 +29,7 @@ from taskbridge.webhooks.endpoints import EndpointsFile
 from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.metrics import Metrics
 from taskbridge.webhooks.migrations import FOLDER
-from taskbridge.webhooks.notifications import Notifications, People, other_id
+from taskbridge.webhooks.notifications import Notifications, People
 from taskbridge.webhooks.operations import Operations
 from taskbridge.webhooks.present import PresentEntries
 from taskbridge.webhooks.routes import Operators, operators_router
@@ -107,7 +107,7 @@ class Webhooks:
 
     async def serve(self) -> None:
         """Until a signal comes."""
-        self.dispatcher = Dispatcher(self._database, self._guard, self.metrics, self._threads, self._other_id)
+        self.dispatcher = Dispatcher(self._database, self._guard, self.metrics, self._threads, self.operations.other_id)
         self.follower = Follower(
             self._database,
             "notifications",
@@ -232,9 +232,6 @@ class Webhooks:
             with suppress(DatabaseUnavailable):
                 log.info("old_deliveries_deleted", rows=await self._threads.run(store.purge, self._database))
             await asyncio.sleep(_PURGE_S)
-
-    async def _other_id(self, corp_id: str, user_id: str, name: str) -> str | None:
-        return await self._threads.run(other_id, self._database, corp_id, user_id, name)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What an operator does with endpoints and deliveries: list, test, replay, disable and enable. Tests are async."""
+"""What an operator does with endpoints and deliveries: list, test, replay, disable and enable."""
 
 from __future__ import annotations
 
@@ -104,17 +104,17 @@ class Operations:
         return {"id": endpoint, "delivered": result.delivered, "status": result.status, "problem": problem}
 
     async def _attempt(self, endpoint: Endpoint) -> Result:
-        async def find(*arguments: str) -> str | None:
-            return await asyncio.to_thread(other_id, self._database, *arguments)
-
         notification = example(endpoint)
         event = event_of(notification)
         delivery = Delivery(0, entry_of(notification), notification.notification_id, event, 0, now_ms())
-        sender = Sender(endpoint, self._guard, find)
+        sender = Sender(endpoint, self._guard, self.other_id)
         try:
             return await sender.attempt(delivery)
         finally:
             await sender.close()
+
+    async def other_id(self, corp_id: str, user_id: str, name: str) -> str | None:
+        return await asyncio.to_thread(other_id, self._database, corp_id, user_id, name)
 
     def _known(self, endpoint: str) -> Endpoint:
         endpoints = self._endpoints()
