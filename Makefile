@@ -23,10 +23,9 @@ disasters: native
 consumers: native
 	@$(RUN) pytest -m consumers -n 2 tests/integration $(ARGUMENTS)
 
-# Both, in one run, by three processes: next to the compilers of the examples, four overload two cores, and an edge that
-# ends leaves requests unanswered after its ten seconds.
+# Both, in one run, by two processes: they fill two cores, and under the load of more, clients and brokers time out.
 slow: native
-	@$(RUN) --compile-bytecode pytest -n 3 -m "disasters or consumers" tests/chaos tests/integration $(ARGUMENTS)
+	@$(RUN) --compile-bytecode pytest -n 2 -m "disasters or consumers" tests/chaos tests/integration $(ARGUMENTS)
 
 # The image of all services, taskbridge:latest; ARGUMENTS go to docker build. Needs uv, cargo and Docker.
 image: native
