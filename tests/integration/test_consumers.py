@@ -221,7 +221,7 @@ def lists_of_the_api(center: CenterProcess) -> Lists:
             query: dict[str, Any] = {"view": view.lower(), "limit": 200}
             entries = found[employee.user_id, view] = []
             while query:
-                page = http_clients.get(f"{center.url}{path}", params=query, timeout=60).json()
+                page = http_clients.get(f"{center.url}{path}", params=query).json()
                 entries += [(item["instance_id"], item["task_id"]) for item in page["items"]]
                 query = {**query, "cursor": page["next_cursor"]} if page["next_cursor"] else {}
     return found

@@ -188,7 +188,7 @@ def test_names_are_imported_as_the_document_says(newcomer: Newcomer, eventually:
 def _no_metric_is_undocumented(newcomer: Newcomer) -> None:
     reference = ROOT.joinpath("docs", "reference", "metrics.md").read_text("utf-8")
     for service in ("edge", "streams", "center"):
-        text = http_clients.get(f"http://127.0.0.1:{newcomer.ports[f'{service}-port']}/metrics", timeout=60).text
+        text = http_clients.get(f"http://127.0.0.1:{newcomer.ports[f'{service}-port']}/metrics").text
         names = re.findall(
             rf"^# TYPE (taskbridge_{service}_\w+?)(?:_total)? (?!gauge$)\w+$|^# TYPE (taskbridge_{service}_\w+) gauge$",
             text,

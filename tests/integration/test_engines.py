@@ -154,7 +154,7 @@ class Company:
 
     def shown(self, user: str, view: str) -> list[dict[str, Any]]:
         address = f"{self._center.url}/v1/corps/{self._corp}/users/{user}/tasks"
-        return http_clients.get(address, params={"view": view, "limit": 200}, timeout=60).json()["items"]
+        return http_clients.get(address, params={"view": view, "limit": 200}).json()["items"]
 
     def agrees(self, what: str) -> None:
         """In time, all lists are what the engines say."""

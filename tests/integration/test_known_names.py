@@ -34,7 +34,7 @@ def imports(connection: Connection, what: str, file: Path, lines: str) -> None:
 
 def get(center: CenterProcess, path: str, signed_in_as: str) -> httpx2.Response:
     headers = {"x-forwarded-user": signed_in_as}
-    return http_clients.get(f"{center.url}{path}", headers=headers, timeout=60)
+    return http_clients.get(f"{center.url}{path}", headers=headers)
 
 
 def test_who_signs_in_by_a_mapped_id_sees_people_by_names_and_fields_by_labels(

@@ -173,7 +173,7 @@ def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> Non
         service = subprocess.Popen(argv, env={**os.environ, **given, "RECONCILE_PORT": str(port)}, stderr=log)
     try:
         eventually(lambda: status_of(f"{url}/readyz") == 200, what="the service has made a pass")
-        scraped = http_clients.get(f"{url}/metrics", timeout=60).text
+        scraped = http_clients.get(f"{url}/metrics").text
         assert f'taskbridge_reconcile_repairs_total{{app_type="{APP}",kind="task",work="reconcile"}} 1.0' in scraped
         assert "taskbridge_reconcile_last_whole_pass_age_seconds" in scraped
         service.terminate()
