@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -80,8 +80,8 @@ def operations(environment: Mapping[str, str] = os.environ) -> Generator[Operati
     """
     settings = load_settings(WebhooksSettings, environment)
     endpoints = EndpointsFile(settings.endpoints_file, environment).current.by_name
-    with database_of("webhooks", settings, alone=False) as database:
-        yield Operations(database, lambda: endpoints, Guard(settings.allowed_networks))
+    with closing(Threads(1)) as threads, database_of("webhooks", settings, alone=False) as database:
+        yield Operations(database, lambda: endpoints, Guard(settings.allowed_networks), threads)
 
 
 class Webhooks:
@@ -93,7 +93,7 @@ class Webhooks:
         self._threads = Threads(8)
         self.metrics = Metrics()
         self._operators = Operators(settings)
-        self.operations = Operations(database, lambda: file.current.by_name, self._guard)
+        self.operations = Operations(database, lambda: file.current.by_name, self._guard, self._threads)
         self._files = [file] if (tokens := self._operators.tokens) is None else [file, tokens]
         self._states: dict[str, EndpointState] = {}
         self._registered: dict[str, Endpoint] = {}

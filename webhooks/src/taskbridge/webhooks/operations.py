@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
-    from taskbridge.runtime.database import Database
+    from taskbridge.runtime.database import Database, Threads
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.guard import Guard
@@ -41,8 +41,10 @@ class UnknownEndpoint(Unknown, OperatorError, status=404, kind="unknown"):
 class Operations:
     """For the commands and the HTTP side; ``endpoints`` gives those of the file, by name."""
 
-    def __init__(self, database: Database, endpoints: Callable[[], Mapping[str, Endpoint]], guard: Guard) -> None:
-        self._database, self._endpoints, self._guard = database, endpoints, guard
+    def __init__(
+        self, database: Database, endpoints: Callable[[], Mapping[str, Endpoint]], guard: Guard, threads: Threads
+    ) -> None:
+        self._database, self._endpoints, self._guard, self._threads = database, endpoints, guard, threads
         self._tests: dict[str, asyncio.Task[Result]] = {}
 
     def endpoints(self) -> list[dict[str, Any]]:
@@ -103,6 +105,10 @@ class Operations:
         problem = result.problem or None
         return {"id": endpoint, "delivered": result.delivered, "status": result.status, "problem": problem}
 
+    async def other_id(self, corp_id: str, user_id: str, name: str) -> str | None:
+        """A person's id of another system; None where there is none."""
+        return await self._threads.run(other_id, self._database, corp_id, user_id, name)
+
     async def _attempt(self, endpoint: Endpoint) -> Result:
         notification = example(endpoint)
         event = event_of(notification)
@@ -112,9 +118,6 @@ class Operations:
             return await sender.attempt(delivery)
         finally:
             await sender.close()
-
-    async def other_id(self, corp_id: str, user_id: str, name: str) -> str | None:
-        return await asyncio.to_thread(other_id, self._database, corp_id, user_id, name)
 
     def _known(self, endpoint: str) -> Endpoint:
         endpoints = self._endpoints()
