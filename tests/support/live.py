@@ -28,10 +28,14 @@ _numbers = itertools.count()
 
 
 def set_epoch(database: Database, epoch: str = EPOCH) -> None:
-    """As at the first start, or when lists are dropped."""
+    """As at the first start."""
     with database.write() as connection:
-        connection.execute(delete(about).where(about.c.name == "epoch"))
-        connection.execute(insert(about).values(name="epoch", value=epoch))
+        _put_epoch(connection, epoch)
+
+
+def _put_epoch(connection: Connection, epoch: str) -> None:
+    connection.execute(delete(about).where(about.c.name == "epoch"))
+    connection.execute(insert(about).values(name="epoch", value=epoch))
 
 
 def add_changes(
@@ -82,11 +86,11 @@ def purge_changes(database: Database, user_id: str, *, before: int) -> None:
 
 
 def renumber(database: Database, epoch: str = "e1") -> None:
-    """As when lists are dropped."""
+    """As when lists are dropped, which is one transaction: a stream never reads the old epoch without its changes."""
     with database.write() as connection:
         connection.execute(delete(changes))
         connection.execute(delete(change_counters))
-    set_epoch(database, epoch)
+        _put_epoch(connection, epoch)
 
 
 class StreamClient:
