@@ -142,7 +142,7 @@ def _scaling(out: Path, results: Results) -> list[str]:
         "",
         "The service with so many instances, rebuilt from the changelog; then events that are spread over all of them",
         "at random, so that with many instances nearly each of them is read from disk. Every state is checked.",
-        "They are written meanwhile: chunks are small, and an event costs more.",
+        "They come at once: a chunk has many.",
         "",
         "| instances | CPU µs/event | events/s | resident MiB |",
         "|---|---|---|---|",

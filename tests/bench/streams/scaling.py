@@ -19,6 +19,8 @@ from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.bench.streams.contenders import Contender
     from tests.bench.streams.setup import Setup
 
@@ -48,8 +50,12 @@ def measure_scaling(contender: Contender, setup: Setup, *, instances: int, event
     make_topics(setup, channels)
     seeds = Seeds(contender.name, setup)
     fill(setup, channels.changelog, seeds.records(instances), what=f"of {instances:,} states")
+    records, reference = _spread(setup, seeds, instances, events)
     with Running(contender, channels, folder, timeout_s=_TIMEOUT_S) as running:
-        reference = _spread(setup, seeds, instances, events)
+        writer = Writer(setup)
+        for key, value in records:
+            writer.write(TASK_EVENTS.name, key, value)
+        writer.finish()
         running.wait_until_consumed(setup)
         clock, memory_mb = running.clock, running.memory_mb
     moments: list[float] = []
@@ -68,8 +74,9 @@ def measure_scaling(contender: Contender, setup: Setup, *, instances: int, event
     return Scaled(cpu_us=cpu_s / counted * 1e6, per_second=counted / (ended - began), memory_mb=memory_mb)
 
 
-def _spread(setup: Setup, seeds: Seeds, instances: int, events: int) -> Reference:
-    codec, writer, reference = task_event_codec(setup.registry), Writer(setup), Reference()
+def _spread(setup: Setup, seeds: Seeds, instances: int, events: int) -> tuple[Sequence[tuple[bytes, bytes]], Reference]:
+    """All records are encoded first: an event costs more the slower they come, and so the fewer share a chunk."""
+    codec, records, reference = task_event_codec(setup.registry), list[tuple[bytes, bytes]](), Reference()
     chance = random.Random(instances)
     for _, event in workload(events):
         number = chance.randrange(instances)
@@ -78,6 +85,5 @@ def _spread(setup: Setup, seeds: Seeds, instances: int, events: int) -> Referenc
         if key not in reference.instances:
             reference.instances[key] = seeds.instance(number)
         reference.apply(key, moved)
-        writer.write(TASK_EVENTS.name, key, codec.encode(moved))
-    writer.finish()
-    return reference
+        records.append((key, codec.encode(moved)))
+    return records, reference
