@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from taskbridge.center.access.access import build_access
+from taskbridge.center.access.oidc import OpenIdConnect
+from taskbridge.center.access.sessions import Sessions
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
 from taskbridge.center.filling import Filling
@@ -28,6 +30,7 @@ from taskbridge.center.server import build_http
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import FOLLOWED
 from taskbridge.center.web.routes import let_portals_in, pages_router
+from taskbridge.center.web.sign_in import sign_in_router
 from taskbridge.runtime import migrations
 from taskbridge.runtime.access import own_hosts
 from taskbridge.runtime.database import DatabaseDamaged, Threads, database_of
@@ -124,7 +127,13 @@ class Center:
         self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS, answer_s=_ANSWER_S)
         self.filling = Filling(database, self._threads)
         self._queries = Queries(database)
-        self.access = build_access(settings, self._users_of)
+        self._sessions: Sessions | None = None
+        self._provider: OpenIdConnect | None = None
+        if settings.oidc_issuer is not None:
+            self._provider = OpenIdConnect(settings, self._users_of)
+            idle_s, longest_s = settings.session_idle_minutes * 60, settings.session_hours * 3600
+            self._sessions = Sessions(database, self._threads, idle_s=idle_s, longest_s=longest_s)
+        self.access = build_access(settings, self._users_of, self._sessions)
         self.metrics = Metrics()
         self.hub = Hub(
             database,
@@ -173,7 +182,8 @@ class Center:
         for each in self.followers:
             each.start()
         tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
-        return [self.filling.watch(), self.hub.run(), self.operations.run(), *tokens]
+        sessions = [] if self._sessions is None else [self._sessions.watch()]
+        return [self.filling.watch(), self.hub.run(), self.operations.run(), *tokens, *sessions]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
@@ -189,6 +199,8 @@ class Center:
             operations_router(self.operations, self.access),
             pages_router(),
         ]
+        if self._provider is not None and self._sessions is not None:
+            routers.append(sign_in_router(self._provider, self._sessions, self.access))
         only_hosts = own_hosts(self._settings.host) if self.access.is_open else None
         return build_http(self.readiness, self.metrics, routers=routers, only_hosts=only_hosts)
 
@@ -206,7 +218,7 @@ class Center:
             "problems": list(dict.fromkeys(each for each in problems if each is not None)),
         }
 
-    async def _users_of(self, corp_id: str, kind: str, value: str) -> Sequence[str]:
+    async def _users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         users = await self._threads.run(self._queries.users_of, corp_id, kind, value)
         # In this order: a person who is not read yet may have the id too.
         if not self.filling.people_complete:

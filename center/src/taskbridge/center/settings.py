@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode, SettingsConfigDict
 
-from taskbridge.runtime.settings import DatabaseSettings, Networks, Port
+from taskbridge.runtime.settings import DatabaseSettings, FileOrNone, Networks, Port, TextOrNone, UrlOrNone
+
+
+def _names(value: Any) -> Any:
+    return tuple(each.strip() for each in value.split(",") if each.strip()) if isinstance(value, str) else value
+
+
+def _people(value: Any) -> Any:
+    """As in a record's key, the corp ends at the first slash."""
+    found = [each.partition("/") for each in _names(value)] if isinstance(value, str) else []
+    if not all(corp and user for corp, _, user in found):
+        raise ValueError("each must be corp/user")
+    return tuple((corp, user) for corp, _, user in found)
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+People = Annotated[tuple[tuple[str, str], ...], NoDecode, BeforeValidator(_people)]
 
 
 class CenterSettings(DatabaseSettings):
@@ -61,3 +78,35 @@ class CenterSettings(DatabaseSettings):
     sso_stream_s: float = Field(300.0, gt=0)
     """Seconds after which the live-update connection of a signed-in person closes, so that they reconnect through the
     proxy."""
+    public_url: UrlOrNone = None
+    """URL under which people open the task center, such as `https://tasks.example`. The identity provider sends them
+    back to `/sign-in/callback` there."""
+    oidc_issuer: UrlOrNone = None
+    """URL of the OpenID Connect provider where people sign in, without `/.well-known/…`. Requires
+    `CENTER_OIDC_CLIENT_ID`, `CENTER_PUBLIC_URL`, and a corp."""
+    oidc_client_id: TextOrNone = None
+    """The task center's client id at the provider."""
+    oidc_client_secret_file: FileOrNone = None
+    """File with the client's secret. Read at each sign-in. Not needed for a public client: the flow uses PKCE."""
+    oidc_scopes: str = "openid profile"
+    """Scopes that are requested, with spaces between."""
+    oidc_user_claim: str = "preferred_username"
+    """Claim with the person's id."""
+    oidc_mapped_id: TextOrNone = None
+    """Type of id in this claim, if it is not the user id: `employee_number`, or the name of another id in the people
+    topic. Either way the person must have been imported."""
+    oidc_corp_claim: TextOrNone = None
+    """Claim with the person's corp. `CENTER_OIDC_ISSUER` requires this or `CENTER_OIDC_CORP_ID`."""
+    oidc_corp_id: TextOrNone = None
+    """Corp of every person who signs in, if there is only one corp."""
+    oidc_groups_claim: str = "groups"
+    """Claim with the person's groups."""
+    operator_groups: Names = ()
+    """Groups at the provider whose members are operators: they see every corp and the operator page, comma-separated.
+    A change at the provider counts at the next sign-in."""
+    operators: People = ()
+    """Signed-in people who are operators, also those whom a proxy names: `corp/user`, comma-separated."""
+    session_idle_minutes: int = Field(480, ge=1)
+    """A session ends so long after its latest request."""
+    session_hours: int = Field(168, ge=1)
+    """A session ends so long after its sign-in."""

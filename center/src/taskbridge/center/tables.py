@@ -3,13 +3,14 @@
 Keys compare by their bytes in both databases. Texts contain no U+0000, which PostgreSQL cannot store: writers replace
 it by U+FFFD. Times are milliseconds since the epoch, UTC. JSON is written by us and read whole, so it is bytes.
 
-What follows the topics can be dropped and read again. What people enter will have tables of its own.
+What follows the topics, ``FOLLOWED``, can be dropped and read again. What people enter is in the other tables.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKeyConstraint,
     Index,
@@ -181,6 +182,34 @@ set_aside = Table(
     Index("set_aside_latest", "kind", "at"),
     Index("set_aside_counts", "kind", "reason", "replayed_at"),
 )
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_sha256", Key, primary_key=True),
+    Column("corp_id", Key, nullable=False),
+    Column("user_id", Key, nullable=False),
+    # Whether the identity provider counted the person among the operators when they signed in.
+    Column("operator", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # Of the latest request, to the minute.
+    Column("used_at", BigInteger, nullable=False),
+    Index("sessions_of_person", "corp_id", "user_id"),
+)
+"""Of people who signed in: entered here, so ``--rebuild`` keeps them."""
+
+sign_ins = Table(
+    "sign_ins",
+    metadata,
+    Column("state_sha256", Key, primary_key=True),
+    # Digest of the cookie of the browser that began it.
+    Column("browser_sha256", Key, nullable=False),
+    Column("nonce", Key, nullable=False),
+    Column("code_verifier", Key, nullable=False),
+    Column("return_to", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+"""Under way at the identity provider: each may end once."""
 
 replicas = Table(
     "replicas",

@@ -24,7 +24,7 @@ _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 TOKEN = Depends(HTTPBearer(auto_error=False, description="A token from the API tokens file."))
 """For routers: declares in the OpenAPI document that a token may be needed. A service checks it itself."""
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def token_of(connection: HTTPConnection, tokens: TokensFile | None) -> ApiToken:
@@ -38,6 +38,14 @@ def token_of(connection: HTTPConnection, tokens: TokensFile | None) -> ApiToken:
     if entry is None:
         raise Unauthorized("a valid bearer token is required")
     return entry
+
+
+def is_from_own_page(connection: HTTPConnection) -> bool:
+    """Whether a page of this service made the request. Browsers name its origin in every request that may change."""
+    headers = connection.headers
+    if (site := headers.get("sec-fetch-site")) is not None:
+        return site == "same-origin"
+    return "origin" in headers and urlsplit(headers["origin"]).netloc == headers.get("host")
 
 
 def on_loopback(host: str) -> bool:
@@ -73,10 +81,10 @@ class OnlyOwnHosts:
             await self._app(scope, receive, send)
 
     def _is_own(self, scope: Scope) -> bool:
-        headers = HTTPConnection(scope).headers
-        host = headers.get("host", "")
-        is_from_page = scope["method"] not in _SAFE and "origin" in headers
-        return _without_port(host) in self._hosts and (not is_from_page or urlsplit(headers["origin"]).netloc == host)
+        connection = HTTPConnection(scope)
+        is_from_page = scope["method"] not in SAFE_METHODS and "origin" in connection.headers
+        is_here = _without_port(connection.headers.get("host", "")) in self._hosts
+        return is_here and (not is_from_page or is_from_own_page(connection))
 
 
 def _without_port(host: str) -> str:

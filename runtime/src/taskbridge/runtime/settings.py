@@ -84,6 +84,9 @@ Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 """Comma-separated; none if the value is empty."""
 Port = Annotated[int, Field(ge=0, le=65_535)]
 FileOrNone = Annotated[Path | None, BeforeValidator(_or_none)]
+TextOrNone = Annotated[str | None, BeforeValidator(_or_none)]
+Url = Annotated[str, Field(pattern="^https?://.")]
+UrlOrNone = Annotated[Url | None, BeforeValidator(_or_none)]
 
 
 class ServiceSettings(BaseSettings):
@@ -93,7 +96,7 @@ class ServiceSettings(BaseSettings):
 
     kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
     """Addresses of Kafka brokers: `host:port`, comma-separated."""
-    schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
+    schema_registry_url: Url
     """URL of the schema registry's Confluent API."""
     kafka_config_file: FileOrNone = None
     """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the

@@ -166,7 +166,7 @@ def mapped_center(make_center: Callable[[Access], AnsweringCenter], tokens: Path
     """Each is known by an id that another has as their user id, and one of another corp has the id of one of ours."""
     given = {"sso_proxies": "10.1.0.0/16", "sso_corp_header": "X-Forwarded-Corp", "sso_mapped_id": "ldap"}
 
-    async def users_of(corp_id: str, kind: str, value: str) -> Sequence[str]:
+    async def users_of(corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         if not center.complete:
             raise NotNow("not all people are read")
         return await center.threads.run(center.queries.users_of, corp_id, kind, value)
@@ -257,6 +257,7 @@ def test_who_signed_in_at_a_trusted_proxy_sees_themselves_and_what_concerns_them
         "user_id": "ann",
         "user_name": "安",
         "operator": False,
+        "session": False,
     }
     assert status("/v1/people") == 403, "not even themselves"
     assert status("/v1/corps/ours/users/ann/tasks?view=pending") == 200
@@ -265,6 +266,18 @@ def test_who_signed_in_at_a_trusted_proxy_sees_themselves_and_what_concerns_them
     assert status("/v1/instances/I-ours") == 200
     assert status("/v1/instances/I-of-others") == 404
     assert status("/v1/instances/I-of-others/history") == 404
+
+
+def test_whom_a_proxy_names_may_be_an_operator(
+    make_center: Callable[[Access], AnsweringCenter],
+) -> None:
+    access = build_access(settings(sso_proxies="10.1.0.0/16", sso_corp_id="ours", operators="ours/ann"))
+    center = make_center(access)
+    furnish(center, "theirs")
+    client = TestClient(center.http(), client=("10.1.2.3", 1))
+    for user, status in (("ann", 200), ("bob", 404)):
+        assert client.get("/v1/instances/I-theirs", headers={"X-Forwarded-User": user}).status_code == status
+        assert client.get("/v1/me", headers={"X-Forwarded-User": user}).json()["operator"] is (user == "ann")
 
 
 @pytest.mark.parametrize("anybody", ["10.2.0.1", "no-address"])
@@ -308,6 +321,7 @@ def test_with_single_sign_on_nobody_is_let_in_openly() -> None:
         {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_mapped_id": "user_id"},
         {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_mapped_id": ""},
         {"api_tokens_file": "/nonexistent/tokens.toml"},
+        {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "operators": "ann"},
     ],
 )
 def test_it_refuses_to_start(given: dict[str, str]) -> None:
@@ -453,11 +467,11 @@ def test_what_is_logged_of_a_caller_names_no_secret() -> None:
     assert "secret" not in repr(Caller("token", rate_key="secret", token_sha256="secret"))
 
 
-def test_a_token_for_every_corp_is_an_operators_and_a_person_is_never_one() -> None:
+def test_a_caller_for_every_corp_is_an_operator() -> None:
     assert Caller("open", corps=("*",)).is_operator
     assert Caller("token", corps=("*",)).is_operator
     assert not Caller("token", corps=("ours",)).is_operator
-    assert not Caller("sso", corps=("*",)).is_operator
+    assert not Caller("sso", corp_id="ours", user_id="ann").is_operator
 
 
 def connection_of(client: tuple[str, int] | None, authorization: str = "") -> HTTPConnection:

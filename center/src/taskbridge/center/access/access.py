@@ -6,22 +6,26 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from taskbridge.center.access.refusals import TooManyQueries
+from taskbridge.center.access.refusals import SignInRequired, TooManyQueries
 from taskbridge.center.access.sso import single_sign_on
-from taskbridge.runtime.access import on_loopback, token_of
+from taskbridge.runtime.access import SAFE_METHODS, is_from_own_page, on_loopback, token_of
 from taskbridge.runtime.rates import Bucket, PerSource
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.runtime.tokens import ALL_CORPS, TokensFile
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from starlette.requests import HTTPConnection, Request
 
+    from taskbridge.center.access.sessions import Session, Sessions
     from taskbridge.center.access.sso import SingleSignOn, UsersOf
     from taskbridge.center.settings import CenterSettings
+    from taskbridge.center.tables import Person
 
+SESSION_COOKIE = "__Host-taskbridge"
+"""Of a signed-in person's browser. The prefix keeps other names of the site from setting it."""
 _BURST_S = 2.0
 """An idle caller may use this many seconds of its rate at once."""
 
@@ -30,8 +34,8 @@ _BURST_S = 2.0
 class Caller:
     """Who makes a request.
 
-    ``open``: anybody on this machine, where no tokens are set. ``token``: a program. ``sso``: a person, of whom a
-    trusted proxy has named them; they may query only their own data.
+    ``open``: anybody on this machine, where no tokens are set. ``token``: a program. ``sso``: a person who has signed
+    in, here or at a trusted proxy; unless they are an operator, they may query only their own data.
     """
 
     mode: Literal["open", "token", "sso"]
@@ -41,16 +45,16 @@ class Caller:
     user_id: str | None = None
     rate_key: str = field(default="", repr=False)
     token_sha256: str = field(default="", repr=False)
+    session: Session | None = field(default=None, repr=False)
 
     def may_see(self, corp_id: str, user_id: str | None = None) -> bool:
         """Whether this corp, and this user of it, are the caller's to query.
 
-        With mode ``sso`` and no ``user_id`` the answer is about the corp only: of its instances such a caller may see
-        those that concern them.
+        For a signed-in person and no ``user_id`` the answer is about the corp only: of its instances they may see those
+        that concern them.
         """
-        if self.mode == "sso":
-            return corp_id == self.corp_id and user_id in (None, self.user_id)
-        return ALL_CORPS in self.corps or corp_id in self.corps
+        is_own = corp_id == self.corp_id and user_id in (None, self.user_id)
+        return is_own or ALL_CORPS in self.corps or corp_id in self.corps
 
     def check(self, corp_id: str, user_id: str) -> None:
         """Refuse queries that the caller may not make.
@@ -64,18 +68,21 @@ class Caller:
     @property
     def is_operator(self) -> bool:
         """Whether they may see how the bridge is doing, which shows something of every corp."""
-        return self.mode != "sso" and ALL_CORPS in self.corps
+        return ALL_CORPS in self.corps
 
 
 @dataclass(eq=False)
 class Access:
     """Turns requests into callers, and refuses those of nobody known.
 
-    Without tokens and without single sign-on it is open: only for a service on loopback.
+    Without tokens, single sign-on and sessions it is open: only for a service on loopback.
     """
 
     tokens: TokensFile | None
     sso: SingleSignOn | None = None
+    sessions: Sessions | None = None
+    operators: Collection[Person] = ()
+    """Signed-in people who may see everything."""
     rate_per_s: float = 500.0
     sso_stream_s: float = 300.0
 
@@ -85,13 +92,14 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        return self.tokens is None and self.sso is None
+        return self.tokens is None and self.sso is None and self.sessions is None
 
     async def caller_of(self, request: Request) -> Caller:
         """Who makes a request.
 
         Raises:
-            Unauthorized: nobody who is known here.
+            Unauthorized, SignInRequired: nobody who is known here.
+            Forbidden: a page elsewhere has the browser of a signed-in person change something.
             UnknownPerson, NotNow: somebody who signed in by another id than the user id.
             TooManyQueries: the rate is exceeded.
         """
@@ -105,8 +113,13 @@ class Access:
     async def identify(self, connection: HTTPConnection) -> Caller:
         """As ``caller_of``, without counting."""
         if self.sso is not None and (person := await self.sso.person_of(connection)) is not None:
-            corp_id, user_id = person
-            return Caller("sso", corp_id=corp_id, user_id=user_id, rate_key=f"sso {person!r}")
+            return self._signed_in(connection, person)
+        if self.sessions is not None and "authorization" not in connection.headers:
+            token = session_token_of(connection)
+            session = None if token is None else await self.sessions.find(token)
+            if session is None:
+                raise SignInRequired("sign in, or send a valid bearer token")
+            return self._signed_in(connection, (session.corp_id, session.user_id), session)
         if self.is_open:
             address = connection.client.host if connection.client is not None else ""
             return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {address}")
@@ -115,12 +128,24 @@ class Access:
             "token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}", token_sha256=entry.sha256
         )
 
+    def _signed_in(self, connection: HTTPConnection, person: Person, session: Session | None = None) -> Caller:
+        if connection.scope["method"] not in SAFE_METHODS and not is_from_own_page(connection):
+            raise Forbidden("a signed-in person changes something from a page of the task center only")
+        is_operator = person in self.operators or (session is not None and session.operator)
+        corps = (ALL_CORPS,) if is_operator else ()
+        corp_id, user_id = person
+        rate_key = f"sso {person!r}"
+        return Caller("sso", corps=corps, corp_id=corp_id, user_id=user_id, rate_key=rate_key, session=session)
+
     def lasting(self, caller: Caller, corp_id: str, user_id: str, *, now: float) -> Callable[[float], bool]:
         """Returns a check whether a stream that was opened at ``now`` for this user may continue.
 
-        A token may have been revoked since, or its corps. Only the proxy knows whether somebody is still signed in, and
-        it checks at each request only: so their streams end after a time, and they reconnect through the proxy.
+        A token may have been revoked since, or its corps, and a session ended. Only a proxy knows whether somebody whom
+        it named is still signed in, and it checks at each request only: so their streams end after a time, and they
+        reconnect through the proxy.
         """
+        if caller.session is not None and self.sessions is not None:
+            return self.sessions.lasting(caller.session.token_sha256)
         if caller.mode == "sso":
             until = now + self.sso_stream_s
             return lambda now: now < until
@@ -136,7 +161,12 @@ class Access:
         return may_go_on
 
 
-def build_access(settings: CenterSettings, users_of: UsersOf | None = None) -> Access:
+def session_token_of(connection: HTTPConnection) -> str | None:
+    """Of the browser's cookie."""
+    return connection.cookies.get(SESSION_COOKIE)
+
+
+def build_access(settings: CenterSettings, users_of: UsersOf | None = None, sessions: Sessions | None = None) -> Access:
     """The access that the settings define. ``users_of`` finds those who sign in by another id than the user id.
 
     Raises:
@@ -149,6 +179,8 @@ def build_access(settings: CenterSettings, users_of: UsersOf | None = None) -> A
     return Access(
         tokens=None if settings.api_tokens_file is None else TokensFile(settings.api_tokens_file),
         sso=single_sign_on(settings, users_of),
+        sessions=sessions,
+        operators=settings.operators,
         rate_per_s=settings.query_rate_per_s,
         sso_stream_s=settings.sso_stream_s,
     )

@@ -13,6 +13,26 @@ class TooManyQueries(Refused, status=429, kind="too-many-queries"):
     """The caller has exceeded its query rate."""
 
 
+class SignInRequired(Refused, status=401, kind="sign-in-required"):
+    """Nobody is signed in. A browser may go to ``/sign-in``."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class SignInRefused(Refused, status=403, kind="sign-in-refused"):
+    """The identity provider refused, or its answer is not valid."""
+
+
+class SignInExpired(Refused, status=400, kind="sign-in-expired"):
+    """The sign-in is not under way in this browser."""
+
+
+class ProviderUnavailable(NotNow, status=503, kind="provider-unavailable"):
+    """The identity provider does not answer."""
+
+
 class WebhooksFailed(Refused, status=502, kind="webhooks-failed"):
     """The webhooks service does not answer, or refuses."""
 

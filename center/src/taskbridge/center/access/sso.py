@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
     from taskbridge.center.settings import CenterSettings
 
-    UsersOf = Callable[[str, str, str], Awaitable[Sequence[str]]]
-    """The users of a corp who have, of this kind, this id. Raises NotNow while not all people are known."""
+    UsersOf = Callable[[str, str | None, str], Awaitable[Sequence[str]]]
+    """The users of a corp who have, of this kind, this id; None is the user id itself.
+
+    Raises NotNow while not all people are known.
+    """
 
 _ID_MAX = 256
 _NO_MAPPED_IDS = ("", "corp_id", "user_id", "name", "department")
@@ -57,12 +60,7 @@ class SingleSignOn:
             raise Unauthorized(f"the proxy names a user but no corp: {header} is missing")
         if self.users_of is None or settings.sso_mapped_id is None:
             return corp_id, user_id
-        users = await self.users_of(corp_id, settings.sso_mapped_id, user_id)
-        if len(users) == 1:
-            return corp_id, users[0]
-        if users:
-            raise UnknownPerson("you are signed in, but several people have your id: ask an administrator to fix it")
-        raise UnknownPerson("you are signed in, but no person has your id: ask an administrator to import it")
+        return corp_id, the_one(await self.users_of(corp_id, settings.sso_mapped_id, user_id))
 
     def _is_proxy(self, host: str) -> bool:
         try:
@@ -72,6 +70,19 @@ class SingleSignOn:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in network for network in self.settings.sso_proxies)
+
+
+def the_one(users: Sequence[str]) -> str:
+    """The only user with an id.
+
+    Raises:
+        UnknownPerson: nobody has it, or several have it.
+    """
+    if len(users) == 1:
+        return users[0]
+    if users:
+        raise UnknownPerson("you are signed in, but several people have your id: ask an administrator to fix it")
+    raise UnknownPerson("you are signed in, but no person has your id: ask an administrator to import it")
 
 
 def single_sign_on(settings: CenterSettings, users_of: UsersOf | None) -> SingleSignOn | None:

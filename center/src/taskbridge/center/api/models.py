@@ -199,6 +199,7 @@ class MeOut(_Shown):
     user_id: str | None = Field(description="With single sign-on: the person's user id.")
     user_name: str | None = Field(description="With single sign-on: the person's name, if known.")
     operator: bool = Field(description="Whether the caller may open /ops.")
+    session: bool = Field(description="Whether the person signed in here, and so may sign out.")
 
 
 class FoundPersonOut(_Shown):

@@ -187,6 +187,7 @@ _NAMES = select(people.c.user_id, people.c.name).where(
     people.c.user_id.in_(bindparam("user_ids", expanding=True)),
     people.c.name.is_not(None),
 )
+_IMPORTED_USER = select(people.c.user_id).where(people.c.corp_id == _CORP, people.c.user_id == _given("value"))
 _USERS_OF = select(person_ids.c.user_id).where(
     person_ids.c.corp_id == _CORP, person_ids.c.kind == _given("kind"), person_ids.c.value == _given("value")
 )
@@ -308,11 +309,13 @@ class Queries:
             rows = connection.execute(_people(all_corps=all_corps, q=bool(text)), given).mappings().all()
         return to_json({"items": [dict(row) for row in rows]})
 
-    def users_of(self, corp_id: str, kind: str, value: str) -> Sequence[str]:
-        """The users of a corp who have this id of this kind."""
+    def users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
+        """The users of a corp who have this id of this kind; None is the user id itself."""
+        given = {"corp_id": clean(corp_id), "value": clean(value)}
         with self._database.read() as connection:
-            given = {"corp_id": clean(corp_id), "kind": clean(kind), "value": clean(value)}
-            return connection.execute(_USERS_OF, given).scalars().all()
+            if kind is None:
+                return connection.execute(_IMPORTED_USER, given).scalars().all()
+            return connection.execute(_USERS_OF, {**given, "kind": clean(kind)}).scalars().all()
 
     def name_of(self, corp_id: str, user_id: str) -> str | None:
         with self._database.read() as connection:
@@ -378,7 +381,7 @@ def find_state(connection: Connection, instance_id: str, caller: Caller) -> Task
     row = connection.execute(_INSTANCE, {"instance_id": clean(instance_id)}).first()
     if row is not None and caller.may_see(row[0]):
         state = _read_state(row[1])
-        if caller.user_id is None or concerns(state, caller.user_id):
+        if caller.user_id is None or caller.is_operator or concerns(state, caller.user_id):
             return state
     raise Unknown("no such instance, or this caller may not read it")
 

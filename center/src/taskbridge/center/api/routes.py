@@ -105,10 +105,10 @@ class Api:
     ) -> Response:
         """Returns imported people of the caller's corps with `q` in name, department or user id, ignoring case.
 
-        Without `q`, returns the first of all. Not available with single sign-on, where everybody sees their own lists.
+        Without `q`, returns the first of all. Of signed-in people, only operators may use it.
         """
         caller = await self._access.caller_of(request)
-        if caller.mode == "sso":
+        if caller.mode == "sso" and not caller.is_operator:
             raise Forbidden("signed-in people see their own lists only")
         return await self._answer(self._queries.people, q, caller.corps, limit)
 
@@ -181,4 +181,5 @@ def _me(caller: Caller, user_name: str | None) -> dict[str, Any]:
         "user_id": caller.user_id,
         "user_name": user_name,
         "operator": caller.is_operator,
+        "session": caller.session is not None,
     }

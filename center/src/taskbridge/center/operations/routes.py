@@ -46,7 +46,7 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
         """
         caller = await access.caller_of(request)
         if not caller.is_operator:
-            raise Forbidden("operators only: a token for all corps is required")
+            raise Forbidden("operators only: a token for all corps, or the role, is required")
         return caller
 
     @router.get("/overview", summary="Status of the bridge", responses=refused)
@@ -64,7 +64,7 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
     async def act(request: Request, endpoint: _Endpoint, action: _Action) -> Response:
         """The webhooks service sends an example now (`test`), or delivers again what was given up (`replay`)."""
         caller = await operator(request)
-        log.info("webhooks_action", by=caller.name or caller.mode, action=action, endpoint=endpoint)
+        log.info("webhooks_action", by=caller.name or caller.user_id or caller.mode, action=action, endpoint=endpoint)
         return JsonAnswer(to_json(await reporter.act(endpoint, action)))
 
     return router

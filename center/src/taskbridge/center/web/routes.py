@@ -44,6 +44,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Vary": "Accept-Encoding",
 }
+PAGE_HEADERS = {**_HEADERS, "Cache-Control": "no-store", "Content-Security-Policy": CONTENT_SECURITY_POLICY}
+"""Of a page that is made for one person."""
 
 
 class Asset(NamedTuple):

@@ -18,6 +18,11 @@ export class Problem extends Error {
     return this.status === 401 || this.status === 403;
   }
 
+  /** Whether a person may sign in here. */
+  get isSignIn() {
+    return this.kind?.endsWith(":sign-in-required") ?? false;
+  }
+
   /** Whether the lists are not complete yet, which may take minutes. */
   get isFilling() {
     return this.kind?.endsWith(":filling") ?? false;
@@ -54,6 +59,12 @@ export class Api {
   async actOnWebhooks(endpoint, action) {
     const response = await this._request(`/v1/ops/webhooks/${encodeURIComponent(endpoint)}/${action}`, { accept: "application/json" }, undefined, "POST");
     return response.json();
+  }
+
+  /** End this session, or all of the person; resolves with where to go to sign out of the identity provider too. */
+  async signOut(everywhere) {
+    const response = await this._request(`/sign-out?everywhere=${everywhere}`, { accept: "application/json" }, undefined, "POST");
+    return (await response.json()).next;
   }
 
   /** The share that the lists contain already, from 0 to 1; null where the service does not say. */

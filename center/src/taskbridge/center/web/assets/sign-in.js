@@ -23,12 +23,13 @@ export function forgetToken() {
 
 /**
  * Resolves with `{corpId, userId, me}` once both are known. `given` is what the address says; it wins over what was
- * typed before, and what single sign-on says wins over both.
+ * typed before, and who signed in wins over both, unless they are an operator.
  */
 export async function signIn(api, root, words, given) {
   const me = await whoIsAsking(api, root, words);
-  if (me.mode === "sso") return { corpId: me.corp_id, userId: me.user_id, me };
-  const known = given.corpId && given.userId ? given : lastPerson();
+  const own = me.mode === "sso" ? { corpId: me.corp_id, userId: me.user_id } : null;
+  if (own !== null && !me.operator) return { ...own, me };
+  const known = given.corpId && given.userId ? given : (lastPerson() ?? (given.choose ? null : own));
   if (known !== null) return { ...known, me };
   const corps = (me.corps ?? []).filter((corp) => corp !== "*");
   const typed = await ask(root, words, {
@@ -74,9 +75,23 @@ async function whoIsAsking(api, root, words, said = {}) {
       }
       if (keptForTab(TOKEN) !== null) problem = words.signIn.wrongToken;
       forgetToken();
+      if (error.isSignIn && problem === null) await offerSignIn(root, words);
       await askToken(root, words, { title: words.signIn.tokenTitle, text: words.signIn.tokenText, ...said, problem });
     }
   }
+}
+
+/** The way to the identity provider; resolves when somebody would rather use a token. */
+function offerSignIn(root, words) {
+  const { promise, resolve } = Promise.withResolvers();
+  const { title, text, enter, useToken } = words.signIn;
+  const link = element("a", { class: "primary-button" }, enter);
+  link.href = `/sign-in?${new URLSearchParams({ return_to: location.pathname + location.search + location.hash })}`;
+  const other = element("button", { type: "button", class: "quiet-button", on: { click: resolve } }, useToken);
+  const form = element("div", { class: "sign-in-form" }, element("h1", {}, title), element("p", { class: "faint" }, text), link, other);
+  replace(root, element("main", { class: "sign-in" }, form));
+  link.focus();
+  return promise;
 }
 
 async function askToken(root, words, said) {

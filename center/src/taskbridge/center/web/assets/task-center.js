@@ -7,7 +7,8 @@ import { Inbox, VIEWS } from "./inbox.js";
 import { helpDialog } from "./help.js";
 import { liveSign, ownLink, pageHead } from "./page-head.js";
 import { nameOf } from "./people-picker.js";
-import { forgetPerson, forgetToken, pageApi, signIn } from "./sign-in.js";
+import { accountMenu, leavePerson } from "./account.js";
+import { forgetToken, pageApi, signIn } from "./sign-in.js";
 import { chosenWords } from "./words.js";
 
 const DETAIL_AFTER_MS = 120;
@@ -18,7 +19,8 @@ class TaskCenter {
     this._root = root;
     this._api = api;
     this._me = me;
-    this._name = me.user_name ?? null;
+    this._isOwn = me.corp_id === person.corpId && me.user_id === person.userId;
+    this._name = this._isOwn ? (me.user_name ?? null) : null;
     this._inbox = new Inbox(api, person);
     const { view } = readAddress();
     if (view !== null) this._inbox.view = view;
@@ -31,7 +33,7 @@ class TaskCenter {
     document.addEventListener("keydown", (event) => this._onKey(event));
     this._inbox.start();
     this._followAddress();
-    if (this._me.mode !== "sso") this._learnName();
+    if (!this._isOwn) this._learnName();
   }
 
   async _learnName() {
@@ -63,7 +65,8 @@ class TaskCenter {
 
   _head(words) {
     const help = element("button", { type: "button", class: "tool", "aria-label": words.help, title: words.help, on: { click: () => this._help.showModal() } }, "?");
-    const own = [this._live.root, this._who(), help];
+    this._account = accountMenu(this._api, this._me, words, { isOwn: this._isOwn });
+    const own = [this._live.root, this._who(), this._account, help];
     const other = this._me.operator ? ownLink("/ops", words.ops) : null;
     return pageHead(words, { title: words.product, other, own, onLanguage: (next) => this.draw(next) });
   }
@@ -74,10 +77,13 @@ class TaskCenter {
     const name = element("bdi", {}, this._name ?? userId);
     const change = this._words.signIn.switch;
     const label = `${change}: ${this._name ? `${this._name}, ${userId}` : userId}`;
-    this._chip =
-      this._me.mode === "sso"
-        ? element("span", { class: "who", title: userId }, name)
-        : element("button", { type: "button", class: "who", title: label, "aria-label": label, on: { click: () => switchPerson() } }, icon("person"), name);
+    if (this._account !== null) {
+      this._chip = element("button", { type: "button", class: "who", title: userId, popovertarget: this._account.id }, icon("person"), name);
+    } else if (this._me.mode === "sso") {
+      this._chip = element("span", { class: "who", title: userId }, name);
+    } else {
+      this._chip = element("button", { type: "button", class: "who", title: label, "aria-label": label, on: { click: () => switchPerson() } }, icon("person"), name);
+    }
     return this._chip;
   }
 
@@ -204,16 +210,15 @@ function readAddress() {
 }
 
 function switchPerson() {
-  forgetPerson();
   forgetToken();
-  location.assign("/");
+  leavePerson("/");
 }
 
 async function main() {
   const root = document.querySelector("#page");
   const asked = new URLSearchParams(location.search);
   const api = pageApi();
-  const given = { corpId: asked.get("corp_id"), userId: asked.get("user_id") };
+  const given = { corpId: asked.get("corp_id"), userId: asked.get("user_id"), choose: asked.has("choose") };
   const { me, corpId, userId } = await signIn(api, root, chosenWords(), given);
   new TaskCenter(root, api, { corpId, userId }, me).start();
 }

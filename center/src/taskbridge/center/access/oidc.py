@@ -1,0 +1,161 @@
+"""Signing in by OpenID Connect: the code flow with PKCE, at any provider with discovery. The protocol is Authlib's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import urlsplit
+
+import httpx2
+import structlog
+from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.starlette_client import StarletteOAuth2App
+from joserfc.errors import JoseError
+
+from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
+from taskbridge.center.access.sessions import SignIn
+from taskbridge.center.access.sso import the_one
+from taskbridge.runtime.access import on_loopback
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from taskbridge.center.access.sso import UsersOf
+    from taskbridge.center.settings import CenterSettings
+    from taskbridge.center.tables import Person
+
+CALLBACK = "/sign-in/callback"
+_ANSWER_S = 10.0
+_SIGNED = ("RS", "PS", "ES", "EdDSA", "Ed25519", "Ed448")
+"""Algorithms whose private key only the provider has."""
+
+log = structlog.get_logger(__name__)
+
+
+class SignedIn(NamedTuple):
+    """The result of a sign-in."""
+
+    person: Person
+    operator: bool
+
+
+class OpenIdConnect:
+    """The identity provider of the settings, which is not contacted before somebody signs in."""
+
+    def __init__(self, settings: CenterSettings, users_of: UsersOf) -> None:
+        """Raise ConfigurationError if the settings of the provider are incomplete or unsafe."""
+        issuer, client_id, public_url = settings.oidc_issuer, settings.oidc_client_id, settings.public_url
+        if issuer is None or client_id is None or public_url is None:
+            raise ConfigurationError("CENTER_OIDC_ISSUER: set CENTER_OIDC_CLIENT_ID and CENTER_PUBLIC_URL too")
+        for name, url in (("CENTER_OIDC_ISSUER", issuer), ("CENTER_PUBLIC_URL", public_url)):
+            if urlsplit(url).scheme != "https" and not on_loopback(urlsplit(url).hostname or ""):
+                raise ConfigurationError(f"{name} must begin with https:// (http:// is accepted on this machine only)")
+        if (settings.oidc_corp_claim is None) == (settings.oidc_corp_id is None):
+            raise ConfigurationError("CENTER_OIDC_ISSUER: set one of CENTER_OIDC_CORP_CLAIM and CENTER_OIDC_CORP_ID")
+        if "openid" not in settings.oidc_scopes.split():
+            raise ConfigurationError("CENTER_OIDC_SCOPES must contain openid")
+        self._settings, self._users_of, self._issuer = settings, users_of, issuer.rstrip("/")
+        self.public_url = public_url.rstrip("/")
+        self._app = cast(
+            "Any",
+            StarletteOAuth2App(
+                None,
+                client_id=client_id,
+                server_metadata_url=f"{self._issuer}/.well-known/openid-configuration",
+                client_kwargs={"scope": settings.oidc_scopes, "code_challenge_method": "S256", "timeout": _ANSWER_S},
+            ),
+        )
+
+    async def authorize(self, return_to: str) -> tuple[str, str, SignIn]:
+        """The address at the provider, the state in it, and the sign-in to store.
+
+        Raises:
+            ProviderUnavailable: the provider does not answer, or not as one.
+        """
+        await self._discover()
+        found = await self._app.create_authorization_url(self.public_url + CALLBACK)
+        return found["url"], found["state"], SignIn(found["nonce"], found["code_verifier"], return_to)
+
+    async def redeem(self, code: str, sign_in: SignIn) -> SignedIn:
+        """The person of whom the provider has issued this code.
+
+        Raises:
+            ProviderUnavailable: the provider does not answer.
+            SignInRefused: the code, or the id token for it, is not valid.
+            UnknownPerson: no person has the id, or several have it.
+            NotNow: the people are not complete yet.
+        """
+        await self._discover()
+        try:
+            token = await self._app.fetch_access_token(
+                redirect_uri=self.public_url + CALLBACK, code=code, code_verifier=sign_in.code_verifier
+            )
+            claims = await self._app.parse_id_token(token, nonce=sign_in.nonce)
+            if claims is not None:
+                claims = await self._with_user_info(claims, token)
+        except (httpx2.HTTPError, OSError) as error:
+            raise ProviderUnavailable(f"the identity provider does not answer: {type(error).__name__}") from error
+        except (AuthlibBaseError, JoseError, ValueError, KeyError, TypeError) as error:
+            log.warning("sign_in_refused", problem=str(error))
+            raise SignInRefused(f"the identity provider's answer is not valid: {error}") from error
+        if claims is None:
+            raise SignInRefused("the identity provider sent no id token")
+        return await self._signed_in(claims)
+
+    async def sign_out_url(self) -> str:
+        """Where the browser signs out of the provider too, if the provider supports it; otherwise the task center."""
+        home = f"{self.public_url}/"
+        try:
+            await self._discover()
+            url = (await self._app.create_logout_url(home, client_id=self._app.client_id))["url"]
+        except (ProviderUnavailable, RuntimeError):
+            return home
+        return cast("str", url)
+
+    async def _with_user_info(self, claims: Mapping[str, Any], token: Any) -> Mapping[str, Any]:
+        """With claims that some providers return from their user info endpoint only."""
+        wanted = {self._settings.oidc_user_claim, self._settings.oidc_corp_claim, self._settings.oidc_groups_claim}
+        if wanted - {None} <= claims.keys() or "userinfo_endpoint" not in self._app.server_metadata:
+            return claims
+        more = await self._app.userinfo(token=token)
+        if more.get("sub") != claims["sub"]:
+            raise ValueError("its user info is about somebody else")
+        return {**more, **claims}
+
+    async def _signed_in(self, claims: Mapping[str, Any]) -> SignedIn:
+        settings = self._settings
+        claim = settings.oidc_corp_claim
+        corp_id = settings.oidc_corp_id if claim is None else _text(claims, claim)
+        assert corp_id is not None, "the settings have one of both"
+        user_id = _text(claims, settings.oidc_user_claim)
+        users = await self._users_of(corp_id, settings.oidc_mapped_id, user_id)
+        named: Any = claims.get(settings.oidc_groups_claim)
+        groups = cast("list[object]", named if isinstance(named, list) else [named])
+        operator = any(each in groups for each in settings.operator_groups)
+        return SignedIn((corp_id, the_one(users)), operator)
+
+    async def _discover(self) -> None:
+        try:
+            found = await self._app.load_server_metadata()
+        except (httpx2.HTTPError, OSError, ValueError) as error:
+            log.warning("identity_provider_unavailable", problem=str(error) or type(error).__name__)
+            raise ProviderUnavailable("the identity provider does not answer: try again later") from error
+        if str(found.get("issuer", "")).rstrip("/") != self._issuer:
+            found.pop("_loaded_at", None)  # it is read again
+            raise ProviderUnavailable(f"the identity provider names another issuer than {self._issuer}")
+        offered = found.get("id_token_signing_alg_values_supported") or ["RS256"]
+        found["id_token_signing_alg_values_supported"] = [each for each in offered if each.startswith(_SIGNED)]
+        # Read each time: it may have been replaced.
+        if (path := self._settings.oidc_client_secret_file) is not None:
+            try:
+                self._app.client_secret = path.read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                log.warning("client_secret_unreadable", problem=str(error))
+                raise ProviderUnavailable("CENTER_OIDC_CLIENT_SECRET_FILE cannot be read") from error
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise SignInRefused(f"the identity provider sent no claim {name!r} with a text")

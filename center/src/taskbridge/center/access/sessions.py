@@ -1,0 +1,170 @@
+"""Sessions of people who signed in, and sign-ins under way: rows, so that every replica knows them.
+
+A browser has random tokens, the database their digests, with which nobody can sign in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import delete, insert, select, update
+
+from taskbridge.center.tables import sessions, sign_ins
+from taskbridge.runtime.database import DatabaseUnavailable, now_ms
+from taskbridge.runtime.tokens import digest_of, new_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import ColumnElement
+
+    from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database, Threads
+
+SIGN_IN_S = 600
+"""How long somebody may take at the identity provider."""
+_USED_MS = 60_000
+"""Resolution of ``used_at``: a page sends many requests."""
+_WATCH_S = 5.0
+_FORGOTTEN_S = 60.0
+"""A stream checks its session at each heartbeat. After so long without a check, it is closed."""
+
+
+class Session(NamedTuple):
+    """A signed-in person; their browser has the token."""
+
+    corp_id: str
+    user_id: str
+    operator: bool
+    token_sha256: str
+
+
+class SignIn(NamedTuple):
+    """What the identity provider must return, and where the browser goes afterwards."""
+
+    nonce: str
+    code_verifier: str
+    return_to: str
+
+
+class Sessions:
+    """Every method raises DatabaseUnavailable if the database does not answer."""
+
+    def __init__(self, database: Database, threads: Threads, *, idle_s: float, longest_s: float) -> None:
+        """A session ends ``idle_s`` after its latest request, and ``longest_s`` after its sign-in."""
+        self._database, self._threads = database, threads
+        self._idle_ms, self._longest_ms = int(idle_s * 1000), int(longest_s * 1000)
+        self._watched: dict[str, float] = {}
+        """When a stream of the session was checked last."""
+        self._over: set[str] = set()
+
+    async def add_sign_in(self, state: str, browser: str, sign_in: SignIn) -> None:
+        """Store a sign-in that a browser, identified by its cookie, has started; delete those that expired."""
+        now = now_ms()
+        row = {**sign_in._asdict(), "state_sha256": digest_of(state), "browser_sha256": digest_of(browser), "at": now}
+
+        def write() -> None:
+            with self._database.write() as connection:
+                connection.execute(delete(sign_ins).where(sign_ins.c.at < now - SIGN_IN_S * 1000))
+                connection.execute(insert(sign_ins).values(row))
+
+        await self._threads.run(write)
+
+    async def claim_sign_in(self, state: str, browser: str) -> SignIn | None:
+        """The sign-in that this browser started; None if it is unknown, expired, used, or another browser's."""
+        found = (
+            delete(sign_ins)
+            .where(
+                sign_ins.c.state_sha256 == digest_of(state),
+                sign_ins.c.browser_sha256 == digest_of(browser),
+                sign_ins.c.at >= now_ms() - SIGN_IN_S * 1000,
+            )
+            .returning(*(sign_ins.c[each] for each in SignIn._fields))
+        )
+
+        def write() -> SignIn | None:
+            with self._database.write() as connection:
+                row = connection.execute(found).first()
+                return None if row is None else SignIn(*row)
+
+        return await self._threads.run(write)
+
+    async def open(self, person: Person, *, operator: bool, instead_of: str | None) -> str:
+        """A new session; returns the token for the browser, whose former session ends."""
+        token, now = new_token(), now_ms()
+        row = {"token_sha256": digest_of(token), "operator": operator, "created_at": now, "used_at": now}
+        gone = sessions.c.token_sha256 == digest_of(instead_of or "")
+
+        def write() -> None:
+            with self._database.write() as connection:
+                connection.execute(delete(sessions).where(gone | ~self._lives(now)))
+                connection.execute(insert(sessions).values(corp_id=person[0], user_id=person[1], **row))
+
+        await self._threads.run(write)
+        return token
+
+    async def find(self, token: str) -> Session | None:
+        """The session of a browser's token; None if it has ended."""
+        sha256, now = digest_of(token), now_ms()
+        this = sessions.c.token_sha256 == sha256
+        query = select(sessions).where(this, self._lives(now))
+
+        def read() -> Session | None:
+            with self._database.read() as connection:
+                row = connection.execute(query).first()
+            if row is not None and row.used_at < now - _USED_MS:
+                with self._database.write() as connection:
+                    connection.execute(update(sessions).where(this).values(used_at=now))
+            return None if row is None else Session(row.corp_id, row.user_id, row.operator, sha256)
+
+        return await self._threads.run(read)
+
+    async def end(self, session: Session, *, everywhere: bool) -> None:
+        """End the session, or all of its person."""
+        ended = sessions.c.token_sha256 == session.token_sha256
+        if everywhere:
+            ended = (sessions.c.corp_id == session.corp_id) & (sessions.c.user_id == session.user_id)
+
+        def write() -> None:
+            with self._database.write() as connection:
+                connection.execute(delete(sessions).where(ended))
+
+        await self._threads.run(write)
+
+    def lasting(self, token_sha256: str) -> Callable[[float], bool]:
+        """A check whether the session goes on, for a stream that is open longer than a request."""
+
+        def may_go_on(_now: float) -> bool:
+            self._watched[token_sha256] = time.monotonic()
+            return token_sha256 not in self._over
+
+        may_go_on(0)
+        return may_go_on
+
+    async def watch(self) -> None:
+        """Learn which sessions with open streams have ended, on any replica; until cancelled."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            with suppress(DatabaseUnavailable):
+                await self.refresh()
+
+    async def refresh(self) -> None:
+        """As ``watch``, once."""
+        now = time.monotonic()
+        self._watched = {each: at for each, at in self._watched.items() if at > now - _FORGOTTEN_S}
+        watched = list(self._watched)
+        among = self._database.among(sessions.c.token_sha256)
+        query = select(sessions.c.token_sha256).where(among, self._lives(now_ms()))
+
+        def read() -> set[str]:
+            with self._database.read() as connection:
+                return set(connection.execute(query, self._database.keys(watched)).scalars())
+
+        if watched:
+            self._over = set(watched) - await self._threads.run(read)
+
+    def _lives(self, now: int) -> ColumnElement[bool]:
+        return (sessions.c.used_at >= now - self._idle_ms) & (sessions.c.created_at >= now - self._longest_ms)

@@ -1,0 +1,137 @@
+"""The pages of signing in and out: redirects to the identity provider and back, cookies, and refusals in words."""
+
+# pyright: reportUnusedFunction=false
+
+from __future__ import annotations
+
+import html
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+from fastapi import APIRouter, Query
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from taskbridge.center.access.access import SESSION_COOKIE, session_token_of
+from taskbridge.center.access.oidc import CALLBACK
+from taskbridge.center.access.refusals import SignInExpired, SignInRefused, TooManyQueries, UnknownPerson
+from taskbridge.center.access.sessions import SIGN_IN_S
+from taskbridge.center.web.routes import PAGE_HEADERS
+from taskbridge.runtime.rates import Bucket, PerSource
+from taskbridge.runtime.refusals import Forbidden, Refused
+from taskbridge.runtime.tokens import new_token
+
+if TYPE_CHECKING:
+    from taskbridge.center.access.access import Access
+    from taskbridge.center.access.oidc import OpenIdConnect
+    from taskbridge.center.access.sessions import Sessions
+
+_BROWSER_COOKIE = "__Host-taskbridge-sign-in"
+"""Ties a sign-in to the browser that started it: nobody can complete theirs in another browser."""
+_BURST, _FULL_AFTER_S = 50, 10.0
+"""Sign-ins that one address may start."""
+
+_CHINESE: dict[type[Refused], str] = {
+    UnknownPerson: "您已登录，但系统中没有与您的账号唯一对应的人员，请联系管理员。",
+    SignInRefused: "身份提供方拒绝了本次登录，或返回的信息无效。",
+    SignInExpired: "本次登录已超时或已使用过。",
+    TooManyQueries: "登录请求过于频繁，请稍后再试。",
+}
+_CHINESE_UNAVAILABLE = "暂时无法登录，请稍后再试。"
+
+log = structlog.get_logger(__name__)
+
+
+def sign_in_router(provider: OpenIdConnect, sessions: Sessions, access: Access) -> APIRouter:
+    """``/sign-in``, ``/sign-in/callback`` and ``/sign-out``."""
+    router = APIRouter(include_in_schema=False)
+    rates = PerSource(lambda: Bucket(_BURST, full_after_s=_FULL_AFTER_S, now=time.monotonic()))
+
+    @router.get("/sign-in")
+    async def start(request: Request, return_to: Annotated[str, Query(max_length=2000)] = "/") -> Response:
+        """Redirect to the identity provider, and afterwards to ``return_to``, a path of the task center."""
+        bucket = rates.of(request.client.host if request.client is not None else "")
+        try:
+            if not bucket.holds(1, now=time.monotonic()):
+                raise TooManyQueries("too many sign-ins: try again in some seconds", retry_after_s=5)
+            bucket.consume(1)
+            url, state, sign_in = await provider.authorize(_own_path(return_to))
+        except Refused as refused:
+            return _refusal(refused)
+        # The same for further tabs, so that each of them can complete its sign-in.
+        browser = request.cookies.get(_BROWSER_COOKIE) or new_token()
+        await sessions.add_sign_in(state, browser, sign_in)
+        answer = RedirectResponse(url, 303, headers=PAGE_HEADERS)
+        _set_cookie(answer, _BROWSER_COOKIE, browser, max_age=SIGN_IN_S)
+        return answer
+
+    @router.get(CALLBACK)
+    async def callback(request: Request, state: str = "", code: str = "", error: str = "") -> Response:
+        """Create a session from the provider's answer."""
+        try:
+            sign_in = await sessions.claim_sign_in(state, request.cookies.get(_BROWSER_COOKIE, ""))
+            if sign_in is None:
+                raise SignInExpired("this sign-in took too long, was already used, or was started in another browser")
+            if error or not code:
+                raise SignInRefused(f"the identity provider refused: {error or 'it sent no code'}")
+            person, operator = await provider.redeem(code, sign_in)
+        except Refused as refused:
+            return _refusal(refused)
+        # A new token at each sign-in: one that somebody else put into the browser is worth nothing.
+        token = await sessions.open(person, operator=operator, instead_of=session_token_of(request))
+        log.info("signed_in", corp_id=person[0], user_id=person[1])
+        answer = RedirectResponse(sign_in.return_to, 303, headers=PAGE_HEADERS)
+        _set_cookie(answer, SESSION_COOKIE, token)
+        return answer
+
+    @router.post("/sign-out")
+    async def sign_out(request: Request, *, everywhere: bool = False) -> Response:
+        """End this session, or all of the person; the answer says where the browser goes to sign out there too."""
+        caller = await access.identify(request)
+        if caller.session is None:
+            raise Forbidden("this caller has no session")
+        await sessions.end(caller.session, everywhere=everywhere)
+        log.info("signed_out", corp_id=caller.corp_id, user_id=caller.user_id, everywhere=everywhere)
+        answer = JSONResponse({"next": await provider.sign_out_url()}, headers={"Cache-Control": "no-store"})
+        answer.delete_cookie(SESSION_COOKIE, secure=True, httponly=True, samesite="lax")
+        return answer
+
+    return router
+
+
+def _own_path(given: str) -> str:
+    """The path, or ``/`` if it could lead elsewhere. Browsers read a backslash as a slash, and skip control codes."""
+    is_ours = given.startswith("/") and not given.startswith("//") and "\\" not in given and given.isprintable()
+    return given if is_ours else "/"
+
+
+def _set_cookie(answer: Response, name: str, value: str, *, max_age: int | None = None) -> None:
+    # Lax: the provider's redirect and links from mails come from elsewhere. Changes are checked by their origin.
+    answer.set_cookie(name, value, max_age=max_age, secure=True, httponly=True, samesite="lax")
+
+
+def _refusal(refused: Refused) -> Response:
+    """A page in both languages. A person sees it, not a program."""
+    chinese = _CHINESE.get(type(refused), _CHINESE_UNAVAILABLE)
+    body = f"""<!doctype html>
+<html lang="zh-CN">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>无法登录 · Not signed in</title>
+<link rel="stylesheet" href="/assets/tokens.css">
+<link rel="stylesheet" href="/assets/page.css">
+</head>
+<body>
+<main class="sign-in"><div class="sign-in-form">
+<h1>无法登录 · Not signed in</h1>
+<p>{chinese}</p>
+<p lang="en">{html.escape(str(refused))}</p>
+<a class="primary-button" href="/sign-in">重新登录 · Sign in again</a>
+</div></main>
+</body>
+</html>
+"""
+    return HTMLResponse(body, refused.status, headers={**PAGE_HEADERS, **refused.headers})

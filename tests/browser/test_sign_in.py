@@ -1,0 +1,162 @@
+"""People sign in at a certified provider, in a real browser, and out again."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from support import toolchains
+from support.browser.browsing import serious_findings
+from support.center_process import CenterProcess
+from support.center_rows import AnsweringCenter, fill, state
+from support.identity_provider import CLIENT_ID, CLIENT_SECRET
+from taskbridge.center.access.access import Access
+from taskbridge.center.migrations import FOLDER
+from taskbridge.cli.connection import Connection
+from taskbridge.local.host import free_port
+from taskbridge.runtime.database import open_database
+from taskbridge.runtime.migrations import migrate
+from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
+from taskbridge.schemas.topics import PEOPLE, TASK_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+    from support.browser.browsing import OpenPage
+
+CORP = "ding1"
+
+
+@pytest.fixture(scope="module")
+def center(tmp_path_factory: pytest.TempPathFactory) -> Generator[CenterProcess]:
+    """A task center whose lists are complete, without Kafka, and its provider."""
+    folder = tmp_path_factory.mktemp("sign-in")
+    (folder / "secret").write_text(CLIENT_SECRET)
+    port = free_port()
+    process = CenterProcess(
+        folder,
+        Connection("127.0.0.1:1", "http://127.0.0.1:1", {}),
+        CENTER_OIDC_ISSUER=f"http://127.0.0.1:{port}",
+        CENTER_OIDC_CLIENT_ID=CLIENT_ID,
+        CENTER_OIDC_CLIENT_SECRET_FILE=str(folder / "secret"),
+        CENTER_OIDC_CORP_ID=CORP,
+        CENTER_OPERATOR_GROUPS="operators",
+    )
+    process.environment["CENTER_PUBLIC_URL"] = process.url
+    _fill(process.data_dir)
+    program = toolchains.npm_installed("oidc-provider") / "provider.js"
+    arguments = [str(port), f"{process.url}/sign-in/callback", f"{process.url}/"]
+    with subprocess.Popen(
+        [toolchains.NODE, program.name, *arguments], cwd=program.parent, stdout=subprocess.PIPE, text=True
+    ) as provider:
+        try:
+            assert provider.stdout is not None
+            assert provider.stdout.readline() == "ready\n"
+            process.start()
+            deadline = time.monotonic() + 60
+            while not process.is_ready():
+                assert time.monotonic() < deadline, process.log_path.read_text()
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
+            process.show_log()
+            provider.kill()
+
+
+def _fill(data_dir: Path) -> None:
+    database = open_database(None, data_dir)
+    migrate(database, FOLDER)
+    rows = AnsweringCenter(database, Access(tokens=None))
+    for user, name in (("ann", "安然"), ("bob", "王伟"), ("olga", "Olga")):
+        rows.know(CORP, PersonRecord(user, name))
+        tasks = (TaskEntry("T-1", Status.PENDING, (user,)),)
+        rows.store(state(f"I-{user}", corp_id=CORP, title=f"{name}的申请", tasks=tasks))
+    for topic in (TASK_STATES, PEOPLE):
+        fill(database, topic.name, read=1, of=1)
+    rows.close()
+    database.close()
+
+
+def sign_in(page: Page, user: str) -> None:
+    """At the provider: any password will do, and then it asks whether the task center may know who it is."""
+    page.locator("input[name=login]").fill(user)
+    page.locator("input[name=password]").fill("a password")
+    page.locator("button[type=submit]").click()
+    page.locator("button[type=submit]").click()
+
+
+def rows(page: Page, *titles: str) -> None:
+    expect(page.locator(".row-title")).to_have_text(list(titles))
+
+
+def test_an_employee_signs_in_sees_their_tasks_and_signs_out_on_all_devices(
+    center: CenterProcess, open_page: OpenPage
+) -> None:
+    page = open_page(f"{center.url}/#pending/I-ann")
+    link = page.get_by_role("link", name="登录")
+    expect(link).to_be_focused()
+    assert serious_findings(page) == []
+    link.click()
+    sign_in(page, "ann")
+    rows(page, "安然的申请")
+    assert page.url == f"{center.url}/#pending/I-ann"
+    expect(page.locator(".detail h2")).to_have_text("安然的申请")
+    expect(page.locator(".live")).to_have_attribute("data-state", "live")
+    assert page.evaluate("document.cookie") == ""
+    expect(page.locator(".who")).to_have_text("安然")
+    assert page.request.get(f"{center.url}/v1/corps/{CORP}/users/bob/counts").status == 403
+
+    phone = open_page(center.url, viewport={"width": 390, "height": 780}, color_scheme="dark", locale="en-US")
+    assert serious_findings(phone) == []
+    phone.get_by_role("link", name="Sign in").click()
+    sign_in(phone, "ann")
+    rows(phone, "安然的申请")
+    phone.locator(".who").click()
+    expect(phone.get_by_role("button", name="Sign out", exact=True)).to_be_visible()
+    assert serious_findings(phone) == []
+    phone.get_by_role("button", name="Sign out on all devices").click()
+    # The provider asks whether to end its own session too.
+    phone.locator("button[name=logout]").click()
+    expect(phone.get_by_role("link", name="Sign in")).to_be_visible()
+
+    # The desk's open stream ends, and its page offers to sign in.
+    expect(page.get_by_role("link", name="登录")).to_be_visible()
+
+
+def test_an_operator_by_group_opens_the_operators_page_and_anybodys_list(
+    center: CenterProcess, open_page: OpenPage
+) -> None:
+    page = open_page(f"{center.url}/ops")
+    page.get_by_role("link", name="登录").click()
+    sign_in(page, "olga")
+    expect(page.locator(".panels")).to_be_visible()
+    assert page.url == f"{center.url}/ops"
+    page.goto(center.url)
+    rows(page, "Olga的申请")
+    page.locator(".who").click()
+    page.get_by_role("button", name="查看其他人的任务").click()
+    page.locator(".people-picker input").fill("王伟")
+    page.locator(".people button", has_text="王伟").click()
+    rows(page, "王伟的申请")
+    expect(page.locator(".who")).to_have_text("王伟")
+    page.locator(".who").click()
+    page.get_by_role("button", name="返回我的任务").click()
+    rows(page, "Olga的申请")
+
+
+def test_somebody_whom_nobody_imported_is_told_so(center: CenterProcess, open_page: OpenPage) -> None:
+    page = open_page(center.url)
+    page.get_by_role("link", name="登录").click()
+    sign_in(page, "stranger")
+    expect(page.get_by_role("heading")).to_have_text("无法登录 · Not signed in")
+    expect(page.locator("[lang=en]")).to_contain_text("no person has your id")
+    assert serious_findings(page) == []
+    assert page.request.get(f"{center.url}/v1/me").status == 401

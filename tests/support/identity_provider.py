@@ -1,0 +1,126 @@
+"""An OpenID Connect provider that says what a test has it say: also what no honest one would."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+
+from support.served_apps import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+CLIENT_ID, CLIENT_SECRET = "task-center", "a secret of the client"
+KEY_ID = "1"
+
+
+@dataclass
+class IdentityProvider:
+    """Signs everybody in at once, as ``claims`` say. It checks the client, PKCE, and that a code is used once."""
+
+    claims: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Added to those of the id token, or in place of them; None leaves one out."""
+    key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": KEY_ID}, private=True))
+    algorithm: str = "RS256"
+    signing_key: RSAKey | None = None
+    """In place of ``key``, which is published."""
+    algorithms: tuple[str, ...] = ("RS256",)
+    """What the provider says it signs with."""
+    issuer: str | None = None
+    """In place of its own address."""
+    error: str | None = None
+    """With which it sends browsers back."""
+    is_down: bool = False
+    url: str = ""
+    _codes: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+
+    def app(self) -> FastAPI:
+        http = FastAPI()
+        http.add_api_route("/.well-known/openid-configuration", self.configuration)
+        http.add_api_route("/jwks", self.jwks)
+        http.add_api_route("/authorize", self.authorize)
+        http.add_api_route("/token", self.token, methods=["POST"])
+        return http
+
+    async def configuration(self) -> Response:
+        if self.is_down:
+            return Response("gone fishing", status_code=503)
+        return JSONResponse(
+            {
+                "issuer": self.issuer or self.url,
+                "authorization_endpoint": f"{self.url}/authorize",
+                "token_endpoint": f"{self.url}/token",
+                "jwks_uri": f"{self.url}/jwks",
+                "end_session_endpoint": f"{self.url}/logout",
+                "id_token_signing_alg_values_supported": self.algorithms,
+            }
+        )
+
+    async def jwks(self) -> Response:
+        return JSONResponse({"keys": [self.key.as_dict(private=False)]})
+
+    async def authorize(self, request: Request) -> Response:
+        asked = dict(request.query_params)
+        if self.error is not None:
+            answer = {"error": self.error}
+        else:
+            code = secrets.token_urlsafe()
+            self._codes[code] = asked
+            answer = {"code": code}
+        return RedirectResponse(f"{asked['redirect_uri']}?{urlencode({**answer, 'state': asked['state']})}", 303)
+
+    async def token(self, request: Request) -> Response:
+        given = {name: values[0] for name, values in parse_qs((await request.body()).decode()).items()}
+        asked = self._codes.pop(given.get("code", ""), None)
+        secret = base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
+        if asked is None or request.headers.get("authorization") != f"Basic {secret}":
+            return JSONResponse({"error": "invalid_grant"}, status_code=400)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(given["code_verifier"].encode()).digest()).rstrip(b"=")
+        if (asked["code_challenge"], asked["code_challenge_method"]) != (challenge.decode(), "S256"):
+            return JSONResponse({"error": "invalid_grant"}, status_code=400)
+        now = int(time.time())
+        claims = {
+            "iss": self.issuer or self.url,
+            "sub": "1",
+            "aud": CLIENT_ID,
+            "iat": now,
+            "exp": now + 300,
+            "nonce": asked["nonce"],
+            **self.claims,
+        }
+        claims = {name: value for name, value in claims.items() if value is not None}
+        header = {"alg": self.algorithm, "kid": KEY_ID}
+        if self.algorithm == "RS256":
+            id_token = jwt.encode(header, claims, self.signing_key or self.key)
+        else:
+            id_token = self._forged(header, claims)
+        return JSONResponse({"access_token": "a", "token_type": "Bearer", "id_token": id_token})
+
+    def _forged(self, header: dict[str, str], claims: dict[str, Any]) -> str:
+        """By hand, as libraries refuse it: with the published key as a secret, or with no signature."""
+        text = b".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=") for each in (header, claims))
+        secret = self.key.as_pem(private=False)
+        proof = hmac.new(secret, text, "sha256").digest() if self.algorithm == "HS256" else b""
+        return b".".join((text, base64.urlsafe_b64encode(proof).rstrip(b"="))).decode()
+
+    def running(self) -> Generator[IdentityProvider]:
+        with serving(self.app()) as self.url:
+            yield self
+
+
+def path_of(url: str) -> str:
+    """What a browser asks of the host that the address names."""
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}"
