@@ -19,13 +19,14 @@ disasters consumers slow: NEEDS := slow
 disasters: native
 	@$(RUN) --compile-bytecode pytest -m disasters tests/chaos tests/integration $(ARGUMENTS)
 
-# The examples of all languages and of the data platform, built and run against a real bridge; the Helm chart, rendered.
+# The examples of all languages and of the data platform, built and run against a real bridge; the Helm chart, rendered;
+# the wheels, installed; the commands of the documents, typed.
 consumers: native
-	@$(RUN) pytest -m consumers -n 2 tests/integration $(ARGUMENTS)
+	@$(RUN) pytest -m consumers -n 2 tests/integration tests/unit/packaging $(ARGUMENTS)
 
 # Both, in one run, by two processes: they fill two cores, and under the load of more, clients and brokers time out.
 slow: native
-	@$(RUN) --compile-bytecode pytest -n 2 -m "disasters or consumers" tests/chaos tests/integration $(ARGUMENTS)
+	@$(RUN) --compile-bytecode pytest -n 2 -m "disasters or consumers" tests/chaos tests/integration tests/unit/packaging $(ARGUMENTS)
 
 # The image of all services, taskbridge:latest; ARGUMENTS go to docker build. Needs uv, cargo and Docker.
 image: native

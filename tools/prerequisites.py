@@ -207,7 +207,7 @@ ALL = (
     Prerequisite(
         "curl",
         "is typed as the documents say",
-        "test",
+        "slow",
         lambda: which("curl"),
         ("curl",),
         left_out="`integration/test_documents.py`",

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
     from taskbridge.local.jvm import Endpoints
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.usefixtures("as_if_nothing_ran")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.consumers,
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("as_if_nothing_ran"),
+]
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^( *)```(sh|text|toml)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)

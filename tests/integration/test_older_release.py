@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.connection import Connection
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 [INBOX] = UNUSED_TOPICS
 

@@ -11,6 +11,7 @@ from email.parser import Parser
 from typing import TYPE_CHECKING
 
 import httpx2
+import pytest
 from packaging.requirements import Requirement
 
 from support import needs
@@ -20,6 +21,8 @@ from support.wheels import NATIVE, PYPROJECT, ROOT, WHERE_CARGO_BUILDS, in_nativ
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+pytestmark = [pytest.mark.consumers, pytest.mark.timeout(300)]
 
 PACKAGES = {
     "schemas": {"schemas"},
