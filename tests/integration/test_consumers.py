@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -87,8 +88,8 @@ class Example:
         self._running: list[subprocess.Popen[bytes]] = []
         self._command = ""
 
-    def build(self) -> subprocess.Popen[bytes]:
-        return self._type("\n".join(["set -e", *self._build]))
+    def build(self) -> None:
+        assert self._type("\n".join(["set -e", *self._build])).wait(1200) == 0, f"{self.group}: {self.log()}"
 
     def start(self, here: Mapping[str, str]) -> None:
         """``here``: what replaces the page's addresses."""
@@ -271,7 +272,7 @@ def write_unreadable_records(bridge: Connection) -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[dict[str, Example], Receiving]]:
-    """All examples, built at once, and stopped at the end."""
+    """All examples, built two at a time, and stopped at the end."""
     folder = tmp_path_factory.mktemp("examples")
     for each in ("javac", "cc"):
         needs.program(each)
@@ -279,8 +280,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[dict[str,
     lines = {each: [line for block in commands_of(each) for line in block] for each in LANGUAGES}
     found = {each: Example(each, lines[each], folder, programs) for each in LANGUAGES}
     receiving = Receiving(folder, programs)
-    for example, building in [(each, each.build()) for each in (*found.values(), *receiving.receivers.values())]:
-        assert building.wait(1200) == 0, f"{example.group}: {example.log()}"
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(Example.build, (*found.values(), *receiving.receivers.values())))
     yield found, receiving
     receiving.kill()
     for each in found.values():
