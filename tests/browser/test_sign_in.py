@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from support import toolchains
 from support.browser.browsing import serious_findings
 from support.center_process import CenterProcess
 from support.center_rows import AnsweringCenter, fill, state
-from support.identity_provider import CLIENT_ID, CLIENT_SECRET
+from support.identity_provider import CLIENT_ID, CLIENT_SECRET, DingTalkSignIn
 from taskbridge.center.access.access import Access
 from taskbridge.center.migrations import FOLDER
 from taskbridge.cli.connection import Connection
@@ -34,41 +35,48 @@ if TYPE_CHECKING:
 CORP = "ding1"
 
 
+@contextmanager
+def serving(folder: Path, **environment: str) -> Generator[CenterProcess]:
+    """A task center whose lists are complete, without Kafka."""
+    (folder / "secret").write_text(CLIENT_SECRET)
+    process = CenterProcess(folder, Connection("127.0.0.1:1", "http://127.0.0.1:1", {}))
+    process.environment |= {"CENTER_PUBLIC_URL": process.url, **environment}
+    _fill(process.data_dir)
+    try:
+        process.start()
+        deadline = time.monotonic() + 60
+        while not process.is_ready():
+            assert time.monotonic() < deadline, process.log_path.read_text()
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.show_log()
+
+
 @pytest.fixture(scope="module")
 def center(tmp_path_factory: pytest.TempPathFactory) -> Generator[CenterProcess]:
-    """A task center whose lists are complete, without Kafka, and its provider."""
-    folder = tmp_path_factory.mktemp("sign-in")
-    (folder / "secret").write_text(CLIENT_SECRET)
-    port = free_port()
-    process = CenterProcess(
-        folder,
-        Connection("127.0.0.1:1", "http://127.0.0.1:1", {}),
-        CENTER_OIDC_ISSUER=f"http://127.0.0.1:{port}",
-        CENTER_OIDC_CLIENT_ID=CLIENT_ID,
-        CENTER_OIDC_CLIENT_SECRET_FILE=str(folder / "secret"),
-        CENTER_OIDC_CORP_ID=CORP,
-        CENTER_OPERATOR_GROUPS="operators",
-    )
-    process.environment["CENTER_PUBLIC_URL"] = process.url
-    _fill(process.data_dir)
+    """One whose people sign in at a certified provider."""
+    folder, port = tmp_path_factory.mktemp("oidc"), free_port()
+    environment = {
+        "CENTER_OIDC_ISSUER": f"http://127.0.0.1:{port}",
+        "CENTER_OIDC_CLIENT_ID": CLIENT_ID,
+        "CENTER_OIDC_CLIENT_SECRET_FILE": str(folder / "secret"),
+        "CENTER_OIDC_CORP_ID": CORP,
+        "CENTER_OPERATOR_GROUPS": "operators",
+    }
     program = toolchains.npm_installed("oidc-provider") / "provider.js"
-    arguments = [str(port), f"{process.url}/sign-in/callback", f"{process.url}/"]
-    with subprocess.Popen(
-        [toolchains.NODE, program.name, *arguments], cwd=program.parent, stdout=subprocess.PIPE, text=True
-    ) as provider:
-        try:
+    with serving(folder, **environment) as process:
+        arguments = [str(port), f"{process.url}/sign-in/callback", f"{process.url}/"]
+        with subprocess.Popen(
+            [toolchains.NODE, program.name, *arguments], cwd=program.parent, stdout=subprocess.PIPE, text=True
+        ) as provider:
             assert provider.stdout is not None
-            assert provider.stdout.readline() == "ready\n"
-            process.start()
-            deadline = time.monotonic() + 60
-            while not process.is_ready():
-                assert time.monotonic() < deadline, process.log_path.read_text()
-                time.sleep(0.05)
-            yield process
-        finally:
-            process.kill()
-            process.show_log()
-            provider.kill()
+            try:
+                assert provider.stdout.readline() == "ready\n"
+                yield process
+            finally:
+                provider.kill()
 
 
 def _fill(data_dir: Path) -> None:
@@ -129,6 +137,34 @@ def test_an_employee_signs_in_sees_their_tasks_and_signs_out_on_all_devices(
 
     # The desk's open stream ends, and its page offers to sign in.
     expect(page.get_by_role("link", name="登录")).to_be_visible()
+
+
+def test_inside_dingtalk_people_are_signed_in_without_a_word(tmp_path: Path, open_page: OpenPage) -> None:
+    """The vendor's library is a fake: the real one answers inside DingTalk only."""
+    with DingTalkSignIn(corp_id=CORP).running() as dingtalk:
+        environment = {
+            "CENTER_DINGTALK_CLIENT_ID": CLIENT_ID,
+            "CENTER_DINGTALK_CLIENT_SECRET_FILE": str(tmp_path / "secret"),
+            "CENTER_DINGTALK_CORP_ID": CORP,
+            **{f"CENTER_DINGTALK_{each}_URL": dingtalk.url for each in ("LOGIN", "API", "OLD_API")},
+        }
+        library = (
+            f"globalThis.dd = {{ requestAuthCode: ({{ success }}) => success({{ code: '{dingtalk.new_code()}' }}) }}"
+        )
+        with serving(tmp_path, **environment) as center:
+            page = open_page("about:blank", user_agent="Mozilla/5.0 DingTalk(7.6.0)")
+            page.route(
+                "https://g.alicdn.com/**", lambda route: route.fulfill(body=library, content_type="text/javascript")
+            )
+            page.goto(center.url)
+            rows(page, "安然的申请")
+            assert dingtalk.codes == set()
+            # Where the library cannot be loaded, DingTalk's sign-in page is opened, here at once.
+            page.unroute_all()
+            page.route("https://g.alicdn.com/**", lambda route: route.abort())
+            page.context.clear_cookies()
+            page.goto(center.url)
+            rows(page, "安然的申请")
 
 
 def test_an_operator_by_group_opens_the_operators_page_and_anybodys_list(

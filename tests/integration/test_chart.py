@@ -71,6 +71,7 @@ TEXTS = {
     "apps": '[[corps]]\ncorp_id = "ding1"\napp_key = "key"\napp_secret = "secret"\nuser_id = "manager"\n'
     '[[apps]]\napp_type = "APP_1"\nsystem_token = "the-token"\n',
     "webhooksToken": "tb_operator\n",
+    "signInSecret": "a secret\n",
     "endpoints": '[[endpoints]]\nname = "erp"\nurl = "https://erp.example"\n'
     'corps = ["ding1"]\nsecrets = ["file:erp"]\n',
 }
@@ -100,6 +101,12 @@ EXTENDED = merged(
     MINIMAL,
     reconcile={"enabled": True, "apps": {"existingSecret": "dingtalk"}},
     webhooks={"enabled": True, "endpoints": {"existingSecret": "endpoints"}},
+    center__settings={
+        "CENTER_PUBLIC_URL": "https://tasks.example",
+        "CENTER_OIDC_ISSUER": "https://login.example:8443/realms/company",
+        "CENTER_OIDC_CLIENT_ID": "task-center",
+        "CENTER_OIDC_CORP_ID": "ding1",
+    },
 )
 PLACED: dict[str, Any] = {
     "podLabels": {"team": "approvals"},
@@ -130,6 +137,7 @@ EVERYTHING = merged(
     webhooks__endpoints={"text": TEXTS["endpoints"]},
     webhooks__apiTokens={"text": TEXTS["apiTokens"]},
     center__webhooksToken={"text": TEXTS["webhooksToken"]},
+    center__signInSecret={"text": TEXTS["signInSecret"]},
     webhooks__replicas=2,
     webhooks__database__existingSecret="database",
     webhooks__settings={"WEBHOOKS_ALLOWED_NETWORKS": "10.3.0.0/16"},
@@ -428,6 +436,7 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
         "taskbridge-webhooks-endpoints": [TEXTS["endpoints"]],
         "taskbridge-webhooks-api-tokens": [TEXTS["apiTokens"]],
         "taskbridge-center-webhooks-token": [TEXTS["webhooksToken"]],
+        "taskbridge-center-sign-in-secret": [TEXTS["signInSecret"]],
     }
     for part, kind in KINDS.items():
         with_texts, without = (
@@ -620,7 +629,8 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     for name in ("extended", "everything"):
         for part, port in companions.items():
             assert passing(name, part, "from") == {(end, port) for end in ("center", "Prometheus")}
-    assert passing("extended", "center", "to") - passing("minimal", "center", "to") == {*companions.items()}
+    provider = {(end, 8443) for end in ends}
+    assert passing("extended", "center", "to") - passing("minimal", "center", "to") == {*companions.items()} | provider
     for part in companions:
         assert passing("extended", part, "to") == own | {(end, 443) for end in ends}
     receivers = passing("everything", "webhooks", "to") - passing("everything", "edge", "to")

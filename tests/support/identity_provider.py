@@ -8,9 +8,10 @@ import hmac
 import json
 import secrets
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -115,12 +116,82 @@ class IdentityProvider:
         proof = hmac.new(secret, text, "sha256").digest() if self.algorithm == "HS256" else b""
         return b".".join((text, base64.urlsafe_b64encode(proof).rstrip(b"="))).decode()
 
+    @contextmanager
     def running(self) -> Generator[IdentityProvider]:
         with serving(self.app()) as self.url:
             yield self
 
 
-def path_of(url: str) -> str:
-    """What a browser asks of the host that the address names."""
-    parts = urlsplit(url)
-    return f"{parts.path}?{parts.query}"
+@dataclass
+class DingTalkSignIn:
+    """The calls of DingTalk that sign people in: everybody consents at once, as the member ``ann``."""
+
+    corp_id: str = "ours"
+    """Which organisation was chosen in the browser."""
+    contact_type: int = 0
+    is_down: bool = False
+    url: str = ""
+    codes: set[str] = field(default_factory=set[str])
+    """Each is good for one use."""
+
+    def app(self) -> FastAPI:
+        http = FastAPI()
+        http.add_api_route("/oauth2/auth", self.authorize)
+        for path, answer in (
+            ("/v1.0/oauth2/userAccessToken", self.user_token),
+            ("/v1.0/oauth2/accessToken", self.app_token),
+            ("/topapi/user/getbyunionid", self.by_union_id),
+            ("/topapi/v2/user/getuserinfo", self.by_code),
+        ):
+            http.add_api_route(path, answer, methods=["POST"])
+        http.add_api_route("/v1.0/contact/users/me", self.me)
+        return http
+
+    def new_code(self) -> str:
+        code = secrets.token_urlsafe()
+        self.codes.add(code)
+        return code
+
+    async def authorize(self, request: Request) -> Response:
+        asked = request.query_params
+        assert (asked["client_id"], asked["scope"], asked["response_type"]) == (CLIENT_ID, "openid corpid", "code")
+        answer = {"authCode": self.new_code(), "state": asked["state"]}
+        return RedirectResponse(f"{asked['redirect_uri']}?{urlencode(answer)}", 303)
+
+    async def user_token(self, request: Request) -> Response:
+        given = await request.json()
+        if self.is_down:
+            return JSONResponse({"code": "ServiceUnavailable", "message": "busy"}, status_code=503)
+        if given["code"] not in self.codes or given["clientSecret"] != CLIENT_SECRET:
+            return JSONResponse({"code": "InvalidAuthCode", "message": "the code is used"}, status_code=400)
+        self.codes.remove(given["code"])
+        return JSONResponse({"accessToken": "of ann", "refreshToken": "", "expireIn": 7200, "corpId": self.corp_id})
+
+    async def app_token(self, request: Request) -> Response:
+        given = await request.json()
+        if (given["appKey"], given["appSecret"]) != (CLIENT_ID, CLIENT_SECRET):
+            return JSONResponse({"code": "invalidClientIdOrSecret", "message": "wrong"}, status_code=400)
+        return JSONResponse({"accessToken": "of the app", "expireIn": 7200})
+
+    async def me(self, request: Request) -> Response:
+        assert request.headers["x-acs-dingtalk-access-token"] == "of ann"
+        return JSONResponse({"nick": "Ann", "unionId": "union of ann", "openId": "o"})
+
+    async def by_union_id(self, request: Request) -> Response:
+        assert request.query_params["access_token"] == "of the app"
+        assert await request.json() == {"unionid": "union of ann"}
+        result = {"contact_type": self.contact_type, "userid": "ann"}
+        return JSONResponse({"errcode": 0, "errmsg": "ok", "result": result})
+
+    async def by_code(self, request: Request) -> Response:
+        assert request.query_params["access_token"] == "of the app"
+        code = (await request.json())["code"]
+        if code not in self.codes:
+            return JSONResponse({"errcode": 40078, "errmsg": "the code does not exist"})
+        self.codes.remove(code)
+        return JSONResponse({"errcode": 0, "errmsg": "ok", "result": {"userid": "ann", "unionid": "union of ann"}})
+
+    @contextmanager
+    def running(self) -> Generator[DingTalkSignIn]:
+        with serving(self.app()) as self.url:
+            yield self

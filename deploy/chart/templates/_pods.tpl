@@ -89,6 +89,9 @@ securityContext:
 - {name: CENTER_API_TOKENS_FILE, value: /etc/taskbridge/api-tokens.toml}
 - {name: CENTER_EDGE_URLS, value: "http://{{ $name }}-edge-pods.{{ .Release.Namespace }}.svc:8401"}
 - {name: CENTER_STREAMS_URLS, value: "http://{{ $name }}-streams-pods.{{ .Release.Namespace }}.svc:8510"}
+{{- with .Values.center.signInSecret }}{{ if or .existingSecret .text }}
+- {name: CENTER_{{ if $.Values.center.settings.CENTER_DINGTALK_CLIENT_ID }}DINGTALK{{ else }}OIDC{{ end }}_CLIENT_SECRET_FILE, value: /etc/taskbridge/sign-in-secret}
+{{- end }}{{ end }}
 {{- if and .Values.reconcile.enabled (not .Values.center.settings.CENTER_RECONCILE_URL) }}
 - {name: CENTER_RECONCILE_URL, value: "http://{{ $name }}-reconcile-0.{{ $name }}-reconcile-pods.{{ .Release.Namespace }}.svc:8600"}
 {{- end }}

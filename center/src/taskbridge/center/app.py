@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from taskbridge.center.access.access import build_access
-from taskbridge.center.access.oidc import OpenIdConnect
+from taskbridge.center.access.audit import Audit, verify
+from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
+from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
 from taskbridge.center.filling import Filling
@@ -90,6 +92,13 @@ def migrate(environment: Mapping[str, str] = os.environ) -> dict[str, str | None
     return {"from": before, "to": after}
 
 
+def verify_audit(environment: Mapping[str, str] = os.environ) -> dict[str, int | None]:
+    """Check the chain of the audit trail; returns the number of ``entries``, and the first that is ``broken``."""
+    with database_of("center", load_settings(CenterSettings, environment), alone=False) as database:
+        entries, broken = verify(database)
+    return {"entries": entries, "broken": broken}
+
+
 def rebuild(environment: Mapping[str, str] = os.environ) -> dict[str, int]:
     """Drop what follows the topics, so that it is read again; returns the number of rows dropped by table.
 
@@ -127,19 +136,19 @@ class Center:
         self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS, answer_s=_ANSWER_S)
         self.filling = Filling(database, self._threads)
         self._queries = Queries(database)
-        self._sessions: Sessions | None = None
-        self._provider: OpenIdConnect | None = None
-        if settings.oidc_issuer is not None:
-            self._provider = OpenIdConnect(settings, self._users_of)
-            idle_s, longest_s = settings.session_idle_minutes * 60, settings.session_hours * 3600
-            self._sessions = Sessions(database, self._threads, idle_s=idle_s, longest_s=longest_s)
-        self.access = build_access(settings, self._users_of, self._sessions)
-        self.metrics = Metrics()
         self.hub = Hub(
             database,
             most=_most_streams(settings.event_streams),
             most_of_person=settings.event_streams_per_user,
         )
+        self._sessions: Sessions | None = None
+        self._provider = provider_of(settings, self._users_of)
+        if self._provider is not None:
+            idle_s, longest_s = settings.session_idle_minutes * 60, settings.session_hours * 3600
+            self._sessions = Sessions(database, self._threads, idle_s=idle_s, longest_s=longest_s, ended=self.hub.check)
+        self.audit = Audit(database, self._threads)
+        self.access = build_access(settings, self._users_of, self._sessions, self.audit)
+        self.metrics = Metrics()
         kafka = read_kafka_config(settings.kafka_config_file)
         ids_path = settings.data_dir / "schema-ids.json"
         self._registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=kafka)
@@ -183,7 +192,8 @@ class Center:
             each.start()
         tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
         sessions = [] if self._sessions is None else [self._sessions.watch()]
-        return [self.filling.watch(), self.hub.run(), self.operations.run(), *tokens, *sessions]
+        audit = self.audit.watch(days=self._settings.audit_days)
+        return [self.filling.watch(), self.hub.run(), self.operations.run(), audit, *tokens, *sessions]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
@@ -197,6 +207,7 @@ class Center:
             Api(self.access, self._queries, self._threads, self.filling.is_complete).router(),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
+            audit_router(self.audit, self.access),
             pages_router(),
         ]
         if self._provider is not None and self._sessions is not None:

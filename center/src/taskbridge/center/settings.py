@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from taskbridge.runtime.settings import DatabaseSettings, FileOrNone, Networks, Port, TextOrNone, UrlOrNone
+from taskbridge.runtime.settings import DatabaseSettings, FileOrNone, Networks, Port, TextOrNone, Url, UrlOrNone
 
 
 def _names(value: Any) -> Any:
@@ -101,11 +101,31 @@ class CenterSettings(DatabaseSettings):
     """Corp of every person who signs in, if there is only one corp."""
     oidc_groups_claim: str = "groups"
     """Claim with the person's groups."""
+    dingtalk_client_id: TextOrNone = None
+    """Client id (AppKey) of an internal app at DingTalk where people sign in, instead of an OpenID Connect provider.
+    Requires `CENTER_DINGTALK_CLIENT_SECRET_FILE`, `CENTER_DINGTALK_CORP_ID` and `CENTER_PUBLIC_URL`."""
+    dingtalk_client_secret_file: FileOrNone = None
+    """File with the app's secret. Read at each sign-in."""
+    dingtalk_corp_id: TextOrNone = None
+    """The app's organisation. Only its members may sign in."""
+    dingtalk_login_url: Url = "https://login.dingtalk.com"
+    """URL of DingTalk's sign-in page."""
+    dingtalk_api_url: Url = "https://api.dingtalk.com"
+    """URL of DingTalk's API."""
+    dingtalk_old_api_url: Url = "https://oapi.dingtalk.com"
+    """URL of DingTalk's older API, which alone knows user ids."""
     operator_groups: Names = ()
-    """Groups at the provider whose members are operators: they see every corp and the operator page, comma-separated.
+    """Groups at the OpenID Connect provider whose members are operators: they see every corp and the operator page,
+    comma-separated.
     A change at the provider counts at the next sign-in."""
+    auditor_groups: Names = ()
+    """Groups of auditors there, who see the audit trail."""
     operators: People = ()
     """Signed-in people who are operators, also those whom a proxy names: `corp/user`, comma-separated."""
+    auditors: People = ()
+    """Signed-in people who are auditors, in the same form."""
+    audit_days: int = Field(1095, ge=1)
+    """Days after which entries of the audit trail are deleted."""
     session_idle_minutes: int = Field(480, ge=1)
     """A session ends so long after its latest request."""
     session_hours: int = Field(168, ge=1)

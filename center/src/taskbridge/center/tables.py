@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     Column,
     ForeignKeyConstraint,
     Index,
@@ -189,8 +188,8 @@ sessions = Table(
     Column("token_sha256", Key, primary_key=True),
     Column("corp_id", Key, nullable=False),
     Column("user_id", Key, nullable=False),
-    # Whether the identity provider counted the person among the operators when they signed in.
-    Column("operator", Boolean, nullable=False),
+    # By groups at the identity provider, when they signed in: with spaces between.
+    Column("roles", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     # Of the latest request, to the minute.
     Column("used_at", BigInteger, nullable=False),
@@ -210,6 +209,27 @@ sign_ins = Table(
     Column("at", BigInteger, nullable=False),
 )
 """Under way at the identity provider: each may end once."""
+
+audit = Table(
+    "audit",
+    metadata,
+    # Without gaps.
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    # Empty for a caller without a corp.
+    Column("corp_id", Key, nullable=False),
+    # A user id, the name of a token, or empty for anybody on this machine.
+    Column("actor", Key, nullable=False),
+    Column("action", Key, nullable=False),
+    # What it was about, such as a corp and a user with a slash between.
+    Column("subject", Text, nullable=False),
+    Column("address", Key, nullable=False),
+    # The first digits of the digest of the session's token, or empty.
+    Column("session", Key, nullable=False),
+    # Of this row and the hash of the row before.
+    Column("sha256", Key, nullable=False),
+)
+"""Rows are added only: see ``access.audit``."""
 
 replicas = Table(
     "replicas",

@@ -30,6 +30,10 @@ Republish = Annotated[
 DropLists = Annotated[
     bool, typer.Option("--rebuild", help="Drop the lists and read the topics again. Stop a center on SQLite before.")
 ]
+VerifyAudit = Annotated[
+    bool,
+    typer.Option("--verify-audit", help="Check the audit trail for changed and missing entries; exit with 1 if any."),
+]
 Migrate = Annotated[bool, typer.Option("--migrate", help="Bring the tables of the database to this release.")]
 
 _LINES = {
@@ -108,14 +112,15 @@ def streams(
 def center(
     migrate: Migrate = False,  # noqa: FBT002
     rebuild: DropLists = False,  # noqa: FBT002
+    verify_audit: VerifyAudit = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Run the task center with an existing Kafka and registry, configured by CENTER_* in the environment.
 
     SQLite is migrated at start, PostgreSQL by --migrate. What people entered survives --rebuild.
     """
-    if migrate and rebuild:
-        raise typer.BadParameter("use one of them at a time", param_hint="--migrate, --rebuild")
+    if migrate + rebuild + verify_audit > 1:
+        raise typer.BadParameter("use one of them at a time", param_hint="--migrate, --rebuild, --verify-audit")
     from taskbridge.center import app
 
     if migrate:
@@ -124,10 +129,17 @@ def center(
     elif rebuild:
         found = app.rebuild(environment_of("CENTER"))
         text = "The lists are dropped. The task center fills them again; /readyz shows the progress."
+    elif verify_audit:
+        found = app.verify_audit(environment_of("CENTER"))
+        text = f"The audit trail is complete: {found['entries']:,} entries."
+        if found["broken"] is not None:
+            text = f"Entry {found['broken']} of the audit trail was changed, or follows one that is missing."
     else:
         app.run()
         return
     say(json_line(found) if as_json else text)
+    if found.get("broken") is not None:
+        raise typer.Exit(1)
 
 
 def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:

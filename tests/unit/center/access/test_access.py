@@ -257,6 +257,7 @@ def test_who_signed_in_at_a_trusted_proxy_sees_themselves_and_what_concerns_them
         "user_id": "ann",
         "user_name": "安",
         "operator": False,
+        "auditor": False,
         "session": False,
     }
     assert status("/v1/people") == 403, "not even themselves"

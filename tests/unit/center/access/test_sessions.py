@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Table
 
+    from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database
 
 ANN, BOB = ("corp", "ann"), ("corp", "bob")
@@ -41,6 +42,12 @@ def age(database: Database, table: Table, seconds: float, *columns: str) -> None
 def rows(database: Database, table: Table) -> int:
     with database.read() as connection:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+async def token_of(store: Sessions, person: Person, *, instead_of: str | None = None) -> str:
+    """Of a new session."""
+    token, _ = await store.open(person, (), instead_of=instead_of)
+    return token
 
 
 def test_a_sign_in_ends_once_in_the_browser_that_began_it(store: Sessions) -> None:
@@ -67,8 +74,8 @@ def test_a_sign_in_that_took_too_long_is_refused_and_forgotten(store: Sessions, 
 
 def test_the_database_knows_no_token(store: Sessions, database: Database) -> None:
     async def test() -> None:
-        token = await store.open(ANN, operator=True, instead_of=None)
-        assert await store.find(token) == Session(*ANN, operator=True, token_sha256=digest_of(token))
+        token, session = await store.open(ANN, {"operator", "auditor"}, instead_of=None)
+        assert session == Session(*ANN, frozenset({"operator", "auditor"}), digest_of(token)) == await store.find(token)
         for wrong in (digest_of(token), token[:-1], token.upper(), ""):
             assert await store.find(wrong) is None
         with database.read() as connection:
@@ -79,8 +86,8 @@ def test_the_database_knows_no_token(store: Sessions, database: Database) -> Non
 
 def test_a_new_session_replaces_that_of_the_browser_and_no_other(store: Sessions) -> None:
     async def test() -> None:
-        first, elsewhere = [await store.open(ANN, operator=False, instead_of=None) for _ in range(2)]
-        second = await store.open(ANN, operator=False, instead_of=first)
+        first, elsewhere = [await token_of(store, ANN) for _ in range(2)]
+        second = await token_of(store, ANN, instead_of=first)
         assert [await store.find(each) is not None for each in (first, elsewhere, second)] == [False, True, True]
 
     asyncio.run(test())
@@ -93,12 +100,12 @@ def test_a_new_session_replaces_that_of_the_browser_and_no_other(store: Sessions
 )
 def test_a_session_ends_by_itself(store: Sessions, database: Database, seconds: float, columns: list[str]) -> None:
     async def test() -> None:
-        token = await store.open(ANN, operator=False, instead_of=None)
+        token = await token_of(store, ANN)
         age(database, sessions, seconds - 5, *columns)
         assert await store.find(token) is not None
         age(database, sessions, seconds, *columns)
         assert await store.find(token) is None
-        await store.open(BOB, operator=False, instead_of=None)
+        await token_of(store, BOB)
         assert rows(database, sessions) == 1
 
     asyncio.run(test())
@@ -106,10 +113,11 @@ def test_a_session_ends_by_itself(store: Sessions, database: Database, seconds: 
 
 def test_use_prolongs_a_session(store: Sessions, database: Database) -> None:
     async def test() -> None:
-        token = await store.open(ANN, operator=False, instead_of=None)
+        token = await token_of(store, ANN)
         for _ in range(3):
             age(database, sessions, IDLE_S - 5, "used_at")
             assert await store.find(token) is not None
+            await store.refresh()
 
     asyncio.run(test())
 
@@ -117,8 +125,8 @@ def test_use_prolongs_a_session(store: Sessions, database: Database) -> None:
 @pytest.mark.parametrize("everywhere", [False, True], ids=["here", "everywhere"])
 def test_who_signs_out_ends_this_session_or_all_of_theirs(store: Sessions, *, everywhere: bool) -> None:
     async def test() -> None:
-        here, there = [await store.open(ANN, operator=False, instead_of=None) for _ in range(2)]
-        others = [await store.open(each, operator=False, instead_of=None) for each in (BOB, ("other", "ann"))]
+        here, there = [await token_of(store, ANN) for _ in range(2)]
+        others = [await token_of(store, each) for each in (BOB, ("other", "ann"))]
         session = await store.find(here)
         assert session is not None
         await store.end(session, everywhere=everywhere)
@@ -128,17 +136,29 @@ def test_who_signs_out_ends_this_session_or_all_of_theirs(store: Sessions, *, ev
     asyncio.run(test())
 
 
-def test_an_open_stream_learns_that_its_session_has_ended(store: Sessions, database: Database) -> None:
+def test_an_open_stream_learns_that_its_session_has_ended_here_or_elsewhere(database: Database) -> None:
+    ended: list[None] = []
+    threads = Threads(1)
+    store, elsewhere = (
+        Sessions(database, threads, idle_s=IDLE_S, longest_s=LONGEST_S, ended=lambda: ended.append(None))
+        for _ in range(2)
+    )
+
     async def test() -> None:
-        tokens = [await store.open(each, operator=False, instead_of=None) for each in (ANN, BOB)]
+        tokens = [await token_of(store, each) for each in (ANN, BOB)]
         found = [await store.find(each) for each in tokens]
         checks = [store.lasting(each.token_sha256) for each in found if each is not None]
         await store.refresh()
         assert [each(1.0) for each in checks] == [True, True]
-        elsewhere = Sessions(database, Threads(1), idle_s=IDLE_S, longest_s=LONGEST_S)
+        assert ended == []
         assert found[0] is not None
+        assert found[1] is not None
         await elsewhere.end(found[0], everywhere=False)
+        ended.clear()
         await store.refresh()
-        assert [each(1.0) for each in checks] == [False, True]
+        assert ([each(1.0) for each in checks], len(ended)) == ([False, True], 1)
+        await store.end(found[1], everywhere=True)
+        assert ([each(1.0) for each in checks], len(ended)) == ([False, False], 2)
 
     asyncio.run(test())
+    threads.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
-from structlog.testing import capture_logs
 
 from support.operations import reporter_of, settings_of
 from support.served_apps import serving
 from taskbridge.center.access.access import Access
+from taskbridge.center.access.audit import Audit
 from taskbridge.center.operations.routes import operations_router
+from taskbridge.runtime.database import Threads
 from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.runtime.tokens import TokensFile, digest_of
 
@@ -119,15 +121,16 @@ def test_operators_only(sqlite_database: Database, tmp_path: Path, service: Serv
             f'[[tokens]]\nname = "{name}"\nsha256 = "{digest_of(name)}"\ncorps = ["{corp}"]\n' for name, corp in entries
         )
     )
-    with center(sqlite_database, tmp_path, url, Access(tokens=TokensFile(tokens))) as client:
+    audit = Audit(sqlite_database, Threads(1))
+    with center(sqlite_database, tmp_path, url, Access(tokens=TokensFile(tokens), audit=audit)) as client:
         for token, status in (("", 401), ("wrong", 401), ("portal", 403)):
             answer = client.post("/v1/ops/webhooks/erp/test", headers={"Authorization": f"Bearer {token}"})
             assert problem(answer)[0] == status
         assert service.acted == []
-        with capture_logs() as logs:
-            answer = client.post("/v1/ops/webhooks/erp/test", headers={"Authorization": "Bearer boss"})
+        answer = client.post("/v1/ops/webhooks/erp/test", headers={"Authorization": "Bearer boss"})
     assert (answer.status_code, service.acted) == (200, ["test"])
-    assert {"event": "webhooks_action", "by": "boss", "action": "test", "endpoint": "erp", "log_level": "info"} in logs
+    (entry,) = asyncio.run(audit.page(before=None, limit=10))
+    assert (entry.actor, entry.action, entry.subject) == ("boss", "webhooks_test", "erp")
 
 
 def test_failures_are_said_in_words_and_nothing_is_done_twice(

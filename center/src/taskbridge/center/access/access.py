@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from taskbridge.center.access.refusals import SignInRequired, TooManyQueries
 from taskbridge.center.access.sso import single_sign_on
@@ -15,10 +15,11 @@ from taskbridge.runtime.tokens import ALL_CORPS, TokensFile
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from starlette.requests import HTTPConnection, Request
 
+    from taskbridge.center.access.audit import Audit
     from taskbridge.center.access.sessions import Session, Sessions
     from taskbridge.center.access.sso import SingleSignOn, UsersOf
     from taskbridge.center.settings import CenterSettings
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SESSION_COOKIE = "__Host-taskbridge"
 """Of a signed-in person's browser. The prefix keeps other names of the site from setting it."""
+OPERATOR, AUDITOR = "operator", "auditor"
+"""Roles of signed-in people."""
 _BURST_S = 2.0
 """An idle caller may use this many seconds of its rate at once."""
 
@@ -46,6 +49,7 @@ class Caller:
     rate_key: str = field(default="", repr=False)
     token_sha256: str = field(default="", repr=False)
     session: Session | None = field(default=None, repr=False)
+    roles: frozenset[str] = frozenset()
 
     def may_see(self, corp_id: str, user_id: str | None = None) -> bool:
         """Whether this corp, and this user of it, are the caller's to query.
@@ -70,6 +74,19 @@ class Caller:
         """Whether they may see how the bridge is doing, which shows something of every corp."""
         return ALL_CORPS in self.corps
 
+    @property
+    def is_auditor(self) -> bool:
+        """Whether they may see who did what. Of people, not the operators, whom it is about."""
+        return AUDITOR in self.roles or (self.mode != "sso" and self.is_operator)
+
+
+class Members(NamedTuple):
+    """Who has a role: these people, and the members of these groups at the identity provider."""
+
+    role: str
+    people: Collection[Person]
+    groups: Collection[str]
+
 
 @dataclass(eq=False)
 class Access:
@@ -81,8 +98,8 @@ class Access:
     tokens: TokensFile | None
     sso: SingleSignOn | None = None
     sessions: Sessions | None = None
-    operators: Collection[Person] = ()
-    """Signed-in people who may see everything."""
+    audit: Audit | None = None
+    members: Sequence[Members] = ()
     rate_per_s: float = 500.0
     sso_stream_s: float = 300.0
 
@@ -121,8 +138,7 @@ class Access:
                 raise SignInRequired("sign in, or send a valid bearer token")
             return self._signed_in(connection, (session.corp_id, session.user_id), session)
         if self.is_open:
-            address = connection.client.host if connection.client is not None else ""
-            return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {address}")
+            return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {_address_of(connection)}")
         entry = token_of(connection, self.tokens)
         return Caller(
             "token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}", token_sha256=entry.sha256
@@ -131,11 +147,45 @@ class Access:
     def _signed_in(self, connection: HTTPConnection, person: Person, session: Session | None = None) -> Caller:
         if connection.scope["method"] not in SAFE_METHODS and not is_from_own_page(connection):
             raise Forbidden("a signed-in person changes something from a page of the task center only")
-        is_operator = person in self.operators or (session is not None and session.operator)
-        corps = (ALL_CORPS,) if is_operator else ()
-        corp_id, user_id = person
-        rate_key = f"sso {person!r}"
-        return Caller("sso", corps=corps, corp_id=corp_id, user_id=user_id, rate_key=rate_key, session=session)
+        roles = {each.role for each in self.members if person in each.people}
+        return self.signed_in(person, session, roles | (session.roles if session is not None else set()))
+
+    @staticmethod
+    def signed_in(person: Person, session: Session | None, roles: Iterable[str]) -> Caller:
+        """The caller that a person is, with these roles."""
+        (corp_id, user_id), roles = person, frozenset(roles)
+        return Caller(
+            "sso",
+            corps=(ALL_CORPS,) if OPERATOR in roles else (),
+            corp_id=corp_id,
+            user_id=user_id,
+            rate_key=f"sso {person!r}",
+            session=session,
+            roles=roles,
+        )
+
+    def roles_of(self, groups: Collection[object]) -> set[str]:
+        """The roles of members of these groups."""
+        return {each.role for each in self.members if any(group in groups for group in each.groups)}
+
+    async def record(self, request: HTTPConnection, caller: Caller, action: str, subject: str = "") -> None:
+        """Add to the audit trail what a caller is about to do."""
+        if self.audit is not None:
+            await self.audit.add(caller, action, subject, address=_address_of(request))
+
+    async def check_read(self, request: HTTPConnection, caller: Caller, subject: str, person: Person | None) -> None:
+        """Refuse a query about a person that the caller may not make, and record it if it is about somebody else.
+
+        ``subject`` is what is read. Only signed-in people are recorded: programs read all the time.
+
+        Raises:
+            Forbidden: as ``Caller.check``.
+        """
+        if person is not None:
+            caller.check(*person)
+        is_own = person == (caller.corp_id, caller.user_id)
+        if self.audit is not None and caller.mode == "sso" and caller.is_operator and not is_own:
+            await self.audit.add_read(caller, subject, address=_address_of(request))
 
     def lasting(self, caller: Caller, corp_id: str, user_id: str, *, now: float) -> Callable[[float], bool]:
         """Returns a check whether a stream that was opened at ``now`` for this user may continue.
@@ -161,12 +211,21 @@ class Access:
         return may_go_on
 
 
+def _address_of(connection: HTTPConnection) -> str:
+    return connection.client.host if connection.client is not None else ""
+
+
 def session_token_of(connection: HTTPConnection) -> str | None:
     """Of the browser's cookie."""
     return connection.cookies.get(SESSION_COOKIE)
 
 
-def build_access(settings: CenterSettings, users_of: UsersOf | None = None, sessions: Sessions | None = None) -> Access:
+def build_access(
+    settings: CenterSettings,
+    users_of: UsersOf | None = None,
+    sessions: Sessions | None = None,
+    audit: Audit | None = None,
+) -> Access:
     """The access that the settings define. ``users_of`` finds those who sign in by another id than the user id.
 
     Raises:
@@ -180,7 +239,11 @@ def build_access(settings: CenterSettings, users_of: UsersOf | None = None, sess
         tokens=None if settings.api_tokens_file is None else TokensFile(settings.api_tokens_file),
         sso=single_sign_on(settings, users_of),
         sessions=sessions,
-        operators=settings.operators,
+        audit=audit,
+        members=(
+            Members(OPERATOR, settings.operators, settings.operator_groups),
+            Members(AUDITOR, settings.auditors, settings.auditor_groups),
+        ),
         rate_per_s=settings.query_rate_per_s,
         sso_stream_s=settings.sso_stream_s,
     )

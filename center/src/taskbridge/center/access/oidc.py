@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 import structlog
@@ -11,10 +10,11 @@ from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.starlette_client import StarletteOAuth2App
 from joserfc.errors import JoseError
 
+from taskbridge.center.access.dingtalk import DingTalk
+from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
 from taskbridge.center.access.sso import the_one
-from taskbridge.runtime.access import on_loopback
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,73 +22,50 @@ if TYPE_CHECKING:
 
     from taskbridge.center.access.sso import UsersOf
     from taskbridge.center.settings import CenterSettings
-    from taskbridge.center.tables import Person
 
-CALLBACK = "/sign-in/callback"
-_ANSWER_S = 10.0
 _SIGNED = ("RS", "PS", "ES", "EdDSA", "Ed25519", "Ed448")
 """Algorithms whose private key only the provider has."""
 
 log = structlog.get_logger(__name__)
 
 
-class SignedIn(NamedTuple):
-    """The result of a sign-in."""
-
-    person: Person
-    operator: bool
-
-
-class OpenIdConnect:
-    """The identity provider of the settings, which is not contacted before somebody signs in."""
+class OpenIdConnect(Provider):
+    """A provider with discovery."""
 
     def __init__(self, settings: CenterSettings, users_of: UsersOf) -> None:
         """Raise ConfigurationError if the settings of the provider are incomplete or unsafe."""
         issuer, client_id, public_url = settings.oidc_issuer, settings.oidc_client_id, settings.public_url
         if issuer is None or client_id is None or public_url is None:
             raise ConfigurationError("CENTER_OIDC_ISSUER: set CENTER_OIDC_CLIENT_ID and CENTER_PUBLIC_URL too")
-        for name, url in (("CENTER_OIDC_ISSUER", issuer), ("CENTER_PUBLIC_URL", public_url)):
-            if urlsplit(url).scheme != "https" and not on_loopback(urlsplit(url).hostname or ""):
-                raise ConfigurationError(f"{name} must begin with https:// (http:// is accepted on this machine only)")
         if (settings.oidc_corp_claim is None) == (settings.oidc_corp_id is None):
             raise ConfigurationError("CENTER_OIDC_ISSUER: set one of CENTER_OIDC_CORP_CLAIM and CENTER_OIDC_CORP_ID")
         if "openid" not in settings.oidc_scopes.split():
             raise ConfigurationError("CENTER_OIDC_SCOPES must contain openid")
-        self._settings, self._users_of, self._issuer = settings, users_of, issuer.rstrip("/")
-        self.public_url = public_url.rstrip("/")
+        self._settings, self._users_of = settings, users_of
+        self._issuer = checked_url("CENTER_OIDC_ISSUER", issuer)
+        self._public_url = checked_url("CENTER_PUBLIC_URL", public_url)
         self._app = cast(
             "Any",
             StarletteOAuth2App(
                 None,
                 client_id=client_id,
                 server_metadata_url=f"{self._issuer}/.well-known/openid-configuration",
-                client_kwargs={"scope": settings.oidc_scopes, "code_challenge_method": "S256", "timeout": _ANSWER_S},
+                client_kwargs={"scope": settings.oidc_scopes, "code_challenge_method": "S256", "timeout": ANSWER_S},
             ),
         )
 
     async def authorize(self, return_to: str) -> tuple[str, str, SignIn]:
-        """The address at the provider, the state in it, and the sign-in to store.
-
-        Raises:
-            ProviderUnavailable: the provider does not answer, or not as one.
-        """
         await self._discover()
-        found = await self._app.create_authorization_url(self.public_url + CALLBACK)
+        found = await self._app.create_authorization_url(self._public_url + CALLBACK)
         return found["url"], found["state"], SignIn(found["nonce"], found["code_verifier"], return_to)
 
-    async def redeem(self, code: str, sign_in: SignIn) -> SignedIn:
-        """The person of whom the provider has issued this code.
-
-        Raises:
-            ProviderUnavailable: the provider does not answer.
-            SignInRefused: the code, or the id token for it, is not valid.
-            UnknownPerson: no person has the id, or several have it.
-            NotNow: the people are not complete yet.
-        """
+    async def redeem(self, answer: Mapping[str, str], sign_in: SignIn) -> SignedIn:
+        if "code" not in answer:
+            raise SignInRefused(f"the identity provider refused: {answer.get('error', 'it sent no code')}")
         await self._discover()
         try:
             token = await self._app.fetch_access_token(
-                redirect_uri=self.public_url + CALLBACK, code=code, code_verifier=sign_in.code_verifier
+                redirect_uri=self._public_url + CALLBACK, code=answer["code"], code_verifier=sign_in.code_verifier
             )
             claims = await self._app.parse_id_token(token, nonce=sign_in.nonce)
             if claims is not None:
@@ -103,8 +80,7 @@ class OpenIdConnect:
         return await self._signed_in(claims)
 
     async def sign_out_url(self) -> str:
-        """Where the browser signs out of the provider too, if the provider supports it; otherwise the task center."""
-        home = f"{self.public_url}/"
+        home = f"{self._public_url}/"
         try:
             await self._discover()
             url = (await self._app.create_logout_url(home, client_id=self._app.client_id))["url"]
@@ -131,18 +107,18 @@ class OpenIdConnect:
         users = await self._users_of(corp_id, settings.oidc_mapped_id, user_id)
         named: Any = claims.get(settings.oidc_groups_claim)
         groups = cast("list[object]", named if isinstance(named, list) else [named])
-        operator = any(each in groups for each in settings.operator_groups)
-        return SignedIn((corp_id, the_one(users)), operator)
+        return SignedIn((corp_id, the_one(users)), groups)
 
     async def _discover(self) -> None:
         try:
             found = await self._app.load_server_metadata()
-        except (httpx2.HTTPError, OSError, ValueError) as error:
+        except (httpx2.HTTPError, OSError, ValueError, TypeError) as error:
             log.warning("identity_provider_unavailable", problem=str(error) or type(error).__name__)
             raise ProviderUnavailable("the identity provider does not answer: try again later") from error
-        if str(found.get("issuer", "")).rstrip("/") != self._issuer:
+        is_complete = {"authorization_endpoint", "token_endpoint", "jwks_uri"} <= found.keys()
+        if not is_complete or str(found.get("issuer")).rstrip("/") != self._issuer:
             found.pop("_loaded_at", None)  # it is read again
-            raise ProviderUnavailable(f"the identity provider names another issuer than {self._issuer}")
+            raise ProviderUnavailable(f"the identity provider does not describe itself as {self._issuer}")
         offered = found.get("id_token_signing_alg_values_supported") or ["RS256"]
         found["id_token_signing_alg_values_supported"] = [each for each in offered if each.startswith(_SIGNED)]
         # Read each time: it may have been replaced.
@@ -159,3 +135,16 @@ def _text(claims: Mapping[str, Any], name: str) -> str:
     if isinstance(value, str) and value.strip():
         return value.strip()
     raise SignInRefused(f"the identity provider sent no claim {name!r} with a text")
+
+
+def provider_of(settings: CenterSettings, users_of: UsersOf) -> Provider | None:
+    """The identity provider that the settings name; None if people sign in elsewhere, or not at all.
+
+    Raises:
+        ConfigurationError: its settings are incomplete or unsafe, or name two.
+    """
+    if settings.dingtalk_client_id is None:
+        return None if settings.oidc_issuer is None else OpenIdConnect(settings, users_of)
+    if settings.oidc_issuer is not None:
+        raise ConfigurationError("set one of CENTER_OIDC_ISSUER and CENTER_DINGTALK_CLIENT_ID")
+    return DingTalk(settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import delete, insert, select, update
 
@@ -17,9 +17,9 @@ from taskbridge.runtime.database import DatabaseUnavailable, now_ms
 from taskbridge.runtime.tokens import digest_of, new_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Row
 
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database, Threads
@@ -38,7 +38,8 @@ class Session(NamedTuple):
 
     corp_id: str
     user_id: str
-    operator: bool
+    roles: frozenset[str]
+    """By groups at the identity provider."""
     token_sha256: str
 
 
@@ -53,13 +54,27 @@ class SignIn(NamedTuple):
 class Sessions:
     """Every method raises DatabaseUnavailable if the database does not answer."""
 
-    def __init__(self, database: Database, threads: Threads, *, idle_s: float, longest_s: float) -> None:
-        """A session ends ``idle_s`` after its latest request, and ``longest_s`` after its sign-in."""
+    def __init__(
+        self,
+        database: Database,
+        threads: Threads,
+        *,
+        idle_s: float,
+        longest_s: float,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """A session ends ``idle_s`` after its latest request, and ``longest_s`` after its sign-in.
+
+        ``ended`` is called when sessions with open streams have ended.
+        """
         self._database, self._threads = database, threads
         self._idle_ms, self._longest_ms = int(idle_s * 1000), int(longest_s * 1000)
+        self._ended = ended
         self._watched: dict[str, float] = {}
         """When a stream of the session was checked last."""
         self._over: set[str] = set()
+        self._used: set[str] = set()
+        """Written together, so that no request waits for the database's writer."""
 
     async def add_sign_in(self, state: str, browser: str, sign_in: SignIn) -> None:
         """Store a sign-in that a browser, identified by its cookie, has started; delete those that expired."""
@@ -92,35 +107,37 @@ class Sessions:
 
         return await self._threads.run(write)
 
-    async def open(self, person: Person, *, operator: bool, instead_of: str | None) -> str:
-        """A new session; returns the token for the browser, whose former session ends."""
+    async def open(self, person: Person, roles: Iterable[str], *, instead_of: str | None) -> tuple[str, Session]:
+        """A new session, and the token for its browser, whose former session ends."""
         token, now = new_token(), now_ms()
-        row = {"token_sha256": digest_of(token), "operator": operator, "created_at": now, "used_at": now}
+        session = Session(*person, frozenset(roles), digest_of(token))
+        times = {"created_at": now, "used_at": now}
+        row = {**session._asdict(), "roles": " ".join(sorted(session.roles)), **times}
         gone = sessions.c.token_sha256 == digest_of(instead_of or "")
 
         def write() -> None:
             with self._database.write() as connection:
                 connection.execute(delete(sessions).where(gone | ~self._lives(now)))
-                connection.execute(insert(sessions).values(corp_id=person[0], user_id=person[1], **row))
+                connection.execute(insert(sessions).values(row))
 
         await self._threads.run(write)
-        return token
+        return token, session
 
     async def find(self, token: str) -> Session | None:
         """The session of a browser's token; None if it has ended."""
         sha256, now = digest_of(token), now_ms()
-        this = sessions.c.token_sha256 == sha256
-        query = select(sessions).where(this, self._lives(now))
+        query = select(sessions).where(sessions.c.token_sha256 == sha256, self._lives(now))
 
-        def read() -> Session | None:
+        def read() -> Row[Any] | None:
             with self._database.read() as connection:
-                row = connection.execute(query).first()
-            if row is not None and row.used_at < now - _USED_MS:
-                with self._database.write() as connection:
-                    connection.execute(update(sessions).where(this).values(used_at=now))
-            return None if row is None else Session(row.corp_id, row.user_id, row.operator, sha256)
+                return connection.execute(query).first()
 
-        return await self._threads.run(read)
+        row = await self._threads.run(read)
+        if row is None:
+            return None
+        if row.used_at < now - _USED_MS:
+            self._used.add(sha256)
+        return Session(row.corp_id, row.user_id, frozenset(row.roles.split()), sha256)
 
     async def end(self, session: Session, *, everywhere: bool) -> None:
         """End the session, or all of its person."""
@@ -128,11 +145,13 @@ class Sessions:
         if everywhere:
             ended = (sessions.c.corp_id == session.corp_id) & (sessions.c.user_id == session.user_id)
 
-        def write() -> None:
+        def write() -> set[str]:
             with self._database.write() as connection:
-                connection.execute(delete(sessions).where(ended))
+                gone = delete(sessions).where(ended).returning(sessions.c.token_sha256)
+                return set(connection.execute(gone).scalars())
 
-        await self._threads.run(write)
+        self._over |= await self._threads.run(write)
+        self._ended()
 
     def lasting(self, token_sha256: str) -> Callable[[float], bool]:
         """A check whether the session goes on, for a stream that is open longer than a request."""
@@ -145,7 +164,7 @@ class Sessions:
         return may_go_on
 
     async def watch(self) -> None:
-        """Learn which sessions with open streams have ended, on any replica; until cancelled."""
+        """Write which sessions are in use, and learn which of those with open streams have ended; until cancelled."""
         while True:
             await asyncio.sleep(_WATCH_S)
             with suppress(DatabaseUnavailable):
@@ -155,16 +174,23 @@ class Sessions:
         """As ``watch``, once."""
         now = time.monotonic()
         self._watched = {each: at for each, at in self._watched.items() if at > now - _FORGOTTEN_S}
-        watched = list(self._watched)
-        among = self._database.among(sessions.c.token_sha256)
-        query = select(sessions.c.token_sha256).where(among, self._lives(now_ms()))
+        watched = set(self._watched)
+        used, self._used = self._used, set()
+        among, now_is = self._database.among(sessions.c.token_sha256), now_ms()
 
-        def read() -> set[str]:
+        def write_and_read() -> set[str]:
+            if used:
+                with self._database.write() as connection:
+                    mark = update(sessions).where(among, self._lives(now_is)).values(used_at=now_is)
+                    connection.execute(mark, self._database.keys(used))
             with self._database.read() as connection:
-                return set(connection.execute(query, self._database.keys(watched)).scalars())
+                alive = select(sessions.c.token_sha256).where(among, self._lives(now_is))
+                return set(connection.execute(alive, self._database.keys(watched)).scalars())
 
-        if watched:
-            self._over = set(watched) - await self._threads.run(read)
+        if watched or used:
+            before, self._over = self._over, watched - await self._threads.run(write_and_read)
+            if self._over - before:
+                self._ended()
 
     def _lives(self, now: int) -> ColumnElement[bool]:
         return (sessions.c.used_at >= now - self._idle_ms) & (sessions.c.created_at >= now - self._longest_ms)

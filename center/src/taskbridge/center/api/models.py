@@ -199,7 +199,24 @@ class MeOut(_Shown):
     user_id: str | None = Field(description="With single sign-on: the person's user id.")
     user_name: str | None = Field(description="With single sign-on: the person's name, if known.")
     operator: bool = Field(description="Whether the caller may open /ops.")
+    auditor: bool = Field(description="Whether the caller may see the audit trail.")
     session: bool = Field(description="Whether the person signed in here, and so may sign out.")
+
+
+class AuditEntryOut(_Shown):
+    seq: int = Field(description="Its number, without gaps.")
+    at: str
+    corp_id: str
+    actor: str = Field(description="A user id, or the name of a token; empty for anybody on this machine.")
+    action: str
+    subject: str = Field(description="What it was about, such as a corp and a user with a slash between.")
+    address: str
+    session: str = Field(description="First digits of the digest of the session's token.")
+    sha256: str = Field(description="Hash of this entry and of the hash before.")
+
+
+class AuditOut(_Shown):
+    items: list[AuditEntryOut]
 
 
 class FoundPersonOut(_Shown):

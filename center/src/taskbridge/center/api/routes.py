@@ -142,7 +142,7 @@ class Api:
         return await self._answer(self._queries.apps, corp_id, user_id)
 
     async def history(self, request: Request, instance_id: InstanceId) -> Response:
-        caller = await self._caller_of(request)
+        caller = await self._caller_of(request, subject=instance_id)
         given = partial(self._queries.history, now_ms=now_ms()), instance_id, caller
         # States and events are read side by side: a page that was just notified may come too early.
         for _ in range(_EVENTS_TRIES):
@@ -152,18 +152,18 @@ class Api:
         return await self._answer(*given)
 
     async def instance(self, request: Request, instance_id: InstanceId) -> Response:
-        caller = await self._caller_of(request)
+        caller = await self._caller_of(request, subject=instance_id)
         return await self._answer(self._queries.instance, instance_id, caller)
 
-    async def _caller_of(self, request: Request, corp_id: str | None = None, user_id: str | None = None) -> Caller:
+    async def _caller_of(self, request: Request, *person: str, subject: str = "") -> Caller:
         """Who may make the query.
 
         Raises:
             Refused: nobody may, or there is nothing complete to answer it from.
         """
         caller = await self._access.caller_of(request)
-        if corp_id is not None and user_id is not None:
-            caller.check(corp_id, user_id)
+        whose = (person[0], person[1]) if person else None
+        await self._access.check_read(request, caller, subject or "/".join(person), whose)
         if not self._is_complete():
             raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
         return caller
@@ -181,5 +181,6 @@ def _me(caller: Caller, user_name: str | None) -> dict[str, Any]:
         "user_id": caller.user_id,
         "user_name": user_name,
         "operator": caller.is_operator,
+        "auditor": caller.is_auditor,
         "session": caller.session is not None,
     }

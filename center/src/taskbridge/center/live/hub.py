@@ -190,10 +190,19 @@ class Hub(Collector):
         for each in self._all():
             if each.due <= now:
                 each.due, each.beats = now + self.heartbeat_s, True
-                if not each.may_go_on(now):
-                    self._end(each, ACCESS)
+                self._check(each, now)
             if each.beats or each.is_stale:
                 each.go_on()
+
+    def check(self) -> None:
+        """End streams that may not go on, without waiting for their heartbeats."""
+        if self._loop is not None:
+            for each in self._all():
+                self._check(each, self._loop.time())
+
+    def _check(self, stream: Stream, now: float) -> None:
+        if not stream.may_go_on(now):
+            self._end(stream, ACCESS)
 
     def stop(self) -> None:
         """End all streams, and accept no more."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import structlog
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002 - as above
@@ -29,8 +28,6 @@ _InstanceId = Annotated[
 
 _Endpoint = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Its name.", examples=["erp"])]
 _Action = Annotated[Literal["test", "replay"], Path(description="What to do.")]
-
-log = structlog.get_logger(__name__)
 
 
 def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter:
@@ -64,7 +61,7 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
     async def act(request: Request, endpoint: _Endpoint, action: _Action) -> Response:
         """The webhooks service sends an example now (`test`), or delivers again what was given up (`replay`)."""
         caller = await operator(request)
-        log.info("webhooks_action", by=caller.name or caller.user_id or caller.mode, action=action, endpoint=endpoint)
+        await access.record(request, caller, f"webhooks_{action}", endpoint)
         return JsonAnswer(to_json(await reporter.act(endpoint, action)))
 
     return router

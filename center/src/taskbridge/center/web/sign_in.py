@@ -14,24 +14,47 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from taskbridge.center.access.access import SESSION_COOKIE, session_token_of
-from taskbridge.center.access.oidc import CALLBACK
+from taskbridge.center.access.audit import SIGNED_IN, SIGNED_OUT
+from taskbridge.center.access.dingtalk import DingTalk
+from taskbridge.center.access.providers import CALLBACK
 from taskbridge.center.access.refusals import SignInExpired, SignInRefused, TooManyQueries, UnknownPerson
 from taskbridge.center.access.sessions import SIGN_IN_S
 from taskbridge.center.web.routes import PAGE_HEADERS
+from taskbridge.runtime.database import DatabaseUnavailable
 from taskbridge.runtime.rates import Bucket, PerSource
-from taskbridge.runtime.refusals import Forbidden, Refused
+from taskbridge.runtime.refusals import Forbidden, NotNow, Refused
 from taskbridge.runtime.tokens import new_token
 
 if TYPE_CHECKING:
     from taskbridge.center.access.access import Access
-    from taskbridge.center.access.oidc import OpenIdConnect
+    from taskbridge.center.access.providers import Provider
     from taskbridge.center.access.sessions import Sessions
 
 _BROWSER_COOKIE = "__Host-taskbridge-sign-in"
 """Ties a sign-in to the browser that started it: nobody can complete theirs in another browser."""
-_BURST, _FULL_AFTER_S = 50, 10.0
-"""Sign-ins that one address may start."""
+_BURST, _FULL_AFTER_S = 500, 10.0
+"""Sign-ins that one address may start. It may be that of a proxy in front of the whole company."""
 
+_IN_DINGTALK = "DingTalk"
+"""In the user agent of a page inside DingTalk."""
+_DINGTALK_LIBRARY = "https://g.alicdn.com/dingding/dingtalk-jsapi/3.0.25/dingtalk.open.js"
+_PAGE = """<!doctype html>
+<html lang="zh-CN">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>登录 · Sign in</title>
+<link rel="stylesheet" href="/assets/tokens.css">
+<link rel="stylesheet" href="/assets/page.css">
+</head>
+<body>
+<main class="sign-in"><div class="sign-in-form">
+{}
+</div></main>
+</body>
+</html>
+"""
 _CHINESE: dict[type[Refused], str] = {
     UnknownPerson: "您已登录，但系统中没有与您的账号唯一对应的人员，请联系管理员。",
     SignInRefused: "身份提供方拒绝了本次登录，或返回的信息无效。",
@@ -43,44 +66,51 @@ _CHINESE_UNAVAILABLE = "暂时无法登录，请稍后再试。"
 log = structlog.get_logger(__name__)
 
 
-def sign_in_router(provider: OpenIdConnect, sessions: Sessions, access: Access) -> APIRouter:
+def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> APIRouter:
     """``/sign-in``, ``/sign-in/callback`` and ``/sign-out``."""
     router = APIRouter(include_in_schema=False)
     rates = PerSource(lambda: Bucket(_BURST, full_after_s=_FULL_AFTER_S, now=time.monotonic()))
 
     @router.get("/sign-in")
-    async def start(request: Request, return_to: Annotated[str, Query(max_length=2000)] = "/") -> Response:
-        """Redirect to the identity provider, and afterwards to ``return_to``, a path of the task center."""
+    async def start(
+        request: Request, return_to: Annotated[str, Query(max_length=2000)] = "/", *, browser: bool = False
+    ) -> Response:
+        """Redirect to the identity provider, and afterwards to ``return_to``, a path of the task center.
+
+        Inside DingTalk, its page signs in without a redirect, unless that failed: ``browser``.
+        """
         bucket = rates.of(request.client.host if request.client is not None else "")
         try:
             if not bucket.holds(1, now=time.monotonic()):
                 raise TooManyQueries("too many sign-ins: try again in some seconds", retry_after_s=5)
             bucket.consume(1)
             url, state, sign_in = await provider.authorize(_own_path(return_to))
-        except Refused as refused:
+            # The same for further tabs, so that each of them can complete its sign-in.
+            cookie = request.cookies.get(_BROWSER_COOKIE) or new_token()
+            await sessions.add_sign_in(state, cookie, sign_in)
+        except (Refused, DatabaseUnavailable) as refused:
             return _refusal(refused)
-        # The same for further tabs, so that each of them can complete its sign-in.
-        browser = request.cookies.get(_BROWSER_COOKIE) or new_token()
-        await sessions.add_sign_in(state, browser, sign_in)
-        answer = RedirectResponse(url, 303, headers=PAGE_HEADERS)
-        _set_cookie(answer, _BROWSER_COOKIE, browser, max_age=SIGN_IN_S)
+        if isinstance(provider, DingTalk) and _IN_DINGTALK in request.headers.get("user-agent", "") and not browser:
+            answer = _page_in_dingtalk(provider, state, sign_in.return_to)
+        else:
+            answer = RedirectResponse(url, 303, headers=PAGE_HEADERS)
+        _set_cookie(answer, _BROWSER_COOKIE, cookie, max_age=SIGN_IN_S)
         return answer
 
     @router.get(CALLBACK)
-    async def callback(request: Request, state: str = "", code: str = "", error: str = "") -> Response:
+    async def callback(request: Request, state: str = "") -> Response:
         """Create a session from the provider's answer."""
         try:
             sign_in = await sessions.claim_sign_in(state, request.cookies.get(_BROWSER_COOKIE, ""))
             if sign_in is None:
                 raise SignInExpired("this sign-in took too long, was already used, or was started in another browser")
-            if error or not code:
-                raise SignInRefused(f"the identity provider refused: {error or 'it sent no code'}")
-            person, operator = await provider.redeem(code, sign_in)
-        except Refused as refused:
+            person, groups = await provider.redeem(request.query_params, sign_in)
+            # A new token at each sign-in: one that somebody else put into the browser is worth nothing.
+            roles = access.roles_of(groups)
+            token, session = await sessions.open(person, roles, instead_of=session_token_of(request))
+            await access.record(request, access.signed_in(person, session, roles), SIGNED_IN)
+        except (Refused, DatabaseUnavailable) as refused:
             return _refusal(refused)
-        # A new token at each sign-in: one that somebody else put into the browser is worth nothing.
-        token = await sessions.open(person, operator=operator, instead_of=session_token_of(request))
-        log.info("signed_in", corp_id=person[0], user_id=person[1])
         answer = RedirectResponse(sign_in.return_to, 303, headers=PAGE_HEADERS)
         _set_cookie(answer, SESSION_COOKIE, token)
         return answer
@@ -91,8 +121,8 @@ def sign_in_router(provider: OpenIdConnect, sessions: Sessions, access: Access) 
         caller = await access.identify(request)
         if caller.session is None:
             raise Forbidden("this caller has no session")
+        await access.record(request, caller, SIGNED_OUT, "everywhere" if everywhere else "")
         await sessions.end(caller.session, everywhere=everywhere)
-        log.info("signed_out", corp_id=caller.corp_id, user_id=caller.user_id, everywhere=everywhere)
         answer = JSONResponse({"next": await provider.sign_out_url()}, headers={"Cache-Control": "no-store"})
         answer.delete_cookie(SESSION_COOKIE, secure=True, httponly=True, samesite="lax")
         return answer
@@ -111,27 +141,24 @@ def _set_cookie(answer: Response, name: str, value: str, *, max_age: int | None 
     answer.set_cookie(name, value, max_age=max_age, secure=True, httponly=True, samesite="lax")
 
 
-def _refusal(refused: Refused) -> Response:
-    """A page in both languages. A person sees it, not a program."""
-    chinese = _CHINESE.get(type(refused), _CHINESE_UNAVAILABLE)
-    body = f"""<!doctype html>
-<html lang="zh-CN">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>无法登录 · Not signed in</title>
-<link rel="stylesheet" href="/assets/tokens.css">
-<link rel="stylesheet" href="/assets/page.css">
-</head>
-<body>
-<main class="sign-in"><div class="sign-in-form">
-<h1>无法登录 · Not signed in</h1>
-<p>{chinese}</p>
+def _refusal(refused: Refused | DatabaseUnavailable) -> Response:
+    """In both languages. A person sees it, not a program."""
+    if isinstance(refused, DatabaseUnavailable):
+        log.warning("database_unavailable", problem=str(refused))
+        refused = NotNow("the database does not answer: try again later")
+    body = f"""<h1>无法登录 · Not signed in</h1>
+<p>{_CHINESE.get(type(refused), _CHINESE_UNAVAILABLE)}</p>
 <p lang="en">{html.escape(str(refused))}</p>
-<a class="primary-button" href="/sign-in">重新登录 · Sign in again</a>
-</div></main>
-</body>
-</html>
-"""
-    return HTMLResponse(body, refused.status, headers={**PAGE_HEADERS, **refused.headers})
+<a class="primary-button" href="/sign-in">重新登录 · Sign in again</a>"""
+    return HTMLResponse(_PAGE.format(body), refused.status, headers={**PAGE_HEADERS, **refused.headers})
+
+
+def _page_in_dingtalk(provider: DingTalk, state: str, return_to: str) -> Response:
+    """A page whose script requests the code from the DingTalk around it, by the vendor's library."""
+    data = {"corp": provider.corp_id, "client": provider.client_id, "state": state, "return": return_to}
+    attributes = " ".join(f'data-{name}="{html.escape(value)}"' for name, value in data.items())
+    body = f"""<h1>正在登录 · Signing in</h1>
+<script src="{_DINGTALK_LIBRARY}"></script>
+<script src="/assets/in-dingtalk.js" {attributes}></script>"""
+    policy = f"default-src 'none'; script-src 'self' {_DINGTALK_LIBRARY}; style-src 'self'; frame-ancestors 'none'"
+    return HTMLResponse(_PAGE.format(body), headers={**PAGE_HEADERS, "Content-Security-Policy": policy})

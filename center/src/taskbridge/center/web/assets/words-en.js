@@ -126,6 +126,7 @@ export const EN = {
   account: {
     others: "Somebody else’s tasks",
     own: "My own tasks",
+    audit: "Audit trail (CSV)",
     signOut: "Sign out",
     everywhere: "Sign out on all devices",
     failed: "Not signed out: the task center cannot be reached. Try again.",

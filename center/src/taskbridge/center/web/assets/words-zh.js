@@ -117,6 +117,7 @@ export const ZH = {
   account: {
     others: "查看其他人的任务",
     own: "返回我的任务",
+    audit: "审计日志（CSV）",
     signOut: "退出登录",
     everywhere: "退出所有设备",
     failed: "退出失败：无法连接任务中心，请重试。",

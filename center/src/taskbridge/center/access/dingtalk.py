@@ -1,0 +1,119 @@
+"""Signing in by DingTalk: its own shape of OAuth 2 in a browser, and the authorization code of a page inside DingTalk.
+
+Yida's user ids are DingTalk's, so nobody needs to be imported. Paths and fields are those of the vendor's SDK
+(``alibabacloud-dingtalk`` 2.2.65) and of its older API, which alone knows user ids.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import httpx2
+import structlog
+
+from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url
+from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
+from taskbridge.center.access.sessions import SignIn
+from taskbridge.runtime.tokens import new_token
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from taskbridge.center.settings import CenterSettings
+
+_INTERNAL = 0
+"""``contact_type`` of a member of the organisation; others are contacts from outside."""
+
+log = structlog.get_logger(__name__)
+
+
+class DingTalk(Provider):
+    """One organisation's app at DingTalk."""
+
+    def __init__(self, settings: CenterSettings) -> None:
+        """Raise ConfigurationError if its settings are incomplete or unsafe."""
+        client_id, corp_id, public_url = settings.dingtalk_client_id, settings.dingtalk_corp_id, settings.public_url
+        secret = settings.dingtalk_client_secret_file
+        if client_id is None or corp_id is None or secret is None or public_url is None:
+            raise ConfigurationError(
+                "CENTER_DINGTALK_CLIENT_ID: set CENTER_DINGTALK_CLIENT_SECRET_FILE, CENTER_DINGTALK_CORP_ID and"
+                " CENTER_PUBLIC_URL too"
+            )
+        self.client_id, self.corp_id, self._secret_file = client_id, corp_id, secret
+        self._public_url = checked_url("CENTER_PUBLIC_URL", public_url)
+        self._login = checked_url("CENTER_DINGTALK_LOGIN_URL", settings.dingtalk_login_url)
+        self._api = checked_url("CENTER_DINGTALK_API_URL", settings.dingtalk_api_url)
+        self._old_api = checked_url("CENTER_DINGTALK_OLD_API_URL", settings.dingtalk_old_api_url)
+
+    async def authorize(self, return_to: str) -> tuple[str, str, SignIn]:
+        state = new_token()
+        query = {
+            "redirect_uri": self._public_url + CALLBACK,
+            "response_type": "code",
+            "client_id": self.client_id,
+            "scope": "openid corpid",
+            "corpId": self.corp_id,
+            "state": state,
+            "prompt": "consent",
+        }
+        return f"{self._login}/oauth2/auth?{urlencode(query)}", state, SignIn("", "", return_to)
+
+    async def redeem(self, answer: Mapping[str, str], sign_in: SignIn) -> SignedIn:  # noqa: ARG002 - as of all providers
+        """``authCode`` is a browser's, ``code`` that of a page inside DingTalk."""
+        try:
+            async with httpx2.AsyncClient(timeout=ANSWER_S) as client:
+                if "authCode" in answer:
+                    user_id = await self._user_of_browser(client, answer["authCode"])
+                elif "code" in answer:
+                    user_id = (await self._old(client, "/topapi/v2/user/getuserinfo", code=answer["code"]))["userid"]
+                else:
+                    raise SignInRefused(f"DingTalk refused: {answer.get('error', 'it sent no code')}")
+        except (httpx2.HTTPError, OSError) as error:
+            log.warning("identity_provider_unavailable", problem=str(error) or type(error).__name__)
+            raise ProviderUnavailable("DingTalk does not answer: try again later") from error
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("sign_in_refused", problem=repr(error))
+            raise SignInRefused("DingTalk's answer is not valid") from error
+        return SignedIn((self.corp_id, str(user_id)))
+
+    async def sign_out_url(self) -> str:
+        return f"{self._public_url}/"
+
+    async def _user_of_browser(self, client: httpx2.AsyncClient, code: str) -> Any:
+        """The organisation's user who consented. Anybody may consent; others have no user here."""
+        given = {**self._secret("clientId", "clientSecret"), "code": code, "grantType": "authorization_code"}
+        token = await self._new(client, "POST", "/v1.0/oauth2/userAccessToken", json=given)
+        if token.get("corpId", self.corp_id) != self.corp_id:
+            raise SignInRefused("you chose another organisation at DingTalk")
+        headers = {"x-acs-dingtalk-access-token": str(token["accessToken"])}
+        me = await self._new(client, "GET", "/v1.0/contact/users/me", headers=headers)
+        user = await self._old(client, "/topapi/user/getbyunionid", unionid=me["unionId"])
+        if user.get("contact_type", _INTERNAL) != _INTERNAL:
+            raise SignInRefused("you are not a member of the organisation at DingTalk")
+        return user["userid"]
+
+    async def _old(self, client: httpx2.AsyncClient, path: str, **given: Any) -> dict[str, Any]:
+        """A call of the older API, by a token of the app."""
+        token = await self._new(client, "POST", "/v1.0/oauth2/accessToken", json=self._secret("appKey", "appSecret"))
+        answer = await client.post(self._old_api + path, params={"access_token": str(token["accessToken"])}, json=given)
+        found = answer.raise_for_status().json()
+        if found["errcode"] != 0:
+            raise SignInRefused(f"DingTalk refused: {found.get('errmsg')} ({found['errcode']})")
+        return found["result"]
+
+    async def _new(self, client: httpx2.AsyncClient, method: str, path: str, **given: Any) -> dict[str, Any]:
+        answer = await client.request(method, self._api + path, **given)
+        if answer.is_client_error:
+            found = answer.json()
+            raise SignInRefused(f"DingTalk refused: {found.get('message')} ({found.get('code')})")
+        return answer.raise_for_status().json()
+
+    def _secret(self, id_name: str, secret_name: str) -> dict[str, str]:
+        """Read each time: it may have been replaced."""
+        try:
+            return {id_name: self.client_id, secret_name: self._secret_file.read_text().strip()}
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("client_secret_unreadable", problem=str(error))
+            raise ProviderUnavailable("CENTER_DINGTALK_CLIENT_SECRET_FILE cannot be read") from error

@@ -1,0 +1,65 @@
+"""What the identity providers have in common, and which one the settings name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from taskbridge.runtime.access import on_loopback
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from taskbridge.center.access.sessions import SignIn
+    from taskbridge.center.tables import Person
+
+CALLBACK = "/sign-in/callback"
+ANSWER_S = 10.0
+"""How long a provider may take to answer."""
+
+
+class SignedIn(NamedTuple):
+    """The result of a sign-in."""
+
+    person: Person
+    groups: Sequence[object] = ()
+    """As the provider has named them."""
+
+
+class Provider(Protocol):
+    """Where people sign in. It is not contacted before somebody does."""
+
+    async def authorize(self, return_to: str) -> tuple[str, str, SignIn]:
+        """The address at the provider, the state in it, and the sign-in to store.
+
+        Raises:
+            ProviderUnavailable: the provider does not answer, or not as one.
+        """
+        ...
+
+    async def redeem(self, answer: Mapping[str, str], sign_in: SignIn) -> SignedIn:
+        """The person of whom the provider sent the browser back with these parameters.
+
+        Raises:
+            ProviderUnavailable: the provider does not answer.
+            SignInRefused: the code, or what the provider returned for it, is not valid.
+            UnknownPerson: no person has the id, or several have it.
+            NotNow: the people are not complete yet.
+        """
+        ...
+
+    async def sign_out_url(self) -> str:
+        """Where the browser signs out of the provider too, if the provider supports it; otherwise the task center."""
+        ...
+
+
+def checked_url(name: str, url: str) -> str:
+    """The URL without a slash at its end.
+
+    Raises:
+        ConfigurationError: secrets would cross a network in clear text.
+    """
+    if urlsplit(url).scheme != "https" and not on_loopback(urlsplit(url).hostname or ""):
+        raise ConfigurationError(f"{name} must begin with https:// (http:// is accepted on this machine only)")
+    return url.rstrip("/")

@@ -1,0 +1,97 @@
+"""A task center with people, at which browsers sign in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from support.center_rows import AnsweringCenter, state
+from taskbridge.center.access.access import build_access
+from taskbridge.center.access.audit import Audit
+from taskbridge.center.access.oidc import provider_of
+from taskbridge.center.access.sessions import Sessions
+from taskbridge.center.api.audit import audit_router
+from taskbridge.center.settings import CenterSettings
+from taskbridge.center.tables import sessions
+from taskbridge.center.web.sign_in import sign_in_router
+from taskbridge.runtime.refusals import NotNow
+from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi import FastAPI
+
+    from taskbridge.runtime.database import Database
+
+URL = "https://tasks.example"
+SAME_SITE = {"Sec-Fetch-Site": "same-origin", "Origin": URL}
+
+
+def settings_of(**given: str) -> CenterSettings:
+    needed = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1", "public_url": URL}
+    return load_settings(CenterSettings, {f"CENTER_{name.upper()}": value for name, value in (needed | given).items()})
+
+
+class Served:
+    """Anns, Bobs and Cais of one corp, and Dan of another."""
+
+    def __init__(self, settings: CenterSettings, database: Database) -> None:
+        self.people_complete = True
+        self.database = database
+        self.rows = AnsweringCenter(database, build_access(settings))
+        self.sessions = Sessions(database, self.rows.threads, idle_s=3600, longest_s=3600)
+        self.audit = Audit(database, self.rows.threads)
+        self.rows.access = build_access(settings, self._users_of, self.sessions, self.audit)
+        provider = provider_of(settings, self._users_of)
+        assert provider is not None
+        access = self.rows.access
+        self.http: FastAPI = self.rows.http(
+            sign_in_router(provider, self.sessions, access), audit_router(self.audit, access)
+        )
+        for corp, user, number in (
+            ("ours", "ann", "1"),
+            ("ours", "bob", "2"),
+            ("ours", "cai", "2"),
+            ("theirs", "dan", "1"),
+        ):
+            self.rows.know(corp, PersonRecord(user, user.title(), employee_number=number))
+        for corp, user in (("ours", "ann"), ("ours", "bob"), ("theirs", "dan")):
+            self.rows.store(state(f"I-{user}", corp_id=corp, tasks=(TaskEntry("T-1", Status.PENDING, (user,)),)))
+
+    def browser(self) -> TestClient:
+        return TestClient(self.http, base_url=URL, follow_redirects=False)
+
+    @property
+    def session_count(self) -> int:
+        with self.database.read() as connection:
+            return connection.execute(select(func.count()).select_from(sessions)).scalar_one()
+
+    async def _users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
+        if not self.people_complete:
+            raise NotNow("not all people are read")
+        return await self.rows.threads.run(self.rows.queries.users_of, corp_id, kind, value)
+
+
+def to_provider(browser: TestClient, **query: str) -> str:
+    """Start a sign-in; returns the address at the provider."""
+    answer = browser.get("/sign-in", params=query)
+    assert answer.status_code == 303, answer.text
+    return answer.headers["location"]
+
+
+def back_from(address: str) -> str:
+    """What the browser then requests of the task center: the provider sends it back at once."""
+    return httpx2.get(address).headers["location"].removeprefix(URL)
+
+
+def sign_in(browser: TestClient, **query: str) -> httpx2.Response:
+    return browser.get(back_from(to_provider(browser, **query)))
+
+
+def me(browser: TestClient) -> Any:
+    return browser.get("/v1/me").json()
