@@ -123,7 +123,7 @@ def _append(  # noqa: PLR0917 - the columns
     entry = AuditEntry(seq + 1, now_ms(), *who, action, subject, address, session, "")
     entry = entry._replace(sha256=entry.hash_after(before))
     connection.execute(insert(audit).values(entry._asdict()))
-    log.info("audit", **entry._asdict())
+    log.info("audit_entry_added", **entry._asdict())
 
 
 def purge(database: Database, *, days: int) -> int:
