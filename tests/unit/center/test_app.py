@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import insert, text
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from support.center_process import CenterProcess
 from support.center_rows import entry_row, fill
+from taskbridge.center.access.access import Caller
+from taskbridge.center.access.audit import Audit
 from taskbridge.center.app import Center, migrate, rebuild, run
 from taskbridge.center.filling import Filling
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import entries
 from taskbridge.cli.connection import Connection
+from taskbridge.cli.program import app as program
 from taskbridge.runtime.database import DatabaseUnavailable, Threads, open_database
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
@@ -75,6 +79,30 @@ def test_the_database_is_migrated_on_request_and_an_older_one_is_refused(
     first, second = migrate(environment), migrate(environment)
     assert first["from"] is None
     assert first["to"] == second["from"] == second["to"] is not None
+
+
+def test_the_program_checks_the_audit_trail_and_a_rebuild_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = environment_of(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    migrate(environment)
+    database = open_database(None, tmp_path)
+    caller = Caller("sso", corp_id="corp", user_id="ann")
+    for action in ("signed_in", "signed_out"):
+        asyncio.run(Audit(database, Threads(1)).add(caller, action, address="192.0.2.1"))
+    rebuild(environment)
+    done = CliRunner().invoke(program, ["center", "--verify-audit"])
+    assert (done.exit_code, done.output) == (0, "The audit trail is complete: 2 entries.\n")
+    with database.write() as connection:
+        connection.execute(text("UPDATE audit SET actor = 'bob' WHERE seq = 2"))
+    database.close()
+    done = CliRunner().invoke(program, ["center", "--verify-audit"])
+    assert (done.exit_code, done.output) == (
+        1,
+        "Entry 2 of the audit trail was changed, or follows one that is missing.\n",
+    )
 
 
 def test_a_rebuild_drops_what_follows_topics_and_sets_a_damaged_file_aside(tmp_path: Path) -> None:
