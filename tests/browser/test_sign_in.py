@@ -193,6 +193,6 @@ def test_somebody_whom_nobody_imported_is_told_so(center: CenterProcess, open_pa
     page.get_by_role("link", name="登录").click()
     sign_in(page, "stranger")
     expect(page.get_by_role("heading")).to_have_text("无法登录 · Not signed in")
-    expect(page.locator("[lang=en]")).to_contain_text("no person has your id")
+    expect(page.locator("[lang=en]")).to_contain_text("You are signed in, but no person has your id")
     assert serious_findings(page) == []
     assert page.request.get(f"{center.url}/v1/me").status == 401

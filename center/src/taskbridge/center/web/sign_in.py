@@ -146,9 +146,10 @@ def _refusal(refused: Refused | DatabaseUnavailable) -> Response:
     if isinstance(refused, DatabaseUnavailable):
         log.warning("database_unavailable", problem=str(refused))
         refused = NotNow("the database does not answer: try again later")
+    text = str(refused)
     body = f"""<h1>无法登录 · Not signed in</h1>
 <p>{_CHINESE.get(type(refused), _CHINESE_UNAVAILABLE)}</p>
-<p lang="en">{html.escape(str(refused))}</p>
+<p lang="en">{html.escape(text[:1].upper() + text[1:])}.</p>
 <a class="primary-button" href="/sign-in">重新登录 · Sign in again</a>"""
     return HTMLResponse(_PAGE.format(body), refused.status, headers={**PAGE_HEADERS, **refused.headers})
 
