@@ -77,6 +77,11 @@ class Served:
         return await self.rows.threads.run(self.rows.queries.users_of, corp_id, kind, value)
 
 
+async def nobody(*_: object) -> list[str]:
+    """Finds no person."""
+    return []
+
+
 def to_provider(browser: TestClient, **query: str) -> str:
     """Start a sign-in; returns the address at the provider."""
     answer = browser.get("/sign-in", params=query)

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from taskbridge.runtime.settings import FileOrNone, Port, ServiceSettings
+from taskbridge.runtime.settings import FileOrNone, Port, ServiceSettings, Url
 
 
 class ReconcileSettings(ServiceSettings):
@@ -26,7 +26,7 @@ class ReconcileSettings(ServiceSettings):
     data_dir: Path = Path("reconcile-data")
     """Folder for this month's call counts, the progress of each form and the missing instances. Put it on a disk that
     survives restarts."""
-    api_url: Annotated[str, Field(pattern="^https?://.")] = "https://api.dingtalk.com"
+    api_url: Url = "https://api.dingtalk.com"
     """URL of DingTalk's API."""
     calls_per_second: Annotated[float, Field(gt=0, le=20)] = 10.0
     """Maximum calls per second for one corp, all APIs together. DingTalk refuses more than 20 per app and API."""

@@ -142,6 +142,11 @@ class Database:
         """``INSERT`` with ``on_conflict_do_update``, which both databases have under the same names."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
+    def lock(self, connection: Connection, key: int) -> None:
+        """Have a lock until the transaction ends, after waiting for others. SQLite has one writer anyway."""
+        if not self.is_sqlite:
+            connection.execute(select(func.pg_advisory_xact_lock(key)))
+
     def put(self, connection: Connection, upsert: Upsert, rows: Sequence[Sequence[Any]]) -> None:
         """Insert all rows, or update those that are there. A key may occur once.
 

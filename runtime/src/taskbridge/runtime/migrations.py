@@ -33,7 +33,7 @@ def migrate(database: Database, folder: Path, revision: str = "head") -> tuple[s
     with database.write() as connection:
         if not database.is_sqlite:
             connection.execute(text("SET LOCAL lock_timeout = 0"))
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        database.lock(connection, _LOCK)
         before = _revision(connection, scripts)
 
         def steps(current: Any, _context: MigrationContext) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.identity_provider import CLIENT_ID, CLIENT_SECRET, DingTalkSignIn
-from support.sign_in import SAME_SITE, Served, back_from, me, settings_of, sign_in, to_provider
+from support.sign_in import SAME_SITE, Served, back_from, me, nobody, settings_of, sign_in, to_provider
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -118,8 +118,5 @@ def test_nobody_completes_the_sign_in_of_another_browser(served: Served, dingtal
 def test_unsafe_or_incomplete_settings_are_refused(
     settings: Callable[..., CenterSettings], given: dict[str, str]
 ) -> None:
-    async def nobody(*_: object) -> list[str]:
-        return []
-
     with pytest.raises(ConfigurationError):
         provider_of(settings(**given), nobody)

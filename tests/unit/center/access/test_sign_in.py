@@ -10,7 +10,7 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from support.identity_provider import CLIENT_ID, CLIENT_SECRET, KEY_ID, IdentityProvider
-from support.sign_in import SAME_SITE, Served, back_from, me, settings_of, sign_in, to_provider
+from support.sign_in import SAME_SITE, Served, back_from, me, nobody, settings_of, sign_in, to_provider
 from taskbridge.center.access.access import SESSION_COOKIE
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.web import sign_in as pages
@@ -388,8 +388,5 @@ def test_one_address_cannot_fill_the_database(serve: Callable[..., Served], monk
 def test_unsafe_or_incomplete_settings_are_refused(
     settings: Callable[..., CenterSettings], given: dict[str, str]
 ) -> None:
-    async def nobody(*_: object) -> list[str]:
-        return []
-
     with pytest.raises(ConfigurationError):
         provider_of(settings(**given), nobody)

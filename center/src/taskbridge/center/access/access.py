@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from taskbridge.center.access.refusals import SignInRequired, TooManyQueries
 from taskbridge.center.access.sso import single_sign_on
 from taskbridge.runtime.access import SAFE_METHODS, is_from_own_page, on_loopback, token_of
-from taskbridge.runtime.rates import Bucket, PerSource
+from taskbridge.runtime.rates import Bucket, PerSource, consume_all
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.runtime.tokens import ALL_CORPS, TokensFile
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from starlette.requests import HTTPConnection, Request
 
@@ -121,10 +121,8 @@ class Access:
             TooManyQueries: the rate is exceeded.
         """
         caller = await self.identify(request)
-        bucket = self._rates.of(caller.rate_key)
-        if not bucket.holds(1, now=time.monotonic()):
+        if not consume_all([(self._rates.of(caller.rate_key), 1)], now=time.monotonic()):
             raise TooManyQueries("too many queries: try again in a second", retry_after_s=1)
-        bucket.consume(1)
         return caller
 
     async def identify(self, connection: HTTPConnection) -> Caller:
@@ -138,7 +136,7 @@ class Access:
                 raise SignInRequired("sign in, or send a valid bearer token")
             return self._signed_in(connection, (session.corp_id, session.user_id), session)
         if self.is_open:
-            return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {_address_of(connection)}")
+            return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {address_of(connection)}")
         entry = token_of(connection, self.tokens)
         return Caller(
             "token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}", token_sha256=entry.sha256
@@ -147,13 +145,14 @@ class Access:
     def _signed_in(self, connection: HTTPConnection, person: Person, session: Session | None = None) -> Caller:
         if connection.scope["method"] not in SAFE_METHODS and not is_from_own_page(connection):
             raise Forbidden("a signed-in person changes something from a page of the task center only")
-        roles = {each.role for each in self.members if person in each.people}
-        return self.signed_in(person, session, roles | (session.roles if session is not None else set()))
+        return self.signed_in(person, session)
 
-    @staticmethod
-    def signed_in(person: Person, session: Session | None, roles: Iterable[str]) -> Caller:
-        """The caller that a person is, with these roles."""
-        (corp_id, user_id), roles = person, frozenset(roles)
+    def signed_in(self, person: Person, session: Session | None = None) -> Caller:
+        """The caller that a person is, with the roles of the person and of the session."""
+        corp_id, user_id = person
+        roles = frozenset(each.role for each in self.members if person in each.people)
+        if session is not None:
+            roles |= session.roles
         return Caller(
             "sso",
             corps=(ALL_CORPS,) if OPERATOR in roles else (),
@@ -171,21 +170,23 @@ class Access:
     async def record(self, request: HTTPConnection, caller: Caller, action: str, subject: str = "") -> None:
         """Add to the audit trail what a caller is about to do."""
         if self.audit is not None:
-            await self.audit.add(caller, action, subject, address=_address_of(request))
+            await self.audit.add(caller, action, subject, address=address_of(request))
 
-    async def check_read(self, request: HTTPConnection, caller: Caller, subject: str, person: Person | None) -> None:
+    async def check_read(self, request: HTTPConnection, caller: Caller, read: Person | str) -> None:
         """Refuse a query about a person that the caller may not make, and record it if it is about somebody else.
 
-        ``subject`` is what is read. Only signed-in people are recorded: programs read all the time.
+        ``read``: the person, or the id of an instance. Only signed-in people are recorded: programs read all the time.
 
         Raises:
             Forbidden: as ``Caller.check``.
         """
-        if person is not None:
-            caller.check(*person)
-        is_own = person == (caller.corp_id, caller.user_id)
+        is_instance = isinstance(read, str)
+        if not is_instance:
+            caller.check(*read)
+        is_own = read == (caller.corp_id, caller.user_id)
         if self.audit is not None and caller.mode == "sso" and caller.is_operator and not is_own:
-            await self.audit.add_read(caller, subject, address=_address_of(request))
+            subject = read if is_instance else "/".join(read)
+            await self.audit.add_read(caller, subject, address=address_of(request))
 
     def lasting(self, caller: Caller, corp_id: str, user_id: str, *, now: float) -> Callable[[float], bool]:
         """Returns a check whether a stream that was opened at ``now`` for this user may continue.
@@ -211,7 +212,8 @@ class Access:
         return may_go_on
 
 
-def _address_of(connection: HTTPConnection) -> str:
+def address_of(connection: HTTPConnection) -> str:
+    """Of the client, or of the proxy in front; empty where the server does not know it."""
     return connection.client.host if connection.client is not None else ""
 
 

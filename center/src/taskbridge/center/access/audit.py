@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, insert, select
 
 from taskbridge.center.tables import audit
 from taskbridge.runtime.database import DatabaseUnavailable, clean, now_ms
@@ -38,6 +38,7 @@ _READ_AGAIN_S = 3600.0
 _DAY_MS = 86_400_000
 _PURGE_S = 3600.0
 _PART = 10_000
+_LAST = select(audit.c.seq, audit.c.sha256).order_by(audit.c.seq.desc()).limit(1)
 
 log = structlog.get_logger(__name__)
 
@@ -116,10 +117,8 @@ def _append(  # noqa: PLR0917 - the columns
     address: str = "",
     session: str = "",
 ) -> None:
-    if not database.is_sqlite:
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-    last = connection.execute(select(audit.c.seq, audit.c.sha256).order_by(audit.c.seq.desc()).limit(1)).first()
-    seq, before = (0, "") if last is None else last
+    database.lock(connection, _LOCK)
+    seq, before = connection.execute(_LAST).first() or (0, "")
     entry = AuditEntry(seq + 1, now_ms(), *who, action, subject, address, session, "")
     entry = entry._replace(sha256=entry.hash_after(before))
     connection.execute(insert(audit).values(entry._asdict()))
@@ -134,9 +133,7 @@ def purge(database: Database, *, days: int) -> int:
     """
     is_old = audit.c.at < now_ms() - days * _DAY_MS
     with database.write() as connection:
-        last = connection.execute(
-            select(audit.c.seq, audit.c.sha256).where(is_old).order_by(audit.c.seq.desc())
-        ).first()
+        last = connection.execute(_LAST.where(is_old)).first()
         if last is None:
             return 0
         _append(connection, database, ("", ""), DELETED, f"{last.seq} {last.sha256}")
@@ -159,7 +156,7 @@ def verify(database: Database) -> tuple[int, int | None]:
             expected = int(seq) + 1
         while True:
             rows = connection.execute(
-                select(audit).where(audit.c.seq > expected - 1).order_by(audit.c.seq).limit(_PART)
+                select(audit).where(audit.c.seq >= expected).order_by(audit.c.seq).limit(_PART)
             ).all()
             for entry in (AuditEntry(*row) for row in rows):
                 if entry.seq != expected or entry.sha256 != entry.hash_after(before):

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import httpx2
 import structlog
 
-from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url
+from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url, read_secret
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
 from taskbridge.runtime.tokens import new_token
@@ -111,9 +111,5 @@ class DingTalk(Provider):
         return answer.raise_for_status().json()
 
     def _secret(self, id_name: str, secret_name: str) -> dict[str, str]:
-        """Read each time: it may have been replaced."""
-        try:
-            return {id_name: self.client_id, secret_name: self._secret_file.read_text().strip()}
-        except (OSError, UnicodeDecodeError) as error:
-            log.warning("client_secret_unreadable", problem=str(error))
-            raise ProviderUnavailable("CENTER_DINGTALK_CLIENT_SECRET_FILE cannot be read") from error
+        secret = read_secret(self._secret_file, "CENTER_DINGTALK_CLIENT_SECRET_FILE")
+        return {id_name: self.client_id, secret_name: secret}

@@ -11,7 +11,7 @@ from authlib.integrations.starlette_client import StarletteOAuth2App
 from joserfc.errors import JoseError
 
 from taskbridge.center.access.dingtalk import DingTalk
-from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url
+from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url, read_secret
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
 from taskbridge.center.access.sso import the_one
@@ -121,13 +121,8 @@ class OpenIdConnect(Provider):
             raise ProviderUnavailable(f"the identity provider does not describe itself as {self._issuer}")
         offered = found.get("id_token_signing_alg_values_supported") or ["RS256"]
         found["id_token_signing_alg_values_supported"] = [each for each in offered if each.startswith(_SIGNED)]
-        # Read each time: it may have been replaced.
         if (path := self._settings.oidc_client_secret_file) is not None:
-            try:
-                self._app.client_secret = path.read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                log.warning("client_secret_unreadable", problem=str(error))
-                raise ProviderUnavailable("CENTER_OIDC_CLIENT_SECRET_FILE cannot be read") from error
+            self._app.client_secret = read_secret(path, "CENTER_OIDC_CLIENT_SECRET_FILE")
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

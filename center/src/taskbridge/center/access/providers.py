@@ -1,18 +1,24 @@
-"""What the identity providers have in common, and which one the settings name."""
+"""What the identity providers have in common."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+import structlog
+
+from taskbridge.center.access.refusals import ProviderUnavailable
 from taskbridge.runtime.access import on_loopback
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from taskbridge.center.access.sessions import SignIn
     from taskbridge.center.tables import Person
+
+log = structlog.get_logger(__name__)
 
 CALLBACK = "/sign-in/callback"
 ANSWER_S = 10.0
@@ -52,6 +58,19 @@ class Provider(Protocol):
     async def sign_out_url(self) -> str:
         """Where the browser signs out of the provider too, if the provider supports it; otherwise the task center."""
         ...
+
+
+def read_secret(path: Path, setting: str) -> str:
+    """The client's secret. Read each time: it may have been replaced.
+
+    Raises:
+        ProviderUnavailable: the file cannot be read.
+    """
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("client_secret_unreadable", problem=str(error))
+        raise ProviderUnavailable(f"{setting} cannot be read") from error
 
 
 def checked_url(name: str, url: str) -> str:

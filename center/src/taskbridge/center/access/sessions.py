@@ -17,9 +17,9 @@ from taskbridge.runtime.database import DatabaseUnavailable, now_ms
 from taskbridge.runtime.tokens import digest_of, new_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from sqlalchemy import ColumnElement, Row
+    from sqlalchemy import ColumnElement, Executable, Row
 
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database, Threads
@@ -80,17 +80,12 @@ class Sessions:
         """Store a sign-in that a browser, identified by its cookie, has started; delete those that expired."""
         now = now_ms()
         row = {**sign_in._asdict(), "state_sha256": digest_of(state), "browser_sha256": digest_of(browser), "at": now}
-
-        def write() -> None:
-            with self._database.write() as connection:
-                connection.execute(delete(sign_ins).where(sign_ins.c.at < now - SIGN_IN_S * 1000))
-                connection.execute(insert(sign_ins).values(row))
-
-        await self._threads.run(write)
+        expired = sign_ins.c.at < now - SIGN_IN_S * 1000
+        await self._write(delete(sign_ins).where(expired), insert(sign_ins).values(row))
 
     async def claim_sign_in(self, state: str, browser: str) -> SignIn | None:
         """The sign-in that this browser started; None if it is unknown, expired, used, or another browser's."""
-        found = (
+        claimed = (
             delete(sign_ins)
             .where(
                 sign_ins.c.state_sha256 == digest_of(state),
@@ -99,13 +94,8 @@ class Sessions:
             )
             .returning(*(sign_ins.c[each] for each in SignIn._fields))
         )
-
-        def write() -> SignIn | None:
-            with self._database.write() as connection:
-                row = connection.execute(found).first()
-                return None if row is None else SignIn(*row)
-
-        return await self._threads.run(write)
+        rows = await self._write(claimed)
+        return SignIn(*rows[0]) if rows else None
 
     async def open(self, person: Person, roles: Iterable[str], *, instead_of: str | None) -> tuple[str, Session]:
         """A new session, and the token for its browser, whose former session ends."""
@@ -114,13 +104,7 @@ class Sessions:
         times = {"created_at": now, "used_at": now}
         row = {**session._asdict(), "roles": " ".join(sorted(session.roles)), **times}
         gone = sessions.c.token_sha256 == digest_of(instead_of or "")
-
-        def write() -> None:
-            with self._database.write() as connection:
-                connection.execute(delete(sessions).where(gone | ~self._lives(now)))
-                connection.execute(insert(sessions).values(row))
-
-        await self._threads.run(write)
+        await self._write(delete(sessions).where(gone | ~self._lives(now)), insert(sessions).values(row))
         return token, session
 
     async def find(self, token: str) -> Session | None:
@@ -144,13 +128,8 @@ class Sessions:
         ended = sessions.c.token_sha256 == session.token_sha256
         if everywhere:
             ended = (sessions.c.corp_id == session.corp_id) & (sessions.c.user_id == session.user_id)
-
-        def write() -> set[str]:
-            with self._database.write() as connection:
-                gone = delete(sessions).where(ended).returning(sessions.c.token_sha256)
-                return set(connection.execute(gone).scalars())
-
-        self._over |= await self._threads.run(write)
+        rows = await self._write(delete(sessions).where(ended).returning(sessions.c.token_sha256))
+        self._over |= {each.token_sha256 for each in rows}
         self._ended()
 
     def lasting(self, token_sha256: str) -> Callable[[float], bool]:
@@ -191,6 +170,16 @@ class Sessions:
             before, self._over = self._over, watched - await self._threads.run(write_and_read)
             if self._over - before:
                 self._ended()
+
+    async def _write(self, *statements: Executable) -> Sequence[Row[Any]]:
+        """Execute all in one transaction; returns the rows of the last one, if it returns any."""
+
+        def write() -> Sequence[Row[Any]]:
+            with self._database.write() as connection:
+                *_, last = [connection.execute(each) for each in statements]
+                return last.all() if last.returns_rows else ()
+
+        return await self._threads.run(write)
 
     def _lives(self, now: int) -> ColumnElement[bool]:
         return (sessions.c.used_at >= now - self._idle_ms) & (sessions.c.created_at >= now - self._longest_ms)

@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, delete, func, select, text
+from sqlalchemy import bindparam, delete, select, text
 
 from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.tables import (
@@ -137,9 +137,8 @@ class States(FollowedTopic):
 
         To fill it row by row takes a third of the time of a filling, and nobody reads pages before the end.
         """
-        if not self.database.is_sqlite:
-            # Of two replicas that end with their shares at once, the second one must see the share of the first.
-            connection.execute(select(func.pg_advisory_xact_lock(_PAGE_INDEX_LOCK)))
+        # Of two replicas that end with their shares at once, the second one must see the share of the first.
+        self.database.lock(connection, _PAGE_INDEX_LOCK)
         if progress(connection, self.topic.name).complete:
             entries_page.create(connection, checkfirst=True)
         elif connection.execute(select(entries.c.instance).limit(1)).first() is None:

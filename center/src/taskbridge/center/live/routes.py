@@ -104,7 +104,7 @@ def events_router(hub: Hub, access: Access) -> APIRouter:
     ) -> Response:
         now = asyncio.get_running_loop().time()
         caller = await access.caller_of(request)
-        await access.check_read(request, caller, f"{corp_id}/{user_id}", (corp_id, user_id))
+        await access.check_read(request, caller, (corp_id, user_id))
         # A browser that reconnects sends the header with the address that it was first given.
         resume = place_of(found) if (found := last_event_id or after) else None
         may_go_on = access.lasting(caller, corp_id, user_id, now=now)

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from taskbridge.center.access.access import SESSION_COOKIE, session_token_of
+from taskbridge.center.access.access import SESSION_COOKIE, address_of, session_token_of
 from taskbridge.center.access.audit import SIGNED_IN, SIGNED_OUT
 from taskbridge.center.access.dingtalk import DingTalk
 from taskbridge.center.access.providers import CALLBACK
@@ -21,7 +21,7 @@ from taskbridge.center.access.refusals import SignInExpired, SignInRefused, TooM
 from taskbridge.center.access.sessions import SIGN_IN_S
 from taskbridge.center.web.routes import PAGE_HEADERS
 from taskbridge.runtime.database import DatabaseUnavailable
-from taskbridge.runtime.rates import Bucket, PerSource
+from taskbridge.runtime.rates import Bucket, PerSource, consume_all
 from taskbridge.runtime.refusals import Forbidden, NotNow, Refused
 from taskbridge.runtime.tokens import new_token
 
@@ -79,11 +79,9 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
 
         Inside DingTalk, its page signs in without a redirect, unless that failed: ``browser``.
         """
-        bucket = rates.of(request.client.host if request.client is not None else "")
         try:
-            if not bucket.holds(1, now=time.monotonic()):
+            if not consume_all([(rates.of(address_of(request)), 1)], now=time.monotonic()):
                 raise TooManyQueries("too many sign-ins: try again in some seconds", retry_after_s=5)
-            bucket.consume(1)
             url, state, sign_in = await provider.authorize(_own_path(return_to))
             # The same for further tabs, so that each of them can complete its sign-in.
             cookie = request.cookies.get(_BROWSER_COOKIE) or new_token()
@@ -106,9 +104,9 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
                 raise SignInExpired("this sign-in took too long, was already used, or was started in another browser")
             person, groups = await provider.redeem(request.query_params, sign_in)
             # A new token at each sign-in: one that somebody else put into the browser is worth nothing.
-            roles = access.roles_of(groups)
-            token, session = await sessions.open(person, roles, instead_of=session_token_of(request))
-            await access.record(request, access.signed_in(person, session, roles), SIGNED_IN)
+            former = session_token_of(request)
+            token, session = await sessions.open(person, access.roles_of(groups), instead_of=former)
+            await access.record(request, access.signed_in(person, session), SIGNED_IN)
         except (Refused, DatabaseUnavailable) as refused:
             return _refusal(refused)
         answer = RedirectResponse(sign_in.return_to, 303, headers=PAGE_HEADERS)
