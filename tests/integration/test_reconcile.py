@@ -20,7 +20,7 @@ from support.streams.processes import Worker
 from taskbridge.cli.program import app
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.local.host import free_port
-from taskbridge.reconcile.clock import SystemClock
+from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.events import Action, Person, TaskEvent, View

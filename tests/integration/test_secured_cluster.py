@@ -45,7 +45,7 @@ from taskbridge.client.subscription import subscribe
 from taskbridge.local.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.local.jvm import java_argv
-from taskbridge.reconcile.clock import SystemClock
+from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.kafka import NotAllowed, consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.runtime.producer import AsyncProducer

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from taskbridge.local.fake_dingtalk import FakeDingTalk, Given, Refused, TrueInstance, by_minute
-from taskbridge.reconcile.dingtalk import wire
+from taskbridge.runtime.dingtalk import wire
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.local.fake_dingtalk import Company
-    from taskbridge.reconcile.clock import Clock
+    from taskbridge.runtime.dingtalk.clock import Clock
 
 PUNISHMENT = '<html><body>{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"f4ke"}</body></html>'
 

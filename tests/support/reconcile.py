@@ -13,12 +13,13 @@ from pydantic import SecretStr
 from support.dingtalk import FakeClock, FaultyDingTalk
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.local.simulation import SimulatedApp, Simulation, event_of_posting
-from taskbridge.reconcile.apps import App, Corp
-from taskbridge.reconcile.dingtalk.api import YidaApi
-from taskbridge.reconcile.dingtalk.calls import Allowance, Budget, Calls, open_http
+from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Backfill, Passes, PassReport
 from taskbridge.reconcile.store import Store
+from taskbridge.runtime.dingtalk.api import YidaApi
+from taskbridge.runtime.dingtalk.apps import App, Corp
+from taskbridge.runtime.dingtalk.calls import Calls, open_http
 from taskbridge.schemas.events import Action, Person, TaskEvent
 from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold

@@ -16,10 +16,10 @@ from support.edge.fakes import write_credentials
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.assembly import LocalData
-from taskbridge.reconcile.clock import SystemClock
-from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
+from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
 from taskbridge.reconcile.store import Store
+from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.webhooks.metrics import Metrics as WebhooksMetrics
 

@@ -13,9 +13,9 @@ from taskbridge.cli.connection import service_environment
 from taskbridge.cli.data_folder import Running, data_folder
 from taskbridge.cli.program import app, main
 from taskbridge.cli.reconcile_runs import moment_of
-from taskbridge.reconcile.clock import DAY_MS, day_start_ms
 from taskbridge.reconcile.repairs import deletion
 from taskbridge.reconcile.store import Cursor, CursorKey, Store, open_database
+from taskbridge.runtime.dingtalk.clock import DAY_MS, day_start_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

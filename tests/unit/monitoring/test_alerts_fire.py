@@ -18,10 +18,10 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import fingerprint
 from taskbridge.reconcile.assembly import LocalData
-from taskbridge.reconcile.clock import SystemClock
-from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
+from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
 from taskbridge.reconcile.store import Store
+from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.monitoring.progress import Snapshot

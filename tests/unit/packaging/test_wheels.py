@@ -72,11 +72,12 @@ asyncio.run(ask())
 ASKS_DINGTALK = """
 import asyncio, sqlite3
 from pydantic import SecretStr
-from taskbridge.reconcile.apps import App, Corp
-from taskbridge.reconcile.clock import SystemClock
-from taskbridge.reconcile.dingtalk.api import YidaApi
-from taskbridge.reconcile.dingtalk.calls import Calls, open_http
-from taskbridge.reconcile.dingtalk.calls import Allowance, Budget, Refused
+from taskbridge.runtime.dingtalk.apps import App, Corp
+from taskbridge.runtime.dingtalk.clock import SystemClock
+from taskbridge.runtime.dingtalk.api import YidaApi
+from taskbridge.runtime.dingtalk.calls import Calls, open_http
+from taskbridge.reconcile.budget import Allowance, Budget
+from taskbridge.runtime.dingtalk.calls import Refused
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 
 async def ask(url):

@@ -13,13 +13,14 @@ from structlog.testing import capture_logs
 from support.dingtalk import FakeClock
 from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
 from taskbridge.local.fake_dingtalk import Company
-from taskbridge.reconcile.clock import DAY_MS
-from taskbridge.reconcile.dingtalk.calls import Allowance, Later, Refused, Spent, Unexpected
-from taskbridge.reconcile.dingtalk.wire import GetOperationRecords
+from taskbridge.reconcile.budget import Allowance
 from taskbridge.reconcile.runs import estimate
+from taskbridge.runtime.dingtalk.calls import Later, Refused, Spent, Unexpected
+from taskbridge.runtime.dingtalk.clock import DAY_MS
+from taskbridge.runtime.dingtalk.wire import GetOperationRecords
 
 if TYPE_CHECKING:
-    from taskbridge.reconcile.dingtalk.wire import OperationRecord
+    from taskbridge.runtime.dingtalk.wire import OperationRecord
 
 EVENTS = company_life(5, 240)
 END = EVENTS[-1].occurred_at

@@ -26,7 +26,7 @@ from support.reconcile import (
     reconciled,
 )
 from taskbridge.local.fake_dingtalk import Company
-from taskbridge.reconcile.dingtalk.calls import Allowance
+from taskbridge.reconcile.budget import Allowance
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
 from taskbridge.reconcile.store import Store

@@ -20,9 +20,9 @@ from taskbridge.local.fake_dingtalk import (
     operation_records_answer,
     running_tasks_answer,
 )
-from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.repairs import LOST, Kind, deletion, differences, is_settled, needs_details
 from taskbridge.reconcile.snapshots import Snapshot
+from taskbridge.runtime.dingtalk import wire
 from taskbridge.schemas.events import Action, Person, Status
 from taskbridge.schemas.views import views
 from taskbridge.streams.fold.instance import fold

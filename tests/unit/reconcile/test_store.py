@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.reconcile.clock import DAY_MS
 from taskbridge.reconcile.store import Store, open_database
+from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.cli.terminal import Heartbeat
 from taskbridge.reconcile.app import LOCK, run
 from taskbridge.reconcile.assembly import open_data, open_reconciler
-from taskbridge.reconcile.clock import CHINA
-from taskbridge.reconcile.dingtalk.calls import Later, Refused, Unexpected
 from taskbridge.reconcile.runs import Backfill, estimate
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
+from taskbridge.runtime.dingtalk.calls import Later, Refused, Unexpected
+from taskbridge.runtime.dingtalk.clock import CHINA
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.process import only_one_in
 from taskbridge.runtime.settings import load_settings
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.terminal import Progress
     from taskbridge.reconcile.assembly import LocalData, Reconciler
-    from taskbridge.reconcile.dingtalk.api import YidaApi
     from taskbridge.reconcile.repairer import Tally
+    from taskbridge.runtime.dingtalk.api import YidaApi
 
 
 def moment_of(text: str) -> int:

@@ -22,8 +22,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from taskbridge.local.host import LOOPBACK
-from taskbridge.reconcile.clock import day_of, month_of
-from taskbridge.reconcile.dingtalk import wire
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.clock import day_of, month_of
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from taskbridge.reconcile.clock import Clock
+    from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.schemas.events import Person, TaskEvent
 
 R = TypeVar("R", bound=wire.Request)

@@ -20,7 +20,7 @@ from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.company import CORP, DEPARTMENT_FIELD, EMPLOYEES, FORMS, PROCESSES, VISITORS
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
-from taskbridge.reconcile.clock import SystemClock
+from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.events import PersonRecord, form_key, notification_key
 

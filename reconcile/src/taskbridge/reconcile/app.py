@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from taskbridge.reconcile.assembly import open_data, open_reconciler
-from taskbridge.reconcile.clock import SystemClock
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import Metrics, status_of
+from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
 from taskbridge.runtime.process import only_one_in

@@ -7,14 +7,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskbridge.reconcile.apps import read_apps
-from taskbridge.reconcile.clock import SystemClock
-from taskbridge.reconcile.dingtalk.api import YidaApi
-from taskbridge.reconcile.dingtalk.calls import Allowance, Budget, Calls, open_http
+from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.kafka import KafkaOutbox, StatesTopic
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
 from taskbridge.reconcile.store import Store, open_database
+from taskbridge.runtime.dingtalk.api import YidaApi
+from taskbridge.runtime.dingtalk.apps import read_apps
+from taskbridge.runtime.dingtalk.calls import Calls, open_http
+from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.settings import FileBroken
 from taskbridge.schemas.errors import ConfigurationError
@@ -24,8 +25,8 @@ from taskbridge.schemas.topics import TASK_EVENTS
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    from taskbridge.reconcile.apps import App
     from taskbridge.reconcile.settings import ReconcileSettings
+    from taskbridge.runtime.dingtalk.apps import App
 
 _MINUTE_MS = 60_000
 

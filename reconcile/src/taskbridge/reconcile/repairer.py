@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
 
-from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.calls import Absent, Refused, Unexpected
 from taskbridge.reconcile.repairs import differences, is_settled, needs_details
 from taskbridge.reconcile.snapshots import Snapshot, last_activity_ms
 from taskbridge.reconcile.states import GONE
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.calls import Absent, Refused, Unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from taskbridge.reconcile.clock import Clock
-    from taskbridge.reconcile.dingtalk.api import YidaApi
     from taskbridge.reconcile.repairs import Kind, Repair
     from taskbridge.reconcile.store import Store
+    from taskbridge.runtime.dingtalk.api import YidaApi
+    from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.schemas.events import TaskEvent
 
 RECONCILE, BACKFILL, READ_BACK = "reconcile", "backfill", "read-back"

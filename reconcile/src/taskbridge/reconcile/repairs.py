@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.snapshots import copies, decisions, id_of, last_operation, open_tasks
+from taskbridge.runtime.dingtalk import wire
 from taskbridge.schemas.events import AHEAD_MS, SOURCE_YIDA, Action, Lifecycle, Person, Status, TaskEvent
 
 if TYPE_CHECKING:

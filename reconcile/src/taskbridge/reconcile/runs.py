@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from taskbridge.reconcile.clock import DAY_MS, day_of, day_start_ms
-from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.api import Days
-from taskbridge.reconcile.dingtalk.calls import Absent, Later, Refused, Unexpected, Unreachable
 from taskbridge.reconcile.repairer import BACKFILL, READ_BACK, RECONCILE, Repairer, Tally
 from taskbridge.reconcile.repairs import deletion
 from taskbridge.reconcile.states import GONE, StatesBehind
 from taskbridge.reconcile.store import Cursor, CursorKey
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.api import Days
+from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected, Unreachable
+from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from taskbridge.reconcile.clock import Clock
-    from taskbridge.reconcile.dingtalk.api import YidaApi
-    from taskbridge.reconcile.dingtalk.calls import Budget
+    from taskbridge.reconcile.budget import Budget
     from taskbridge.reconcile.repairer import Context
+    from taskbridge.runtime.dingtalk.api import YidaApi
+    from taskbridge.runtime.dingtalk.clock import Clock
 
 _FIRST_PASS_MS = DAY_MS
 """How far back the first pass over a form looks. A backfill reads what is older."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
-from taskbridge.reconcile.clock import DAY_MS
 from taskbridge.reconcile.repairs import LOST
+from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Lifecycle, Status, TaskState
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from taskbridge.reconcile.assembly import LocalData
-    from taskbridge.reconcile.clock import Clock
+    from taskbridge.runtime.dingtalk.clock import Clock
 
 
 def status_of(data: LocalData) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from taskbridge.center.operations.answers import missed_of
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.local.fake_dingtalk import served
 from taskbridge.reconcile.assembly import LocalData
-from taskbridge.reconcile.clock import DAY_MS, SystemClock
-from taskbridge.reconcile.dingtalk.calls import Allowance, Budget
+from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.repairs import Kind, Repair, repair
 from taskbridge.reconcile.status import status_of
 from taskbridge.reconcile.store import Store
+from taskbridge.runtime.dingtalk.clock import DAY_MS, SystemClock
 from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.schemas.events import Action
 

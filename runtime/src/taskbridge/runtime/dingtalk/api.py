@@ -7,15 +7,15 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
-from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.calls import Unreachable
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.calls import Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from taskbridge.reconcile.apps import App
-    from taskbridge.reconcile.clock import Clock
-    from taskbridge.reconcile.dingtalk.calls import Calls
+    from taskbridge.runtime.dingtalk.apps import App
+    from taskbridge.runtime.dingtalk.calls import Calls
+    from taskbridge.runtime.dingtalk.clock import Clock
 
 IDS_PER_CALL = 50
 """The documents give no limit. A URL with so many ids has two kilobytes."""

@@ -11,17 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.reconcile import APP_SECRET, NOW, SYSTEM_TOKEN, fake_api, filed
-from taskbridge.reconcile.clock import DAY_MS, day_start_ms
-from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.calls import (
-    AddressLimited,
-    Allowance,
-    Refused,
-    Spent,
-    TooFast,
-    Unexpected,
-    Unreachable,
-)
+from taskbridge.reconcile.budget import Allowance
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.calls import AddressLimited, Refused, Spent, TooFast, Unexpected, Unreachable
+from taskbridge.runtime.dingtalk.clock import DAY_MS, day_start_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from support.wheels import uv
-from taskbridge.reconcile.dingtalk import wire
+from taskbridge.runtime.dingtalk import wire
 
 if TYPE_CHECKING:
     from pathlib import Path

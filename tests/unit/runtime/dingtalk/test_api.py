@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.reconcile import APP_TYPE, FORM, MINUTE_MS, NOW, assigned, fake_api, filed, happened
-from taskbridge.reconcile.clock import DAY_MS, day_of, day_start_ms, span_of
-from taskbridge.reconcile.dingtalk import api as api_module
-from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.api import Days
-from taskbridge.reconcile.dingtalk.calls import Absent, Unreachable
+from taskbridge.runtime.dingtalk import api as api_module
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.api import Days
+from taskbridge.runtime.dingtalk.calls import Absent, Unreachable
+from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:

@@ -107,7 +107,7 @@ def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
             raise FileBroken(f"apps.{at}: corp_id must be the corp_id of one of [[corps]]")
         token = _system_token(each, corp_id, path, credentials)
         if token is None or not token.get_secret_value().strip():
-            raise FileBroken(f"apps.{at}: system_token is required, unless the app is in RECONCILE_CREDENTIALS_FILE")
+            raise FileBroken(f"apps.{at}: system_token is required, unless the app is in the edge's credentials file")
         if (corp_id, each.app_type) in found:
             raise FileBroken(f"apps.{at}: an app_type occurs twice with the same corp_id")
         found[corp_id, each.app_type] = App(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.reconcile.apps import read_apps
+from taskbridge.runtime.dingtalk.apps import read_apps
 from taskbridge.runtime.settings import FileBroken
 
 if TYPE_CHECKING:

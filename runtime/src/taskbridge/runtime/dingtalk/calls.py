@@ -1,4 +1,4 @@
-"""Calls of DingTalk's open API: the budget of calls, the access token, retries, and the errors.
+"""Calls of DingTalk's open API: their pace, the access token, retries, and the errors.
 
 The path and query of a request contain the app's secret. So an error has only DingTalk's code, message and request id,
 with every secret of ours removed.
@@ -23,16 +23,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import httpx2
 import msgspec
 
-from taskbridge.reconcile.clock import day_of, month_of, next_day_ms, next_month_ms
-from taskbridge.reconcile.dingtalk import wire
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.clock import next_month_ms
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator, Mapping
 
-    from taskbridge.reconcile.apps import Corp
-    from taskbridge.reconcile.clock import Clock
+    from taskbridge.runtime.dingtalk.apps import Corp
+    from taskbridge.runtime.dingtalk.clock import Clock
 
 T = TypeVar("T")
 
@@ -44,12 +43,6 @@ _RETRY_MS = 60_000
 """When to try again after the last attempt of a call."""
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
-_TABLES = """
-CREATE TABLE IF NOT EXISTS calls (
-    corp_id TEXT NOT NULL, day TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (corp_id, day)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS closed (corp_id TEXT PRIMARY KEY, until_ms INTEGER NOT NULL, reason TEXT NOT NULL);
-"""
 
 
 class Later(OperatorError):
@@ -88,85 +81,37 @@ class Absent(TaskbridgeError):
     """DingTalk has no such instance. A single absence proves nothing."""
 
 
-class Allowance(NamedTuple):
-    """The calls that the administrator allows for one corp."""
+class Pace:
+    """Calls at the limit per second, of each corp. A quota that is used up closes the corp's calls for this process."""
 
-    per_second: float
-    per_day: int
-    per_month: int
-
-
-class Used(NamedTuple):
-    day: int
-    month: int
-
-
-class Budget:
-    """The calls of each corp, by second, day and month. A call counts before it is made, also across a crash."""
-
-    def __init__(self, database: sqlite3.Connection, allowance: Allowance, clock: Clock) -> None:
-        self._database = database
-        self.allowance = allowance
+    def __init__(self, per_second: float, clock: Clock) -> None:
+        self._per_second = per_second
         self._clock = clock
         self._free_at_ms: dict[str, float] = {}
-        database.executescript(_TABLES)
+        self._closed: dict[str, tuple[int, str]] = {}
 
     async def acquire(self, corp_id: str) -> None:
-        """Wait until one more call may be made, and count it.
+        """Wait until one more call may be made.
 
         Raises:
-            Spent: No call may be made in this day or month.
+            Spent: No call may be made until then.
         """
-        self.check(corp_id)
+        until_ms, reason = self._closed.get(corp_id, (0, ""))
+        if until_ms > self._clock.now_ms():
+            raise Spent(reason, retry_at_ms=until_ms)
         await self.pace(corp_id)
-        self._database.execute(
-            "INSERT INTO calls VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
-            (corp_id, day_of(self._clock.now_ms())),
-        )
 
     async def pace(self, corp_id: str) -> None:
         """Wait as long as the limit per second requires, and count nothing: DingTalk does not count token calls."""
         now = self._clock.now_ms()
         turn = max(self._free_at_ms.get(corp_id, now), now)
-        self._free_at_ms[corp_id] = turn + 1000 / self.allowance.per_second
+        self._free_at_ms[corp_id] = turn + 1000 / self._per_second
         if turn > now:
             await self._clock.sleep((turn - now) / 1000)
 
-    def check(self, corp_id: str) -> None:
-        """Return if a call may be made today.
-
-        Raises:
-            Spent: No call may be made.
-        """
-        now = self._clock.now_ms()
-        closed = self._database.execute("SELECT until_ms, reason FROM closed WHERE corp_id = ?", (corp_id,)).fetchone()
-        if closed is not None and closed[0] > now:
-            raise Spent(closed[1], retry_at_ms=closed[0])
-        used = self.used(corp_id)
-        if used.month >= self.allowance.per_month:
-            problem = f"RECONCILE_CALLS_PER_MONTH is used up: {used.month} calls this month"
-            raise Spent(problem, retry_at_ms=next_month_ms(now))
-        if used.day >= self.allowance.per_day:
-            problem = f"RECONCILE_CALLS_PER_DAY is used up: {used.day} calls today"
-            raise Spent(problem, retry_at_ms=next_day_ms(now))
-
-    def left(self, corp_id: str) -> int:
-        """The calls left for today."""
-        used = self.used(corp_id)
-        return max(0, min(self.allowance.per_day - used.day, self.allowance.per_month - used.month))
-
-    def used(self, corp_id: str) -> Used:
-        now = self._clock.now_ms()
-        [(day, month)] = self._database.execute(
-            "SELECT coalesce(sum(count) FILTER (WHERE day = ?), 0), coalesce(sum(count), 0) FROM calls"
-            " WHERE corp_id = ? AND day >= ?",
-            (day_of(now), corp_id, f"{month_of(now)}-01"),
-        )
-        return Used(day, month)
-
     def close(self, corp_id: str, *, until_ms: int, reason: str) -> None:
         """Allow no call of this corp until then, because DingTalk says that its quota is used up."""
-        self._database.execute("INSERT OR REPLACE INTO closed VALUES (?, ?, ?)", (corp_id, until_ms, reason))
+        self._closed[corp_id] = (until_ms, reason)
 
 
 class _Call(NamedTuple):
@@ -194,7 +139,7 @@ class Calls:
         self,
         http: httpx2.AsyncClient,
         corp: Corp,
-        budget: Budget,
+        pace: Pace,
         clock: Clock,
         *,
         attempts: int,
@@ -203,7 +148,7 @@ class Calls:
         """``on_call`` gets the path of each call, and ``ok`` or the name of its error."""
         self._http = http
         self._corp = corp
-        self._budget = budget
+        self._pace = pace
         self._clock = clock
         self._attempts = attempts
         self._on_call = on_call
@@ -231,7 +176,7 @@ class Calls:
             attempt += 1
             try:
                 token = await self._access_token()
-                await self._budget.acquire(self._corp.corp_id)
+                await self._pace.acquire(self._corp.corp_id)
                 return await self._reported(call._replace(headers={wire.TOKEN_HEADER: token}), answer)
             except _TokenRefused as refused:
                 if renewed:
@@ -256,7 +201,7 @@ class Calls:
     async def _access_token(self) -> str:
         now = self._clock.now_ms()
         if self._token is None or now >= self._token_until_ms:
-            await self._budget.pace(self._corp.corp_id)
+            await self._pace.pace(self._corp.corp_id)
             request = wire.GetAccessToken(self._corp.app_key, self._corp.app_secret.get_secret_value())
             found = await self._send(_Call("POST", request.path, {}, msgspec.to_builtins(request)), wire.AccessToken)
             self._token = found.access_token
@@ -275,7 +220,7 @@ class Calls:
             # Without its cause, which contains the URL with the app's secret.
             base = self._http.base_url
             why = f"DingTalk at {base.scheme}://{base.host} does not answer to {path} ({type(error).__name__})"
-            raise Unreachable(f"{why}; check RECONCILE_API_URL", retry_at_ms=now + _RETRY_MS) from None
+            raise Unreachable(f"{why}; check the API's URL in the settings", retry_at_ms=now + _RETRY_MS) from None
         if _is_punishment(response.headers.get("content-type", ""), response.content):
             self._closed_until_ms = now + _PUNISHED_MS
             raise AddressLimited("DingTalk rate-limits this address: too many calls", retry_at_ms=self._closed_until_ms)
@@ -298,7 +243,7 @@ class Calls:
         text = f"{call.path}: {status} {problem.code} {message[:_MESSAGE_CHARACTERS]} {problem.requestid}".strip()
         if problem.code == wire.CODE_MONTH:
             until = next_month_ms(now)
-            self._budget.close(self._corp.corp_id, until_ms=until, reason=text)
+            self._pace.close(self._corp.corp_id, until_ms=until, reason=text)
             return Spent(text, retry_at_ms=until)
         if problem.code in wire.CODE_QPS or status == _TOO_MANY:
             return TooFast(text, retry_at_ms=now + _RETRY_MS)
