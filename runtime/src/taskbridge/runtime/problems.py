@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 if TYPE_CHECKING:
@@ -63,9 +64,15 @@ def internal_error() -> JSONResponse:
 def answer_with_problems(app: FastAPI) -> None:
     """Make the framework's own errors problem documents too: 404, 405 and bugs."""
 
-    async def http_error(_request: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem(error.status_code, str(error.detail), headers=error.headers)
+        headers = error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # The framework names the methods of the first route of this path only.
+            known = (each for each in app.routes if each.matches(request.scope)[0] is Match.PARTIAL)
+            methods = {method for each in known for method in getattr(each, "methods", None) or ()}
+            headers = {"Allow": ", ".join(sorted(methods))}
+        return problem(error.status_code, str(error.detail), headers=headers)
 
     async def any_error(_request: Request, _error: Exception) -> Response:
         return internal_error()
