@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from taskbridge.local.fake_dingtalk import FakeDingTalk, Given, Refused, TrueInstance, by_minute
+from taskbridge.local.fake_dingtalk import Change, FakeDingTalk, Given, Refused, TrueInstance, by_minute
 from taskbridge.runtime.dingtalk import wire
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from taskbridge.local.fake_dingtalk import Company
     from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.schemas.events import Action
 
 PUNISHMENT = '<html><body>{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"f4ke"}</body></html>'
 
@@ -57,6 +58,8 @@ class Faults:
     """Pages lack their last row, though it is counted."""
     exact_times: bool = False
     """Times have milliseconds, unlike any published answer, so that tests can compare times exactly."""
+    lost_answers: int = 0
+    """How many of the next changes are carried out, and answered by a gateway's error."""
     answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
     """Status and code of the next calls, each used once."""
 
@@ -86,6 +89,12 @@ class FaultyDingTalk(FakeDingTalk):
             raise Refused(*self.faults.answers_next.popleft(), f"as configured; the token was {token}")
         self.calls_per_second, self.calls_per_month = self.faults.calls_per_second, self.faults.calls_per_month
         super()._check(name, token, is_counted=is_counted)
+
+    def _carry_out(self, request: Change, action: Action, task_id: str | None, **fields: Any) -> None:
+        super()._carry_out(request, action, task_id, **fields)
+        if self.faults.lost_answers:
+            self.faults.lost_answers -= 1
+            raise Refused(504, "GatewayTimeout", "no answer in time")
 
     def _listed(self, app_type: str) -> list[TrueInstance]:
         return self._known(app_type, late_ms=self.faults.lag_ms)

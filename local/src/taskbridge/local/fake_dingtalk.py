@@ -24,7 +24,7 @@ from starlette.routing import Route
 from taskbridge.local.host import LOOPBACK
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import day_of, month_of
-from taskbridge.schemas.events import Action
+from taskbridge.schemas.events import SOURCE_YIDA, Action, TaskEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from taskbridge.runtime.dingtalk.clock import Clock
-    from taskbridge.schemas.events import Person, TaskEvent
+    from taskbridge.schemas.events import Person
 
+Change = wire.ExecuteTask | wire.RedirectTask | wire.TerminateInstance
 R = TypeVar("R", bound=wire.Request)
 T = TypeVar("T")
 _TOKEN_S = 7200
@@ -297,14 +298,18 @@ class FakeDingTalk:
         clock: Clock,
         *,
         system_tokens: dict[str, str],
+        on_change: Callable[[TaskEvent], None] = lambda _: None,
         app_key: str = "dingfakekey",
         app_secret: str = "fake-app-secret",  # noqa: S107 - of this fake only
         user_id: str = "manager",
     ) -> None:
-        """``system_tokens``: the secret of each app."""
+        """``system_tokens``: the secret of each app. ``on_change`` gets what happens when somebody acts here."""
+        self.on_change = on_change
         self.company, self.system_tokens, self.user_id = company, system_tokens, user_id
         self.app_key, self.app_secret = app_key, app_secret
         self.calls: Counter[str] = Counter()
+        self.changes: list[wire.Request] = []
+        """What it carried out, in this order."""
         self._clock = clock
         self._tokens: dict[str, int] = {}
         self._months: Counter[str] = Counter()
@@ -318,6 +323,9 @@ class FakeDingTalk:
                 self._route(wire.GetFormListInApp.path, self._forms, "GET"),
                 self._route(wire.GetRunningTasks.path, self._running_tasks, "GET"),
                 self._route(wire.GetOperationRecords.path, self._operation_records, "GET"),
+                self._route(wire.ExecuteTask.path, self._execute, "POST"),
+                self._route(wire.RedirectTask.path, self._redirect, "POST"),
+                self._route(wire.TerminateInstance.path, self._terminate, "PUT"),
             ]
         )
 
@@ -407,11 +415,62 @@ class FakeDingTalk:
         known = self._one(request.app_type, request.process_instance_id)
         return wire.OperationRecordList(operation_records_answer(known, self._time))
 
-    def _read(self, given: Given, kind: type[R]) -> R:
+    def _execute(self, given: Given) -> None:
+        request = self._read(given, wire.ExecuteTask, anybody=True)
+        self._check_assigned(request, request.task_id)
+        word = wire.AGREE if request.out_result == wire.AGREED else wire.DISAGREE
+        self._carry_out(request, Action.COMPLETED, str(request.task_id), outcome=word, remark=request.remark)
+
+    def _redirect(self, given: Given) -> None:
+        request = self._read(given, wire.RedirectTask, anybody=True)
+        self._check_assigned(request, request.task_id)
+        self._carry_out(request, Action.COMPLETED, str(request.task_id), outcome=wire.FORWARD, remark=request.remark)
+        to = (request.now_action_executor_id,)
+        self._happened(request, Action.CREATED, f"{request.task_id}0", recipient_ids=to)
+
+    def _terminate(self, given: Given) -> None:
+        request = self._read(given, wire.TerminateInstance, anybody=True)
+        known = self._one(request.app_type, request.process_instance_id)
+        if known.originator is None or known.originator.user_id != request.user_id or known.status != wire.RUNNING:
+            raise Refused(400, "failure.process.terminateError", "没有权限撤销该流程")
+        self._carry_out(request, Action.CREATED, None, instance_status=wire.TERMINATED)
+        for task in known.open_tasks:
+            self._happened(request, Action.CANCELLED, task.task_id)
+
+    def _check_assigned(self, request: wire.ExecuteTask | wire.RedirectTask, task_id: int) -> None:
+        known = self._one(request.app_type, request.process_instance_id)
+        if not any(each.task_id == str(task_id) and request.user_id in each.assignee_ids for each in known.open_tasks):
+            raise Refused(400, "failure.task.notExistOrFinished", "任务不存在或已被处理")
+
+    def _carry_out(self, request: Change, action: Action, task_id: str | None, **fields: Any) -> None:
+        self.changes.append(request)
+        self._happened(request, action, task_id, **fields)
+
+    def _happened(self, request: Change, action: Action, task_id: str | None, **fields: Any) -> None:
+        now = self._clock.now_ms()
+        known = self._one(request.app_type, request.process_instance_id)
+        event = TaskEvent(
+            event_id=secrets.token_hex(16),
+            source=SOURCE_YIDA,
+            action=action,
+            corp_id=known.corp_id,
+            app_type=known.app_type,
+            instance_id=known.instance_id,
+            task_id=task_id,
+            actor_id=None if action is Action.CREATED else request.user_id,
+            occurred_at=now,
+            received_at=now,
+            **fields,
+        )
+        self.company.happened(event)
+        self.on_change(event)
+
+    def _read(self, given: Given, kind: type[R], *, anybody: bool = False) -> R:
+        """The request. Everybody may act in their own name: the caller says whose it is."""
         request = given.read(kind)
         if self.system_tokens.get(request.app_type) != request.system_token:
             raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.system_token}")
-        if request.user_id != self.user_id:
+        if request.user_id != self.user_id and not anybody:
             raise Refused(400, "failure.user.userNotExist", "用户不存在")
         return request
 
@@ -459,4 +518,6 @@ class Refused(Exception):
 
 
 def _json(status: int, answer: Any) -> Response:
+    if answer is None:
+        return Response(status_code=status)
     return Response(msgspec.json.encode(answer), status, media_type="application/json")

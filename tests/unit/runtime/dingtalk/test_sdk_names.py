@@ -27,7 +27,14 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.GetFormListInApp: "yida_1_0.GetFormListInApp",
     wire.GetRunningTasks: "yida_1_0.GetRunningTasks",
     wire.GetOperationRecords: "yida_1_0.GetOperationRecords",
+    wire.ExecuteTask: "yida_1_0.ExecuteTask",
+    wire.RedirectTask: "yida_1_0.RedirectTask",
+    wire.TerminateInstance: "yida_1_0.TerminateInstance",
     wire.GetAccessToken: "oauth2_1_0.GetAccessToken",
+}
+METHODS = {
+    **dict.fromkeys((wire.GetInstances, wire.GetAccessToken, wire.ExecuteTask, wire.RedirectTask), "POST"),
+    wire.TerminateInstance: "PUT",
 }
 PAGED = (wire.GetInstances, wire.GetFormListInApp)
 ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
@@ -105,8 +112,7 @@ def test_our_requests_are_those_of_the_sdk(
     pathname = path + "{id}" if path.endswith("/") else path
     client = (sdk / module / "client.py").read_text("utf-8")
     found = re.findall(rf"action='{name}',.*?pathname=f'([^']+)',\s+method='(\w+)'", client, re.DOTALL)
-    posts = request_type in (wire.GetInstances, wire.GetAccessToken)
-    assert {*found} == {(pathname, "POST" if posts else "GET")}
+    assert {*found} == {(pathname, METHODS.get(request_type, "GET"))}
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda each: each.__name__)

@@ -1,4 +1,4 @@
-"""DingTalk's open API for one app: its forms, their instances by time, and the tasks and records of each instance."""
+"""DingTalk's open API for one app: its forms, their instances by time, the tasks and records of each, and decisions."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ class Days(NamedTuple):
 
     first: str
     last: str
+
+
+class Task(NamedTuple):
+    """An open task of a person."""
+
+    instance_id: str
+    task_id: int
+    user_id: str
 
 
 class YidaApi:
@@ -113,6 +121,23 @@ class YidaApi:
         """The past and open operations of the instance, in DingTalk's order."""
         request = wire.GetOperationRecords(**self._credentials(), process_instance_id=instance_id)
         return (await self._calls.get(request, wire.OperationRecordList)).result
+
+    async def decide(self, task: Task, *, agrees: bool, remark: str) -> None:
+        """Have the task's person agree or refuse. This and the following raise what ``Calls.change`` raises."""
+        result = wire.AGREED if agrees else wire.DISAGREED
+        await self._calls.change(wire.ExecuteTask(**self._of(task), out_result=result, remark=remark))
+
+    async def hand_over(self, task: Task, *, to: str, remark: str) -> None:
+        await self._calls.change(wire.RedirectTask(**self._of(task), now_action_executor_id=to, remark=remark))
+
+    async def withdraw(self, instance_id: str, *, user_id: str) -> None:
+        """Have a user withdraw their instance."""
+        request = {**self._credentials(), "user_id": user_id, "process_instance_id": instance_id}
+        await self._calls.change(wire.TerminateInstance(**request), method="PUT")
+
+    def _of(self, task: Task) -> dict[str, Any]:
+        named = {"process_instance_id": task.instance_id, "task_id": task.task_id, "user_id": task.user_id}
+        return {**self._credentials(), **named}
 
     async def _pages(self, request: wire.GetInstances, first: wire.InstancePage) -> AsyncIterator[list[wire.Instance]]:
         answer, page, shrunk = first, 1, 0

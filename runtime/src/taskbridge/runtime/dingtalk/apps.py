@@ -1,4 +1,4 @@
-"""The apps file (TOML): the apps to reconcile, and the credentials of their corps for DingTalk's API."""
+"""The apps file (TOML): apps of Yida, and the credentials of their corps for DingTalk's API."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-from taskbridge.runtime.settings import AppEntry, FileBroken, FileModel, NotBlank, parse_toml
+from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, Senders, parse_toml
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -43,14 +44,6 @@ class _File(FileModel):
     apps: tuple[_App, ...]
 
 
-class _Credentials(BaseModel):
-    """The apps of the edge's credentials file. Its other senders are ignored."""
-
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
-
-    apps: tuple[AppEntry, ...] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Corp:
     """A corp, with the credentials of its DingTalk application. The repr does not show the secret."""
@@ -62,7 +55,7 @@ class Corp:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """An app of Yida to reconcile."""
+    """An app of Yida."""
 
     corp: Corp
     app_type: str
@@ -89,14 +82,15 @@ def read_apps(path: Path, credentials: Path | None = None) -> tuple[App, ...]:
         FileBroken: A file cannot be read or is wrong. The message contains no secret.
     """
     try:
-        return _read(path, credentials)
+        return parse_apps(_text(path), path, credentials, read=_text)
     except FileBroken as error:
         raise FileBroken(f"apps file {path}: {error}") from None
 
 
-def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
-    file = parse_toml(_text(path), _File)
-    corps = {each.corp_id: Corp(each.corp_id, each.app_key, _app_secret(each, path)) for each in file.corps}
+def parse_apps(text: str, path: Path, credentials: Path | None, *, read: Callable[[Path], str]) -> tuple[App, ...]:
+    """As ``read_apps``, of the text of the file at this path. ``read`` returns the text of any other file."""
+    file = parse_toml(text, _File)
+    corps = {each.corp_id: Corp(each.corp_id, each.app_key, _app_secret(each, path, read)) for each in file.corps}
     if len(corps) < len(file.corps):
         raise FileBroken("corps: a corp_id occurs twice")
     users = {each.corp_id: each.user_id for each in file.corps}
@@ -105,7 +99,7 @@ def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
         corp_id = each.corp_id or (next(iter(corps)) if len(corps) == 1 else None)
         if corp_id not in corps:
             raise FileBroken(f"apps.{at}: corp_id must be the corp_id of one of [[corps]]")
-        token = _system_token(each, corp_id, path, credentials)
+        token = _system_token(each, corp_id, path, credentials, read)
         if token is None or not token.get_secret_value().strip():
             raise FileBroken(f"apps.{at}: system_token is required, unless the app is in the edge's credentials file")
         if (corp_id, each.app_type) in found:
@@ -116,22 +110,24 @@ def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
     return tuple(found.values())
 
 
-def _app_secret(corp: _Corp, path: Path) -> SecretStr:
-    secret = corp.app_secret or _secret_in(path, corp.app_secret_file or "")
+def _app_secret(corp: _Corp, path: Path, read: Callable[[Path], str]) -> SecretStr:
+    secret = corp.app_secret or secret_in(path, corp.app_secret_file or "", read)
     if not secret.get_secret_value().strip():
         raise FileBroken("corps: an app_secret is empty")
     return secret
 
 
-def _system_token(app: _App, corp_id: str, path: Path, credentials: Path | None) -> SecretStr | None:
+def _system_token(
+    app: _App, corp_id: str, path: Path, credentials: Path | None, read: Callable[[Path], str]
+) -> SecretStr | None:
     if app.system_token is not None:
         return app.system_token
     if app.system_token_file is not None:
-        return _secret_in(path, app.system_token_file)
+        return secret_in(path, app.system_token_file, read)
     if credentials is None:
         return None
     try:
-        entries = parse_toml(_text(credentials), _Credentials).apps
+        entries = parse_toml(read(credentials), Senders).apps
     except FileBroken as error:
         raise FileBroken(f"credentials file {credentials}: {error}") from None
     for known in entries:
@@ -140,12 +136,13 @@ def _system_token(app: _App, corp_id: str, path: Path, credentials: Path | None)
             if known.system_tokens:
                 return known.system_tokens[0]
             if known.system_token_files:
-                return _secret_in(credentials, known.system_token_files[0])
+                return secret_in(credentials, known.system_token_files[0], read)
     return None
 
 
-def _secret_in(base: Path, name: str) -> SecretStr:
-    return SecretStr(_text(base.parent / name).removesuffix("\n").removesuffix("\r"))
+def secret_in(base: Path, name: str, read: Callable[[Path], str]) -> SecretStr:
+    """The secret in a file that another file names."""
+    return SecretStr(read(base.parent / name).removesuffix("\n").removesuffix("\r"))
 
 
 def _text(path: Path) -> str:

@@ -8,6 +8,7 @@ OperatorError
 │   ├── TooFast          DingTalk's limit of calls per second
 │   ├── AddressLimited   DingTalk answers this address with a page, for minutes
 │   ├── Unreachable      the network, or a fault of DingTalk
+│   │   └── Unsent       the network, before the request was sent
 │   └── Spent            the calls that the administrator allows, or those of the corp's month, are used up
 ├── Refused              the administrator: a secret, a permission or a setting is wrong
 └── Unexpected           the administrator, then us: an answer that we do not understand
@@ -43,6 +44,7 @@ _RETRY_MS = 60_000
 """When to try again after the last attempt of a call."""
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
+_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
 class Later(OperatorError):
@@ -65,12 +67,20 @@ class Unreachable(Later):
     """DingTalk cannot be reached, or has a fault."""
 
 
+class Unsent(Unreachable):
+    """DingTalk cannot be connected to: it has not got the request."""
+
+
 class Spent(Later):
     """The calls of this day or month are used up."""
 
 
 class Refused(OperatorError):
-    """DingTalk refuses the call until the administrator of the app changes something."""
+    """DingTalk refuses the call until somebody changes something; ``reason`` is its message alone."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Unexpected(OperatorError):
@@ -169,7 +179,25 @@ class Calls:
         """The answer to a request whose fields are the body; otherwise as ``get``."""
         return await self._call(_Call("POST", request.path, _paging(page), msgspec.to_builtins(request)), answer)
 
-    async def _call(self, call: _Call, answer: type[T]) -> T:
+    async def change(self, request: wire.Request, *, method: str = "POST") -> None:
+        """Have DingTalk change something: what it may have received is not sent again. PUT has the fields in the query.
+
+        Raises:
+            TooFast, AddressLimited, Unsent, Spent: It changed nothing, and would later.
+            Refused, Absent: It changed nothing, and says why.
+            Unreachable, Unexpected: It may have changed it.
+        """
+        try:
+            await self._access_token()
+        except Unreachable as error:
+            raise Unsent(str(error), retry_at_ms=error.retry_at_ms) from None
+        except _TokenRefused as refused:
+            raise Refused(str(refused)) from None
+        fields = msgspec.to_builtins(request)
+        call = _Call(method, request.path, fields) if method == "PUT" else _Call(method, request.path, {}, fields)
+        await self._call(call, object, attempts=1)
+
+    async def _call(self, call: _Call, answer: type[T], *, attempts: int | None = None) -> T:
         renewed = False
         attempt = 0
         while True:
@@ -183,7 +211,7 @@ class Calls:
                     raise Refused(str(refused)) from None
                 renewed, self._token = True, None
             except (TooFast, Unreachable):
-                if attempt >= self._attempts:
+                if attempt >= (attempts or self._attempts):
                     raise
                 await self._clock.sleep(min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_MAX_S))
 
@@ -220,14 +248,16 @@ class Calls:
             # Without its cause, which contains the URL with the app's secret.
             base = self._http.base_url
             why = f"DingTalk at {base.scheme}://{base.host} does not answer to {path} ({type(error).__name__})"
-            raise Unreachable(f"{why}; check the API's URL in the settings", retry_at_ms=now + _RETRY_MS) from None
+            kind = Unsent if isinstance(error, _UNSENT) else Unreachable
+            raise kind(f"{why}; check the API's URL in the settings", retry_at_ms=now + _RETRY_MS) from None
         if _is_punishment(response.headers.get("content-type", ""), response.content):
             self._closed_until_ms = now + _PUNISHED_MS
             raise AddressLimited("DingTalk rate-limits this address: too many calls", retry_at_ms=self._closed_until_ms)
         if not response.is_success:
             raise self._error_of(call, response.status_code, response.content)
         try:
-            return msgspec.json.decode(response.content, type=answer)
+            # A change is answered without a body.
+            return msgspec.json.decode(response.content or b"null", type=answer)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Unexpected(f"{path}: the response is not a valid {answer.__name__}: {error}") from None
 
@@ -253,7 +283,7 @@ class Calls:
             return Absent(text)
         if status >= _SERVER_ERROR:
             return Unreachable(text, retry_at_ms=now + _RETRY_MS)
-        return Refused(text)
+        return Refused(text, message[:_MESSAGE_CHARACTERS])
 
 
 class _TokenRefused(Exception):

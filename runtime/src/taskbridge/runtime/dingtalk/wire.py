@@ -100,6 +100,38 @@ class GetOperationRecords(Request, frozen=True, kw_only=True, omit_defaults=True
     process_instance_id: str
 
 
+class ExecuteTask(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: ``user_id`` decides a task. Answered without a body, as all changes."""
+
+    path: ClassVar[str] = "/v1.0/yida/tasks/execute"
+
+    process_instance_id: str
+    task_id: int
+    out_result: str
+    """AGREED or DISAGREED."""
+    remark: str
+
+
+class RedirectTask(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: ``user_id`` hands a task over."""
+
+    path: ClassVar[str] = "/v1.0/yida/tasks/redirect"
+
+    process_instance_id: str
+    task_id: int
+    now_action_executor_id: str
+    """Who gets it."""
+    remark: str
+
+
+class TerminateInstance(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """PUT: ``user_id`` withdraws an instance."""
+
+    path: ClassVar[str] = "/v1.0/yida/processes/instances/terminate"
+
+    process_instance_id: str
+
+
 class GetAccessToken(Struct, frozen=True, rename="camel"):
     """POST: a token for all other calls."""
 
@@ -233,6 +265,8 @@ class Problem(Struct, frozen=True, rename="lower"):
     requestid: str = ""
 
 
+AGREED, DISAGREED = "AGREE", "DISAGREE"
+"""The words in a request. Those of records are in other cases."""
 AGREE, DISAGREE, FORWARD, RESTART, REVOKED, REDIRECT, RECALL = (
     *("agree", "disagree", "forward", "restart", "revoked", "redirect", "recall"),
 )
