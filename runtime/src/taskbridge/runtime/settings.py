@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taskbridge.schemas.errors import ConfigurationError, TaskbridgeError
+from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -276,7 +277,7 @@ def _version_of(path: Path) -> tuple[int, ...] | None:
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-# Entries of the credentials file, by which the edge verifies callbacks and reconcile calls DingTalk.
+# The credentials file, by which the edge verifies callbacks, and others call DingTalk and the other systems.
 
 
 def _not_blank(text: str) -> str:
@@ -289,6 +290,12 @@ def _file_names(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names or not all(name.strip() and "\0" not in name for name in names):
         raise ValueError("must name at least one file, and no empty name")
     return names
+
+
+def _not_ours(name: str) -> str:
+    if name in (SOURCE_YIDA, SOURCE_TASKBRIDGE):
+        raise ValueError("is reserved")
+    return name
 
 
 def _tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -322,3 +329,33 @@ class AppEntry(FileModel):
         if self.system_tokens is None and self.system_token_files is None:
             raise ValueError("system_tokens or system_token_files is required")
         return self
+
+
+class SourceEntry(FileModel):
+    """One other system of the file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_ours)]
+    corp_id: NotBlank
+    format: Literal["cloudevents", "flowable", "camunda", "todo"] = "cloudevents"
+    secrets: Secrets | None = None
+    secret_files: FileNames | None = None
+    bearer_tokens: Secrets | None = None
+    bearer_token_files: FileNames | None = None
+    action_url: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = None
+    """Where the task center sends what people decide, signed with the first secret."""
+
+    @model_validator(mode="after")
+    def _has_secrets(self) -> SourceEntry:
+        signs = self.secrets or self.secret_files
+        if not (signs or self.bearer_tokens or self.bearer_token_files):
+            raise ValueError("secrets, secret_files, bearer_tokens or bearer_token_files is required")
+        if self.action_url is not None and not signs:
+            raise ValueError("action_url requires secrets or secret_files")
+        return self
+
+
+class Senders(FileModel):
+    """The file."""
+
+    apps: tuple[AppEntry, ...] = ()
+    sources: tuple[SourceEntry, ...] = ()

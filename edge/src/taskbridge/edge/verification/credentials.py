@@ -8,61 +8,29 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import structlog
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import SecretStr
 
 from taskbridge.runtime.settings import (
-    AppEntry,
     FileBroken,
-    FileModel,
-    FileNames,
-    NotBlank,
     ReloadedFile,
-    Secrets,
+    Senders,
     parse_toml,
 )
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-
-def _not_ours(name: str) -> str:
-    if name in (SOURCE_YIDA, SOURCE_TASKBRIDGE):
-        raise ValueError("is reserved")
-    return name
+    from taskbridge.runtime.settings import SourceEntry
 
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/=-]{32,}")
 """RFC 6750's characters, and too many of them to guess."""
-
-
-class _Source(FileModel):
-    """One other system in the file."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_ours)]
-    corp_id: NotBlank
-    format: Literal["cloudevents", "flowable", "camunda", "todo"] = "cloudevents"
-    secrets: Secrets | None = None
-    secret_files: FileNames | None = None
-    bearer_tokens: Secrets | None = None
-    bearer_token_files: FileNames | None = None
-
-    @model_validator(mode="after")
-    def _has_secrets(self) -> _Source:
-        if not (self.secrets or self.secret_files or self.bearer_tokens or self.bearer_token_files):
-            raise ValueError("secrets, secret_files, bearer_tokens or bearer_token_files is required")
-        return self
-
-
-class _File(FileModel):
-    apps: tuple[AppEntry, ...] = ()
-    sources: tuple[_Source, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +116,7 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
     Raises:
         FileBroken: Not TOML, or not what the file should contain.
     """
-    file = parse_toml(text, _File)
+    file = parse_toml(text, Senders)
     apps, sources = file.apps, file.sources
     if len({(app.app_type, app.corp_id) for app in apps}) < len(apps):
         raise FileBroken("apps: an app_type occurs twice with the same corp_id")
@@ -194,7 +162,7 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
     )
 
 
-def _source(source: _Source, secrets: tuple[Token, ...], bearers: tuple[Token, ...]) -> Source:
+def _source(source: SourceEntry, secrets: tuple[Token, ...], bearers: tuple[Token, ...]) -> Source:
     keys: list[bytes] = []
     for each in secrets:
         try:
