@@ -118,8 +118,11 @@ class AnsweringCenter:
         async def readiness() -> dict[str, Any]:
             return self.ready
 
-        router = Api(self.access, self.queries, self.threads, lambda: self.complete).router()
-        return build_http(readiness, self.metrics, routers=[router, *further], only_hosts=only_hosts)
+        return build_http(readiness, self.metrics, routers=[self.api.router(), *further], only_hosts=only_hosts)
+
+    @property
+    def api(self) -> Api:
+        return Api(self.access, self.queries, self.threads, lambda: self.complete)
 
     def store(self, *states: TaskState) -> None:
         """Write instances with their entries."""

@@ -13,6 +13,9 @@ from taskbridge.center.access.access import build_access
 from taskbridge.center.access.audit import Audit
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
+from taskbridge.center.actions.store import Actions
+from taskbridge.center.actions.targets import Targets
+from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import sessions
@@ -50,8 +53,17 @@ class Served:
         provider = provider_of(settings, self._users_of)
         assert provider is not None
         access = self.rows.access
+        self.targets = Targets()
+        self.wakes: list[None] = []
+        acts = actions_router(
+            Actions(database),
+            self.rows.threads,
+            targets=lambda: self.targets,
+            caller_of=self.rows.api.caller_of,
+            wake=lambda: self.wakes.append(None),
+        )
         self.http: FastAPI = self.rows.http(
-            sign_in_router(provider, self.sessions, access), audit_router(self.audit, access)
+            sign_in_router(provider, self.sessions, access), audit_router(self.audit, access), acts
         )
         for corp, user, number in (
             ("ours", "ann", "1"),

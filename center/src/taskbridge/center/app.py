@@ -16,6 +16,10 @@ from taskbridge.center.access.access import build_access
 from taskbridge.center.access.audit import Audit, verify
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
+from taskbridge.center.actions.sender import Sender
+from taskbridge.center.actions.store import Actions
+from taskbridge.center.actions.targets import Targets, TargetsFile
+from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
@@ -43,7 +47,8 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import serve_until_stopped
 from taskbridge.runtime.process import allow_open_files
 from taskbridge.runtime.refusals import NotNow
-from taskbridge.runtime.settings import load_settings, run_program
+from taskbridge.runtime.settings import FileBroken, load_settings, run_program
+from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry
 
 if TYPE_CHECKING:
@@ -149,6 +154,15 @@ class Center:
         self.audit = Audit(database, self._threads)
         self.access = build_access(settings, self._users_of, self._sessions, self.audit)
         self.metrics = Metrics()
+        self._targets = _targets_of(settings)
+        self._actions = Actions(database)
+        self.sender = Sender(
+            self._actions,
+            self._threads,
+            self._present_targets,
+            dingtalk_url=settings.dingtalk_api_url,
+            ended=lambda status: self.metrics.actions.labels(status).inc(),
+        )
         kafka = read_kafka_config(settings.kafka_config_file)
         ids_path = settings.data_dir / "schema-ids.json"
         self._registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=kafka)
@@ -193,18 +207,29 @@ class Center:
         tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
         sessions = [] if self._sessions is None else [self._sessions.watch()]
         audit = self.audit.watch(days=self._settings.audit_days)
-        return [self.filling.watch(), self.hub.run(), self.operations.run(), audit, *tokens, *sessions]
+        targets = [] if self._targets is None else [self._targets.watch()]
+        running = [self.filling.watch(), self.hub.run(), self.operations.run(), self.sender.run()]
+        return [*running, audit, *targets, *tokens, *sessions]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
         await self.operations.close()
+        await self.sender.close()
         self._registry.close()
         self._threads.close()
 
     def http(self) -> FastAPI:
         """The application; nothing is connected for it."""
+        api = Api(self.access, self._queries, self._threads, self.filling.is_complete)
         routers = [
-            Api(self.access, self._queries, self._threads, self.filling.is_complete).router(),
+            api.router(),
+            actions_router(
+                self._actions,
+                self._threads,
+                targets=self._present_targets,
+                caller_of=api.caller_of,
+                wake=self.sender.wake,
+            ),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
             audit_router(self.audit, self.access),
@@ -219,8 +244,7 @@ class Center:
         """The body of ``/readyz``."""
         health = [each.health() for each in self.followers]
         problems = [self.filling.problem, *(each.problem for each in health)]
-        if (tokens := self.access.tokens) is not None:
-            problems.append(tokens.problem)
+        problems += [each.problem for each in (self.access.tokens, self._targets) if each is not None]
         return {
             "ready": self.filling.problem is None and self.filling.is_complete(),
             **self.filling.details(),
@@ -229,12 +253,24 @@ class Center:
             "problems": list(dict.fromkeys(each for each in problems if each is not None)),
         }
 
+    def _present_targets(self) -> Targets:
+        return Targets() if self._targets is None else self._targets.current
+
     async def _users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         users = await self._threads.run(self._queries.users_of, corp_id, kind, value)
         # In this order: a person who is not read yet may have the id too.
         if not self.filling.people_complete:
             raise NotNow("the signed-in person is unknown while not all people are read: see /readyz")
         return users
+
+
+def _targets_of(settings: CenterSettings) -> TargetsFile | None:
+    if settings.apps_file is None and settings.credentials_file is None:
+        return None
+    try:
+        return TargetsFile(settings.apps_file, settings.credentials_file)
+    except FileBroken as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def _most_streams(requested: int) -> int:

@@ -42,6 +42,9 @@ class Metrics:
             "api_tokens_usable", "0 while the API tokens file is invalid and an older version is in use."
         )
         self.tokens_usable.set(1)
+        self.actions = Counter(
+            _PREFIX + "actions", "Decisions of people that have ended, by result.", ("result",), registry=self.registry
+        )
         self.filled = self._gauge(
             "lists_filled_ratio", "Share of the states that the lists contain while they are filled; 1 once complete."
         )

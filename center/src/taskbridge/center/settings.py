@@ -114,6 +114,12 @@ class CenterSettings(DatabaseSettings):
     """URL of DingTalk's API."""
     dingtalk_old_api_url: Url = "https://oapi.dingtalk.com"
     """URL of DingTalk's older API, which alone knows user ids."""
+    apps_file: FileOrNone = None
+    """File with the apps whose tasks people may decide in the task center, and their corps' credentials for DingTalk's
+    API: the same as `RECONCILE_APPS_FILE`. Changes are loaded without a restart."""
+    credentials_file: FileOrNone = None
+    """The edge's credentials file, for system tokens that are not in the apps file, and for other systems with an
+    `action_url`."""
     operator_groups: Names = ()
     """Groups at the OpenID Connect provider whose members are operators: they see every corp and the operator page,
     comma-separated.

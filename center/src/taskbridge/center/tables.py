@@ -231,6 +231,41 @@ audit = Table(
 )
 """Rows are added only: see ``access.audit``."""
 
+actions = Table(
+    "actions",
+    metadata,
+    Column("action_id", Key, primary_key=True),
+    Column("corp_id", Key, nullable=False),
+    # Whose task or request it is, and who acts: the same person, or a delegate.
+    Column("user_id", Key, nullable=False),
+    Column("actor_id", Key, nullable=False),
+    Column("instance_id", Key, nullable=False),
+    # WHOLE_INSTANCE for a withdrawal.
+    Column("task_id", Key, nullable=False),
+    Column("source", Key, nullable=False),
+    Column("app_type", Key, nullable=False),
+    Column("action", Key, nullable=False),
+    # Who gets a task that is handed over; empty for other actions.
+    Column("recipient_id", Key, nullable=False),
+    Column("remark", Text, nullable=False),
+    Column("status", Key, nullable=False),
+    # In words of the other system, or empty.
+    Column("detail", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("requested_at", BigInteger, nullable=False),
+    # When it is looked at next; null once it has ended.
+    Column("due_at", BigInteger, index=True),
+    Index("actions_of_person", "corp_id", "user_id", "requested_at"),
+)
+"""What people decided here, for the systems that the tasks are of."""
+Index(
+    "actions_under_way",
+    *(actions.c[each] for each in ("corp_id", "user_id", "instance_id", "task_id")),
+    unique=True,
+    sqlite_where=actions.c.due_at.is_not(None),
+    postgresql_where=actions.c.due_at.is_not(None),
+)
+
 replicas = Table(
     "replicas",
     metadata,

@@ -52,7 +52,7 @@ _PRAGMAS = (
     # A crash of the machine may undo the latest transactions, never a part of one: see ``positions.note_boot``.
     "synchronous = NORMAL",
 )
-_WRITES = "taskbridge_writes"
+_WRITES, _LASTS = "taskbridge_writes", "taskbridge_lasts"
 _PURGED_ROWS = 5_000
 _QUOTE = '", "'
 _TYPES = {bool: "boolean", int: "bigint", str: "text", bytes: "bytea"}
@@ -116,6 +116,7 @@ class Database:
         # In PostgreSQL, a query alone needs no transaction, which would cost two more requests.
         self._reading = engine if self.is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writing = engine.execution_options(**{_WRITES: True})
+        self._lasting = engine.execution_options(**{_WRITES: True, _LASTS: True})
 
     @contextmanager
     def read(self) -> Generator[Connection]:
@@ -128,14 +129,16 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Generator[Connection]:
+    def write(self, *, durable: bool = False) -> Generator[Connection]:
         """A transaction, committed at the end of the block and rolled back where it raises.
+
+        ``durable``: in SQLite too, it survives a crash of the machine.
 
         Raises:
             DatabaseUnavailable: Nothing was written, as far as is known: a lost connection hides the end of a commit.
             IntegrityError, DataError: The rows are wrong, and nothing was written.
         """
-        with self._explained(), self._turn, self._writing.begin() as connection:
+        with self._explained(), self._turn, (self._lasting if durable else self._writing).begin() as connection:
             yield connection
 
     def insert(self, table: Table) -> Any:
@@ -294,5 +297,8 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads first and then writes would fail where another one wrote in between.
-    writes = connection.get_execution_options().get(_WRITES)
+    options = connection.get_execution_options()
+    writes = options.get(_WRITES)
+    if writes:
+        connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options.get(_LASTS) else 'NORMAL'}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

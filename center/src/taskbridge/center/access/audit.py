@@ -102,13 +102,20 @@ class Audit:
         return await self._threads.run(read)
 
     def _add(self, caller: Caller, action: str, subject: str, address: str) -> None:
-        session = "" if caller.session is None else caller.session.token_sha256[:_SESSION_DIGITS]
-        who = clean(caller.corp_id or ""), clean(caller.user_id or caller.name or "")
         with self._database.write() as connection:
-            _append(connection, self._database, who, action, clean(subject), address, session)
+            append_of(connection, self._database, caller, action, subject, address=address)
 
 
-def _append(  # noqa: PLR0917 - the columns
+def append_of(
+    connection: Connection, database: Database, caller: Caller, action: str, subject: str, *, address: str
+) -> None:
+    """Add an entry in the transaction of what it is about."""
+    session = "" if caller.session is None else caller.session.token_sha256[:_SESSION_DIGITS]
+    who = clean(caller.corp_id or ""), clean(caller.user_id or caller.name or "")
+    append(connection, database, who, action, clean(subject), address, session)
+
+
+def append(  # noqa: PLR0917 - the columns
     connection: Connection,
     database: Database,
     who: tuple[str, str],
@@ -117,6 +124,7 @@ def _append(  # noqa: PLR0917 - the columns
     address: str = "",
     session: str = "",
 ) -> None:
+    """As ``append_of``, for a person who makes no request now."""
     database.lock(connection, _LOCK)
     seq, before = connection.execute(_LAST).first() or (0, "")
     entry = AuditEntry(seq + 1, now_ms(), *who, action, subject, address, session, "")
@@ -136,7 +144,7 @@ def purge(database: Database, *, days: int) -> int:
         last = connection.execute(_LAST.where(is_old)).first()
         if last is None:
             return 0
-        _append(connection, database, ("", ""), DELETED, f"{last.seq} {last.sha256}")
+        append(connection, database, ("", ""), DELETED, f"{last.seq} {last.sha256}")
         return connection.execute(delete(audit).where(audit.c.seq <= last.seq)).rowcount
 
 

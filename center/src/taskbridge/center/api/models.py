@@ -219,6 +219,52 @@ class AuditOut(_Shown):
     items: list[AuditEntryOut]
 
 
+class ActedOnIn(BaseModel):
+    instance_id: str = Field(max_length=256)
+    task_id: str | None = Field(None, max_length=256, description="Null to withdraw a request.")
+
+
+ActionName = Literal["agree", "refuse", "hand_over", "withdraw"]
+_action_detail = Field(
+    description="The other system's words, or one of `not-pending`, `not-possible`, `no-recipient`, `unsent` (it was "
+    "not sent, and is not tried again) and `unconfirmed` (it is not known whether it was carried out)."
+)
+
+
+class ActionIn(_Shown):
+    action: ActionName
+    items: list[ActedOnIn] = Field(min_length=1, max_length=100)
+    remark: str = Field("", max_length=1000)
+    recipient_id: str | None = Field(None, max_length=256, description="Who gets tasks that are handed over.")
+
+
+class ActionOut(_Shown):
+    action_id: str | None = Field(description="Null for what was refused at once, and is not stored.")
+    instance_id: str
+    task_id: str | None
+    action: ActionName
+    actor_id: str = Field(description="Who acted.")
+    recipient_id: str | None
+    remark: str
+    status: Literal["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR", "DONE", "OVERTAKEN", "REFUSED", "FAILED"] = Field(
+        description="The first four are under way: to be sent, being sent, accepted by the other system, and unknown "
+        "because it did not answer. OVERTAKEN: the task was decided in another manner meanwhile."
+    )
+    detail: str | None = _action_detail
+    requested_at: str = _moment
+
+
+class PossibleOut(_Shown):
+    source: str
+    app_type: str | None = Field(description="Null: of all apps of the source.")
+    actions: list[ActionName]
+
+
+class ActionsOut(_Shown):
+    possible: list[PossibleOut] = Field(description="What the caller may do; empty for all who did not sign in.")
+    items: list[ActionOut]
+
+
 class FoundPersonOut(_Shown):
     corp_id: str
     user_id: str

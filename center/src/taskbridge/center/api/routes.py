@@ -91,6 +91,18 @@ class Api:
             router.add_api_route(path, answer, summary=summary, response_model=model, responses=responses)
         return router
 
+    async def caller_of(self, request: Request, read: Person | str) -> Caller:
+        """Who may make a query about a person or an instance.
+
+        Raises:
+            Refused: nobody may, or there is nothing complete to answer it from.
+        """
+        caller = await self._access.caller_of(request)
+        await self._access.check_read(request, caller, read)
+        if not self._is_complete():
+            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
+        return caller
+
     async def me(self, request: Request) -> Response:
         caller = await self._access.caller_of(request)
         name = None
@@ -126,12 +138,12 @@ class Api:
         limit: _Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
     ) -> Response:
-        await self._caller_of(request, (corp_id, user_id))
+        await self.caller_of(request, (corp_id, user_id))
         query = PageQuery(corp_id, user_id, view, app_type, source, q, limit, cursor)
         return await self._answer(self._queries.page, query)
 
     async def counts(self, request: Request, corp_id: CorpId, user_id: UserId) -> Response:
-        await self._caller_of(request, (corp_id, user_id))
+        await self.caller_of(request, (corp_id, user_id))
         return await self._answer(self._queries.counts, corp_id, user_id)
 
     async def apps(self, request: Request, corp_id: CorpId, user_id: UserId) -> Response:
@@ -139,11 +151,11 @@ class Api:
 
         An app occurs once per process, and without a name only if none is known.
         """
-        await self._caller_of(request, (corp_id, user_id))
+        await self.caller_of(request, (corp_id, user_id))
         return await self._answer(self._queries.apps, corp_id, user_id)
 
     async def history(self, request: Request, instance_id: InstanceId) -> Response:
-        caller = await self._caller_of(request, instance_id)
+        caller = await self.caller_of(request, instance_id)
         given = partial(self._queries.history, now_ms=now_ms()), instance_id, caller
         # States and events are read side by side: a page that was just notified may come too early.
         for _ in range(_EVENTS_TRIES):
@@ -153,20 +165,8 @@ class Api:
         return await self._answer(*given)
 
     async def instance(self, request: Request, instance_id: InstanceId) -> Response:
-        caller = await self._caller_of(request, instance_id)
+        caller = await self.caller_of(request, instance_id)
         return await self._answer(self._queries.instance, instance_id, caller)
-
-    async def _caller_of(self, request: Request, read: Person | str) -> Caller:
-        """Who may make the query.
-
-        Raises:
-            Refused: nobody may, or there is nothing complete to answer it from.
-        """
-        caller = await self._access.caller_of(request)
-        await self._access.check_read(request, caller, read)
-        if not self._is_complete():
-            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
-        return caller
 
     async def _answer(self, query: Callable[..., bytes], *arguments: object) -> Response:
         return JsonAnswer(await self._threads.run(query, *arguments))

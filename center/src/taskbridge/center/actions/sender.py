@@ -1,0 +1,197 @@
+"""Sends what people decided, and finds out what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import httpx2
+import structlog
+
+from taskbridge.center.actions.store import (
+    ACCEPTED,
+    FAILED,
+    REFUSED,
+    REQUESTED,
+    SENDING,
+    UNCLEAR,
+    Action,
+)
+from taskbridge.center.actions.systems import OtherSystem, Received, System, Yida
+from taskbridge.center.actions.targets import Endpoint
+from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.dingtalk.api import YidaApi
+from taskbridge.runtime.dingtalk.calls import Calls, Pace, open_http
+from taskbridge.runtime.dingtalk.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from taskbridge.center.actions.store import Actions
+    from taskbridge.center.actions.targets import Targets
+    from taskbridge.runtime.database import Threads
+    from taskbridge.runtime.dingtalk.apps import App, Corp
+    from taskbridge.runtime.dingtalk.clock import Clock
+
+UNSENT, UNCONFIRMED = "unsent", "unconfirmed"
+"""Why an action FAILED: it could not be sent, or it is not known to have been carried out."""
+_CALL_S = 20.0
+_LEASE_MS = 120_000
+"""How long one attempt may take. After that, the replica that made it is taken for dead."""
+_CONFIRMED_MS = 60_000
+"""When a callback that has not come is missed."""
+_READ_BACK_MS = 10_000
+_BACKOFF_MS, _BACKOFF_MAX_MS = 2_000, 60_000
+_GIVE_UP_MS = 10 * 60_000
+_READ_BACKS = 3
+_CALLS_PER_SECOND = 10.0
+"""Of one corp. DingTalk allows 20 for an app and an API."""
+_LOOK_S = 1.0
+_PURGE_MS = 3_600_000
+_END_S = 8.0
+
+log = structlog.get_logger(__name__)
+
+
+class Sender:
+    """Works on all actions that are due. Any replica may: each attempt is claimed in the database first."""
+
+    def __init__(
+        self,
+        store: Actions,
+        threads: Threads,
+        targets: Callable[[], Targets],
+        *,
+        dingtalk_url: str,
+        ended: Callable[[str], None] = lambda _: None,
+        clock: Clock | None = None,
+    ) -> None:
+        """``ended`` gets the status of each action that has ended."""
+        self._store, self._threads, self._targets = store, threads, targets
+        self._ended, self._clock = ended, clock or SystemClock()
+        self._dingtalk = open_http(dingtalk_url, timeout_s=_CALL_S)
+        self._others = httpx2.AsyncClient(timeout=_CALL_S, trust_env=False, follow_redirects=False)
+        self._pace = Pace(_CALLS_PER_SECOND, self._clock)
+        self._calls: dict[Corp, Calls] = {}
+        self._wake = asyncio.Event()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._purged_at = 0
+
+    def wake(self) -> None:
+        """Look at once: something was requested."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled. A system that is slow holds only what goes to it."""
+        while True:
+            with suppress(DatabaseUnavailable):
+                await self.step()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _LOOK_S)
+            self._wake.clear()
+
+    async def step(self) -> set[asyncio.Task[None]]:
+        """Begin to work on each action that is due and not worked on; returns what is under way.
+
+        Raises:
+            DatabaseUnavailable: Nothing was begun.
+        """
+        now = self._clock.now_ms()
+        if now - self._purged_at > _PURGE_MS:
+            await self._threads.run(lambda: self._store.purge(now=now))
+            self._purged_at = now
+        busy = {each.get_name() for each in self._under_way}
+        for action in await self._threads.run(lambda: self._store.due(now=now)):
+            if action.action_id not in busy:
+                task = asyncio.create_task(self._look(action), name=action.action_id)
+                self._under_way.add(task)
+                task.add_done_callback(self._finished)
+        return set(self._under_way)
+
+    async def close(self) -> None:
+        """Let requests that are under way end, so that their answers are recorded."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=_END_S)
+        await self._dingtalk.aclose()
+        await self._others.aclose()
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # It is due again when its lease ends.
+            log.error("action_not_handled", action_id=task.get_name(), exc_info=error)
+
+    async def _look(self, action: Action) -> None:
+        # Whatever the database has not recorded is due again.
+        with suppress(DatabaseUnavailable):
+            found = None if action.status == REQUESTED and not action.attempts else await self._found_out(action)
+            if found is not None:
+                await self._end(action, found)
+            elif action.status == REQUESTED:
+                await self._send(action)
+            elif action.due_at is not None and action.due_at <= self._clock.now_ms():
+                await self._ask(action)
+
+    async def _found_out(self, action: Action) -> str | None:
+        return await self._threads.run(self._store.found_out, action)
+
+    async def _send(self, action: Action) -> None:
+        system = self._system_of(action)
+        now = self._clock.now_ms()
+        if system is None or now - action.requested_at > _GIVE_UP_MS:
+            await self._end(action, FAILED, action.detail or UNSENT)
+            return
+        claimed = await self._advance(action, status=SENDING, due_at=now + _LEASE_MS, attempts=action.attempts + 1)
+        if claimed is None:
+            return
+        answer = await system.send(claimed, now=now)
+        now = self._clock.now_ms()
+        if answer.received is Received.REFUSED:
+            await self._end(claimed, REFUSED, answer.detail)
+        elif answer.received is Received.ACCEPTED:
+            await self._advance(claimed, status=ACCEPTED, due_at=now + _CONFIRMED_MS, attempts=0)
+        elif answer.received is Received.UNSENT or system.repeats:
+            later = min(_BACKOFF_MS * 2**action.attempts, _BACKOFF_MAX_MS)
+            detail = UNSENT if answer.received is Received.UNSENT and action.detail in ("", UNSENT) else UNCONFIRMED
+            await self._advance(claimed, status=REQUESTED, due_at=now + later, detail=detail)
+        else:
+            await self._advance(claimed, status=UNCLEAR, due_at=now + _READ_BACK_MS, attempts=0)
+
+    async def _ask(self, action: Action) -> None:
+        """The callback has not come, or nobody knows whether the system received the action."""
+        system, now = self._system_of(action), self._clock.now_ms()
+        claimed = await self._advance(action, due_at=now + _LEASE_MS, attempts=action.attempts + 1)
+        if claimed is None:
+            return
+        if system is not None and system.repeats and action.status == SENDING:
+            await self._advance(claimed, status=REQUESTED, due_at=now, detail=UNCONFIRMED)
+            return
+        found = None if system is None else await system.read_back(claimed)
+        if found:
+            await self._end(claimed, found)
+        elif claimed.attempts >= _READ_BACKS and (found is not None or now - action.requested_at > _GIVE_UP_MS):
+            await self._end(claimed, FAILED, UNCONFIRMED)
+        else:
+            status = UNCLEAR if action.status == SENDING else action.status
+            later = self._clock.now_ms() + _READ_BACK_MS * claimed.attempts
+            await self._advance(claimed, status=status, due_at=later)
+
+    async def _end(self, action: Action, status: str, detail: str = "") -> None:
+        if await self._advance(action, status=status, detail=detail, due_at=None) is not None:
+            self._ended(status)
+
+    async def _advance(self, action: Action, **changes: Any) -> Action | None:
+        return await self._threads.run(lambda: self._store.advance(action, **changes))
+
+    def _system_of(self, action: Action) -> System | None:
+        target = self._targets().of(action.corp_id, action.source, action.app_type)
+        if target is None:
+            return None
+        return OtherSystem(self._others, target) if isinstance(target, Endpoint) else Yida(self._api(target))
+
+    def _api(self, app: App) -> YidaApi:
+        if app.corp not in self._calls:
+            self._calls[app.corp] = Calls(self._dingtalk, app.corp, self._pace, self._clock, attempts=2)
+        return YidaApi(self._calls[app.corp], app, self._clock)

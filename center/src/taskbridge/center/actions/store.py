@@ -1,0 +1,240 @@
+"""What people decided: recorded before it is sent, and until the other system has confirmed it or said no.
+
+An action begins REQUESTED. Before each attempt it becomes SENDING, so that a crash in between shows. Then:
+
+REQUESTED   not sent: the other system could not be reached, or was too busy; tried again
+ACCEPTED    the other system said yes; its callback has not come yet
+UNCLEAR     nobody knows whether it was received
+DONE        the task was decided by this person
+OVERTAKEN   the task was decided in another manner meanwhile
+REFUSED     the other system said no
+FAILED      it was not carried out, and is not tried again
+
+The last four are ends.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from sqlalchemy import and_, exists, or_, select, update
+from sqlalchemy.sql import not_
+
+from taskbridge.center.access.audit import append, append_of
+from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, WITHDRAW
+from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, actions, entries, instances, people
+from taskbridge.runtime.database import clean
+from taskbridge.runtime.follow.positions import progress
+from taskbridge.schemas.events import SOURCE_YIDA, Status, TaskState, View
+from taskbridge.schemas.topics import TASK_STATES
+from taskbridge.schemas.views import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Connection
+
+    from taskbridge.center.access.access import Caller
+    from taskbridge.center.actions.targets import Targets
+    from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database
+
+REQUESTED, SENDING, ACCEPTED, UNCLEAR = "REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"
+DONE, OVERTAKEN, REFUSED, FAILED = "DONE", "OVERTAKEN", "REFUSED", "FAILED"
+ENDS = (DONE, OVERTAKEN, REFUSED, FAILED)
+NOT_PENDING, NOT_POSSIBLE, NO_RECIPIENT = "not-pending", "not-possible", "no-recipient"
+"""Why an action is refused here, as ``detail`` of one that was not recorded."""
+SENT, ENDED = "action_sent", "action_ended"
+"""In the audit trail, after the action itself."""
+SHOWN_MS = 24 * 3600 * 1000
+_STORED_MS = 30 * SHOWN_MS
+_SHOWN_MOST = 200
+_DUE_MOST = 100
+
+_read_entry = msgspec.json.Decoder(Entry).decode
+_read_state = msgspec.json.Decoder(TaskState).decode
+
+
+class Action(NamedTuple):
+    """A row, in the order of the columns."""
+
+    action_id: str
+    corp_id: str
+    user_id: str
+    actor_id: str
+    instance_id: str
+    task_id: str
+    source: str
+    app_type: str
+    action: str
+    recipient_id: str
+    remark: str
+    status: str
+    detail: str
+    attempts: int
+    requested_at: int
+    due_at: int | None
+
+
+class Wanted(NamedTuple):
+    """What a person wants to be done with a task, or with an instance: ``task_id`` is empty."""
+
+    instance_id: str
+    task_id: str
+    action: str
+    recipient_id: str
+    remark: str
+
+
+_OF_TASK = and_(
+    entries.c.corp_id == actions.c.corp_id,
+    entries.c.user_id == actions.c.user_id,
+    entries.c.view == VIEW_CODES[View.PENDING],
+    entries.c.task_id == actions.c.task_id,
+)
+_IS_PENDING = exists().where(
+    instances.c.instance_id == actions.c.instance_id, entries.c.instance == instances.c.id, _OF_TASK
+)
+
+
+class Actions:
+    """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def request(
+        self,
+        caller: Caller,
+        person: Person,
+        wanted: Sequence[Wanted],
+        targets: Targets,
+        *,
+        address: str,
+        now: int,
+    ) -> list[Action]:
+        """Record what a caller wants for tasks of this person, in one transaction with the audit trail.
+
+        Each task must be pending with the person at this moment, a request that is withdrawn must be theirs and open.
+        What must not be done is returned as REFUSED, with the reason as ``detail`` and no id. An action of the person
+        on the same task that is under way is returned as it is.
+        """
+        with self._database.write(durable=True) as connection:
+            found: list[Action] = []
+            for each in wanted:
+                action = self._checked(connection, caller, person, each, targets, now)
+                if action.status == REQUESTED:
+                    put = self._database.insert(actions).values(action._asdict()).on_conflict_do_nothing()
+                    if connection.execute(put.returning(actions.c.action_id)).first() is None:
+                        found.append(Action(*connection.execute(select(actions).where(_same(action))).one()))
+                        continue
+                    subject = f"{action.instance_id} {action.task_id} {action.action_id} of {person[1]}"
+                    append_of(connection, self._database, caller, action.action, subject, address=address)
+                found.append(action)
+            return found
+
+    def shown(self, person: Person, *, now: int) -> list[Action]:
+        """Those of a person that are under way or ended within a day, the latest first."""
+        corp_id, user_id = person
+        mine = actions.c.corp_id == corp_id, actions.c.user_id == user_id
+        query = select(actions).where(*mine, actions.c.requested_at > now - SHOWN_MS)
+        with self._database.read() as connection:
+            found = connection.execute(query.order_by(actions.c.requested_at.desc()).limit(_SHOWN_MOST))
+            return [Action(*row) for row in found]
+
+    def due(self, *, now: int) -> list[Action]:
+        """Those to be looked at: their time has come, or their task is not pending any more."""
+        over = actions.c.status.in_([ACCEPTED, UNCLEAR]) & not_(_IS_PENDING)
+        query = select(actions).where(actions.c.due_at.is_not(None), or_(actions.c.due_at <= now, over))
+        with self._database.read() as connection:
+            return [Action(*row) for row in connection.execute(query.order_by(actions.c.due_at).limit(_DUE_MOST))]
+
+    def advance(self, action: Action, **changes: Any) -> Action | None:
+        """Store changes of an action, with the audit trail; None if another replica has advanced it meanwhile."""
+        with self._database.write(durable=True) as connection:
+            same = actions.c.action_id == action.action_id, actions.c.due_at == action.due_at
+            if connection.execute(update(actions).where(*same).values(changes)).rowcount == 0:
+                return None
+            after = action._replace(**changes)
+            if after.status == SENDING or after.status in ENDS:
+                what = SENT if after.status == SENDING else ENDED
+                who = action.corp_id, action.actor_id
+                append(connection, self._database, who, what, f"{action.action_id} {after.status}")
+            return after
+
+    def found_out(self, action: Action) -> str | None:
+        """DONE or OVERTAKEN by what the topics say; None while they say that it is still to be done."""
+        withdraws = action.action == WITHDRAW
+        with self._database.read() as connection:
+            same = actions.c.action_id == action.action_id
+            if not withdraws and connection.execute(select(actions.c.action_id).where(same, _IS_PENDING)).first():
+                return None
+            query = select(instances.c.state).where(instances.c.instance_id == action.instance_id)
+            data = connection.execute(query).scalar()
+            # Afterwards: rows that were missing because they are read again must not count.
+            if not progress(connection, TASK_STATES.name).complete:
+                return None
+        if data is None:
+            return OVERTAKEN
+        state = _read_state(data)
+        if withdraws:
+            return None if any(each.status is Status.PENDING for each in state.tasks) else DONE
+        theirs = any(each.task_id == action.task_id and each.actor_id == action.user_id for each in state.tasks)
+        return DONE if theirs or action.action == HAND_OVER else OVERTAKEN
+
+    def purge(self, *, now: int) -> int:
+        """Delete those that ended long ago."""
+        return self._database.purge(actions, actions.c.due_at.is_(None) & (actions.c.requested_at < now - _STORED_MS))
+
+    def _checked(  # noqa: PLR0917 - as request
+        self, connection: Connection, caller: Caller, person: Person, wanted: Wanted, targets: Targets, now: int
+    ) -> Action:
+        corp_id, user_id = person
+        withdraws = wanted.action == WITHDRAW
+        view, task_id = (View.CREATED, WHOLE_INSTANCE) if withdraws else (View.PENDING, clean(wanted.task_id))
+        query = select(entries.c.source, entries.c.app_type, entries.c.item).where(
+            instances.c.instance_id == clean(wanted.instance_id),
+            entries.c.instance == instances.c.id,
+            entries.c.corp_id == corp_id,
+            entries.c.user_id == user_id,
+            entries.c.view == VIEW_CODES[view],
+            entries.c.task_id == task_id,
+        )
+        row = connection.execute(query).first()
+        refused = Action(
+            "",
+            corp_id,
+            user_id,
+            caller.user_id or "",
+            clean(wanted.instance_id),
+            task_id,
+            "" if row is None else row.source,
+            "" if row is None else row.app_type,
+            wanted.action,
+            clean(wanted.recipient_id) if wanted.action == HAND_OVER else "",
+            clean(wanted.remark),
+            REFUSED,
+            NOT_PENDING,
+            0,
+            now,
+            None,
+        )
+        if row is None or (withdraws and _read_entry(row.item).status is not Status.PENDING):
+            return refused
+        # DingTalk's API knows tasks by numbers.
+        unknown = row.source == SOURCE_YIDA and not withdraws and not (task_id.isascii() and task_id.isdecimal())
+        if targets.of(corp_id, row.source, row.app_type) is None or wanted.action not in ACTIONS or unknown:
+            return refused._replace(detail=NOT_POSSIBLE)
+        if wanted.action == HAND_OVER:
+            known = people.c.corp_id == corp_id, people.c.user_id == refused.recipient_id
+            if refused.recipient_id == user_id or connection.execute(select(people).where(*known)).first() is None:
+                return refused._replace(detail=NO_RECIPIENT)
+        return refused._replace(action_id=uuid.uuid4().hex, status=REQUESTED, detail="", due_at=now)
+
+
+def _same(action: Action) -> ColumnElement[bool]:
+    """The one that is under way for the same task of the same person."""
+    key = ("corp_id", "user_id", "instance_id", "task_id")
+    return and_(actions.c.due_at.is_not(None), *(actions.c[each] == getattr(action, each) for each in key))

@@ -1,0 +1,105 @@
+"""What people decide in the task center: requests to agree, refuse, hand over and withdraw, and what became of them."""
+
+# pyright: reportUnusedFunction=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+from starlette.responses import Response  # noqa: TC002
+
+from taskbridge.center.access.access import address_of
+from taskbridge.center.actions.store import Wanted
+from taskbridge.center.api import models
+from taskbridge.center.api.routes import CorpId, JsonAnswer, UserId
+from taskbridge.runtime.access import TOKEN
+from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.refusals import Forbidden
+from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.json_forms import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from taskbridge.center.access.access import Caller
+    from taskbridge.center.actions.store import Action, Actions
+    from taskbridge.center.actions.targets import Targets
+    from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Threads
+
+
+def actions_router(
+    store: Actions,
+    threads: Threads,
+    *,
+    targets: Callable[[], Targets],
+    caller_of: Callable[[Request, Person], Awaitable[Caller]],
+    wake: Callable[[], None],
+) -> APIRouter:
+    """``…/users/{user_id}/actions``.
+
+    ``caller_of`` finds who may read the person's lists; ``wake`` is called when something was requested.
+    """
+    router = APIRouter(prefix="/v1", tags=["actions"], dependencies=[TOKEN])
+    path = "/corps/{corp_id}/users/{user_id}/actions"
+    documented: dict[str, Any] = {
+        "response_model": models.ActionsOut,
+        "responses": models.problems(400, 401, 403, 429, 503),
+    }
+
+    @router.get(path, summary="Possible actions, and those of the last day", **documented)
+    async def shown(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
+        person = corp_id, user_id
+        caller = await caller_of(request, person)
+        found = await threads.run(lambda: store.shown(person, now=now_ms()))
+        return _answer(found, targets() if _may_act(caller, person) else None, corp_id)
+
+    @router.post(path, summary="Decide tasks, or withdraw requests", **documented)
+    async def act(request: Request, corp_id: CorpId, user_id: UserId, body: models.ActionIn) -> Response:
+        """Records what the person wants, and sends it to the systems that the tasks are of.
+
+        Only a person who signed in may do so, for tasks that are pending with them, or requests of their own. `items`
+        has each of them: REQUESTED, or REFUSED with the reason. The same request again has no further effect while
+        the first one is under way.
+        """
+        person = corp_id, user_id
+        caller = await caller_of(request, person)
+        if not _may_act(caller, person):
+            raise Forbidden("only people who signed in may act, and only in their own name")
+        recipient = body.recipient_id or ""
+        wanted = [
+            Wanted(each.instance_id, each.task_id or "", body.action, recipient, body.remark) for each in body.items
+        ]
+        address, now = address_of(request), now_ms()
+        found = await threads.run(lambda: store.request(caller, person, wanted, targets(), address=address, now=now))
+        wake()
+        return _answer(found, targets(), corp_id)
+
+    return router
+
+
+def _may_act(caller: Caller, person: Person) -> bool:
+    """Whoever holds a token could name anybody, and operators only look."""
+    return caller.mode == "sso" and (caller.corp_id, caller.user_id) == person
+
+
+def _answer(found: Sequence[Action], targets: Targets | None, corp_id: str) -> Response:
+    possible = [] if targets is None else [each._asdict() for each in targets.possible(corp_id)]
+    return JsonAnswer(to_json({"possible": possible, "items": [_shown(each) for each in found]}))
+
+
+def _shown(action: Action) -> dict[str, Any]:
+    return {
+        "action_id": action.action_id or None,
+        "instance_id": action.instance_id,
+        "task_id": action.task_id or None,
+        "action": action.action,
+        "actor_id": action.actor_id,
+        "recipient_id": action.recipient_id or None,
+        "remark": action.remark,
+        "status": action.status,
+        "detail": action.detail or None,
+        "requested_at": iso(action.requested_at),
+    }

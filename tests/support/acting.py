@@ -1,0 +1,165 @@
+"""People who decide tasks in a task center, the fake DingTalk that carries it out, and callbacks on request."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+from sqlalchemy import delete, select
+from starlette.responses import JSONResponse, Response
+
+from support.center_rows import AnsweringCenter, fill
+from support.dingtalk import FakeClock, FaultyDingTalk
+from support.reconcile import APP_SECRET, APP_TYPE, CORP_ID, NOW, SYSTEM_TOKEN, Streams, assigned
+from taskbridge.center.access.access import Access, Caller
+from taskbridge.center.actions.sender import Sender
+from taskbridge.center.actions.store import Action, Actions, Wanted
+from taskbridge.center.actions.targets import Endpoint, Targets
+from taskbridge.center.tables import actions, audit, entries, instances
+from taskbridge.local.fake_dingtalk import Company, served
+from taskbridge.runtime import standard_webhooks
+from taskbridge.runtime.dingtalk.apps import App, Corp
+from taskbridge.runtime.standard_webhooks import key_of
+from taskbridge.schemas.topics import TASK_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from starlette.types import Receive, Scope, Send
+
+    from taskbridge.runtime.database import Database
+    from taskbridge.schemas.events import TaskEvent
+
+SECRET = "whsec_" + base64.b64encode(b"the key of the other system, erp").decode()
+ERP = "erp"
+TARGET_APP = App(Corp(CORP_ID, "key-1", SecretStr(APP_SECRET)), APP_TYPE, SecretStr(SYSTEM_TOKEN), "manager", ())
+
+
+class OtherSystem:
+    """An ``action_url``: records what it gets, and answers as told."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, bytes]] = []
+        self.answers: list[Response] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        message_id, timestamp = headers[standard_webhooks.ID], headers[standard_webhooks.TIMESTAMP]
+        given = headers[standard_webhooks.SIGNATURE]
+        key = key_of(SECRET)
+        assert standard_webhooks.matching(message_id, timestamp, body, keys=[key], signatures=given) == [True]
+        self.received.append((message_id, body))
+        answer = self.answers.pop(0) if self.answers else JSONResponse({}, 202)
+        await answer(scope, receive, send)
+
+
+class World:
+    """One company on one database. Nothing happens by itself: tests deliver callbacks, and pass the time."""
+
+    def __init__(self, database: Database, dingtalk: FaultyDingTalk, clock: FakeClock, urls: tuple[str, str]) -> None:
+        self.database, self.dingtalk, self.clock = database, dingtalk, clock
+        self.rows = AnsweringCenter(database, Access(None))
+        self.store, self.urls, self.other = Actions(database), urls, OtherSystem()
+        self.targets = Targets([TARGET_APP], {(CORP_ID, ERP): Endpoint(f"{urls[1]}/actions", key_of(SECRET))})
+        self.callbacks: list[TaskEvent] = []
+        """What happened at DingTalk by an action, and was not delivered yet."""
+        self.ended: list[str] = []
+        self._streams = Streams()
+        dingtalk.on_change = self.callbacks.append
+        fill(database, TASK_STATES.name, read=1, of=1)
+        self._replicas: list[Sender] = []
+        self.sender = self.replica()
+
+    def replica(self) -> Sender:
+        url = self.urls[0]
+        ended = self.ended.append
+        made = Sender(
+            self.store, self.rows.threads, lambda: self.targets, dingtalk_url=url, ended=ended, clock=self.clock
+        )
+        self._replicas.append(made)
+        return made
+
+    def happens(self, *events: TaskEvent) -> None:
+        """At DingTalk, and its callbacks arrive."""
+        for each in events:
+            self.dingtalk.company.happened(each)
+        self.arrive(*events)
+
+    def assign(self, *tasks: tuple[str, str, str]) -> None:
+        """Instance, task, person."""
+        self.happens(*(assigned(task, user, at=NOW - 1000, instance_id=instance) for instance, task, user in tasks))
+
+    def arrive(self, *events: TaskEvent) -> None:
+        self._streams.fold(events)
+        for instance_id in {each.instance_id for each in events}:
+            with self.database.write() as connection:
+                number = select(instances.c.id).where(instances.c.instance_id == instance_id)
+                connection.execute(delete(entries).where(entries.c.instance == number.scalar_subquery()))
+                connection.execute(delete(instances).where(instances.c.instance_id == instance_id))
+            self.rows.store(self._streams.instances[instance_id].state)
+
+    def deliver(self) -> None:
+        """The callbacks arrive of what people did here."""
+        due, self.callbacks[:] = list(self.callbacks), []
+        self.arrive(*due)
+
+    def act(
+        self, action: str, *tasks: tuple[str, str], by: str = "ann", to: str = "", remark: str = "ok", of: str = ""
+    ) -> list[Action]:
+        """Instance and task."""
+        caller = Caller("sso", corp_id=CORP_ID, user_id=by)
+        wanted = [Wanted(instance, task, action, to, remark) for instance, task in tasks]
+        person, now = (CORP_ID, of or by), self.clock.now_ms()
+        return self.store.request(caller, person, wanted, self.targets, address="192.0.2.1", now=now)
+
+    async def work(self, *, pass_s: float = 0) -> None:
+        """Let time pass, and the sender do what is due until it has ended."""
+        self.clock.pass_s(pass_s)
+        under_way = await self.sender.step()
+        if under_way:
+            await asyncio.wait(under_way)
+
+    async def close(self) -> None:
+        for each in self._replicas:
+            await each.close()
+        self.rows.close()
+
+    @property
+    def statuses(self) -> list[tuple[str, str]]:
+        return [(each.status, each.detail) for each in self.stored]
+
+    @property
+    def stored(self) -> Sequence[Action]:
+        with self.database.read() as connection:
+            rows = connection.execute(select(actions).order_by(actions.c.instance_id, actions.c.requested_at))
+            return [Action(*row) for row in rows]
+
+    @property
+    def trail(self) -> list[tuple[str, str, str]]:
+        """Who, what, and about what."""
+        with self.database.read() as connection:
+            rows = connection.execute(select(audit).order_by(audit.c.seq))
+            return [(each.actor, each.action, each.subject) for each in rows]
+
+
+@asynccontextmanager
+async def acting(database: Database) -> AsyncGenerator[World]:
+    clock, company = FakeClock(NOW), Company()
+    dingtalk = FaultyDingTalk(
+        company, clock, system_tokens={APP_TYPE: SYSTEM_TOKEN}, app_key="key-1", app_secret=APP_SECRET
+    )
+    other = OtherSystem()
+    with served(dingtalk) as url, served(other) as other_url:
+        world = World(database, dingtalk, clock, (url, other_url))
+        world.other = other
+        yield world
+        await world.close()

@@ -1,0 +1,382 @@
+"""What people decide is sent once, confirmed by its callback or read back, and nothing is lost without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.responses import JSONResponse, Response
+
+from support.acting import ERP, World, acting
+from support.reconcile import NOW, assigned, filed, happened
+from taskbridge.center.tables import FOLLOWED
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.follow.positions import rebuild
+from taskbridge.schemas.events import Action, Person, PersonRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from taskbridge.runtime.database import Database
+
+GATEWAY = 504, "GatewayTimeout"
+QPS = 403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
+
+
+def run(database: Database, scenario: Callable[[World], Awaitable[None]]) -> None:
+    async def test() -> None:
+        async with acting(database) as world:
+            world.assign(("I-1", "11", "ann"))
+            await scenario(world)
+
+    asyncio.run(test())
+
+
+def executed_requests(world: World) -> list[wire.ExecuteTask]:
+    return [each for each in world.dingtalk.changes if isinstance(each, wire.ExecuteTask)]
+
+
+def executed(world: World) -> list[tuple[Any, ...]]:
+    return [(each.user_id, each.task_id, each.out_result, each.remark) for each in executed_requests(world)]
+
+
+def test_a_decision_is_sent_once_in_the_persons_name_and_its_callback_confirms_it(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        [first] = world.act("agree", ("I-1", "11"), remark="好的")
+        assert (first.status, world.act("refuse", ("I-1", "11"))) == ("REQUESTED", [first]), "one is under way"
+        await world.work()
+        assert world.statuses == [("ACCEPTED", "")]
+        assert (await world.work(pass_s=5), world.statuses) == (None, [("ACCEPTED", "")])
+        world.deliver()
+        await world.work()
+        assert executed(world) == [("ann", 11, "AGREE", "好的")]
+        assert (world.statuses, world.ended) == ([("DONE", "")], ["DONE"])
+        its_id = first.action_id
+        assert world.trail == [
+            ("ann", "agree", f"I-1 11 {its_id} of ann"),
+            ("ann", "action_sent", f"{its_id} SENDING"),
+            ("ann", "action_ended", f"{its_id} DONE"),
+        ]
+
+    run(database, scenario)
+
+
+def test_what_may_not_be_done_is_refused_with_a_reason_and_nothing_is_sent(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.assign(("I-2", "not-a-number", "ann"), ("I-3", "31", "bob"))
+        world.happens(filed("I-4", originator=Person("ann", "Ann")))
+        world.arrive(assigned("51", "ann", at=NOW, instance_id="other:I-5", source="other", app_type="other"))
+        world.rows.know("ding1", PersonRecord("bob", "Bob"))
+        refused = [
+            ("agree", ("I-3", "31"), "", "not-pending"),
+            ("agree", ("I-1", "12"), "", "not-pending"),
+            ("agree", ("nothing", "11"), "", "not-pending"),
+            ("agree", ("I-4", ""), "", "not-pending"),
+            ("withdraw", ("I-1", ""), "", "not-pending"),
+            ("withdraw", ("I-4", ""), "", "not-pending"),
+            ("agree", ("I-2", "not-a-number"), "", "not-possible"),
+            ("agree", ("other:I-5", "51"), "", "not-possible"),
+            ("hand_over", ("I-1", "11"), "nobody", "no-recipient"),
+            ("hand_over", ("I-1", "11"), "ann", "no-recipient"),
+        ]
+        for action, task, to, reason in refused:
+            [found] = world.act(action, task, to=to)
+            assert (found.status, found.detail, found.action_id) == ("REFUSED", reason, ""), (action, task)
+        await world.work()
+        assert (world.stored, world.trail, world.dingtalk.changes) == ([], [], [])
+
+    run(database, scenario)
+
+
+def test_several_at_once_end_each_in_its_own_manner(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.assign(("I-2", "21", "ann"), ("I-3", "31", "ann"))
+        world.act("refuse", ("I-1", "11"), ("I-2", "21"), ("I-3", "31"), remark="")
+        # Somebody else decided a second ago, and the callback has not come yet.
+        world.dingtalk.company.happened(happened(Action.CANCELLED, NOW, instance_id="I-2", task_id="21", actor_id="x"))
+        world.dingtalk.company.happened(happened(Action.DELETED, NOW, instance_id="I-3"))
+        await world.work()
+        assert world.statuses == [("ACCEPTED", ""), ("REFUSED", "任务不存在或已被处理"), ("REFUSED", "")]
+        assert executed(world) == [("ann", 11, "DISAGREE", "拒绝")], "a remark is required there"
+
+    run(database, scenario)
+
+
+def test_tasks_are_handed_over_and_requests_withdrawn(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.rows.know("ding1", PersonRecord("bob", "Bob"))
+        world.happens(filed("I-2", NOW - 2000, originator=Person("ann", "Ann")))
+        world.assign(("I-2", "21", "cai"))
+        world.act("hand_over", ("I-1", "11"), to="bob")
+        [withdrawn] = world.act("withdraw", ("I-2", ""), by="u-zhang")
+        assert withdrawn.status == "REQUESTED"
+        await world.work()
+        world.deliver()
+        await world.work()
+        assert [type(each).__name__ for each in world.dingtalk.changes] == ["RedirectTask", "TerminateInstance"]
+        assert world.statuses == [("DONE", ""), ("DONE", "")]
+        [again] = world.act("agree", ("I-1", "110"), by="bob")
+        assert again.status == "REQUESTED", "the task is the colleague's now"
+
+    run(database, scenario)
+
+
+@pytest.mark.parametrize("comes", ["callback", "nothing"])
+def test_an_answer_that_was_lost_is_read_back_and_nothing_is_sent_again(database: Database, comes: str) -> None:
+    async def scenario(world: World) -> None:
+        world.dingtalk.faults.lost_answers = 1
+        world.act("agree", ("I-1", "11"))
+        await world.work()
+        assert world.statuses == [("UNCLEAR", "")]
+        if comes == "callback":
+            world.deliver()
+        await world.work(pass_s=11)
+        assert (world.statuses, len(executed(world))) == ([("DONE", "")], 1)
+
+    run(database, scenario)
+
+
+def test_a_decision_that_was_lost_on_the_way_is_reported_and_may_be_repeated(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.assign(("I-0", "10", "ann"))
+        world.act("agree", ("I-0", "10"))
+        await world.work()  # it has a token now
+        world.deliver()
+        await world.work()
+        world.dingtalk.faults.answers_next.append(GATEWAY)
+        world.act("agree", ("I-1", "11"))
+        await world.work()
+        for _ in range(3):
+            assert world.statuses[1] == ("UNCLEAR", "")
+            await world.work(pass_s=61)
+        assert world.statuses[1] == ("FAILED", "unconfirmed")
+        [again] = world.act("agree", ("I-1", "11"))
+        await world.work()
+        assert (again.status, len(executed(world))) == ("REQUESTED", 2)
+
+    run(database, scenario)
+
+
+def test_a_callback_that_does_not_come_is_read_back(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.act("agree", ("I-1", "11"))
+        await world.work()
+        await world.work(pass_s=59)
+        assert (world.statuses, world.dingtalk.calls[wire.GetRunningTasks.path]) == ([("ACCEPTED", "")], 0)
+        await world.work(pass_s=2)
+        assert world.statuses == [("DONE", "")]
+
+    run(database, scenario)
+
+
+def test_what_somebody_else_decided_first_is_overtaken(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.dingtalk.faults.lost_answers = 1
+        world.act("agree", ("I-1", "11"))
+        await world.work()
+        world.arrive(happened(Action.COMPLETED, NOW, task_id="11", actor_id="bob"))
+        await world.work()
+        assert world.statuses == [("OVERTAKEN", "")]
+
+    run(database, scenario)
+
+
+@pytest.mark.parametrize("refused", [QPS, (400, "InvalidAuthentication")])
+def test_what_dingtalk_has_not_looked_at_is_sent_again(database: Database, refused: tuple[int, str]) -> None:
+    async def scenario(world: World) -> None:
+        world.assign(("I-0", "10", "ann"))
+        world.act("agree", ("I-0", "10"))
+        await world.work()  # it has a token now
+        world.dingtalk.faults.answers_next.append(refused)
+        world.act("agree", ("I-1", "11"))
+        for _ in range(2):
+            await world.work(pass_s=3)
+        assert ([each for each, _ in world.statuses], len(executed(world))) == (["ACCEPTED"] * 2, 2)
+
+    run(database, scenario)
+
+
+def test_while_dingtalk_is_away_it_is_tried_for_ten_minutes_and_then_reported(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.urls = "http://127.0.0.1:9", world.urls[1]
+        back, world.sender = world.sender, world.replica()
+        world.assign(("I-2", "21", "ann"))
+        world.act("agree", ("I-1", "11"))
+        for _ in range(11):
+            await world.work()
+            assert world.statuses == [("REQUESTED", "unsent")]
+            world.clock.pass_s(60)
+        await world.work()
+        assert world.statuses == [("FAILED", "unsent")]
+        world.act("agree", ("I-2", "21"))
+        await world.work()
+        world.sender = back
+        await world.work(pass_s=60)
+        assert (world.statuses[1][0], executed(world)) == ("ACCEPTED", [("ann", 21, "AGREE", "ok")])
+
+    run(database, scenario)
+
+
+def test_after_a_crash_in_an_attempt_it_is_read_back_before_anything_else(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.assign(("I-2", "21", "ann"))
+        world.act("agree", ("I-1", "11"), ("I-2", "21"))
+        for each, received in zip(world.stored, (True, False), strict=True):
+            sending = world.store.advance(each, status="SENDING", due_at=NOW + 120_000, attempts=1)
+            assert sending is not None
+            if received:
+                world.dingtalk.company.happened(
+                    happened(Action.COMPLETED, NOW, instance_id=each.instance_id, task_id="11", actor_id="ann")
+                )
+        await world.work()
+        assert [each for each, _ in world.statuses] == ["SENDING", "SENDING"], "another replica may work on it"
+        for _ in range(3):
+            await world.work(pass_s=121)
+        assert (world.statuses, executed(world)) == ([("DONE", ""), ("FAILED", "unconfirmed")], [])
+
+    run(database, scenario)
+
+
+def test_of_two_replicas_one_sends(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        other = world.replica()
+        world.assign(*((f"M-{each}", str(each), "ann") for each in range(20)))
+        world.act("agree", *((f"M-{each}", str(each)) for each in range(20)))
+        ours, theirs = await asyncio.gather(world.sender.step(), other.step())
+        await asyncio.gather(*ours, *theirs)
+        assert sorted(task for _, task, _, _ in executed(world)) == [*range(20)]
+
+    run(database, scenario)
+
+
+def test_while_the_lists_are_read_again_nothing_is_concluded_from_them(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.act("agree", ("I-1", "11"))
+        await world.work()
+        rebuild(database, FOLLOWED)
+        await world.work()
+        assert world.statuses == [("ACCEPTED", "")]
+
+    run(database, scenario)
+
+
+def of_erp(world: World) -> tuple[str, str]:
+    world.arrive(assigned("T-1", "ann", at=NOW, instance_id="erp:7", source=ERP, app_type=ERP))
+    return "erp:7", "T-1"
+
+
+def test_another_system_gets_a_signed_request_with_the_same_id_until_it_answers(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.other.answers = [Response(status_code=500), Response(status_code=429)]
+        [action] = world.act("refuse", of_erp(world), remark="=no")
+        for _ in range(3):
+            await world.work(pass_s=60)
+        assert [each for each, _ in world.other.received] == [action.action_id] * 3
+        body = json.loads(world.other.received[0][1])
+        assert body["type"] == "task.action.v1"
+        assert body["data"] == {
+            "action_id": action.action_id,
+            "action": "refuse",
+            "corp_id": "ding1",
+            "instance_id": "7",
+            "task_id": "T-1",
+            "user_id": "ann",
+            "actor_id": "ann",
+            "recipient_id": None,
+            "remark": "=no",
+        }
+        assert world.stored[0].status == "ACCEPTED"
+
+    run(database, scenario)
+
+
+def test_another_system_refuses_with_its_own_words(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.other.answers = [JSONResponse({"detail": "the budget is closed"}, 409)]
+        world.act("agree", of_erp(world))
+        await world.work()
+        assert world.statuses == [("REFUSED", "the budget is closed")]
+        world.targets.endpoints.clear()
+        [again] = world.act("agree", ("erp:7", "T-1"))
+        assert again.detail == "not-possible"
+
+    run(database, scenario)
+
+
+def test_ended_actions_are_deleted_after_a_month(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.act("agree", ("I-1", "11"))
+        await world.work()
+        world.deliver()
+        await world.work()
+        assert len(world.store.shown(("ding1", "ann"), now=world.clock.now_ms())) == 1
+        await world.work(pass_s=2 * 86_400)
+        assert (world.store.shown(("ding1", "ann"), now=world.clock.now_ms()), len(world.stored)) == ([], 1)
+        await world.work(pass_s=30 * 86_400)
+        assert world.stored == []
+
+    run(database, scenario)
+
+
+def check_ends(world: World, tasks: Sequence[tuple[str, str, str]]) -> None:
+    """Each decision was carried out once at most, its person knows of its end, and the audit trail has every one."""
+    sent = Counter((each.process_instance_id, each.user_id) for each in executed_requests(world))
+    assert sent.keys() <= {(instance, person) for instance, _, person in tasks}
+    assert set(sent.values()) <= {1}
+    trail = Counter((subject.split()[0], what) for _, what, subject in world.trail)
+    ends = {each.instance_id: each for each in world.stored}
+    for instance, _, person in tasks:
+        end = ends[instance]
+        was_sent = (instance, person) in sent
+        assert end.status in (("DONE", "FAILED") if was_sent else ("FAILED", "REFUSED")), end
+        assert trail[end.action_id, "action_ended"] == 1
+        assert trail[end.action_id, "action_sent"] >= was_sent, "sent, and not recorded"
+
+
+async def work_or_die(world: World, chance: random.Random) -> None:
+    under_way = await world.sender.step()
+    if chance.random() < 0.3:
+        # As a kill: nothing more is recorded. What is on its way may arrive.
+        await asyncio.sleep(chance.random() / 500)
+        for each in under_way:
+            each.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        world.sender = world.replica()
+    elif under_way:
+        await asyncio.wait(under_way)
+
+
+def disturb(world: World, chance: random.Random) -> None:
+    faults = world.dingtalk.faults
+    faults.is_down = chance.random() < 0.1
+    faults.lost_answers = int(chance.random() < 0.2)
+    if chance.random() < 0.3:
+        faults.answers_next.append(chance.choice([GATEWAY, QPS]))
+    world.clock.pass_s(chance.choice([0.1, 1, 30, 130]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_under_faults_and_kills_no_decision_is_sent_twice_and_none_is_lost_without_a_word(
+    database: Database, seed: int
+) -> None:
+    chance = random.Random(seed)
+    tasks = [(f"I-{each}", str(1000 + each), chance.choice(["ann", "bob"])) for each in range(20)]
+
+    async def scenario(world: World) -> None:
+        world.assign(*tasks)
+        left = list(tasks)
+        while left or any(each.due_at for each in world.stored):
+            for instance, task, person in [left.pop() for _ in range(min(len(left), chance.randrange(3)))]:
+                world.act(chance.choice(["agree", "refuse"]), (instance, task), by=person)
+            disturb(world, chance)
+            await work_or_die(world, chance)
+            if chance.random() < 0.5:
+                world.deliver()
+        world.deliver()
+        check_ends(world, tasks)
+
+    run(database, scenario)

@@ -1,0 +1,155 @@
+"""Only people who signed in may act, from a page of the task center, and in their own name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
+from support.sign_in import SAME_SITE, Served, settings_of, sign_in
+from taskbridge.center.actions.targets import Endpoint, Targets, TargetsFile
+from taskbridge.runtime.settings import FileBroken
+from taskbridge.runtime.standard_webhooks import new_secret
+from taskbridge.runtime.tokens import digest_of, new_token
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from taskbridge.runtime.database import Database
+
+TOKEN = new_token()
+PATH = "/v1/corps/ours/users/{}/actions"
+AGREE = {"action": "agree", "items": [{"instance_id": "I-ann", "task_id": "T-1"}]}
+
+
+@pytest.fixture
+def served(sqlite_database: Database, tmp_path: Path) -> Generator[Served]:
+    (tmp_path / "secret").write_text(CLIENT_SECRET)
+    (tmp_path / "tokens.toml").write_text(
+        f'[[tokens]]\nname = "portal"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n'
+    )
+    with IdentityProvider({"preferred_username": "ann"}).running() as provider:
+        found = Served(
+            settings_of(
+                oidc_issuer=provider.url,
+                oidc_client_id=CLIENT_ID,
+                oidc_client_secret_file=str(tmp_path / "secret"),
+                oidc_corp_id="ours",
+                operators="ours/ann",
+                api_tokens_file=str(tmp_path / "tokens.toml"),
+            ),
+            sqlite_database,
+        )
+        # The rows of the tests are of Yida, whose tasks have numbers.
+        found.targets = Targets(endpoints={("ours", "erp"): Endpoint("http://127.0.0.1:9", b"key")})
+        yield found
+        found.rows.close()
+
+
+def test_a_signed_in_person_acts_and_sees_what_becomes_of_it(served: Served) -> None:
+    browser = served.browser()
+    sign_in(browser)
+    possible = [{"source": "erp", "app_type": None, "actions": ["agree", "refuse", "hand_over", "withdraw"]}]
+    assert browser.get(PATH.format("ann")).json() == {"possible": possible, "items": []}
+    answer = browser.post(PATH.format("ann"), json=AGREE, headers=SAME_SITE)
+    assert answer.status_code == 200
+    [item] = answer.json()["items"]
+    assert (item["status"], item["detail"], item["action_id"]) == ("REFUSED", "not-possible", None)
+    assert served.wakes == [None]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({**AGREE, "action": "delete"}, 400),
+        ({**AGREE, "items": []}, 400),
+        ({**AGREE, "items": AGREE["items"] * 101}, 400),
+        ({**AGREE, "remark": "x" * 1001}, 400),
+        ({"items": AGREE["items"]}, 400),
+    ],
+)
+def test_a_request_that_is_wrong_is_refused(served: Served, body: dict[str, Any], status: int) -> None:
+    browser = served.browser()
+    sign_in(browser)
+    answer = browser.post(PATH.format("ann"), json=body, headers=SAME_SITE)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_nobody_acts_for_others_from_elsewhere_or_by_a_token(served: Served) -> None:
+    operator = served.browser()
+    sign_in(operator)
+    assert operator.get(PATH.format("bob")).json()["possible"] == [], "operators only look"
+    assert operator.post(PATH.format("bob"), json=AGREE, headers=SAME_SITE).status_code == 403
+    foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
+    assert operator.post(PATH.format("ann"), json=AGREE, headers=foreign).status_code == 403
+    assert operator.post(PATH.format("ann"), json=AGREE).status_code == 403, "no browser says where it is from"
+    program = {"Authorization": f"Bearer {TOKEN}"}
+    anybody = served.browser()
+    assert anybody.post(PATH.format("ann"), json=AGREE, headers=program).status_code == 403
+    assert anybody.get(PATH.format("ann"), headers=program).json()["possible"] == []
+    assert anybody.post(PATH.format("ann"), json=AGREE, headers=SAME_SITE).status_code == 401
+    assert served.wakes == []
+
+
+SECRET = new_secret()
+CREDENTIALS = f"""
+[[apps]]
+app_type = "APP_1"
+corp_id = "ding1"
+system_tokens = ["the-token"]
+
+[[sources]]
+name = "erp"
+corp_id = "ding1"
+secrets = ["{SECRET}"]
+action_url = "https://erp.example/actions"
+
+[[sources]]
+name = "hr"
+corp_id = "ding1"
+secret_files = ["hr.secret"]
+action_url = "https://hr.example/actions"
+
+[[sources]]
+name = "silent"
+corp_id = "ding1"
+bearer_tokens = ["{"x" * 40}"]
+"""
+APPS = """
+[[corps]]
+corp_id = "ding1"
+app_key = "key"
+app_secret = "secret"
+user_id = "manager"
+
+[[apps]]
+app_type = "APP_1"
+"""
+
+
+def test_targets_are_read_from_both_files_and_again_when_one_changes(tmp_path: Path) -> None:
+    apps, credentials = tmp_path / "apps.toml", tmp_path / "credentials.toml"
+    apps.write_text(APPS)
+    credentials.write_text(CREDENTIALS)
+    (tmp_path / "hr.secret").write_text(f"{new_secret()}\n")
+    file = TargetsFile(apps, credentials)
+    assert {each[:2] for each in file.current.possible("ding1")} == {("yida", "APP_1"), ("erp", None), ("hr", None)}
+    assert file.current.possible("another") == []
+    assert {each[:2] for each in TargetsFile(None, credentials).current.possible("ding1")} == {
+        ("erp", None),
+        ("hr", None),
+    }
+    (tmp_path / "hr.secret").write_text("broken")
+    assert file.refresh()
+    assert file.problem is not None
+    assert "secret of hr" in file.problem
+    assert file.current.count == 3, "the old version is in use"
+    assert SECRET not in repr(file.current.endpoints)
+    credentials.write_text(CREDENTIALS.replace('action_url = "https://hr', 'action_url = "ftp://hr'))
+    with pytest.raises(FileBroken, match="action_url"):
+        TargetsFile(apps, credentials)
+    credentials.write_text(CREDENTIALS + 'action_url = "https://silent.example"\n')
+    with pytest.raises(FileBroken, match="action_url requires secrets"):
+        TargetsFile(apps, credentials)
