@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import threading
 import time
 import uuid
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx2
 import pytest
 from fastapi import FastAPI, Request, Response
 from playwright.sync_api import expect
 
 from support.browser.browsing import portal, put
+from support.browser.company import SECRET, at_work
 from support.served_apps import serving
 from support.webhooks_process import WebhooksProcess
-from taskbridge.cli.callbacks import post_callback
 from taskbridge.cli.connection import Connection
-from taskbridge.local.bridge import Bridge, BridgeOptions
-from taskbridge.local.company import CORP, vendor_sample
-from taskbridge.local.demo import APP, write_credentials
-from taskbridge.local.host import free_ports
-from taskbridge.local.jvm import registry_url
-from taskbridge.runtime import standard_webhooks
+from taskbridge.local.company import CORP
+from taskbridge.local.host import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -34,120 +25,34 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from support.browser.browsing import OpenPage
+    from support.browser.company import Company
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
-# Without the addresses that may point at another Kafka, and without tokens: the page is opened anonymously.
-ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if not name.startswith(("TASKBRIDGE_KAFKA", "STREAMS_", "EDGE_", "CENTER_"))
-}
 SOON_MS = 60_000
-SECRET = standard_webhooks.new_secret()
-
-
-@dataclass(frozen=True)
-class Task:
-    title: str
-    instance_id: str
-    task_id: str
-
-
-class Company:
-    """A running bridge, and Yida, which posts to it."""
-
-    def __init__(self, bridge: Bridge, token: str, portal_url: str, webhooks: WebhooksProcess) -> None:
-        self.bridge, self.portal_url, self.webhooks = bridge, portal_url, webhooks
-        self._token = token
-
-    def page_of(self, user: str) -> str:
-        return f"{self.bridge.center_url}/?corp_id={CORP}&user_id={user}"
-
-    def create(self, title: str, assignee: str, **more: Any) -> Task:
-        task = Task(title, str(uuid.uuid4()), f"TASK-{uuid.uuid4().hex[:8].upper()}")
-        body = {
-            **vendor_sample(),
-            "appType": APP,
-            "formInstanceId": task.instance_id,
-            "title": title,
-            "taskId": task.task_id,
-            "actionerId": assignee,
-            "url": f"https://yida.example/processDetail?procInsId={task.instance_id}",
-            **more,
-        }
-        self._post("create", {"task": json.dumps(body, ensure_ascii=False)})
-        return task
-
-    def complete(self, task: Task, actor: str) -> None:
-        self._post("complete", {**self._ids(task), "taskId": task.task_id, "actualWorkId": actor})
-
-    def delete(self, task: Task) -> None:
-        self._post("delete", self._ids(task))
-
-    def push(self, system: str, body: dict[str, Any]) -> None:
-        """As the other system does that is known by this name: in its own format, signed."""
-        content, moment, message_id = json.dumps(body).encode(), str(int(time.time())), f"msg_{uuid.uuid4().hex}"
-        proof = {
-            standard_webhooks.ID: message_id,
-            standard_webhooks.TIMESTAMP: moment,
-            standard_webhooks.SIGNATURE: standard_webhooks.sign(message_id, moment, content, secret=SECRET),
-        }
-        headers = {"Content-Type": "application/json", **proof}
-        address = f"{self.bridge.edge_url}/sources/{system}/tasks"
-        answer = httpx2.post(address, content=content, headers=headers, timeout=30, trust_env=False)
-        assert answer.status_code == 200, answer.text
-
-    def restart_center(self) -> None:
-        """As when the kernel kills it; the supervisor starts it again."""
-        pid = self.bridge.pid("center")
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-
-    def _ids(self, task: Task) -> dict[str, str]:
-        return {"appType": APP, "corpId": CORP, "formInstId": task.instance_id}
-
-    def _post(self, action: str, parameters: dict[str, str]) -> None:
-        answer = post_callback(self.bridge.edge_url, action, parameters, system_token=self._token, encoding="form")
-        assert answer.accepted, answer
 
 
 @pytest.fixture(scope="module")
-def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
-    data_dir = tmp_path_factory.mktemp("bridge")
-    edge, center, streams, kafka, registry = free_ports(5)
-    credentials = data_dir / "credentials.toml"
-    token = write_credentials(credentials)
-    with credentials.open("a") as file:
-        for system in ("flowable", "todo"):
-            file.write(
-                f'\n[[sources]]\nname = "{system}"\nformat = "{system}"\ncorp_id = "{CORP}"\nsecrets = ["{SECRET}"]\n'
-            )
-    options = BridgeOptions(
-        data_dir=data_dir,
-        edge_port=edge,
-        center_port=center,
-        streams_port=streams,
-        kafka_port=kafka,
-        registry_port=registry,
-        credentials=credentials,
-    )
+def bridge(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Company, str, WebhooksProcess]]:
+    """The company, a portal's URL, and webhooks."""
+    folder, center = tmp_path_factory.mktemp("bridge"), free_port()
+    webhooks = WebhooksProcess(folder, Connection("", "", {}), {}, TEST_RETRIES="2")
     with portal(lambda: f"http://127.0.0.1:{center}") as portal_url:
-        later = Connection(f"127.0.0.1:{kafka}", registry_url("127.0.0.1", registry), {})
-        webhooks = WebhooksProcess(data_dir, later, {}, TEST_RETRIES="2")
-        environment = {**ENVIRONMENT, "CENTER_ALLOWED_ORIGINS": portal_url, "CENTER_WEBHOOKS_URLS": webhooks.url}
-        bridge = Bridge(options, progress=lambda _: None, environment=environment)
-        connection: Connection | None = None
-        try:
-            connection = bridge.start()
+        settings = {"CENTER_ALLOWED_ORIGINS": portal_url, "CENTER_WEBHOOKS_URLS": webhooks.url}
+        with at_work(folder, systems=("flowable", "todo"), CENTER_PORT=str(center), **settings) as company:
+            webhooks.environment["WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS"] = company.connection.bootstrap_servers
+            webhooks.environment["WEBHOOKS_SCHEMA_REGISTRY_URL"] = company.connection.registry_url
             webhooks.start()
-            yield Company(bridge, token, portal_url, webhooks)
-        finally:
-            webhooks.kill()
-            bridge.stop()
-            if connection is not None:
-                connection.close()
+            try:
+                yield company, portal_url, webhooks
+            finally:
+                webhooks.kill()
+
+
+@pytest.fixture
+def company(bridge: tuple[Company, str, WebhooksProcess]) -> Company:
+    return bridge[0]
 
 
 @pytest.fixture
@@ -250,8 +155,11 @@ def test_a_restart_of_the_service_misses_nothing(company: Company, open_page: Op
     assert page.evaluate("globalThis.notReloaded") is True
 
 
-def test_a_portal_of_another_origin_is_live(company: Company, open_page: OpenPage, user: str) -> None:
-    page = open_page(company.portal_url)
+def test_a_portal_of_another_origin_is_live(
+    bridge: tuple[Company, str, WebhooksProcess], open_page: OpenPage, user: str
+) -> None:
+    company, portal_url, _ = bridge
+    page = open_page(portal_url)
     put(page, {"corp-id": CORP, "user-id": user})
     expect(page.locator("body")).to_have_attribute("data-live", "live", timeout=SOON_MS)
     task = company.create("门户里的申请", user)
@@ -259,8 +167,9 @@ def test_a_portal_of_another_origin_is_live(company: Company, open_page: OpenPag
 
 
 def test_an_operator_finds_an_endpoint_that_fails_and_delivers_again_once_it_works(
-    company: Company, open_page: OpenPage, user: str
+    bridge: tuple[Company, str, WebhooksProcess], open_page: OpenPage, user: str
 ) -> None:
+    company, _, webhooks = bridge
     token, works, got = "robots-access-token", threading.Event(), list[str]()
     receiver = FastAPI()
 
@@ -273,7 +182,7 @@ def test_an_operator_finds_an_endpoint_that_fails_and_delivers_again_once_it_wor
 
     with serving(receiver) as url:
         lines = f'url = "{url}/robot/send?access_token={token}"\nsecrets = ["{SECRET}"]\npeople = ["{user}"]'
-        company.webhooks.file.write_text(f'[[endpoints]]\nname = "robot"\ncorps = ["{CORP}"]\n{lines}\n')
+        webhooks.file.write_text(f'[[endpoints]]\nname = "robot"\ncorps = ["{CORP}"]\n{lines}\n')
         page = open_page(f"{company.bridge.center_url}/ops", locale="en-GB")
         row, said = page.locator(".webhooks > .records tbody tr"), page.locator(".webhooks-said")
         test = page.get_by_role("button", name="Send a test to robot")
@@ -298,4 +207,4 @@ def test_an_operator_finds_an_endpoint_that_fails_and_delivers_again_once_it_wor
         expect(page.locator(".webhooks .find-part")).to_have_count(0, timeout=SOON_MS)
         assert got == ["Test of taskbridge webhooks", task.title]
         assert token not in page.content()
-    assert token not in company.webhooks.log_path.read_text()
+    assert token not in webhooks.log_path.read_text()

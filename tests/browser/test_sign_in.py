@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,11 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from support import toolchains
 from support.browser.browsing import serious_findings
 from support.center_process import CenterProcess
 from support.center_rows import AnsweringCenter, fill, state
-from support.identity_provider import CLIENT_ID, CLIENT_SECRET, DingTalkSignIn
+from support.identity_provider import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    DingTalkSignIn,
+    certified_provider,
+    enter,
+    oidc_settings,
+)
 from taskbridge.center.access.access import Access
 from taskbridge.center.migrations import FOLDER
 from taskbridge.cli.connection import Connection
@@ -58,25 +63,10 @@ def serving(folder: Path, **environment: str) -> Generator[CenterProcess]:
 def center(tmp_path_factory: pytest.TempPathFactory) -> Generator[CenterProcess]:
     """One whose people sign in at a certified provider."""
     folder, port = tmp_path_factory.mktemp("oidc"), free_port()
-    environment = {
-        "CENTER_OIDC_ISSUER": f"http://127.0.0.1:{port}",
-        "CENTER_OIDC_CLIENT_ID": CLIENT_ID,
-        "CENTER_OIDC_CLIENT_SECRET_FILE": str(folder / "secret"),
-        "CENTER_OIDC_CORP_ID": CORP,
-        "CENTER_OPERATOR_GROUPS": "operators",
-    }
-    program = toolchains.npm_installed("oidc-provider") / "provider.js"
-    with serving(folder, **environment) as process:
-        arguments = [str(port), f"{process.url}/sign-in/callback", f"{process.url}/"]
-        with subprocess.Popen(
-            [toolchains.NODE, program.name, *arguments], cwd=program.parent, stdout=subprocess.PIPE, text=True
-        ) as provider:
-            assert provider.stdout is not None
-            try:
-                assert provider.stdout.readline() == "ready\n"
-                yield process
-            finally:
-                provider.kill()
+    environment = oidc_settings(port, folder / "secret", CORP)
+    environment["CENTER_OPERATOR_GROUPS"] = "operators"
+    with serving(folder, **environment) as process, certified_provider(port, process.url):
+        yield process
 
 
 def _fill(data_dir: Path) -> None:
@@ -93,14 +83,6 @@ def _fill(data_dir: Path) -> None:
     database.close()
 
 
-def sign_in(page: Page, user: str) -> None:
-    """At the provider: any password will do, and then it asks whether the task center may know who it is."""
-    page.locator("input[name=login]").fill(user)
-    page.locator("input[name=password]").fill("a password")
-    page.locator("button[type=submit]").click()
-    page.locator("button[type=submit]").click()
-
-
 def rows(page: Page, *titles: str) -> None:
     expect(page.locator(".row-title")).to_have_text(list(titles))
 
@@ -113,7 +95,7 @@ def test_an_employee_signs_in_sees_their_tasks_and_signs_out_on_all_devices(
     expect(link).to_be_focused()
     assert serious_findings(page) == []
     link.click()
-    sign_in(page, "ann")
+    enter(page, "ann")
     rows(page, "安然的申请")
     assert page.url == f"{center.url}/#pending/I-ann"
     expect(page.locator(".detail h2")).to_have_text("安然的申请")
@@ -125,7 +107,7 @@ def test_an_employee_signs_in_sees_their_tasks_and_signs_out_on_all_devices(
     phone = open_page(center.url, viewport={"width": 390, "height": 780}, color_scheme="dark", locale="en-US")
     assert serious_findings(phone) == []
     phone.get_by_role("link", name="Sign in").click()
-    sign_in(phone, "ann")
+    enter(phone, "ann")
     rows(phone, "安然的申请")
     phone.locator(".who").click()
     expect(phone.get_by_role("button", name="Sign out", exact=True)).to_be_visible()
@@ -172,7 +154,7 @@ def test_an_operator_by_group_opens_the_operators_page_and_anybodys_list(
 ) -> None:
     page = open_page(f"{center.url}/ops")
     page.get_by_role("link", name="登录").click()
-    sign_in(page, "olga")
+    enter(page, "olga")
     expect(page.locator(".panels")).to_be_visible()
     assert page.url == f"{center.url}/ops"
     page.goto(center.url)
@@ -191,7 +173,7 @@ def test_an_operator_by_group_opens_the_operators_page_and_anybodys_list(
 def test_somebody_whom_nobody_imported_is_told_so(center: CenterProcess, open_page: OpenPage) -> None:
     page = open_page(center.url)
     page.get_by_role("link", name="登录").click()
-    sign_in(page, "stranger")
+    enter(page, "stranger")
     expect(page.get_by_role("heading")).to_have_text("无法登录 · Not signed in")
     expect(page.locator("[lang=en]")).to_contain_text("You are signed in, but no person has your id")
     assert serious_findings(page) == []

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +19,14 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from support import toolchains
 from support.served_apps import serving
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
+
+    from playwright.sync_api import Page
 
 CLIENT_ID, CLIENT_SECRET = "task-center", "a secret of the client"
 KEY_ID = "1"
@@ -195,3 +200,38 @@ class DingTalkSignIn:
     def running(self) -> Generator[DingTalkSignIn]:
         with serving(self.app()) as self.url:
             yield self
+
+
+@contextmanager
+def certified_provider(port: int, center_url: str) -> Generator[None]:
+    """The certified ``oidc-provider`` on this port, for a task center at this URL. Any password will do."""
+    program = toolchains.npm_installed("oidc-provider") / "provider.js"
+    arguments = [str(port), f"{center_url}/sign-in/callback", f"{center_url}/"]
+    with subprocess.Popen(
+        [toolchains.NODE, program.name, *arguments], cwd=program.parent, stdout=subprocess.PIPE, text=True
+    ) as provider:
+        assert provider.stdout is not None
+        try:
+            assert provider.stdout.readline() == "ready\n"
+            yield
+        finally:
+            provider.kill()
+
+
+def oidc_settings(port: int, secret: Path, corp_id: str) -> dict[str, str]:
+    """Of a task center whose people sign in there."""
+    secret.write_text(CLIENT_SECRET)
+    return {
+        "CENTER_OIDC_ISSUER": f"http://127.0.0.1:{port}",
+        "CENTER_OIDC_CLIENT_ID": CLIENT_ID,
+        "CENTER_OIDC_CLIENT_SECRET_FILE": str(secret),
+        "CENTER_OIDC_CORP_ID": corp_id,
+    }
+
+
+def enter(page: Page, user: str) -> None:
+    """Sign in at this provider, which then asks whether the task center may know who it is."""
+    page.locator("input[name=login]").fill(user)
+    page.locator("input[name=password]").fill("a password")
+    page.locator("button[type=submit]").click()
+    page.locator("button[type=submit]").click()

@@ -57,6 +57,7 @@ class Served:
         self.wakes: list[None] = []
         acts = actions_router(
             Actions(database),
+            self.rows.queries.people,
             self.rows.threads,
             targets=lambda: self.targets,
             caller_of=self.rows.api.caller_of,

@@ -225,6 +225,7 @@ class Center:
             api.router(),
             actions_router(
                 self._actions,
+                self._queries.people,
                 self._threads,
                 targets=self._present_targets,
                 caller_of=api.caller_of,

@@ -268,15 +268,15 @@ class Bridge:
 
     def _settings_of_services(self, endpoints: Endpoints) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
         """The settings of edge, streams and center."""
-        options = self._options
+        options, credentials = self._options, str(self.credentials.resolve())
         urls = {"EDGE_URLS": self.operator_url, "STREAMS_URLS": self.streams_url}
         if options.webhooks is not None:
             urls["WEBHOOKS_URLS"] = self.webhooks_url
         urls = {name: self._environment.get(f"CENTER_{name}", url) for name, url in urls.items()}
         return (
-            self._settings("edge", options.edge_port, endpoints, CREDENTIALS_FILE=str(self.credentials.resolve())),
+            self._settings("edge", options.edge_port, endpoints, CREDENTIALS_FILE=credentials),
             self._settings("streams", options.streams_port, endpoints),
-            self._settings("center", options.center_port, endpoints, **urls),
+            self._settings("center", options.center_port, endpoints, **urls, CREDENTIALS_FILE=credentials),
         )
 
     def _settings_of_webhooks(self, endpoints: Endpoints) -> dict[str, str]:

@@ -13,7 +13,7 @@ from starlette.responses import Response  # noqa: TC002
 from taskbridge.center.access.access import address_of
 from taskbridge.center.actions.store import Wanted
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import CorpId, JsonAnswer, UserId
+from taskbridge.center.api.routes import CorpId, JsonAnswer, Limit, Q, UserId
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.refusals import Forbidden
@@ -21,7 +21,7 @@ from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from taskbridge.center.access.access import Caller
     from taskbridge.center.actions.store import Action, Actions
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 def actions_router(
     store: Actions,
+    people: Callable[[str, Collection[str], int], bytes],
     threads: Threads,
     *,
     targets: Callable[[], Targets],
@@ -40,7 +41,8 @@ def actions_router(
 ) -> APIRouter:
     """``…/users/{user_id}/actions``.
 
-    ``caller_of`` finds who may read the person's lists; ``wake`` is called when something was requested.
+    ``people`` finds people by a text; ``caller_of`` finds who may read the person's lists; ``wake`` is called when
+    something was requested.
     """
     router = APIRouter(prefix="/v1", tags=["actions"], dependencies=[TOKEN])
     path = "/corps/{corp_id}/users/{user_id}/actions"
@@ -76,6 +78,19 @@ def actions_router(
         found = await threads.run(lambda: store.request(caller, person, wanted, targets(), address=address, now=now))
         wake()
         return _answer(found, targets(), corp_id)
+
+    @router.get(
+        "/corps/{corp_id}/users/{user_id}/colleagues",
+        summary="People to whom tasks may be handed over",
+        response_model=models.PeopleOut,
+        responses=documented["responses"],
+    )
+    async def colleagues(request: Request, corp_id: CorpId, user_id: UserId, q: Q = "", limit: Limit = 20) -> Response:
+        """Returns imported people of the corp with `q` in name, department or user id, for a person who may act."""
+        caller = await caller_of(request, (corp_id, user_id))
+        if not _may_act(caller, (corp_id, user_id)) or not targets().possible(corp_id):
+            raise Forbidden("nothing can be handed over here, or not by this caller")
+        return JsonAnswer(await threads.run(people, q, (corp_id,), limit))
 
     return router
 

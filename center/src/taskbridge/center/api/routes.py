@@ -41,7 +41,7 @@ _AppType = Annotated[str | None, Query(max_length=ID_MAX, description="Only entr
 _Source = Annotated[
     str | None, Query(max_length=ID_MAX, description="Only entries of this sending system.", examples=["yida"])
 ]
-_Q = Annotated[
+Q = Annotated[
     str,
     Query(
         max_length=Q_MAX,
@@ -51,7 +51,7 @@ _Q = Annotated[
         examples=["请假"],
     ),
 ]
-_Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Maximum number of items.")]
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Maximum number of items.")]
 _Cursor = Annotated[
     str | None,
     Query(
@@ -134,8 +134,8 @@ class Api:
         view: _View,
         app_type: _AppType = None,
         source: _Source = None,
-        q: _Q = "",
-        limit: _Limit = LIMIT_DEFAULT,
+        q: Q = "",
+        limit: Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
     ) -> Response:
         await self.caller_of(request, (corp_id, user_id))

@@ -47,6 +47,10 @@ export class Api {
 
   people = (q, limit, signal) => this.get("/v1/people", { q, limit }, signal);
 
+  actions = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/actions`, {}, signal);
+
+  colleagues = ({ corpId, userId }, query, signal) => this.get(`${person(corpId, userId)}/colleagues`, query, signal);
+
   instance = (id, signal) => this.get(`/v1/instances/${encodeURIComponent(id)}`, {}, signal);
 
   history = (id, signal) => this.get(`/v1/instances/${encodeURIComponent(id)}/history`, {}, signal);
@@ -54,6 +58,13 @@ export class Api {
   overview = (signal) => this.get("/v1/ops/overview", {}, signal);
 
   callbacks = (id, signal) => this.get("/v1/ops/callbacks", { instance_id: id }, signal);
+
+  /** Decide tasks, or withdraw requests. Sent once: nothing is tried again. */
+  async act({ corpId, userId }, wanted) {
+    const headers = { accept: "application/json", "content-type": "application/json" };
+    const response = await this._request(`${person(corpId, userId)}/actions`, headers, undefined, "POST", JSON.stringify(wanted));
+    return response.json();
+  }
 
   /** Have an endpoint send a test, or deliver again. Done once: nothing is tried again. */
   async actOnWebhooks(endpoint, action) {
@@ -100,13 +111,14 @@ export class Api {
     }
   }
 
-  async _request(path, headers, signal, method = "GET") {
+  async _request(path, headers, signal, method = "GET", body = undefined) {
     const token = await this._token();
     if (token) headers.authorization = `Bearer ${token}`;
     let response;
     try {
       response = await fetch(this._base + path, {
         method,
+        body,
         headers,
         signal,
         credentials: this._credentials,

@@ -1,6 +1,7 @@
 // One instance in full: who has it now, what happened, what was filled in.
 
 import { Problem } from "./api.js";
+import { DecidingPanel } from "./deciding.js";
 import { debounced, element, icon, outsideLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
 import { Format, hue, initials, namesIn } from "./format.js";
@@ -13,9 +14,10 @@ const READ_AGAIN_MS = 1000;
 
 export class Detail {
   /** `close` leads back to the list where only one of them is shown. */
-  constructor(api, inbox, words, { close }) {
+  constructor(api, inbox, words, { close, actions }) {
     this._api = api;
     this._inbox = inbox;
+    this._actions = actions;
     this._words = words;
     this._format = new Format(words.tag);
     this._shown = null;
@@ -36,6 +38,7 @@ export class Detail {
       this._body,
     );
     inbox.addEventListener("instance", ({ detail }) => this._onInstance(detail), { signal: this._listening.signal });
+    actions.addEventListener("change", () => this._deciding?.render(), { signal: this._listening.signal });
     this._empty();
   }
 
@@ -51,6 +54,11 @@ export class Detail {
 
   focus() {
     this._body.focus({ preventScroll: true });
+  }
+
+  /** Put the keyboard where the shown task is decided. */
+  decide() {
+    if (this._deciding?.isShown) this._deciding.focus();
   }
 
   /** Show an instance; `item` is its row, when there is one. Null: nothing. */
@@ -111,12 +119,22 @@ export class Detail {
     replace(
       this._body,
       this._head(this._state),
+      this._decidingOf(this._item),
       this._people(this._state),
       this._section(this._words.detail.timeline, timelineShown(this._history, this._context())),
       this._form(),
       this._technical(this._state),
     );
     if (focused) this._body.querySelector(`[data-keep="${focused}"]`)?.focus({ preventScroll: true });
+  }
+
+  _decidingOf(item) {
+    if (item === null) return null;
+    const same = this._deciding?.item.instance_id === item.instance_id && this._deciding.item.task_id === item.task_id;
+    if (!same) this._deciding = new DecidingPanel(this._api, this._actions, this._words, item);
+    this._deciding.item = item;
+    this._deciding.render();
+    return this._deciding.root;
   }
 
   /** How people of this instance are called: names where they are known. */

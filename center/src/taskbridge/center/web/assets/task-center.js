@@ -1,6 +1,8 @@
 // The task-center page: list on one side, details on the other, both of one inbox.
 
 import { approvalPage, TaskList } from "./task-list.js";
+import { Actions } from "./actions.js";
+import { severalDialog } from "./deciding.js";
 import { Detail } from "./detail.js";
 import { element, icon, replace } from "./dom.js";
 import { Inbox, VIEWS } from "./inbox.js";
@@ -22,6 +24,7 @@ class TaskCenter {
     this._isOwn = me.corp_id === person.corpId && me.user_id === person.userId;
     this._name = this._isOwn ? (me.user_name ?? null) : null;
     this._inbox = new Inbox(api, person);
+    this._actions = new Actions(api, this._inbox);
     const { view } = readAddress();
     if (view !== null) this._inbox.view = view;
   }
@@ -32,6 +35,7 @@ class TaskCenter {
     addEventListener("hashchange", () => this._followAddress());
     document.addEventListener("keydown", (event) => this._onKey(event));
     this._inbox.start();
+    this._actions.addEventListener("change", () => this._onActions());
     this._followAddress();
     if (!this._isOwn) this._learnName();
   }
@@ -48,8 +52,10 @@ class TaskCenter {
     this._list?.dispose();
     this._detail?.dispose();
     this._words = words;
-    this._list = new TaskList(this._inbox, words);
-    this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close() });
+    this._severalDialog = severalDialog(this._actions, words, () => (this._inbox.view === "pending" ? this._inbox.items : []));
+    this._several = element("button", { type: "button", class: "quiet-button several-button", hidden: true, on: { click: () => this._severalDialog.open() } }, words.acting.several);
+    this._list = new TaskList(this._inbox, words, { tools: [this._several] });
+    this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close(), actions: this._actions });
     this._live = liveSign(words.live);
     this._help = helpDialog(words);
     this._list.addEventListener("choose", ({ detail }) => this._choose(detail));
@@ -57,7 +63,7 @@ class TaskCenter {
     this._list.addEventListener("view", ({ detail }) => this._goTo(detail.view, null));
     const skip = element("button", { type: "button", class: "skip", on: { click: () => this._list.focus() } }, words.skip);
     this._main = element("main", { class: "center" }, this._list.root, this._detail.root);
-    replace(this._root, skip, this._head(words), this._main, this._help);
+    replace(this._root, skip, this._head(words), this._main, this._help, this._severalDialog.root);
     this._list.mark(item);
     this._show(shown, item);
     this._onChange();
@@ -87,7 +93,13 @@ class TaskCenter {
     return this._chip;
   }
 
+  _onActions() {
+    this._several.hidden = !this._actions.any || this._inbox.view !== "pending";
+    this._severalDialog.render();
+  }
+
   _onChange() {
+    this._onActions();
     this._live.show(this._inbox.live);
     const pending = this._inbox.counts.pending;
     document.title = `${pending > 0 ? `(${pending}) ` : ""}${this._words.views[this._inbox.view]} · ${this._words.product}`;
@@ -157,7 +169,7 @@ class TaskCenter {
   }
 
   _onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || this._help.open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || this._root.querySelector("dialog[open]")) return;
     if (event.target.closest?.("input, select, textarea")) return;
     const action = this._keys()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (action === undefined) return;
@@ -176,6 +188,8 @@ class TaskCenter {
       j: moveBy(1),
       k: moveBy(-1),
       o: () => this._openPage(),
+      a: () => this._detail.decide(),
+      b: () => this._several.hidden || this._severalDialog.open(),
       r: () => this._inbox.reload(),
       "/": () => this._list.focusSearch(),
       "?": () => this._help.showModal(),

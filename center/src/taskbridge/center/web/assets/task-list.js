@@ -11,8 +11,9 @@ const ANNOUNCE_AFTER_MS = 400;
 
 /** Emits "cursor" (`item`) when another row is the current one, "choose" (`item`) when it is clicked or entered. */
 export class TaskList extends EventTarget {
-  constructor(inbox, words, { views = VIEWS } = {}) {
+  constructor(inbox, words, { views = VIEWS, tools = [] } = {}) {
     super();
+    this._tools = tools;
     this._inbox = inbox;
     this._words = words;
     this._views = views;
@@ -110,7 +111,7 @@ export class TaskList extends EventTarget {
       "section",
       { class: "task-list", part: "list" },
       element("div", { class: "tabs", role: "tablist", "aria-label": words.viewsLabel, part: "tabs" }, ...this._tabs),
-      element("div", { class: "list-tools" }, element("div", { class: "search" }, icon("search"), this._field), this._sources, this._apps),
+      element("div", { class: "list-tools" }, element("div", { class: "search" }, icon("search"), this._field), this._sources, this._apps, ...this._tools),
       element("div", { class: "list-panel", role: "tabpanel", id: "tb-panel", "aria-labelledby": `tb-tab-${this._inbox.view}` }, this._scroller),
       this._said,
     );

@@ -1,0 +1,181 @@
+// Where a person decides: a panel for one task, and a dialog for several at once.
+
+import { Problem } from "./api.js";
+import { element, replace } from "./dom.js";
+import { peoplePicker } from "./people-picker.js";
+import { sayProblem } from "./states.js";
+
+const REMARK_MAX = 1000;
+const NEEDS_REMARK = new Set(["refuse"]);
+
+/** A sentence about an action and whether it is bad news; null where there is nothing to say. */
+export function actionSaid(action, words) {
+  const { acting } = words;
+  if (action === undefined || action.status === "DONE") return null;
+  const what = acting.names[action.action];
+  if (action.status === "UNCLEAR") return { text: acting.unclear(what), bad: false };
+  if (action.status === "OVERTAKEN") return { text: acting.overtaken(what), bad: true };
+  if (action.status === "REFUSED" || action.status === "FAILED") {
+    return { text: acting.failed(what, acting.reasons[action.detail] ?? action.detail ?? acting.noReason), bad: true };
+  }
+  return { text: acting.requested(what), bad: false };
+}
+
+/** The panel of one item. It stays the same element while its item does, so that nothing that was typed is lost. */
+export class DecidingPanel {
+  constructor(api, actions, words, item) {
+    this._api = api;
+    this._actions = actions;
+    this._words = words;
+    this.item = item;
+    this._said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
+    this._remark = remarkField(words);
+    this._buttons = element("div", { class: "deciding-buttons" });
+    this._picker = element("div", { class: "deciding-picker" });
+    this.root = element("section", { class: "deciding", "aria-label": words.acting.title }, this._remark.label, this._buttons, this._picker, this._said);
+    this.render();
+  }
+
+  focus() {
+    this._remark.field.focus();
+  }
+
+  get isShown() {
+    return !this.root.hidden;
+  }
+
+  render() {
+    const possible = this._actions.possible(this.item);
+    const underWay = this._actions.isUnderWay(this.item);
+    const said = this._problem ?? actionSaid(this._actions.of(this.item), this._words);
+    this.root.hidden = possible.length === 0 && said === null;
+    this._remark.label.hidden = underWay || possible.length === 0 || possible.includes("withdraw");
+    const shown = underWay ? "" : possible.join();
+    if (shown !== this._shown) {
+      this._shown = shown;
+      replace(this._buttons, ...(underWay ? [] : possible.map((action) => this._button(action))));
+      replace(this._picker);
+    }
+    if (this._said.textContent !== (said?.text ?? "")) this._said.textContent = said?.text ?? "";
+    this._said.toggleAttribute("data-bad", said?.bad ?? false);
+  }
+
+  _button(action) {
+    const kind = action === "agree" ? "primary-button" : "quiet-button";
+    const click = action === "hand_over" ? () => this._handOver() : () => this._act(action);
+    return element("button", { type: "button", class: kind, data: { action, keep: `act-${action}` }, on: { click } }, this._words.acting.names[action]);
+  }
+
+  async _handOver() {
+    const people = (q, limit, signal) => this._api.colleagues(this._actions.person, { q, limit }, signal);
+    const picker = await peoplePicker({ people }, this._words, (person) => this._act("hand_over", person.user_id));
+    replace(this._picker, picker ?? element("p", { class: "faint" }, this._words.acting.nobody));
+    this._picker.querySelector("input")?.focus();
+  }
+
+  async _act(action, recipient = null) {
+    if (!this._remark.check(action)) return;
+    const remark = action === "withdraw" ? "" : this._remark.field.value.trim();
+    this._problem = await attempt(() => this._actions.act(action, [this.item], { remark, recipient }), this._words);
+    if (this._problem === null) this._remark.field.value = "";
+    this.render();
+  }
+}
+
+/** Decides several of these items at once. Each is chosen by hand: nothing is decided unseen. */
+export function severalDialog(actions, words, itemsNow) {
+  const remark = remarkField(words);
+  const list = element("ul", { class: "several" });
+  const said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
+  const all = element("input", { type: "checkbox", on: { change: () => choose(all.checked) } });
+  const boxes = new Map();
+
+  function choose(checked) {
+    for (const box of boxes.values()) box.checked = checked && !box.disabled;
+  }
+
+  function render() {
+    const items = itemsNow().filter((item) => actions.possible(item).length > 0);
+    const chosen = new Set([...boxes].filter(([, box]) => box.checked).map(([item]) => key(item)));
+    boxes.clear();
+    replace(list, ...items.map((item) => row(item, chosen.has(key(item)))));
+    if (items.length === 0) said.textContent = words.acting.noneLeft;
+  }
+
+  function row(item, checked) {
+    const box = element("input", { type: "checkbox", disabled: actions.isUnderWay(item) });
+    box.checked = checked && !box.disabled;
+    boxes.set(item, box);
+    const what = actionSaid(actions.of(item), words);
+    return element(
+      "li",
+      {},
+      element("label", {}, box, element("bdi", {}, item.title || words.untitled), element("bdi", { class: "faint" }, item.originator?.name ?? item.originator?.user_id ?? "")),
+      what === null ? null : element("p", { class: "several-said", "data-bad": what.bad }, what.text),
+    );
+  }
+
+  async function act(action) {
+    const items = [...boxes].filter(([, box]) => box.checked).map(([item]) => item);
+    if (items.length === 0) {
+      said.textContent = words.acting.chooseFirst;
+      return;
+    }
+    if (!remark.check(action)) return;
+    const problem = await attempt(() => actions.act(action, items, { remark: remark.field.value.trim() }), words);
+    said.textContent = problem === null ? words.acting.severalRequested(items.length) : problem.text;
+    said.toggleAttribute("data-bad", problem !== null);
+    choose(false);
+    all.checked = false;
+  }
+
+  const button = (action, kind) => element("button", { type: "button", class: kind, data: { action }, on: { click: () => act(action) } }, words.acting.names[action]);
+  const dialog = element(
+    "dialog",
+    { class: "several-dialog", "aria-label": words.acting.several },
+    element("h2", {}, words.acting.several),
+    element("label", { class: "several-all" }, all, words.acting.all),
+    list,
+    remark.label,
+    element(
+      "div",
+      { class: "deciding-buttons" },
+      button("agree", "primary-button"),
+      button("refuse", "quiet-button"),
+      element("button", { type: "button", class: "quiet-button", on: { click: () => dialog.close() } }, words.close),
+    ),
+    said,
+  );
+  const open = () => {
+    said.textContent = "";
+    render();
+    dialog.showModal();
+  };
+  return { root: dialog, open, render: () => dialog.open && render() };
+}
+
+const key = ({ instance_id: instance, task_id: task }) => `${instance}\n${task ?? ""}`;
+
+function remarkField(words) {
+  const field = element("textarea", { class: "deciding-remark", rows: "2", maxlength: String(REMARK_MAX), data: { keep: "remark" }, "aria-invalid": "false" });
+  const problem = element("span", { class: "deciding-said", "data-bad": true, role: "alert" });
+  const label = element("label", { class: "deciding-label" }, element("span", {}, words.acting.remark), field, problem);
+  const check = (action) => {
+    const missing = NEEDS_REMARK.has(action) && field.value.trim() === "";
+    problem.textContent = missing ? words.acting.remarkNeeded : "";
+    field.setAttribute("aria-invalid", String(missing));
+    if (missing) field.focus();
+    return !missing;
+  };
+  return { label, field, check };
+}
+
+async function attempt(act, words) {
+  try {
+    await act();
+    return null;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    return { text: sayProblem(error, words).join(": "), bad: true };
+  }
+}
