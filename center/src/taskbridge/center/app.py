@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from taskbridge.center.access.sessions import Sessions
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
+from taskbridge.center.erasure import Erasure
 from taskbridge.center.filling import Filling
 from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
@@ -47,7 +49,7 @@ from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.schemas.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Generator, Mapping, Sequence
 
     from fastapi import FastAPI
 
@@ -97,6 +99,14 @@ def verify_audit(environment: Mapping[str, str] = os.environ) -> dict[str, int |
     with database_of("center", load_settings(CenterSettings, environment), alone=False) as database:
         entries, broken = verify(database)
     return {"entries": entries, "broken": broken}
+
+
+@contextmanager
+def erasure(environment: Mapping[str, str] = os.environ) -> Generator[Erasure]:
+    """What erases people. The service may run meanwhile, also on SQLite."""
+    with database_of("center", load_settings(CenterSettings, environment), alone=False) as database:
+        migrations.check_revision(database, FOLDER, service="center")
+        yield Erasure(database)
 
 
 def rebuild(environment: Mapping[str, str] = os.environ) -> dict[str, int]:
