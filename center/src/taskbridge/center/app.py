@@ -46,6 +46,7 @@ from taskbridge.runtime.operation import serve_until_stopped
 from taskbridge.runtime.process import allow_open_files
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.settings import load_settings, run_program
+from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry
 
 if TYPE_CHECKING:
@@ -103,8 +104,17 @@ def verify_audit(environment: Mapping[str, str] = os.environ) -> dict[str, int |
 
 @contextmanager
 def erasure(environment: Mapping[str, str] = os.environ) -> Generator[Erasure]:
-    """What erases people. The service may run meanwhile, also on SQLite."""
-    with database_of("center", load_settings(CenterSettings, environment), alone=False) as database:
+    """What erases people. The service may run meanwhile, also on SQLite.
+
+    Raises:
+        ConfigurationError: the settings are wrong, or name no database of this release.
+    """
+    settings = load_settings(CenterSettings, environment)
+    if settings.database_url is None and not (settings.data_dir / "center.db").is_file():
+        raise ConfigurationError(
+            f"CENTER_DATA_DIR={settings.data_dir} has no database: set it, or CENTER_DATABASE_URL, as for the service"
+        )
+    with database_of("center", settings, alone=False) as database:
         migrations.check_revision(database, FOLDER, service="center")
         yield Erasure(database)
 
