@@ -55,6 +55,8 @@ export class Api {
 
   callbacks = (id, signal) => this.get("/v1/ops/callbacks", { instance_id: id }, signal);
 
+  audit = (query, signal) => this.get("/v1/audit", query, signal);
+
   /** Have an endpoint send a test, or deliver again. Done once: nothing is tried again. */
   async actOnWebhooks(endpoint, action) {
     const response = await this._request(`/v1/ops/webhooks/${encodeURIComponent(endpoint)}/${action}`, { accept: "application/json" }, undefined, "POST");
