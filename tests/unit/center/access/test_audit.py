@@ -17,13 +17,16 @@ from taskbridge.center.access import audit as module
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.audit import Audit, AuditEntry, AuditQuery, purge, verify
 from taskbridge.center.access.sessions import Session
+from taskbridge.center.migrations import FOLDER
 from taskbridge.center.tables import audit, people, pseudonyms
 from taskbridge.runtime.database import Threads
+from taskbridge.runtime.migrations import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
+    from support.center import Databases
     from taskbridge.runtime.database import Database
 
 SESSION = Session("corp", "ann", frozenset(), "0123456789abcdef" * 4)
@@ -154,14 +157,20 @@ def test_entries_are_found_by_person_action_and_time_page_by_page(
 
 
 def test_entries_from_before_there_were_pseudonyms_are_found_and_stay_verifiable(
-    trail: Audit, database: Database
+    databases: Databases, dialect: str
 ) -> None:
-    old = AuditEntry(1, 5, "corp", "ann", "read", "corp/bob", "", "", "")
+    database, before = databases.open(databases.empty_url(dialect)), ""
+    migrate(database, FOLDER, "0002")
     with database.write() as connection:
-        connection.execute(insert(audit).values(old._replace(sha256=old.hash_after(""))._asdict()))
+        for seq, subject in enumerate(("corp/bob", "I-1"), 1):
+            old = AuditEntry(seq, seq, "corp", "ann", "read", subject, "", "", "")
+            before = old.hash_after(before)
+            connection.execute(insert(audit).values(old._replace(sha256=before)._asdict()))
+    migrate(database, FOLDER)
+    trail = Audit(database, Threads(1))
     add(trail, 1)
-    assert verify(database) == (2, None)
-    assert [each["seq"] for each in page(trail, person=("corp", "ann"))] == [2, 1]
+    assert verify(database) == (3, None)
+    assert [each["seq"] for each in page(trail, person=("corp", "ann"))] == [3, 2, 1]
     assert [each["seq"] for each in page(trail, person=("corp", "bob"))] == [1]
     assert page(trail)[-1]["actor"] == "ann"
 
@@ -230,7 +239,8 @@ def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Se
     for path in ("ours/users/ann/counts", "ours/users/bob/counts", "ours/users/bob/tasks?view=pending"):
         assert operator.get(f"/v1/corps/{path}").status_code == 200
     assert operator.get("/v1/instances/I-dan").status_code == 200
-    assert operator.get("/v1/audit").status_code == 403, "it is about them"
+    for path in ("/v1/audit", "/v1/audit?person=ours/ann", "/v1/audit.csv"):
+        assert operator.get(path).status_code == 403, "it is about them"
     operator.post("/sign-out", headers=SAME_SITE)
 
     provider.claims |= {"preferred_username": "bob", "groups": ["audit"]}
