@@ -1,4 +1,4 @@
-"""The commands ``taskbridge people import|list`` and ``forms import``; ``erasure`` has ``people erase``."""
+"""The commands ``taskbridge people import|list`` and ``forms import``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from taskbridge.cli import erasure
 from taskbridge.cli.csv_files import BadFile, Encoding, read_forms, read_people
 from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example, operator_connection
 from taskbridge.cli.terminal import json_line, printable, progress, say
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
 
 people_app = typer.Typer(help="Import, list and erase people, whose names are shown with tasks.", no_args_is_help=True)
-people_app.add_typer(erasure.commands)
 forms_app = typer.Typer(help="Import the labels of form fields, shown with their values.", no_args_is_help=True)
 
 _SHOWN_PROBLEMS = 20
