@@ -59,7 +59,7 @@ def test_the_selected_task_stays_put_while_others_come_and_when_it_goes(
     fake.complete(item)
     expect(page.locator(".row[aria-selected=true]")).to_have_count(0)
     expect(page.locator(".detail h2")).to_have_text(item["title"])
-    expect(page.locator(".detail .status")).to_have_text("已完成")
+    expect(page.locator(".detail-tags .status")).to_have_text("已完成")
     expect(page.locator(".detail")).to_contain_text("此任务已不在当前列表中")
     # The keyboard goes on from where the row was.
     page.keyboard.press("j")

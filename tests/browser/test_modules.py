@@ -90,6 +90,7 @@ def test_both_languages_say_everything(run: RunModule) -> None:
     for module, names in (
         ("words.js", [["LANGUAGES", "zh"], ["LANGUAGES", "en"]]),
         ("words-ops.js", [["OPS_WORDS", "zh-CN"], ["OPS_WORDS", "en"]]),
+        ("words-audit.js", [["AUDIT_WORDS", "zh-CN"], ["AUDIT_WORDS", "en"]]),
     ):
         chinese, english = run(module, shape, names)
         for words in (chinese, english):

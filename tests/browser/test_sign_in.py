@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
 
 from support.browser.browsing import serious_findings
-from support.center_process import CenterProcess
-from support.center_rows import AnsweringCenter, fill, state
+from support.center_process import without_kafka
+from support.center_rows import state
 from support.identity_provider import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -20,14 +18,8 @@ from support.identity_provider import (
     enter,
     oidc_settings,
 )
-from taskbridge.center.access.access import Access
-from taskbridge.center.migrations import FOLDER
-from taskbridge.cli.connection import Connection
 from taskbridge.local.host import free_port
-from taskbridge.runtime.database import open_database
-from taskbridge.runtime.migrations import migrate
 from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
-from taskbridge.schemas.topics import PEOPLE, TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -36,27 +28,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from support.browser.browsing import OpenPage
+    from support.center_process import CenterProcess
+    from support.center_rows import AnsweringCenter
 
 CORP = "ding1"
-
-
-@contextmanager
-def serving(folder: Path, **environment: str) -> Generator[CenterProcess]:
-    """A task center whose lists are complete, without Kafka."""
-    (folder / "secret").write_text(CLIENT_SECRET)
-    process = CenterProcess(folder, Connection("127.0.0.1:1", "http://127.0.0.1:1", {}))
-    process.environment |= {"CENTER_PUBLIC_URL": process.url, **environment}
-    _fill(process.data_dir)
-    try:
-        process.start()
-        deadline = time.monotonic() + 60
-        while not process.is_ready():
-            assert time.monotonic() < deadline, process.log_path.read_text()
-            time.sleep(0.05)
-        yield process
-    finally:
-        process.kill()
-        process.show_log()
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +39,16 @@ def center(tmp_path_factory: pytest.TempPathFactory) -> Generator[CenterProcess]
     """One whose people sign in at a certified provider."""
     folder, port = tmp_path_factory.mktemp("oidc"), free_port()
     environment = oidc_settings(port, folder / "secret", CORP)
-    environment["CENTER_OPERATOR_GROUPS"] = "operators"
-    with serving(folder, **environment) as process, certified_provider(port, process.url):
+    environment |= {"CENTER_OPERATOR_GROUPS": "operators", "CENTER_AUDITOR_GROUPS": "operators"}
+    with without_kafka(folder, _write, **environment) as process, certified_provider(port, process.url):
         yield process
 
 
-def _fill(data_dir: Path) -> None:
-    database = open_database(None, data_dir)
-    migrate(database, FOLDER)
-    rows = AnsweringCenter(database, Access(tokens=None))
+def _write(center: AnsweringCenter) -> None:
     for user, name in (("ann", "安然"), ("bob", "王伟"), ("olga", "Olga")):
-        rows.know(CORP, PersonRecord(user, name))
+        center.know(CORP, PersonRecord(user, name))
         tasks = (TaskEntry("T-1", Status.PENDING, (user,)),)
-        rows.store(state(f"I-{user}", corp_id=CORP, title=f"{name}的申请", tasks=tasks))
-    for topic in (TASK_STATES, PEOPLE):
-        fill(database, topic.name, read=1, of=1)
-    rows.close()
-    database.close()
+        center.store(state(f"I-{user}", corp_id=CORP, title=f"{name}的申请", tasks=tasks))
 
 
 def rows(page: Page, *titles: str) -> None:
@@ -123,6 +91,7 @@ def test_an_employee_signs_in_sees_their_tasks_and_signs_out_on_all_devices(
 
 def test_inside_dingtalk_people_are_signed_in_without_a_word(tmp_path: Path, open_page: OpenPage) -> None:
     """The vendor's library is a fake: the real one answers inside DingTalk only."""
+    (tmp_path / "secret").write_text(CLIENT_SECRET)
     with DingTalkSignIn(corp_id=CORP).running() as dingtalk:
         environment = {
             "CENTER_DINGTALK_CLIENT_ID": CLIENT_ID,
@@ -133,7 +102,7 @@ def test_inside_dingtalk_people_are_signed_in_without_a_word(tmp_path: Path, ope
         library = (
             f"globalThis.dd = {{ requestAuthCode: ({{ success }}) => success({{ code: '{dingtalk.new_code()}' }}) }}"
         )
-        with serving(tmp_path, **environment) as center:
+        with without_kafka(tmp_path, _write, **environment) as center:
             page = open_page("about:blank", user_agent="Mozilla/5.0 DingTalk(7.6.0)")
             page.route(
                 "https://g.alicdn.com/**", lambda route: route.fulfill(body=library, content_type="text/javascript")
@@ -168,6 +137,13 @@ def test_an_operator_by_group_opens_the_operators_page_and_anybodys_list(
     page.locator(".who").click()
     page.get_by_role("button", name="返回我的任务").click()
     rows(page, "Olga的申请")
+    # The same group are auditors, who see that.
+    page.locator(".who").click()
+    page.get_by_role("button", name="审计日志").click()
+    page.get_by_role("searchbox").fill("bob")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_contain_text(["Olga olga查看他人的任务王伟 ding1/bob"])
+    assert page.url == f"{center.url}/audit?person=ding1%2Fbob"
 
 
 def test_somebody_whom_nobody_imported_is_told_so(center: CenterProcess, open_page: OpenPage) -> None:

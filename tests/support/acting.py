@@ -18,7 +18,7 @@ from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.actions.sender import Sender
 from taskbridge.center.actions.store import Action, Actions, Wanted
 from taskbridge.center.actions.targets import Endpoint, Targets
-from taskbridge.center.tables import actions, audit, entries, instances
+from taskbridge.center.tables import actions, audit, entries, instances, pseudonyms
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.runtime import standard_webhooks
 from taskbridge.runtime.dingtalk.apps import App, Corp
@@ -147,8 +147,9 @@ class World:
     def trail(self) -> list[tuple[str, str, str]]:
         """Who, what, and about what."""
         with self.database.read() as connection:
-            rows = connection.execute(select(audit).order_by(audit.c.seq))
-            return [(each.actor, each.action, each.subject) for each in rows]
+            who = pseudonyms.c.pseudonym == audit.c.actor
+            query = select(pseudonyms.c.user_id, audit.c.action, audit.c.subject).join_from(audit, pseudonyms, who)
+            return [(row[0], row[1], row[2]) for row in connection.execute(query.order_by(audit.c.seq))]
 
 
 @asynccontextmanager

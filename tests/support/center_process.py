@@ -6,21 +6,27 @@ import contextlib
 import json
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx2
 
 from support import http_clients
+from support.center_rows import AnsweringCenter, fill
 from support.edge.process import LOAD_FAST
 from support.forked import ForkedService
 from support.http_clients import EventStreamClient
+from taskbridge.center.access.access import Access
+from taskbridge.center.migrations import FOLDER
+from taskbridge.cli.connection import Connection
 from taskbridge.local.host import free_port
+from taskbridge.runtime.database import open_database
+from taskbridge.runtime.migrations import migrate
+from taskbridge.schemas.topics import PEOPLE, TASK_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
-
-    from taskbridge.cli.connection import Connection
 
 _CODE = f"{LOAD_FAST}; from taskbridge.center.app import main; main()"
 _SHOWN_CHARACTERS = 20_000
@@ -60,6 +66,33 @@ class CenterProcess(ForkedService):
         """At a test's end: pytest shows this output only with a failure."""
         if self.log_path.exists():
             print(f"{self.log_path.name}:\n{self.log_path.read_text()[-_SHOWN_CHARACTERS:]}")  # noqa: T201 - as it says
+
+
+@contextlib.contextmanager
+def without_kafka(
+    folder: Path, write: Callable[[AnsweringCenter], None], **environment: str
+) -> Generator[CenterProcess]:
+    """A task center whose lists are complete with what ``write`` writes."""
+    process = CenterProcess(folder, Connection("127.0.0.1:1", "http://127.0.0.1:1", {}))
+    process.environment |= {"CENTER_PUBLIC_URL": process.url, **environment}
+    database = open_database(None, process.data_dir)
+    migrate(database, FOLDER)
+    rows = AnsweringCenter(database, Access(tokens=None))
+    write(rows)
+    for topic in (TASK_STATES, PEOPLE):
+        fill(database, topic.name, read=1, of=1)
+    rows.close()
+    database.close()
+    try:
+        process.start()
+        deadline = time.monotonic() + 60
+        while not process.is_ready():
+            assert time.monotonic() < deadline, process.log_path.read_text()
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.show_log()
 
 
 class Line(NamedTuple):

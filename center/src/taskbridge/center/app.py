@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
+from taskbridge.center.erasure import Erasure
 from taskbridge.center.filling import Filling
 from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
@@ -52,7 +54,7 @@ from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Generator, Mapping, Sequence
 
     from fastapi import FastAPI
 
@@ -102,6 +104,23 @@ def verify_audit(environment: Mapping[str, str] = os.environ) -> dict[str, int |
     with database_of("center", load_settings(CenterSettings, environment), alone=False) as database:
         entries, broken = verify(database)
     return {"entries": entries, "broken": broken}
+
+
+@contextmanager
+def erasure(environment: Mapping[str, str] = os.environ) -> Generator[Erasure]:
+    """What erases people. The service may run meanwhile, also on SQLite.
+
+    Raises:
+        ConfigurationError: the settings are wrong, or name no database of this release.
+    """
+    settings = load_settings(CenterSettings, environment)
+    if settings.database_url is None and not (settings.data_dir / "center.db").is_file():
+        raise ConfigurationError(
+            f"CENTER_DATA_DIR={settings.data_dir} has no database: set it, or CENTER_DATABASE_URL, as for the service"
+        )
+    with database_of("center", settings, alone=False) as database:
+        migrations.check_revision(database, FOLDER, service="center")
+        yield Erasure(database)
 
 
 def rebuild(environment: Mapping[str, str] = os.environ) -> dict[str, int]:

@@ -218,16 +218,20 @@ audit = Table(
     Column("at", BigInteger, nullable=False),
     # Empty for a caller without a corp.
     Column("corp_id", Key, nullable=False),
-    # A user id, the name of a token, or empty for anybody on this machine.
+    # A person's pseudonym, the name of a token, or empty for anybody on this machine.
     Column("actor", Key, nullable=False),
     Column("action", Key, nullable=False),
-    # What it was about, such as a corp and a user with a slash between.
+    # What it was about, such as the id of an instance, or a person's pseudonym.
     Column("subject", Text, nullable=False),
     Column("address", Key, nullable=False),
     # The first digits of the digest of the session's token, or empty.
     Column("session", Key, nullable=False),
     # Of this row and the hash of the row before.
     Column("sha256", Key, nullable=False),
+    Index("audit_of_actor", "actor", "at", "seq"),
+    Index("audit_of_subject", "subject", "at", "seq"),
+    Index("audit_of_action", "action", "at", "seq"),
+    Index("audit_at", "at", "seq"),
 )
 """Rows are added only: see ``access.audit``."""
 
@@ -266,6 +270,16 @@ Index(
     postgresql_where=actions.c.due_at.is_not(None),
 )
 
+pseudonyms = Table(
+    "pseudonyms",
+    metadata,
+    Column("pseudonym", Key, primary_key=True),
+    Column("corp_id", Key, nullable=False),
+    Column("user_id", Key, nullable=False),
+    Index("pseudonyms_of_person", "corp_id", "user_id", unique=True),
+)
+"""Who people in the audit trail are: the one thing about them there that can be erased."""
+
 replicas = Table(
     "replicas",
     metadata,
@@ -277,3 +291,13 @@ replicas = Table(
 
 FOLLOWED = (instances, entries, changes, change_counters, events, people, person_ids, forms, set_aside, skipped)
 """What ``--rebuild`` drops and reads again."""
+
+PERSONAL = (
+    sessions.c.user_id,
+    pseudonyms.c.user_id,
+    actions.c.user_id,
+    actions.c.actor_id,
+    actions.c.recipient_id,
+)
+"""Columns with the ids of people whom a row is about, next to their ``corp_id``, in what people entered and what says
+who they are. Erasing a person deletes these rows."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.connection import Connection
 
-people_app = typer.Typer(help="Import and list the names of people, shown with tasks.", no_args_is_help=True)
+people_app = typer.Typer(help="Import, list and erase people, whose names are shown with tasks.", no_args_is_help=True)
 forms_app = typer.Typer(help="Import the labels of form fields, shown with their values.", no_args_is_help=True)
 
 _SHOWN_PROBLEMS = 20
@@ -27,7 +27,7 @@ _DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be w
 
 @people_app.callback()
 def people() -> None:
-    """Import and list the names of people, shown with tasks."""
+    """Import, list and erase people, whose names are shown with tasks."""
 
 
 @forms_app.callback()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from taskbridge.cli import callbacks, doctor, local_stack, reconcile, services, status, tokens, topics
+from taskbridge.cli import callbacks, doctor, erasure, local_stack, reconcile, services, status, tokens, topics
 from taskbridge.cli.bench import bench_app
 from taskbridge.cli.dlq import dlq_app
 from taskbridge.cli.imports import forms_app, people_app
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 for _module in (reconcile, local_stack, doctor, status, services, callbacks, topics, tokens):
     app.add_typer(_module.commands)
+people_app.add_typer(erasure.commands)
 for _name, _group in {
     "topics": topics.topics_app,
     "schemas": schemas_app,

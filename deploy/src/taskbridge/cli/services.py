@@ -11,6 +11,7 @@ from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 commands = typer.Typer()
@@ -169,11 +170,13 @@ def republish_entries(*, as_json: bool) -> None:
     say(json_line(found) if as_json else f"Workers publish the list entries of {found['instances']:,} instances now.")
 
 
-def environment_of(prefix: str) -> Mapping[str, str]:
+def environment_of(
+    prefix: str, bootstrap_servers: str | None = None, registry_url: str | None = None, data_dir: Path | None = None
+) -> Mapping[str, str]:
     """The service's settings, with the addresses and the data folder of the bridge that runs here."""
     from taskbridge.cli.connection import service_environment
     from taskbridge.cli.data_folder import data_folder
 
-    folder = data_folder()
+    folder = data_folder(data_dir)
     defaults = {f"{prefix}_DATA_DIR": str(folder.path / prefix.lower())} if folder.running() is not None else {}
-    return {**defaults, **service_environment(prefix)}
+    return {**defaults, **service_environment(prefix, bootstrap_servers, registry_url, data_dir)}

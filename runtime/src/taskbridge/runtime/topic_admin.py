@@ -169,7 +169,7 @@ def _create(admin: Admin, missing: list[Topic], *, partitions: int, replicas: in
 def _compare(admin: Admin, cluster: _Cluster, topics: list[Topic], *, partitions: int) -> list[TopicReport]:
     if not topics:
         return []
-    described = _described(admin, [ConfigResource(ConfigResource.Type.TOPIC, topic.name) for topic in topics])
+    described = describe_topics(admin, [topic.name for topic in topics])
     reports: list[TopicReport] = []
     for topic in topics:
         settings, unchecked = described[topic.name]
@@ -188,8 +188,9 @@ DescribedTopic = tuple["dict[str, str | None] | None", "str | None"]
 """The settings, or why they could not be read."""
 
 
-def _described(admin: Admin, resources: list[ConfigResource]) -> dict[str, DescribedTopic]:
-    """Never raises: a topic can be used even if its settings cannot be read."""
+def describe_topics(admin: Admin, names: Iterable[str]) -> dict[str, DescribedTopic]:
+    """The settings of topics. Never raises: a topic can be used even if its settings cannot be read."""
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, each) for each in names]
     try:
         answers = cast("Any", admin).describe_configs(resources, request_timeout=_TIMEOUT_S)
     except KafkaException as error:

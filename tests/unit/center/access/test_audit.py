@@ -6,24 +6,27 @@ import asyncio
 import csv
 import io
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, insert, select, text, update
 
 from support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from support.sign_in import SAME_SITE, Served, settings_of, sign_in
 from taskbridge.center.access import audit as module
 from taskbridge.center.access.access import Caller
-from taskbridge.center.access.audit import Audit, AuditEntry, purge, verify
+from taskbridge.center.access.audit import Audit, AuditEntry, AuditQuery, purge, verify
 from taskbridge.center.access.sessions import Session
-from taskbridge.center.tables import audit
+from taskbridge.center.migrations import FOLDER
+from taskbridge.center.tables import audit, people, pseudonyms
 from taskbridge.runtime.database import Threads
+from taskbridge.runtime.migrations import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
+    from support.center import Databases
     from taskbridge.runtime.database import Database
 
 SESSION = Session("corp", "ann", frozenset(), "0123456789abcdef" * 4)
@@ -45,6 +48,10 @@ def add(trail: Audit, count: int) -> None:
     asyncio.run(test())
 
 
+def page(trail: Audit, *, limit: int = 100, **given: Any) -> Sequence[dict[str, Any]]:
+    return asyncio.run(trail.page(AuditQuery(limit, **given)))
+
+
 def rows(database: Database) -> list[AuditEntry]:
     with database.read() as connection:
         return [AuditEntry(*row) for row in connection.execute(select(audit).order_by(audit.c.seq))]
@@ -55,7 +62,10 @@ def test_entries_say_who_did_what_from_where_and_by_which_session(trail: Audit, 
     found = rows(database)
     assert [each.seq for each in found] == [*range(1, 21)]
     assert sorted(each.subject for each in found) == sorted(f"{each}\ufffd" for each in range(20))
-    assert {each[2:5] + each[6:8] for each in found} == {("corp", "ann", "act", "192.0.2.1", "0123456789ab")}
+    (pseudonym,) = {each.actor for each in found}
+    assert pseudonym.startswith("person-")
+    assert {each[2:3] + each[4:5] + each[6:8] for each in found} == {("corp", "act", "192.0.2.1", "0123456789ab")}
+    assert {each["actor"] for each in page(trail, limit=20)} == {"ann"}
     assert verify(database) == (20, None)
 
 
@@ -94,6 +104,115 @@ def test_old_entries_are_deleted_with_a_word_and_the_chain_goes_on(
     assert verify(database) == (0, 5), "nobody said that those before were deleted"
 
 
+def test_pseudonyms_go_with_their_last_entries(
+    trail: Audit, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(day=0)
+    monkeypatch.setattr(module, "now_ms", lambda: clock.day * 86_400_000)
+    bob = Caller("sso", corp_id="corp", user_id="bob")
+    asyncio.run(trail.add(bob, "act", ("corp", "cai"), address=""))
+    clock.day = 9
+    asyncio.run(trail.add(ANN, "act", ("corp", "cai"), address=""))
+    assert purge(database, days=2) == 1
+    with database.read() as connection:
+        found = connection.execute(select(pseudonyms.c.user_id).order_by(pseudonyms.c.user_id)).scalars().all()
+    assert found == ["ann", "cai"]
+
+
+def test_entries_are_found_by_person_action_and_time_page_by_page(
+    trail: Audit, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0)
+    monkeypatch.setattr(module, "now_ms", lambda: clock.now)
+    bob, program = Caller("sso", corp_id="corp", user_id="bob"), Caller("token", name="ann")
+    chain = [
+        (ANN, "read", ("corp", "bob")),
+        (bob, "read", "I-1"),
+        (program, "act", ""),
+        (ANN, "act", ("corp", "ann")),
+        (bob, "act", ("other", "ann")),
+        (Caller("sso", corp_id="other", user_id="ann"), "read", ("corp", "ann")),
+    ]
+    for clock.now, (caller, action, subject) in enumerate(chain, 1):
+        asyncio.run(trail.add(caller, action, subject, address=""))
+    with database.write() as connection:
+        connection.execute(insert(people).values(corp_id="corp", user_id="bob", partition=0, name="Bob", search=""))
+
+    def found(**given: Any) -> list[int]:
+        return [each["seq"] for each in page(trail, **given)]
+
+    assert found() == [6, 5, 4, 3, 2, 1]
+    assert found(person=("corp", "ann")) == [6, 4, 1]
+    assert found(person=("corp", "ann"), limit=2) == [6, 4]
+    assert found(person=("corp", "ann"), limit=2, before=4) == [1]
+    assert found(person=("corp", "ann"), action="act") == [4]
+    assert found(person=("corp", "bob"), since=2) == [5, 2]
+    assert found(action="read", until=6) == [2, 1]
+    assert found(since=2, until=5, limit=2) == [4, 3]
+    assert found(before=99) == [6, 5, 4, 3, 2, 1]
+    assert found(person=("corp", "nobody")) == found(action="x") == []
+    first = page(trail)[-1]
+    who = ("actor", "actor_name", "subject", "subject_name")
+    assert [first[each] for each in who] == ["ann", None, "corp/bob", "Bob"]
+
+
+def test_entries_from_before_there_were_pseudonyms_are_found_and_stay_verifiable(
+    databases: Databases, dialect: str
+) -> None:
+    database, before = databases.open(databases.empty_url(dialect)), ""
+    migrate(database, FOLDER, "0002")
+    with database.write() as connection:
+        for seq, subject in enumerate(("corp/bob", "I-1"), 1):
+            old = AuditEntry(seq, seq, "corp", "ann", "read", subject, "", "", "")
+            before = old.hash_after(before)
+            connection.execute(insert(audit).values(old._replace(sha256=before)._asdict()))
+    migrate(database, FOLDER)
+    trail = Audit(database, Threads(1))
+    add(trail, 1)
+    assert verify(database) == (3, None)
+    assert [each["seq"] for each in page(trail, person=("corp", "ann"))] == [3, 2, 1]
+    assert [each["seq"] for each in page(trail, person=("corp", "bob"))] == [1]
+    assert page(trail)[-1]["actor"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("given", "index"),
+    [
+        ({}, "audit_at"),
+        ({"before": 500}, "audit_at"),
+        ({"since": 1, "until": 2}, "audit_at"),
+        ({"action": "act9", "before": 500}, "audit_of_action"),
+        ({"person": ("corp", "ann"), "before": 500}, "audit_of_actor"),
+        ({"person": ("corp", "ann")}, "audit_of_subject"),
+    ],
+    ids=str,
+)
+def test_every_filter_reads_an_index_in_its_order(
+    trail: Audit, database: Database, given: dict[str, Any], index: str
+) -> None:
+    rows = [
+        AuditEntry(each, each, "corp", f"p{each % 99}", f"act{each % 99}", "", "", "", "") for each in range(1, 999)
+    ]
+    explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+    with database.write() as connection:
+        connection.execute(insert(audit), [each._asdict() for each in rows])
+        connection.execute(insert(pseudonyms).values(pseudonym="p7", corp_id="corp", user_id="ann"))
+    with database.write() as connection:
+        connection.execute(text("ANALYZE audit"))
+    plans: list[str] = []
+
+    def explained(connection: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        if "of_actor" in sql and not sql.startswith("EXPLAIN"):
+            plans.append(str(connection.exec_driver_sql(explain + sql, parameters).all()))
+        return sql, parameters
+
+    event.listen(database.engine, "before_cursor_execute", explained, retval=True)
+    page(trail, **given)
+    (plan,) = plans
+    assert index in plan
+    assert "Seq Scan" not in plan
+
+
 @pytest.fixture
 def served(sqlite_database: Database, tmp_path: Path) -> Generator[tuple[Served, IdentityProvider]]:
     (tmp_path / "secret").write_text(CLIENT_SECRET)
@@ -120,7 +239,8 @@ def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Se
     for path in ("ours/users/ann/counts", "ours/users/bob/counts", "ours/users/bob/tasks?view=pending"):
         assert operator.get(f"/v1/corps/{path}").status_code == 200
     assert operator.get("/v1/instances/I-dan").status_code == 200
-    assert operator.get("/v1/audit").status_code == 403, "it is about them"
+    for path in ("/v1/audit", "/v1/audit?person=ours/ann", "/v1/audit.csv"):
+        assert operator.get(path).status_code == 403, "it is about them"
     operator.post("/sign-out", headers=SAME_SITE)
 
     provider.claims |= {"preferred_username": "bob", "groups": ["audit"]}
@@ -128,13 +248,21 @@ def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Se
     sign_in(auditor)
     assert auditor.get("/v1/corps/ours/users/ann/counts").status_code == 403
     found = auditor.get("/v1/audit").json()["items"]
-    assert [(each["actor"], each["action"], each["subject"]) for each in reversed(found)] == [
-        ("ann", "signed_in", ""),
-        ("ann", "read", "ours/bob"),
-        ("ann", "read", "I-dan"),
-        ("ann", "signed_out", ""),
-        ("bob", "signed_in", ""),
+    assert [
+        (each["actor"], each["actor_name"], each["action"], each["subject"], each["subject_name"])
+        for each in reversed(found)
+    ] == [
+        ("ann", "Ann", "signed_in", "", None),
+        ("ann", "Ann", "read", "ours/bob", "Bob"),
+        ("ann", "Ann", "read", "I-dan", None),
+        ("ann", "Ann", "signed_out", "", None),
+        ("bob", "Bob", "signed_in", "", None),
     ]
+    found_by = "/v1/audit?person=ours/bob&since=2026-01-01T00:00:00Z"
+    assert [each["action"] for each in auditor.get(found_by).json()["items"]] == ["signed_in", "read"]
+    assert auditor.get("/v1/audit?until=2026-01-01T08:00:00%2B08:00").json() == {"items": []}
+    for wrong in ("person=bob", "since=2026-01-01T00:00:00", "until=soon"):
+        assert auditor.get(f"/v1/audit?{wrong}").status_code == 400
     assert [each["seq"] for each in auditor.get("/v1/audit?before=3&limit=1").json()["items"]] == [2]
     assert verify(center.database) == (5, None)
 
@@ -150,3 +278,5 @@ def test_a_spreadsheet_takes_no_text_for_a_formula(served: tuple[Served, Identit
     assert answer.headers["content-type"].startswith("text/csv")
     shown = list(csv.DictReader(io.StringIO(answer.text)))
     assert [(each["action"], each["subject"]) for each in shown] == [("read", f"'{formula}"), ("signed_in", "")]
+    assert [each["actor_name"] for each in shown] == ["Ann", "Ann"]
+    assert len(auditor.get("/v1/audit.csv?action=read").text.splitlines()) == 2

@@ -57,7 +57,7 @@ def test_a_decision_is_sent_once_in_the_persons_name_and_its_callback_confirms_i
         assert (world.statuses, world.ended) == ([("DONE", "")], ["DONE"])
         its_id = first.action_id
         assert world.trail == [
-            ("ann", "agree", f"I-1 11 {its_id} of ann"),
+            ("ann", "agree", f"I-1 11 {its_id}"),
             ("ann", "action_sent", f"{its_id} SENDING"),
             ("ann", "action_ended", f"{its_id} DONE"),
         ]

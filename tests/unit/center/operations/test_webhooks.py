@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from support.operations import reporter_of, settings_of
 from support.served_apps import serving
 from taskbridge.center.access.access import Access
-from taskbridge.center.access.audit import Audit
+from taskbridge.center.access.audit import Audit, AuditQuery
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.runtime.database import Threads
 from taskbridge.runtime.refusals import answer_refusals
@@ -129,8 +129,8 @@ def test_operators_only(sqlite_database: Database, tmp_path: Path, service: Serv
         assert service.acted == []
         answer = client.post("/v1/ops/webhooks/erp/test", headers={"Authorization": "Bearer boss"})
     assert (answer.status_code, service.acted) == (200, ["test"])
-    (entry,) = asyncio.run(audit.page(before=None, limit=10))
-    assert (entry.actor, entry.action, entry.subject) == ("boss", "webhooks_test", "erp")
+    (entry,) = asyncio.run(audit.page(AuditQuery(limit=10)))
+    assert (entry["actor"], entry["action"], entry["subject"]) == ("boss", "webhooks_test", "erp")
 
 
 def test_failures_are_said_in_words_and_nothing_is_done_twice(

@@ -167,8 +167,8 @@ class Access:
         """The roles of members of these groups."""
         return {each.role for each in self.members if any(group in groups for group in each.groups)}
 
-    async def record(self, request: HTTPConnection, caller: Caller, action: str, subject: str = "") -> None:
-        """Add to the audit trail what a caller is about to do."""
+    async def record(self, request: HTTPConnection, caller: Caller, action: str, subject: Person | str = "") -> None:
+        """Add to the audit trail what a caller is about to do. If it is about a person, give no text: it stays."""
         if self.audit is not None:
             await self.audit.add(caller, action, subject, address=address_of(request))
 
@@ -185,8 +185,7 @@ class Access:
             caller.check(*read)
         is_own = read == (caller.corp_id, caller.user_id)
         if self.audit is not None and caller.mode == "sso" and caller.is_operator and not is_own:
-            subject = read if is_instance else "/".join(read)
-            await self.audit.add_read(caller, subject, address=address_of(request))
+            await self.audit.add_read(caller, read, address=address_of(request))
 
     def lasting(self, caller: Caller, corp_id: str, user_id: str, *, now: float) -> Callable[[float], bool]:
         """Returns a check whether a stream that was opened at ``now`` for this user may continue.

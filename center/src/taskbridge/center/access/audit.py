@@ -2,6 +2,9 @@
 
 Each row has a hash of itself and of the row before, so that a changed or removed row shows. The log has the hashes too:
 who can rewrite the whole table cannot rewrite the log elsewhere. When old rows are deleted, a new row says so first.
+
+Rows and log name people by random pseudonyms. A table of its own says who that is, so that a person can be erased and
+every row stays as it is. Rows from before there were pseudonyms have the ids.
 """
 
 from __future__ import annotations
@@ -9,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
-from sqlalchemy import delete, insert, select
+from sqlalchemy import and_, delete, exists, insert, or_, select, tuple_, union_all
 
-from taskbridge.center.tables import audit
+from taskbridge.center.tables import audit, people, pseudonyms
 from taskbridge.runtime.database import DatabaseUnavailable, clean, now_ms
 from taskbridge.runtime.rates import PerSource
 from taskbridge.schemas.cloudevents import iso
@@ -24,12 +28,14 @@ from taskbridge.schemas.cloudevents import iso
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from taskbridge.center.access.access import Caller
+    from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database, Threads
 
 SIGNED_IN, SIGNED_OUT, READ, DELETED = "signed_in", "signed_out", "read", "audit_deleted"
+ERASED = "person_erased"
 _LOCK = 0x61756474
 """PostgreSQL's advisory lock: rows are added one after the other."""
 _SESSION_DIGITS = 12
@@ -39,6 +45,9 @@ _DAY_MS = 86_400_000
 _PURGE_S = 3600.0
 _PART = 10_000
 _LAST = select(audit.c.seq, audit.c.sha256).order_by(audit.c.seq.desc()).limit(1)
+_PSEUDONYM = "person-"
+_PLACE = audit.c.at, audit.c.seq
+_NEWEST_FIRST = audit.c.at.desc(), audit.c.seq.desc()
 
 log = structlog.get_logger(__name__)
 
@@ -60,8 +69,17 @@ class AuditEntry(NamedTuple):
         """What ``sha256`` must be, after a row with the hash ``before``."""
         return hashlib.sha256(json.dumps([before, *self[:-1]], ensure_ascii=True).encode()).hexdigest()
 
-    def shown(self) -> dict[str, Any]:
-        return {**self._asdict(), "at": iso(self.at)}
+
+class AuditQuery(NamedTuple):
+    """Which entries: those by or about a person, of an action, from a time on and before another, after a place."""
+
+    limit: int
+    before: int | None = None
+    """Only what follows the entry with this number, newest first."""
+    person: Person | None = None
+    action: str | None = None
+    since: int | None = None
+    until: int | None = None
 
 
 class Audit:
@@ -71,11 +89,11 @@ class Audit:
         self._database, self._threads = database, threads
         self._read_at = PerSource[list[float]](lambda: [-_READ_AGAIN_S])
 
-    async def add(self, caller: Caller, action: str, subject: str = "", *, address: str) -> None:
+    async def add(self, caller: Caller, action: str, subject: Person | str = "", *, address: str) -> None:
         """Record what a caller is about to do: before its effect, so that nothing happens unrecorded."""
         await self._threads.run(self._add, caller, action, subject, address)
 
-    async def add_read(self, caller: Caller, subject: str, *, address: str) -> None:
+    async def add_read(self, caller: Caller, subject: Person | str, *, address: str) -> None:
         """Record that a person reads what is another's, at most once an hour for each session and subject."""
         last = self._read_at.of((caller.rate_key, caller.session, subject))
         if last[0] + _READ_AGAIN_S <= (now := time.monotonic()):
@@ -89,52 +107,141 @@ class Audit:
                 await self._threads.run(lambda: purge(self._database, days=days))
             await asyncio.sleep(_PURGE_S)
 
-    async def page(self, *, before: int | None, limit: int) -> Sequence[AuditEntry]:
-        """The latest entries, or those before a number; the latest first."""
-        query = select(audit).order_by(audit.c.seq.desc()).limit(limit)
-        if before is not None:
-            query = query.where(audit.c.seq < before)
+    async def page(self, query: AuditQuery) -> Sequence[dict[str, Any]]:
+        """These entries, newest first, as auditors see them: with the ids and names of people who are not erased."""
 
-        def read() -> Sequence[AuditEntry]:
+        def read() -> Sequence[dict[str, Any]]:
             with self._database.read() as connection:
-                return [AuditEntry(*row) for row in connection.execute(query)]
+                return _page(connection, query)
 
         return await self._threads.run(read)
 
-    def _add(self, caller: Caller, action: str, subject: str, address: str) -> None:
+    def _add(self, caller: Caller, action: str, subject: Person | str, address: str) -> None:
         with self._database.write() as connection:
             append_of(connection, self._database, caller, action, subject, address=address)
 
 
 def append_of(
-    connection: Connection, database: Database, caller: Caller, action: str, subject: str, *, address: str
+    connection: Connection, database: Database, caller: Caller, action: str, subject: Person | str, *, address: str
 ) -> None:
-    """Add an entry in the transaction of what it is about."""
+    """Add an entry about what a caller does, in the transaction of what it is about."""
     session = "" if caller.session is None else caller.session.token_sha256[:_SESSION_DIGITS]
-    who = clean(caller.corp_id or ""), clean(caller.user_id or caller.name or "")
-    append(connection, database, who, action, clean(subject), address, session)
+    who: Person | str = caller.name or ""
+    if caller.corp_id is not None and caller.user_id is not None:
+        who = caller.corp_id, caller.user_id
+    append(connection, database, who, action, subject, address=address, session=session)
 
 
-def append(  # noqa: PLR0917 - the columns
+def append(
     connection: Connection,
     database: Database,
-    who: tuple[str, str],
+    who: Person | str,
     action: str,
-    subject: str,
+    subject: Person | str = "",
+    *,
     address: str = "",
     session: str = "",
-) -> None:
-    """As ``append_of``, for a person who makes no request now."""
+) -> AuditEntry:
+    """Add an entry in the transaction of what it is about. People, as actor or subject, get their pseudonyms."""
     database.lock(connection, _LOCK)
+    corp_id = clean(who[0]) if isinstance(who, tuple) else ""
+    actor, subject = (_named(connection, each) for each in (who, subject))
     seq, before = connection.execute(_LAST).first() or (0, "")
-    entry = AuditEntry(seq + 1, now_ms(), *who, action, subject, address, session, "")
+    entry = AuditEntry(seq + 1, now_ms(), corp_id, actor, action, subject, address, session, "")
     entry = entry._replace(sha256=entry.hash_after(before))
     connection.execute(insert(audit).values(entry._asdict()))
     log.info("audit_entry_added", **entry._asdict())
+    return entry
+
+
+def _named(connection: Connection, given: Person | str) -> str:
+    """A text as it is, and a person's pseudonym, which is made at its first use."""
+    if isinstance(given, str):
+        return clean(given)
+    found = pseudonym_of(connection, given)
+    if found is None:
+        found = _PSEUDONYM + secrets.token_hex(8)
+        corp_id, user_id = map(clean, given)
+        connection.execute(insert(pseudonyms).values(pseudonym=found, corp_id=corp_id, user_id=user_id))
+    return found
+
+
+def pseudonym_of(connection: Connection, person: Person) -> str | None:
+    corp_id, user_id = map(clean, person)
+    its = pseudonyms.c.corp_id == corp_id, pseudonyms.c.user_id == user_id
+    return connection.execute(select(pseudonyms.c.pseudonym).where(*its)).scalar()
+
+
+def of_person(connection: Connection, person: Person) -> tuple[Sequence[ColumnElement[bool]], ...]:
+    """Which entries are by or about a person: by the pseudonym, and by the id, from before there were pseudonyms.
+
+    Each condition has an index that serves it.
+    """
+    corp_id, user_id = map(clean, person)
+    pseudonym = pseudonym_of(connection, person)
+    by_id = and_(audit.c.actor == user_id, audit.c.corp_id == corp_id), audit.c.subject == f"{corp_id}/{user_id}"
+    return () if pseudonym is None else (audit.c.actor == pseudonym, audit.c.subject == pseudonym), by_id
+
+
+_ACTOR, _SUBJECT = pseudonyms.alias("of_actor"), pseudonyms.alias("of_subject")
+_WHO, _WHOM = people.alias("who"), people.alias("whom")
+
+
+def _is(person: Any, pseudonym: Any) -> ColumnElement[bool]:
+    return and_(person.c.corp_id == pseudonym.c.corp_id, person.c.user_id == pseudonym.c.user_id)
+
+
+_SHOWN = select(
+    *audit.c, _ACTOR.c.user_id, _WHO.c.name, _SUBJECT.c.corp_id, _SUBJECT.c.user_id, _WHOM.c.name
+).select_from(
+    audit.outerjoin(_ACTOR, _ACTOR.c.pseudonym == audit.c.actor)
+    .outerjoin(_WHO, _is(_WHO, _ACTOR))
+    .outerjoin(_SUBJECT, _SUBJECT.c.pseudonym == audit.c.subject)
+    .outerjoin(_WHOM, _is(_WHOM, _SUBJECT))
+)
+
+
+def _page(connection: Connection, query: AuditQuery) -> Sequence[dict[str, Any]]:
+    where: list[ColumnElement[bool]] = []
+    if query.action is not None:
+        where.append(audit.c.action == clean(query.action))
+    if query.since is not None:
+        where.append(audit.c.at >= query.since)
+    if query.until is not None:
+        where.append(audit.c.at < query.until)
+    if query.before is not None:
+        at = select(audit.c.at).where(audit.c.seq <= query.before).order_by(audit.c.seq.desc()).limit(1)
+        where.append(tuple_(*_PLACE) < (connection.execute(at).scalar() or 0, query.before))
+
+    def newest(found: Select[*tuple[Any, ...]], *its: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+        return found.where(*its, *where).order_by(*_NEWEST_FIRST).limit(query.limit)
+
+    shown = newest(_SHOWN)
+    if query.person is not None:
+        # Of each index the newest entries: with all conditions at once, a database may read the whole table.
+        conditions = [each for some in of_person(connection, query.person) for each in some]
+        numbers = union_all(*(select(newest(select(audit.c.seq), each).subquery()) for each in conditions))
+        shown = _SHOWN.where(audit.c.seq.in_(numbers)).order_by(*_NEWEST_FIRST).limit(query.limit)
+    return [_shown(row) for row in connection.execute(shown)]
+
+
+def _shown(row: Sequence[Any]) -> dict[str, Any]:
+    entry = AuditEntry(*row[: len(AuditEntry._fields)])
+    user_id, name, corp_id_about, user_id_about, name_about = row[len(AuditEntry._fields) :]
+    return {
+        **entry._asdict(),
+        "at": iso(entry.at),
+        "actor": user_id or entry.actor,
+        "actor_name": name,
+        "subject": entry.subject if user_id_about is None else f"{corp_id_about}/{user_id_about}",
+        "subject_name": name_about,
+    }
 
 
 def purge(database: Database, *, days: int) -> int:
     """Delete what is older, in one transaction with a row that says so; returns how many.
+
+    Pseudonyms go with their last entries.
 
     Raises:
         DatabaseUnavailable: Nothing was deleted.
@@ -144,8 +251,11 @@ def purge(database: Database, *, days: int) -> int:
         last = connection.execute(_LAST.where(is_old)).first()
         if last is None:
             return 0
-        append(connection, database, ("", ""), DELETED, f"{last.seq} {last.sha256}")
-        return connection.execute(delete(audit).where(audit.c.seq <= last.seq)).rowcount
+        append(connection, database, "", DELETED, f"{last.seq} {last.sha256}")
+        count = connection.execute(delete(audit).where(audit.c.seq <= last.seq)).rowcount
+        its = or_(audit.c.actor == pseudonyms.c.pseudonym, audit.c.subject == pseudonyms.c.pseudonym)
+        connection.execute(delete(pseudonyms).where(~exists().where(its)))
+        return count
 
 
 def verify(database: Database) -> tuple[int, int | None]:

@@ -130,7 +130,7 @@ class Actions:
                     if connection.execute(put.returning(actions.c.action_id)).first() is None:
                         found.append(Action(*connection.execute(select(actions).where(_same(action))).one()))
                         continue
-                    subject = f"{action.instance_id} {action.task_id} {action.action_id} of {person[1]}"
+                    subject = f"{action.instance_id} {action.task_id} {action.action_id}"
                     append_of(connection, self._database, caller, action.action, subject, address=address)
                 found.append(action)
             return found

@@ -6,13 +6,14 @@ import csv
 import io
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime, BeforeValidator
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response, StreamingResponse
 
-from taskbridge.center.access.audit import AuditEntry
+from taskbridge.center.access.audit import AuditQuery
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import JsonAnswer
+from taskbridge.center.api.routes import ID_MAX, JsonAnswer
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
@@ -24,16 +25,54 @@ if TYPE_CHECKING:
     from taskbridge.center.access.audit import Audit
 
 _PART = 1000
+_COLUMNS = tuple(models.AuditEntryOut.model_fields)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """With these, a spreadsheet would take a text for a formula."""
 
 
 _CSV: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "All entries, newest first, with a line of names.",
-        "content": {"text/csv": {"schema": {"type": "string"}, "example": f"{','.join(AuditEntry._fields)}\r\n"}},
+        "description": "All these entries, newest first, after a line of column names.",
+        "content": {"text/csv": {"schema": {"type": "string"}, "example": f"{','.join(_COLUMNS)}\r\n"}},
     }
 }
+
+
+def _moment(value: Any) -> Any:
+    """Pydantic would also take numbers for times, which the document does not say."""
+    if isinstance(value, str) and value[10:11] != "T":
+        raise ValueError("must be a date and a time with its zone, such as 2026-01-31T08:00:00Z")
+    return value
+
+
+_Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+
+
+def _filters(
+    person: Annotated[
+        str | None,
+        Query(
+            pattern="^[^/]+/.",
+            max_length=2 * ID_MAX + 1,
+            description="Only entries by this person or about them: corp, slash, user id.",
+            examples=["ding5d17e3add038d445/manager02"],
+        ),
+    ] = None,
+    action: Annotated[
+        str | None, Query(max_length=ID_MAX, description="Only entries of this action.", examples=["signed_in"])
+    ] = None,
+    since: Annotated[
+        _Moment | None, Query(description="Only entries from this time on.", examples=[models.MOMENT])
+    ] = None,
+    until: Annotated[_Moment | None, Query(description="Only entries before this time.")] = None,
+) -> AuditQuery:
+    """What both routes have in common."""
+    corp_id, _, user_id = (person or "").partition("/")
+    times = (None if each is None else int(each.timestamp() * 1000) for each in (since, until))
+    return AuditQuery(_PART, None, (corp_id, user_id) if user_id else None, action, *times)
+
+
+_Filters = Annotated[AuditQuery, Depends(_filters)]
 
 
 def audit_router(audit: Audit, access: Access) -> APIRouter:
@@ -49,35 +88,34 @@ def audit_router(audit: Audit, access: Access) -> APIRouter:
     @router.get("/audit", summary="Audit trail, newest first", response_model=models.AuditOut, responses=refused)
     async def entries(  # pyright: ignore[reportUnusedFunction]
         request: Request,
+        filters: _Filters,
         before: Annotated[int | None, Query(ge=1, le=1 << 62, description="Only entries before this number.")] = None,
         limit: Annotated[int, Query(ge=1, le=_PART, description="Maximum number of entries.")] = 100,
     ) -> Response:
         await check(request)
-        found = await audit.page(before=before, limit=limit)
-        return JsonAnswer(to_json({"items": [each.shown() for each in found]}))
+        return JsonAnswer(to_json({"items": await audit.page(filters._replace(before=before, limit=limit))}))
 
     @router.get(
         "/audit.csv", summary="Audit trail for a spreadsheet", response_class=Response, responses={**refused, **_CSV}
     )
-    async def spreadsheet(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        """All entries, newest first."""
+    async def spreadsheet(request: Request, filters: _Filters) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """All these entries, newest first."""
         await check(request)
         headers = {"cache-control": "no-store", "content-disposition": 'attachment; filename="audit.csv"'}
-        return StreamingResponse(_csv(audit), headers=headers, media_type="text/csv")
+        return StreamingResponse(_csv(audit, filters), headers=headers, media_type="text/csv")
 
     return router
 
 
-async def _csv(audit: Audit) -> AsyncGenerator[str]:
-    before: int | None = None
-    yield ",".join(AuditEntry._fields) + "\r\n"
-    while found := await audit.page(before=before, limit=_PART):
+async def _csv(audit: Audit, query: AuditQuery) -> AsyncGenerator[str]:
+    yield ",".join(_COLUMNS) + "\r\n"
+    while found := await audit.page(query):
         text = io.StringIO()
-        csv.writer(text).writerows([_cell(each) for each in entry.shown().values()] for entry in found)
+        csv.writer(text).writerows([_cell(entry[each]) for each in _COLUMNS] for entry in found)
         yield text.getvalue()
-        before = found[-1].seq
+        query = query._replace(before=found[-1]["seq"])
 
 
 def _cell(value: object) -> str:
-    text = str(value)
+    text = "" if value is None else str(value)
     return f"'{text}" if text.startswith(_FORMULA) else text

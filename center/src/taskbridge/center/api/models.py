@@ -207,12 +207,18 @@ class AuditEntryOut(_Shown):
     seq: int = Field(description="Its number, without gaps.")
     at: str
     corp_id: str
-    actor: str = Field(description="A user id, or the name of a token; empty for anybody on this machine.")
+    actor: str = Field(
+        description="A user id, the pseudonym of an erased person, or the name of a token; empty for this machine."
+    )
     action: str
     subject: str = Field(description="What it was about, such as a corp and a user with a slash between.")
     address: str
     session: str = Field(description="First digits of the digest of the session's token.")
-    sha256: str = Field(description="Hash of this entry and of the hash before.")
+    sha256: str = Field(
+        description="Hash of this entry and of the hash before. People are in it by pseudonyms, as in the log."
+    )
+    actor_name: str | None = Field(description="Name of the person, if known.")
+    subject_name: str | None = Field(description="Name of the person that it was about, if known.")
 
 
 class AuditOut(_Shown):

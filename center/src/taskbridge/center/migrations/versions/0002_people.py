@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alembic import op
+from sqlalchemy import MetaData
 
 from taskbridge.center.tables import audit, metadata, sessions, sign_ins
 
@@ -11,4 +12,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    metadata.create_all(op.get_bind(), [sessions, sign_ins, audit], checkfirst=False)
+    metadata.create_all(op.get_bind(), [sessions, sign_ins], checkfirst=False)
+    first = audit.to_metadata(MetaData())
+    first.indexes.clear()
+    first.create(op.get_bind())

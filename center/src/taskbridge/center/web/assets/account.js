@@ -13,7 +13,7 @@ export function accountMenu(api, me, words, { isOwn }) {
     items.push(item(words.account.others, () => leavePerson("/?choose")));
     if (!isOwn) items.push(item(words.account.own, () => leavePerson("/")));
   }
-  if (me.mode === "sso" && me.auditor) items.push(item(words.account.audit, () => location.assign("/v1/audit.csv")));
+  if (me.mode === "sso" && me.auditor) items.push(item(words.account.audit, () => location.assign("/audit")));
   if (me.session) {
     items.push(item(words.account.signOut, () => signOut(api, false, said)));
     items.push(item(words.account.everywhere, () => signOut(api, true, said)));

@@ -59,6 +59,8 @@ export class Api {
 
   callbacks = (id, signal) => this.get("/v1/ops/callbacks", { instance_id: id }, signal);
 
+  audit = (query, signal) => this.get("/v1/audit", query, signal);
+
   /** Decide tasks, or withdraw requests. Sent once: nothing is tried again. */
   async act({ corpId, userId }, wanted) {
     const headers = { accept: "application/json", "content-type": "application/json" };

@@ -2,6 +2,7 @@
 
 import { Problem } from "./api.js";
 import { DecidingPanel } from "./deciding.js";
+import { decisionsShown, resultShown } from "./decisions.js";
 import { debounced, element, icon, outsideLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
 import { Format, hue, initials, namesIn } from "./format.js";
@@ -121,6 +122,7 @@ export class Detail {
       this._head(this._state),
       this._decidingOf(this._item),
       this._people(this._state),
+      this._decisions(this._state),
       this._section(this._words.detail.timeline, timelineShown(this._history, this._context())),
       this._form(),
       this._technical(this._state),
@@ -191,8 +193,15 @@ export class Detail {
     return !this._inbox.items.some((other) => other.instance_id === item.instance_id && other.task_id === item.task_id);
   }
 
+  _decisions(state) {
+    const shown = decisionsShown(state, this._context());
+    return shown === null ? null : this._section(this._words.detail.decisions, shown);
+  }
+
   _people(state) {
-    const { words, name } = this._context();
+    const context = this._context();
+    const { words, name } = context;
+    const result = resultShown(state, overall(state), context);
     const waiting = [...new Set(state.tasks.filter((task) => task.status === "PENDING").flatMap((task) => task.assignee_ids))];
     const chips = (ids) => element("dd", {}, ...ids.map((id) => element("bdi", { class: "chip" }, name(id))));
     const copied = state.copied.map((entry) => entry.user_id);
@@ -207,6 +216,8 @@ export class Detail {
       copied.length > 0 ? chips(copied) : null,
       decision === null ? null : element("dt", {}, words.detail.decision),
       decision === null ? null : element("dd", {}, decision),
+      result === null ? null : element("dt", {}, words.detail.result),
+      result,
       element("dt", {}, words.detail.updated),
       element("dd", {}, element("time", { datetime: state.updated_at }, this._format.full(state.updated_at))),
     );

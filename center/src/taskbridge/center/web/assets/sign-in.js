@@ -49,14 +49,20 @@ export async function signIn(api, root, words, given) {
 }
 
 /** Resolves with an operator's `/v1/me`. */
-export async function signInOperator(api, root, words) {
+export function signInOperator(api, root, words) {
+  const { opsTitle: title, opsText: text, notOperator: refused } = words.signIn;
+  return signInAs(api, root, words, ({ operator }) => operator, { title, text, refused });
+}
+
+/** Resolves with the `/v1/me` of somebody who may enter; others are asked for a token, and are told why. */
+export async function signInAs(api, root, words, mayEnter, { title, text, refused }) {
   let problem = null;
   for (;;) {
-    const me = await whoIsAsking(api, root, words, { title: words.signIn.opsTitle, text: words.signIn.opsText, problem });
-    if (me.operator) return me;
+    const me = await whoIsAsking(api, root, words, { title, text, problem });
+    if (mayEnter(me)) return me;
     forgetToken();
-    problem = words.signIn.notOperator;
-    await askToken(root, words, { title: words.signIn.opsTitle, text: words.signIn.opsText, problem });
+    problem = refused;
+    await askToken(root, words, { title, text, problem });
   }
 }
 

@@ -74,6 +74,8 @@ export const EN = {
     nobodyWaits: "No step is waiting",
     copied: "Copied to",
     decision: "You decided",
+    decisions: "Decisions",
+    result: "Result",
     timeline: "Timeline",
     timelineIncomplete: "Older events are past their retention: only the latest are shown.",
     timelineFailed: "The timeline cannot be read right now.",
@@ -150,7 +152,7 @@ export const EN = {
   account: {
     others: "Somebody else’s tasks",
     own: "My own tasks",
-    audit: "Audit trail (CSV)",
+    audit: "Audit trail",
     signOut: "Sign out",
     everywhere: "Sign out on all devices",
     failed: "Not signed out: the task center cannot be reached. Try again.",

@@ -65,6 +65,8 @@ export const ZH = {
     nobodyWaits: "没有待处理的步骤",
     copied: "抄送",
     decision: "我的处理",
+    decisions: "处理记录",
+    result: "结果",
     timeline: "动态",
     timelineIncomplete: "较早的事件已超出保留期，仅显示最近的部分。",
     timelineFailed: "暂时读不到动态。",
@@ -141,7 +143,7 @@ export const ZH = {
   account: {
     others: "查看其他人的任务",
     own: "返回我的任务",
-    audit: "审计日志（CSV）",
+    audit: "审计日志",
     signOut: "退出登录",
     everywhere: "退出所有设备",
     failed: "退出失败：无法连接任务中心，请重试。",

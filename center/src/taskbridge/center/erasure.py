@@ -1,0 +1,80 @@
+"""Erasing a person: what the database holds about them, but for what must be kept.
+
+The audit trail keeps its entries under a pseudonym, which nobody can resolve from then on. Lists and histories follow
+the topics, and belong to requests: they keep the ids that the topics have.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import and_, delete, false, func, or_, select
+
+from taskbridge.center.access.audit import ERASED, AuditEntry, append, of_person
+from taskbridge.center.tables import PERSONAL, audit, entries, people, person_ids
+from taskbridge.runtime.database import clean
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, ColumnElement, Connection, Table
+
+    from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database
+
+_ERASED = (person_ids.c.user_id, people.c.user_id, *PERSONAL)
+"""In this order: ids belong to people."""
+
+
+class Erased(NamedTuple):
+    """What an erasure did."""
+
+    deleted: Counter[str]
+    """Rows by table."""
+    entry: AuditEntry
+    """Of the audit trail, which says so."""
+    pseudonymous: int
+    """Entries of the audit trail that were theirs, and are nobody's now."""
+    named: int
+    """Entries from before there were pseudonyms, which have the user id until they are deleted for their age."""
+
+
+class Erasure:
+    """Every method raises DatabaseUnavailable if the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, person: Person) -> Counter[str] | None:
+        """The rows that would be deleted, by table; None if nothing is known of this person, also no list entry."""
+        with self._database.read() as connection:
+            found: Counter[str] = Counter()
+            for each in _ERASED:
+                found[each.table.name] += _count(connection, each.table, _is(each, person))
+            its = _is(entries.c.user_id, person)
+            listed = connection.execute(select(entries.c.instance).where(its).limit(1)).first()
+        return None if listed is None and not +found else +found
+
+    def erase(self, person: Person) -> Erased:
+        """Delete them, in one transaction with the entry that says so. Sessions end, and so do their event streams.
+
+        Safe to repeat. Somebody who signs in again is known again, by another pseudonym.
+        """
+        with self._database.write() as connection:
+            counts = [
+                _count(connection, audit, or_(false(), *conditions)) for conditions in of_person(connection, person)
+            ]
+            entry = append(connection, self._database, "", ERASED, person)
+            deleted: Counter[str] = Counter()
+            for each in _ERASED:
+                gone = connection.execute(delete(each.table).where(_is(each, person)))
+                deleted[each.table.name] += gone.rowcount
+        return Erased(+deleted, entry, *counts)
+
+
+def _is(user_id: Column[str], person: Person) -> ColumnElement[bool]:
+    corp, user = map(clean, person)
+    return and_(user_id.table.c.corp_id == corp, user_id == user)
+
+
+def _count(connection: Connection, table: Table, condition: ColumnElement[bool]) -> int:
+    return connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one()

@@ -1,0 +1,32 @@
+// Who decided what of an instance, and how it ended, from its state: the timeline may have lost the events by then.
+
+import { element } from "./dom.js";
+import { decisionShown, statusShown } from "./states.js";
+
+/** A list, oldest first; null where nothing is decided. */
+export function decisionsShown({ tasks }, { words, format, name }) {
+  const decided = tasks.filter(({ status, decided_at: at }) => status !== "PENDING" && at !== null);
+  if (decided.length === 0) return null;
+  const rows = decided.toSorted((one, other) => Date.parse(one.decided_at) - Date.parse(other.decided_at));
+  return element("ol", { class: "decisions" }, ...rows.map((task) => decision(task, words, format, name)));
+}
+
+function decision(task, words, format, name) {
+  const { actor_id: actor, status, outcome, remark, decided_at: at } = task;
+  return element(
+    "li",
+    {},
+    actor === null ? null : element("bdi", { class: "decision-by" }, name(actor)),
+    // A word that only the sender knows is better than none.
+    decisionShown(task, words) ?? statusShown(status, words, outcome || words.statuses[status]),
+    element("time", { class: "faint", datetime: at }, format.full(at)),
+    remark ? element("p", { class: "form-text" }, element("bdi", {}, remark)) : null,
+  );
+}
+
+/** How the whole instance ended, and when; null while it has not. */
+export function resultShown({ result, finished_at: at }, status, { words, format }) {
+  if (!at && !result) return null;
+  const shown = decisionShown({ status, result }, words) ?? (result ? element("bdi", {}, result) : null);
+  return element("dd", {}, shown, at ? element("time", { datetime: at }, format.full(at)) : null);
+}

@@ -1,0 +1,73 @@
+// What the auditors' page says, in both languages.
+
+const ZH = {
+  title: "审计日志",
+  signIn: {
+    title: "审计日志需要访问令牌",
+    text: "需要一个对所有企业有效的令牌（corps = [\"*\"]），或由审计员登录。",
+    refused: "您不能查看审计日志：需要审计员角色，或对所有企业有效的令牌。",
+  },
+  filters: "筛选条件",
+  person: "人员（企业/用户 ID）",
+  personHint: "本企业可只填用户 ID",
+  wrongPerson: "请填写：企业/用户 ID",
+  action: "操作",
+  allActions: "全部操作",
+  day: "日期",
+  clear: "清除",
+  csv: "下载 CSV",
+  columns: { at: "时间", who: "谁", action: "操作", about: "对象", address: "地址", number: "编号" },
+  actions: {
+    signed_in: "登录",
+    signed_out: "退出登录",
+    read: "查看他人的任务",
+    webhooks_test: "测试 Webhook",
+    webhooks_replay: "重新投递 Webhook",
+    person_erased: "删除个人数据",
+    audit_deleted: "删除过期条目",
+  },
+  thisMachine: "本机",
+  program: "令牌",
+  erased: "已删除的人员",
+  everywhere: "所有设备",
+  none: ["没有符合条件的条目", "换个条件，或清除筛选。"],
+  more: "加载更早的条目",
+  shown: (n, complete) => (complete ? `共 ${n} 条` : `已显示 ${n} 条`),
+};
+
+const EN = {
+  title: "Audit trail",
+  signIn: {
+    title: "The audit trail needs an access token",
+    text: "One that is valid for all organisations (corps = [\"*\"]). Or an auditor signs in.",
+    refused: "You may not see the audit trail: it takes the role of an auditor, or a token for all organisations.",
+  },
+  filters: "Filters",
+  person: "Person (organisation/user ID)",
+  personHint: "Of your own organisation, the user ID alone",
+  wrongPerson: "Give the organisation and the user ID, with a slash between",
+  action: "Action",
+  allActions: "All actions",
+  day: "Day",
+  clear: "Clear",
+  csv: "Download CSV",
+  columns: { at: "Time", who: "Who", action: "Action", about: "About", address: "Address", number: "Number" },
+  actions: {
+    signed_in: "Signed in",
+    signed_out: "Signed out",
+    read: "Looked at somebody’s tasks",
+    webhooks_test: "Sent a webhook test",
+    webhooks_replay: "Had webhooks delivered again",
+    person_erased: "Erased a person",
+    audit_deleted: "Deleted old entries",
+  },
+  thisMachine: "this machine",
+  program: "token",
+  erased: "erased person",
+  everywhere: "all devices",
+  none: ["No entry matches", "Try others, or clear the filters."],
+  more: "Load earlier entries",
+  shown: (n, complete) => (complete ? `${n} ${n === 1 ? "entry" : "entries"} in all` : `The latest ${n} entries`),
+};
+
+export const AUDIT_WORDS = { "zh-CN": ZH, en: EN };
