@@ -15,6 +15,7 @@ from support.center_rows import AnsweringCenter, fill
 from support.dingtalk import FakeClock, FaultyDingTalk
 from support.reconcile import APP_SECRET, APP_TYPE, CORP_ID, NOW, SYSTEM_TOKEN, Streams, assigned
 from taskbridge.center.access.access import Access, Caller
+from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.actions.sender import Sender
 from taskbridge.center.actions.store import Action, Actions, Wanted
 from taskbridge.center.actions.targets import Endpoint, Targets
@@ -115,11 +116,17 @@ class World:
     def act(
         self, action: str, *tasks: tuple[str, str], by: str = "ann", to: str = "", remark: str = "ok", of: str = ""
     ) -> list[Action]:
-        """Instance and task."""
+        """Instance and task; ``of`` is the person who delegated it."""
         caller = Caller("sso", corp_id=CORP_ID, user_id=by)
-        wanted = [Wanted(instance, task, action, to, remark) for instance, task in tasks]
-        person, now = (CORP_ID, of or by), self.clock.now_ms()
-        return self.store.request(caller, person, wanted, self.targets, address="192.0.2.1", now=now)
+        wanted = [Wanted(of or by, instance, task, action, to, remark) for instance, task in tasks]
+        return self.store.request(caller, wanted, self.targets, address="192.0.2.1", now=self.clock.now_ms())
+
+    def delegate(self, user: str, delegate: str, *, hours: tuple[int, int], app_type: str = "") -> None:
+        """From so many hours from now until so many."""
+        caller = Caller("sso", corp_id=CORP_ID, user_id=user)
+        begins, ends = (self.clock.now_ms() + each * 3_600_000 for each in hours)
+        wanted = Delegation("", CORP_ID, user, delegate, app_type, "", begins, ends)
+        Delegations(self.database).add(caller, wanted, address="192.0.2.1", now=self.clock.now_ms())
 
     async def work(self, *, pass_s: float = 0) -> None:
         """Let time pass, and the sender do what is due until it has ended."""

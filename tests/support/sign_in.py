@@ -11,12 +11,14 @@ from starlette.testclient import TestClient
 from support.center_rows import AnsweringCenter, state
 from taskbridge.center.access.access import build_access
 from taskbridge.center.access.audit import Audit
+from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
 from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.targets import Targets
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
+from taskbridge.center.api.delegations import delegations_router
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import sessions
 from taskbridge.center.web.sign_in import sign_in_router
@@ -63,8 +65,11 @@ class Served:
             caller_of=self.rows.api.caller_of,
             wake=lambda: self.wakes.append(None),
         )
+        delegates = delegations_router(
+            Delegations(database), self.rows.queries, self.rows.threads, caller_of=self.rows.api.caller_of
+        )
         self.http: FastAPI = self.rows.http(
-            sign_in_router(provider, self.sessions, access), audit_router(self.audit, access), acts
+            sign_in_router(provider, self.sessions, access), audit_router(self.audit, access), acts, delegates
         )
         for corp, user, number in (
             ("ours", "ann", "1"),

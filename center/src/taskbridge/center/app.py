@@ -15,6 +15,7 @@ import structlog
 
 from taskbridge.center.access.access import build_access
 from taskbridge.center.access.audit import Audit, verify
+from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
 from taskbridge.center.actions.sender import Sender
@@ -22,6 +23,7 @@ from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.targets import Targets, TargetsFile
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
+from taskbridge.center.api.delegations import delegations_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
 from taskbridge.center.erasure import Erasure
@@ -252,6 +254,7 @@ class Center:
             ),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
+            delegations_router(Delegations(self._database), self._queries, self._threads, caller_of=api.caller_of),
             audit_router(self.audit, self.access),
             pages_router(),
         ]

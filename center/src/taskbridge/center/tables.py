@@ -260,6 +260,7 @@ actions = Table(
     # When it is looked at next; null once it has ended.
     Column("due_at", BigInteger, index=True),
     Index("actions_of_person", "corp_id", "user_id", "requested_at"),
+    Index("actions_of_actor", "corp_id", "actor_id", "requested_at"),
 )
 """What people decided here, for the systems that the tasks are of."""
 Index(
@@ -280,6 +281,22 @@ pseudonyms = Table(
 )
 """Who people in the audit trail are: the one thing about them there that can be erased."""
 
+delegations = Table(
+    "delegations",
+    metadata,
+    Column("delegation_id", Key, primary_key=True),
+    Column("corp_id", Key, nullable=False),
+    Column("user_id", Key, nullable=False),
+    Column("delegate_id", Key, nullable=False),
+    # Empty: all.
+    Column("app_type", Key, nullable=False),
+    Column("process_name", Text, nullable=False),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Index("delegations_of_person", "corp_id", "user_id"),
+    Index("delegations_to_person", "corp_id", "delegate_id", "ends_at"),
+)
+
 replicas = Table(
     "replicas",
     metadata,
@@ -298,6 +315,8 @@ PERSONAL = (
     actions.c.user_id,
     actions.c.actor_id,
     actions.c.recipient_id,
+    delegations.c.user_id,
+    delegations.c.delegate_id,
 )
 """Columns with the ids of people whom a row is about, next to their ``corp_id``, in what people entered and what says
 who they are. Erasing a person deletes these rows."""

@@ -117,7 +117,7 @@ def test_tasks_are_handed_over_and_requests_withdrawn(database: Database) -> Non
         await world.work()
         world.deliver()
         await world.work()
-        assert [type(each).__name__ for each in world.dingtalk.changes] == ["RedirectTask", "TerminateInstance"]
+        assert {type(each) for each in world.dingtalk.changes} == {wire.RedirectTask, wire.TerminateInstance}
         assert world.statuses == [("DONE", ""), ("DONE", "")]
         [again] = world.act("agree", ("I-1", "110"), by="bob")
         assert again.status == "REQUESTED", "the task is the colleague's now"
@@ -260,6 +260,43 @@ def test_while_the_lists_are_read_again_nothing_is_concluded_from_them(database:
         rebuild(database, FOLLOWED)
         await world.work()
         assert world.statuses == [("ACCEPTED", "")]
+
+    run(database, scenario)
+
+
+def test_a_delegate_decides_on_behalf_within_the_delegation_only(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        for user in ("ann", "bob", "cai"):
+            world.rows.know("ding1", PersonRecord(user, user.title()))
+        world.assign(("I-2", "21", "ann"), ("I-3", "31", "ann"), ("I-4", "41", "cai"))
+        # An hour from now, for a day.
+        world.delegate("ann", "bob", hours=(1, 25), app_type="APP_1")
+        world.delegate("ann", "cai", hours=(0, 25), app_type="ANOTHER")
+        refused = "REFUSED", "not-delegated"
+        [early] = world.act("agree", ("I-1", "11"), by="bob", of="ann")
+        assert (early.status, early.detail) == refused
+        world.clock.pass_s(3600)
+        [action] = world.act("agree", ("I-1", "11"), by="bob", of="ann")
+        assert (action.status, action.user_id, action.actor_id) == ("REQUESTED", "ann", "bob")
+        for by, of, what, task in (
+            ("cai", "ann", "agree", ("I-2", "21")),
+            ("bob", "cai", "agree", ("I-4", "41")),
+            ("bob", "ann", "agree", ("I-4", "41")),
+            ("bob", "ann", "withdraw", ("I-2", "")),
+        ):
+            [found] = world.act(what, task, by=by, of=of)
+            assert (found.status, found.detail, found.source) == (*refused, ""), (by, what)
+        await world.work()
+        world.clock.pass_s(24 * 3600)
+        [late] = world.act("agree", ("I-2", "21"), by="bob", of="ann")
+        assert (late.status, late.detail) == refused
+        assert executed(world) == [("ann", 11, "AGREE", "ok (bob 代办)")], "the vendor knows the person only"
+        assert [(who, what) for who, what, _ in world.trail] == [
+            *[("ann", "delegated")] * 2,
+            *(("bob", each) for each in ("acted_for", "agree", "action_sent")),
+        ]
+        assert [each.action_id for each in world.store.shown(("ding1", "bob"), now=NOW)] == [action.action_id]
+        assert [each.action_id for each in world.store.shown(("ding1", "ann"), now=NOW)] == [action.action_id]
 
     run(database, scenario)
 

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import httpx2
 import structlog
 
 from taskbridge.center.actions.store import (
@@ -71,8 +70,8 @@ class Sender:
         """``ended`` gets the status of each action that has ended."""
         self._store, self._threads, self._targets = store, threads, targets
         self._ended, self._clock = ended, clock or SystemClock()
-        self._dingtalk = open_http(dingtalk_url, timeout_s=_CALL_S)
-        self._others = httpx2.AsyncClient(timeout=_CALL_S, trust_env=False, follow_redirects=False)
+        self._dingtalk = open_http(dingtalk_url, timeout_s=_CALL_S, reuse=False)
+        self._others = open_http("", timeout_s=_CALL_S, reuse=False)
         self._pace = Pace(_CALLS_PER_SECOND, self._clock)
         self._calls: dict[Corp, Calls] = {}
         self._wake = asyncio.Event()

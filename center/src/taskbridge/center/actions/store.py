@@ -23,6 +23,7 @@ from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.sql import not_
 
 from taskbridge.center.access.audit import append, append_of
+from taskbridge.center.access.delegations import ACTED_FOR, active
 from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, WITHDRAW
 from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, actions, entries, instances, people
 from taskbridge.runtime.database import clean
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 REQUESTED, SENDING, ACCEPTED, UNCLEAR = "REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"
 DONE, OVERTAKEN, REFUSED, FAILED = "DONE", "OVERTAKEN", "REFUSED", "FAILED"
 ENDS = (DONE, OVERTAKEN, REFUSED, FAILED)
-NOT_PENDING, NOT_POSSIBLE, NO_RECIPIENT = "not-pending", "not-possible", "no-recipient"
+NOT_PENDING, NOT_DELEGATED, NOT_POSSIBLE = "not-pending", "not-delegated", "not-possible"
+NO_RECIPIENT = "no-recipient"
 """Why an action is refused here, as ``detail`` of one that was not recorded."""
 SENT, ENDED = "action_sent", "action_ended"
 """In the audit trail, after the action itself."""
@@ -79,8 +81,9 @@ class Action(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a person wants to be done with a task, or with an instance: ``task_id`` is empty."""
+    """What is to be done with a task of a person, or with an instance: ``task_id`` is empty."""
 
+    user_id: str
     instance_id: str
     task_id: str
     action: str
@@ -108,37 +111,39 @@ class Actions:
     def request(
         self,
         caller: Caller,
-        person: Person,
         wanted: Sequence[Wanted],
         targets: Targets,
         *,
         address: str,
         now: int,
     ) -> list[Action]:
-        """Record what a caller wants for tasks of this person, in one transaction with the audit trail.
+        """Record what a signed-in person wants, in one transaction with the audit trail.
 
-        Each task must be pending with the person at this moment, a request that is withdrawn must be theirs and open.
-        What must not be done is returned as REFUSED, with the reason as ``detail`` and no id. An action of the person
-        on the same task that is under way is returned as it is.
+        At this moment, each task must be pending with its person, who is the caller or has delegated it to them; a
+        request that is withdrawn must be the caller's and open. What must not be done is returned as REFUSED, with the
+        reason as ``detail`` and no id. An action on the same task that is under way is returned as it is.
         """
         with self._database.write(durable=True) as connection:
             found: list[Action] = []
             for each in wanted:
-                action = self._checked(connection, caller, person, each, targets, now)
+                action = self._checked(connection, caller, each, targets, now)
                 if action.status == REQUESTED:
                     put = self._database.insert(actions).values(action._asdict()).on_conflict_do_nothing()
                     if connection.execute(put.returning(actions.c.action_id)).first() is None:
                         found.append(Action(*connection.execute(select(actions).where(_same(action))).one()))
                         continue
                     subject = f"{action.instance_id} {action.task_id} {action.action_id}"
+                    if action.user_id != action.actor_id:
+                        whose = action.corp_id, action.user_id
+                        append_of(connection, self._database, caller, ACTED_FOR, whose, address=address)
                     append_of(connection, self._database, caller, action.action, subject, address=address)
                 found.append(action)
             return found
 
     def shown(self, person: Person, *, now: int) -> list[Action]:
-        """Those of a person that are under way or ended within a day, the latest first."""
+        """Those by or for a person that are under way or ended within a day, the latest first."""
         corp_id, user_id = person
-        mine = actions.c.corp_id == corp_id, actions.c.user_id == user_id
+        mine = actions.c.corp_id == corp_id, or_(actions.c.user_id == user_id, actions.c.actor_id == user_id)
         query = select(actions).where(*mine, actions.c.requested_at > now - SHOWN_MS)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(actions.c.requested_at.desc()).limit(_SHOWN_MOST))
@@ -188,13 +193,11 @@ class Actions:
         """Delete those that ended long ago."""
         return self._database.purge(actions, actions.c.due_at.is_(None) & (actions.c.requested_at < now - _STORED_MS))
 
-    def _checked(  # noqa: PLR0917 - as request
-        self, connection: Connection, caller: Caller, person: Person, wanted: Wanted, targets: Targets, now: int
-    ) -> Action:
-        corp_id, user_id = person
+    def _checked(self, connection: Connection, caller: Caller, wanted: Wanted, targets: Targets, now: int) -> Action:
+        corp_id, actor_id, user_id = caller.corp_id or "", caller.user_id or "", clean(wanted.user_id)
         withdraws = wanted.action == WITHDRAW
         view, task_id = (View.CREATED, WHOLE_INSTANCE) if withdraws else (View.PENDING, clean(wanted.task_id))
-        query = select(entries.c.source, entries.c.app_type, entries.c.item).where(
+        query = select(entries.c.source, entries.c.app_type, entries.c.process_name, entries.c.item).where(
             instances.c.instance_id == clean(wanted.instance_id),
             entries.c.instance == instances.c.id,
             entries.c.corp_id == corp_id,
@@ -207,7 +210,7 @@ class Actions:
             "",
             corp_id,
             user_id,
-            caller.user_id or "",
+            actor_id,
             clean(wanted.instance_id),
             task_id,
             "" if row is None else row.source,
@@ -221,6 +224,14 @@ class Actions:
             now,
             None,
         )
+        if user_id != actor_id:
+            received = active(connection, (corp_id, actor_id), now=now)
+            covers = row is not None and any(
+                each.user_id == user_id and each.covers(row.app_type, row.process_name) for each in received
+            )
+            # The same answer for what is not there: nobody finds out what is.
+            if withdraws or not covers:
+                return refused._replace(detail=NOT_DELEGATED, source="", app_type="")
         if row is None or (withdraws and _read_entry(row.item).status is not Status.PENDING):
             return refused
         # DingTalk's API knows tasks by numbers.

@@ -92,6 +92,9 @@ class Yida:
             return
         task = Task(action.instance_id, int(action.task_id), action.user_id)
         remark = action.remark or _REMARKS[action.action]
+        if action.actor_id != action.user_id:
+            # There it looks as if the person had decided.
+            remark += f" ({action.actor_id} 代办)"
         if action.action == HAND_OVER:
             await self._api.hand_over(task, to=action.recipient_id, remark=remark)
         else:

@@ -62,34 +62,34 @@ def actions_router(
     async def act(request: Request, corp_id: CorpId, user_id: UserId, body: models.ActionIn) -> Response:
         """Records what the person wants, and sends it to the systems that the tasks are of.
 
-        Only a person who signed in may do so, for tasks that are pending with them, or requests of their own. `items`
-        has each of them: REQUESTED, or REFUSED with the reason. The same request again has no further effect while
-        the first one is under way.
+        Only a person who signed in may do so, for tasks that are pending with them or delegated to them, or requests
+        of their own. `items` has each of them: REQUESTED, or REFUSED with the reason. The same request again has no
+        further effect while the first one is under way.
         """
-        person = corp_id, user_id
-        caller = await caller_of(request, person)
-        if not _may_act(caller, person):
-            raise Forbidden("only people who signed in may act, and only in their own name")
-        recipient = body.recipient_id or ""
+        caller = await caller_of(request, (corp_id, user_id))
+        check_own(caller, (corp_id, user_id))
+        to, remark = body.recipient_id or "", body.remark
         wanted = [
-            Wanted(each.instance_id, each.task_id or "", body.action, recipient, body.remark) for each in body.items
+            Wanted(each.user_id or user_id, each.instance_id, each.task_id or "", body.action, to, remark)
+            for each in body.items
         ]
         address, now = address_of(request), now_ms()
-        found = await threads.run(lambda: store.request(caller, person, wanted, targets(), address=address, now=now))
+        found = await threads.run(lambda: store.request(caller, wanted, targets(), address=address, now=now))
         wake()
         return _answer(found, targets(), corp_id)
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/colleagues",
-        summary="People to whom tasks may be handed over",
+        summary="People to whom tasks may be handed over or delegated",
         response_model=models.PeopleOut,
         responses=documented["responses"],
     )
     async def colleagues(request: Request, corp_id: CorpId, user_id: UserId, q: Q = "", limit: Limit = 20) -> Response:
         """Returns imported people of the corp with `q` in name, department or user id, for a person who may act."""
         caller = await caller_of(request, (corp_id, user_id))
-        if not _may_act(caller, (corp_id, user_id)) or not targets().possible(corp_id):
-            raise Forbidden("nothing can be handed over here, or not by this caller")
+        check_own(caller, (corp_id, user_id))
+        if not targets().possible(corp_id):
+            raise Forbidden("nothing can be decided here")
         return JsonAnswer(await threads.run(people, q, (corp_id,), limit))
 
     return router
@@ -98,6 +98,16 @@ def actions_router(
 def _may_act(caller: Caller, person: Person) -> bool:
     """Whoever holds a token could name anybody, and operators only look."""
     return caller.mode == "sso" and (caller.corp_id, caller.user_id) == person
+
+
+def check_own(caller: Caller, person: Person) -> None:
+    """Refuse what only signed-in people may do, and only in their own name.
+
+    Raises:
+        Forbidden: It is somebody else, or a token.
+    """
+    if not _may_act(caller, person):
+        raise Forbidden("only people who signed in may do so, and only in their own name")
 
 
 def _answer(found: Sequence[Action], targets: Targets | None, corp_id: str) -> Response:
@@ -111,6 +121,7 @@ def _shown(action: Action) -> dict[str, Any]:
         "instance_id": action.instance_id,
         "task_id": action.task_id or None,
         "action": action.action,
+        "user_id": action.user_id,
         "actor_id": action.actor_id,
         "recipient_id": action.recipient_id or None,
         "remark": action.remark,

@@ -9,7 +9,7 @@ import json
 from importlib.resources import files
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from taskbridge.runtime.problems import documented
 
@@ -228,12 +228,13 @@ class AuditOut(_Shown):
 class ActedOnIn(BaseModel):
     instance_id: str = Field(max_length=256)
     task_id: str | None = Field(None, max_length=256, description="Null to withdraw a request.")
+    user_id: str | None = Field(None, max_length=256, description="Whose task it is, if it was delegated.")
 
 
 ActionName = Literal["agree", "refuse", "hand_over", "withdraw"]
 _action_detail = Field(
-    description="The other system's words, or one of `not-pending`, `not-possible`, `no-recipient`, `unsent` (it was "
-    "not sent, and is not tried again) and `unconfirmed` (it is not known whether it was carried out)."
+    description="The other system's words, or one of `not-pending`, `not-delegated`, `not-possible`, `no-recipient`, "
+    "`unsent` (it was not sent, and is not tried again) and `unconfirmed` (it is not known whether it was carried out)."
 )
 
 
@@ -249,7 +250,8 @@ class ActionOut(_Shown):
     instance_id: str
     task_id: str | None
     action: ActionName
-    actor_id: str = Field(description="Who acted.")
+    user_id: str = Field(description="Whose task or request it is.")
+    actor_id: str = Field(description="Who acted: this person, or a delegate.")
     recipient_id: str | None
     remark: str
     status: Literal["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR", "DONE", "OVERTAKEN", "REFUSED", "FAILED"] = Field(
@@ -269,6 +271,35 @@ class PossibleOut(_Shown):
 class ActionsOut(_Shown):
     possible: list[PossibleOut] = Field(description="What the caller may do; empty for all who did not sign in.")
     items: list[ActionOut]
+
+
+class DelegationIn(_Shown):
+    delegate_id: str = Field(min_length=1, max_length=256)
+    app_type: str | None = Field(None, max_length=256, description="Only tasks of this app.")
+    process_name: str | None = Field(None, max_length=256, description="Only tasks of processes with this name.")
+    starts_at: AwareDatetime
+    ends_at: AwareDatetime
+
+
+class DelegationOut(_Shown):
+    delegation_id: str
+    delegate: PersonOut
+    app_type: str | None
+    process_name: str | None
+    starts_at: str = _moment
+    ends_at: str = _moment
+
+
+class DelegationsOut(_Shown):
+    items: list[DelegationOut]
+
+
+class DelegatedItemOut(ItemOut):
+    on_behalf_of: PersonOut = Field(description="Whose task it is.")
+
+
+class DelegatedOut(_Shown):
+    items: list[DelegatedItemOut]
 
 
 class FoundPersonOut(_Shown):

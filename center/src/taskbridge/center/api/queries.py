@@ -15,6 +15,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Integer
 
+from taskbridge.center.access.delegations import is_delegated
 from taskbridge.center.access.refusals import EventsBehind
 from taskbridge.center.api.cursors import Place, read_cursor, write_cursor
 from taskbridge.center.api.json_forms import (
@@ -28,7 +29,7 @@ from taskbridge.center.api.json_forms import (
 )
 from taskbridge.center.api.search import text_of_query
 from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids
-from taskbridge.runtime.database import clean
+from taskbridge.runtime.database import clean, now_ms
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState
@@ -318,8 +319,12 @@ class Queries:
             return connection.execute(_USERS_OF, {**given, "kind": clean(kind)}).scalars().all()
 
     def name_of(self, corp_id: str, user_id: str) -> str | None:
+        return self.names(corp_id, [user_id]).get(clean(user_id))
+
+    def names(self, corp_id: str, user_ids: Iterable[str]) -> dict[str, str]:
+        """The names of people, as far as they are known."""
         with self._database.read() as connection:
-            return names_of(connection, clean(corp_id), [clean(user_id)]).get(clean(user_id))
+            return names_of(connection, clean(corp_id), map(clean, user_ids))
 
 
 def shown_instance(connection: Connection, state: TaskState) -> dict[str, Any]:
@@ -382,6 +387,8 @@ def find_state(connection: Connection, instance_id: str, caller: Caller) -> Task
     if row is not None and caller.may_see(row[0]):
         state = _read_state(row[1])
         if caller.user_id is None or caller.is_operator or concerns(state, caller.user_id):
+            return state
+        if is_delegated(connection, state.instance_id, (state.corp_id, caller.user_id), now=now_ms()):
             return state
     raise Unknown("no such instance, or this caller may not read it")
 

@@ -290,11 +290,16 @@ class _TokenRefused(Exception):
     """DingTalk refuses the access token. Once, that is normal."""
 
 
-def open_http(url: str, *, timeout_s: float) -> httpx2.AsyncClient:
-    """A client for this URL, which the caller closes. It uses no proxy of the environment."""
+def open_http(url: str, *, timeout_s: float, reuse: bool = True) -> httpx2.AsyncClient:
+    """A client for this URL, which the caller closes. It uses no proxy of the environment.
+
+    Without ``reuse``, each call has a connection of its own: one that the server closes in the same moment would leave
+    it open whether the server received the call.
+    """
     # The library's own log has each URL, whose query contains the app's secret.
     logging.getLogger("httpx2").addFilter(_without_urls)
-    return httpx2.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False, follow_redirects=False)
+    limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20 if reuse else 0)
+    return httpx2.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False, follow_redirects=False, limits=limits)
 
 
 def _without_urls(record: logging.LogRecord) -> bool:

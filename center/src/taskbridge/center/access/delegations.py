@@ -1,0 +1,141 @@
+"""Delegations: for a time, somebody sees the pending tasks of another person, and decides them on their behalf."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import and_, delete, func, insert, or_, select
+
+from taskbridge.center.access.audit import append_of
+from taskbridge.center.tables import VIEW_CODES, delegations, entries, instances, people
+from taskbridge.runtime.database import clean
+from taskbridge.runtime.refusals import Unknown
+from taskbridge.schemas.events import View
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Connection
+
+    from taskbridge.center.access.access import Caller
+    from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database
+
+DELEGATED, UNDELEGATED, ACTED_FOR = "delegated", "undelegated", "acted_for"
+"""In the audit trail."""
+ALL = ""
+"""As an app or process: each."""
+LONGEST_MS = 366 * 24 * 3600 * 1000
+MOST = 20
+"""Delegations of one person."""
+
+
+class Delegation(NamedTuple):
+    """A row, in the order of the columns."""
+
+    delegation_id: str
+    corp_id: str
+    user_id: str
+    delegate_id: str
+    app_type: str
+    process_name: str
+    starts_at: int
+    ends_at: int
+
+    def covers(self, app_type: str, process_name: str | None) -> bool:
+        return self.app_type in (ALL, app_type) and self.process_name in (ALL, process_name)
+
+
+class Delegations:
+    """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, caller: Caller, wanted: Delegation, *, address: str, now: int) -> Delegation:
+        """Store a delegation by the caller, with the audit trail; its id is chosen here. Those that ended are deleted.
+
+        Raises:
+            ValueError: The delegate is not known, the times are wrong, or there are too many. The message says it.
+        """
+        corp_id, user_id = wanted.corp_id, wanted.user_id
+        if not 0 < wanted.ends_at - wanted.starts_at <= LONGEST_MS or wanted.ends_at <= now:
+            raise ValueError("a delegation must end after its start, in the future, and within a year")
+        delegate_id, app_type, process_name = map(clean, (wanted.delegate_id, wanted.app_type, wanted.process_name))
+        found = wanted._replace(
+            delegation_id=uuid.uuid4().hex, delegate_id=delegate_id, app_type=app_type, process_name=process_name
+        )
+        with self._database.write() as connection:
+            known = people.c.corp_id == corp_id, people.c.user_id == delegate_id
+            is_known = connection.execute(select(people.c.user_id).where(*known)).first() is not None
+            if delegate_id == user_id or not is_known:
+                raise ValueError("the delegate must be another person who was imported")
+            own = delegations.c.corp_id == corp_id, delegations.c.user_id == user_id
+            connection.execute(delete(delegations).where(*own, delegations.c.ends_at <= now))
+            count = connection.execute(select(func.count()).select_from(delegations).where(*own)).scalar_one()
+            if count >= MOST:
+                raise ValueError(f"there are {MOST} delegations already: end one first")
+            append_of(connection, self._database, caller, DELEGATED, (corp_id, found.delegate_id), address=address)
+            connection.execute(insert(delegations).values(found._asdict()))
+        return found
+
+    def end(self, caller: Caller, person: Person, delegation_id: str, *, address: str) -> None:
+        """End a delegation by this person, with the audit trail.
+
+        Raises:
+            Unknown: There is no such delegation.
+        """
+        corp_id, user_id = person
+        its = and_(
+            delegations.c.delegation_id == delegation_id,
+            delegations.c.corp_id == corp_id,
+            delegations.c.user_id == user_id,
+        )
+        with self._database.write() as connection:
+            gone = connection.execute(delete(delegations).where(its).returning(delegations.c.delegate_id)).scalar()
+            if gone is None:
+                raise Unknown("no such delegation")
+            append_of(connection, self._database, caller, UNDELEGATED, (corp_id, gone), address=address)
+
+    def given(self, person: Person, *, now: int) -> list[Delegation]:
+        """By this person, not ended yet."""
+        corp_id, user_id = person
+        own = delegations.c.corp_id == corp_id, delegations.c.user_id == user_id, delegations.c.ends_at > now
+        with self._database.read() as connection:
+            query = select(delegations).where(*own).order_by(delegations.c.starts_at)
+            return [Delegation(*row) for row in connection.execute(query)]
+
+    def received(self, person: Person, *, now: int) -> list[Delegation]:
+        """To this person, under way."""
+        with self._database.read() as connection:
+            return active(connection, person, now=now)
+
+
+def active(connection: Connection, delegate: Person, *, now: int) -> list[Delegation]:
+    """The delegations to this person that are under way."""
+    query = select(delegations).where(_to(delegate, now)).order_by(delegations.c.user_id, delegations.c.starts_at)
+    return [Delegation(*row) for row in connection.execute(query)]
+
+
+def is_delegated(connection: Connection, instance_id: str, delegate: Person, *, now: int) -> bool:
+    """Whether a pending task of the instance is delegated to this person now."""
+    query = select(entries.c.instance).where(
+        _to(delegate, now),
+        instances.c.instance_id == instance_id,
+        entries.c.instance == instances.c.id,
+        entries.c.corp_id == delegations.c.corp_id,
+        entries.c.user_id == delegations.c.user_id,
+        entries.c.view == VIEW_CODES[View.PENDING],
+        or_(delegations.c.app_type == ALL, delegations.c.app_type == entries.c.app_type),
+        or_(delegations.c.process_name == ALL, delegations.c.process_name == entries.c.process_name),
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def _to(delegate: Person, now: int) -> ColumnElement[bool]:
+    corp_id, user_id = delegate
+    return and_(
+        delegations.c.corp_id == corp_id,
+        delegations.c.delegate_id == user_id,
+        delegations.c.starts_at <= now,
+        delegations.c.ends_at > now,
+    )

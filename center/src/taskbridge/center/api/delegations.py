@@ -1,0 +1,127 @@
+"""Delegations of the signed-in person, and the tasks that others delegated to them."""
+
+# pyright: reportUnusedFunction=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+from starlette.responses import Response  # noqa: TC002
+
+from taskbridge.center.access.access import address_of
+from taskbridge.center.access.delegations import Delegation
+from taskbridge.center.api import models
+from taskbridge.center.api.actions import check_own
+from taskbridge.center.api.queries import PageQuery
+from taskbridge.center.api.routes import ID_MAX, CorpId, JsonAnswer, UserId
+from taskbridge.runtime.access import TOKEN
+from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.refusals import BadQuery
+from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.json_forms import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from taskbridge.center.access.access import Caller
+    from taskbridge.center.access.delegations import Delegations
+    from taskbridge.center.api.queries import Queries
+    from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Threads
+
+_PAGE = 200
+"""Tasks of one person that a delegate sees: the newest."""
+
+DelegationId = Annotated[str, Path(max_length=ID_MAX)]
+
+
+def delegations_router(
+    store: Delegations,
+    queries: Queries,
+    threads: Threads,
+    *,
+    caller_of: Callable[[Request, Person], Awaitable[Caller]],
+) -> APIRouter:
+    """``…/users/{user_id}/delegations`` and ``…/delegated-tasks``, for the signed-in person themself."""
+    router = APIRouter(prefix="/v1", tags=["delegations"], dependencies=[TOKEN])
+    user, responses = "/corps/{corp_id}/users/{user_id}", models.problems(400, 401, 403, 429, 503)
+    listed: dict[str, Any] = {"response_model": models.DelegationsOut, "responses": responses}
+
+    async def answer(person: Person) -> Response:
+        found = await threads.run(lambda: store.given(person, now=now_ms()))
+        names = await threads.run(queries.names, person[0], [each.delegate_id for each in found])
+        return JsonAnswer(to_json({"items": [_shown(each, names) for each in found]}))
+
+    @router.get(f"{user}/delegations", summary="Delegations that have not ended", **listed)
+    async def given(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
+        check_own(await caller_of(request, (corp_id, user_id)), (corp_id, user_id))
+        return await answer((corp_id, user_id))
+
+    @router.post(f"{user}/delegations", summary="Delegate pending tasks", **listed)
+    async def add(request: Request, corp_id: CorpId, user_id: UserId, body: models.DelegationIn) -> Response:
+        """From `starts_at` to `ends_at`, the delegate sees these tasks, and may decide them on the person's behalf."""
+        caller = await caller_of(request, (corp_id, user_id))
+        check_own(caller, (corp_id, user_id))
+        starts, ends = (int(each.timestamp() * 1000) for each in (body.starts_at, body.ends_at))
+        scope = body.app_type or "", body.process_name or ""
+        wanted = Delegation("", corp_id, user_id, body.delegate_id, *scope, starts, ends)
+        address = address_of(request)
+        try:
+            await threads.run(lambda: store.add(caller, wanted, address=address, now=now_ms()))
+        except ValueError as error:
+            raise BadQuery(str(error)) from None
+        return await answer((corp_id, user_id))
+
+    @router.delete(
+        f"{user}/delegations/{{delegation_id}}",
+        summary="End a delegation",
+        response_model=models.DelegationsOut,
+        responses={**responses, **models.problems(404)},
+    )
+    async def end(request: Request, corp_id: CorpId, user_id: UserId, delegation_id: DelegationId) -> Response:
+        caller = await caller_of(request, (corp_id, user_id))
+        check_own(caller, (corp_id, user_id))
+        address = address_of(request)
+        await threads.run(lambda: store.end(caller, (corp_id, user_id), delegation_id, address=address))
+        return await answer((corp_id, user_id))
+
+    @router.get(
+        f"{user}/delegated-tasks",
+        summary="Pending tasks of others, which they delegated to this person",
+        response_model=models.DelegatedOut,
+        responses=responses,
+    )
+    async def delegated(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
+        """Returns the newest 200 for each delegation that is under way."""
+        caller = await caller_of(request, (corp_id, user_id))
+        check_own(caller, (corp_id, user_id))
+        return JsonAnswer(to_json({"items": await threads.run(lambda: _tasks(store, queries, (corp_id, user_id)))}))
+
+    return router
+
+
+def _tasks(store: Delegations, queries: Queries, person: Person) -> Sequence[dict[str, Any]]:
+    received = store.received(person, now=now_ms())
+    names = queries.names(person[0], [each.user_id for each in received])
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for each in received:
+        query = PageQuery(each.corp_id, each.user_id, "pending", each.app_type or None, limit=_PAGE)
+        for item in msgspec.json.decode(queries.page(query))["items"]:
+            if each.covers(item["app_type"], item["process_name"]):
+                whose = {"user_id": each.user_id, "name": names.get(each.user_id)}
+                found[each.user_id, item["instance_id"], item["task_id"] or ""] = {**item, "on_behalf_of": whose}
+    return list(found.values())
+
+
+def _shown(delegation: Delegation, names: dict[str, str]) -> dict[str, Any]:
+    return {
+        "delegation_id": delegation.delegation_id,
+        "delegate": {"user_id": delegation.delegate_id, "name": names.get(delegation.delegate_id)},
+        "app_type": delegation.app_type or None,
+        "process_name": delegation.process_name or None,
+        "starts_at": iso(delegation.starts_at),
+        "ends_at": iso(delegation.ends_at),
+    }

@@ -1,0 +1,122 @@
+"""A delegate sees the pending tasks of the person for the time of the delegation, and nothing else of theirs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.center_rows import state
+from support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
+from support.sign_in import SAME_SITE, Served, settings_of, sign_in
+from taskbridge.schemas.events import Status, TaskEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from starlette.testclient import TestClient
+
+    from taskbridge.runtime.database import Database
+
+ANN, BOB = "/v1/corps/ours/users/ann", "/v1/corps/ours/users/bob"
+
+
+@pytest.fixture
+def people(database: Database, tmp_path: Path) -> Generator[tuple[Served, TestClient, TestClient]]:
+    """Ann and Bob in their browsers."""
+    (tmp_path / "secret").write_text(CLIENT_SECRET)
+    provider = IdentityProvider({"preferred_username": "ann"})
+    with provider.running():
+        served = Served(
+            settings_of(
+                oidc_issuer=provider.url,
+                oidc_client_id=CLIENT_ID,
+                oidc_client_secret_file=str(tmp_path / "secret"),
+                oidc_corp_id="ours",
+                auditors="ours/bob",
+            ),
+            database,
+        )
+        leave = {"app_type": "HR", "process_name": "Leave"}
+        served.rows.store(
+            state("I-leave", corp_id="ours", tasks=(TaskEntry("7", Status.PENDING, ("ann",)),), **leave),
+            state("I-done", corp_id="ours", tasks=(TaskEntry("8", Status.COMPLETED, ("ann",), "ann"),)),
+        )
+        ann, bob = served.browser(), served.browser()
+        sign_in(ann)
+        provider.claims["preferred_username"] = "bob"
+        sign_in(bob)
+        yield served, ann, bob
+        served.rows.close()
+
+
+def delegate(browser: TestClient, to: str = "bob", *, days: tuple[int, int] = (-1, 1), **scope: str) -> Any:
+    begins, ends = (datetime.now(UTC) + timedelta(days=each) for each in days)
+    body = {"delegate_id": to, "starts_at": begins.isoformat(), "ends_at": ends.isoformat(), **scope}
+    return browser.post(f"{ANN}/delegations", json=body, headers=SAME_SITE)
+
+
+def delegated(browser: TestClient) -> list[tuple[str, str]]:
+    items = browser.get(f"{BOB}/delegated-tasks").json()["items"]
+    return sorted((each["instance_id"], each["on_behalf_of"]["name"]) for each in items)
+
+
+def test_delegated_tasks_are_seen_for_the_time_and_the_processes_of_the_delegation(
+    people: tuple[Served, TestClient, TestClient],
+) -> None:
+    _, ann, bob = people
+    assert (delegated(bob), bob.get("/v1/instances/I-leave").status_code) == ([], 404)
+    [given] = delegate(ann, process_name="Leave").json()["items"]
+    assert (given["delegate"], given["process_name"]) == ({"user_id": "bob", "name": "Bob"}, "Leave")
+    assert delegated(bob) == [("I-leave", "Ann")]
+    assert bob.get("/v1/instances/I-leave").status_code == 200
+    assert bob.get("/v1/instances/I-leave/history").status_code == 200
+    for hidden in ("I-ann", "I-done"):
+        assert bob.get(f"/v1/instances/{hidden}").status_code == 404, "another process, and one that is done"
+    for path in ("tasks?view=pending", "counts", "apps", "delegations", "delegated-tasks", "actions"):
+        assert bob.get(f"{ANN}/{path}").status_code == 403
+    [also] = [each for each in delegate(ann, app_type="APP").json()["items"] if each["app_type"]]
+    assert delegated(bob) == [("I-ann", "Ann"), ("I-leave", "Ann")]
+    ended = ann.delete(f"{ANN}/delegations/{also['delegation_id']}", headers=SAME_SITE)
+    assert [each["delegation_id"] for each in ended.json()["items"]] == [given["delegation_id"]]
+    assert delegated(bob) == [("I-leave", "Ann")]
+    assert len(bob.get("/v1/audit?action=delegated").json()["items"]) == 2
+
+
+def test_before_its_start_nothing_is_seen(people: tuple[Served, TestClient, TestClient]) -> None:
+    _, ann, bob = people
+    assert delegate(ann, days=(1, 2)).status_code == 200
+    assert (delegated(bob), bob.get("/v1/instances/I-leave").status_code) == ([], 404)
+
+
+@pytest.mark.parametrize(
+    ("to", "days", "said"),
+    [
+        ("ann", (0, 1), "another person"),
+        ("nobody", (0, 1), "another person"),
+        ("dan", (0, 1), "another person"),
+        ("bob", (2, 1), "end after its start"),
+        ("bob", (-2, -1), "in the future"),
+        ("bob", (0, 400), "within a year"),
+    ],
+)
+def test_a_delegation_that_is_wrong_is_refused(
+    people: tuple[Served, TestClient, TestClient], to: str, days: tuple[int, int], said: str
+) -> None:
+    answer = delegate(people[1], to, days=days)
+    assert (answer.status_code, said in answer.json()["detail"]) == (400, True), answer.text
+
+
+def test_nobody_delegates_for_others_or_without_end(people: tuple[Served, TestClient, TestClient]) -> None:
+    _, ann, bob = people
+    assert delegate(bob).status_code == 403
+    [given] = delegate(ann).json()["items"]
+    path = f"/delegations/{given['delegation_id']}"
+    assert bob.delete(ANN + path, headers=SAME_SITE).status_code == 403
+    assert bob.delete(BOB + path, headers=SAME_SITE).status_code == 404
+    assert ann.delete(ANN + path).status_code == 403, "no browser says where it is from"
+    for _ in range(19):
+        assert delegate(ann).status_code == 200
+    assert delegate(ann).status_code == 400
