@@ -109,7 +109,7 @@ def test_a_person_is_erased_after_a_confirmation(database: Database, kafka: Kafk
     done = erase("ann", answer="y\n")
     assert done.exit_code == 0, done.output
     assert "Erased ding1/ann from the task center's database: 1 in people, 1 in pseudonyms." in done.stdout
-    assert "The audit trail has 1 entries of the person" in done.stdout
+    assert "Entries of the audit trail that have only a pseudonym now: 1." in done.stdout
     assert "taskbridge.task-events.v1" in done.stdout
     assert kafka.written == [b"ding1/ann"]
     assert Erasure(database).find(ANN) is None

@@ -165,14 +165,11 @@ def _lines(person: tuple[str, str], erased: Erased, kafka: _Kafka) -> list[str]:
     number, sha256 = erased.entry.seq, erased.entry.sha256
     lines = [
         f"Erased {'/'.join(person)} from the task center's database: {rows}.",
-        f"The audit trail has {erased.pseudonymous} entries of the person, under a pseudonym of nobody now.",
-        f"Its entry {number} records the erasure, with the hash {sha256}.",
+        f"Entries of the audit trail that have only a pseudonym now: {erased.pseudonymous}.",
+        f"Entry {number} records the erasure, with the hash {sha256}.",
     ]
     if erased.named:
-        lines.append(
-            f"{erased.named} entries from before there were pseudonyms have the user id, until CENTER_AUDIT_DAYS"
-            " deletes them."
-        )
+        lines.append(f"Older entries that have the user id until CENTER_AUDIT_DAYS deletes them: {erased.named}.")
     if kafka.has_record and kafka.problem is None:
         lines.append(f"The name is deleted from {PEOPLE.name}.")
     if kafka.left:
