@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
@@ -13,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from taskbridge.center.access.audit import AuditEntry
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import JsonAnswer
+from taskbridge.center.api.spreadsheet import csv_documented, csv_headers, csv_lines
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
@@ -24,16 +23,7 @@ if TYPE_CHECKING:
     from taskbridge.center.access.audit import Audit
 
 _PART = 1000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""With these, a spreadsheet would take a text for a formula."""
-
-
-_CSV: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "All entries, newest first, with a line of names.",
-        "content": {"text/csv": {"schema": {"type": "string"}, "example": f"{','.join(AuditEntry._fields)}\r\n"}},
-    }
-}
+_CSV = csv_documented("All entries, newest first, with a line of names.", f"{','.join(AuditEntry._fields)}\r\n")
 
 
 def audit_router(audit: Audit, access: Access) -> APIRouter:
@@ -62,22 +52,14 @@ def audit_router(audit: Audit, access: Access) -> APIRouter:
     async def spreadsheet(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         """All entries, newest first."""
         await check(request)
-        headers = {"cache-control": "no-store", "content-disposition": 'attachment; filename="audit.csv"'}
-        return StreamingResponse(_csv(audit), headers=headers, media_type="text/csv")
+        return StreamingResponse(_csv(audit), headers=csv_headers("audit.csv"), media_type="text/csv")
 
     return router
 
 
 async def _csv(audit: Audit) -> AsyncGenerator[str]:
     before: int | None = None
-    yield ",".join(AuditEntry._fields) + "\r\n"
+    yield csv_lines([AuditEntry._fields])
     while found := await audit.page(before=before, limit=_PART):
-        text = io.StringIO()
-        csv.writer(text).writerows([_cell(each) for each in entry.shown().values()] for entry in found)
-        yield text.getvalue()
+        yield csv_lines(each.shown().values() for each in found)
         before = found[-1].seq
-
-
-def _cell(value: object) -> str:
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
