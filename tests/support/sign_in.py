@@ -14,6 +14,7 @@ from taskbridge.center.access.audit import Audit
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
 from taskbridge.center.api.audit import audit_router
+from taskbridge.center.api.personal import personal_router
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import sessions
 from taskbridge.center.web.sign_in import sign_in_router
@@ -51,7 +52,9 @@ class Served:
         assert provider is not None
         access = self.rows.access
         self.http: FastAPI = self.rows.http(
-            sign_in_router(provider, self.sessions, access), audit_router(self.audit, access)
+            sign_in_router(provider, self.sessions, access),
+            audit_router(self.audit, access),
+            personal_router(access, self.rows.marks, database, self.rows.threads),
         )
         for corp, user, number in (
             ("ours", "ann", "1"),

@@ -17,6 +17,8 @@ from taskbridge.center.access.audit import Audit, verify
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
 from taskbridge.center.api.audit import audit_router
+from taskbridge.center.api.marks import MarksStore
+from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
 from taskbridge.center.filling import Filling
@@ -135,7 +137,7 @@ class Center:
         self._settings, self._database = settings, database
         self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS, answer_s=_ANSWER_S)
         self.filling = Filling(database, self._threads)
-        self._queries = Queries(database)
+        self._queries, self._marks = Queries(database), MarksStore(database)
         self.hub = Hub(
             database,
             most=_most_streams(settings.event_streams),
@@ -193,7 +195,8 @@ class Center:
         tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
         sessions = [] if self._sessions is None else [self._sessions.watch()]
         audit = self.audit.watch(days=self._settings.audit_days)
-        return [self.filling.watch(), self.hub.run(), self.operations.run(), audit, *tokens, *sessions]
+        marks = self._marks.watch(self._threads)
+        return [self.filling.watch(), self.hub.run(), self.operations.run(), audit, marks, *tokens, *sessions]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
@@ -204,7 +207,8 @@ class Center:
     def http(self) -> FastAPI:
         """The application; nothing is connected for it."""
         routers = [
-            Api(self.access, self._queries, self._threads, self.filling.is_complete).router(),
+            Api(self.access, self._queries, self._marks, self._threads, self.filling.is_complete).router(),
+            personal_router(self.access, self._marks, self._database, self._threads),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
             audit_router(self.audit, self.access),

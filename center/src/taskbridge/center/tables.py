@@ -34,6 +34,8 @@ EMPLOYEE_NUMBER = "employee_number"
 """In ``person_ids``: the kind of the one further id that has a field of its own."""
 QUARANTINED, DEAD_LETTER = "quarantine", "dead-letter"
 """Kinds of ``set_aside``."""
+READ_MARK, PINNED, HIDDEN = "read", "pinned", "hidden"
+"""Kinds of ``marks``."""
 CHANGES_CHANNEL = "taskbridge_changes"
 """On which PostgreSQL notifies replicas of people whose lists changed: JSON, a list of corp and user."""
 
@@ -209,6 +211,30 @@ sign_ins = Table(
     Column("at", BigInteger, nullable=False),
 )
 """Under way at the identity provider: each may end once."""
+
+marks = Table(
+    "marks",
+    metadata,
+    Column("corp_id", Key, primary_key=True),
+    Column("user_id", Key, primary_key=True),
+    Column("view", SmallInteger, primary_key=True, autoincrement=False),
+    # READ_MARK, PINNED or HIDDEN.
+    Column("kind", Key, primary_key=True),
+    Column("instance_id", Key, primary_key=True),
+    Column("task_id", Key, primary_key=True),
+    # READ_MARK: the entry's ``updated_at`` that was read. PINNED: when. HIDDEN: until when.
+    Column("value", BigInteger, nullable=False),
+)
+"""What people mark in their lists."""
+
+preferences = Table(
+    "preferences",
+    metadata,
+    Column("corp_id", Key, primary_key=True),
+    Column("user_id", Key, primary_key=True),
+    # What ``PUT /v1/me/preferences`` was given, as JSON.
+    Column("data", LargeBinary, nullable=False),
+)
 
 audit = Table(
     "audit",

@@ -120,6 +120,8 @@ def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Se
     for path in ("ours/users/ann/counts", "ours/users/bob/counts", "ours/users/bob/tasks?view=pending"):
         assert operator.get(f"/v1/corps/{path}").status_code == 200
     assert operator.get("/v1/instances/I-dan").status_code == 200
+    for path in 2 * ["ours/users/bob/tasks.csv?view=pending"] + ["ours/users/ann/tasks.csv?view=handled"]:
+        assert operator.get(f"/v1/corps/{path}").status_code == 200
     assert operator.get("/v1/audit").status_code == 403, "it is about them"
     operator.post("/sign-out", headers=SAME_SITE)
 
@@ -132,11 +134,12 @@ def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Se
         ("ann", "signed_in", ""),
         ("ann", "read", "ours/bob"),
         ("ann", "read", "I-dan"),
+        *2 * [("ann", "exported", "ours/bob pending")],
         ("ann", "signed_out", ""),
         ("bob", "signed_in", ""),
     ]
     assert [each["seq"] for each in auditor.get("/v1/audit?before=3&limit=1").json()["items"]] == [2]
-    assert verify(center.database) == (5, None)
+    assert verify(center.database) == (7, None)
 
 
 def test_a_spreadsheet_takes_no_text_for_a_formula(served: tuple[Served, IdentityProvider]) -> None:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from taskbridge.center.access.access import Caller
     from taskbridge.runtime.database import Database, Threads
 
-SIGNED_IN, SIGNED_OUT, READ, DELETED = "signed_in", "signed_out", "read", "audit_deleted"
+SIGNED_IN, SIGNED_OUT, READ, EXPORTED = "signed_in", "signed_out", "read", "exported"
+DELETED = "audit_deleted"
 _LOCK = 0x61756474
 """PostgreSQL's advisory lock: rows are added one after the other."""
 _SESSION_DIGITS = 12
