@@ -5,6 +5,10 @@ import { Detail } from "./detail.js";
 import { element, icon, replace } from "./dom.js";
 import { Inbox, VIEWS } from "./inbox.js";
 import { helpDialog } from "./help.js";
+import { listMenu } from "./list-menu.js";
+import { CHANGES } from "./mark-tools.js";
+import { Notifications } from "./notifications.js";
+import { startWorker } from "./offline.js";
 import { liveSign, ownLink, pageHead } from "./page-head.js";
 import { nameOf } from "./people-picker.js";
 import { accountMenu, leavePerson } from "./account.js";
@@ -21,7 +25,9 @@ class TaskCenter {
     this._me = me;
     this._isOwn = me.corp_id === person.corpId && me.user_id === person.userId;
     this._name = this._isOwn ? (me.user_name ?? null) : null;
-    this._inbox = new Inbox(api, person);
+    // An operator sees somebody else's lists, and not what that person marked.
+    this._inbox = new Inbox(api, person, { marks: this._isOwn || me.mode !== "sso" });
+    this._notifications = new Notifications(this._inbox);
     const { view } = readAddress();
     if (view !== null) this._inbox.view = view;
   }
@@ -33,6 +39,9 @@ class TaskCenter {
     document.addEventListener("keydown", (event) => this._onKey(event));
     this._inbox.start();
     this._followAddress();
+    startWorker((hash) => {
+      location.hash = hash;
+    });
     if (!this._isOwn) this._learnName();
   }
 
@@ -48,7 +57,11 @@ class TaskCenter {
     this._list?.dispose();
     this._detail?.dispose();
     this._words = words;
-    this._list = new TaskList(this._inbox, words);
+    this._menu = listMenu(this._api, this._inbox, words, {
+      settings: () => [this._notifications.button(words)].filter(Boolean),
+      say: (text) => this._list.say(text),
+    });
+    this._list = new TaskList(this._inbox, words, { tools: [this._menu.root] });
     this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close() });
     this._live = liveSign(words.live);
     this._help = helpDialog(words);
@@ -102,17 +115,19 @@ class TaskCenter {
   _awaitItem() {
     const id = this._detail.instanceId;
     if (id === null || this._list.current !== null || this._seenRow === id) return;
-    const item = this._inbox.items.find((found) => found.instance_id === id);
+    const item = this._inbox.all.find((found) => found.instance_id === id);
     if (item === undefined) return;
     this._seenRow = id;
     this._list.mark(item);
     this._detail.show(id, item);
+    this._read(item);
   }
 
   _choose({ item, byKeyboard }) {
     clearTimeout(this._following);
     this._goTo(this._inbox.view, item.instance_id);
     this._show(item.instance_id, item);
+    this._read(item);
     if (byKeyboard || !WIDE.matches) this._detail.focus();
   }
 
@@ -123,6 +138,7 @@ class TaskCenter {
     this._following = setTimeout(() => {
       this._goTo(this._inbox.view, item.instance_id);
       this._show(item.instance_id, item);
+      this._read(item);
     }, DETAIL_AFTER_MS);
   }
 
@@ -150,10 +166,15 @@ class TaskCenter {
     const { view, instanceId } = readAddress();
     if (view !== null && view !== this._inbox.view) this._list.showView(view);
     if (instanceId === this._detail.instanceId) return;
-    const item = this._inbox.items.find((found) => found.instance_id === instanceId) ?? null;
+    const item = this._inbox.all.find((found) => found.instance_id === instanceId) ?? null;
     this._list.mark(item);
     this._goTo(this._inbox.view, instanceId);
     this._show(instanceId, item);
+    if (item !== null) this._read(item);
+  }
+
+  _read(item) {
+    if (!item.marks?.read) this._inbox.mark([item], { read: true });
   }
 
   _onKey(event) {
@@ -171,8 +192,11 @@ class TaskCenter {
       this._list.move(by);
     };
     const views = Object.fromEntries(VIEWS.map((view, index) => [String(index + 1), () => this._list.showView(view)]));
+    const marks = Object.fromEntries(Object.entries(CHANGES).map(([key, changes]) => [key, () => this._mark(changes)]));
     return {
       ...views,
+      ...marks,
+      m: () => this._menu.open(),
       j: moveBy(1),
       k: moveBy(-1),
       o: () => this._openPage(),
@@ -181,6 +205,11 @@ class TaskCenter {
       "?": () => this._help.showModal(),
       Escape: () => this._onEscape(),
     };
+  }
+
+  _mark(changes) {
+    const item = this._list.current;
+    if (item !== null) this._inbox.mark([item], changes(item));
   }
 
   _onEscape() {
