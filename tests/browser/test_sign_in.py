@@ -162,10 +162,8 @@ def test_the_last_lists_are_there_offline_for_the_person_who_is_signed_in_only(
         page.get_by_role("link", name="登录").click()
         sign_in(page, user)
         rows(page, title)
-        page.evaluate("navigator.serviceWorker.ready.then(() => 0)")
-        page.reload()
-        rows(page, title)
         expect(page.locator(".live")).to_have_attribute("data-state", "live")
+        page.wait_for_function(f"async () => (await ({stored})()).some((path) => path.endsWith('/users/{user}/tasks'))")
         assert lists() == [user]
         page.context.set_offline(True)
         page.reload()
@@ -173,7 +171,7 @@ def test_the_last_lists_are_there_offline_for_the_person_who_is_signed_in_only(
         expect(page.locator(".as-of")).to_contain_text("离线，数据截至")
         assert serious_findings(page) == []
         page.get_by_role("tab", name="我已处理").click()
-        expect(page.locator(".task-list [role=alert]")).to_be_visible()
+        expect(page.locator(".list-state [role=alert]")).to_be_visible()
         page.context.set_offline(False)
         page.get_by_role("tab", name="待我处理").click()
         expect(page.locator(".as-of")).to_be_hidden()

@@ -16,6 +16,8 @@ const HIDDEN_COUNTS_MS = 30_000;
 
 /** Items that a search shows of each view that is not the one that is shown. */
 const ELSEWHERE = 5;
+/** Items that one request may mark. */
+const MARKED = 200;
 const UNMARKED = { read: false, pinned: false, hidden_until: null };
 
 export const keyOf = (item) => `${item.view}\n${item.instance_id}\n${item.task_id ?? ""}`;
@@ -46,6 +48,7 @@ export class Inbox extends EventTarget {
     /** The pinned and hidden ones of the view, wherever they are in it. */
     this.marked = [];
     this.showsHidden = false;
+    this._marking = null;
     this._searched = searched;
     /** What a search found in other views: `{view, items, more}`. */
     this.elsewhere = [];
@@ -146,8 +149,11 @@ export class Inbox extends EventTarget {
       const seen = read === undefined ? {} : { read: read ? updated_at : null };
       return { view, instance_id, task_id, ...seen, ...others };
     });
+    const parts = Array.from({ length: Math.ceil(given.length / MARKED) }, (_, index) => given.slice(index * MARKED, (index + 1) * MARKED));
+    const marking = Promise.all(parts.map((part) => this._api.mark(this.person, part)));
+    this._marking = Promise.allSettled([this._marking, marking]);
     try {
-      await this._api.mark(this.person, given);
+      await marking;
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       this.dispatchEvent(new CustomEvent("unmarked"));
@@ -157,7 +163,9 @@ export class Inbox extends EventTarget {
 
   _setMarks(item, changes) {
     const key = keyOf(item);
-    const changed = { ...item, marks: { ...UNMARKED, ...item.marks, ...changes } };
+    // It may have been marked since it was given to who marks it now.
+    const known = this.all.find((other) => keyOf(other) === key) ?? item;
+    const changed = { ...known, marks: { ...UNMARKED, ...known.marks, ...changes } };
     const put = (items) => items.map((other) => (keyOf(other) === key ? changed : other));
     this.items = put(this.items);
     this.elsewhere = this.elsewhere.map((found) => ({ ...found, items: put(found.items) }));
@@ -246,11 +254,20 @@ export class Inbox extends EventTarget {
   /** A page with something on it, or the last one: a search looks at so many lines at a time, and may find nothing there. */
   async _page(cursor, signal, { view = this.view, limit = PAGE } = {}) {
     const query = { view, limit, marks: this.hasMarks || null, ...this.filter };
-    let page = await this._api.tasks(this.person, { ...query, cursor }, signal);
-    while (page.items.length === 0 && page.next_cursor !== null && !signal.aborted) {
-      page = await this._api.tasks(this.person, { ...query, cursor: page.next_cursor }, signal);
-    }
+    const load = (from) => this._afterMarks(() => this._api.tasks(this.person, { ...query, cursor: from }, signal));
+    let page = await load(cursor);
+    while (page.items.length === 0 && page.next_cursor !== null && !signal.aborted) page = await load(page.next_cursor);
     return page;
+  }
+
+  /** What `load` resolves with. Again if something was marked meanwhile: it might be as it was before. */
+  async _afterMarks(load) {
+    for (;;) {
+      await this._marking;
+      const marking = this._marking;
+      const found = await load();
+      if (marking === this._marking) return found;
+    }
   }
 
   /** What is shown next to the page. Failing is no harm: the list is there. */
@@ -258,7 +275,7 @@ export class Inbox extends EventTarget {
     const elsewhere = this.isSearch ? this._searched.filter((view) => view !== this.view) : [];
     try {
       const [found, ...others] = await Promise.all([
-        this.hasMarks ? this._api.marked(this.person, this.view, signal) : { items: [] },
+        this.hasMarks ? this._afterMarks(() => this._api.marked(this.person, this.view, signal)) : { items: [] },
         ...elsewhere.map((view) => this._page(null, signal, { view, limit: ELSEWHERE })),
       ]);
       if (signal.aborted) return;

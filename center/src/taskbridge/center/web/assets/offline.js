@@ -8,9 +8,13 @@ function trusted() {
   return trustedTypes.createPolicy("service-worker", { createScriptURL: () => WORKER }).createScriptURL(WORKER);
 }
 
-/** `open` takes the place in the page that a notification leads to. */
-export async function startWorker(open) {
+/**
+ * `open` takes the place in the page that a notification leads to; `started` is called once the worker answers for the
+ * page, which has loaded without it before.
+ */
+export async function startWorker({ open, started }) {
   if (!("serviceWorker" in navigator)) return;
+  navigator.serviceWorker.addEventListener("controllerchange", started);
   navigator.serviceWorker.addEventListener("message", ({ data }) => open(data.hash));
   try {
     await navigator.serviceWorker.register(trusted());

@@ -10,6 +10,7 @@ const LONGEST_MS = 12 * 3600 * 1000;
 const NARROWED = ["cursor", "q", "app_type", "source"];
 /** A proxy's words for "it cannot be reached". */
 const AWAY = new Set([502, 504]);
+let storing = Promise.resolve();
 
 addEventListener("install", (event) => event.waitUntil(storePage().then(() => skipWaiting())));
 addEventListener("activate", (event) => event.waitUntil(clients.claim()));
@@ -41,14 +42,14 @@ async function storePage() {
 
 async function page(event) {
   const response = await fetch(event.request).catch(() => null);
-  if (response === null || AWAY.has(response.status)) return (await caches.match("/", { cacheName: FILES })) ?? response ?? Response.error();
+  if (response === null || AWAY.has(response.status)) return (await caches.match("/", { cacheName: FILES, ignoreVary: true })) ?? response ?? Response.error();
   if (response.ok) event.waitUntil(storePage().catch(() => {}));
   return response;
 }
 
 /** Their paths have their version. */
 async function file(request) {
-  return (await caches.match(request, { cacheName: FILES })) ?? fetch(request);
+  return (await caches.match(request, { cacheName: FILES, ignoreVary: true })) ?? fetch(request);
 }
 
 async function signOut(request) {
@@ -68,14 +69,18 @@ async function list(event) {
     await caches.delete(LISTS);
     return Response.error();
   }
-  event.waitUntil(store(new URL(request.url), response.clone()));
+  const copy = response.clone();
+  // One after the other: of two answers that say who it is, the second one must know the first.
+  storing = storing.then(() => store(new URL(request.url), copy)).catch(() => {});
+  event.waitUntil(storing);
   return response;
 }
 
 async function lastAnswer(request) {
   const found = await caches.match(request, { cacheName: LISTS, ignoreVary: true });
-  const isFresh = found !== undefined && Date.now() - Date.parse(found.headers.get(AS_OF)) < LONGEST_MS;
-  return isFresh ? found : null;
+  if (found === undefined || Date.now() - Date.parse(found.headers.get(AS_OF)) < LONGEST_MS) return found;
+  await caches.delete(LISTS);
+  return undefined;
 }
 
 async function store(url, response) {

@@ -39,10 +39,19 @@ class TaskCenter {
     document.addEventListener("keydown", (event) => this._onKey(event));
     this._inbox.start();
     this._followAddress();
-    startWorker((hash) => {
-      location.hash = hash;
+    startWorker({
+      open: (hash) => {
+        location.hash = hash;
+      },
+      started: () => this._loadAgain(),
     });
     if (!this._isOwn) this._learnName();
+  }
+
+  /** So that the service worker has it: whose lists they are, and then the lists. */
+  async _loadAgain() {
+    await this._api.me().catch(() => {});
+    this._inbox.reload();
   }
 
   async _learnName() {

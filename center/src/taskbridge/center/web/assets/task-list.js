@@ -30,8 +30,11 @@ export class TaskList extends EventTarget {
     inbox.addEventListener("change", () => this._soon(), { signal });
     inbox.addEventListener("unmarked", () => this.say(words.marks.failed), { signal });
     inbox.addEventListener("arrived", ({ detail }) => this._onArrived(detail.item), { signal });
-    // "3 minutes ago" goes on while nothing else happens.
-    this._clock = setInterval(() => this._rows.tick(), 30_000);
+    // "3 minutes ago" goes on while nothing else happens, and what is hidden comes back.
+    this._clock = setInterval(() => {
+      this._rows.tick();
+      this._soon();
+    }, 30_000);
     this._render();
   }
 
