@@ -31,12 +31,11 @@ export class Detail {
       "section",
       { class: "detail", "aria-label": words.detail.label },
       element(
-        "button",
-        { type: "button", class: "back", on: { click: close } },
-        icon("back"),
-        words.detail.back,
+        "div",
+        { class: "detail-bar" },
+        element("button", { type: "button", class: "back", on: { click: close } }, icon("back"), words.detail.back),
+        this._marks.root,
       ),
-      this._marks.root,
       this._body,
     );
     inbox.addEventListener("change", () => this._marks.refresh(), { signal: this._listening.signal });
