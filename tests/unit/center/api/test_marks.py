@@ -105,7 +105,7 @@ def test_pinned_and_hidden_entries_are_listed_wherever_they_are(client: TestClie
     found = client.get(f"{ANN}/marked?view=pending").json()["items"]
     assert [each["instance_id"] for each in found] == ["I-90", "I-3"]
     assert client.get(f"{ANN}/marked?view=handled").json() == {"items": []}
-    # The order of the list is the contract's, whatever is marked.
+    # Marks change nothing about the order of the list, which is the contract's.
     first = client.get(f"{ANN}/tasks?view=pending&marks=true").json()
     assert items(first) == [(f"I-{number}", "T-1") for number in range(119, 69, -1)]
     assert first["next_cursor"] == client.get(f"{ANN}/tasks?view=pending").json()["next_cursor"]

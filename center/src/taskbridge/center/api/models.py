@@ -138,7 +138,7 @@ class Preferences(_Shown):
 
 
 class PageOut(_Shown):
-    items: list[MarkedItemOut | ItemOut] = Field(description="With `marks` if the query has `marks=true`.")
+    items: list[ItemOut] = Field(description="Each with `marks`, as in MarkedOut, if the query has `marks=true`.")
     next_cursor: str | None = Field(
         description="Cursor of the next page; null on the last. A search may return few items, or none, with a "
         "cursor: then there is more to search."
