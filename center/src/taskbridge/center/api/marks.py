@@ -1,7 +1,7 @@
 """What people mark in their lists: entries that were read, that are pinned, or hidden for a while.
 
-A mark exists for an entry only: those of entries that are gone are deleted. A person has few pinned and hidden entries;
-they are read by an index of their own, so that a page can show them first, wherever they are in the list.
+A mark exists for an entry only: those of entries that are gone are deleted. A person's pinned and hidden entries are
+few, and next to each other in the primary key, so that a page can show them wherever they are in the list.
 """
 
 from __future__ import annotations
@@ -14,8 +14,17 @@ import msgspec
 from sqlalchemy import and_, bindparam, delete, exists, or_, select
 
 from taskbridge.center.api.json_forms import item_json
-from taskbridge.center.tables import HIDDEN, PINNED, READ_MARK, VIEW_CODES, WHOLE_INSTANCE, entries, instances, marks
-from taskbridge.center.tables import people as known_people
+from taskbridge.center.tables import (
+    HIDDEN,
+    PINNED,
+    READ_MARK,
+    VIEW_CODES,
+    WHOLE_INSTANCE,
+    entries,
+    instances,
+    marks,
+    people,
+)
 from taskbridge.runtime.database import DatabaseUnavailable, Upsert, clean, now_ms
 from taskbridge.runtime.follow.positions import IS_COMPLETE
 from taskbridge.runtime.follow.tables import positions
@@ -56,8 +65,8 @@ def _its_entry() -> ColumnElement[bool]:
     return and_(instances.c.instance_id == marks.c.instance_id, entries.c.instance == instances.c.id, *same)
 
 
-_NAME = select(known_people.c.name).where(
-    known_people.c.corp_id == marks.c.corp_id, known_people.c.user_id == entries.c.unnamed_originator
+_NAME = select(people.c.name).where(
+    people.c.corp_id == marks.c.corp_id, people.c.user_id == entries.c.unnamed_originator
 )
 LISTED = (
     select(marks.c.kind, marks.c.instance_id, marks.c.task_id, entries.c.item, _NAME.scalar_subquery().label("name"))
@@ -161,7 +170,8 @@ class MarksStore:
                 if entry in present:
                     key = *given.values(), entry[0]
                     wanted |= {(*key, kind, *entry[1:]): value for kind, value in each.changes.items()}
-            put = [(*key, value) for key, value in wanted.items() if value is not None]
+            # Sorted, as all locks are: two requests wait for each other in one direction only.
+            put = sorted((*key, value) for key, value in wanted.items() if value is not None)
             self._database.put(connection, _PUT, put)
             if gone := [dict(zip(_ITS_KEY, key, strict=True)) for key, value in wanted.items() if value is None]:
                 connection.execute(_UNMARK, gone)

@@ -22,6 +22,7 @@ export function listMenu(api, inbox, words, { settings, say }) {
   let byKey = false;
 
   function onToggle() {
+    document[root.open ? "addEventListener" : "removeEventListener"]("pointerdown", onElsewhere);
     if (!root.open) return;
     draw();
     if (byKey) list.querySelector("button").focus();
@@ -48,6 +49,7 @@ export function listMenu(api, inbox, words, { settings, say }) {
       link.href = URL.createObjectURL(file);
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+      say("");
       close();
     } catch (error) {
       if (!(error instanceof Problem) && !(error instanceof TypeError)) throw error;
@@ -72,7 +74,12 @@ export function listMenu(api, inbox, words, { settings, say }) {
   }
 
   function onFocusOut({ relatedTarget }) {
-    if (!root.contains(relatedTarget)) close();
+    // Null in Safari, also when a button of the menu is clicked.
+    if (relatedTarget !== null && !root.contains(relatedTarget)) close();
+  }
+
+  function onElsewhere({ target }) {
+    if (!root.contains(target)) close();
   }
 
   return {

@@ -29,7 +29,7 @@ export class Notifications {
     if (!isOffered) return null;
     const { on, off, blocked } = words.notifications;
     if (Notification.permission === "denied") return element("button", { type: "button", disabled: true }, blocked);
-    return element("button", { type: "button", "aria-pressed": String(this._areOn), on: { click: () => this._toggle() } }, this._areOn ? off : on);
+    return element("button", { type: "button", on: { click: () => this._toggle() } }, this._areOn ? off : on);
   }
 
   async _toggle() {
