@@ -256,8 +256,17 @@ export class Inbox extends EventTarget {
     const query = { view, limit, marks: this.hasMarks || null, ...this.filter };
     const load = (from) => this._afterMarks(() => this._api.tasks(this.person, { ...query, cursor: from }, signal));
     let page = await load(cursor);
-    while (page.items.length === 0 && page.next_cursor !== null && !signal.aborted) page = await load(page.next_cursor);
+    while (page.items.length === 0 && page.next_cursor !== null && !signal?.aborted) page = await load(page.next_cursor);
     return page;
+  }
+
+  /** Read the other views once, for the service worker: so that all of them are there offline. */
+  async loadOthers() {
+    try {
+      for (const view of VIEWS) if (view !== this.view && !this.isNarrowed) await this._page(null, undefined, { view });
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+    }
   }
 
   /** What `load` resolves with. Again if something was marked meanwhile: it might be as it was before. */

@@ -45,13 +45,20 @@ class TaskCenter {
       },
       started: () => this._loadAgain(),
     });
+    this._loadOthers();
     if (!this._isOwn) this._learnName();
   }
 
   /** So that the service worker has it: whose lists they are, and then the lists. */
   async _loadAgain() {
     await this._api.me().catch(() => {});
-    this._inbox.reload();
+    await this._inbox.reload();
+    this._loadOthers();
+  }
+
+  /** It stores the lists of people who sign in, and no others. */
+  _loadOthers() {
+    if (this._isOwn && this._me.mode === "sso" && navigator.serviceWorker?.controller) this._inbox.loadOthers();
   }
 
   async _learnName() {
