@@ -12,6 +12,8 @@ from support.browser.fake_operations import WEBHOOKS
 from support.browser.fake_task_center import ME
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from playwright.sync_api import Page
 
     from support.browser.browsing import OpenPage
@@ -50,6 +52,8 @@ def test_the_pages_in_every_state(
     expect(page.locator(".row")).to_have_count(4)
     page.keyboard.press("?")
     look("created and help", page)
+    for locale in ("zh-CN", "en-GB"):
+        look_at_an_everyday_list(fake, open_page(fake.page_of(), locale=locale, **options), look, locale)
     page = open_page(fake.page_of("nobody"), **options)
     expect(page.locator(".task-list .nothing")).to_be_visible()
     look("empty", page)
@@ -66,3 +70,24 @@ def test_the_pages_in_every_state(
     expect(page.get_by_role("alert")).to_be_visible()
     look("error", page)
     assert {state: found for state, found in findings.items() if found} == {}
+
+
+def look_at_an_everyday_list(
+    fake: FakeTaskCenter, page: Page, look: Callable[[str, Page], None], language: str
+) -> None:
+    """With tasks that are pinned and hidden, the menu, and a search of all views."""
+    expect(page.locator(".row")).to_have_count(10)
+    for key in ("j", "p", "ArrowDown", "h"):
+        page.keyboard.press(key)
+    expect(page.locator(".row")).to_have_count(9)
+    page.locator(".list-note button").click()
+    expect(page.locator(".row")).to_have_count(10)
+    page.keyboard.press("m")
+    expect(page.locator(".list-menu-items button").first).to_be_focused()
+    look(f"pinned, hidden and menu in {language}", page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.keyboard.type("申请")
+    expect(page.locator(".more-row")).to_have_count(1)
+    look(f"search of all views in {language}", page)
+    fake.marks.clear()

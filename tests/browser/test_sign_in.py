@@ -89,6 +89,56 @@ def test_an_employee_signs_in_sees_their_tasks_and_signs_out_on_all_devices(
     expect(page.get_by_role("link", name="登录")).to_be_visible()
 
 
+def test_the_last_lists_are_there_offline_for_the_person_who_is_signed_in_only(
+    center: CenterProcess, open_page: OpenPage
+) -> None:
+    page = open_page(center.url, service_workers="allow")
+    stored = """async () => (await Promise.all((await caches.keys()).map(async (name) =>
+        (await (await caches.open(name)).keys()).map(({ url }) => new URL(url).pathname)))).flat()"""
+
+    def lists() -> list[str]:
+        """Of whom there are lists in the browser: one name for each."""
+        return [each.split("/")[5] for each in page.evaluate(stored) if each.endswith("/tasks")]
+
+    def leave() -> None:
+        page.locator(".who").click()
+        page.get_by_role("button", name="退出登录", exact=True).click()
+        page.locator("button[name=logout]").click()
+        expect(page.get_by_role("link", name="登录")).to_be_visible()
+
+    for user, title in (("ann", "安然的申请"), ("bob", "王伟的申请")):
+        page.get_by_role("link", name="登录").click()
+        enter(page, user)
+        rows(page, title)
+        expect(page.locator(".live")).to_have_attribute("data-state", "live")
+        # The service worker answers for the page once it has all files of it.
+        for _ in range(200):
+            if lists() == 4 * [user]:
+                break
+            page.wait_for_timeout(50)
+        assert lists() == 4 * [user]
+        page.context.set_offline(True)
+        page.reload()
+        rows(page, title)
+        expect(page.locator(".as-of")).to_contain_text("离线，数据截至")
+        assert serious_findings(page) == []
+        page.get_by_role("tab", name="我已处理").click()
+        expect(page.locator(".list-state .nothing-heading")).to_have_text("还没有处理过任务")
+        expect(page.locator(".as-of")).to_be_visible()
+        page.locator(".search-field").fill(title)
+        expect(page.locator(".list-state [role=alert]")).to_be_visible()
+        page.context.set_offline(False)
+        page.locator(".search-field").fill("")
+        page.get_by_role("tab", name="待我处理").click()
+        expect(page.locator(".as-of")).to_be_hidden()
+        leave()
+        assert lists() == []
+    # Nobody is signed in: there is nothing to show.
+    page.context.set_offline(True)
+    page.reload()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
 def test_inside_dingtalk_people_are_signed_in_without_a_word(tmp_path: Path, open_page: OpenPage) -> None:
     """The vendor's library is a fake: the real one answers inside DingTalk only."""
     (tmp_path / "secret").write_text(CLIENT_SECRET)

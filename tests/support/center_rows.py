@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import delete, insert
 
 from taskbridge.center.access.sso import EMPLOYEE_NUMBER
+from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
 from taskbridge.center.api.search import person_text, search_text
@@ -109,7 +110,7 @@ class AnsweringCenter:
         self.database = database
         self.metrics = Metrics()
         self.threads = Threads(2)
-        self.queries = Queries(database)
+        self.queries, self.marks = Queries(database), MarksStore(database)
         self.access = access
         self.complete = True
         self.ready: dict[str, Any] = {"ready": True}
@@ -122,7 +123,7 @@ class AnsweringCenter:
 
     @property
     def api(self) -> Api:
-        return Api(self.access, self.queries, self.threads, lambda: self.complete)
+        return Api(self.access, self.queries, self.marks, self.threads, lambda: self.complete)
 
     def store(self, *states: TaskState) -> None:
         """Write instances with their entries."""

@@ -19,6 +19,7 @@ from taskbridge.center.actions.targets import Targets
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.delegations import delegations_router
+from taskbridge.center.api.personal import personal_router
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import sessions
 from taskbridge.center.web.sign_in import sign_in_router
@@ -69,7 +70,11 @@ class Served:
             Delegations(database), self.rows.queries, self.rows.threads, caller_of=self.rows.api.caller_of
         )
         self.http: FastAPI = self.rows.http(
-            sign_in_router(provider, self.sessions, access), audit_router(self.audit, access), acts, delegates
+            sign_in_router(provider, self.sessions, access),
+            audit_router(self.audit, access),
+            personal_router(access, self.rows.marks, database, self.rows.threads),
+            acts,
+            delegates,
         )
         for corp, user, number in (
             ("ours", "ann", "1"),

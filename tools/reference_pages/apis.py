@@ -171,7 +171,9 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     content = operation.get("requestBody", {}).get("content", {})
     place = "" if "multipart/form-data" in content else "body"
     for schema in [each["schema"] for each in content.values()][:1]:
-        for name, found in schema["properties"].items():
+        if model := schema.get("$ref", "").rpartition("/")[2]:
+            yield f"[{model}](#{model.lower()}){_where(place, required=True)}", ""
+        for name, found in schema.get("properties", {}).items():
             yield f"{code(name)}{_where(place, required=name in schema.get('required', ()))}", _meaning(found)
 
 

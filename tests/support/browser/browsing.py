@@ -96,8 +96,11 @@ class Watched:
 
     page: Page
     complaints: list[str] = field(default_factory=list[str])
-    allowed: tuple[str, ...] = ("Failed to load resource", "net::ERR_", "blocked by CORS policy")
-    """Chromium's messages about answers that a test provokes: a 401, a broken connection."""
+    allowed: tuple[str, ...] = (
+        *("Failed to load resource", "net::ERR_", "blocked by CORS policy"),
+        "Service Worker registration blocked by Playwright",
+    )
+    """Chromium's messages about answers that a test provokes: a 401, a broken connection. Playwright's, see below."""
 
     def __post_init__(self) -> None:
         self.page.add_init_script(_REPORT_VIOLATIONS)
@@ -116,6 +119,8 @@ def new_context(browser: Browser, **options: Any) -> BrowserContext:
         "locale": "zh-CN",
         "timezone_id": "Asia/Shanghai",
         "viewport": {"width": 1360, "height": 860},
+        # It would load all files once more, in each test.
+        "service_workers": "block",
         **options,
     }
     return browser.new_context(**given)

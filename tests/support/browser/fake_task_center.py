@@ -100,6 +100,11 @@ class FakeTaskCenter:
     """The directory of people, in addition to the originators in the entries."""
     labels: dict[str, str] = field(default_factory=dict[str, str])
     """What fields of the form are called."""
+    marks: dict[tuple[str, str, str, str | None], dict[str, Any]] = field(
+        default_factory=dict[tuple[str, str, str, "str | None"], dict[str, Any]]
+    )
+    """By user, view, instance and task: as they were sent."""
+    preferences: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("language", "theme", "notifications")))
     allowed_origins: str = ""
     port: int = 0
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -142,6 +147,11 @@ class FakeTaskCenter:
         item = self._put(user, view, title, index=next(self._numbers), minutes=0, **more)
         self._publish(user, "ADDED", item)
         return item
+
+    def change(self, item: dict[str, Any], **fields: Any) -> None:
+        """Change an entry now, and publish it."""
+        item.update(fields, updated_at=_iso(datetime.now(UTC)))
+        self._publish(ME, "UPDATED", item)
 
     def remove(self, item: dict[str, Any], *, user: str = ME) -> None:
         self.items[user, item["view"]].remove(item)
@@ -217,6 +227,10 @@ class FakeTaskCenter:
         api.get("/v1/me")(self._me)
         api.get("/v1/people", response_model=None)(self._people_found)
         api.get("/v1/corps/{corp}/users/{user}/tasks")(self._tasks)
+        api.get("/v1/corps/{corp}/users/{user}/tasks.csv")(self._spreadsheet)
+        api.get("/v1/corps/{corp}/users/{user}/marked")(self._marked)
+        api.put("/v1/corps/{corp}/users/{user}/marks", status_code=204)(self._mark)
+        api.put("/v1/me/preferences", status_code=204)(self._prefer)
         api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
@@ -260,7 +274,11 @@ class FakeTaskCenter:
             "user_id": ME if sso else None,
             "user_name": self.names.get(ME) if sso else None,
             "operator": self.operator,
+            "preferences": self.preferences if sso else None,
         }
+
+    async def _prefer(self, request: Request) -> None:
+        self.preferences = await request.json()
 
     async def _people_found(self, q: str = "", limit: int = 20) -> Any:
         if self.mode == "sso":
@@ -282,6 +300,8 @@ class FakeTaskCenter:
         q: str = "",
         limit: int = 50,
         cursor: str = "0",
+        *,
+        marks: bool = False,
     ) -> Any:
         if corp != CORP:
             return problem(403, "This token may not see this corp.")
@@ -297,7 +317,27 @@ class FakeTaskCenter:
             and (not q or q.lower() in f"{item['title']} {item['process_name']} {item['originator']['name']}".lower())
         ]
         items = [{name: value for name, value in item.items() if name != "waits_for"} for item in found]
+        if marks:
+            items = [each | {"marks": self._marks_of(user, each)} for each in items]
         return {"items": items, "next_cursor": str(end) if end < len(lines) else None}
+
+    def _marks_of(self, user: str, item: dict[str, Any]) -> dict[str, Any]:
+        given = self.marks.get((user, item["view"], item["instance_id"], item["task_id"]), {})
+        read = given.get("read") == item["updated_at"]
+        return {"read": read, "pinned": given.get("pinned", False), "hidden_until": given.get("hidden_until")}
+
+    async def _marked(self, user: str, view: str) -> dict[str, Any]:
+        marked = [each | {"marks": self._marks_of(user, each)} for each in self.items.get((user, view), [])]
+        return {"items": [each for each in marked if each["marks"]["pinned"] or each["marks"]["hidden_until"]]}
+
+    async def _mark(self, user: str, request: Request) -> None:
+        for each in (await request.json())["items"]:
+            key = user, each.pop("view"), each.pop("instance_id"), each.pop("task_id")
+            self.marks.setdefault(key, {}).update(each)
+
+    async def _spreadsheet(self, user: str, view: str) -> Response:
+        lines = "".join(f"{item['title']}\r\n" for item in self.items.get((user, view), []))
+        return Response(f"\ufeffTitle\r\n{lines}", media_type="text/csv")
 
     async def _counts(self, user: str) -> dict[str, int]:
         return {view: len(self.items.get((user, view), [])) for view in VIEWS}

@@ -24,6 +24,8 @@ from taskbridge.center.actions.targets import Targets, TargetsFile
 from taskbridge.center.api.actions import actions_router
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.delegations import delegations_router
+from taskbridge.center.api.marks import MarksStore
+from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
 from taskbridge.center.erasure import Erasure
@@ -161,7 +163,7 @@ class Center:
         self._settings, self._database = settings, database
         self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS, answer_s=_ANSWER_S)
         self.filling = Filling(database, self._threads)
-        self._queries = Queries(database)
+        self._queries, self._marks = Queries(database), MarksStore(database)
         self.hub = Hub(
             database,
             most=_most_streams(settings.event_streams),
@@ -230,7 +232,7 @@ class Center:
         audit = self.audit.watch(days=self._settings.audit_days)
         targets = [] if self._targets is None else [self._targets.watch()]
         running = [self.filling.watch(), self.hub.run(), self.operations.run(), self.sender.run()]
-        return [*running, audit, *targets, *tokens, *sessions]
+        return [*running, audit, self._marks.watch(self._threads), *targets, *tokens, *sessions]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
@@ -241,7 +243,7 @@ class Center:
 
     def http(self) -> FastAPI:
         """The application; nothing is connected for it."""
-        api = Api(self.access, self._queries, self._threads, self.filling.is_complete)
+        api = Api(self.access, self._queries, self._marks, self._threads, self.filling.is_complete)
         routers = [
             api.router(),
             actions_router(
@@ -252,6 +254,7 @@ class Center:
                 caller_of=api.caller_of,
                 wake=self.sender.wake,
             ),
+            personal_router(self.access, self._marks, self._database, self._threads),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
             delegations_router(Delegations(self._database), self._queries, self._threads, caller_of=api.caller_of),

@@ -34,6 +34,8 @@ EMPLOYEE_NUMBER = "employee_number"
 """In ``person_ids``: the kind of the one further id that has a field of its own."""
 QUARANTINED, DEAD_LETTER = "quarantine", "dead-letter"
 """Kinds of ``set_aside``."""
+READ_MARK, PINNED, HIDDEN = "read", "pinned", "hidden"
+"""Kinds of ``marks``."""
 CHANGES_CHANNEL = "taskbridge_changes"
 """On which PostgreSQL notifies replicas of people whose lists changed: JSON, a list of corp and user."""
 
@@ -210,6 +212,30 @@ sign_ins = Table(
 )
 """Under way at the identity provider: each may end once."""
 
+marks = Table(
+    "marks",
+    metadata,
+    Column("corp_id", Key, primary_key=True),
+    Column("user_id", Key, primary_key=True),
+    Column("view", SmallInteger, primary_key=True, autoincrement=False),
+    # READ_MARK, PINNED or HIDDEN.
+    Column("kind", Key, primary_key=True),
+    Column("instance_id", Key, primary_key=True),
+    Column("task_id", Key, primary_key=True),
+    # READ_MARK: the entry's ``updated_at`` that was read. PINNED: when. HIDDEN: until when.
+    Column("value", BigInteger, nullable=False),
+)
+"""What people mark in their lists."""
+
+preferences = Table(
+    "preferences",
+    metadata,
+    Column("corp_id", Key, primary_key=True),
+    Column("user_id", Key, primary_key=True),
+    # What ``PUT /v1/me/preferences`` was given, as JSON.
+    Column("data", LargeBinary, nullable=False),
+)
+
 audit = Table(
     "audit",
     metadata,
@@ -317,6 +343,8 @@ PERSONAL = (
     actions.c.recipient_id,
     delegations.c.user_id,
     delegations.c.delegate_id,
+    marks.c.user_id,
+    preferences.c.user_id,
 )
 """Columns with the ids of people whom a row is about, next to their ``corp_id``, in what people entered and what says
 who they are. Erasing a person deletes these rows."""

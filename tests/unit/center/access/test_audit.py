@@ -239,6 +239,8 @@ def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Se
     for path in ("ours/users/ann/counts", "ours/users/bob/counts", "ours/users/bob/tasks?view=pending"):
         assert operator.get(f"/v1/corps/{path}").status_code == 200
     assert operator.get("/v1/instances/I-dan").status_code == 200
+    for path in 2 * ["ours/users/bob/tasks.csv?view=pending"] + ["ours/users/ann/tasks.csv?view=handled"]:
+        assert operator.get(f"/v1/corps/{path}").status_code == 200
     for path in ("/v1/audit", "/v1/audit?person=ours/ann", "/v1/audit.csv"):
         assert operator.get(path).status_code == 403, "it is about them"
     operator.post("/sign-out", headers=SAME_SITE)
@@ -255,16 +257,17 @@ def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Se
         ("ann", "Ann", "signed_in", "", None),
         ("ann", "Ann", "read", "ours/bob", "Bob"),
         ("ann", "Ann", "read", "I-dan", None),
+        *2 * [("ann", "Ann", "exported", "ours/bob", "Bob")],
         ("ann", "Ann", "signed_out", "", None),
         ("bob", "Bob", "signed_in", "", None),
     ]
     found_by = "/v1/audit?person=ours/bob&since=2026-01-01T00:00:00Z"
-    assert [each["action"] for each in auditor.get(found_by).json()["items"]] == ["signed_in", "read"]
+    assert [each["action"] for each in auditor.get(found_by).json()["items"]] == ["signed_in", "exported", "exported", "read"]
     assert auditor.get("/v1/audit?until=2026-01-01T08:00:00%2B08:00").json() == {"items": []}
     for wrong in ("person=bob", "since=2026-01-01T00:00:00", "until=soon"):
         assert auditor.get(f"/v1/audit?{wrong}").status_code == 400
     assert [each["seq"] for each in auditor.get("/v1/audit?before=3&limit=1").json()["items"]] == [2]
-    assert verify(center.database) == (5, None)
+    assert verify(center.database) == (7, None)
 
 
 def test_a_spreadsheet_takes_no_text_for_a_formula(served: tuple[Served, IdentityProvider]) -> None:

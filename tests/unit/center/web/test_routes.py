@@ -38,9 +38,23 @@ def test_a_page_forbids_everything_but_its_own_files(client: TestClient, path: s
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
     assert policy["require-trusted-types-for"] == "'script'"
+    assert policy["trusted-types"] == ("service-worker" if path == "/" else "'none'")
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["cache-control"] == "no-cache"
+
+
+def test_the_page_is_an_app_whose_service_worker_may_only_query_the_service(client: TestClient) -> None:
+    policy = client.get("/").headers["content-security-policy"]
+    assert "manifest-src 'self'; worker-src 'self'" in policy
+    worker = client.get("/service-worker.js")
+    assert worker.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert worker.headers["cache-control"] == "no-cache"
+    assert worker.headers["content-security-policy"] == "default-src 'none'; connect-src 'self'"
+    manifest = client.get("/assets/manifest.webmanifest")
+    assert manifest.headers["content-type"] == "application/manifest+json"
+    icons = [each["src"] for each in manifest.json()["icons"]]
+    assert [client.get(f"/assets/{each}").status_code for each in icons] == [200]
 
 
 @pytest.mark.parametrize("path", ["/", "/ops", "/audit"])

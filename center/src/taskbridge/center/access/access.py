@@ -69,6 +69,16 @@ class Caller:
         if not self.may_see(corp_id, user_id):
             raise Forbidden("this caller may not read this user of this corp")
 
+    def check_own(self, corp_id: str, user_id: str) -> None:
+        """Refuse what concerns nobody but this user: an operator may see the lists, not what the person marked there.
+
+        Raises:
+            Forbidden: as ``check``.
+        """
+        self.check(corp_id, user_id)
+        if self.mode == "sso" and (corp_id, user_id) != (self.corp_id, self.user_id):
+            raise Forbidden("marks are the person's own")
+
     @property
     def is_operator(self) -> bool:
         """Whether they may see how the bridge is doing, which shows something of every corp."""

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database, Threads
 
-SIGNED_IN, SIGNED_OUT, READ, DELETED = "signed_in", "signed_out", "read", "audit_deleted"
-ERASED = "person_erased"
+SIGNED_IN, SIGNED_OUT, READ, EXPORTED = "signed_in", "signed_out", "read", "exported"
+DELETED, ERASED = "audit_deleted", "person_erased"
 _LOCK = 0x61756474
 """PostgreSQL's advisory lock: rows are added one after the other."""
 _SESSION_DIGITS = 12

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -14,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from taskbridge.center.access.audit import AuditQuery
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import ID_MAX, JsonAnswer
+from taskbridge.center.api.spreadsheet import csv_documented, csv_headers, csv_lines
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
@@ -26,16 +25,7 @@ if TYPE_CHECKING:
 
 _PART = 1000
 _COLUMNS = tuple(models.AuditEntryOut.model_fields)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""With these, a spreadsheet would take a text for a formula."""
-
-
-_CSV: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "All these entries, newest first, after a line of column names.",
-        "content": {"text/csv": {"schema": {"type": "string"}, "example": f"{','.join(_COLUMNS)}\r\n"}},
-    }
-}
+_CSV = csv_documented("All these entries, newest first, after a line of column names.", f"{','.join(_COLUMNS)}\r\n")
 
 
 def _moment(value: Any) -> Any:
@@ -101,21 +91,13 @@ def audit_router(audit: Audit, access: Access) -> APIRouter:
     async def spreadsheet(request: Request, filters: _Filters) -> Response:  # pyright: ignore[reportUnusedFunction]
         """All these entries, newest first."""
         await check(request)
-        headers = {"cache-control": "no-store", "content-disposition": 'attachment; filename="audit.csv"'}
-        return StreamingResponse(_csv(audit, filters), headers=headers, media_type="text/csv")
+        return StreamingResponse(_csv(audit, filters), headers=csv_headers("audit.csv"), media_type="text/csv")
 
     return router
 
 
 async def _csv(audit: Audit, query: AuditQuery) -> AsyncGenerator[str]:
-    yield ",".join(_COLUMNS) + "\r\n"
+    yield csv_lines([_COLUMNS])
     while found := await audit.page(query):
-        text = io.StringIO()
-        csv.writer(text).writerows([_cell(entry[each]) for each in _COLUMNS] for entry in found)
-        yield text.getvalue()
+        yield csv_lines([entry[each] for each in _COLUMNS] for entry in found)
         query = query._replace(before=found[-1]["seq"])
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -6,16 +6,18 @@ The answers themselves are written by ``json_forms``.
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from taskbridge.runtime.problems import documented
 
 ViewName = Literal["created", "pending", "handled", "copied"]
 StatusName = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]
 
+ID_MAX = 256
 MOMENT = "2026-01-31T08:00:00.000Z"
 _source = Field(description="The sending system. Instance ids of systems other than yida are `{source}:{id}`.")
 _moment = Field(description="ISO 8601, UTC, with milliseconds.", examples=[MOMENT])
@@ -80,8 +82,63 @@ class ItemOut(_Shown):
     result: str | None = Field(description="In created and copied: how the instance ended, as the sender names it.")
 
 
+class MarksOut(_Shown):
+    """What the person marked about an entry."""
+
+    read: bool = Field(description="Whether it was read, and has not changed since.")
+    pinned: bool
+    hidden_until: str | None = Field(description="Null if it is not hidden now.", examples=[MOMENT])
+
+
+class MarkedItemOut(ItemOut):
+    marks: MarksOut
+
+
+class MarkedOut(_Shown):
+    items: list[MarkedItemOut]
+
+
+def _moment_of(value: object) -> object:
+    """Of a text only: a number would be read as seconds or milliseconds, by its size."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError("a text such as " + MOMENT + " is expected")  # noqa: TRY004 - what Pydantic reports
+    return datetime.fromisoformat(value)
+
+
+_Moment = Annotated[AwareDatetime | None, BeforeValidator(_moment_of)]
+
+
+class MarkIn(BaseModel):
+    """What to mark about an entry. Fields that are left out stay as they are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    view: ViewName
+    instance_id: str = Field(min_length=1, max_length=ID_MAX)
+    task_id: str | None = Field(None, max_length=ID_MAX)
+    read: _Moment = Field(None, description="`updated_at` of the entry that was read; null: unread.")
+    pinned: StrictBool = False
+    hidden_until: _Moment = None
+
+
+class MarksIn(_Shown):
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[MarkIn] = Field(min_length=1, max_length=200)
+
+
+class Preferences(_Shown):
+    """What a person chose for the pages; null where nothing was chosen."""
+
+    language: Literal["zh-CN", "en"] | None = None
+    theme: Literal["auto", "light", "dark"] | None = None
+    notifications: StrictBool | None = Field(None, description="Whether the browser shows new pending tasks.")
+
+
 class PageOut(_Shown):
-    items: list[ItemOut]
+    items: list[ItemOut] = Field(description="Each with `marks`, as in MarkedOut, if the query has `marks=true`.")
     next_cursor: str | None = Field(
         description="Cursor of the next page; null on the last. A search may return few items, or none, with a "
         "cursor: then there is more to search."
@@ -201,6 +258,7 @@ class MeOut(_Shown):
     operator: bool = Field(description="Whether the caller may open /ops.")
     auditor: bool = Field(description="Whether the caller may see the audit trail.")
     session: bool = Field(description="Whether the person signed in here, and so may sign out.")
+    preferences: Preferences | None = Field(description="With single sign-on: what the person chose.")
 
 
 class AuditEntryOut(_Shown):

@@ -27,8 +27,10 @@ from taskbridge.center.api.json_forms import (
     users_of_events,
     users_of_state,
 )
+from taskbridge.center.api.marks import marks_json, marks_statement, read_marks
+from taskbridge.center.api.models import Preferences
 from taskbridge.center.api.search import text_of_query
-from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids
+from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids, preferences
 from taskbridge.runtime.database import clean, now_ms
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.runtime.tokens import ALL_CORPS
@@ -78,6 +80,7 @@ class PageQuery(NamedTuple):
     q: str = ""
     limit: int = LIMIT_DEFAULT
     cursor: str | None = None
+    marks: bool = False
 
 
 class strpos(GenericFunction[int]):  # noqa: N801 - named as PostgreSQL's
@@ -189,6 +192,7 @@ _NAMES = select(people.c.user_id, people.c.name).where(
     people.c.name.is_not(None),
 )
 _IMPORTED_USER = select(people.c.user_id).where(people.c.corp_id == _CORP, people.c.user_id == _given("value"))
+_PREFERENCES = select(preferences.c.data).where(preferences.c.corp_id == _CORP, preferences.c.user_id == _USER)
 _USERS_OF = select(person_ids.c.user_id).where(
     person_ids.c.corp_id == _CORP, person_ids.c.kind == _given("kind"), person_ids.c.value == _given("value")
 )
@@ -212,6 +216,7 @@ class Queries:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
+        self._marks = marks_statement(database)
 
     def page(self, query: PageQuery) -> bytes:
         """A page of a view, newest first.
@@ -219,6 +224,11 @@ class Queries:
         Raises:
             BadQuery: the cursor is not of this view of this user.
         """
+        items, next_cursor = self.items(query)
+        return to_json({"items": items, "next_cursor": next_cursor})
+
+    def items(self, query: PageQuery) -> tuple[list[dict[str, Any]], str | None]:
+        """As ``page``, not yet as JSON: the items, and the cursor of the next page."""
         corp_id, user_id, view = query.corp_id, query.user_id, _CODES[query.view]
         after = None if query.cursor is None else read_cursor(query.cursor, corp_id, user_id, view)
         given: dict[str, Any] = {"corp_id": clean(corp_id), "user_id": clean(user_id), "view": view}
@@ -233,16 +243,21 @@ class Queries:
         statement = page_statement(after=after is not None, until=last is not None, **filters)
         with self._database.read() as connection:
             rows = connection.execute(statement, given).all()
+            keys = self._database.keys({row[1] for row in rows} if query.marks else ())
+            marked = read_marks(connection, self._marks, given | keys) if query.marks else {}
         # Of a subquery in order, SQL does not promise the order; Python compares ids as the databases do.
         shown = sorted(rows, key=lambda row: (-row[0], row[1], row[2]))[: query.limit]
         if len(rows) > query.limit:
             last = Place(*shown[-1][:3])
         next_cursor = None if last is None else write_cursor(corp_id, user_id, view, last)
-        items = [
-            item_json(instance_id, task_id or None, query.view, _read_entry(item), name)
-            for _, instance_id, task_id, item, name in shown
-        ]
-        return to_json({"items": items, "next_cursor": next_cursor})
+        items: list[dict[str, Any]] = []
+        for _, instance_id, task_id, item, name in shown:
+            entry = _read_entry(item)
+            items.append(item_json(instance_id, task_id or None, query.view, entry, name))
+            if query.marks:
+                kinds = marked.get((instance_id, task_id), {})
+                items[-1]["marks"] = marks_json(kinds, entry.updated_at, now_ms())
+        return items, next_cursor
 
     def _read_bound(self, corp_id: str, user_id: str, view: int, after: Place | None, _period: int) -> Place | None:
         """The last place that a search examines; None where it examines all entries.
@@ -318,13 +333,18 @@ class Queries:
                 return connection.execute(_IMPORTED_USER, given).scalars().all()
             return connection.execute(_USERS_OF, {**given, "kind": clean(kind)}).scalars().all()
 
-    def name_of(self, corp_id: str, user_id: str) -> str | None:
-        return self.names(corp_id, [user_id]).get(clean(user_id))
-
     def names(self, corp_id: str, user_ids: Iterable[str]) -> dict[str, str]:
         """The names of people, as far as they are known."""
         with self._database.read() as connection:
             return names_of(connection, clean(corp_id), map(clean, user_ids))
+
+    def name_and_preferences_of(self, corp_id: str, user_id: str) -> tuple[str | None, dict[str, Any]]:
+        """Of a person who has signed in."""
+        corp_id, user_id = clean(corp_id), clean(user_id)
+        with self._database.read() as connection:
+            name = names_of(connection, corp_id, [user_id]).get(user_id)
+            data = connection.execute(_PREFERENCES, {"corp_id": corp_id, "user_id": user_id}).scalar()
+        return name, Preferences.model_validate_json(data or b"{}").model_dump()
 
 
 def shown_instance(connection: Connection, state: TaskState) -> dict[str, Any]:

@@ -5,31 +5,52 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
+from taskbridge.center.access.audit import EXPORTED
 from taskbridge.center.access.refusals import EventsBehind, Filling
 from taskbridge.center.api import models
+from taskbridge.center.api.models import ID_MAX
 from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery
+from taskbridge.center.api.spreadsheet import BYTE_ORDER_MARK, csv_documented, csv_headers, csv_lines
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import now_ms
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from taskbridge.center.access.access import Access, Caller
+    from taskbridge.center.api.marks import MarksStore
     from taskbridge.center.api.queries import Queries
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Threads
 
-ID_MAX = 256
 Q_MAX = 200
 CURSOR_MAX = 2_000
+_COLUMNS = {
+    "title": ("Title", "标题"),
+    "status": ("Status", "状态"),
+    "process_name": ("Process", "流程"),
+    "originator": ("Originator", "发起人"),
+    "originator_id": ("Originator ID", "发起人 ID"),
+    "created_at": ("Since", "到达时间"),
+    "updated_at": ("Last change", "最后更新"),
+    "outcome": ("Decision", "处理结果"),
+    "finished_at": ("Finished", "结束时间"),
+    "result": ("Result", "流程结果"),
+    "url": ("Approval page", "审批链接"),
+    "instance_id": ("Instance ID", "实例 ID"),
+    "task_id": ("Task ID", "任务 ID"),
+    "app_type": ("App", "应用"),
+    "source": ("System", "来源系统"),
+}
+"""Of an exported list, in English and in Chinese."""
 _FILLING_S = 5.0
 _EVENTS_S, _EVENTS_TRIES = 0.1, 20
 
@@ -58,6 +79,12 @@ _Cursor = Annotated[
         max_length=CURSOR_MAX, description="`next_cursor` of the previous page, for the same user, view and filters."
     ),
 ]
+_Marks = Annotated[bool, Query(description="Add to each item what the person marked. For the person only.")]
+_Language = Annotated[Literal["en", "zh-CN"], Query(description="Of the first line.")]
+_CSV = csv_documented(
+    "All entries of the view that match, newest first. The first line names the columns. UTF-8 with a byte order mark.",
+    "\ufefftitle,…\r\n",
+)
 
 
 class JsonAnswer(Response):
@@ -70,9 +97,17 @@ class JsonAnswer(Response):
 class Api:
     """Answers what callers may know of themselves, of users and of instances."""
 
-    def __init__(self, access: Access, queries: Queries, threads: Threads, is_complete: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        queries: Queries,
+        marks: MarksStore,
+        threads: Threads,
+        is_complete: Callable[[], bool],
+    ) -> None:
         """``is_complete``: whether the lists are filled."""
-        self._access, self._queries, self._threads, self._is_complete = access, queries, threads, is_complete
+        self._access, self._queries, self._marks = access, queries, marks
+        self._threads, self._is_complete = threads, is_complete
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
@@ -81,6 +116,7 @@ class Api:
             ("/me", self.me, "Identity of the caller", models.MeOut, ()),
             ("/people", self.people, "Search people", models.PeopleOut, (400,)),
             (f"{user}/tasks", self.tasks, "Entries of a view, newest first", models.PageOut, (400,)),
+            (f"{user}/marked", self.marked, "Pinned and hidden entries of a view", models.MarkedOut, (400,)),
             (f"{user}/counts", self.counts, "Number of entries in each view", models.CountsOut, (400,)),
             (f"{user}/apps", self.apps, "Apps of the entries", models.AppsOut, (400,)),
             # An instance id may have any character: also a slash, which comes here decoded.
@@ -89,6 +125,13 @@ class Api:
         ):
             responses = models.problems(*statuses, 401, 403, 429, 503)
             router.add_api_route(path, answer, summary=summary, response_model=model, responses=responses)
+        router.add_api_route(
+            f"{user}/tasks.csv",
+            self.spreadsheet,
+            summary="Entries of a view for a spreadsheet",
+            response_class=Response,
+            responses={**models.problems(400, 401, 403, 429, 503), **_CSV},
+        )
         return router
 
     async def caller_of(self, request: Request, read: Person | str) -> Caller:
@@ -105,10 +148,11 @@ class Api:
 
     async def me(self, request: Request) -> Response:
         caller = await self._access.caller_of(request)
-        name = None
+        name, preferences = None, None
         if caller.corp_id is not None and caller.user_id is not None:
-            name = await self._threads.run(self._queries.name_of, caller.corp_id, caller.user_id)
-        return JsonAnswer(to_json(_me(caller, name)))
+            person = caller.corp_id, caller.user_id
+            name, preferences = await self._threads.run(self._queries.name_and_preferences_of, *person)
+        return JsonAnswer(to_json({**_me(caller, name), "preferences": preferences}))
 
     async def people(
         self,
@@ -137,10 +181,52 @@ class Api:
         q: Q = "",
         limit: Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
+        marks: _Marks = False,
     ) -> Response:
-        await self.caller_of(request, (corp_id, user_id))
-        query = PageQuery(corp_id, user_id, view, app_type, source, q, limit, cursor)
+        caller = await self.caller_of(request, (corp_id, user_id))
+        if marks:
+            caller.check_own(corp_id, user_id)
+        query = PageQuery(corp_id, user_id, view, app_type, source, q, limit, cursor, marks)
         return await self._answer(self._queries.page, query)
+
+    async def marked(self, request: Request, corp_id: CorpId, user_id: UserId, view: _View) -> Response:
+        """Returns the entries that the person pinned, or hid until later: newest first, at most 400. Others get 403."""
+        (await self.caller_of(request, (corp_id, user_id))).check_own(corp_id, user_id)
+        return await self._answer(self._marks.listed, (corp_id, user_id), view)
+
+    async def spreadsheet(
+        self,
+        request: Request,
+        *,
+        corp_id: CorpId,
+        user_id: UserId,
+        view: _View,
+        app_type: _AppType = None,
+        source: _Source = None,
+        q: Q = "",
+        language: _Language = "en",
+    ) -> Response:
+        """Returns the whole view. An operator who exports somebody else's is recorded each time."""
+        caller = await self.caller_of(request, (corp_id, user_id))
+        if caller.mode == "sso" and (corp_id, user_id) != (caller.corp_id, caller.user_id):
+            await self._access.record(request, caller, EXPORTED, (corp_id, user_id))
+        query = PageQuery(corp_id, user_id, view, app_type, source, q, LIMIT_MAX)
+        # Read before the answer begins: what is wrong is answered as a problem.
+        first = await self._threads.run(self._queries.items, query)
+        lines = self._csv(query, first, [names[language == "zh-CN"] for names in _COLUMNS.values()])
+        return StreamingResponse(lines, headers=csv_headers(f"tasks-{view}.csv"), media_type="text/csv")
+
+    async def _csv(
+        self, query: PageQuery, page: tuple[list[dict[str, Any]], str | None], headings: list[str]
+    ) -> AsyncGenerator[str]:
+        """Page by page: a connection that ends early is one that the client sees."""
+        yield BYTE_ORDER_MARK + csv_lines([headings])
+        while True:
+            items, cursor = page
+            yield csv_lines(map(_cells, items))
+            if cursor is None:
+                return
+            page = await self._threads.run(self._queries.items, query._replace(cursor=cursor))
 
     async def counts(self, request: Request, corp_id: CorpId, user_id: UserId) -> Response:
         await self.caller_of(request, (corp_id, user_id))
@@ -170,6 +256,12 @@ class Api:
 
     async def _answer(self, query: Callable[..., bytes], *arguments: object) -> Response:
         return JsonAnswer(await self._threads.run(query, *arguments))
+
+
+def _cells(item: dict[str, Any]) -> list[Any]:
+    originator: dict[str, Any] = item["originator"] or {}
+    shown = {**item, "originator": originator.get("name"), "originator_id": originator.get("user_id")}
+    return [shown[name] for name in _COLUMNS]
 
 
 def _me(caller: Caller, user_name: str | None) -> dict[str, Any]:

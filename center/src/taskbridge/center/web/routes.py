@@ -28,12 +28,17 @@ CONTENT_SECURITY_POLICY = (
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 """No inline scripts or styles, nothing from elsewhere, in nobody's frame: the component is the way to embed."""
+# The address of a service worker must be trusted too. Only a policy gives such an address: the one of this name, which
+# offline.js creates, knows a single address, and makes neither markup nor code of text. No second one may be created.
+_APP_POLICY = CONTENT_SECURITY_POLICY.removesuffix("'none'") + "service-worker; manifest-src 'self'; worker-src 'self'"
+_WORKER_POLICY = "default-src 'none'; connect-src 'self'"
 
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
 }
 _FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 _HEADERS = {
@@ -78,14 +83,19 @@ def _asset(name: str, content: bytes, version: str) -> Asset:
 
 
 def pages_router() -> APIRouter:
-    """Serve ``/``, ``/ops``, ``/audit`` and ``/assets``; only files of the package, by their names."""
+    """Serve the pages, ``/assets`` and the service worker; only files of the package, by their names."""
     assets, present = read_assets()
     router = APIRouter(include_in_schema=False)
     policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 
     @router.get("/")
     async def task_center(request: Request) -> Response:
-        return _answer(request, assets["index.html"], policy)
+        return _answer(request, assets["index.html"], {"Content-Security-Policy": _APP_POLICY})
+
+    @router.get("/service-worker.js")
+    async def worker(request: Request) -> Response:
+        """At the root: it answers for the pages below its path only."""
+        return _answer(request, assets["service-worker.js"], {"Content-Security-Policy": _WORKER_POLICY})
 
     @router.get("/ops")
     async def operation(request: Request) -> Response:

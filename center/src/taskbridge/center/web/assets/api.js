@@ -41,6 +41,9 @@ export class Api {
 
   tasks = ({ corpId, userId }, query, signal) => this.get(`${person(corpId, userId)}/tasks`, query, signal);
 
+  /** The pinned and the hidden items of a view. */
+  marked = ({ corpId, userId }, view, signal) => this.get(`${person(corpId, userId)}/marked`, { view }, signal);
+
   counts = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/counts`, {}, signal);
 
   apps = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/apps`, {}, signal);
@@ -66,6 +69,17 @@ export class Api {
     const headers = { accept: "application/json", "content-type": "application/json" };
     const response = await this._request(`${person(corpId, userId)}/actions`, headers, undefined, "POST", JSON.stringify(wanted));
     return response.json();
+  }
+
+  /** Mark items: each with its keys and what changes about it. */
+  mark = ({ corpId, userId }, items) => this._put(`${person(corpId, userId)}/marks`, { items });
+
+  prefer = (preferences) => this._put("/v1/me/preferences", preferences);
+
+  /** A whole view as a file for a spreadsheet. By a request, and not a link, which would send no token. */
+  async spreadsheet({ corpId, userId }, query) {
+    const response = await this._request(`${person(corpId, userId)}/tasks.csv${search(query)}`, { accept: "text/csv" });
+    return response.blob();
   }
 
   /** Have an endpoint send a test, or deliver again. Done once: nothing is tried again. */
@@ -99,18 +113,23 @@ export class Api {
 
   /** The answer's JSON. A service that is restoring (503) is asked again, for as long as it says and a little patience lasts. */
   async get(path, query = {}, signal = undefined) {
-    const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
-    const search = given.length > 0 ? `?${new URLSearchParams(given)}` : "";
     for (let attempt = 1; ; attempt += 1) {
       try {
-        const response = await this._request(path + search, { accept: "application/json" }, signal);
-        return await response.json();
+        const response = await this._request(path + search(query), { accept: "application/json" }, signal);
+        const found = await response.json();
+        // Of the service worker, while the service cannot be reached.
+        const asOf = response.headers.get("taskbridge-as-of");
+        return asOf === null ? found : { ...found, as_of: asOf };
       } catch (error) {
         if (!(error instanceof Problem)) throw signal?.aborted ? error : unreachable();
         if (error.status !== 503 || error.isFilling || attempt === ATTEMPTS) throw error;
         await pause(Math.min(error.retryAfterS ?? attempt, LONGEST_WAIT_S) * 1000, signal);
       }
     }
+  }
+
+  _put(path, content) {
+    return this._request(path, { "content-type": "application/json" }, undefined, "PUT", JSON.stringify(content));
   }
 
   async _request(path, headers, signal, method = "GET", body = undefined) {
@@ -122,6 +141,7 @@ export class Api {
         method,
         body,
         headers,
+        body,
         signal,
         credentials: this._credentials,
         cache: "no-store",
@@ -137,6 +157,11 @@ export class Api {
 }
 
 const person = (corpId, userId) => `/v1/corps/${encodeURIComponent(corpId)}/users/${encodeURIComponent(userId)}`;
+
+function search(query) {
+  const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return given.length > 0 ? `?${new URLSearchParams(given)}` : "";
+}
 
 const unreachable = () => new Problem(0, "");
 

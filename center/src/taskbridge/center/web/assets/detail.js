@@ -6,6 +6,8 @@ import { decisionsShown, resultShown } from "./decisions.js";
 import { debounced, element, icon, outsideLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
 import { Format, hue, initials, namesIn } from "./format.js";
+import { keyOf } from "./inbox.js";
+import { MarkTools } from "./mark-tools.js";
 import { decisionOf, decisionShown, nothingToShow, problemShown, statusShown } from "./states.js";
 import { itemShown } from "./task-rows.js";
 import { timelineShown } from "./timeline.js";
@@ -27,17 +29,19 @@ export class Detail {
     this._again = debounced(() => this._load(), AGAIN_AFTER_MS);
     this._listening = new AbortController();
     this._body = element("div", { class: "detail-body", tabindex: "-1" });
+    this._marks = new MarkTools(inbox, words);
     this.root = element(
       "section",
       { class: "detail", "aria-label": words.detail.label },
       element(
-        "button",
-        { type: "button", class: "back", on: { click: close } },
-        icon("back"),
-        words.detail.back,
+        "div",
+        { class: "detail-bar" },
+        element("button", { type: "button", class: "back", on: { click: close } }, icon("back"), words.detail.back),
+        this._marks.root,
       ),
       this._body,
     );
+    inbox.addEventListener("change", () => this._marks.refresh(), { signal: this._listening.signal });
     inbox.addEventListener("instance", ({ detail }) => this._onInstance(detail), { signal: this._listening.signal });
     actions.addEventListener("change", () => this._deciding?.render(), { signal: this._listening.signal });
     this._empty();
@@ -66,6 +70,7 @@ export class Detail {
   show(instanceId, item = null) {
     const other = instanceId !== this._shown;
     this._item = item ?? (other ? null : this._item);
+    this._marks.show(instanceId === null ? null : this._item);
     if (!other) {
       if (instanceId !== null && this._state) this._render();
       return;
@@ -190,7 +195,7 @@ export class Detail {
   }
 
   _left(item) {
-    return !this._inbox.items.some((other) => other.instance_id === item.instance_id && other.task_id === item.task_id);
+    return !this._inbox.all.some((other) => keyOf(other) === keyOf(item));
   }
 
   _decisions(state) {

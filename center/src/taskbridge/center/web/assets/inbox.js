@@ -14,14 +14,22 @@ const APPS_AFTER_MS = 150;
 const HIDDEN_MS = 60_000;
 const HIDDEN_COUNTS_MS = 30_000;
 
-export const keyOf = (item) => `${item.instance_id}\n${item.task_id ?? ""}`;
+/** Items that a search shows of each view that is not the one that is shown. */
+const ELSEWHERE = 5;
+/** Items that one request may mark. */
+const MARKED = 200;
+const UNMARKED = { read: false, pinned: false, hidden_until: null };
+
+export const keyOf = (item) => `${item.view}\n${item.instance_id}\n${item.task_id ?? ""}`;
 
 /**
  * Emits "change" whenever something to be shown changed, "arrived" (`item`) for what the stream added to the view that
- * is shown, and "instance" (`instanceId`) for every instance that the stream tells something about.
+ * is shown, "instance" (`instanceId`) for every instance that the stream tells something about, "task" (`item`) for
+ * every new pending task, and "unmarked" when a mark could not be stored.
  */
 export class Inbox extends EventTarget {
-  constructor(api, person) {
+  /** `marks`: whether these lists are the reader's own to mark. `searched`: the views that a search looks into. */
+  constructor(api, person, { marks = false, searched = VIEWS } = {}) {
     super();
     this._api = api;
     this.person = person;
@@ -34,7 +42,19 @@ export class Inbox extends EventTarget {
     this.filled = null;
     this.loadingMore = false;
     this.problem = null;
+    /** Of a list from the last time that the service was reached, when that was; else null. */
+    this.asOf = null;
+    this.hasMarks = marks;
+    /** The pinned and hidden ones of the view, wherever they are in it. */
+    this.marked = [];
+    this.showsHidden = false;
+    this._marking = null;
+    this._searched = searched;
+    /** What a search found in other views: `{view, items, more}`. */
+    this.elsewhere = [];
     this.counts = {};
+    /** Whether the stream stays open while nobody looks at the tab. */
+    this.staysLive = false;
     this.live = "connecting";
     /** Those known so far: what the filters offer. */
     this.apps = new Apps();
@@ -75,6 +95,7 @@ export class Inbox extends EventTarget {
   show(view) {
     if (view === this.view || !VIEWS.includes(view)) return;
     this.view = view;
+    this.marked = [];
     this._forget();
   }
 
@@ -90,8 +111,74 @@ export class Inbox extends EventTarget {
     return Object.values(this.filter).some((wanted) => wanted !== "");
   }
 
+  get isSearch() {
+    return this.filter.q !== "";
+  }
+
+  /** All items that are shown anywhere. */
+  get all() {
+    return [...this.items, ...this.marked, ...this.elsewhere.flatMap(({ items }) => items)];
+  }
+
+  /** The items as they are shown: pinned ones first, hidden ones on request, and those that a search found elsewhere. */
+  get groups() {
+    const isHidden = ({ marks }) => marks?.hidden_until != null && Date.parse(marks.hidden_until) > Date.now();
+    const marked = this.marked.filter((item) => this._matches(item));
+    const hidden = marked.filter(isHidden);
+    return {
+      pinned: marked.filter((item) => item.marks.pinned && !isHidden(item)),
+      items: this.items.filter((item) => !item.marks?.pinned && !isHidden(item)),
+      hidden: this.showsHidden ? hidden : [],
+      hiddenCount: hidden.length,
+      elsewhere: this.elsewhere,
+    };
+  }
+
+  showHidden(shows) {
+    this.showsHidden = shows;
+    this._changed();
+  }
+
+  /** Mark items: shown at once, and as they were if the service refuses. `changes`: `read`, `pinned`, `hidden_until`. */
+  async mark(items, changes) {
+    if (!this.hasMarks || items.length === 0) return;
+    const { read, ...others } = changes;
+    for (const item of items) this._setMarks(item, changes);
+    this._changed();
+    const given = items.map(({ view, instance_id, task_id, updated_at }) => {
+      const seen = read === undefined ? {} : { read: read ? updated_at : null };
+      return { view, instance_id, task_id, ...seen, ...others };
+    });
+    const parts = Array.from({ length: Math.ceil(given.length / MARKED) }, (_, index) => given.slice(index * MARKED, (index + 1) * MARKED));
+    const marking = Promise.all(parts.map((part) => this._api.mark(this.person, part)));
+    this._marking = Promise.allSettled([this._marking, marking]);
+    try {
+      await marking;
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      this.dispatchEvent(new CustomEvent("unmarked"));
+      this.reload();
+    }
+  }
+
+  _setMarks(item, changes) {
+    const key = keyOf(item);
+    // It may have been marked since it was given to who marks it now.
+    const known = this.all.find((other) => keyOf(other) === key) ?? item;
+    const changed = { ...known, marks: { ...UNMARKED, ...known.marks, ...changes } };
+    const put = (items) => items.map((other) => (keyOf(other) === key ? changed : other));
+    this.items = put(this.items);
+    this.elsewhere = this.elsewhere.map((found) => ({ ...found, items: put(found.items) }));
+    if (item.view !== this.view) return;
+    const isKept = changed.marks.pinned || changed.marks.hidden_until !== null;
+    const rest = this.marked.filter((other) => keyOf(other) !== key);
+    const kept = isKept ? [...rest, changed] : rest;
+    this.marked = kept.toSorted((one, other) => Date.parse(other.created_at) - Date.parse(one.created_at));
+  }
+
   _forget() {
     this.items = [];
+    this.elsewhere = [];
     this.cursor = null;
     this.phase = "loading";
     this._changed();
@@ -124,12 +211,16 @@ export class Inbox extends EventTarget {
     try {
       const page = await this._page(cursor, loading.signal);
       if (loading.signal.aborted) return;
+      // What is shown is newer: the stream has changed it.
+      if (page.as_of !== undefined && this.items.length > 0) throw new Problem(0, "");
+      this.asOf = page.as_of ?? null;
       const known = new Set(cursor === null ? [] : this.items.map(keyOf));
       const added = page.items.filter((item) => !known.has(keyOf(item)));
       this.items = cursor === null ? added : [...this.items, ...added];
       this.cursor = page.next_cursor;
       this.phase = "ready";
       for (const item of added) this._see(item);
+      if (cursor === null) this._loadRest(loading.signal);
     } catch (error) {
       if (loading.signal.aborted) return;
       if (!(error instanceof Problem)) throw error;
@@ -161,13 +252,50 @@ export class Inbox extends EventTarget {
   }
 
   /** A page with something on it, or the last one: a search looks at so many lines at a time, and may find nothing there. */
-  async _page(cursor, signal) {
-    const query = { view: this.view, limit: PAGE, ...this.filter };
-    let page = await this._api.tasks(this.person, { ...query, cursor }, signal);
-    while (page.items.length === 0 && page.next_cursor !== null && !signal.aborted) {
-      page = await this._api.tasks(this.person, { ...query, cursor: page.next_cursor }, signal);
-    }
+  async _page(cursor, signal, { view = this.view, limit = PAGE } = {}) {
+    const query = { view, limit, marks: this.hasMarks || null, ...this.filter };
+    const load = (from) => this._afterMarks(() => this._api.tasks(this.person, { ...query, cursor: from }, signal));
+    let page = await load(cursor);
+    while (page.items.length === 0 && page.next_cursor !== null && !signal?.aborted) page = await load(page.next_cursor);
     return page;
+  }
+
+  /** Read the other views once, for the service worker: so that all of them are there offline. */
+  async loadOthers() {
+    try {
+      for (const view of VIEWS) if (view !== this.view && !this.isNarrowed) await this._page(null, undefined, { view });
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+    }
+  }
+
+  /** What `load` resolves with. Again if something was marked meanwhile: it might be as it was before. */
+  async _afterMarks(load) {
+    for (;;) {
+      await this._marking;
+      const marking = this._marking;
+      const found = await load();
+      if (marking === this._marking) return found;
+    }
+  }
+
+  /** What is shown next to the page. Failing is no harm: the list is there. */
+  async _loadRest(signal) {
+    const elsewhere = this.isSearch ? this._searched.filter((view) => view !== this.view) : [];
+    try {
+      const [found, ...others] = await Promise.all([
+        this.hasMarks ? this._afterMarks(() => this._api.marked(this.person, this.view, signal)) : { items: [] },
+        ...elsewhere.map((view) => this._page(null, signal, { view, limit: ELSEWHERE })),
+      ]);
+      if (signal.aborted) return;
+      this.marked = found.items;
+      this.elsewhere = others.map(({ items, next_cursor: next }, index) => {
+        return { view: elsewhere[index], items: items.slice(0, ELSEWHERE), more: next !== null || items.length > ELSEWHERE };
+      });
+      this._changed();
+    } catch (error) {
+      if (!signal.aborted && !(error instanceof Problem)) throw error;
+    }
   }
 
   async _loadCounts() {
@@ -214,7 +342,11 @@ export class Inbox extends EventTarget {
     }
     this._refreshCounts();
     this.dispatchEvent(new CustomEvent("instance", { detail: { instanceId: notification.instance_id } }));
+    if (notification.view === "pending" && notification.change === "ADDED") {
+      this.dispatchEvent(new CustomEvent("task", { detail: { item: itemOf(notification) } }));
+    }
     if (notification.view !== this.view) return;
+    this._applyToMarked(notification);
     if (this._loading === null) this._apply(notification);
     else this._waiting.push(notification);
   }
@@ -226,13 +358,21 @@ export class Inbox extends EventTarget {
       if (index >= 0) this.items = this.items.toSpliced(index, 1);
     } else if (index >= 0) {
       const known = this.items[index];
-      const changed = { ...known, ...withoutGaps(itemOf(notification)), ...timesOf(notification, known) };
+      const changed = changedBy(notification, known);
       if (this._matches(changed) && changed.created_at === known.created_at) this.items = this.items.with(index, changed);
       else this._move(index, changed);
     } else {
       this._insert(notification);
     }
     this._changed();
+  }
+
+  _applyToMarked(notification) {
+    const key = keyOf(notification);
+    const rest = this.marked.filter((item) => keyOf(item) !== key);
+    const known = this.marked.find((item) => keyOf(item) === key);
+    if (known === undefined) return;
+    this.marked = notification.change === "REMOVED" ? rest : this.marked.map((item) => (item === known ? changedBy(notification, known) : item));
   }
 
   /** To where its time says that it stands; out of the list where it does not match any more. */
@@ -283,6 +423,7 @@ export class Inbox extends EventTarget {
       return;
     }
     this._hidden = setTimeout(() => {
+      if (this.staysLive) return;
       this._stream.stop();
       this._hiddenCounts = setInterval(() => this._loadCounts(), HIDDEN_COUNTS_MS);
     }, HIDDEN_MS);
@@ -300,6 +441,13 @@ function itemOf({ instance_id, task_id, view, title, url, app_type, source, orig
 /** Notifications of older versions do not say when a line entered: then it did when it was first heard of. */
 function timesOf({ entered_at: entered, updated_at: updated, occurred_at: occurred }, known) {
   return { created_at: entered ?? known?.created_at ?? occurred, updated_at: updated ?? occurred };
+}
+
+/** An item that has changed is unread. */
+function changedBy(notification, known) {
+  const changed = { ...known, ...withoutGaps(itemOf(notification)), ...timesOf(notification, known) };
+  const isRead = known.marks?.read && changed.updated_at === known.updated_at;
+  return known.marks ? { ...changed, marks: { ...known.marks, read: isRead } } : changed;
 }
 
 /** A notification does not take away what an item had. */

@@ -1,4 +1,6 @@
-// What a person chose, remembered where the browser allows it.
+// What a person chose, remembered where the browser allows it, and by the service for people who sign in.
+
+import { Problem } from "./api.js";
 
 const PREFIX = "taskbridge.";
 
@@ -26,6 +28,45 @@ export const remembered = (name) => stored("localStorage", name);
 export const keepForTab = (name, value) => store("sessionStorage", name, value);
 export const keptForTab = (name) => stored("sessionStorage", name);
 
+/** How what is chosen is stored for the person; null for nobody who signed in. */
+let save = null;
+
+/**
+ * What a signed-in person chose, in this browser or in another, counts from now on. Stored in this browser too: the
+ * next time, it is there before the first paint.
+ */
+export function followPerson(api, { preferences, as_of: asOf }) {
+  save = null;
+  if (!preferences) return;
+  const { language, theme: chosen, notifications } = preferences;
+  if (asOf === undefined) {
+    if (language) rememberLanguage(language);
+    if (chosen) setTheme(chosen);
+    if (notifications !== null) setNotifies(notifications);
+  }
+  save = () => {
+    const present = { language: remembered("language"), theme: theme(), notifications: notifies() };
+    // It holds in this browser anyway.
+    api.prefer(present).catch((error) => {
+      if (!(error instanceof Problem)) throw error;
+    });
+  };
+}
+
+export function rememberLanguage(tag) {
+  remember("language", tag);
+  document.documentElement.lang = tag;
+  save?.();
+}
+
+/** Whether new tasks are to be shown by the browser. */
+export const notifies = () => remembered("notifications") === "on";
+
+export function setNotifies(value) {
+  remember("notifications", value ? "on" : null);
+  save?.();
+}
+
 /** "auto", "light" or "dark". */
 export function theme() {
   const value = remembered("theme");
@@ -36,4 +77,5 @@ export function setTheme(value) {
   remember("theme", value === "auto" ? null : value);
   if (value === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = value;
+  save?.();
 }

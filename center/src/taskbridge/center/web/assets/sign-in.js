@@ -3,7 +3,7 @@
 import { Api, Problem } from "./api.js";
 import { element, replace } from "./dom.js";
 import { peoplePicker } from "./people-picker.js";
-import { keepForTab, keptForTab, remember, remembered } from "./preferences.js";
+import { followPerson, keepForTab, keptForTab, remember, remembered } from "./preferences.js";
 import { problemShown } from "./states.js";
 
 const TOKEN = "token";
@@ -70,7 +70,9 @@ async function whoIsAsking(api, root, words, said = {}) {
   let { problem = null } = said;
   for (;;) {
     try {
-      return await api.me();
+      const me = await api.me();
+      followPerson(api, me);
+      return me;
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       if (error.status !== 401) {

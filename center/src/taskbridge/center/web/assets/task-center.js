@@ -7,6 +7,10 @@ import { Detail } from "./detail.js";
 import { element, icon, replace } from "./dom.js";
 import { Inbox, VIEWS } from "./inbox.js";
 import { helpDialog } from "./help.js";
+import { listMenu } from "./list-menu.js";
+import { CHANGES } from "./mark-tools.js";
+import { Notifications } from "./notifications.js";
+import { startWorker } from "./offline.js";
 import { liveSign, ownLink, pageHead } from "./page-head.js";
 import { nameOf } from "./people-picker.js";
 import { accountMenu, leavePerson } from "./account.js";
@@ -23,8 +27,10 @@ class TaskCenter {
     this._me = me;
     this._isOwn = me.corp_id === person.corpId && me.user_id === person.userId;
     this._name = this._isOwn ? (me.user_name ?? null) : null;
-    this._inbox = new Inbox(api, person);
+    // An operator sees somebody else's lists, and not what that person marked.
+    this._inbox = new Inbox(api, person, { marks: this._isOwn || me.mode !== "sso" });
     this._actions = new Actions(api, this._inbox);
+    this._notifications = new Notifications(this._inbox);
     const { view } = readAddress();
     if (view !== null) this._inbox.view = view;
   }
@@ -37,7 +43,26 @@ class TaskCenter {
     this._inbox.start();
     this._actions.addEventListener("change", () => this._onActions());
     this._followAddress();
+    startWorker({
+      open: (hash) => {
+        location.hash = hash;
+      },
+      started: () => this._loadAgain(),
+    });
+    this._loadOthers();
     if (!this._isOwn) this._learnName();
+  }
+
+  /** So that the service worker has it: whose lists they are, and then the lists. */
+  async _loadAgain() {
+    await this._api.me().catch(() => {});
+    await this._inbox.reload();
+    this._loadOthers();
+  }
+
+  /** It stores the lists of people who sign in, and no others. */
+  _loadOthers() {
+    if (this._isOwn && this._me.mode === "sso" && navigator.serviceWorker?.controller) this._inbox.loadOthers();
   }
 
   async _learnName() {
@@ -52,9 +77,13 @@ class TaskCenter {
     this._list?.dispose();
     this._detail?.dispose();
     this._words = words;
+    this._menu = listMenu(this._api, this._inbox, words, {
+      settings: () => [this._notifications.button(words)].filter(Boolean),
+      say: (text) => this._list.say(text),
+    });
     this._severalDialog = severalDialog(this._actions, words, () => (this._inbox.view === "pending" ? this._inbox.items : []));
     this._several = element("button", { type: "button", class: "quiet-button several-button", hidden: true, on: { click: () => this._severalDialog.open() } }, words.acting.several);
-    this._list = new TaskList(this._inbox, words, { tools: [this._several] });
+    this._list = new TaskList(this._inbox, words, { tools: [this._several, this._menu.root] });
     this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close(), actions: this._actions });
     this._live = liveSign(words.live);
     this._help = helpDialog(words);
@@ -114,17 +143,19 @@ class TaskCenter {
   _awaitItem() {
     const id = this._detail.instanceId;
     if (id === null || this._list.current !== null || this._seenRow === id) return;
-    const item = this._inbox.items.find((found) => found.instance_id === id);
+    const item = this._inbox.all.find((found) => found.instance_id === id);
     if (item === undefined) return;
     this._seenRow = id;
     this._list.mark(item);
     this._detail.show(id, item);
+    this._read(item);
   }
 
   _choose({ item, byKeyboard }) {
     clearTimeout(this._following);
     this._goTo(this._inbox.view, item.instance_id);
     this._show(item.instance_id, item);
+    this._read(item);
     if (byKeyboard || !WIDE.matches) this._detail.focus();
   }
 
@@ -135,6 +166,7 @@ class TaskCenter {
     this._following = setTimeout(() => {
       this._goTo(this._inbox.view, item.instance_id);
       this._show(item.instance_id, item);
+      this._read(item);
     }, DETAIL_AFTER_MS);
   }
 
@@ -162,10 +194,15 @@ class TaskCenter {
     const { view, instanceId } = readAddress();
     if (view !== null && view !== this._inbox.view) this._list.showView(view);
     if (instanceId === this._detail.instanceId) return;
-    const item = this._inbox.items.find((found) => found.instance_id === instanceId) ?? null;
+    const item = this._inbox.all.find((found) => found.instance_id === instanceId) ?? null;
     this._list.mark(item);
     this._goTo(this._inbox.view, instanceId);
     this._show(instanceId, item);
+    if (item !== null) this._read(item);
+  }
+
+  _read(item) {
+    if (!item.marks?.read) this._inbox.mark([item], { read: true });
   }
 
   _onKey(event) {
@@ -183,8 +220,11 @@ class TaskCenter {
       this._list.move(by);
     };
     const views = Object.fromEntries(VIEWS.map((view, index) => [String(index + 1), () => this._list.showView(view)]));
+    const marks = Object.fromEntries(Object.entries(CHANGES).map(([key, changes]) => [key, () => this._mark(changes)]));
     return {
       ...views,
+      ...marks,
+      m: () => this._menu.open(),
       j: moveBy(1),
       k: moveBy(-1),
       o: () => this._openPage(),
@@ -195,6 +235,11 @@ class TaskCenter {
       "?": () => this._help.showModal(),
       Escape: () => this._onEscape(),
     };
+  }
+
+  _mark(changes) {
+    const item = this._list.current;
+    if (item !== null) this._inbox.mark([item], changes(item));
   }
 
   _onEscape() {

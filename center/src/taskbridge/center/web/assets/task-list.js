@@ -8,8 +8,13 @@ import { nothingToShow, problemShown } from "./states.js";
 
 const SEARCH_AFTER_MS = 250;
 const ANNOUNCE_AFTER_MS = 400;
+/** Of a search, so many items of the view are shown by themselves: what it found in other views is below them. */
+const FOUND = 50;
 
-/** Emits "cursor" (`item`) when another row is the current one, "choose" (`item`) when it is clicked or entered. */
+/**
+ * Emits "cursor" (`item`) when another row is the current one, "choose" (`item`) when it is clicked or entered. `tools`
+ * are elements next to the filters.
+ */
 export class TaskList extends EventTarget {
   constructor(inbox, words, { views = VIEWS, tools = [] } = {}) {
     super();
@@ -23,9 +28,13 @@ export class TaskList extends EventTarget {
     this._build();
     const { signal } = this._listening;
     inbox.addEventListener("change", () => this._soon(), { signal });
+    inbox.addEventListener("unmarked", () => this.say(words.marks.failed), { signal });
     inbox.addEventListener("arrived", ({ detail }) => this._onArrived(detail.item), { signal });
-    // "3 minutes ago" goes on while nothing else happens.
-    this._clock = setInterval(() => this._rows.tick(), 30_000);
+    // "3 minutes ago" goes on while nothing else happens, and what is hidden comes back.
+    this._clock = setInterval(() => {
+      this._rows.tick();
+      this._soon();
+    }, 30_000);
     this._render();
   }
 
@@ -58,6 +67,11 @@ export class TaskList extends EventTarget {
 
   move(by) {
     this._rows.move(by);
+  }
+
+  /** To who listens to the page. */
+  say(text) {
+    this._said.textContent = text;
   }
 
   /** Whether there was anything to clear. */
@@ -101,10 +115,12 @@ export class TaskList extends EventTarget {
     this._rows = new TaskRows(words, this._format, this._inbox);
     this._rows.addEventListener("cursor", ({ detail }) => this._forward("cursor", detail));
     this._rows.addEventListener("choose", ({ detail }) => this._forward("choose", detail));
-    this._rows.addEventListener("end", () => this._inbox.more());
+    this._rows.addEventListener("more", ({ detail }) => (detail.view === this._inbox.view ? this._inbox.more() : this.showView(detail.view)));
+    this._rows.addEventListener("end", () => this._goOn());
+    this._note = element("div", { class: "list-note" });
     this._state = element("div", { class: "list-state" });
     this._foot = element("div", { class: "list-foot" });
-    this._scroller = element("div", { class: "list-scroller", part: "scroller" }, this._rows.root, this._state, this._foot);
+    this._scroller = element("div", { class: "list-scroller", part: "scroller" }, this._note, this._rows.root, this._state, this._foot);
     this._said = element("p", { class: "unseen", role: "status", "aria-live": "polite" });
     this._announce = debounced(() => this._sayArrivals(), ANNOUNCE_AFTER_MS);
     this.root = element(
@@ -116,11 +132,20 @@ export class TaskList extends EventTarget {
       this._said,
     );
     this._panel = this.root.querySelector("#tb-panel");
-    this._seen = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this._inbox.more(), {
+    this._seen = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this._goOn(), {
       root: this._scroller,
       rootMargin: "400px",
     });
     this._seen.observe(this._foot);
+  }
+
+  /** The next page, unless it would move away what was found elsewhere. */
+  _goOn() {
+    if (!this._endsHere) this._inbox.more();
+  }
+
+  get _endsHere() {
+    return this._inbox.elsewhere.some(({ items }) => items.length > 0) && this._inbox.items.length >= FOUND;
   }
 
   _filter(name, kind, label) {
@@ -191,13 +216,49 @@ export class TaskList extends EventTarget {
   }
 
   _render() {
-    const { view, items, phase } = this._inbox;
+    const { view, phase } = this._inbox;
     for (const tab of this._tabs) this._renderTab(tab, tab.dataset.view === view);
     this._panel.setAttribute("aria-labelledby", `tb-tab-${view}`);
     this._panel.setAttribute("aria-busy", String(phase === "loading"));
     this._renderApps();
-    this._rows.render(items, this._words.listLabel(this._words.views[view]));
-    this._renderState();
+    const groups = this._groups();
+    this._rows.render(groups, this._words.listLabel(this._words.views[view]));
+    this._renderNote();
+    this._renderState(groups.some(({ items }) => items.length > 0));
+  }
+
+  _groups() {
+    const { views, marks, more } = this._words;
+    const { view, cursor, phase } = this._inbox;
+    const { pinned, items, hidden, elsewhere } = this._inbox.groups;
+    const named = elsewhere.some((found) => found.items.length > 0) ? views[view] : null;
+    const isMore = this._endsHere && cursor !== null && phase === "ready";
+    return [
+      { name: "pinned", heading: marks.pinned, items: pinned },
+      { name: "items", heading: named ?? (pinned.length + hidden.length > 0 ? marks.others : null), items: isMore ? [...items, { more: view, text: more }] : items },
+      { name: "hidden", heading: marks.hidden, items: hidden },
+      ...elsewhere.map((found) => {
+        const further = found.more && found.items.length > 0 ? [{ more: found.view, text: this._words.moreIn(views[found.view]) }] : [];
+        return { name: found.view, heading: views[found.view], items: [...found.items, ...further] };
+      }),
+    ];
+  }
+
+  /** How old the list is, if the service cannot be reached; how many are hidden, and a way to see them. */
+  _renderNote() {
+    const { groups, showsHidden, asOf } = this._inbox;
+    const key = `${groups.hiddenCount} ${showsHidden} ${asOf}`;
+    if (key === this._noteShown) return;
+    this._noteShown = key;
+    const { hiddenCount } = this._words.marks;
+    const hadFocus = this._note.contains(document.activeElement);
+    const button = this._button(showsHidden ? this._words.marks.hide : this._words.marks.show, () => this._inbox.showHidden(!showsHidden));
+    replace(
+      this._note,
+      asOf === null ? null : element("p", { class: "as-of", role: "status" }, this._words.asOf(this._format.moment(asOf))),
+      groups.hiddenCount > 0 ? element("p", {}, hiddenCount(groups.hiddenCount), button) : null,
+    );
+    if (hadFocus) button.focus();
   }
 
   _renderTab(tab, selected) {
@@ -223,17 +284,17 @@ export class TaskList extends EventTarget {
     choose(this._sources, filter.source);
   }
 
-  _renderState() {
+  _renderState(hasRows) {
     const { phase, items, problem, filled, cursor, loadingMore, isNarrowed } = this._inbox;
     const words = this._words;
     const states = { failed: `failed ${problem?.status}`, filling: `filling ${filled}`, loading: "loading" };
-    const kind = states[phase] ?? (items.length === 0 ? `empty ${isNarrowed} ${this._inbox.view}` : "");
+    const kind = states[phase] ?? (!hasRows ? `empty ${isNarrowed} ${this._inbox.view}` : "");
     if (kind !== this._kind) {
       this._kind = kind;
       if (phase === "failed") replace(this._state, problemShown(problem, words, () => this._inbox.reload()));
       else if (phase === "filling") replace(this._state, nothingToShow("clock", words.filling(this._format.percent(filled))));
       else if (phase === "loading") replace(this._state, placeholders(words));
-      else if (items.length > 0) replace(this._state);
+      else if (hasRows) replace(this._state);
       else if (isNarrowed) replace(this._state, nothingToShow("search", words.noMatch, this._clearButton()));
       else replace(this._state, nothingToShow(this._inbox.view === "pending" ? "check" : "inbox", words.empty[this._inbox.view]));
     }
@@ -243,7 +304,7 @@ export class TaskList extends EventTarget {
       this._seen.unobserve(this._foot);
       this._seen.observe(this._foot);
     }
-    const more = phase === "ready" && items.length > 0 && cursor !== null;
+    const more = phase === "ready" && items.length > 0 && cursor !== null && !this._endsHere;
     const foot = !more ? (phase === "ready" && items.length > 20 ? "end" : "") : loadingMore ? "loading" : problem ? "failed" : "more";
     const footKey = `${foot} ${foot === "end" ? items.length : ""}`;
     if (footKey === this._footShown) return;
@@ -274,7 +335,7 @@ export class TaskList extends EventTarget {
   _sayArrivals() {
     const arrivals = this._arrivals.splice(0);
     const title = arrivals[0]?.title ?? this._words.untitled;
-    this._said.textContent = arrivals.length > 1 ? this._words.arrivedMany(arrivals.length) : this._words.arrived(title);
+    this.say(arrivals.length > 1 ? this._words.arrivedMany(arrivals.length) : this._words.arrived(title));
   }
 }
 

@@ -9,7 +9,10 @@ const TELLING = new Set(["created", "copied"]);
 const LONG_MS = 3 * 24 * 3600 * 1000;
 let made = 0;
 
-/** Emits "cursor" and "choose" (`item`), and "end" when somebody wants to go on below the last row. */
+/** A row that is no item leads to more of them: `{more}` is the view. */
+const idOf = (item) => (item.more === undefined ? keyOf(item) : `more ${item.more}`);
+
+/** Emits "cursor" and "choose" (`item`), "more" (`view`), and "end" when somebody wants to go on below the last row. */
 export class TaskRows extends EventTarget {
   constructor(words, format, inbox) {
     super();
@@ -17,6 +20,7 @@ export class TaskRows extends EventTarget {
     this._format = format;
     this._inbox = inbox;
     this._rows = new Map();
+    this._groups = new Map();
     this._items = [];
     this._key = null;
     this._index = -1;
@@ -30,34 +34,47 @@ export class TaskRows extends EventTarget {
   }
 
   get current() {
-    return this._items.find((item) => keyOf(item) === this._key) ?? null;
+    return this._items.find((item) => item.more === undefined && keyOf(item) === this._key) ?? null;
   }
 
-  /** Show exactly these, in this order, reusing what is there: scroll, animation and the current row stay. */
-  render(items, label) {
-    this._items = items;
+  /**
+   * Show exactly these, in this order, reusing what is there: scroll, animation and the current row stay. A group is
+   * `{name, heading, items}`; a heading of null is none.
+   */
+  render(groups, label) {
+    const shown = groups.filter(({ items }) => items.length > 0);
+    this._items = shown.flatMap(({ items }) => items);
     this.root.setAttribute("aria-label", label);
-    this.root.hidden = items.length === 0;
-    const wanted = new Set();
-    let place = this.root.firstElementChild;
-    for (const item of items) {
-      const key = keyOf(item);
-      wanted.add(key);
-      const row = this._row(key, item);
-      if (row === place) place = place.nextElementSibling;
-      else this.root.insertBefore(row, place);
-    }
+    this.root.hidden = shown.length === 0;
+    this.root.toggleAttribute("data-marks", this._inbox.hasMarks);
+    const wanted = new Set(this._items.map(idOf));
+    const parts = shown.map(({ name, heading }) => this._group(name, heading));
+    inOrder(this.root, this.root.firstElementChild, parts);
+    shown.forEach(({ items }, index) => {
+      const part = parts[index];
+      inOrder(part, part.querySelector(".row"), items.map((item) => this._row(idOf(item), item)));
+    });
     for (const [key, { row }] of this._rows) {
       if (wanted.has(key)) continue;
       row.remove();
       this._rows.delete(key);
     }
+    for (const part of [...this.root.children]) if (!parts.includes(part)) part.remove();
     this._keepCurrent();
+  }
+
+  _group(name, heading) {
+    const known = this._groups.get(name);
+    if (known?.heading === heading) return known.part;
+    const named = heading === null ? { role: "none" } : { role: "group", "aria-label": heading };
+    const part = element("div", named, heading === null ? null : element("p", { class: "row-group", "aria-hidden": "true" }, heading));
+    this._groups.set(name, { part, heading });
+    return part;
   }
 
   mark(key) {
     this._key = key;
-    this._index = this._items.findIndex((item) => keyOf(item) === key);
+    this._index = this._items.findIndex((item) => idOf(item) === key);
     for (const [other, { row }] of this._rows) row.setAttribute("aria-selected", String(other === key));
     const row = this._rows.get(key)?.row ?? null;
     if (row === null) this.root.removeAttribute("aria-activedescendant");
@@ -67,7 +84,7 @@ export class TaskRows extends EventTarget {
   move(by) {
     if (this._items.length === 0) return;
     // From the place of a row that is gone, "next" is the row that took it.
-    const from = this.current === null && by > 0 ? this._index - 1 : this._index;
+    const from = !this._rows.has(this._key) && by > 0 ? this._index - 1 : this._index;
     this._go(Math.max(0, Math.min(this._items.length - 1, from + by)));
     if (this._index + 5 >= this._items.length) this.dispatchEvent(new CustomEvent("end"));
   }
@@ -79,23 +96,23 @@ export class TaskRows extends EventTarget {
 
   tick() {
     for (const { row, item } of this._rows.values()) {
-      row.querySelector("time").textContent = this._format.ago(item.created_at);
+      if (item.more === undefined) row.querySelector("time").textContent = this._format.ago(item.created_at);
     }
   }
 
   _go(index) {
     const item = this._items[index];
-    const key = keyOf(item);
+    const key = idOf(item);
     this._rows.get(key).row.scrollIntoView({ block: "nearest" });
     if (key === this._key) return;
     this.mark(key);
-    this.dispatchEvent(new CustomEvent("cursor", { detail: { item } }));
+    if (item.more === undefined) this.dispatchEvent(new CustomEvent("cursor", { detail: { item } }));
   }
 
   /** The current row is gone: it stays the one whose details are shown, and the keyboard goes on from its place. */
   _keepCurrent() {
     if (this._key === null) return;
-    const index = this._items.findIndex((item) => keyOf(item) === this._key);
+    const index = this._items.findIndex((item) => idOf(item) === this._key);
     if (index >= 0) this.mark(this._key);
     else this.root.removeAttribute("aria-activedescendant");
   }
@@ -109,10 +126,10 @@ export class TaskRows extends EventTarget {
       event.stopPropagation();
       if (event.key === "Home" && this._items.length > 0) this._go(0);
       else this.move(steps[event.key]);
-    } else if ((event.key === "Enter" || event.key === " ") && this.current !== null) {
+    } else if ((event.key === "Enter" || event.key === " ") && this._rows.has(this._key)) {
       event.preventDefault();
       event.stopPropagation();
-      this._choose(this.current, true);
+      this._choose(this._rows.get(this._key).item, true);
     }
   }
 
@@ -120,11 +137,15 @@ export class TaskRows extends EventTarget {
     const row = event.target.closest(".row");
     const found = [...this._rows.values()].find((known) => known.row === row);
     if (!found) return;
-    this.mark(keyOf(found.item));
+    this.mark(idOf(found.item));
     this._choose(found.item, false);
   }
 
   _choose(item, byKeyboard) {
+    if (item.more !== undefined) {
+      this.dispatchEvent(new CustomEvent("more", { detail: { view: item.more } }));
+      return;
+    }
     this.dispatchEvent(new CustomEvent("choose", { detail: { item, byKeyboard } }));
   }
 
@@ -132,7 +153,9 @@ export class TaskRows extends EventTarget {
     const known = this._rows.get(key);
     if (known?.item === item) return known.row;
     const row = known?.row ?? element("div", { class: "row", role: "option", id: `tb-row-${(made += 1)}`, part: "row", "aria-selected": "false" });
-    replace(row, this._parts(item));
+    row.classList.toggle("more-row", item.more !== undefined);
+    row.classList.toggle("unread", isUnread(item));
+    replace(row, item.more === undefined ? this._parts(item) : item.text);
     if (this._fresh?.delete(key)) {
       row.classList.add("fresh");
       row.addEventListener("animationend", () => row.classList.remove("fresh"), { once: true });
@@ -151,6 +174,7 @@ export class TaskRows extends EventTarget {
     const name = originator?.name || originator?.user_id || words.unknownPerson;
     const mine = originator?.user_id === this._inbox.person.userId;
     return [
+      this._inbox.hasMarks && isUnread(item) ? element("span", { class: "unseen" }, words.marks.unread) : null,
       element("span", { class: "avatar", "aria-hidden": "true", data: { hue: hue(originator?.user_id ?? name) } }, initials(originator?.name)),
       element(
         "span",
@@ -171,6 +195,16 @@ export class TaskRows extends EventTarget {
         itemShown(item, words),
       ),
     ];
+  }
+}
+
+const isUnread = (item) => item.more === undefined && !item.marks?.read;
+
+/** These children in this order, from `place` on; others move behind. */
+function inOrder(parent, place, children) {
+  for (const child of children) {
+    if (child === place) place = place.nextElementSibling;
+    else parent.insertBefore(child, place);
   }
 }
 

@@ -91,8 +91,8 @@ export class TaskbridgeTasks extends HTMLElement {
     const words = wordsFor(this.getAttribute("lang") || document.documentElement.lang || undefined);
     const credentials = this.getAttribute("credentials") === "include" ? "include" : "same-origin";
     const api = new Api({ base, credentials, token: async () => this.#token() });
-    this.#inbox = new Inbox(api, person);
     const views = this.#views();
+    this.#inbox = new Inbox(api, person, { searched: views });
     const asked = this.getAttribute("view");
     this.#inbox.view = views.includes(asked) ? asked : views[0];
     this.#list = new TaskList(this.#inbox, words, { views });

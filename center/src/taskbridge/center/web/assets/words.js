@@ -2,7 +2,7 @@
 
 import { EN } from "./words-en.js";
 import { ZH } from "./words-zh.js";
-import { remember, remembered } from "./preferences.js";
+import { remembered, rememberLanguage } from "./preferences.js";
 
 export const LANGUAGES = { zh: ZH, en: EN };
 
@@ -15,6 +15,5 @@ export function wordsFor(tag = navigator.language) {
 export const chosenWords = () => wordsFor(remembered("language") ?? navigator.language);
 
 export function chooseLanguage(words) {
-  remember("language", words.tag);
-  document.documentElement.lang = words.tag;
+  rememberLanguage(words.tag);
 }

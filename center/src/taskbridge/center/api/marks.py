@@ -1,0 +1,192 @@
+"""What people mark in their lists: entries that were read, that are pinned, or hidden for a while.
+
+A mark exists for an entry only: those of entries that are gone are deleted. A person's pinned and hidden entries are
+few, and next to each other in the primary key, so that a page can show them wherever they are in the list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from sqlalchemy import and_, bindparam, delete, exists, or_, select
+
+from taskbridge.center.api.json_forms import item_json
+from taskbridge.center.tables import (
+    HIDDEN,
+    PINNED,
+    READ_MARK,
+    VIEW_CODES,
+    WHOLE_INSTANCE,
+    entries,
+    instances,
+    marks,
+    people,
+)
+from taskbridge.runtime.database import DatabaseUnavailable, Upsert, clean, now_ms
+from taskbridge.runtime.follow.positions import IS_COMPLETE
+from taskbridge.runtime.follow.tables import positions
+from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.json_forms import to_json
+from taskbridge.schemas.topics import TASK_STATES
+from taskbridge.schemas.views import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Select
+
+    from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database, Threads
+
+LISTED_MAX = 400
+"""Pinned and hidden entries of a view that are listed."""
+_PURGE_S = 3600.0
+
+_CODES = {view.lower(): code for view, code in VIEW_CODES.items()}
+_read_entry = msgspec.json.Decoder(Entry).decode
+
+_PUT = Upsert(marks)
+_OF_VIEW = and_(
+    marks.c.corp_id == bindparam("corp_id"), marks.c.user_id == bindparam("user_id"), marks.c.view == bindparam("view")
+)
+_ITS_KEY = [f"its_{each.name}" for each in marks.primary_key.columns]
+_UNMARK = delete(marks).where(
+    *(column == bindparam(name) for column, name in zip(marks.primary_key.columns, _ITS_KEY, strict=True))
+)
+_KEPT = marks.c.kind.in_([PINNED, HIDDEN])
+
+
+def _its_entry() -> ColumnElement[bool]:
+    """Joins each mark to its entry, by the key of its instance."""
+    same = [entries.c[name] == marks.c[name] for name in ("corp_id", "user_id", "view", "task_id")]
+    return and_(instances.c.instance_id == marks.c.instance_id, entries.c.instance == instances.c.id, *same)
+
+
+_NAME = select(people.c.name).where(
+    people.c.corp_id == marks.c.corp_id, people.c.user_id == entries.c.unnamed_originator
+)
+LISTED = (
+    select(marks.c.kind, marks.c.instance_id, marks.c.task_id, entries.c.item, _NAME.scalar_subquery().label("name"))
+    .where(_OF_VIEW, _KEPT, or_(marks.c.kind == PINNED, marks.c.value > bindparam("now")), _its_entry())
+    .order_by(marks.c.kind, marks.c.instance_id, marks.c.task_id)
+    .limit(LISTED_MAX)
+)
+_STATES = positions.c.topic == TASK_STATES.name
+
+
+def orphaned(now: int) -> ColumnElement[bool]:
+    """Marks of entries that are gone, and those that no longer hide; none while lists are filled.
+
+    One condition, and so one snapshot: while lists are dropped, the entry of every mark is gone.
+    """
+    return and_(
+        or_(and_(marks.c.kind == HIDDEN, marks.c.value < now), ~exists().where(_its_entry())),
+        exists().where(_STATES, IS_COMPLETE),
+        ~exists().where(_STATES, ~IS_COMPLETE),
+    )
+
+
+class Marked(NamedTuple):
+    """What to change about one entry."""
+
+    view: str
+    instance_id: str
+    task_id: str | None
+    changes: dict[str, int | None]
+    """By kind, the new value; None removes the mark."""
+
+
+Marks = dict[tuple[str, str], dict[str, int]]
+"""By instance and task id as they are stored, the values by kind."""
+
+
+def marks_statement(database: Database) -> Select[*tuple[Any, ...]]:
+    """The marks of some instances in a view of a person: for a page, by the primary key."""
+    columns = marks.c.instance_id, marks.c.task_id, marks.c.kind, marks.c.value
+    kinds = marks.c.kind.in_([READ_MARK, PINNED, HIDDEN])
+    return select(*columns).where(_OF_VIEW, kinds, database.among(marks.c.instance_id))
+
+
+def read_marks(connection: Connection, statement: Select[*tuple[Any, ...]], given: dict[str, Any]) -> Marks:
+    """By ``marks_statement``."""
+    found: Marks = {}
+    for row in connection.execute(statement, given):
+        found.setdefault((row.instance_id, row.task_id), {})[row.kind] = row.value
+    return found
+
+
+def marks_json(kinds: dict[str, int], updated_at: int, now: int) -> dict[str, Any]:
+    """As an item shows them. An entry that has changed since it was read is unread."""
+    until = kinds.get(HIDDEN, 0)
+    return {
+        "read": kinds.get(READ_MARK) == updated_at,
+        "pinned": PINNED in kinds,
+        "hidden_until": iso(until) if until > now else None,
+    }
+
+
+class MarksStore:
+    """Every method blocks, and raises DatabaseUnavailable if the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._of_instances = marks_statement(database)
+        named = select(entries.c.view, instances.c.instance_id, entries.c.task_id)
+        self._present = named.join_from(instances, entries, entries.c.instance == instances.c.id).where(
+            database.among(instances.c.instance_id),
+            entries.c.corp_id == bindparam("corp_id"),
+            entries.c.user_id == bindparam("user_id"),
+        )
+
+    def listed(self, person: Person, view: str) -> bytes:
+        """The pinned and the hidden entries of a view, newest first, as JSON."""
+        now = now_ms()
+        given = _given(person) | {"view": _CODES[view], "now": now}
+        with self._database.read() as connection:
+            rows = connection.execute(LISTED, given).all()
+            keys = self._database.keys({row.instance_id for row in rows})
+            marked = read_marks(connection, self._of_instances, given | keys)
+        found: dict[tuple[str, str], tuple[Entry, dict[str, Any]]] = {}
+        for _, instance_id, task_id, item, name in rows:
+            entry = _read_entry(item)
+            shown = item_json(instance_id, task_id or None, view, entry, name)
+            kinds = marked.get((instance_id, task_id), {})
+            found[instance_id, task_id] = entry, {**shown, "marks": marks_json(kinds, entry.updated_at, now)}
+        order = sorted(found, key=lambda key: (-found[key][0].entered_at, *key))
+        return to_json({"items": [found[key][1] for key in order]})
+
+    def change(self, person: Person, changed: Sequence[Marked]) -> None:
+        """Mark entries. What is not in the person's lists any more has no marks, and is left out."""
+        given = _given(person)
+        wanted: dict[tuple[Any, ...], int | None] = {}
+        with self._database.write() as connection:
+            keys = self._database.keys({clean(each.instance_id) for each in changed})
+            present = {tuple(row) for row in connection.execute(self._present, given | keys)}
+            for each in changed:
+                entry = _CODES[each.view], clean(each.instance_id), clean(each.task_id or WHOLE_INSTANCE)
+                if entry in present:
+                    key = *given.values(), entry[0]
+                    wanted |= {(*key, kind, *entry[1:]): value for kind, value in each.changes.items()}
+            # Sorted, as all locks are: two requests wait for each other in one direction only.
+            put = sorted((*key, value) for key, value in wanted.items() if value is not None)
+            self._database.put(connection, _PUT, put)
+            if gone := [dict(zip(_ITS_KEY, key, strict=True)) for key, value in wanted.items() if value is None]:
+                connection.execute(_UNMARK, gone)
+
+    def purge(self) -> int:
+        """Delete the marks of entries that are gone, and those that no longer hide; returns how many."""
+        return self._database.purge(marks, orphaned(now_ms()))
+
+    async def watch(self, threads: Threads) -> None:
+        """Purge once an hour, until cancelled."""
+        while True:
+            with suppress(DatabaseUnavailable):
+                await threads.run(self.purge)
+            await asyncio.sleep(_PURGE_S)
+
+
+def _given(person: Person) -> dict[str, str]:
+    return {"corp_id": clean(person[0]), "user_id": clean(person[1])}
