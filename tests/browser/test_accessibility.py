@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,8 @@ def test_the_pages_in_every_state(
     def look(state: str, page: Page) -> None:
         findings[state] = serious_findings(page)
 
+    for item, due_at in zip(fake.items[ME, "pending"], (fake.now, fake.now + timedelta(hours=2)), strict=False):
+        item["due_at"] = due_at.isoformat()
     page = open_page(fake.page_of(), **options)
     expect(page.locator(".row")).to_have_count(11)
     look("list", page)

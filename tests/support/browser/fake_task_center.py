@@ -280,6 +280,7 @@ class FakeTaskCenter:
         app_type: str = "",
         source: str = "",
         q: str = "",
+        overdue: str = "",
         limit: int = 50,
         cursor: str = "0",
     ) -> Any:
@@ -288,12 +289,13 @@ class FakeTaskCenter:
         # As the real one: a search looks at so many lines at a time, and goes on with the next page.
         lines = self.items.get((user, view), [])
         start = int(cursor)
-        end = start + (_LINES_A_SEARCH if q or app_type or source else limit)
+        end = start + (_LINES_A_SEARCH if q or app_type or source or overdue else limit)
         found = [
             item
             for item in lines[start:end]
             if (not app_type or item["app_type"] == app_type)
             and (not source or item["source"] == source)
+            and (not overdue or (item.get("due_at") or "Z") <= _iso(datetime.now(UTC)))
             and (not q or q.lower() in f"{item['title']} {item['process_name']} {item['originator']['name']}".lower())
         ]
         items = [{name: value for name, value in item.items() if name != "waits_for"} for item in found]

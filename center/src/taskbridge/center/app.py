@@ -28,6 +28,8 @@ from taskbridge.center.metrics import FollowerCollector, Metrics
 from taskbridge.center.migrations import FOLDER
 from taskbridge.center.operations.reporting import OperationsReporter
 from taskbridge.center.operations.routes import operations_router
+from taskbridge.center.reminders.due import NO_RULES
+from taskbridge.center.reminders.file import RemindersFile
 from taskbridge.center.server import build_http
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import FOLLOWED
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from taskbridge.center.reminders.due import DueRules
     from taskbridge.runtime.database import Database
 
 _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, DeadLetters)}
@@ -131,15 +134,18 @@ class Center:
     """All parts of a replica."""
 
     def __init__(self, settings: CenterSettings, database: Database) -> None:
-        """Raise ConfigurationError if the settings of access or the addresses are wrong."""
+        """Raise ConfigurationError if the settings of access, the addresses or a file are wrong."""
         self._settings, self._database = settings, database
         self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS, answer_s=_ANSWER_S)
         self.filling = Filling(database, self._threads)
-        self._queries = Queries(database)
+        path = settings.reminders_file
+        self.reminders_file = reminders = None if path is None else RemindersFile(path)
+        self._queries = Queries(database, self._due_rules)
         self.hub = Hub(
             database,
             most=_most_streams(settings.event_streams),
             most_of_person=settings.event_streams_per_user,
+            due_rules=self._due_rules,
         )
         self._sessions: Sessions | None = None
         self._provider = provider_of(settings, self._users_of)
@@ -172,6 +178,8 @@ class Center:
         self.metrics.registry.register(self.hub)
         if (tokens := self.access.tokens) is not None:
             self.metrics.tokens_usable.set_function(lambda: tokens.broken is None)
+        if reminders is not None:
+            self.metrics.reminders_usable.set_function(lambda: reminders.broken is None)
 
     async def serve(self) -> None:
         """Follow the topics and answer, until a signal comes."""
@@ -190,10 +198,10 @@ class Center:
         await self.filling.look()
         for each in self.followers:
             each.start()
-        tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
+        files = [each.watch() for each in (self.access.tokens, self.reminders_file) if each is not None]
         sessions = [] if self._sessions is None else [self._sessions.watch()]
         audit = self.audit.watch(days=self._settings.audit_days)
-        return [self.filling.watch(), self.hub.run(), self.operations.run(), audit, *tokens, *sessions]
+        return [self.filling.watch(), self.hub.run(), self.operations.run(), audit, *files, *sessions]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
@@ -219,8 +227,7 @@ class Center:
         """The body of ``/readyz``."""
         health = [each.health() for each in self.followers]
         problems = [self.filling.problem, *(each.problem for each in health)]
-        if (tokens := self.access.tokens) is not None:
-            problems.append(tokens.problem)
+        problems += [each.problem for each in (self.access.tokens, self.reminders_file) if each is not None]
         return {
             "ready": self.filling.problem is None and self.filling.is_complete(),
             **self.filling.details(),
@@ -228,6 +235,9 @@ class Center:
             "lag": {each.group: each.lag for each in health},
             "problems": list(dict.fromkeys(each for each in problems if each is not None)),
         }
+
+    def _due_rules(self) -> DueRules:
+        return NO_RULES if self.reminders_file is None else self.reminders_file.current.due
 
     async def _users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         users = await self._threads.run(self._queries.users_of, corp_id, kind, value)

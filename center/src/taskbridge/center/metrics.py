@@ -42,6 +42,10 @@ class Metrics:
             "api_tokens_usable", "0 while the API tokens file is invalid and an older version is in use."
         )
         self.tokens_usable.set(1)
+        self.reminders_usable = self._gauge(
+            "reminders_file_usable", "0 while the reminders file is invalid and an older version is in use."
+        )
+        self.reminders_usable.set(1)
         self.filled = self._gauge(
             "lists_filled_ratio", "Share of the states that the lists contain while they are filled; 1 once complete."
         )

@@ -78,6 +78,9 @@ class ItemOut(_Shown):
     outcome: str | None = Field(description="For a handled task: how it was decided, as the sender names it, if known.")
     finished_at: str | None = Field(description="In created and copied: when the instance ended, if known.")
     result: str | None = Field(description="In created and copied: how the instance ended, as the sender names it.")
+    due_at: str | None = Field(
+        None, description="In pending: when it is due by the rules in CENTER_REMINDERS_FILE; null without a rule."
+    )
 
 
 class PageOut(_Shown):

@@ -51,6 +51,9 @@ _Q = Annotated[
         examples=["请假"],
     ),
 ]
+_Overdue = Annotated[
+    bool, Query(description="Only entries of the view pending whose due time has passed, like `q` within 10,000.")
+]
 _Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Maximum number of items.")]
 _Cursor = Annotated[
     str | None,
@@ -123,11 +126,12 @@ class Api:
         app_type: _AppType = None,
         source: _Source = None,
         q: _Q = "",
+        overdue: _Overdue = False,
         limit: _Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
     ) -> Response:
         await self._caller_of(request, (corp_id, user_id))
-        query = PageQuery(corp_id, user_id, view, app_type, source, q, limit, cursor)
+        query = PageQuery(corp_id, user_id, view, app_type, source, q, overdue, limit, cursor)
         return await self._answer(self._queries.page, query)
 
     async def counts(self, request: Request, corp_id: CorpId, user_id: UserId) -> Response:

@@ -4,7 +4,7 @@ import { Problem } from "./api.js";
 import { debounced, element, icon, outsideLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
 import { Format, hue, initials, namesIn } from "./format.js";
-import { decisionOf, decisionShown, nothingToShow, problemShown, statusShown } from "./states.js";
+import { decisionOf, decisionShown, dueShown, nothingToShow, problemShown, statusShown } from "./states.js";
 import { itemShown } from "./task-rows.js";
 import { timelineShown } from "./timeline.js";
 
@@ -179,6 +179,7 @@ export class Detail {
     const chips = (ids) => element("dd", {}, ...ids.map((id) => element("bdi", { class: "chip" }, name(id))));
     const copied = state.copied.map((entry) => entry.user_id);
     const task = this._task(state);
+    const due = this._item?.view === "pending" ? this._item.due_at : null;
     const decision = task?.actor_id === this._inbox.person.userId ? decisionShown(task, words) : null;
     return element(
       "dl",
@@ -189,6 +190,8 @@ export class Detail {
       copied.length > 0 ? chips(copied) : null,
       decision === null ? null : element("dt", {}, words.detail.decision),
       decision === null ? null : element("dd", {}, decision),
+      due ? element("dt", {}, words.due.label) : null,
+      due ? element("dd", {}, element("time", { datetime: due }, this._format.full(due)), " ", dueShown(this._item, words, this._format)) : null,
       element("dt", {}, words.detail.updated),
       element("dd", {}, element("time", { datetime: state.updated_at }, this._format.full(state.updated_at))),
     );

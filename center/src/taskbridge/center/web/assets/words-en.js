@@ -28,6 +28,7 @@ export const EN = {
     UNKNOWN: "Unknown",
   },
   outcomes: { agree: "Agreed", disagree: "Refused", refuse: "Refused", forward: "Forwarded", revoked: "Withdrawn", terminated: "Withdrawn" },
+  due: { label: "Due", overdue: "Overdue", soon: (when) => `Due ${when}`, at: (when) => `Due ${when}` },
   loading: "Loading…",
   more: "Load more",
   end: (n) => `That is all: ${plural(n, "task", "tasks")}`,

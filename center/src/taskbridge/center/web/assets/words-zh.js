@@ -19,6 +19,7 @@ export const ZH = {
   you: "我",
   statuses: { PENDING: "待处理", COMPLETED: "已完成", CANCELLED: "已撤销", ACTIVE: "进行中", DELETED: "已删除", UNKNOWN: "未知" },
   outcomes: { agree: "已同意", disagree: "已拒绝", refuse: "已拒绝", forward: "已转交", revoked: "已撤回", terminated: "已撤回" },
+  due: { label: "截止时间", overdue: "已超时", soon: (when) => `${when} 截止`, at: (when) => `截止时间：${when}` },
   loading: "正在加载…",
   more: "加载更多",
   end: (n) => `共 ${n} 条，已全部显示`,
