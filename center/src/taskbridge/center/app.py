@@ -30,6 +30,7 @@ from taskbridge.center.operations.reporting import OperationsReporter
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.center.reminders.due import NO_RULES
 from taskbridge.center.reminders.file import RemindersFile
+from taskbridge.center.reminders.reminding import Reminding
 from taskbridge.center.server import build_http
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import FOLLOWED
@@ -170,6 +171,16 @@ class Center:
             )
             for name, topics in _FOLLOWERS.items()
         ]
+        self._reminding: Reminding | None = None
+        if reminders is not None:
+            filling = self.filling
+            self._reminding = Reminding(
+                database,
+                reminders,
+                self.metrics.reminders,
+                lambda: filling.is_complete() and filling.people_complete,
+                url=settings.public_url,
+            )
         self.operations = OperationsReporter(
             settings, database, self._threads, self.readiness, streams=lambda: self.hub.count
         )
@@ -200,8 +211,9 @@ class Center:
             each.start()
         files = [each.watch() for each in (self.access.tokens, self.reminders_file) if each is not None]
         sessions = [] if self._sessions is None else [self._sessions.watch()]
+        reminding = [] if self._reminding is None else [self._reminding.run()]
         audit = self.audit.watch(days=self._settings.audit_days)
-        return [self.filling.watch(), self.hub.run(), self.operations.run(), audit, *files, *sessions]
+        return [self.filling.watch(), self.hub.run(), self.operations.run(), audit, *files, *sessions, *reminding]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))

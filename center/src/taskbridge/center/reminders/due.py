@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import BigInteger, and_, bindparam, case, false
 
 from taskbridge.center.reminders.working_time import DAY_MINUTES, WorkingTime
-from taskbridge.center.tables import entries
+from taskbridge.center.tables import NAME_CHARACTERS, entries
 from taskbridge.runtime.database import clean
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class DueRules:
         return tuple(each.key for each in self.rules)
 
     def rule_of(self, app_type: str, process: str | None) -> Rule | None:
+        app_type, process = app_type[:NAME_CHARACTERS], process and process[:NAME_CHARACTERS]
         for key in ((app_type, process), (app_type, None), (None, None)):
             if (found := self._by_key.get(key)) is not None:
                 return found
@@ -108,4 +109,4 @@ IS_OLD_ENOUGH = entries.c.entered_at <= bindparam("due_latest")
 
 
 def _clean(text: str | None) -> str | None:
-    return None if text is None else clean(text)
+    return None if text is None else clean(text)[:NAME_CHARACTERS]

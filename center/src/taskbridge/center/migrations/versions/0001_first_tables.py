@@ -14,7 +14,7 @@ from taskbridge.runtime.follow.tables import metadata as followed
 revision = "0001"
 down_revision = None
 
-_LATER = ("sessions", "sign_ins", "audit")
+_LATER = ("sessions", "sign_ins", "audit", "reminders")
 
 
 def upgrade() -> None:
