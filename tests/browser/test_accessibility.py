@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from support.browser.browsing import serious_findings
 from support.browser.fake_operations import WEBHOOKS
-from support.browser.fake_task_center import ME
+from support.browser.fake_task_center import CORP, ME
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -64,6 +64,9 @@ def test_the_pages_in_every_state(
     expect(page.locator(".panel.webhooks")).to_be_visible()
     expect(page.locator(".verdict")).to_be_visible()
     look("operation", page)
+    page = open_page(f"{fake.url}/waiting?corp_id={CORP}", **options)
+    expect(page.locator(".panel .status")).to_have_count(2)
+    look("waiting", page)
     fake.fails = {"/tasks": 500, "/overview": 500}
     page = open_page(fake.page_of(), **options)
     expect(page.get_by_role("alert")).to_be_visible()

@@ -84,6 +84,7 @@ class FakeTaskCenter:
     mode: str = "open"
     corps: list[str] = field(default_factory=lambda: ["*"])
     operator: bool = True
+    owned_apps: list[str] = field(default_factory=list[str])
     fails: dict[str, int] = field(default_factory=dict[str, int])
     """End of a path → the status that it is answered with."""
     delay_s: float = 0.0
@@ -220,6 +221,7 @@ class FakeTaskCenter:
         api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
+        api.get("/v1/corps/{corp}/waiting")(self._waiting)
         api.get("/v1/instances/{instance:path}/history")(self._history)
         api.get("/v1/instances/{instance:path}")(self._instance)
         api.get("/v1/ops/overview")(self._overview)
@@ -260,6 +262,7 @@ class FakeTaskCenter:
             "user_id": ME if sso else None,
             "user_name": self.names.get(ME) if sso else None,
             "operator": self.operator,
+            "owned_apps": self.owned_apps,
         }
 
     async def _people_found(self, q: str = "", limit: int = 20) -> Any:
@@ -300,6 +303,32 @@ class FakeTaskCenter:
         ]
         items = [{name: value for name, value in item.items() if name != "waits_for"} for item in found]
         return {"items": items, "next_cursor": str(end) if end < len(lines) else None}
+
+    async def _waiting(self, corp: str, app_type: str = "", process_name: str | None = None) -> Any:
+        if corp != CORP:
+            return problem(403, "Only for those who may see this corp.")
+        now = _iso(datetime.now(UTC))
+        counts: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {"processes": {}, "people": {}}
+        for (user, view), lines in self.items.items():
+            for item in lines if view == "pending" else ():
+                if app_type in {"", item["app_type"]} and process_name in {None, item["process_name"]}:
+                    counts["processes"].setdefault((item["app_type"], item["process_name"]), []).append(item)
+                    counts["people"].setdefault((user, self.names.get(user, "")), []).append(item)
+
+        def shown(names: tuple[str, str], key: str) -> list[dict[str, Any]]:
+            found = [
+                dict(zip(names, each, strict=True))
+                | {
+                    "pending": len(lines),
+                    "overdue": sum((line.get("due_at") or "Z") <= now for line in lines),
+                    "oldest_at": min(line["created_at"] for line in lines),
+                }
+                for each, lines in counts[key].items()
+            ]
+            return sorted(found, key=lambda each: -each["overdue"])
+
+        processes = shown(("app_type", "process_name"), "processes")
+        return {"processes": processes, "people": shown(("user_id", "name"), "people"), "complete": True}
 
     async def _counts(self, user: str) -> dict[str, int]:
         return {view: len(self.items.get((user, view), [])) for view in VIEWS}

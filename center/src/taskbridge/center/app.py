@@ -19,6 +19,7 @@ from taskbridge.center.access.sessions import Sessions
 from taskbridge.center.api.audit import audit_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
+from taskbridge.center.api.waiting import waiting_router
 from taskbridge.center.filling import Filling
 from taskbridge.center.follow.lists import Forms, People, States
 from taskbridge.center.follow.records import DeadLetters, Events, Quarantine
@@ -28,8 +29,7 @@ from taskbridge.center.metrics import FollowerCollector, Metrics
 from taskbridge.center.migrations import FOLDER
 from taskbridge.center.operations.reporting import OperationsReporter
 from taskbridge.center.operations.routes import operations_router
-from taskbridge.center.reminders.due import NO_RULES
-from taskbridge.center.reminders.file import RemindersFile
+from taskbridge.center.reminders.file import Reminders, RemindersFile
 from taskbridge.center.reminders.reminding import Reminding
 from taskbridge.center.server import build_http
 from taskbridge.center.settings import CenterSettings
@@ -66,6 +66,7 @@ _ANSWER_S = 10.0
 """A database that is frozen must not hold clients: a proxy in front would give up later without a reason."""
 _END_S = 8.0
 """For open requests, and for threads that wait for Kafka or the database."""
+_NO_REMINDERS = Reminders()
 _OWN_FILES = 1024
 """Connections to Kafka and the database, and clients that are not event streams."""
 
@@ -224,7 +225,14 @@ class Center:
     def http(self) -> FastAPI:
         """The application; nothing is connected for it."""
         routers = [
-            Api(self.access, self._queries, self._threads, self.filling.is_complete).router(),
+            Api(
+                self.access,
+                self._queries,
+                self._threads,
+                self.filling.is_complete,
+                lambda person: self._reminders().apps_of(person),
+            ).router(),
+            waiting_router(self._database, self._threads, self.access, self.filling.is_complete, self._reminders),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
             audit_router(self.audit, self.access),
@@ -248,8 +256,11 @@ class Center:
             "problems": list(dict.fromkeys(each for each in problems if each is not None)),
         }
 
+    def _reminders(self) -> Reminders:
+        return _NO_REMINDERS if self.reminders_file is None else self.reminders_file.current
+
     def _due_rules(self) -> DueRules:
-        return NO_RULES if self.reminders_file is None else self.reminders_file.current.due
+        return self._reminders().due
 
     async def _users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         users = await self._threads.run(self._queries.users_of, corp_id, kind, value)

@@ -84,6 +84,7 @@ def test_who_signs_in_sees_their_own_lists_and_nothing_else(serve: Callable[...,
         "operator": False,
         "auditor": False,
         "session": True,
+        "owned_apps": [],
     }
     statuses = {
         path: browser.get(path).status_code

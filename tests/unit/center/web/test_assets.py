@@ -34,7 +34,9 @@ def test_no_page_has_anything_inline(page: Path) -> None:
     assert re.findall(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text) == []
 
 
-@pytest.mark.parametrize(("page", "start"), [("index.html", "task-center.js"), ("ops.html", "ops.js")])
+@pytest.mark.parametrize(
+    ("page", "start"), [("index.html", "task-center.js"), ("ops.html", "ops.js"), ("waiting.html", "waiting.js")]
+)
 def test_a_page_preloads_exactly_the_modules_that_it_needs(page: str, start: str) -> None:
     needed: set[str] = set()
     waiting = {start}

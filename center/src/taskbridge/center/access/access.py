@@ -184,8 +184,12 @@ class Access:
         if not is_instance:
             caller.check(*read)
         is_own = read == (caller.corp_id, caller.user_id)
-        if self.audit is not None and caller.mode == "sso" and caller.is_operator and not is_own:
-            subject = read if is_instance else "/".join(read)
+        if caller.is_operator and not is_own:
+            await self.record_read(request, caller, read if is_instance else "/".join(read))
+
+    async def record_read(self, request: HTTPConnection, caller: Caller, subject: str) -> None:
+        """Record that a signed-in person sees something of others."""
+        if self.audit is not None and caller.mode == "sso":
             await self.audit.add_read(caller, subject, address=address_of(request))
 
     def lasting(self, caller: Caller, corp_id: str, user_id: str, *, now: float) -> Callable[[float], bool]:

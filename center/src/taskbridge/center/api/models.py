@@ -204,6 +204,29 @@ class MeOut(_Shown):
     operator: bool = Field(description="Whether the caller may open /ops.")
     auditor: bool = Field(description="Whether the caller may see the audit trail.")
     session: bool = Field(description="Whether the person signed in here, and so may sign out.")
+    owned_apps: list[str] = Field(description="Apps whose waiting tasks the person may see, with all their people.")
+
+
+class _CountedOut(_Shown):
+    pending: int = Field(description="Pending entries. A task that waits for several people counts for each.")
+    overdue: int
+    oldest_at: str = Field(description="When the oldest of them was added.", examples=[MOMENT])
+
+
+class WaitingProcessOut(_CountedOut):
+    app_type: str
+    process_name: str | None
+
+
+class WaitingPersonOut(_CountedOut):
+    user_id: str
+    name: str | None
+
+
+class WaitingOut(_Shown):
+    processes: list[WaitingProcessOut]
+    people: list[WaitingPersonOut]
+    complete: bool = Field(description="False if there are more processes, people or entries than are counted here.")
 
 
 class AuditEntryOut(_Shown):

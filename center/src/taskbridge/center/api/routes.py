@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ID_MAX = 256
 Q_MAX = 200
 CURSOR_MAX = 2_000
-_FILLING_S = 5.0
+FILLING_S = 5.0
 _EVENTS_S, _EVENTS_TRIES = 0.1, 20
 
 CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
@@ -73,9 +73,17 @@ class JsonAnswer(Response):
 class Api:
     """Answers what callers may know of themselves, of users and of instances."""
 
-    def __init__(self, access: Access, queries: Queries, threads: Threads, is_complete: Callable[[], bool]) -> None:
-        """``is_complete``: whether the lists are filled."""
+    def __init__(
+        self,
+        access: Access,
+        queries: Queries,
+        threads: Threads,
+        is_complete: Callable[[], bool],
+        apps_of: Callable[[Person], list[str]] = lambda _: [],
+    ) -> None:
+        """``is_complete``: whether the lists are filled. ``apps_of``: which apps a person owns."""
         self._access, self._queries, self._threads, self._is_complete = access, queries, threads, is_complete
+        self._apps_of = apps_of
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
@@ -96,10 +104,11 @@ class Api:
 
     async def me(self, request: Request) -> Response:
         caller = await self._access.caller_of(request)
-        name = None
+        name, owned_apps = None, list[str]()
         if caller.corp_id is not None and caller.user_id is not None:
+            owned_apps = self._apps_of((caller.corp_id, caller.user_id))
             name = await self._threads.run(self._queries.name_of, caller.corp_id, caller.user_id)
-        return JsonAnswer(to_json(_me(caller, name)))
+        return JsonAnswer(to_json({**_me(caller, name), "owned_apps": owned_apps}))
 
     async def people(
         self,
@@ -169,7 +178,7 @@ class Api:
         caller = await self._access.caller_of(request)
         await self._access.check_read(request, caller, read)
         if not self._is_complete():
-            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
+            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=FILLING_S)
         return caller
 
     async def _answer(self, query: Callable[..., bytes], *arguments: object) -> Response:

@@ -65,13 +65,12 @@ def waiting(
     corp_id = clean(corp_id)
     given = {"corp_id": corp_id, "app_type": app_type, "process": process, "rows": limit + 1, **due.given(now)}
     filters = {"app": app_type is not None, "process": None if process is None else bool(process)}
-    found = [
-        connection.execute(_grouped(due.keys, by=by, **filters), given).all() for by in ("process", "person", "entry")
-    ]
-    processes = [((row[0], row[1]), Counts(*row[2:])) for row in found[0]]
-    users = [(row[0], Counts(*row[1:])) for row in found[1]]
+    by_process = connection.execute(_grouped(due.keys, by="process", **filters), given).all()
+    by_person = connection.execute(_grouped(due.keys, by="person", **filters), given).all()
+    processes = [((app, name), Counts(*counts)) for app, name, *counts, _ in by_process]
+    users = [(user, Counts(*counts)) for user, *counts, _ in by_person]
     names = _names(connection, corp_id, [user for user, _ in users])
-    counted = found[2][0][0] <= COUNTED_MAX
+    counted = not by_process or by_process[0][-1] <= COUNTED_MAX
     return Waiting(
         processes[:limit],
         [((user, names.get(user)), counts) for user, counts in users[:limit]],
@@ -114,12 +113,10 @@ def _grouped(keys: RuleKeys, *, by: str, app: bool, process: bool | None) -> Sel
     if process is not None:
         where.append(entries.c.process_name == bindparam("process") if process else entries.c.process_name.is_(None))
     columns = entries.c.user_id, entries.c.app_type, entries.c.process_name, entries.c.entered_at
-    found = select(*columns, _late(keys)).where(*where).limit(COUNTED_MAX + (by == "entry")).subquery()
-    if by == "entry":
-        return select(func.count()).select_from(found)
+    found = select(*columns, _late(keys)).where(*where).limit(COUNTED_MAX + 1).subquery()
     groups = (found.c.app_type, found.c.process_name) if by == "process" else (found.c.user_id,)
-    late, oldest = func.sum(found.c.late), func.min(found.c.entered_at)
-    counted = select(*groups, func.count(), late, oldest).group_by(*groups)
+    number, late, oldest = func.count(), func.sum(found.c.late), func.min(found.c.entered_at)
+    counted = select(*groups, number, late, oldest, func.sum(number).over()).group_by(*groups)
     return counted.order_by(late.desc(), oldest, *groups).limit(bindparam("rows"))
 
 

@@ -78,7 +78,7 @@ def _asset(name: str, content: bytes, version: str) -> Asset:
 
 
 def pages_router() -> APIRouter:
-    """Serve ``/``, ``/ops`` and ``/assets``; only files of the package, by their names."""
+    """Serve ``/``, ``/ops``, ``/waiting`` and ``/assets``; only files of the package, by their names."""
     assets, present = read_assets()
     router = APIRouter(include_in_schema=False)
     policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
@@ -90,6 +90,10 @@ def pages_router() -> APIRouter:
     @router.get("/ops")
     async def operation(request: Request) -> Response:
         return _answer(request, assets["ops.html"], policy)
+
+    @router.get("/waiting")
+    async def waiting(request: Request) -> Response:
+        return _answer(request, assets["waiting.html"], policy)
 
     @router.get("/assets/{name}")
     @router.get("/assets/{version}/{name}")

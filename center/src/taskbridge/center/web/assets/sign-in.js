@@ -60,7 +60,8 @@ export async function signInOperator(api, root, words) {
   }
 }
 
-async function whoIsAsking(api, root, words, said = {}) {
+/** Resolves with `/v1/me`, once somebody may ask. */
+export async function whoIsAsking(api, root, words, said = {}) {
   let { problem = null } = said;
   for (;;) {
     try {
