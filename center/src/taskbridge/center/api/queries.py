@@ -30,7 +30,7 @@ from taskbridge.center.api.search import text_of_query
 from taskbridge.center.reminders.due import IS_OLD_ENOUGH, NO_RULES, is_overdue
 from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids
 from taskbridge.runtime.database import clean, now_ms
-from taskbridge.runtime.refusals import BadQuery, Unknown
+from taskbridge.runtime.refusals import Unknown
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState, View
 from taskbridge.schemas.json_forms import to_json
@@ -233,10 +233,8 @@ class Queries:
         What is overdue depends on the time of each request: entries that become so meanwhile are found from the start.
 
         Raises:
-            BadQuery: the cursor is not of this view of this user, or only the pending view has overdue entries.
+            BadQuery: the cursor is not of this view of this user.
         """
-        if query.overdue and query.view != _PENDING:
-            raise BadQuery("overdue: only for view=pending")
         due = self._due_rules()
         corp_id, user_id, view = query.corp_id, query.user_id, _CODES[query.view]
         after = None if query.cursor is None else read_cursor(query.cursor, corp_id, user_id, view)
@@ -246,7 +244,8 @@ class Queries:
             "q": bool(q),
             "app_type": query.app_type is not None,
             "source": query.source is not None,
-            "overdue": due.keys if query.overdue else None,
+            # Nothing is overdue in other views.
+            "overdue": (due.keys if query.view == _PENDING else ()) if query.overdue else None,
         }
         last: Place | None = None
         if query.overdue or any(filters.values()):

@@ -14,7 +14,7 @@ from taskbridge.center.api.routes import FILLING_S, ID_MAX, CorpId, JsonAnswer
 from taskbridge.center.reminders.waiting import waiting
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import clean, now_ms
-from taskbridge.runtime.refusals import BadQuery, Forbidden
+from taskbridge.runtime.refusals import Forbidden
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.json_forms import to_json
@@ -31,7 +31,7 @@ _AppType = Annotated[
     str | None, Query(max_length=ID_MAX, description="Only this app. Required of people who only own apps.")
 ]
 _Process = Annotated[
-    str | None, Query(max_length=ID_MAX, description="Only this process of the app; empty for entries without one.")
+    str | None, Query(max_length=ID_MAX, description="Only this process; empty for entries without one.")
 ]
 
 
@@ -71,8 +71,6 @@ def waiting_router(  # noqa: PLR0917 - the parts
         caller = await access.caller_of(request)
         if not _may_see(caller, reminders(), corp_id, app_type):
             raise Forbidden("operators, tokens for this corp and owners of this app only")
-        if process_name is not None and app_type is None:
-            raise BadQuery("process_name: requires app_type")
         await access.record_read(request, caller, f"waiting {corp_id} {app_type or ''}".rstrip())
         if not is_complete():
             raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=FILLING_S)

@@ -14,6 +14,7 @@ import asyncio
 import threading
 import time
 from collections import defaultdict
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
@@ -134,6 +135,8 @@ class Reminding:
         current = self._file.current
         if not current.channels or current.is_quiet(now):
             return
+        for labels in product(current.channels, (REMINDER, DIGEST), ("sent", "failed", "given_up")):
+            self._results.labels(*labels)  # from 0, so that the first one is an increase
         for rule in current.due.rules:
             if rule.reminder_ms is not None:
                 self._add_reminders(current, rule, now)

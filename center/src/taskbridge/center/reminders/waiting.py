@@ -61,7 +61,7 @@ def waiting(
     process: str | None = None,
     limit: int = SHOWN_MAX,
 ) -> Waiting:
-    """The pending entries of a corp, of one of its apps, or of a process of the app; an empty name is no name."""
+    """The pending entries of a corp, of one of its apps, or of a process; an empty name is no name."""
     corp_id = clean(corp_id)
     given = {"corp_id": corp_id, "app_type": app_type, "process": process, "rows": limit + 1, **due.given(now)}
     filters = {"app": app_type is not None, "process": None if process is None else bool(process)}
