@@ -628,7 +628,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
         assert passing(name, "streams", "to") == passing(name, "edge", "to")
     companions = {"reconcile": 8600, "webhooks": 8700}
     database = passing("everything", "center", "to") - passing("everything", "edge", "to")
-    assert database == {("outside", 5432), *companions.items()} | probed
+    assert database == {("outside", 5432), ("outside", 8443), *companions.items()} | probed, "reminders go out too"
     for name in ("extended", "everything"):
         for part, port in companions.items():
             assert passing(name, part, "from") == {(end, port) for end in ("center", "Prometheus")}
