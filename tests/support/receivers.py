@@ -24,7 +24,8 @@ class Mailbox:
     """What an SMTP server accepted, and how it behaves."""
 
     tls: ssl.SSLContext | None = None
-    """For STARTTLS."""
+    """For STARTTLS, or from the start."""
+    from_start: bool = False
     password: str | None = None
     """Required of everybody; None lets everybody in."""
     refused: set[str] = field(default_factory=set[str])
@@ -40,7 +41,9 @@ class Mailbox:
 class _Smtp(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         mailbox = cast("Any", self.server).mailbox
-        encrypted, logged_in, recipient = False, mailbox.password is None, ""
+        encrypted, logged_in, recipient = mailbox.from_start, mailbox.password is None, ""
+        if encrypted:
+            self._encrypt(mailbox.tls)
         self._say("220 fake")
         while line := self.rfile.readline():
             command = line.decode().strip()
@@ -50,8 +53,7 @@ class _Smtp(socketserver.StreamRequestHandler):
                 self._say("\r\n".join([*offers, "250 8BITMIME"]))
             elif verb == "STAR":
                 self._say("220 go ahead")
-                self.connection = self.request = mailbox.tls.wrap_socket(self.connection, server_side=True)
-                self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
+                self._encrypt(mailbox.tls)
                 encrypted = True
             elif verb == "AUTH":
                 given = base64.b64decode(command.split()[2]).decode().split("\0")
@@ -77,6 +79,10 @@ class _Smtp(socketserver.StreamRequestHandler):
             else:
                 self._say("250 ok" if logged_in else "530 log in first")
         self.connection.close()
+
+    def _encrypt(self, tls: ssl.SSLContext) -> None:
+        self.connection = self.request = tls.wrap_socket(self.connection, server_side=True)
+        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
 
     def _say(self, text: str) -> None:
         self.wfile.write(text.encode() + b"\r\n")

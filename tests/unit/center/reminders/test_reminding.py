@@ -352,20 +352,20 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.mark.parametrize("password", ["s3cret", "wrong"])
+@pytest.mark.parametrize(("security", "password"), [("starttls", "s3cret"), ("starttls", "wrong"), ("tls", "s3cret")])
 def test_mail_is_encrypted_and_a_refused_login_is_reported(
-    sqlite_database: Database, tmp_path: Path, authority: trustme.CA, password: str
+    sqlite_database: Database, tmp_path: Path, authority: trustme.CA, security: str, password: str
 ) -> None:
     import ssl as tls  # noqa: PLC0415 - for this test alone
 
     context: ssl.SSLContext = tls.SSLContext(tls.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    with smtp_server(Mailbox(context, password="s3cret")) as mailbox:
+    with smtp_server(Mailbox(context, from_start=security == "tls", password="s3cret")) as mailbox:
         world = World(sqlite_database, tmp_path, mailbox, Hook())
         world.person("ann", "ann@company.example")
         world.task("I-1", "ann")
-        secured = world.email.replace("'none'", f"'starttls'\nuser='tasks'\npassword='{password}'\nca_file='ca.pem'")
+        secured = world.email.replace("'none'", f"'{security}'\nuser='tasks'\npassword='{password}'\nca_file='ca.pem'")
         world.replica(secured).tick(AT_REMINDER)
         if password == "s3cret":
             assert mailbox.encrypted == [True]
