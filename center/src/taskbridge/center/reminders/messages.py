@@ -138,7 +138,7 @@ def event(message: Message) -> dict[str, Any]:
 
 
 def _task(task: Task, now: int, words: dict[str, str]) -> str:
-    # A title is one line of the message, whatever its sender put into it.
+    # A title is one line of the message, also if its sender put line breaks into it.
     title = " ".join((task.title or words["untitled"]).split())
     if task.due_at is None or task.due is None:
         return f"- {title}"

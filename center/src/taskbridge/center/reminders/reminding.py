@@ -17,10 +17,10 @@ from collections import defaultdict
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import structlog
 from sqlalchemy import and_, bindparam, delete, select, tuple_, update
 
-from taskbridge.center.follow.lists import read_entry
 from taskbridge.center.reminders.channels import NotSent, opened
 from taskbridge.center.reminders.file import Email, Robot
 from taskbridge.center.reminders.messages import DIGEST, NAMED_MAX, REMINDER, Line, Message, Task, id_of
@@ -28,6 +28,7 @@ from taskbridge.center.reminders.waiting import IS_PENDING, counts_of, people_af
 from taskbridge.center.tables import entries, instances, people, person_ids, reminders
 from taskbridge.runtime.database import DatabaseUnavailable, Threads, Upsert, now_ms
 from taskbridge.runtime.tokens import ALL_CORPS
+from taskbridge.schemas.views import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -63,6 +64,7 @@ _CLAIM = update(reminders).where(_THIS).values(attempts=reminders.c.attempts + 1
 _NEW: dict[str, Any] = {each: bindparam(f"new_{each}") for each in ("retry_at", "done_at", "problem")}
 _NOTE = update(reminders).where(_THIS).values(_NEW)
 
+_read_entry = msgspec.json.Decoder(Entry).decode
 log = structlog.get_logger(__name__)
 
 
@@ -370,7 +372,7 @@ def _oldest(connection: Connection, current: Reminders, person: Person) -> list[
 
 
 def _task(current: Reminders, instance_id: str, task_id: str, item: bytes) -> Task:
-    entry, due = read_entry(item), current.due
+    entry, due = _read_entry(item), current.due
     due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at)
     local = None if due_at is None else due.working_time.local(due_at)
     named = entry.title, entry.app_type, entry.process_name, entry.url
