@@ -48,7 +48,8 @@ def test_an_owner_sees_what_waits_in_the_app_and_goes_into_a_process(fake: FakeT
     fake.owned_apps = [APPS[0][0], APPS[1][0]]
     fake.items[ME, "pending"][0]["due_at"] = fake.now.isoformat()
     page = open_page(fake.url, locale="en")
-    page.get_by_role("link", name="Waiting").click()
+    page.locator(".who").click()
+    page.get_by_role("button", name="Waiting").click()
     expect(page.get_by_role("group", name="By process").locator("tbody tr")).to_have_count(1)
     processes, people = page.locator(".panel table").all()
     expect(processes.locator("tbody tr")).to_have_text(re.compile("访客申请21"))
@@ -64,7 +65,8 @@ def test_an_owner_sees_what_waits_in_the_app_and_goes_into_a_process(fake: FakeT
 
 
 def test_an_operator_chooses_the_organisation_and_a_refusal_is_said(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(f"{fake.url}/waiting", locale="en")
+    page = open_page(f"{fake.url}/ops", locale="en")
+    page.get_by_role("link", name="Waiting").click()
     page.get_by_label("Organisation (corpId)").fill("another")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("Not allowed")

@@ -67,9 +67,8 @@ class TaskCenter {
     const help = element("button", { type: "button", class: "tool", "aria-label": words.help, title: words.help, on: { click: () => this._help.showModal() } }, "?");
     this._account = accountMenu(this._api, this._me, words, { isOwn: this._isOwn });
     const own = [this._live.root, this._who(), this._account, help];
-    const waits = this._me.operator || this._me.owned_apps?.length > 0 ? ownLink("/waiting", words.waiting.title) : null;
-    const ops = this._me.operator ? ownLink("/ops", words.ops) : null;
-    return pageHead(words, { title: words.product, other: [waits, ops], own, onLanguage: (next) => this.draw(next) });
+    const other = this._me.operator ? ownLink("/ops", words.ops) : null;
+    return pageHead(words, { title: words.product, other, own, onLanguage: (next) => this.draw(next) });
   }
 
   /** Whose list it is: by name where that is known. */
