@@ -65,7 +65,7 @@ def test_an_owner_sees_what_waits_in_the_app_and_goes_into_a_process(fake: FakeT
 
 
 def test_an_operator_chooses_the_organisation_and_a_refusal_is_said(fake: FakeTaskCenter, open_page: OpenPage) -> None:
-    page = open_page(f"{fake.url}/ops", locale="en")
+    page = open_page(f"{fake.url}/ops", locale="en", viewport={"width": 390, "height": 780})
     page.get_by_role("link", name="Waiting").click()
     page.get_by_label("Organisation (corpId)").fill("another")
     page.keyboard.press("Enter")
@@ -73,3 +73,4 @@ def test_an_operator_chooses_the_organisation_and_a_refusal_is_said(fake: FakeTa
     page.get_by_label("Organisation (corpId)").fill(CORP)
     page.keyboard.press("Enter")
     expect(page.locator(".panel table").first.locator("tbody tr")).to_have_count(4)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
