@@ -330,6 +330,15 @@ TASK_CENTER = Dashboard(
             Panel("Database errors", {"{{instance}}": _gained(f"{_CENTER}database_errors_total", "instance")}),
             Panel("Batches repeated", {"{{group}}": _gained(f"{_CENTER}follower_retries_total", "group")}),
         ],
+        "Reminders": [
+            Panel(
+                "By channel and result",
+                {"{{channel}} {{result}}": _gained(f"{_CENTER}reminders_total", "channel, result")},
+            ),
+            Panel(
+                "File invalid", {"{{instance}}": f"1 - {_now(f'{_CENTER}reminders_file_usable', 'instance', 'min')}"}
+            ),
+        ],
         "Live updates": [
             Panel("Open", {"{{instance}}": _now(f"{_CENTER}sse_connections", "instance")}),
             Panel("Changes sent", {"{{instance}}": _rate(f"{_CENTER}sse_sent_total", "instance")}, "reqps"),

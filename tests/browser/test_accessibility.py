@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ from playwright.sync_api import expect
 
 from support.browser.browsing import serious_findings
 from support.browser.fake_operations import WEBHOOKS
-from support.browser.fake_task_center import ME
+from support.browser.fake_task_center import CORP, ME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,8 @@ def test_the_pages_in_every_state(
     def look(state: str, page: Page) -> None:
         findings[state] = serious_findings(page)
 
+    for item, due_at in zip(fake.items[ME, "pending"], (fake.now, fake.now + timedelta(hours=2)), strict=False):
+        item["due_at"] = due_at.isoformat()
     page = open_page(fake.page_of(), **options)
     expect(page.locator(".row")).to_have_count(11)
     look("list", page)
@@ -65,6 +68,9 @@ def test_the_pages_in_every_state(
     expect(page.locator(".panel.webhooks")).to_be_visible()
     expect(page.locator(".verdict")).to_be_visible()
     look("operation", page)
+    page = open_page(f"{fake.url}/waiting?corp_id={CORP}", **options)
+    expect(page.locator(".panel .status")).to_have_count(2)
+    look("waiting", page)
     fake.fails = {"/tasks": 500, "/overview": 500}
     page = open_page(fake.page_of(), **options)
     expect(page.get_by_role("alert")).to_be_visible()

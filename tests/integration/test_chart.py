@@ -72,6 +72,7 @@ TEXTS = {
     '[[apps]]\napp_type = "APP_1"\nsystem_token = "the-token"\n',
     "webhooksToken": "tb_operator\n",
     "signInSecret": "a secret\n",
+    "reminders": "[[rules]]\nhours = 8\n",
     "endpoints": '[[endpoints]]\nname = "erp"\nurl = "https://erp.example"\n'
     'corps = ["ding1"]\nsecrets = ["file:erp"]\n',
 }
@@ -138,6 +139,7 @@ EVERYTHING = merged(
     webhooks__apiTokens={"text": TEXTS["apiTokens"]},
     center__webhooksToken={"text": TEXTS["webhooksToken"]},
     center__signInSecret={"text": TEXTS["signInSecret"]},
+    center__reminders={"text": TEXTS["reminders"]},
     webhooks__replicas=2,
     webhooks__database__existingSecret="database",
     webhooks__settings={"WEBHOOKS_ALLOWED_NETWORKS": "10.3.0.0/16"},
@@ -437,6 +439,7 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
         "taskbridge-webhooks-api-tokens": [TEXTS["apiTokens"]],
         "taskbridge-center-webhooks-token": [TEXTS["webhooksToken"]],
         "taskbridge-center-sign-in-secret": [TEXTS["signInSecret"]],
+        "taskbridge-center-reminders": [TEXTS["reminders"]],
     }
     for part, kind in KINDS.items():
         with_texts, without = (
@@ -625,7 +628,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
         assert passing(name, "streams", "to") == passing(name, "edge", "to")
     companions = {"reconcile": 8600, "webhooks": 8700}
     database = passing("everything", "center", "to") - passing("everything", "edge", "to")
-    assert database == {("outside", 5432), *companions.items()} | probed
+    assert database == {("outside", 5432), ("outside", 8443), *companions.items()} | probed, "reminders go out too"
     for name in ("extended", "everything"):
         for part, port in companions.items():
             assert passing(name, part, "from") == {(end, port) for end in ("center", "Prometheus")}

@@ -89,6 +89,9 @@ securityContext:
 - {name: CENTER_API_TOKENS_FILE, value: /etc/taskbridge/api-tokens.toml}
 - {name: CENTER_EDGE_URLS, value: "http://{{ $name }}-edge-pods.{{ .Release.Namespace }}.svc:8401"}
 - {name: CENTER_STREAMS_URLS, value: "http://{{ $name }}-streams-pods.{{ .Release.Namespace }}.svc:8510"}
+{{- with .Values.center.reminders }}{{ if or .existingSecret .text }}
+- {name: CENTER_REMINDERS_FILE, value: /etc/taskbridge/reminders.toml}
+{{- end }}{{ end }}
 {{- with .Values.center.signInSecret }}{{ if or .existingSecret .text }}
 - {name: CENTER_{{ if $.Values.center.settings.CENTER_DINGTALK_CLIENT_ID }}DINGTALK{{ else }}OIDC{{ end }}_CLIENT_SECRET_FILE, value: /etc/taskbridge/sign-in-secret}
 {{- end }}{{ end }}

@@ -84,6 +84,7 @@ class FakeTaskCenter:
     mode: str = "open"
     corps: list[str] = field(default_factory=lambda: ["*"])
     operator: bool = True
+    owned_apps: list[str] = field(default_factory=list[str])
     fails: dict[str, int] = field(default_factory=dict[str, int])
     """End of a path → the status that it is answered with."""
     delay_s: float = 0.0
@@ -234,6 +235,7 @@ class FakeTaskCenter:
         api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
+        api.get("/v1/corps/{corp}/waiting")(self._waiting)
         api.get("/v1/instances/{instance:path}/history")(self._history)
         api.get("/v1/instances/{instance:path}")(self._instance)
         api.get("/v1/ops/overview")(self._overview)
@@ -275,6 +277,7 @@ class FakeTaskCenter:
             "user_name": self.names.get(ME) if sso else None,
             "operator": self.operator,
             "preferences": self.preferences if sso else None,
+            "owned_apps": self.owned_apps,
         }
 
     async def _prefer(self, request: Request) -> None:
@@ -298,6 +301,7 @@ class FakeTaskCenter:
         app_type: str = "",
         source: str = "",
         q: str = "",
+        overdue: str = "",
         limit: int = 50,
         cursor: str = "0",
         *,
@@ -308,12 +312,13 @@ class FakeTaskCenter:
         # As the real one: a search looks at so many lines at a time, and goes on with the next page.
         lines = self.items.get((user, view), [])
         start = int(cursor)
-        end = start + (_LINES_A_SEARCH if q or app_type or source else limit)
+        end = start + (_LINES_A_SEARCH if q or app_type or source or overdue else limit)
         found = [
             item
             for item in lines[start:end]
             if (not app_type or item["app_type"] == app_type)
             and (not source or item["source"] == source)
+            and (not overdue or (item.get("due_at") or "Z") <= _iso(datetime.now(UTC)))
             and (not q or q.lower() in f"{item['title']} {item['process_name']} {item['originator']['name']}".lower())
         ]
         items = [{name: value for name, value in item.items() if name != "waits_for"} for item in found]
@@ -338,6 +343,32 @@ class FakeTaskCenter:
     async def _spreadsheet(self, user: str, view: str) -> Response:
         lines = "".join(f"{item['title']}\r\n" for item in self.items.get((user, view), []))
         return Response(f"\ufeffTitle\r\n{lines}", media_type="text/csv")
+
+    async def _waiting(self, corp: str, app_type: str = "", process_name: str | None = None) -> Any:
+        if corp != CORP:
+            return problem(403, "Only for those who may see this corp.")
+        now = _iso(datetime.now(UTC))
+        counts: dict[str, dict[tuple[str, ...], list[dict[str, Any]]]] = {"processes": {}, "people": {}}
+        for (user, view), lines in self.items.items():
+            for item in lines if view == "pending" else ():
+                if app_type in {"", item["app_type"]} and process_name in {None, item["process_name"]}:
+                    counts["processes"].setdefault((item["app_type"], item["process_name"]), []).append(item)
+                    counts["people"].setdefault((user, self.names.get(user, "")), []).append(item)
+
+        def shown(names: tuple[str, str], key: str) -> list[dict[str, Any]]:
+            found = [
+                dict(zip(names, each, strict=True))
+                | {
+                    "pending": len(lines),
+                    "overdue": sum((line.get("due_at") or "Z") <= now for line in lines),
+                    "oldest_at": min(line["created_at"] for line in lines),
+                }
+                for each, lines in counts[key].items()
+            ]
+            return sorted(found, key=lambda each: -each["overdue"])
+
+        processes = shown(("app_type", "process_name"), "processes")
+        return {"processes": processes, "people": shown(("user_id", "name"), "people"), "complete": True}
 
     async def _counts(self, user: str) -> dict[str, int]:
         return {view: len(self.items.get((user, view), [])) for view in VIEWS}

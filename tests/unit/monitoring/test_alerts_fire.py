@@ -96,6 +96,7 @@ def center_series() -> dict[str, tuple[str, float]]:
         )
         cast("Any", center).followers = [SimpleNamespace(health=lambda: health)]
         center.metrics.filled.set_function(lambda: 1)
+        center.metrics.reminders.labels("email", "digest", "given_up")
         for status in (200, 503):
             center.metrics.queries.labels("/v1/tasks", status).observe(0.01)
         return series_of(generate_latest(center.metrics.registry).decode(), job=CENTER)
@@ -136,6 +137,7 @@ def outage(*alerts: str, minutes: int = 5, slow: bool = False, **changes: Mappin
 
 
 EDGE_GAUGE, STREAMS_GAUGE, CENTER_GAUGE = "taskbridge_edge_", "taskbridge_streams_", "taskbridge_center_"
+GIVEN_UP = CENTER_GAUGE + 'reminders_total{channel="email",kind="digest",result="given_up"}'
 TOKEN = (
     f'taskbridge_edge_token_last_used_seconds{{app_type="{APP_TYPE}",token="{fingerprint(APP_TYPE, SYSTEM_TOKEN)}"}}'
 )
@@ -253,6 +255,10 @@ OUTAGES = {
         "WebhooksEndpointsBroken", values={"taskbridge_webhooks_endpoints_usable": 0}
     ),
     "the tokens file was broken": outage("CenterTokensBroken", values={CENTER_GAUGE + "api_tokens_usable": 0}),
+    "the reminders file was broken": outage(
+        "CenterRemindersBroken", values={CENTER_GAUGE + "reminders_file_usable": 0}
+    ),
+    "a mail server refuses for hours": outage("CenterRemindersNotSent", rises={GIVEN_UP: 1}),
 }
 
 

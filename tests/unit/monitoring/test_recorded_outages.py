@@ -54,6 +54,8 @@ NOT_RECORDED = {
             "CenterQueriesSlow",
             "CenterQueriesUnanswered",
             "CenterRecordsSkipped",
+            "CenterRemindersBroken",
+            "CenterRemindersNotSent",
             "CenterTokensBroken",
             "WebhooksDeliveriesLate",
             "WebhooksDown",

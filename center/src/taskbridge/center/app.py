@@ -28,6 +28,7 @@ from taskbridge.center.api.marks import MarksStore
 from taskbridge.center.api.personal import personal_router
 from taskbridge.center.api.queries import Queries
 from taskbridge.center.api.routes import Api
+from taskbridge.center.api.waiting import waiting_router
 from taskbridge.center.erasure import Erasure
 from taskbridge.center.filling import Filling
 from taskbridge.center.follow.lists import Forms, People, States
@@ -38,6 +39,8 @@ from taskbridge.center.metrics import FollowerCollector, Metrics
 from taskbridge.center.migrations import FOLDER
 from taskbridge.center.operations.reporting import OperationsReporter
 from taskbridge.center.operations.routes import operations_router
+from taskbridge.center.reminders.file import Reminders, RemindersFile
+from taskbridge.center.reminders.reminding import Reminding
 from taskbridge.center.server import build_http
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import FOLLOWED
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from taskbridge.center.reminders.due import DueRules
     from taskbridge.runtime.database import Database
 
 _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, DeadLetters)}
@@ -73,6 +77,7 @@ _ANSWER_S = 10.0
 """A database that is frozen must not hold clients: a proxy in front would give up later without a reason."""
 _END_S = 8.0
 """For open requests, and for threads that wait for Kafka or the database."""
+_NO_REMINDERS = Reminders()
 _OWN_FILES = 1024
 """Connections to Kafka and the database, and clients that are not event streams."""
 
@@ -159,15 +164,18 @@ class Center:
     """All parts of a replica."""
 
     def __init__(self, settings: CenterSettings, database: Database) -> None:
-        """Raise ConfigurationError if the settings of access or the addresses are wrong."""
+        """Raise ConfigurationError if the settings of access, the addresses or a file are wrong."""
         self._settings, self._database = settings, database
         self._threads = Threads(_SQLITE_THREADS if database.is_sqlite else _POSTGRESQL_THREADS, answer_s=_ANSWER_S)
         self.filling = Filling(database, self._threads)
-        self._queries, self._marks = Queries(database), MarksStore(database)
+        path = settings.reminders_file
+        self.reminders_file = reminders = None if path is None else RemindersFile(path)
+        self._queries, self._marks = Queries(database, self._due_rules), MarksStore(database)
         self.hub = Hub(
             database,
             most=_most_streams(settings.event_streams),
             most_of_person=settings.event_streams_per_user,
+            due_rules=self._due_rules,
         )
         self._sessions: Sessions | None = None
         self._provider = provider_of(settings, self._users_of)
@@ -201,6 +209,16 @@ class Center:
             )
             for name, topics in _FOLLOWERS.items()
         ]
+        self._reminding: Reminding | None = None
+        if reminders is not None:
+            filling = self.filling
+            self._reminding = Reminding(
+                database,
+                reminders,
+                self.metrics.reminders,
+                lambda: filling.is_complete() and filling.people_complete,
+                url=settings.public_url,
+            )
         self.operations = OperationsReporter(
             settings, database, self._threads, self.readiness, streams=lambda: self.hub.count
         )
@@ -209,6 +227,8 @@ class Center:
         self.metrics.registry.register(self.hub)
         if (tokens := self.access.tokens) is not None:
             self.metrics.tokens_usable.set_function(lambda: tokens.broken is None)
+        if reminders is not None:
+            self.metrics.reminders_usable.set_function(lambda: reminders.broken is None)
 
     async def serve(self) -> None:
         """Follow the topics and answer, until a signal comes."""
@@ -227,12 +247,12 @@ class Center:
         await self.filling.look()
         for each in self.followers:
             each.start()
-        tokens = [] if self.access.tokens is None else [self.access.tokens.watch()]
+        files = [each.watch() for each in (self.access.tokens, self._targets, self.reminders_file) if each is not None]
         sessions = [] if self._sessions is None else [self._sessions.watch()]
+        reminding = [] if self._reminding is None else [self._reminding.run()]
         audit = self.audit.watch(days=self._settings.audit_days)
-        targets = [] if self._targets is None else [self._targets.watch()]
         running = [self.filling.watch(), self.hub.run(), self.operations.run(), self.sender.run()]
-        return [*running, audit, self._marks.watch(self._threads), *targets, *tokens, *sessions]
+        return [*running, audit, self._marks.watch(self._threads), *files, *sessions, *reminding]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
@@ -243,7 +263,14 @@ class Center:
 
     def http(self) -> FastAPI:
         """The application; nothing is connected for it."""
-        api = Api(self.access, self._queries, self._marks, self._threads, self.filling.is_complete)
+        api = Api(
+            self.access,
+            self._queries,
+            self._marks,
+            self._threads,
+            self.filling.is_complete,
+            apps_of=lambda person: self._reminders().apps_of(person),
+        )
         routers = [
             api.router(),
             actions_router(
@@ -255,6 +282,7 @@ class Center:
                 wake=self.sender.wake,
             ),
             personal_router(self.access, self._marks, self._database, self._threads),
+            waiting_router(self._database, self._threads, self.access, self.filling.is_complete, self._reminders),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
             delegations_router(Delegations(self._database), self._queries, self._threads, caller_of=api.caller_of),
@@ -270,7 +298,8 @@ class Center:
         """The body of ``/readyz``."""
         health = [each.health() for each in self.followers]
         problems = [self.filling.problem, *(each.problem for each in health)]
-        problems += [each.problem for each in (self.access.tokens, self._targets) if each is not None]
+        files = self.access.tokens, self._targets, self.reminders_file
+        problems += [each.problem for each in files if each is not None]
         return {
             "ready": self.filling.problem is None and self.filling.is_complete(),
             **self.filling.details(),
@@ -281,6 +310,12 @@ class Center:
 
     def _present_targets(self) -> Targets:
         return Targets() if self._targets is None else self._targets.current
+
+    def _reminders(self) -> Reminders:
+        return _NO_REMINDERS if self.reminders_file is None else self.reminders_file.current
+
+    def _due_rules(self) -> DueRules:
+        return self._reminders().due
 
     async def _users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         users = await self._threads.run(self._queries.users_of, corp_id, kind, value)

@@ -45,6 +45,16 @@ class Metrics:
         self.actions = Counter(
             _PREFIX + "actions", "Decisions of people that have ended, by result.", ("result",), registry=self.registry
         )
+        self.reminders_usable = self._gauge(
+            "reminders_file_usable", "0 while the reminders file is invalid and an older version is in use."
+        )
+        self.reminders_usable.set(1)
+        self.reminders = Counter(
+            _PREFIX + "reminders",
+            "Reminders and digests by channel, kind and result: `sent`, `failed` (repeated later) or `given_up`.",
+            ("channel", "kind", "result"),
+            registry=self.registry,
+        )
         self.filled = self._gauge(
             "lists_filled_ratio", "Share of the states that the lists contain while they are filled; 1 once complete."
         )

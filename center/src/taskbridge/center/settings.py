@@ -132,6 +132,8 @@ class CenterSettings(DatabaseSettings):
     """Signed-in people who are auditors, in the same form."""
     audit_days: int = Field(1095, ge=1)
     """Days after which entries of the audit trail are deleted."""
+    reminders_file: FileOrNone = None
+    """File with working hours, due times, reminders, and the owners of apps. Changes are loaded without a restart."""
     session_idle_minutes: int = Field(480, ge=1)
     """A session ends so long after its latest request."""
     session_hours: int = Field(168, ge=1)

@@ -8,6 +8,8 @@ What follows the topics, ``FOLLOWED``, can be dropped and read again. What peopl
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -39,6 +41,9 @@ READ_MARK, PINNED, HIDDEN = "read", "pinned", "hidden"
 CHANGES_CHANNEL = "taskbridge_changes"
 """On which PostgreSQL notifies replicas of people whose lists changed: JSON, a list of corp and user."""
 
+NAME_CHARACTERS = 200
+"""Of what an index has of an app's and of a process' name: a row of an index of PostgreSQL has 2,704 bytes."""
+
 Person = tuple[str, str]
 """Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""
 
@@ -69,6 +74,7 @@ entries = Table(
     Column("task_id", Key, nullable=False),
     Column("app_type", Key, nullable=False),
     Column("source", Key, nullable=False),
+    # At most NAME_CHARACTERS, as ``app_type``.
     Column("process_name", Text),
     # Of an originator whom the state names by the id only: the name is looked up when the entry is read.
     Column("unnamed_originator", Key),
@@ -92,6 +98,18 @@ entries_page = Index(
     entries.c.instance,
     entries.c.number,
 )
+
+_is_pending = entries.c.view == VIEW_CODES[View.PENDING]
+_PENDING_ONLY: dict[str, Any] = {"sqlite_where": _is_pending, "postgresql_where": _is_pending}
+entries_waiting = Index(
+    "entries_waiting",
+    # With the view, so that SQLite counts in the index alone.
+    *(entries.c[name] for name in ("corp_id", "user_id", "app_type", "process_name", "entered_at", "view")),
+    **_PENDING_ONLY,
+)
+entries_age = Index("entries_age", entries.c.entered_at, entries.c.instance, entries.c.number, **_PENDING_ONLY)
+LIST_INDEXES = (entries_page, entries_waiting, entries_age)
+"""Dropped while the lists are filled."""
 
 change_counters = Table(
     "change_counters",
@@ -323,6 +341,34 @@ delegations = Table(
     Index("delegations_to_person", "corp_id", "delegate_id", "ends_at"),
 )
 
+reminders = Table(
+    "reminders",
+    metadata,
+    Column("corp_id", Key, primary_key=True),
+    # Empty for a group's digest, as are the ids of any digest.
+    Column("user_id", Key, primary_key=True),
+    Column("instance_id", Key, primary_key=True),
+    Column("task_id", Key, primary_key=True),
+    Column("kind", Key, primary_key=True),
+    # Of the task; of a digest, the time of day at which it is sent.
+    Column("due_at", BigInteger, primary_key=True, autoincrement=False, index=True),
+    Column("channel", Key, primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    # Nobody may send it before: it failed, or a replica is about to send it.
+    Column("retry_at", BigInteger, nullable=False),
+    # When it was sent, or given up.
+    Column("done_at", BigInteger),
+    # Why it was not sent the last time.
+    Column("problem", Text),
+)
+reminders_open = Index(
+    "reminders_open",
+    *(reminders.c[name] for name in ("channel", "corp_id", "user_id", "retry_at")),
+    sqlite_where=reminders.c.done_at.is_(None),
+    postgresql_where=reminders.c.done_at.is_(None),
+)
+"""Messages to people, each once: see ``reminders.reminding``."""
+
 replicas = Table(
     "replicas",
     metadata,
@@ -345,6 +391,7 @@ PERSONAL = (
     delegations.c.delegate_id,
     marks.c.user_id,
     preferences.c.user_id,
+    reminders.c.user_id,
 )
 """Columns with the ids of people whom a row is about, next to their ``corp_id``, in what people entered and what says
 who they are. Erasing a person deletes these rows."""

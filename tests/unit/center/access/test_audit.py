@@ -262,7 +262,12 @@ def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Se
         ("bob", "Bob", "signed_in", "", None),
     ]
     found_by = "/v1/audit?person=ours/bob&since=2026-01-01T00:00:00Z"
-    assert [each["action"] for each in auditor.get(found_by).json()["items"]] == ["signed_in", "exported", "exported", "read"]
+    assert [each["action"] for each in auditor.get(found_by).json()["items"]] == [
+        "signed_in",
+        "exported",
+        "exported",
+        "read",
+    ]
     assert auditor.get("/v1/audit?until=2026-01-01T08:00:00%2B08:00").json() == {"items": []}
     for wrong in ("person=bob", "since=2026-01-01T00:00:00", "until=soon"):
         assert auditor.get(f"/v1/audit?{wrong}").status_code == 400

@@ -87,6 +87,7 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, center: Answering
         "outcome": "ok",
         "finished_at": None,
         "result": None,
+        "due_at": None,
     }
     assert handled == {"items": [expected], "next_cursor": None}
     created = client.get("/v1/corps/corp/users/ann/tasks?view=created").json()["items"][0]

@@ -16,6 +16,7 @@ from taskbridge.center.live import changes
 from taskbridge.center.live.changes import PART
 from taskbridge.center.live.hub import Hub
 from taskbridge.center.live.wire import Place
+from taskbridge.center.reminders.due import DueRules, Rule
 from taskbridge.center.tables import people
 from taskbridge.runtime.database import Database, DatabaseUnavailable
 from taskbridge.runtime.refusals import NotNow
@@ -185,6 +186,21 @@ def test_the_originator_whom_the_sender_did_not_name_gets_the_present_name(datab
     run(test)
 
 
+def test_a_pending_task_comes_with_its_due_time_by_the_rules_in_force(sqlite_database: Database) -> None:
+    rules = DueRules(None, [Rule("APP", "Leave", 60_000)])
+    entry = {"view": "pending", "app_type": "APP", "process_name": "Leave", "entered_at": "2026-01-31T08:00:00.000Z"}
+
+    async def test() -> None:
+        center = Center(sqlite_database, due_rules=lambda: rules)
+        ann = await center.listen()
+        for changed in ({}, {"view": "handled"}, {"process_name": None}, {"entered_at": None}):
+            center.commit(data=entry | changed)
+        await ann.until_numbers(1, 2, 3, 4)
+        assert [each.get("due_at") for each in ann.data] == ["2026-01-31T08:01:00.000Z", None, None, None]
+
+    run(test)
+
+
 def test_a_wake_from_any_thread_reaches_the_streams(sqlite_database: Database) -> None:
     async def test() -> None:
         center = Center(sqlite_database)
@@ -220,12 +236,12 @@ class Reads:
         self._read = changes.read_changes
         monkeypatch.setattr(changes, "read_changes", self)
 
-    def __call__(self, database: Database, wanted: Collection[Wanted]) -> dict[Wanted, Part]:
+    def __call__(self, database: Database, wanted: Collection[Wanted], *due: Any) -> dict[Wanted, Part]:
         self.wanted.append(wanted)
         assert self.may_read.wait(20)
         if self.failing:
             raise DatabaseUnavailable("away")
-        found = self._read(database, wanted)
+        found = self._read(database, wanted, *due)
         while self.after:
             self.after.pop()()
         return found

@@ -35,7 +35,13 @@ def test_no_page_has_anything_inline(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "start"), [("index.html", "task-center.js"), ("ops.html", "ops.js"), ("audit.html", "audit.js")]
+    ("page", "start"),
+    [
+        ("index.html", "task-center.js"),
+        ("ops.html", "ops.js"),
+        ("audit.html", "audit.js"),
+        ("waiting.html", "waiting.js"),
+    ],
 )
 def test_a_page_preloads_exactly_the_modules_that_it_needs(page: str, start: str) -> None:
     needed: set[str] = set()

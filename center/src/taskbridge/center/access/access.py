@@ -194,8 +194,13 @@ class Access:
         if not is_instance:
             caller.check(*read)
         is_own = read == (caller.corp_id, caller.user_id)
-        if self.audit is not None and caller.mode == "sso" and caller.is_operator and not is_own:
-            await self.audit.add_read(caller, read, address=address_of(request))
+        if caller.is_operator and not is_own:
+            await self.record_read(request, caller, read)
+
+    async def record_read(self, request: HTTPConnection, caller: Caller, subject: Person | str) -> None:
+        """Record that a signed-in person sees something of others."""
+        if self.audit is not None and caller.mode == "sso":
+            await self.audit.add_read(caller, subject, address=address_of(request))
 
     def lasting(self, caller: Caller, corp_id: str, user_id: str, *, now: float) -> Callable[[float], bool]:
         """Returns a check whether a stream that was opened at ``now`` for this user may continue.

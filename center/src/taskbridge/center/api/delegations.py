@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Path
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
@@ -109,7 +108,7 @@ def _tasks(store: Delegations, queries: Queries, person: Person) -> Sequence[dic
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for each in received:
         query = PageQuery(each.corp_id, each.user_id, "pending", each.app_type or None, limit=_PAGE)
-        for item in msgspec.json.decode(queries.page(query))["items"]:
+        for item in queries.items(query)[0]:
             if each.covers(item["app_type"], item["process_name"]):
                 whose = {"user_id": each.user_id, "name": names.get(each.user_id)}
                 found[each.user_id, item["instance_id"], item["task_id"] or ""] = {**item, "on_behalf_of": whose}

@@ -26,7 +26,9 @@ _NOT_SHOWN = ("began_at", "assignee_ids")
 """Fields of a state that are there for the views."""
 
 
-def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, name: str | None) -> dict[str, Any]:
+def item_json(  # noqa: PLR0917 - positional, as it is called for every entry
+    instance_id: str, task_id: str | None, view: str, entry: Entry, name: str | None, due_at: int | None = None
+) -> dict[str, Any]:
     """An entry of a view. ``name`` is the originator's, if the sender named them by an id only."""
     created_at = iso(entry.entered_at)
     return {
@@ -45,6 +47,7 @@ def item_json(instance_id: str, task_id: str | None, view: str, entry: Entry, na
         "outcome": entry.outcome,
         "finished_at": None if entry.finished_at is None else iso(entry.finished_at),
         "result": entry.result,
+        "due_at": None if due_at is None else iso(due_at),
     }
 
 

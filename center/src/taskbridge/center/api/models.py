@@ -80,6 +80,9 @@ class ItemOut(_Shown):
     outcome: str | None = Field(description="For a handled task: how it was decided, as the sender names it, if known.")
     finished_at: str | None = Field(description="In created and copied: when the instance ended, if known.")
     result: str | None = Field(description="In created and copied: how the instance ended, as the sender names it.")
+    due_at: str | None = Field(
+        None, description="In pending: when it is due by the rules in CENTER_REMINDERS_FILE; null without a rule."
+    )
 
 
 class MarksOut(_Shown):
@@ -259,6 +262,29 @@ class MeOut(_Shown):
     auditor: bool = Field(description="Whether the caller may see the audit trail.")
     session: bool = Field(description="Whether the person signed in here, and so may sign out.")
     preferences: Preferences | None = Field(description="With single sign-on: what the person chose.")
+    owned_apps: list[str] = Field(description="Apps whose waiting tasks the person may see, with all their people.")
+
+
+class _CountedOut(_Shown):
+    pending: int = Field(description="Pending entries. A task that waits for several people counts for each.")
+    overdue: int
+    oldest_at: str = Field(description="When the oldest of them was added.", examples=[MOMENT])
+
+
+class WaitingProcessOut(_CountedOut):
+    app_type: str
+    process_name: str | None
+
+
+class WaitingPersonOut(_CountedOut):
+    user_id: str
+    name: str | None
+
+
+class WaitingOut(_Shown):
+    processes: list[WaitingProcessOut]
+    people: list[WaitingPersonOut]
+    complete: bool = Field(description="False if there are more processes, people or entries than are counted here.")
 
 
 class AuditEntryOut(_Shown):

@@ -30,23 +30,26 @@ from taskbridge.center.api.json_forms import (
 from taskbridge.center.api.marks import marks_json, marks_statement, read_marks
 from taskbridge.center.api.models import Preferences
 from taskbridge.center.api.search import text_of_query
+from taskbridge.center.reminders.due import IS_OLD_ENOUGH, NO_RULES, is_overdue
 from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids, preferences
 from taskbridge.runtime.database import clean, now_ms
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.runtime.tokens import ALL_CORPS
-from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState
+from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState, View
 from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.views import Entry, began_at_of, concerns
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from sqlalchemy import BindParameter, ColumnElement, Connection, Select
 
     from taskbridge.center.access.access import Caller
+    from taskbridge.center.reminders.due import DueRules
     from taskbridge.runtime.database import Database
 
     Statement = Select[*tuple[Any, ...]]
+    RuleKeys = tuple[tuple[str | None, str | None], ...]
 
 SEARCHED_MAX = 10_000
 """Entries that one search examines."""
@@ -58,6 +61,7 @@ BEHIND_MS = 600_000
 LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 
 _CODES = {view.lower(): code for view, code in VIEW_CODES.items()}
+_PENDING = View.PENDING.lower()
 _NAMES_AT_ONCE = 500
 _BOUND_S, _BOUNDS = 30.0, 1_024
 """How long the end of a search is remembered, and of how many."""
@@ -78,6 +82,7 @@ class PageQuery(NamedTuple):
     app_type: str | None = None
     source: str | None = None
     q: str = ""
+    overdue: bool = False
     limit: int = LIMIT_DEFAULT
     cursor: str | None = None
     marks: bool = False
@@ -139,7 +144,9 @@ def bound_statement(*, after: bool) -> Statement:
 
 
 @lru_cache
-def page_statement(*, after: bool, until: bool, q: bool, app_type: bool, source: bool) -> Statement:
+def page_statement(
+    *, after: bool, until: bool, q: bool, app_type: bool, source: bool, overdue: RuleKeys | None = None
+) -> Statement:
     where = [_OF_PERSON, entries.c.view == _VIEW, *([_AFTER] if after else []), *([_UNTIL] if until else [])]
     if q:
         text = _given("q")
@@ -152,6 +159,8 @@ def page_statement(*, after: bool, until: bool, q: bool, app_type: bool, source:
         where.append(entries.c.app_type == _given("app_type"))
     if source:
         where.append(entries.c.source == _given("source"))
+    if overdue is not None:
+        where += [IS_OLD_ENOUGH, is_overdue(overdue)]
     columns = select(*_PLACE, entries.c.unnamed_originator, entries.c.instance, entries.c.number).where(*where)
     found = columns.order_by(*_ORDER).limit(_given("rows")).subquery()
     # Of 10,000 entries, the contents only of those found: the index has what is compared. By subqueries, because
@@ -213,13 +222,21 @@ def _people(*, all_corps: bool, q: bool) -> Statement:
 class Queries:
     """What the API answers, as JSON bytes or values for it."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(
+        self,
+        database: Database,
+        due_rules: Callable[[], DueRules] = lambda: NO_RULES,
+        now: Callable[[], int] = now_ms,
+    ) -> None:
+        """``due_rules`` are those in force."""
+        self._database, self._due_rules, self._now = database, due_rules, now
         self._bound = lru_cache(_BOUNDS)(self._read_bound)
         self._marks = marks_statement(database)
 
     def page(self, query: PageQuery) -> bytes:
         """A page of a view, newest first.
+
+        What is overdue depends on the time of each request: entries that become so meanwhile are found from the start.
 
         Raises:
             BadQuery: the cursor is not of this view of this user.
@@ -229,16 +246,25 @@ class Queries:
 
     def items(self, query: PageQuery) -> tuple[list[dict[str, Any]], str | None]:
         """As ``page``, not yet as JSON: the items, and the cursor of the next page."""
+        due = self._due_rules()
         corp_id, user_id, view = query.corp_id, query.user_id, _CODES[query.view]
         after = None if query.cursor is None else read_cursor(query.cursor, corp_id, user_id, view)
         given: dict[str, Any] = {"corp_id": clean(corp_id), "user_id": clean(user_id), "view": view}
         q = text_of_query(query.q)
-        filters = {"q": bool(q), "app_type": query.app_type is not None, "source": query.source is not None}
+        filters: dict[str, Any] = {
+            "q": bool(q),
+            "app_type": query.app_type is not None,
+            "source": query.source is not None,
+            # Nothing is overdue in other views.
+            "overdue": (due.keys if query.view == _PENDING else ()) if query.overdue else None,
+        }
         last: Place | None = None
-        if any(filters.values()):
+        if query.overdue or any(filters.values()):
             # A search ends after so many entries, even if it has found nothing.
             last = self._bound(*given.values(), after, int(time.monotonic() / _BOUND_S))
             given |= {"q": q, "app_type": clean(query.app_type or ""), "source": clean(query.source or "")}
+        if query.overdue:
+            given |= due.given(self._now())
         given |= {"rows": query.limit + 1, **_values("after", after), **_values("until", last)}
         statement = page_statement(after=after is not None, until=last is not None, **filters)
         with self._database.read() as connection:
@@ -252,8 +278,10 @@ class Queries:
         next_cursor = None if last is None else write_cursor(corp_id, user_id, view, last)
         items: list[dict[str, Any]] = []
         for _, instance_id, task_id, item, name in shown:
-            entry = _read_entry(item)
-            items.append(item_json(instance_id, task_id or None, query.view, entry, name))
+            entry, due_at = _read_entry(item), None
+            if query.view == _PENDING:
+                due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at)
+            items.append(item_json(instance_id, task_id or None, query.view, entry, name, due_at))
             if query.marks:
                 kinds = marked.get((instance_id, task_id), {})
                 items[-1]["marks"] = marks_json(kinds, entry.updated_at, now_ms())

@@ -51,7 +51,7 @@ _COLUMNS = {
     "source": ("System", "来源系统"),
 }
 """Of an exported list, in English and in Chinese."""
-_FILLING_S = 5.0
+FILLING_S = 5.0
 _EVENTS_S, _EVENTS_TRIES = 0.1, 20
 
 CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
@@ -71,6 +71,9 @@ Q = Annotated[
         "One query searches at most 10,000 entries of the view; `next_cursor` continues after them.",
         examples=["请假"],
     ),
+]
+_Overdue = Annotated[
+    bool, Query(description="Only entries of the view pending whose due time has passed, like `q` within 10,000.")
 ]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Maximum number of items.")]
 _Cursor = Annotated[
@@ -104,10 +107,12 @@ class Api:
         marks: MarksStore,
         threads: Threads,
         is_complete: Callable[[], bool],
+        *,
+        apps_of: Callable[[Person], list[str]] = lambda _: [],
     ) -> None:
-        """``is_complete``: whether the lists are filled."""
+        """``is_complete``: whether the lists are filled. ``apps_of``: which apps a person owns."""
         self._access, self._queries, self._marks = access, queries, marks
-        self._threads, self._is_complete = threads, is_complete
+        self._threads, self._is_complete, self._apps_of = threads, is_complete, apps_of
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
@@ -143,16 +148,17 @@ class Api:
         caller = await self._access.caller_of(request)
         await self._access.check_read(request, caller, read)
         if not self._is_complete():
-            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
+            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=FILLING_S)
         return caller
 
     async def me(self, request: Request) -> Response:
         caller = await self._access.caller_of(request)
-        name, preferences = None, None
+        name, preferences, owned_apps = None, None, list[str]()
         if caller.corp_id is not None and caller.user_id is not None:
             person = caller.corp_id, caller.user_id
+            owned_apps = self._apps_of(person)
             name, preferences = await self._threads.run(self._queries.name_and_preferences_of, *person)
-        return JsonAnswer(to_json({**_me(caller, name), "preferences": preferences}))
+        return JsonAnswer(to_json({**_me(caller, name), "preferences": preferences, "owned_apps": owned_apps}))
 
     async def people(
         self,
@@ -179,6 +185,7 @@ class Api:
         app_type: _AppType = None,
         source: _Source = None,
         q: Q = "",
+        overdue: _Overdue = False,
         limit: Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
         marks: _Marks = False,
@@ -186,7 +193,9 @@ class Api:
         caller = await self.caller_of(request, (corp_id, user_id))
         if marks:
             caller.check_own(corp_id, user_id)
-        query = PageQuery(corp_id, user_id, view, app_type, source, q, limit, cursor, marks)
+        query = PageQuery(
+            corp_id, user_id, view, app_type, source, q, overdue=overdue, limit=limit, cursor=cursor, marks=marks
+        )
         return await self._answer(self._queries.page, query)
 
     async def marked(self, request: Request, corp_id: CorpId, user_id: UserId, view: _View) -> Response:
@@ -204,13 +213,14 @@ class Api:
         app_type: _AppType = None,
         source: _Source = None,
         q: Q = "",
+        overdue: _Overdue = False,
         language: _Language = "en",
     ) -> Response:
         """Returns the whole view. An operator who exports somebody else's is recorded each time."""
         caller = await self.caller_of(request, (corp_id, user_id))
         if caller.mode == "sso" and (corp_id, user_id) != (caller.corp_id, caller.user_id):
             await self._access.record(request, caller, EXPORTED, (corp_id, user_id))
-        query = PageQuery(corp_id, user_id, view, app_type, source, q, LIMIT_MAX)
+        query = PageQuery(corp_id, user_id, view, app_type, source, q, overdue, LIMIT_MAX)
         # Read before the answer begins: what is wrong is answered as a problem.
         first = await self._threads.run(self._queries.items, query)
         lines = self._csv(query, first, [names[language == "zh-CN"] for names in _COLUMNS.values()])

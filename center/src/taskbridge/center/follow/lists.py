@@ -17,12 +17,13 @@ from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.tables import (
     CHANGES_CHANNEL,
     EMPLOYEE_NUMBER,
+    LIST_INDEXES,
+    NAME_CHARACTERS,
     VIEW_CODES,
     WHOLE_INSTANCE,
     change_counters,
     changes,
     entries,
-    entries_page,
     events,
     forms,
     instances,
@@ -133,16 +134,18 @@ class States(FollowedTopic):
         renew_epoch(connection)
 
     def adapt(self, connection: Connection, /) -> None:
-        """Drop the index of pages while an empty table is filled, and create it when lists are complete.
+        """Drop the indexes of lists while an empty table is filled, and create them when lists are complete.
 
-        To fill it row by row takes a third of the time of a filling, and nobody reads pages before the end.
+        To fill that of pages row by row takes a third of the time of a filling, and nobody reads pages before the end.
         """
         # Of two replicas that end with their shares at once, the second one must see the share of the first.
         self.database.lock(connection, _PAGE_INDEX_LOCK)
         if progress(connection, self.topic.name).complete:
-            entries_page.create(connection, checkfirst=True)
+            for index in LIST_INDEXES:
+                index.create(connection, checkfirst=True)
         elif connection.execute(select(entries.c.instance).limit(1)).first() is None:
-            entries_page.drop(connection, checkfirst=True)
+            for index in LIST_INDEXES:
+                index.drop(connection, checkfirst=True)
 
     def _put_instances(self, connection: Connection, records: Mapping[str, Record]) -> _Stored:
         """The entries of those whose rows this changes: not of tombstones of instances that are not there.
@@ -260,9 +263,9 @@ def _row(instance_id: str, key: _Key, entry: Entry, search: str, item: bytes) ->
         entry.entered_at,
         instance_id,
         key.task_id,
-        clean(entry.app_type),
+        clean(entry.app_type)[:NAME_CHARACTERS],
         clean(entry.source),
-        None if entry.process_name is None else clean(entry.process_name),
+        None if entry.process_name is None else clean(entry.process_name)[:NAME_CHARACTERS],
         _unnamed(entry),
         search,
         item,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -15,21 +16,26 @@ import structlog
 from sqlalchemy import text
 
 from taskbridge.center.live.wire import Place, notification_frame
+from taskbridge.center.reminders.due import NO_RULES
 from taskbridge.center.tables import CHANGES_CHANNEL, Person
 from taskbridge.runtime.database import DatabaseUnavailable, Threads
 from taskbridge.runtime.follow.tables import EPOCH
+from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.events import View
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from taskbridge.center.reminders.due import DueRules
     from taskbridge.runtime.database import Database
 
 log = structlog.get_logger(__name__)
 
 PART = 128
 """Changes of one person per read."""
+_PENDING = View.PENDING.lower()
 _AT_ONCE = 100
 """People per read: those after them do not wait for thousands."""
 _ANSWER_S = 10.0
@@ -69,8 +75,8 @@ class Part(NamedTuple):
     """At most ``PART``. None, although the latest is another: changes after the number are no longer stored."""
 
 
-def read_changes(database: Database, wanted: Collection[Wanted]) -> dict[Wanted, Part]:
-    """Read for many streams at once.
+def read_changes(database: Database, wanted: Collection[Wanted], due: DueRules = NO_RULES) -> dict[Wanted, Part]:
+    """Read for many streams at once, with due times by these rules.
 
     Raises:
         DatabaseUnavailable: It does not answer.
@@ -82,15 +88,20 @@ def read_changes(database: Database, wanted: Collection[Wanted]) -> dict[Wanted,
     for corp_id, user_id, after, epoch, last_seq, seq, name, data in rows:
         part = found.setdefault((corp_id, user_id, after), Part(Place(epoch, last_seq or 0), []))
         if seq is not None and seq == after + len(part.frames) + 1:
-            shown = data if name is None else _with_name(data, name)
+            shown = data if name is None and not due else _completed(data, name, due)
             part.frames.append(notification_frame(Place(epoch, seq), shown))
     return found
 
 
-def _with_name(data: bytes, name: str) -> bytes:
-    """With the present name of an originator whom the sender named by an id only."""
+def _completed(data: bytes, name: str | None, due: DueRules) -> bytes:
+    """With the present name of an originator whom the sender named by an id only, and when a pending task is due."""
     found = msgspec.json.decode(data)
-    found["originator"]["name"] = name
+    if name is not None:
+        found["originator"]["name"] = name
+    if due and found["view"] == _PENDING and found.get("entered_at") is not None:
+        entered_at = round(datetime.fromisoformat(found["entered_at"]).timestamp() * 1000)
+        due_at = due.due_at(found["app_type"], found["process_name"], entered_at)
+        found["due_at"] = None if due_at is None else iso(due_at)
     return to_json(found)
 
 
@@ -103,8 +114,8 @@ class _Request:
 class Reader:
     """Reads in one thread, and so on one connection: requests that wait for it are one query."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, due_rules: Callable[[], DueRules] = lambda: NO_RULES) -> None:
+        self._database, self._due_rules = database, due_rules
         self._thread = Threads(1, answer_s=_ANSWER_S)
         self._turn = asyncio.Lock()
         self._waiting: list[_Request] = []
@@ -126,7 +137,7 @@ class Reader:
         wanted = {each.wanted for each in batch}
         found: Mapping[Wanted, Part | DatabaseUnavailable]
         try:
-            found = await self._thread.run(read_changes, self._database, wanted)
+            found = await self._thread.run(read_changes, self._database, wanted, self._due_rules())
         except DatabaseUnavailable as error:
             log.warning("changes_not_read", problem=str(error))
             found = dict.fromkeys(wanted, error)

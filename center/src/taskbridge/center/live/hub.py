@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.live.changes import Reader, listen_for_changes
 from taskbridge.center.live.wire import OPENING, Place, end_frame, heartbeat_frame, reset_frame
+from taskbridge.center.reminders.due import NO_RULES
 from taskbridge.runtime.database import DatabaseUnavailable, clean
 from taskbridge.runtime.refusals import NotNow
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from starlette.types import Receive, Send
 
+    from taskbridge.center.reminders.due import DueRules
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database
 
@@ -127,9 +129,10 @@ class Hub(Collector):
     most_of_person: int
     """Bounds the streams of one person: nobody uses up the places of the others."""
     heartbeat_s: float = _HEARTBEAT_S
+    due_rules: Callable[[], DueRules] = lambda: NO_RULES
 
     def __post_init__(self) -> None:
-        self.reader = Reader(self.database)
+        self.reader = Reader(self.database, self.due_rules)
         self.count = 0
         self.sent = 0
         self.cut = Counter({STOPPING: 0, ACCESS: 0})

@@ -105,6 +105,10 @@ def pages_router() -> APIRouter:
     async def audit_trail(request: Request) -> Response:
         return _answer(request, assets["audit.html"], policy)
 
+    @router.get("/waiting")
+    async def waiting(request: Request) -> Response:
+        return _answer(request, assets["waiting.html"], policy)
+
     @router.get("/assets/{name}")
     @router.get("/assets/{version}/{name}")
     async def part(request: Request, name: str, version: str = "") -> Response:

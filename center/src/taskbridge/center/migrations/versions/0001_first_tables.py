@@ -14,7 +14,10 @@ from taskbridge.runtime.follow.tables import metadata as followed
 revision = "0001"
 down_revision = None
 
-_LATER = ("sessions", "sign_ins", "audit", "actions", "pseudonyms", "marks", "preferences", "delegations")
+_LATER = (
+    *("sessions", "sign_ins", "audit", "actions", "pseudonyms"),
+    *("marks", "preferences", "reminders", "delegations"),
+)
 
 
 def upgrade() -> None:

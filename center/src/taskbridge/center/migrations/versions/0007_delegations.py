@@ -7,7 +7,7 @@ from alembic import op
 from taskbridge.center.tables import delegations
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 
 
 def upgrade() -> None:

@@ -13,6 +13,9 @@ export function accountMenu(api, me, words, { isOwn }) {
     items.push(item(words.account.others, () => leavePerson("/?choose")));
     if (!isOwn) items.push(item(words.account.own, () => leavePerson("/")));
   }
+  if (me.mode === "sso" && (me.operator || me.owned_apps?.length > 0)) {
+    items.push(item(words.waiting.title, () => location.assign("/waiting")));
+  }
   if (me.mode === "sso" && me.auditor) items.push(item(words.account.audit, () => location.assign("/audit")));
   if (me.session) {
     items.push(item(words.account.signOut, () => signOut(api, false, said)));

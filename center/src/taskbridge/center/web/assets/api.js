@@ -48,6 +48,12 @@ export class Api {
 
   apps = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/apps`, {}, signal);
 
+  /** An empty name of a process counts: that of tasks without one. */
+  waiting = (corpId, query, signal) => {
+    const given = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== null));
+    return this.get(`/v1/corps/${encodeURIComponent(corpId)}/waiting?${given}`, {}, signal);
+  };
+
   people = (q, limit, signal) => this.get("/v1/people", { q, limit }, signal);
 
   actions = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/actions`, {}, signal);

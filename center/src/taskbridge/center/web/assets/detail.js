@@ -8,7 +8,7 @@ import { formShown } from "./form-values.js";
 import { Format, hue, initials, namesIn } from "./format.js";
 import { keyOf } from "./inbox.js";
 import { MarkTools } from "./mark-tools.js";
-import { decisionOf, decisionShown, nothingToShow, problemShown, statusShown } from "./states.js";
+import { decisionOf, decisionShown, dueShown, nothingToShow, problemShown, statusShown } from "./states.js";
 import { itemShown } from "./task-rows.js";
 import { timelineShown } from "./timeline.js";
 
@@ -211,6 +211,7 @@ export class Detail {
     const chips = (ids) => element("dd", {}, ...ids.map((id) => element("bdi", { class: "chip" }, name(id))));
     const copied = state.copied.map((entry) => entry.user_id);
     const task = this._task(state);
+    const due = this._item?.view === "pending" ? this._item.due_at : null;
     const decision = task?.actor_id === this._inbox.person.userId ? decisionShown(task, words) : null;
     return element(
       "dl",
@@ -223,6 +224,8 @@ export class Detail {
       decision === null ? null : element("dd", {}, decision),
       result === null ? null : element("dt", {}, words.detail.result),
       result,
+      due ? element("dt", {}, words.due.label) : null,
+      due ? element("dd", {}, element("time", { datetime: due }, this._format.full(due)), " ", dueShown(this._item, words, this._format)) : null,
       element("dt", {}, words.detail.updated),
       element("dd", {}, element("time", { datetime: state.updated_at }, this._format.full(state.updated_at))),
     );

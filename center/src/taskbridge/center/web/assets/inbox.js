@@ -34,7 +34,7 @@ export class Inbox extends EventTarget {
     this._api = api;
     this.person = person;
     this.view = "pending";
-    this.filter = { app_type: "", source: "", q: "" };
+    this.filter = { app_type: "", source: "", q: "", overdue: "" };
     this.items = [];
     this.cursor = null;
     /** "loading": nothing to show yet; "ready"; "filling": the service is `filled` to this share; "failed": see `problem`. */
@@ -96,10 +96,11 @@ export class Inbox extends EventTarget {
     if (view === this.view || !VIEWS.includes(view)) return;
     this.view = view;
     this.marked = [];
+    if (view !== "pending") this.filter = { ...this.filter, overdue: "" };
     this._forget();
   }
 
-  /** Narrow the list: `q` is a text, `app_type` an app, `source` a sending system; empty ones are none. */
+  /** Narrow the list: `q` is a text, `app_type` an app, `source` a sending system, `overdue` "true"; empty ones are none. */
   narrow(changes) {
     const filter = { ...this.filter, ...changes };
     if (Object.keys(filter).every((name) => filter[name] === this.filter[name])) return;
@@ -404,6 +405,7 @@ export class Inbox extends EventTarget {
   _matches(item) {
     if (this.filter.app_type !== "" && item.app_type !== this.filter.app_type) return false;
     if (this.filter.source !== "" && item.source !== this.filter.source) return false;
+    if (this.filter.overdue !== "" && !(Date.parse(item.due_at) <= Date.now())) return false;
     const sought = this.filter.q.trim().toLowerCase();
     if (sought === "") return true;
     return [item.title, item.process_name, item.originator?.name].some((text) => text?.toLowerCase().includes(sought));
@@ -434,8 +436,8 @@ export class Inbox extends EventTarget {
   }
 }
 
-function itemOf({ instance_id, task_id, view, title, url, app_type, source, originator, status, process_name, outcome, result }) {
-  return { instance_id, task_id, view, title, url: webAddress(url), app_type, source, originator, status, process_name, outcome, result };
+function itemOf({ instance_id, task_id, view, title, url, app_type, source, originator, status, process_name, outcome, result, due_at }) {
+  return { instance_id, task_id, view, title, url: webAddress(url), app_type, source, originator, status, process_name, outcome, result, due_at };
 }
 
 /** Notifications of older versions do not say when a line entered: then it did when it was first heard of. */

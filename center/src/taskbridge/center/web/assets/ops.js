@@ -60,7 +60,7 @@ class Operation {
     const head = pageHead(words, {
       title: this._ops.title,
       own: [this._live.root],
-      other: ownLink("/", words.tasks),
+      other: [ownLink("/waiting", words.waiting.title), ownLink("/", words.tasks)],
       onLanguage: (next) => this.draw(next),
     });
     replace(this._root, head, element("main", { class: "operation" }, this._search.root, this._panels));

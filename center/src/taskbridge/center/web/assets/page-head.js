@@ -14,7 +14,7 @@ export function pageHead(words, { title, other = null, onLanguage, own = [] }) {
     { class: "page-head" },
     element("div", { class: "brand" }, element("span", { class: "mark", "aria-hidden": "true" }), element("h1", {}, title)),
     ...own,
-    element("nav", { class: "page-tools", "aria-label": words.product }, other, languageButton(words, onLanguage), themeButton(words)),
+    element("nav", { class: "page-tools", "aria-label": words.product }, ...[other].flat(), languageButton(words, onLanguage), themeButton(words)),
   );
 }
 

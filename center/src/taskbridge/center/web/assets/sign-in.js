@@ -66,7 +66,8 @@ export async function signInAs(api, root, words, mayEnter, { title, text, refuse
   }
 }
 
-async function whoIsAsking(api, root, words, said = {}) {
+/** Resolves with `/v1/me`, once somebody may ask. */
+export async function whoIsAsking(api, root, words, said = {}) {
   let { problem = null } = said;
   for (;;) {
     try {

@@ -2,7 +2,8 @@
 
 import { element, icon } from "./dom.js";
 
-const STATUS_ICONS = { PENDING: "clock", COMPLETED: "check", CANCELLED: "cancel", ACTIVE: "send" };
+const STATUS_ICONS = { OVERDUE: "warning", PENDING: "clock", COMPLETED: "check", CANCELLED: "cancel", ACTIVE: "send" };
+const SOON_MS = 24 * 3600 * 1000;
 const AGAINST = new Set(["disagree", "refuse", "revoked", "terminated"]);
 
 export function statusShown(status, words, text = words.statuses[status] ?? status) {
@@ -20,6 +21,16 @@ export function decisionShown({ status, outcome, result }, words) {
   const decision = decisionOf(outcome ?? result, words);
   if (decision === null || status === "PENDING") return null;
   return statusShown(decision.against ? "CANCELLED" : status, words, decision.text);
+}
+
+/** That a pending task is overdue, or due within a day; null for others. */
+export function dueShown({ view, due_at: due }, words, format) {
+  const left = view === "pending" ? Date.parse(due ?? "") - Date.now() : NaN;
+  if (!(left < SOON_MS)) return null;
+  const overdue = left <= 0;
+  const shown = statusShown(overdue ? "OVERDUE" : "SOON", words, overdue ? words.due.overdue : words.due.soon(format.clock(due)));
+  shown.title = words.due.at(format.full(due));
+  return shown;
 }
 
 /** `said` is a heading and a sentence; `more` may be a button. */

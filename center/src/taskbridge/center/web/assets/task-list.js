@@ -112,6 +112,7 @@ export class TaskList extends EventTarget {
     this._field.value = this._inbox.filter.q;
     this._apps = this._filter("app_type", "app-filter", words.appLabel);
     this._sources = this._filter("source", "source-filter", words.sourceLabel);
+    this._overdue = element("button", { type: "button", class: "list-filter overdue-filter", part: "filter", on: { click: () => this._toggleOverdue() } }, icon("clock"), words.due.overdue);
     this._rows = new TaskRows(words, this._format, this._inbox);
     this._rows.addEventListener("cursor", ({ detail }) => this._forward("cursor", detail));
     this._rows.addEventListener("choose", ({ detail }) => this._forward("choose", detail));
@@ -127,7 +128,7 @@ export class TaskList extends EventTarget {
       "section",
       { class: "task-list", part: "list" },
       element("div", { class: "tabs", role: "tablist", "aria-label": words.viewsLabel, part: "tabs" }, ...this._tabs),
-      element("div", { class: "list-tools" }, element("div", { class: "search" }, icon("search"), this._field), this._sources, this._apps, ...this._tools),
+      element("div", { class: "list-tools" }, element("div", { class: "search" }, icon("search"), this._field), this._overdue, this._sources, this._apps, ...this._tools),
       element("div", { class: "list-panel", role: "tabpanel", id: "tb-panel", "aria-labelledby": `tb-tab-${this._inbox.view}` }, this._scroller),
       this._said,
     );
@@ -156,6 +157,10 @@ export class TaskList extends EventTarget {
       on: { change: () => this._inbox.narrow({ [name]: select.value }) },
     });
     return select;
+  }
+
+  _toggleOverdue() {
+    this._inbox.narrow({ overdue: this._inbox.filter.overdue === "" ? "true" : "" });
   }
 
   _tab(view) {
@@ -272,7 +277,7 @@ export class TaskList extends EventTarget {
   }
 
   _renderApps() {
-    const { apps, filter } = this._inbox;
+    const { apps, filter, view, items } = this._inbox;
     const known = apps.version;
     if (known !== this._appsShown) {
       this._appsShown = known;
@@ -282,6 +287,11 @@ export class TaskList extends EventTarget {
     }
     choose(this._apps, filter.app_type);
     choose(this._sources, filter.source);
+    const on = filter.overdue !== "";
+    // Only where tasks have due times.
+    this._overdue.hidden = view !== "pending" || !(on || items.some((item) => item.due_at));
+    this._overdue.setAttribute("aria-pressed", String(on));
+    this._overdue.toggleAttribute("data-active", on);
   }
 
   _renderState(hasRows) {
@@ -318,7 +328,7 @@ export class TaskList extends EventTarget {
   _clearButton() {
     return this._button(this._words.clearFilters, () => {
       this._field.value = "";
-      this._inbox.narrow({ q: "", app_type: "", source: "" });
+      this._inbox.narrow({ q: "", app_type: "", source: "", overdue: "" });
     });
   }
 

@@ -3,7 +3,7 @@
 import { element, replace } from "./dom.js";
 import { hue, initials } from "./format.js";
 import { keyOf } from "./inbox.js";
-import { decisionShown, statusShown } from "./states.js";
+import { decisionShown, dueShown, statusShown } from "./states.js";
 
 const TELLING = new Set(["created", "copied"]);
 const LONG_MS = 3 * 24 * 3600 * 1000;
@@ -96,7 +96,8 @@ export class TaskRows extends EventTarget {
 
   tick() {
     for (const { row, item } of this._rows.values()) {
-      if (item.more === undefined) row.querySelector("time").textContent = this._format.ago(item.created_at);
+      if (item.due_at) replace(row, this._parts(item));
+      else if (item.more === undefined) row.querySelector("time").textContent = this._format.ago(item.created_at);
     }
   }
 
@@ -165,7 +166,7 @@ export class TaskRows extends EventTarget {
   }
 
   _waitsLong(item) {
-    return item.view === "pending" && Date.now() - Date.parse(item.created_at) > LONG_MS;
+    return item.view === "pending" && !item.due_at && Date.now() - Date.parse(item.created_at) > LONG_MS;
   }
 
   _parts(item) {
@@ -192,7 +193,7 @@ export class TaskRows extends EventTarget {
         "span",
         { class: "row-side" },
         element("time", { datetime: item.created_at, class: this._waitsLong(item) ? "long" : "" }, this._format.ago(item.created_at)),
-        itemShown(item, words),
+        dueShown(item, words, this._format) ?? itemShown(item, words),
       ),
     ];
   }

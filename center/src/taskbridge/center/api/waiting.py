@@ -1,0 +1,91 @@
+"""``/v1/corps/{corp_id}/waiting``: what waits for whom, for those who answer for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+from starlette.responses import Response  # noqa: TC002
+
+from taskbridge.center.access.refusals import Filling
+from taskbridge.center.api import models
+from taskbridge.center.api.routes import FILLING_S, ID_MAX, CorpId, JsonAnswer
+from taskbridge.center.reminders.waiting import waiting
+from taskbridge.runtime.access import TOKEN
+from taskbridge.runtime.database import clean, now_ms
+from taskbridge.runtime.refusals import Forbidden
+from taskbridge.runtime.tokens import ALL_CORPS
+from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.json_forms import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taskbridge.center.access.access import Access, Caller
+    from taskbridge.center.reminders.file import Reminders
+    from taskbridge.center.reminders.waiting import Counts
+    from taskbridge.runtime.database import Database, Threads
+
+_AppType = Annotated[
+    str | None, Query(max_length=ID_MAX, description="Only this app. Required of people who only own apps.")
+]
+_Process = Annotated[
+    str | None, Query(max_length=ID_MAX, description="Only this process; empty for entries without one.")
+]
+
+
+def waiting_router(  # noqa: PLR0917 - the parts
+    database: Database,
+    threads: Threads,
+    access: Access,
+    is_complete: Callable[[], bool],
+    reminders: Callable[[], Reminders],
+    now: Callable[[], int] = now_ms,
+) -> APIRouter:
+    """``reminders`` is the version of the file that is in force."""
+    router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
+
+    def read(corp_id: str, app_type: str | None, process: str | None) -> bytes:
+        with database.read() as connection:
+            found = waiting(connection, reminders().due, now(), corp_id, app_type=app_type, process=process)
+        processes = [
+            {"app_type": app, "process_name": name, **_shown(counts)} for (app, name), counts in found.processes
+        ]
+        people = [{"user_id": user, "name": name, **_shown(counts)} for (user, name), counts in found.people]
+        return to_json({"processes": processes, "people": people, "complete": found.is_complete})
+
+    @router.get(
+        "/corps/{corp_id}/waiting",
+        summary="What waits for whom, and for how long",
+        response_model=models.WaitingOut,
+        responses=models.problems(400, 401, 403, 429, 503),
+    )
+    async def answer(  # pyright: ignore[reportUnusedFunction]
+        request: Request, corp_id: CorpId, app_type: _AppType = None, process_name: _Process = None
+    ) -> Response:
+        """Pending entries by process and by person, the most overdue first: at most 200 of each.
+
+        For operators, for tokens with this corp, and of an app for its owners in CENTER_REMINDERS_FILE.
+        """
+        caller = await access.caller_of(request)
+        if not _may_see(caller, reminders(), corp_id, app_type):
+            raise Forbidden("operators, tokens for this corp and owners of this app only")
+        await access.record_read(request, caller, f"waiting {corp_id} {app_type or ''}".rstrip())
+        if not is_complete():
+            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=FILLING_S)
+        names = [None if each is None else clean(each) for each in (app_type, process_name)]
+        return JsonAnswer(await threads.run(read, corp_id, *names))
+
+    return router
+
+
+def _may_see(caller: Caller, reminders: Reminders, corp_id: str, app_type: str | None) -> bool:
+    if ALL_CORPS in caller.corps or corp_id in caller.corps:
+        return True
+    is_own = caller.user_id is not None and caller.corp_id == corp_id
+    return is_own and (caller.corp_id, caller.user_id) in reminders.owners.get(app_type or "", ())
+
+
+def _shown(counts: Counts) -> dict[str, object]:
+    return {"pending": counts.pending, "overdue": counts.overdue, "oldest_at": iso(counts.oldest_at)}

@@ -1,0 +1,169 @@
+"""Sends messages: by SMTP, to a robot of a DingTalk group, or to a webhook. Everything here blocks.
+
+DingTalk's signature and fields are those of its page on custom robots
+(https://open.dingtalk.com/document/orgapp/custom-robot-access): at most 20 messages a minute, and a refusal has status
+200 with an ``errcode``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import smtplib
+import time
+from contextlib import contextmanager, suppress
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import format_datetime, localtime
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote_plus
+
+import httpx2
+
+from taskbridge.center.reminders.file import Email, Robot, Webhook
+from taskbridge.center.reminders.messages import event, group_text, mail
+from taskbridge.runtime.standard_webhooks import ID, SIGNATURE, TIMESTAMP, sign
+from taskbridge.schemas.json_forms import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from taskbridge.center.reminders.file import Channel, Reminders
+    from taskbridge.center.reminders.messages import Message
+
+ANSWER_S = 10.0
+_OK, _MULTIPLE_CHOICES = 200, 300
+_PROBLEM_CHARACTERS = 200
+
+
+class NotSent(Exception):
+    """Why a message was not sent. No secret is in it."""
+
+    def __init__(self, problem: str, *, channel_fails: bool = True) -> None:
+        """``channel_fails``: it is not about this message, so that another one would not be sent either."""
+        super().__init__(" ".join(problem.split())[:_PROBLEM_CHARACTERS])
+        self.channel_fails = channel_fails
+
+
+class Send(Protocol):
+    """Send one message; raises NotSent."""
+
+    def __call__(self, message: Message, /) -> None: ...
+
+
+@contextmanager
+def opened(channel: Channel, reminders: Reminders, url: str | None) -> Generator[Send]:
+    """A connection for several messages, which name this URL of the task center. Raises NotSent."""
+    if isinstance(channel, Email):
+        with _smtp(channel, reminders) as server:
+            yield partial(_send_mail, server, channel, reminders, url)
+        return
+    with httpx2.Client(timeout=ANSWER_S) as client:
+        if isinstance(channel, Robot):
+            yield partial(_send_to_robot, client, channel, reminders, url)
+        else:
+            yield partial(_send_to_webhook, client, channel)
+
+
+@contextmanager
+def _smtp(channel: Email, reminders: Reminders) -> Generator[smtplib.SMTP]:
+    try:
+        if channel.security == "tls":
+            server: smtplib.SMTP = smtplib.SMTP_SSL(channel.host, channel.port, timeout=ANSWER_S, context=reminders.tls)
+        else:
+            server = smtplib.SMTP(channel.host, channel.port, timeout=ANSWER_S)
+    except (OSError, smtplib.SMTPException) as error:
+        raise NotSent(f"cannot connect to {channel.host}:{channel.port}: {error}") from error
+    try:
+        try:
+            if channel.security == "starttls":
+                server.starttls(context=reminders.tls)
+            if channel.user is not None and channel.password is not None:
+                server.login(channel.user, channel.password.get_secret_value())
+        except (OSError, smtplib.SMTPException) as error:
+            raise NotSent(f"{channel.host}: {_said(error)}") from error
+        yield server
+        with suppress(OSError, smtplib.SMTPException):  # what it accepted, it has
+            server.quit()
+    finally:
+        server.close()
+
+
+def _send_mail(server: smtplib.SMTP, channel: Email, reminders: Reminders, url: str | None, message: Message) -> None:
+    subject, text = mail(message, reminders.language, url)
+    try:
+        found = EmailMessage()
+        found["From"] = Address(addr_spec=channel.sender)
+        found["To"] = Address(addr_spec=message.address or "")
+        found["Subject"] = subject
+        found["Date"] = format_datetime(localtime())
+        found["Message-ID"] = f"<{message.message_id}@{channel.sender.rpartition('@')[2]}>"
+        found["Auto-Submitted"] = "auto-generated"
+        found.set_content(text)
+    except (ValueError, IndexError, MessageError) as error:
+        raise NotSent("the person's address is not valid", channel_fails=False) from error
+    try:
+        server.send_message(found)
+    except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError, smtplib.SMTPNotSupportedError) as error:
+        raise NotSent(f"{channel.host}: {_said(error)}", channel_fails=False) from error
+    except (OSError, smtplib.SMTPException) as error:
+        raise NotSent(f"{channel.host}: {_said(error)}") from error
+
+
+def _send_to_robot(
+    client: httpx2.Client, channel: Robot, reminders: Reminders, url: str | None, message: Message
+) -> None:
+    address = channel.url.get_secret_value()
+    if channel.secret is not None:
+        timestamp = str(time.time_ns() // 1_000_000)
+        address += (
+            f"&timestamp={timestamp}&sign={quote_plus(robot_signature(timestamp, channel.secret.get_secret_value()))}"
+        )
+    text = group_text(message, reminders.language, url)
+    body = {
+        "msgtype": "text",
+        "text": {"content": text},
+        "at": {"atUserIds": [each.user_id for each in message.lines], "isAtAll": False},
+    }
+    answer = _post(client, address, to_json(body), {})
+    try:
+        code, said = answer.json()["errcode"], answer.json().get("errmsg")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotSent("the robot's answer is not DingTalk's") from error
+    if code != 0:
+        raise NotSent(f"DingTalk refused: {said} ({code})")
+
+
+def robot_signature(timestamp: str, secret: str) -> str:
+    """Of a request at this time, which is milliseconds."""
+    return base64.b64encode(hmac.digest(secret.encode(), f"{timestamp}\n{secret}".encode(), "sha256")).decode()
+
+
+def _send_to_webhook(client: httpx2.Client, channel: Webhook, message: Message) -> None:
+    body, timestamp = to_json(event(message)), str(int(time.time()))
+    signature = sign(message.message_id, timestamp, body, secret=channel.secret.get_secret_value())
+    _post(client, channel.url, body, {ID: message.message_id, TIMESTAMP: timestamp, SIGNATURE: signature})
+
+
+def _post(client: httpx2.Client, url: str, body: bytes, headers: dict[str, str]) -> httpx2.Response:
+    try:
+        answer = client.post(url, content=body, headers={"content-type": "application/json", **headers})
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        # Its text may repeat the address, which has the robot's token.
+        raise NotSent(f"no answer: {type(error).__name__}") from error
+    if not _OK <= answer.status_code < _MULTIPLE_CHOICES:
+        raise NotSent(f"it answered {answer.status_code}")
+    return answer
+
+
+def _said(error: Exception) -> str:
+    """What the server said. Of a refused login it repeats no password."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        code, said = next(iter(error.recipients.values()))
+        return f"{code} {said.decode('utf-8', 'replace')}"
+    said = getattr(error, "smtp_error", None)
+    if isinstance(said, bytes):
+        return f"{getattr(error, 'smtp_code', '')} {said.decode('utf-8', 'replace')}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,149 @@
+"""Reminders and digests as people and programs read them, in two languages. Pure."""
+# ruff: noqa: RUF001 - Chinese text
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from taskbridge.schemas.cloudevents import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from taskbridge.center.reminders.waiting import Counts
+
+REMINDER, DIGEST = "reminder", "digest"
+NAMED_MAX = 20
+"""People whom one message to a group names, and tasks that one message lists."""
+
+Language = Literal["zh", "en"]
+
+_WORDS = {
+    "zh": {
+        "untitled": "无标题",
+        "reminder": "{} 项待办即将到期",
+        "digest": "{pending} 项待办，其中 {overdue} 项已超时",
+        "due": "{:%m-%d %H:%M} 截止",
+        "overdue": "已超时（{:%m-%d %H:%M} 截止）",
+        "more": "另有 {} 项",
+        "more_people": "另有更多人",
+        "group_reminder": "以下人员有待办即将到期：",
+        "group_digest": "今日待办：",
+        "person": "{}：{} 项",
+        "person_overdue": "{}：{} 项，{} 项已超时",
+        "link": "任务中心：",
+    },
+    "en": {
+        "untitled": "Untitled",
+        "reminder": "Tasks that are due soon: {}",
+        "digest": "Pending tasks: {pending}, overdue: {overdue}",
+        "due": "due {:%d %b %H:%M}",
+        "overdue": "overdue since {:%d %b %H:%M}",
+        "more": "and {} more",
+        "more_people": "and more people",
+        "group_reminder": "These people have tasks that are due soon:",
+        "group_digest": "Pending tasks today:",
+        "person": "{}: {}",
+        "person_overdue": "{}: {}, overdue: {}",
+        "link": "Task center: ",
+    },
+}
+
+
+class Task(NamedTuple):
+    """A pending task in a message to its person."""
+
+    instance_id: str
+    task_id: str | None
+    title: str | None
+    app_type: str
+    process_name: str | None
+    url: str | None
+    due_at: int | None
+    due: datetime | None
+    """The same, on the clock of the calendar."""
+
+
+class Line(NamedTuple):
+    """A person in a message to a group."""
+
+    user_id: str
+    name: str | None
+    pending: int
+    overdue: int
+
+
+class Message(NamedTuple):
+    """To one person, or to a group."""
+
+    message_id: str
+    """The same whenever it is sent again, so that receivers can recognise it."""
+    kind: str
+    corp_id: str
+    at: int
+    user_id: str = ""
+    address: str | None = None
+    tasks: Sequence[Task] = ()
+    counts: Counts | None = None
+    """All pending tasks of the person, in a digest."""
+    lines: Sequence[Line] = ()
+    is_complete: bool = True
+
+
+def id_of(keys: Sequence[tuple[object, ...]]) -> str:
+    """Of a message about these rows."""
+    return hashlib.sha256(repr(sorted(keys)).encode()).hexdigest()[:32]
+
+
+def mail(message: Message, language: Language, url: str | None) -> tuple[str, str]:
+    """Subject and text."""
+    words = _WORDS[language]
+    if message.counts is not None:
+        subject = words["digest"].format(**message.counts._asdict())
+    else:
+        subject = words["reminder"].format(len(message.tasks))
+    lines = [_task(each, message.at, words) for each in message.tasks[:NAMED_MAX]]
+    total = len(message.tasks) if message.counts is None else message.counts.pending
+    if total > len(lines):
+        lines.append(words["more"].format(total - len(lines)))
+    return subject, "\n".join([*lines, *_link(words, url)]) + "\n"
+
+
+def group_text(message: Message, language: Language, url: str | None) -> str:
+    """Names and counts only: not everybody in a group may know what the tasks are about."""
+    words = _WORDS[language]
+    lines = [words[f"group_{message.kind}"]]
+    for each in message.lines:
+        name = f"{each.name or ''} @{each.user_id}".strip()
+        word = "person_overdue" if each.overdue else "person"
+        lines.append(words[word].format(name, each.pending, each.overdue))
+    if not message.is_complete:
+        lines.append(words["more_people"])
+    return "\n".join([*lines, *_link(words, url)])
+
+
+def event(message: Message) -> dict[str, Any]:
+    """For a program, as Standard Webhooks recommend it."""
+    data: dict[str, Any] = {"corp_id": message.corp_id, "user_id": message.user_id}
+    if message.counts is not None:
+        data |= {"pending": message.counts.pending, "overdue": message.counts.overdue}
+    data["tasks"] = [
+        {**each._asdict(), "due_at": None if each.due_at is None else iso(each.due_at)} for each in message.tasks
+    ]
+    for each in data["tasks"]:
+        del each["due"]
+    return {"type": f"tasks.{message.kind}", "timestamp": iso(message.at), "data": data}
+
+
+def _task(task: Task, now: int, words: dict[str, str]) -> str:
+    # A title is one line of the message, also if its sender put line breaks into it.
+    title = " ".join((task.title or words["untitled"]).split())
+    if task.due_at is None or task.due is None:
+        return f"- {title}"
+    return f"- {title} ({words['overdue' if task.due_at <= now else 'due'].format(task.due)})"
+
+
+def _link(words: dict[str, str], url: str | None) -> list[str]:
+    return [] if url is None else ["", f"{words['link']}{url}/#pending"]

@@ -1,0 +1,394 @@
+"""Sends reminders before tasks are due, and a daily digest: each once, by any of several replicas.
+
+A row in ``reminders`` is one person's message about one task on one channel, or their digest of one day. Rows are added
+when they are due to be sent; a row that is there is not added again. A replica claims a row before it sends it, so
+that others leave it alone for _LEASE_MS, and notes it right after. If a replica dies in between, the message is sent
+once more: a reminder that is lost costs more than one that comes twice. It then has the id that it had before.
+
+A message that fails is tried again, _ATTEMPTS times in all. Rows of tasks that are not pending any more are removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import defaultdict
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import structlog
+from sqlalchemy import and_, bindparam, delete, select, tuple_, update
+
+from taskbridge.center.reminders.channels import NotSent, opened
+from taskbridge.center.reminders.file import Email, Robot
+from taskbridge.center.reminders.messages import DIGEST, NAMED_MAX, REMINDER, Line, Message, Task, id_of
+from taskbridge.center.reminders.waiting import IS_PENDING, counts_of, people_after, waiting
+from taskbridge.center.tables import entries, instances, people, person_ids, reminders
+from taskbridge.runtime.database import DatabaseUnavailable, Threads, Upsert, now_ms
+from taskbridge.runtime.tokens import ALL_CORPS
+from taskbridge.schemas.views import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+    from prometheus_client import Counter
+    from sqlalchemy import Connection
+
+    from taskbridge.center.reminders.channels import Send
+    from taskbridge.center.reminders.due import Rule
+    from taskbridge.center.reminders.file import Channel, Reminders, RemindersFile
+    from taskbridge.center.tables import Person
+    from taskbridge.runtime.database import Database
+
+EMAIL = "email"
+"""In ``person_ids``: the kind of a person's address."""
+_EVERY_S = 30.0
+_PAGE = 500
+_CLAIMED = 100
+_LEASE_MS = 10 * 60_000
+_SENDING_S = 5 * 60.0
+"""No message of a claim is begun later: it ends before the claim does."""
+_ATTEMPTS = 5
+_RETRY_MS = (60_000, 5 * 60_000, 30 * 60_000, 2 * 3_600_000)
+_DIGEST_MS = 3 * 3_600_000
+"""A digest that could not be sent for so long is not sent that day."""
+_STORED_MS = 30 * 86_400_000
+
+_ADD = Upsert(reminders, only_new=True)
+_KEY = tuple(reminders.primary_key.columns)
+_THIS = and_(*(each == bindparam(f"its_{each.name}") for each in _KEY))
+_DELETE = delete(reminders).where(_THIS)
+_CLAIM = update(reminders).where(_THIS).values(attempts=reminders.c.attempts + 1, retry_at=bindparam("until"))
+_NEW: dict[str, Any] = {each: bindparam(f"new_{each}") for each in ("retry_at", "done_at", "problem")}
+_NOTE = update(reminders).where(_THIS).values(_NEW)
+
+_read_entry = msgspec.json.Decoder(Entry).decode
+log = structlog.get_logger(__name__)
+
+
+class Key(NamedTuple):
+    """Of a row, in the order of the columns."""
+
+    corp_id: str
+    user_id: str
+    instance_id: str
+    task_id: str
+    kind: str
+    due_at: int
+    channel: str
+
+    def given(self) -> dict[str, Any]:
+        return {f"its_{name}": value for name, value in self._asdict().items()}
+
+
+class Claimed(NamedTuple):
+    """A row that this replica is to send, and what it is about."""
+
+    key: Key
+    attempts: int
+    """Including this one."""
+    task: Task | None = None
+
+
+class Reminding:
+    """Of one replica."""
+
+    def __init__(
+        self,
+        database: Database,
+        file: RemindersFile,
+        results: Counter,
+        is_complete: Callable[[], bool],
+        *,
+        url: str | None = None,
+    ) -> None:
+        """``is_complete`` tells whether lists and people are read. ``url``: the task center's, for messages."""
+        self._database, self._file, self._results = database, file, results
+        self._is_complete, self._url = is_complete, url
+        self._stopping = threading.Event()
+        self._digested: set[int] = set()
+
+    async def run(self) -> None:
+        """Look until cancelled. A message that is being sent then is sent and noted first."""
+        thread = Threads(1)
+        try:
+            while True:
+                await thread.run(self._look)
+                await asyncio.sleep(_EVERY_S)
+        finally:
+            self._stopping.set()
+            await asyncio.to_thread(thread.close, wait=True)
+
+    def _look(self) -> None:
+        try:
+            if self._is_complete():
+                self.tick(now_ms())
+        except DatabaseUnavailable as error:
+            log.warning("reminders_interrupted", problem=str(error))
+
+    def tick(self, now: int) -> None:
+        """Add what is due to be sent at this time, and send what is there, unless these are quiet hours.
+
+        Raises:
+            DatabaseUnavailable: The rest is left for the next time.
+        """
+        current = self._file.current
+        if not current.channels or current.is_quiet(now):
+            return
+        for labels in product(current.channels, (REMINDER, DIGEST), ("sent", "failed", "given_up")):
+            self._results.labels(*labels)  # from 0, so that the first one is an increase
+        for rule in current.due.rules:
+            if rule.reminder_ms is not None:
+                self._add_reminders(current, rule, now)
+        self._add_digests(current, now)
+        for name, channel in current.channels.items():
+            while not self._stopping.is_set() and self._send_some(current, name, channel, now):
+                pass
+        self._database.purge(reminders, reminders.c.due_at < now - _STORED_MS)
+
+    # Which messages there are to send.
+
+    def _add_reminders(self, current: Reminders, rule: Rule, now: int) -> None:
+        due = current.due
+        # What is overdue has had its time: the digest names it.
+        where = [IS_PENDING, entries.c.entered_at > due.entered_up_to(rule, now)]
+        where.append(entries.c.entered_at <= due.entered_up_to(rule, now, less_ms=rule.reminder_ms or 0))
+        for column, name in ((entries.c.app_type, rule.app_type), (entries.c.process_name, rule.process)):
+            if name is not None:
+                where.append(column == name)
+        place = entries.c.entered_at, entries.c.instance, entries.c.number
+        columns = [entries.c[name] for name in ("corp_id", "user_id", "instance_id", "task_id", "app_type")]
+        page = select(*place, *columns, entries.c.process_name).where(*where).order_by(*place).limit(_PAGE)
+        after: tuple[int, int, int] | None = None
+        while True:
+            further = page if after is None else page.where(place[0] >= after[0], tuple_(*place) > tuple_(*after))
+            with self._database.read() as connection:
+                rows = connection.execute(further).all()
+                found = {
+                    (row.corp_id, row.user_id, row.instance_id, row.task_id): due_at
+                    for row in rows
+                    if due.rule_of(row.app_type, row.process_name) is rule
+                    and (due_at := due.due_at(row.app_type, row.process_name, row.entered_at)) is not None
+                }
+                to = _channels_of(connection, current, {key[:2] for key in found})
+            self._add(Key(*key, REMINDER, due_at, channel) for key, due_at in found.items() for channel in to(key[:2]))
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1].entered_at, rows[-1].instance, rows[-1].number
+
+    def _add_digests(self, current: Reminders, now: int) -> None:
+        if current.digest_at is None:
+            return
+        working_time = current.due.working_time
+        today = working_time.local(now).date()
+        at = working_time.moment(today, current.digest_at)
+        if not (working_time.is_working_day(today) and at <= now < at + _DIGEST_MS) or at in self._digested:
+            return
+        after: Person | None = None
+        while True:
+            with self._database.read() as connection:
+                found = people_after(connection, after, _PAGE)
+                to = _channels_of(connection, current, found)
+            keys: dict[Key, None] = {}
+            for corp_id, user_id in found:
+                for channel in to((corp_id, user_id)):
+                    is_group = isinstance(current.channels[channel], Robot)
+                    keys[Key(corp_id, "" if is_group else user_id, "", "", DIGEST, at, channel)] = None
+            self._add(keys)
+            if len(found) < _PAGE:
+                break
+            after = found[-1]
+        # Others may do the same: a row is added once.
+        self._digested = {at}
+
+    def _add(self, keys: Iterable[Key]) -> None:
+        if rows := [(*each, 0, 0, None, None) for each in keys]:
+            with self._database.write() as connection:
+                self._database.put(connection, _ADD, rows)
+
+    # Sending them.
+
+    def _send_some(self, current: Reminders, name: str, channel: Channel, now: int) -> bool:
+        """Send a part of what is there; returns whether there may be more to send now."""
+        began = time.monotonic()
+        claimed = self._claim(current, name, now)
+        if not claimed:
+            return False
+        with self._database.read() as connection:
+            messages = list(self._messages(connection, current, channel, claimed, now))
+        left = {each.key: each for each in claimed}
+        failure: NotSent | None = None
+        try:
+            with opened(channel, current, self._url) as send:
+                for message, rows in messages:
+                    if self._stopping.is_set() or time.monotonic() > began + _SENDING_S:
+                        return False  # they are claimed again after the lease
+                    failure = self._send_one(send, message, rows, now)
+                    for each in rows:
+                        del left[each.key]
+                    if failure is not None:
+                        break
+        except NotSent as error:
+            failure = error
+        if failure is not None:
+            self._failed(list(left.values()), failure, now)
+        elif left:
+            self._delete(left)  # what they are about is not pending any more
+        return failure is None
+
+    def _send_one(self, send: Send, message: Message, rows: Sequence[Claimed], now: int) -> NotSent | None:
+        """Returns why no other message would be sent either."""
+        try:
+            send(message)
+        except NotSent as error:
+            self._failed(rows, error, now)
+            return error if error.channel_fails else None
+        self._results.labels(rows[0].key.channel, message.kind, "sent").inc()
+        self._note(rows, done_at=now)
+        return None
+
+    def _failed(self, rows: Sequence[Claimed], failure: NotSent, now: int) -> None:
+        for each in rows:
+            given_up = each.attempts >= _ATTEMPTS
+            result = "given_up" if given_up else "failed"
+            self._results.labels(each.key.channel, each.key.kind, result).inc()
+            log.warning(
+                "reminder_given_up" if given_up else "reminder_failed",
+                channel=each.key.channel,
+                kind=each.key.kind,
+                corp_id=each.key.corp_id,
+                user_id=each.key.user_id,
+                attempts=each.attempts,
+                problem=str(failure),
+            )
+            retry_at = now + _RETRY_MS[min(each.attempts, len(_RETRY_MS)) - 1]
+            self._note([each], retry_at=retry_at, done_at=now if given_up else None, problem=str(failure))
+
+    def _note(self, rows: Sequence[Claimed], *, retry_at: int = 0, done_at: int | None, problem: str = "") -> None:
+        new = {"new_retry_at": retry_at, "new_done_at": done_at, "new_problem": problem or None}
+        with self._database.write() as connection:
+            connection.execute(_NOTE, [{**each.key.given(), **new} for each in rows])
+
+    def _delete(self, keys: Collection[Key]) -> None:
+        with self._database.write() as connection:
+            connection.execute(_DELETE, [each.given() for each in keys])
+
+    def _claim(self, current: Reminders, channel: str, now: int) -> list[Claimed]:
+        """Rows that may be sent now, and whose digests are not of a past day; no other replica has them."""
+        open_rows = select(*_KEY, reminders.c.attempts).where(
+            reminders.c.channel == channel, reminders.c.done_at.is_(None), reminders.c.retry_at <= now
+        )
+        order = reminders.c.corp_id, reminders.c.user_id
+        with self._database.write() as connection:
+            rows = connection.execute(
+                open_rows.order_by(*order).limit(_CLAIMED).with_for_update(skip_locked=True)
+            ).all()
+            found = [Claimed(Key(*tuple(row)[:-1]), row.attempts + 1) for row in rows]
+            if found:
+                given = [{**each.key.given(), "until": now + _LEASE_MS} for each in found]
+                connection.execute(_CLAIM, given)
+            return [
+                each._replace(task=task) for each, task in zip(found, _tasks(connection, current, found), strict=True)
+            ]
+
+    def _messages(
+        self, connection: Connection, current: Reminders, channel: Channel, claimed: Sequence[Claimed], now: int
+    ) -> Iterator[tuple[Message, list[Claimed]]]:
+        """One for each person and kind, or for each corp and kind to a group. None about what is not pending."""
+        groups: dict[tuple[str, ...], list[Claimed]] = defaultdict(list)
+        is_group = isinstance(channel, Robot)
+        for each in claimed:
+            key = each.key
+            if key.kind == REMINDER and each.task is not None:
+                groups[key.corp_id, "" if is_group else key.user_id, REMINDER].append(each)
+            elif key.kind == DIGEST and now < key.due_at + _DIGEST_MS:
+                groups[key.corp_id, key.user_id, DIGEST].append(each)
+        addresses = _addresses(connection, {each.key[:2] for each in claimed}) if isinstance(channel, Email) else {}
+        for (corp_id, user_id, kind), rows in groups.items():
+            tasks = [each.task for each in rows if each.task is not None]
+            message = Message(
+                id_of([each.key for each in rows]),
+                kind,
+                corp_id,
+                now,
+                user_id,
+                addresses.get((corp_id, user_id)),
+                tasks,
+            )
+            if isinstance(channel, Email) and message.address is None:
+                continue
+            if is_group:
+                message = _to_group(connection, current, message, rows)
+            elif kind == DIGEST:
+                counts = counts_of(connection, current.due, now, (corp_id, user_id))
+                tasks = _oldest(connection, current, (corp_id, user_id))
+                message = message._replace(counts=counts, tasks=tasks)
+            if message.tasks or message.lines:
+                yield message, rows
+
+
+def _channels_of(
+    connection: Connection, current: Reminders, found: Collection[Person]
+) -> Callable[[Person], list[str]]:
+    """The channels of each of these people: by e-mail, those who have an address."""
+    addresses = _addresses(connection, found)
+
+    def channels(person: Person) -> list[str]:
+        return [
+            name
+            for name, channel in current.channels.items()
+            if (ALL_CORPS in channel.corps or person[0] in channel.corps)
+            and (not isinstance(channel, Email) or person in addresses)
+        ]
+
+    return channels
+
+
+def _addresses(connection: Connection, found: Collection[Person]) -> dict[Person, str]:
+    person = person_ids.c.corp_id, person_ids.c.user_id
+    wanted = select(*person, person_ids.c.value).where(tuple_(*person).in_(found), person_ids.c.kind == EMAIL)
+    return {(row[0], row[1]): row[2] for row in connection.execute(wanted)} if found else {}
+
+
+def _tasks(connection: Connection, current: Reminders, rows: Sequence[Claimed]) -> list[Task | None]:
+    """The pending task of each row; None for a digest, or if the task is not pending or is due at another time."""
+    ids = {each.key.instance_id for each in rows if each.key.kind == REMINDER}
+    columns = [entries.c[name] for name in ("corp_id", "user_id", "instance_id", "task_id", "item")]
+    of_instances = select(*columns).join(instances, entries.c.instance == instances.c.id)
+    found: dict[tuple[object, ...], Task] = {}
+    for row in connection.execute(of_instances.where(instances.c.instance_id.in_(ids), IS_PENDING)):
+        task = _task(current, row.instance_id, row.task_id, row.item)
+        found[row.corp_id, row.user_id, row.instance_id, row.task_id, task.due_at] = task
+    return [found.get((*each.key[:4], each.key.due_at)) for each in rows]
+
+
+def _oldest(connection: Connection, current: Reminders, person: Person) -> list[Task]:
+    of_person = entries.c.corp_id == person[0], entries.c.user_id == person[1], IS_PENDING
+    columns = entries.c.instance_id, entries.c.task_id, entries.c.item
+    found = select(*columns).where(*of_person).order_by(entries.c.entered_at).limit(NAMED_MAX)
+    return [_task(current, *row) for row in connection.execute(found)]
+
+
+def _task(current: Reminders, instance_id: str, task_id: str, item: bytes) -> Task:
+    entry, due = _read_entry(item), current.due
+    due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at)
+    local = None if due_at is None else due.working_time.local(due_at)
+    named = entry.title, entry.app_type, entry.process_name, entry.url
+    return Task(instance_id, task_id or None, *named, due_at, local)
+
+
+def _to_group(connection: Connection, current: Reminders, message: Message, rows: Sequence[Claimed]) -> Message:
+    corp_id, due, now = message.corp_id, current.due, message.at
+    if message.kind == DIGEST:
+        found = waiting(connection, due, now, corp_id, limit=NAMED_MAX)
+        lines = [Line(user, name, counts.pending, counts.overdue) for (user, name), counts in found.people]
+        return message._replace(lines=lines, is_complete=found.is_complete)
+    counts: dict[str, int] = defaultdict(int)
+    for each in rows:
+        counts[each.key.user_id] += 1
+    where = people.c.corp_id == corp_id, people.c.user_id.in_(counts)
+    names = {row[0]: row[1] for row in connection.execute(select(people.c.user_id, people.c.name).where(*where))}
+    lines = [Line(user, names.get(user), count, 0) for user, count in sorted(counts.items())]
+    return message._replace(lines=lines[:NAMED_MAX], is_complete=len(lines) <= NAMED_MAX)
