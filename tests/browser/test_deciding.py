@@ -209,3 +209,43 @@ def test_several_are_decided_at_once_on_a_phone(deciding: Deciding, open_page: O
     deciding.confirm()
     expect(dialog.locator(".several li")).to_have_count(1)
     expect(dialog.locator(".several")).to_contain_text(tasks[2].title)
+
+
+def test_a_delegate_decides_on_behalf_of_a_person(deciding: Deciding, open_page: OpenPage) -> None:
+    task = deciding.create("王伟要处理的申请", WANG)
+    url = deciding.company.bridge.center_url
+    page = signed_in(open_page(url), WANG, link="登录")
+    expect(row(page, task)).to_be_visible()
+    page.locator(".list-menu-button").click()
+    page.get_by_role("button", name="委托我的任务…").click()
+    dialog = page.get_by_role("dialog", name="委托我的任务…")
+    dialog.get_by_role("button", name="委托", exact=True).click()
+    expect(dialog.get_by_role("status").last).to_have_text("请先选择一个人。")
+    dialog.locator(".people button", has_text="李雷").click()
+    assert serious_findings(page) == []
+    dialog.get_by_role("button", name="委托", exact=True).click()
+    expect(dialog.locator(".delegations li")).to_contain_text("李雷")
+
+    before = len(deciding.dingtalk.changes)
+    look = {"viewport": {"width": 390, "height": 780}, "locale": "en-US"}
+    phone = signed_in(open_page(url, **look), LI, link="Sign in")
+    phone.get_by_role("button", name="For others").click()
+    others = phone.get_by_role("dialog", name="For others")
+    mine = others.locator(".several li", has_text=task.title)
+    expect(mine.locator(".status")).to_have_text("for 王伟")
+    assert serious_findings(phone) == []
+    mine.get_by_role("button", name="Details").click()
+    expect(phone.locator(".detail h2")).to_have_text(task.title)
+    phone.get_by_role("button", name="Back to the list").click()
+    phone.get_by_role("button", name="For others").click()
+    mine.get_by_role("checkbox").check()
+    others.get_by_role("button", name="Agree").click()
+    expect(mine.locator(".several-said")).to_have_text("Agree: sent, waiting for confirmation…")
+    assert deciding.sent(before + 1)[-1] == (WANG, wire.AGREED, "同意 (li 代办)")
+    deciding.confirm()
+    expect(mine).to_have_count(0)
+
+    # After its end nothing is seen.
+    dialog.get_by_role("button", name="结束委托: 李雷").click()
+    expect(dialog.locator(".delegations li")).to_have_text("您没有委托任何任务。")
+    assert phone.request.get(f"{url}/v1/corps/{CORP}/users/{LI}/delegated-tasks").json() == {"items": []}

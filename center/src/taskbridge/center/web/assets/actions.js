@@ -51,7 +51,7 @@ export class Actions extends EventTarget {
 
   /** The latest action on an item, or undefined. */
   of(item) {
-    return this._latest.get(keyOf(item));
+    return this._latest.get(keyOf(item, item.on_behalf_of?.user_id ?? this.person.userId));
   }
 
   isUnderWay(item) {
@@ -60,7 +60,7 @@ export class Actions extends EventTarget {
 
   /** Rejects with a Problem where the service did not record it. */
   async act(action, items, { remark = "", recipient = null } = {}) {
-    const named = items.map(({ instance_id, task_id }) => ({ instance_id, task_id }));
+    const named = items.map(({ instance_id, task_id, on_behalf_of: of }) => ({ instance_id, task_id, user_id: of?.user_id ?? null }));
     this._know(await this._api.act(this._inbox.person, { action, items: named, remark, recipient_id: recipient }));
   }
 
@@ -71,11 +71,11 @@ export class Actions extends EventTarget {
   _know({ possible, items }) {
     this._possible = possible;
     // The latest comes first.
-    for (const item of items.toReversed()) this._latest.set(keyOf(item), item);
+    for (const item of items.toReversed()) this._latest.set(keyOf(item, item.user_id), item);
     clearTimeout(this._again);
     if (this._isWaiting) this._again = setTimeout(() => this.load(), LOOK_AGAIN_MS);
     this.dispatchEvent(new CustomEvent("change"));
   }
 }
 
-const keyOf = ({ instance_id: instance, task_id: task }) => `${instance}\n${task ?? ""}`;
+const keyOf = ({ instance_id: instance, task_id: task }, user) => `${user}\n${instance}\n${task ?? ""}`;

@@ -58,6 +58,10 @@ export class Api {
 
   actions = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/actions`, {}, signal);
 
+  delegated = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/delegated-tasks`, {}, signal);
+
+  delegations = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/delegations`, {}, signal);
+
   colleagues = ({ corpId, userId }, query, signal) => this.get(`${person(corpId, userId)}/colleagues`, query, signal);
 
   instance = (id, signal) => this.get(`/v1/instances/${encodeURIComponent(id)}`, {}, signal);
@@ -70,10 +74,18 @@ export class Api {
 
   audit = (query, signal) => this.get("/v1/audit", query, signal);
 
-  /** Decide tasks, or withdraw requests. Sent once: nothing is tried again. */
-  async act({ corpId, userId }, wanted) {
+  // Sent once: nothing is tried again.
+
+  /** Decide tasks, or withdraw requests. */
+  act = ({ corpId, userId }, wanted) => this._change("POST", `${person(corpId, userId)}/actions`, wanted);
+
+  delegate = ({ corpId, userId }, wanted) => this._change("POST", `${person(corpId, userId)}/delegations`, wanted);
+
+  undelegate = ({ corpId, userId }, id) => this._change("DELETE", `${person(corpId, userId)}/delegations/${encodeURIComponent(id)}`);
+
+  async _change(method, path, content = {}) {
     const headers = { accept: "application/json", "content-type": "application/json" };
-    const response = await this._request(`${person(corpId, userId)}/actions`, headers, undefined, "POST", JSON.stringify(wanted));
+    const response = await this._request(path, headers, undefined, method, JSON.stringify(content));
     return response.json();
   }
 

@@ -82,8 +82,8 @@ export class DecidingPanel {
   }
 }
 
-/** Decides several of these items at once. Each is chosen by hand: nothing is decided unseen. */
-export function severalDialog(actions, words, itemsNow) {
+/** Decides several of these items at once. Each is chosen by hand: nothing is decided unseen. `show` shows one in full. */
+export function severalDialog(actions, words, { title, items: itemsNow, show }) {
   const remark = remarkField(words);
   const list = element("ul", { class: "several" });
   const said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
@@ -110,7 +110,13 @@ export function severalDialog(actions, words, itemsNow) {
     return element(
       "li",
       {},
-      element("label", {}, box, element("bdi", {}, item.title || words.untitled), element("bdi", { class: "faint" }, item.originator?.name ?? item.originator?.user_id ?? "")),
+      element(
+        "div",
+        { class: "several-row" },
+        element("label", {}, box, element("bdi", {}, item.title || words.untitled), element("bdi", { class: "faint" }, originatorOf(item))),
+        item.on_behalf_of ? element("span", { class: "status" }, words.delegating.of(item.on_behalf_of.name || item.on_behalf_of.user_id)) : null,
+        element("button", { type: "button", class: "quiet-button", on: { click: () => (dialog.close(), show(item)) } }, words.acting.details),
+      ),
       what === null ? null : element("p", { class: "several-said", "data-bad": what.bad }, what.text),
     );
   }
@@ -132,8 +138,8 @@ export function severalDialog(actions, words, itemsNow) {
   const button = (action, kind) => element("button", { type: "button", class: kind, data: { action }, on: { click: () => act(action) } }, words.acting.names[action]);
   const dialog = element(
     "dialog",
-    { class: "several-dialog", "aria-label": words.acting.several },
-    element("h2", {}, words.acting.several),
+    { class: "several-dialog", "aria-label": title },
+    element("h2", {}, title),
     element("label", { class: "several-all" }, all, words.acting.all),
     list,
     remark.label,
@@ -154,7 +160,9 @@ export function severalDialog(actions, words, itemsNow) {
   return { root: dialog, open, render: () => dialog.open && render() };
 }
 
-const key = ({ instance_id: instance, task_id: task }) => `${instance}\n${task ?? ""}`;
+const key = ({ instance_id: instance, task_id: task, on_behalf_of: of }) => `${of?.user_id ?? ""}\n${instance}\n${task ?? ""}`;
+
+const originatorOf = ({ originator }) => originator?.name ?? originator?.user_id ?? "";
 
 function remarkField(words) {
   const field = element("textarea", { class: "deciding-remark", rows: "2", maxlength: String(REMARK_MAX), data: { keep: "remark" }, "aria-invalid": "false" });

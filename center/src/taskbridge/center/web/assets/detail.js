@@ -137,7 +137,8 @@ export class Detail {
 
   _decidingOf(item) {
     if (item === null) return null;
-    const same = this._deciding?.item.instance_id === item.instance_id && this._deciding.item.task_id === item.task_id;
+    const whose = ({ instance_id: instance, task_id: task, on_behalf_of: of }) => `${instance}\n${task}\n${of?.user_id}`;
+    const same = this._deciding && whose(this._deciding.item) === whose(item);
     if (!same) this._deciding = new DecidingPanel(this._api, this._actions, this._words, item);
     this._deciding.item = item;
     this._deciding.render();
@@ -166,7 +167,7 @@ export class Detail {
       words.detail.open,
       icon("external"),
     );
-    const gone = item !== null && this._inbox.phase === "ready" && this._left(item);
+    const gone = item !== null && this._inbox.phase === "ready" && !item.on_behalf_of && this._left(item);
     return element(
       "header",
       { class: "detail-head" },

@@ -61,6 +61,11 @@ export class Format {
     return new Date(time).getFullYear() === new Date(now).getFullYear() ? this._moment.format(time) : this._full.format(time);
   }
 
+  day(iso) {
+    const time = Date.parse(iso ?? "");
+    return Number.isNaN(time) ? "" : this._day.format(time);
+  }
+
   clock(iso) {
     const time = Date.parse(iso ?? "");
     return Number.isNaN(time) ? "" : this._clock.format(time);

@@ -3,6 +3,7 @@
 import { approvalPage, TaskList } from "./task-list.js";
 import { Actions } from "./actions.js";
 import { severalDialog } from "./deciding.js";
+import { Delegated, delegationDialog } from "./delegating.js";
 import { Detail } from "./detail.js";
 import { element, icon, replace } from "./dom.js";
 import { Inbox, VIEWS } from "./inbox.js";
@@ -30,6 +31,7 @@ class TaskCenter {
     // An operator sees somebody else's lists, and not what that person marked.
     this._inbox = new Inbox(api, person, { marks: this._isOwn || me.mode !== "sso" });
     this._actions = new Actions(api, this._inbox);
+    this._delegated = new Delegated(api, this._actions);
     this._notifications = new Notifications(this._inbox);
     const { view } = readAddress();
     if (view !== null) this._inbox.view = view;
@@ -41,7 +43,7 @@ class TaskCenter {
     addEventListener("hashchange", () => this._followAddress());
     document.addEventListener("keydown", (event) => this._onKey(event));
     this._inbox.start();
-    this._actions.addEventListener("change", () => this._onActions());
+    for (const each of [this._actions, this._delegated]) each.addEventListener("change", () => this._onActions());
     this._followAddress();
     startWorker({
       open: (hash) => {
@@ -78,12 +80,17 @@ class TaskCenter {
     this._detail?.dispose();
     this._words = words;
     this._menu = listMenu(this._api, this._inbox, words, {
-      settings: () => [this._notifications.button(words)].filter(Boolean),
+      settings: () => [this._notifications.button(words), this._delegateButton(words)].filter(Boolean),
       say: (text) => this._list.say(text),
     });
-    this._severalDialog = severalDialog(this._actions, words, () => (this._inbox.view === "pending" ? this._inbox.items : []));
-    this._several = element("button", { type: "button", class: "quiet-button several-button", hidden: true, on: { click: () => this._severalDialog.open() } }, words.acting.several);
-    this._list = new TaskList(this._inbox, words, { tools: [this._several, this._menu.root] });
+    const own = () => (this._inbox.view === "pending" ? this._inbox.items : []);
+    const show = (item) => this._choose({ item, byKeyboard: true });
+    this._severalDialog = severalDialog(this._actions, words, { title: words.acting.several, items: own, show });
+    this._several = this._opener(words.acting.several, this._severalDialog);
+    this._delegatedDialog = severalDialog(this._actions, words, { title: words.delegating.received, items: () => this._delegated.items, show });
+    this._fromOthers = this._opener(words.delegating.received, this._delegatedDialog);
+    this._delegationDialog = delegationDialog(this._api, this._inbox.person, words, () => this._inbox.apps.labels(words));
+    this._list = new TaskList(this._inbox, words, { tools: [this._fromOthers, this._several, this._menu.root] });
     this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close(), actions: this._actions });
     this._live = liveSign(words.live);
     this._help = helpDialog(words);
@@ -92,7 +99,7 @@ class TaskCenter {
     this._list.addEventListener("view", ({ detail }) => this._goTo(detail.view, null));
     const skip = element("button", { type: "button", class: "skip", on: { click: () => this._list.focus() } }, words.skip);
     this._main = element("main", { class: "center" }, this._list.root, this._detail.root);
-    replace(this._root, skip, this._head(words), this._main, this._help, this._severalDialog.root);
+    replace(this._root, skip, this._head(words), this._main, this._help, this._severalDialog.root, this._delegatedDialog.root, this._delegationDialog.root);
     this._list.mark(item);
     this._show(shown, item);
     this._onChange();
@@ -122,7 +129,20 @@ class TaskCenter {
     return this._chip;
   }
 
+  _opener(text, dialog) {
+    return element("button", { type: "button", class: "quiet-button several-button", hidden: true, on: { click: () => dialog.open() } }, text);
+  }
+
+  _delegateButton(words) {
+    if (!this._actions.any) return null;
+    return element("button", { type: "button", on: { click: () => this._delegationDialog.open() } }, words.delegating.title);
+  }
+
   _onActions() {
+    const count = this._delegated.items.length;
+    this._fromOthers.hidden = count === 0;
+    this._fromOthers.textContent = `${this._words.delegating.received} (${count})`;
+    this._delegatedDialog.render();
     this._several.hidden = !this._actions.any || this._inbox.view !== "pending";
     this._severalDialog.render();
   }
