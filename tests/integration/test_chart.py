@@ -140,6 +140,8 @@ EVERYTHING = merged(
     center__webhooksToken={"text": TEXTS["webhooksToken"]},
     center__signInSecret={"text": TEXTS["signInSecret"]},
     center__reminders={"text": TEXTS["reminders"]},
+    center__apps={"text": TEXTS["apps"]},
+    center__credentials={"text": TEXTS["credentials"]},
     webhooks__replicas=2,
     webhooks__database__existingSecret="database",
     webhooks__settings={"WEBHOOKS_ALLOWED_NETWORKS": "10.3.0.0/16"},
@@ -150,7 +152,11 @@ EVERYTHING = merged(
     streams__replicas=3,
     center__replicas=3,
     center__database__existingSecret="database",
-    center__settings={"CENTER_SSO_PROXIES": "10.0.0.0/8", "CENTER_SSO_CORP_ID": "ding1"},
+    center__settings={
+        "CENTER_SSO_PROXIES": "10.0.0.0/8",
+        "CENTER_SSO_CORP_ID": "ding1",
+        "CENTER_DINGTALK_API_URL": "http://dingtalk-relay:8443",
+    },
     image__digest=f"sha256:{'a' * 64}",
     image__pullSecrets=[{"name": "login"}],
     serviceAccountName="taskbridge",
@@ -440,6 +446,8 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
         "taskbridge-center-webhooks-token": [TEXTS["webhooksToken"]],
         "taskbridge-center-sign-in-secret": [TEXTS["signInSecret"]],
         "taskbridge-center-reminders": [TEXTS["reminders"]],
+        "taskbridge-center-apps": [TEXTS["apps"]],
+        "taskbridge-center-credentials": [TEXTS["credentials"]],
     }
     for part, kind in KINDS.items():
         with_texts, without = (
@@ -628,7 +636,8 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
         assert passing(name, "streams", "to") == passing(name, "edge", "to")
     companions = {"reconcile": 8600, "webhooks": 8700}
     database = passing("everything", "center", "to") - passing("everything", "edge", "to")
-    assert database == {("outside", 5432), ("outside", 8443), *companions.items()} | probed, "reminders go out too"
+    relay = {(end, 8443) for end in ends}
+    assert database == {("outside", 5432), *companions.items()} | relay | probed, "reminders and decisions go out too"
     for name in ("extended", "everything"):
         for part, port in companions.items():
             assert passing(name, part, "from") == {(end, port) for end in ("center", "Prometheus")}

@@ -92,6 +92,9 @@ securityContext:
 {{- with .Values.center.reminders }}{{ if or .existingSecret .text }}
 - {name: CENTER_REMINDERS_FILE, value: /etc/taskbridge/reminders.toml}
 {{- end }}{{ end }}
+{{- range $what := list "apps" "credentials" }}{{ with index $.Values.center $what }}{{ if or .existingSecret .text }}
+- {name: CENTER_{{ upper $what }}_FILE, value: /etc/taskbridge/{{ $what }}.toml}
+{{- end }}{{ end }}{{ end }}
 {{- with .Values.center.signInSecret }}{{ if or .existingSecret .text }}
 - {name: CENTER_{{ if $.Values.center.settings.CENTER_DINGTALK_CLIENT_ID }}DINGTALK{{ else }}OIDC{{ end }}_CLIENT_SECRET_FILE, value: /etc/taskbridge/sign-in-secret}
 {{- end }}{{ end }}

@@ -123,7 +123,7 @@ class Sender:
             log.error("action_not_handled", action_id=task.get_name(), exc_info=error)
 
     async def _look(self, action: Action) -> None:
-        # Whatever the database has not recorded is due again.
+        # What the database has not recorded is due again.
         with suppress(DatabaseUnavailable):
             found = None if action.status == REQUESTED and not action.attempts else await self._found_out(action)
             if found is not None:

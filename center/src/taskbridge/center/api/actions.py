@@ -96,7 +96,7 @@ def actions_router(
 
 
 def _may_act(caller: Caller, person: Person) -> bool:
-    """Whoever holds a token could name anybody, and operators only look."""
+    """The holder of a token could name anybody, and operators only look."""
     return caller.mode == "sso" and (caller.corp_id, caller.user_id) == person
 
 
