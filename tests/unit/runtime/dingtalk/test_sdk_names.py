@@ -32,7 +32,7 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.TerminateInstance: "yida_1_0.TerminateInstance",
     wire.GetAccessToken: "oauth2_1_0.GetAccessToken",
 }
-METHODS = {
+METHODS: dict[type[msgspec.Struct], str] = {
     **dict.fromkeys((wire.GetInstances, wire.GetAccessToken, wire.ExecuteTask, wire.RedirectTask), "POST"),
     wire.TerminateInstance: "PUT",
 }
