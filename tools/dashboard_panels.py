@@ -330,13 +330,15 @@ TASK_CENTER = Dashboard(
             Panel("Database errors", {"{{instance}}": _gained(f"{_CENTER}database_errors_total", "instance")}),
             Panel("Batches repeated", {"{{group}}": _gained(f"{_CENTER}follower_retries_total", "group")}),
         ],
-        "Reminders": [
+        "Decisions and reminders": [
+            Panel("Decisions by result", {"{{result}}": _gained(f"{_CENTER}actions_total", "result")}),
             Panel(
-                "By channel and result",
+                "Reminders by channel and result",
                 {"{{channel}} {{result}}": _gained(f"{_CENTER}reminders_total", "channel, result")},
             ),
             Panel(
-                "File invalid", {"{{instance}}": f"1 - {_now(f'{_CENTER}reminders_file_usable', 'instance', 'min')}"}
+                "Reminders file invalid",
+                {"{{instance}}": f"1 - {_now(f'{_CENTER}reminders_file_usable', 'instance', 'min')}"},
             ),
         ],
         "Live updates": [

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _PAGE = 200
 """Tasks of one person that a delegate sees: the newest."""
 
-DelegationId = Annotated[str, Path(max_length=ID_MAX)]
+DelegationId = Annotated[str, Path(max_length=ID_MAX, examples=["5c1f0e8ab2d94f6e8d7c3b2a1f0e9d8c"])]
 
 
 def delegations_router(
