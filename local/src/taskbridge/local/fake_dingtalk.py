@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.schemas.events import Person
 
-Change = wire.ExecuteTask | wire.RedirectTask | wire.TerminateInstance
+Change = wire.ExecuteTask | wire.RedirectTask | wire.RestartInstance | wire.TerminateInstance
 R = TypeVar("R", bound=wire.Request)
 T = TypeVar("T")
 _TOKEN_S = 7200
 _NO_TASK = "null"
+_START = "sid-restartevent"
 
 
 @contextmanager
@@ -224,6 +225,7 @@ def running_tasks_answer(known: TrueInstance, shown: Callable[[int], str]) -> li
         wire.RunningTask(
             process_instance_id=known.instance_id,
             task_id=task.task_id,
+            activity_id=_step(task.task_id),
             actual_actioner_id=user_id,
             title=known.title,
             status="running",
@@ -268,6 +270,7 @@ def _record(
     return wire.OperationRecord(
         process_instance_id=known.instance_id,
         task_id=task_id,
+        activity_id=_START if word == wire.SUBMIT else _step(task_id),
         operator_user_id=user_id,
         action_exit=word,
         remark=remark or "",
@@ -325,6 +328,7 @@ class FakeDingTalk:
                 self._route(wire.GetOperationRecords.path, self._operation_records, "GET"),
                 self._route(wire.ExecuteTask.path, self._execute, "POST"),
                 self._route(wire.RedirectTask.path, self._redirect, "POST"),
+                self._route(wire.RestartInstance.path, self._restart, "POST"),
                 self._route(wire.TerminateInstance.path, self._terminate, "PUT"),
             ]
         )
@@ -428,6 +432,16 @@ class FakeDingTalk:
         to = (request.now_action_executor_id,)
         self._happened(request, Action.CREATED, f"{request.task_id}0", recipient_ids=to)
 
+    def _restart(self, given: Given) -> None:
+        request = self._read(given, wire.RestartInstance, anybody=True)
+        self._check_assigned(request, request.task_id)
+        originator = self._one(request.app_type, request.process_instance_id).originator
+        steps = request.current_activity_id, request.target_activity_id
+        if originator is None or steps != (_step(request.task_id), _START):
+            raise Refused(400, "failure.process.restartError", "节点不存在")
+        self._carry_out(request, Action.COMPLETED, request.task_id, outcome=wire.RESTART, remark=request.remark)
+        self._happened(request, Action.CREATED, f"{request.task_id}1", recipient_ids=(originator.user_id,))
+
     def _terminate(self, given: Given) -> None:
         request = self._read(given, wire.TerminateInstance, anybody=True)
         known = self._one(request.app_type, request.process_instance_id)
@@ -437,7 +451,7 @@ class FakeDingTalk:
         for task in known.open_tasks:
             self._happened(request, Action.CANCELLED, task.task_id)
 
-    def _check_assigned(self, request: wire.ExecuteTask | wire.RedirectTask, task_id: int) -> None:
+    def _check_assigned(self, request: Change, task_id: int | str) -> None:
         known = self._one(request.app_type, request.process_instance_id)
         if not any(each.task_id == str(task_id) and request.user_id in each.assignee_ids for each in known.open_tasks):
             raise Refused(400, "failure.task.notExistOrFinished", "任务不存在或已被处理")
@@ -515,6 +529,10 @@ class Refused(Exception):
     def __init__(self, status: int, code: str, message: str = "") -> None:
         super().__init__(code)
         self.status, self.code, self.message = status, code, message
+
+
+def _step(task_id: str) -> str:
+    return f"node-{task_id}"
 
 
 def _json(status: int, answer: Any) -> Response:

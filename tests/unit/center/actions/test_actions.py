@@ -106,6 +106,36 @@ def test_several_at_once_end_each_in_its_own_manner(database: Database) -> None:
     run(database, scenario)
 
 
+def test_a_request_is_returned_to_its_originator(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.act("return", ("I-1", "11"), remark="金额有误")
+        await world.work()
+        [returned] = world.dingtalk.changes
+        assert isinstance(returned, wire.RestartInstance)
+        assert (returned.user_id, returned.task_id, returned.remark) == ("ann", "11", "金额有误")
+        world.deliver()
+        await world.work()
+        assert world.statuses == [("DONE", "")]
+        [again] = world.act("agree", ("I-1", "111"), by="u-zhang")
+        assert again.status == "REQUESTED", "the originator has it now"
+
+    run(database, scenario)
+
+
+def test_what_has_no_known_steps_is_not_returned(database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.arrive(assigned("21", "ann", at=NOW, instance_id="I-2"))
+        world.act("return", ("I-2", "21"))
+        world.dingtalk.faults.is_down = True
+        await world.work()
+        assert world.statuses == [("REQUESTED", "unsent")], "only steps were to be read: nothing was sent"
+        world.dingtalk.faults.is_down = False
+        await world.work(pass_s=60)
+        assert world.statuses == [("REFUSED", "")]
+
+    run(database, scenario)
+
+
 def test_tasks_are_handed_over_and_requests_withdrawn(database: Database) -> None:
     async def scenario(world: World) -> None:
         world.rows.know("ding1", PersonRecord("bob", "Bob"))

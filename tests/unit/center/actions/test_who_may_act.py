@@ -51,7 +51,7 @@ def served(sqlite_database: Database, tmp_path: Path) -> Generator[Served]:
 def test_a_signed_in_person_acts_and_sees_what_becomes_of_it(served: Served) -> None:
     browser = served.browser()
     sign_in(browser)
-    possible = [{"source": "erp", "app_type": None, "actions": ["agree", "refuse", "hand_over", "withdraw"]}]
+    possible = [{"source": "erp", "app_type": None, "actions": ["agree", "refuse", "return", "hand_over", "withdraw"]}]
     assert browser.get(PATH.format("ann")).json() == {"possible": possible, "items": []}
     answer = browser.post(PATH.format("ann"), json=AGREE, headers=SAME_SITE)
     assert answer.status_code == 200

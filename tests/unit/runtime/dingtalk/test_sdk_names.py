@@ -29,11 +29,13 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.GetOperationRecords: "yida_1_0.GetOperationRecords",
     wire.ExecuteTask: "yida_1_0.ExecuteTask",
     wire.RedirectTask: "yida_1_0.RedirectTask",
+    wire.RestartInstance: "yida_2_0.RestartInstance",
     wire.TerminateInstance: "yida_1_0.TerminateInstance",
     wire.GetAccessToken: "oauth2_1_0.GetAccessToken",
 }
 METHODS: dict[type[msgspec.Struct], str] = {
     **dict.fromkeys((wire.GetInstances, wire.GetAccessToken, wire.ExecuteTask, wire.RedirectTask), "POST"),
+    wire.RestartInstance: "POST",
     wire.TerminateInstance: "PUT",
 }
 PAGED = (wire.GetInstances, wire.GetFormListInApp)

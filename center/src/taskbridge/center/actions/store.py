@@ -24,7 +24,7 @@ from sqlalchemy.sql import not_
 
 from taskbridge.center.access.audit import append, append_of
 from taskbridge.center.access.delegations import ACTED_FOR, active
-from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, WITHDRAW
+from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, WITHDRAW
 from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, actions, entries, instances, people
 from taskbridge.runtime.database import clean
 from taskbridge.runtime.follow.positions import progress
@@ -187,7 +187,7 @@ class Actions:
         if withdraws:
             return None if any(each.status is Status.PENDING for each in state.tasks) else DONE
         theirs = any(each.task_id == action.task_id and each.actor_id == action.user_id for each in state.tasks)
-        return DONE if theirs or action.action == HAND_OVER else OVERTAKEN
+        return DONE if theirs or action.action in (HAND_OVER, RETURN) else OVERTAKEN
 
     def purge(self, *, now: int) -> int:
         """Delete those that ended long ago."""

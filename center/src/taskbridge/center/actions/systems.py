@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from taskbridge.center.actions.store import DONE, OVERTAKEN
-from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, WITHDRAW
+from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW
 from taskbridge.runtime import standard_webhooks
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import Task, YidaApi
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _DETAIL_CHARACTERS = 300
 _TOO_EARLY = (408, 425, 429)
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-_REMARKS = {AGREE: "同意", REFUSE: "拒绝", HAND_OVER: "转交"}
+_REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交"}
 """DingTalk's API requires a remark."""
 
 log = structlog.get_logger(__name__)
@@ -97,6 +97,8 @@ class Yida:
             remark += f" ({action.actor_id} 代办)"
         if action.action == HAND_OVER:
             await self._api.hand_over(task, to=action.recipient_id, remark=remark)
+        elif action.action == RETURN:
+            await self._api.return_to_start(task, remark=remark)
         else:
             await self._api.decide(task, agrees=action.action == AGREE, remark=remark)
 

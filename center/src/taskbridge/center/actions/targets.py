@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from taskbridge.runtime.dingtalk.apps import App
     from taskbridge.runtime.settings import SourceEntry
 
-AGREE, REFUSE, HAND_OVER, WITHDRAW = ACTIONS = ("agree", "refuse", "hand_over", "withdraw")
+AGREE, REFUSE, RETURN, HAND_OVER, WITHDRAW = ACTIONS = ("agree", "refuse", "return", "hand_over", "withdraw")
 
 
 class Possible(NamedTuple):

@@ -315,7 +315,7 @@ class ActedOnIn(BaseModel):
     user_id: str | None = Field(None, max_length=256, description="Whose task it is, if it was delegated.")
 
 
-ActionName = Literal["agree", "refuse", "hand_over", "withdraw"]
+ActionName = Literal["agree", "refuse", "return", "hand_over", "withdraw"]
 _action_detail = Field(
     description="The other system's words, or one of `not-pending`, `not-delegated`, `not-possible`, `no-recipient`, "
     "`unsent` (it was not sent, and is not tried again) and `unconfirmed` (it is not known whether it was carried out)."

@@ -124,6 +124,19 @@ class RedirectTask(Request, frozen=True, kw_only=True, omit_defaults=True):
     remark: str
 
 
+class RestartInstance(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: ``user_id`` returns an instance from the step of a task to an earlier one."""
+
+    path: ClassVar[str] = "/v2.0/yida/processes/instances/restartInstance"
+
+    process_instance_id: str = field(name="procInstanceId")
+    form_uuid: str
+    task_id: str
+    current_activity_id: str
+    target_activity_id: str
+    remark: str
+
+
 class TerminateInstance(Request, frozen=True, kw_only=True, omit_defaults=True):
     """PUT: ``user_id`` withdraws an instance."""
 
@@ -216,6 +229,8 @@ class FormList(Struct, frozen=True):
 class RunningTask(Struct, frozen=True, rename="camel", omit_defaults=True):
     process_instance_id: Id = None
     task_id: Id = None
+    activity_id: str | None = None
+    """Its step."""
     actual_actioner_id: Id = None
     title: str | None = None
     status: str | None = None
@@ -243,6 +258,7 @@ class OperationRecord(Struct, frozen=True, rename="camel", omit_defaults=True):
     process_instance_id: Id = None
     task_id: Id = None
     """The text `null` if the record is about no task."""
+    activity_id: str | None = None
     operator_user_id: Id = None
     action: str | None = None
     action_exit: str | None = None

@@ -37,7 +37,7 @@ export class Actions extends EventTarget {
     const found = this._possible.find((each) => each.source === source && (each.app_type ?? app) === app);
     // DingTalk knows tasks by numbers.
     const named = source !== "yida" || view === "created" || /^\d+$/.test(task ?? "");
-    const wanted = view === "pending" ? ["agree", "refuse", "hand_over"] : view === "created" && status === "PENDING" ? ["withdraw"] : [];
+    const wanted = view === "pending" ? ["agree", "refuse", "return", "hand_over"] : view === "created" && status === "PENDING" ? ["withdraw"] : [];
     return named ? wanted.filter((action) => found?.actions.includes(action)) : [];
   }
 

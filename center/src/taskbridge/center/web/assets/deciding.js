@@ -6,7 +6,7 @@ import { peoplePicker } from "./people-picker.js";
 import { sayProblem } from "./states.js";
 
 const REMARK_MAX = 1000;
-const NEEDS_REMARK = new Set(["refuse"]);
+const NEEDS_REMARK = new Set(["refuse", "return"]);
 
 /** A sentence about an action and whether it is bad news; null where there is nothing to say. */
 export function actionSaid(action, words) {

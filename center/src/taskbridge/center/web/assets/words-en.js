@@ -130,7 +130,7 @@ export const EN = {
   acting: {
     details: "Details",
     title: "Decide",
-    names: { agree: "Agree", refuse: "Refuse", hand_over: "Hand over", withdraw: "Withdraw" },
+    names: { agree: "Agree", refuse: "Refuse", return: "Return", hand_over: "Hand over", withdraw: "Withdraw" },
     remark: "Remark",
     remarkNeeded: "Say why.",
     nobody: "There is nobody to hand it over to.",

@@ -121,7 +121,7 @@ export const ZH = {
   acting: {
     details: "详情",
     title: "处理",
-    names: { agree: "同意", refuse: "拒绝", hand_over: "转交", withdraw: "撤回" },
+    names: { agree: "同意", refuse: "拒绝", return: "退回", hand_over: "转交", withdraw: "撤回" },
     remark: "意见",
     remarkNeeded: "请填写原因。",
     nobody: "没有可以转交的人。",
