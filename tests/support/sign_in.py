@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -9,6 +10,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from support.center_rows import AnsweringCenter, state
+from support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from taskbridge.center.access.access import build_access
 from taskbridge.center.access.audit import Audit
 from taskbridge.center.access.delegations import Delegations
@@ -28,7 +30,8 @@ from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
 
     from fastapi import FastAPI
 
@@ -98,6 +101,17 @@ class Served:
         if not self.people_complete:
             raise NotNow("not all people are read")
         return await self.rows.threads.run(self.rows.queries.users_of, corp_id, kind, value)
+
+
+@contextmanager
+def signing_in(database: Database, folder: Path, **settings: str) -> Generator[tuple[Served, IdentityProvider]]:
+    """Its provider signs in Ann, until a test says otherwise."""
+    (folder / "secret").write_text(CLIENT_SECRET)
+    with IdentityProvider({"preferred_username": "ann"}).running() as provider:
+        client = {"oidc_client_id": CLIENT_ID, "oidc_client_secret_file": str(folder / "secret")}
+        found = Served(settings_of(oidc_issuer=provider.url, oidc_corp_id="ours", **client, **settings), database)
+        yield found, provider
+        found.rows.close()
 
 
 async def nobody(*_: object) -> list[str]:

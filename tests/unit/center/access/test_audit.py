@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import delete, event, insert, select, text, update
 
-from support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
-from support.sign_in import SAME_SITE, Served, settings_of, sign_in
+from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.access import audit as module
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.audit import Audit, AuditEntry, AuditQuery, purge, verify
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.center import Databases
+    from support.identity_provider import IdentityProvider
     from taskbridge.runtime.database import Database
 
 SESSION = Session("corp", "ann", frozenset(), "0123456789abcdef" * 4)
@@ -215,21 +215,8 @@ def test_every_filter_reads_an_index_in_its_order(
 
 @pytest.fixture
 def served(sqlite_database: Database, tmp_path: Path) -> Generator[tuple[Served, IdentityProvider]]:
-    (tmp_path / "secret").write_text(CLIENT_SECRET)
-    with IdentityProvider({"preferred_username": "ann"}).running() as provider:
-        found = Served(
-            settings_of(
-                oidc_issuer=provider.url,
-                oidc_client_id=CLIENT_ID,
-                oidc_client_secret_file=str(tmp_path / "secret"),
-                oidc_corp_id="ours",
-                operators="ours/ann",
-                auditor_groups="audit",
-            ),
-            sqlite_database,
-        )
-        yield found, provider
-        found.rows.close()
+    with signing_in(sqlite_database, tmp_path, operators="ours/ann", auditor_groups="audit") as found:
+        yield found
 
 
 def test_what_operators_look_at_is_recorded_and_auditors_see_it(served: tuple[Served, IdentityProvider]) -> None:

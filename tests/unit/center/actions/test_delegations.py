@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.center_rows import state
-from support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
-from support.sign_in import SAME_SITE, Served, settings_of, sign_in
+from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.schemas.events import Status, TaskEntry
 
 if TYPE_CHECKING:
@@ -26,19 +25,7 @@ ANN, BOB = "/v1/corps/ours/users/ann", "/v1/corps/ours/users/bob"
 @pytest.fixture
 def people(database: Database, tmp_path: Path) -> Generator[tuple[Served, TestClient, TestClient]]:
     """Ann and Bob in their browsers."""
-    (tmp_path / "secret").write_text(CLIENT_SECRET)
-    provider = IdentityProvider({"preferred_username": "ann"})
-    with provider.running():
-        served = Served(
-            settings_of(
-                oidc_issuer=provider.url,
-                oidc_client_id=CLIENT_ID,
-                oidc_client_secret_file=str(tmp_path / "secret"),
-                oidc_corp_id="ours",
-                auditors="ours/bob",
-            ),
-            database,
-        )
+    with signing_in(database, tmp_path, auditors="ours/bob") as (served, provider):
         leave = {"app_type": "HR", "process_name": "Leave"}
         served.rows.store(
             state("I-leave", corp_id="ours", tasks=(TaskEntry("7", Status.PENDING, ("ann",)),), **leave),
@@ -49,7 +36,6 @@ def people(database: Database, tmp_path: Path) -> Generator[tuple[Served, TestCl
         provider.claims["preferred_username"] = "bob"
         sign_in(bob)
         yield served, ann, bob
-        served.rows.close()
 
 
 def delegate(browser: TestClient, to: str = "bob", *, days: tuple[int, int] = (-1, 1), **scope: str) -> Any:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
-from support.sign_in import SAME_SITE, Served, settings_of, sign_in
+from support.sign_in import SAME_SITE, Served, sign_in, signing_in
 from taskbridge.center.actions.targets import Endpoint, Targets, TargetsFile
 from taskbridge.runtime.settings import FileBroken
 from taskbridge.runtime.standard_webhooks import new_secret
@@ -26,26 +25,12 @@ AGREE = {"action": "agree", "items": [{"instance_id": "I-ann", "task_id": "T-1"}
 
 @pytest.fixture
 def served(sqlite_database: Database, tmp_path: Path) -> Generator[Served]:
-    (tmp_path / "secret").write_text(CLIENT_SECRET)
-    (tmp_path / "tokens.toml").write_text(
-        f'[[tokens]]\nname = "portal"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n'
-    )
-    with IdentityProvider({"preferred_username": "ann"}).running() as provider:
-        found = Served(
-            settings_of(
-                oidc_issuer=provider.url,
-                oidc_client_id=CLIENT_ID,
-                oidc_client_secret_file=str(tmp_path / "secret"),
-                oidc_corp_id="ours",
-                operators="ours/ann",
-                api_tokens_file=str(tmp_path / "tokens.toml"),
-            ),
-            sqlite_database,
-        )
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(f'[[tokens]]\nname = "portal"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
+    with signing_in(sqlite_database, tmp_path, operators="ours/ann", api_tokens_file=str(tokens)) as (found, _):
         # The rows of the tests are of Yida, whose tasks have numbers.
         found.targets = Targets(endpoints={("ours", "erp"): Endpoint("http://127.0.0.1:9", b"key")})
         yield found
-        found.rows.close()
 
 
 def test_a_signed_in_person_acts_and_sees_what_becomes_of_it(served: Served) -> None:

@@ -10,8 +10,7 @@ from sqlalchemy.event import listen
 from starlette.testclient import TestClient
 
 from support.center_rows import fill, items, state
-from support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
-from support.sign_in import SAME_SITE, Served, me, settings_of, sign_in
+from support.sign_in import SAME_SITE, Served, me, sign_in, signing_in
 from taskbridge.center.api import marks as module
 from taskbridge.center.api.marks import LISTED, MarksStore, marks_statement, orphaned
 from taskbridge.center.api.personal import personal_router
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.center_rows import AnsweringCenter
+    from support.identity_provider import IdentityProvider
     from taskbridge.runtime.database import Database
 
 ANN = "/v1/corps/corp/users/ann"
@@ -190,20 +190,8 @@ def test_marks_are_read_and_deleted_by_indexes(center: AnsweringCenter) -> None:
 @pytest.fixture
 def served(sqlite_database: Database, tmp_path: Path) -> Generator[tuple[Served, IdentityProvider]]:
     """People who sign in; Ann is an operator."""
-    (tmp_path / "secret").write_text(CLIENT_SECRET)
-    with IdentityProvider({"preferred_username": "ann"}).running() as provider:
-        found = Served(
-            settings_of(
-                oidc_issuer=provider.url,
-                oidc_client_id=CLIENT_ID,
-                oidc_client_secret_file=str(tmp_path / "secret"),
-                oidc_corp_id="ours",
-                operators="ours/ann",
-            ),
-            sqlite_database,
-        )
-        yield found, provider
-        found.rows.close()
+    with signing_in(sqlite_database, tmp_path, operators="ours/ann") as found:
+        yield found
 
 
 def test_nobody_else_marks_or_sees_what_a_person_marked(served: tuple[Served, IdentityProvider]) -> None:
