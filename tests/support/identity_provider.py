@@ -11,6 +11,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
@@ -32,13 +33,19 @@ CLIENT_ID, CLIENT_SECRET = "task-center", "a secret of the client"
 KEY_ID = "1"
 
 
+@cache
+def _own_key() -> RSAKey:
+    """Once: it takes longer than a test."""
+    return RSAKey.generate_key(2048, {"kid": KEY_ID}, private=True)
+
+
 @dataclass
 class IdentityProvider:
     """Signs everybody in at once, as ``claims`` say. It checks the client, PKCE, and that a code is used once."""
 
     claims: dict[str, Any] = field(default_factory=dict[str, Any])
     """Added to those of the id token, or in place of them; None leaves one out."""
-    key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": KEY_ID}, private=True))
+    key: RSAKey = field(default_factory=_own_key)
     algorithm: str = "RS256"
     signing_key: RSAKey | None = None
     """In place of ``key``, which is published."""

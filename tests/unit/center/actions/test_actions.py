@@ -106,7 +106,7 @@ def test_several_at_once_end_each_in_its_own_manner(database: Database) -> None:
     run(database, scenario)
 
 
-def test_a_request_is_returned_to_its_originator(database: Database) -> None:
+def test_a_request_is_returned_to_its_originator(sqlite_database: Database) -> None:
     async def scenario(world: World) -> None:
         world.act("return", ("I-1", "11"), remark="金额有误")
         await world.work()
@@ -119,10 +119,10 @@ def test_a_request_is_returned_to_its_originator(database: Database) -> None:
         [again] = world.act("agree", ("I-1", "111"), by="u-zhang")
         assert again.status == "REQUESTED", "the originator has it now"
 
-    run(database, scenario)
+    run(sqlite_database, scenario)
 
 
-def test_what_has_no_known_steps_is_not_returned(database: Database) -> None:
+def test_what_has_no_known_steps_is_not_returned(sqlite_database: Database) -> None:
     async def scenario(world: World) -> None:
         world.arrive(assigned("21", "ann", at=NOW, instance_id="I-2"))
         world.act("return", ("I-2", "21"))
@@ -133,7 +133,7 @@ def test_what_has_no_known_steps_is_not_returned(database: Database) -> None:
         await world.work(pass_s=60)
         assert world.statuses == [("REFUSED", "")]
 
-    run(database, scenario)
+    run(sqlite_database, scenario)
 
 
 def test_tasks_are_handed_over_and_requests_withdrawn(database: Database) -> None:
@@ -156,7 +156,7 @@ def test_tasks_are_handed_over_and_requests_withdrawn(database: Database) -> Non
 
 
 @pytest.mark.parametrize("comes", ["callback", "nothing"])
-def test_an_answer_that_was_lost_is_read_back_and_nothing_is_sent_again(database: Database, comes: str) -> None:
+def test_an_answer_that_was_lost_is_read_back_and_nothing_is_sent_again(sqlite_database: Database, comes: str) -> None:
     async def scenario(world: World) -> None:
         world.dingtalk.faults.lost_answers = 1
         world.act("agree", ("I-1", "11"))
@@ -167,10 +167,10 @@ def test_an_answer_that_was_lost_is_read_back_and_nothing_is_sent_again(database
         await world.work(pass_s=11)
         assert (world.statuses, len(executed(world))) == ([("DONE", "")], 1)
 
-    run(database, scenario)
+    run(sqlite_database, scenario)
 
 
-def test_a_decision_that_was_lost_on_the_way_is_reported_and_may_be_repeated(database: Database) -> None:
+def test_a_decision_that_was_lost_on_the_way_is_reported_and_may_be_repeated(sqlite_database: Database) -> None:
     async def scenario(world: World) -> None:
         world.assign(("I-0", "10", "ann"))
         world.act("agree", ("I-0", "10"))
@@ -188,7 +188,7 @@ def test_a_decision_that_was_lost_on_the_way_is_reported_and_may_be_repeated(dat
         await world.work()
         assert (again.status, len(executed(world))) == ("REQUESTED", 2)
 
-    run(database, scenario)
+    run(sqlite_database, scenario)
 
 
 def test_a_callback_that_does_not_come_is_read_back(database: Database) -> None:
@@ -216,7 +216,7 @@ def test_what_somebody_else_decided_first_is_overtaken(database: Database) -> No
 
 
 @pytest.mark.parametrize("refused", [QPS, (400, "InvalidAuthentication")])
-def test_what_dingtalk_has_not_looked_at_is_sent_again(database: Database, refused: tuple[int, str]) -> None:
+def test_what_dingtalk_has_not_looked_at_is_sent_again(sqlite_database: Database, refused: tuple[int, str]) -> None:
     async def scenario(world: World) -> None:
         world.assign(("I-0", "10", "ann"))
         world.act("agree", ("I-0", "10"))
@@ -227,10 +227,10 @@ def test_what_dingtalk_has_not_looked_at_is_sent_again(database: Database, refus
             await world.work(pass_s=3)
         assert ([each for each, _ in world.statuses], len(executed(world))) == (["ACCEPTED"] * 2, 2)
 
-    run(database, scenario)
+    run(sqlite_database, scenario)
 
 
-def test_while_dingtalk_is_away_it_is_tried_for_ten_minutes_and_then_reported(database: Database) -> None:
+def test_while_dingtalk_is_away_it_is_tried_for_ten_minutes_and_then_reported(sqlite_database: Database) -> None:
     async def scenario(world: World) -> None:
         world.urls = "http://127.0.0.1:9", world.urls[1]
         back, world.sender = world.sender, world.replica()
@@ -248,7 +248,7 @@ def test_while_dingtalk_is_away_it_is_tried_for_ten_minutes_and_then_reported(da
         await world.work(pass_s=60)
         assert (world.statuses[1][0], executed(world)) == ("ACCEPTED", [("ann", 21, "AGREE", "ok")])
 
-    run(database, scenario)
+    run(sqlite_database, scenario)
 
 
 def test_after_a_crash_in_an_attempt_it_is_read_back_before_anything_else(database: Database) -> None:
@@ -336,7 +336,7 @@ def of_erp(world: World) -> tuple[str, str]:
     return "erp:7", "T-1"
 
 
-def test_another_system_gets_a_signed_request_with_the_same_id_until_it_answers(database: Database) -> None:
+def test_another_system_gets_a_signed_request_with_the_same_id_until_it_answers(sqlite_database: Database) -> None:
     async def scenario(world: World) -> None:
         world.other.answers = [Response(status_code=500), Response(status_code=429)]
         [action] = world.act("refuse", of_erp(world), remark="=no")
@@ -358,10 +358,10 @@ def test_another_system_gets_a_signed_request_with_the_same_id_until_it_answers(
         }
         assert world.stored[0].status == "ACCEPTED"
 
-    run(database, scenario)
+    run(sqlite_database, scenario)
 
 
-def test_another_system_refuses_with_its_own_words(database: Database) -> None:
+def test_another_system_refuses_with_its_own_words(sqlite_database: Database) -> None:
     async def scenario(world: World) -> None:
         world.other.answers = [JSONResponse({"detail": "the budget is closed"}, 409)]
         world.act("agree", of_erp(world))
@@ -371,7 +371,7 @@ def test_another_system_refuses_with_its_own_words(database: Database) -> None:
         [again] = world.act("agree", ("erp:7", "T-1"))
         assert again.detail == "not-possible"
 
-    run(database, scenario)
+    run(sqlite_database, scenario)
 
 
 def test_ended_actions_are_deleted_after_a_month(database: Database) -> None:

@@ -45,21 +45,19 @@ def test_a_signed_in_person_acts_and_sees_what_becomes_of_it(served: Served) -> 
     assert served.wakes == [None]
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        ({**AGREE, "action": "delete"}, 400),
-        ({**AGREE, "items": []}, 400),
-        ({**AGREE, "items": AGREE["items"] * 101}, 400),
-        ({**AGREE, "remark": "x" * 1001}, 400),
-        ({"items": AGREE["items"]}, 400),
-    ],
-)
-def test_a_request_that_is_wrong_is_refused(served: Served, body: dict[str, Any], status: int) -> None:
+def test_a_request_that_is_wrong_is_refused(served: Served) -> None:
     browser = served.browser()
     sign_in(browser)
-    answer = browser.post(PATH.format("ann"), json=body, headers=SAME_SITE)
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    wrong: list[dict[str, Any]] = [
+        {**AGREE, "action": "delete"},
+        {**AGREE, "items": []},
+        {**AGREE, "items": 101 * list(AGREE["items"])},
+        {**AGREE, "remark": "x" * 1001},
+        {"items": AGREE["items"]},
+    ]
+    for body in wrong:
+        answer = browser.post(PATH.format("ann"), json=body, headers=SAME_SITE)
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json"), body
 
 
 def test_nobody_acts_for_others_from_elsewhere_or_by_a_token(served: Served) -> None:
