@@ -32,7 +32,7 @@ from support.streams.lives import (
     read_topic,
     states_on_topic,
 )
-from support.streams.processes import Rebuild, Worker, ends, pending_notifications
+from support.streams.processes import Rebuild, Worker, ends_of, pending_notifications
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.schemas import versions_folder
 from taskbridge.local.host import free_ports
@@ -242,7 +242,7 @@ class Portal:
 
     def read_on(self, company: Company) -> list[str]:
         """Read the events of the notifications from its positions to the end, and commit."""
-        to = ends(company.connection)[TASK_NOTIFICATIONS.name]
+        to = ends_of(company.connection, TASK_NOTIFICATIONS.name)
         consumer = Consumer(self._config)
         try:
             begun = consumer.committed(self._partitions, timeout=30)

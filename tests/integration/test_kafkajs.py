@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from support import toolchains
 from support.edge.fakes import parameters_of
-from support.streams.processes import ends
+from support.streams.processes import ends_of
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import AsyncProducer
@@ -41,7 +41,7 @@ def kafkajs() -> Path:
 def group_at_the_end(connection: Connection, topic: str) -> str:
     """A new group that reads what comes from now on: records before may be packed in ways that kafkajs cannot read."""
     group = f"kafkajs-{uuid.uuid4()}"
-    positions = [TopicPartition(topic, *each) for each in ends(connection)[topic].items()]
+    positions = [TopicPartition(topic, *each) for each in ends_of(connection, topic).items()]
     consumer = Consumer({"bootstrap.servers": connection.bootstrap_servers, "group.id": group})
     consumer.commit(offsets=positions, asynchronous=False)
     consumer.close()

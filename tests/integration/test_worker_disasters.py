@@ -27,7 +27,7 @@ from support.streams.lives import (
     read_topic,
     topics_on,
 )
-from support.streams.processes import Rebuild, Worker, ends, pending_notifications
+from support.streams.processes import Rebuild, Worker, ends_of, pending_notifications
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
@@ -153,7 +153,7 @@ class Company:
 
     def forget(self, topic: str) -> None:
         """Delete all records, as retention does."""
-        before = [TopicPartition(topic, partition, end) for partition, end in ends(self.connection)[topic].items()]
+        before = [TopicPartition(topic, partition, end) for partition, end in ends_of(self.connection, topic).items()]
         for each in self.admin.delete_records(before).values():
             each.result(60)
 

@@ -20,7 +20,16 @@ from support.streams.lives import (
     produce,
     states_on_topic,
 )
-from support.streams.processes import Load, Worker, ends, live_version, pending_notifications, processed, versions
+from support.streams.processes import (
+    Load,
+    Worker,
+    ends,
+    ends_of,
+    live_version,
+    pending_notifications,
+    processed,
+    versions,
+)
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
@@ -212,7 +221,7 @@ def test_changed_instances_are_published_once_by_workers_that_are_killed_meanwhi
     assert pending_notifications(connection) == set(map(str.encode, wrong))
 
     # A second rebuild takes over the pending notifications of the first.
-    number = ends(connection)[VERSION_TOPIC.name][0]
+    number = ends_of(connection, VERSION_TOPIC.name)[0]
     again = rebuild.run()
     assert (again["version"], again["states"], again["notifications"]) == (3, len(wrong), found["notifications"])
     load = Load(connection, seed=34)
@@ -299,7 +308,7 @@ def test_what_events_lack_is_read_from_the_old_states_and_what_those_lack_from_p
     produce(connection, events[:700])
     worker.start()
     processed(connection, [worker], eventually)
-    cut = ends(connection)[TASK_EVENTS.name]
+    cut = ends_of(connection, TASK_EVENTS.name)
     produce(connection, events[700:])
     processed(connection, [worker], eventually)
     right = expected(connection, read)

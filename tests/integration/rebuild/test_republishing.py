@@ -10,7 +10,7 @@ from confluent_kafka import Producer, TopicPartition
 
 from support.streams.fold_inputs import by_third_state_schema, published_schema
 from support.streams.lives import assert_all_is_right, lives, produce, states_on_topic
-from support.streams.processes import Load, Worker, ends, processed
+from support.streams.processes import Load, Worker, ends_of, processed
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.stored_instance import age_of, state_value
@@ -31,7 +31,7 @@ def lose_notifications(connection: Connection) -> None:
     """Delete all notifications, as after their retention of seven days."""
     before = [
         TopicPartition(TASK_NOTIFICATIONS.name, partition, end)
-        for partition, end in ends(connection)[TASK_NOTIFICATIONS.name].items()
+        for partition, end in ends_of(connection, TASK_NOTIFICATIONS.name).items()
     ]
     admin = connection.admin()
     for each in cast("dict[TopicPartition, Any]", admin.delete_records(before)).values():

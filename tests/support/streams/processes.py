@@ -179,9 +179,15 @@ class Rebuild:
 
 
 def ends(connection: Connection) -> dict[str, dict[int, int]]:
-    """The end offset of each partition of each of our topics."""
+    """The end offset of each partition of each of our topics. None may be created or deleted by others meanwhile."""
     offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
     return {name: offsets.ends(name, partitions) for name, partitions in topics_on(connection).items()}
+
+
+def ends_of(connection: Connection, topic: str) -> dict[int, int]:
+    """The end offset of each partition of a topic."""
+    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+    return offsets.ends(topic, topics_on(connection)[topic])
 
 
 def processed(connection: Connection, workers: Iterable[Worker], eventually: Any) -> None:
