@@ -75,11 +75,8 @@ class Company:
     def push(self, system: str, body: dict[str, Any]) -> None:
         """As the other system does that is known by this name: in its own format, signed."""
         content, moment, message_id = json.dumps(body).encode(), str(int(time.time())), f"msg_{uuid.uuid4().hex}"
-        proof = {
-            standard_webhooks.ID: message_id,
-            standard_webhooks.TIMESTAMP: moment,
-            standard_webhooks.SIGNATURE: standard_webhooks.sign(message_id, moment, content, secret=SECRET),
-        }
+        keys = [standard_webhooks.key_of(SECRET)]
+        proof = standard_webhooks.signed_headers(message_id, moment, content, keys=keys)
         headers = {"Content-Type": "application/json", **proof}
         address = f"{self.bridge.edge_url}/sources/{system}/tasks"
         answer = httpx2.post(address, content=content, headers=headers, timeout=30, trust_env=False)

@@ -229,7 +229,7 @@ def _bad(name: str, status: int, kind: str, sent: EncodedCallback, **more: Any) 
 def _raw(body: bytes, content_type: str = _STRUCTURED, **attributes: str) -> dict[str, Any]:
     """Any bytes, with a valid signature."""
     timestamp = str(int(time.time()))
-    signature = standard_webhooks.sign("msg_raw", timestamp, body, secret=SOURCE_SECRET)
+    signature = standard_webhooks.signature("msg_raw", timestamp, body, key=standard_webhooks.key_of(SOURCE_SECRET))
     proof = {
         standard_webhooks.ID: "msg_raw",
         standard_webhooks.TIMESTAMP: timestamp,

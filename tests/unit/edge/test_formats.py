@@ -471,7 +471,7 @@ def test_a_signed_request_is_judged_by_its_signature_with_any_token(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:
     body, timestamp = json.dumps(TODO).encode(), str(int(time.time()))
-    signature = standard_webhooks.sign("msg_1", timestamp, body, secret=SECRET)
+    signature = standard_webhooks.signature("msg_1", timestamp, body, key=standard_webhooks.key_of(SECRET))
     proof = {
         standard_webhooks.ID: "msg_1",
         standard_webhooks.TIMESTAMP: timestamp,

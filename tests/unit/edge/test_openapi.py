@@ -60,7 +60,9 @@ def test_the_example_of_a_source_is_accepted_once_it_is_signed(
     headers = {name: each for name, each in shown.items() if kind == "application/json" or not name.startswith("ce-")}
     timestamp = str(int(time.time()))
     headers |= {"Content-Type": kind, "webhook-timestamp": timestamp}
-    headers["webhook-signature"] = standard_webhooks.sign(headers["webhook-id"], timestamp, body, secret=SOURCE_SECRET)
+    headers["webhook-signature"] = standard_webhooks.signature(
+        headers["webhook-id"], timestamp, body, key=standard_webhooks.key_of(SOURCE_SECRET)
+    )
     corp = "ding5d17e3add038d445"
     named = f'[[sources]]\nname = "{SOURCE}"\ncorp_id = "{corp}"\nsecrets = ["{SOURCE_SECRET}"]\n'
     settings.credentials_file.write_text(named)

@@ -42,8 +42,11 @@ def resigned(sent: EncodedCallback, *, body: bytes | None = None, **headers: str
     """The same, changed and signed again, as the same message."""
     content = sent.body if body is None else body
     given = {**sent.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    signature = standard_webhooks.sign(
-        given[standard_webhooks.ID], given[standard_webhooks.TIMESTAMP], content, secret=SOURCE_SECRET
+    signature = standard_webhooks.signature(
+        given[standard_webhooks.ID],
+        given[standard_webhooks.TIMESTAMP],
+        content,
+        key=standard_webhooks.key_of(SOURCE_SECRET),
     )
     return EncodedCallback(headers={**given, standard_webhooks.SIGNATURE: signature}, body=content)
 

@@ -72,12 +72,8 @@ def signed_message(
         headers = {"Content-Type": "application/cloudevents+json"}
         body = json.dumps({**attributes, "data": data}, ensure_ascii=False).encode()
     timestamp = str(at_ms // 1000)
-    signature = standard_webhooks.sign(message_id, timestamp, body, secret=secret)
-    proof = {
-        standard_webhooks.ID: message_id,
-        standard_webhooks.TIMESTAMP: timestamp,
-        standard_webhooks.SIGNATURE: signature,
-    }
+    keys = [standard_webhooks.key_of(secret)]
+    proof = standard_webhooks.signed_headers(message_id, timestamp, body, keys=keys)
     return EncodedCallback(headers=headers | proof, body=body)
 
 

@@ -45,13 +45,14 @@ def new_secret() -> str:
     return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def sign(message_id: str, timestamp: str, body: bytes, *, secret: str) -> str:
-    """One signature for ``webhook-signature``."""
-    return signature(message_id, timestamp, body, key=key_of(secret))
+def signed_headers(message_id: str, timestamp: str, body: bytes, *, keys: Iterable[bytes]) -> dict[str, str]:
+    """The headers of a message: one signature for each key, so that a receiver may have any of them."""
+    signatures = [signature(message_id, timestamp, body, key=each) for each in keys]
+    return {ID: message_id, TIMESTAMP: timestamp, SIGNATURE: " ".join(signatures)}
 
 
 def signature(message_id: str, timestamp: str, body: bytes, *, key: bytes) -> str:
-    """As ``sign``, with the key of a secret."""
+    """One signature for ``webhook-signature``."""
     return _signature(_signed(message_id, timestamp, body), key)
 
 

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from support.edge.fakes import SOURCE_SECRET
-from taskbridge.runtime.standard_webhooks import TOLERANCE_S, is_timely, key_of, matching, new_secret, sign
+from taskbridge.runtime.standard_webhooks import TOLERANCE_S, is_timely, key_of, matching, new_secret, signature
 
 # The example of its specification and of its libraries' own tests.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -22,7 +22,7 @@ def verify(signatures: str, *candidates: str, body: bytes = BODY) -> list[bool]:
 
 
 def test_the_specifications_example_has_its_signature() -> None:
-    assert sign(MESSAGE_ID, TIMESTAMP, BODY, secret=SECRET) == SIGNATURE
+    assert signature(MESSAGE_ID, TIMESTAMP, BODY, key=key_of(SECRET)) == SIGNATURE
     assert verify(SIGNATURE) == [True]
 
 
@@ -55,7 +55,9 @@ def test_signatures_after_the_first_sixteen_are_ignored() -> None:
 
 def test_each_of_several_secrets_may_have_signed() -> None:
     assert verify(SIGNATURE, SOURCE_SECRET, SECRET) == [False, True]
-    assert verify(f"{sign(MESSAGE_ID, TIMESTAMP, BODY, secret=SOURCE_SECRET)} {SIGNATURE}", SOURCE_SECRET, SECRET) == [
+    assert verify(
+        f"{signature(MESSAGE_ID, TIMESTAMP, BODY, key=key_of(SOURCE_SECRET))} {SIGNATURE}", SOURCE_SECRET, SECRET
+    ) == [
         True,
         True,
     ]

@@ -11,11 +11,20 @@ import structlog
 
 from taskbridge.center.actions.store import DONE, OVERTAKEN
 from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW
-from taskbridge.runtime import standard_webhooks
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import Task, YidaApi
-from taskbridge.runtime.dingtalk.calls import Absent, AddressLimited, Refused, Spent, TooFast, Unexpected, Unsent
-from taskbridge.runtime.dingtalk.calls import Later as DingTalkLater
+from taskbridge.runtime.dingtalk.calls import (
+    UNSENT_ERRORS,
+    Absent,
+    AddressLimited,
+    Later,
+    Refused,
+    Spent,
+    TooFast,
+    Unexpected,
+    Unsent,
+)
+from taskbridge.runtime.standard_webhooks import signed_headers
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
@@ -24,7 +33,6 @@ if TYPE_CHECKING:
 
 _DETAIL_CHARACTERS = 300
 _TOO_EARLY = (408, 425, 429)
-_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _REMARKS = {AGREE: "同意", REFUSE: "拒绝", RETURN: "退回", HAND_OVER: "转交"}
 """DingTalk's API requires a remark."""
 
@@ -81,7 +89,7 @@ class Yida:
             return Answer(Received.REFUSED, error.reason)
         except Absent:
             return Answer(Received.REFUSED)
-        except (DingTalkLater, Unexpected) as error:
+        except (Later, Unexpected) as error:
             log.warning("action_unclear", action_id=action.action_id, problem=str(error))
             return Answer(Received.UNCLEAR)
         return Answer(Received.ACCEPTED)
@@ -116,7 +124,7 @@ class Yida:
             records = await self._api.operation_records(action.instance_id)
         except Absent:
             return OVERTAKEN
-        except (DingTalkLater, Refused, Unexpected) as error:
+        except (Later, Refused, Unexpected) as error:
             log.warning("action_not_read_back", action_id=action.action_id, problem=str(error))
             return None
         decided = {(str(each.task_id), str(each.operator_user_id)) for each in records if each.operate_time is not None}
@@ -135,18 +143,14 @@ class OtherSystem:
         body = msgspec.json.encode(
             {"type": "task.action.v1", "timestamp": iso(action.requested_at), "data": _data(action)}
         )
-        timestamp = str(now // 1000)
+        keys = [self._endpoint.key]
         headers = {
             "content-type": "application/json",
-            standard_webhooks.ID: action.action_id,
-            standard_webhooks.TIMESTAMP: timestamp,
-            standard_webhooks.SIGNATURE: standard_webhooks.signature(
-                action.action_id, timestamp, body, key=self._endpoint.key
-            ),
+            **signed_headers(action.action_id, str(now // 1000), body, keys=keys),
         }
         try:
             response = await self._http.post(self._endpoint.url, content=body, headers=headers)
-        except _UNSENT:
+        except UNSENT_ERRORS:
             return Answer(Received.UNSENT)
         except httpx2.HTTPError:
             return Answer(Received.UNCLEAR)

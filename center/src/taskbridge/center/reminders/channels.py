@@ -24,7 +24,7 @@ import httpx2
 
 from taskbridge.center.reminders.file import Email, Robot, Webhook
 from taskbridge.center.reminders.messages import event, group_text, mail
-from taskbridge.runtime.standard_webhooks import ID, SIGNATURE, TIMESTAMP, sign
+from taskbridge.runtime.standard_webhooks import key_of, signed_headers
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def robot_signature(timestamp: str, secret: str) -> str:
 
 def _send_to_webhook(client: httpx2.Client, channel: Webhook, message: Message) -> None:
     body, timestamp = to_json(event(message)), str(int(time.time()))
-    signature = sign(message.message_id, timestamp, body, secret=channel.secret.get_secret_value())
-    _post(client, channel.url, body, {ID: message.message_id, TIMESTAMP: timestamp, SIGNATURE: signature})
+    keys = [key_of(channel.secret.get_secret_value())]
+    _post(client, channel.url, body, signed_headers(message.message_id, timestamp, body, keys=keys))
 
 
 def _post(client: httpx2.Client, url: str, body: bytes, headers: dict[str, str]) -> httpx2.Response:

@@ -44,7 +44,8 @@ _RETRY_MS = 60_000
 """When to try again after the last attempt of a call."""
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
-_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+UNSENT_ERRORS = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""With which a request has not left."""
 
 
 class Later(OperatorError):
@@ -248,7 +249,7 @@ class Calls:
             # Without its cause, which contains the URL with the app's secret.
             base = self._http.base_url
             why = f"DingTalk at {base.scheme}://{base.host} does not answer to {path} ({type(error).__name__})"
-            kind = Unsent if isinstance(error, _UNSENT) else Unreachable
+            kind = Unsent if isinstance(error, UNSENT_ERRORS) else Unreachable
             raise kind(f"{why}; check the API's URL in the settings", retry_at_ms=now + _RETRY_MS) from None
         if _is_punishment(response.headers.get("content-type", ""), response.content):
             self._closed_until_ms = now + _PUNISHED_MS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.runtime.standard_webhooks import ID, SIGNATURE, TIMESTAMP, signature
+from taskbridge.runtime.standard_webhooks import signed_headers
 from taskbridge.webhooks.formats.base import TRACEPARENT
 
 if TYPE_CHECKING:
@@ -25,14 +25,10 @@ async def send(sending: Sending, call: Call) -> Answer:
 
 
 async def post_signed(sending: Sending, call: Call, body: bytes, media_type: str) -> Answer:
-    """One signature for each secret, so that a receiver may have any of them."""
-    at = str(sending.at_s)
-    signatures = [signature(sending.webhook_id, at, body, key=key) for key in sending.keys]
+    """Signed with each secret."""
     headers = {
         "content-type": media_type,
-        ID: sending.webhook_id,
-        TIMESTAMP: at,
-        SIGNATURE: " ".join(signatures),
+        **signed_headers(sending.webhook_id, str(sending.at_s), body, keys=sending.keys),
         **({} if (trace := sending.traceparent) is None else {TRACEPARENT: trace}),
     }
     return await call("POST", sending.url, headers, body)
