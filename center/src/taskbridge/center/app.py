@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from taskbridge.center.access.access import build_access
-from taskbridge.center.access.audit import Audit, verify
+from taskbridge.center.access.audit import Audit, purge, verify
 from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
@@ -48,7 +48,7 @@ from taskbridge.center.web.routes import let_portals_in, pages_router
 from taskbridge.center.web.sign_in import sign_in_router
 from taskbridge.runtime import migrations
 from taskbridge.runtime.access import own_hosts
-from taskbridge.runtime.database import DatabaseDamaged, Threads, database_of
+from taskbridge.runtime.database import DatabaseDamaged, Threads, database_of, purge_hourly
 from taskbridge.runtime.follow import positions
 from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.kafka import read_kafka_config
@@ -56,7 +56,7 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import serve_until_stopped
 from taskbridge.runtime.process import allow_open_files
 from taskbridge.runtime.refusals import NotNow
-from taskbridge.runtime.settings import FileBroken, load_settings, run_program
+from taskbridge.runtime.settings import load_settings, run_program
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry
 
@@ -250,9 +250,11 @@ class Center:
         files = [each.watch() for each in (self.access.tokens, self._targets, self.reminders_file) if each is not None]
         sessions = [] if self._sessions is None else [self._sessions.watch()]
         reminding = [] if self._reminding is None else [self._reminding.run()]
-        audit = self.audit.watch(days=self._settings.audit_days)
+        days = self._settings.audit_days
+        purges = lambda: purge(self._database, days=days), self._marks.purge, self._actions.purge
+        purging = [purge_hourly(self._threads, each) for each in purges]
         running = [self.filling.watch(), self.hub.run(), self.operations.run(), self.sender.run()]
-        return [*running, audit, self._marks.watch(self._threads), *files, *sessions, *reminding]
+        return [*running, *purging, *files, *sessions, *reminding]
 
     async def _close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(each.stop) for each in self.followers))
@@ -328,10 +330,7 @@ class Center:
 def _targets_of(settings: CenterSettings) -> TargetsFile | None:
     if settings.apps_file is None and settings.credentials_file is None:
         return None
-    try:
-        return TargetsFile(settings.apps_file, settings.credentials_file)
-    except FileBroken as error:
-        raise ConfigurationError(str(error)) from None
+    return TargetsFile(settings.apps_file, settings.credentials_file)
 
 
 def _most_streams(requested: int) -> int:

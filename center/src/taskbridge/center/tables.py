@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -25,11 +26,14 @@ from sqlalchemy import (
 
 from taskbridge.runtime.database import Key
 from taskbridge.runtime.follow.tables import skipped
-from taskbridge.schemas.events import View
+from taskbridge.schemas.events import TaskState, View
+from taskbridge.schemas.views import Entry
 
 metadata = MetaData()
 
 VIEW_CODES = {View.CREATED: 1, View.PENDING: 2, View.HANDLED: 3, View.COPIED: 4}
+CODES_BY_NAME = {view.lower(): code for view, code in VIEW_CODES.items()}
+"""By the names of the API."""
 WHOLE_INSTANCE = ""
 """``task_id`` of an entry about the whole instance: it comes before those about its tasks."""
 EMPLOYEE_NUMBER = "employee_number"
@@ -43,6 +47,9 @@ CHANGES_CHANNEL = "taskbridge_changes"
 
 NAME_CHARACTERS = 200
 """Of what an index has of an app's and of a process' name: a row of an index of PostgreSQL has 2,704 bytes."""
+
+read_state, read_entry = msgspec.json.Decoder(TaskState).decode, msgspec.json.Decoder(Entry).decode
+"""Of ``instances.state`` and ``entries.item``."""
 
 Person = tuple[str, str]
 """Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""

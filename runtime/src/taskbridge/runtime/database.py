@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -53,7 +53,7 @@ _PRAGMAS = (
     "synchronous = NORMAL",
 )
 _WRITES, _LASTS = "taskbridge_writes", "taskbridge_lasts"
-_PURGED_ROWS = 5_000
+_PURGED_ROWS, _PURGE_S = 5_000, 3600.0
 _QUOTE = '", "'
 _TYPES = {bool: "boolean", int: "bigint", str: "text", bytes: "bytea"}
 """PostgreSQL's, for the columns of ``Upsert``."""
@@ -238,6 +238,14 @@ class Threads:
     def close(self, *, wait: bool = False) -> None:
         """With ``wait``, return once no function runs any more."""
         self._pool.shutdown(wait=wait, cancel_futures=True)
+
+
+async def purge_hourly(threads: Threads, purge: Callable[[], object]) -> None:
+    """Purge once an hour, until cancelled. What a database leaves that does not answer is for the next time."""
+    while True:
+        with suppress(DatabaseUnavailable):
+            await threads.run(purge)
+        await asyncio.sleep(_PURGE_S)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ T = TypeVar("T", bound=_Entries)
 
 _log = structlog.stdlib.get_logger(__name__)
 
+_FILE = "file:"
 POLL_S = 1.0
 """How often the service checks whether a file has changed."""
 
@@ -215,6 +216,11 @@ class ReloadedFile(ABC, Generic[T]):
             return self.bytes_of(path).decode()
         except UnicodeDecodeError as error:
             raise FileBroken("not UTF-8") from error
+
+    def secret_of(self, text: str) -> str:
+        """A secret in the file, which may be ``file:PATH`` to name where it is; raises as ``bytes_of``."""
+        name = text.removeprefix(_FILE)
+        return text if name == text else self.text_of(self.path.parent / name).strip()
 
     def bytes_of(self, path: Path) -> bytes:
         """The contents of this file or of one that it names; a change of any of them reloads all.

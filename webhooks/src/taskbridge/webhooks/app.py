@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from confluent_kafka import KafkaException
 
 from taskbridge.runtime.access import OnlyOwnHosts
-from taskbridge.runtime.database import DatabaseUnavailable, Threads, database_of
+from taskbridge.runtime.database import DatabaseUnavailable, Threads, database_of, purge_hourly
 from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.store import EndpointState
 
-_LOOK_S, _COUNT_S, _PURGE_S, _END_S = 1.0, 5.0, 3600.0, 10.0
+_LOOK_S, _COUNT_S, _END_S = 1.0, 5.0, 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -132,7 +132,8 @@ class Webhooks:
     async def _start(self) -> list[Coroutine[Any, Any, None]]:
         await self.look()
         self.follower.start()
-        return [self._watch(), self._add_present(), self._purge(), *(each.watch() for each in self._files)]
+        purge = purge_hourly(self._threads, self._purge)
+        return [self._watch(), self._add_present(), purge, *(each.watch() for each in self._files)]
 
     async def _close(self) -> None:
         await asyncio.to_thread(self.follower.stop)
@@ -227,11 +228,8 @@ class Webhooks:
                 except (KafkaException, OperatorError) as error:
                     log.warning("present_entries_interrupted", problem=str(error))
 
-    async def _purge(self) -> None:
-        while True:
-            with suppress(DatabaseUnavailable):
-                log.info("old_deliveries_deleted", rows=await self._threads.run(store.purge, self._database))
-            await asyncio.sleep(_PURGE_S)
+    def _purge(self) -> None:
+        log.info("old_deliveries_deleted", rows=store.purge(self._database))
 
 
 def main() -> None:

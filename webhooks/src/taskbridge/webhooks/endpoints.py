@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
 
 Names = Annotated[frozenset[NotBlank], Field(min_length=1)]
-_ENVIRONMENT, _FILE = "env:", "file:"
+_ENVIRONMENT = "env:"
 _MAX_ENDPOINTS = 200
 
 
@@ -160,9 +160,7 @@ class EndpointsFile(ReloadedFile[Endpoints]):
             if name not in self._environment:
                 raise FileBroken(f"{name} is not in the environment")
             return self._environment[name].strip()
-        if text.startswith(_FILE):
-            return self.text_of(self.path.parent / text.removeprefix(_FILE)).strip()
-        return text
+        return self.secret_of(text)
 
     def _tls(self, entry: EndpointEntry) -> tuple[ssl.SSLContext, tuple[bytes, ...]]:
         files = [each and self.path.parent / each for each in (entry.ca_file, entry.certificate_file)]

@@ -76,8 +76,21 @@ class Caller:
             Forbidden: as ``check``.
         """
         self.check(corp_id, user_id)
-        if self.mode == "sso" and (corp_id, user_id) != (self.corp_id, self.user_id):
+        if self.mode == "sso" and not self.is_person(corp_id, user_id):
             raise Forbidden("marks are the person's own")
+
+    def is_person(self, corp_id: str, user_id: str) -> bool:
+        """Whether this user has signed in, and makes the request."""
+        return self.mode == "sso" and (corp_id, user_id) == (self.corp_id, self.user_id)
+
+    def check_in_person(self, corp_id: str, user_id: str) -> None:
+        """Refuse what only people who signed in may do, in their own name: the holder of a token could name anybody.
+
+        Raises:
+            Forbidden: it is a token, or somebody else, also an operator.
+        """
+        if not self.is_person(corp_id, user_id):
+            raise Forbidden("only people who signed in may do so, and only in their own name")
 
     @property
     def is_operator(self) -> bool:

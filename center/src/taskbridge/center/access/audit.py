@@ -9,19 +9,17 @@ every row stays as it is. Rows from before there were pseudonyms have the ids.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import secrets
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from sqlalchemy import and_, delete, exists, insert, or_, select, tuple_, union_all
 
 from taskbridge.center.tables import audit, people, pseudonyms
-from taskbridge.runtime.database import DatabaseUnavailable, clean, now_ms
+from taskbridge.runtime.database import clean, now_ms
 from taskbridge.runtime.rates import PerSource
 from taskbridge.schemas.cloudevents import iso
 
@@ -42,7 +40,6 @@ _SESSION_DIGITS = 12
 _READ_AGAIN_S = 3600.0
 """Somebody who reads a list every few seconds is recorded this often."""
 _DAY_MS = 86_400_000
-_PURGE_S = 3600.0
 _PART = 10_000
 _LAST = select(audit.c.seq, audit.c.sha256).order_by(audit.c.seq.desc()).limit(1)
 _PSEUDONYM = "person-"
@@ -99,13 +96,6 @@ class Audit:
         if last[0] + _READ_AGAIN_S <= (now := time.monotonic()):
             await self.add(caller, READ, subject, address=address)
             last[0] = now
-
-    async def watch(self, *, days: int) -> None:
-        """Delete what is older, once an hour, until cancelled."""
-        while True:
-            with suppress(DatabaseUnavailable):
-                await self._threads.run(lambda: purge(self._database, days=days))
-            await asyncio.sleep(_PURGE_S)
 
     async def page(self, query: AuditQuery) -> Sequence[dict[str, Any]]:
         """These entries, newest first, as auditors see them: with the ids and names of people who are not erased."""

@@ -10,7 +10,7 @@ from sqlalchemy import and_, delete, func, insert, or_, select
 from taskbridge.center.access.audit import append_of
 from taskbridge.center.tables import VIEW_CODES, delegations, entries, instances, people
 from taskbridge.runtime.database import clean
-from taskbridge.runtime.refusals import Unknown
+from taskbridge.runtime.refusals import BadQuery, Unknown
 from taskbridge.schemas.events import View
 
 if TYPE_CHECKING:
@@ -55,25 +55,23 @@ class Delegations:
         """Store a delegation by the caller, with the audit trail; its id is chosen here. Those that ended are deleted.
 
         Raises:
-            ValueError: The delegate is not known, the times are wrong, or there are too many. The message says it.
+            BadQuery: The delegate is not known, the times are wrong, or there are too many. The message says it.
         """
         corp_id, user_id = wanted.corp_id, wanted.user_id
         if not 0 < wanted.ends_at - wanted.starts_at <= LONGEST_MS or wanted.ends_at <= now:
-            raise ValueError("a delegation must end after its start, in the future, and within a year")
+            raise BadQuery("a delegation must end after its start, in the future, and within a year")
         delegate_id, app_type, process_name = map(clean, (wanted.delegate_id, wanted.app_type, wanted.process_name))
         found = wanted._replace(
             delegation_id=uuid.uuid4().hex, delegate_id=delegate_id, app_type=app_type, process_name=process_name
         )
         with self._database.write() as connection:
-            known = people.c.corp_id == corp_id, people.c.user_id == delegate_id
-            is_known = connection.execute(select(people.c.user_id).where(*known)).first() is not None
-            if delegate_id == user_id or not is_known:
-                raise ValueError("the delegate must be another person who was imported")
+            if delegate_id == user_id or not is_known(connection, (corp_id, delegate_id)):
+                raise BadQuery("the delegate must be another person who was imported")
             own = delegations.c.corp_id == corp_id, delegations.c.user_id == user_id
             connection.execute(delete(delegations).where(*own, delegations.c.ends_at <= now))
             count = connection.execute(select(func.count()).select_from(delegations).where(*own)).scalar_one()
             if count >= MOST:
-                raise ValueError(f"there are {MOST} delegations already: end one first")
+                raise BadQuery(f"there are {MOST} delegations already: end one first")
             append_of(connection, self._database, caller, DELEGATED, (corp_id, found.delegate_id), address=address)
             connection.execute(insert(delegations).values(found._asdict()))
         return found
@@ -108,6 +106,13 @@ class Delegations:
         """To this person, under way."""
         with self._database.read() as connection:
             return active(connection, person, now=now)
+
+
+def is_known(connection: Connection, person: Person) -> bool:
+    """Whether this person was imported."""
+    corp_id, user_id = person
+    known = people.c.corp_id == corp_id, people.c.user_id == user_id
+    return connection.execute(select(people.c.user_id).where(*known)).first() is not None
 
 
 def active(connection: Connection, delegate: Person, *, now: int) -> list[Delegation]:

@@ -48,7 +48,6 @@ _READ_BACKS = 3
 _CALLS_PER_SECOND = 10.0
 """Of one corp. DingTalk allows 20 for an app and an API."""
 _LOOK_S = 1.0
-_PURGE_MS = 3_600_000
 _END_S = 8.0
 
 log = structlog.get_logger(__name__)
@@ -76,7 +75,6 @@ class Sender:
         self._calls: dict[Corp, Calls] = {}
         self._wake = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
-        self._purged_at = 0
 
     def wake(self) -> None:
         """Look at once: something was requested."""
@@ -98,9 +96,6 @@ class Sender:
             DatabaseUnavailable: Nothing was begun.
         """
         now = self._clock.now_ms()
-        if now - self._purged_at > _PURGE_MS:
-            await self._threads.run(lambda: self._store.purge(now=now))
-            self._purged_at = now
         busy = {each.get_name() for each in self._under_way}
         for action in await self._threads.run(lambda: self._store.due(now=now)):
             if action.action_id not in busy:

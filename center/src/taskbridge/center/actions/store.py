@@ -18,19 +18,17 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 from sqlalchemy import and_, exists, or_, select, update
 from sqlalchemy.sql import not_
 
 from taskbridge.center.access.audit import append, append_of
-from taskbridge.center.access.delegations import ACTED_FOR, active
+from taskbridge.center.access.delegations import ACTED_FOR, active, is_known
 from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, WITHDRAW
-from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, actions, entries, instances, people
-from taskbridge.runtime.database import clean
+from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, actions, entries, instances, read_entry, read_state
+from taskbridge.runtime.database import clean, now_ms
 from taskbridge.runtime.follow.positions import progress
-from taskbridge.schemas.events import SOURCE_YIDA, Status, TaskState, View
+from taskbridge.schemas.events import SOURCE_YIDA, Status, View
 from taskbridge.schemas.topics import TASK_STATES
-from taskbridge.schemas.views import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +52,6 @@ SHOWN_MS = 24 * 3600 * 1000
 _STORED_MS = 30 * SHOWN_MS
 _SHOWN_MOST = 200
 _DUE_MOST = 100
-
-_read_entry = msgspec.json.Decoder(Entry).decode
-_read_state = msgspec.json.Decoder(TaskState).decode
 
 
 class Action(NamedTuple):
@@ -183,15 +178,16 @@ class Actions:
                 return None
         if data is None:
             return OVERTAKEN
-        state = _read_state(data)
+        state = read_state(data)
         if withdraws:
             return None if any(each.status is Status.PENDING for each in state.tasks) else DONE
         theirs = any(each.task_id == action.task_id and each.actor_id == action.user_id for each in state.tasks)
         return DONE if theirs or action.action in (HAND_OVER, RETURN) else OVERTAKEN
 
-    def purge(self, *, now: int) -> int:
+    def purge(self, *, now: int | None = None) -> int:
         """Delete those that ended long ago."""
-        return self._database.purge(actions, actions.c.due_at.is_(None) & (actions.c.requested_at < now - _STORED_MS))
+        is_old = actions.c.requested_at < (now or now_ms()) - _STORED_MS
+        return self._database.purge(actions, actions.c.due_at.is_(None) & is_old)
 
     def _checked(self, connection: Connection, caller: Caller, wanted: Wanted, targets: Targets, now: int) -> Action:
         corp_id, actor_id, user_id = caller.corp_id or "", caller.user_id or "", clean(wanted.user_id)
@@ -232,15 +228,15 @@ class Actions:
             # The same answer for what is not there: nobody finds out what is.
             if withdraws or not covers:
                 return refused._replace(detail=NOT_DELEGATED, source="", app_type="")
-        if row is None or (withdraws and _read_entry(row.item).status is not Status.PENDING):
+        if row is None or (withdraws and read_entry(row.item).status is not Status.PENDING):
             return refused
         # DingTalk's API knows tasks by numbers.
         unknown = row.source == SOURCE_YIDA and not withdraws and not (task_id.isascii() and task_id.isdecimal())
         if targets.of(corp_id, row.source, row.app_type) is None or wanted.action not in ACTIONS or unknown:
             return refused._replace(detail=NOT_POSSIBLE)
         if wanted.action == HAND_OVER:
-            known = people.c.corp_id == corp_id, people.c.user_id == refused.recipient_id
-            if refused.recipient_id == user_id or connection.execute(select(people).where(*known)).first() is None:
+            to = refused.recipient_id
+            if to == user_id or not is_known(connection, (corp_id, to)):
                 return refused._replace(detail=NO_RECIPIENT)
         return refused._replace(action_id=uuid.uuid4().hex, status=REQUESTED, detail="", due_at=now)
 

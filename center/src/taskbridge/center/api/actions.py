@@ -56,7 +56,7 @@ def actions_router(
         person = corp_id, user_id
         caller = await caller_of(request, person)
         found = await threads.run(lambda: store.shown(person, now=now_ms()))
-        return _answer(found, targets() if _may_act(caller, person) else None, corp_id)
+        return _answer(found, targets() if caller.is_person(*person) else None, corp_id)
 
     @router.post(path, summary="Decide tasks, or withdraw requests", **documented)
     async def act(request: Request, corp_id: CorpId, user_id: UserId, body: models.ActionIn) -> Response:
@@ -67,7 +67,7 @@ def actions_router(
         further effect while the first one is under way.
         """
         caller = await caller_of(request, (corp_id, user_id))
-        check_own(caller, (corp_id, user_id))
+        caller.check_in_person(corp_id, user_id)
         to, remark = body.recipient_id or "", body.remark
         wanted = [
             Wanted(each.user_id or user_id, each.instance_id, each.task_id or "", body.action, to, remark)
@@ -87,27 +87,12 @@ def actions_router(
     async def colleagues(request: Request, corp_id: CorpId, user_id: UserId, q: Q = "", limit: Limit = 20) -> Response:
         """Returns imported people of the corp with `q` in name, department or user id, for a person who may act."""
         caller = await caller_of(request, (corp_id, user_id))
-        check_own(caller, (corp_id, user_id))
+        caller.check_in_person(corp_id, user_id)
         if not targets().possible(corp_id):
             raise Forbidden("nothing can be decided here")
         return JsonAnswer(await threads.run(people, q, (corp_id,), limit))
 
     return router
-
-
-def _may_act(caller: Caller, person: Person) -> bool:
-    """The holder of a token could name anybody, and operators only look."""
-    return caller.mode == "sso" and (caller.corp_id, caller.user_id) == person
-
-
-def check_own(caller: Caller, person: Person) -> None:
-    """Refuse what only signed-in people may do, and only in their own name.
-
-    Raises:
-        Forbidden: It is somebody else, or a token.
-    """
-    if not _may_act(caller, person):
-        raise Forbidden("only people who signed in may do so, and only in their own name")
 
 
 def _answer(found: Sequence[Action], targets: Targets | None, corp_id: str) -> Response:

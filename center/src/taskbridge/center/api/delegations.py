@@ -13,12 +13,10 @@ from starlette.responses import Response  # noqa: TC002
 from taskbridge.center.access.access import address_of
 from taskbridge.center.access.delegations import Delegation
 from taskbridge.center.api import models
-from taskbridge.center.api.actions import check_own
 from taskbridge.center.api.queries import PageQuery
 from taskbridge.center.api.routes import ID_MAX, CorpId, JsonAnswer, UserId
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import now_ms
-from taskbridge.runtime.refusals import BadQuery
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.json_forms import to_json
 
@@ -56,22 +54,19 @@ def delegations_router(
 
     @router.get(f"{user}/delegations", summary="Delegations that have not ended", **listed)
     async def given(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
-        check_own(await caller_of(request, (corp_id, user_id)), (corp_id, user_id))
+        (await caller_of(request, (corp_id, user_id))).check_in_person(corp_id, user_id)
         return await answer((corp_id, user_id))
 
     @router.post(f"{user}/delegations", summary="Delegate pending tasks", **listed)
     async def add(request: Request, corp_id: CorpId, user_id: UserId, body: models.DelegationIn) -> Response:
         """From `starts_at` to `ends_at`, the delegate sees these tasks, and may decide them on the person's behalf."""
         caller = await caller_of(request, (corp_id, user_id))
-        check_own(caller, (corp_id, user_id))
+        caller.check_in_person(corp_id, user_id)
         starts, ends = (int(each.timestamp() * 1000) for each in (body.starts_at, body.ends_at))
         scope = body.app_type or "", body.process_name or ""
         wanted = Delegation("", corp_id, user_id, body.delegate_id, *scope, starts, ends)
         address = address_of(request)
-        try:
-            await threads.run(lambda: store.add(caller, wanted, address=address, now=now_ms()))
-        except ValueError as error:
-            raise BadQuery(str(error)) from None
+        await threads.run(lambda: store.add(caller, wanted, address=address, now=now_ms()))
         return await answer((corp_id, user_id))
 
     @router.delete(
@@ -82,7 +77,7 @@ def delegations_router(
     )
     async def end(request: Request, corp_id: CorpId, user_id: UserId, delegation_id: DelegationId) -> Response:
         caller = await caller_of(request, (corp_id, user_id))
-        check_own(caller, (corp_id, user_id))
+        caller.check_in_person(corp_id, user_id)
         address = address_of(request)
         await threads.run(lambda: store.end(caller, (corp_id, user_id), delegation_id, address=address))
         return await answer((corp_id, user_id))
@@ -96,7 +91,7 @@ def delegations_router(
     async def delegated(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
         """Returns the newest 200 for each delegation that is under way."""
         caller = await caller_of(request, (corp_id, user_id))
-        check_own(caller, (corp_id, user_id))
+        caller.check_in_person(corp_id, user_id)
         return JsonAnswer(to_json({"items": await threads.run(lambda: _tasks(store, queries, (corp_id, user_id)))}))
 
     return router

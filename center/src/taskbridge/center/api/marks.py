@@ -6,32 +6,29 @@ few, and next to each other in the primary key, so that a page can show them whe
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 from sqlalchemy import and_, bindparam, delete, exists, or_, select
 
 from taskbridge.center.api.json_forms import item_json
 from taskbridge.center.tables import (
+    CODES_BY_NAME,
     HIDDEN,
     PINNED,
     READ_MARK,
-    VIEW_CODES,
     WHOLE_INSTANCE,
     entries,
     instances,
     marks,
     people,
+    read_entry,
 )
-from taskbridge.runtime.database import DatabaseUnavailable, Upsert, clean, now_ms
+from taskbridge.runtime.database import Upsert, clean, now_ms
 from taskbridge.runtime.follow.positions import IS_COMPLETE
 from taskbridge.runtime.follow.tables import positions
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.json_forms import to_json
 from taskbridge.schemas.topics import TASK_STATES
-from taskbridge.schemas.views import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +36,12 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select
 
     from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database, Threads
+    from taskbridge.runtime.database import Database
+    from taskbridge.schemas.views import Entry
 
 LISTED_MAX = 400
 """Pinned and hidden entries of a view that are listed."""
-_PURGE_S = 3600.0
 
-_CODES = {view.lower(): code for view, code in VIEW_CODES.items()}
-_read_entry = msgspec.json.Decoder(Entry).decode
 
 _PUT = Upsert(marks)
 _OF_VIEW = and_(
@@ -144,14 +139,14 @@ class MarksStore:
     def listed(self, person: Person, view: str) -> bytes:
         """The pinned and the hidden entries of a view, newest first, as JSON."""
         now = now_ms()
-        given = _given(person) | {"view": _CODES[view], "now": now}
+        given = _given(person) | {"view": CODES_BY_NAME[view], "now": now}
         with self._database.read() as connection:
             rows = connection.execute(LISTED, given).all()
             keys = self._database.keys({row.instance_id for row in rows})
             marked = read_marks(connection, self._of_instances, given | keys)
         found: dict[tuple[str, str], tuple[Entry, dict[str, Any]]] = {}
         for _, instance_id, task_id, item, name in rows:
-            entry = _read_entry(item)
+            entry = read_entry(item)
             shown = item_json(instance_id, task_id or None, view, entry, name)
             kinds = marked.get((instance_id, task_id), {})
             found[instance_id, task_id] = entry, {**shown, "marks": marks_json(kinds, entry.updated_at, now)}
@@ -166,7 +161,7 @@ class MarksStore:
             keys = self._database.keys({clean(each.instance_id) for each in changed})
             present = {tuple(row) for row in connection.execute(self._present, given | keys)}
             for each in changed:
-                entry = _CODES[each.view], clean(each.instance_id), clean(each.task_id or WHOLE_INSTANCE)
+                entry = CODES_BY_NAME[each.view], clean(each.instance_id), clean(each.task_id or WHOLE_INSTANCE)
                 if entry in present:
                     key = *given.values(), entry[0]
                     wanted |= {(*key, kind, *entry[1:]): value for kind, value in each.changes.items()}
@@ -179,13 +174,6 @@ class MarksStore:
     def purge(self) -> int:
         """Delete the marks of entries that are gone, and those that no longer hide; returns how many."""
         return self._database.purge(marks, orphaned(now_ms()))
-
-    async def watch(self, threads: Threads) -> None:
-        """Purge once an hour, until cancelled."""
-        while True:
-            with suppress(DatabaseUnavailable):
-                await threads.run(self.purge)
-            await asyncio.sleep(_PURGE_S)
 
 
 def _given(person: Person) -> dict[str, str]:

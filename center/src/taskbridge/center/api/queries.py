@@ -31,13 +31,24 @@ from taskbridge.center.api.marks import marks_json, marks_statement, read_marks
 from taskbridge.center.api.models import Preferences
 from taskbridge.center.api.search import text_of_query
 from taskbridge.center.reminders.due import IS_OLD_ENOUGH, NO_RULES, is_overdue
-from taskbridge.center.tables import VIEW_CODES, entries, events, forms, instances, people, person_ids, preferences
+from taskbridge.center.tables import (
+    CODES_BY_NAME,
+    entries,
+    events,
+    forms,
+    instances,
+    people,
+    person_ids,
+    preferences,
+    read_entry,
+    read_state,
+)
 from taskbridge.runtime.database import clean, now_ms
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState, View
 from taskbridge.schemas.json_forms import to_json
-from taskbridge.schemas.views import Entry, began_at_of, concerns
+from taskbridge.schemas.views import began_at_of, concerns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -60,14 +71,11 @@ BEHIND_MS = 600_000
 """An event that was not read after so long does not come any more."""
 LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 
-_CODES = {view.lower(): code for view, code in VIEW_CODES.items()}
 _PENDING = View.PENDING.lower()
 _NAMES_AT_ONCE = 500
 _BOUND_S, _BOUNDS = 30.0, 1_024
 """How long the end of a search is remembered, and of how many."""
 
-_read_entry = msgspec.json.Decoder(Entry).decode
-_read_state = msgspec.json.Decoder(TaskState).decode
 _read_event = msgspec.json.Decoder(TaskEvent).decode
 _read_labels = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -177,7 +185,7 @@ def _count(view: int) -> ColumnElement[int]:
 
 
 # In SQLite, four counts take half of the time of one with groups.
-COUNTS = select(*(_count(code).label(view) for view, code in _CODES.items()))
+COUNTS = select(*(_count(code).label(view) for view, code in CODES_BY_NAME.items()))
 
 
 def _newest_apps(view: int) -> Any:
@@ -186,7 +194,7 @@ def _newest_apps(view: int) -> Any:
     return select(newest)
 
 
-_APPS = union_all(*map(_newest_apps, _CODES.values()))
+_APPS = union_all(*map(_newest_apps, CODES_BY_NAME.values()))
 _INSTANCE = select(instances.c.corp_id, instances.c.state).where(instances.c.instance_id == _given("instance_id"))
 _EVENTS = (
     select(events.c.data, events.c.partition, events.c.offset)
@@ -247,7 +255,7 @@ class Queries:
     def items(self, query: PageQuery) -> tuple[list[dict[str, Any]], str | None]:
         """As ``page``, not yet as JSON: the items, and the cursor of the next page."""
         due = self._due_rules()
-        corp_id, user_id, view = query.corp_id, query.user_id, _CODES[query.view]
+        corp_id, user_id, view = query.corp_id, query.user_id, CODES_BY_NAME[query.view]
         after = None if query.cursor is None else read_cursor(query.cursor, corp_id, user_id, view)
         given: dict[str, Any] = {"corp_id": clean(corp_id), "user_id": clean(user_id), "view": view}
         q = text_of_query(query.q)
@@ -278,7 +286,7 @@ class Queries:
         next_cursor = None if last is None else write_cursor(corp_id, user_id, view, last)
         items: list[dict[str, Any]] = []
         for _, instance_id, task_id, item, name in shown:
-            entry, due_at = _read_entry(item), None
+            entry, due_at = read_entry(item), None
             if query.view == _PENDING:
                 due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at)
             items.append(item_json(instance_id, task_id or None, query.view, entry, name, due_at))
@@ -433,7 +441,7 @@ def find_state(connection: Connection, instance_id: str, caller: Caller) -> Task
     """Raises Unknown if it does not exist, is deleted, or this caller may not see it."""
     row = connection.execute(_INSTANCE, {"instance_id": clean(instance_id)}).first()
     if row is not None and caller.may_see(row[0]):
-        state = _read_state(row[1])
+        state = read_state(row[1])
         if caller.user_id is None or caller.is_operator or concerns(state, caller.user_id):
             return state
         if is_delegated(connection, state.instance_id, (state.corp_id, caller.user_id), now=now_ms()):

@@ -51,7 +51,7 @@ _COLUMNS = {
     "source": ("System", "来源系统"),
 }
 """Of an exported list, in English and in Chinese."""
-FILLING_S = 5.0
+_FILLING_S = 5.0
 _EVENTS_S, _EVENTS_TRIES = 0.1, 20
 
 CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
@@ -88,6 +88,12 @@ _CSV = csv_documented(
     "All entries of the view that match, newest first. The first line names the columns. UTF-8 with a byte order mark.",
     "\ufefftitle,…\r\n",
 )
+
+
+def check_filled(is_complete: Callable[[], bool]) -> None:
+    """Refuse while there is nothing complete to answer from; raises Filling."""
+    if not is_complete():
+        raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
 
 
 class JsonAnswer(Response):
@@ -147,8 +153,7 @@ class Api:
         """
         caller = await self._access.caller_of(request)
         await self._access.check_read(request, caller, read)
-        if not self._is_complete():
-            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=FILLING_S)
+        check_filled(self._is_complete)
         return caller
 
     async def me(self, request: Request) -> Response:
@@ -218,7 +223,7 @@ class Api:
     ) -> Response:
         """Returns the whole view. An operator who exports somebody else's is recorded each time."""
         caller = await self.caller_of(request, (corp_id, user_id))
-        if caller.mode == "sso" and (corp_id, user_id) != (caller.corp_id, caller.user_id):
+        if caller.mode == "sso" and not caller.is_person(corp_id, user_id):
             await self._access.record(request, caller, EXPORTED, (corp_id, user_id))
         query = PageQuery(corp_id, user_id, view, app_type, source, q, overdue, LIMIT_MAX)
         # Read before the answer begins: what is wrong is answered as a problem.

@@ -8,9 +8,8 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
 
-from taskbridge.center.access.refusals import Filling
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import FILLING_S, ID_MAX, CorpId, JsonAnswer
+from taskbridge.center.api.routes import ID_MAX, CorpId, JsonAnswer, check_filled
 from taskbridge.center.reminders.waiting import waiting
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import clean, now_ms
@@ -72,8 +71,7 @@ def waiting_router(  # noqa: PLR0917 - the parts
         if not _may_see(caller, reminders(), corp_id, app_type):
             raise Forbidden("operators, tokens for this corp and owners of this app only")
         await access.record_read(request, caller, f"waiting {corp_id} {app_type or ''}".rstrip())
-        if not is_complete():
-            raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=FILLING_S)
+        check_filled(is_complete)
         names = [None if each is None else clean(each) for each in (app_type, process_name)]
         return JsonAnswer(await threads.run(read, corp_id, *names))
 

@@ -29,6 +29,7 @@ from taskbridge.center.tables import (
     instances,
     people,
     person_ids,
+    read_entry,
 )
 from taskbridge.runtime.database import Upsert, clean, now_ms
 from taskbridge.runtime.follow.batch import FollowedTopic, key_of
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import Form, PersonRecord, TaskNotification, TaskState
     from taskbridge.schemas.registry import Registry
 
-read_entry = msgspec.json.Decoder(Entry).decode
 
 _SEARCH_CHARACTERS, _SEARCH_BYTES, _KEYS_BYTES = 600, 2000, 640
 """Of ``entries.search``, and of the ids next to it: they must fit into a row of PostgreSQL's index, 2,704 bytes."""

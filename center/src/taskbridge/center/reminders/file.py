@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK = re.compile(r"(\d\d):(\d\d)", re.ASCII)
-_FILE = "file:"
 _MAX_HOURS, _MAX_DAYS, _MAX_RULES, _MAX_CHANNELS = 2_000, 3_660, 200, 50
 """Of working time before a task is due; of holidays; of the file."""
 
@@ -260,12 +259,11 @@ class RemindersFile(ReloadedFile[Reminders]):
         """With the contents of the files that are named in place of secrets."""
         changed: dict[str, SecretStr] = {}
         for name, value in channel:
-            if isinstance(value, SecretStr) and (given := value.get_secret_value()).startswith(_FILE):
+            if isinstance(value, SecretStr):
                 try:
-                    text = self.text_of(self.path.parent / given.removeprefix(_FILE)).strip()
+                    changed[name] = SecretStr(self.secret_of(value.get_secret_value()))
                 except FileBroken as error:
                     raise FileBroken(f"{place}.{name}: {error}") from None
-                changed[name] = SecretStr(text)
         found = channel.model_copy(update=changed)
         if isinstance(found, Robot) and not found.url.get_secret_value().startswith(("https://", "http://")):
             raise FileBroken(f"{place}.url: must be https://…")

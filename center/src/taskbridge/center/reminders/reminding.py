@@ -17,18 +17,16 @@ from collections import defaultdict
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 import structlog
 from sqlalchemy import and_, bindparam, delete, select, tuple_, update
 
 from taskbridge.center.reminders.channels import NotSent, opened
 from taskbridge.center.reminders.file import Email, Robot
 from taskbridge.center.reminders.messages import DIGEST, NAMED_MAX, REMINDER, Line, Message, Task, id_of
-from taskbridge.center.reminders.waiting import IS_PENDING, counts_of, people_after, waiting
-from taskbridge.center.tables import entries, instances, people, person_ids, reminders
+from taskbridge.center.reminders.waiting import IS_PENDING, counts_of, names_of, people_after, waiting
+from taskbridge.center.tables import entries, instances, person_ids, read_entry, reminders
 from taskbridge.runtime.database import DatabaseUnavailable, Threads, Upsert, now_ms
 from taskbridge.runtime.tokens import ALL_CORPS
-from taskbridge.schemas.views import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -64,7 +62,6 @@ _CLAIM = update(reminders).where(_THIS).values(attempts=reminders.c.attempts + 1
 _NEW: dict[str, Any] = {each: bindparam(f"new_{each}") for each in ("retry_at", "done_at", "problem")}
 _NOTE = update(reminders).where(_THIS).values(_NEW)
 
-_read_entry = msgspec.json.Decoder(Entry).decode
 log = structlog.get_logger(__name__)
 
 
@@ -372,7 +369,7 @@ def _oldest(connection: Connection, current: Reminders, person: Person) -> list[
 
 
 def _task(current: Reminders, instance_id: str, task_id: str, item: bytes) -> Task:
-    entry, due = _read_entry(item), current.due
+    entry, due = read_entry(item), current.due
     due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at)
     local = None if due_at is None else due.working_time.local(due_at)
     named = entry.title, entry.app_type, entry.process_name, entry.url
@@ -388,7 +385,6 @@ def _to_group(connection: Connection, current: Reminders, message: Message, rows
     counts: dict[str, int] = defaultdict(int)
     for each in rows:
         counts[each.key.user_id] += 1
-    where = people.c.corp_id == corp_id, people.c.user_id.in_(counts)
-    names = {row[0]: row[1] for row in connection.execute(select(people.c.user_id, people.c.name).where(*where))}
+    names = names_of(connection, corp_id, counts)
     lines = [Line(user, names.get(user), count, 0) for user, count in sorted(counts.items())]
     return message._replace(lines=lines[:NAMED_MAX], is_complete=len(lines) <= NAMED_MAX)

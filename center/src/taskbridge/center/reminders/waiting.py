@@ -16,7 +16,7 @@ from taskbridge.runtime.database import clean
 from taskbridge.schemas.events import View
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection, Select
 
@@ -69,7 +69,7 @@ def waiting(
     by_person = connection.execute(_grouped(due.keys, by="person", **filters), given).all()
     processes = [((app, name), Counts(*counts)) for app, name, *counts, _ in by_process]
     users = [(user, Counts(*counts)) for user, *counts, _ in by_person]
-    names = _names(connection, corp_id, [user for user, _ in users])
+    names = names_of(connection, corp_id, [user for user, _ in users])
     counted = not by_process or by_process[0][-1] <= COUNTED_MAX
     return Waiting(
         processes[:limit],
@@ -120,6 +120,7 @@ def _grouped(keys: RuleKeys, *, by: str, app: bool, process: bool | None) -> Sel
     return counted.order_by(late.desc(), oldest, *groups).limit(bindparam("rows"))
 
 
-def _names(connection: Connection, corp_id: str, users: Sequence[str]) -> dict[str, str]:
+def names_of(connection: Connection, corp_id: str, users: Iterable[str]) -> dict[str, str]:
+    """The names of these users, as far as they are known."""
     where = people.c.corp_id == corp_id, people.c.user_id.in_(users), people.c.name.is_not(None)
     return {row[0]: row[1] for row in connection.execute(select(people.c.user_id, people.c.name).where(*where))}
