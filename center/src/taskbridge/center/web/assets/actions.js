@@ -51,7 +51,7 @@ export class Actions extends EventTarget {
 
   /** The latest action on an item, or undefined. */
   of(item) {
-    return this._latest.get(keyOf(item, item.on_behalf_of?.user_id ?? this.person.userId));
+    return this._latest.get(taskKey(item, item.on_behalf_of?.user_id ?? this.person.userId));
   }
 
   isUnderWay(item) {
@@ -71,11 +71,12 @@ export class Actions extends EventTarget {
   _know({ possible, items }) {
     this._possible = possible;
     // The latest comes first.
-    for (const item of items.toReversed()) this._latest.set(keyOf(item, item.user_id), item);
+    for (const item of items.toReversed()) this._latest.set(taskKey(item, item.user_id), item);
     clearTimeout(this._again);
     if (this._isWaiting) this._again = setTimeout(() => this.load(), LOOK_AGAIN_MS);
     this.dispatchEvent(new CustomEvent("change"));
   }
 }
 
-const keyOf = ({ instance_id: instance, task_id: task }, user) => `${user}\n${instance}\n${task ?? ""}`;
+/** Of a task, whose it is included: one that others delegated may be the reader's own too. */
+export const taskKey = ({ instance_id: instance, task_id: task, on_behalf_of: of }, user = of?.user_id) => `${user}\n${instance}\n${task ?? ""}`;

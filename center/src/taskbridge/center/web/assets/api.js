@@ -2,6 +2,7 @@
 
 const ATTEMPTS = 3;
 const LONGEST_WAIT_S = 5;
+const NO_CONTENT = 204;
 
 /** What the service answered instead (RFC 9457), or status 0 when it was not reached. */
 export class Problem extends Error {
@@ -83,33 +84,21 @@ export class Api {
 
   undelegate = ({ corpId, userId }, id) => this._change("DELETE", `${person(corpId, userId)}/delegations/${encodeURIComponent(id)}`);
 
-  async _change(method, path, content = {}) {
-    const headers = { accept: "application/json", "content-type": "application/json" };
-    const response = await this._request(path, headers, undefined, method, JSON.stringify(content));
-    return response.json();
-  }
-
   /** Mark items: each with its keys and what changes about it. */
-  mark = ({ corpId, userId }, items) => this._put(`${person(corpId, userId)}/marks`, { items });
+  mark = ({ corpId, userId }, items) => this._change("PUT", `${person(corpId, userId)}/marks`, { items });
 
-  prefer = (preferences) => this._put("/v1/me/preferences", preferences);
+  prefer = (preferences) => this._change("PUT", "/v1/me/preferences", preferences);
+
+  /** Have an endpoint send a test, or deliver again. */
+  actOnWebhooks = (endpoint, action) => this._change("POST", `/v1/ops/webhooks/${encodeURIComponent(endpoint)}/${action}`);
+
+  /** End this session, or all of the person; resolves with where to go to sign out of the identity provider too. */
+  signOut = async (everywhere) => (await this._change("POST", `/sign-out?everywhere=${everywhere}`)).next;
 
   /** A whole view as a file for a spreadsheet. By a request, and not a link, which would send no token. */
   async spreadsheet({ corpId, userId }, query) {
     const response = await this._request(`${person(corpId, userId)}/tasks.csv${search(query)}`, { accept: "text/csv" });
     return response.blob();
-  }
-
-  /** Have an endpoint send a test, or deliver again. Done once: nothing is tried again. */
-  async actOnWebhooks(endpoint, action) {
-    const response = await this._request(`/v1/ops/webhooks/${encodeURIComponent(endpoint)}/${action}`, { accept: "application/json" }, undefined, "POST");
-    return response.json();
-  }
-
-  /** End this session, or all of the person; resolves with where to go to sign out of the identity provider too. */
-  async signOut(everywhere) {
-    const response = await this._request(`/sign-out?everywhere=${everywhere}`, { accept: "application/json" }, undefined, "POST");
-    return (await response.json()).next;
   }
 
   /** The share that the lists contain already, from 0 to 1; null where the service does not say. */
@@ -146,8 +135,11 @@ export class Api {
     }
   }
 
-  _put(path, content) {
-    return this._request(path, { "content-type": "application/json" }, undefined, "PUT", JSON.stringify(content));
+  /** The answer's JSON, or null where it has none. */
+  async _change(method, path, content = undefined) {
+    const headers = { accept: "application/json", ...(content === undefined ? {} : { "content-type": "application/json" }) };
+    const response = await this._request(path, headers, undefined, method, JSON.stringify(content));
+    return response.status === NO_CONTENT ? null : response.json();
   }
 
   async _request(path, headers, signal, method = "GET", body = undefined) {
@@ -157,7 +149,6 @@ export class Api {
     try {
       response = await fetch(this._base + path, {
         method,
-        body,
         headers,
         body,
         signal,

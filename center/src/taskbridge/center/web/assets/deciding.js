@@ -1,5 +1,6 @@
 // Where a person decides: a panel for one task, and a dialog for several at once.
 
+import { taskKey } from "./actions.js";
 import { Problem } from "./api.js";
 import { element, replace } from "./dom.js";
 import { peoplePicker } from "./people-picker.js";
@@ -96,9 +97,9 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
 
   function render() {
     const items = itemsNow().filter((item) => actions.possible(item).length > 0);
-    const chosen = new Set([...boxes].filter(([, box]) => box.checked).map(([item]) => key(item)));
+    const chosen = new Set([...boxes].filter(([, box]) => box.checked).map(([item]) => taskKey(item)));
     boxes.clear();
-    replace(list, ...items.map((item) => row(item, chosen.has(key(item)))));
+    replace(list, ...items.map((item) => row(item, chosen.has(taskKey(item)))));
     if (items.length === 0) said.textContent = words.acting.noneLeft;
   }
 
@@ -159,8 +160,6 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
   };
   return { root: dialog, open, render: () => dialog.open && render() };
 }
-
-const key = ({ instance_id: instance, task_id: task, on_behalf_of: of }) => `${of?.user_id ?? ""}\n${instance}\n${task ?? ""}`;
 
 const originatorOf = ({ originator }) => originator?.name ?? originator?.user_id ?? "";
 

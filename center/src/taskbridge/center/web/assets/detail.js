@@ -1,5 +1,6 @@
 // One instance in full: who has it now, what happened, what was filled in.
 
+import { taskKey } from "./actions.js";
 import { Problem } from "./api.js";
 import { DecidingPanel } from "./deciding.js";
 import { decisionsShown, resultShown } from "./decisions.js";
@@ -137,8 +138,7 @@ export class Detail {
 
   _decidingOf(item) {
     if (item === null) return null;
-    const whose = ({ instance_id: instance, task_id: task, on_behalf_of: of }) => `${instance}\n${task}\n${of?.user_id}`;
-    const same = this._deciding && whose(this._deciding.item) === whose(item);
+    const same = this._deciding && taskKey(this._deciding.item) === taskKey(item);
     if (!same) this._deciding = new DecidingPanel(this._api, this._actions, this._words, item);
     this._deciding.item = item;
     this._deciding.render();
