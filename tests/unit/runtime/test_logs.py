@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from taskbridge.runtime.logs import configure_logs
 
@@ -66,6 +67,16 @@ def test_a_library_that_repeats_itself_is_heard_once_in_a_while(capsys: pytest.C
     printed = capsys.readouterr().err
     assert printed.count("cannot connect") == 1
     assert printed.count("ours") == 20
+
+
+def test_a_logger_that_has_logged_follows_the_next_configuration() -> None:
+    log = structlog.stdlib.get_logger("test")
+    configure_logs("text", "info")
+    log.info("before")
+    structlog.reset_defaults()
+    with capture_logs() as logs:
+        log.info("after")
+    assert [each["event"] for each in logs] == ["after"]
 
 
 ROOT = Path(__file__).parents[3]

@@ -59,7 +59,6 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
     )
     if log_format == "json":
         final: list[Processor] = [
