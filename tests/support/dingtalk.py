@@ -56,6 +56,8 @@ class Faults:
     """The last row of each page is also the first of the next."""
     short_pages: bool = False
     """Pages lack their last row, though it is counted."""
+    short_lists: bool = False
+    """The answer for several instances lacks every third task."""
     exact_times: bool = False
     """Times have milliseconds, unlike any published answer, so that tests can compare times exactly."""
     lost_answers: int = 0
@@ -95,6 +97,10 @@ class FaultyDingTalk(FakeDingTalk):
         if self.faults.lost_answers:
             self.faults.lost_answers -= 1
             raise Refused(504, "GatewayTimeout", "no answer in time")
+
+    def _listed_tasks(self, given: Given) -> wire.ListedTasks:
+        found = super()._listed_tasks(given).result
+        return wire.ListedTasks([each for at, each in enumerate(found) if at % 3 or not self.faults.short_lists])
 
     def _listed(self, app_type: str) -> list[TrueInstance]:
         return self._known(app_type, late_ms=self.faults.lag_ms)

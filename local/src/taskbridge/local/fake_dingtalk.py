@@ -227,14 +227,22 @@ def running_tasks_answer(known: TrueInstance, shown: Callable[[int], str]) -> li
             task_id=task.task_id,
             activity_id=_step(task.task_id),
             actual_actioner_id=user_id,
-            title=known.title,
-            status="running",
             create_time=shown(task.created_ms),
             active_time=shown(task.created_ms),
         )
         for task in known.open_tasks
         for user_id in task.assignee_ids
     ]
+
+
+def _listed(task: wire.RunningTask) -> wire.ListedTask:
+    return wire.ListedTask(
+        process_instance_id=task.process_instance_id,
+        task_id=task.task_id,
+        actual_action_executor_id=task.actual_actioner_id,
+        create_time=task.create_time,
+        active_time=task.active_time,
+    )
 
 
 def operation_records_answer(known: TrueInstance, shown: Callable[[int], str]) -> list[wire.OperationRecord]:
@@ -294,6 +302,8 @@ class FakeDingTalk:
     calls_per_second = 20
     """Of one app to one API."""
     calls_per_month = 5000
+    ids_per_call = 50
+    search_rows = wire.QUERY_ROWS + wire.PAGE_ROWS
 
     def __init__(
         self,
@@ -319,12 +329,14 @@ class FakeDingTalk:
         self._seconds: Counter[tuple[str, str, int]] = Counter()
         self.app = Starlette(
             routes=[
-                self._route(wire.GetAccessToken.path, self._access_token, "POST", is_counted=False),
+                self._route(wire.GetToken.path, self._access_token, "POST", is_counted=False),
                 self._route(wire.GetInstances.path, self._instances, "POST"),
                 self._route(f"{wire.GetInstanceById.path}{{id:path}}", self._instance, "GET"),
                 self._route(wire.GetInstancesByIdList.path, self._instances_by_id, "GET"),
                 self._route(wire.GetFormListInApp.path, self._forms, "GET"),
                 self._route(wire.GetRunningTasks.path, self._running_tasks, "GET"),
+                self._route(wire.GetRunningTaskList.path, self._listed_tasks, "POST"),
+                self._route(wire.GetTaskCopies.path, self._copies, "GET"),
                 self._route(wire.GetOperationRecords.path, self._operation_records, "GET"),
                 self._route(wire.ExecuteTask.path, self._execute, "POST"),
                 self._route(wire.RedirectTask.path, self._redirect, "POST"),
@@ -363,13 +375,13 @@ class FakeDingTalk:
             raise Refused(403, wire.CODE_MONTH, "quota")
         self._months[month_of(now)] += 1
 
-    def _access_token(self, given: Given) -> wire.AccessToken:
-        request = given.read(wire.GetAccessToken)
-        if (request.app_key, request.app_secret) != (self.app_key, self.app_secret):
-            raise Refused(400, "invalidClientIdOrSecret", f"无效的clientId或者clientSecret {request.app_secret}")
+    def _access_token(self, given: Given) -> wire.Token:
+        request = given.read(wire.GetToken)
+        if (request.client_id, request.client_secret) != (self.app_key, self.app_secret):
+            raise Refused(400, "invalid.client", f"无效的clientId或者clientSecret {request.client_secret}")
         token = secrets.token_hex(16)
         self._tokens[token] = self._clock.now_ms() + _TOKEN_S * 1000
-        return wire.AccessToken(token, _TOKEN_S)
+        return wire.Token(token, _TOKEN_S)
 
     def _forms(self, given: Given) -> wire.FormList:
         request = self._read(given, wire.GetFormListInApp)
@@ -413,6 +425,25 @@ class FakeDingTalk:
         request = self._read(given, wire.GetRunningTasks)
         known = self._one(request.app_type, request.process_instance_id)
         return wire.RunningTaskList(running_tasks_answer(known, self._time))
+
+    def _listed_tasks(self, given: Given) -> wire.ListedTasks:
+        request = self._read(given, wire.GetRunningTaskList)
+        ids = request.process_instance_id_list.split(",")
+        if len(ids) > self.ids_per_call:
+            raise Refused(400, "invalidParameter.parameter.arrayLengthExceed", "ARRAY类型超长")
+        # One missing instance fails the whole call: no document says what happens.
+        found = [self._one(request.app_type, each) for each in ids]
+        return wire.ListedTasks([_listed(each) for known in found for each in running_tasks_answer(known, self._time)])
+
+    def _copies(self, given: Given) -> wire.TaskCopyPage:
+        request = self._read(given, wire.GetTaskCopies, anybody=True)
+        rows = [
+            wire.TaskCopy(each.instance_id, self._time(each.created_ms), self._time(each.modified_ms))
+            for each in self._known(request.app_type)
+            if each.created_ms >= (request.create_from_time or 0) and request.user_id in dict(each.copied)
+        ]
+        page, found = self._cut(rows, given)
+        return wire.TaskCopyPage(found, len(rows), page)
 
     def _operation_records(self, given: Given) -> wire.OperationRecordList:
         request = self._read(given, wire.GetOperationRecords)
@@ -507,6 +538,8 @@ class FakeDingTalk:
         page, size = int(given.fields.get(wire.PAGE_NUMBER, 1)), int(given.fields.get(wire.PAGE_SIZE, 10))
         if not 0 < size <= wire.PAGE_ROWS or page < 1 or page * size > wire.QUERY_ROWS + size:
             raise Refused(400, "failure.operation.numberOfQueryDataExceed", "单次查询超过条数限制")
+        if (page - 1) * size >= self.search_rows:
+            raise Refused(400, "invalidState.openSearch.cursorExceedFiveThousand", "搜索接口翻页不能超过5000")
         return page, rows[(page - 1) * size : page * size]
 
     def _time(self, at_ms: int) -> str:

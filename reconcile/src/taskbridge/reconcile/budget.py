@@ -34,7 +34,10 @@ class Used(NamedTuple):
 
 
 class Budget(Pace):
-    """The calls of each corp, by second, day and month. A call counts before it is made, also across a crash."""
+    """The calls of each corp, by second, day and month, as DingTalk counts them.
+
+    A call counts before it is made, also across a crash, until ``give_back`` says that DingTalk does not count it.
+    """
 
     def __init__(self, database: sqlite3.Connection, allowance: Allowance, clock: Clock) -> None:
         super().__init__(allowance.per_second, clock)
@@ -52,6 +55,12 @@ class Budget(Pace):
         await self.pace(corp_id)
         self._database.execute(
             "INSERT INTO calls VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
+            (corp_id, day_of(self._clock.now_ms())),
+        )
+
+    def give_back(self, corp_id: str) -> None:
+        self._database.execute(
+            "UPDATE calls SET count = count - 1 WHERE (corp_id, day) = (?, ?) AND count > 0",
             (corp_id, day_of(self._clock.now_ms())),
         )
 

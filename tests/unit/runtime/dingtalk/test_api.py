@@ -11,12 +11,13 @@ from support.reconcile import APP_TYPE, FORM, MINUTE_MS, NOW, assigned, fake_api
 from taskbridge.runtime.dingtalk import api as api_module
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import Days
-from taskbridge.runtime.dingtalk.calls import Absent, Unreachable
+from taskbridge.runtime.dingtalk.calls import Absent, TooMuch, Unreachable
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
     from support.reconcile import FakeApi
+    from taskbridge.schemas.events import TaskEvent
 
 WEEK = Days(day_of(NOW - 7 * DAY_MS), day_of(NOW))
 
@@ -189,5 +190,78 @@ def test_a_recent_change_is_not_in_a_query_by_time_yet() -> None:
             assert (await fake.client.instance("I-1")).process_instance_id == "I-1"
             fake.clock.pass_s(60)
             assert await listed(fake) == ["I-1"]
+
+    asyncio.run(scenario())
+
+
+def test_a_query_that_dingtalk_ends_after_5000_rows_is_read_by_fewer_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module.wire, "SEARCH_ROWS", 100)
+    lives = [filed(f"I-{n:03}", NOW - n % 4 * DAY_MS) for n in range(160)]
+
+    async def scenario() -> None:
+        async with fake_api(*lives) as fake:
+            fake.dingtalk.search_rows = 100
+            assert len({*await listed(fake)}) == 160
+            calls = fake.dingtalk.calls[wire.GetInstances.path]
+            assert len({*await listed(fake)}) == 160
+            again = fake.dingtalk.calls[wire.GetInstances.path] - calls
+            assert again == calls - 1, "the limit is known, so no page is refused"
+
+    asyncio.run(scenario())
+
+
+def test_more_rows_of_a_day_and_status_than_dingtalk_lists_are_an_error() -> None:
+    async def scenario() -> None:
+        async with fake_api(*(filed(f"I-{n:03}", NOW) for n in range(150))) as fake:
+            fake.dingtalk.search_rows = 100
+            with pytest.raises(TooMuch, match="cursorExceedFiveThousand"):
+                await listed(fake)
+
+    asyncio.run(scenario())
+
+
+def lives_of(count: int) -> list[TaskEvent]:
+    return [
+        event
+        for n in range(count)
+        for event in (filed(f"I-{n:03}"), assigned(f"T-{n}", "u-li", "u-wang", at=NOW, instance_id=f"I-{n:03}"))
+    ]
+
+
+@pytest.mark.parametrize(("ids_per_call", "calls"), [(50, 3), (25, 3 + 3 + 1), (10, 15 + 15 + 3)])
+def test_open_tasks_of_several_instances_are_read_by_as_few_calls_as_dingtalk_accepts(
+    ids_per_call: int, calls: int
+) -> None:
+    ids = [f"I-{n:03}" for n in range(115)]
+
+    async def scenario() -> None:
+        async with fake_api(*lives_of(115)) as fake:
+            fake.dingtalk.ids_per_call = ids_per_call
+            found = await fake.client.running_tasks_of(ids)
+            assert [*found] == ids
+            for each in ids[::50]:
+                assert {(task.task_id, task.actual_actioner_id, task.active_time) for task in found[each]} == {
+                    (task.task_id, task.actual_actioner_id, task.active_time)
+                    for task in await fake.client.running_tasks(each)
+                }
+            assert fake.dingtalk.calls[wire.GetRunningTaskList.path] == calls
+
+    asyncio.run(scenario())
+
+
+def test_a_missing_instance_and_an_unclear_answer_hide_no_open_task_for_good() -> None:
+    gone = happened(Action.DELETED, NOW, instance_id="I-003")
+
+    async def scenario() -> None:
+        async with fake_api(*lives_of(8), gone) as fake:
+            found = await fake.client.running_tasks_of([f"I-{n:03}" for n in range(8)])
+            assert sorted(found) == [f"I-{n:03}" for n in range(8) if n != 3]
+            fake.dingtalk.faults.answers_next.append((200, "no list"))
+            assert await fake.client.running_tasks_of(["I-001"]) == {}
+            fake.dingtalk.faults.answers_next.append((403, "Forbidden.AccessDenied.AccessTokenPermissionDenied"))
+            assert await fake.client.running_tasks_of(["I-001"]) == {}
+            fake.dingtalk.faults.is_down = True
+            with pytest.raises(Unreachable):
+                await fake.client.running_tasks_of(["I-001"])
 
     asyncio.run(scenario())

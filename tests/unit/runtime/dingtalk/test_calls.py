@@ -8,12 +8,26 @@ import sqlite3
 import traceback
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
+from pydantic import SecretStr
 
+from support.dingtalk import FakeClock
 from support.reconcile import APP_SECRET, NOW, SYSTEM_TOKEN, fake_api, filed
-from taskbridge.reconcile.budget import Allowance
+from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.calls import AddressLimited, Refused, Spent, TooFast, Unexpected, Unreachable
+from taskbridge.runtime.dingtalk.api import YidaApi
+from taskbridge.runtime.dingtalk.apps import App, Corp
+from taskbridge.runtime.dingtalk.calls import (
+    AddressLimited,
+    Calls,
+    Refused,
+    Spent,
+    TooFast,
+    Unexpected,
+    Unreachable,
+    Unsent,
+)
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_start_ms
 
 if TYPE_CHECKING:
@@ -25,15 +39,53 @@ QPS = 403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
 ANY = 1000
 
 
-def test_after_the_limit_per_second_each_retry_counts_as_a_call() -> None:
+@pytest.mark.parametrize(
+    ("code", "counted"),
+    [
+        (QPS, 0),
+        ((403, "Forbidden.AccessDenied.QpsLimitForApi"), 0),
+        ((500, "unclassifiedError"), 2),
+        ((504, ""), 2),
+    ],
+)
+def test_retries_count_as_dingtalk_counts_them(code: tuple[int, str], counted: int) -> None:
+    """A call that a limit refused is none; one that may have been carried out is."""
+
     async def scenario() -> None:
         async with fake_api(filed()) as fake:
             await fake.client.instance("I-1")
-            fake.dingtalk.faults.answers_next.extend([QPS, QPS])
+            fake.dingtalk.faults.answers_next.extend([code, code])
             before = fake.clock.now_ms()
             await fake.client.instance("I-1")
             assert fake.clock.now_ms() - before >= 3000
-            assert fake.budget.used("ding1") == (4, 4)
+            assert fake.budget.used("ding1") == (2 + counted, 2 + counted)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "counted"),
+    [(httpx2.ConnectError("away"), Unsent, 0), (httpx2.ReadTimeout("no answer in time"), Unreachable, 3)],
+)
+def test_a_call_that_does_not_reach_dingtalk_does_not_count(
+    fault: Exception, error: type[Exception], counted: int
+) -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == wire.GetToken.path.format(corp_id="ding1"):
+            return httpx2.Response(200, json={"access_token": "a-token", "expires_in": 7200})
+        raise fault
+
+    async def scenario() -> None:
+        clock = FakeClock(NOW)
+        budget = Budget(sqlite3.connect(":memory:", isolation_level=None), Allowance(10, ANY, ANY), clock)
+        corp = Corp("ding1", "key-1", SecretStr(APP_SECRET))
+        app = App(corp, "APP_1", SecretStr(SYSTEM_TOKEN), "manager", ())
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="https://dingtalk") as http:
+            with pytest.raises(error):
+                await YidaApi(Calls(http, corp, budget, clock, attempts=3), app, clock).instance("I-1")
+        assert budget.used("ding1").day == counted
+
+    asyncio.run(scenario())
 
     asyncio.run(scenario())
 
@@ -147,13 +199,13 @@ def test_a_token_is_reused_renewed_in_time_and_renewed_once_when_refused() -> No
         async with fake_api(filed()) as fake:
             for _ in range(3):
                 await fake.client.instance("I-1")
-            assert fake.dingtalk.calls[wire.GetAccessToken.path] == 1
+            assert fake.dingtalk.calls[wire.GetToken.path] == 1
             fake.clock.pass_s(7200 - 200)
             await fake.client.instance("I-1")
-            assert fake.dingtalk.calls[wire.GetAccessToken.path] == 2
+            assert fake.dingtalk.calls[wire.GetToken.path] == 2
             fake.dingtalk.revoke_tokens()
             await fake.client.instance("I-1")
-            assert fake.dingtalk.calls[wire.GetAccessToken.path] == 3
+            assert fake.dingtalk.calls[wire.GetToken.path] == 3
             fake.dingtalk.faults.answers_next.extend([(400, "InvalidAuthentication")] * 3)
             with pytest.raises(Refused):
                 await fake.client.instance("I-1")
@@ -206,14 +258,14 @@ def test_no_secret_is_in_an_error_a_trace_a_repr_or_a_log(
             return "".join(traceback.format_exception(raised.value)) + repr(raised.value) + repr(fake.client.app)
 
     shown = asyncio.run(scenario()) + caplog.text
-    assert "instancesInfos" in shown or "limits this address" in shown or "accessToken" in shown
+    assert "instancesInfos" in shown or "limits this address" in shown or "/v1.0/oauth2/ding1/token" in shown
     assert SYSTEM_TOKEN not in shown
     assert APP_SECRET not in shown
 
 
 def test_the_repr_of_a_request_has_no_secret() -> None:
     request = wire.GetRunningTasks(app_type="APP_1", system_token=SYSTEM_TOKEN, user_id="u", process_instance_id="I-1")
-    shown = repr([request, wire.GetAccessToken("key", APP_SECRET), wire.AccessToken("a-token", 7200)])
+    shown = repr([request, wire.GetToken("key", APP_SECRET), wire.Token("a-token", 7200)])
     assert [each for each in (SYSTEM_TOKEN, APP_SECRET, "a-token") if each in shown] == []
 
 

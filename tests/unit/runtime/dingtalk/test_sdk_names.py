@@ -31,16 +31,18 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.RedirectTask: "yida_1_0.RedirectTask",
     wire.RestartInstance: "yida_2_0.RestartInstance",
     wire.TerminateInstance: "yida_1_0.TerminateInstance",
-    wire.GetAccessToken: "oauth2_1_0.GetAccessToken",
+    wire.GetRunningTaskList: "yida_1_0.GetRunningTaskList",
+    wire.GetTaskCopies: "yida_1_0.GetTaskCopies",
+    wire.GetToken: "oauth2_1_0.GetToken",
 }
 METHODS: dict[type[msgspec.Struct], str] = {
-    **dict.fromkeys((wire.GetInstances, wire.GetAccessToken, wire.ExecuteTask, wire.RedirectTask), "POST"),
-    wire.RestartInstance: "POST",
+    **dict.fromkeys((wire.GetInstances, wire.GetToken, wire.ExecuteTask, wire.RedirectTask), "POST"),
+    **dict.fromkeys((wire.RestartInstance, wire.GetRunningTaskList), "POST"),
     wire.TerminateInstance: "PUT",
 }
-PAGED = (wire.GetInstances, wire.GetFormListInApp)
+PAGED = (wire.GetInstances, wire.GetFormListInApp, wire.GetTaskCopies)
 ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
-    wire.AccessToken: ("oauth2_1_0.GetAccessTokenResponseBody",),
+    wire.Token: ("oauth2_1_0.GetTokenResponseBody",),
     wire.InstancePage: ("yida_2_0.GetInstancesResponseBody",),
     wire.Instance: ("yida_2_0.GetInstancesResponseBodyData", "yida_2_0.GetInstanceByIdResponseBody"),
     wire.Member: (
@@ -57,6 +59,10 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.FormTitle: ("yida_1_0.GetFormListInAppResponseBodyResultDataTitle",),
     wire.RunningTaskList: ("yida_1_0.GetRunningTasksResponseBody",),
     wire.RunningTask: ("yida_1_0.GetRunningTasksResponseBodyResult",),
+    wire.ListedTasks: ("yida_1_0.GetRunningTaskListResponseBody",),
+    wire.ListedTask: ("yida_1_0.GetRunningTaskListResponseBodyResult",),
+    wire.TaskCopyPage: ("yida_1_0.GetTaskCopiesResponseBody",),
+    wire.TaskCopy: ("yida_1_0.GetTaskCopiesResponseBodyData",),
     wire.OperationRecordList: ("yida_1_0.GetOperationRecordsResponseBody",),
     wire.OperationRecord: ("yida_1_0.GetOperationRecordsResponseBodyResult",),
     wire.OperationRecordPart: ("yida_1_0.GetOperationRecordsResponseBodyResultDomainList",),

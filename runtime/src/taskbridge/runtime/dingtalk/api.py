@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
 from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.calls import Refused, Unreachable, Unsent
+from taskbridge.runtime.dingtalk.calls import Absent, Refused, TooMuch, Unexpected, Unreachable, Unsent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from taskbridge.runtime.dingtalk.apps import App
     from taskbridge.runtime.dingtalk.calls import Calls
@@ -46,6 +46,7 @@ class YidaApi:
         self.app = app
         self._calls = calls
         self._clock = clock
+        self._rows_per_query = wire.QUERY_ROWS
 
     async def forms(self) -> list[wire.Form]:
         """The forms that start a process: those of the apps file, or else all of the app."""
@@ -74,10 +75,16 @@ class YidaApi:
         """
         request = self._query(form_uuid, days)
         first = await self._page(request, 1)
-        if first.total_count <= wire.QUERY_ROWS:
-            async for rows in self._pages(request, first):
-                yield rows
-        elif days.first < days.last:
+        is_read = first.total_count <= self._rows_per_query
+        if is_read:
+            try:
+                async for rows in self._pages(request, first):
+                    yield rows
+            except TooMuch:
+                is_read, self._rows_per_query = False, wire.SEARCH_ROWS
+        if is_read:
+            return
+        if days.first < days.last:
             for half in _halves(days):
                 async for rows in self.instances(form_uuid, half):
                     yield rows
@@ -116,6 +123,48 @@ class YidaApi:
         """The open tasks of the instance."""
         request = wire.GetRunningTasks(**self._credentials(), process_instance_id=instance_id)
         return (await self._calls.get(request, wire.RunningTaskList)).result
+
+    async def running_tasks_of(self, ids: Sequence[str]) -> dict[str, list[wire.RunningTask]]:
+        """The open tasks of several instances, as far as DingTalk returns them; for others use ``running_tasks``.
+
+        Without steps. Nothing follows from an instance or a task that is not returned.
+        """
+        found: dict[str, list[wire.RunningTask]] = {}
+        for at in range(0, len(ids), IDS_PER_CALL):
+            for each in await self._listed_tasks(ids[at : at + IDS_PER_CALL]):
+                task = wire.RunningTask(
+                    task_id=each.task_id,
+                    actual_actioner_id=each.actual_action_executor_id,
+                    create_time=each.create_time,
+                    active_time=each.active_time,
+                )
+                found.setdefault(str(each.process_instance_id), []).append(task)
+        return found
+
+    async def _listed_tasks(self, ids: Sequence[str]) -> list[wire.ListedTask]:
+        given = {"user_corp_id": self.app.corp_id, "process_instance_id_list": ",".join(ids)}
+        request = wire.GetRunningTaskList(**self._credentials(), **given)
+        try:
+            return (await self._calls.post(request, wire.ListedTasks)).result
+        except (Absent, TooMuch):
+            if len(ids) == 1:
+                return []
+            half = len(ids) // 2
+            return await self._listed_tasks(ids[:half]) + await self._listed_tasks(ids[half:])
+        except (Refused, Unexpected):
+            return []
+
+    async def copies(self, user_id: str, since_ms: int) -> AsyncIterator[list[wire.TaskCopy]]:
+        """The instances created since then of which this user has a copy, one page at a time."""
+        credentials = {**self._credentials(), "user_id": user_id}
+        request = wire.GetTaskCopies(**credentials, create_from_time=since_ms)
+        page = 0
+        while True:
+            page += 1
+            answer = await self._calls.get(request, wire.TaskCopyPage, page=page)
+            yield answer.data
+            if page * wire.PAGE_ROWS >= answer.total_count:
+                return
 
     async def operation_records(self, instance_id: str) -> list[wire.OperationRecord]:
         """The past and open operations of the instance, in DingTalk's order."""

@@ -11,6 +11,7 @@ OperatorError
 │   │   └── Unsent       the network, before the request was sent
 │   └── Spent            the calls that the administrator allows, or those of the corp's month, are used up
 ├── Refused              the administrator: a secret, a permission or a setting is wrong
+│   └── TooMuch          nobody: the request must be for fewer days or ids
 └── Unexpected           the administrator, then us: an answer that we do not understand
 TaskbridgeError
 └── Absent               nobody: DingTalk has no such instance
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -84,12 +86,20 @@ class Refused(OperatorError):
         self.reason = reason
 
 
+class TooMuch(Refused):
+    """DingTalk does not answer for so many rows or ids at once."""
+
+
 class Unexpected(OperatorError):
     """DingTalk's answer is not understood. Nothing is concluded from it."""
 
 
 class Absent(TaskbridgeError):
     """DingTalk has no such instance. A single absence proves nothing."""
+
+
+_NOT_COUNTED = (TooFast, AddressLimited, Unsent)
+"""DingTalk counts no call that a limit refused or that did not reach it (its page on billing of May 2026)."""
 
 
 class Pace:
@@ -111,6 +121,9 @@ class Pace:
         if until_ms > self._clock.now_ms():
             raise Spent(reason, retry_at_ms=until_ms)
         await self.pace(corp_id)
+
+    def give_back(self, corp_id: str) -> None:
+        """A call that was acquired does not count."""
 
     async def pace(self, corp_id: str) -> None:
         """Wait as long as the limit per second requires, and count nothing: DingTalk does not count token calls."""
@@ -222,6 +235,8 @@ class Calls:
             return await self._send(call, answer)
         except Exception as error:
             outcome = type(error).__name__.strip("_")
+            if isinstance(error, _NOT_COUNTED):
+                self._pace.give_back(self._corp.corp_id)
             raise
         finally:
             if self._on_call is not None:
@@ -231,10 +246,11 @@ class Calls:
         now = self._clock.now_ms()
         if self._token is None or now >= self._token_until_ms:
             await self._pace.pace(self._corp.corp_id)
-            request = wire.GetAccessToken(self._corp.app_key, self._corp.app_secret.get_secret_value())
-            found = await self._send(_Call("POST", request.path, {}, msgspec.to_builtins(request)), wire.AccessToken)
+            request = wire.GetToken(self._corp.app_key, self._corp.app_secret.get_secret_value())
+            path = request.path.format(corp_id=quote(self._corp.corp_id, safe=""))
+            found = await self._send(_Call("POST", path, {}, msgspec.to_builtins(request)), wire.Token)
             self._token = found.access_token
-            self._token_until_ms = now + max(found.expire_in - _RENEWED_BEFORE_S, found.expire_in // 2) * 1000
+            self._token_until_ms = now + max(found.expires_in - _RENEWED_BEFORE_S, found.expires_in // 2) * 1000
         return self._token
 
     async def _send(self, call: _Call, answer: type[T]) -> T:
@@ -284,7 +300,8 @@ class Calls:
             return Absent(text)
         if status >= _SERVER_ERROR:
             return Unreachable(text, retry_at_ms=now + _RETRY_MS)
-        return Refused(text, message[:_MESSAGE_CHARACTERS])
+        kind = TooMuch if problem.code in wire.CODE_TOO_MUCH else Refused
+        return kind(text, message[:_MESSAGE_CHARACTERS])
 
 
 class _TokenRefused(Exception):

@@ -11,13 +11,15 @@ from typing import Any, ClassVar
 from msgspec import Struct, field
 
 TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
-SECRETS = frozenset({TOKEN_HEADER, "systemToken", "appKey", "appSecret"})
+SECRETS = frozenset({TOKEN_HEADER, "systemToken", "client_id", "client_secret"})
 """The names of all credentials."""
 PAGE_NUMBER, PAGE_SIZE = "pageNumber", "pageSize"
 PAGE_ROWS = 100
 """Maximum rows of a page."""
 QUERY_ROWS = 30_000
 """Maximum rows of one query, all pages together."""
+SEARCH_ROWS = 5000
+"""Maximum rows of one query, once DingTalk has refused a page with ``cursorExceedFiveThousand``."""
 PROCESS = "process"
 """The type of a form that starts a process."""
 
@@ -92,6 +94,25 @@ class GetRunningTasks(Request, frozen=True, kw_only=True, omit_defaults=True):
     process_instance_id: str
 
 
+class GetRunningTaskList(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: the open tasks of several instances. The documents give no limit for their number."""
+
+    path: ClassVar[str] = "/v1.0/yida/tasks/runningTasks/query"
+
+    user_corp_id: str
+    process_instance_id_list: str
+    """Comma-separated."""
+
+
+class GetTaskCopies(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """GET: the instances that were copied to ``user_id``."""
+
+    path: ClassVar[str] = "/v1.0/yida/tasks/taskCopies"
+
+    create_from_time: int | None = field(default=None, name="createFromTimeGMT")
+    """In ms."""
+
+
 class GetOperationRecords(Request, frozen=True, kw_only=True, omit_defaults=True):
     """GET: the operations of an instance."""
 
@@ -145,25 +166,26 @@ class TerminateInstance(Request, frozen=True, kw_only=True, omit_defaults=True):
     process_instance_id: str
 
 
-class GetAccessToken(Struct, frozen=True, rename="camel"):
+class GetToken(Struct, frozen=True):
     """POST: a token for all other calls."""
 
-    path: ClassVar[str] = "/v1.0/oauth2/accessToken"
+    path: ClassVar[str] = "/v1.0/oauth2/{corp_id}/token"
 
-    app_key: str
-    app_secret: str
+    client_id: str
+    client_secret: str
+    grant_type: str = "client_credentials"
 
     def __repr__(self) -> str:
-        return "GetAccessToken()"
+        return "GetToken()"
 
 
-class AccessToken(Struct, frozen=True, rename="camel"):
+class Token(Struct, frozen=True):
     access_token: str
-    expire_in: int
+    expires_in: int
     """Seconds."""
 
     def __repr__(self) -> str:
-        return f"AccessToken(expire_in={self.expire_in})"
+        return f"Token(expires_in={self.expires_in})"
 
 
 class Name(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -232,14 +254,40 @@ class RunningTask(Struct, frozen=True, rename="camel", omit_defaults=True):
     activity_id: str | None = None
     """Its step."""
     actual_actioner_id: Id = None
-    title: str | None = None
-    status: str | None = None
     create_time: str | int | None = field(default=None, name="createTimeGMT")
     active_time: str | int | None = field(default=None, name="activeTimeGMT")
 
 
 class RunningTaskList(Struct, frozen=True):
     result: list[RunningTask]
+
+
+class ListedTask(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """As ``RunningTask``, in the answer for several instances. It lacks the step."""
+
+    process_instance_id: Id = None
+    task_id: Id = None
+    actual_action_executor_id: Id = None
+    create_time: str | int | None = field(default=None, name="createTimeGMT")
+    active_time: str | int | None = field(default=None, name="activeTimeGMT")
+
+
+class ListedTasks(Struct, frozen=True):
+    result: list[ListedTask]
+
+
+class TaskCopy(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """An instance that was copied to a person; no field names the time of the copy."""
+
+    process_instance_id: Id = None
+    create_time: str | int | None = field(default=None, name="createTimeGMT")
+    modified_time: str | int | None = field(default=None, name="modifiedTimeGMT")
+
+
+class TaskCopyPage(Struct, frozen=True, rename="camel"):
+    data: list[TaskCopy]
+    total_count: int
+    page_number: int = 1
 
 
 class OperationRecordPart(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -320,5 +368,12 @@ CODE_MONTH = "Forbidden.AccessDenied.ApiCountLimitForOrg"
 """The corp's calls of this month are used up."""
 CODE_TOKEN = frozenset({"InvalidAuthentication", "invalidAccessToken", "accesstoken.expired"})
 """The access token is invalid or expired."""
+CODE_TOO_MUCH = frozenset(
+    {
+        *("invalidState.openSearch.cursorExceedFiveThousand", "failure.form.dataAmountExceedFiveThousand"),
+        *("failure.operation.numberOfQueryDataExceed", "invalidParameter.parameter.arrayLengthExceed"),
+    }
+)
+"""The request covers more rows or ids than DingTalk answers for."""
 CODE_ABSENT = frozenset({"invalidState.form.dataDoesNotExistOrIsDeleted", "invalidState.form.pageInstanceNotFound"})
 """No such instance."""
