@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskbridge.reconcile.budget import Allowance, Budget
+from taskbridge.reconcile.budget import Budget
 from taskbridge.reconcile.kafka import KafkaOutbox, StatesTopic
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
@@ -73,9 +73,8 @@ def open_data(settings: ReconcileSettings) -> Generator[LocalData]:
     except FileBroken as error:
         raise ConfigurationError(str(error)) from None
     database = open_database(settings.data_dir)
-    allowance = Allowance(settings.calls_per_second, settings.calls_per_day, settings.calls_per_month)
     try:
-        yield LocalData(apps, Store(database), Budget(database, allowance, SystemClock()))
+        yield LocalData(apps, Store(database), Budget(database, settings.allowance, SystemClock()))
     finally:
         database.close()
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from taskbridge.reconcile.budget import Allowance
 from taskbridge.runtime.settings import FileOrNone, Port, ServiceSettings, Url
+
+_INCLUDED = {"standard": 5_000, "professional": 200_000}
+"""Calls a month since 2025-11-19, by the vendor's page on billing of May 2026. Older contracts may include more."""
 
 
 class ReconcileSettings(ServiceSettings):
@@ -28,18 +32,21 @@ class ReconcileSettings(ServiceSettings):
     survives restarts."""
     api_url: Url = "https://api.dingtalk.com"
     """URL of DingTalk's API."""
-    calls_per_second: Annotated[float, Field(gt=0, le=20)] = 10.0
-    """Maximum calls per second for one corp, all APIs together. DingTalk refuses more than 20 per app and API."""
-    calls_per_day: Annotated[int, Field(ge=1)] = 250
-    """Maximum calls per day for one corp. Days begin at midnight in China."""
-    calls_per_month: Annotated[int, Field(ge=1)] = 2500
-    """Maximum calls per month for one corp, in China's time. The standard edition includes 5,000, which all apps and
-    integrations of the corp share."""
+    edition: Literal["standard", "professional"] = "standard"
+    """Edition of the corp's DingTalk, which sets how many calls a month it includes: `standard` 5,000, `professional`
+    200,000 or more. All apps and integrations of the corp share them, so reconcile uses half."""
+    calls_per_second: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """Maximum calls per second for one corp, all APIs together. DingTalk refuses more than 20 per app and API, or 60
+    with its add-on."""
+    calls_per_day: Annotated[int, Field(ge=1)] | None = None
+    """Maximum calls per day for one corp. Days begin at midnight in China. Default: a tenth of the month's."""
+    calls_per_month: Annotated[int, Field(ge=1)] | None = None
+    """Maximum calls per month for one corp, in China's time. Default: 2,500 for the standard edition, 100,000 for the
+    professional one."""
     call_timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     """Timeout of one call, in seconds."""
     call_attempts: Annotated[int, Field(ge=1, le=20)] = 5
-    """Maximum attempts of a call after a rate limit, a server error or a network error. Each attempt counts as a
-    call."""
+    """Maximum attempts of a call after a rate limit, a server error or a network error."""
     settle_minutes: Annotated[float, Field(ge=1, le=1440)] = 15.0
     """Instances that changed in DingTalk within this time are left for the next pass, because their callbacks may still
     arrive."""
@@ -55,11 +62,17 @@ class ReconcileSettings(ServiceSettings):
     """Maximum number of instances per app that a pass reads by id, 50 per call. It reads those that DingTalk has not
     listed for a day, or for a month once finished. Deletions are found only this way. `0`: none."""
     outcomes: bool = True
-    """Whether to read instances of which only the outcome or the result is missing, which most changes are. Each takes
-    two calls. `false`: read only those whose open tasks may differ."""
+    """Whether to read instances of which only the outcome or the result is missing, once they ended or did not change
+    for a day. Each takes a call. `false`: read only those whose open tasks may differ."""
     remarks: bool = False
     """Whether events and states contain the remarks that people leave with a decision. Everyone who may read states can
     read them."""
     copies: bool = False
     """Whether records that DingTalk calls `carbon` mean that a person was copied in; no document of DingTalk says so.
     If `true`, these people see the instance."""
+
+    @property
+    def allowance(self) -> Allowance:
+        """The calls that reconcile may make for one corp."""
+        per_month = self.calls_per_month or _INCLUDED[self.edition] // 2
+        return Allowance(self.calls_per_second, self.calls_per_day or max(1, per_month // 10), per_month)
