@@ -50,6 +50,7 @@ def change(faults: Faults, hour: int) -> None:
     """The faults of each day: hours without answers, with rate-limit pages, short pages, slow answers or a lag."""
     faults.is_down = hour % 24 in {5, 6}
     faults.punishes = hour % 24 == 9
+    faults.short_lists = hour % 24 in {3, 4, 14}
     faults.short_pages = hour % 24 in {12, 13}
     faults.repeats = hour % 24 in {16, 17}
     faults.lag_ms = HOUR_MS if hour % 24 in {20, 21, 22} else 0

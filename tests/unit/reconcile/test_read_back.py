@@ -239,11 +239,31 @@ def test_after_a_pass_there_is_nothing_to_read() -> None:
     async def run() -> None:
         async with followed(*LIFE) as found:
             found.streams.fold(CALLBACKS)
+            found.api.clock.pass_s(24 * 3600)
             await found.make_pass()
             calls = found.calls
             await found.read_back.run()
             # Whether it ended is unknown: one call shows that nothing was modified since.
             assert found.calls <= calls + 1
+
+    asyncio.run(run())
+
+
+def test_a_pass_reads_an_outcome_after_a_day_without_a_change_or_at_the_end() -> None:
+    end = filed(at=NOW - 29 * MINUTE_MS, event_id="end", instance_status="COMPLETED", approved_result="agree")
+
+    async def run() -> None:
+        async with followed(*LIFE) as found:
+            found.streams.fold(CALLBACKS)
+            await found.make_pass()
+            assert (found.calls, found.state.tasks[0].outcome) == (2, None)
+            found.api.clock.pass_s(24 * 3600)
+            await found.make_pass()
+            assert found.state.tasks[0].outcome == "agree"
+        async with followed(*LIFE, end) as found:
+            found.streams.fold(CALLBACKS)
+            await found.make_pass()
+            assert (found.calls, found.state.tasks[0].outcome) == (3, "agree")
 
     asyncio.run(run())
 

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import structs
 
 from taskbridge.reconcile.repairs import differences, is_settled, needs_details
-from taskbridge.reconcile.snapshots import Snapshot, last_activity_ms
+from taskbridge.reconcile.snapshots import Snapshot, last_activity_ms, open_tasks
 from taskbridge.reconcile.states import GONE
 from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.api import IDS_PER_CALL
 from taskbridge.runtime.dingtalk.calls import Absent, Refused, Unexpected
+from taskbridge.runtime.dingtalk.clock import DAY_MS
+from taskbridge.schemas.events import Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from taskbridge.reconcile.repairs import Kind, Repair
-    from taskbridge.reconcile.store import Store
+    from taskbridge.reconcile.store import Cursor, CursorKey, Store
     from taskbridge.runtime.dingtalk.api import YidaApi
     from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.schemas.events import TaskEvent
@@ -93,11 +96,18 @@ class Repairer:
         self._key = api.app.corp_id, api.app.app_type
         self._outbox = context.outbox
         self._on_progress = on_progress
-        self.last_unexpected: Unexpected | None = None
-        """The last answer about one instance that was not understood. The reading is then not complete."""
+        self._waiting: dict[str, tuple[Snapshot, CursorKey | None]] = {}
+        """The instances whose tasks are to be read: several by one call."""
+        self._reached: list[tuple[CursorKey, Cursor]] = []
+        self.not_understood: dict[CursorKey | None, Unexpected] = {}
+        """The last answer about an instance that was not understood. The reading of that form is then not complete."""
 
-    async def repair_page(self, rows: Sequence[wire.Instance], process_name: str | None) -> None:
+    async def repair_page(
+        self, rows: Sequence[wire.Instance], process_name: str | None, key: CursorKey | None = None
+    ) -> None:
         """Repair the instances of a page that differ from our states. Raises what calls and the outbox raise.
+
+        Those whose tasks must be read may wait until ``settle``.
 
         Raises:
             Refused: Callbacks name another corp than the apps file. Nothing of the page is repaired.
@@ -108,18 +118,39 @@ class Repairer:
         for each in rows:
             self.tally.rows += 1
             self.store.absences.delete(*self._key, each.process_instance_id)
-            try:
-                await self._repair(each, process_name)
-            except Unexpected as error:
-                # One instance that is not understood must not stop the others.
-                self.last_unexpected = error
+            await self._compare(each, process_name, key)
+        if len(self._waiting) >= IDS_PER_CALL:
+            await self.settle()
         if self._on_progress is not None:
             self._on_progress(self.tally)
+
+    async def reach(self, key: CursorKey, cursor: Cursor) -> None:
+        """Store this cursor once no instance waits. Never, if an answer about the form was not understood."""
+        self._reached.append((key, cursor))
+        if not self._waiting:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Repair all waiting instances, and store the cursors. Raises what calls and the outbox raise."""
+        may_be_open = [each for each, (snapshot, _) in self._waiting.items() if not snapshot.is_over]
+        running = await self.api.running_tasks_of(may_be_open)
+        for instance_id, (snapshot, key) in [*self._waiting.items()]:
+            try:
+                await self._repair_tasks(snapshot, running.get(instance_id, []))
+            except Unexpected as error:
+                # One instance that is not understood must not stop the others.
+                self.not_understood[key] = error
+            del self._waiting[instance_id]
+        for key, cursor in self._reached:
+            if key not in self.not_understood:
+                self.store.cursors.move(key, cursor)
+        self._reached.clear()
 
     async def repair_one(self, instance_id: str) -> bool:
         """Read and repair this instance. Return whether it had settled. Raises Absent too."""
         unsettled = self.tally.unsettled
         await self.repair_page([await self.api.instance(instance_id)], None)
+        await self.settle()
         return self.tally.unsettled == unsettled
 
     async def publish(self, repairs: Sequence[Repair]) -> None:
@@ -132,10 +163,10 @@ class Repairer:
                 self.store.callbacks.record_missing(repairs)
             self.tally.repairs.update((each.event.app_type, each.kind) for each in repairs)
 
-    async def _repair(self, instance: wire.Instance, process_name: str | None) -> None:
-        instance_id, modified = instance.process_instance_id, str(instance.modified_time)
+    async def _compare(self, instance: wire.Instance, process_name: str | None, key: CursorKey | None) -> None:
+        instance_id = instance.process_instance_id
         state = self.store.states.find(instance_id)
-        if state is GONE or self.store.compared.last_modified(*self._key, instance_id) == modified:
+        if state is GONE or self.store.compared.last_modified(*self._key, instance_id) == str(instance.modified_time):
             return
         # A callback of a later change may have arrived, and not be in the state yet.
         known_ms, settle_ms = self.store.states.current_ms, self.rules.settle_ms
@@ -144,18 +175,36 @@ class Repairer:
         if not is_settled(snapshot, now_ms=known_ms, settle_ms=settle_ms):
             self.tally.unsettled += 1
             return
-        if self._is_always_read(instance) or needs_details(snapshot, state, outcomes=self.rules.outcomes):
-            self.tally.fetched += 1
-            try:
+        outcomes = self._reads_outcomes(snapshot)
+        # A step without any callback is not in the state at all.
+        is_always_read = self.work == BACKFILL or (outcomes and instance.instance_status in wire.ENDED)
+        if is_always_read or needs_details(snapshot, state, outcomes=outcomes):
+            self._waiting[instance_id] = snapshot, key
+        else:
+            await self._repair(snapshot)
+
+    async def _repair_tasks(self, snapshot: Snapshot, running: list[wire.RunningTask]) -> None:
+        """Read the instance's records too, and repair it. ``running`` may lack tasks."""
+        instance_id = snapshot.instance.process_instance_id
+        self.tally.fetched += 1
+        try:
+            if not self._are_complete(snapshot, running):
                 running = await self.api.running_tasks(instance_id)
-                records = await self.api.operation_records(instance_id)
-            except Absent:
-                return
-            snapshot = replace(snapshot, running=running, records=records)
-            if last_activity_ms(snapshot) + settle_ms > known_ms:
-                # The instance changed after the query.
-                self.tally.unsettled += 1
-                return
+            records = await self.api.operation_records(instance_id)
+        except Absent:
+            return
+        snapshot = replace(snapshot, running=running, records=records)
+        if last_activity_ms(snapshot) + self.rules.settle_ms > self.store.states.current_ms:
+            # The instance changed after the query.
+            self.tally.unsettled += 1
+            return
+        await self._repair(snapshot)
+
+    async def _repair(self, snapshot: Snapshot) -> None:
+        instance_id = snapshot.instance.process_instance_id
+        state = self.store.states.find(instance_id)
+        if state is GONE:
+            return
         found = differences(
             snapshot,
             state,
@@ -165,7 +214,7 @@ class Repairer:
         )
         await self.publish(found)
         if found or snapshot.records is not None:
-            self.store.compared.record(*self._key, instance_id, modified)
+            self.store.compared.record(*self._key, instance_id, str(snapshot.instance.modified_time))
 
     def _check_corp(self, instance_id: str) -> None:
         state, corp_id = self.store.states.find(instance_id), self.api.app.corp_id
@@ -173,6 +222,23 @@ class Repairer:
             problem = f"instance {instance_id} belongs to corp_id {state.corp_id} by its callbacks, not to {corp_id}"
             raise Refused(f"{problem}: fix the apps file")
 
-    def _is_always_read(self, instance: wire.Instance) -> bool:
-        """Whether to read its tasks without a difference: a step without any callback is not in the state at all."""
-        return self.work == BACKFILL or (self.rules.outcomes and instance.instance_status in wire.ENDED)
+    def _reads_outcomes(self, snapshot: Snapshot) -> bool:
+        """Whether to read an instance of which only an outcome is unknown.
+
+        A pass waits for the end of the instance or for a day without a change. Every change is listed for longer.
+        """
+        if not self.rules.outcomes or self.work != RECONCILE or snapshot.instance.instance_status in wire.ENDED:
+            return self.rules.outcomes
+        modified = snapshot.modified
+        return modified is not None and modified.end + DAY_MS <= self.store.states.current_ms
+
+    def _are_complete(self, snapshot: Snapshot, running: list[wire.RunningTask]) -> bool:
+        """Whether these open tasks are the query's, and none of ours is missing: a task that is missing gets closed."""
+        if snapshot.is_over:
+            return True
+        found, state = open_tasks(running), self.store.states.find(snapshot.instance.process_instance_id)
+        tasks = () if state is None or state is GONE else state.tasks
+        pending = {each.task_id for each in tasks if each.status is Status.PENDING}
+        return pending <= found.keys() and snapshot.executors == {
+            each for task in found.values() for each in task.assignee_ids
+        }

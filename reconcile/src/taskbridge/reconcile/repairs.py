@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskbridge.reconcile.snapshots import copies, decisions, id_of, last_operation, open_tasks
+from taskbridge.reconcile.snapshots import FINISHED, copies, decisions, id_of, last_operation, open_tasks
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.schemas.events import AHEAD_MS, SOURCE_YIDA, Action, Lifecycle, Person, Status, TaskEvent
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:reconcile:v1")
 """The namespace of the ids of repairs, which are never the id of a callback."""
-_FINISHED = frozenset({wire.COMPLETED, wire.TERMINATED})
 _PASSED_ON = frozenset({wire.FORWARD, wire.RESTART, wire.REDIRECT})
 _ACTIONS = {Status.COMPLETED: Action.COMPLETED, Status.CANCELLED: Action.CANCELLED}
 
@@ -107,12 +106,11 @@ def needs_details(snapshot: Snapshot, state: TaskState | None, *, outcomes: bool
     if not _is_ours(snapshot, state):
         return False
     instance, pending = snapshot.instance, [each for each in state.tasks if each.status is Status.PENDING]
-    executors = {each for member in instance.action_executor or () if (each := id_of(member.user_id))}
     assigned = {each for task in pending for each in task.assignee_ids}
     modified = snapshot.modified
     is_over = instance.instance_status in wire.ENDED and bool(state.tasks) and not pending
     return (
-        executors != assigned
+        snapshot.executors != assigned
         or (
             outcomes
             and (
@@ -194,7 +192,7 @@ def _end(snapshot: Snapshot, state: TaskState | None) -> _Fields:
     if status is None or status == wire.RUNNING:
         return {}
     finished = last_operation(snapshot.records or ()) or snapshot.modified
-    lacks_end = status in _FINISHED and (state is None or state.finished_at is None)
+    lacks_end = status in FINISHED and (state is None or state.finished_at is None)
     if (
         state is not None
         and not lacks_end

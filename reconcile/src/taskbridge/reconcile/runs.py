@@ -14,7 +14,7 @@ from taskbridge.reconcile.repairs import deletion
 from taskbridge.reconcile.states import GONE, StatesBehind
 from taskbridge.reconcile.store import Cursor, CursorKey
 from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.api import Days
+from taskbridge.runtime.dingtalk.api import IDS_PER_CALL, Days
 from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected, Unreachable
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms
 
@@ -35,7 +35,6 @@ _SLICE_ROWS = 2000
 _SUSPICIOUS = 10
 """If none of so many instances is returned, the user probably lost access to them."""
 _READ_BACK_S = 60.0
-_DETAIL_CALLS = 2
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -100,9 +99,11 @@ class Passes:
                     raise
                 # DingTalk answered for some rows, so try the other forms.
                 incomplete = error
+        await repairer.settle()
         await _find_deletions(repairer)
-        if incomplete is not None:
-            raise incomplete
+        for error in (incomplete, *repairer.not_understood.values()):
+            if error is not None:
+                raise error
 
 
 class ReadBack:
@@ -175,7 +176,7 @@ class Estimate(NamedTuple):
     instances: int
     list_calls: int
     detail_calls: int
-    """At most: two for each instance. A known instance costs none."""
+    """One for each instance, and one for the open tasks of several. A known instance costs none."""
 
 
 async def estimate(api: YidaApi, clock: Clock, *, since_ms: int) -> Estimate:
@@ -183,7 +184,7 @@ async def estimate(api: YidaApi, clock: Clock, *, since_ms: int) -> Estimate:
     days = Days(day_of(since_ms - DAY_MS), day_of(clock.now_ms() + DAY_MS))
     counts = [await api.count(form.form_uuid, days) for form in await api.forms()]
     pages = sum(max(1, math.ceil(each / wire.PAGE_ROWS)) for each in counts)
-    return Estimate(len(counts), sum(counts), pages, _DETAIL_CALLS * sum(counts))
+    return Estimate(len(counts), sum(counts), pages, sum(counts) + math.ceil(sum(counts) / IDS_PER_CALL))
 
 
 class Backfill:
@@ -205,6 +206,9 @@ class Backfill:
         forms = await api.forms()
         for form in forms:
             await _read_form(self._repairer, form, since_ms)
+        await self._repairer.settle()
+        for error in self._repairer.not_understood.values():
+            raise error
         for form in forms:
             key = CursorKey(BACKFILL, api.app.corp_id, api.app.app_type, form.form_uuid)
             self._repairer.store.cursors.delete(key)
@@ -217,13 +221,12 @@ async def _read_form(repairer: Repairer, form: wire.Form, since_ms: int) -> None
     that are too recent for our states.
 
     Raises:
-        Later, Refused, Unexpected: A call failed. What was repaired stays, and the cursor is after it.
+        Later, Refused, Unexpected: A call failed. What was repaired stays.
     """
     settled_ms = repairer.store.states.current_ms - repairer.rules.settle_ms
     key = CursorKey(repairer.work, repairer.api.app.corp_id, repairer.api.app.app_type, form.form_uuid)
     title = None if form.title is None else form.title.in_chinese or form.title.in_english
-    cursors = repairer.store.cursors
-    cursor = cursors.find(key)
+    cursor = repairer.store.cursors.find(key)
     if cursor is None or cursor.since_ms > since_ms:
         cursor = Cursor(since_ms, since_ms)
     first = day_of(cursor.until_ms - DAY_MS)
@@ -231,13 +234,10 @@ async def _read_form(repairer: Repairer, form: wire.Form, since_ms: int) -> None
     while first <= last:
         days = await _slice(repairer, form, Days(first, last))
         async for rows in repairer.api.instances(form.form_uuid, days):
-            await repairer.repair_page(rows, title)
-        if (error := repairer.last_unexpected) is not None:
-            repairer.last_unexpected = None
-            raise error
+            await repairer.repair_page(rows, title, key)
         until_ms = min(day_start_ms(days.last), settled_ms)
         cursor = Cursor(cursor.since_ms, max(cursor.until_ms, until_ms))
-        cursors.move(key, cursor)
+        await repairer.reach(key, cursor)
         first = _plus(days.last, 1)
 
 

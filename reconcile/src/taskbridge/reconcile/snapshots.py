@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _NO_ID = ("", "null", "None")
+FINISHED = frozenset({wire.COMPLETED, wire.TERMINATED})
 
 _DECISIONS: Mapping[str, Action] = {
     wire.AGREE: Action.COMPLETED,
@@ -42,6 +43,16 @@ class Snapshot:
     @property
     def modified(self) -> Span | None:
         return span_of(self.instance.modified_time)
+
+    @property
+    def executors(self) -> set[str]:
+        """The people with an open task."""
+        return {each for member in self.instance.action_executor or () if (each := id_of(member.user_id))}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the instance certainly has no open task."""
+        return self.instance.instance_status in FINISHED and not self.executors
 
     @property
     def created(self) -> Span | None:

@@ -1,0 +1,73 @@
+"""What passes cost in calls of DingTalk's API, and that no cheaper call makes them miss or close something.
+
+docs/how-to/find-what-was-missed.md quotes the figures of ten days: ``TASKBRIDGE_DAYS=10``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from support.dingtalk import FakeClock
+from support.reconcile import BEGIN, HOUR_MS, Streams, company_life, losses, reconciled
+from taskbridge.local.fake_dingtalk import Company
+from taskbridge.reconcile.repairs import Kind
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.clock import DAY_MS
+from taskbridge.schemas.events import Lifecycle
+
+MOST = 1600
+"""Calls for a thousand changed instances, with outcomes, by one pass a day."""
+DAYS = int(os.environ.get("TASKBRIDGE_DAYS", "2"))
+CALLS = {2: [21, 3, 0, 75], 10: [77, 5, 1, 350]}
+"""By days: for lists, for the open tasks of several instances and of one, and for records."""
+
+
+def test_a_thousand_changed_instances_cost_few_calls_and_nothing_is_missed() -> None:
+    events = company_life(9, 240 * DAYS, step_ms=DAY_MS // 240)
+    dropped, _ = losses(9, events, 0.01)
+
+    async def run() -> None:
+        undisturbed, clock = Streams(), FakeClock(BEGIN)
+        undisturbed.fold(events)
+        async with reconciled(Company(events), clock) as found:
+            for day in range(DAYS + 1):
+                clock.pass_s((BEGIN + (day + 1) * DAY_MS - clock.now_ms()) / 1000)
+                arrived = (each for each in events if (each.occurred_at - BEGIN) // DAY_MS == day)
+                found.streams.fold(each for each in arrived if each.event_id not in dropped)
+                assert (await found.run(clock)).is_whole
+            made = found.dingtalk.calls
+            lists = made[wire.GetFormListInApp.path] + made[wire.GetInstances.path]
+            read = (wire.GetRunningTaskList, wire.GetRunningTasks, wire.GetOperationRecords)
+            assert [lists, *(made[each.path] for each in read)] == CALLS[DAYS]
+            assert sum(CALLS[DAYS]) * 1000 <= MOST * len({each.instance_id for each in events})
+            assert found.streams.lines().keys() == undisturbed.lines().keys()
+            states = [each.state for each in found.streams.instances.values()]
+            outcomes = {
+                task.outcome
+                for state in states
+                if state.lifecycle is Lifecycle.ACTIVE and state.finished_at is not None
+                for task in state.tasks
+            }
+            assert None not in outcomes
+
+    asyncio.run(run())
+
+
+def test_an_answer_for_several_instances_that_lacks_tasks_closes_none() -> None:
+    events = company_life(9, 240)
+
+    async def run() -> None:
+        clock = FakeClock(events[-1].occurred_at + 25 * HOUR_MS)
+        async with reconciled(Company(events), clock) as found:
+            found.streams.fold(events)
+            found.dingtalk.faults.short_lists = True
+            report = await found.run(clock)
+            assert report.is_whole
+            assert report.tally.fetched > found.dingtalk.calls[wire.GetRunningTasks.path] > 0
+            assert Kind.CLOSED not in {kind for _, kind in report.tally.repairs}
+            undisturbed = Streams()
+            undisturbed.fold(events)
+            assert found.streams.lines().keys() == undisturbed.lines().keys()
+
+    asyncio.run(run())
