@@ -12,9 +12,10 @@ from support.dingtalk import FakeClock
 from support.reconcile import BEGIN, HOUR_MS, Streams, company_life, losses, reconciled
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.repairs import Kind
+from taskbridge.reconcile.runs import Copies
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import DAY_MS
-from taskbridge.schemas.events import Lifecycle
+from taskbridge.schemas.events import Action, Lifecycle
 
 MOST = 1600
 """Calls for a thousand changed instances, with outcomes, by one pass a day."""
@@ -69,5 +70,35 @@ def test_an_answer_for_several_instances_that_lacks_tasks_closes_none() -> None:
             undisturbed = Streams()
             undisturbed.fold(events)
             assert found.streams.lines().keys() == undisturbed.lines().keys()
+
+    asyncio.run(run())
+
+
+def test_copies_that_never_arrived_are_found_by_person_for_a_call_each() -> None:
+    events = company_life(9, 240)
+
+    async def run() -> None:
+        undisturbed, clock = Streams(), FakeClock(events[-1].occurred_at + HOUR_MS)
+        undisturbed.fold(events)
+        async with reconciled(Company(events), clock) as found:
+            [api, _] = found.apis
+            ours = [each for each in events if each.app_type == api.app.app_type]
+            found.streams.fold(each for each in ours if each.action is not Action.COPIED)
+            await found.catch_up()
+            people = found.store.states.people(api.app.corp_id, api.app.app_type)
+            everybody = {user_id for each in ours if each.action is Action.COPIED for user_id in each.recipient_ids}
+            copies = Copies(found.context(clock), api)
+            await copies.run(sorted({*people, *everybody}), BEGIN - DAY_MS)
+            assert found.dingtalk.calls == {wire.GetToken.path: 1, wire.GetTaskCopies.path: len({*people, *everybody})}
+            assert copies.tally.repairs[api.app.app_type, Kind.COPY] > 0
+            published = len(found.streams.published)
+            await found.catch_up()
+            await copies.run(people, BEGIN - DAY_MS)
+            assert len(found.streams.published) == published
+            # The real callbacks change nobody's lists any more.
+            lines = found.streams.lines()
+            found.streams.fold(each for each in ours if each.action is Action.COPIED)
+            assert found.streams.lines() == lines
+            assert lines.keys() == {key for key in undisturbed.lines() if key[0] in {each.instance_id for each in ours}}
 
     asyncio.run(run())

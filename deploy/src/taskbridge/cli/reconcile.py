@@ -1,4 +1,4 @@
-"""The commands ``taskbridge reconcile run|status`` and ``taskbridge backfill``: options, help and output."""
+"""The commands ``taskbridge reconcile run|status|copies`` and ``taskbridge backfill``: options, help and output."""
 
 from __future__ import annotations
 
@@ -77,6 +77,34 @@ def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
         say(f"absent since {each['first_at']}  {each['app_type']}  {each['instance_id']}")
 
 
+@reconcile_app.command(
+    "copies",
+    epilog=example("taskbridge reconcile copies --app APP_RY60OCRF33Z7534 --since 2026-09-01 --user manager123"),
+)
+def reconcile_copies(
+    app: Annotated[str, typer.Option("--app", help="Code of the app, as in the file of apps.")],
+    since: Annotated[str, typer.Option("--since", help="A day (China time) or a time, such as 2026-09-01.")],
+    users: Annotated[
+        list[str] | None, typer.Option("--user", help="User id; repeat it. Default: all in the app's states.")
+    ] = None,
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Find copies of an app whose callbacks never arrived, for people; passes do not find them.
+
+    Takes one API call per person, and one for each further 100 copies. Instances created before are not read.
+    """
+    from taskbridge.cli import reconcile_runs
+    from taskbridge.cli.connection import service_environment
+
+    environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
+    since_ms = reconcile_runs.moment_of(since)
+    outcome = reconcile_runs.copies(environment, app, since_ms, users or [], progress)
+    _print(outcome, "lost {} found in {} and repaired", as_json=as_json)
+
+
 @commands.command(
     epilog=example(
         "taskbridge backfill --app APP_RY60OCRF33Z7534 --since 2026-09-01 --dry-run",
@@ -112,7 +140,7 @@ def backfill(
         return
     say(f"{found['instances']:>9,}  instances of {found['forms']} forms")
     say(f"{found['list_calls']:>9,}  calls to list them")
-    say(f"{found['detail_calls']:>9,}  calls at most to get their tasks; none for known instances")
+    say(f"{found['detail_calls']:>9,}  calls to get their tasks; none for known instances")
     say(f"{found['left_today']:>9,}  calls left today (RECONCILE_CALLS_PER_DAY, RECONCILE_CALLS_PER_MONTH)")
     say(f"{found['days']:>9,}  days at most; run it once a day")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.cli.terminal import Heartbeat
 from taskbridge.reconcile.app import LOCK, run
 from taskbridge.reconcile.assembly import open_data, open_reconciler
-from taskbridge.reconcile.runs import Backfill, estimate
+from taskbridge.reconcile.runs import Backfill, Copies, estimate
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
 from taskbridge.runtime.dingtalk.calls import Later, Refused, Unexpected
@@ -24,7 +24,7 @@ from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from taskbridge.cli.terminal import Progress
     from taskbridge.reconcile.assembly import LocalData, Reconciler
@@ -89,15 +89,31 @@ def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, repor
             )
 
         work = Backfill(found.context, api, on_progress=show)
-        problems: dict[str, str] = {}
-        retry_at_ms: int | None = None
-        try:
+
+        async def run() -> None:
+            nonlocal expected
             expected = (await estimate(api, found.context.clock, since_ms=since_ms)).instances
             await work.run(since_ms)
-        except (Later, Refused, Unexpected) as error:
-            problems[app_type] = str(error)
-            retry_at_ms = error.retry_at_ms if isinstance(error, Later) else None
-        return _outcome(work.tally, problems, retry_at_ms)
+
+        return await _outcome_of(run(), work.tally, app_type)
+
+    settings = _settings(environment)
+    with only_one_in(settings.data_dir, "backfill.lock", setting="RECONCILE_DATA_DIR"):
+        return _with_all(settings, work)
+
+
+def copies(
+    environment: Mapping[str, str], app_type: str, since_ms: int, users: Sequence[str], report: Progress
+) -> dict[str, Any]:
+    """Find the copies of an app to these users, or to all whom its states name; raises as ``one_pass``."""
+
+    async def work(found: Reconciler) -> dict[str, Any]:
+        api = _api(found, app_type)
+        await found.context.catch_up()
+        people = users or found.data.store.states.people(api.app.corp_id, app_type)
+        report(f"{len(people)} people, a call each; {found.data.budget.left(api.app.corp_id)} calls left today")
+        run = Copies(found.context, api)
+        return await _outcome_of(run.run(people, since_ms), run.tally, app_type)
 
     settings = _settings(environment)
     with only_one_in(settings.data_dir, "backfill.lock", setting="RECONCILE_DATA_DIR"):
@@ -138,6 +154,17 @@ def _api(found: Reconciler, app_type: str) -> YidaApi:
         if each.app.app_type == app_type:
             return each
     raise ConfigurationError(f"--app {app_type} is not in the file of RECONCILE_APPS_FILE")
+
+
+async def _outcome_of(run: Awaitable[None], tally: Tally, app_type: str) -> dict[str, Any]:
+    problems: dict[str, str] = {}
+    retry_at_ms: int | None = None
+    try:
+        await run
+    except (Later, Refused, Unexpected) as error:
+        problems[app_type] = str(error)
+        retry_at_ms = error.retry_at_ms if isinstance(error, Later) else None
+    return _outcome(tally, problems, retry_at_ms)
 
 
 def _outcome(tally: Tally, problems: Mapping[str, str], retry_at_ms: int | None) -> dict[str, Any]:

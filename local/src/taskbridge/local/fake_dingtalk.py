@@ -354,7 +354,7 @@ class FakeDingTalk:
             try:
                 self._check(name, request.headers.get(wire.TOKEN_HEADER), is_counted=is_counted)
                 fields = msgspec.json.decode(body, type=dict[str, Any]) if body else dict[str, Any]()
-                given = Given({**request.query_params, **fields}, request.path_params.get("id", ""))
+                given = Given({**request.query_params, **fields}, request.path_params.get("id", ""), bool(body))
                 return _json(200, answer(given))
             except Refused as refused:
                 problem = {"code": refused.code, "message": refused.message, "requestid": secrets.token_hex(8)}
@@ -550,10 +550,12 @@ class FakeDingTalk:
 class Given:
     fields: dict[str, Any]
     path_end: str
+    has_body: bool
+    """Without one, numbers are text."""
 
     def read(self, kind: type[T]) -> T:
         try:
-            return msgspec.convert(self.fields, type=kind)
+            return msgspec.convert(self.fields, type=kind, strict=self.has_body)
         except msgspec.ValidationError as error:
             raise Refused(400, "MissingParameter", str(error)) from None
 

@@ -89,6 +89,20 @@ def deletion(corp_id: str, app_type: str, instance_id: str, *, first_absent_ms: 
     )
 
 
+def copied(state: TaskState, user_id: str, *, created_ms: int, received_at: int) -> Repair:
+    """The copy of an instance to a user, whose time is unknown: it counts from the instance's creation."""
+    return repair(
+        Kind.COPY,
+        received_at=received_at,
+        action=Action.COPIED,
+        corp_id=state.corp_id,
+        app_type=state.app_type,
+        instance_id=state.instance_id,
+        recipient_ids=(user_id,),
+        occurred_at=created_ms,
+    )
+
+
 def is_settled(snapshot: Snapshot, *, now_ms: int, settle_ms: int) -> bool:
     """Whether enough time has passed since the last change for its callbacks to arrive."""
     modified = snapshot.modified

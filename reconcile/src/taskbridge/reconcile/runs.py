@@ -1,4 +1,4 @@
-"""The three kinds of runs: a pass over all apps, a read-back of single instances, and the backfill of one app."""
+"""The kinds of runs: a pass over all apps, a read-back of instances, copies by person, the backfill of one app."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from taskbridge.reconcile.repairer import BACKFILL, READ_BACK, RECONCILE, Repairer, Tally
-from taskbridge.reconcile.repairs import deletion
+from taskbridge.reconcile.repairs import copied, deletion
 from taskbridge.reconcile.states import GONE, StatesBehind
 from taskbridge.reconcile.store import Cursor, CursorKey
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import IDS_PER_CALL, Days
 from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected, Unreachable
-from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms
+from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -212,6 +212,42 @@ class Backfill:
         for form in forms:
             key = CursorKey(BACKFILL, api.app.corp_id, api.app.app_type, form.form_uuid)
             self._repairer.store.cursors.delete(key)
+
+
+class Copies:
+    """Finds copies whose callbacks never arrived: by person, because no call lists those of an instance.
+
+    It costs a call for each person and app, and one for each further hundred of a person's copies.
+    """
+
+    def __init__(self, context: Context, api: YidaApi) -> None:
+        self.tally = Tally()
+        self._repairer = Repairer(context, api, work=RECONCILE, tally=self.tally)
+
+    async def run(self, people: Sequence[str], since_ms: int) -> None:
+        """Publish the copies to these people, of known instances that were created since then.
+
+        Raises:
+            Later, Refused, Unexpected: A call failed. What was found stays.
+            OperatorError: Kafka does not accept an event.
+        """
+        for user_id in people:
+            async for rows in self._repairer.api.copies(user_id, since_ms):
+                for row in rows:
+                    await self._compare(row, user_id)
+
+    async def _compare(self, row: wire.TaskCopy, user_id: str) -> None:
+        store, settle_ms = self._repairer.store, self._repairer.rules.settle_ms
+        state, created = store.states.find(str(row.process_instance_id)), span_of(row.create_time)
+        self.tally.rows += 1
+        if state is None or state is GONE or created is None or user_id in {each.user_id for each in state.copied}:
+            return
+        modified = span_of(row.modified_time)
+        if modified is None or modified.end + settle_ms > store.states.current_ms:
+            self.tally.unsettled += 1
+            return
+        now_ms = self._repairer.clock.now_ms()
+        await self._repairer.publish([copied(state, user_id, created_ms=created.first, received_at=now_ms)])
 
 
 async def _read_form(repairer: Repairer, form: wire.Form, since_ms: int) -> None:

@@ -252,6 +252,19 @@ class States:
         )
         return [instance_id for (instance_id,) in found.fetchall()]
 
+    def people(self, corp_id: str, app_type: str) -> list[str]:
+        """The users whom the states of this app name."""
+        found = set[str]()
+        rows = self._database.execute(
+            "SELECT state FROM states WHERE (corp_id, app_type) = (?, ?) AND state IS NOT NULL", (corp_id, app_type)
+        )
+        for (plain,) in rows:
+            state = msgspec.msgpack.decode(plain, type=TaskState)
+            found |= {state.originator.user_id} if state.originator is not None else set()
+            found |= {each.user_id for each in state.copied}
+            found |= {each for task in state.tasks for each in (*task.assignee_ids, task.actor_id) if each is not None}
+        return sorted(found)
+
     def positions(self) -> dict[int, int]:
         """The position in each partition of the topic."""
         return dict(self._database.execute("SELECT partition, offset FROM positions").fetchall())
