@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 from support import http_clients
@@ -124,7 +125,8 @@ def test_lost_callbacks_and_history_are_published_once(
 ) -> None:
     company, url = dingtalk
     lately, long_ago = life("R-lately", APP, NOW - HOUR_MS), life("R-long-ago", LATER_APP, NOW - 90 * 24 * HOUR_MS)
-    for event in [*lately, *long_ago]:
+    copied = structs.replace(lately[0], action=Action.COPIED, recipient_ids=("u-chen",), event_id="copy")
+    for event in [*lately, *long_ago, copied]:
         company.happened(event)
     given = environment(connection, tmp_path, url)
     worker = Worker(tmp_path, connection)
@@ -139,6 +141,9 @@ def test_lost_callbacks_and_history_are_published_once(
         assert {(each["app_type"], each["kind"]) for each in first["repairs"]} == {(APP, "task"), (APP, "outcome")}
         eventually(lambda: pending(connection, "u-wang") == {"R-lately-2"}, what="the repair is folded")
         assert ran(given, "reconcile", "run")["repairs"] == []
+
+        copies = ran(given, "reconcile", "copies", "--app", APP, "--since", "2026-01-01", "--user", "u-chen")
+        assert copies["repairs"] == [{"app_type": APP, "kind": "copy", "events": 1}]
 
         expected = ran(given, "backfill", "--app", LATER_APP, "--since", "2026-01-01", "--dry-run")
         assert (expected["instances"], expected["detail_calls"]) == (1, 2)

@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 
+import pytest
+
 from support.dingtalk import FakeClock
 from support.reconcile import BEGIN, HOUR_MS, Streams, company_life, losses, reconciled
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.repairs import Kind
 from taskbridge.reconcile.runs import Copies
+from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import DAY_MS
+from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.events import Action, Lifecycle
 
 MOST = 1600
@@ -102,3 +106,24 @@ def test_copies_that_never_arrived_are_found_by_person_for_a_call_each() -> None
             assert lines.keys() == {key for key in undisturbed.lines() if key[0] in {each.instance_id for each in ours}}
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("given", "allowance"),
+    [
+        ({}, (10, 250, 2500)),
+        ({"EDITION": "professional"}, (10, 10_000, 100_000)),
+        ({"EDITION": "professional", "CALLS_PER_MONTH": "800000"}, (10, 80_000, 800_000)),
+        ({"CALLS_PER_DAY": "40", "CALLS_PER_SECOND": "60"}, (60, 40, 2500)),
+    ],
+)
+def test_the_default_budget_is_half_of_what_the_edition_includes(
+    given: dict[str, str], allowance: tuple[float, int, int]
+) -> None:
+    required = {
+        "APPS_FILE": "apps.toml",
+        "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
+        "SCHEMA_REGISTRY_URL": "http://r:8081",
+    }
+    environment = {f"RECONCILE_{name}": value for name, value in {**required, **given}.items()}
+    assert load_settings(ReconcileSettings, environment).allowance == allowance
