@@ -249,7 +249,7 @@ def test_after_a_pass_there_is_nothing_to_read() -> None:
     asyncio.run(run())
 
 
-def test_a_pass_reads_an_outcome_after_a_day_without_a_change_or_at_the_end() -> None:
+def test_a_pass_reads_an_outcome_after_half_a_day_without_a_change_or_at_the_end() -> None:
     end = filed(at=NOW - 29 * MINUTE_MS, event_id="end", instance_status="COMPLETED", approved_result="agree")
 
     async def run() -> None:
@@ -264,6 +264,13 @@ def test_a_pass_reads_an_outcome_after_a_day_without_a_change_or_at_the_end() ->
             found.streams.fold(CALLBACKS)
             await found.make_pass()
             assert (found.calls, found.state.tasks[0].outcome) == (3, "agree")
+        async with followed(*LIFE) as found:
+            found.streams.fold(CALLBACKS[2:])
+            await found.make_pass()
+            assert (found.state.title, found.state.tasks[0].outcome) == ("Request I-1", None)
+            found.api.clock.pass_s(24 * 3600)
+            await found.make_pass()
+            assert found.state.tasks[0].outcome == "agree", "what was repaired meanwhile does not hide it"
 
     asyncio.run(run())
 

@@ -128,7 +128,7 @@ def dry_run(environment: Mapping[str, str], app_type: str, since_ms: int) -> dic
         api = _api(found, app_type)
         expected = await estimate(api, found.context.clock, since_ms=since_ms)
         calls = expected.list_calls + expected.detail_calls
-        days = math.ceil(calls / settings.allowance.per_day)
+        days = math.ceil(calls / found.data.budget.allowance.per_day)
         return {**expected._asdict(), "left_today": found.data.budget.left(api.app.corp_id), "days": days}
 
     return _with_all(settings, work)

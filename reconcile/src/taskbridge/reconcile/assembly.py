@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taskbridge.reconcile.budget import Budget
+from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.kafka import KafkaOutbox, StatesTopic
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from taskbridge.runtime.dingtalk.apps import App
 
 _MINUTE_MS = 60_000
+_INCLUDED = {"standard": 5_000, "professional": 200_000}
+"""Calls a month since 2025-11-19, by the vendor's page on billing of May 2026. Older contracts may include more."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class Reconciler:
         return ReadBack(self.context, self.apis, self.data.budget)
 
 
+def allowance_of(settings: ReconcileSettings) -> Allowance:
+    """The calls that reconcile may make for one corp: half of the edition's, unless the administrator says more."""
+    per_month = settings.calls_per_month or _INCLUDED[settings.edition] // 2
+    return Allowance(settings.calls_per_second, settings.calls_per_day or max(1, per_month // 10), per_month)
+
+
 @contextmanager
 def open_data(settings: ReconcileSettings) -> Generator[LocalData]:
     """Open the apps file and the data folder.
@@ -74,7 +82,7 @@ def open_data(settings: ReconcileSettings) -> Generator[LocalData]:
         raise ConfigurationError(str(error)) from None
     database = open_database(settings.data_dir)
     try:
-        yield LocalData(apps, Store(database), Budget(database, settings.allowance, SystemClock()))
+        yield LocalData(apps, Store(database), Budget(database, allowance_of(settings), SystemClock()))
     finally:
         database.close()
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 RECONCILE, BACKFILL, READ_BACK = "reconcile", "backfill", "read-back"
 """The work that found a repair: ``TaskEvent.recovered_by``. It is not part of the event's id."""
 
+_QUIET_MS = DAY_MS // 2
+"""Lists go back for a day from the last pass, and that is at least 16 hours if DingTalk's days are those of GMT."""
+
 
 class Outbox(Protocol):
     async def publish(self, events: Sequence[TaskEvent]) -> None:
@@ -181,7 +184,7 @@ class Repairer:
         if is_always_read or needs_details(snapshot, state, outcomes=outcomes):
             self._waiting[instance_id] = snapshot, key
         else:
-            await self._repair(snapshot)
+            await self._repair(snapshot, is_all=outcomes == self.rules.outcomes)
 
     async def _repair_tasks(self, snapshot: Snapshot, running: list[wire.RunningTask]) -> None:
         """Read the instance's records too, and repair it. ``running`` may lack tasks."""
@@ -198,9 +201,10 @@ class Repairer:
             # The instance changed after the query.
             self.tally.unsettled += 1
             return
-        await self._repair(snapshot)
+        await self._repair(snapshot, is_all=True)
 
-    async def _repair(self, snapshot: Snapshot) -> None:
+    async def _repair(self, snapshot: Snapshot, *, is_all: bool) -> None:
+        """``is_all``: nothing is left for a later pass, unless the instance changes."""
         instance_id = snapshot.instance.process_instance_id
         state = self.store.states.find(instance_id)
         if state is GONE:
@@ -213,7 +217,7 @@ class Repairer:
             with_copies=self.rules.copies,
         )
         await self.publish(found)
-        if found or snapshot.records is not None:
+        if is_all and (found or snapshot.records is not None):
             self.store.compared.record(*self._key, instance_id, str(snapshot.instance.modified_time))
 
     def _check_corp(self, instance_id: str) -> None:
@@ -225,12 +229,12 @@ class Repairer:
     def _reads_outcomes(self, snapshot: Snapshot) -> bool:
         """Whether to read an instance of which only an outcome is unknown.
 
-        A pass waits for the end of the instance or for a day without a change. Every change is listed for longer.
+        A pass waits for the end of the instance, or for some time without a change.
         """
         if not self.rules.outcomes or self.work != RECONCILE or snapshot.instance.instance_status in wire.ENDED:
             return self.rules.outcomes
         modified = snapshot.modified
-        return modified is not None and modified.end + DAY_MS <= self.store.states.current_ms
+        return modified is not None and modified.end + _QUIET_MS <= self.store.states.current_ms
 
     def _are_complete(self, snapshot: Snapshot, running: list[wire.RunningTask]) -> bool:
         """Whether these open tasks are the query's, and none of ours is missing: a task that is missing gets closed."""

@@ -8,11 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from taskbridge.reconcile.budget import Allowance
 from taskbridge.runtime.settings import FileOrNone, Port, ServiceSettings, Url
-
-_INCLUDED = {"standard": 5_000, "professional": 200_000}
-"""Calls a month since 2025-11-19, by the vendor's page on billing of May 2026. Older contracts may include more."""
 
 
 class ReconcileSettings(ServiceSettings):
@@ -63,16 +59,10 @@ class ReconcileSettings(ServiceSettings):
     listed for a day, or for a month once finished. Deletions are found only this way. `0`: none."""
     outcomes: bool = True
     """Whether to read instances of which only the outcome or the result is missing, once they ended or did not change
-    for a day. Each takes a call. `false`: read only those whose open tasks may differ."""
+    for half a day. Each takes a call. `false`: read only those whose open tasks may differ."""
     remarks: bool = False
     """Whether events and states contain the remarks that people leave with a decision. Everyone who may read states can
     read them."""
     copies: bool = False
     """Whether records that DingTalk calls `carbon` mean that a person was copied in; no document of DingTalk says so.
     If `true`, these people see the instance."""
-
-    @property
-    def allowance(self) -> Allowance:
-        """The calls that reconcile may make for one corp."""
-        per_month = self.calls_per_month or _INCLUDED[self.edition] // 2
-        return Allowance(self.calls_per_second, self.calls_per_day or max(1, per_month // 10), per_month)
