@@ -115,6 +115,9 @@ struct Details<'a> {
     texts: [Option<&'a str>; 6],
     created_at: Option<i64>,
     finished_at: Option<i64>,
+    step_name: Option<&'a str>,
+    step_id: Option<&'a str>,
+    decided_by: Option<&'static str>,
     form: Form<'a>,
 }
 
@@ -122,11 +125,13 @@ impl<'a> Details<'a> {
     fn read(action: Action, callback: &'a Callback<'a>, ids: Ids, latest: i64) -> Option<Self> {
         const TEXTS: [&str; 6] =
             ["processCode", "processName", "formUuid", "serialNo", "processInstanceStatus", "processApprovedResult"];
-        if action.is_of_one_task() {
-            return Some(Self { actor_id: ids.person(callback.get("actualWorkId"))?, ..Self::default() });
-        }
-        if !action.describes() {
+        if action == Action::Deleted {
             return Some(Self::default());
+        }
+        let (step_name, step_id) = (callback.get("showName").plain()?, callback.get("activityId").plain()?);
+        if action.is_of_one_task() {
+            let (actor_id, decided_by) = (ids.person(callback.get("actualWorkId"))?, decided_by(callback, ids)?);
+            return Some(Self { actor_id, step_name, step_id, decided_by, ..Self::default() });
         }
         let keys = action.recipients().iter();
         let named = keys.clone().map(|key| callback.in_task(key)).chain(keys.map(|key| callback.parameter(key)));
@@ -154,6 +159,9 @@ impl<'a> Details<'a> {
             texts,
             created_at: moment(callback.get("createTime"), latest)?,
             finished_at: moment(callback.get("finishTime"), latest)?,
+            step_name,
+            step_id,
+            decided_by: None,
             form: form(callback.get("dataMap"))?,
         })
     }
@@ -175,7 +183,10 @@ impl<'a> Details<'a> {
         body.optional_long(self.finished_at);
         body.long(occurred_at);
         body.long(received_at);
-        for _ in ["outcome", "remark", "recovered_by"] {
+        for text in [None, None, self.step_name, self.step_id, self.decided_by] {
+            body.optional_text(text); // the first two: outcome and remark
+        }
+        for _ in ["due_at", "recovered_by"] {
             body.optional_text(None);
         }
         body.array(&self.form, |body, (name, value)| {
@@ -183,4 +194,15 @@ impl<'a> Details<'a> {
             body.optional_text(value.as_deref());
         });
     }
+}
+
+fn decided_by(callback: &Callback<'_>, ids: Ids) -> Option<Option<&'static str>> {
+    let agents = ids.people(std::iter::once(callback.get("operatorAgentIdList")))?;
+    Some(match callback.get("taskExecuteType").plain()? {
+        Some("AUTO" | "FILTERED") => Some("AUTOMATIC"),
+        Some("NORMAL") | None if !agents.is_empty() => Some("DELEGATE"),
+        Some("NORMAL") => Some("PERSON"),
+        None => None,
+        Some(_) => return None,
+    })
 }

@@ -132,6 +132,10 @@ pub struct Event<'a> {
     pub received_at: i64,
     pub outcome: Option<&'a str>,
     pub remark: Option<&'a str>,
+    pub step_name: Option<&'a str>,
+    pub step_id: Option<&'a str>,
+    pub decided_by: Option<&'a str>,
+    pub due_at: Option<i64>,
     pub recovered_by: Option<&'a str>,
     /// The values of the `FormFields`.
     pub form: Form<'a>,
@@ -174,6 +178,10 @@ impl<'a> Event<'a> {
             received_at: reader.long()?,
             outcome: reader.optional_text()?,
             remark: reader.optional_text()?,
+            step_name: reader.optional_text()?,
+            step_id: reader.optional_text()?,
+            decided_by: reader.optional_text()?,
+            due_at: reader.optional_long()?,
             recovered_by: reader.optional_text()?,
             form: if fields.names.is_empty() { Form::new() } else { fields.of(reader.array(read_field)?) },
         })

@@ -45,6 +45,7 @@ pub struct Decision<'a> {
     pub is_recovered: bool,
     pub outcome: Option<&'a str>,
     pub remark: Option<&'a str>,
+    pub decided_by: Option<&'a str>,
 }
 
 /// One approval step: its published fields, and what the fold remembers. The default has had no create yet.
@@ -56,12 +57,17 @@ pub struct Task<'a> {
     pub actor_id: Option<&'a str>,
     pub url: Fact<'a, Option<&'a str>>,
     pub created_at: Option<i64>,
+    pub step_name: Fact<'a, Option<&'a str>>,
+    pub step_id: Fact<'a, Option<&'a str>>,
+    pub due_at: Fact<'a, Option<i64>>,
     /// This and the next fields, status and actor are of the current decision.
     pub decided_at: Option<i64>,
-    pub decided_by: Option<&'a str>,
+    /// Its event.
+    pub decision_id: Option<&'a str>,
     pub is_recovered: bool,
     pub outcome: Option<&'a str>,
     pub remark: Option<&'a str>,
+    pub decided_by: Option<&'a str>,
     /// All other decisions, in their order.
     pub others: Vec<Decision<'a>>,
     /// Everyone whom an event named as its actor.

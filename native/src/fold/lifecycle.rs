@@ -108,7 +108,15 @@ fn created<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
         task.created_at = Some(created_at);
         changed = true;
     }
-    changed | (event.url.is_some() && task.url.state(event.url, stamp(event)))
+    changed |= event.url.is_some() && task.url.state(event.url, stamp(event));
+    changed | with_step(task, event)
+}
+
+fn with_step<'a>(task: &mut Task<'a>, event: &Event<'a>) -> bool {
+    let stamp = stamp(event);
+    let mut changed = event.step_name.is_some() && task.step_name.state(event.step_name, stamp);
+    changed |= event.step_id.is_some() && task.step_id.state(event.step_id, stamp);
+    changed | (event.due_at.is_some() && task.due_at.state(event.due_at, stamp))
 }
 
 fn decided<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
@@ -126,8 +134,10 @@ fn decided<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
             is_recovered: event.recovered_by.is_some(),
             outcome: event.outcome,
             remark: event.remark,
+            decided_by: event.decided_by,
         },
     );
+    changed |= with_step(task, event);
     changed | unite(&mut task.actor_ids, event.actor_id.as_slice())
 }
 
@@ -151,10 +161,11 @@ fn decide<'a>(task: &mut Task<'a>, stated: Decision<'a>) -> bool {
     task.status = if current.is_completed { Status::Completed } else { Status::Cancelled };
     task.actor_id = current.actor_id;
     task.decided_at = Some(current.at);
-    task.decided_by = current.event_id;
+    task.decision_id = current.event_id;
     task.is_recovered = current.is_recovered;
     task.outcome = current.outcome;
     task.remark = current.remark;
+    task.decided_by = current.decided_by;
     true
 }
 
@@ -162,11 +173,12 @@ fn current<'a>(task: &Task<'a>) -> Option<Decision<'a>> {
     task.decided_at.map(|at| Decision {
         at,
         is_completed: task.status == Status::Completed,
-        event_id: task.decided_by,
+        event_id: task.decision_id,
         actor_id: task.actor_id,
         is_recovered: task.is_recovered,
         outcome: task.outcome,
         remark: task.remark,
+        decided_by: task.decided_by,
     })
 }
 

@@ -144,5 +144,9 @@ pub fn write_notification(
     out.optional_text(entry.remark);
     out.optional_long(entry.finished_at);
     out.optional_text(entry.result);
+    out.optional_text(entry.step_name);
+    out.optional_text(entry.step_id);
+    out.optional_text(entry.decided_by);
+    out.optional_long(entry.due_at);
     out.optional_text(event.recovered_by);
 }

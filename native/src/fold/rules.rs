@@ -82,6 +82,7 @@ pub fn accept<'a>(event: &mut Event<'a>, rules: &Rules) -> Result<(), Refusal<'a
     check("occurred_at", event.occurred_at)?;
     event.created_at.map_or(Ok(()), |at| check("created_at", at))?;
     event.finished_at.map_or(Ok(()), |at| check("finished_at", at))?;
+    event.due_at.map_or(Ok(()), |at| check("due_at", at))?;
     let stated = (event.occurred_at, event.created_at, event.finished_at);
     let counted = (believed(stated.0), stated.1.map(believed), stated.2.map(believed));
     if counted != stated {

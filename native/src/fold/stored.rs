@@ -110,6 +110,10 @@ fn read_task<'a>(reader: &mut Reader<'a>) -> Read<Task<'a>> {
         decided_at: reader.optional_long()?,
         outcome: reader.optional_text()?,
         remark: reader.optional_text()?,
+        step_name: unstated(reader.optional_text()?),
+        step_id: unstated(reader.optional_text()?),
+        decided_by: reader.optional_text()?,
+        due_at: unstated(reader.optional_long()?),
         ..Task::default()
     })
 }
@@ -160,6 +164,10 @@ fn write_task(out: &mut Vec<u8>, task: &Task<'_>) {
     out.optional_long(task.decided_at);
     out.optional_text(task.outcome);
     out.optional_text(task.remark);
+    out.optional_text(task.step_name.value);
+    out.optional_text(task.step_id.value);
+    out.optional_text(task.decided_by);
+    out.optional_long(task.due_at.value);
 }
 
 /// A person or null, as in events, states and notifications.
@@ -175,7 +183,10 @@ pub fn write_person(out: &mut Vec<u8>, person: Option<Person<'_>>) {
 /// Facts, tasks, `originator_ids`, `assignee_ids`, `deleted_at`, `began_at`, `first_received_at`, details.
 type Marks<'a> = (Stamps<'a>, Vec<TaskMarks<'a>>, Vec<&'a str>, Vec<&'a str>, Option<i64>, i64, i64, Stamps<'a>);
 type Stamps<'a> = [Option<Stamp<'a>>; 6];
-type TaskMarks<'a> = (Option<Stamp<'a>>, Option<&'a str>, Vec<&'a str>, bool, Vec<Decision<'a>>);
+/// `url`, `decision_id`, `actor_ids`, `is_recovered`, others, `step_name`, `step_id`, `due_at`.
+type TaskMarks<'a> =
+    (Stated<'a>, Option<&'a str>, Vec<&'a str>, bool, Vec<Decision<'a>>, Stated<'a>, Stated<'a>, Stated<'a>);
+type Stated<'a> = Option<Stamp<'a>>;
 
 fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
     let mut reader = Deserializer::from_read_ref(packed);
@@ -194,7 +205,8 @@ fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
         instance.process_name.stated,
     ] = facts;
     for (task, marks) in instance.tasks.iter_mut().zip(tasks) {
-        (task.url.stated, task.decided_by, task.actor_ids, task.is_recovered, task.others) = marks;
+        (task.url.stated, task.decision_id, task.actor_ids, task.is_recovered, task.others, ..) = marks;
+        (.., task.step_name.stated, task.step_id.stated, task.due_at.stated) = marks;
     }
     (instance.originator_ids, instance.assignee_ids) = (originators, assignees);
     (instance.deleted_at, instance.began_at, instance.first_received_at) = (deleted_at, began_at, first_received_at);
@@ -227,7 +239,10 @@ fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
         instance.form.stated,
     ];
     let tasks = instance.tasks.iter();
-    let tasks = tasks.map(|task| (task.url.stated, task.decided_by, &task.actor_ids, task.is_recovered, &task.others));
+    let tasks = tasks.map(|task| {
+        let Task { url, decision_id, actor_ids, is_recovered, others, step_name, step_id, due_at, .. } = task;
+        (url.stated, decision_id, actor_ids, is_recovered, others, step_name.stated, step_id.stated, due_at.stated)
+    });
     let marks = (
         facts,
         tasks.collect::<Vec<_>>(),

@@ -31,6 +31,11 @@ pub struct Entry<'a> {
     pub remark: Option<&'a str>,
     pub finished_at: Option<i64>,
     pub result: Option<&'a str>,
+    /// Of a task, as the next three.
+    pub step_name: Option<&'a str>,
+    pub step_id: Option<&'a str>,
+    pub decided_by: Option<&'a str>,
+    pub due_at: Option<i64>,
 }
 
 /// All entries of an instance in the order of their notifications, with distinct keys.
@@ -178,10 +183,19 @@ fn whole_entry<'a>(instance: &Instance<'a>) -> Entry<'a> {
 }
 
 fn task_entry<'a>(instance: &Instance<'a>, task: &Task<'a>, at: Option<i64>) -> Entry<'a> {
-    let url = task.url.value.or(instance.url.value);
-    let (actor_id, outcome, remark) = (task.actor_id, task.outcome, task.remark);
-    let whole = entry(instance, task.status, at.unwrap_or(instance.began_at));
-    Entry { url, actor_id, outcome, remark, finished_at: None, result: None, ..whole }
+    Entry {
+        url: task.url.value.or(instance.url.value),
+        actor_id: task.actor_id,
+        outcome: task.outcome,
+        remark: task.remark,
+        finished_at: None,
+        result: None,
+        step_name: task.step_name.value,
+        step_id: task.step_id.value,
+        decided_by: task.decided_by,
+        due_at: task.due_at.value,
+        ..entry(instance, task.status, at.unwrap_or(instance.began_at))
+    }
 }
 
 fn entry<'a>(instance: &Instance<'a>, status: Status, at: i64) -> Entry<'a> {
@@ -200,5 +214,9 @@ fn entry<'a>(instance: &Instance<'a>, status: Status, at: i64) -> Entry<'a> {
         remark: None,
         finished_at: instance.finished_at.value,
         result: instance.result(),
+        step_name: None,
+        step_id: None,
+        decided_by: None,
+        due_at: None,
     }
 }

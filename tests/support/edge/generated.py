@@ -159,6 +159,11 @@ def usual() -> Iterator[Request]:
         {"actualWorkId": ""},
         {"taskId": "任务" * 64, "Zeta": "1", "alpha": "2", "_x": "3"},
         {"formInstId": 'inst/1 &=%+"\\\t张'.replace("\t", "")},
+        {"showName": "部门审批", "activityId": "node_1", "taskExecuteType": "NORMAL"},
+        {"taskExecuteType": "AUTO", "operatorAgentIdList": ""},
+        {"taskExecuteType": "FILTERED", "operatorAgentIdList": "u2"},
+        {"taskExecuteType": "NORMAL", "operatorAgentIdList": "u2, u3"},
+        {"taskExecuteType": " ", "operatorAgentIdList": "u2"},
     ):
         for encoding in ("json", "form", "escaped"):
             yield encoded("complete", _signed(flat | changed), encoding)
@@ -203,6 +208,7 @@ def _described() -> Iterator[Request]:
         {"dataMap": nested, "url": "http://h:8080?x=1#y 中".replace(" ", "")},
         {"dataMap": None, "formInstanceId": None, "processInstanceId": "p-1", "serialNo": 7},
         {"title": "\x1c", "serialNo": "\x1f", "url": "\u3000"},
+        {"showName": "部门审批", "activityId": 7, "taskExecuteType": "NORMAL", "operatorAgentIdList": ["u2"]},
         {"dataMap": {f"textField_{number}": "值" * 40 for number in range(60)}},
     ):
         for ensure_ascii in (False, True):
@@ -217,6 +223,8 @@ def left() -> Iterator[Request]:
     for changed in (
         *({key: value} for key in ("formInstId", "taskId", "actualWorkId") for value in ("a\x01", "x" * 129, "\x9f")),
         *({"actualWorkId": each} for each in ("a,b", '["u"]', " {}")),
+        *({"taskExecuteType": each} for each in ("ROBOT", "auto")),
+        *({"operatorAgentIdList": each} for each in ("[]", '[{"userId":"u2"}]')),
         *({"dateTime": each} for each in ("0123456789", "0000000000000", "2023-02-29 00:00:00", "2100-02-29 00:00:00")),
         *(
             {"dateTime": each}

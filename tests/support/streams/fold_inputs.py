@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from taskbridge.streams.cores.core import Read
 
 
-OWN_AGAIN, NEWER, OLDER_STATE_ID, FIRST_STATE_ID, THIRD_STATE_ID, NEVER_SEEN = 76, 77, 78, 79, 80, 99
-"""Ids of schemas: ours with other words for people, a newer one, an older of states, their first and third, none."""
+OWN_AGAIN, NEWER, OLDER_STATE_ID, FIRST_STATE_ID, THIRD_STATE_ID, FOURTH_STATE_ID, NEVER_SEEN = (
+    *(76, 77, 78, 79, 80, 81),
+    99,
+)
+"""Ids of schemas: ours with other words for people, a newer one, an older of states, their first, third, fourth, none.
+"""
 
 
 def newer_event_schema() -> dict[str, Any]:
@@ -56,6 +60,7 @@ def registry() -> FakeRegistry:
     found = FakeRegistry()
     found.others[FIRST_STATE_ID] = published_schema("TaskState", 1)
     found.others[THIRD_STATE_ID] = published_schema("TaskState", 3)
+    found.others[FOURTH_STATE_ID] = published_schema("TaskState", 4)
     found.others[OWN_AGAIN] = schema_text("TaskEvent").replace("One verified callback", "A callback")
     found.others[NEWER] = json.dumps(newer_event_schema())
     found.others[OLDER_STATE_ID] = json.dumps(older_state_schema())
@@ -66,7 +71,9 @@ REGISTRY = registry()
 EVENTS = task_event_codec(REGISTRY)
 NEWER_SCHEMA = fastavro.parse_schema(newer_event_schema())
 OLDER_STATE = fastavro.parse_schema(older_state_schema())
-FIRST_STATE, THIRD_STATE = (fastavro.parse_schema(json.loads(published_schema("TaskState", each))) for each in (1, 3))
+FIRST_STATE, THIRD_STATE, FOURTH_STATE = (
+    fastavro.parse_schema(json.loads(published_schema("TaskState", each))) for each in (1, 3, 4)
+)
 
 TEXTS = st.sampled_from(("x", "y", "", "王伟", "ä/b c%~\U0001f600", "\x00\x7f", "z" * 40, "长" * 60)) | st.text(
     max_size=5
@@ -108,6 +115,10 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "finished_at": st.none() | MOMENTS,
     "outcome": OPTIONAL,
     "remark": OPTIONAL,
+    "step_name": OPTIONAL,
+    "step_id": OPTIONAL,
+    "decided_by": OPTIONAL,
+    "due_at": st.none() | MOMENTS,
     "recovered_by": st.none() | st.sampled_from(("reconcile", "")),
     "form_data": st.dictionaries(
         st.sampled_from(("a", "b", "长", "")) | st.text(max_size=3),
@@ -129,6 +140,7 @@ SAME_INSTANCE = st.builds(
         "occurred_at": st.integers(-2, 3),
         "created_at": st.none() | st.integers(-2, 3),
         "finished_at": st.none() | st.integers(-2, 3),
+        "due_at": st.none() | st.integers(-2, 3),
         # Of the second, most dates are too far ahead.
         "received_at": st.sampled_from((1, -300_001)),
     },
@@ -228,7 +240,9 @@ def crafted(draw: st.DrawFn, event: TaskEvent) -> bytes:
         b"\x00\x00",
         number(event.occurred_at),
         number(event.received_at),
-        *(optional(each) for each in (event.outcome, event.remark, event.recovered_by)),
+        *(optional(each) for each in (event.outcome, event.remark, event.step_name, event.step_id, event.decided_by)),
+        b"\x00",
+        optional(event.recovered_by),
     ]
     field = text(draw(st.sampled_from("ab"))) + optional(draw(OPTIONAL))
     form = draw(st.sampled_from((b"", number(-1) + number(0) + field, number(2) + 2 * field)))
@@ -285,6 +299,14 @@ def by_version_without_recovery(stored: bytes) -> bytes:
     return stored[:begin] + msgspec.msgpack.encode([facts, [each[:3] for each in tasks], *others])
 
 
+def by_version_without_steps(stored: bytes, *, schema_id: int = FOURTH_STATE_ID) -> bytes:
+    """The same instance as a version wrote it that knew no steps."""
+    stored = _by_state_schema(stored, schema_id, FOURTH_STATE)
+    begin, (facts, tasks, *others) = _marks(stored)
+    older = [[*each[:4], [decision[:7] for decision in each[4]]] for each in tasks]
+    return stored[:begin] + msgspec.msgpack.encode([facts, older, *others])
+
+
 def by_version_with_offsets(stored: bytes, offsets: Sequence[int]) -> bytes:
     """The same instance as a version wrote it that remembered the offsets of its last events, each as a distance."""
     written, last = bytearray(), 0
@@ -329,6 +351,10 @@ def entry_of(notification: TaskNotification) -> Entry:
         remark=notification.remark,
         finished_at=notification.finished_at,
         result=notification.result,
+        step_name=notification.step_name,
+        step_id=notification.step_id,
+        decided_by=notification.decided_by,
+        due_at=notification.due_at,
     )
 
 

@@ -133,6 +133,10 @@ def record(chance: random.Random, offset: int) -> FakeRecord:
         finished_at=some(None, None, RECEIVED + 3),
         outcome=some(None, "agree"),
         remark=some(None, "好"),
+        step_name=some(None, None, "部门审批"),
+        step_id=some(None, None, "n1"),
+        decided_by=some(None, None, "PERSON", "AUTOMATIC"),
+        due_at=some(None, None, RECEIVED + 9),
         recovered_by=some(None, None, "reconcile"),
         form_data={each: some(None, "", "三") for each in chance.sample("abc", chance.randrange(3))},
     )
@@ -157,7 +161,7 @@ def at_the_bounds() -> Iterator[list[Chunk]]:
     edge = "长" * (MAX_ID_CHARACTERS - 1)
     ids = ("", "I", f"{edge}I", f"{edge}II", "I\x1f", "I\x7f", "I\x9f", "I\xa0")
     yield [whole([replace(event(event_id="e"), instance_id=each) for each in ids])]
-    for field in ("occurred_at", "created_at", "finished_at"):
+    for field in ("occurred_at", "created_at", "finished_at", "due_at"):
         for bound in (FIRST_MS, LAST_MS):
             moments = [{field: bound + step, "received_at": bound} for step in (-1, 0, 1)]
             yield [whole([event(event_id="e", originator=Person("ann"), **each) for each in moments])]

@@ -63,6 +63,38 @@ def test_complete_and_cancel_are_about_one_task(wire_action: str, action: Action
     assert (event.actor_id, event.recipient_ids, event.title) == ("01690741902689", (), None)
 
 
+@pytest.mark.parametrize(
+    ("said", "decided_by"),
+    [
+        ({}, None),
+        ({"taskExecuteType": "NORMAL"}, "PERSON"),
+        ({"taskExecuteType": "NORMAL", "operatorAgentIdList": "[]"}, "PERSON"),
+        ({"taskExecuteType": "NORMAL", "operatorAgentIdList": '[{"userId":"0171","displayName":"李"}]'}, "DELEGATE"),
+        ({"operatorAgentIdList": "0171,0172"}, "DELEGATE"),
+        ({"taskExecuteType": "AUTO"}, "AUTOMATIC"),
+        ({"taskExecuteType": "FILTERED", "operatorAgentIdList": "0171"}, "AUTOMATIC"),
+    ],
+)
+def test_a_decision_says_its_step_and_who_decided_if_the_callback_does(
+    said: dict[str, str], decided_by: str | None
+) -> None:
+    step = {"showName": "部门审批", "activityId": "node_1"}
+    event = interpret("complete", parameters_of("complete", instance_id="inst-1") | step | said)
+    assert (event.step_name, event.step_id, event.decided_by) == ("部门审批", "node_1", decided_by)
+
+
+@pytest.mark.parametrize("said", [{"taskExecuteType": "ROBOT"}, {"operatorAgentIdList": "[{"}])
+def test_who_decided_never_sinks_a_callback(said: dict[str, str]) -> None:
+    parameters, skipped = parameters_of("complete", instance_id="inst-1") | said, list[str]()
+    event = event_of(locate("complete", parameters), parameters, received_at=RECEIVED_AT, skipped=skipped.append)
+    assert (event.decided_by, skipped) == (None, [*said])
+
+
+def test_the_step_of_a_created_task_is_in_the_task_or_in_the_parameters() -> None:
+    event = with_task(outside={"activityId": "node_1", "showName": "outside"}, showName="部门审批")
+    assert (event.step_name, event.step_id, event.decided_by) == ("部门审批", "node_1", None)
+
+
 @pytest.mark.parametrize("actor", [None, "", " "])
 def test_the_actor_may_be_absent_or_blank(actor: str | None) -> None:
     parameters = parameters_of("complete", instance_id="inst-1")

@@ -117,6 +117,22 @@ def test_the_outcome_of_a_task_is_in_the_senders_words(client: TestClient, publi
     assert (event.outcome, event.remark) == ("refused", "too late")
 
 
+def test_a_task_has_a_step_and_a_due_time_that_is_in_the_future(client: TestClient, publisher: MemoryPublisher) -> None:
+    step = {"step_name": "Manager", "step_id": "n1", "due_at": "2099-01-01T00:00:00Z", "decided_by": "PERSON"}
+    event = accepted(client, publisher, message("create", message_of("create", instance_id="I-1") | step))
+    assert (event.step_name, event.step_id, event.due_at) == ("Manager", "n1", 4_070_908_800_000)
+    assert event.decided_by is None, "it is not decided"
+
+
+@pytest.mark.parametrize(("said", "decided_by"), [("AUTOMATIC", "AUTOMATIC"), ("a robot", None), ("", None)])
+def test_who_decided_is_one_of_three_words(
+    client: TestClient, publisher: MemoryPublisher, said: str, decided_by: str | None
+) -> None:
+    data = message_of("complete", instance_id="I-1") | {"decided_by": said, "due_at": "soon"}
+    event = accepted(client, publisher, message("complete", data), "complete")
+    assert (event.decided_by, event.due_at) == (decided_by, None)
+
+
 @MODES
 def test_a_message_that_is_sent_again_is_the_same_event(
     client: TestClient, publisher: MemoryPublisher, *, binary: bool

@@ -26,6 +26,7 @@ from support.streams.fold_inputs import (
     by_version_with_offsets,
     by_version_without_beginnings,
     by_version_without_recovery,
+    by_version_without_steps,
     damaged,
     event,
     reading,
@@ -70,8 +71,9 @@ def could_be_folded(instance: Instance) -> bool:
         *(each.assignee_ids for each in state.tasks),
         *(each.actor_ids for each in marks.tasks),
     ]
-    derived = (marks.began_at, unnamed_assignees(state, marks))
-    if state.instance_id != "I" or (state.began_at, state.assignee_ids) != derived:
+    result = None if state.finished_at is None else state.approved_result or state.instance_status
+    derived = (marks.began_at, unnamed_assignees(state, marks), result)
+    if state.instance_id != "I" or (state.began_at, state.assignee_ids, state.result) != derived:
         return False
     return all(list(each) == sorted(set(each)) for each in lists)
 
@@ -214,11 +216,15 @@ def test_an_instance_of_an_older_schema_is_read_by_both(events: list[TaskEvent])
     assert plain(ours) == plain(theirs)
 
 
+STEP = ("step_name", "step_id", "decided_by", "due_at")
+"""Of the version that knew steps first."""
+
+
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
 def test_an_instance_of_the_first_version_is_of_yida_and_lacks_later_fields(
     events: list[TaskEvent],
 ) -> None:
-    unknown: dict[str, Any] = dict.fromkeys((*DETAILS[:-1], "outcome", "remark"))
+    unknown: dict[str, Any] = dict.fromkeys((*DETAILS[:-1], "outcome", "remark", *STEP))
     stored = stored_after(structs.replace(each, **unknown, form_data={}) for each in events)
     last = [FakeRecord(b"I", EVENTS.encode(event(event_id="last", serial_no="17")), 9)]
     older = {key: by_first_state_schema(value) for key, value in stored.items()}
@@ -230,7 +236,8 @@ def test_an_instance_of_the_first_version_is_of_yida_and_lacks_later_fields(
 
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
 def test_a_state_without_its_beginning_and_assignees_gets_them_from_the_marks(events: list[TaskEvent]) -> None:
-    stored = stored_after(events)
+    unknown: dict[str, Any] = dict.fromkeys(STEP)
+    stored = stored_after(structs.replace(each, **unknown) for each in events)
     older = {key: by_third_state_schema(value) for key, value in stored.items()}
     assert unpack(older[b"I"], STATES) == unpack(stored[b"I"], STATES)
     last = [FakeRecord(b"I", EVENTS.encode(event(event_id="last")), 9)]
@@ -254,7 +261,9 @@ def test_of_the_offsets_that_an_older_version_stored_both_keep_whether_events_ar
     assert are_events_lost(ours.stored[b"I"]) is lost
 
 
-@pytest.mark.parametrize("by_version", [by_version_without_beginnings, by_version_without_recovery])
+@pytest.mark.parametrize(
+    "by_version", [by_version_without_beginnings, by_version_without_recovery, by_version_without_steps]
+)
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
 def test_an_instance_of_a_version_with_fewer_marks_is_read_by_both(
     by_version: Callable[[bytes], bytes], events: list[TaskEvent]

@@ -12,7 +12,16 @@ from taskbridge.edge.parsing import fields, strict_json
 from taskbridge.edge.parsing.fields import merged, read_form, read_moment, read_people, read_person
 from taskbridge.edge.parsing.strict_json import Picked, picker
 from taskbridge.edge.verification.signature import SIGN, Claim
-from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
+from taskbridge.schemas.events import (
+    AUTOMATIC,
+    DELEGATE,
+    PERSON,
+    SOURCE_YIDA,
+    Action,
+    Person,
+    TaskEvent,
+    event_id_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +64,10 @@ _TEXTS = {
     "instance_status": "processInstanceStatus",
     "approved_result": "processApprovedResult",
 }
+_STEP = {"step_name": "showName", "step_id": "activityId"}
+"""No callback is documented to have these and the next two. They are read as in the vendor's operation records."""
+_EXECUTED, _AGENTS = "taskExecuteType", "operatorAgentIdList"
+_DECIDERS = {"NORMAL": PERSON, "AUTO": AUTOMATIC, "FILTERED": AUTOMATIC}
 _FORM_DATA = "dataMap"
 _ORIGINATOR, _ORIGINATOR_NAME = "originatorId", "originatorDisplayName"
 _CREATED, _FINISHED = "createTime", "finishTime"
@@ -131,10 +144,12 @@ def event_of(
         "received_at": received_at,
         "raw_parameters": signed,
     }
-    if action in _OF_ONE_TASK:
-        return TaskEvent(**common, actor_id=read_person(get, "actualWorkId", _PERSON_IDS, skipped))
     if action is Action.DELETED:
         return TaskEvent(**common)
+    common |= {name: fields.text(get(key)) for name, key in _STEP.items()}
+    if action in _OF_ONE_TASK:
+        actor_id = read_person(get, "actualWorkId", _PERSON_IDS, skipped)
+        return TaskEvent(**common, actor_id=actor_id, decided_by=_decided_by(get, skipped))
     recipients = _COPIED_IN if action is Action.COPIED else _ASSIGNEES
     named = [source[key] for source in (described, parameters) for key in recipients if key in source]
     originator_id = read_person(get, _ORIGINATOR, _PERSON_IDS, skipped)
@@ -149,6 +164,16 @@ def event_of(
         finished_at=read_moment(get, _FINISHED, received_at, skipped),
         form_data=read_form(get, _FORM_DATA, skipped),
     )
+
+
+def _decided_by(get: fields.Get, skipped: fields.Skipped) -> str | None:
+    """None if the callback does not say, or in a word that is not known."""
+    word = fields.text(get(_EXECUTED))
+    found = None if word is None else _DECIDERS.get(word)
+    if word is not None and found is None:
+        skipped(_EXECUTED)
+    agents = read_people([get(_AGENTS)], _AGENTS, _PERSON_IDS, skipped)
+    return DELEGATE if agents and found is not AUTOMATIC else found
 
 
 def _located(action: Action, parameters: Mapping[str, str]) -> Picked | Mapping[str, Any]:

@@ -82,6 +82,9 @@ def _read_camunda_7(body: Mapping[str, Any]) -> Read:
         return action, common | {
             "task_id": task_id,
             "title": body.get("name"),
+            "step_name": body.get("name"),
+            "step_id": body.get("taskDefinitionKey"),
+            "due_at": body.get("dueDate"),
             "recipient_ids": assignees_of(body, "candidateUsers"),
             "actor_id": first(body, ("completedBy", "assignee")) if action is Action.COMPLETED else None,
         }
@@ -108,6 +111,9 @@ def _read_camunda_8(body: Mapping[str, Any]) -> Read:
         return action, common | {
             "task_id": value.get("userTaskKey"),
             "title": first(value, ("name", "elementId")),
+            "step_name": value.get("name"),
+            "step_id": value.get("elementId"),
+            "due_at": value.get("dueDate"),
             "recipient_ids": assignees_of(value, "candidateUsersList"),
             "actor_id": _completed_by(body, value) if action is Action.COMPLETED else None,
         }
@@ -151,6 +157,9 @@ def read_flowable(body: Mapping[str, Any]) -> Read:
         return _TASKS.get(kind), common | {
             "instance_id": data.get("processInstanceId"),
             "task_id": data.get("id"),
+            "step_name": data.get("name"),
+            "step_id": data.get("taskDefinitionKey"),
+            "due_at": data.get("dueDate"),
             "recipient_ids": assignees_of(data, "candidateUsers"),
             "actor_id": first(data, ("completedBy", "assignee")) if kind == "TASK_COMPLETED" else None,
         }
@@ -177,6 +186,7 @@ def read_todo(body: Mapping[str, Any]) -> Read:
         "instance_id": body.get("flowid"),
         "task_id": f"{body.get('nodename')}/{receiver}" if receiver else None,
         "title": body.get("requestname"),
+        "step_name": body.get("nodename"),
         "process_name": body.get("workflowname"),
         "originator": body.get("creator"),
         "recipient_ids": [receiver],

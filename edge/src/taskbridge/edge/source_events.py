@@ -21,7 +21,16 @@ from taskbridge.edge.parsing.fields import read_form, read_moment, read_people, 
 from taskbridge.edge.parsing.parameters import text_of
 from taskbridge.edge.verification.signature import bearer_digest
 from taskbridge.runtime import standard_webhooks
-from taskbridge.schemas.events import MAX_ID_CHARACTERS, Action, Person, TaskEvent, event_id_for
+from taskbridge.schemas.events import (
+    AUTOMATIC,
+    DELEGATE,
+    MAX_ID_CHARACTERS,
+    PERSON,
+    Action,
+    Person,
+    TaskEvent,
+    event_id_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -106,15 +115,16 @@ _OF_ONE_TASK = (Action.COMPLETED, Action.CANCELLED)
 _NAMING_PEOPLE = (Action.CREATED, Action.COPIED)
 _TEXTS = (
     *("title", "process_code", "process_name", "form_uuid", "serial_no", "instance_status", "approved_result"),
-    *("outcome", "remark"),
+    *("outcome", "remark", "step_name", "step_id"),
 )
 DATA_KEYS = (
     *("corp_id", "app_type", "instance_id", "task_id", "recipient_ids", "actor_id", "originator", "url", *_TEXTS),
-    *("created_at", "finished_at", "form_data"),
+    *("decided_by", "due_at", "created_at", "finished_at", "form_data"),
 )
 _PERSON_IDS = ("user_id", "id")
 """The keys of a person's id in an object."""
 
+_DECIDERS = (PERSON, AUTOMATIC, DELEGATE)
 _TIME = "time"
 
 _FORMATS = {"flowable": read_flowable, "camunda": read_camunda, "todo": read_todo}
@@ -195,6 +205,8 @@ def event_of(received: Received, body: bytes, source: Source, *, skipped: Skippe
         recipient_ids=read_people([get("recipient_ids")], "recipient_ids", _PERSON_IDS, skipped)
         if names_people
         else (),
+        decided_by=_decided_by(get, skipped) if of_one_task else None,
+        due_at=read_moment(get, "due_at", None, skipped),
         originator=_originator(get, skipped),
         url=fields.web_address([get("url")]),
         created_at=read_moment(get, "created_at", received_at, skipped),
@@ -238,6 +250,14 @@ def _instance_id(value: Any, source: str) -> str:
         detail = f"instance_id must be a text of at most {MAX_ID_CHARACTERS - len(source) - 1} characters."
         raise Malformed("bad-instance_id", detail)
     return instance_id
+
+
+def _decided_by(get: Get, skipped: Skipped) -> str | None:
+    word = fields.text(get("decided_by"))
+    if word is None or word in _DECIDERS:
+        return word
+    skipped("decided_by")
+    return None
 
 
 def _originator(get: Get, skipped: Skipped) -> Person | None:

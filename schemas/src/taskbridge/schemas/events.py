@@ -17,6 +17,9 @@ SOURCE_YIDA = "yida"
 SOURCE_TASKBRIDGE = "taskbridge"
 """The source of a notification that no callback caused: a retention ended, or the states were rebuilt."""
 
+PERSON, AUTOMATIC, DELEGATE = "PERSON", "AUTOMATIC", "DELEGATE"
+"""Who decided a task: the words of ``decided_by``. AUTOMATIC: a rule or the system. DELEGATE: for the person."""
+
 MAX_ID_CHARACTERS = 128
 """The maximum length of an ``instance_id``. It has at least one character, and no control characters."""
 MAX_NAME_CHARACTERS = 256
@@ -136,6 +139,11 @@ class TaskEvent(Struct, frozen=True, gc=False):
     finished_at: int | None = None
     outcome: str | None = None
     remark: str | None = None
+    step_name: str | None = None
+    step_id: str | None = None
+    decided_by: str | None = None
+    """PERSON, AUTOMATIC or DELEGATE. Other words are possible: see docs/adr/0077."""
+    due_at: int | None = None
     recovered_by: str | None = None
     form_data: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
     raw_parameters: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -169,6 +177,10 @@ class TaskEntry(Struct, frozen=True, gc=False):
     decided_at: int | None = None
     outcome: str | None = None
     remark: str | None = None
+    step_name: str | None = None
+    step_id: str | None = None
+    decided_by: str | None = None
+    due_at: int | None = None
 
 
 class CopiedEntry(Struct, frozen=True, gc=False):
@@ -232,6 +244,10 @@ class TaskNotification(Struct, frozen=True, gc=False):
     remark: str | None = None
     finished_at: int | None = None
     result: str | None = None
+    step_name: str | None = None
+    step_id: str | None = None
+    decided_by: str | None = None
+    due_at: int | None = None
     recovered_by: str | None = None
 
 

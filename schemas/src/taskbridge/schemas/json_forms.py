@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 to_json = msgspec.json.Encoder().encode
 
-_TIMES = {"at", "created_at", "decided_at", "entered_at", "finished_at", "occurred_at", "received_at", "updated_at"}
+_TIMES = {
+    *("at", "created_at", "decided_at", "due_at", "entered_at", "finished_at", "occurred_at", "received_at"),
+    "updated_at",
+}
 
 
 def fields_json(record: Struct) -> dict[str, Any]:

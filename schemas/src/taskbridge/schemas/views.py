@@ -41,6 +41,11 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
     finished_at: int | None
     """Of the instance, as is the result; None in an entry about a task."""
     result: str | None
+    step_name: str | None = None
+    """Of the task, as are the next three; None in an entry about the whole instance."""
+    step_id: str | None = None
+    decided_by: str | None = None
+    due_at: int | None = None
 
 
 Entries = dict[EntryKey, Entry]
@@ -112,6 +117,10 @@ def notification_of(
         entry.remark,
         entry.finished_at,
         entry.result,
+        entry.step_name,
+        entry.step_id,
+        entry.decided_by,
+        entry.due_at,
         *more,
     )
 
@@ -167,24 +176,43 @@ def _moved_at(state: TaskState, began_at: int) -> int:
 def _task_entry(state: TaskState, task: TaskEntry, at: int | None, began_at: int) -> Entry:
     # A create assigns and a decision completes, so ``at`` is missing only in damaged data.
     at = began_at if at is None else at
-    return _entry(state, task.status, (at, at), task)
-
-
-def _entry(state: TaskState, status: Status, times: tuple[int, int], task: TaskEntry | None = None) -> Entry:
-    """About a task, or the whole instance. ``times``: ``entered_at`` and ``updated_at``."""
     # Positional arguments: keywords cost several times as much, for every event.
     return Entry(
         state.title,
-        state.url if task is None or task.url is None else task.url,
+        state.url if task.url is None else task.url,
         state.app_type,
         state.originator,
-        None if task is None else task.actor_id,
+        task.actor_id,
+        task.status,
+        state.process_name,
+        state.source,
+        at,
+        at,
+        task.outcome,
+        task.remark,
+        None,
+        None,
+        task.step_name,
+        task.step_id,
+        task.decided_by,
+        task.due_at,
+    )
+
+
+def _entry(state: TaskState, status: Status, times: tuple[int, int]) -> Entry:
+    """About the whole instance. ``times``: ``entered_at`` and ``updated_at``."""
+    return Entry(
+        state.title,
+        state.url,
+        state.app_type,
+        state.originator,
+        None,
         status,
         state.process_name,
         state.source,
         *times,
-        None if task is None else task.outcome,
-        None if task is None else task.remark,
-        state.finished_at if task is None else None,
-        state.result if task is None else None,
+        None,
+        None,
+        state.finished_at,
+        state.result,
     )

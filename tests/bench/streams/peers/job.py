@@ -93,7 +93,7 @@ class Job:
             "tasks": {
                 entry.task_id: {
                     "url": None if task.url is None else {"at": task.url.at, "event_id": task.url.event_id},
-                    "decided_by": task.decided_by,
+                    "decided_by": task.decision_id,
                     "actor_ids": task.actor_ids,
                 }
                 for entry, task in zip(instance.state.tasks, marks.tasks, strict=True)

@@ -119,6 +119,33 @@ def test_at_equal_times_the_greater_event_id_holds_then_the_greater_actor(
     assert task_of(*(completed(event_id="1", actor_id=each) for each in ("ann", "bob", None))).actor_id == "bob"
 
 
+def test_who_decided_is_of_the_decision_that_holds(completed: MakeEvent, recovered: MakeEvent) -> None:
+    by_rule = completed(occurred_at=1_500, decided_by="AUTOMATIC")
+    assert task_of(by_rule).decided_by == "AUTOMATIC"
+    assert task_of(by_rule, completed(actor_id="bob", occurred_at=1_600)).decided_by is None
+    assert task_of(by_rule, recovered(decided_by="DELEGATE")).decided_by == "DELEGATE"
+    assert task_of(completed(decided_by="a word of later")).decided_by == "a word of later"
+
+
+def test_the_latest_statement_about_a_step_holds(make_event: MakeEvent, completed: MakeEvent) -> None:
+    created = make_event(Action.CREATED, task_id="T-1", occurred_at=1_000, step_name="Manager", step_id="n1", due_at=9)
+    task = task_of(created, completed(occurred_at=2_000, step_name="Head of department"))
+    assert (task.step_name, task.step_id, task.due_at) == ("Head of department", "n1", 9)
+    postponed = make_event(Action.CREATED, task_id="T-1", occurred_at=1_500, due_at=12)
+    assert task_of(postponed, created).due_at == 12
+
+
+def test_an_entry_of_a_task_names_its_step_and_one_of_the_instance_none(make_event: MakeEvent) -> None:
+    described: dict[str, Any] = {"step_name": "Manager", "step_id": "n1", "due_at": 9}
+    created = make_event(
+        Action.CREATED, originator=Person("bob"), task_id="T-1", recipient_ids=("ann",), decided_by="x", **described
+    )
+    shown = views(folded([created]).state)
+    pending, whole = shown[EntryKey("ann", View.PENDING, "T-1")], shown[EntryKey("bob", View.CREATED, None)]
+    assert (pending.step_name, pending.step_id, pending.due_at, pending.decided_by) == ("Manager", "n1", 9, None)
+    assert (whole.step_name, whole.step_id, whole.due_at) == (None, None, None)
+
+
 @given(data=st.data())
 def test_a_late_callback_of_a_recovered_decision_changes_no_entry(
     histories: SearchStrategy[list[TaskEvent]], make_event: MakeEvent, data: DataObject

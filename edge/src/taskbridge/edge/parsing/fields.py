@@ -252,8 +252,8 @@ def read_people(values: Iterable[Any], name: str, id_keys: Sequence[str], skippe
     return found
 
 
-def read_moment(get: Get, key: str, received_at: int, skipped: Skipped) -> int | None:
-    """Milliseconds since the epoch; the time of receipt for a time too far in the future."""
+def read_moment(get: Get, key: str, received_at: int | None, skipped: Skipped) -> int | None:
+    """Milliseconds since the epoch; the time of receipt, if there is one here, for a time too far in the future."""
     value = get(key)
     if value is None:
         return None
@@ -262,7 +262,7 @@ def read_moment(get: Get, key: str, received_at: int, skipped: Skipped) -> int |
         if not is_blank(value):
             skipped(key)
         return None
-    effective = effective_time(found, received_at=received_at)
+    effective = found if received_at is None else effective_time(found, received_at=received_at)
     if effective != found:
         skipped(key)
     return effective

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name")
 DETAILS = ("form_uuid", "serial_no", "instance_status", "approved_result", "finished_at", "form_data")
 """Fields of ``TaskState`` that an event may state; the latest statement holds. DETAILS were added later."""
+STEP_FACTS = ("step_name", "step_id", "due_at")
+"""The same of ``TaskEntry``, in events of one task."""
 
 EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
 """Before and after every moment."""
@@ -58,19 +60,25 @@ class Decision(Struct, frozen=True, array_like=True, gc=False):
     """Recovered from the sender's API, not received as a callback: ``TaskEvent.recovered_by``."""
     outcome: str | None
     remark: str | None
+    decided_by: str | None = None
 
 
 class TaskMarks(Struct, frozen=True, array_like=True, gc=False):
     """What the fold needs of one task in addition to its published entry."""
 
     url: Stamp | None = None
-    decided_by: str | None = None
+    decision_id: str | None = None
+    """The event of the decision that holds."""
     actor_ids: tuple[str, ...] = ()
     """Every actor that any event named; one of them holds."""
     is_recovered: bool = False
     """Whether the decision that holds was recovered."""
     others: tuple[Decision, ...] = ()
     """The decisions that do not hold, in the order of ``_order``."""
+    step_name: Stamp | None = None
+    """Who stated it, as of the next two: STEP_FACTS."""
+    step_id: Stamp | None = None
+    due_at: Stamp | None = None
 
 
 class Marks(Struct, frozen=True, array_like=True, gc=False):
@@ -183,6 +191,8 @@ def _empty(event: TaskEvent, *, revision: int) -> Instance:
 
 _facts_of = attrgetter(*FACTS)
 _details_of = attrgetter(*DETAILS[:-1])
+_step_of = attrgetter(*STEP_FACTS)
+_NO_STEP = (None,) * len(STEP_FACTS)
 
 
 def _with_facts(before: Instance, event: TaskEvent, form_fields: Collection[str]) -> Instance:
@@ -253,7 +263,7 @@ def _created(before: Instance, event: TaskEvent) -> Instance:
     )
     if event.url is not None and (marks.url is None or stamp > marks.url):
         entry, marks = replace(entry, url=event.url), replace(marks, url=stamp)
-    return _with_task(before, entry, marks)
+    return _with_task(before, *_with_step(entry, marks, event))
 
 
 def _decided(before: Instance, event: TaskEvent) -> Instance:
@@ -263,7 +273,16 @@ def _decided(before: Instance, event: TaskEvent) -> Instance:
     entry, marks = with_decision(entry, marks, event)
     if event.actor_id is not None:
         marks = replace(marks, actor_ids=_union(marks.actor_ids, (event.actor_id,)))
-    return _with_task(before, entry, marks)
+    return _with_task(before, *_with_step(entry, marks, event))
+
+
+def _with_step(entry: TaskEntry, marks: TaskMarks, event: TaskEvent) -> tuple[TaskEntry, TaskMarks]:
+    values = _step_of(event)
+    if values == _NO_STEP:
+        return entry, marks
+    stated: dict[str, Any] = {}
+    stamps = _state(stated, _step_of(marks), Stamp(event.occurred_at, event.event_id), STEP_FACTS, values)
+    return replace(entry, **stated), replace(marks, **dict(zip(STEP_FACTS, stamps, strict=True)))
 
 
 def _copied(before: Instance, event: TaskEvent) -> Instance:
@@ -338,6 +357,7 @@ def with_decision(entry: TaskEntry, marks: TaskMarks, event: TaskEvent) -> tuple
         event.recovered_by is not None,
         event.outcome,
         event.remark,
+        event.decided_by,
     )
     registers = {_register(each): each for each in (*marks.others, *_held(entry, marks))}
     known = registers.get(_register(stated))
@@ -355,10 +375,11 @@ def with_decision(entry: TaskEntry, marks: TaskMarks, event: TaskEvent) -> tuple
             decided_at=held.at,
             outcome=held.outcome,
             remark=held.remark,
+            decided_by=held.decided_by,
         ),
         replace(
             marks,
-            decided_by=held.event_id,
+            decision_id=held.event_id,
             is_recovered=held.is_recovered,
             others=tuple(each for each in growing if each is not held),
         ),
@@ -372,11 +393,12 @@ def _held(entry: TaskEntry, marks: TaskMarks) -> tuple[Decision, ...]:
         Decision(
             entry.decided_at,
             entry.status is Status.COMPLETED,
-            marks.decided_by,
+            marks.decision_id,
             entry.actor_id,
             marks.is_recovered,
             entry.outcome,
             entry.remark,
+            entry.decided_by,
         ),
     )
 

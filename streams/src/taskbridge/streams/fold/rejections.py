@@ -74,6 +74,8 @@ def accept(event: TaskEvent) -> TaskEvent:
         check_moment("created_at", event.created_at)
     if event.finished_at is not None:
         check_moment("finished_at", event.finished_at)
+    if event.due_at is not None:
+        check_moment("due_at", event.due_at)
     stated = event.occurred_at, event.created_at, event.finished_at
     effective = [None if at is None else effective_time(at, received_at=event.received_at) for at in stated]
     if effective == [*stated]:
