@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from support.reconcile import APP_TYPE, CORP_ID, MINUTE_MS, NOW, assigned, filed, happened
 from taskbridge.local.fake_dingtalk import (
@@ -21,7 +22,7 @@ from taskbridge.local.fake_dingtalk import (
     running_tasks_answer,
 )
 from taskbridge.reconcile.repairs import LOST, Kind, deletion, differences, is_settled, needs_details
-from taskbridge.reconcile.snapshots import Snapshot
+from taskbridge.reconcile.snapshots import Snapshot, decisions
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.schemas.events import Action, Person, Status
 from taskbridge.schemas.views import views
@@ -185,6 +186,38 @@ def test_nothing_is_concluded_from_answers_that_were_not_requested() -> None:
         assert differences(partly, state_of(known), received_at=NOW) == []
     [found] = differences(whole, state_of(known), received_at=NOW)
     assert (found.kind, found.event.action, found.event.outcome) == (Kind.DECISION, Action.COMPLETED, wire.AGREE)
+
+
+def test_steps_and_who_decided_come_from_the_records() -> None:
+    step = {"step_name": "部门审批", "step_id": "n1"}
+    opened = assigned("T-1", "u-li", at=NOW - 50 * MINUTE_MS)
+    said = replace(opened, **step)
+    for decided_by in ("PERSON", "AUTOMATIC", "DELEGATE"):
+        decision = {"task_id": "T-1", "actor_id": "u-li", "decided_by": decided_by}
+        decided = happened(Action.COMPLETED, NOW - 40 * MINUTE_MS, **decision)
+        [found] = differences(
+            snapshot(Company([filed(), said, decided])), state_of(folded([filed(), opened])), received_at=NOW
+        )
+        state = state_of(folded([filed(), opened, found.event]))
+        assert state is not None
+        [task] = state.tasks
+        assert (task.step_name, task.step_id, task.decided_by) == ("部门审批", "n1", decided_by)
+    open_, known = snapshot(Company([filed(), said])), folded([filed(), opened])
+    [named] = differences(open_, state_of(known), received_at=NOW)
+    assert named.kind is Kind.STEP
+    after = folded([named.event], known)
+    assert known is not None
+    assert after is not None
+    assert (after.state.tasks, after.state.began_at) == ((replace(known.state.tasks[0], **step),), known.state.began_at)
+
+
+def test_a_record_without_a_known_type_proves_no_person() -> None:
+    [decision] = decisions([wire.OperationRecord(task_id="1", action_exit="agree", operate_time="2026-01-01")])
+    assert (decision.decided_by, decision.step) == (None, (None, None))
+    filtered = wire.OperationRecord(
+        task_id="1", action_exit="agree", operate_time="2026-01-01", task_execute_type="FILTERED"
+    )
+    assert [each.decided_by for each in decisions([filtered])] == ["AUTOMATIC"]
 
 
 def test_fields_that_no_callback_contains_do_not_count_as_lost() -> None:

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from taskbridge.local.host import LOOPBACK
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import day_of, month_of
-from taskbridge.schemas.events import SOURCE_YIDA, Action, TaskEvent
+from taskbridge.schemas.events import AUTOMATIC, DELEGATE, PERSON, SOURCE_YIDA, Action, TaskEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -39,7 +39,8 @@ R = TypeVar("R", bound=wire.Request)
 T = TypeVar("T")
 _TOKEN_S = 7200
 _NO_TASK = "null"
-_START = "sid-restartevent"
+_START, _NO_STEP = "sid-restartevent", "node-null"
+_EXECUTED: dict[str | None, str] = {PERSON: wire.NORMAL, DELEGATE: wire.NORMAL, AUTOMATIC: wire.AUTO}
 
 
 @contextmanager
@@ -68,6 +69,9 @@ class TrueTask:
     word: str | None = None
     """The actor's choice, in the API's words."""
     remark: str | None = None
+    step_name: str | None = None
+    step_id: str | None = None
+    decided_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,7 @@ def _assigned(known: TrueInstance, event: TaskEvent) -> TrueInstance:
     created = event.occurred_at if event.created_at is None else event.created_at
     task = before or TrueTask(task_id, (), created)
     ids = tuple(dict.fromkeys((*task.assignee_ids, *event.recipient_ids)))
-    return replace(known, tasks=(*others, replace(task, assignee_ids=ids)))
+    return replace(known, tasks=(*others, replace(_at_step(task, event), assignee_ids=ids)))
 
 
 def _decided(known: TrueInstance, event: TaskEvent) -> TrueInstance:
@@ -183,9 +187,18 @@ def _decided(known: TrueInstance, event: TaskEvent) -> TrueInstance:
     task_id = str(event.task_id)
     before = next((each for each in known.tasks if each.task_id == task_id), TrueTask(task_id, (), event.occurred_at))
     decided = replace(
-        before, decided_ms=event.occurred_at, actor_id=event.actor_id, word=word, remark=event.remark or before.remark
+        _at_step(before, event),
+        decided_ms=event.occurred_at,
+        actor_id=event.actor_id,
+        word=word,
+        remark=event.remark or before.remark,
+        decided_by=event.decided_by,
     )
     return replace(known, tasks=(*(each for each in known.tasks if each.task_id != task_id), decided))
+
+
+def _at_step(task: TrueTask, event: TaskEvent) -> TrueTask:
+    return replace(task, step_name=event.step_name or task.step_name, step_id=event.step_id or task.step_id)
 
 
 def _decided_ms(task: TrueTask) -> int:
@@ -225,7 +238,7 @@ def running_tasks_answer(known: TrueInstance, shown: Callable[[int], str]) -> li
         wire.RunningTask(
             process_instance_id=known.instance_id,
             task_id=task.task_id,
-            activity_id=_step(task.task_id),
+            activity_id=_step(task),
             actual_actioner_id=user_id,
             create_time=shown(task.created_ms),
             active_time=shown(task.created_ms),
@@ -249,19 +262,22 @@ def operation_records_answer(known: TrueInstance, shown: Callable[[int], str]) -
     """Past operations by time, then open ones."""
     done: list[tuple[int, wire.OperationRecord]] = []
     if known.originator is not None:
-        submitted = _record(known, task_id=_NO_TASK, user_id=known.originator.user_id, word=wire.SUBMIT)
+        submitted = _record(known, user_id=known.originator.user_id, word=wire.SUBMIT)
         done.append((known.created_ms, submitted))
-    for task in known.tasks:
-        if task.decided_ms is not None:
-            decided = _record(known, task_id=task.task_id, user_id=task.actor_id, word=task.word, remark=task.remark)
-            done.append((task.decided_ms, decided))
+    done += [
+        (task.decided_ms, _record(known, user_id=task.actor_id, word=task.word, task=task))
+        for task in known.tasks
+        if task.decided_ms is not None
+    ]
     for user_id, at_ms in known.copied:
-        done.append((at_ms, _record(known, task_id=_NO_TASK, user_id=user_id, word=wire.CARBON)))
+        done.append((at_ms, _record(known, user_id=user_id, word=wire.CARBON)))
     done.sort(key=lambda each: each[0])
     to_do = [
         wire.OperationRecord(
             process_instance_id=known.instance_id,
             task_id=task.task_id,
+            activity_id=_step(task),
+            show_name=task.step_name,
             operator_user_id=user_id,
             action_exit=wire.DOING,
             active_time=shown(task.created_ms),
@@ -273,21 +289,38 @@ def operation_records_answer(known: TrueInstance, shown: Callable[[int], str]) -
 
 
 def _record(
-    known: TrueInstance, *, task_id: str, user_id: str | None, word: str | None, remark: str | None = None
+    known: TrueInstance, *, user_id: str | None, word: str | None, task: TrueTask | None = None
 ) -> wire.OperationRecord:
-    return wire.OperationRecord(
+    record = wire.OperationRecord(
         process_instance_id=known.instance_id,
-        task_id=task_id,
-        activity_id=_START if word == wire.SUBMIT else _step(task_id),
+        task_id=_NO_TASK if task is None else task.task_id,
+        activity_id=_step(task) if task is not None else _START if word == wire.SUBMIT else _NO_STEP,
+        show_name=None if task is None else task.step_name,
+        task_execute_type=wire.NORMAL if task is None else _EXECUTED.get(task.decided_by),
         operator_user_id=user_id,
         action_exit=word,
-        remark=remark or "",
+        remark=(task and task.remark) or "",
         domain_list=[],
     )
+    if task is None or task.decided_by != DELEGATE:
+        return record
+    # Only parts of a common step have agents.
+    part = wire.OperationRecordPart(
+        task_id=record.task_id,
+        activity_id=record.activity_id,
+        show_name=record.show_name,
+        task_execute_type=record.task_execute_type,
+        operator=user_id,
+        operator_agent_id_list=[{"userId": "agent"}],
+        action=word,
+        remark=record.remark,
+    )
+    return msgspec.structs.replace(record, domain_list=[part])
 
 
 def _at(record: wire.OperationRecord, operate_time: str) -> wire.OperationRecord:
-    return msgspec.structs.replace(record, operate_time=operate_time)
+    parts = [msgspec.structs.replace(each, operate_time=operate_time) for each in record.domain_list or ()]
+    return msgspec.structs.replace(record, operate_time=operate_time, domain_list=parts)
 
 
 def _member(known: TrueInstance) -> wire.Member | None:
@@ -465,10 +498,10 @@ class FakeDingTalk:
 
     def _restart(self, given: Given) -> None:
         request = self._read(given, wire.RestartInstance, anybody=True)
-        self._check_assigned(request, request.task_id)
+        task = self._check_assigned(request, request.task_id)
         originator = self._one(request.app_type, request.process_instance_id).originator
         steps = request.current_activity_id, request.target_activity_id
-        if originator is None or steps != (_step(request.task_id), _START):
+        if originator is None or steps != (_step(task), _START):
             raise Refused(400, "failure.process.restartError", "节点不存在")
         self._carry_out(request, Action.COMPLETED, request.task_id, outcome=wire.RESTART, remark=request.remark)
         self._happened(request, Action.CREATED, f"{request.task_id}1", recipient_ids=(originator.user_id,))
@@ -482,10 +515,11 @@ class FakeDingTalk:
         for task in known.open_tasks:
             self._happened(request, Action.CANCELLED, task.task_id)
 
-    def _check_assigned(self, request: Change, task_id: int | str) -> None:
-        known = self._one(request.app_type, request.process_instance_id)
-        if not any(each.task_id == str(task_id) and request.user_id in each.assignee_ids for each in known.open_tasks):
-            raise Refused(400, "failure.task.notExistOrFinished", "任务不存在或已被处理")
+    def _check_assigned(self, request: Change, task_id: int | str) -> TrueTask:
+        for each in self._one(request.app_type, request.process_instance_id).open_tasks:
+            if each.task_id == str(task_id) and request.user_id in each.assignee_ids:
+                return each
+        raise Refused(400, "failure.task.notExistOrFinished", "任务不存在或已被处理")
 
     def _carry_out(self, request: Change, action: Action, task_id: str | None, **fields: Any) -> None:
         self.changes.append(request)
@@ -566,8 +600,8 @@ class Refused(Exception):
         self.status, self.code, self.message = status, code, message
 
 
-def _step(task_id: str) -> str:
-    return f"node-{task_id}"
+def _step(task: TrueTask) -> str:
+    return task.step_id or f"node-{task.task_id}"
 
 
 def _json(status: int, answer: Any) -> Response:

@@ -38,6 +38,8 @@ class Kind(StrEnum):
     """A task, or one of its assignees."""
     ASSIGNEE = "assignee"
     """All assignees of a known task. Documented callbacks do not name them."""
+    STEP = "step"
+    """The step of a known task: no documented callback names it."""
     DECISION = "decision"
     """The decision of a task."""
     COPY = "copy"
@@ -148,7 +150,7 @@ def differences(
         return []
     found = [*_of_instance(snapshot, state)]
     if snapshot.running is not None and snapshot.records is not None:
-        running, decided = open_tasks(snapshot.running), decisions(snapshot.records)
+        running, decided = open_tasks(snapshot.running, snapshot.records), decisions(snapshot.records)
         found += _of_open(running, state)
         found += _of_decisions(running, decided, state, remarks=remarks)
         found += _of_closed(snapshot, running, decided, state)
@@ -221,16 +223,21 @@ def _end(snapshot: Snapshot, state: TaskState | None) -> _Fields:
 
 
 def _of_open(running: dict[str, OpenTask], state: TaskState | None) -> Iterator[_Difference]:
-    """Open tasks and assignees that the state lacks."""
+    """Open tasks, assignees and steps that the state lacks."""
     for task in running.values():
-        known = _task(state, task.task_id)
-        if task.since is not None and (known is None or not {*task.assignee_ids} <= {*known.assignee_ids}):
-            at = task.since.first
-            ids = task.assignee_ids
-            yield (
-                Kind.ASSIGNEE if known is not None and not known.assignee_ids else Kind.TASK,
-                {"action": Action.CREATED, "task_id": task.task_id, "recipient_ids": ids, "occurred_at": at},
-            )
+        if task.since is None:
+            continue
+        known, kind = _task(state, task.task_id), None
+        fields: _Fields = {"action": Action.CREATED, "task_id": task.task_id, "occurred_at": task.since.first}
+        if known is None or not {*task.assignee_ids} <= {*known.assignee_ids}:
+            kind = Kind.ASSIGNEE if known is not None and not known.assignee_ids else Kind.TASK
+            fields["recipient_ids"] = task.assignee_ids
+        elif any(named is not None and getattr(known, name) is None for name, named in task.step._asdict().items()):
+            # The task does not move in lists.
+            kind = Kind.STEP
+            fields["occurred_at"] = task.since.first if known.created_at is None else known.created_at
+        if kind is not None:
+            yield kind, fields | task.step._asdict()
 
 
 def _of_decisions(
@@ -246,6 +253,8 @@ def _of_decisions(
             "actor_id": decision.actor_id,
             "outcome": decision.word,
             "remark": decision.remark if remarks else None,
+            "decided_by": decision.decided_by,
+            **decision.step._asdict(),
         }
         if known is None or known.decided_at is None or decision.at.first > known.decided_at + AHEAD_MS:
             yield Kind.DECISION, {"action": decision.action, "occurred_at": decision.at.end, **fields}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import Span, span_of
-from taskbridge.schemas.events import Action
+from taskbridge.schemas.events import AUTOMATIC, DELEGATE, PERSON, Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,11 +59,19 @@ class Snapshot:
         return span_of(self.instance.create_time)
 
 
+class Step(NamedTuple):
+    """The fields of an event about the step of a task, as far as they are known."""
+
+    step_name: str | None
+    step_id: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class OpenTask:
     task_id: str
     assignee_ids: tuple[str, ...]
     since: Span | None
+    step: Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,8 @@ class Decision:
     actor_id: str | None
     at: Span
     remark: str | None
+    step: Step
+    decided_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +94,23 @@ class Copy:
     at: Span
 
 
-def open_tasks(running: Sequence[wire.RunningTask]) -> dict[str, OpenTask]:
-    """The open tasks by id. DingTalk may return a task once for each of its assignees."""
+def open_tasks(
+    running: Sequence[wire.RunningTask], records: Sequence[wire.OperationRecord] = ()
+) -> dict[str, OpenTask]:
+    """The open tasks by id. DingTalk may return a task once for each of its assignees. Only records name steps."""
+    names = {each.task_id: each.step.step_name for each in _flat(records) if each.step.step_name is not None}
     found: dict[str, OpenTask] = {}
     for each in running:
         task_id = id_of(each.task_id)
         if task_id is None:
             continue
-        before = found.get(task_id, OpenTask(task_id, (), None))
+        step = Step(names.get(task_id), each.activity_id or None)
+        before = found.get(task_id, OpenTask(task_id, (), None, step))
         user_id = id_of(each.actual_actioner_id)
         ids = sorted({*before.assignee_ids, *([user_id] if user_id else ())})
         since = span_of(each.active_time) or span_of(each.create_time)
         starts = [span for span in (before.since, since) if span is not None]
-        found[task_id] = OpenTask(task_id, tuple(ids), min(starts, default=None))
+        found[task_id] = OpenTask(task_id, tuple(ids), min(starts, default=None), before.step)
     return found
 
 
@@ -109,15 +123,15 @@ def decisions(records: Sequence[wire.OperationRecord]) -> list[Decision]:
 def copies(records: Sequence[wire.OperationRecord]) -> list[Copy]:
     """The people copied in, as far as the records name them."""
     return [
-        Copy(user_id, span)
-        for user_id, word, at, _, _ in _flat(records)
-        if word == wire.CARBON and user_id is not None and (span := span_of(at)) is not None
+        Copy(each.user_id, span)
+        for each in _flat(records)
+        if each.word == wire.CARBON and each.user_id is not None and (span := span_of(each.at)) is not None
     ]
 
 
 def last_operation(records: Sequence[wire.OperationRecord]) -> Span | None:
     """The time of the last operation, except copies, which follow the end of the instance."""
-    spans = [span_of(at) for _, word, at, _, _ in _flat(records) if word != wire.CARBON]
+    spans = [span_of(each.at) for each in _flat(records) if each.word != wire.CARBON]
     return max((span for span in spans if span is not None), default=None)
 
 
@@ -135,27 +149,60 @@ def id_of(value: wire.Id) -> str | None:
 
 
 def _decided(record: wire.OperationRecord) -> Iterator[Decision]:
-    for user_id, word, at, task_id, remark in _flat([record]):
-        span = span_of(at)
-        action = _DECISIONS.get(word)
+    for each in _flat([record]):
+        span = span_of(each.at)
+        action = _DECISIONS.get(each.word)
         # A record without a time is of an open task.
-        if span is not None and action is not None and (task_id is not None or action is Action.CANCELLED):
-            yield Decision(task_id, action, word, user_id, span, remark or None)
+        if span is not None and action is not None and (each.task_id is not None or action is Action.CANCELLED):
+            remark = each.remark or None
+            yield Decision(each.task_id, action, each.word, each.user_id, span, remark, each.step, each.decided_by)
 
 
-_Flat = tuple["str | None", str, "str | int | None", "str | None", "str | None"]
+class _Operation(NamedTuple):
+    """A record, or a part of one of a common step."""
+
+    user_id: str | None
+    word: str
+    at: str | int | None
+    task_id: str | None
+    remark: str | None
+    step: Step
+    decided_by: str | None
 
 
-def _flat(records: Sequence[wire.OperationRecord]) -> Iterator[_Flat]:
-    """Person, word, time, task and remark of each record, and of each part of a common step."""
+def _flat(records: Sequence[wire.OperationRecord]) -> Iterator[_Operation]:
     for record in records:
+        step = Step(record.show_name or None, record.activity_id or None)
         if record.domain_list:
             for each in record.domain_list:
-                word = _word(each.action, each.format_action, record.action_exit)
-                yield id_of(each.operator), word, each.operate_time, id_of(each.task_id), each.remark
+                yield _Operation(
+                    id_of(each.operator),
+                    _word(each.action, each.format_action, record.action_exit),
+                    each.operate_time,
+                    id_of(each.task_id),
+                    each.remark,
+                    Step(each.show_name or step.step_name, each.activity_id or step.step_id),
+                    _decided_by(each.task_execute_type or record.task_execute_type, each.operator_agent_id_list),
+                )
         else:
-            word = _word(record.action_exit, record.action)
-            yield id_of(record.operator_user_id), word, record.operate_time, id_of(record.task_id), record.remark
+            yield _Operation(
+                id_of(record.operator_user_id),
+                _word(record.action_exit, record.action),
+                record.operate_time,
+                id_of(record.task_id),
+                record.remark,
+                step,
+                _decided_by(record.task_execute_type),
+            )
+
+
+def _decided_by(executed: str | None, agents: object = None) -> str | None:
+    """None for a word that is not known, or missing: it proves no person."""
+    if executed in (wire.FILTERED, wire.AUTO):
+        return AUTOMATIC
+    if agents:
+        return DELEGATE
+    return PERSON if executed == wire.NORMAL else None
 
 
 def _word(*words: str | None) -> str:

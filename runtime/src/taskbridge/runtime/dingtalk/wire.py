@@ -294,7 +294,12 @@ class OperationRecordPart(Struct, frozen=True, rename="camel", omit_defaults=Tru
     """The operation of one of several people at a common step. Its person and word have other names."""
 
     task_id: Id = None
+    activity_id: str | None = None
+    show_name: str | None = None
+    task_execute_type: str | None = None
     operator: Id = None
+    operator_agent_id_list: list[Any] | None = None
+    """People whom the operator has made agents, as objects."""
     action: str | None = None
     format_action: str | None = None
     operate_time: str | int | None = field(default=None, name="operateTimeGMT")
@@ -307,6 +312,9 @@ class OperationRecord(Struct, frozen=True, rename="camel", omit_defaults=True):
     task_id: Id = None
     """The text `null` if the record is about no task."""
     activity_id: str | None = None
+    """Its step, and the step's name."""
+    show_name: str | None = None
+    task_execute_type: str | None = None
     operator_user_id: Id = None
     action: str | None = None
     action_exit: str | None = None
@@ -334,6 +342,8 @@ AGREED, DISAGREED = "AGREE", "DISAGREE"
 AGREE, DISAGREE, FORWARD, RESTART, REVOKED, REDIRECT, RECALL = (
     *("agree", "disagree", "forward", "restart", "revoked", "redirect", "recall"),
 )
+NORMAL, FILTERED, AUTO = "NORMAL", "FILTERED", "AUTO"
+"""How a task was executed: by a person; or not, because a rule left the step out or decided it."""
 SUBMIT, DOING, CARBON, NEXT = "submit", "doing", "carbon", "next"
 ACTIONS = {
     **{each: each for each in (AGREE, DISAGREE, FORWARD, RESTART, REVOKED, REDIRECT, RECALL)},
