@@ -97,6 +97,7 @@ def entry_row(
         "app_type": content.app_type,
         "source": content.source,
         "process_name": content.process_name,
+        "due_at": content.due_at if view is View.PENDING else None,
         "unnamed_originator": unnamed,
         "search": search_text(content.title, content.process_name, name, None),
         "item": msgspec.json.encode(content),

@@ -22,6 +22,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    and_,
 )
 
 from taskbridge.runtime.database import Key
@@ -83,6 +84,8 @@ entries = Table(
     Column("source", Key, nullable=False),
     # At most NAME_CHARACTERS, as ``app_type``.
     Column("process_name", Text),
+    # Of a pending task whose source says when it is due.
+    Column("due_at", BigInteger),
     # Of an originator whom the state names by the id only: the name is looked up when the entry is read.
     Column("unnamed_originator", Key),
     # Title, process name, originator's name and serial number, folded for comparison, with line feeds between; bounded,
@@ -111,11 +114,18 @@ _PENDING_ONLY: dict[str, Any] = {"sqlite_where": _is_pending, "postgresql_where"
 entries_waiting = Index(
     "entries_waiting",
     # With the view, so that SQLite counts in the index alone.
-    *(entries.c[name] for name in ("corp_id", "user_id", "app_type", "process_name", "entered_at", "view")),
+    *(entries.c[name] for name in ("corp_id", "user_id", "app_type", "process_name", "entered_at", "due_at", "view")),
     **_PENDING_ONLY,
 )
 entries_age = Index("entries_age", entries.c.entered_at, entries.c.instance, entries.c.number, **_PENDING_ONLY)
-LIST_INDEXES = (entries_page, entries_waiting, entries_age)
+_is_due = and_(_is_pending, entries.c.due_at.is_not(None))
+entries_due = Index(
+    "entries_due",
+    *(entries.c[name] for name in ("due_at", "instance", "number")),
+    sqlite_where=_is_due,
+    postgresql_where=_is_due,
+)
+LIST_INDEXES = (entries_page, entries_waiting, entries_age, entries_due)
 """Dropped while the lists are filled."""
 
 change_counters = Table(

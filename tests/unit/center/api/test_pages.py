@@ -259,7 +259,7 @@ def test_pages_counts_and_searches_read_the_index_and_sort_nothing(center: Answe
         "bound": queries_module.bound_statement(after=True),
     }
     given = {"corp_id": "corp", "user_id": "user1", "view": 2, "rows": 51, "q": "x", "app_type": "", "source": ""}
-    given |= {"due_0": 3, "due_1": 3, "due_latest": 3}
+    given |= {"due_0": 3, "due_1": 3, "now": 3}
     given |= {"after_at": 5, "after_instance": "I", "after_task": ""}
     given |= {"until_at": 1, "until_instance": "", "until_task": ""}
     center.add(*(entry_row(f"I-{number}", user=f"user{number % 50}") for number in range(2_000)))

@@ -96,13 +96,24 @@ def test_the_most_specific_rule_counts_and_pending_entries_show_when_they_are_du
     assert overdue(client, app_type="LEAVE", q="sick") == [("I-sick", "T-1")]
 
 
+def test_the_sources_due_time_counts_before_every_rule_and_without_any(client: TestClient, center: Center) -> None:
+    due_at = MONDAY + 200 * HOUR_MS
+    center.add(entry_row("I-late", app_type="LEAVE", entered_at=MONDAY, due_at=due_at))
+    center.add(entry_row("I-soon", app_type="LEAVE", entered_at=MONDAY, due_at=MONDAY + 1))
+    for center.rules in (RULES, NO_RULES):
+        shown = client.get(f"{TASKS}?view=pending").json()["items"]
+        assert [each["due_at"] for each in shown] == [iso(due_at), iso(MONDAY + 1)]
+        for center.now, expected in ((MONDAY, []), (due_at - 1, ["I-soon"]), (due_at, ["I-late", "I-soon"])):
+            assert [each for each, _ in overdue(client)] == expected
+
+
 def test_nothing_is_overdue_without_rules_and_in_other_views(client: TestClient, center: Center) -> None:
     center.add(entry_row(entered_at=MONDAY))
     center.rules, center.now = NO_RULES, MONDAY + 10**10
     assert overdue(client) == []
     assert client.get(f"{TASKS}?view=pending").json()["items"][0]["due_at"] is None
     center.rules = RULES
-    center.add(entry_row(view=View.HANDLED, entered_at=MONDAY, app_type="LEAVE"))
+    center.add(entry_row(view=View.HANDLED, entered_at=MONDAY, app_type="LEAVE", due_at=MONDAY))
     assert client.get(f"{TASKS}?view=handled&overdue=true").json() == {"items": [], "next_cursor": None}
 
 
@@ -118,6 +129,7 @@ def test_a_task_of_a_damaged_time_has_no_due_time(client: TestClient, center: Ce
             st.sampled_from(["LEAVE", "OTHER", "None"]),
             st.sampled_from([None, "Sick leave", "Leave"]),
             st.integers(0, 30 * 24),
+            st.none() | st.integers(0, 30 * 24),
         ),
         min_size=1,
         max_size=12,
@@ -136,7 +148,7 @@ def test_pages_of_overdue_entries_are_those_whose_due_time_has_passed(
     client: TestClient,
     center: Center,
     *,
-    rows: list[tuple[str, str | None, int]],
+    rows: list[tuple[str, str | None, int, int | None]],
     rules: list[Rule],
     limit: int,
     now: int,
@@ -146,8 +158,14 @@ def test_pages_of_overdue_entries_are_those_whose_due_time_has_passed(
     center.rules, center.now = DueRules(SHANGHAI, rules), MONDAY + now * HOUR_MS
     center.add(
         *(
-            entry_row(f"I-{number}", app_type=app, process_name=process, entered_at=MONDAY + hours * HOUR_MS)
-            for number, (app, process, hours) in enumerate(rows)
+            entry_row(
+                f"I-{number}",
+                app_type=app,
+                process_name=process,
+                entered_at=MONDAY + hours * HOUR_MS,
+                due_at=None if stated is None else MONDAY + stated * HOUR_MS,
+            )
+            for number, (app, process, hours, stated) in enumerate(rows)
         )
     )
     shown = client.get(f"{TASKS}?view=pending").json()["items"]

@@ -81,8 +81,16 @@ class World:
         found = database or self.database
         return Reminding(found, file, self.metrics.reminders, lambda: True, url="https://tasks.example")
 
-    def task(self, name: str, *users: str, app_type: str = "APP", corp_id: str = "corp", at: int = MONDAY) -> None:
-        task = TaskEntry("T", Status.PENDING, users, created_at=at)
+    def task(
+        self,
+        name: str,
+        *users: str,
+        app_type: str = "APP",
+        corp_id: str = "corp",
+        at: int = MONDAY,
+        due_at: int | None = None,
+    ) -> None:
+        task = TaskEntry("T", Status.PENDING, users, created_at=at, due_at=due_at)
         self.rows.store(state(name, corp_id=corp_id, app_type=app_type, title=f"Title {name}", tasks=(task,)))
 
     def person(self, user: str, address: str | None = None, corp: str = "corp") -> None:
@@ -121,6 +129,22 @@ def world(database: Database, tmp_path: Path, receivers: tuple[Mailbox, Hook]) -
     found = World(database, tmp_path, *receivers)
     yield found
     found.rows.close()
+
+
+def test_the_reminder_is_as_long_before_the_time_that_the_source_states(world: World) -> None:
+    world.person("ann", "ann@company.example")
+    due_at = MONDAY + 24 * HOUR_MS + 2 * HOUR_MS
+    world.task("I-late", "ann", due_at=due_at)
+    world.task("I-past", "ann", due_at=MONDAY - 1)
+    world.task("I-without-a-rule", "ann", app_type="OTHER", due_at=due_at)
+    replica = world.replica()
+    # Two working hours before 10 o'clock on Tuesday: one of Tuesday, and one of Monday.
+    replica.tick(AT_DUE - HOUR_MS - 1)
+    assert world.mails == []
+    for now in (AT_DUE - HOUR_MS, due_at - 1):
+        replica.tick(now)
+    reminders = [text for _, subject, text in world.mails if "due soon" in subject]
+    assert reminders == ["- Title I-late (due 06 Jan 10:00)\n\nTask center: https://tasks.example/#pending"]
 
 
 def test_a_person_with_an_address_is_reminded_once_before_tasks_are_due(world: World) -> None:

@@ -44,6 +44,8 @@ def item_json(  # noqa: PLR0917 - positional, as it is called for every entry
         "status": entry.status,
         "created_at": created_at,
         "updated_at": created_at if entry.updated_at == entry.entered_at else iso(entry.updated_at),
+        "step_name": entry.step_name,
+        "decided_by": entry.decided_by,
         "outcome": entry.outcome,
         "finished_at": None if entry.finished_at is None else iso(entry.finished_at),
         "result": entry.result,

@@ -45,6 +45,11 @@ class NamedOut(_Shown):
 
 
 _originator = Field(description="Name from the sender or from `people import`; null if neither is known.")
+_step_name = Field(description="Name of the task's step in its process, if known.")
+_decided_by = Field(
+    description="`PERSON`, `AUTOMATIC` (by a rule or the system) or `DELEGATE` (by somebody for the person), if known; "
+    "treat any other word as unknown."
+)
 _people = Field(
     default_factory=list["NamedOut"],
     description="Names of the people whose ids occur here, as far as they are known; each once.",
@@ -77,11 +82,14 @@ class ItemOut(_Shown):
         description="When the entry last changed. Like created_at, it is the time of the event, not of its receipt.",
         examples=[MOMENT],
     )
+    step_name: str | None = _step_name
+    decided_by: str | None = _decided_by
     outcome: str | None = Field(description="For a handled task: how it was decided, as the sender names it, if known.")
     finished_at: str | None = Field(description="In created and copied: when the instance ended, if known.")
     result: str | None = Field(description="In created and copied: how the instance ended, as the sender names it.")
     due_at: str | None = Field(
-        None, description="In pending: when it is due by the rules in CENTER_REMINDERS_FILE; null without a rule."
+        None,
+        description="In pending: when it is due, as its source says, or else by the rules in CENTER_REMINDERS_FILE.",
     )
 
 
@@ -175,6 +183,10 @@ class TaskOut(_Shown):
     decided_at: str | None = _moment
     outcome: str | None = Field(description="How it was decided, as the sender names it, if known.")
     remark: str | None = Field(description="Remark of the actor, if known.")
+    step_name: str | None = _step_name
+    step_id: str | None = Field(description="The sender's id of the step, the same in all instances of a process.")
+    decided_by: str | None = _decided_by
+    due_at: str | None = Field(description="When it is due, if its source says so.", examples=[MOMENT])
 
 
 class CopiedOut(_Shown):
@@ -230,6 +242,8 @@ class EventOut(_Shown):
     task_id: str | None
     actor_id: str | None
     recipient_ids: list[str]
+    step_name: str | None = _step_name
+    decided_by: str | None = _decided_by
     title: str | None
     app_type: str
     instance_status: str | None = Field(description="Status of the instance from the sender, like approved_result.")

@@ -30,7 +30,7 @@ from taskbridge.center.api.json_forms import (
 from taskbridge.center.api.marks import marks_json, marks_statement, read_marks
 from taskbridge.center.api.models import Preferences
 from taskbridge.center.api.search import text_of_query
-from taskbridge.center.reminders.due import IS_OLD_ENOUGH, NO_RULES, is_overdue
+from taskbridge.center.reminders.due import NO_RULES, is_overdue
 from taskbridge.center.tables import (
     CODES_BY_NAME,
     entries,
@@ -168,7 +168,7 @@ def page_statement(
     if source:
         where.append(entries.c.source == _given("source"))
     if overdue is not None:
-        where += [IS_OLD_ENOUGH, is_overdue(overdue)]
+        where.append(is_overdue(overdue))
     columns = select(*_PLACE, entries.c.unnamed_originator, entries.c.instance, entries.c.number).where(*where)
     found = columns.order_by(*_ORDER).limit(_given("rows")).subquery()
     # Of 10,000 entries, the contents only of those found: the index has what is compared. By subqueries, because
@@ -288,7 +288,7 @@ class Queries:
         for _, instance_id, task_id, item, name in shown:
             entry, due_at = read_entry(item), None
             if query.view == _PENDING:
-                due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at)
+                due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
             items.append(item_json(instance_id, task_id or None, query.view, entry, name, due_at))
             if query.marks:
                 kinds = marked.get((instance_id, task_id), {})

@@ -40,6 +40,7 @@ from taskbridge.schemas.events import (
     MAX_NAME_CHARACTERS,
     Change,
     Lifecycle,
+    View,
     state_id_for,
 )
 from taskbridge.schemas.json_forms import notification_json, to_json
@@ -266,6 +267,7 @@ def _row(instance_id: str, key: _Key, entry: Entry, search: str, item: bytes) ->
         clean(entry.app_type)[:NAME_CHARACTERS],
         clean(entry.source),
         None if entry.process_name is None else clean(entry.process_name)[:NAME_CHARACTERS],
+        entry.due_at if key.view == VIEW_CODES[View.PENDING] else None,
         _unnamed(entry),
         search,
         item,

@@ -98,9 +98,9 @@ def _completed(data: bytes, name: str | None, due: DueRules) -> bytes:
     found = msgspec.json.decode(data)
     if name is not None:
         found["originator"]["name"] = name
-    if due and found["view"] == _PENDING and found.get("entered_at") is not None:
+    if due and found["view"] == _PENDING and found.get("due_at") is None and found.get("entered_at") is not None:
         entered_at = round(datetime.fromisoformat(found["entered_at"]).timestamp() * 1000)
-        due_at = due.due_at(found["app_type"], found["process_name"], entered_at)
+        due_at = due.due_at(found["app_type"], found["process_name"], entered_at, None)
         found["due_at"] = None if due_at is None else iso(due_at)
     return to_json(found)
 

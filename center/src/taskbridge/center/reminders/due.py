@@ -1,7 +1,7 @@
-"""When tasks are due: so many working hours after they entered the pending view, by the rule of their process.
+"""When tasks are due: when their source says so, or else so many working hours after they entered the pending view.
 
-Due times are not stored: a changed rule or calendar counts at once. In SQL, what is overdue are the entries of each
-rule that entered up to some moment. No source gives a due time today: events and states have no field for it.
+What follows from the rule of a process is not stored: a changed rule or calendar counts at once. In SQL, what is
+overdue by a rule are its entries that entered up to some moment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import BigInteger, and_, bindparam, case, false
+from sqlalchemy import BigInteger, and_, bindparam, case, func
 
 from taskbridge.center.reminders.working_time import DAY_MINUTES, WorkingTime
 from taskbridge.center.tables import NAME_CHARACTERS, entries
@@ -65,8 +65,10 @@ class DueRules:
                 return found
         return None
 
-    def due_at(self, app_type: str, process: str | None, entered_at: int) -> int | None:
-        """When a task that entered then is due; None if no rule is about it."""
+    def due_at(self, app_type: str, process: str | None, entered_at: int, stated: int | None) -> int | None:
+        """When a task that entered then is due; ``stated`` by its source. None if no rule is about it either."""
+        if stated is not None and stated in _YEARS_MS:
+            return stated
         rule = self.rule_of(app_type, process)
         if rule is None or entered_at not in _YEARS_MS:
             return None
@@ -78,9 +80,9 @@ class DueRules:
         return now if amount <= 0 else self.working_time.before(now, amount)
 
     def given(self, now: int) -> dict[str, Any]:
-        """The parameters of ``is_overdue`` and ``IS_OLD_ENOUGH``."""
-        found = [self.entered_up_to(each, now) for each in self.rules]
-        return {f"due_{number}": at for number, at in enumerate(found)} | {"due_latest": max(found, default=_NEVER_MS)}
+        """The parameters of ``is_overdue``."""
+        by_rule = {f"due_{number}": self.entered_up_to(each, now) for number, each in enumerate(self.rules)}
+        return {"now": now, **by_rule}
 
 
 NO_RULES = DueRules()
@@ -89,8 +91,9 @@ NO_RULES = DueRules()
 @lru_cache
 def is_overdue(keys: tuple[tuple[str | None, str | None], ...]) -> ColumnElement[bool]:
     """Whether an entry of the pending view is overdue, by rules with these keys."""
+    stated = entries.c.due_at <= bindparam("now", type_=BigInteger)
     if not keys:
-        return false()
+        return stated
     cases: list[tuple[ColumnElement[bool], Any]] = []
     others: Any = _NEVER_MS
     for number, (app_type, process) in enumerate(keys):
@@ -101,11 +104,8 @@ def is_overdue(keys: tuple[tuple[str | None, str | None], ...]) -> ColumnElement
             cases.append((entries.c.app_type == app_type, up_to))
         else:
             cases.append((and_(entries.c.app_type == app_type, entries.c.process_name == process), up_to))
-    return entries.c.entered_at <= (case(*cases, else_=others) if cases else others)
-
-
-IS_OLD_ENOUGH = entries.c.entered_at <= bindparam("due_latest")
-"""Whether it can be overdue by any rule: the condition by which an index is entered."""
+    # The first is null, and so does not count, where the source says nothing.
+    return func.coalesce(stated, entries.c.entered_at <= (case(*cases, else_=others) if cases else others))
 
 
 def _clean(text: str | None) -> str | None:

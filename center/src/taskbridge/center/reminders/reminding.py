@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from prometheus_client import Counter
-    from sqlalchemy import Connection
+    from sqlalchemy import Column, ColumnElement, Connection
 
     from taskbridge.center.reminders.channels import Send
     from taskbridge.center.reminders.due import Rule
@@ -148,32 +148,40 @@ class Reminding:
     # Which messages there are to send.
 
     def _add_reminders(self, current: Reminders, rule: Rule, now: int) -> None:
-        due = current.due
+        due, before = current.due, rule.reminder_ms or 0
         # What is overdue has had its time: the digest names it.
-        where = [IS_PENDING, entries.c.entered_at > due.entered_up_to(rule, now)]
-        where.append(entries.c.entered_at <= due.entered_up_to(rule, now, less_ms=rule.reminder_ms or 0))
+        entered = due.entered_up_to(rule, now), due.entered_up_to(rule, now, less_ms=before)
+        self._add_between(current, rule, entries.c.entered_at, entered, entries.c.due_at.is_(None))
+        self._add_between(current, rule, entries.c.due_at, (now, due.working_time.after(now, before)))
+
+    def _add_between(
+        self, current: Reminders, rule: Rule, at: Column[int], period: tuple[int, int], *more: ColumnElement[bool]
+    ) -> None:
+        due = current.due
+        where = [IS_PENDING, at > period[0], at <= period[1], *more]
         for column, name in ((entries.c.app_type, rule.app_type), (entries.c.process_name, rule.process)):
             if name is not None:
                 where.append(column == name)
-        place = entries.c.entered_at, entries.c.instance, entries.c.number
-        columns = [entries.c[name] for name in ("corp_id", "user_id", "instance_id", "task_id", "app_type")]
-        page = select(*place, *columns, entries.c.process_name).where(*where).order_by(*place).limit(_PAGE)
+        place = at.label("at"), entries.c.instance, entries.c.number
+        names = ("corp_id", "user_id", "instance_id", "task_id", "app_type", "process_name", "entered_at", "due_at")
+        columns = [entries.c[name] for name in names]
+        page = select(*place, *columns).where(*where).order_by(at, *place[1:]).limit(_PAGE)
         after: tuple[int, int, int] | None = None
         while True:
-            further = page if after is None else page.where(place[0] >= after[0], tuple_(*place) > tuple_(*after))
+            further = page if after is None else page.where(at >= after[0], tuple_(at, *place[1:]) > tuple_(*after))
             with self._database.read() as connection:
                 rows = connection.execute(further).all()
                 found = {
                     (row.corp_id, row.user_id, row.instance_id, row.task_id): due_at
                     for row in rows
                     if due.rule_of(row.app_type, row.process_name) is rule
-                    and (due_at := due.due_at(row.app_type, row.process_name, row.entered_at)) is not None
+                    and (due_at := due.due_at(row.app_type, row.process_name, row.entered_at, row.due_at)) is not None
                 }
                 to = _channels_of(connection, current, {key[:2] for key in found})
             self._add(Key(*key, REMINDER, due_at, channel) for key, due_at in found.items() for channel in to(key[:2]))
             if len(rows) < _PAGE:
                 return
-            after = rows[-1].entered_at, rows[-1].instance, rows[-1].number
+            after = rows[-1].at, rows[-1].instance, rows[-1].number
 
     def _add_digests(self, current: Reminders, now: int) -> None:
         if current.digest_at is None:
@@ -370,7 +378,7 @@ def _oldest(connection: Connection, current: Reminders, person: Person) -> list[
 
 def _task(current: Reminders, instance_id: str, task_id: str, item: bytes) -> Task:
     entry, due = read_entry(item), current.due
-    due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at)
+    due_at = due.due_at(entry.app_type, entry.process_name, entry.entered_at, entry.due_at)
     local = None if due_at is None else due.working_time.local(due_at)
     named = entry.title, entry.app_type, entry.process_name, entry.url
     return Task(instance_id, task_id or None, *named, due_at, local)

@@ -7,7 +7,7 @@ import secrets
 from alembic import op
 from sqlalchemy import insert
 
-from taskbridge.center.tables import metadata
+from taskbridge.center.tables import entries_due, entries_waiting, metadata
 from taskbridge.runtime.follow.tables import EPOCH, about
 from taskbridge.runtime.follow.tables import metadata as followed
 
@@ -24,4 +24,7 @@ def upgrade() -> None:
     first = [each for each in metadata.sorted_tables if each.name not in _LATER]
     followed.create_all(op.get_bind(), checkfirst=False)
     metadata.create_all(op.get_bind(), first, checkfirst=False)
+    for index in (entries_waiting, entries_due):
+        index.drop(op.get_bind())
+    op.drop_column("entries", "due_at")  # which 0008 adds, with these indexes
     op.execute(insert(about).values(name=EPOCH, value=secrets.token_hex(8)))

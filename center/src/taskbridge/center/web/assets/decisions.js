@@ -19,9 +19,16 @@ function decision(task, words, format, name) {
     actor === null ? null : element("bdi", { class: "decision-by" }, name(actor)),
     // A word that only the sender knows is better than none.
     decisionShown(task, words) ?? statusShown(status, words, outcome || words.statuses[status]),
+    ...stepShown(task, words),
     element("time", { class: "faint", datetime: at }, format.full(at)),
     remark ? element("p", { class: "form-text" }, element("bdi", {}, remark)) : null,
   );
+}
+
+/** The name of a task's step, and that no person or somebody for them decided it; of a task or an event. */
+export function stepShown({ step_name: step, decided_by: by }, words) {
+  const decider = Object.hasOwn(words.deciders, by) ? words.deciders[by] : null;
+  return [step, decider].filter(Boolean).map((each) => element("bdi", { class: "faint" }, each));
 }
 
 /** How the whole instance ended, and when; null while it has not. */

@@ -212,11 +212,14 @@ export class Detail {
     const chips = (ids) => element("dd", {}, ...ids.map((id) => element("bdi", { class: "chip" }, name(id))));
     const copied = state.copied.map((entry) => entry.user_id);
     const task = this._task(state);
+    const step = task?.step_name;
     const due = this._item?.view === "pending" ? this._item.due_at : null;
     const decision = task?.actor_id === this._inbox.person.userId ? decisionShown(task, words) : null;
     return element(
       "dl",
       { class: "facts" },
+      step ? element("dt", {}, words.detail.step) : null,
+      step ? element("dd", {}, element("bdi", {}, step)) : null,
       element("dt", {}, words.detail.waitingFor),
       waiting.length > 0 ? chips(waiting) : element("dd", { class: "faint" }, words.detail.nobodyWaits),
       copied.length > 0 ? element("dt", {}, words.detail.copied) : null,

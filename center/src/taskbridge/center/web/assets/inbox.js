@@ -436,8 +436,9 @@ export class Inbox extends EventTarget {
   }
 }
 
-function itemOf({ instance_id, task_id, view, title, url, app_type, source, originator, status, process_name, outcome, result, due_at }) {
-  return { instance_id, task_id, view, title, url: webAddress(url), app_type, source, originator, status, process_name, outcome, result, due_at };
+function itemOf({ instance_id, task_id, view, title, url, app_type, source, originator, status, process_name, step_name, outcome, result, due_at }) {
+  const about = { title, url: webAddress(url), app_type, source, originator, process_name, step_name };
+  return { instance_id, task_id, view, ...about, status, outcome, result, due_at };
 }
 
 /** Notifications of older versions do not say when a line entered: then it did when it was first heard of. */

@@ -171,7 +171,7 @@ export class TaskRows extends EventTarget {
 
   _parts(item) {
     const words = this._words;
-    const { originator, process_name: process, title } = item;
+    const { originator, process_name: process, step_name: step, title } = item;
     const name = originator?.name || originator?.user_id || words.unknownPerson;
     const mine = originator?.user_id === this._inbox.person.userId;
     return [
@@ -185,8 +185,10 @@ export class TaskRows extends EventTarget {
           "span",
           { class: "row-more" },
           element("bdi", {}, mine ? words.you : name),
-          process ? element("span", { class: "dot", "aria-hidden": "true" }, "·") : null,
-          process ? element("bdi", { class: "row-process" }, process) : null,
+          ...[process, step].filter(Boolean).flatMap((each) => [
+            element("span", { class: "dot", "aria-hidden": "true" }, "·"),
+            element("bdi", { class: "row-process" }, each),
+          ]),
         ),
       ),
       element(

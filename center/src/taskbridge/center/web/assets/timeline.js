@@ -1,5 +1,6 @@
 // What happened to an instance, oldest first, in sentences.
 
+import { stepShown } from "./decisions.js";
 import { element, icon } from "./dom.js";
 import { decisionOf } from "./states.js";
 
@@ -37,6 +38,7 @@ function step(event, { words, format, name }) {
         "p",
         { class: "step-when" },
         element("time", { datetime: event.occurred_at }, format.full(event.occurred_at)),
+        ...stepShown(event, words),
         late > LATE_MS ? element("span", { class: "step-late" }, words.detail.late(format.seconds(late / 1000))) : null,
       ),
     ),
