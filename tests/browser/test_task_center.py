@@ -241,6 +241,28 @@ def test_a_handled_request_that_waits_for_others_is_pending_and_shows_the_decisi
     expect(page.locator(".detail-tags .status")).to_have_text("已拒绝")
 
 
+def test_steps_and_who_decided_are_shown_in_the_list_the_details_and_the_history(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    step = {"step_name": "部门负责人审批", "status": "COMPLETED"}
+    for by in ("AUTOMATIC", "DELEGATE", "PERSON", "toString"):
+        fake.add(f"By {by}", view="handled", decided_by=by, **step)
+    page = open_page(fake.page_of(more="#handled"), locale="en")
+    for by, said in (
+        ("AUTOMATIC", ["automatically"]),
+        ("DELEGATE", ["by a delegate"]),
+        ("PERSON", []),
+        ("toString", []),
+    ):
+        row = page.locator(".row").filter(has_text=f"By {by}")
+        expect(row.locator(".row-process").nth(1)).to_have_text("部门负责人审批")
+        row.click()
+        expect(page.locator(".detail-head h2")).to_have_text(f"By {by}")
+        expect(page.locator(".facts dd").first).to_have_text("部门负责人审批")
+        for place in (".decisions", ".timeline"):
+            expect(page.locator(f"{place} bdi.faint")).to_have_text(["部门负责人审批", *said])
+
+
 def test_the_date_of_the_details_is_the_instances_and_not_its_first_tasks(
     fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:

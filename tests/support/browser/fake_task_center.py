@@ -447,6 +447,8 @@ class FakeTaskCenter:
             "decided_at": item["updated_at"] if decided else None,
             "outcome": item["outcome"] if decided else None,
             "remark": None,
+            "step_name": item.get("step_name"),
+            "decided_by": item.get("decided_by") if decided else None,
         }
 
     async def _history(self, instance: str) -> Any:
@@ -515,6 +517,8 @@ def history(item: dict[str, Any]) -> dict[str, Any]:
                 "occurred_at": _iso(start + timedelta(minutes=minutes)),
                 "received_at": _iso(start + timedelta(minutes=minutes, seconds=late_s)),
                 "task_id": item["task_id"],
+                "step_name": item.get("step_name") if action == "COMPLETED" else None,
+                "decided_by": item.get("decided_by") if action == "COMPLETED" else None,
                 "actor_id": actor,
                 "recipient_ids": recipients,
                 "title": item["title"],

@@ -142,7 +142,7 @@ class TaskEvent(Struct, frozen=True, gc=False):
     step_name: str | None = None
     step_id: str | None = None
     decided_by: str | None = None
-    """PERSON, AUTOMATIC or DELEGATE. Other words are possible: see docs/adr/0077."""
+    """PERSON, AUTOMATIC or DELEGATE. Other words are possible: docs/adr/0052."""
     due_at: int | None = None
     recovered_by: str | None = None
     form_data: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])

@@ -186,17 +186,18 @@ def test_the_originator_whom_the_sender_did_not_name_gets_the_present_name(datab
     run(test)
 
 
-def test_a_pending_task_comes_with_its_due_time_by_the_rules_in_force(sqlite_database: Database) -> None:
+def test_a_pending_task_comes_with_its_due_time_by_the_source_or_the_rules_in_force(sqlite_database: Database) -> None:
     rules = DueRules(None, [Rule("APP", "Leave", 60_000)])
     entry = {"view": "pending", "app_type": "APP", "process_name": "Leave", "entered_at": "2026-01-31T08:00:00.000Z"}
 
     async def test() -> None:
         center = Center(sqlite_database, due_rules=lambda: rules)
         ann = await center.listen()
-        for changed in ({}, {"view": "handled"}, {"process_name": None}, {"entered_at": None}):
+        stated = "2026-02-28T08:00:00.000Z"
+        for changed in ({}, {"view": "handled"}, {"process_name": None}, {"entered_at": None}, {"due_at": stated}):
             center.commit(data=entry | changed)
-        await ann.until_numbers(1, 2, 3, 4)
-        assert [each.get("due_at") for each in ann.data] == ["2026-01-31T08:01:00.000Z", None, None, None]
+        await ann.until_numbers(1, 2, 3, 4, 5)
+        assert [each.get("due_at") for each in ann.data] == ["2026-01-31T08:01:00.000Z", None, None, None, stated]
 
     run(test)
 

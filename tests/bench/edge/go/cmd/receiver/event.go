@@ -58,6 +58,10 @@ type TaskEvent struct {
 	ReceivedAt     time.Time          `avro:"received_at"`
 	Outcome        *string            `avro:"outcome"`
 	Remark         *string            `avro:"remark"`
+	StepName       *string            `avro:"step_name"`
+	StepID         *string            `avro:"step_id"`
+	DecidedBy      *string            `avro:"decided_by"`
+	DueAt          *time.Time         `avro:"due_at"`
 	RecoveredBy    *string            `avro:"recovered_by"`
 	FormData       map[string]*string `avro:"form_data"`
 	RawParameters  map[string]string  `avro:"raw_parameters"`

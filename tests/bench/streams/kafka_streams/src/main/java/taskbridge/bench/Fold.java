@@ -202,7 +202,9 @@ final class Fold {
         if (place < tasks.size() && tasks.get(place).getTaskId().equals(taskId)) {
             return tasks.get(place);
         }
-        var shell = new TaskEntry(taskId, Status.PENDING, new ArrayList<>(), null, null, null, null, null, null);
+        // The last four: events of this workload name no steps.
+        var shell = new TaskEntry(taskId, Status.PENDING, new ArrayList<>(), null, null, null, null, null, null,
+                null, null, null, null);
         tasks.add(place, shell);
         instance.marks().getTasks().put(taskId, new TaskMarks(null, null, new ArrayList<>()));
         changed = true;

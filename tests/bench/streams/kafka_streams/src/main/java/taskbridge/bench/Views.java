@@ -153,6 +153,7 @@ final class Views {
         return new TaskNotification(id, state.getCorpId(), key.userId, key.view, change, state.getInstanceId(),
                 key.taskId, entry.title, entry.url, entry.appType, entry.originator, entry.actorId, entry.status,
                 event.getOccurredAt(), event.getEventId(), entry.processName, entry.enteredAt, entry.updatedAt,
-                entry.source, entry.outcome, entry.remark, entry.finishedAt, entry.result, event.getRecoveredBy());
+                entry.source, entry.outcome, entry.remark, entry.finishedAt, entry.result, null, null, null, null,
+                event.getRecoveredBy());
     }
 }
