@@ -20,7 +20,8 @@ CREATE TABLE task_states (
     tasks Array(Tuple(
         task_id String, status String, assignee_ids Array(String), actor_id Nullable(String), url Nullable(String),
         created_at Nullable(DateTime64(3, 'UTC')), decided_at Nullable(DateTime64(3, 'UTC')),
-        outcome Nullable(String), remark Nullable(String)
+        outcome Nullable(String), remark Nullable(String), step_name Nullable(String), step_id Nullable(String),
+        decided_by Nullable(String), due_at Nullable(DateTime64(3, 'UTC'))
     )),
     place UInt64
 ) ENGINE = ReplacingMergeTree(place) ORDER BY instance_id;
@@ -31,7 +32,8 @@ CREATE TABLE task_states_topic (
     tasks Array(Tuple(
         task_id String, status String, assignee_ids Array(String), actor_id Nullable(String), url Nullable(String),
         created_at Nullable(DateTime64(3, 'UTC')), decided_at Nullable(DateTime64(3, 'UTC')),
-        outcome Nullable(String), remark Nullable(String)
+        outcome Nullable(String), remark Nullable(String), step_name Nullable(String), step_id Nullable(String),
+        decided_by Nullable(String), due_at Nullable(DateTime64(3, 'UTC'))
     ))
 ) ENGINE = Kafka SETTINGS kafka_broker_list = '127.0.0.1:9092', kafka_topic_list = 'taskbridge.task-states.v1',
     kafka_group_name = 'clickhouse-states', kafka_format = 'AvroConfluent', kafka_handle_error_mode = 'stream',
@@ -48,7 +50,8 @@ WHERE instance_id NOT IN (SELECT instance_id FROM task_events WHERE action = 'DE
 CREATE VIEW tasks AS
 SELECT
     instance_id, app_type, process_name, task.task_id AS task_id, task.status AS status, task.assignee_ids AS assignee_ids,
-    task.actor_id AS actor_id, task.created_at AS created_at, task.decided_at AS decided_at
+    task.actor_id AS actor_id, task.created_at AS created_at, task.decided_at AS decided_at, task.step_name AS step_name,
+    task.decided_by AS decided_by
 FROM instances ARRAY JOIN tasks AS task;
 
 -- Seconds from a task's creation to its decision, by app and week.
@@ -60,6 +63,32 @@ FROM (
     SELECT *, dateDiff('millisecond', created_at, decided_at) / 1000 AS took
     FROM tasks WHERE status = 'COMPLETED' AND created_at IS NOT NULL
 )
+GROUP BY ALL ORDER BY ALL;
+
+-- Seconds at each step of a process.
+CREATE VIEW time_per_step AS
+SELECT
+    app_type, process_name, step_name, count() AS decided, quantileExactInclusive(0.5)(took) AS median_s,
+    quantileExactInclusive(0.9)(took) AS p90_s, sum(took) AS total_s
+FROM (
+    SELECT *, dateDiff('millisecond', created_at, decided_at) / 1000 AS took
+    FROM tasks WHERE status = 'COMPLETED' AND created_at IS NOT NULL AND step_name IS NOT NULL
+)
+GROUP BY ALL ORDER BY ALL;
+
+-- The step at which the most time of a process passes.
+CREATE VIEW bottlenecks AS
+SELECT app_type, process_name, argMax(step_name, total_s) AS step, max(total_s) AS longest_s
+FROM time_per_step
+GROUP BY ALL ORDER BY ALL;
+
+-- How many decisions were automatic, or of a delegate, of those of which it is known.
+CREATE VIEW deciders AS
+SELECT
+    app_type, process_name, count() AS decided, countIf(decided_by = 'AUTOMATIC') AS automatic,
+    countIf(decided_by = 'DELEGATE') AS delegated, automatic / decided AS automatic_share
+FROM tasks
+WHERE status = 'COMPLETED' AND decided_by IS NOT NULL
 GROUP BY ALL ORDER BY ALL;
 
 -- Open tasks by age in days.

@@ -37,7 +37,8 @@ TOGETHER = 50_000
 _PERSON = "STRUCT(user_id VARCHAR, name VARCHAR)"
 _TASK = (
     "STRUCT(task_id VARCHAR, status VARCHAR, assignee_ids VARCHAR[], actor_id VARCHAR, url VARCHAR, created_at BIGINT, "
-    "decided_at BIGINT, outcome VARCHAR, remark VARCHAR)"
+    "decided_at BIGINT, outcome VARCHAR, remark VARCHAR, step_name VARCHAR, step_id VARCHAR, decided_by VARCHAR, "
+    "due_at BIGINT)"
 )
 _PLACE = {"partition": "INTEGER", "offset": "BIGINT"}
 
@@ -60,8 +61,9 @@ TABLES = {
         task_event_head_codec,  # without form_data and raw_parameters: the largest part by far
         _PLACE
         | _texts("event_id source action corp_id app_type instance_id task_id actor_id title process_name")
-        | _texts("outcome recovered_by")
-        | {"recipient_ids": "VARCHAR[]", "originator": _PERSON, "occurred_at": "BIGINT", "received_at": "BIGINT"},
+        | _texts("outcome recovered_by step_name step_id decided_by")
+        | {"recipient_ids": "VARCHAR[]", "originator": _PERSON, "occurred_at": "BIGINT", "received_at": "BIGINT"}
+        | {"due_at": "BIGINT"},
     ),
     "task_states": Table(
         TASK_STATES,

@@ -7,7 +7,7 @@ QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY "partition", "offset")
 -- The last record of an instance is current: all of them are in one partition. A tombstone has no lifecycle.
 CREATE OR REPLACE VIEW task_states AS
 FROM (
-    FROM read_parquet(getvariable('folder') || '/task_states/*/*.parquet')
+    FROM read_parquet(getvariable('folder') || '/task_states/*/*.parquet', union_by_name = true)
     QUALIFY row_number() OVER (PARTITION BY instance_id ORDER BY "offset" DESC) = 1
 )
 WHERE lifecycle IS NOT NULL;
@@ -25,6 +25,32 @@ SELECT
     quantile_cont((decided_at - created_at) / 1000, 0.9) AS p90_s
 FROM tasks
 WHERE status = 'COMPLETED' AND created_at IS NOT NULL
+GROUP BY ALL ORDER BY ALL;
+
+-- Seconds at each step of a process.
+CREATE OR REPLACE VIEW time_per_step AS
+SELECT
+    app_type, process_name, step_name, count(*) AS decided, median(took) AS median_s, quantile_cont(took, 0.9) AS p90_s,
+    sum(took) AS total_s
+FROM (
+    SELECT *, (decided_at - created_at) / 1000 AS took
+    FROM tasks WHERE status = 'COMPLETED' AND created_at IS NOT NULL AND step_name IS NOT NULL
+)
+GROUP BY ALL ORDER BY ALL;
+
+-- The step at which the most time of a process passes.
+CREATE OR REPLACE VIEW bottlenecks AS
+SELECT app_type, process_name, arg_max(step_name, total_s) AS step_name, max(total_s) AS total_s
+FROM time_per_step
+GROUP BY ALL ORDER BY ALL;
+
+-- How many decisions were automatic, or of a delegate, of those of which it is known.
+CREATE OR REPLACE VIEW deciders AS
+SELECT
+    app_type, process_name, count(*) AS decided, count(*) FILTER (decided_by = 'AUTOMATIC') AS automatic,
+    count(*) FILTER (decided_by = 'DELEGATE') AS delegated, automatic / decided AS automatic_share
+FROM tasks
+WHERE status = 'COMPLETED' AND decided_by IS NOT NULL
 GROUP BY ALL ORDER BY ALL;
 
 -- Open tasks by age in days; now, unless SET VARIABLE now_ms = … says when.

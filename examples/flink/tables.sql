@@ -9,7 +9,8 @@ CREATE TEMPORARY TABLE task_states (
     `result` STRING,
     finished_at BIGINT,
     tasks ARRAY<ROW<
-        task_id STRING, status STRING, assignee_ids ARRAY<STRING>, actor_id STRING, created_at BIGINT, decided_at BIGINT
+        task_id STRING, status STRING, assignee_ids ARRAY<STRING>, actor_id STRING, created_at BIGINT,
+        decided_at BIGINT, step_name STRING, decided_by STRING
     >>,
     PRIMARY KEY (instance_id) NOT ENFORCED
 ) WITH (
@@ -38,7 +39,9 @@ CREATE TEMPORARY TABLE task_states (
                     {"name": "assignee_ids", "type": ["null", {"type": "array", "items": ["null", "string"]}]},
                     {"name": "actor_id", "type": ["null", "string"]},
                     {"name": "created_at", "type": ["null", "long"]},
-                    {"name": "decided_at", "type": ["null", "long"]}
+                    {"name": "decided_at", "type": ["null", "long"]},
+                    {"name": "step_name", "type": ["null", "string"]},
+                    {"name": "decided_by", "type": ["null", "string"]}
                 ]
             }]}]}
         ]

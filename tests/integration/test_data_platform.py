@@ -48,9 +48,15 @@ BEGIN_MS, DAY_MS = 1_767_225_600_000, 86_400_000
 END_MS = BEGIN_MS + 31 * DAY_MS
 APPS = [SimulatedApp("APP_1", "corp", "T"), SimulatedApp("APP_2", "corp", "T")]
 
-QUESTIONS = ("time_to_decide", "open_tasks", "load", "results", "cancelled")
+QUESTIONS = (
+    *("time_to_decide", "time_per_step", "bottlenecks", "deciders"),
+    *("open_tasks", "load", "results", "cancelled"),
+)
 COLUMNS: dict[str, tuple[Callable[[str], Any], ...]] = {
     "time_to_decide": (str, date.fromisoformat, int, float, float),
+    "time_per_step": (str, str, str, int, float, float, float),
+    "bottlenecks": (str, str, str, float),
+    "deciders": (str, str, int, int, int, float),
     "open_since": (str, date.fromisoformat, int),
     "load": (str, int, int),
     "results": (str, str, str, int),
@@ -78,6 +84,8 @@ class Task:
     decision: str | None = None
     decided_ms: int = 0
     actor: str = ""
+    step: str = ""
+    decider: str = ""
 
 
 def expected(postings: Iterable[Posting]) -> Answers:
@@ -96,6 +104,7 @@ def expected(postings: Iterable[Posting]) -> Answers:
                     key, Task(fields["formInstanceId"], fields["appType"], fields["processName"], fields["createTime"])
                 )
                 task.created_ms = min(task.created_ms, fields["createTime"])
+                task.step = fields["showName"]
                 named = fields["actionerId"]
                 task.assignees.update([named] if isinstance(named, str) else named)
             if "finishTime" in fields:
@@ -104,6 +113,8 @@ def expected(postings: Iterable[Posting]) -> Answers:
         elif each.action in ("complete", "cancel"):
             task = tasks[parameters["taskId"]]
             task.decision, task.decided_ms, task.actor = each.action, at, parameters["actualWorkId"]
+            by_person = "delegate" if "operatorAgentIdList" in parameters else "person"
+            task.decider = by_person if parameters.get("taskExecuteType") == "NORMAL" else "automatic"
         elif each.action == "delete":
             gone.add(parameters["formInstId"])
     there = [each for each in tasks.values() if each.instance_id not in gone]
@@ -112,6 +123,14 @@ def expected(postings: Iterable[Posting]) -> Answers:
     for each in completed:
         day = day_of(each.decided_ms)
         took[each.app, day - timedelta(days=day.weekday())].append((each.decided_ms - each.created_ms) / 1000)
+    at_steps: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+    deciders: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for each in completed:
+        at_steps[each.app, each.process, each.step].append((each.decided_ms - each.created_ms) / 1000)
+        deciders[each.app, each.process][each.decider] += 1
+    longest: dict[tuple[str, str], tuple[float, str]] = {}
+    for (app, process, step), found in at_steps.items():
+        longest[app, process] = max(longest.get((app, process), (0.0, "")), (sum(found), step))
     open_tasks = [each for each in there if each.decision is None]
     pending = Counter(person for each in open_tasks for person in each.assignees)
     decided = Counter(each.actor for each in completed)
@@ -119,6 +138,15 @@ def expected(postings: Iterable[Posting]) -> Answers:
         "time_to_decide": [
             (*key, len(found), pytest.approx(statistics.median(found)), pytest.approx(percentile_90(found)))
             for key, found in sorted(took.items())
+        ],
+        "time_per_step": [
+            (*key, len(found), *map(pytest.approx, (statistics.median(found), percentile_90(found), sum(found))))
+            for key, found in sorted(at_steps.items())
+        ],
+        "bottlenecks": [(*key, step, pytest.approx(total)) for key, (total, step) in sorted(longest.items())],
+        "deciders": [
+            (*key, n := found.total(), found["automatic"], found["delegate"], pytest.approx(found["automatic"] / n))
+            for key, found in sorted(deciders.items())
         ],
         "open_tasks": counted((each.app, (END_MS - each.created_ms) // DAY_MS) for each in open_tasks),
         "open_since": counted((each.app, day_of(each.created_ms)) for each in open_tasks),

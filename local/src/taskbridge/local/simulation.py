@@ -26,7 +26,7 @@ from taskbridge.schemas.events import PersonRecord, form_key, notification_key
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -39,6 +39,7 @@ _OPEN_INSTANCES = 30
 """The approximate number of open instances: enough for tasks in each person's task center."""
 
 _REFUSED, _CANCELLED, _DELETED, _TRANSFERRED = 0.08, 0.05, 0.02, 0.1
+_AUTOMATIC, _DELEGATED = 0.15, 0.1
 _RUNNING, _COMPLETED, _TERMINATED = "RUNNING", "COMPLETED", "TERMINATED"
 _ENCODINGS = ("form", "json", "multipart", "query")
 _REMEMBERED = 50
@@ -90,6 +91,7 @@ class Simulation:
         self._lost = random.Random(f"dropped {seed}")  # noqa: S311 - so that the same callbacks are dropped
         self._happened = happened
         self._chance = random.Random(seed)  # noqa: S311 - so that events are reproducible
+        self._deciding = random.Random(f"decided {seed}")  # noqa: S311 - likewise
         self._chaos = chaos
         self._now_ms = 0
         self._open: list[Iterator[Posting]] = []
@@ -148,17 +150,20 @@ class Simulation:
         for number, approval in enumerate(process.steps, 1):
             assignees = instance.assignees(approval)
             task_id = f"TASK-{chance.getrandbits(32):08X}"
-            yield self._post(instance, "create", instance.described(self._now_ms, task_id=task_id, assignees=assignees))
+            step = {"showName": approval.name, "activityId": f"{process.code}-{number}"}
+            described = instance.described(self._now_ms, task_id=task_id, assignees=assignees, step=step)
+            yield self._post(instance, "create", described)
             if chance.random() < _TRANSFERRED:
                 # Described again with one more assignee: the earlier ones still see it.
                 assignees = [*assignees, chance.choice(EMPLOYEES)]
-                again = instance.described(self._now_ms, task_id=task_id, assignees=assignees[-1:])
+                again = instance.described(self._now_ms, task_id=task_id, assignees=assignees[-1:], step=step)
                 yield self._post(instance, "create", again)
             if chance.random() < _CANCELLED:
-                yield self._post(instance, "cancel", instance.decided(task_id, instance.applicant))
+                yield self._post(instance, "cancel", instance.decided(task_id, instance.applicant) | step)
                 yield self._post(instance, "create", instance.ended(self._now_ms, _TERMINATED, ""))
                 break
-            yield self._post(instance, "complete", instance.decided(task_id, chance.choice(assignees)))
+            decided = instance.decided(task_id, chance.choice(assignees)) | step | self._decider()
+            yield self._post(instance, "complete", decided)
             if chance.random() < _REFUSED:
                 yield self._post(instance, "create", instance.ended(self._now_ms, _COMPLETED, "disagree"))
                 break
@@ -169,6 +174,14 @@ class Simulation:
                     yield self._post(instance, "cc", instance.described(self._now_ms, copied=copied))
         if chance.random() < _DELETED:
             yield self._post(instance, "delete", instance.named())
+
+    def _decider(self) -> dict[str, str]:
+        """As in DingTalk's operation records; no callback is documented to have it."""
+        drawn = self._deciding.random()
+        if drawn < _AUTOMATIC:
+            return {"taskExecuteType": self._deciding.choice(("AUTO", "FILTERED"))}
+        agents = {"operatorAgentIdList": self._deciding.choice(EMPLOYEES).user_id}
+        return {"taskExecuteType": "NORMAL", **(agents if drawn < _AUTOMATIC + _DELEGATED else {})}
 
     def _post(self, instance: _Instance, action: str, parameters: dict[str, str]) -> Posting:
         stamped = {**parameters, "dateTime": str(self._now_ms)}
@@ -214,6 +227,7 @@ class _Instance:
         *,
         task_id: str | None = None,
         assignees: Sequence[Employee] = (),
+        step: Mapping[str, str] | None = None,
         copied: Sequence[Employee] = (),
     ) -> dict[str, str]:
         """The ``task`` of a create or a cc."""
@@ -235,7 +249,7 @@ class _Instance:
         }
         if task_id is not None:
             ids = [each.user_id for each in assignees]
-            task |= {"taskId": task_id, "actionerId": ids[0] if len(ids) == 1 else ids}
+            task |= {"taskId": task_id, "actionerId": ids[0] if len(ids) == 1 else ids, **(step or {})}
         if copied:
             task["actionerIds"] = [each.user_id for each in copied]
         return {"task": json.dumps(task, ensure_ascii=False)}
