@@ -128,7 +128,7 @@ pub fn fold_all<'a>(events: &[Prepared<'a>], known: &mut [Known<'a>], options: C
         let before = known.entries.take().or_else(|| known.instance.as_ref().map(views)).unwrap_or_default();
         let (instance, changed) = fold(&mut known.instance, &each.event);
         outcome.event_bytes = 0;
-        let notify = |key: Key<'a>, change, entry: Entry<'a>| {
+        let notify = |key: Key<'a>, change, entry: &Entry<'a>| {
             if outcome.unpublished.last() != Some(&cause) {
                 outcome.notify(cause, instance, &each.event, key, change, entry, options);
             }
@@ -169,7 +169,7 @@ impl<'a> Outcome<'a> {
         event: &Event<'a>,
         key: Key<'a>,
         change: Change,
-        entry: Entry<'a>,
+        entry: &Entry<'a>,
         options: ChunkOptions<'_>,
     ) {
         let id = notification_id(options.rules.id_namespace, event.event_id, &key, change);
@@ -180,7 +180,7 @@ impl<'a> Outcome<'a> {
         bytes.extend_from_slice(key.user_id.as_bytes());
         let key_end = bytes.len();
         bytes.extend_from_slice(options.notification_frame);
-        write_notification(bytes, &id, instance, event, &key, change, &entry);
+        write_notification(bytes, &id, instance, event, &key, change, entry);
         self.event_bytes += bytes.len() - key_end;
         if self.event_bytes > options.max_published_bytes {
             bytes.truncate(begin);

@@ -98,17 +98,17 @@ pub fn views<'a>(instance: &Instance<'a>) -> Entries<'a> {
 pub fn notify_changes<'a>(
     before: &Entries<'a>,
     after: &Entries<'a>,
-    mut notify: impl FnMut(Key<'a>, Change, Entry<'a>),
+    mut notify: impl FnMut(Key<'a>, Change, &Entry<'a>),
 ) {
     for (key, entry) in &before.entries {
         if after.get(key).is_none() {
-            notify(*key, Change::Removed, *entry);
+            notify(*key, Change::Removed, entry);
         }
     }
     for (key, entry) in &after.entries {
         match before.get(key) {
-            None => notify(*key, Change::Added, *entry),
-            Some(known) if known != entry => notify(*key, Change::Updated, *entry),
+            None => notify(*key, Change::Added, entry),
+            Some(known) if known != entry => notify(*key, Change::Updated, entry),
             Some(_) => {}
         }
     }
@@ -118,14 +118,14 @@ pub fn notify_changes<'a>(
 pub fn republish<'a>(
     instance: &Instance<'a>,
     entries: &Entries<'a>,
-    mut notify: impl FnMut(Key<'a>, Change, Entry<'a>),
+    mut notify: impl FnMut(Key<'a>, Change, &Entry<'a>),
 ) {
     let whole = whole_entry(instance);
     let mut again = |user_id, view, task_id| {
         let key = Key { user_id, view, task_id };
         match entries.get(&key) {
-            Some(entry) => notify(key, Change::Updated, *entry),
-            None => notify(key, Change::Removed, whole),
+            Some(entry) => notify(key, Change::Updated, entry),
+            None => notify(key, Change::Removed, &whole),
         }
     };
     for user_id in &instance.originator_ids {
