@@ -183,9 +183,10 @@ pub fn write_person(out: &mut Vec<u8>, person: Option<Person<'_>>) {
 /// Facts, tasks, `originator_ids`, `assignee_ids`, `deleted_at`, `began_at`, `first_received_at`, details.
 type Marks<'a> = (Stamps<'a>, Vec<TaskMarks<'a>>, Vec<&'a str>, Vec<&'a str>, Option<i64>, i64, i64, Stamps<'a>);
 type Stamps<'a> = [Option<Stamp<'a>>; 6];
-/// `url`, `decision_id`, `actor_ids`, `is_recovered`, others, `step_name`, `step_id`, `due_at`.
-type TaskMarks<'a> =
-    (Stated<'a>, Option<&'a str>, Vec<&'a str>, bool, Vec<Decision<'a>>, Stated<'a>, Stated<'a>, Stated<'a>);
+/// `url`, `decision_id`, `actor_ids`, `is_recovered`, others, step.
+type TaskMarks<'a> = (Stated<'a>, Option<&'a str>, Vec<&'a str>, bool, Vec<Decision<'a>>, Option<StepMarks<'a>>);
+/// `step_name`, `step_id`, `due_at`: where any is stated.
+type StepMarks<'a> = (Stated<'a>, Stated<'a>, Stated<'a>);
 type Stated<'a> = Option<Stamp<'a>>;
 
 fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
@@ -205,8 +206,9 @@ fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
         instance.process_name.stated,
     ] = facts;
     for (task, marks) in instance.tasks.iter_mut().zip(tasks) {
-        (task.url.stated, task.decision_id, task.actor_ids, task.is_recovered, task.others, ..) = marks;
-        (.., task.step_name.stated, task.step_id.stated, task.due_at.stated) = marks;
+        let step;
+        (task.url.stated, task.decision_id, task.actor_ids, task.is_recovered, task.others, step) = marks;
+        (task.step_name.stated, task.step_id.stated, task.due_at.stated) = step.unwrap_or_default();
     }
     (instance.originator_ids, instance.assignee_ids) = (originators, assignees);
     (instance.deleted_at, instance.began_at, instance.first_received_at) = (deleted_at, began_at, first_received_at);
@@ -240,8 +242,9 @@ fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
     ];
     let tasks = instance.tasks.iter();
     let tasks = tasks.map(|task| {
-        let Task { url, decision_id, actor_ids, is_recovered, others, step_name, step_id, due_at, .. } = task;
-        (url.stated, decision_id, actor_ids, is_recovered, others, step_name.stated, step_id.stated, due_at.stated)
+        let step = (task.step_name.stated, task.step_id.stated, task.due_at.stated);
+        let step = (step != StepMarks::default()).then_some(step);
+        (task.url.stated, task.decision_id, &task.actor_ids, task.is_recovered, &task.others, step)
     });
     let marks = (
         facts,

@@ -41,7 +41,7 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.cores.core import MAX_PUBLISHED_BYTES, NONE, Folded
 from taskbridge.streams.cores.native import IS_BUILT, NativeCore
 from taskbridge.streams.cores.python import PythonCore
-from taskbridge.streams.fold.instance import DETAILS, unnamed_assignees
+from taskbridge.streams.fold.instance import DETAILS, StepMarks, unnamed_assignees
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, are_events_lost, unpack
 from taskbridge.streams.tables.store import PartitionNotHeld, Store
 
@@ -73,6 +73,8 @@ def could_be_folded(instance: Instance) -> bool:
     ]
     result = None if state.finished_at is None else state.approved_result or state.instance_status
     derived = (marks.began_at, unnamed_assignees(state, marks), result)
+    if StepMarks() in [each.step for each in marks.tasks]:
+        return False
     if state.instance_id != "I" or (state.began_at, state.assignee_ids, state.result) != derived:
         return False
     return all(list(each) == sorted(set(each)) for each in lists)

@@ -63,6 +63,14 @@ class Decision(Struct, frozen=True, array_like=True, gc=False):
     decided_by: str | None = None
 
 
+class StepMarks(Struct, frozen=True, array_like=True, gc=False):
+    """Who stated each of STEP_FACTS."""
+
+    step_name: Stamp | None = None
+    step_id: Stamp | None = None
+    due_at: Stamp | None = None
+
+
 class TaskMarks(Struct, frozen=True, array_like=True, gc=False):
     """What the fold needs of one task in addition to its published entry."""
 
@@ -75,10 +83,8 @@ class TaskMarks(Struct, frozen=True, array_like=True, gc=False):
     """Whether the decision that holds was recovered."""
     others: tuple[Decision, ...] = ()
     """The decisions that do not hold, in the order of ``_order``."""
-    step_name: Stamp | None = None
-    """Who stated it, as of the next two: STEP_FACTS."""
-    step_id: Stamp | None = None
-    due_at: Stamp | None = None
+    step: StepMarks | None = None
+    """None: no event stated any, as of most senders."""
 
 
 class Marks(Struct, frozen=True, array_like=True, gc=False):
@@ -281,8 +287,9 @@ def _with_step(entry: TaskEntry, marks: TaskMarks, event: TaskEvent) -> tuple[Ta
     if values == _NO_STEP:
         return entry, marks
     stated: dict[str, Any] = {}
-    stamps = _state(stated, _step_of(marks), Stamp(event.occurred_at, event.event_id), STEP_FACTS, values)
-    return replace(entry, **stated), replace(marks, **dict(zip(STEP_FACTS, stamps, strict=True)))
+    known = _step_of(marks.step or StepMarks())
+    stamps = _state(stated, known, Stamp(event.occurred_at, event.event_id), STEP_FACTS, values)
+    return replace(entry, **stated), replace(marks, step=StepMarks(*stamps))
 
 
 def _copied(before: Instance, event: TaskEvent) -> Instance:
