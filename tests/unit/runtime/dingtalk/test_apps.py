@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.runtime.dingtalk.apps import read_apps
+from taskbridge.runtime.dingtalk.apps import App, AppsFile
 from taskbridge.runtime.settings import FileBroken
 
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 CORP = '[[corps]]\ncorp_id = "ding1"\napp_key = "key"\napp_secret = "the-app-secret"\nuser_id = "manager"\n'
 APP = '[[apps]]\napp_type = "APP_1"\nsystem_token = "the-system-token"\n'
+
+
+def read_apps(path: Path, credentials: Path | None = None) -> tuple[App, ...]:
+    return AppsFile(path, credentials).current.apps
 
 
 def written(folder: Path, text: str, name: str = "apps.toml") -> Path:
@@ -58,7 +62,7 @@ def test_secrets_may_be_in_files_and_system_tokens_in_the_credentials_file(tmp_p
     ("text", "problem"),
     [
         ("corps = [", "not TOML"),
-        (CORP, "apps: Field required"),
+        (CORP, "apps: at least one is required, unless a corp has a corp_token"),
         (CORP + CORP + APP, "a corp_id occurs twice"),
         (CORP + APP + APP, "an app_type occurs twice"),
         (CORP + APP + 'corp_id = "ding2"\n', "corp_id must be the corp_id of one of"),
