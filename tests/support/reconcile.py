@@ -41,6 +41,7 @@ MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 @dataclass
 class FakeApi:
     client: YidaApi
+    calls: Calls
     budget: Budget
     clock: FakeClock
     company: Company
@@ -66,7 +67,7 @@ async def fake_api(
     with served(dingtalk) as url:
         async with open_http(url, timeout_s=10) as http:
             calls = Calls(http, corp, budget, clock, attempts=attempts)
-            yield FakeApi(YidaApi(calls, app, clock), budget, clock, company, dingtalk)
+            yield FakeApi(YidaApi(calls, app, clock), calls, budget, clock, company, dingtalk)
 
 
 def filed(instance_id: str = "I-1", at: int = NOW - 60 * MINUTE_MS, **more: object) -> TaskEvent:
