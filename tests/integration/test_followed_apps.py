@@ -58,7 +58,8 @@ class Followed:
             f'# by hand\n[[apps]]\napp_type = "{FIRST}"\ncorp_id = "{CORP}"\nsystem_tokens = ["first"]\n'
         )
         self.edge.credentials.chmod(0o600)
-        self.clock = FakeClock(time.time_ns() // 1_000_000)
+        # Behind the edge's clock, so that every callback comes after the names were read.
+        self.clock = FakeClock(time.time_ns() // 1_000_000 - 2 * 3_600_000)
         self.dingtalk = FakeDingTalk(Company(), self.clock, system_tokens={FIRST: "first"})
 
     @asynccontextmanager

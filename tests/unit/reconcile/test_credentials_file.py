@@ -28,7 +28,7 @@ system_tokens = [
 [[sources]]
 name = "flowable"
 corp_id = "ding1"
-secrets = ["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"]
+secrets = ["whsec_x"]
 
 [[apps]]
 app_type = "APP_2"

@@ -67,6 +67,8 @@ class Service:
                         self._data.file.reload_if_changed()
                         pause_s = self._next_s(await reconciler.passes.run())
                         names = partial(self.read_names, reconciler) if reconciler.names else None
+                        if names is not None:
+                            await names()
                         await reconciler.read_back.work_for(pause_s, also=names)
             except OperatorError as error:
                 self.problem = str(error)
