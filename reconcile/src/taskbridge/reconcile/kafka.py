@@ -39,11 +39,15 @@ if TYPE_CHECKING:
 
 GROUP = "taskbridge-streams"
 """The workers' group, for its positions. Reconcile never joins it or commits for it."""
-RECONCILE = (
+PASSES = (
     Acl("Read", "topic", TASK_STATES.name, "reads the state of each instance"),
     Acl("Write", "topic", TASK_EVENTS.name, "repairs, and history"),
     Acl("Read", "topic", TASK_EVENTS.name, "checks whether events wait for the workers"),
     Acl("Describe", "group", GROUP, "reads the workers' positions; joins no group"),
+)
+"""What a pass needs."""
+RECONCILE = (
+    *PASSES,
     *(Acl("Read", "topic", each.name, "sees which names were imported or deleted") for each in (PEOPLE, FORMS)),
     *(Acl("Write", "topic", each.name, "names that DingTalk has") for each in (PEOPLE, FORMS)),
 )
