@@ -428,6 +428,19 @@ RECONCILE = Dashboard(
             Panel("Results of calls", {"{{answer}}": _gained(f"{_RECONCILE}calls_total", "answer")}, stacked=True),
             Panel("Calls left today", {"{{corp_id}}": _now(f"{_RECONCILE}calls_left", "corp_id", "min")}),
         ],
+        "Apps and names": [
+            Panel(
+                "Apps at the last sync",
+                {"{{state}}": _now(f"{_RECONCILE}apps", "state")},
+                description="Absent: in the credentials file, but no longer in DingTalk's list.",
+            ),
+            Panel(
+                "Time since apps were synced",
+                {"{{corp_id}}": _now(f"{_RECONCILE}last_apps_sync_age_seconds", "corp_id", "max")},
+                "s",
+            ),
+            Panel("Names", {"{{kind}} {{record}}": _now(f"{_RECONCILE}names", "kind, record")}, stacked=True),
+        ],
     },
 )
 

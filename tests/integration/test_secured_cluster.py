@@ -45,6 +45,7 @@ from taskbridge.client.subscription import subscribe
 from taskbridge.local.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.local.jvm import java_argv
+from taskbridge.reconcile.kafka import PASSES
 from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.kafka import NotAllowed, consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader
@@ -283,8 +284,8 @@ def test_a_subscriber_needs_each_of_its_acls(
         wait_until(is_refused, what="a refusal names the ACL")
 
 
-@pytest.mark.parametrize("acl", ROLES["reconcile"], ids=str)
-def test_reconcile_needs_each_of_its_acls(
+@pytest.mark.parametrize("acl", PASSES, ids=str)
+def test_a_pass_of_reconcile_needs_each_of_its_acls(
     cluster: SecuredCluster, outside: Connection, worker: Worker, tmp_path: Path, acl: Acl
 ) -> None:
     # An event to read, and a task of which no callback arrived.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from taskbridge.local.fake_dingtalk import Change, FakeDingTalk, Given, Refused, TrueInstance, by_minute
+from taskbridge.local.fake_answers import Given, Refused
+from taskbridge.local.fake_dingtalk import Change, FakeDingTalk, TrueInstance, by_minute
 from taskbridge.runtime.dingtalk import wire
 
 if TYPE_CHECKING:

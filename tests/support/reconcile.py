@@ -13,9 +13,11 @@ from pydantic import SecretStr
 from support.dingtalk import FakeClock, FaultyDingTalk
 from taskbridge.local.fake_dingtalk import Company, served
 from taskbridge.local.simulation import SimulatedApp, Simulation, event_of_posting
+from taskbridge.reconcile.assembly import open_data
 from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Backfill, Passes, PassReport
+from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.store import Store
 from taskbridge.runtime.dingtalk.api import YidaApi
 from taskbridge.runtime.dingtalk.apps import App, Corp
@@ -26,7 +28,11 @@ from taskbridge.streams.fold.instance import fold
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
+    from taskbridge.reconcile.assembly import LocalData
+    from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.schemas.views import Entry, EntryKey
     from taskbridge.streams.fold.instance import Instance
 
@@ -41,6 +47,7 @@ MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 @dataclass
 class FakeApi:
     client: YidaApi
+    calls: Calls
     budget: Budget
     clock: FakeClock
     company: Company
@@ -66,7 +73,23 @@ async def fake_api(
     with served(dingtalk) as url:
         async with open_http(url, timeout_s=10) as http:
             calls = Calls(http, corp, budget, clock, attempts=attempts)
-            yield FakeApi(YidaApi(calls, app, clock), budget, clock, company, dingtalk)
+            yield FakeApi(YidaApi(calls, app, clock), calls, budget, clock, company, dingtalk)
+
+
+def settings_in(folder: Path, **more: object) -> ReconcileSettings:
+    """Settings of reconcile without Kafka and DingTalk, with a corp that has a corp token."""
+    (folder / "apps.toml").write_text(
+        f'[[corps]]\ncorp_id = "{CORP_ID}"\napp_key = "key-1"\napp_secret = "{APP_SECRET}"\nuser_id = "manager"\n'
+        'corp_token = "fake-corp-token"\n'
+    )
+    nowhere = {"kafka_bootstrap_servers": "127.0.0.1:9", "schema_registry_url": "http://127.0.0.1:9"}
+    files = {"apps_file": folder / "apps.toml", "data_dir": folder / "reconcile"}
+    return ReconcileSettings.model_validate({**nowhere, **files, **more})
+
+
+def local_data(folder: Path, clock: Clock | None = None) -> AbstractContextManager[LocalData]:
+    """The data of reconcile with these settings."""
+    return open_data(settings_in(folder), clock)
 
 
 def filed(instance_id: str = "I-1", at: int = NOW - 60 * MINUTE_MS, **more: object) -> TaskEvent:

@@ -125,6 +125,7 @@ _HEADERS = {
     "ce_time": "When it happened.",
     "ce_reason": "Why the request was rejected: a short code.",
     "content-type": "Media type of the value.",
+    "origin": "Present if reconcile read the record from DingTalk; it replaces no record without this header.",
     "traceparent": "W3C Trace Context, the last header: trace of the callback that caused this record, if any.",
     REASON_HEADER: "Code of the reason why it could not be processed.",
     DETAIL_HEADER: "The reason in words.",
@@ -148,7 +149,7 @@ _FORMS: Mapping[str, Mapping[str, str]] = {
     OFFSET_HEADER: {"pattern": "^[0-9]+$"},
     LEFT_HEADER: {"pattern": "^[0-9]+$"},
 }
-_WORDS = {"ce_specversion", "ce_type", "content-type", REASON_HEADER}
+_WORDS = {"ce_specversion", "ce_type", "content-type", "origin", REASON_HEADER}
 """Headers with one of a few values."""
 
 

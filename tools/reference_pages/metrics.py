@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +11,10 @@ from starlette.testclient import TestClient
 from reference_pages.apis import NOWHERE, a_center
 from reference_pages.markdown import code, listed, page, prose
 from support.edge.fakes import write_credentials
+from support.reconcile import local_data
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.reconcile.assembly import LocalData
-from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
-from taskbridge.reconcile.store import Store
-from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.webhooks.metrics import Metrics as WebhooksMetrics
 
@@ -64,11 +59,8 @@ def edge_metrics() -> list[tuple[str, str, str]]:
 
 
 def reconcile_metrics() -> list[tuple[str, str, str]]:
-    database = sqlite3.connect(":memory:", isolation_level=None)
-    clock = SystemClock()
-    memory = LocalData((), Store(database), Budget(database, Allowance(1, 1, 1), clock))
-    with closing(database):
-        return list(_collected(ReconcileMetrics(memory, clock).registry.collect()))
+    with tempfile.TemporaryDirectory() as folder, local_data(Path(folder)) as data:
+        return list(_collected(ReconcileMetrics(data, data.clock).registry.collect()))
 
 
 def streams_metrics() -> list[tuple[str, str, str]]:

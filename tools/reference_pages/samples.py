@@ -15,6 +15,7 @@ from taskbridge.edge.verification.signature import sign
 from taskbridge.schemas import topics
 from taskbridge.schemas.cloudevents import (
     CONTENT_TYPE,
+    FROM_DINGTALK,
     event_headers,
     notification_headers,
     quarantined_headers,
@@ -187,7 +188,7 @@ def _known(topic: Topic, key: bytes, codec: Codec[Any], record: Any) -> Iterator
         value=value,
         payload=_plain(codec.decode(value)),
         headers=[CONTENT_TYPE],
-        kinds=[[CONTENT_TYPE]],
+        kinds=[[CONTENT_TYPE], [CONTENT_TYPE, FROM_DINGTALK]],
     )
     yield Sample(topic=topic, message=f"{message}Tombstone", key=key, value=None, payload=None, headers=[], kinds=[[]])
 

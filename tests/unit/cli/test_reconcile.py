@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from taskbridge.cli import reconcile_runs
 from taskbridge.cli.connection import service_environment
 from taskbridge.cli.data_folder import Running, data_folder
 from taskbridge.cli.program import app, main
 from taskbridge.cli.reconcile_runs import moment_of
+from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.reconcile.repairs import deletion
 from taskbridge.reconcile.store import Cursor, CursorKey, Store, open_database
-from taskbridge.runtime.dingtalk.clock import DAY_MS, day_start_ms
+from taskbridge.runtime.dingtalk.clock import DAY_MS, SystemClock, day_start_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Generator, Mapping
     from pathlib import Path
 
 SECRET, TOKEN = "the-app-secret-of-ding1", "the-system-token-of-app-1"
@@ -127,3 +129,63 @@ def test_the_bridge_of_a_data_folder_overrides_the_environment(monkeypatch: pyte
         found = service_environment("RECONCILE", data_dir=tmp_path)
     assert found["RECONCILE_KAFKA_BOOTSTRAP_SERVERS"] == "bridge:9092"
     assert found["RECONCILE_SCHEMA_REGISTRY_URL"] == "http://bridge:8081"
+
+
+@pytest.fixture
+def listed(given: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[FakeDingTalk]:
+    """A DingTalk that lists APP_1 and APP_2, and a corp token."""
+    apps = tmp_path / "apps.toml"
+    assert given["RECONCILE_APPS_FILE"] == str(apps)
+    apps.write_text(APPS.replace("[[apps]]", 'corp_token = "fake-corp-token"\n[[apps]]'))
+    (tmp_path / "credentials.toml").write_text("# mine\n")
+    tokens = {"APP_1": TOKEN, "APP_2": "the-token-of-app-2"}
+    fake = FakeDingTalk(Company(), SystemClock(), system_tokens=tokens, app_key="key-1", app_secret=SECRET)
+    with served(fake.app) as url:
+        monkeypatch.setenv("RECONCILE_API_URL", url)
+        monkeypatch.setenv("RECONCILE_CREDENTIALS_FILE", str(tmp_path / "credentials.toml"))
+        yield fake
+
+
+def test_apps_are_synced_and_rejected_callbacks_are_replayed(
+    listed: FakeDingTalk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replayed: list[list[str]] = []
+
+    def replay(_connection: object, _credentials: object, _folder: object, app_types: Collection[str]) -> int:
+        replayed.append(sorted(app_types))
+        return 3
+
+    monkeypatch.setattr(reconcile_runs, "replay_apps", replay)
+    planned = CliRunner().invoke(app, ["apps", "sync", "--dry-run"])
+    assert planned.stdout == (
+        "added              ding1  APP_1\nadded              ding1  APP_2\n"
+        "2 apps in DingTalk, 2 differences (nothing was written)\n"
+    )
+    assert (tmp_path / "credentials.toml").read_text() == "# mine\n"
+    done = CliRunner().invoke(app, ["apps", "sync", "--json"])
+    changes = [{"corp_id": "ding1", "change": "added", "app_type": each, "name": None} for each in ("APP_1", "APP_2")]
+    assert json.loads(done.stdout) == {"listed": 2, "changes": changes, "replayed": 3, "dry_run": False}
+    del listed.system_tokens["APP_2"]
+    again = CliRunner().invoke(app, ["apps", "sync"])
+    assert again.stdout.splitlines()[0] == "absent             ding1  APP_2"
+    assert replayed == [["APP_1", "APP_2"]]
+    status = CliRunner().invoke(app, ["reconcile", "status"])
+    assert "absent in DingTalk: APP_2" in status.stdout
+    for each in (SECRET, TOKEN, "the-token-of-app-2", "fake-corp-token"):
+        assert each not in planned.output + done.output + again.output + status.output
+
+
+@pytest.mark.usefixtures("listed")
+def test_without_kafka_the_file_is_synced_and_the_replay_is_missed(tmp_path: Path) -> None:
+    failed = CliRunner().invoke(app, ["apps", "sync"])
+    assert failed.exit_code == 1
+    assert "the credentials file is up to date, but" in str(failed.exception)
+    assert "APP_2" in (tmp_path / "credentials.toml").read_text()
+
+
+def test_apps_sync_names_what_is_missing(given: Mapping[str, str], tmp_path: Path) -> None:
+    (tmp_path / "credentials.toml").touch()
+    file = ["--credentials", str(tmp_path / "credentials.toml")]
+    assert "no corp has a corp_token" in str(CliRunner().invoke(app, ["apps", "sync", *file], env=given).exception)
+    absent = CliRunner().invoke(app, ["apps", "sync", "--credentials", str(tmp_path / "absent.toml")], env=given)
+    assert (absent.exit_code, "corp_token" in str(absent.exception)) == (1, True)

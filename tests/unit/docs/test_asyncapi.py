@@ -61,7 +61,9 @@ def test_every_field_is_there_and_says_what_it_means(record: str) -> None:
 def test_every_header_that_the_code_names_is_there() -> None:
     folder = reference.DOCS.parent / "schemas" / "src" / "taskbridge" / "schemas"
     sources = "".join(path.read_text("utf-8") for path in folder.glob("*.py"))
-    named = set(re.findall(r'"(ce_[a-z]+|dlq_[a-z_]*[a-z]|replay_of|replayed_at|traceparent|content-type)"', sources))
+    named = set(
+        re.findall(r'"(ce_[a-z]+|dlq_[a-z_]*[a-z]|replay_of|replayed_at|traceparent|content-type|origin)"', sources)
+    )
     assert len(named) > 15
     assert named == {name for each in MESSAGES.values() for name in each["headers"]["properties"]}
 

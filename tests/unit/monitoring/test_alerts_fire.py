@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,14 +14,11 @@ from starlette.testclient import TestClient
 from reference_pages.apis import a_center
 from support.alerts import ALERTS, Outage, firing, series_of
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, write_credentials
+from support.reconcile import local_data
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import fingerprint
-from taskbridge.reconcile.assembly import LocalData
-from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
-from taskbridge.reconcile.store import Store
-from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.monitoring.progress import Snapshot
@@ -30,7 +27,6 @@ from taskbridge.webhooks.store import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 EDGE, STREAMS, CENTER, WEBHOOKS, RECONCILE = (
     f"taskbridge-{part}" for part in ("edge", "streams", "center", "webhooks", "reconcile")
@@ -112,12 +108,9 @@ def webhooks_series() -> dict[str, tuple[str, float]]:
 
 def reconcile_series() -> dict[str, tuple[str, float]]:
     """What reconcile tells of an app whose last callback came, and of which nothing is missing since."""
-    database = sqlite3.connect(":memory:", isolation_level=None)
-    with closing(database):
-        clock = SystemClock()
-        memory = LocalData((), Store(database), Budget(database, Allowance(1, 1, 1), clock))
-        memory.store.callbacks.watch(CORP_ID, APP_TYPE, now_ms=clock.now_ms())
-        return series_of(generate_latest(ReconcileMetrics(memory, clock).registry).decode(), job=RECONCILE)
+    with tempfile.TemporaryDirectory() as folder, local_data(Path(folder)) as data:
+        data.store.callbacks.watch(CORP_ID, APP_TYPE, now_ms=data.clock.now_ms())
+        return series_of(generate_latest(ReconcileMetrics(data, data.clock).registry).decode(), job=RECONCILE)
 
 
 def callbacks(outcome: str, action: str = "complete") -> str:

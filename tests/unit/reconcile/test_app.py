@@ -1,8 +1,28 @@
-"""When the service makes its next pass. An outage must not use up the day's calls."""
+"""The service: when it makes its next pass, and how it follows apps. An outage must not use up the day's calls."""
 
 from __future__ import annotations
 
-from taskbridge.reconcile.app import pause_s
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from prometheus_client import generate_latest
+
+from support.dingtalk import FakeClock
+from support.reconcile import CORP_ID, settings_in
+from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
+from taskbridge.reconcile.app import Service, pause_s
+from taskbridge.reconcile.assembly import open_calls, open_data
+from taskbridge.reconcile.status import status_of
+from taskbridge.schemas.errors import OperatorError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Collection
+    from pathlib import Path
+
+    from taskbridge.reconcile.assembly import CallsOf, LocalData
 
 NOW, DAY_S, HOUR_S = 1_790_000_000_000, 86_400, 3600
 
@@ -22,3 +42,97 @@ def test_no_retry_is_earlier_than_its_time() -> None:
     tomorrow = NOW + DAY_S * 1000
     assert pause_s(tomorrow, now_ms=NOW, failures=1, every_s=HOUR_S) == DAY_S
     assert pause_s(NOW - 1, now_ms=NOW, failures=1, every_s=HOUR_S) == 60
+
+
+@dataclass
+class Following:
+    service: Service
+    data: LocalData
+    dingtalk: FakeDingTalk
+    calls: CallsOf
+    replayed: list[list[str]] = field(default_factory=list[list[str]])
+    kafka_is_away: bool = False
+
+    def replay(self, app_types: Collection[str]) -> int:
+        if self.kafka_is_away:
+            raise OperatorError("Kafka does not answer")
+        self.replayed.append(sorted(app_types))
+        return 1
+
+    async def sync(self) -> list[str]:
+        """The problems afterwards."""
+        await self.service.sync_apps(self.calls)
+        return [each["problem"] for each in status_of(self.data)["problems"]]
+
+
+@asynccontextmanager
+async def following(folder: Path, credentials: str | None = "") -> AsyncGenerator[Following]:
+    clock = FakeClock(NOW)
+    dingtalk = FakeDingTalk(Company(), clock, system_tokens={"APP_1": "token-1"}, app_key="key-1", app_secret="s")
+    (folder / "credentials.toml").write_text(credentials or "")
+    with served(dingtalk.app) as url:
+        file = None if credentials is None else folder / "credentials.toml"
+        settings = settings_in(folder, api_url=url, credentials_file=file, call_attempts=1)
+        dingtalk.app_secret = "the-app-secret-of-ding1"
+        with open_data(settings, clock) as data:
+            async with open_calls(settings, data) as calls:
+                found = Following(Service(settings, data), data, dingtalk, calls)
+                found.service = Service(settings, data, found.replay)
+                yield found
+
+
+def test_a_new_app_is_followed_and_its_rejected_callbacks_are_replayed_once(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with following(tmp_path) as found:
+            assert found.data.apps == ()
+            for _ in range(2):
+                assert await found.sync() == []
+            assert found.replayed == [["APP_1"]]
+            assert [each.app_type for each in found.data.apps] == ["APP_1"], "passes have it too"
+            found.dingtalk.system_tokens["APP_1"] = "token-2"
+            await found.sync()
+            assert found.replayed == [["APP_1"]] * 2
+            [app] = found.data.apps
+            assert app.system_token.get_secret_value() == "token-2"
+            shown = generate_latest(found.service.metrics.registry).decode()
+            assert f'taskbridge_reconcile_apps{{corp_id="{CORP_ID}",state="listed"}} 1.0' in shown
+
+    asyncio.run(run())
+
+
+def test_a_failed_replay_is_reported_and_repeated(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with following(tmp_path) as found:
+            found.kafka_is_away = True
+            assert await found.sync() == ["Kafka does not answer"]
+            assert CredentialsFile(tmp_path / "credentials.toml").current.count == 1
+            found.kafka_is_away = False
+            assert await found.sync() == []
+            assert found.replayed == [["APP_1"]]
+
+    asyncio.run(run())
+
+
+def test_problems_are_reported_until_they_are_over(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with following(tmp_path) as found:
+            found.dingtalk.organisation.missing_permissions.add("Yida.App.Read")
+            [problem] = await found.sync()
+            assert "needs the permission Yida.App.Read" in problem
+            found.dingtalk.organisation.missing_permissions.clear()
+            (tmp_path / "credentials.toml").write_text("[[apps")
+            [problem] = await found.sync()
+            assert "not TOML" in problem
+            (tmp_path / "credentials.toml").write_text("")
+            assert await found.sync() == []
+
+    asyncio.run(run())
+
+
+def test_without_a_credentials_file_the_setting_is_named(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with following(tmp_path, credentials=None) as found:
+            [problem] = await found.sync()
+            assert problem.startswith("RECONCILE_CREDENTIALS_FILE is required")
+
+    asyncio.run(run())

@@ -15,7 +15,7 @@ from taskbridge.edge.kafka.prerequisites import EDGE
 from taskbridge.reconcile.kafka import RECONCILE
 from taskbridge.runtime.kafka import Acl
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import REBUILD_ID
 from taskbridge.streams.contract.start import EXTRAS, INTERNAL, WORK
 from taskbridge.streams.engine.app import APP_ID
@@ -74,7 +74,12 @@ def roles(subscriber: str) -> dict[str, tuple[Acl, ...]]:
         ),
         "operator": OPERATOR,
         "rebuild": REBUILD,
-        "reconcile": RECONCILE,
+        "reconcile": (
+            *RECONCILE,
+            Acl("Read", "topic", CALLBACKS_QUARANTINE.name, "callbacks of apps that were unknown"),
+            Acl("Write", "topic", CALLBACKS_QUARANTINE.name, "marks them as replayed"),
+            Acl("Describe", "group", GROUP, "reads them"),
+        ),
     }
 
 

@@ -81,7 +81,7 @@ def erase(
             progress(f"{corp}/{user}: {rows} will be deleted. This cannot be undone.")
             typer.confirm("Erase this person?", abort=True, err=True)
         erased = its.erase(person)
-        if kafka.has_record:
+        if kafka.plan is not None:
             kafka = kafka.write_tombstone(connection)
     say(json_line(_as_json(person, erased, kafka)) if as_json else "\n".join(_lines(person, erased, kafka)))
     if kafka.problem is not None:
@@ -104,6 +104,8 @@ class _Left(NamedTuple):
 
 
 class _Kafka(NamedTuple):
+    key: bytes
+    """Of the person, on the people topic."""
     plan: Plan[PersonRecord] | None
     left: list[_Left]
     problem: str | None
@@ -117,8 +119,10 @@ class _Kafka(NamedTuple):
         from taskbridge.cli.topic_update import PEOPLE_TARGET, carry_out
 
         assert self.plan is not None
+        # Also without a record: reconcile must not read the name of this person from DingTalk.
+        tombstone = self.plan._replace(records={self.key: None})
         try:
-            carry_out(connection, PEOPLE_TARGET, self.plan, progress)
+            carry_out(connection, PEOPLE_TARGET, tombstone, progress)
         except OperatorError as error:
             return self._replace(problem=str(error))
         return self
@@ -129,16 +133,17 @@ def _look(connection: Connection, corp: str, user: str) -> _Kafka:
     from taskbridge.cli.topic_update import PEOPLE_TARGET, plan
     from taskbridge.runtime.topic_admin import describe_topics
 
-    records = {notification_key(corp, user): PersonRecord(user)}
+    key = notification_key(corp, user)
+    records = {key: PersonRecord(user)}
     planned = None
     try:
         with suppress(ConfigurationError):  # without the topic, there is no name on it
             planned = plan(connection, PEOPLE_TARGET, records, progress, delete=True)
         described = describe_topics(connection.admin(), [each.name for each in _LEFT_ON])
     except OperatorError as error:
-        return _Kafka(None, [], str(error))
+        return _Kafka(key, None, [], str(error))
     now = datetime.now(UTC)
-    return _Kafka(planned, [left_on(name, *its, now=now) for name, its in described.items()], None)
+    return _Kafka(key, planned, [left_on(name, *its, now=now) for name, its in described.items()], None)
 
 
 def left_on(topic: str, settings: Mapping[str, str | None] | None, problem: str | None, *, now: datetime) -> _Left:

@@ -196,6 +196,7 @@ def simulate(
         if dingtalk is not None:
             corps = ", ".join(sorted({each.corp_id for each in apps}))
             account = f"app_key {dingtalk.fake.app_key}, user_id {dingtalk.fake.user_id}, corp {corps}"
+            account += f", corp_token {dingtalk.fake.organisation.corp_token}"
             progress(f"Fake DingTalk at {dingtalk_url}; {account}")
         simulation.simulate(
             url, company, tally=tally, rate=rate, stop=stop, progress=progress, count=count, seconds=seconds

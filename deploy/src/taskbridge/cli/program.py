@@ -43,6 +43,7 @@ for _name, _group in {
     "token": tokens.token_app,
     "bench": bench_app,
     "reconcile": reconcile.reconcile_app,
+    "apps": reconcile.apps_app,
     "webhooks": webhooks_app,
 }.items():
     app.add_typer(_group, name=_name)

@@ -29,7 +29,7 @@ from taskbridge.schemas.json_forms import quarantined_json
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from taskbridge.cli.connection import Connection
@@ -45,6 +45,8 @@ RELEASED, PUBLISHED_BEFORE, REJECTED, FAILED = "released", "already-published", 
 WOULD_BE_RELEASED = "would-be-released"
 
 _CLOCK_SKEW_MS = 60_000
+_UNKNOWN = ("unknown-app", "wrong-sign")
+"""Reasons of rejections before an app or its token was known."""
 
 
 def read_quarantine(connection: Connection, replays: dict[str, str]) -> Iterator[QuarantinedCallback]:
@@ -113,26 +115,68 @@ def replay(
     """
     check_one_way(ids, reason, everything=everything)
     from taskbridge.cli.data_folder import data_folder, edge_folder
-    from taskbridge.edge.verification.credentials import CredentialsFile
 
-    apps = CredentialsFile(credentials or data_folder(data_dir).credentials).current
-    window = _windows(edge_folder(data_dir))
     extra = frozenset(each.strip() for each in delete_extra_keys.split(",")) - {""}
-    replays: dict[str, str] = {}
-    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        entries = list(RECORDS.read(connection, replays))
+    path, folder = credentials or data_folder(data_dir).credentials, edge_folder(data_dir)
+
+    def choose(entries: Sequence[QuarantinedCallback], _: Collection[str]) -> Collection[str]:
         reasons = {each.quarantine_id: each.reason for each in entries}
-        chosen = set(RECORDS.chosen(reasons, ids, reason, everything=everything))
-        judgements = judge(entries, chosen, credentials=apps, delete_extra_keys=extra, known_before=window)
-        judgements = leave_out_published(connection, judgements)
-        if not dry_run:
-            judgements = asyncio.run(release(connection, judgements, replays, window=window))
+        return RECORDS.chosen(reasons, ids, reason, everything=everything)
+
+    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
+        judgements = replayed(connection, path, folder, choose, delete_extra_keys=extra, dry_run=dry_run)
     for each in judgements:
         detail = each.reason or (f"event {each.event.event_id}" if each.event else "")
         line = f"{each.outcome:18}{each.entry.quarantine_id}  {each.entry.action}  {detail}"
         say(json_line(each.as_json()) if as_json else line)
     if any(each.outcome in (REJECTED, FAILED) for each in judgements):
         raise typer.Exit(1)
+
+
+def replayed(
+    connection: Connection,
+    credentials: Path,
+    folder: Path,
+    choose: Callable[[Sequence[QuarantinedCallback], Collection[str]], Collection[str]],
+    *,
+    delete_extra_keys: Collection[str] = (),
+    dry_run: bool = False,
+) -> list[Judgement]:
+    """Check the chosen entries by this credentials file, and publish those that pass.
+
+    ``folder`` is the edge's. ``choose`` gets all entries and the ids of those that were replayed, and returns ids.
+    """
+    from taskbridge.edge.verification.credentials import CredentialsFile
+
+    apps = CredentialsFile(credentials).current
+    window = _windows(folder)
+    replays: dict[str, str] = {}
+    entries = list(RECORDS.read(connection, replays))
+    chosen = set(choose(entries, replays))
+    judgements = judge(entries, chosen, credentials=apps, delete_extra_keys=delete_extra_keys, known_before=window)
+    judgements = leave_out_published(connection, judgements)
+    return judgements if dry_run else asyncio.run(release(connection, judgements, replays, window=window))
+
+
+def replay_apps(connection: Connection, credentials: Path, folder: Path, app_types: Collection[str]) -> int:
+    """Replay the callbacks of these apps that were rejected because of unknown credentials; how many became events.
+
+    Raises:
+        OperatorError: Kafka or the registry does not answer, or did not accept an event. Safe to repeat.
+    """
+
+    def choose(entries: Sequence[QuarantinedCallback], replays: Collection[str]) -> list[str]:
+        return [
+            each.quarantine_id
+            for each in entries
+            if each.app_type in app_types and each.reason in _UNKNOWN and each.quarantine_id not in replays
+        ]
+
+    judgements = replayed(connection, credentials, folder, choose)
+    for each in judgements:
+        if each.outcome == FAILED:
+            raise OperatorError(f"callback {each.entry.quarantine_id} could not be replayed: {each.reason}")
+    return sum(each.outcome == RELEASED for each in judgements)
 
 
 def _windows(folder: Path) -> FileWindows | None:

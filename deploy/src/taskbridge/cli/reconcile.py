@@ -1,7 +1,8 @@
-"""The commands ``taskbridge reconcile run|status|copies`` and ``taskbridge backfill``: options, help and output."""
+"""The commands ``taskbridge reconcile run|status|copies``, ``apps sync`` and ``backfill``: options and output."""
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003 - typer resolves the parameters' types
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl,
 from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 reconcile_app = typer.Typer(
     help="Find and repair callbacks that never arrived, by DingTalk's open API.", no_args_is_help=True
@@ -24,6 +25,56 @@ Service = Annotated[
 ]
 
 commands = typer.Typer()
+
+
+apps_app = typer.Typer(help="Bring Yida's apps and their tokens into the credentials file.", no_args_is_help=True)
+
+
+@apps_app.callback()
+def apps() -> None:
+    """Bring Yida's apps and their tokens into the credentials file."""
+
+
+@apps_app.command(
+    "sync",
+    epilog=example(
+        "RECONCILE_APPS_FILE=apps.toml taskbridge apps sync --dry-run",
+        "RECONCILE_APPS_FILE=apps.toml taskbridge apps sync --credentials credentials.toml --json",
+    ),
+)
+def apps_sync(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change; write nothing.")] = False,  # noqa: FBT002
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            help="Credentials file of the edge. Default: RECONCILE_CREDENTIALS_FILE, else that of --data-dir."
+        ),
+    ] = None,
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Write the apps that DingTalk lists, with their tokens, into the credentials file, which the edge reloads.
+
+    Needs a corp_token in the apps file. A renewed token is added; the old one is removed a day later. Nothing else is
+    removed: absent apps are reported. Callbacks that were rejected before their app or token was known are replayed.
+    """
+    from taskbridge.cli import reconcile_runs
+    from taskbridge.cli.connection import service_environment
+    from taskbridge.cli.data_folder import data_folder
+
+    environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
+    if credentials is None and not environment.get("RECONCILE_CREDENTIALS_FILE"):
+        credentials = data_folder(data_dir).credentials
+    found = reconcile_runs.sync_apps(environment, credentials, dry_run=dry_run)
+    if as_json:
+        say(json_line({**found, "dry_run": dry_run}))
+        return
+    for each in found["changes"]:
+        say(f"{each['change']:17}  {each['corp_id']}  {each['app_type']}  {each['name'] or ''}".rstrip())
+    end = "nothing was written" if dry_run else f"{found['replayed']} rejected callbacks replayed"
+    say(f"{found['listed']} apps in DingTalk, {len(found['changes'])} differences ({end})")
 
 
 @reconcile_app.command("run", epilog=example("RECONCILE_APPS_FILE=apps.toml taskbridge reconcile run --json"))
@@ -50,7 +101,7 @@ def reconcile_run(
 
 @reconcile_app.command("status", epilog=example("RECONCILE_APPS_FILE=apps.toml taskbridge reconcile status"))
 def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
-    """Print how far forms are read, the calls left, what was missing, and absences not yet confirmed.
+    """Print how far forms are read, calls left, what was missing, absences, apps, names and problems.
 
     Calls neither DingTalk nor Kafka.
     """
@@ -61,20 +112,32 @@ def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
     if as_json:
         say(json_line(found))
         return
-    say(f"last pass {found['last_pass_at'] or 'never'}, last complete one {found['last_whole_pass_at'] or 'never'}")
+    for line in _status_lines(found):
+        say(line)
+
+
+def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"last pass {found['last_pass_at'] or 'never'}, last complete one {found['last_whole_pass_at'] or 'never'}"
     for each in found["calls"]:
         made = f"{each['today']} calls today, {each['this_month']} this month"
-        say(f"{each['corp_id']}: {made}, {each['left_today']} left today")
+        yield f"{each['corp_id']}: {made}, {each['left_today']} left today"
     for each in found["forms"]:
-        say(f"{each['work']:9}  {each['app_type']}  {each['form_uuid']}  read until {each['read_until']}")
+        yield f"{each['work']:9}  {each['app_type']}  {each['form_uuid']}  read until {each['read_until']}"
     for each in found["found"]:
         what = "missing" if each["missing"] else "added"
-        say(f"{each['day']}  {each['app_type']}  {each['events']:>6} {what:7}  {each['kind']} ({each['found_by']})")
+        yield f"{each['day']}  {each['app_type']}  {each['events']:>6} {what:7}  {each['kind']} ({each['found_by']})"
     for each in found["callbacks"]:
         if each["missing_since"]:
-            say(f"{each['app_type']}: {each['missing_since']} missing since its last callback, {each['last_at']}")
+            yield f"{each['app_type']}: {each['missing_since']} missing since its last callback, {each['last_at']}"
+    for each in found["apps"]:
+        absent = ", ".join(each["absent"]) or "none"
+        yield f"{each['corp_id']}: {each['listed']} apps synced {each['synced_at']}; absent in DingTalk: {absent}"
+    for each in found["names"]:
+        yield f"{each['corp_id']}: {each['names']:>6} {each['kind']}s in tasks, record {each['record']}"
+    for each in found["problems"]:
+        yield f"{each['work']}, {each['since']}: {each['problem']}"
     for each in found["absences"]:
-        say(f"absent since {each['first_at']}  {each['app_type']}  {each['instance_id']}")
+        yield f"absent since {each['first_at']}  {each['app_type']}  {each['instance_id']}"
 
 
 @reconcile_app.command(

@@ -7,26 +7,36 @@ import math
 import os
 import time
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import asdict
+
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.data_folder import edge_folder
+from taskbridge.cli.quarantine import replay_apps
 from taskbridge.cli.terminal import Heartbeat
 from taskbridge.reconcile.app import LOCK, run
-from taskbridge.reconcile.assembly import open_data, open_reconciler
+from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
 from taskbridge.reconcile.runs import Backfill, Copies, estimate
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
 from taskbridge.runtime.dingtalk.calls import Later, Refused, Unexpected
 from taskbridge.runtime.dingtalk.clock import CHINA
+from taskbridge.runtime.dingtalk.organisation import OrganisationApi
+from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.process import only_one_in
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.cloudevents import iso
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from pathlib import Path
 
     from taskbridge.cli.terminal import Progress
+    from taskbridge.reconcile.applications import Report
     from taskbridge.reconcile.assembly import LocalData, Reconciler
     from taskbridge.reconcile.repairer import Tally
     from taskbridge.runtime.dingtalk.api import YidaApi
@@ -46,14 +56,53 @@ def moment_of(text: str) -> int:
 
 
 def serve(environment: Mapping[str, str]) -> None:
-    """Run the service, as ``python -m taskbridge.reconcile.app`` does."""
+    """Run the service. Unlike ``python -m taskbridge.reconcile.app``, it replays rejected callbacks of new apps."""
     os.environ.update(environment)
-    run()
+    run(partial(_replay, load_settings(ReconcileSettings, environment)))
 
 
 def status(environment: Mapping[str, str]) -> dict[str, Any]:
     with open_data(load_settings(ReconcileSettings, environment)) as data:
         return status_of(data)
+
+
+def sync_apps(environment: Mapping[str, str], credentials: Path | None, *, dry_run: bool) -> dict[str, Any]:
+    """Bring the credentials file up to date, and replay the rejected callbacks of new apps and tokens.
+
+    Raises:
+        ConfigurationError: a setting or file is wrong, or no corp has a corp token.
+        OperatorError: a call failed, the file cannot be written, or Kafka does not answer for the replay.
+    """
+    settings = _settings(environment)
+    settings = settings.model_copy(update={"credentials_file": credentials or settings.credentials_file})
+
+    async def work(data: LocalData) -> list[Report]:
+        sync = app_sync(settings, data)
+        async with open_calls(settings, data) as calls:
+            apis = [OrganisationApi(calls(each.corp), each) for each in data.organisations if each.corp_token]
+            return [await sync.run(each, dry_run=dry_run) for each in apis]
+
+    with open_data(settings) as data:
+        reports = asyncio.run(work(data))
+        waiting = set[str]() if dry_run else data.store.app_tokens.to_replay()
+        try:
+            released = _replay(settings, waiting) if waiting else 0
+        except OperatorError as error:
+            done = "the credentials file is up to date, but callbacks that were rejected before are not replayed"
+            raise OperatorError(f"{done}: {error}") from error
+        data.store.app_tokens.replayed(waiting)
+    changes = [{"corp_id": each.corp_id, **asdict(change)} for each in reports for change in each.changes]
+    return {"listed": sum(each.listed for each in reports), "changes": changes, "replayed": released}
+
+
+def _replay(settings: ReconcileSettings, app_types: Collection[str]) -> int:
+    assert settings.credentials_file is not None, "there is a new token in it"
+    properties = read_kafka_config(settings.kafka_config_file)
+    connection = Connection(settings.kafka_bootstrap_servers, settings.schema_registry_url, properties)
+    try:
+        return replay_apps(connection, settings.credentials_file, edge_folder(), app_types)
+    finally:
+        connection.close()
 
 
 def one_pass(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from taskbridge.cli.terminal import Heartbeat
 from taskbridge.runtime.topic_admin import apply_topics, partitions_setting
-from taskbridge.schemas.cloudevents import CONTENT_TYPE
+from taskbridge.schemas.cloudevents import CONTENT_TYPE, FROM_DINGTALK, headers_of
 from taskbridge.schemas.codec import Undecodable, form_codec, person_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Form, PersonRecord
@@ -73,12 +73,18 @@ def plan(
         OperatorError: Kafka or the registry does not answer.
     """
     codec = target.codec(connection.registry)
-    known = {each.key(): each.value() for each in connection.read_to_end(target.topic.name, progress=progress)}
+    known: dict[bytes | None, bytes | None] = {}
+    from_dingtalk = set[bytes | None]()
+    for each in connection.read_to_end(target.topic.name, progress=progress):
+        known[each.key()] = each.value()
+        (from_dingtalk.add if FROM_DINGTALK in headers_of(each) else from_dingtalk.discard)(each.key())
     differing: dict[bytes, R | None] = {}
     counts: Counter[str] = Counter()
     for key, record in records.items():
         before, target_record = known.get(key), None if delete else record
-        if (before is None) == (target_record is None) and (before is None or _equals(codec, before, record)):
+        # A record of DingTalk's is written again even if it is equal: an imported one is never replaced.
+        is_equal = before is None or (key not in from_dingtalk and _equals(codec, before, record))
+        if (before is None) == (target_record is None) and is_equal:
             counts["unchanged"] += 1
         else:
             differing[key] = target_record

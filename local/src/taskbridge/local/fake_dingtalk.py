@@ -21,6 +21,8 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from taskbridge.local.fake_answers import Given, Refused
+from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.local.host import LOOPBACK
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import day_of, month_of
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 Change = wire.ExecuteTask | wire.RedirectTask | wire.RestartInstance | wire.TerminateInstance
 R = TypeVar("R", bound=wire.Request)
-T = TypeVar("T")
 _TOKEN_S = 7200
 _NO_TASK = "null"
 _START, _NO_STEP = "sid-restartevent", "node-null"
@@ -353,6 +354,7 @@ class FakeDingTalk:
         self.on_change = on_change
         self.company, self.system_tokens, self.user_id = company, system_tokens, user_id
         self.app_key, self.app_secret = app_key, app_secret
+        self.organisation = FakeOrganisation(system_tokens, user_id)
         self.calls: Counter[str] = Counter()
         self.changes: list[wire.Request] = []
         """What it carried out, in this order."""
@@ -375,6 +377,7 @@ class FakeDingTalk:
                 self._route(wire.RedirectTask.path, self._redirect, "POST"),
                 self._route(wire.RestartInstance.path, self._restart, "POST"),
                 self._route(wire.TerminateInstance.path, self._terminate, "PUT"),
+                *self.organisation.routes(self._route),
             ]
         )
 
@@ -578,26 +581,6 @@ class FakeDingTalk:
 
     def _time(self, at_ms: int) -> str:
         return by_minute(at_ms)
-
-
-@dataclass(frozen=True)
-class Given:
-    fields: dict[str, Any]
-    path_end: str
-    has_body: bool
-    """Without one, numbers are text."""
-
-    def read(self, kind: type[T]) -> T:
-        try:
-            return msgspec.convert(self.fields, type=kind, strict=self.has_body)
-        except msgspec.ValidationError as error:
-            raise Refused(400, "MissingParameter", str(error)) from None
-
-
-class Refused(Exception):
-    def __init__(self, status: int, code: str, message: str = "") -> None:
-        super().__init__(code)
-        self.status, self.code, self.message = status, code, message
 
 
 def _step(task: TrueTask) -> str:

@@ -21,6 +21,7 @@ from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.company import CORP, DEPARTMENT_FIELD, EMPLOYEES, FORMS, PROCESSES, VISITORS
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.runtime.dingtalk.clock import SystemClock
+from taskbridge.runtime.dingtalk.organisation import User
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.events import PersonRecord, form_key, notification_key
 
@@ -419,6 +420,8 @@ class SimulatedDingTalk:
         self.company = Company()
         tokens = {each.app_type: each.system_token for each in apps}
         self.fake = FakeDingTalk(self.company, SystemClock(), system_tokens=tokens)
+        self.fake.organisation.people = {each.user_id: User(each.user_id, each.name) for each in EMPLOYEES}
+        self.fake.organisation.labels = {each.form_uuid: dict(each.labels) for each in (VISITORS, *FORMS)}
 
     def happened(self, posting: Posting) -> None:
         self.company.happened(event_of_posting(posting))

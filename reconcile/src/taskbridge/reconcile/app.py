@@ -7,60 +7,127 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from taskbridge.reconcile.assembly import open_data, open_reconciler
+from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import Metrics, status_of
-from taskbridge.runtime.dingtalk.clock import SystemClock
+from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
 from taskbridge.runtime.process import only_one_in
-from taskbridge.runtime.settings import load_settings, run_program
-from taskbridge.schemas.errors import OperatorError
+from taskbridge.runtime.settings import POLL_S, load_settings, run_program
+from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Collection, Coroutine
     from types import FrameType
 
     from fastapi import FastAPI
 
-    from taskbridge.reconcile.assembly import LocalData
+    from taskbridge.reconcile.assembly import CallsOf, LocalData, Reconciler
     from taskbridge.reconcile.runs import PassReport
+
+    Replay = Callable[[Collection[str]], int]
 
 LOCK = "reconcile.lock"
 _RETRY_S = 60.0
 _END_S = 20.0
+_APPS_S = 3600.0
+_RELOADED_S = 5 * POLL_S
+"""After so long every worker of the edge has read the credentials file again."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class Service:
-    """Makes passes. A failed pass is logged and repeated."""
+    """Makes passes, and follows names and apps. What fails is logged and repeated."""
 
-    def __init__(self, settings: ReconcileSettings, data: LocalData) -> None:
-        self._settings, self._data = settings, data
-        self._clock = SystemClock()
+    def __init__(self, settings: ReconcileSettings, data: LocalData, replay: Replay | None = None) -> None:
+        """``replay`` checks the rejected callbacks of apps again, and returns how many became events."""
+        self._settings, self._data, self._replay = settings, data, replay
+        self._clock = data.clock
         self.metrics = Metrics(data, self._clock)
         self._failures = 0
+        self._reported: dict[str, str | None] = {}
         self.problem: str | None = "no pass has completed yet"
 
     async def start(self) -> list[Coroutine[Any, Any, None]]:
-        return [self.work()]
+        return [self.work(), self.follow_apps()]
 
     async def work(self) -> None:
-        """Make passes and read-backs for ever."""
+        """Make passes, read-backs and readings of names for ever."""
         while True:
             try:
                 async with open_reconciler(self._settings, self._data, on_call=self.metrics.count_call) as reconciler:
                     while True:
-                        await reconciler.read_back.work_for(self._next_s(await reconciler.passes.run()))
+                        self._data.file.reload_if_changed()
+                        pause_s = self._next_s(await reconciler.passes.run())
+                        names = partial(self.read_names, reconciler) if reconciler.names else None
+                        if names is not None:
+                            await names()
+                        await reconciler.read_back.work_for(pause_s, also=names)
             except OperatorError as error:
                 self.problem = str(error)
                 _log.error("pass_failed", problem=self.problem)
                 await self._clock.sleep(_RETRY_S)
+
+    async def read_names(self, reconciler: Reconciler) -> None:
+        """Publish the names that are due. A problem is logged once, and reported until it is over."""
+        assert reconciler.names is not None
+        self._data.file.reload_if_changed()
+        try:
+            await reconciler.context.catch_up()
+            changed = await reconciler.names.run(reconciler.organisations, self._data.apps)
+        except TaskbridgeError as error:
+            self._report("names", error)
+        else:
+            self._report("names", None)
+            if changed:
+                _log.info("names_changed", names=changed)
+
+    async def follow_apps(self) -> None:
+        """Bring the credentials file up to date with DingTalk's list every hour, for ever."""
+        async with open_calls(self._settings, self._data, on_call=self.metrics.count_call) as calls:
+            while True:
+                await self.sync_apps(calls)
+                await self._clock.sleep(_APPS_S)
+
+    async def sync_apps(self, calls: CallsOf) -> None:
+        """Once, for each corp with a corp token; then callbacks are checked that were rejected in between."""
+        self._data.file.reload_if_changed()
+        for each in self._data.organisations:
+            if each.corp_token is None:
+                continue
+            try:
+                sync = app_sync(self._settings, self._data)
+                await sync.run(OrganisationApi(calls(each.corp), each))
+            except TaskbridgeError as error:
+                self._report(f"apps of {each.corp_id}", error)
+            else:
+                self._report(f"apps of {each.corp_id}", None)
+        self._data.file.reload_if_changed()
+        waiting = self._data.store.app_tokens.to_replay()
+        if waiting and self._replay is not None:
+            await self._clock.sleep(_RELOADED_S)
+            try:
+                released = await asyncio.to_thread(self._replay, waiting)
+            except TaskbridgeError as error:
+                self._report("replay", error)
+                return
+            self._report("replay", None)
+            _log.info("rejected_callbacks_replayed", released=released, app_types=sorted(waiting))
+        self._data.store.app_tokens.replayed(waiting)
+
+    def _report(self, work: str, error: TaskbridgeError | None) -> None:
+        problem = None if error is None else str(error)
+        if problem is not None and problem != self._reported.get(work):
+            _log.warning("work_failed", work=work, problem=problem)
+        self._reported[work] = problem
+        self._data.store.problems.set(work, problem, now_ms=self._clock.now_ms())
 
     def http(self) -> FastAPI:
         app = operation_app(
@@ -103,8 +170,8 @@ def pause_s(retry_at_ms: int | None, *, now_ms: int, failures: int, every_s: flo
     return max((retry_at_ms - now_ms) / 1000, min(every_s, _RETRY_S * 2 ** (failures - 1)))
 
 
-def run() -> None:
-    """Work until SIGTERM or Ctrl-C, then exit with 0. The next start continues.
+def run(replay: Replay | None = None) -> None:
+    """Work until SIGTERM or Ctrl-C, then exit with 0. The next start continues. ``replay`` is that of ``Service``.
 
     Raises:
         ConfigurationError: before anything is started; also if another process uses the data folder.
@@ -118,7 +185,7 @@ def run() -> None:
         open_data(settings) as data,
         suppress(KeyboardInterrupt),
     ):
-        service = Service(settings, data)
+        service = Service(settings, data, replay)
         asyncio.run(
             serve_until_stopped(
                 service.http(),

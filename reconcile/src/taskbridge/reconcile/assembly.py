@@ -5,28 +5,37 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
+from taskbridge.reconcile.applications import AppSync
 from taskbridge.reconcile.budget import Allowance, Budget
-from taskbridge.reconcile.kafka import KafkaOutbox, StatesTopic
+from taskbridge.reconcile.kafka import GROUP, KafkaOutbox, StatesTopic
+from taskbridge.reconcile.name_sync import NameSync, NameTopic
+from taskbridge.reconcile.names import FORM, PERSON
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
 from taskbridge.reconcile.store import Store, open_database
 from taskbridge.runtime.dingtalk.api import YidaApi
-from taskbridge.runtime.dingtalk.apps import read_apps
+from taskbridge.runtime.dingtalk.apps import AppsFile
 from taskbridge.runtime.dingtalk.calls import Calls, open_http
 from taskbridge.runtime.dingtalk.clock import SystemClock
-from taskbridge.runtime.kafka import read_kafka_config
-from taskbridge.runtime.settings import FileBroken
+from taskbridge.runtime.dingtalk.organisation import OrganisationApi
+from taskbridge.runtime.kafka import consumer_config, read_kafka_config
+from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry
-from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
     from taskbridge.reconcile.settings import ReconcileSettings
-    from taskbridge.runtime.dingtalk.apps import App
+    from taskbridge.runtime.dingtalk.apps import App, Corp, Organisation
+    from taskbridge.runtime.dingtalk.clock import Clock
+
+    CallsOf = Callable[[Corp], Calls]
+    OnCall = Callable[[str, str], None]
 
 _MINUTE_MS = 60_000
 _INCLUDED = {"standard": 5_000, "professional": 200_000}
@@ -37,13 +46,22 @@ _INCLUDED = {"standard": 5_000, "professional": 200_000}
 class LocalData:
     """The apps file and the data folder: everything that needs neither DingTalk nor Kafka."""
 
-    apps: tuple[App, ...]
+    file: AppsFile
     store: Store
     budget: Budget
+    clock: Clock
+
+    @property
+    def apps(self) -> tuple[App, ...]:
+        return self.file.current.apps
+
+    @property
+    def organisations(self) -> tuple[Organisation, ...]:
+        return self.file.current.organisations
 
     @property
     def corp_ids(self) -> list[str]:
-        return [*dict.fromkeys(each.corp_id for each in self.apps)]
+        return [each.corp_id for each in self.organisations]
 
 
 @dataclass(frozen=True)
@@ -51,8 +69,18 @@ class Reconciler:
     """Everything that a run needs."""
 
     data: LocalData
-    apis: tuple[YidaApi, ...]
+    calls: CallsOf
     context: Context
+    names: NameSync | None
+
+    @property
+    def apis(self) -> tuple[YidaApi, ...]:
+        """Of the apps in the file now."""
+        return tuple(YidaApi(self.calls(each.corp), each, self.data.clock) for each in self.data.apps)
+
+    @property
+    def organisations(self) -> tuple[OrganisationApi, ...]:
+        return tuple(OrganisationApi(self.calls(each.corp), each) for each in self.data.organisations)
 
     @property
     def passes(self) -> Passes:
@@ -69,50 +97,79 @@ def allowance_of(settings: ReconcileSettings) -> Allowance:
     return Allowance(settings.calls_per_second, settings.calls_per_day or max(1, per_month // 10), per_month)
 
 
+def app_sync(settings: ReconcileSettings, data: LocalData) -> AppSync:
+    """What writes apps into the credentials file.
+
+    Raises:
+        ConfigurationError: No credentials file is set, or no corp has a corp token.
+    """
+    if settings.credentials_file is None:
+        raise ConfigurationError("RECONCILE_CREDENTIALS_FILE is required, to write apps into it")
+    if not any(each.corp_token for each in data.organisations):
+        raise ConfigurationError(f"apps file {settings.apps_file}: no corp has a corp_token, so apps cannot be listed")
+    return AppSync(settings.credentials_file, data.store.app_tokens, data.clock)
+
+
 @contextmanager
-def open_data(settings: ReconcileSettings) -> Generator[LocalData]:
+def open_data(settings: ReconcileSettings, clock: Clock | None = None) -> Generator[LocalData]:
     """Open the apps file and the data folder.
 
     Raises:
         ConfigurationError: One of them cannot be used.
     """
-    try:
-        apps = read_apps(settings.apps_file, settings.credentials_file)
-    except FileBroken as error:
-        raise ConfigurationError(str(error)) from None
+    clock = clock or SystemClock()
+    file = AppsFile(settings.apps_file, settings.credentials_file)
     database = open_database(settings.data_dir)
     try:
-        yield LocalData(apps, Store(database), Budget(database, allowance_of(settings), SystemClock()))
+        yield LocalData(file, Store(database), Budget(database, allowance_of(settings), clock), clock)
     finally:
         database.close()
 
 
 @asynccontextmanager
+async def open_calls(
+    settings: ReconcileSettings, data: LocalData, *, on_call: OnCall | None = None
+) -> AsyncGenerator[CallsOf]:
+    """Open the client of DingTalk. ``on_call`` gets the path and the result of each call."""
+    async with open_http(settings.api_url, timeout_s=settings.call_timeout_s) as http:
+
+        @cache
+        def calls(corp: Corp) -> Calls:
+            attempts = settings.call_attempts
+            return Calls(http, corp, data.budget, data.clock, attempts=attempts, on_call=on_call)
+
+        yield calls
+
+
+@asynccontextmanager
 async def open_reconciler(
-    settings: ReconcileSettings, data: LocalData, *, on_call: Callable[[str, str], None] | None = None
+    settings: ReconcileSettings, data: LocalData, *, on_call: OnCall | None = None
 ) -> AsyncGenerator[Reconciler]:
-    """Open the clients of DingTalk and Kafka. ``on_call`` gets the path and the result of each call of DingTalk.
+    """Open the clients of DingTalk and Kafka; ``on_call`` as in ``open_calls``.
 
     Raises:
         ConfigurationError: Kafka's configuration is wrong.
         OperatorError: The registry does not answer.
     """
-    clock = SystemClock()
+    clock = data.clock
     servers, extra = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
     registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json", properties=extra)
     async with AsyncExitStack() as stack:
         stack.callback(registry.close)
-        if not registry.knows([TASK_EVENTS]):
-            await asyncio.to_thread(registry.register, [TASK_EVENTS])
-        http = await stack.enter_async_context(open_http(settings.api_url, timeout_s=settings.call_timeout_s))
-        calls = {
-            each.corp_id: Calls(http, each.corp, data.budget, clock, attempts=settings.call_attempts, on_call=on_call)
-            for each in data.apps
-        }
+        written = [TASK_EVENTS, PEOPLE, FORMS] if settings.names else [TASK_EVENTS]
+        if not registry.knows(written):
+            await asyncio.to_thread(registry.register, written)
+        calls = await stack.enter_async_context(open_calls(settings, data, on_call=on_call))
         states = StatesTopic(servers, extra, registry, data.store.states, clock)
         stack.callback(states.close)
         outbox = KafkaOutbox(servers, extra, registry, clock, records_per_second=settings.records_per_second)
         stack.push_async_callback(outbox.close)
+        names: NameSync | None = None
+        if settings.names:
+            reader = PartitionReader({**consumer_config(servers, GROUP, extra), "auto.offset.reset": "error"})
+            stack.callback(reader.close)
+            people, forms = (NameTopic(kind, reader, registry, data.store.names, outbox) for kind in (PERSON, FORM))
+            names = NameSync(data.store.names, people, forms, data.budget, clock)
         rules = Rules(
             settle_ms=int(settings.settle_minutes * _MINUTE_MS),
             outcomes=settings.outcomes,
@@ -121,8 +178,4 @@ async def open_reconciler(
             ids_per_pass=settings.ids_per_pass,
             read_back_ms=int(settings.read_back_quiet * 1000),
         )
-        yield Reconciler(
-            data,
-            tuple(YidaApi(calls[each.corp_id], each, clock) for each in data.apps),
-            Context(data.store, outbox, clock, rules, states.catch_up),
-        )
+        yield Reconciler(data, calls, Context(data.store, outbox, clock, rules, states.catch_up), names)

@@ -24,7 +24,7 @@ from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import Codec, Undecodable, task_event_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import TaskState
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
+from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS, TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,16 +33,23 @@ if TYPE_CHECKING:
 
     from taskbridge.reconcile.states import States
     from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.events import TaskEvent
     from taskbridge.schemas.registry import Registry
 
 GROUP = "taskbridge-streams"
 """The workers' group, for its positions. Reconcile never joins it or commits for it."""
-RECONCILE = (
+PASSES = (
     Acl("Read", "topic", TASK_STATES.name, "reads the state of each instance"),
     Acl("Write", "topic", TASK_EVENTS.name, "repairs, and history"),
     Acl("Read", "topic", TASK_EVENTS.name, "checks whether events wait for the workers"),
     Acl("Describe", "group", GROUP, "reads the workers' positions; joins no group"),
+)
+"""What a pass needs."""
+RECONCILE = (
+    *PASSES,
+    *(Acl("Read", "topic", each.name, "sees which names were imported or deleted") for each in (PEOPLE, FORMS)),
+    *(Acl("Write", "topic", each.name, "names that DingTalk has") for each in (PEOPLE, FORMS)),
 )
 """The permissions of reconcile's Kafka user."""
 _POSITIONS_S = 10
@@ -88,9 +95,14 @@ class KafkaOutbox:
             )
             for event in events
         ]
-        for outcome in await asyncio.gather(*deliveries, return_exceptions=True):
-            if outcome is not None:
-                raise outcome
+        await _delivered(deliveries)
+
+    async def write(self, topic: str, values: Mapping[bytes, bytes], *, headers: Sequence[Header]) -> None:
+        """Return once all in-sync replicas of another topic have these, by key; otherwise as ``publish``."""
+        await self._wait_turn(len(values))
+        await _delivered(
+            [self._producer.produce(topic, key=key, value=value, headers=headers) for key, value in values.items()]
+        )
 
     async def close(self) -> None:
         await self._producer.close()
@@ -101,6 +113,12 @@ class KafkaOutbox:
         self._free_at_ms = turn_ms + count * self._pause_ms
         if turn_ms > now_ms:
             await self._clock.sleep((turn_ms - now_ms) / 1000)
+
+
+async def _delivered(deliveries: Iterable[asyncio.Future[None]]) -> None:
+    for outcome in await asyncio.gather(*deliveries, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
 
 
 class StatesTopic:

@@ -19,7 +19,7 @@ from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from taskbridge.reconcile.budget import Budget
     from taskbridge.reconcile.repairer import Context
@@ -117,13 +117,16 @@ class ReadBack:
         # Callbacks need the settle time to arrive.
         self._quiet_ms = max(rules.read_back_ms, rules.settle_ms) if rules.read_back_ms else 0
 
-    async def work_for(self, seconds: float) -> None:
-        """Run once a minute until this time is over. Raises what ``run`` raises."""
+    async def work_for(self, seconds: float, *, also: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Run once a minute until this time is over, and then ``also``. Raises what they raise."""
         until_ms = self._clock.now_ms() + seconds * 1000
         while (left_s := (until_ms - self._clock.now_ms()) / 1000) > 0:
-            await self._clock.sleep(min(left_s, _READ_BACK_S) if self._quiet_ms else left_s)
-            if self._quiet_ms and self._clock.now_ms() < until_ms:
-                await self.run()
+            await self._clock.sleep(min(left_s, _READ_BACK_S) if self._quiet_ms or also else left_s)
+            if self._clock.now_ms() < until_ms:
+                if self._quiet_ms:
+                    await self.run()
+                if also is not None:
+                    await also()
 
     async def run(self) -> Tally:
         """Read all quiet instances while more than half of the day's calls are left, because passes come first.

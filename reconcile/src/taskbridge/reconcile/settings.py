@@ -20,7 +20,8 @@ class ReconcileSettings(ServiceSettings):
     """TOML file with the apps to reconcile, and the credentials of their corps for DingTalk's API."""
 
     credentials_file: FileOrNone = None
-    """The edge's credentials file. An app without a system token in the apps file uses its token from here."""
+    """The edge's credentials file. An app without a system token in the apps file uses its token from here. If a corp
+    has a corp token, its apps are written into this file."""
     port: Port = 8600
     """Port on which health and metrics are served."""
     data_dir: Path = Path("reconcile-data")
@@ -66,3 +67,6 @@ class ReconcileSettings(ServiceSettings):
     copies: bool = False
     """Whether records that DingTalk calls `carbon` mean that a person was copied in; no document of DingTalk says so.
     If `true`, these people see the instance."""
+    names: bool = True
+    """Whether the service reads the names of people and the labels of forms that occur in tasks. It does so while half
+    of the day's calls are left: one call for 50 people or for a form, again after a day if they occur again."""

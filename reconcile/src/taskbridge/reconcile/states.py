@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
+from taskbridge.reconcile.names import Names, transaction
 from taskbridge.reconcile.repairs import LOST
 from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.errors import OperatorError
@@ -15,7 +15,8 @@ from taskbridge.schemas.events import SOURCE_YIDA, Lifecycle, Status, TaskState
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from taskbridge.reconcile.repairs import Repair
 
@@ -201,7 +202,12 @@ class States:
         self.current_ms = 0
         """Every event that was in Kafka at this time is in the states."""
         self.callbacks, self.open_instances = Callbacks(database), OpenInstances(database)
+        self.names = Names(database)
         database.executescript(_STATES)
+        if self.names.is_new:
+            with self.transaction():
+                for (state,) in database.execute("SELECT state FROM states WHERE state IS NOT NULL").fetchall():
+                    self.names.see(msgspec.msgpack.decode(state, type=TaskState))
 
     def find(self, instance_id: str) -> TaskState | Literal[Gone.GONE] | None:
         """The last state; None if there never was one."""
@@ -218,6 +224,7 @@ class States:
             self.delete(state.instance_id)
             return
         self.open_instances.update(state, by_callback=self.callbacks.update(state))
+        self.names.see(state)
         has_pending = any(each.status is Status.PENDING for each in state.tasks)
         plain = msgspec.msgpack.encode(msgspec.structs.replace(state, form_data={}))
         self._database.execute(
@@ -279,13 +286,6 @@ class States:
             self._database.execute("DELETE FROM positions")
             self.callbacks.clear()
 
-    @contextmanager
-    def transaction(self) -> Generator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Commit all of the block, or nothing of it."""
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
+        return transaction(self._database)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from taskbridge.reconcile.applications import ABSENT, WITHOUT_TOKEN
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def status_of(data: LocalData) -> dict[str, Any]:
-    """Cursors, calls left, repairs by app and day, the last callback of each app, and unconfirmed absences."""
+    """Cursors, calls left, repairs by app and day, last callbacks, unconfirmed absences, apps, names and problems."""
     store, budget = data.store, data.budget
     return {
         "last_pass_at": _iso(store.findings.last_pass_ms(whole=False)),
@@ -58,6 +59,20 @@ def status_of(data: LocalData) -> dict[str, Any]:
         "absences": [
             {"corp_id": corp_id, "app_type": app_type, "instance_id": instance_id, "first_at": iso(first_ms)}
             for corp_id, app_type, instance_id, first_ms in store.absences.all()
+        ],
+        "apps": [
+            {
+                "corp_id": report.corp_id,
+                "synced_at": iso(ended_ms),
+                "listed": report.listed,
+                "absent": report.of(ABSENT),
+                "without_token": report.of(WITHOUT_TOKEN),
+            }
+            for ended_ms, report in store.app_tokens.last()
+        ],
+        "names": [each._asdict() for each in store.names.counts()],
+        "problems": [
+            {"work": work, "since": iso(at_ms), "problem": problem} for work, at_ms, problem in store.problems.all()
         ],
     }
 
@@ -120,6 +135,31 @@ class _StoreCollector(Collector):
             "Instances that were missing in DingTalk once.",
             value=len(store.absences.all()),
         )
+        apps = GaugeMetricFamily(
+            "taskbridge_reconcile_apps",
+            "Apps at the last sync with DingTalk: listed, absent there but in the credentials file, without a token.",
+            labels=["corp_id", "state"],
+        )
+        synced = GaugeMetricFamily(
+            "taskbridge_reconcile_last_apps_sync_age_seconds",
+            "Time since apps were last synced. No sample before the first.",
+            labels=["corp_id"],
+        )
+        for ended_ms, report in store.app_tokens.last():
+            apps.add_metric([report.corp_id, "listed"], report.listed)
+            for state in (ABSENT, WITHOUT_TOKEN):
+                apps.add_metric([report.corp_id, state], len(report.of(state)))
+            synced.add_metric([report.corp_id], (self._clock.now_ms() - ended_ms) / 1000)
+        yield apps
+        yield synced
+        names = GaugeMetricFamily(
+            "taskbridge_reconcile_names",
+            "People and forms in tasks, by whose record is on the topic: from-dingtalk, imported, deleted, missing.",
+            labels=["corp_id", "kind", "record"],
+        )
+        for corp_id, kind, record, count in store.names.counts():
+            names.add_metric([corp_id, kind, record], count)
+        yield names
         age = GaugeMetricFamily(
             "taskbridge_reconcile_last_whole_pass_age_seconds",
             "Time since the last complete pass ended. No sample before the first.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
+from taskbridge.reconcile.applications import AppTokens
 from taskbridge.reconcile.repairs import LOST, Kind
 from taskbridge.reconcile.states import States
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of
@@ -35,6 +36,9 @@ CREATE TABLE IF NOT EXISTS absences (
 CREATE TABLE IF NOT EXISTS found (
     event_id TEXT PRIMARY KEY, corp_id TEXT NOT NULL, app_type TEXT NOT NULL, day TEXT NOT NULL, kind TEXT NOT NULL,
     work TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS problems (
+    work TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, problem TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS passes (ended_ms INTEGER PRIMARY KEY, is_whole INTEGER NOT NULL);
 """
@@ -207,6 +211,24 @@ class Findings:
         return at
 
 
+class Problems:
+    """Why a work of the service failed the last time, for commands that read only the database."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def set(self, work: str, problem: str | None, *, now_ms: int) -> None:
+        """None: it did not fail."""
+        if problem is None:
+            self._database.execute("DELETE FROM problems WHERE work = ?", (work,))
+        else:
+            self._database.execute("INSERT OR REPLACE INTO problems VALUES (?, ?, ?)", (work, now_ms, problem))
+
+    def all(self) -> list[tuple[str, int, str]]:
+        """The work, the time, and the problem."""
+        return self._database.execute("SELECT work, at_ms, problem FROM problems ORDER BY work").fetchall()
+
+
 class Store:
     """Everything in the database but the budget of calls."""
 
@@ -214,7 +236,10 @@ class Store:
         database.executescript(_TABLES)
         self.states = States(database)
         self.callbacks, self.open_instances = self.states.callbacks, self.states.open_instances
+        self.names = self.states.names
+        self.app_tokens = AppTokens(database)
         self.cursors = Cursors(database)
         self.compared = Compared(database)
         self.absences = Absences(database)
         self.findings = Findings(database)
+        self.problems = Problems(database)

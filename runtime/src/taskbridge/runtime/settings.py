@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
 import tomllib
 from abc import ABC, abstractmethod
@@ -365,3 +366,30 @@ class Senders(FileModel):
 
     apps: tuple[AppEntry, ...] = ()
     sources: tuple[SourceEntry, ...] = ()
+
+
+def parse_senders(text: str) -> Senders:
+    """The senders in a text.
+
+    Raises:
+        FileBroken: Not TOML, or not what the file should contain.
+    """
+    file = parse_toml(text, Senders)
+    apps, sources = file.apps, file.sources
+    if len({(app.app_type, app.corp_id) for app in apps}) < len(apps):
+        raise FileBroken("apps: an app_type occurs twice with the same corp_id")
+    if len({source.name for source in sources}) < len(sources):
+        raise FileBroken("sources: a name occurs twice")
+    if len({each.corp_id for each in (*apps, *sources)} - {None}) > 1:
+        unsaid = next((at for at, app in enumerate(apps) if app.corp_id is None), None)
+        if unsaid is not None:
+            # The owner of its token could sign for any of them.
+            problem = f"apps.{unsaid}: corp_id is required, because the file has apps of several corps"
+            raise FileBroken(problem)
+    return file
+
+
+def fingerprint(app_type: str, system_token: str) -> str:
+    """Eight hex digits that name a token of an app and never change."""
+    named = f"taskbridge token fingerprint\0{app_type}\0{system_token}"
+    return hashlib.sha256(named.encode()).hexdigest()[:8]

@@ -36,6 +36,8 @@ def _type(words: str) -> Header:
 
 SPECVERSION: Header = ("ce_specversion", b"1.0")
 CONTENT_TYPE: Header = ("content-type", b"application/avro")
+FROM_DINGTALK: Header = ("origin", b"dingtalk")
+"""On a person or form that reconcile read from DingTalk. Records without it win."""
 NOTIFICATION_TYPES = {change: _type(f"notification.{change.lower()}") for change in Change}
 STATE_CHANGED, STATE_DELETED = _type("state.changed"), _type("state.deleted")
 EVENT_TYPES = {action: _type(f"task.{action.lower()}") for action in Action}

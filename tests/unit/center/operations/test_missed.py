@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,17 +10,14 @@ from fastapi.testclient import TestClient
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 
 from support.operations import reporter_of, settings_of
-from support.reconcile import APP_TYPE, CORP_ID, NOW
+from support.reconcile import APP_TYPE, CORP_ID, NOW, local_data
 from taskbridge.center.access.access import Access
 from taskbridge.center.operations.answers import missed_of
 from taskbridge.center.operations.routes import operations_router
 from taskbridge.local.fake_dingtalk import served
-from taskbridge.reconcile.assembly import LocalData
-from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.reconcile.repairs import Kind, Repair, repair
 from taskbridge.reconcile.status import status_of
-from taskbridge.reconcile.store import Store
-from taskbridge.runtime.dingtalk.clock import DAY_MS, SystemClock
+from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.runtime.refusals import answer_refusals
 from taskbridge.schemas.events import Action
 
@@ -39,18 +35,17 @@ def found(kind: Kind, at: int, task_id: str) -> Repair:
 
 
 @pytest.fixture
-def status() -> dict[str, Any]:
+def status(tmp_path: Path) -> dict[str, Any]:
     """Of an app of which two decisions were missed on one day, and one on the next, plus outcomes and history."""
-    database = sqlite3.connect(":memory:", isolation_level=None)
-    store = Store(database)
-    data = LocalData((), store, Budget(database, Allowance(1, 1, 1), SystemClock()))
-    store.callbacks.watch(CORP_ID, APP_TYPE, now_ms=NOW)
-    lost = [found(Kind.DECISION, NOW, "1"), found(Kind.TASK, NOW, "2"), found(Kind.DECISION, NOW + DAY_MS, "3")]
-    store.findings.record([*lost, found(Kind.OUTCOME, NOW, "4")], work="reconcile")
-    store.findings.record([found(Kind.DECISION, NOW, "5")], work="backfill")
-    store.callbacks.record_missing(lost)
-    store.findings.pass_ended(now_ms=NOW + DAY_MS, is_whole=True)
-    return status_of(data)
+    with local_data(tmp_path) as data:
+        store = data.store
+        store.callbacks.watch(CORP_ID, APP_TYPE, now_ms=NOW)
+        lost = [found(Kind.DECISION, NOW, "1"), found(Kind.TASK, NOW, "2"), found(Kind.DECISION, NOW + DAY_MS, "3")]
+        store.findings.record([*lost, found(Kind.OUTCOME, NOW, "4")], work="reconcile")
+        store.findings.record([found(Kind.DECISION, NOW, "5")], work="backfill")
+        store.callbacks.record_missing(lost)
+        store.findings.pass_ended(now_ms=NOW + DAY_MS, is_whole=True)
+        return status_of(data)
 
 
 def test_what_was_missed_is_counted_by_app_and_day_the_latest_first(status: dict[str, Any]) -> None:

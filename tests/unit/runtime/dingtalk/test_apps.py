@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.runtime.dingtalk.apps import read_apps
+from taskbridge.runtime.dingtalk.apps import App, AppsFile
 from taskbridge.runtime.settings import FileBroken
 
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 CORP = '[[corps]]\ncorp_id = "ding1"\napp_key = "key"\napp_secret = "the-app-secret"\nuser_id = "manager"\n'
 APP = '[[apps]]\napp_type = "APP_1"\nsystem_token = "the-system-token"\n'
+
+
+def read_apps(path: Path, credentials: Path | None = None) -> tuple[App, ...]:
+    return AppsFile(path, credentials).current.apps
 
 
 def written(folder: Path, text: str, name: str = "apps.toml") -> Path:
@@ -54,11 +58,38 @@ def test_secrets_may_be_in_files_and_system_tokens_in_the_credentials_file(tmp_p
     assert second.system_token.get_secret_value() == "tokens-file"
 
 
+def test_a_corp_token_stands_for_the_apps_of_the_credentials_file_unless_some_are_named(tmp_path: Path) -> None:
+    entries = [
+        f'[[apps]]\napp_type = "APP_{each}"\ncorp_id = "{corp}"\nsystem_tokens = ["token-{each}"]\n'
+        for each, corp in ((1, "ding1"), (2, "ding1"), (3, "ding2"))
+    ]
+    edges = written(tmp_path, "".join(entries[:1]), "credentials.toml")
+    path = written(tmp_path, CORP + 'corp_token_file = "corp-token"\n')
+    written(tmp_path, "the-corp-token\n", "corp-token")
+    file = AppsFile(path, edges)
+    [organisation] = file.current.organisations
+    assert organisation.corp_token is not None
+    assert organisation.corp_token.get_secret_value() == "the-corp-token"
+    assert [each.app_type for each in file.current.apps] == ["APP_1"]
+    written(tmp_path, "".join(entries), "credentials.toml")
+    file.reload_if_changed()
+    assert [(each.app_type, each.system_token.get_secret_value()) for each in file.current.apps] == [
+        ("APP_1", "token-1"),
+        ("APP_2", "token-2"),
+    ]
+    written(tmp_path, path.read_text() + '[[apps]]\napp_type = "APP_2"\n')
+    file.reload_if_changed()
+    assert [each.app_type for each in file.current.apps] == ["APP_2"]
+    assert "the-corp-token" not in repr(file.current)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        (CORP + 'corp_token = " "\n', "corp_token is empty"),
+        (CORP + 'corp_token = "t"\ncorp_token_file = "f"\n', "exclude each other"),
         ("corps = [", "not TOML"),
-        (CORP, "apps: Field required"),
+        (CORP, "apps: at least one is required, unless a corp has a corp_token"),
         (CORP + CORP + APP, "a corp_id occurs twice"),
         (CORP + APP + APP, "an app_type occurs twice"),
         (CORP + APP + 'corp_id = "ding2"\n', "corp_id must be the corp_id of one of"),

@@ -1,6 +1,6 @@
 """Every path, parameter and field of our API module is in the vendor's SDK, by the source of that SDK.
 
-The SDK is an oracle, not a dependency: three modules of its 41 MB of Python are read, and none is run. uv caches it.
+The SDK is an oracle, not a dependency: four modules of its 41 MB of Python are read, and none is run. uv caches it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from support.wheels import uv
-from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk import organisation, wire
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,13 +34,20 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.GetRunningTaskList: "yida_1_0.GetRunningTaskList",
     wire.GetTaskCopies: "yida_1_0.GetTaskCopies",
     wire.GetToken: "oauth2_1_0.GetToken",
+    organisation.ListApplication: "yida_1_0.ListApplication",
+    organisation.GetFormComponentDefinitionList: "yida_1_0.GetFormComponentDefinitionList",
+    organisation.BatchGetUser: "contact_1_0.BatchGetUser",
+}
+PATH_ENDS: dict[type[msgspec.Struct], str] = {
+    wire.GetInstanceById: "{id}",
+    organisation.GetFormComponentDefinitionList: "{app_type}/{form_uuid}",
 }
 METHODS: dict[type[msgspec.Struct], str] = {
     **dict.fromkeys((wire.GetInstances, wire.GetToken, wire.ExecuteTask, wire.RedirectTask), "POST"),
     **dict.fromkeys((wire.RestartInstance, wire.GetRunningTaskList), "POST"),
     wire.TerminateInstance: "PUT",
 }
-PAGED = (wire.GetInstances, wire.GetFormListInApp, wire.GetTaskCopies)
+PAGED = (wire.GetInstances, wire.GetFormListInApp, wire.GetTaskCopies, organisation.ListApplication)
 ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.Token: ("oauth2_1_0.GetTokenResponseBody",),
     wire.InstancePage: ("yida_2_0.GetInstancesResponseBody",),
@@ -66,6 +73,12 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.OperationRecordList: ("yida_1_0.GetOperationRecordsResponseBody",),
     wire.OperationRecord: ("yida_1_0.GetOperationRecordsResponseBodyResult",),
     wire.OperationRecordPart: ("yida_1_0.GetOperationRecordsResponseBodyResultDomainList",),
+    organisation.ApplicationPage: ("yida_1_0.ListApplicationResponseBody",),
+    organisation.Application: ("yida_1_0.ListApplicationResponseBodyData",),
+    organisation.ComponentList: ("yida_1_0.GetFormComponentDefinitionListResponseBody",),
+    organisation.Component: ("yida_1_0.GetFormComponentDefinitionListResponseBodyResult",),
+    organisation.UserList: ("contact_1_0.BatchGetUserResponseBody",),
+    organisation.User: ("contact_1_0.BatchGetUserResponseBodyUserList",),
 }
 NO_TIMES = {"createTimeGMT", "modifiedTimeGMT"}
 """The fields that the answer for several ids lacks."""
@@ -86,7 +99,7 @@ def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models(sdk: Path) -> dict[str, ast.ClassDef]:
     return {
         f"{module}.{each.name}": each
-        for module in ("yida_1_0", "yida_2_0", "oauth2_1_0")
+        for module in ("yida_1_0", "yida_2_0", "oauth2_1_0", "contact_1_0")
         for each in ast.parse((sdk / module / "models.py").read_text("utf-8")).body
         if isinstance(each, ast.ClassDef)
     }
@@ -117,7 +130,7 @@ def test_our_requests_are_those_of_the_sdk(
     paging = {wire.PAGE_NUMBER, wire.PAGE_SIZE} if request_type in PAGED else set[str]()
     assert ours(request_type) | paging <= theirs
     path = vars(request_type)["path"]
-    pathname = path + "{id}" if path.endswith("/") else path
+    pathname = path + PATH_ENDS.get(request_type, "")
     client = (sdk / module / "client.py").read_text("utf-8")
     found = re.findall(rf"action='{name}',.*?pathname=f'([^']+)',\s+method='(\w+)'", client, re.DOTALL)
     assert {*found} == {(pathname, METHODS.get(request_type, "GET"))}
@@ -140,5 +153,6 @@ def test_the_token_is_in_the_header_of_the_sdk(sdk: Path) -> None:
 
 
 def test_every_request_and_answer_is_compared() -> None:
-    found = {each for each in vars(wire).values() if isinstance(each, type) and issubclass(each, msgspec.Struct)}
-    assert found - {msgspec.Struct, wire.Request, wire.Problem} == {*REQUESTS, *ANSWERS}
+    names = [*vars(wire).values(), *vars(organisation).values()]
+    found = {each for each in names if isinstance(each, type) and issubclass(each, msgspec.Struct)}
+    assert found - {msgspec.Struct, wire.Call, wire.Request, wire.Problem} == {*REQUESTS, *ANSWERS}

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from taskbridge.runtime.settings import (
     FileBroken,
     ReloadedFile,
-    Senders,
-    parse_toml,
+    fingerprint,
+    parse_senders,
 )
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.errors import ConfigurationError
@@ -104,30 +104,13 @@ class Credentials:
         return self._sources.get(name)
 
 
-def fingerprint(app_type: str, system_token: str) -> str:
-    """Eight hex digits that name a token of an app and never change."""
-    named = f"taskbridge token fingerprint\0{app_type}\0{system_token}"
-    return hashlib.sha256(named.encode()).hexdigest()[:8]
-
-
 def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = None) -> Credentials:
     """The credentials in a TOML text; ``read_token`` reads the token in a file that the text names.
 
     Raises:
         FileBroken: Not TOML, or not what the file should contain.
     """
-    file = parse_toml(text, Senders)
-    apps, sources = file.apps, file.sources
-    if len({(app.app_type, app.corp_id) for app in apps}) < len(apps):
-        raise FileBroken("apps: an app_type occurs twice with the same corp_id")
-    if len({source.name for source in sources}) < len(sources):
-        raise FileBroken("sources: a name occurs twice")
-    if len({each.corp_id for each in (*apps, *sources)} - {None}) > 1:
-        unsaid = next((at for at, app in enumerate(apps) if app.corp_id is None), None)
-        if unsaid is not None:
-            # The owner of its token could sign for any of them.
-            problem = f"apps.{unsaid}: corp_id is required, because the file has apps of several corps"
-            raise FileBroken(problem)
+    file = parse_senders(text)
 
     def held(
         owner: str, place: str, here: Sequence[SecretStr] | None, files: Sequence[str] | None
@@ -149,7 +132,7 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
                 app.corp_id,
                 held(app.app_type, f"apps.{at}.system_tokens", app.system_tokens, app.system_token_files),
             )
-            for at, app in enumerate(apps)
+            for at, app in enumerate(file.apps)
         ],
         [
             _source(
@@ -157,7 +140,7 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
                 held(source.name, f"sources.{at}.secrets", source.secrets, source.secret_files),
                 held(source.name, f"sources.{at}.bearer_tokens", source.bearer_tokens, source.bearer_token_files),
             )
-            for at, source in enumerate(sources)
+            for at, source in enumerate(file.sources)
         ],
     )
 

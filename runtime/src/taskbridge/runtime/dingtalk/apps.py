@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from pydantic import Field, SecretStr, model_validator
 
-from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, Senders, parse_toml
+from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, ReloadedFile, Senders, parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +21,20 @@ class _Corp(FileModel):
     app_secret: SecretStr | None = None
     app_secret_file: NotBlank | None = None
     user_id: NotBlank
+    corp_token: SecretStr | None = None
+    corp_token_file: NotBlank | None = None
 
     @model_validator(mode="after")
     def _has_secret(self) -> _Corp:
         if (self.app_secret is None) == (self.app_secret_file is None):
             raise ValueError("exactly one of app_secret and app_secret_file is required")
+        if self.corp_token is not None and self.corp_token_file is not None:
+            raise ValueError("corp_token and corp_token_file exclude each other")
         return self
+
+    @property
+    def has_corp_token(self) -> bool:
+        return self.corp_token is not None or self.corp_token_file is not None
 
 
 class _App(FileModel):
@@ -41,7 +49,7 @@ class _App(FileModel):
 
 class _File(FileModel):
     corps: tuple[_Corp, ...]
-    apps: tuple[_App, ...]
+    apps: tuple[_App, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +83,98 @@ class App:
         return None if self.url is None else self.url.replace("{instance_id}", quote(instance_id, safe=""))
 
 
-def read_apps(path: Path, credentials: Path | None = None) -> tuple[App, ...]:
-    """The apps of the file. An app without a system token uses its token from the edge's credentials file.
+@dataclass(frozen=True, slots=True)
+class Organisation:
+    """A corp, and what calls for all of its apps need. The repr does not show the secrets."""
+
+    corp: Corp
+    user_id: str
+    corp_token: SecretStr | None = None
+    """Proves to DingTalk that the caller may list all apps with their system tokens."""
+
+    @property
+    def corp_id(self) -> str:
+        return self.corp.corp_id
+
+
+@dataclass(frozen=True, slots=True)
+class Apps:
+    """The contents of the file."""
+
+    organisations: tuple[Organisation, ...]
+    apps: tuple[App, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.apps)
+
+
+class AppsFile(ReloadedFile[Apps]):
+    """The apps file. A change of it, or of a file that it uses, is in use after ``reload_if_changed``."""
+
+    title = "apps file"
+    log_events = "apps_reloaded", "apps_broken"
+
+    def __init__(self, path: Path, credentials: Path | None = None) -> None:
+        """``credentials`` is the edge's file. An app without a system token uses its token from there.
+
+        Raises:
+            FileBroken: A file cannot be read or is wrong. The message contains no secret.
+        """
+        self.credentials = credentials
+        super().__init__(path)
+
+    def parse(self, text: str) -> Apps:
+        organisations = parse_organisations(text, self.path, read=self._named_text)
+        return Apps(organisations, parse_apps(text, self.path, self.credentials, read=self._named_text))
+
+    def _named_text(self, path: Path) -> str:
+        try:
+            return self.text_of(path)
+        except (FileBroken, ValueError) as error:
+            why = error if isinstance(error, FileBroken) else "not a file name"
+            raise FileBroken(f"{path.name}: {why}") from None
+
+
+def parse_organisations(text: str, path: Path, *, read: Callable[[Path], str]) -> tuple[Organisation, ...]:
+    """The corps of the file's text; otherwise as ``parse_apps``."""
+    file = parse_toml(text, _File)
+    found = tuple(
+        Organisation(
+            Corp(each.corp_id, each.app_key, _secret(each.app_secret, each.app_secret_file, "app_secret", path, read)),
+            each.user_id,
+            _secret(each.corp_token, each.corp_token_file, "corp_token", path, read) if each.has_corp_token else None,
+        )
+        for each in file.corps
+    )
+    if len({each.corp_id for each in found}) < len(found):
+        raise FileBroken("corps: a corp_id occurs twice")
+    return found
+
+
+def parse_apps(text: str, path: Path, credentials: Path | None, *, read: Callable[[Path], str]) -> tuple[App, ...]:
+    """The apps of the file's text; ``path`` is the file, and ``read`` returns the text of any other file.
+
+    A corp with a corp token and without apps has those of the edge's credentials file: they follow DingTalk's list.
 
     Raises:
         FileBroken: A file cannot be read or is wrong. The message contains no secret.
     """
-    try:
-        return parse_apps(_text(path), path, credentials, read=_text)
-    except FileBroken as error:
-        raise FileBroken(f"apps file {path}: {error}") from None
-
-
-def parse_apps(text: str, path: Path, credentials: Path | None, *, read: Callable[[Path], str]) -> tuple[App, ...]:
-    """As ``read_apps``, of the text of the file at this path. ``read`` returns the text of any other file."""
     file = parse_toml(text, _File)
-    corps = {each.corp_id: Corp(each.corp_id, each.app_key, _app_secret(each, path, read)) for each in file.corps}
-    if len(corps) < len(file.corps):
-        raise FileBroken("corps: a corp_id occurs twice")
-    users = {each.corp_id: each.user_id for each in file.corps}
+    organisations = parse_organisations(text, path, read=read)
+    corps = {each.corp_id: each.corp for each in organisations}
+    users = {each.corp_id: each.user_id for each in organisations}
+    listed = [
+        _App(app_type=each.app_type, corp_id=corp.corp_id)
+        for corp in file.corps
+        if corp.has_corp_token and not any(each.corp_id in (None, corp.corp_id) for each in file.apps)
+        for each in (() if credentials is None else _senders(credentials, read).apps)
+        if each.corp_id in (None, corp.corp_id)
+    ]
+    if not file.apps and not any(each.has_corp_token for each in file.corps):
+        raise FileBroken("apps: at least one is required, unless a corp has a corp_token")
     found: dict[tuple[str, str], App] = {}
-    for at, each in enumerate(file.apps):
+    for at, each in enumerate((*file.apps, *listed)):
         corp_id = each.corp_id or (next(iter(corps)) if len(corps) == 1 else None)
         if corp_id not in corps:
             raise FileBroken(f"apps.{at}: corp_id must be the corp_id of one of [[corps]]")
@@ -110,11 +189,18 @@ def parse_apps(text: str, path: Path, credentials: Path | None, *, read: Callabl
     return tuple(found.values())
 
 
-def _app_secret(corp: _Corp, path: Path, read: Callable[[Path], str]) -> SecretStr:
-    secret = corp.app_secret or secret_in(path, corp.app_secret_file or "", read)
+def _secret(here: SecretStr | None, file: str | None, name: str, path: Path, read: Callable[[Path], str]) -> SecretStr:
+    secret = here or secret_in(path, file or "", read)
     if not secret.get_secret_value().strip():
-        raise FileBroken("corps: an app_secret is empty")
+        raise FileBroken(f"corps: an {name} is empty")
     return secret
+
+
+def _senders(credentials: Path, read: Callable[[Path], str]) -> Senders:
+    try:
+        return parse_toml(read(credentials), Senders)
+    except FileBroken as error:
+        raise FileBroken(f"credentials file {credentials}: {error}") from None
 
 
 def _system_token(
@@ -126,11 +212,7 @@ def _system_token(
         return secret_in(path, app.system_token_file, read)
     if credentials is None:
         return None
-    try:
-        entries = parse_toml(read(credentials), Senders).apps
-    except FileBroken as error:
-        raise FileBroken(f"credentials file {credentials}: {error}") from None
-    for known in entries:
+    for known in _senders(credentials, read).apps:
         if known.app_type == app.app_type and known.corp_id in (None, corp_id):
             # The first is current; the others are previous or future ones.
             if known.system_tokens:
@@ -143,12 +225,3 @@ def _system_token(
 def secret_in(base: Path, name: str, read: Callable[[Path], str]) -> SecretStr:
     """The secret in a file that another file names."""
     return SecretStr(read(base.parent / name).removesuffix("\n").removesuffix("\r"))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError:
-        raise FileBroken(f"{path.name}: not UTF-8") from None
-    except (OSError, ValueError) as error:
-        raise FileBroken(f"{path.name}: {getattr(error, 'strerror', None) or 'not a file name'}") from None

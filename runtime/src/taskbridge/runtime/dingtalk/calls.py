@@ -140,15 +140,16 @@ class Pace:
 
 class _Call(NamedTuple):
     method: str
-    path: str
+    name: str
+    """The path without ids."""
     query: Mapping[str, Any]
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = {}
+    path_end: str = ""
 
     @property
-    def name(self) -> str:
-        """The path without an instance's id."""
-        return wire.GetInstanceById.path if self.path.startswith(wire.GetInstanceById.path) else self.path
+    def path(self) -> str:
+        return self.name + self.path_end
 
     def secrets(self) -> Iterator[str]:
         """The values that must not be in any error, even if DingTalk's message repeats them."""
@@ -180,14 +181,14 @@ class Calls:
         self._token_until_ms = 0
         self._closed_until_ms = 0
 
-    async def get(self, request: wire.Request, answer: type[T], *, path_end: str = "", page: int | None = None) -> T:
+    async def get(self, request: wire.Call, answer: type[T], *, path_end: str = "", page: int | None = None) -> T:
         """The answer to a request whose fields are in the query.
 
         Raises:
             Later, Refused, Unexpected, Absent: As their docstrings say.
         """
         query = {**msgspec.to_builtins(request), **_paging(page)}
-        return await self._call(_Call("GET", request.path + path_end, query), answer)
+        return await self._call(_Call("GET", request.path, query, path_end=path_end), answer)
 
     async def post(self, request: wire.Request, answer: type[T], *, page: int | None = None) -> T:
         """The answer to a request whose fields are the body; otherwise as ``get``."""

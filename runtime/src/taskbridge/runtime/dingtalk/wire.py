@@ -1,7 +1,8 @@
-"""The names of DingTalk's open API: paths, parameters, fields, words and codes. No other module contains them.
+"""The names of DingTalk's open API: paths, parameters, fields, words and codes.
 
-They are those of the vendor's documents of 2026 and of its SDK (``yida_1_0``, ``yida_2_0``, ``oauth2_1_0``). A test
-compares every name with the SDK. See docs/how-to/find-what-was-missed.md for differences from published answers.
+Only ``organisation`` has more of them. They are those of the vendor's documents of 2026 and of its SDK (``yida_1_0``,
+``yida_2_0``, ``oauth2_1_0``). A test compares every name with the SDK. See docs/how-to/find-what-was-missed.md for
+differences from published answers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 from msgspec import Struct, field
 
 TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
-SECRETS = frozenset({TOKEN_HEADER, "systemToken", "client_id", "client_secret"})
+SECRETS = frozenset({TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret"})
 """The names of all credentials."""
 PAGE_NUMBER, PAGE_SIZE = "pageNumber", "pageSize"
 PAGE_ROWS = 100
@@ -34,10 +35,14 @@ Id = str | int | None
 """The documents say that ids are strings. Some answers have numbers."""
 
 
-class Request(Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """The fields of every call of Yida's API. The repr does not show the app's secret."""
+class Call(Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """The fields of a call."""
 
     path: ClassVar[str]
+
+
+class Request(Call, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields of every call of Yida's API for an app. The repr does not show the app's secret."""
 
     app_type: str
     system_token: str

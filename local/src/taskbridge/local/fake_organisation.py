@@ -1,0 +1,78 @@
+"""The part of the fake DingTalk that knows its organisation: apps with their tokens, people, and labels of forms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from taskbridge.local.fake_answers import Given, Refused
+from taskbridge.runtime.dingtalk import organisation, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.routing import Route
+
+    MakeRoute = Callable[[str, Callable[[Given], Any], str], Route]
+
+NOT_PERMITTED = "Forbidden.AccessDenied.AccessTokenPermissionDenied"
+
+
+class FakeOrganisation:
+    """Its contents may be changed at any time."""
+
+    corp_token = "fake-corp-token"  # noqa: S105 - of this fake only
+
+    def __init__(self, system_tokens: dict[str, str], user_id: str) -> None:
+        """``system_tokens``: the secret of each app."""
+        self.people: dict[str, organisation.User] = {}
+        self.hidden: set[str] = set()
+        """People whom the application may not see."""
+        self.labels: dict[str, dict[str, str]] = {}
+        """Form → field → label."""
+        self.app_names: dict[str, str] = {}
+        self.gives_system_tokens = True
+        """Whether the list of apps has their tokens."""
+        self.missing_permissions: set[str] = set()
+        self._system_tokens, self._user_id = system_tokens, user_id
+
+    def routes(self, route: MakeRoute) -> list[Route]:
+        return [
+            route(organisation.ListApplication.path, self._applications, "GET"),
+            route(f"{organisation.GetFormComponentDefinitionList.path}{{id:path}}", self._fields, "GET"),
+            route(organisation.BatchGetUser.path, self._people, "GET"),
+        ]
+
+    def _applications(self, given: Given) -> organisation.ApplicationPage:
+        self._check("Yida.App.Read")
+        request = given.read(organisation.ListApplication)
+        if request.token != organisation.token_of(request.corp_id, self._user_id, self.corp_token):
+            raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.token}")
+        rows = [
+            organisation.Application(each, self.app_names.get(each), token if self.gives_system_tokens else None)
+            for each, token in self._system_tokens.items()
+        ]
+        page, size = int(given.fields.get(wire.PAGE_NUMBER, 1)), int(given.fields.get(wire.PAGE_SIZE, 10))
+        return organisation.ApplicationPage(rows[(page - 1) * size : page * size], len(rows), page)
+
+    def _fields(self, given: Given) -> organisation.ComponentList:
+        self._check("Yida.Form.Read")
+        app_type, _, form_uuid = given.path_end.partition("/")
+        request = given.read(organisation.GetFormComponentDefinitionList)
+        if self._system_tokens.get(app_type) != request.system_token:
+            raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.system_token}")
+        if form_uuid not in self.labels:
+            raise Refused(400, "invalidState.form.pageInstanceNotFound", "表单不存在")
+        found = [organisation.Component(*each) for each in self.labels[form_uuid].items()]
+        return organisation.ComponentList([*found, organisation.Component(component_name="Divider")])
+
+    def _people(self, given: Given) -> organisation.UserList:
+        self._check("qyapi_get_member")
+        ids = msgspec.json.decode(given.read(organisation.BatchGetUser).user_id_list, type=list[str])
+        found = [self.people[each] for each in ids if each in self.people and each not in self.hidden]
+        return organisation.UserList(found, [each for each in ids if each in self.hidden])
+
+    def _check(self, permission: str) -> None:
+        if permission in self.missing_permissions:
+            raise Refused(403, NOT_PERMITTED, f"应用尚未开通所需的权限:[{permission}]")
