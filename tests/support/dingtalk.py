@@ -63,6 +63,8 @@ class Faults:
     """Times have milliseconds, unlike any published answer, so that tests can compare times exactly."""
     lost_answers: int = 0
     """How many of the next changes are carried out, and answered by a gateway's error."""
+    denied: dict[str, str] = field(default_factory=dict[str, str])
+    """Paths for which the application lacks a permission, and its name."""
     answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
     """Status and code of the next calls, each used once."""
 
@@ -88,6 +90,9 @@ class FaultyDingTalk(FakeDingTalk):
     def _check(self, name: str, token: str | None, *, is_counted: bool) -> None:
         if self.faults.is_down:
             raise Refused(503, "ServiceUnavailable", "down")
+        if name in self.faults.denied:
+            message = f"应用尚未开通所需的权限: [{self.faults.denied[name]}]"
+            raise Refused(403, wire.CODE_PERMISSION, message)
         if self.faults.answers_next:
             raise Refused(*self.faults.answers_next.popleft(), f"as configured; the token was {token}")
         self.calls_per_second, self.calls_per_month = self.faults.calls_per_second, self.faults.calls_per_month

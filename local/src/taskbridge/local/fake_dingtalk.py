@@ -338,6 +338,8 @@ class FakeDingTalk:
     calls_per_month = 5000
     ids_per_call = 50
     search_rows = wire.QUERY_ROWS + wire.PAGE_ROWS
+    recorded_urls: tuple[str, ...] = ("https://erp.example/hook",)
+    """The HTTP calls that it recorded for each instance."""
 
     def __init__(
         self,
@@ -377,6 +379,7 @@ class FakeDingTalk:
                 self._route(wire.RedirectTask.path, self._redirect, "POST"),
                 self._route(wire.RestartInstance.path, self._restart, "POST"),
                 self._route(wire.TerminateInstance.path, self._terminate, "PUT"),
+                self._route(wire.QueryServiceRecord.path, self._recorded_calls, "GET"),
                 *self.organisation.routes(self._route),
             ]
         )
@@ -485,6 +488,12 @@ class FakeDingTalk:
         request = self._read(given, wire.GetOperationRecords)
         known = self._one(request.app_type, request.process_instance_id)
         return wire.OperationRecordList(operation_records_answer(known, self._time))
+
+    def _recorded_calls(self, given: Given) -> wire.ServiceRecordPage:
+        request = self._read(given, wire.QueryServiceRecord)
+        known = self._one(request.app_type, request.instance_id)
+        rows = [wire.ServiceRecord(known.instance_id, "form", each, "success") for each in self.recorded_urls]
+        return wire.ServiceRecordPage(self._cut(rows, given)[1], len(rows))
 
     def _execute(self, given: Given) -> None:
         request = self._read(given, wire.ExecuteTask, anybody=True)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     MakeRoute = Callable[[str, Callable[[Given], Any], str], Route]
 
-NOT_PERMITTED = "Forbidden.AccessDenied.AccessTokenPermissionDenied"
-
 
 class FakeOrganisation:
     """Its contents may be changed at any time."""
@@ -34,6 +32,9 @@ class FakeOrganisation:
         self.app_names: dict[str, str] = {}
         self.gives_system_tokens = True
         """Whether the list of apps has their tokens."""
+        self.edition = "EXCLUSIVE"
+        self.unknown_apps: tuple[str, ...] = ()
+        """Apps besides those with a secret here."""
         self.missing_permissions: set[str] = set()
         self._system_tokens, self._user_id = system_tokens, user_id
 
@@ -42,6 +43,7 @@ class FakeOrganisation:
             route(organisation.ListApplication.path, self._applications, "GET"),
             route(f"{organisation.GetFormComponentDefinitionList.path}{{id:path}}", self._fields, "GET"),
             route(organisation.BatchGetUser.path, self._people, "GET"),
+            route(organisation.GetCorpLevelByAccountId.path, self._edition, "GET"),
         ]
 
     def _applications(self, given: Given) -> organisation.ApplicationPage:
@@ -51,10 +53,14 @@ class FakeOrganisation:
             raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.token}")
         rows = [
             organisation.Application(each, self.app_names.get(each), token if self.gives_system_tokens else None)
-            for each, token in self._system_tokens.items()
+            for each, token in {**self._system_tokens, **dict.fromkeys(self.unknown_apps)}.items()
         ]
         page, size = int(given.fields.get(wire.PAGE_NUMBER, 1)), int(given.fields.get(wire.PAGE_SIZE, 10))
         return organisation.ApplicationPage(rows[(page - 1) * size : page * size], len(rows), page)
+
+    def _edition(self, given: Given) -> organisation.CorpLevel:
+        given.read(organisation.GetCorpLevelByAccountId)
+        return organisation.CorpLevel(self.edition)
 
     def _fields(self, given: Given) -> organisation.ComponentList:
         self._check("Yida.Form.Read")
@@ -75,4 +81,4 @@ class FakeOrganisation:
 
     def _check(self, permission: str) -> None:
         if permission in self.missing_permissions:
-            raise Refused(403, NOT_PERMITTED, f"应用尚未开通所需的权限:[{permission}]")
+            raise Refused(403, wire.CODE_PERMISSION, f"应用尚未开通所需的权限:[{permission}]")

@@ -33,10 +33,12 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.TerminateInstance: "yida_1_0.TerminateInstance",
     wire.GetRunningTaskList: "yida_1_0.GetRunningTaskList",
     wire.GetTaskCopies: "yida_1_0.GetTaskCopies",
+    wire.QueryServiceRecord: "yida_1_0.QueryServiceRecord",
     wire.GetToken: "oauth2_1_0.GetToken",
     organisation.ListApplication: "yida_1_0.ListApplication",
     organisation.GetFormComponentDefinitionList: "yida_1_0.GetFormComponentDefinitionList",
     organisation.BatchGetUser: "contact_1_0.BatchGetUser",
+    organisation.GetCorpLevelByAccountId: "yida_1_0.GetCorpLevelByAccountId",
 }
 PATH_ENDS: dict[type[msgspec.Struct], str] = {
     wire.GetInstanceById: "{id}",
@@ -47,7 +49,13 @@ METHODS: dict[type[msgspec.Struct], str] = {
     **dict.fromkeys((wire.RestartInstance, wire.GetRunningTaskList), "POST"),
     wire.TerminateInstance: "PUT",
 }
-PAGED = (wire.GetInstances, wire.GetFormListInApp, wire.GetTaskCopies, organisation.ListApplication)
+PAGED = (
+    wire.GetInstances,
+    wire.GetFormListInApp,
+    wire.GetTaskCopies,
+    wire.QueryServiceRecord,
+    organisation.ListApplication,
+)
 ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.Token: ("oauth2_1_0.GetTokenResponseBody",),
     wire.InstancePage: ("yida_2_0.GetInstancesResponseBody",),
@@ -73,6 +81,9 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.OperationRecordList: ("yida_1_0.GetOperationRecordsResponseBody",),
     wire.OperationRecord: ("yida_1_0.GetOperationRecordsResponseBodyResult",),
     wire.OperationRecordPart: ("yida_1_0.GetOperationRecordsResponseBodyResultDomainList",),
+    wire.ServiceRecordPage: ("yida_1_0.QueryServiceRecordResponseBody",),
+    wire.ServiceRecord: ("yida_1_0.QueryServiceRecordResponseBodyValues",),
+    organisation.CorpLevel: ("yida_1_0.GetCorpLevelByAccountIdResponseBody",),
     organisation.ApplicationPage: ("yida_1_0.ListApplicationResponseBody",),
     organisation.Application: ("yida_1_0.ListApplicationResponseBodyData",),
     organisation.ComponentList: ("yida_1_0.GetFormComponentDefinitionListResponseBody",),

@@ -171,6 +171,11 @@ class YidaApi:
         request = wire.GetOperationRecords(**self._credentials(), process_instance_id=instance_id)
         return (await self._calls.get(request, wire.OperationRecordList)).result
 
+    async def recorded_calls(self, form_uuid: str, instance_id: str) -> wire.ServiceRecordPage:
+        """The newest HTTP calls that DingTalk recorded for an instance: one page."""
+        request = wire.QueryServiceRecord(**self._credentials(), form_uuid=form_uuid, instance_id=instance_id)
+        return await self._calls.get(request, wire.ServiceRecordPage, page=1)
+
     async def decide(self, task: Task, *, agrees: bool, remark: str) -> None:
         """Have the task's person agree or refuse. This and the following raise what ``Calls.change`` raises."""
         result = wire.AGREED if agrees else wire.DISAGREED

@@ -60,6 +60,14 @@ class BatchGetUser(wire.Call, frozen=True, kw_only=True):
     """A list as JSON text."""
 
 
+class GetCorpLevelByAccountId(wire.Call, frozen=True, kw_only=True):
+    """GET: the edition of an organisation."""
+
+    path: ClassVar[str] = "/v1.0/yida/apps/corpLevel"
+
+    account_id: str
+
+
 class Application(Struct, frozen=True, rename="camel", omit_defaults=True):
     """An app. The repr does not show its token."""
 
@@ -103,6 +111,10 @@ class UserList(Struct, frozen=True, rename="camel", omit_defaults=True):
     """Those whom the application may not see."""
 
 
+class CorpLevel(Struct, frozen=True):
+    result: str
+
+
 def token_of(corp_id: str, user_id: str, corp_token: str) -> str:
     """Proof that the caller has the corp token. Documents say MD5 and its input; upper case is a published caller's."""
     return hashlib.md5(f"{corp_id}{user_id}{corp_token}".encode(), usedforsecurity=False).hexdigest().upper()
@@ -136,6 +148,11 @@ class OrganisationApi:
         if len(found) < answer.total_count:
             raise Unexpected(f"{request.path}: DingTalk returned {len(found)} of {answer.total_count} apps")
         return [*found.values()]
+
+    async def edition(self) -> str:
+        """The organisation's edition in Yida's word. Whether a user's id is the account id is not documented."""
+        request = GetCorpLevelByAccountId(account_id=self.organisation.user_id)
+        return (await self._calls.get(request, CorpLevel)).result
 
     async def labels(self, app: App, form_uuid: str) -> dict[str, str]:
         """Field id → label, also of fields within tables."""

@@ -171,6 +171,15 @@ class TerminateInstance(Request, frozen=True, kw_only=True, omit_defaults=True):
     process_instance_id: str
 
 
+class QueryServiceRecord(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """GET: the HTTP calls that DingTalk recorded for an instance."""
+
+    path: ClassVar[str] = "/v1.0/yida/services/invocationRecords"
+
+    form_uuid: str
+    instance_id: str
+
+
 class GetToken(Struct, frozen=True):
     """POST: a token for all other calls."""
 
@@ -334,6 +343,20 @@ class OperationRecordList(Struct, frozen=True):
     result: list[OperationRecord]
 
 
+class ServiceRecord(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """An HTTP call that DingTalk made."""
+
+    form_instance_id: Id = None
+    hook_type: str | None = None
+    invoke_url: str | None = None
+    invoke_status: str | None = None
+
+
+class ServiceRecordPage(Struct, frozen=True, rename="camel"):
+    values: list[ServiceRecord]
+    total_count: int
+
+
 class Problem(Struct, frozen=True, rename="lower"):
     """The body of a refusal."""
 
@@ -390,5 +413,7 @@ CODE_TOO_MUCH = frozenset(
     }
 )
 """The request covers more rows or ids than DingTalk answers for."""
+CODE_PERMISSION = "Forbidden.AccessDenied.AccessTokenPermissionDenied"
+"""The application lacks a permission, which the message names. From published answers; the SDK has no codes."""
 CODE_ABSENT = frozenset({"invalidState.form.dataDoesNotExistOrIsDeleted", "invalidState.form.pageInstanceNotFound"})
 """No such instance."""

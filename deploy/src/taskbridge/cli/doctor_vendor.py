@@ -1,0 +1,240 @@
+"""The checks of ``taskbridge doctor --vendor``: what DingTalk's API lets reconcile read, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from taskbridge.cli.doctor_checks import failed, found, ok, warning
+from taskbridge.reconcile.assembly import open_data
+from taskbridge.reconcile.settings import ReconcileSettings
+from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.api import Days, YidaApi
+from taskbridge.runtime.dingtalk.calls import Calls, Later, Spent, open_http
+from taskbridge.runtime.dingtalk.clock import DAY_MS, SystemClock, day_of
+from taskbridge.runtime.dingtalk.organisation import OrganisationApi
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.settings import FileBroken, Senders, load_settings, parse_toml
+from taskbridge.schemas.errors import OperatorError, TaskbridgeError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from taskbridge.cli.doctor_checks import Finding
+    from taskbridge.reconcile.assembly import LocalData
+    from taskbridge.reconcile.budget import Budget
+    from taskbridge.runtime.dingtalk.apps import App, Organisation
+    from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.runtime.dingtalk.organisation import Application
+
+T = TypeVar("T")
+
+_ATTEMPTS = 2
+_FORMS = 5
+"""In how many forms an instance is looked for: each costs a call."""
+_SINCE_MS = 30 * DAY_MS
+_NAMES = 5
+_CALLBACKS = "/yida/tasks/"
+_TOKENS = "/v1.0/oauth2/"
+_GRANT = "grant it to the application in DingTalk's developer console (权限管理); docs/how-to/find-what-was-missed.md"
+_SEE_EDITION = "see the administration of Yida (平台管理); the standard edition has 5,000 calls a month"
+_FILE = "set RECONCILE_APPS_FILE to the file of apps; docs/how-to/find-what-was-missed.md"
+
+
+def findings(environment: Mapping[str, str], *, clock: Clock | None = None) -> Iterator[Finding]:
+    """Ask DingTalk with the credentials that reconcile uses; each call counts in reconcile's budget."""
+    configure_logs("text", "ERROR")
+    yield from found("settings", lambda: _findings(environment, clock or SystemClock()), _FILE)
+
+
+def _findings(environment: Mapping[str, str], clock: Clock) -> Iterator[Finding]:
+    settings = load_settings(ReconcileSettings, environment)
+    with open_data(settings, clock) as data, asyncio.Runner() as runner:
+        for organisation in data.organisations:
+            asked = _organisation(settings, data, organisation, clock)
+            while (each := runner.run(_next(asked))) is not None:
+                yield each
+
+
+async def _next(asked: AsyncIterator[Finding]) -> Finding | None:
+    return await anext(asked, None)
+
+
+async def _organisation(
+    settings: ReconcileSettings, data: LocalData, organisation: Organisation, clock: Clock
+) -> AsyncGenerator[Finding]:
+    corp_id = organisation.corp_id
+    apps = [each for each in data.apps if each.corp_id == corp_id]
+    async with open_http(settings.api_url, timeout_s=settings.call_timeout_s) as http:
+        calls = Calls(http, organisation.corp, data.budget, clock, attempts=_ATTEMPTS)
+        questions = _Questions(calls, organisation, apps, clock)
+        ended: Finding | None = None
+        try:
+            async for each in questions.answers(settings.credentials_file):
+                yield each
+        except Later as error:
+            do = "raise RECONCILE_CALLS_PER_DAY, or ask again then" if isinstance(error, Spent) else "ask again later"
+            ended = failed("access", f"{corp_id}: {error}", do)
+        except OperatorError as error:
+            # Of the access token: without one nothing can be asked.
+            ended = failed("access", f"{corp_id}: {error}", "correct app_key and app_secret in the file of apps")
+        for each in (*questions.drained(), *([ended] if ended else [])):
+            yield each
+    yield _calls_left(data.budget, corp_id)
+
+
+class _Sample(NamedTuple):
+    """An instance to ask about."""
+
+    api: YidaApi
+    form_uuid: str
+    instance_id: str
+
+
+class _Questions:
+    """The questions about one organisation. A refusal is a finding, and the others are asked all the same."""
+
+    def __init__(self, calls: Calls, organisation: Organisation, apps: Sequence[App], clock: Clock) -> None:
+        self._calls, self._apps, self._clock = calls, apps, clock
+        self._corp_id = organisation.corp_id
+        self._organisation = OrganisationApi(calls, organisation)
+        self._found: list[Finding] = []
+
+    async def answers(self, credentials: Path | None) -> AsyncGenerator[Finding]:
+        """Raises ``Later``, or what refuses the access token: then nothing else would be answered."""
+        sample: _Sample | None = None
+        for app in self._apps:
+            api = YidaApi(self._calls, app, self._clock)
+            forms = await self._ask("app", self._forms(api), "correct its system_token and user_id in the file of apps")
+            if forms is not None:
+                self._found.append(ok("app", f"{app.app_type}: accepted, {len(forms)} forms start a process"))
+                sample = sample or await self._sample(api, forms)
+            for each in self.drained():
+                yield each
+        await self._about_instance(sample)
+        await self._about_organization(credentials)
+        for each in self.drained():
+            yield each
+
+    async def _about_instance(self, sample: _Sample | None) -> None:
+        if sample is None:
+            says = f"{self._corp_id}: no instance of the last 30 days is visible, so that none can be read"
+            do = "start a process in Yida and ask again; user_id must be a person who may see all data"
+            self._found.append(warning("permissions", says, do))
+            return
+        api, form_uuid, instance_id = sample
+        may = ["forms", "instances"]
+        for name, read in {"open tasks": api.running_tasks, "operation records": api.operation_records}.items():
+            if await self._ask("permissions", read(instance_id), _GRANT) is not None:
+                may.append(name)
+        self._found.append(ok("permissions", f"{self._corp_id}: may read {', '.join(may)}"))
+        recorded = await self._ask("records", api.recorded_calls(form_uuid, instance_id), _GRANT)
+        if recorded is not None:
+            self._found.append(_seen(recorded, instance_id))
+
+    async def _about_organization(self, credentials: Path | None) -> None:
+        edition = await self._ask("edition", self._organisation.edition(), _SEE_EDITION, is_needed=False)
+        if edition is not None:
+            self._found.append(ok("edition", f"{self._corp_id}: Yida calls the edition {edition}"))
+        if self._organisation.organisation.corp_token is None:
+            says = f"{self._corp_id}: DingTalk lists the apps of an organisation only with its corp token"
+            do = "with the dedicated edition, get it from Yida's support and set corp_token in [[corps]]"
+            self._found.append(warning("unnamed-apps", says, do))
+            return
+        listed = await self._ask("unnamed-apps", self._organisation.applications(), "correct corp_token in [[corps]]")
+        if listed is not None:
+            self._found.append(_unnamed(listed, self._corp_id, self._apps, credentials))
+
+    async def _forms(self, api: YidaApi) -> list[wire.Form]:
+        forms = await api.forms()
+        if api.app.forms:
+            # Forms of the file cost no call, so they prove nothing.
+            await api.count(forms[0].form_uuid, self._days())
+        return forms
+
+    async def _sample(self, api: YidaApi, forms: Sequence[wire.Form]) -> _Sample | None:
+        for form in forms[:_FORMS]:
+            if instance_id := await self._ask("permissions", self._instance(api, form.form_uuid), _GRANT):
+                return _Sample(api, form.form_uuid, instance_id)
+        return None
+
+    async def _instance(self, api: YidaApi, form_uuid: str) -> str:
+        rows = await anext(api.instances(form_uuid, self._days()), None)
+        return rows[-1].process_instance_id if rows else ""
+
+    async def _ask(self, check: str, call: Coroutine[Any, Any, T], do: str, *, is_needed: bool = True) -> T | None:
+        """The answer; None if DingTalk refuses it, which becomes a finding."""
+        try:
+            return await call
+        except Later:
+            raise
+        except TaskbridgeError as error:
+            if str(error).startswith(_TOKENS):
+                raise
+            lacks = wire.CODE_PERMISSION in str(error)
+            self._found.append((failed if is_needed else warning)(check, str(error), _GRANT if lacks else do))
+            return None
+
+    def drained(self) -> list[Finding]:
+        """What was found since the last time."""
+        found, self._found = self._found, []
+        return found
+
+    def _days(self) -> Days:
+        now = self._clock.now_ms()
+        return Days(day_of(now - _SINCE_MS), day_of(now))
+
+
+def _seen(recorded: wire.ServiceRecordPage, instance_id: str) -> Finding:
+    """What the records of an instance show of callbacks. Whether they should be there is not documented."""
+    urls = [each.invoke_url or "" for each in recorded.values]
+    ours = sum(_CALLBACKS in each for each in urls)
+    if ours:
+        says = f"{ours} of {recorded.total_count} HTTP calls recorded for {instance_id} are callbacks of tasks"
+        return ok("records", f"{says}: DingTalk logs them")
+    others = Counter(map(_host, urls))
+    seen = ", ".join(f"{count} to {host}" for host, count in others.most_common(_NAMES))
+    says = f"no callback is among the {recorded.total_count} HTTP calls recorded for {instance_id}"
+    return warning("records", says + (f" ({seen})" if seen else ""), "do not rely on DingTalk's log: run reconcile")
+
+
+def _host(url: str) -> str:
+    with suppress(ValueError):
+        return urlsplit(url).hostname or "no address"
+    return "no address"
+
+
+def _unnamed(listed: Sequence[Application], corp_id: str, apps: Sequence[App], credentials: Path | None) -> Finding:
+    try:
+        named = _credentialed(credentials, corp_id) if credentials else {each.app_type for each in apps}
+    except (OSError, ValueError, FileBroken) as error:
+        return failed("unnamed-apps", f"{credentials}: {error}", "correct RECONCILE_CREDENTIALS_FILE")
+    unnamed = [f"{each.app_type} ({each.name})" for each in listed if each.app_type not in named]
+    if not unnamed:
+        return ok("unnamed-apps", f"{corp_id}: all {len(listed)} apps have credentials")
+    more = f" and {len(unnamed) - _NAMES} more" if len(unnamed) > _NAMES else ""
+    return warning(
+        "unnamed-apps",
+        f"{corp_id}: {len(unnamed)} of {len(listed)} apps have no credentials: {', '.join(unnamed[:_NAMES])}{more}",
+        f"run taskbridge apps sync, or add them to {credentials or 'the credentials files'}",
+    )
+
+
+def _credentialed(credentials: Path, corp_id: str) -> set[str]:
+    file = parse_toml(credentials.read_text("utf-8"), Senders)
+    return {each.app_type for each in file.apps if each.corp_id in (None, corp_id)}
+
+
+def _calls_left(budget: Budget, corp_id: str) -> Finding:
+    """By reconcile's own count: no call of DingTalk tells how many are left."""
+    used = budget.used(corp_id)
+    says = f"{corp_id}: {used.day} calls today, {used.month} this month, by reconcile's count"
+    try:
+        budget.check(corp_id)
+    except OperatorError as error:
+        return warning("calls", f"{says}; none left: {error}", "wait, or raise the limit")
+    return ok("calls", f"{says}; {budget.left(corp_id)} left today. Only DingTalk's console tells what DingTalk counts")

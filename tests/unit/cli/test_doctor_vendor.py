@@ -1,0 +1,222 @@
+"""The doctor asks a fake DingTalk: each answer is a line that says what to do, also when calls are refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from support.dingtalk import FakeClock, FaultyDingTalk
+from support.reconcile import APP_SECRET, MINUTE_MS, NOW, SYSTEM_TOKEN, filed
+from taskbridge.cli import doctor_vendor
+from taskbridge.cli.doctor_checks import State
+from taskbridge.cli.program import app
+from taskbridge.local.fake_dingtalk import Company, served
+from taskbridge.reconcile.settings import ReconcileSettings
+from taskbridge.runtime.dingtalk import organisation, wire
+from taskbridge.runtime.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from taskbridge.cli.doctor_checks import Finding
+
+APPS = """
+[[corps]]
+corp_id = "ding1"
+app_key = "{key}"
+app_secret = "{secret}"
+user_id = "manager"
+{more}
+[[apps]]
+app_type = "APP_1"
+[[apps]]
+app_type = "APP_2"
+system_token = "{second}"
+"""
+CALLS_LEFT = (
+    "calls: ding1: 8 calls today, 8 this month, by reconcile's count; 242 left today."
+    " Only DingTalk's console tells what DingTalk counts"
+)
+CORP_TOKEN = 'corp_token = "fake-corp-token"'
+
+
+class Vendor:
+    """The fake, and the files with credentials for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.clock = folder, FakeClock(NOW)
+        self.dingtalk = FaultyDingTalk(
+            Company([filed(at=NOW - 60 * MINUTE_MS)]),
+            self.clock,
+            system_tokens={"APP_1": SYSTEM_TOKEN, "APP_2": "second"},
+            app_key="key-1",
+            app_secret=APP_SECRET,
+        )
+        (folder / "credentials.toml").write_text(
+            f'[[apps]]\napp_type = "APP_1"\nsystem_tokens = ["{SYSTEM_TOKEN}"]\n'
+            '[[apps]]\napp_type = "APP_2"\nsystem_tokens = ["second"]\n'
+        )
+        self.environment = {
+            "RECONCILE_APPS_FILE": str(folder / "apps.toml"),
+            "RECONCILE_CREDENTIALS_FILE": str(folder / "credentials.toml"),
+            "RECONCILE_DATA_DIR": str(folder / "kept"),
+            "RECONCILE_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+            "RECONCILE_SCHEMA_REGISTRY_URL": "http://127.0.0.1:9",
+        }
+        self.apps()
+
+    def apps(self, *, key: str = "key-1", second: str = "second", more: str = CORP_TOKEN) -> None:
+        text = APPS.format(key=key, secret=APP_SECRET, second=second, more=more)
+        (self.folder / "apps.toml").write_text(text)
+
+    def findings(self) -> list[Finding]:
+        return list(doctor_vendor.findings(self.environment, clock=self.clock))
+
+    def of(self, check: str) -> list[Finding]:
+        return [each for each in self.findings() if each.check == check]
+
+
+@pytest.fixture
+def vendor(tmp_path: Path) -> Generator[Vendor]:
+    found = Vendor(tmp_path)
+    with served(found.dingtalk) as url:
+        found.environment["RECONCILE_API_URL"] = url
+        yield found
+
+
+def test_each_question_has_an_answer(vendor: Vendor) -> None:
+    vendor.dingtalk.recorded_urls = ("https://erp.example/hook", "https://edge.example/yida/tasks/create?sign=1")
+    found = {f"{each.check}: {each.says}" for each in vendor.findings() if each.state is State.OK}
+    assert found == {
+        "app: APP_1: accepted, 1 forms start a process",
+        "app: APP_2: accepted, 0 forms start a process",
+        "permissions: ding1: may read forms, instances, open tasks, operation records",
+        "records: 1 of 2 HTTP calls recorded for I-1 are callbacks of tasks: DingTalk logs them",
+        "edition: ding1: Yida calls the edition EXCLUSIVE",
+        "unnamed-apps: ding1: all 2 apps have credentials",
+        CALLS_LEFT,
+    }
+    assert {each.state for each in vendor.findings()} == {State.OK}
+
+
+def test_nothing_is_changed_at_dingtalk(vendor: Vendor) -> None:
+    vendor.findings()
+    assert vendor.dingtalk.changes == []
+
+
+def test_records_without_callbacks_are_said(vendor: Vendor) -> None:
+    vendor.dingtalk.recorded_urls = ("https://erp.example/hook", "http://[")
+    [finding] = vendor.of("records")
+    assert finding.state is State.WARNING
+    assert finding.says == "no callback is among the 2 HTTP calls recorded for I-1 (1 to erp.example, 1 to no address)"
+    assert "run reconcile" in finding.do
+
+
+def test_apps_without_credentials_are_named(vendor: Vendor) -> None:
+    vendor.dingtalk.organisation.unknown_apps = tuple(f"APP_X{each}" for each in range(7))
+    [finding] = vendor.of("unnamed-apps")
+    assert finding.state is State.WARNING
+    assert "7 of 9 apps have no credentials: APP_X0 (" in finding.says
+    assert finding.says.endswith(" and 2 more")
+    assert "credentials.toml" in finding.do
+
+
+def test_without_a_corp_token_the_apps_are_not_listed(vendor: Vendor) -> None:
+    vendor.apps(more="")
+    [finding] = vendor.of("unnamed-apps")
+    assert finding.state is State.WARNING
+    assert "corp_token" in finding.do
+    assert vendor.dingtalk.calls[organisation.ListApplication.path] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "check", "state"),
+    [
+        (wire.GetFormListInApp.path, "app", State.FAILED),
+        (wire.GetInstances.path, "permissions", State.FAILED),
+        (wire.GetRunningTasks.path, "permissions", State.FAILED),
+        (wire.GetOperationRecords.path, "permissions", State.FAILED),
+        (wire.QueryServiceRecord.path, "records", State.FAILED),
+        (organisation.ListApplication.path, "unnamed-apps", State.FAILED),
+        (organisation.GetCorpLevelByAccountId.path, "edition", State.WARNING),
+    ],
+)
+def test_a_missing_permission_is_named_and_the_other_questions_are_asked(
+    vendor: Vendor, path: str, check: str, state: State
+) -> None:
+    vendor.dingtalk.faults.denied = {path: "Yida.Some.Read"}
+    found = vendor.findings()
+    refused = [each for each in found if "Yida.Some.Read" in each.says]
+    assert {(each.check, each.state) for each in refused} == {(check, state)}
+    assert all("权限管理" in each.do for each in refused)
+    assert [each.check for each in found if each.check == "edition"]
+    assert found[-1].check == "calls"
+
+
+def test_a_wrong_system_token_is_of_its_app_alone(vendor: Vendor) -> None:
+    vendor.apps(second="wrong-token")
+    [first, second] = vendor.of("app")
+    assert (first.state, second.state) == (State.OK, State.FAILED)
+    assert "system_token" in second.do
+    assert "wrong-token" not in second.says
+
+
+def test_without_an_access_token_nothing_else_is_asked(vendor: Vendor) -> None:
+    vendor.apps(key="another")
+    found = vendor.findings()
+    assert [(each.check, each.state) for each in found] == [("access", State.FAILED), ("calls", State.OK)]
+    assert "app_key" in found[0].do
+    assert APP_SECRET not in found[0].says
+
+
+def test_a_dingtalk_that_is_away_is_one_line(vendor: Vendor) -> None:
+    vendor.dingtalk.faults.is_down = True
+    assert next((each.check, each.do) for each in vendor.findings()) == ("access", "ask again later")
+
+
+def test_used_up_calls_are_said_and_nothing_is_asked(vendor: Vendor) -> None:
+    vendor.environment["RECONCILE_CALLS_PER_DAY"] = "1"
+    assert [each.check for each in vendor.findings()] == ["app", "access", "calls"]
+    found = vendor.findings()
+    assert [each.check for each in found] == ["access", "calls"]
+    assert "RECONCILE_CALLS_PER_DAY" in found[0].do
+    assert found[1].state is State.WARNING
+
+
+def test_without_an_instance_the_permissions_are_unknown(vendor: Vendor) -> None:
+    vendor.clock.pass_s(40 * 24 * 3600)
+    [finding] = vendor.of("permissions")
+    assert finding.state is State.WARNING
+    assert "start a process" in finding.do
+
+
+def test_forms_of_the_file_are_proved_by_a_query(vendor: Vendor) -> None:
+    (vendor.folder / "apps.toml").write_text((vendor.folder / "apps.toml").read_text("utf-8") + 'forms = ["FORM-9"]\n')
+    vendor.dingtalk.faults.denied = {wire.GetInstances.path: "Yida.Process.Read"}
+    assert [each.state for each in vendor.of("app")] == [State.OK, State.FAILED]
+
+
+def test_no_credentials_are_a_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RECONCILE_APPS_FILE", raising=False)
+    ended = CliRunner().invoke(app, ["doctor", "--vendor", "--json"])
+    assert ended.exit_code == 1
+    assert json.loads(ended.stdout) == {
+        "check": "settings",
+        "state": "failed",
+        "says": "RECONCILE_APPS_FILE: is required",
+        "do": "set RECONCILE_APPS_FILE to the file of apps; docs/how-to/find-what-was-missed.md",
+    }
+
+
+def test_the_command_prints_lines_and_takes_the_credentials_file(vendor: Vendor) -> None:
+    environment = {**vendor.environment, "RECONCILE_CREDENTIALS_FILE": ""}
+    credentials = str(vendor.folder / "credentials.toml")
+    ended = CliRunner().invoke(app, ["doctor", "--vendor", "--credentials", credentials], env=environment)
+    assert "ok    app          APP_1: accepted" in ended.stdout
+    assert SYSTEM_TOKEN not in ended.stdout
+    assert APP_SECRET not in ended.stdout
+    assert load_settings(ReconcileSettings, environment).credentials_file is None
