@@ -92,10 +92,21 @@ Url = Annotated[str, Field(pattern="^https?://.")]
 UrlOrNone = Annotated[Url | None, BeforeValidator(_or_none)]
 
 
-class ServiceSettings(BaseSettings):
+class ProcessSettings(BaseSettings):
     """Each field is an environment variable: the service's prefix, and its name in capitals."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    host: str = "127.0.0.1"
+    """Address on which health and metrics are served."""
+    log_format: Literal["text", "json"] = "text"
+    """`text`, or `json` for one object per line."""
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`. `DEBUG` also logs each accepted callback and each call of DingTalk."""
+
+
+class ServiceSettings(ProcessSettings):
+    """Of a service with Kafka and the registry."""
 
     kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
     """Addresses of Kafka brokers: `host:port`, comma-separated."""
@@ -104,12 +115,6 @@ class ServiceSettings(BaseSettings):
     kafka_config_file: FileOrNone = None
     """File with further properties of all Kafka clients (TLS, SASL): one librdkafka `name=value` per line. Those of the
     registry begin with `schema.registry.`."""
-    host: str = "127.0.0.1"
-    """Address on which health and metrics are served."""
-    log_format: Literal["text", "json"] = "text"
-    """`text`, or `json` for one object per line."""
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
-    """`DEBUG`, `INFO`, `WARNING` or `ERROR`. `DEBUG` also logs each accepted callback and each call of DingTalk."""
 
 
 class DatabaseSettings(ServiceSettings):
