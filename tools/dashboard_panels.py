@@ -383,7 +383,7 @@ WEBHOOKS = Dashboard(
     },
 )
 
-_RECONCILE = "taskbridge_reconcile_"
+_RECONCILE, _APPROVALS = "taskbridge_reconcile_", "taskbridge_approvals_"
 
 RECONCILE = Dashboard(
     "taskbridge-reconcile",
@@ -427,6 +427,10 @@ RECONCILE = Dashboard(
             Panel("Calls", {"{{api}}": _gained(f"{_RECONCILE}calls_total", "api")}, stacked=True),
             Panel("Results of calls", {"{{answer}}": _gained(f"{_RECONCILE}calls_total", "answer")}, stacked=True),
             Panel("Calls left today", {"{{corp_id}}": _now(f"{_RECONCILE}calls_left", "corp_id", "min")}),
+        ],
+        "DingTalk's own approvals": [
+            Panel("Events", {"{{type}} {{outcome}}": _gained(f"{_APPROVALS}events_total", "type, outcome")}),
+            Panel("Connections", {"": _now(f"{_APPROVALS}connected")}),
         ],
         "Apps and names": [
             Panel(

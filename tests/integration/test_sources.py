@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
+from support.approvals import approvals_to, task_event, until
 from support.edge.callbacks import message
 from support.edge.fakes import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, message_of, write_credentials
 from support.edge.process import RunningEdge, wait_until
@@ -20,6 +22,7 @@ from taskbridge.local.host import free_port
 from taskbridge.runtime.standard_webhooks import new_secret
 from taskbridge.schemas.cloudevents import headers_of
 from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
@@ -161,3 +164,31 @@ def test_refused_messages_are_replayed_once_the_secret_is_fixed_though_they_are_
     )
     assert again.status_code == 401
     assert time.time() * 1000 > event.received_at
+
+
+def test_dingtalks_approvals_are_acknowledged_once_they_are_durable_and_arrive_once(
+    make_edge: Callable[..., Edge], connection: Connection, instance_id: str, events_of: Events
+) -> None:
+    """Without Kafka they are on the edge's disk; without the edge they are sent again, and so is one whose
+    acknowledgement was lost."""
+    edge = make_edge(f"127.0.0.1:{free_port()}")
+    wait_until(edge.is_ready)
+    start = task_event("start", processInstanceId=instance_id)
+    finish = task_event("finish", processInstanceId=instance_id, result="agree")
+
+    async def scenario() -> None:
+        async with approvals_to(edge.url) as found:
+            await found.gateway.push(*start, event_id="start")
+            await until(lambda: found.statuses == ["SUCCESS"])
+            await asyncio.to_thread(edge.stop)
+            await found.gateway.push(*finish)
+            await until(lambda: found.statuses == ["SUCCESS", "LATER"])
+            await asyncio.to_thread(edge.restart, connection.bootstrap_servers)
+            await found.gateway.push(*start, event_id="start")
+            await found.gateway.send_again()
+            await until(lambda: not found.gateway.unacknowledged)
+
+    asyncio.run(scenario())
+    wait_until(edge.has_drained)
+    found = {event.event_id: event.action for event, _ in events_of(instance_id)}
+    assert sorted(found.values()) == [Action.COMPLETED, Action.CREATED]

@@ -43,6 +43,8 @@ def metrics_page() -> str:
         listed(_rows(webhooks_metrics())),
         "## Reconcile",
         listed(_rows(reconcile_metrics())),
+        "## DingTalk's approvals",
+        listed(_rows(approvals_metrics())),
     )
 
 
@@ -61,6 +63,10 @@ def edge_metrics() -> list[tuple[str, str, str]]:
 def reconcile_metrics() -> list[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory() as folder, local_data(Path(folder)) as data:
         return list(_collected(ReconcileMetrics(data, data.clock).registry.collect()))
+
+
+def approvals_metrics() -> list[tuple[str, str, str]]:
+    return list(_collected(ApprovalsMetrics(lambda: False).registry.collect()))
 
 
 def streams_metrics() -> list[tuple[str, str, str]]:

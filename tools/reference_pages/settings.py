@@ -12,8 +12,9 @@ from pydantic import SecretStr
 from reference_pages.markdown import also, code, page, prose, table
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
-from taskbridge.runtime.settings import DatabaseSettings, ServiceSettings
+from taskbridge.runtime.settings import DatabaseSettings, ProcessSettings
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.webhooks.settings import WebhooksSettings
@@ -108,8 +109,8 @@ def settings_page() -> str:
         "Settings",
         _INTRODUCTION,
         "## All services",
-        "`SERVICE` is `EDGE`, `STREAMS`, `CENTER`, `WEBHOOKS` or `RECONCILE`. Only the task center and webhooks have a"
-        " database.",
+        "`SERVICE` is `EDGE`, `STREAMS`, `CENTER`, `WEBHOOKS`, `RECONCILE` or `APPROVALS`, which has no Kafka. Only the"
+        " task center and webhooks have a database.",
         table(_HEADS, _shared_rows()),
         "## The edge",
         *_tables(EdgeSettings),
@@ -121,6 +122,8 @@ def settings_page() -> str:
         *_tables(WebhooksSettings),
         "## Reconcile",
         *_tables(ReconcileSettings),
+        "## DingTalk's approvals",
+        *_tables(ApprovalsSettings),
         "## The program and all services",
         table(
             _HEADS,
@@ -166,7 +169,7 @@ def settings_rows(model: type[BaseSettings], prefix: str | None = None) -> list[
 
 def _docstrings(model: type[BaseSettings]) -> dict[str, str]:
     """Of the fields, from the source: pydantic would look for them at each start of a service, a tenth of its time."""
-    inherited = {} if model is ServiceSettings else _docstrings(model.__bases__[0])
+    inherited = {} if model is ProcessSettings else _docstrings(model.__bases__[0])
     (body,) = [each.body for each in ast.parse(inspect.getsource(model)).body if isinstance(each, ast.ClassDef)]
     return inherited | {
         field.target.id: inspect.cleandoc(text.value.value)

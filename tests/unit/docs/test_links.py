@@ -17,6 +17,7 @@ from reference_pages.settings import INTERNAL, SHARED
 from support import needs
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
 
@@ -140,12 +141,12 @@ def test_commands_are_found_in_blocks_and_within_sentences() -> None:
 def test_every_setting_in_documents_exists(document: Path) -> None:
     known = {
         f"{model.model_config.get('env_prefix', '')}{field.upper()}"
-        for model in (EdgeSettings, StreamsSettings, CenterSettings, ReconcileSettings)
+        for model in (EdgeSettings, StreamsSettings, CenterSettings, ReconcileSettings, ApprovalsSettings)
         for field in model.model_fields
     }
     known |= {*SHARED, *INTERNAL}
     text = document.read_text("utf-8")
-    found = set(re.findall(r"\b(?:EDGE|STREAMS|CENTER|RECONCILE)_[A-Z_]+[A-Z]\b", text))
+    found = set(re.findall(r"\b(?:EDGE|STREAMS|CENTER|RECONCILE|APPROVALS)_[A-Z_]+[A-Z]\b", text))
     assert found - known == set()
 
 

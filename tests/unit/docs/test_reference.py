@@ -17,6 +17,7 @@ from taskbridge.edge import app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local import stack
 from taskbridge.reconcile import settings as reconcile_settings
+from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime import kafka
 from taskbridge.schemas import topics
@@ -45,7 +46,14 @@ def test_every_page_of_the_reference_but_the_glossary_is_written_from_the_code()
 
 def test_every_setting_has_its_meaning() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (\S.*) \|$", REFERENCE["settings.md"], re.MULTILINE))
-    for model in (EdgeSettings, StreamsSettings, CenterSettings, WebhooksSettings, ReconcileSettings):
+    for model in (
+        EdgeSettings,
+        StreamsSettings,
+        CenterSettings,
+        WebhooksSettings,
+        ReconcileSettings,
+        ApprovalsSettings,
+    ):
         prefix = model.model_config.get("env_prefix", "")
         for field in map(str.upper, model.model_fields):
             assert f"{prefix}{field}" in rows or (f"SERVICE_{field}" in rows and f"`{prefix}{field}`" in ALSO)

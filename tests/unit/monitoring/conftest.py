@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from reference_pages.metrics import center_metrics, edge_metrics, reconcile_metrics, streams_metrics, webhooks_metrics
+from reference_pages.metrics import (
+    approvals_metrics,
+    center_metrics,
+    edge_metrics,
+    reconcile_metrics,
+    streams_metrics,
+    webhooks_metrics,
+)
 
 _ENDINGS = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 
@@ -17,7 +24,7 @@ def metrics() -> set[str]:
 
 @pytest.fixture(scope="module")
 def reconcile_series() -> set[str]:
-    return _series(reconcile_metrics())
+    return _series(reconcile_metrics() + approvals_metrics())
 
 
 def _series(found: list[tuple[str, str, str]]) -> set[str]:

@@ -1,4 +1,4 @@
-"""The commands ``taskbridge edge``, ``streams`` and ``center``: run one service, or rebuild its results."""
+"""The commands that run one service: ``taskbridge edge``, ``streams``, ``center``, ``dingtalk-approvals``."""
 
 from __future__ import annotations
 
@@ -141,6 +141,23 @@ def center(
     say(json_line(found) if as_json else text)
     if found.get("broken") is not None:
         raise typer.Exit(1)
+
+
+@commands.command(
+    "dingtalk-approvals",
+    epilog=example(
+        "APPROVALS_APP_KEY=ding… APPROVALS_APP_SECRET=… APPROVALS_EDGE_URL=http://127.0.0.1:8400 \\",
+        "APPROVALS_SOURCE=dingtalk APPROVALS_SOURCE_SECRET=whsec_… taskbridge dingtalk-approvals",
+    ),
+)
+def dingtalk_approvals() -> None:
+    """Receive DingTalk's own approvals by its Stream mode and post them to the edge; configured by APPROVALS_*.
+
+    An event is acknowledged after the edge has stored it. Until then DingTalk sends it again.
+    """
+    from taskbridge.reconcile.approvals.app import run
+
+    run()
 
 
 def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:

@@ -1,0 +1,175 @@
+"""The service: posts DingTalk's own approvals to the edge, and acknowledges each event after the edge has stored it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from taskbridge.reconcile.approvals import mapping
+from taskbridge.reconcile.approvals.settings import ApprovalsSettings
+from taskbridge.reconcile.approvals.stream import Stream
+from taskbridge.runtime import standard_webhooks
+from taskbridge.runtime.dingtalk import workflow
+from taskbridge.runtime.dingtalk.apps import Corp
+from taskbridge.runtime.dingtalk.calls import Calls, Later, Pace, open_http
+from taskbridge.runtime.dingtalk.clock import SystemClock
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.operation import operation_app, serve_until_stopped
+from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.errors import OperatorError, TaskbridgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from fastapi import FastAPI
+
+    from taskbridge.reconcile.approvals.mapping import Event, Message
+    from taskbridge.runtime.dingtalk.clock import Clock
+
+_TIMEOUT_S = 10.0
+_END_S = 20.0
+_CALLS_PER_SECOND, _ATTEMPTS = 10.0, 2
+_OK = 200
+_CHARACTERS = 200
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class EdgeUnavailable(OperatorError):
+    """The edge did not answer that it stored a message."""
+
+
+class Metrics:
+    """What Prometheus scrapes."""
+
+    def __init__(self, is_connected: Callable[[], bool]) -> None:
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "taskbridge_approvals_events",
+            "Events of DingTalk, by type and outcome: stored, ignored (changes no list), or later (not acknowledged).",
+            ["type", "outcome"],
+            registry=self.registry,
+        )
+        connected = Gauge("taskbridge_approvals_connected", "Whether DingTalk is connected.", registry=self.registry)
+        connected.set_function(lambda: float(is_connected()))
+
+
+class Service:
+    """Accepts events of DingTalk: true means that all that follows from an event is durable at the edge."""
+
+    def __init__(
+        self, settings: ApprovalsSettings, *, dingtalk: httpx2.AsyncClient, edge: httpx2.AsyncClient, clock: Clock
+    ) -> None:
+        self._settings, self._edge, self._clock = settings, edge, clock
+        self._key = standard_webhooks.key_of(settings.source_secret.get_secret_value())
+        corp = Corp("", settings.app_key, settings.app_secret)
+        self._calls = Calls(dingtalk, corp, Pace(_CALLS_PER_SECOND, clock), clock, attempts=_ATTEMPTS)
+        self.stream = Stream(
+            dingtalk, clock, app_key=settings.app_key, app_secret=settings.app_secret, accept=self.accept
+        )
+        self._edge_problem: str | None = None
+        self._metrics = Metrics(lambda: self.stream.problem is None)
+        self.registry = self._metrics.registry
+
+    async def accept(self, event: Event) -> bool:
+        """Whether the event may be acknowledged."""
+        if not self._settings.remarks:
+            event = event._replace(data={name: value for name, value in event.data.items() if name != "remark"})
+        message = mapping.message_of(event, self._settings.source)
+        outcome = "ignored"
+        if message is not None:
+            try:
+                await self._post(message)
+                if mapping.may_leave_tasks_open(event):
+                    await self._cancel_open_tasks(event)
+                outcome, self._edge_problem = "stored", None
+            except EdgeUnavailable as error:
+                outcome, self._edge_problem = "later", str(error)
+                _log.warning("event_not_stored", event_id=event.event_id, problem=self._edge_problem)
+            except Later as error:
+                outcome = "later"
+                _log.warning("tasks_not_read", event_id=event.event_id, problem=str(error))
+        # Only these types are labels: an application may be subscribed to anything.
+        kind = event.event_type if event.event_type in mapping.EVENT_TYPES else "other"
+        self._metrics.events.labels(kind, outcome).inc()
+        return outcome != "later"
+
+    async def _cancel_open_tasks(self, event: Event) -> None:
+        request = workflow.GetProcessInstance(process_instance_id=str(event.data.get("processInstanceId")))
+        try:
+            answer = await self._calls.get(request, workflow.ApprovalAnswer)
+        except Later:
+            raise
+        except TaskbridgeError as error:
+            # Somebody has to change something: no repetition of the event would help.
+            _log.error("tasks_not_read", event_id=event.event_id, problem=str(error))
+            return
+        for each in mapping.cancellations(event, answer.result.tasks, self._settings.source):
+            await self._post(each)
+
+    async def _post(self, message: Message) -> None:
+        """Post a message to the edge.
+
+        Raises:
+            EdgeUnavailable: It is not stored.
+        """
+        path = f"/sources/{self._settings.source}/tasks/{message.action}"
+        now_s = str(self._clock.now_ms() // 1000)
+        proof = standard_webhooks.signed_headers(message.message_id, now_s, message.body, keys=[self._key])
+        headers = {"Content-Type": "application/cloudevents+json", **proof}
+        try:
+            response = await self._edge.post(path, content=message.body, headers=headers)
+        except httpx2.HTTPError as error:
+            raise EdgeUnavailable(
+                f"the edge does not answer ({type(error).__name__}); check APPROVALS_EDGE_URL"
+            ) from None
+        if response.status_code != _OK:
+            raise EdgeUnavailable(f"the edge answered {response.status_code} to {path}: {response.text[:_CHARACTERS]}")
+
+    async def start(self) -> list[Coroutine[Any, Any, None]]:
+        return [self.stream.run()]
+
+    def http(self) -> FastAPI:
+        return operation_app(
+            "approvals",
+            readiness=self.readiness,
+            ready="Ready while DingTalk is connected and the edge stores what comes",
+            registry=self.registry,
+        )
+
+    def readiness(self) -> dict[str, Any]:
+        return {
+            "ready": self.stream.problem is None and self._edge_problem is None,
+            "dingtalk": self.stream.problem or "connected",
+            "edge": self._edge_problem or "ok",
+        }
+
+
+def run() -> None:
+    """Work until SIGTERM or Ctrl-C, then exit with 0.
+
+    Raises:
+        ConfigurationError: before anything is started.
+    """
+    settings = load_settings(ApprovalsSettings, os.environ)
+    configure_logs(settings.log_format, settings.log_level)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(settings))
+
+
+async def _serve(settings: ApprovalsSettings) -> None:
+    async with (
+        open_http(settings.api_url, timeout_s=_TIMEOUT_S) as dingtalk,
+        open_http(settings.edge_url, timeout_s=_TIMEOUT_S) as edge,
+    ):
+        service = Service(settings, dingtalk=dingtalk, edge=edge, clock=SystemClock())
+        address = settings.host, settings.port
+        await serve_until_stopped(
+            service.http(), service="approvals", address=address, end_s=_END_S, start=service.start
+        )

@@ -1,0 +1,142 @@
+"""DingTalk's own approvals as messages of a source: what the edge accepts at ``/sources/NAME/tasks/ACTION``. No I/O.
+
+The fields are those of the vendor's documents of ``bpms_task_change`` and ``bpms_instance_change``. A repeated event
+must give the same bytes, so a message has nothing of the delivery, nor the present time.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from taskbridge.runtime.dingtalk import wire, workflow
+from taskbridge.schemas.cloudevents import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+TASK, INSTANCE = "bpms_task_change", "bpms_instance_change"
+EVENT_TYPES = (TASK, INSTANCE)
+
+_CREATE, _COMPLETE, _CANCEL, _DELETE = "create", "complete", "cancel", "delete"
+_TERMINATE, _FINISH, _AGREE = "terminate", "finish", "agree"
+_ACTIONS = {
+    (TASK, "start"): _CREATE,
+    (TASK, _FINISH): _COMPLETE,
+    (TASK, "cancel"): _CANCEL,
+    (INSTANCE, "start"): _CREATE,
+    (INSTANCE, _FINISH): _CREATE,
+    (INSTANCE, _TERMINATE): _CREATE,
+    (INSTANCE, "delete"): _DELETE,
+}
+"""Type of the event, ``type`` in its data → action. An instance that ends is described by one more create."""
+_STATUSES = {"start": wire.RUNNING, _FINISH: wire.COMPLETED, _TERMINATE: wire.TERMINATED}
+
+
+class Event(NamedTuple):
+    """An event of DingTalk."""
+
+    event_id: str
+    """The same in each delivery."""
+    event_type: str
+    corp_id: str | None
+    data: Mapping[str, Any]
+
+
+class Message(NamedTuple):
+    """A message for the edge; ``message_id`` is its idempotency key."""
+
+    action: str
+    message_id: str
+    body: bytes
+    """A CloudEvent in JSON, structured mode."""
+
+
+def message_of(event: Event, source: str) -> Message | None:
+    """The message about this event; None if it changes no list: a comment, or anything that is no approval.
+
+    A field that the event lacks is left out: the edge says which one it requires.
+    """
+    data, kind = event.data, str(event.data.get("type"))
+    action = _ACTIONS.get((event.event_type, kind))
+    if action is None:
+        return None
+    about = _of_task(data, action) if event.event_type == TASK else _of_instance(data, kind, action)
+    return _message(event, source, action, about)
+
+
+def may_leave_tasks_open(event: Event) -> bool:
+    """Whether the approval ended in a way after which DingTalk is not known to report the end of each open task."""
+    data = event.data
+    ended = data.get("type") == _TERMINATE or (data.get("type") == _FINISH and data.get("result") != _AGREE)
+    return event.event_type == INSTANCE and ended
+
+
+def cancellations(event: Event, tasks: Iterable[workflow.ApprovalTask], source: str) -> list[Message]:
+    """The messages that cancel the tasks which nobody decided, because the approval has ended by this event."""
+    return [
+        _message(event, source, _CANCEL, {"task_id": str(each.task_id)}, suffix=f":{each.task_id}")
+        for each in tasks
+        if each.status != workflow.TASK_COMPLETED
+    ]
+
+
+def _of_task(data: Mapping[str, Any], action: str) -> dict[str, Any]:
+    task_id, user_id = data.get("taskId"), data.get("staffId")
+    about: dict[str, Any] = {"task_id": None if task_id is None else str(task_id)}
+    if action == _CREATE:
+        return about | {"recipient_ids": user_id, "created_at": data.get("createTime")}
+    if action == _COMPLETE:
+        return about | {"actor_id": user_id, "outcome": data.get("result"), "remark": data.get("remark")}
+    # A cancel names whose task it was, not who did it.
+    return about
+
+
+def _of_instance(data: Mapping[str, Any], kind: str, action: str) -> dict[str, Any]:
+    if action == _DELETE:
+        return {}
+    user_id = data.get("staffId")
+    return {
+        "originator": None if user_id is None else {"user_id": user_id},
+        "url": data.get("url"),
+        "instance_status": _STATUSES[kind],
+        "approved_result": data.get("result"),
+        "created_at": data.get("createTime"),
+        "finished_at": None if kind == "start" else data.get("finishTime"),
+    }
+
+
+def _message(event: Event, source: str, action: str, about: Mapping[str, Any], *, suffix: str = "") -> Message:
+    data, message_id = event.data, event.event_id + suffix
+    told = {
+        "corp_id": event.corp_id,
+        "app_type": data.get("processCode"),
+        "process_code": data.get("processCode"),
+        "instance_id": data.get("processInstanceId"),
+        "title": data.get("title"),
+        "serial_no": data.get("businessId"),
+        **about,
+        "dingtalk": {"eventType": event.event_type, **data},
+    }
+    attributes = {
+        "specversion": "1.0",
+        "id": message_id,
+        "source": f"/{source}",
+        "type": f"{source}.task.{action}",
+        "data": {name: value for name, value in told.items() if value is not None},
+    }
+    if (at_ms := _happened_ms(data, action)) is not None:
+        attributes["time"] = rfc3339(at_ms)
+    return Message(action, message_id, json.dumps(attributes, ensure_ascii=False).encode())
+
+
+def _happened_ms(data: Mapping[str, Any], action: str) -> int | None:
+    """When it happened; None leaves it to the edge, which takes the time of receipt.
+
+    A deletion has no time of its own: that of the instance may be long ago, and deleted instances are forgotten after a
+    time.
+    """
+    if action == _DELETE:
+        return None
+    at_ms = data.get("createTime") if data.get("type") == "start" else data.get("finishTime")
+    return at_ms if isinstance(at_ms, int) else None
