@@ -68,8 +68,8 @@ class Service:
     ) -> None:
         self._settings, self._edge, self._clock = settings, edge, clock
         self._key = standard_webhooks.key_of(settings.source_secret.get_secret_value())
-        corp = Corp("", settings.app_key, settings.app_secret)
-        self._calls = Calls(dingtalk, corp, Pace(_CALLS_PER_SECOND, clock), clock, attempts=_ATTEMPTS)
+        self._dingtalk, self._pace = dingtalk, Pace(_CALLS_PER_SECOND, clock)
+        self._calls: dict[str, Calls] = {}
         self.stream = Stream(
             dingtalk, clock, app_key=settings.app_key, app_secret=settings.app_secret, accept=self.accept
         )
@@ -103,7 +103,7 @@ class Service:
     async def _cancel_open_tasks(self, event: Event) -> None:
         request = workflow.GetProcessInstance(process_instance_id=str(event.data.get("processInstanceId")))
         try:
-            answer = await self._calls.get(request, workflow.ApprovalAnswer)
+            answer = await self._calls_of(event.corp_id or "").get(request, workflow.ApprovalAnswer)
         except Later:
             raise
         except TaskbridgeError as error:
@@ -112,6 +112,12 @@ class Service:
             return
         for each in mapping.cancellations(event, answer.result.tasks, self._settings.source):
             await self._post(each)
+
+    def _calls_of(self, corp_id: str) -> Calls:
+        if corp_id not in self._calls:
+            corp = Corp(corp_id, self._settings.app_key, self._settings.app_secret)
+            self._calls[corp_id] = Calls(self._dingtalk, corp, self._pace, self._clock, attempts=_ATTEMPTS)
+        return self._calls[corp_id]
 
     async def _post(self, message: Message) -> None:
         """Post a message to the edge.
