@@ -1,8 +1,8 @@
 """The names of DingTalk's open API: paths, parameters, fields, words and codes.
 
-Only ``organisation`` and ``workflow`` have more. They are those of the vendor's documents of 2026 and of its SDK (``yida_1_0``,
-``yida_2_0``, ``oauth2_1_0``). A test compares every name with the SDK. See docs/how-to/find-what-was-missed.md for
-differences from published answers.
+Only ``organisation`` and ``workflow`` have more of them. They are those of the vendor's documents of 2026 and of its
+SDK. A test compares every name with the SDK. See docs/how-to/find-what-was-missed.md for differences from published
+answers.
 """
 
 from __future__ import annotations
