@@ -38,8 +38,8 @@ app_type = "APP_2"
 system_token = "{second}"
 """
 CALLS_LEFT = (
-    "calls: ding1: 8 calls today, 8 this month, by reconcile's count; 242 left today."
-    " Only DingTalk's console tells what DingTalk counts"
+    "calls: ding1: 8 calls today, 8 this month, by reconcile's count; 242 left today"
+    " with RECONCILE_EDITION=standard. Only DingTalk's console tells what DingTalk counts"
 )
 CORP_TOKEN = 'corp_token = "fake-corp-token"'
 

@@ -41,7 +41,7 @@ _NAMES = 5
 _CALLBACKS = "/yida/tasks/"
 _TOKENS = "/v1.0/oauth2/"
 _GRANT = "grant it to the application in DingTalk's developer console (权限管理); docs/how-to/find-what-was-missed.md"
-_SEE_EDITION = "see the administration of Yida (平台管理); the standard edition has 5,000 calls a month"
+_SEE_EDITION = "see the administration of Yida (平台管理), and set RECONCILE_EDITION"
 _FILE = "set RECONCILE_APPS_FILE to the file of apps; docs/how-to/find-what-was-missed.md"
 
 
@@ -84,7 +84,7 @@ async def _organisation(
             ended = failed("access", f"{corp_id}: {error}", "correct app_key and app_secret in the file of apps")
         for each in (*questions.drained(), *([ended] if ended else [])):
             yield each
-    yield _calls_left(data.budget, corp_id)
+    yield _calls_left(data.budget, corp_id, settings.edition)
 
 
 class _Sample(NamedTuple):
@@ -229,7 +229,7 @@ def _credentialed(credentials: Path, corp_id: str) -> set[str]:
     return {each.app_type for each in file.apps if each.corp_id in (None, corp_id)}
 
 
-def _calls_left(budget: Budget, corp_id: str) -> Finding:
+def _calls_left(budget: Budget, corp_id: str, edition: str) -> Finding:
     """By reconcile's own count: no call of DingTalk tells how many are left."""
     used = budget.used(corp_id)
     says = f"{corp_id}: {used.day} calls today, {used.month} this month, by reconcile's count"
@@ -237,4 +237,5 @@ def _calls_left(budget: Budget, corp_id: str) -> Finding:
         budget.check(corp_id)
     except OperatorError as error:
         return warning("calls", f"{says}; none left: {error}", "wait, or raise the limit")
-    return ok("calls", f"{says}; {budget.left(corp_id)} left today. Only DingTalk's console tells what DingTalk counts")
+    left = f"{budget.left(corp_id)} left today with RECONCILE_EDITION={edition}"
+    return ok("calls", f"{says}; {left}. Only DingTalk's console tells what DingTalk counts")
