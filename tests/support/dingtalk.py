@@ -14,6 +14,8 @@ from taskbridge.local.fake_dingtalk import Change, FakeDingTalk, Given, Refused,
 from taskbridge.runtime.dingtalk import wire
 
 if TYPE_CHECKING:
+    import threading
+
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.local.fake_dingtalk import Company
@@ -62,6 +64,10 @@ class Faults:
     """Times have milliseconds, unlike any published answer, so that tests can compare times exactly."""
     lost_answers: int = 0
     """How many of the next changes are carried out, and answered by a gateway's error."""
+    held: threading.Event | None = None
+    """Changes are carried out and answered once this is set."""
+    waiting: int = 0
+    """How many changes wait for it."""
     answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
     """Status and code of the next calls, each used once."""
 
@@ -75,6 +81,9 @@ class FaultyDingTalk(FakeDingTalk):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as an ASGI application."""
+        if self.faults.held is not None and scope["method"] != "GET" and scope["path"] != wire.GetAccessToken.path:
+            self.faults.waiting += 1
+            await asyncio.to_thread(self.faults.held.wait)
         if self.faults.punishes:
             await Response(PUNISHMENT, media_type="text/html")(scope, receive, send)
         else:

@@ -19,7 +19,8 @@ export function actionSaid(action, words) {
   if (action.status === "REFUSED" || action.status === "FAILED") {
     return { text: acting.failed(what, acting.reasons[action.detail] ?? action.detail ?? acting.noReason), bad: true };
   }
-  return { text: acting.requested(what), bad: false };
+  const isSent = action.status === "ACCEPTED" || action.detail !== "unsent";
+  return { text: isSent ? acting.requested(what) : acting.unsent(what), bad: false };
 }
 
 /** The panel of one item. It stays the same element while its item does, so that nothing that was typed is lost. */

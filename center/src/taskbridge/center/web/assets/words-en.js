@@ -137,6 +137,7 @@ export const EN = {
     remarkNeeded: "Say why.",
     nobody: "There is nobody to hand it over to.",
     requested: (what) => `${what}: sent, waiting for confirmation…`,
+    unsent: (what) => `${what}: not sent yet, the other system is away or busy. It is tried again…`,
     unclear: (what) => `${what}: no answer. Finding out whether it was carried out…`,
     overtaken: (what) => `${what}: not carried out. The task was decided in another manner meanwhile.`,
     failed: (what, why) => `${what}: not carried out. ${why}`,

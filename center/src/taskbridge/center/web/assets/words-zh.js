@@ -128,6 +128,7 @@ export const ZH = {
     remarkNeeded: "请填写原因。",
     nobody: "没有可以转交的人。",
     requested: (what) => `${what}：已提交，等待确认…`,
+    unsent: (what) => `${what}：对方系统暂时无法连接或繁忙，尚未发送，将自动重试…`,
     unclear: (what) => `${what}：对方系统没有应答，正在核实是否已执行…`,
     overtaken: (what) => `${what}：未执行，该任务已以其他方式处理。`,
     failed: (what, why) => `${what}：未执行。${why}`,
