@@ -376,6 +376,8 @@ def test_a_delegate_decides_on_behalf_of_a_person(people: Deciding, open_page: O
     before = len(people.dingtalk.changes)
     look = {"viewport": {"width": 390, "height": 780}, "locale": "en-US"}
     phone = signed_in(open_page(url, **look), LI, link="Sign in")
+    requested: list[str] = []
+    phone.on("request", lambda request: requested.append(request.url))
     phone.get_by_role("button", name="For others").click()
     others = phone.get_by_role("dialog", name="For others")
     mine = others.locator(".several li", has_text=task.title)
@@ -391,6 +393,9 @@ def test_a_delegate_decides_on_behalf_of_a_person(people: Deciding, open_page: O
     assert people.sent(before + 1)[-1] == (WANG, wire.AGREED, "同意 (li 代办)")
     people.confirm()
     expect(mine).to_have_count(0)
+
+    # What was opened is marked as read in one's own list only.
+    assert not [each for each in requested if each.endswith("/marks")]
 
     # After its end nothing is seen.
     dialog.get_by_role("button", name="结束委托: 李雷").click()
