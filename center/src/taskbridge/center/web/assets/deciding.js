@@ -87,10 +87,15 @@ export class DecidingPanel {
 /** Decides several of these items at once. Each is chosen by hand: nothing is decided unseen. `show` shows one in full. */
 export function severalDialog(actions, words, { title, items: itemsNow, show }) {
   const remark = remarkField(words);
-  const list = element("ul", { class: "several" });
+  const list = element("ul", { class: "several", on: { change: () => say("") } });
   const said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
   const all = element("input", { type: "checkbox", on: { change: () => choose(all.checked) } });
   const boxes = new Map();
+
+  function say(text, bad = false) {
+    said.textContent = text;
+    said.toggleAttribute("data-bad", bad);
+  }
 
   function choose(checked) {
     for (const box of boxes.values()) box.checked = checked && !box.disabled;
@@ -101,7 +106,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
     const chosen = new Set([...boxes].filter(([, box]) => box.checked).map(([item]) => taskKey(item)));
     boxes.clear();
     replace(list, ...items.map((item) => row(item, chosen.has(taskKey(item)))));
-    if (items.length === 0) said.textContent = words.acting.noneLeft;
+    if (items.length === 0) say(words.acting.noneLeft);
   }
 
   function row(item, checked) {
@@ -126,13 +131,12 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
   async function act(action) {
     const items = [...boxes].filter(([, box]) => box.checked).map(([item]) => item);
     if (items.length === 0) {
-      said.textContent = words.acting.chooseFirst;
+      say(words.acting.chooseFirst);
       return;
     }
     if (!remark.check(action)) return;
     const problem = await attempt(() => actions.act(action, items, { remark: remark.field.value.trim() }), words);
-    said.textContent = problem === null ? words.acting.severalRequested(items.length) : problem.text;
-    said.toggleAttribute("data-bad", problem !== null);
+    say(problem?.text ?? words.acting.severalRequested(items.length), problem !== null);
     choose(false);
     all.checked = false;
   }
@@ -155,7 +159,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
     said,
   );
   const open = () => {
-    said.textContent = "";
+    say("");
     render();
     dialog.showModal();
   };

@@ -123,6 +123,7 @@ export const EN = {
     to: (who) => `Delegate to: ${who}`,
     from: "From",
     until: "Until and including",
+    app: "App",
     add: "Delegate",
     end: "End",
     none: "You have not delegated anything.",

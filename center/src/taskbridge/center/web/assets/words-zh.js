@@ -114,6 +114,7 @@ export const ZH = {
     to: (who) => `委托给：${who}`,
     from: "从",
     until: "到（含当天）",
+    app: "应用",
     add: "委托",
     end: "结束委托",
     none: "您没有委托任何任务。",
