@@ -105,6 +105,8 @@ class FakeTaskCenter:
         default_factory=dict[tuple[str, str, str, "str | None"], dict[str, Any]]
     )
     """By user, view, instance and task: as they were sent."""
+    possible: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """What may be decided, as ``/actions`` says it."""
     preferences: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("language", "theme", "notifications")))
     allowed_origins: str = ""
     port: int = 0
@@ -233,6 +235,7 @@ class FakeTaskCenter:
         api.put("/v1/corps/{corp}/users/{user}/marks", status_code=204)(self._mark)
         api.put("/v1/me/preferences", status_code=204)(self._prefer)
         api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
+        api.get("/v1/corps/{corp}/users/{user}/actions")(self._actions)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
         api.get("/v1/corps/{corp}/waiting")(self._waiting)
@@ -339,6 +342,9 @@ class FakeTaskCenter:
         for each in (await request.json())["items"]:
             key = user, each.pop("view"), each.pop("instance_id"), each.pop("task_id")
             self.marks.setdefault(key, {}).update(each)
+
+    async def _actions(self) -> dict[str, Any]:
+        return {"possible": self.possible, "items": []}
 
     async def _spreadsheet(self, user: str, view: str) -> Response:
         lines = "".join(f"{item['title']}\r\n" for item in self.items.get((user, view), []))
