@@ -32,10 +32,20 @@ export class DecidingPanel {
     this.item = item;
     this._said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
     this._remark = remarkField(words);
+    this._step = element("select", {});
+    this._steps = element("label", { class: "deciding-label", hidden: true }, element("span", {}, words.acting.returnTo), this._step);
     this._buttons = element("div", { class: "deciding-buttons" });
     this._picker = element("div", { class: "deciding-picker" });
-    this.root = element("section", { class: "deciding", "aria-label": words.acting.title }, this._remark.label, this._buttons, this._picker, this._said);
+    this.root = element("section", { class: "deciding", "aria-label": words.acting.title }, this._remark.label, this._steps, this._buttons, this._picker, this._said);
     this.render();
+  }
+
+  /** Earlier steps, to which the request may be returned: a map from ids to names. */
+  set steps(steps) {
+    const chosen = this._step.value;
+    const options = [["", this._words.acting.originator], ...steps].map(([id, name]) => element("option", { value: id }, name));
+    replace(this._step, ...options);
+    this._step.value = steps.has(chosen) ? chosen : "";
   }
 
   focus() {
@@ -51,6 +61,7 @@ export class DecidingPanel {
     const underWay = this._actions.isUnderWay(this.item);
     const said = this._problem ?? actionSaid(this._actions.of(this.item), this._words);
     this.root.hidden = possible.length === 0 && said === null;
+    this._steps.hidden = underWay || !possible.includes("return") || this._step.options.length < 2;
     this._remark.label.hidden = underWay || possible.length === 0 || possible.includes("withdraw");
     const shown = underWay ? "" : possible.join();
     if (shown !== this._shown) {
@@ -75,7 +86,7 @@ export class DecidingPanel {
     this._picker.querySelector("input")?.focus();
   }
 
-  async _act(action, recipient = null) {
+  async _act(action, recipient = action === "return" ? this._step.value || null : null) {
     if (!this._remark.check(action)) return;
     const remark = action === "withdraw" ? "" : this._remark.field.value.trim();
     this._problem = await attempt(() => this._actions.act(action, [this.item], { remark, recipient }), this._words);

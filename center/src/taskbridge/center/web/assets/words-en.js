@@ -136,6 +136,8 @@ export const EN = {
     names: { agree: "Agree", refuse: "Refuse", return: "Return", hand_over: "Hand over", withdraw: "Withdraw" },
     remark: "Remark",
     remarkNeeded: "Say why.",
+    returnTo: "Return to",
+    originator: "The originator",
     nobody: "There is nobody to hand it over to.",
     requested: (what) => `${what}: sent, waiting for confirmation…`,
     unsent: (what) => `${what}: not sent yet, the other system is away or busy. It is tried again…`,

@@ -127,6 +127,8 @@ export const ZH = {
     names: { agree: "同意", refuse: "拒绝", return: "退回", hand_over: "转交", withdraw: "撤回" },
     remark: "意见",
     remarkNeeded: "请填写原因。",
+    returnTo: "退回到",
+    originator: "发起人",
     nobody: "没有可以转交的人。",
     requested: (what) => `${what}：已提交，等待确认…`,
     unsent: (what) => `${what}：对方系统暂时无法连接或繁忙，尚未发送，将自动重试…`,
