@@ -73,8 +73,8 @@ class CenterSettings(DatabaseSettings):
     sso_corp_id: str | None = None
     """Corp of every person who signs in, if there is only one corp."""
     sso_groups_header: TextOrNone = None
-    """Header in which these proxies send the person's groups, comma-separated. For `CENTER_OPERATOR_GROUPS` and
-    `CENTER_AUDITOR_GROUPS`."""
+    """Header in which these proxies send the person's groups, comma-separated, for `CENTER_OPERATOR_GROUPS` and
+    `CENTER_AUDITOR_GROUPS`. They must set or remove it in every request, or people could send their own."""
     sso_mapped_id: str | None = None
     """Type of id in the user header, if it is not the user id: `employee_number`, or the name of another id in the
     people topic."""
