@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from starlette.responses import Response
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.schemas.events import Action
 
+_CHANGES = {each.path for each in get_args(Change)}
 PUNISHMENT = '<html><body>{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"f4ke"}</body></html>'
 
 
@@ -81,7 +82,7 @@ class FaultyDingTalk(FakeDingTalk):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as an ASGI application."""
-        if self.faults.held is not None and scope["method"] != "GET" and scope["path"] != wire.GetAccessToken.path:
+        if self.faults.held is not None and scope["path"] in _CHANGES:
             self.faults.waiting += 1
             await asyncio.to_thread(self.faults.held.wait)
         if self.faults.punishes:
