@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.browser.browsing import chromium, new_context
-from support.browser.fake_task_center import FakeTaskCenter, serving
+from support.browser.fake_task_center import CORP, FakeTaskCenter, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -30,6 +30,11 @@ def main(folder: Path = IMAGES) -> None:
         _picture(browser, folder / "task-center-dark.png", fake.page_of() + first, **dark)
         _picture(browser, folder / "task-center-phone.png", fake.page_of(), viewport=PHONE, device_scale_factor=1.5)
         _picture(browser, folder / "task-center-phone-detail.png", fake.page_of() + first, viewport=PHONE)
+        _picture(browser, folder / "waiting.png", f"{fake.url}/waiting?corp_id={CORP}", viewport=DESK, locale="en-GB")
+        fake.items["0169-li-lei", "pending"][0]["task_id"] = "71001"
+        fake.possible = [{"source": "yida", "app_type": None, "actions": ["agree", "refuse", "return", "hand_over"]}]
+        _picture(browser, folder / "deciding.png", fake.page_of() + first, viewport={"width": 1280, "height": 560})
+        _picture(browser, folder / "deciding-phone.png", fake.page_of() + first, **dark | {"viewport": PHONE})
         _picture(
             browser,
             folder / "operation.png",
@@ -44,7 +49,7 @@ def _picture(browser: Browser, path: Path, url: str, **options: Any) -> None:
     context = new_context(browser, **options)
     page = context.new_page()
     page.goto(url)
-    page.wait_for_selector(".timeline:visible, .row:visible, .panel.errors")
+    page.wait_for_selector(".timeline:visible, .row:visible, .panel:visible")
     page.wait_for_timeout(600)
     page.screenshot(path=path)
     context.close()

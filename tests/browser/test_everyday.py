@@ -74,6 +74,12 @@ def test_tasks_are_unread_until_opened_pinned_on_top_and_hidden_until_tomorrow(
     fake.change(pending[1], title="改过的申请")
     expect(page.locator(".row.unread .row-title", has_text="改过的申请")).to_be_visible()
 
+    # Marked in another browser meanwhile: it is seen when this one is looked at again.
+    fake.marks[ME, "pending", pending[3]["instance_id"], pending[3]["task_id"]] = {"pinned": True}
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.get_by_role("group", name="置顶").locator(".row-title")).to_have_count(2)
+    expect(page.locator(".row")).to_have_count(10)
+
     fake.fails = {"/marks": 500}
     page.locator(".row").nth(5).click()
     expect(page.locator(".task-list > [role=status]")).to_have_text("标记未能保存，请重试。")

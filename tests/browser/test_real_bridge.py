@@ -1,4 +1,7 @@
-"""The task center on the real bridge: a callback that Yida posts is on the screen, and nothing is missed."""
+"""The task center on the real bridge: a callback is on the screen, nothing is missed, and people decide their tasks.
+
+One bridge for all of them: it takes most of the time.
+"""
 
 from __future__ import annotations
 
@@ -11,48 +14,60 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from playwright.sync_api import expect
 
-from support.browser.browsing import portal, put
+from support.browser.browsing import portal, put, serious_findings
 from support.browser.company import SECRET, at_work
+from support.browser.deciding import HAN, LI, WANG, deciding
+from support.browser.fake_task_center import TOKEN
+from support.edge.process import wait_until
+from support.identity_provider import enter
 from support.served_apps import serving
 from support.webhooks_process import WebhooksProcess
 from taskbridge.cli.connection import Connection
 from taskbridge.local.company import CORP
-from taskbridge.local.host import free_port
+from taskbridge.runtime.dingtalk import wire
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
     from support.browser.browsing import OpenPage
-    from support.browser.company import Company
+    from support.browser.company import Company, Task
+    from support.browser.deciding import Deciding
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-
 SOON_MS = 60_000
+SYSTEM = {"extra_http_headers": {"Authorization": f"Bearer {TOKEN}"}}
+"""A browser of somebody who has a token for all lists."""
 
 
 @pytest.fixture(scope="module")
-def bridge(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Company, str, WebhooksProcess]]:
-    """The company, a portal's URL, and webhooks."""
-    folder, center = tmp_path_factory.mktemp("bridge"), free_port()
+def bridge(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Deciding, str, WebhooksProcess]]:
+    """People who decide in their company, a portal's URL, and webhooks: all that needs the real bridge shares it."""
+    folder = tmp_path_factory.mktemp("bridge")
     webhooks = WebhooksProcess(folder, Connection("", "", {}), {}, TEST_RETRIES="2")
-    with portal(lambda: f"http://127.0.0.1:{center}") as portal_url:
-        settings = {"CENTER_ALLOWED_ORIGINS": portal_url, "CENTER_WEBHOOKS_URLS": webhooks.url}
-        with at_work(folder, systems=("flowable", "todo"), CENTER_PORT=str(center), **settings) as company:
+    with deciding(folder) as (people, settings), portal(lambda: settings["CENTER_PUBLIC_URL"]) as portal_url:
+        settings |= {"CENTER_ALLOWED_ORIGINS": portal_url, "CENTER_WEBHOOKS_URLS": webhooks.url}
+        with at_work(folder, systems=("flowable", "todo"), **settings) as company:
+            people.works_for(company, folder / "people.csv")
             webhooks.environment["WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS"] = company.connection.bootstrap_servers
             webhooks.environment["WEBHOOKS_SCHEMA_REGISTRY_URL"] = company.connection.registry_url
             webhooks.start()
             try:
-                yield company, portal_url, webhooks
+                yield people, portal_url, webhooks
             finally:
                 webhooks.kill()
 
 
 @pytest.fixture
-def company(bridge: tuple[Company, str, WebhooksProcess]) -> Company:
+def people(bridge: tuple[Deciding, str, WebhooksProcess]) -> Deciding:
     return bridge[0]
+
+
+@pytest.fixture
+def company(people: Deciding) -> Company:
+    return people.company
 
 
 @pytest.fixture
@@ -62,7 +77,7 @@ def user() -> str:
 
 
 def open_live(open_page: OpenPage, company: Company, user: str) -> Page:
-    page = open_page(company.page_of(user))
+    page = open_page(company.page_of(user), **SYSTEM)
     page.set_default_timeout(SOON_MS)
     expect(page.locator(".live")).to_have_attribute("data-state", "live", timeout=SOON_MS)
     expect(page.locator(".task-list .nothing")).to_be_visible(timeout=SOON_MS)
@@ -156,20 +171,21 @@ def test_a_restart_of_the_service_misses_nothing(company: Company, open_page: Op
 
 
 def test_a_portal_of_another_origin_is_live(
-    bridge: tuple[Company, str, WebhooksProcess], open_page: OpenPage, user: str
+    bridge: tuple[Deciding, str, WebhooksProcess], open_page: OpenPage, user: str
 ) -> None:
-    company, portal_url, _ = bridge
-    page = open_page(portal_url)
-    put(page, {"corp-id": CORP, "user-id": user})
+    people, portal_url, _ = bridge
+    company, page = people.company, open_page(portal_url)
+    put(page, {"corp-id": CORP, "user-id": user, "token-provider": "giveToken"})
     expect(page.locator("body")).to_have_attribute("data-live", "live", timeout=SOON_MS)
     task = company.create("门户里的申请", user)
     shown(page, task.title)
 
 
 def test_an_operator_finds_an_endpoint_that_fails_and_delivers_again_once_it_works(
-    bridge: tuple[Company, str, WebhooksProcess], open_page: OpenPage, user: str
+    bridge: tuple[Deciding, str, WebhooksProcess], open_page: OpenPage, user: str
 ) -> None:
-    company, _, webhooks = bridge
+    people, _, webhooks = bridge
+    company = people.company
     token, works, got = "robots-access-token", threading.Event(), list[str]()
     receiver = FastAPI()
 
@@ -183,7 +199,7 @@ def test_an_operator_finds_an_endpoint_that_fails_and_delivers_again_once_it_wor
     with serving(receiver) as url:
         lines = f'url = "{url}/robot/send?access_token={token}"\nsecrets = ["{SECRET}"]\npeople = ["{user}"]'
         webhooks.file.write_text(f'[[endpoints]]\nname = "robot"\ncorps = ["{CORP}"]\n{lines}\n')
-        page = open_page(f"{company.bridge.center_url}/ops", locale="en-GB")
+        page = open_page(f"{company.bridge.center_url}/ops", locale="en-GB", **SYSTEM)
         row, said = page.locator(".webhooks > .records tbody tr"), page.locator(".webhooks-said")
         test = page.get_by_role("button", name="Send a test to robot")
         expect(row).to_contain_text("enabled", timeout=SOON_MS)
@@ -208,3 +224,180 @@ def test_an_operator_finds_an_endpoint_that_fails_and_delivers_again_once_it_wor
         assert got == ["Test of taskbridge webhooks", task.title]
         assert token not in page.content()
     assert token not in webhooks.log_path.read_text()
+
+
+def signed_in(page: Page, user: str, *, link: str) -> Page:
+    page.set_default_timeout(SOON_MS)
+    page.get_by_role("link", name=link).click()
+    enter(page, user)
+    return page
+
+
+def listed(page: Page, *tasks: Task) -> None:
+    """These alone, in any order: they are of one time."""
+    expect(page.locator(".row")).to_have_count(len(tasks), timeout=SOON_MS)
+    for each in tasks:
+        expect(row(page, each)).to_be_visible()
+
+
+def row(page: Page, task: Task) -> Locator:
+    return page.locator(".row", has_text=task.title)
+
+
+def choose(page: Page, task: Task) -> None:
+    row(page, task).click()
+    expect(page.locator(".detail h2")).to_have_text(task.title)
+
+
+def press(page: Page, name: str) -> None:
+    page.locator(".detail").get_by_role("button", name=name, exact=True).click()
+
+
+def test_a_decision_leaves_the_list_when_its_callback_comes_and_what_fails_is_explained(
+    people: Deciding, open_page: OpenPage
+) -> None:
+    first, second, third = [people.create(f"第{number}个申请", WANG) for number in (1, 2, 3)]
+    page = signed_in(open_page(people.company.bridge.center_url), WANG, link="登录")
+    listed(page, first, second, third)
+    said, remark = page.locator(".detail .deciding-said[role=status]"), page.get_by_role("textbox", name="意见")
+
+    # By the keyboard; a refusal needs a reason. It leaves the list when the callback comes, not before.
+    choose(page, third)
+    expect(remark).to_be_visible()
+    page.keyboard.press("a")
+    expect(remark).to_be_focused()
+    assert serious_findings(page) == []
+    press(page, "拒绝")
+    expect(page.locator(".detail .deciding-label [role=alert]")).to_have_text("请填写原因。")
+    remark.fill("预算不足")
+    press(page, "拒绝")
+    expect(said).to_have_text("拒绝：已提交，等待确认…")
+    assert people.sent(1)[-1] == (WANG, wire.DISAGREED, "预算不足")
+    expect(page.locator(".row")).to_have_count(3)
+    people.confirm()
+    listed(page, first, second)
+
+    # Somebody else was faster.
+    people.decided_elsewhere(second)
+    choose(page, second)
+    press(page, "同意")
+    expect(said).to_have_text("同意：未执行。任务不存在或已被处理")
+
+    # No answer: nobody knows. The callback then says that it was carried out.
+    people.dingtalk.faults.lost_answers = 1
+    choose(page, first)
+    press(page, "同意")
+    expect(said).to_have_text("同意：对方系统没有应答，正在核实是否已执行…")
+    people.confirm()
+    listed(page, second)
+
+    # Away: nothing is sent until it can be reached again.
+    fourth = people.create("第4个申请", WANG)
+    choose(page, fourth)
+    before = len(people.dingtalk.changes)
+    with people.away():
+        press(page, "转交")
+        page.locator(".deciding .people button", has_text="李雷").click()
+        expect(said).to_have_text("转交：对方系统暂时无法连接或繁忙，尚未发送，将自动重试…")
+        assert serious_findings(page) == []
+    expect(said).to_have_text("转交：已提交，等待确认…")
+    wait_until(lambda: len(people.dingtalk.changes) > before)
+    people.confirm()
+    listed(page, second)
+
+
+def test_while_dingtalk_is_slow_people_go_on_with_other_tasks(people: Deciding, open_page: OpenPage) -> None:
+    first, second = [people.create(f"第{number}个慢申请", HAN) for number in (1, 2)]
+    before = len(people.dingtalk.changes)
+    page = signed_in(open_page(people.company.bridge.center_url), HAN, link="登录")
+    said, buttons = (
+        page.locator(".detail .deciding-said[role=status]"),
+        page.locator(".detail .deciding-buttons button"),
+    )
+    listed(page, first, second)
+    with people.slow():
+        choose(page, first)
+        press(page, "同意")
+        people.held(1)
+        expect(said).to_have_text("同意：已提交，等待确认…")
+        expect(buttons).to_have_count(0)
+        choose(page, second)
+        page.get_by_role("textbox", name="意见").fill("预算不足")
+        press(page, "拒绝")
+        people.held(2)
+        page.reload()
+        listed(page, first, second)
+        for task, text in ((first, "同意：已提交，等待确认…"), (second, "拒绝：已提交，等待确认…")):
+            choose(page, task)
+            expect(said).to_have_text(text)
+        expect(buttons).to_have_count(0)
+        assert len(people.dingtalk.changes) == before
+    assert sorted(people.sent(before + 2)[-2:]) == [(HAN, wire.AGREED, "同意"), (HAN, wire.DISAGREED, "预算不足")]
+    people.confirm()
+    expect(page.locator(".task-list .nothing")).to_be_visible(timeout=SOON_MS)
+
+
+def test_several_are_decided_at_once_on_a_phone(people: Deciding, open_page: OpenPage) -> None:
+    tasks = [people.create(f"Request {number}", LI) for number in (1, 2, 3)]
+    before = len(people.dingtalk.changes)
+    look = {"viewport": {"width": 390, "height": 780}, "color_scheme": "dark", "locale": "en-US"}
+    phone = signed_in(open_page(people.company.bridge.center_url, **look), LI, link="Sign in")
+    phone.get_by_role("button", name="Several at once").click()
+    dialog = phone.get_by_role("dialog", name="Several at once")
+    dialog.get_by_role("button", name="Agree").click()
+    expect(dialog.locator("> .deciding-said")).to_have_text("Choose some tasks first.")
+    for each in tasks[:2]:
+        dialog.get_by_role("checkbox", name=each.title).check()
+    dialog.get_by_role("textbox", name="Remark").fill("fine")
+    assert serious_findings(phone) == []
+    dialog.get_by_role("button", name="Agree").click()
+    expect(dialog.locator(".several-said")).to_have_text(["Agree: sent, waiting for confirmation…"] * 2)
+    assert people.sent(before + 2)[-2:] == [(LI, wire.AGREED, "fine")] * 2
+    people.confirm()
+    expect(dialog.locator(".several li")).to_have_count(1)
+    expect(dialog.locator(".several")).to_contain_text(tasks[2].title)
+
+
+def test_a_delegate_decides_on_behalf_of_a_person(people: Deciding, open_page: OpenPage) -> None:
+    task = people.create("王伟要处理的申请", WANG)
+    url = people.company.bridge.center_url
+    page = signed_in(open_page(url), WANG, link="登录")
+    expect(row(page, task)).to_be_visible()
+    page.locator(".list-menu-button").click()
+    page.get_by_role("button", name="委托我的任务…").click()
+    dialog = page.get_by_role("dialog", name="委托我的任务…")
+    dialog.get_by_role("button", name="委托", exact=True).click()
+    expect(dialog.get_by_role("status").last).to_have_text("请先选择一个人。")
+    dialog.locator(".people button", has_text="李雷").click()
+    assert serious_findings(page) == []
+    dialog.get_by_role("button", name="委托", exact=True).click()
+    expect(dialog.locator(".delegations li")).to_contain_text("李雷")
+
+    before = len(people.dingtalk.changes)
+    look = {"viewport": {"width": 390, "height": 780}, "locale": "en-US"}
+    phone = signed_in(open_page(url, **look), LI, link="Sign in")
+    requested: list[str] = []
+    phone.on("request", lambda request: requested.append(request.url))
+    phone.get_by_role("button", name="For others").click()
+    others = phone.get_by_role("dialog", name="For others")
+    mine = others.locator(".several li", has_text=task.title)
+    expect(mine.locator(".status")).to_have_text("for 王伟")
+    assert serious_findings(phone) == []
+    mine.get_by_role("button", name="Details").click()
+    expect(phone.locator(".detail h2")).to_have_text(task.title)
+    phone.get_by_role("button", name="Back to the list").click()
+    phone.get_by_role("button", name="For others").click()
+    mine.get_by_role("checkbox").check()
+    others.get_by_role("button", name="Agree").click()
+    expect(mine.locator(".several-said")).to_have_text("Agree: sent, waiting for confirmation…")
+    assert people.sent(before + 1)[-1] == (WANG, wire.AGREED, "同意 (li 代办)")
+    people.confirm()
+    expect(mine).to_have_count(0)
+
+    # What was opened is marked as read in one's own list only.
+    assert not [each for each in requested if each.endswith("/marks")]
+
+    # After its end nothing is seen.
+    dialog.get_by_role("button", name="结束委托: 李雷").click()
+    expect(dialog.locator(".delegations li")).to_have_text("您没有委托任何任务。")
+    assert phone.request.get(f"{url}/v1/corps/{CORP}/users/{LI}/delegated-tasks").json() == {"items": []}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from support.browser.browsing import serious_findings
 from support.browser.fake_task_center import CORP, LONG, MARKUP, ME, RIGHT_TO_LEFT, VIEWS, history
 
 if TYPE_CHECKING:
@@ -582,3 +583,35 @@ def test_single_sign_on_needs_no_question(fake: FakeTaskCenter, open_page: OpenP
     assert not [query for query in fake.queries if query.startswith("/v1/people")]
     assert page.get_by_role("link", name="运维").count() == 0
     assert page.get_by_role("button", name="切换用户").count() == 0
+
+
+def test_a_request_may_be_returned_to_an_earlier_step(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    item = fake.items[ME, "pending"][0]
+    done = {"status": "COMPLETED", "assignee_ids": ["a"], "actor_id": "a", "outcome": None, "remark": None}
+    item["earlier"] = [
+        {
+            **done,
+            "task_id": "2",
+            "step_id": "node-2",
+            "step_name": "财务审批",
+            "decided_at": "2026-11-02T00:00:00.000Z",
+        },
+        {**done, "task_id": "1", "step_id": "node-1", "step_name": None, "decided_at": "2026-11-01T00:00:00.000Z"},
+        {**done, "task_id": "0", "step_id": None, "step_name": None, "decided_at": "2026-11-01T00:00:00.000Z"},
+    ]
+    item["task_id"] = "71001"
+    fake.possible = [{"source": "yida", "app_type": None, "actions": ["agree", "return"]}]
+    page = open_page(fake.page_of())
+    page.locator(".row").first.click()
+    to = page.get_by_label("退回到")
+    expect(to.locator("option")).to_have_text(["发起人", "node-1", "财务审批"])
+    assert serious_findings(page) == []
+    to.select_option("财务审批")
+    page.get_by_role("textbox", name="意见").fill("请补发票")
+    page.get_by_role("button", name="退回", exact=True).click()
+    page.wait_for_function("() => document.querySelector('.deciding-remark').value === ''")
+    assert [(each["action"], each["recipient_id"]) for each in fake.acted] == [("return", "node-2")]
+    # Where there is none, it goes to the originator.
+    page.locator(".row").nth(1).click()
+    expect(page.locator(".detail h2")).to_have_text(fake.items[ME, "pending"][1]["title"])
+    expect(to).to_be_hidden()

@@ -68,6 +68,7 @@ class Composed:
             (folder / service).mkdir()
         endpoint = {"name": "erp", "url": "http://edge:8400/", "corps": [CORP_ID], "secrets": [new_secret()]}
         write_credentials(folder / "edge" / "credentials.toml", SYSTEM_TOKEN)
+        (folder / "webhooks" / "webhooks.env").write_text("WEBHOOKS_API_TOKENS_FILE=/etc/taskbridge/api-tokens.toml\n")
         token = {"name": "portal", "sha256": digest_of(API_TOKEN), "corps": [CORP_ID]}
         (folder / "center" / "webhooks-token").write_text(API_TOKEN)
         for name, table, entry in (

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from starlette.responses import Response
 
@@ -15,12 +15,15 @@ from taskbridge.local.fake_dingtalk import Change, FakeDingTalk, TrueInstance, b
 from taskbridge.runtime.dingtalk import wire
 
 if TYPE_CHECKING:
+    import threading
+
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.local.fake_dingtalk import Company
     from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.schemas.events import Action
 
+_CHANGES = {each.path for each in get_args(Change)}
 PUNISHMENT = '<html><body>{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"f4ke"}</body></html>'
 
 
@@ -65,6 +68,10 @@ class Faults:
     """How many of the next changes are carried out, and answered by a gateway's error."""
     denied: dict[str, str] = field(default_factory=dict[str, str])
     """Paths for which the application lacks a permission, and its name."""
+    held: threading.Event | None = None
+    """Changes are carried out and answered once this is set."""
+    waiting: int = 0
+    """How many changes wait for it."""
     answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
     """Status and code of the next calls, each used once."""
 
@@ -78,6 +85,9 @@ class FaultyDingTalk(FakeDingTalk):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as an ASGI application."""
+        if self.faults.held is not None and scope["path"] in _CHANGES:
+            self.faults.waiting += 1
+            await asyncio.to_thread(self.faults.held.wait)
         if self.faults.punishes:
             await Response(PUNISHMENT, media_type="text/html")(scope, receive, send)
         else:

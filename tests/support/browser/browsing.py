@@ -98,9 +98,10 @@ class Watched:
     complaints: list[str] = field(default_factory=list[str])
     allowed: tuple[str, ...] = (
         *("Failed to load resource", "net::ERR_", "blocked by CORS policy"),
-        "Service Worker registration blocked by Playwright",
+        *("Service Worker registration blocked by Playwright", "cross-world service worker resource mismatch"),
     )
-    """Chromium's messages about answers that a test provokes: a 401, a broken connection. Playwright's, see below."""
+    """Chromium's messages about answers that a test provokes: a 401, a broken connection. Playwright's, see below. The
+    last one comes on a busy machine, where a service worker takes over a page that is still loading."""
 
     def __post_init__(self) -> None:
         self.page.add_init_script(_REPORT_VIOLATIONS)

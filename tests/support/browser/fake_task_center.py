@@ -105,6 +105,10 @@ class FakeTaskCenter:
         default_factory=dict[tuple[str, str, str, "str | None"], dict[str, Any]]
     )
     """By user, view, instance and task: as they were sent."""
+    possible: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """What may be decided, as ``/actions`` says it."""
+    acted: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """What was decided, as it was sent."""
     preferences: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(("language", "theme", "notifications")))
     allowed_origins: str = ""
     port: int = 0
@@ -233,6 +237,8 @@ class FakeTaskCenter:
         api.put("/v1/corps/{corp}/users/{user}/marks", status_code=204)(self._mark)
         api.put("/v1/me/preferences", status_code=204)(self._prefer)
         api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
+        api.get("/v1/corps/{corp}/users/{user}/actions")(self._actions)
+        api.post("/v1/corps/{corp}/users/{user}/actions")(self._act)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
         api.get("/v1/corps/{corp}/waiting")(self._waiting)
@@ -340,6 +346,13 @@ class FakeTaskCenter:
             key = user, each.pop("view"), each.pop("instance_id"), each.pop("task_id")
             self.marks.setdefault(key, {}).update(each)
 
+    async def _actions(self) -> dict[str, Any]:
+        return {"possible": self.possible, "items": []}
+
+    async def _act(self, request: Request) -> dict[str, Any]:
+        self.acted.append(await request.json())
+        return await self._actions()
+
     async def _spreadsheet(self, user: str, view: str) -> Response:
         lines = "".join(f"{item['title']}\r\n" for item in self.items.get((user, view), []))
         return Response(f"\ufeffTitle\r\n{lines}", media_type="text/csv")
@@ -430,6 +443,7 @@ class FakeTaskCenter:
             "tasks": [
                 self._task(item, item["task_id"] or f"TASK-of-{item['instance_id']}", item["status"]),
                 *(self._task(item, f"TASK-of-{user}", "PENDING", user) for user in item.get("waits_for", ())),
+                *item.get("earlier", ()),
             ],
             "copied": [{"user_id": "0169-wang-wei", "at": item["created_at"]}],
             "people": self._people(ME, "0169-han-mei", "0169-wang-wei"),

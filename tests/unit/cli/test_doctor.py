@@ -40,6 +40,17 @@ if TYPE_CHECKING:
 
 NOBODY = "127.0.0.1:1"
 SIGNED = [f'secrets = ["{new_secret()}"]']
+APPS = """
+[[corps]]
+corp_id = "ding1"
+app_key = "key"
+app_secret = "secret"
+user_id = "manager"
+
+[[apps]]
+app_type = "APP_1"
+system_token = "token"
+"""
 SYNC_SECONDS, KAFKA = doctor_checks.sync_seconds, doctor_checks.kafka
 
 
@@ -210,6 +221,29 @@ def test_unusable_api_tokens_are_reported(request: pytest.FixtureRequest, servic
     environment: dict[str, str] = request.getfixturevalue(f"{service}_environment")
     found = wrong(environment | {f"{service.upper()}_API_TOKENS_FILE": str(tmp_path / "tokens.toml")})
     assert (found.check, found.state) == ("tokens", State.FAILED)
+
+
+ACTING = f'[[sources]]\nname = "erp"\ncorp_id = "c"\n{SIGNED[0]}\naction_url = "https://erp.example/"'
+
+
+@pytest.mark.parametrize(
+    ("setting", "texts", "says"),
+    [
+        ("CENTER_APPS_FILE", ("apps = 3", APPS), "file.toml: corps"),
+        ("CENTER_CREDENTIALS_FILE", ("sources = []", ACTING), "no task can be decided"),
+        ("CENTER_REMINDERS_FILE", ("rules = 3", "[[rules]]\nhours = 48"), "file.toml: rules"),
+    ],
+)
+def test_unusable_files_of_a_center_are_reported(
+    center_environment: dict[str, str], tmp_path: Path, setting: str, texts: tuple[str, str], says: str
+) -> None:
+    file = tmp_path / "file.toml"
+    file.touch(0o600)
+    file.write_text(texts[0])
+    found = wrong(center_environment | {setting: str(file)})
+    assert (found.check, says in found.says) == ("reminders" if "REMINDERS" in setting else "decisions", True)
+    file.write_text(texts[1])
+    assert {each.state for each in before_kafka(center_environment | {setting: str(file)})} == {State.OK}
 
 
 def test_a_folder_in_memory_is_reported(environment: dict[str, str]) -> None:

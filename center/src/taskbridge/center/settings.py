@@ -72,6 +72,9 @@ class CenterSettings(DatabaseSettings):
     `CENTER_SSO_CORP_ID`."""
     sso_corp_id: str | None = None
     """Corp of every person who signs in, if there is only one corp."""
+    sso_groups_header: TextOrNone = None
+    """Header in which these proxies send the person's groups, comma-separated, for `CENTER_OPERATOR_GROUPS` and
+    `CENTER_AUDITOR_GROUPS`. They must set or remove it in every request, or people could send their own."""
     sso_mapped_id: str | None = None
     """Type of id in the user header, if it is not the user id: `employee_number`, or the name of another id in the
     people topic."""
@@ -121,9 +124,8 @@ class CenterSettings(DatabaseSettings):
     """The edge's credentials file, for system tokens that are not in the apps file, and for other systems with an
     `action_url`."""
     operator_groups: Names = ()
-    """Groups at the OpenID Connect provider whose members are operators: they see every corp and the operator page,
-    comma-separated.
-    A change at the provider counts at the next sign-in."""
+    """Groups at the OpenID Connect provider, or of `CENTER_SSO_GROUPS_HEADER`, whose members are operators: they see
+    every corp and the operator page. Comma-separated. A change at the provider counts at the next sign-in."""
     auditor_groups: Names = ()
     """Groups of auditors there, who see the audit trail."""
     operators: People = ()

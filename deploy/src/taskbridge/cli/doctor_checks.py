@@ -26,6 +26,8 @@ from urllib.parse import urlsplit
 import httpx2
 
 from taskbridge.center.acls import CENTER
+from taskbridge.center.actions.targets import TargetsFile
+from taskbridge.center.reminders.file import RemindersFile
 from taskbridge.center.settings import CenterSettings
 from taskbridge.cli.callbacks import Sender
 from taskbridge.cli.connection import Connection, check_something_runs, find_connection
@@ -192,6 +194,9 @@ class Examination:
             needs_bytes = settings.spool_max_bytes
         elif isinstance(settings, WebhooksSettings):
             yield from found("endpoints", partial(_endpoints, settings, self.environment), "correct the file")
+        elif isinstance(settings, CenterSettings):
+            yield from found("decisions", partial(_decisions, settings), "correct the file")
+            yield from found("reminders", partial(_reminders, settings), "correct the file")
         if isinstance(settings, CenterSettings | WebhooksSettings):
             if settings.api_tokens_file is not None:
                 yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
@@ -265,6 +270,30 @@ def _endpoints(settings: WebhooksSettings, environment: Mapping[str, str]) -> It
         is_well = answer.status // 100 not in (3, 5) or answer.status == HTTPStatus.NOT_IMPLEMENTED
         yield verdict("endpoints", passed=is_well, ok=says, otherwise=says, do=do, state=State.WARNING)
         yield from _skew(host, answer.date, most_s=_WEBHOOK_SKEW_S if each.keys else math.inf)
+
+
+def _decisions(settings: CenterSettings) -> Iterator[Finding]:
+    """Check where people's decisions are sent. Raises FileBroken."""
+    if settings.apps_file is None and settings.credentials_file is None:
+        return
+    count = TargetsFile(settings.apps_file, settings.credentials_file).current.count
+    yield verdict(
+        "decisions",
+        passed=count > 0,
+        ok=f"tasks of {count} apps and other systems can be decided",
+        otherwise="no task can be decided: no app has credentials, and no source an action_url",
+        do="add [[apps]] to CENTER_APPS_FILE, or an action_url to CENTER_CREDENTIALS_FILE",
+        state=State.WARNING,
+    )
+    for path in (settings.apps_file, settings.credentials_file):
+        if path is not None:
+            yield from _is_private("decisions", path)
+
+
+def _reminders(settings: CenterSettings) -> Iterator[Finding]:
+    if settings.reminders_file is not None:
+        count = RemindersFile(settings.reminders_file).current.count
+        yield ok("reminders", f"{settings.reminders_file} has {count} rules of due times")
 
 
 def _tokens(path: Path) -> Iterator[Finding]:

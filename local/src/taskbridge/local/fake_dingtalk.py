@@ -511,12 +511,15 @@ class FakeDingTalk:
     def _restart(self, given: Given) -> None:
         request = self._read(given, wire.RestartInstance, anybody=True)
         task = self._check_assigned(request, request.task_id)
-        originator = self._one(request.app_type, request.process_instance_id).originator
-        steps = request.current_activity_id, request.target_activity_id
-        if originator is None or steps != (_step(task), _START):
+        known = self._one(request.app_type, request.process_instance_id)
+        earlier = {_step(each): each.actor_id for each in known.tasks if each.decided_ms is not None}
+        if known.originator is not None:
+            earlier[_START] = known.originator.user_id
+        to = earlier.get(request.target_activity_id)
+        if to is None or request.current_activity_id != _step(task):
             raise Refused(400, "failure.process.restartError", "节点不存在")
         self._carry_out(request, Action.COMPLETED, request.task_id, outcome=wire.RESTART, remark=request.remark)
-        self._happened(request, Action.CREATED, f"{request.task_id}1", recipient_ids=(originator.user_id,))
+        self._happened(request, Action.CREATED, f"{request.task_id}1", recipient_ids=(to,))
 
     def _terminate(self, given: Given) -> None:
         request = self._read(given, wire.TerminateInstance, anybody=True)

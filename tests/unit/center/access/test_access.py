@@ -283,6 +283,33 @@ def test_whom_a_proxy_names_may_be_an_operator(
         assert client.get("/v1/me", headers={"X-Forwarded-User": user}).json()["operator"] is (user == "ann")
 
 
+@pytest.mark.parametrize(
+    ("address", "groups", "expected"),
+    [
+        ("10.1.2.3", ["staff, ops"], (200, True, False)),
+        ("10.1.2.3", ["audit"], (200, False, True)),
+        ("10.1.2.3", ["OPS,"], (200, False, False)),
+        ("10.1.2.3", [], (200, False, False)),
+        ("10.1.2.3", ["staff", "ops"], (401, None, None)),  # a client's own, too
+        ("10.1.2.3", ["ops" * 10_000], (401, None, None)),
+        ("10.9.9.9", ["ops"], (401, None, None)),
+    ],
+)
+def test_a_proxy_may_say_the_groups_of_operators_and_auditors(
+    make_center: Callable[[Access], AnsweringCenter],
+    address: str,
+    groups: list[str],
+    expected: tuple[int, bool | None, bool | None],
+) -> None:
+    given = {"sso_groups_header": "X-Forwarded-Groups", "operator_groups": "ops", "auditor_groups": "audit"}
+    access = build_access(settings(sso_proxies="10.1.0.0/16", sso_corp_id="ours", **given))
+    client = TestClient(make_center(access).http(), client=(address, 1))
+    headers = [("X-Forwarded-User", "ann"), *(("X-Forwarded-Groups", each) for each in groups)]
+    answer = client.get("/v1/me", headers=headers)
+    me = answer.json()
+    assert (answer.status_code, me.get("operator"), me.get("auditor")) == expected
+
+
 @pytest.mark.parametrize("anybody", ["10.2.0.1", "no-address"])
 def test_the_headers_of_anybody_else_are_as_if_they_were_not_there(
     sso_client: Callable[[str], TestClient], anybody: str

@@ -122,6 +122,27 @@ def test_a_request_is_returned_to_its_originator(sqlite_database: Database) -> N
     run(sqlite_database, scenario)
 
 
+def test_a_request_is_returned_to_an_earlier_step(sqlite_database: Database) -> None:
+    async def scenario(world: World) -> None:
+        world.happens(
+            assigned("10", "bob", at=NOW - 3000),
+            happened(Action.COMPLETED, NOW - 2000, task_id="10", actor_id="bob"),
+        )
+        world.act("return", ("I-1", "11"), to="node-99")
+        await world.work()
+        assert world.statuses == [("REFUSED", "节点不存在")]
+        world.act("return", ("I-1", "11"), to="node-10")
+        await world.work()
+        [returned] = world.dingtalk.changes
+        assert isinstance(returned, wire.RestartInstance)
+        assert (returned.current_activity_id, returned.target_activity_id) == ("node-11", "node-10")
+        world.deliver()
+        [again] = world.act("agree", ("I-1", "111"), by="bob")
+        assert again.status == "REQUESTED", "who decided there has it again"
+
+    run(sqlite_database, scenario)
+
+
 def test_what_has_no_known_steps_is_not_returned(sqlite_database: Database) -> None:
     async def scenario(world: World) -> None:
         world.arrive(assigned("21", "ann", at=NOW, instance_id="I-2"))

@@ -104,7 +104,7 @@ class Caller:
 
 
 class Members(NamedTuple):
-    """Who has a role: these people, and the members of these groups at the identity provider."""
+    """Who has a role: these people, and the members of these groups at the identity provider or a proxy."""
 
     role: str
     people: Collection[Person]
@@ -151,7 +151,7 @@ class Access:
     async def identify(self, connection: HTTPConnection) -> Caller:
         """As ``caller_of``, without counting."""
         if self.sso is not None and (person := await self.sso.person_of(connection)) is not None:
-            return self._signed_in(connection, person)
+            return self._signed_in(connection, person, groups=self.sso.groups_of(connection))
         if self.sessions is not None and "authorization" not in connection.headers:
             token = session_token_of(connection)
             session = None if token is None else await self.sessions.find(token)
@@ -165,15 +165,22 @@ class Access:
             "token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}", token_sha256=entry.sha256
         )
 
-    def _signed_in(self, connection: HTTPConnection, person: Person, session: Session | None = None) -> Caller:
+    def _signed_in(
+        self,
+        connection: HTTPConnection,
+        person: Person,
+        session: Session | None = None,
+        *,
+        groups: Collection[str] = (),
+    ) -> Caller:
         if connection.scope["method"] not in SAFE_METHODS and not is_from_own_page(connection):
             raise Forbidden("a signed-in person changes something from a page of the task center only")
-        return self.signed_in(person, session)
+        return self.signed_in(person, session, groups=groups)
 
-    def signed_in(self, person: Person, session: Session | None = None) -> Caller:
-        """The caller that a person is, with the roles of the person and of the session."""
+    def signed_in(self, person: Person, session: Session | None = None, *, groups: Collection[str] = ()) -> Caller:
+        """The caller that a person is, with the roles of the person, of the session, and of these groups."""
         corp_id, user_id = person
-        roles = frozenset(each.role for each in self.members if person in each.people)
+        roles = frozenset(each.role for each in self.members if person in each.people) | self.roles_of(groups)
         if session is not None:
             roles |= session.roles
         return Caller(

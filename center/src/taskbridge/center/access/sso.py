@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     """
 
 _ID_MAX = 256
+_GROUPS_MAX = 16_384
 _NO_MAPPED_IDS = ("", "corp_id", "user_id", "name", "department")
 
 
@@ -61,6 +62,16 @@ class SingleSignOn:
         if self.users_of is None or settings.sso_mapped_id is None:
             return corp_id, user_id
         return corp_id, the_one(await self.users_of(corp_id, settings.sso_mapped_id, user_id))
+
+    def groups_of(self, connection: HTTPConnection) -> list[str]:
+        """The groups of the person whom ``person_of`` returned.
+
+        Raises:
+            Unauthorized: the proxy's header is ambiguous.
+        """
+        header = self.settings.sso_groups_header
+        named = None if header is None else _only(connection, header, most=_GROUPS_MAX)
+        return [] if named is None else [each.strip() for each in named.split(",")]
 
     def _is_proxy(self, host: str) -> bool:
         try:
@@ -104,7 +115,7 @@ def single_sign_on(settings: CenterSettings, users_of: UsersOf | None) -> Single
     return SingleSignOn(settings, users_of)
 
 
-def _only(connection: HTTPConnection, name: str) -> str | None:
+def _only(connection: HTTPConnection, name: str, *, most: int = _ID_MAX) -> str | None:
     """The header's one value; None where it is missing or blank.
 
     Raises:
@@ -119,6 +130,6 @@ def _only(connection: HTTPConnection, name: str) -> str | None:
         value = values[0].encode("latin-1").decode().strip()
     except UnicodeDecodeError as error:
         raise Unauthorized(f"{name} is not UTF-8") from error
-    if len(value) > _ID_MAX:
-        raise Unauthorized(f"{name} is longer than {_ID_MAX} characters")
+    if len(value) > most:
+        raise Unauthorized(f"{name} is longer than {most} characters")
     return value or None

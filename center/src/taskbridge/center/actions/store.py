@@ -76,7 +76,11 @@ class Action(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is to be done with a task of a person, or with an instance: ``task_id`` is empty."""
+    """What is to be done with a task of a person, or with an instance: ``task_id`` is empty.
+
+    ``recipient_id``: who gets a task that is handed over, or the step to which a request is returned; empty is its
+    originator.
+    """
 
     user_id: str
     instance_id: str
@@ -212,7 +216,7 @@ class Actions:
             "" if row is None else row.source,
             "" if row is None else row.app_type,
             wanted.action,
-            clean(wanted.recipient_id) if wanted.action == HAND_OVER else "",
+            clean(wanted.recipient_id) if wanted.action in (HAND_OVER, RETURN) else "",
             clean(wanted.remark),
             REFUSED,
             NOT_PENDING,

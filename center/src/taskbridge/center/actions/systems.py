@@ -106,7 +106,7 @@ class Yida:
         if action.action == HAND_OVER:
             await self._api.hand_over(task, to=action.recipient_id, remark=remark)
         elif action.action == RETURN:
-            await self._api.return_to_start(task, remark=remark)
+            await self._api.return_to(task, step_id=action.recipient_id, remark=remark)
         else:
             await self._api.decide(task, agrees=action.action == AGREE, remark=remark)
 

@@ -336,11 +336,17 @@ _action_detail = Field(
 )
 
 
+_recipient = (
+    "Who gets tasks that are handed over, or the id of the step to which requests are returned: null for "
+    "the originator."
+)
+
+
 class ActionIn(_Shown):
     action: ActionName
     items: list[ActedOnIn] = Field(min_length=1, max_length=100)
     remark: str = Field("", max_length=1000)
-    recipient_id: str | None = Field(None, max_length=256, description="Who gets tasks that are handed over.")
+    recipient_id: str | None = Field(None, max_length=256, description=_recipient)
 
 
 class ActionOut(_Shown):
@@ -350,7 +356,7 @@ class ActionOut(_Shown):
     action: ActionName
     user_id: str = Field(description="Whose task or request it is.")
     actor_id: str = Field(description="Who acted: this person, or a delegate.")
-    recipient_id: str | None
+    recipient_id: str | None = Field(description=_recipient)
     remark: str
     status: Literal["REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR", "DONE", "OVERTAKEN", "REFUSED", "FAILED"] = Field(
         description="The first four are under way: to be sent, being sent, accepted by the other system, and unknown "

@@ -184,20 +184,23 @@ class YidaApi:
     async def hand_over(self, task: Task, *, to: str, remark: str) -> None:
         await self._calls.change(wire.RedirectTask(**self._of(task), now_action_executor_id=to, remark=remark))
 
-    async def return_to_start(self, task: Task, *, remark: str) -> None:
-        """Have the task's person return the request to its originator: the steps' ids are read first."""
+    async def return_to(self, task: Task, *, step_id: str, remark: str) -> None:
+        """Have the task's person return the request to an earlier step, or without one to its originator.
+
+        The other ids that DingTalk needs are read first.
+        """
         try:
             form_uuid = (await self.instance(task.instance_id)).form_uuid
             running = await self.running_tasks(task.instance_id)
-            records = await self.operation_records(task.instance_id)
+            records = [] if step_id else await self.operation_records(task.instance_id)
         except Unreachable as error:
             raise Unsent(str(error), retry_at_ms=error.retry_at_ms) from None
         here = next((each.activity_id for each in running if str(each.task_id) == str(task.task_id)), None)
         submitted = (each for each in records if wire.ACTIONS.get(each.action_exit or each.action or "") == wire.SUBMIT)
-        start = next((each.activity_id for each in submitted), None)
-        if form_uuid is None or here is None or start is None:
+        target = step_id or next((each.activity_id for each in submitted), None)
+        if form_uuid is None or here is None or target is None:
             raise Refused("DingTalk does not say from which step to which one it would be returned")
-        steps = {"form_uuid": form_uuid, "current_activity_id": here, "target_activity_id": start}
+        steps = {"form_uuid": form_uuid, "current_activity_id": here, "target_activity_id": target}
         given = {**self._of(task), "task_id": str(task.task_id), **steps, "remark": remark}
         await self._calls.change(wire.RestartInstance(**given))
 

@@ -19,7 +19,8 @@ export function actionSaid(action, words) {
   if (action.status === "REFUSED" || action.status === "FAILED") {
     return { text: acting.failed(what, acting.reasons[action.detail] ?? action.detail ?? acting.noReason), bad: true };
   }
-  return { text: acting.requested(what), bad: false };
+  const isSent = action.status === "ACCEPTED" || action.detail !== "unsent";
+  return { text: isSent ? acting.requested(what) : acting.unsent(what), bad: false };
 }
 
 /** The panel of one item. It stays the same element while its item does, so that nothing that was typed is lost. */
@@ -31,10 +32,20 @@ export class DecidingPanel {
     this.item = item;
     this._said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
     this._remark = remarkField(words);
+    this._step = element("select", {});
+    this._steps = element("label", { class: "deciding-label", hidden: true }, element("span", {}, words.acting.returnTo), this._step);
     this._buttons = element("div", { class: "deciding-buttons" });
     this._picker = element("div", { class: "deciding-picker" });
-    this.root = element("section", { class: "deciding", "aria-label": words.acting.title }, this._remark.label, this._buttons, this._picker, this._said);
+    this.root = element("section", { class: "deciding", "aria-label": words.acting.title }, this._remark.label, this._steps, this._buttons, this._picker, this._said);
     this.render();
+  }
+
+  /** Earlier steps, to which the request may be returned: a map from ids to names. */
+  set steps(steps) {
+    const chosen = this._step.value;
+    const options = [["", this._words.acting.originator], ...steps].map(([id, name]) => element("option", { value: id }, name));
+    replace(this._step, ...options);
+    this._step.value = steps.has(chosen) ? chosen : "";
   }
 
   focus() {
@@ -50,6 +61,7 @@ export class DecidingPanel {
     const underWay = this._actions.isUnderWay(this.item);
     const said = this._problem ?? actionSaid(this._actions.of(this.item), this._words);
     this.root.hidden = possible.length === 0 && said === null;
+    this._steps.hidden = underWay || !possible.includes("return") || this._step.options.length < 2;
     this._remark.label.hidden = underWay || possible.length === 0 || possible.includes("withdraw");
     const shown = underWay ? "" : possible.join();
     if (shown !== this._shown) {
@@ -74,7 +86,7 @@ export class DecidingPanel {
     this._picker.querySelector("input")?.focus();
   }
 
-  async _act(action, recipient = null) {
+  async _act(action, recipient = action === "return" ? this._step.value || null : null) {
     if (!this._remark.check(action)) return;
     const remark = action === "withdraw" ? "" : this._remark.field.value.trim();
     this._problem = await attempt(() => this._actions.act(action, [this.item], { remark, recipient }), this._words);
@@ -86,10 +98,15 @@ export class DecidingPanel {
 /** Decides several of these items at once. Each is chosen by hand: nothing is decided unseen. `show` shows one in full. */
 export function severalDialog(actions, words, { title, items: itemsNow, show }) {
   const remark = remarkField(words);
-  const list = element("ul", { class: "several" });
+  const list = element("ul", { class: "several", on: { change: () => say("") } });
   const said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
   const all = element("input", { type: "checkbox", on: { change: () => choose(all.checked) } });
   const boxes = new Map();
+
+  function say(text, bad = false) {
+    said.textContent = text;
+    said.toggleAttribute("data-bad", bad);
+  }
 
   function choose(checked) {
     for (const box of boxes.values()) box.checked = checked && !box.disabled;
@@ -100,7 +117,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
     const chosen = new Set([...boxes].filter(([, box]) => box.checked).map(([item]) => taskKey(item)));
     boxes.clear();
     replace(list, ...items.map((item) => row(item, chosen.has(taskKey(item)))));
-    if (items.length === 0) said.textContent = words.acting.noneLeft;
+    if (items.length === 0) say(words.acting.noneLeft);
   }
 
   function row(item, checked) {
@@ -125,13 +142,12 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
   async function act(action) {
     const items = [...boxes].filter(([, box]) => box.checked).map(([item]) => item);
     if (items.length === 0) {
-      said.textContent = words.acting.chooseFirst;
+      say(words.acting.chooseFirst);
       return;
     }
     if (!remark.check(action)) return;
     const problem = await attempt(() => actions.act(action, items, { remark: remark.field.value.trim() }), words);
-    said.textContent = problem === null ? words.acting.severalRequested(items.length) : problem.text;
-    said.toggleAttribute("data-bad", problem !== null);
+    say(problem?.text ?? words.acting.severalRequested(items.length), problem !== null);
     choose(false);
     all.checked = false;
   }
@@ -154,7 +170,7 @@ export function severalDialog(actions, words, { title, items: itemsNow, show }) 
     said,
   );
   const open = () => {
-    said.textContent = "";
+    say("");
     render();
     dialog.showModal();
   };

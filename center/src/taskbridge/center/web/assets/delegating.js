@@ -57,7 +57,7 @@ export function delegationDialog(api, person, words, apps) {
     { class: "delegating", on: { submit: (event) => (event.preventDefault(), send()) } },
     chosen,
     picker,
-    element("div", { class: "deciding-buttons" }, first, last, element("label", { class: "deciding-label" }, element("span", {}, words.appLabel), app)),
+    element("div", { class: "deciding-buttons" }, first, last, element("label", { class: "deciding-label" }, element("span", {}, delegating.app), app)),
     element("div", { class: "deciding-buttons" }, add, element("button", { type: "button", class: "quiet-button", on: { click: () => dialog.close() } }, words.close)),
   );
   const dialog = element("dialog", { class: "several-dialog", "aria-label": delegating.title }, element("h2", {}, delegating.title), list, form, said);
@@ -65,6 +65,7 @@ export function delegationDialog(api, person, words, apps) {
   function choose(found) {
     delegate = found;
     chosen.textContent = delegating.to(found.name || found.user_id);
+    say("");
   }
 
   function show({ items }) {

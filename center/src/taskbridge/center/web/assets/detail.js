@@ -141,6 +141,7 @@ export class Detail {
     const same = this._deciding && taskKey(this._deciding.item) === taskKey(item);
     if (!same) this._deciding = new DecidingPanel(this._api, this._actions, this._words, item);
     this._deciding.item = item;
+    this._deciding.steps = earlierSteps(this._state, item);
     this._deciding.render();
     return this._deciding.root;
   }
@@ -274,6 +275,14 @@ export class Detail {
     });
     return details;
   }
+}
+
+/** Where people decided before, oldest first: by the step's id, its name. */
+function earlierSteps({ tasks }, { task_id: id }) {
+  const here = tasks.find((task) => task.task_id === id)?.step_id;
+  const done = tasks.filter((task) => task.status === "COMPLETED" && task.actor_id !== null && task.step_id && task.step_id !== here);
+  const inOrder = done.toSorted((one, other) => Date.parse(one.decided_at) - Date.parse(other.decided_at));
+  return new Map(inOrder.map(({ step_id: step, step_name: name }) => [step, name ?? step]));
 }
 
 /** Of the whole request: how it ended. Where nobody says so, how the row's task was decided is what is known. */

@@ -140,8 +140,12 @@ export class Inbox extends EventTarget {
     this._changed();
   }
 
-  /** Mark items: shown at once, and as they were if the service refuses. `changes`: `read`, `pinned`, `hidden_until`. */
+  /**
+   * Mark items, not those of others: shown at once, and as they were if the service refuses. `changes`: `read`, `pinned`,
+   * `hidden_until`.
+   */
   async mark(items, changes) {
+    items = items.filter((item) => !item.on_behalf_of);
     if (!this.hasMarks || items.length === 0) return;
     const { read, ...others } = changes;
     for (const item of items) this._setMarks(item, changes);
@@ -288,15 +292,28 @@ export class Inbox extends EventTarget {
         this.hasMarks ? this._afterMarks(() => this._api.marked(this.person, this.view, signal)) : { items: [] },
         ...elsewhere.map((view) => this._page(null, signal, { view, limit: ELSEWHERE })),
       ]);
-      if (signal.aborted) return;
+      if (signal?.aborted) return;
       this.marked = found.items;
       this.elsewhere = others.map(({ items, next_cursor: next }, index) => {
         return { view: elsewhere[index], items: items.slice(0, ELSEWHERE), more: next !== null || items.length > ELSEWHERE };
       });
       this._changed();
     } catch (error) {
-      if (!signal.aborted && !(error instanceof Problem)) throw error;
+      if (!signal?.aborted && !(error instanceof Problem)) throw error;
     }
+  }
+
+  /** They may have been changed in another browser, which the stream does not say. */
+  async _loadMarks() {
+    try {
+      const { items } = await this._page(null);
+      const marks = new Map(items.map((item) => [keyOf(item), item.marks]));
+      this.items = this.items.map((item) => ({ ...item, marks: marks.get(keyOf(item)) ?? item.marks }));
+      this._changed();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+    }
+    if (this._loading === null) this._loadRest();
   }
 
   async _loadCounts() {
@@ -422,6 +439,7 @@ export class Inbox extends EventTarget {
     if (document.visibilityState === "visible") {
       this._stream.start();
       this._stream.wake();
+      if (this.hasMarks && this.phase === "ready") this._loadMarks();
       return;
     }
     this._hidden = setTimeout(() => {

@@ -90,7 +90,7 @@ class TaskCenter {
     this._delegatedDialog = severalDialog(this._actions, words, { title: words.delegating.received, items: () => this._delegated.items, show });
     this._fromOthers = this._opener(words.delegating.received, this._delegatedDialog);
     this._delegationDialog = delegationDialog(this._api, this._inbox.person, words, () => this._inbox.apps.labels(words));
-    this._list = new TaskList(this._inbox, words, { tools: [this._fromOthers, this._several, this._menu.root] });
+    this._list = new TaskList(this._inbox, words, { tools: [this._menu.root, this._fromOthers, this._several] });
     this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close(), actions: this._actions });
     this._live = liveSign(words.live);
     this._help = helpDialog(words);
