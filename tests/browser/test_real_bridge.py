@@ -25,6 +25,7 @@ from support.webhooks_process import WebhooksProcess
 from taskbridge.cli.connection import Connection
 from taskbridge.local.company import CORP
 from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.organisation import Agent
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -364,14 +365,17 @@ def test_a_delegate_decides_on_behalf_of_a_person(people: Deciding, open_page: O
     page = signed_in(open_page(url), WANG, link="登录")
     expect(row(page, task)).to_be_visible()
     page.locator(".list-menu-button").click()
+    people.dingtalk.organisation.agents = [Agent(LI, WANG, "李雷", "王伟", "2026-11-01T00:00Z", "2026-11-30T00:00Z")]
     page.get_by_role("button", name="委托我的任务…").click()
     dialog = page.get_by_role("dialog", name="委托我的任务…")
     dialog.get_by_role("button", name="委托", exact=True).click()
     expect(dialog.get_by_role("status").last).to_have_text("请先选择一个人。")
     dialog.locator(".people button", has_text="李雷").click()
+    expect(dialog.get_by_role("region", name="宜搭中的代理")).to_contain_text("李雷 代您处理 · ")
     assert serious_findings(page) == []
     dialog.get_by_role("button", name="委托", exact=True).click()
-    expect(dialog.locator(".delegations li")).to_contain_text("李雷")
+    own = dialog.locator(".delegations").first.locator("li")
+    expect(own).to_contain_text("李雷")
 
     before = len(people.dingtalk.changes)
     look = {"viewport": {"width": 390, "height": 780}, "locale": "en-US"}
@@ -399,5 +403,5 @@ def test_a_delegate_decides_on_behalf_of_a_person(people: Deciding, open_page: O
 
     # After its end nothing is seen.
     dialog.get_by_role("button", name="结束委托: 李雷").click()
-    expect(dialog.locator(".delegations li")).to_have_text("您没有委托任何任务。")
+    expect(own).to_have_text("您没有委托任何任务。")
     assert phone.request.get(f"{url}/v1/corps/{CORP}/users/{LI}/delegated-tasks").json() == {"items": []}

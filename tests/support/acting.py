@@ -16,6 +16,7 @@ from support.dingtalk import FakeClock, FaultyDingTalk
 from support.reconcile import APP_SECRET, APP_TYPE, CORP_ID, NOW, SYSTEM_TOKEN, Streams, assigned
 from taskbridge.center.access.access import Access, Caller
 from taskbridge.center.access.delegations import Delegation, Delegations
+from taskbridge.center.actions.dingtalk import DingTalk
 from taskbridge.center.actions.sender import Sender
 from taskbridge.center.actions.store import Action, Actions, Wanted
 from taskbridge.center.actions.targets import Endpoint, Targets
@@ -84,7 +85,12 @@ class World:
         url = self.urls[0]
         ended = self.ended.append
         made = Sender(
-            self.store, self.rows.threads, lambda: self.targets, dingtalk_url=url, ended=ended, clock=self.clock
+            self.store,
+            self.rows.threads,
+            lambda: self.targets,
+            DingTalk(url, self.clock),
+            ended=ended,
+            clock=self.clock,
         )
         self._replicas.append(made)
         return made

@@ -25,6 +25,7 @@ from taskbridge.center.api.personal import personal_router
 from taskbridge.center.settings import CenterSettings
 from taskbridge.center.tables import sessions
 from taskbridge.center.web.sign_in import sign_in_router
+from taskbridge.runtime.dingtalk.calls import Refused
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database
+    from taskbridge.runtime.dingtalk.organisation import Agent
 
 URL = "https://tasks.example"
 SAME_SITE = {"Sec-Fetch-Site": "same-origin", "Origin": URL}
@@ -69,8 +72,13 @@ class Served:
             caller_of=self.rows.api.caller_of,
             wake=lambda: self.wakes.append(None),
         )
+        self.agents: list[Agent] = []
         delegates = delegations_router(
-            Delegations(database), self.rows.queries, self.rows.threads, caller_of=self.rows.api.caller_of
+            Delegations(database),
+            self.rows.queries,
+            self.rows.threads,
+            agents=self._agents_of,
+            caller_of=self.rows.api.caller_of,
         )
         self.http: FastAPI = self.rows.http(
             sign_in_router(provider, self.sessions, access),
@@ -96,6 +104,11 @@ class Served:
     def session_count(self) -> int:
         with self.database.read() as connection:
             return connection.execute(select(func.count()).select_from(sessions)).scalar_one()
+
+    async def _agents_of(self, _: Person) -> list[Agent]:
+        if not self.agents:
+            raise Refused("DingTalk says no")
+        return self.agents
 
     async def _users_of(self, corp_id: str, kind: str | None, value: str) -> Sequence[str]:
         if not self.people_complete:

@@ -40,6 +40,7 @@ corp_id = "{CORP}"
 app_key = "key"
 app_secret = "secret"
 user_id = "manager"
+corp_token = "fake-corp-token"
 
 [[apps]]
 app_type = "{APP}"

@@ -18,6 +18,7 @@ from taskbridge.center.access.audit import Audit, purge, verify
 from taskbridge.center.access.delegations import Delegations
 from taskbridge.center.access.oidc import provider_of
 from taskbridge.center.access.sessions import Sessions
+from taskbridge.center.actions.dingtalk import DingTalk
 from taskbridge.center.actions.sender import Sender
 from taskbridge.center.actions.store import Actions
 from taskbridge.center.actions.targets import Targets, TargetsFile
@@ -66,7 +67,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from taskbridge.center.reminders.due import DueRules
+    from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Database
+    from taskbridge.runtime.dingtalk.organisation import Agent
 
 _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, DeadLetters)}
 """Lists do not wait for histories."""
@@ -187,11 +190,12 @@ class Center:
         self.metrics = Metrics()
         self._targets = _targets_of(settings)
         self._actions = Actions(database)
+        self._dingtalk = DingTalk(settings.dingtalk_api_url)
         self.sender = Sender(
             self._actions,
             self._threads,
             self._present_targets,
-            dingtalk_url=settings.dingtalk_api_url,
+            self._dingtalk,
             ended=lambda status: self.metrics.actions.labels(status).inc(),
         )
         kafka = read_kafka_config(settings.kafka_config_file)
@@ -287,7 +291,13 @@ class Center:
             waiting_router(self._database, self._threads, self.access, self.filling.is_complete, self._reminders),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
-            delegations_router(Delegations(self._database), self._queries, self._threads, caller_of=api.caller_of),
+            delegations_router(
+                Delegations(self._database),
+                self._queries,
+                self._threads,
+                agents=self._agents_of,
+                caller_of=api.caller_of,
+            ),
             audit_router(self.audit, self.access),
             pages_router(),
         ]
@@ -312,6 +322,10 @@ class Center:
 
     def _present_targets(self) -> Targets:
         return Targets() if self._targets is None else self._targets.current
+
+    async def _agents_of(self, person: Person) -> list[Agent]:
+        organisation = self._present_targets().organisations.get(person[0])
+        return [] if organisation is None else await self._dingtalk.agents(organisation, person[1])
 
     def _reminders(self) -> Reminders:
         return _NO_REMINDERS if self.reminders_file is None else self.reminders_file.current

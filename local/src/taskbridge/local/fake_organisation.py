@@ -30,6 +30,8 @@ class FakeOrganisation:
         self.labels: dict[str, dict[str, str]] = {}
         """Form → field → label."""
         self.app_names: dict[str, str] = {}
+        self.agents: list[organisation.Agent] = []
+        """Those in force."""
         self.gives_system_tokens = True
         """Whether the list of apps has their tokens."""
         self.edition = "EXCLUSIVE"
@@ -44,13 +46,12 @@ class FakeOrganisation:
             route(f"{organisation.GetFormComponentDefinitionList.path}{{id:path}}", self._fields, "GET"),
             route(organisation.BatchGetUser.path, self._people, "GET"),
             route(organisation.GetCorpLevelByAccountId.path, self._edition, "GET"),
+            route(organisation.GetAgentTasks.path, self._agents, "GET"),
         ]
 
     def _applications(self, given: Given) -> organisation.ApplicationPage:
         self._check("Yida.App.Read")
-        request = given.read(organisation.ListApplication)
-        if request.token != organisation.token_of(request.corp_id, self._user_id, self.corp_token):
-            raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.token}")
+        self._check_token(given.read(organisation.ListApplication))
         rows = [
             organisation.Application(each, self.app_names.get(each), token if self.gives_system_tokens else None)
             for each, token in {**self._system_tokens, **dict.fromkeys(self.unknown_apps)}.items()
@@ -78,6 +79,18 @@ class FakeOrganisation:
         ids = msgspec.json.decode(given.read(organisation.BatchGetUser).user_id_list, type=list[str])
         found = [self.people[each] for each in ids if each in self.people and each not in self.hidden]
         return organisation.UserList(found, [each for each in ids if each in self.hidden])
+
+    def _agents(self, given: Given) -> organisation.AgentPage:
+        self._check("Yida.PlatformResource.Read")
+        request = given.read(organisation.GetAgentTasks)
+        self._check_token(request)
+        ids = [(each.agent_user_id, each.principal_user_id, each) for each in self.agents]
+        found = [each for agent, principal, each in ids if request.keywords in agent or request.keywords in principal]
+        return organisation.AgentPage(found, len(found))
+
+    def _check_token(self, request: organisation.ListApplication | organisation.GetAgentTasks) -> None:
+        if request.token != organisation.token_of(request.corp_id, self._user_id, self.corp_token):
+            raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.token}")
 
     def _check(self, permission: str) -> None:
         if permission in self.missing_permissions:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.center_rows import state
+from support.dingtalk import FaultyDingTalk
 from support.sign_in import SAME_SITE, Served, sign_in, signing_in
+from taskbridge.center.actions.dingtalk import DingTalk
+from taskbridge.center.actions.targets import TargetsFile
+from taskbridge.local.fake_dingtalk import Company
+from taskbridge.local.fake_dingtalk import served as serving
+from taskbridge.runtime.dingtalk.calls import Refused
+from taskbridge.runtime.dingtalk.clock import SystemClock
+from taskbridge.runtime.dingtalk.organisation import Agent
 from taskbridge.schemas.events import Status, TaskEntry
 
 if TYPE_CHECKING:
@@ -101,3 +110,47 @@ def test_nobody_delegates_for_others_or_without_end(people: tuple[Served, TestCl
     for _ in range(19):
         assert delegate(ann).status_code == 200
     assert delegate(ann).status_code == 400
+
+
+def test_a_person_sees_who_acts_for_them_at_yida_and_for_whom_they_act(
+    people: tuple[Served, TestClient, TestClient],
+) -> None:
+    served, ann, bob = people
+    refused = ann.get(f"{ANN}/yida-agents")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "60")
+    served.agents = [Agent("bob", "ann", "Bob", "Ann", "2025-10-22T11:06Z", "soon", agent_range_value="[]")]
+    [found] = ann.get(f"{ANN}/yida-agents").json()["items"]
+    assert found == {
+        "agent": {"user_id": "bob", "name": "Bob"},
+        "principal": {"user_id": "ann", "name": "Ann"},
+        "is_for_all": False,
+        "starts_at": "2025-10-22T11:06:00.000Z",
+        "ends_at": None,
+    }
+    assert bob.get(f"{ANN}/yida-agents").status_code == 403
+
+
+def test_yida_is_asked_with_the_corp_token(tmp_path: Path) -> None:
+    file = tmp_path / "apps.toml"
+    file.write_text(
+        '[[corps]]\ncorp_id = "ours"\napp_key = "key"\napp_secret = "secret"\nuser_id = "manager"\n'
+        'corp_token = "corp-secret"\n[[apps]]\napp_type = "A"\nsystem_token = "t"\n'
+    )
+    organisation = TargetsFile(file, None).current.organisations["ours"]
+    dingtalk = FaultyDingTalk(Company(), SystemClock(), system_tokens={}, app_key="key", app_secret="secret")
+    dingtalk.organisation.corp_token = "corp-secret"
+    mine = [Agent("bob", "ann", agent_category="EXECUTE"), Agent("ann", "cai")]
+    others = [Agent("joann", "cai"), Agent("bob", "ann", agent_category="START")]
+    dingtalk.organisation.agents = [*mine, *others]
+
+    async def scenario(url: str) -> None:
+        ours = DingTalk(url)
+        assert await ours.agents(organisation, "ann") == mine
+        dingtalk.organisation.corp_token = "another"
+        with pytest.raises(Refused) as refused:
+            await ours.agents(organisation, "ann")
+        assert "corp-secret" not in str(refused.value)
+        await ours.close()
+
+    with serving(dingtalk) as url:
+        asyncio.run(scenario(url))

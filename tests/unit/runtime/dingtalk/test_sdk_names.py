@@ -36,6 +36,7 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.QueryServiceRecord: "yida_1_0.QueryServiceRecord",
     wire.GetToken: "oauth2_1_0.GetToken",
     organisation.ListApplication: "yida_1_0.ListApplication",
+    organisation.GetAgentTasks: "yida_2_0.GetAgentTasks",
     organisation.GetFormComponentDefinitionList: "yida_1_0.GetFormComponentDefinitionList",
     organisation.BatchGetUser: "contact_1_0.BatchGetUser",
     organisation.GetCorpLevelByAccountId: "yida_1_0.GetCorpLevelByAccountId",
@@ -57,6 +58,7 @@ PAGED = (
     wire.GetTaskCopies,
     wire.QueryServiceRecord,
     organisation.ListApplication,
+    organisation.GetAgentTasks,
 )
 ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.Token: ("oauth2_1_0.GetTokenResponseBody",),
@@ -93,6 +95,8 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     organisation.CorpLevel: ("yida_1_0.GetCorpLevelByAccountIdResponseBody",),
     organisation.ApplicationPage: ("yida_1_0.ListApplicationResponseBody",),
     organisation.Application: ("yida_1_0.ListApplicationResponseBodyData",),
+    organisation.AgentPage: ("yida_2_0.GetAgentTasksResponseBody",),
+    organisation.Agent: ("yida_2_0.GetAgentTasksResponseBodyValues",),
     organisation.ComponentList: ("yida_1_0.GetFormComponentDefinitionListResponseBody",),
     organisation.Component: ("yida_1_0.GetFormComponentDefinitionListResponseBodyResult",),
     organisation.UserList: ("contact_1_0.BatchGetUserResponseBody",),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from taskbridge.center.actions.dingtalk import CALL_S
 from taskbridge.center.actions.store import (
     ACCEPTED,
     FAILED,
@@ -20,23 +21,21 @@ from taskbridge.center.actions.store import (
 from taskbridge.center.actions.systems import OtherSystem, Received, System, Yida
 from taskbridge.center.actions.targets import Endpoint
 from taskbridge.runtime.database import DatabaseUnavailable
-from taskbridge.runtime.dingtalk.api import YidaApi
-from taskbridge.runtime.dingtalk.calls import Calls, Pace, open_http
+from taskbridge.runtime.dingtalk.calls import open_http
 from taskbridge.runtime.dingtalk.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from taskbridge.center.actions.dingtalk import DingTalk
     from taskbridge.center.actions.store import Actions
     from taskbridge.center.actions.targets import Targets
     from taskbridge.runtime.database import Threads
-    from taskbridge.runtime.dingtalk.apps import App, Corp
     from taskbridge.runtime.dingtalk.clock import Clock
 
 UNSENT, UNCONFIRMED = "unsent", "unconfirmed"
 """Why an action FAILED: it could not be sent, or it is not known to have been carried out."""
-_CALL_S = 20.0
 _LEASE_MS = 120_000
 """How long one attempt may take. After that, the replica that made it is taken for dead."""
 _CONFIRMED_MS = 60_000
@@ -45,8 +44,6 @@ _READ_BACK_MS = 10_000
 _BACKOFF_MS, _BACKOFF_MAX_MS = 2_000, 60_000
 _GIVE_UP_MS = 10 * 60_000
 _READ_BACKS = 3
-_CALLS_PER_SECOND = 10.0
-"""Of one corp. DingTalk allows 20 for an app and an API."""
 _LOOK_S = 1.0
 _END_S = 8.0
 
@@ -61,18 +58,15 @@ class Sender:
         store: Actions,
         threads: Threads,
         targets: Callable[[], Targets],
+        dingtalk: DingTalk,
         *,
-        dingtalk_url: str,
         ended: Callable[[str], None] = lambda _: None,
         clock: Clock | None = None,
     ) -> None:
         """``ended`` gets the status of each action that has ended."""
         self._store, self._threads, self._targets = store, threads, targets
         self._ended, self._clock = ended, clock or SystemClock()
-        self._dingtalk = open_http(dingtalk_url, timeout_s=_CALL_S, reuse=False)
-        self._others = open_http("", timeout_s=_CALL_S, reuse=False)
-        self._pace = Pace(_CALLS_PER_SECOND, self._clock)
-        self._calls: dict[Corp, Calls] = {}
+        self._dingtalk, self._others = dingtalk, open_http("", timeout_s=CALL_S, reuse=False)
         self._wake = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -108,7 +102,7 @@ class Sender:
         """Let requests that are under way end, so that their answers are recorded."""
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=_END_S)
-        await self._dingtalk.aclose()
+        await self._dingtalk.close()
         await self._others.aclose()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
@@ -183,9 +177,4 @@ class Sender:
         target = self._targets().of(action.corp_id, action.source, action.app_type)
         if target is None:
             return None
-        return OtherSystem(self._others, target) if isinstance(target, Endpoint) else Yida(self._api(target))
-
-    def _api(self, app: App) -> YidaApi:
-        if app.corp not in self._calls:
-            self._calls[app.corp] = Calls(self._dingtalk, app.corp, self._pace, self._clock, attempts=2)
-        return YidaApi(self._calls[app.corp], app, self._clock)
+        return OtherSystem(self._others, target) if isinstance(target, Endpoint) else Yida(self._dingtalk.api(target))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.runtime.dingtalk.apps import parse_apps, secret_in
+from taskbridge.runtime.dingtalk.apps import parse_apps, parse_organisations, secret_in
 from taskbridge.runtime.settings import FileBroken, ReloadedFile, Senders, parse_toml
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.events import SOURCE_YIDA
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from taskbridge.runtime.dingtalk.apps import App
+    from taskbridge.runtime.dingtalk.apps import App, Organisation
     from taskbridge.runtime.settings import SourceEntry
 
 AGREE, REFUSE, RETURN, HAND_OVER, WITHDRAW = ACTIONS = ("agree", "refuse", "return", "hand_over", "withdraw")
@@ -37,11 +37,17 @@ class Endpoint:
 
 
 class Targets:
-    """The apps by corp and type, and the endpoints by corp and source."""
+    """The apps by corp and type, the endpoints by corp and source, and the organisations with a corp token."""
 
-    def __init__(self, apps: Iterable[App] = (), endpoints: Mapping[tuple[str, str], Endpoint] | None = None) -> None:
+    def __init__(
+        self,
+        apps: Iterable[App] = (),
+        endpoints: Mapping[tuple[str, str], Endpoint] | None = None,
+        organisations: Iterable[Organisation] = (),
+    ) -> None:
         self.apps = {(each.corp_id, each.app_type): each for each in apps}
         self.endpoints = dict(endpoints or {})
+        self.organisations = {each.corp_id: each for each in organisations if each.corp_token is not None}
         self.count = len(self.apps) + len(self.endpoints)
 
     def of(self, corp_id: str, source: str, app_type: str) -> App | Endpoint | None:
@@ -73,16 +79,19 @@ class TargetsFile(ReloadedFile[Targets]):
         super().__init__(path)
 
     def parse(self, text: str) -> Targets:
-        apps = () if self._apps is None else parse_apps(text, self._apps, self._credentials, read=self.text_of)
+        apps, organisations = (), ()
+        if self._apps is not None:
+            apps = parse_apps(text, self._apps, self._credentials, read=self.text_of)
+            organisations = parse_organisations(text, self._apps, read=self.text_of)
         if self._credentials is None:
-            return Targets(apps)
+            return Targets(apps, None, organisations)
         senders = parse_toml(self.text_of(self._credentials), Senders)
         endpoints = {
             (each.corp_id, each.name): Endpoint(each.action_url, self._key(each, self._credentials))
             for each in senders.sources
             if each.action_url is not None
         }
-        return Targets(apps, endpoints)
+        return Targets(apps, endpoints, organisations)
 
     def _key(self, source: SourceEntry, path: Path) -> bytes:
         """Of the first secret, which is in use."""

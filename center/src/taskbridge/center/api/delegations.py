@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Path
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
@@ -17,7 +18,10 @@ from taskbridge.center.api.queries import PageQuery
 from taskbridge.center.api.routes import ID_MAX, CorpId, JsonAnswer, UserId
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.dingtalk.clock import span_of
+from taskbridge.runtime.refusals import NotNow
 from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
     from taskbridge.center.api.queries import Queries
     from taskbridge.center.tables import Person
     from taskbridge.runtime.database import Threads
+    from taskbridge.runtime.dingtalk.organisation import Agent
+
+log = structlog.get_logger(__name__)
 
 _PAGE = 200
 """Tasks of one person that a delegate sees: the newest."""
@@ -40,9 +47,13 @@ def delegations_router(
     queries: Queries,
     threads: Threads,
     *,
+    agents: Callable[[Person], Awaitable[Sequence[Agent]]],
     caller_of: Callable[[Request, Person], Awaitable[Caller]],
 ) -> APIRouter:
-    """``…/users/{user_id}/delegations`` and ``…/delegated-tasks``, for the signed-in person themself."""
+    """``…/users/{user_id}/delegations``, ``…/delegated-tasks`` and ``…/yida-agents``, for the person themself.
+
+    ``agents`` finds those at Yida, and may raise OperatorError.
+    """
     router = APIRouter(prefix="/v1", tags=["delegations"], dependencies=[TOKEN])
     user, responses = "/corps/{corp_id}/users/{user_id}", models.problems(400, 401, 403, 429, 503)
     listed: dict[str, Any] = {"response_model": models.DelegationsOut, "responses": responses}
@@ -94,7 +105,38 @@ def delegations_router(
         caller.check_in_person(corp_id, user_id)
         return JsonAnswer(to_json({"items": await threads.run(lambda: _tasks(store, queries, (corp_id, user_id)))}))
 
+    @router.get(
+        f"{user}/yida-agents",
+        summary="Who acts for this person at Yida, and for whom this person does",
+        response_model=models.YidaAgentsOut,
+        responses=responses,
+    )
+    async def yida_agents(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
+        """Queries DingTalk, where the apps file has a corp token; without one, there are none.
+
+        503 while DingTalk does not answer.
+        """
+        caller = await caller_of(request, (corp_id, user_id))
+        caller.check_in_person(corp_id, user_id)
+        try:
+            found = await agents((corp_id, user_id))
+        except OperatorError as error:
+            log.warning("yida_agents_not_read", problem=str(error))
+            raise NotNow("DingTalk does not say who acts for whom: see the log", retry_after_s=60) from None
+        return JsonAnswer(to_json({"items": [_agent(each) for each in found]}))
+
     return router
+
+
+def _agent(agent: Agent) -> dict[str, Any]:
+    starts, ends = (span_of(each) for each in (agent.starts, agent.ends))
+    return {
+        "agent": {"user_id": agent.agent_user_id, "name": agent.agent_name},
+        "principal": {"user_id": agent.principal_user_id, "name": agent.principal_name},
+        "is_for_all": not agent.agent_range_value,
+        "starts_at": None if starts is None else iso(starts.first),
+        "ends_at": None if ends is None else iso(ends.first),
+    }
 
 
 def _tasks(store: Delegations, queries: Queries, person: Person) -> Sequence[dict[str, Any]]:

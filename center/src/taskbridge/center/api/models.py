@@ -398,6 +398,18 @@ class DelegationsOut(_Shown):
     items: list[DelegationOut]
 
 
+class YidaAgentOut(_Shown):
+    agent: PersonOut = Field(description="Who acts.")
+    principal: PersonOut = Field(description="For whom.")
+    is_for_all: bool = Field(description="False if it is for tasks of some forms only.")
+    starts_at: str | None = _moment
+    ends_at: str | None = _moment
+
+
+class YidaAgentsOut(_Shown):
+    items: list[YidaAgentOut]
+
+
 class DelegatedItemOut(ItemOut):
     on_behalf_of: PersonOut = Field(description="Whose task it is.")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.calls import Unexpected
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from taskbridge.runtime.dingtalk.apps import App, Organisation
     from taskbridge.runtime.dingtalk.calls import Calls
 
+IN_FORCE, ON_TASKS = "EFF", "EXECUTE"
+"""Of what is asked about agents: their status, and what they do. The documents' other words are of no use here."""
 PEOPLE_PER_CALL = 50
 """No document gives a limit. A URL with so many ids has two kilobytes."""
 
@@ -37,6 +39,23 @@ class ListApplication(wire.Call, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"ListApplication({self.corp_id})"
+
+
+class GetAgentTasks(wire.Call, frozen=True, kw_only=True):
+    """GET: who has whom act for them."""
+
+    path: ClassVar[str] = "/v2.0/yida/forms/resources/agents"
+
+    corp_id: str
+    user_id: str
+    token: str
+    """See ``token_of``."""
+    keywords: str
+    """The id of a person who acts, or has somebody act."""
+    status: str
+
+    def __repr__(self) -> str:
+        return f"GetAgentTasks({self.corp_id})"
 
 
 class GetFormComponentDefinitionList(wire.Call, frozen=True, kw_only=True):
@@ -83,6 +102,25 @@ class ApplicationPage(Struct, frozen=True, rename="camel"):
     data: list[Application]
     total_count: int
     page_number: int = 1
+
+
+class Agent(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Somebody who acts for another person, the principal."""
+
+    agent_user_id: str
+    principal_user_id: str
+    agent_name: str | None = None
+    principal_name: str | None = None
+    starts: str | None = field(default=None, name="agentStartGMT")
+    ends: str | None = field(default=None, name="agentEndGMT")
+    agent_category: str | None = None
+    agent_range_value: str | None = None
+    """The forms as JSON text, if they are not all."""
+
+
+class AgentPage(Struct, frozen=True, rename="camel"):
+    values: list[Agent]
+    total_count: int
 
 
 class Component(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -133,10 +171,7 @@ class OrganisationApi:
         Raises:
             Unexpected: DingTalk returned fewer than it counts.
         """
-        corp_id, user_id = self.organisation.corp_id, self.organisation.user_id
-        assert self.organisation.corp_token is not None
-        token = token_of(corp_id, user_id, self.organisation.corp_token.get_secret_value())
-        request = ListApplication(corp_id=corp_id, user_id=user_id, token=token)
+        request = ListApplication(**self._proof())
         found: dict[str, Application] = {}
         page = 0
         while True:
@@ -153,6 +188,26 @@ class OrganisationApi:
         """The organisation's edition in Yida's word. Whether a user's id is the account id is not documented."""
         request = GetCorpLevelByAccountId(account_id=self.organisation.user_id)
         return (await self._calls.get(request, CorpLevel)).result
+
+    async def agents(self, user_id: str) -> list[Agent]:
+        """Who acts for this person on tasks, and for whom this person does, at present: a hundred at most.
+
+        The organisation has a corp token.
+        """
+        request = GetAgentTasks(**self._proof(), keywords=user_id, status=IN_FORCE)
+        found = (await self._calls.get(request, AgentPage, page=1)).values
+        # Documents do not say that the id must match as a whole.
+        return [
+            each
+            for each in found
+            if user_id in (each.agent_user_id, each.principal_user_id) and each.agent_category in (None, ON_TASKS)
+        ]
+
+    def _proof(self) -> dict[str, str]:
+        corp_id, user_id = self.organisation.corp_id, self.organisation.user_id
+        assert self.organisation.corp_token is not None
+        token = token_of(corp_id, user_id, self.organisation.corp_token.get_secret_value())
+        return {"corp_id": corp_id, "user_id": user_id, "token": token}
 
     async def labels(self, app: App, form_uuid: str) -> dict[str, str]:
         """Field id → label, also of fields within tables."""

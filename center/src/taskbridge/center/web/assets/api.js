@@ -61,6 +61,8 @@ export class Api {
 
   delegated = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/delegated-tasks`, {}, signal);
 
+  yidaAgents = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/yida-agents`, {}, signal);
+
   delegations = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/delegations`, {}, signal);
 
   colleagues = ({ corpId, userId }, query, signal) => this.get(`${person(corpId, userId)}/colleagues`, query, signal);

@@ -43,6 +43,7 @@ export function delegationDialog(api, person, words, apps) {
   const { delegating } = words;
   const said = element("p", { class: "deciding-said", role: "status", "aria-live": "polite" });
   const list = element("ul", { class: "delegations" });
+  const atYida = element("section", { "aria-label": delegating.atYida });
   const chosen = element("p", { class: "delegate" });
   const picker = element("div", { class: "deciding-picker" });
   const day = (label) => element("label", { class: "deciding-label" }, element("span", {}, label), element("input", { type: "date", required: true }));
@@ -60,7 +61,7 @@ export function delegationDialog(api, person, words, apps) {
     element("div", { class: "deciding-buttons" }, first, last, element("label", { class: "deciding-label" }, element("span", {}, delegating.app), app)),
     element("div", { class: "deciding-buttons" }, add, element("button", { type: "button", class: "quiet-button", on: { click: () => dialog.close() } }, words.close)),
   );
-  const dialog = element("dialog", { class: "several-dialog", "aria-label": delegating.title }, element("h2", {}, delegating.title), list, form, said);
+  const dialog = element("dialog", { class: "several-dialog", "aria-label": delegating.title }, element("h2", {}, delegating.title), list, atYida, form, said);
 
   function choose(found) {
     delegate = found;
@@ -79,6 +80,26 @@ export function delegationDialog(api, person, words, apps) {
     // The end is the first moment after the last day.
     const days = `${format.day(starts)} – ${format.day(new Date(Date.parse(ends) - 1).toISOString())}`;
     return element("li", {}, element("span", {}, element("bdi", {}, name || user), " · ", days, " · ", element("bdi", {}, what)), end);
+  }
+
+  async function showAgents() {
+    let shown;
+    try {
+      const { items } = await api.yidaAgents(person);
+      if (items.length > 0) shown = element("ul", { class: "delegations" }, ...items.map(agentRow));
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      shown = element("p", { class: "faint" }, delegating.notRead);
+    }
+    replace(atYida, ...(shown ? [element("h3", {}, delegating.atYida), shown] : []));
+  }
+
+  function agentRow({ agent, principal, is_for_all: isForAll, starts_at: starts, ends_at: ends }) {
+    const isMine = principal.user_id === person.userId;
+    const { user_id: user, name } = isMine ? agent : principal;
+    const who = (isMine ? delegating.actsForYou : delegating.youActFor)(name || user);
+    const days = starts && ends ? `${format.day(starts)} – ${format.day(ends)}` : "";
+    return element("li", {}, element("bdi", {}, [who, days, isForAll ? words.allApps : delegating.someForms].filter(Boolean).join(" · ")));
   }
 
   async function send() {
@@ -112,6 +133,7 @@ export function delegationDialog(api, person, words, apps) {
     const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
     for (const label of [first, last]) label.querySelector("input").value ||= today;
     replace(app, element("option", { value: "" }, words.allApps), ...apps().map(([type, name]) => element("option", { value: type }, name)));
+    showAgents();
     await attempt(() => api.delegations(person));
     const people = (q, limit, signal) => api.colleagues(person, { q, limit }, signal);
     replace(picker, (await peoplePicker({ people }, words, choose)) ?? element("p", { class: "faint" }, words.acting.nobody));

@@ -129,6 +129,11 @@ export const EN = {
     none: "You have not delegated anything.",
     choose: "Choose a person first.",
     wrongDays: "The last day is before the first one.",
+    atYida: "Agents at Yida",
+    actsForYou: (who) => `${who} acts for you`,
+    youActFor: (who) => `you act for ${who}`,
+    someForms: "some processes",
+    notRead: "DingTalk does not say it at present.",
   },
   acting: {
     details: "Details",

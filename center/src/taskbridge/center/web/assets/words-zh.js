@@ -120,6 +120,11 @@ export const ZH = {
     none: "您没有委托任何任务。",
     choose: "请先选择一个人。",
     wrongDays: "结束日期早于开始日期。",
+    atYida: "宜搭中的代理",
+    actsForYou: (who) => `${who} 代您处理`,
+    youActFor: (who) => `您代 ${who} 处理`,
+    someForms: "部分流程",
+    notRead: "暂时无法从钉钉读取。",
   },
   acting: {
     details: "详情",

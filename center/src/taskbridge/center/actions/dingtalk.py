@@ -1,0 +1,42 @@
+"""DingTalk's API for all corps of the apps file, at one pace for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskbridge.runtime.dingtalk.api import YidaApi
+from taskbridge.runtime.dingtalk.calls import Calls, Pace, open_http
+from taskbridge.runtime.dingtalk.clock import SystemClock
+from taskbridge.runtime.dingtalk.organisation import OrganisationApi
+
+if TYPE_CHECKING:
+    from taskbridge.runtime.dingtalk.apps import App, Corp, Organisation
+    from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.runtime.dingtalk.organisation import Agent
+
+CALL_S = 20.0
+_CALLS_PER_SECOND = 10.0
+"""Of one corp. DingTalk allows 20 for an app and an API."""
+
+
+class DingTalk:
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self._http = open_http(url, timeout_s=CALL_S, reuse=False)
+        self._clock = clock or SystemClock()
+        self._pace = Pace(_CALLS_PER_SECOND, self._clock)
+        self._calls: dict[Corp, Calls] = {}
+
+    def api(self, app: App) -> YidaApi:
+        return YidaApi(self._calls_of(app.corp), app, self._clock)
+
+    async def agents(self, organisation: Organisation, user_id: str) -> list[Agent]:
+        """Whom a person has act for them at Yida, and for whom they act; raises what ``Calls.get`` raises."""
+        return await OrganisationApi(self._calls_of(organisation.corp), organisation).agents(user_id)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    def _calls_of(self, corp: Corp) -> Calls:
+        if corp not in self._calls:
+            self._calls[corp] = Calls(self._http, corp, self._pace, self._clock, attempts=2)
+        return self._calls[corp]
