@@ -23,15 +23,16 @@ import pytest
 from confluent_kafka import Producer
 
 from support import toolchains
-from support.streams.lives import caught_up, delete_all_topics
+from support.streams.lives import caught_up, delete_all_topics, read_topic
 from support.streams.processes import Worker
+from support.wheels import uv
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.local.simulation import SimulatedApp, Simulation
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_event_codec
-from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -317,6 +318,60 @@ class Flink:
         self._building.wait()
 
 
+CHDB = """
+import json, sys
+from chdb.session import Session
+given = json.load(open(sys.argv[1]))
+database = Session()
+for each in given["statements"]:
+    database.query(each)
+rows = {name: str(database.query(each, "JSONCompactEachRow")) for name, each in given["questions"].items()}
+print(json.dumps({name: [json.loads(line) for line in text.splitlines()] for name, text in rows.items()}))
+"""
+
+
+class ClickHouse:
+    """The example in chdb, which has no Kafka engine: the records come as files, in the format of that engine."""
+
+    def __init__(self, bridge: Connection, folder: Path) -> None:
+        self._bridge, self._folder = bridge, folder
+
+    def answers(self) -> Answers:
+        """To the page's questions, and what there is of events."""
+        self._folder.mkdir(exist_ok=True)
+        instead = {"now()": f"toDateTime({END_MS // 1000})"}
+        of_the_engine = "_offset UInt64 MATERIALIZED rowNumberInAllBlocks(), _error String MATERIALIZED ''"
+        text = (ROOT / "examples" / "data-platform" / "clickhouse.sql").read_text("utf-8")
+        engines = re.findall(r"CREATE TABLE (\w+_topic) \((.*?)\) ENGINE = Kafka (SETTINGS .*?);", text, re.DOTALL)
+        assert len(engines) == 2
+        inserts: list[str] = []
+        for (name, columns, settings), topic in zip(engines, (TASK_EVENTS, TASK_STATES), strict=True):
+            assert f"'{topic.name}'" in settings
+            path = self._folder / name
+            path.write_bytes(b"".join(each.value() or b"" for each in read_topic(self._bridge, topic.name)))
+            instead[f"({columns}) ENGINE = Kafka {settings}"] = f"({columns}, {of_the_engine}) ENGINE = Null"
+            structure = columns.replace("'", "''")
+            inserts.append(
+                f"INSERT INTO {name} SELECT * FROM file('{path}', 'AvroConfluent', '{structure}')"  # noqa: S608 - names of ours
+                f" SETTINGS format_avro_schema_registry_url = '{self._bridge.registry_url}'"
+            )
+        for documented, here in instead.items():
+            assert text.count(documented) == 1
+            text = text.replace(documented, here)
+        created = re.sub(r"^--.*$", "", text, flags=re.MULTILINE).split(";")
+        questions = {each: f"FROM {each} SELECT *" for each in QUESTIONS}
+        questions["events"] = "SELECT action, count() FROM task_events FINAL GROUP BY ALL ORDER BY ALL"
+        given = self._folder / "given.json"
+        statements = [each for each in (*created, *inserts) if each.strip()]
+        given.write_bytes(msgspec.json.encode({"statements": statements, "questions": questions}))
+        printed = uv("run", "--no-project", "--quiet", "--with", "chdb-core==26.9.0", "python", "-c", CHDB, str(given))
+        columns_of = {**COLUMNS, "open_tasks": (str, int, int)}
+        return {
+            name: [tuple(read(cell) for read, cell in zip(columns_of[name], row, strict=True)) for row in rows]
+            for name, rows in json.loads(printed).items()
+        }
+
+
 @pytest.fixture
 def flink(bridge: Connection, tmp_path: Path) -> Generator[Flink]:
     flink = Flink(bridge, tmp_path / "flink")
@@ -336,7 +391,7 @@ def test_the_questions_of_a_month_are_answered_right_and_again_after_every_kind_
     right_landed, right_in_flink = (
         {name: right[name] for name in names} for names in ((*QUESTIONS, "events"), COLUMNS)
     )
-    platform = Platform(bridge, tmp_path / "landed")
+    platform, clickhouse = Platform(bridge, tmp_path / "landed"), ClickHouse(bridge, tmp_path / "clickhouse")
     most = len(postings) * 3 // 4
     deletions = [each for each in postings[:most] if each.action == "delete"]
     assert deletions, "of instances whose states are there by then"
@@ -351,6 +406,7 @@ def test_the_questions_of_a_month_are_answered_right_and_again_after_every_kind_
     landed, complaints = platform.land()
     assert (landed["task_events"], complaints) == (len(postings) - len(first), "")
     assert platform.answers() == right_landed
+    assert clickhouse.answers() == right_landed
     assert platform.land() == ({"task_events": 0, "task_states": 0}, "")
 
     again = postings.copy()
@@ -361,6 +417,7 @@ def test_the_questions_of_a_month_are_answered_right_and_again_after_every_kind_
     landed, _ = platform.land()
     assert landed["task_events"] == len(again)
     assert platform.answers() == right_landed
+    assert clickhouse.answers() == right_landed
     assert flink.answers() == right_in_flink
 
     write_what_cannot_be_decoded(bridge)
