@@ -114,9 +114,10 @@ export function delegationDialog(api, person, words, apps) {
   }
 
   async function attempt(act) {
+    // Not at the end: by then there may be a newer message.
+    say("");
     try {
       show(await act());
-      say("");
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       say(error.status === 400 ? error.message : sayProblem(error, words).join(": "));
@@ -128,7 +129,6 @@ export function delegationDialog(api, person, words, apps) {
   };
 
   async function open() {
-    say("");
     dialog.showModal();
     const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
     for (const label of [first, last]) label.querySelector("input").value ||= today;
