@@ -139,12 +139,14 @@ class Partition:
 
     def rebuild(self, events: list[TaskEvent]) -> None:
         """Another version, of these events; what was not told of the last one is not told of this one either."""
-        earlier, old = self.store.get(pending_key(KEY)), self.store.get(KEY)
-        before = old if earlier is None else read_pending(earlier).before
+        earlier, before, everything = self.store.get(pending_key(KEY)), self.store.get(KEY), False
+        if earlier is not None:
+            pending = read_pending(earlier)
+            before, everything = pending.told(before), pending.everything
         self._keep(reduce(fold, events[1:], fold(None, events[0])))
         self.version += 1
         self.store[pending_key(KEY)] = write_pending(
-            Pending(self.version, is_published=False, everything=False, before=before)
+            Pending(self.version, is_published=False, everything=everything, before=before)
         )
 
     def republish(self) -> None:
@@ -197,6 +199,15 @@ def test_readers_end_up_with_the_current_entries_if_events_interrupt_publication
     before = len(partition.published), len(partition.states)
     partition.tell()
     assert (len(partition.published), len(partition.states)) == before, "nothing is published twice"
+
+
+def test_a_rebuild_before_a_republication_is_published_removes_what_readers_have(make_event: MakeEvent) -> None:
+    partition, created = Partition(), make_event(Action.CREATED)
+    partition.fold(make_event(Action.CREATED, event_id="1", recipient_ids=("ann",)))
+    partition.republish()
+    partition.rebuild([created])
+    partition.tell()
+    assert inbox_of(partition.published) == {}
 
 
 def test_nothing_is_published_for_a_missing_instance() -> None:

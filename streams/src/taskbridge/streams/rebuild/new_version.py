@@ -312,16 +312,15 @@ class NewVersion:
         self, key: bytes, old: Located | None, earlier: Located | None, published: Located | None, new: Located
     ) -> tuple[bytes | None, bool]:
         """The stored instance as last published, and whether everything is to be published all the same."""
-        everything = self._everything
+        everything, known = self._everything, self._known(key, old, published)
+        before = None if known is None else known.stored
         if earlier is not None:
             try:
-                found = read_pending(earlier.value)
+                pending = read_pending(earlier.value)
             except StoreUnreadable:
                 everything = True
             else:
-                return found.before, everything or found.everything
-        known = self._known(key, old, published)
-        before = None if known is None else known.stored
+                before, everything = pending.told(before), everything or pending.everything
         if everything and before is not None and state_value(before) == state_value(new.value):
             before = None
         return before, everything
