@@ -7,11 +7,14 @@ import json
 import random
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
+from pydantic import SecretStr
 
-from support.approvals import INSTANCE_ID, approvals, instance_event, task_event, until
+from support.approvals import INSTANCE_ID, Waiting, approvals, instance_event, task_event, until
 from support.edge.fakes import CORP_ID, SOURCE
 from taskbridge.reconcile.approvals.settings import ApprovalsSettings
+from taskbridge.reconcile.approvals.stream import Stream
 from taskbridge.runtime.dingtalk.workflow import ApprovalTask
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
@@ -274,6 +277,25 @@ def test_a_refused_secret_is_not_shown_and_tried_again_more_and_more_rarely(tmp_
             assert details["ready"] is False
             assert "APPROVALS_APP_KEY" in details["dingtalk"]
             assert "wrong-secret" not in json.dumps(details)
+
+    asyncio.run(run())
+
+
+def test_an_address_without_encryption_is_not_opened() -> None:
+    async def accept(_event: object) -> bool:
+        return True
+
+    async def run() -> None:
+        clock, opened = Waiting(), {"endpoint": "ws://dingtalk.example/connect", "ticket": "the-ticket"}
+        transport = httpx2.MockTransport(lambda _request: httpx2.Response(200, json=opened))
+        async with httpx2.AsyncClient(base_url="https://dingtalk.example", transport=transport) as http:
+            stream = Stream(http, clock, app_key="key", app_secret=SecretStr("secret"), accept=accept)
+            running = asyncio.create_task(stream.run())
+            await until(lambda: len(clock.slept) > 1)
+            running.cancel()
+        assert stream.problem is not None
+        assert "is not encrypted" in stream.problem
+        assert "the-ticket" not in stream.problem
 
     asyncio.run(run())
 
