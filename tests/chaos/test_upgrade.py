@@ -389,8 +389,9 @@ def assert_all_is_right_as_it_was_known(rollout: Rollout) -> None:
 
 
 def assert_all_is_right_in_the_end(rollout: Rollout) -> None:
-    """Fields that the previous release does not know are missing in its states until all are published again."""
+    """Fields that the previous release does not know are missing in its states until all is recomputed."""
     connection, read = rollout.connection, rollout.read
+    rollout.rebuild.run()
     rollout.rebuild.run("--republish")
     rollout.shared()
     wait_until(lambda: not pending_notifications(connection), what="the workers have published all again")
