@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.runtime.dingtalk.apps import parse_apps, parse_organisations, secret_in
+from taskbridge.runtime.dingtalk.apps import Apps, parse_apps, secret_in
 from taskbridge.runtime.settings import FileBroken, ReloadedFile, Senders, parse_toml
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.events import SOURCE_YIDA
@@ -79,19 +79,18 @@ class TargetsFile(ReloadedFile[Targets]):
         super().__init__(path)
 
     def parse(self, text: str) -> Targets:
-        apps, organisations = (), ()
+        found = Apps((), ())
         if self._apps is not None:
-            apps = parse_apps(text, self._apps, self._credentials, read=self.text_of)
-            organisations = parse_organisations(text, self._apps, read=self.text_of)
+            found = parse_apps(text, self._apps, self._credentials, read=self.text_of)
         if self._credentials is None:
-            return Targets(apps, None, organisations)
+            return Targets(found.apps, None, found.organisations)
         senders = parse_toml(self.text_of(self._credentials), Senders)
         endpoints = {
             (each.corp_id, each.name): Endpoint(each.action_url, self._key(each, self._credentials))
             for each in senders.sources
             if each.action_url is not None
         }
-        return Targets(apps, endpoints, organisations)
+        return Targets(found.apps, endpoints, found.organisations)
 
     def _key(self, source: SourceEntry, path: Path) -> bytes:
         """Of the first secret, which is in use."""

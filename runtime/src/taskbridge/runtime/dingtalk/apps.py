@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
@@ -11,8 +12,10 @@ from pydantic import Field, SecretStr, model_validator
 from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, ReloadedFile, Senders, parse_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from taskbridge.runtime.settings import AppEntry
 
 
 class _Corp(FileModel):
@@ -125,8 +128,7 @@ class AppsFile(ReloadedFile[Apps]):
         super().__init__(path)
 
     def parse(self, text: str) -> Apps:
-        organisations = parse_organisations(text, self.path, read=self._named_text)
-        return Apps(organisations, parse_apps(text, self.path, self.credentials, read=self._named_text))
+        return parse_apps(text, self.path, self.credentials, read=self._named_text)
 
     def _named_text(self, path: Path) -> str:
         try:
@@ -136,9 +138,7 @@ class AppsFile(ReloadedFile[Apps]):
             raise FileBroken(f"{path.name}: {why}") from None
 
 
-def parse_organisations(text: str, path: Path, *, read: Callable[[Path], str]) -> tuple[Organisation, ...]:
-    """The corps of the file's text; otherwise as ``parse_apps``."""
-    file = parse_toml(text, _File)
+def _organisations(file: _File, path: Path, read: Callable[[Path], str]) -> tuple[Organisation, ...]:
     found = tuple(
         Organisation(
             Corp(each.corp_id, each.app_key, _secret(each.app_secret, each.app_secret_file, "app_secret", path, read)),
@@ -152,8 +152,8 @@ def parse_organisations(text: str, path: Path, *, read: Callable[[Path], str]) -
     return found
 
 
-def parse_apps(text: str, path: Path, credentials: Path | None, *, read: Callable[[Path], str]) -> tuple[App, ...]:
-    """The apps of the file's text; ``path`` is the file, and ``read`` returns the text of any other file.
+def parse_apps(text: str, path: Path, credentials: Path | None, *, read: Callable[[Path], str]) -> Apps:
+    """The contents of the file's text; ``path`` is the file, and ``read`` returns the text of any other file.
 
     A corp with a corp token and without apps has those of the edge's credentials file: they follow DingTalk's list.
 
@@ -161,14 +161,20 @@ def parse_apps(text: str, path: Path, credentials: Path | None, *, read: Callabl
         FileBroken: A file cannot be read or is wrong. The message contains no secret.
     """
     file = parse_toml(text, _File)
-    organisations = parse_organisations(text, path, read=read)
+    organisations = _organisations(file, path, read)
+
+    @cache
+    def senders() -> tuple[AppEntry, ...]:
+        """Read where an app needs them: nothing else depends on this file."""
+        return () if credentials is None else _senders(credentials, read).apps
+
     corps = {each.corp_id: each.corp for each in organisations}
     users = {each.corp_id: each.user_id for each in organisations}
     listed = [
         _App(app_type=each.app_type, corp_id=corp.corp_id)
         for corp in file.corps
         if corp.has_corp_token and not any(each.corp_id in (None, corp.corp_id) for each in file.apps)
-        for each in (() if credentials is None else _senders(credentials, read).apps)
+        for each in senders()
         if each.corp_id in (None, corp.corp_id)
     ]
     if not file.apps and not any(each.has_corp_token for each in file.corps):
@@ -178,7 +184,9 @@ def parse_apps(text: str, path: Path, credentials: Path | None, *, read: Callabl
         corp_id = each.corp_id or (next(iter(corps)) if len(corps) == 1 else None)
         if corp_id not in corps:
             raise FileBroken(f"apps.{at}: corp_id must be the corp_id of one of [[corps]]")
-        token = _system_token(each, corp_id, path, credentials, read)
+        token = _own_token(each, path, read)
+        if token is None and credentials is not None:
+            token = _known_token(each, corp_id, senders(), credentials, read)
         if token is None or not token.get_secret_value().strip():
             raise FileBroken(f"apps.{at}: system_token is required, unless the app is in the edge's credentials file")
         if (corp_id, each.app_type) in found:
@@ -186,7 +194,7 @@ def parse_apps(text: str, path: Path, credentials: Path | None, *, read: Callabl
         found[corp_id, each.app_type] = App(
             corps[corp_id], each.app_type, token, each.user_id or users[corp_id], each.forms, each.url
         )
-    return tuple(found.values())
+    return Apps(organisations, tuple(found.values()))
 
 
 def _secret(here: SecretStr | None, file: str | None, name: str, path: Path, read: Callable[[Path], str]) -> SecretStr:
@@ -203,16 +211,16 @@ def _senders(credentials: Path, read: Callable[[Path], str]) -> Senders:
         raise FileBroken(f"credentials file {credentials}: {error}") from None
 
 
-def _system_token(
-    app: _App, corp_id: str, path: Path, credentials: Path | None, read: Callable[[Path], str]
-) -> SecretStr | None:
-    if app.system_token is not None:
+def _own_token(app: _App, path: Path, read: Callable[[Path], str]) -> SecretStr | None:
+    if app.system_token is not None or app.system_token_file is None:
         return app.system_token
-    if app.system_token_file is not None:
-        return secret_in(path, app.system_token_file, read)
-    if credentials is None:
-        return None
-    for known in _senders(credentials, read).apps:
+    return secret_in(path, app.system_token_file, read)
+
+
+def _known_token(
+    app: _App, corp_id: str, senders: Iterable[AppEntry], credentials: Path, read: Callable[[Path], str]
+) -> SecretStr | None:
+    for known in senders:
         if known.app_type == app.app_type and known.corp_id in (None, corp_id):
             # The first is current; the others are previous or future ones.
             if known.system_tokens:
