@@ -24,6 +24,9 @@ Service = Annotated[
     ),
 ]
 
+AppCode = Annotated[str, typer.Option("--app", help="Code of the app, as in the file of apps.")]
+Since = Annotated[str, typer.Option("--since", help="A day (China time) or a time, such as 2026-09-01.")]
+
 commands = typer.Typer()
 
 
@@ -145,8 +148,8 @@ def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     epilog=example("taskbridge reconcile copies --app APP_RY60OCRF33Z7534 --since 2026-09-01 --user manager123"),
 )
 def reconcile_copies(
-    app: Annotated[str, typer.Option("--app", help="Code of the app, as in the file of apps.")],
-    since: Annotated[str, typer.Option("--since", help="A day (China time) or a time, such as 2026-09-01.")],
+    app: AppCode,
+    since: Since,
     users: Annotated[
         list[str] | None, typer.Option("--user", help="User id; repeat it. Default: all in the app's states.")
     ] = None,
@@ -175,8 +178,8 @@ def reconcile_copies(
     )
 )
 def backfill(
-    app: Annotated[str, typer.Option("--app", help="Code of the app, as in the file of apps.")],
-    since: Annotated[str, typer.Option("--since", help="A day (China time) or a time, such as 2026-09-01.")],
+    app: AppCode,
+    since: Since,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print how many API calls it takes.")] = False,  # noqa: FBT002
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,

@@ -166,7 +166,7 @@ class NameSync:
 
     async def _people_of(self, api: OrganisationApi, _: Sequence[App]) -> int:
         corp_id, changed = api.organisation.corp_id, 0
-        while self._may_spend(corp_id):
+        while self._budget.may_spend(corp_id):
             now_ms = self._clock.now_ms()
             ids = [each.id for each in self._names.due(PERSON, corp_id, now_ms=now_ms, most=PEOPLE_PER_CALL)]
             if not ids:
@@ -188,7 +188,7 @@ class NameSync:
             app = by_type.get(form.app_type or "")
             if app is None:
                 continue
-            if not self._may_spend(corp_id):
+            if not self._budget.may_spend(corp_id):
                 break
             now_ms = self._clock.now_ms()
             try:
@@ -199,6 +199,3 @@ class NameSync:
                 changed += await self._forms.publish(corp_id, {form.id: Form(form.id, form.title, labels)})
             self._names.was_read(FORM, corp_id, [form.id], now_ms=now_ms)
         return changed
-
-    def _may_spend(self, corp_id: str) -> bool:
-        return 2 * self._budget.left(corp_id) > self._budget.allowance.per_day

@@ -146,7 +146,7 @@ class ReadBack:
             repairer = Repairer(self._context, api, work=READ_BACK, tally=tally)
             due = self._store.open_instances.due(corp_id, api.app.app_type, now_ms=known_ms, quiet_ms=self._quiet_ms)
             for instance_id in due:
-                if corp_id in closed or 2 * self._budget.left(corp_id) <= self._budget.allowance.per_day:
+                if corp_id in closed or not self._budget.may_spend(corp_id):
                     break
                 try:
                     await self._read(repairer, instance_id)
