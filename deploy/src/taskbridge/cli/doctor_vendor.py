@@ -55,7 +55,7 @@ def _findings(environment: Mapping[str, str], clock: Clock) -> Iterator[Finding]
     settings = load_settings(ReconcileSettings, environment)
     with open_data(settings, clock) as data, asyncio.Runner() as runner:
         for organisation in data.organisations:
-            asked = _organisation(settings, data, organisation, clock)
+            asked = _organisation(settings, data, organisation)
             while (each := runner.run(_next(asked))) is not None:
                 yield each
 
@@ -65,13 +65,13 @@ async def _next(asked: AsyncIterator[Finding]) -> Finding | None:
 
 
 async def _organisation(
-    settings: ReconcileSettings, data: LocalData, organisation: Organisation, clock: Clock
+    settings: ReconcileSettings, data: LocalData, organisation: Organisation
 ) -> AsyncGenerator[Finding]:
     corp_id = organisation.corp_id
     apps = [each for each in data.apps if each.corp_id == corp_id]
     async with open_http(settings.api_url, timeout_s=settings.call_timeout_s) as http:
-        calls = Calls(http, organisation.corp, data.budget, clock, attempts=_ATTEMPTS)
-        questions = _Questions(calls, organisation, apps, clock)
+        calls = Calls(http, organisation.corp, data.budget, data.clock, attempts=_ATTEMPTS)
+        questions = _Questions(calls, organisation, apps, data.clock)
         ended: Finding | None = None
         try:
             async for each in questions.answers(settings.credentials_file):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from taskbridge.reconcile.applications import AppSync
@@ -18,7 +17,7 @@ from taskbridge.reconcile.runs import Passes, ReadBack
 from taskbridge.reconcile.store import Store, open_database
 from taskbridge.runtime.dingtalk.api import YidaApi
 from taskbridge.runtime.dingtalk.apps import AppsFile
-from taskbridge.runtime.dingtalk.calls import Calls, open_http
+from taskbridge.runtime.dingtalk.calls import calls_by_corp, open_http
 from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.runtime.kafka import consumer_config, read_kafka_config
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from taskbridge.reconcile.settings import ReconcileSettings
     from taskbridge.runtime.dingtalk.apps import App, Corp, Organisation
+    from taskbridge.runtime.dingtalk.calls import Calls
     from taskbridge.runtime.dingtalk.clock import Clock
 
     CallsOf = Callable[[Corp], Calls]
@@ -132,13 +132,7 @@ async def open_calls(
 ) -> AsyncGenerator[CallsOf]:
     """Open the client of DingTalk. ``on_call`` gets the path and the result of each call."""
     async with open_http(settings.api_url, timeout_s=settings.call_timeout_s) as http:
-
-        @cache
-        def calls(corp: Corp) -> Calls:
-            attempts = settings.call_attempts
-            return Calls(http, corp, data.budget, data.clock, attempts=attempts, on_call=on_call)
-
-        yield calls
+        yield calls_by_corp(http, data.budget, data.clock, attempts=settings.call_attempts, on_call=on_call)
 
 
 @asynccontextmanager

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskbridge.runtime.dingtalk.api import YidaApi
-from taskbridge.runtime.dingtalk.calls import Calls, Pace, open_http
+from taskbridge.runtime.dingtalk.calls import Pace, calls_by_corp, open_http
 from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 
 if TYPE_CHECKING:
-    from taskbridge.runtime.dingtalk.apps import App, Corp, Organisation
+    from taskbridge.runtime.dingtalk.apps import App, Organisation
     from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.runtime.dingtalk.organisation import Agent
 
@@ -23,8 +23,8 @@ class DingTalk:
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self._http = open_http(url, timeout_s=CALL_S, reuse=False)
         self._clock = clock or SystemClock()
-        self._pace = Pace(_CALLS_PER_SECOND, self._clock)
-        self._calls: dict[Corp, Calls] = {}
+        pace = Pace(_CALLS_PER_SECOND, self._clock)
+        self._calls_of = calls_by_corp(self._http, pace, self._clock, attempts=2)
 
     def api(self, app: App) -> YidaApi:
         return YidaApi(self._calls_of(app.corp), app, self._clock)
@@ -35,8 +35,3 @@ class DingTalk:
 
     async def close(self) -> None:
         await self._http.aclose()
-
-    def _calls_of(self, corp: Corp) -> Calls:
-        if corp not in self._calls:
-            self._calls[corp] = Calls(self._http, corp, self._pace, self._clock, attempts=2)
-        return self._calls[corp]

@@ -17,7 +17,7 @@ from taskbridge.reconcile.approvals.stream import Stream
 from taskbridge.runtime import standard_webhooks
 from taskbridge.runtime.dingtalk import workflow
 from taskbridge.runtime.dingtalk.apps import Corp
-from taskbridge.runtime.dingtalk.calls import Calls, Later, Pace, open_http
+from taskbridge.runtime.dingtalk.calls import Later, Pace, calls_by_corp, open_http
 from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.operation import operation_app, serve_until_stopped
@@ -68,8 +68,7 @@ class Service:
     ) -> None:
         self._settings, self._edge, self._clock = settings, edge, clock
         self._key = standard_webhooks.key_of(settings.source_secret.get_secret_value())
-        self._dingtalk, self._pace = dingtalk, Pace(_CALLS_PER_SECOND, clock)
-        self._calls: dict[str, Calls] = {}
+        self._calls_of = calls_by_corp(dingtalk, Pace(_CALLS_PER_SECOND, clock), clock, attempts=_ATTEMPTS)
         self.stream = Stream(
             dingtalk, clock, app_key=settings.app_key, app_secret=settings.app_secret, accept=self.accept
         )
@@ -102,8 +101,9 @@ class Service:
 
     async def _cancel_open_tasks(self, event: Event) -> None:
         request = workflow.GetProcessInstance(process_instance_id=str(event.data.get("processInstanceId")))
+        corp = Corp(event.corp_id or "", self._settings.app_key, self._settings.app_secret)
         try:
-            answer = await self._calls_of(event.corp_id or "").get(request, workflow.ApprovalAnswer)
+            answer = await self._calls_of(corp).get(request, workflow.ApprovalAnswer)
         except Later:
             raise
         except TaskbridgeError as error:
@@ -112,12 +112,6 @@ class Service:
             return
         for each in mapping.cancellations(event, answer.result.tasks, self._settings.source):
             await self._post(each)
-
-    def _calls_of(self, corp_id: str) -> Calls:
-        if corp_id not in self._calls:
-            corp = Corp(corp_id, self._settings.app_key, self._settings.app_secret)
-            self._calls[corp_id] = Calls(self._dingtalk, corp, self._pace, self._clock, attempts=_ATTEMPTS)
-        return self._calls[corp_id]
 
     async def _post(self, message: Message) -> None:
         """Post a message to the edge.

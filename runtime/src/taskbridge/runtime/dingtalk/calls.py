@@ -20,6 +20,7 @@ TaskbridgeError
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -155,6 +156,23 @@ class _Call(NamedTuple):
         """The values that must not be in any error, even if DingTalk's message repeats them."""
         for fields in (self.query, self.body or {}, self.headers):
             yield from (str(value) for name, value in fields.items() if name in wire.SECRETS and value)
+
+
+def calls_by_corp(
+    http: httpx2.AsyncClient,
+    pace: Pace,
+    clock: Clock,
+    *,
+    attempts: int,
+    on_call: Callable[[str, str], None] | None = None,
+) -> Callable[[Corp], Calls]:
+    """The calls of each corp, whose access token is used again; parameters as of ``Calls``."""
+
+    @cache
+    def calls(corp: Corp) -> Calls:
+        return Calls(http, corp, pace, clock, attempts=attempts, on_call=on_call)
+
+    return calls
 
 
 class Calls:
