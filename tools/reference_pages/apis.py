@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reference_pages.markdown import also, code, fenced, listed, page, prose, repeated, table
+from reference_pages.markdown import also, code, listed, page, prose, repeated, table
 from support.edge.fakes import MemoryPublisher, write_credentials
 from taskbridge.center.app import Center
 from taskbridge.center.settings import CenterSettings
@@ -31,9 +31,13 @@ _UNDESCRIBED = "Successful Response"
 _SEVERAL = 3
 """So many routes share what is shown once."""
 
+_MANY = 8
+"""So many fields that two schemas share are listed once."""
+
 _SAME_FOR_BOTH = """\
-As OpenAPI 3.1, with the schemas of all responses: [{file}]({file}). The service serves it at `/openapi.json`, and as a
-page at `/docs`, also without internet access. Errors are [problem documents](problems.md)."""
+As OpenAPI 3.1, with each route's responses and an example of each: [{file}]({file}). The service
+serves it at `/openapi.json`, and as a page at `/docs`, also without internet access. Errors are
+[problem documents](problems.md)."""
 
 
 def edge_document() -> dict[str, Any]:
@@ -94,9 +98,8 @@ def _page(title: str, document: Mapping[str, Any], file: str) -> str:
         parameters=repeated((_parameters(operation) for _, operation in routes), at_least=_SEVERAL),
         responses=repeated((_responses(operation) for _, operation in routes), at_least=_SEVERAL),
         descriptions=_repeated_texts(prose(operation.get("description", "")) for _, operation in routes),
-        examples=_repeated_texts(_example(operation, schemas) for _, operation in routes),
     )
-    parts = [_route(name, operation, schemas, shared) for name, operation in routes]
+    parts = [_route(name, operation, shared) for name, operation in routes]
     introduction = f"{document['info'].get('description', '')}\n\n{_SAME_FOR_BOTH.format(file=file)}"
     return page(title, introduction, *_common(shared), *parts, *_shapes(schemas))
 
@@ -108,7 +111,6 @@ class _Shared:
     parameters: Sequence[Row]
     responses: Sequence[Row]
     descriptions: Sequence[str]
-    examples: Sequence[str]
 
 
 def _repeated_texts(texts: Iterable[str]) -> Sequence[str]:
@@ -122,7 +124,6 @@ def _common(shared: _Shared) -> Iterator[str]:
         if shared.parameters:
             yield listed(shared.parameters)
     yield f"## Responses of several routes\n\n{_table(sorted(shared.responses))}"
-    yield from (fenced(each, "json") for each in shared.examples)
 
 
 def _responses(operation: Mapping[str, Any]) -> list[Row]:
@@ -144,7 +145,7 @@ def _table(responses: Iterable[Row]) -> str:
     return table(("status", "meaning", "body"), responses)
 
 
-def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], shared: _Shared) -> str:
+def _route(name: str, operation: Mapping[str, Any], shared: _Shared) -> str:
     parts = [f"## {name}", f"{prose(operation.get('summary', '')).rstrip('.')}."]
     if (description := prose(operation.get("description", ""))) not in shared.descriptions:
         parts.append(description)
@@ -152,12 +153,8 @@ def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], 
     if own := [each for each in parameters if each not in shared.parameters]:
         parts.append(f"Parameters:\n\n{listed(own)}")
     parts += [also(parameters, shared.parameters), _returned(operation)]
-    responses = _responses(operation)
-    if own := [each for each in responses if each not in shared.responses]:
+    if own := [each for each in _responses(operation) if each not in shared.responses]:
         parts.append(_table(own))
-    parts.append(also(responses, shared.responses))
-    if (example := _example(operation, schemas)) and example not in shared.examples:
-        parts.append(fenced(example, "json"))
     return "\n\n".join(each for each in parts if each)
 
 
@@ -199,21 +196,6 @@ def _media(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"[{name}](#{name.lower()})" if name else code(media)
 
 
-def _example(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
-    """JSON; empty where the document has none."""
-    found = _found_example(operation, schemas)
-    return "" if found is None else json.dumps(found, ensure_ascii=False, indent=2)
-
-
-def _found_example(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
-    content = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
-    if "example" in content:
-        return content["example"]
-    schema = content.get("schema", {})
-    shown = schemas.get(schema.get("$ref", "").rpartition("/")[2], schema)
-    return next(iter(shown.get("examples", ())), None)
-
-
 def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
     shared = repeated((_fields(schema) for schema in schemas.values()), at_least=2)
     shared = [row for row in shared if row[2]]
@@ -226,6 +208,9 @@ def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
         if choices := schema.get("enum"):
             parts.append(f"One of {', '.join(code(str(each)) for each in choices)}.")
         rows = _fields(schema)
+        if within := [each for each, found in schemas.items() if _is_larger(rows, _fields(found))]:
+            parts.append(f"The fields of [{within[0]}](#{within[0].lower()}), and these.")
+            rows = [row for row in rows if row not in _fields(schemas[within[0]])]
         own = [row for row in rows if row[2] and row not in shared]
         if own:
             parts.append(listed(_typed(own)))
@@ -236,6 +221,11 @@ def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
         ]:
             parts.append(f"{'Also' if own else 'Fields:'} {', '.join(others)}.")
         yield "\n\n".join(each for each in parts if each)
+
+
+def _is_larger(rows: Sequence[Row], others: Sequence[Row]) -> bool:
+    """Whether these fields are many others, and more."""
+    return len(rows) > len(others) >= _MANY and all(each in rows for each in others)
 
 
 def _typed(fields: Iterable[Row]) -> Iterator[Row]:

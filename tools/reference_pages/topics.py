@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from reference_pages.markdown import Row
 
 _FOR_PROGRAMS = """\
-The same for programs, as AsyncAPI 3.1: [asyncapi.json](asyncapi.json).
+The same for programs, as AsyncAPI 3.1, with an example of each record: [asyncapi.json](asyncapi.json).
 How to use the topics: [Read the topics](../how-to/read-the-topics.md)."""
 
-_EXAMPLES = """\
-Of the examples, only the first has headers: those of others are in the tables. Fields that are null are left out."""
+_SHOWN = "TaskNotification"
+"""The record that most programs read: the page has an example of it, without fields that are null."""
 
 _DAY_MS = 24 * 60 * 60 * 1000
 
@@ -35,9 +35,7 @@ def topics_page() -> str:
         for message in messages:
             parts += _message(channel, message, types, headers)
     heads = ("topic", "key", "value", "a record is", "retention", "largest record")
-    return page(
-        "Topics and records", document["info"]["description"], _FOR_PROGRAMS, table(heads, rows), _EXAMPLES, *parts
-    )
+    return page("Topics and records", document["info"]["description"], _FOR_PROGRAMS, table(heads, rows), *parts)
 
 
 class _Types:
@@ -132,29 +130,17 @@ def _message(
         yield f"Headers:\n\n{listed(own)}"
     if headers := also(rows, shared):
         yield headers
-    if schema is not None:
+    if name == _SHOWN:
         example = message["examples"][0]
-        payload = _without_nulls(example["payload"])
-        shown = {"headers": example["headers"], "payload": payload} if name == next(iter(types.schemas)) else payload
-        yield fenced(json.dumps(shown, ensure_ascii=False, indent=2), "json")
+        payload = {field: value for field, value in example["payload"].items() if value is not None}
+        yield fenced(
+            json.dumps({"headers": example["headers"], "payload": payload}, ensure_ascii=False, indent=2), "json"
+        )
+    if schema is not None:
         for found in types.first(name):
             yield f"### {types.heading(found)}"
             yield prose(found.get("doc", ""))
             yield types.fields(found) if found["type"] == "record" else _one_of(found["symbols"])
-
-
-def _without_nulls(value: Any) -> Any:
-    """Of records; a map may hold null."""
-    if isinstance(value, list):
-        return [_without_nulls(each) for each in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        found = cast("dict[str, Any]", value)
-        return {
-            name: each if name == "form_data" else _without_nulls(each)
-            for name, each in found.items()
-            if each is not None
-        }
-    return value
 
 
 def _meaning(found: Mapping[str, Any]) -> str:
