@@ -13,21 +13,18 @@ if TYPE_CHECKING:
 
 _INTRODUCTION = """\
 The permissions that each Kafka user needs, and no more. `taskbridge topics acls` prints them as lines for
-`kafka-acls.sh`; with `--apply` it creates them: see [how to run on your own Kafka](../how-to/run-on-your-kafka.md).
-A name that ends in `*` is a prefix. Read, Write, Delete and Alter imply Describe. Write on a topic implies idempotent
-writes. A test removes each ACL of the first five on three brokers: the error then names it."""
+`kafka-acls.sh`; with `--apply` it [creates them](../how-to/run-on-your-kafka.md#permissions). A name that ends in `*`
+is a prefix. Read, Write, Delete and Alter imply Describe."""
 
 _DESCRIPTIONS = {
     "edge": (
         "`taskbridge edge`. Without one of the first two, callbacks get 200 and wait in the spool, and "
-        "`/readyz` and the log say `this Kafka user lacks Write on topic …`. Without the last, the log says "
-        "`topic_not_checked`."
+        "`/readyz` and the log say `this Kafka user lacks Write on topic …`."
     ),
     "streams": (
-        "`taskbridge streams`. A worker that lacks one waits, and reports in the log (`startup_waiting`) and among the "
-        "`problems` of `/readyz`: `this Kafka user lacks Read on topic … (what for)`. Without one that is "
-        "marked with a + it works, and reports what it lacks in the log (`not_allowed`, "
-        "`topic_not_checked`) and among the `topics` of `/readyz`."
+        "`taskbridge streams`. A worker that lacks one waits, and names it in the log (`startup_waiting`) and among "
+        "the `problems` of `/readyz`. Without one that is marked with a + it works, and names it in the log "
+        "(`not_allowed`, `topic_not_checked`) and among the `topics` of `/readyz`."
     ),
     "center": (
         "`taskbridge center`. A replica that lacks one reports it in the log and among the `problems` of `/readyz`, "
@@ -38,12 +35,12 @@ _DESCRIPTIONS = {
         "and tries again."
     ),
     "subscriber": (
-        "Programs that use `taskbridge-client`, and any other consumer. Their groups begin with the user's "
-        "name; an `Inbox` joins none. `KafkaRefused` says `this Kafka user lacks Read on …`."
+        "Programs that use `taskbridge-client`, and any other consumer. Their groups begin with the user's name; an "
+        "`Inbox` joins none."
     ),
     "operator": (
         "`taskbridge topics`, `tail`, `dlq`, `quarantine`, `people`, `forms`, `spool`. The command ends with `this "
-        "Kafka user lacks …`, or with the topic that is missing and may not be created."
+        "Kafka user lacks …`."
     ),
     "rebuild": (
         "`taskbridge streams --rebuild` and `--republish`. The command ends with Kafka's own words "

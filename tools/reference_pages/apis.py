@@ -99,7 +99,7 @@ def _page(title: str, document: Mapping[str, Any], file: str) -> str:
         responses=repeated((_responses(operation) for _, operation in routes), at_least=_SEVERAL),
         descriptions=_repeated_texts(prose(operation.get("description", "")) for _, operation in routes),
     )
-    parts = [_route(name, operation, shared) for name, operation in routes]
+    parts = [_route(name, operation, schemas, shared) for name, operation in routes]
     introduction = f"{document['info'].get('description', '')}\n\n{_SAME_FOR_BOTH.format(file=file)}"
     return page(title, introduction, *_common(shared), *parts, *_shapes(schemas))
 
@@ -134,25 +134,39 @@ def _responses(operation: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _returned(operation: Mapping[str, Any]) -> str:
+def _listed(schema: Mapping[str, Any]) -> str:
+    """In place of a schema that only has items, which need no heading."""
+    fields = _fields(schema)
+    return f"`items`: {fields[0][1]}" if [(field, meaning) for field, _, meaning in fields] == [("`items`", "")] else ""
+
+
+def _link(name: str) -> str:
+    return f"[{name}](#{name.lower()})"
+
+
+def _returned(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     """The schema of a success that has no description."""
     response = operation["responses"].get("200", {})
-    named = [each for each in _media(response) if each.startswith("[")]
-    return f"Returns {named[0]}." if named and response.get("description") == _UNDESCRIBED else ""
+    if response.get("description") != _UNDESCRIBED:
+        return ""
+    for found in response.get("content", {}).values():
+        if name := found.get("schema", {}).get("$ref", "").rpartition("/")[2]:
+            return f"Returns {_listed(schemas[name]) or _link(name)}."
+    return ""
 
 
 def _table(responses: Iterable[Row]) -> str:
     return table(("status", "meaning", "body"), responses)
 
 
-def _route(name: str, operation: Mapping[str, Any], shared: _Shared) -> str:
+def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], shared: _Shared) -> str:
     parts = [f"## {name}", f"{prose(operation.get('summary', '')).rstrip('.')}."]
     if (description := prose(operation.get("description", ""))) not in shared.descriptions:
         parts.append(description)
     parameters = [*_parameters(operation)]
     if own := [each for each in parameters if each not in shared.parameters]:
         parts.append(f"Parameters:\n\n{listed(own)}")
-    parts += [also(parameters, shared.parameters), _returned(operation)]
+    parts += [also(parameters, shared.parameters), _returned(operation, schemas)]
     if own := [each for each in _responses(operation) if each not in shared.responses]:
         parts.append(_table(own))
     return "\n\n".join(each for each in parts if each)
@@ -193,7 +207,7 @@ def _meaning(found: Mapping[str, Any]) -> str:
 def _media(answer: Mapping[str, Any]) -> Iterator[str]:
     for media, found in answer.get("content", {}).items():
         name = found.get("schema", {}).get("$ref", "").rpartition("/")[2]
-        yield f"[{name}](#{name.lower()})" if name else code(media)
+        yield _link(name) if name else code(media)
 
 
 def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
@@ -204,12 +218,14 @@ def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
     if shared:
         yield f"Fields of several schemas:\n\n{listed(_typed(shared))}"
     for name, schema in schemas.items():
+        if _listed(schema) and name.endswith("Out"):
+            continue  # shown where it is returned
         parts = [f"### {name}", prose(schema.get("description", ""))]
         if choices := schema.get("enum"):
             parts.append(f"One of {', '.join(code(str(each)) for each in choices)}.")
         rows = _fields(schema)
         if within := [each for each, found in schemas.items() if _is_larger(rows, _fields(found))]:
-            parts.append(f"The fields of [{within[0]}](#{within[0].lower()}), and these.")
+            parts.append(f"The fields of {_link(within[0])}, and these.")
             rows = [row for row in rows if row not in _fields(schemas[within[0]])]
         own = [row for row in rows if row[2] and row not in shared]
         if own:
@@ -239,7 +255,7 @@ def _fields(schema: Mapping[str, Any]) -> list[Row]:
 
 def _kind(schema: Mapping[str, Any]) -> str:
     if name := schema.get("$ref", "").rpartition("/")[2]:
-        return f"[{name}](#{name.lower()})"
+        return _link(name)
     if kinds := schema.get("anyOf"):
         return " or ".join(_kind(each) for each in kinds)
     if schema.get("type") == "array":

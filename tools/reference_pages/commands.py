@@ -12,10 +12,18 @@ from taskbridge.cli.program import app
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SHARED = ("--bootstrap-servers", "--registry-url", "--data-dir", "--json")
+"""Options that mean the same for every command that has them."""
+
 _INTRODUCTION = """\
 Run a command with `uv run`; `taskbridge COMMAND --help` explains its options, with examples. Exit code 0 is success, 1
-comes with one line that says what is wrong and what to do, 2 is wrong usage. Commands that query a running bridge find
-the one in `taskbridge-data`, or in `--data-dir`; those that print take `--json` and print one JSON object a line."""
+comes with one line that says what is wrong and what to do, 2 is wrong usage. Commands that print take `--json` and
+print one JSON object a line.
+
+Commands that need addresses take, in this order: `--bootstrap-servers` and `--registry-url`; the bridge that runs in
+`--data-dir`; `TASKBRIDGE_…`; the services' own settings; the bridge in `taskbridge-data`; the default ports. A named
+folder without a running bridge is an error. Of an edge without `up`, `--data-dir` is its own folder. These four options
+are not repeated below."""
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -36,5 +44,6 @@ def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _meaning(command: Any) -> str:
-    options = [code(each.opts[0]) for each in command.params if each.param_type_name == "option"]
+    named = [each.opts[0] for each in command.params if each.param_type_name == "option"]
+    options = [code(each) for each in named if each not in SHARED]
     return f"{prose(command.help or '')}{' Options: ' if options else ''}{', '.join(options)}"

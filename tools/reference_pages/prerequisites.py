@@ -6,12 +6,11 @@ import prerequisites
 from reference_pages.markdown import code, page, table
 
 _INTRODUCTION = f"""\
-`make demo`, `make test` and `make slow` (with `make disasters` and `make consumers`) check this list before anything
-else starts. As root, or with a `sudo` that needs no password, they install what they lack on Debian and its like,
-and report it; with `{prerequisites.MODE}=check` they install nothing. Elsewhere they print what is missing, for what,
-and the command that installs it. Without a required program they end, in one line. Without another the tests that
-need it are skipped, and the last line of a run counts them; with `CI=true` that is a failure. What is fetched without
-root (uv, Python's packages, Go, Node, Kafka) is not listed."""
+`make demo`, `make test` and `make slow` (with `make disasters` and `make consumers`) check this list first. As root, or
+with a `sudo` that needs no password, they install what they lack on Debian and its like, unless
+`{prerequisites.MODE}=check` is set. Elsewhere they print what is missing, and the command that installs it. Without a
+required program they end; without another the tests that need it are skipped, which is a failure with `CI=true`. What
+is fetched without root (uv, Python's packages, Go, Node, Kafka) is not listed."""
 
 _COMMANDS = {"": "all", "demo": "`make demo`, `make test`", "test": "`make test`", "slow": "`make slow`"}
 
