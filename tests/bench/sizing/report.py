@@ -127,8 +127,8 @@ def _by_rate(found: Found) -> list[str]:
         "## By callbacks a second",
         "",
         *_prose("""
-            Measured with one edge, one worker and one broker. The other topics are states and their changelog as
-            written, before Kafka compacts them to the sizes in the next part.
+            Measured with one edge, one worker and one broker. The other topics are states and their changelog, before
+            Kafka compacts them to the sizes in the next part.
         """),
         *_table(
             "target a second|reached|callbacks|bytes of `task-events` each|notifications each"
@@ -138,8 +138,8 @@ def _by_rate(found: Found) -> list[str]:
         ),
         *_prose(f"""
             Bytes are rate {_TIMES} {_DAY_S:,} s {_TIMES} days stored {_TIMES} bytes each. Processors are rate {_TIMES}
-            processor time each, in per cent of one core; where the machine did not reach the rate, this is too high. A
-            worker folds a partition on one core: above some 50 % add another worker.
+            processor time each, in per cent of one core. A worker folds a partition on one core: above some 50 % add
+            another worker.
         """),
         *_table(
             f"callbacks a second|a day|`task-events`, {_EVENTS_DAYS} days"
@@ -193,15 +193,12 @@ def _by_instances(found: Found) -> list[str]:
         "## By instances stored",
         "",
         *_prose(f"""
-            Measured with {" and ".join(counts)} instances, {_entries_each(found):.1f} entries in people's lists each.
-            Bytes of an instance are the difference between the two largest runs, divided by the difference in
-            instances. On Kafka, each key counts once, as after compaction. The data compresses well; records compacted
-            from small batches lie between that and uncompressed. Before compaction a changelog is twice as large
-            (`min.cleanable.dirty.ratio` 0.5). While RocksDB compacts, a store is larger: add half. Memory is the
-            process's after restoring. RocksDB's buffers, some 20 MiB for each partition and table, fill first: measured
-            with less than a million instances, the memory columns are too high. With `STREAMS_STANDBYS=1` (the default)
-            each partition is on two workers: a worker's share of disk and memory is 2 / workers of this. The task
-            center's database is SQLite; it took {_filling(found)} to fill it.
+            Measured with {_entries_each(found):.1f} entries in people's lists for each instance. Bytes of an instance
+            are the difference between the two largest runs. On Kafka, each key counts once, as after compaction; before
+            it a changelog is twice as large. While RocksDB compacts, a store is larger: add half. Memory is the
+            process's after restoring; RocksDB's buffers, some 20 MiB for each partition and table, fill first. With
+            `STREAMS_STANDBYS=1` (the default) each partition is on two workers: a worker's share of disk and memory is
+            2 / workers of this. The task center's database is SQLite; it took {_filling(found)} to fill it.
         """),
         *_table(
             "|".join(["", *(f"{each} measured" for each in counts), "bytes an instance", *map(_power, _COUNTS)]), rows
@@ -217,7 +214,7 @@ def _restoring(found: Found) -> list[str]:
         "## Until a worker has its states",
         "",
         *_prose("""
-            One worker has all partitions. From standby, it takes over from a killed worker, which is noticed after
+            One worker has all partitions. From standby, it takes over from a killed one, after
             `STREAMS_SESSION_TIMEOUT_S` (6 s).
         """),
         *_table(
@@ -236,8 +233,8 @@ def _restoring(found: Found) -> list[str]:
         ),
         *_prose(f"""
             On an empty disk an instance takes {each_needs * 1e6:,.0f} \u00b5s of processor: {", ".join(times)} for
-            {", ".join(map(_power, _COUNTS))} on one worker; divided by the number of workers that start empty. From
-            standby and on its own disk the time depends on what was missed, not on the number of instances.
+            {", ".join(map(_power, _COUNTS))}, divided by the number of workers that start empty. From standby and on
+            its own disk the time depends on what was missed.
         """),
     ]
 
@@ -250,12 +247,11 @@ def _rebuilding(found: Found) -> list[str]:
         "## A rebuild that changes every instance",
         "",
         *_prose("""
-            Each instance has one event, with another title than its state. `taskbridge streams --rebuild` rebuilds all
-            states, and one worker then publishes all differences: see [ADR
-            24](../adr/0024-rebuild-while-workers-run.md).
+            Each instance has another title than its state. `taskbridge streams --rebuild` rebuilds all states, and one
+            worker then publishes all differences: see [ADR 24](../adr/0024-rebuild-while-workers-run.md).
         """),
         *_table(
-            "instances|rebuild: s|\u00b5s of processor an instance|s with workers stopped|states published"
+            "instances|rebuild: s|\u00b5s of processor an instance|s with workers stopped"
             "|notifications published|publishing: s|\u00b5s of processor an instance"
             "|bytes of the new changelog an instance",
             [
@@ -264,7 +260,6 @@ def _rebuilding(found: Found) -> list[str]:
                     f"{each.seconds:.0f}",
                     f"{each.cpu_s / each.instances * 1e6:,.0f}",
                     f"{each.standstill_s:.1f}",
-                    f"{each.instances:,}",
                     f"{each.notifications:,}",
                     f"{each.publishing_s:.0f}",
                     f"{each.publishing_cpu_s / each.instances * 1e6:,.0f}",
@@ -274,10 +269,9 @@ def _rebuilding(found: Found) -> list[str]:
             ],
         ),
         *_prose(f"""
-            Both grow in proportion to the instances. At the rate of {last.instances:,} instances, 10\u2077 take
-            {rebuild} of processor for the rebuild, while workers run, and {publishing} of the workers' processors
-            together for publishing, while events go on. Workers are stopped for some seconds more: for the group (6 s),
-            and for their start on the new version.
+            At the rate of {last.instances:,} instances, 10\u2077 take {rebuild} of processor for the rebuild, while
+            workers run, and {publishing} of the workers' processors together for publishing, while events go on.
+            Workers are stopped for some seconds more: for the group (6 s), and for their start on the new version.
         """),
     ]
 
