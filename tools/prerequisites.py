@@ -51,8 +51,6 @@ class Prerequisite(NamedTuple):
     """Debian's packages; of names with a | between them the first that this release has, and "" is none."""
     required: bool = False
     """Without it nothing of the command runs."""
-    left_out: str = ""
-    """The tests that are skipped without it."""
     as_root: bool = False
     """It is of use to root only."""
 
@@ -162,7 +160,6 @@ ALL = (
         "test",
         lambda: which("cc"),
         ("gcc", "libc6-dev"),
-        left_out="those that compare the native core with Python",
     ),
     Prerequisite(
         "cargo",
@@ -170,7 +167,6 @@ ALL = (
         "test",
         lambda: which("cargo"),
         ("cargo-web|cargo",),
-        left_out="those that run cargo: `unit/packaging`, `test_native_vectors.py`",
     ),
     Prerequisite(
         "git",
@@ -178,7 +174,6 @@ ALL = (
         "test",
         lambda: which("git"),
         ("git",),
-        left_out="`unit/packaging`, `unit/docs`",
     ),
     Prerequisite(
         "strace",
@@ -186,7 +181,6 @@ ALL = (
         "test",
         lambda: which("strace"),
         ("strace",),
-        left_out="`unit/edge/spool/test_power_failures.py`, `integration/test_edge_spool.py`",
     ),
     Prerequisite(
         "systemd",
@@ -194,7 +188,6 @@ ALL = (
         "test",
         lambda: all_of("systemd-analyze", "systemd-socket-activate"),
         ("systemd",),
-        left_out="`unit/cli/test_systemd.py`",
     ),
     Prerequisite(
         "promtool",
@@ -202,7 +195,6 @@ ALL = (
         "test",
         lambda: which("promtool"),
         ("prometheus", "prometheus-node-exporter-"),  # without a service that watches this machine
-        left_out="`unit/monitoring`",
     ),
     Prerequisite(
         "curl",
@@ -210,7 +202,6 @@ ALL = (
         "slow",
         lambda: which("curl"),
         ("curl",),
-        left_out="`integration/test_documents.py`",
     ),
     Prerequisite(
         "chromium",
@@ -218,7 +209,6 @@ ALL = (
         "test",
         chromium,
         ("chromium-headless-shell|chromium",),
-        left_out="`browser`",
     ),
     Prerequisite(
         "nginx",
@@ -226,7 +216,6 @@ ALL = (
         "test",
         lambda: which("nginx", "apt-get"),
         ("nginx-light",),
-        left_out="`integration/test_documented_proxy.py`",
     ),
     Prerequisite(
         "Chinese font",
@@ -234,7 +223,6 @@ ALL = (
         "test",
         chinese_font,
         ("fontconfig", "fonts-noto-cjk"),
-        left_out="none",
     ),
     Prerequisite(
         "javac",
@@ -242,7 +230,6 @@ ALL = (
         "slow",
         lambda: all_of("javac", "mvn"),
         ("default-jdk-headless", "maven"),
-        left_out="`integration/test_consumers.py`, `integration/test_engines.py`",
     ),
     Prerequisite(
         "docker",
@@ -250,7 +237,6 @@ ALL = (
         "slow",
         docker,
         ("docker.io", "docker-cli|"),
-        left_out="`integration/test_containers.py`",
         as_root=True,
     ),
     Prerequisite(
@@ -259,7 +245,6 @@ ALL = (
         "slow",
         compose,
         ("docker-compose-v2|docker-compose",),
-        left_out="one of `integration/test_containers.py`",
     ),
     Prerequisite(
         "mmdebstrap",
@@ -267,7 +252,6 @@ ALL = (
         "slow",
         lambda: which("mmdebstrap"),
         ("mmdebstrap",),
-        left_out="`integration/test_containers.py`",
     ),
     Prerequisite(
         "ip",
@@ -275,7 +259,6 @@ ALL = (
         "slow",
         lambda: all_of("ip", "iptables"),
         ("iproute2", "iptables"),
-        left_out="`integration/test_three_brokers.py`",
         as_root=True,
     ),
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reference_pages.markdown import also, code, listed, page, prose, repeated, table
+from reference_pages.markdown import UNTYPED, also, code, listed, page, prose, repeated, typed
 from support.edge.fakes import MemoryPublisher, write_credentials
 from taskbridge.center.app import Center
 from taskbridge.center.settings import CenterSettings
@@ -28,7 +28,7 @@ NOWHERE = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "htt
 _UNDESCRIBED = "Successful Response"
 """FastAPI's description of a response that a route does not describe."""
 
-_SEVERAL = 3
+_SEVERAL = 2
 """So many routes share what is shown once."""
 
 _MANY = 8
@@ -38,6 +38,9 @@ _SAME_FOR_BOTH = """\
 As OpenAPI 3.1, with each route's responses and an example of each: [{file}]({file}). The service
 serves it at `/openapi.json`, and as a page at `/docs`, also without internet access. Errors are
 [problem documents](problems.md)."""
+
+_MOMENT = "ISO 8601, UTC, with milliseconds."
+"""What is said once, and not of each field."""
 
 
 def edge_document() -> dict[str, Any]:
@@ -123,12 +126,12 @@ def _common(shared: _Shared) -> Iterator[str]:
         yield from shared.descriptions
         if shared.parameters:
             yield listed(shared.parameters)
-    yield f"## Responses of several routes\n\n{_table(sorted(shared.responses))}"
+    yield f"## Responses of several routes\n\n{listed(sorted(shared.responses))}"
 
 
 def _responses(operation: Mapping[str, Any]) -> list[Row]:
     return [
-        (code(status), prose(response.get("description", "")), ", ".join(_media(response)))
+        (f"{code(status)}{_media(response)}", prose(response.get("description", "")))
         for status, response in operation["responses"].items()
         if response.get("description") != _UNDESCRIBED
     ]
@@ -155,10 +158,6 @@ def _returned(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     return ""
 
 
-def _table(responses: Iterable[Row]) -> str:
-    return table(("status", "meaning", "body"), responses)
-
-
 def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], shared: _Shared) -> str:
     parts = [f"## {name}", f"{prose(operation.get('summary', '')).rstrip('.')}."]
     if (description := prose(operation.get("description", ""))) not in shared.descriptions:
@@ -168,7 +167,7 @@ def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], 
         parts.append(f"Parameters:\n\n{listed(own)}")
     parts += [also(parameters, shared.parameters), _returned(operation, schemas)]
     if own := [each for each in _responses(operation) if each not in shared.responses]:
-        parts.append(_table(own))
+        parts.append(f"Responses:\n\n{listed(own)}")
     return "\n\n".join(each for each in parts if each)
 
 
@@ -197,6 +196,8 @@ def _where(place: str, *, required: bool) -> str:
 def _meaning(found: Mapping[str, Any]) -> str:
     schema = found.get("schema", found)
     text = prose(found.get("description") or schema.get("description", ""))
+    if text == _MOMENT:
+        text = ""
     if choices := schema.get("enum"):
         text = f"{text} One of {', '.join(code(str(each)) for each in choices)}."
     if (default := schema.get("default")) not in (None, ""):
@@ -204,17 +205,17 @@ def _meaning(found: Mapping[str, Any]) -> str:
     return text.strip()
 
 
-def _media(answer: Mapping[str, Any]) -> Iterator[str]:
-    for media, found in answer.get("content", {}).items():
-        name = found.get("schema", {}).get("$ref", "").rpartition("/")[2]
-        yield _link(name) if name else code(media)
+def _media(answer: Mapping[str, Any]) -> str:
+    """In brackets, of what is neither JSON nor a problem."""
+    found = [code(each) for each in answer.get("content", {}) if not each.endswith("json")]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
     shared = repeated((_fields(schema) for schema in schemas.values()), at_least=2)
     shared = [row for row in shared if row[2]]
     if schemas:
-        yield "## Schemas"
+        yield f"## Schemas\n\nTimes are {_MOMENT} {UNTYPED}"
     if shared:
         yield f"Fields of several schemas:\n\n{listed(_typed(shared))}"
     for name, schema in schemas.items():
@@ -231,7 +232,7 @@ def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
         if own:
             parts.append(listed(_typed(own)))
         if others := [
-            field if meaning else f"{field} ({kind})"
+            field if meaning else typed(field, kind)
             for field, kind, meaning in rows
             if (field, kind, meaning) not in own
         ]:
@@ -246,7 +247,7 @@ def _is_larger(rows: Sequence[Row], others: Sequence[Row]) -> bool:
 
 def _typed(fields: Iterable[Row]) -> Iterator[Row]:
     for field, kind, meaning in fields:
-        yield f"{field} ({kind})", meaning
+        yield typed(field, kind), meaning
 
 
 def _fields(schema: Mapping[str, Any]) -> list[Row]:

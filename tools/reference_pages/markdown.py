@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 NOTICE = "<!-- Written by tools/reference.py: change what it is written from. -->"
 
 
+UNTYPED = "A field without a type is a string."
+
+
 def page(title: str, introduction: str, *parts: str) -> str:
     """A whole page, with a note of its source."""
     return "\n\n".join([f"# {title}", NOTICE, introduction, *parts]).rstrip() + "\n"
@@ -35,6 +38,12 @@ def cell(text: str) -> str:
 
 def code(text: str) -> str:
     return f"`{text}`" if text else ""
+
+
+def typed(field: str, kind: str) -> str:
+    """A field with its type in brackets; most are strings, which is not said."""
+    kind = kind.removeprefix("string").strip()
+    return f"{field} ({kind})" if kind else field
 
 
 def fenced(text: str, language: str = "") -> str:

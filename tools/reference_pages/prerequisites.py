@@ -16,11 +16,12 @@ _COMMANDS = {"": "all", "demo": "`make demo`, `make test`", "test": "`make test`
 
 
 def prerequisites_page() -> str:
-    heads = ("what", "for", "needed by", "Debian's packages", "tests without it")
+    heads = ("what", "for", "needed by", "Debian's packages")
     return page("Prerequisites", _INTRODUCTION, table(heads, map(_row, prerequisites.ALL)))
 
 
 def _row(each: prerequisites.Prerequisite) -> tuple[str, ...]:
     packages = ", ".join(" or ".join(map(code, filter(None, name.split("|")))) for name in each.packages)
     purpose = f"as root: {each.purpose}" if each.as_root else each.purpose
-    return each.name, purpose, _COMMANDS[each.command], packages, "required" if each.required else each.left_out
+    name = f"{each.name} (required)" if each.required else each.name
+    return name, purpose, _COMMANDS[each.command], packages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reference_pages.markdown import code, page, prose, table
+from reference_pages.markdown import code, listed, page, prose
 from taskbridge.center.access import refusals
 from taskbridge.edge import errors as edge_errors
 from taskbridge.edge.routes import STATUS, UNAVAILABLE
@@ -16,13 +16,13 @@ from taskbridge.runtime.problems import Refusal, internal_error, not_admitted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from reference_pages.markdown import Row
+
 _INTRODUCTION = """\
 Every error response has a problem document (RFC 9457, `application/problem+json`). `type` names the kind and never
 changes; `detail` says in one sentence what failed and what to do; `success` is `false`. A type is
 `urn:taskbridge:problem:` followed by the kind. Errors that the HTTP status explains (unknown path, wrong method) have
 the type `about:blank`. Errors that a client may retry have a `Retry-After` header."""
-
-_HEADS = ("kind", "status", "meaning")
 
 
 def problems_page() -> str:
@@ -30,25 +30,25 @@ def problems_page() -> str:
         "Problems",
         _INTRODUCTION,
         "## Edge",
-        table(_HEADS, _edge()),
+        listed(_edge()),
         "## Task center API",
-        table(_HEADS, _queries()),
+        listed(_queries()),
         "## Server, before a request reaches its route",
-        table(_HEADS, _servers()),
+        listed(_servers()),
     )
 
 
-def _row(kind: str, status: int, meaning: str | None) -> tuple[str, str, str]:
-    return code(kind), str(int(status)), prose(meaning or "")
+def _row(kind: str, status: int, meaning: str | None) -> Row:
+    return f"{code(kind)} ({int(status)})", prose(meaning or "")
 
 
-def _edge() -> Iterator[tuple[str, str, str]]:
+def _edge() -> Iterator[Row]:
     for error, (status, kind) in STATUS.items():
         yield _row(kind, status, error.__doc__)
     yield _row(UNAVAILABLE[1], UNAVAILABLE[0], _first(edge_errors.NotDurable))
 
 
-def _queries() -> Iterator[tuple[str, str, str]]:
+def _queries() -> Iterator[Row]:
     named = refusals.Refused.__subclasses__()
     found: dict[str, type[refusals.Refused]] = {}
     for error in [*named, *(each for parent in named for each in parent.__subclasses__())]:
@@ -60,7 +60,7 @@ def _queries() -> Iterator[tuple[str, str, str]]:
     )
 
 
-def _servers() -> Iterator[tuple[str, str, str]]:
+def _servers() -> Iterator[Row]:
     own = [each for each in vars(servers).values() if isinstance(each, Refusal)]
     for each in [*own, not_admitted(FULL), not_admitted(ADDRESS_FULL)]:
         yield _row(each.reason, each.status, each.detail)

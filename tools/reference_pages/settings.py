@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from reference_pages.markdown import also, code, page, prose, table
+from reference_pages.markdown import also, code, listed, page, prose
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.reconcile.approvals.settings import ApprovalsSettings
@@ -20,15 +20,16 @@ from taskbridge.streams.settings import StreamsSettings
 from taskbridge.webhooks.settings import WebhooksSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pydantic.fields import FieldInfo
     from pydantic_settings import BaseSettings
 
 _INTRODUCTION = """\
 The services read their settings from environment variables and check all of them at start. If one is missing or wrong,
 the service exits with one line that names it, without its value. `taskbridge up` and `taskbridge demo` set addresses,
-ports, folders and credentials themselves, and pass all other `EDGE_…`, `STREAMS_…` and `CENTER_…` variables on."""
+ports, folders and credentials themselves, and pass all others on. In brackets is the default."""
 
-_HEADS = ("setting", "default", "meaning")
 _SERVICE = "SERVICE_"
 
 SHARED = {
@@ -111,38 +112,36 @@ def settings_page() -> str:
         "## All services",
         "`SERVICE` is `EDGE`, `STREAMS`, `CENTER`, `WEBHOOKS`, `RECONCILE` or `APPROVALS`, which has no Kafka. Only the"
         " task center and webhooks have a database.",
-        table(_HEADS, _shared_rows()),
+        _list(_shared_rows()),
         "## The edge",
-        *_tables(EdgeSettings),
+        *_parts(EdgeSettings),
         "## The streams service",
-        *_tables(StreamsSettings),
+        *_parts(StreamsSettings),
         "## The task center",
-        *_tables(CenterSettings),
+        *_parts(CenterSettings),
         "## Webhooks",
-        *_tables(WebhooksSettings),
+        *_parts(WebhooksSettings),
         "## Reconcile",
-        *_tables(ReconcileSettings),
+        *_parts(ReconcileSettings),
         "## DingTalk's approvals",
-        *_tables(ApprovalsSettings),
+        *_parts(ApprovalsSettings),
         "## The program and all services",
-        table(
-            _HEADS,
-            [(code(name), code_or_words(default), meaning) for name, (default, meaning) in SHARED.items()],
-        ),
+        _list((code(name), code_or_words(default), meaning) for name, (default, meaning) in SHARED.items()),
         "## Traces",
         "With the extra `otel`: see [Trace it](../how-to/trace-it.md). OpenTelemetry's SDK has further settings.",
-        table(
-            _HEADS,
-            [(code(name), code_or_words(default), meaning) for name, (default, meaning) in TRACES.items()],
-        ),
+        _list((code(name), code_or_words(default), meaning) for name, (default, meaning) in TRACES.items()),
     )
 
 
-def _tables(model: type[BaseSettings]) -> list[str]:
+def _parts(model: type[BaseSettings]) -> list[str]:
     """The settings of this service alone, and the names of those that it shares."""
     prefix, rows = model.model_config.get("env_prefix", ""), settings_rows(model)
     shared = [(name.replace(_SERVICE, prefix), *rest) for name, *rest in _shared_rows()]
-    return [table(_HEADS, [each for each in rows if each not in shared]), also(rows, shared)]
+    return [_list(each for each in rows if each not in shared), also(rows, shared)]
+
+
+def _list(rows: Iterable[tuple[str, str, str]]) -> str:
+    return listed((f"{name} ({default})" if default else name, meaning) for name, default, meaning in rows)
 
 
 def _shared_rows() -> list[tuple[str, str, str]]:
@@ -187,7 +186,7 @@ def default_of(name: str, field: FieldInfo) -> str:
         return "required"
     value: Any = field.default
     if value is None or isinstance(value, SecretStr) or value in ((), frozenset(), ""):
-        return "none"
+        return ""
     if isinstance(value, bool):
         return code(str(value).lower())
     if isinstance(value, int) and "bytes" in name:
@@ -198,9 +197,9 @@ def default_of(name: str, field: FieldInfo) -> str:
 def _size(count: int) -> str:
     for unit, one in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count % one == 0:
-            return f"{code(str(count))} ({count // one} {unit})"
+            return f"{code(str(count))}, {count // one} {unit}"
     return code(str(count))
 
 
 def code_or_words(text: str) -> str:
-    return text if " " in text else code(text) or "none"
+    return text if " " in text else code(text)

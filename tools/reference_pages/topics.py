@@ -6,16 +6,16 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from reference_pages.asyncapi import OPERATORS, asyncapi_document
-from reference_pages.markdown import also, code, fenced, listed, page, prose, repeated, table
+from reference_pages.markdown import UNTYPED, also, code, fenced, listed, page, prose, repeated, table, typed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from reference_pages.markdown import Row
 
-_FOR_PROGRAMS = """\
+_FOR_PROGRAMS = f"""\
 The same for programs, as AsyncAPI 3.1, with an example of each record: [asyncapi.json](asyncapi.json).
-How to use the topics: [Read the topics](../how-to/read-the-topics.md)."""
+How to use the topics: [Read the topics](../how-to/read-the-topics.md). {UNTYPED}"""
 
 _SHOWN = "TaskNotification"
 """The record that most programs read: the page has an example of it, without fields that are null."""
@@ -63,7 +63,7 @@ class _Types:
     def fields(self, record: Mapping[str, Any]) -> str:
         known = {found["name"]: self.heading(found) for _, found in _named(record["fields"])}
         rows = [
-            (f"{code(each['name'])} ({_kind(each['type'], known)})", prose(each.get("doc", "")))
+            (typed(code(each["name"]), _kind(each["type"], known)), prose(each.get("doc", "")))
             for each in record["fields"]
         ]
         earlier: dict[str, list[str]] = {}
@@ -168,8 +168,8 @@ def _kind(schema: Any, headings: Mapping[str, str]) -> str:
     """With a link to a type of its own, by the headings of these."""
     if isinstance(schema, str):
         return _linked(schema, headings)
-    if isinstance(schema, list):
-        return " or ".join(_kind(each, headings) for each in cast("list[Any]", schema))
+    if isinstance(schema, list):  # null comes first, as Avro wants the default's type there
+        return " or ".join(_kind(each, headings) for each in reversed(cast("list[Any]", schema)))
     kind = schema["type"]
     if kind == "array":
         return f"list of {_kind(schema['items'], headings)}"

@@ -45,7 +45,7 @@ def test_every_page_of_the_reference_but_the_glossary_is_written_from_the_code()
 
 
 def test_every_setting_has_its_meaning() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (\S.*) \|$", REFERENCE["settings.md"], re.MULTILINE))
+    rows = dict(re.findall(r"^- `(\w+)`(?: \(.+?\))?: (\S.*)$", REFERENCE["settings.md"], re.MULTILINE))
     for model in (
         EdgeSettings,
         StreamsSettings,
@@ -88,7 +88,7 @@ def test_every_kind_of_problem_is_explained() -> None:
     )
     named = {kind for text in SOURCES.values() for each in patterns for kind in re.findall(each, text, re.MULTILINE)}
     assert len(named) >= 15
-    assert [kind for kind in sorted(named) if f"| `{kind}` |" not in REFERENCE["problems.md"]] == []
+    assert [kind for kind in sorted(named) if f"- `{kind}` (" not in REFERENCE["problems.md"]] == []
 
 
 def test_every_metric_that_the_code_names_is_explained() -> None:

@@ -39,8 +39,7 @@ class CenterSettings(DatabaseSettings):
     """Port on which they are served. `0` chooses a free port."""
     data_dir: Path = Path("taskbridge-center")
     api_tokens_file: Path | None = None
-    """File with the API tokens and their permissions. Required before the service may listen on an address other than
-    loopback. Changes are loaded without a restart."""
+    """File with the API tokens and their permissions. Changes are loaded without a restart."""
     allowed_origins: str = ""
     """Origins whose pages may embed the task list, such as `https://portal.example`, comma-separated."""
     query_rate_per_s: float = Field(500.0, gt=0)
@@ -49,8 +48,7 @@ class CenterSettings(DatabaseSettings):
     event_streams: int = Field(10_000, ge=1)
     """Maximum number of live-update connections per replica. Each takes about 10 KB. Further ones get 503."""
     event_streams_per_user: int = Field(32, ge=1)
-    """Maximum number of live-update connections per person and replica, across all tabs and devices. Further ones get
-    429."""
+    """Maximum number of live-update connections per person and replica. Further ones get 429."""
     edge_urls: str = ""
     """URLs of the edges, comma-separated. A name with several addresses stands for all of them. The operator page shows
     their status."""
@@ -59,8 +57,7 @@ class CenterSettings(DatabaseSettings):
     reconcile_url: str = ""
     """URL of the reconcile service. The operator page shows the callbacks that it found missing, by app and day."""
     webhooks_urls: str = ""
-    """URLs of the webhooks services, in the same form. The operator page shows their endpoints, and has them send tests
-    and deliver again."""
+    """URLs of the webhooks services, in the same form. The operator page shows their endpoints, and acts on them."""
     webhooks_token_file: Path | None = None
     """File with the token that the webhooks services require of the task center. It is read at each request."""
     sso_proxies: Networks = ()
@@ -73,8 +70,8 @@ class CenterSettings(DatabaseSettings):
     sso_corp_id: str | None = None
     """Corp of every person who signs in, if there is only one corp."""
     sso_groups_header: TextOrNone = None
-    """Header in which these proxies send the person's groups, comma-separated, for `CENTER_OPERATOR_GROUPS` and
-    `CENTER_AUDITOR_GROUPS`. They must set or remove it in every request, or people could send their own."""
+    """Header in which these proxies send the person's groups, comma-separated. They must set or remove it in every
+    request, or people could send their own."""
     sso_mapped_id: str | None = None
     """Type of id in the user header, if it is not the user id: `employee_number`, or the name of another id in the
     people topic."""
@@ -96,8 +93,7 @@ class CenterSettings(DatabaseSettings):
     oidc_user_claim: str = "preferred_username"
     """Claim with the person's id."""
     oidc_mapped_id: TextOrNone = None
-    """Type of id in this claim, if it is not the user id: `employee_number`, or the name of another id in the people
-    topic. Either way the person must have been imported."""
+    """As `CENTER_SSO_MAPPED_ID`, of this claim. Either way the person must have been imported."""
     oidc_corp_claim: TextOrNone = None
     """Claim with the person's corp. `CENTER_OIDC_ISSUER` requires this or `CENTER_OIDC_CORP_ID`."""
     oidc_corp_id: TextOrNone = None

@@ -70,8 +70,7 @@ class EdgeSettings(ServiceSettings):
     without a restart."""
 
     host: str = LOOPBACK
-    """Address on which the edge receives callbacks. The default is loopback, so that nothing is open by accident;
-    containers set `0.0.0.0`."""
+    """Address on which the edge receives callbacks; in containers `0.0.0.0`."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8400
     """Port on which the edge receives callbacks."""
     operator_port: Annotated[
@@ -104,16 +103,14 @@ class EdgeSettings(ServiceSettings):
     )
     """Parameters that a delete callback may have in addition to the documented ones, comma-separated."""
     source_networks: Annotated[Networks, BeforeValidator(_not_empty)] = ()
-    """Networks that may send callbacks (CIDR, comma-separated). Unset: any network. An empty value is rejected, so that
-    the edge is never opened by accident."""
+    """Networks that may send callbacks (CIDR, comma-separated). Unset: any network. An empty value is rejected."""
     trusted_proxies: Networks = ()
     """Networks of your proxies (CIDR, comma-separated). The edge trusts only the entries that they append to
     `X-Forwarded-For`."""
     max_header_bytes: Annotated[int, Field(ge=_KIB, le=_MIB)] = 16 * _KIB
     """Maximum size of a request's headers, all together."""
     max_url_bytes: Annotated[int, Field(ge=_KIB, le=_URL_MAX)] = _URL_MAX
-    """Maximum length of a URL. The default is the largest possible value, because a query string can contain a whole
-    callback."""
+    """Maximum length of a URL. The default is the largest possible value."""
     header_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
     """How long a client may take to send a request's headers, in seconds."""
     max_connections: Annotated[int, Field(ge=1)] = 1000
@@ -124,8 +121,7 @@ class EdgeSettings(ServiceSettings):
     """Rejected callbacks of one sender that are stored per minute. The limit for all senders together is ten times as
     high."""
     quarantine_max_bytes_per_day: Annotated[int, Field(ge=0)] = 256 * _MIB
-    """Bytes of rejected callbacks that are stored per day, for all senders. One sender gets a quarter. A day's
-    allowance may be used at once."""
+    """Bytes of rejected callbacks that are stored per day, for all senders. One sender gets a quarter."""
     replay_window_entries: Annotated[int, Field(ge=8, le=1 << 28)] = 1 << 20
     """Number of latest callbacks whose signatures are stored, so that copies are rejected. Each takes 32 bytes of disk,
     plus 8 per source."""
