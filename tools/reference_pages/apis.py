@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.runtime.database import open_database
+from taskbridge.schemas.registry import schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -163,8 +165,12 @@ def _route(name: str, operation: Mapping[str, Any], schemas: Mapping[str, Any], 
     if (description := prose(operation.get("description", ""))) not in shared.descriptions:
         parts.append(description)
     parameters = [*_parameters(operation)]
-    if own := [each for each in parameters if each not in shared.parameters]:
+    in_events = [each for each in parameters if each in _fields_of_events()]
+    if own := [each for each in parameters if each not in (*shared.parameters, *in_events)]:
         parts.append(f"Parameters:\n\n{listed(own)}")
+    if in_events:
+        names = ", ".join(each[0].partition(" (")[0] for each in in_events)
+        parts.append(f"In the body, as in [TaskEvent](topics.md#taskevent): {names}.")
     parts += [also(parameters, shared.parameters), _returned(operation, schemas)]
     if own := [each for each in _responses(operation) if each not in shared.responses]:
         parts.append(f"Responses:\n\n{listed(own)}")
@@ -185,6 +191,13 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"[{model}](#{model.lower()}){_where(place, required=True)}", ""
         for name, found in schema.get("properties", {}).items():
             yield f"{code(name)}{_where(place, required=name in schema.get('required', ()))}", _meaning(found)
+
+
+@cache
+def _fields_of_events() -> Sequence[Row]:
+    """As parameters of a body that mean the same."""
+    fields = json.loads(schema_text("TaskEvent"))["fields"]
+    return [(f"{code(each['name'])} (body)", prose(each["doc"])) for each in fields]
 
 
 def _where(place: str, *, required: bool) -> str:
