@@ -20,6 +20,7 @@ from support.streams.lives import produce, read_topic
 from support.streams.processes import Worker
 from taskbridge.cli.program import app
 from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
+from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.local.host import free_port
 from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.schemas.cloudevents import headers_of
@@ -82,6 +83,7 @@ def environment(connection: Connection, folder: Path, url: str) -> dict[str, str
     apps = folder / "apps.toml"
     apps.write_text(
         f'[[corps]]\ncorp_id = "{CORP}"\napp_key = "dingfakekey"\napp_secret = "{SECRETS[0]}"\nuser_id = "manager"\n'
+        f'corp_token = "{FakeOrganisation.corp_token}"\n'
         f'[[apps]]\napp_type = "{APP}"\nsystem_token = "{SECRETS[1]}"\n'
         f'[[apps]]\napp_type = "{LATER_APP}"\nsystem_token = "{SECRETS[2]}"\n'
     )
@@ -156,7 +158,10 @@ def test_lost_callbacks_and_history_are_published_once(
         records = [
             each for each in read_topic(connection, TASK_EVENTS.name) if each.key() in (b"R-lately", b"R-long-ago")
         ]
-        causes = {(event.app_type, event.recovered_by) for event in (decode(each.value()) for each in records)}
+        published = [decode(each.value()) for each in records]
+        [copy] = [each for each in published if each.action is Action.COPIED]
+        assert copy.url == "https://yida.example/copies/R-lately", "from the list of the person's copies"
+        causes = {(each.app_type, each.recovered_by) for each in published}
         assert causes == {(APP, None), (APP, "reconcile"), (LATER_APP, "backfill")}
         for each in records:
             assert dict(headers_of(each))["ce_subject"] == each.key()

@@ -160,7 +160,8 @@ def reconcile_copies(
 ) -> None:
     """Find copies of an app whose callbacks never arrived, for people; passes do not find them.
 
-    Takes one API call per person, and one for each further 100 copies. Instances created before are not read.
+    Takes one API call per person, and one for each further 100 copies; with a corp_token in the apps file, one more
+    for a person with lost copies, for their times and pages. Instances created before are not read.
     """
     from taskbridge.cli import reconcile_runs
     from taskbridge.cli.connection import service_environment

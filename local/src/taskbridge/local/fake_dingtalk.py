@@ -26,6 +26,7 @@ from taskbridge.local.fake_organisation import FakeOrganisation
 from taskbridge.local.host import LOOPBACK
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.clock import day_of, month_of
+from taskbridge.runtime.dingtalk.organisation import GetNotifyMe
 from taskbridge.schemas.events import AUTOMATIC, DELEGATE, PERSON, SOURCE_YIDA, Action, TaskEvent
 
 if TYPE_CHECKING:
@@ -374,6 +375,7 @@ class FakeDingTalk:
                 self._route(wire.GetRunningTasks.path, self._running_tasks, "GET"),
                 self._route(wire.GetRunningTaskList.path, self._listed_tasks, "POST"),
                 self._route(wire.GetTaskCopies.path, self._copies, "GET"),
+                self._route(f"{GetNotifyMe.path}{{id:path}}", self._notices, "GET"),
                 self._route(wire.GetOperationRecords.path, self._operation_records, "GET"),
                 self._route(wire.ExecuteTask.path, self._execute, "POST"),
                 self._route(wire.RedirectTask.path, self._redirect, "POST"),
@@ -483,6 +485,19 @@ class FakeDingTalk:
         ]
         page, found = self._cut(rows, given)
         return wire.TaskCopyPage(found, len(rows), page)
+
+    def _notices(self, given: Given) -> wire.CopyNoticePage:
+        request, user_id = given.read(GetNotifyMe), given.path_end
+        self.organisation.check_token(request, user_id)
+        rows = [
+            wire.CopyNotice(each.instance_id, self._time(at_ms), f"https://yida.example/copies/{each.instance_id}")
+            for app_type in msgspec.json.decode(request.app_types, type=list[str])
+            for each in self._known(app_type)
+            for copied_id, at_ms in each.copied
+            if copied_id == user_id and each.created_ms >= request.instance_create_from_time
+        ]
+        page, found = self._cut(rows, given)
+        return wire.CopyNoticePage(found, len(rows), page)
 
     def _operation_records(self, given: Given) -> wire.OperationRecordList:
         request = self._read(given, wire.GetOperationRecords)

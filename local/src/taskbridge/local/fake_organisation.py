@@ -51,7 +51,7 @@ class FakeOrganisation:
 
     def _applications(self, given: Given) -> organisation.ApplicationPage:
         self._check("Yida.App.Read")
-        self._check_token(given.read(organisation.ListApplication))
+        self.check_token(given.read(organisation.ListApplication), self._user_id)
         rows = [
             organisation.Application(each, self.app_names.get(each), token if self.gives_system_tokens else None)
             for each, token in {**self._system_tokens, **dict.fromkeys(self.unknown_apps)}.items()
@@ -83,13 +83,13 @@ class FakeOrganisation:
     def _agents(self, given: Given) -> organisation.AgentPage:
         self._check("Yida.PlatformResource.Read")
         request = given.read(organisation.GetAgentTasks)
-        self._check_token(request)
+        self.check_token(request, self._user_id)
         ids = [(each.agent_user_id, each.principal_user_id, each) for each in self.agents]
         found = [each for agent, principal, each in ids if request.keywords in agent or request.keywords in principal]
         return organisation.AgentPage(found, len(found))
 
-    def _check_token(self, request: organisation.ListApplication | organisation.GetAgentTasks) -> None:
-        if request.token != organisation.token_of(request.corp_id, self._user_id, self.corp_token):
+    def check_token(self, request: organisation.Proved, user_id: str) -> None:
+        if request.token != organisation.token_of(request.corp_id, user_id, self.corp_token):
             raise Refused(400, "invalidParameter.parameter.accessKeyNotMatch", f"接入密钥不匹配:{request.token}")
 
     def _check(self, permission: str) -> None:

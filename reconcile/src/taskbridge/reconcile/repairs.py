@@ -15,6 +15,7 @@ import msgspec
 
 from taskbridge.reconcile.snapshots import FINISHED, copies, decisions, id_of, last_operation, open_tasks
 from taskbridge.runtime.dingtalk import wire
+from taskbridge.runtime.dingtalk.clock import span_of
 from taskbridge.schemas.events import AHEAD_MS, SOURCE_YIDA, Action, Lifecycle, Person, Status, TaskEvent
 
 if TYPE_CHECKING:
@@ -91,8 +92,23 @@ def deletion(corp_id: str, app_type: str, instance_id: str, *, first_absent_ms: 
     )
 
 
-def copied(state: TaskState, user_id: str, *, created_ms: int, received_at: int) -> Repair:
-    """The copy of an instance to a user, whose time is unknown: it counts from the instance's creation."""
+def copied(
+    state: TaskState,
+    user_id: str,
+    *,
+    created_ms: int,
+    notice: wire.CopyNotice | None,
+    url: str | None,
+    received_at: int,
+) -> Repair:
+    """The copy of an instance to a user.
+
+    It counts from the beginning of the notice's time; without one, whose time is unknown, from the instance's creation.
+    ``url`` is the instance's page, and the notice's the copy's. A known page stays.
+    """
+    span = None if notice is None else span_of(notice.create_time)
+    if url is None and notice is not None and (notice.url or "").startswith(("https://", "http://")):
+        url = notice.url
     return repair(
         Kind.COPY,
         received_at=received_at,
@@ -101,7 +117,8 @@ def copied(state: TaskState, user_id: str, *, created_ms: int, received_at: int)
         app_type=state.app_type,
         instance_id=state.instance_id,
         recipient_ids=(user_id,),
-        occurred_at=created_ms,
+        url=url if state.url is None else None,
+        occurred_at=created_ms if span is None else span.first,
     )
 
 

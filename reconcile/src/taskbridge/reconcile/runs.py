@@ -19,12 +19,14 @@ from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from taskbridge.reconcile.budget import Budget
     from taskbridge.reconcile.repairer import Context
     from taskbridge.runtime.dingtalk.api import YidaApi
     from taskbridge.runtime.dingtalk.clock import Clock
+    from taskbridge.runtime.dingtalk.organisation import OrganisationApi
+    from taskbridge.schemas.events import TaskState
 
 _FIRST_PASS_MS = DAY_MS
 """How far back the first pass over a form looks. A backfill reads what is older."""
@@ -220,26 +222,48 @@ class Backfill:
 class Copies:
     """Finds copies whose callbacks never arrived: by person, because no call lists those of an instance.
 
-    It costs a call for each person and app, and one for each further hundred of a person's copies.
+    It costs a call for each person and app, one for each further hundred of a person's copies, and with an
+    ``organisation`` one for a person with lost copies.
     """
 
-    def __init__(self, context: Context, api: YidaApi) -> None:
+    def __init__(self, context: Context, api: YidaApi, organisation: OrganisationApi | None = None) -> None:
+        """``organisation`` has a corp token. Only so it is known when a lost copy was made, and where it is read."""
         self.tally = Tally()
         self._repairer = Repairer(context, api, work=RECONCILE, tally=self.tally)
+        self._organisation = organisation
 
     async def run(self, people: Sequence[str], since_ms: int) -> None:
         """Publish the copies to these people, of known instances that were created since then.
 
         Raises:
-            Later, Refused, Unexpected: A call failed. What was found stays.
+            Later, Refused, Unexpected: A call failed. What was found for the people before stays.
             OperatorError: Kafka does not accept an event.
         """
+        app = self._repairer.api.app
         for user_id in people:
+            lost: dict[str, tuple[TaskState, int]] = {}
             async for rows in self._repairer.api.copies(user_id, since_ms):
-                for row in rows:
-                    await self._compare(row, user_id)
+                lost |= {state.instance_id: (state, at_ms) for row in rows for state, at_ms in self._lost(row, user_id)}
+            notices: dict[str, wire.CopyNotice] = {}
+            if lost and self._organisation is not None:
+                notices = await self._organisation.copies(app.app_type, user_id, since_ms)
+            now_ms = self._repairer.clock.now_ms()
+            await self._repairer.publish(
+                [
+                    copied(
+                        state,
+                        user_id,
+                        created_ms=at_ms,
+                        notice=notices.get(each),
+                        received_at=now_ms,
+                        url=app.url_of(each),
+                    )
+                    for each, (state, at_ms) in lost.items()
+                ]
+            )
 
-    async def _compare(self, row: wire.TaskCopy, user_id: str) -> None:
+    def _lost(self, row: wire.TaskCopy, user_id: str) -> Iterator[tuple[TaskState, int]]:
+        """The state that lacks this copy, and when its instance was created; none if nothing is known to be lost."""
         store, settle_ms = self._repairer.store, self._repairer.rules.settle_ms
         state, created = store.states.find(str(row.process_instance_id)), span_of(row.create_time)
         self.tally.rows += 1
@@ -249,8 +273,7 @@ class Copies:
         if modified is None or modified.end + settle_ms > store.states.current_ms:
             self.tally.unsettled += 1
             return
-        now_ms = self._repairer.clock.now_ms()
-        await self._repairer.publish([copied(state, user_id, created_ms=created.first, received_at=now_ms)])
+        yield state, created.first
 
 
 async def _read_form(repairer: Repairer, form: wire.Form, since_ms: int) -> None:

@@ -37,6 +37,7 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
     wire.GetToken: "oauth2_1_0.GetToken",
     organisation.ListApplication: "yida_1_0.ListApplication",
     organisation.GetAgentTasks: "yida_2_0.GetAgentTasks",
+    organisation.GetNotifyMe: "yida_1_0.GetNotifyMe",
     organisation.GetFormComponentDefinitionList: "yida_1_0.GetFormComponentDefinitionList",
     organisation.BatchGetUser: "contact_1_0.BatchGetUser",
     organisation.GetCorpLevelByAccountId: "yida_1_0.GetCorpLevelByAccountId",
@@ -46,6 +47,7 @@ REQUESTS: dict[type[msgspec.Struct], str] = {
 PATH_ENDS: dict[type[msgspec.Struct], str] = {
     wire.GetInstanceById: "{id}",
     organisation.GetFormComponentDefinitionList: "{app_type}/{form_uuid}",
+    organisation.GetNotifyMe: "{user_id}",
 }
 METHODS: dict[type[msgspec.Struct], str] = {
     **dict.fromkeys((wire.GetInstances, wire.GetToken, wire.ExecuteTask, wire.RedirectTask), "POST"),
@@ -59,6 +61,7 @@ PAGED = (
     wire.QueryServiceRecord,
     organisation.ListApplication,
     organisation.GetAgentTasks,
+    organisation.GetNotifyMe,
 )
 ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     wire.Token: ("oauth2_1_0.GetTokenResponseBody",),
@@ -95,6 +98,8 @@ ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
     organisation.CorpLevel: ("yida_1_0.GetCorpLevelByAccountIdResponseBody",),
     organisation.ApplicationPage: ("yida_1_0.ListApplicationResponseBody",),
     organisation.Application: ("yida_1_0.ListApplicationResponseBodyData",),
+    wire.CopyNoticePage: ("yida_1_0.GetNotifyMeResponseBody",),
+    wire.CopyNotice: ("yida_1_0.GetNotifyMeResponseBodyData",),
     organisation.AgentPage: ("yida_2_0.GetAgentTasksResponseBody",),
     organisation.Agent: ("yida_2_0.GetAgentTasksResponseBodyValues",),
     organisation.ComponentList: ("yida_1_0.GetFormComponentDefinitionListResponseBody",),
@@ -177,4 +182,5 @@ def test_the_token_is_in_the_header_of_the_sdk(sdk: Path) -> None:
 def test_every_request_and_answer_is_compared() -> None:
     names = [value for module in (wire, organisation, workflow) for value in vars(module).values()]
     found = {each for each in names if isinstance(each, type) and issubclass(each, msgspec.Struct)}
-    assert found - {msgspec.Struct, wire.Call, wire.Request, wire.Problem} == {*REQUESTS, *ANSWERS}
+    abstract = {msgspec.Struct, wire.Call, wire.Request, organisation.Proved}
+    assert found - abstract - {wire.Problem} == {*REQUESTS, *ANSWERS}

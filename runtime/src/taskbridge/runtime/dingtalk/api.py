@@ -158,13 +158,8 @@ class YidaApi:
         """The instances created since then of which this user has a copy, one page at a time."""
         credentials = {**self._credentials(), "user_id": user_id}
         request = wire.GetTaskCopies(**credentials, create_from_time=since_ms)
-        page = 0
-        while True:
-            page += 1
-            answer = await self._calls.get(request, wire.TaskCopyPage, page=page)
+        async for answer in self._calls.pages(request, wire.TaskCopyPage):
             yield answer.data
-            if page * wire.PAGE_ROWS >= answer.total_count:
-                return
 
     async def operation_records(self, instance_id: str) -> list[wire.OperationRecord]:
         """The past and open operations of the instance, in DingTalk's order."""

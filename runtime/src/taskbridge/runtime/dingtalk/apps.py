@@ -93,7 +93,7 @@ class Organisation:
     corp: Corp
     user_id: str
     corp_token: SecretStr | None = None
-    """Proves to DingTalk that the caller may list all apps with their system tokens."""
+    """Proves to DingTalk that the caller may list all apps with their system tokens, agents, and copies by person."""
 
     @property
     def corp_id(self) -> str:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -32,12 +32,13 @@ from taskbridge.runtime.dingtalk.clock import next_month_ms
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from taskbridge.runtime.dingtalk.apps import Corp
     from taskbridge.runtime.dingtalk.clock import Clock
 
 T = TypeVar("T")
+P = TypeVar("P", bound="Page")
 
 _PUNISHED_MS = 5 * 60 * 1000
 """How long DingTalk answers a rate-limited address with a page."""
@@ -139,6 +140,15 @@ class Pace:
         self._closed[corp_id] = (until_ms, reason)
 
 
+class Page(Protocol):
+    """A page of a list."""
+
+    @property
+    def total_count(self) -> int:
+        """The rows of all pages."""
+        ...
+
+
 class _Call(NamedTuple):
     method: str
     name: str
@@ -207,6 +217,16 @@ class Calls:
         """
         query = {**msgspec.to_builtins(request), **_paging(page)}
         return await self._call(_Call("GET", request.path, query, path_end=path_end), answer)
+
+    async def pages(self, request: wire.Call, answer: type[P], *, path_end: str = "") -> AsyncIterator[P]:
+        """All pages of a list, each as of ``get``."""
+        page = 0
+        while True:
+            page += 1
+            found = await self.get(request, answer, path_end=path_end, page=page)
+            yield found
+            if page * wire.PAGE_ROWS >= found.total_count:
+                return
 
     async def post(self, request: wire.Request, answer: type[T], *, page: int | None = None) -> T:
         """The answer to a request whose fields are the body; otherwise as ``get``."""

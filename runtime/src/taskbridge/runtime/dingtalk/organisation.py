@@ -1,4 +1,4 @@
-"""DingTalk's open API for an organisation: its apps with their system tokens, people's names, and labels of forms.
+"""DingTalk's open API for an organisation: its apps with their system tokens, people and their copies, labels of forms.
 
 The names are those of the vendor's SDK (``yida_1_0``, ``contact_1_0``), compared by the same test as ``wire``.
 """
@@ -27,35 +27,45 @@ PEOPLE_PER_CALL = 50
 """No document gives a limit. A URL with so many ids has two kilobytes."""
 
 
-class ListApplication(wire.Call, frozen=True, kw_only=True):
+class Proved(wire.Call, frozen=True, kw_only=True):
+    """The fields of every call that needs a corp token. The repr does not show the proof."""
+
+    corp_id: str
+    token: str
+    """See ``token_of``."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.corp_id})"
+
+
+class ListApplication(Proved, frozen=True, kw_only=True):
     """GET: the apps of an organisation."""
 
     path: ClassVar[str] = "/v1.0/yida/organizations/applications"
 
-    corp_id: str
     user_id: str
-    token: str
-    """See ``token_of``."""
-
-    def __repr__(self) -> str:
-        return f"ListApplication({self.corp_id})"
 
 
-class GetAgentTasks(wire.Call, frozen=True, kw_only=True):
+class GetAgentTasks(Proved, frozen=True, kw_only=True):
     """GET: who has whom act for them."""
 
     path: ClassVar[str] = "/v2.0/yida/forms/resources/agents"
 
-    corp_id: str
     user_id: str
-    token: str
-    """See ``token_of``."""
     keywords: str
     """The id of a person who acts, or has somebody act."""
     status: str
 
-    def __repr__(self) -> str:
-        return f"GetAgentTasks({self.corp_id})"
+
+class GetNotifyMe(Proved, frozen=True, kw_only=True):
+    """GET: the instances that were copied to a person, of any app. The path ends with the person's id."""
+
+    path: ClassVar[str] = "/v1.0/yida/corpNotifications/"
+
+    app_types: str
+    """A list as JSON text."""
+    instance_create_from_time: int = field(name="instanceCreateFromTimeGMT")
+    """In ms."""
 
 
 class GetFormComponentDefinitionList(wire.Call, frozen=True, kw_only=True):
@@ -154,7 +164,10 @@ class CorpLevel(Struct, frozen=True):
 
 
 def token_of(corp_id: str, user_id: str, corp_token: str) -> str:
-    """Proof that the caller has the corp token. Documents say MD5 and its input; upper case is a published caller's."""
+    """Proof that the caller has the corp token, which some documents call the code of the enterprise.
+
+    DingTalk's document ``connection/yida-parameter-description`` says that they are one, and that MD5 is in upper case.
+    """
     return hashlib.md5(f"{corp_id}{user_id}{corp_token}".encode(), usedforsecurity=False).hexdigest().upper()
 
 
@@ -171,18 +184,25 @@ class OrganisationApi:
         Raises:
             Unexpected: DingTalk returned fewer than it counts.
         """
-        request = ListApplication(**self._proof())
+        request = ListApplication(user_id=self.organisation.user_id, **self._proof(self.organisation.user_id))
         found: dict[str, Application] = {}
-        page = 0
-        while True:
-            page += 1
-            answer = await self._calls.get(request, ApplicationPage, page=page)
+        total = 0
+        async for answer in self._calls.pages(request, ApplicationPage):
+            total = answer.total_count
             found |= {each.app_type: each for each in answer.data}
-            if page * wire.PAGE_ROWS >= answer.total_count:
-                break
-        if len(found) < answer.total_count:
-            raise Unexpected(f"{request.path}: DingTalk returned {len(found)} of {answer.total_count} apps")
+        if len(found) < total:
+            raise Unexpected(f"{request.path}: DingTalk returned {len(found)} of {total} apps")
         return [*found.values()]
+
+    async def copies(self, app_type: str, user_id: str, since_ms: int) -> dict[str, wire.CopyNotice]:
+        """A person's copies of the app's instances created since then, by instance.
+
+        The organisation has a corp token.
+        """
+        app_types = msgspec.json.encode([app_type]).decode()
+        request = GetNotifyMe(app_types=app_types, instance_create_from_time=since_ms, **self._proof(user_id))
+        pages = self._calls.pages(request, wire.CopyNoticePage, path_end=quote(user_id, safe=""))
+        return {str(each.form_instance_id): each async for answer in pages for each in answer.data}
 
     async def edition(self) -> str:
         """The organisation's edition in Yida's word. Whether a user's id is the account id is not documented."""
@@ -194,7 +214,8 @@ class OrganisationApi:
 
         The organisation has a corp token.
         """
-        request = GetAgentTasks(**self._proof(), keywords=user_id, status=IN_FORCE)
+        caller = self.organisation.user_id
+        request = GetAgentTasks(user_id=caller, keywords=user_id, status=IN_FORCE, **self._proof(caller))
         found = (await self._calls.get(request, AgentPage, page=1)).values
         # Documents do not say that the id must match as a whole.
         return [
@@ -203,11 +224,13 @@ class OrganisationApi:
             if user_id in (each.agent_user_id, each.principal_user_id) and each.agent_category in (None, ON_TASKS)
         ]
 
-    def _proof(self) -> dict[str, str]:
-        corp_id, user_id = self.organisation.corp_id, self.organisation.user_id
+    def _proof(self, user_id: str) -> dict[str, str]:
+        corp_id = self.organisation.corp_id
         assert self.organisation.corp_token is not None
-        token = token_of(corp_id, user_id, self.organisation.corp_token.get_secret_value())
-        return {"corp_id": corp_id, "user_id": user_id, "token": token}
+        return {
+            "corp_id": corp_id,
+            "token": token_of(corp_id, user_id, self.organisation.corp_token.get_secret_value()),
+        }
 
     async def labels(self, app: App, form_uuid: str) -> dict[str, str]:
         """Field id → label, also of fields within tables."""

@@ -304,6 +304,21 @@ class TaskCopyPage(Struct, frozen=True, rename="camel"):
     page_number: int = 1
 
 
+class CopyNotice(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A copy in the answer for all apps: when it came to the person, and the page on which they read it."""
+
+    form_instance_id: Id = None
+    """The process instance, by the documents."""
+    create_time: str | int | None = field(default=None, name="createTimeGMT")
+    url: str | None = None
+
+
+class CopyNoticePage(Struct, frozen=True, rename="camel"):
+    data: list[CopyNotice]
+    total_count: int
+    page_number: int = 1
+
+
 class OperationRecordPart(Struct, frozen=True, rename="camel", omit_defaults=True):
     """The operation of one of several people at a common step. Its person and word have other names."""
 
