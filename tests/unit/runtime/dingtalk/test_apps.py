@@ -33,10 +33,16 @@ def test_an_app_has_the_user_of_its_corp_by_default(tmp_path: Path) -> None:
     assert (first.corp_id, first.app_type, first.user_id, first.forms) == ("ding1", "APP_1", "manager", ())
     assert (first.url_of("I/1"), second.url_of("I/1")) == (None, "https://y.example/I%2F1")
     assert (second.user_id, second.forms) == ("head", ("FORM-1",))
+    assert first.corp.env is None
     assert (first.corp.app_secret.get_secret_value(), first.system_token.get_secret_value()) == (
         "the-app-secret",
         "the-system-token",
     )
+
+
+def test_a_corp_may_be_on_the_international_site(tmp_path: Path) -> None:
+    [app] = read_apps(written(tmp_path, CORP + 'env = "sgp_vpc"\n' + APP))
+    assert app.corp.env == "sgp_vpc"
 
 
 def test_secrets_may_be_in_files_and_system_tokens_in_the_credentials_file(tmp_path: Path) -> None:
@@ -100,6 +106,7 @@ def test_a_corp_token_stands_for_the_apps_of_the_credentials_file_unless_some_ar
         (CORP + 'app_secret_file = "secret"\n' + APP, "exactly one of"),
         (CORP.replace('app_secret = "the-app-secret"', 'app_secret_file = "absent"') + APP, "absent: No such file"),
         (CORP + APP + 'url = "https://y.example"\n', "apps.0.url"),
+        (CORP + 'env = "abroad"\n' + APP, "corps.0.env"),
         (CORP + APP + 'typo = "the-other-secret"\n', "typo"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 import traceback
@@ -21,6 +22,7 @@ from taskbridge.runtime.dingtalk.apps import App, Corp
 from taskbridge.runtime.dingtalk.calls import (
     AddressLimited,
     Calls,
+    Pace,
     Refused,
     Spent,
     TooFast,
@@ -86,6 +88,45 @@ def test_a_call_that_does_not_reach_dingtalk_does_not_count(
         assert budget.used("ding1").day == counted
 
     asyncio.run(scenario())
+
+    asyncio.run(scenario())
+
+
+_TASK = {"app_type": "APP_1", "system_token": "t", "user_id": "u", "process_instance_id": "I-1"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "method", "name"),
+    [
+        (wire.GetOperationRecords(**_TASK), "GET", "env"),
+        (wire.RedirectTask(**_TASK, task_id=1, now_action_executor_id="u-li", remark=""), "POST", "env"),
+        (wire.TerminateInstance(**_TASK), "PUT", "env"),
+        (wire.GetFormListInApp(app_type="APP_1", system_token="t", user_id="u", form_types="process"), "GET", None),
+    ],
+)
+@pytest.mark.parametrize("env", ["sgp_vpc", None])
+def test_the_site_of_the_corp_is_sent_by_calls_that_have_a_field_for_it(
+    request_: wire.Request, method: str, name: str | None, env: str | None
+) -> None:
+    """In the query or the body, where the call has its other fields."""
+    sent: list[dict[str, str]] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == wire.GetToken.path.format(corp_id="ding1"):
+            return httpx2.Response(200, json={"access_token": "a-token", "expires_in": 7200})
+        sent.append(json.loads(request.content) if request.content else dict(request.url.params))
+        return httpx2.Response(200)
+
+    async def scenario() -> None:
+        clock = FakeClock(NOW)
+        corp = Corp("ding1", "key-1", SecretStr(APP_SECRET), env)
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="https://dingtalk") as http:
+            calls = Calls(http, corp, Pace(10, clock), clock, attempts=1)
+            await (calls.get(request_, object) if method == "GET" else calls.change(request_, method=method))
+        [fields] = sent
+        assert fields["userId"] == "u"
+        assert {fields.get(each) for each in ("env", "envProfile")} == {None, env if name else None}
+        assert name is None or fields.get(name) == env
 
     asyncio.run(scenario())
 

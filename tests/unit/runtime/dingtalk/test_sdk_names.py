@@ -156,6 +156,7 @@ def test_our_requests_are_those_of_the_sdk(
     theirs = fields_of(models[f"{module}.{name}Request"])
     paging = {wire.PAGE_NUMBER, wire.PAGE_SIZE} if request_type in PAGED else set[str]()
     assert ours(request_type) | paging <= theirs
+    assert {"env", "envProfile"} & theirs == {getattr(request_type, "site", None)} - {None}
     path = vars(request_type)["path"]
     pathname = path + PATH_ENDS.get(request_type, "")
     client = (sdk / module / "client.py").read_text("utf-8")

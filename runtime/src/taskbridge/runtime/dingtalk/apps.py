@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, model_validator
@@ -26,6 +26,7 @@ class _Corp(FileModel):
     user_id: NotBlank
     corp_token: SecretStr | None = None
     corp_token_file: NotBlank | None = None
+    env: Literal["vpc", "sgp_vpc"] | None = None
 
     @model_validator(mode="after")
     def _has_secret(self) -> _Corp:
@@ -62,6 +63,8 @@ class Corp:
     corp_id: str
     app_key: str
     app_secret: SecretStr
+    env: str | None = None
+    """The site of its Yida: `vpc` in China, the default; `sgp_vpc` abroad. By the document of GetOperationRecords."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,12 @@ class AppsFile(ReloadedFile[Apps]):
 def _organisations(file: _File, path: Path, read: Callable[[Path], str]) -> tuple[Organisation, ...]:
     found = tuple(
         Organisation(
-            Corp(each.corp_id, each.app_key, _secret(each.app_secret, each.app_secret_file, "app_secret", path, read)),
+            Corp(
+                each.corp_id,
+                each.app_key,
+                _secret(each.app_secret, each.app_secret_file, "app_secret", path, read),
+                each.env,
+            ),
             each.user_id,
             _secret(each.corp_token, each.corp_token_file, "corp_token", path, read) if each.has_corp_token else None,
         )

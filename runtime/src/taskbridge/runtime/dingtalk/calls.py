@@ -215,7 +215,7 @@ class Calls:
         Raises:
             Later, Refused, Unexpected, Absent: As their docstrings say.
         """
-        query = {**msgspec.to_builtins(request), **_paging(page)}
+        query = {**self._fields(request), **_paging(page)}
         return await self._call(_Call("GET", request.path, query, path_end=path_end), answer)
 
     async def pages(self, request: wire.Call, answer: type[P], *, path_end: str = "") -> AsyncIterator[P]:
@@ -230,7 +230,7 @@ class Calls:
 
     async def post(self, request: wire.Request, answer: type[T], *, page: int | None = None) -> T:
         """The answer to a request whose fields are the body; otherwise as ``get``."""
-        return await self._call(_Call("POST", request.path, _paging(page), msgspec.to_builtins(request)), answer)
+        return await self._call(_Call("POST", request.path, _paging(page), self._fields(request)), answer)
 
     async def change(self, request: wire.Request, *, method: str = "POST") -> None:
         """Have DingTalk change something: what it may have received is not sent again. PUT has the fields in the query.
@@ -246,9 +246,13 @@ class Calls:
             raise Unsent(str(error), retry_at_ms=error.retry_at_ms) from None
         except _TokenRefused as refused:
             raise Refused(str(refused)) from None
-        fields = msgspec.to_builtins(request)
+        fields = self._fields(request)
         call = _Call(method, request.path, fields) if method == "PUT" else _Call(method, request.path, {}, fields)
         await self._call(call, object, attempts=1)
+
+    def _fields(self, request: wire.Call) -> dict[str, Any]:
+        site = {} if request.site is None or self._corp.env is None else {request.site: self._corp.env}
+        return {**msgspec.to_builtins(request), **site}
 
     async def _call(self, call: _Call, answer: type[T], *, attempts: int | None = None) -> T:
         renewed = False

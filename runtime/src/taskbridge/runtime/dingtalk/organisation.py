@@ -42,6 +42,7 @@ class ListApplication(Proved, frozen=True, kw_only=True):
     """GET: the apps of an organisation."""
 
     path: ClassVar[str] = "/v1.0/yida/organizations/applications"
+    site = "env"
 
     user_id: str
 
@@ -61,6 +62,7 @@ class GetNotifyMe(Proved, frozen=True, kw_only=True):
     """GET: the instances that were copied to a person, of any app. The path ends with the person's id."""
 
     path: ClassVar[str] = "/v1.0/yida/corpNotifications/"
+    site = "env"
 
     app_types: str
     """A list as JSON text."""

@@ -39,6 +39,8 @@ class Call(Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True
     """The fields of a call."""
 
     path: ClassVar[str]
+    site: ClassVar[str | None] = None
+    """The name of the field for ``Corp.env``, if the call has one."""
 
 
 class Request(Call, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,12 +74,14 @@ class GetInstanceById(Request, frozen=True, kw_only=True, omit_defaults=True):
     """GET: one instance. Its id is the end of the path."""
 
     path: ClassVar[str] = "/v2.0/yida/processes/instancesInfos/"
+    site = "env"
 
 
 class GetInstancesByIdList(Request, frozen=True, kw_only=True, omit_defaults=True):
     """GET: several instances. The answer has no times."""
 
     path: ClassVar[str] = "/v1.0/yida/processes/instances/searchWithIds"
+    site = "env"
 
     process_instance_ids: str
     """Comma-separated."""
@@ -95,6 +99,7 @@ class GetRunningTasks(Request, frozen=True, kw_only=True, omit_defaults=True):
     """GET: the open tasks of an instance."""
 
     path: ClassVar[str] = "/v1.0/yida/processes/tasks/getRunningTasks"
+    site = "env"
 
     process_instance_id: str
 
@@ -113,6 +118,7 @@ class GetTaskCopies(Request, frozen=True, kw_only=True, omit_defaults=True):
     """GET: the instances that were copied to ``user_id``."""
 
     path: ClassVar[str] = "/v1.0/yida/tasks/taskCopies"
+    site = "env"
 
     create_from_time: int | None = field(default=None, name="createFromTimeGMT")
     """In ms."""
@@ -122,6 +128,7 @@ class GetOperationRecords(Request, frozen=True, kw_only=True, omit_defaults=True
     """GET: the operations of an instance."""
 
     path: ClassVar[str] = "/v1.0/yida/processes/operationRecords"
+    site = "env"
 
     process_instance_id: str
 
@@ -130,6 +137,7 @@ class ExecuteTask(Request, frozen=True, kw_only=True, omit_defaults=True):
     """POST: ``user_id`` decides a task. Answered without a body, as all changes."""
 
     path: ClassVar[str] = "/v1.0/yida/tasks/execute"
+    site = "env"
 
     process_instance_id: str
     task_id: int
@@ -142,6 +150,7 @@ class RedirectTask(Request, frozen=True, kw_only=True, omit_defaults=True):
     """POST: ``user_id`` hands a task over."""
 
     path: ClassVar[str] = "/v1.0/yida/tasks/redirect"
+    site = "env"
 
     process_instance_id: str
     task_id: int
@@ -154,6 +163,7 @@ class RestartInstance(Request, frozen=True, kw_only=True, omit_defaults=True):
     """POST: ``user_id`` returns an instance from the step of a task to an earlier one."""
 
     path: ClassVar[str] = "/v2.0/yida/processes/instances/restartInstance"
+    site = "envProfile"
 
     process_instance_id: str = field(name="procInstanceId")
     form_uuid: str
@@ -167,6 +177,7 @@ class TerminateInstance(Request, frozen=True, kw_only=True, omit_defaults=True):
     """PUT: ``user_id`` withdraws an instance."""
 
     path: ClassVar[str] = "/v1.0/yida/processes/instances/terminate"
+    site = "env"
 
     process_instance_id: str
 
