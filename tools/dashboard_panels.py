@@ -388,7 +388,7 @@ _RECONCILE, _APPROVALS = "taskbridge_reconcile_", "taskbridge_approvals_"
 RECONCILE = Dashboard(
     "taskbridge-reconcile",
     "taskbridge: reconcile",
-    "taskbridge-reconcile",
+    "taskbridge-(reconcile|approvals)",
     {
         "Missing callbacks": [
             Panel(

@@ -31,6 +31,8 @@ from taskbridge.edge import app as edge_app
 from taskbridge.edge.server import serving
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.host import free_ports
+from taskbridge.reconcile.approvals import app as approvals_app
+from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.operation import make_server
 from taskbridge.runtime.standard_webhooks import new_secret
@@ -54,6 +56,8 @@ PARTS = ("edge", "streams")
 """Those with a volume for each pod."""
 KINDS = {"edge": "StatefulSet", "streams": "StatefulSet", "center": "Deployment", "webhooks": "Deployment"}
 """Of the parts with several replicas; webhooks where they are enabled."""
+SINGLE = ("reconcile", "approvals")
+"""Those that have one replica, where they are enabled."""
 COMPANION_KINDS = {"ServiceMonitor", "PrometheusRule"}
 """The Prometheus operator's, which Kubernetes' own schemas do not have."""
 
@@ -102,6 +106,11 @@ EXTENDED = merged(
     MINIMAL,
     reconcile={"enabled": True, "apps": {"existingSecret": "dingtalk"}},
     webhooks={"enabled": True, "endpoints": {"existingSecret": "endpoints"}},
+    approvals={
+        "enabled": True,
+        "credentials": {"existingSecret": "approvals"},
+        "settings": {"APPROVALS_API_URL": "https://api.dingtalk.io"},
+    },
     center__settings={
         "CENTER_PUBLIC_URL": "https://tasks.example",
         "CENTER_OIDC_ISSUER": "https://login.example:8443/realms/company",
@@ -125,6 +134,10 @@ EVERYTHING = merged(
     center__apiTokens={"text": TEXTS["apiTokens"]},
     **{f"{part}__kafkaProperties": {"text": TEXTS["kafkaProperties"]} for part in (*KINDS, "reconcile", "setup")},
     **{f"reconcile__{name}": value for name, value in PLACED.items() if name != "service"},
+    **{f"approvals__{name}": value for name, value in PLACED.items() if name not in ("service", "volume")},
+    approvals__enabled=True,
+    approvals__credentials__existingSecret="approvals",
+    approvals__settings={"APPROVALS_API_URL": "http://dingtalk-relay:8443"},
     reconcile__enabled=True,
     reconcile__apps={"text": TEXTS["apps"]},
     reconcile__settings={"RECONCILE_API_URL": "http://dingtalk-relay:8443", "RECONCILE_OUTCOMES": "false"},
@@ -217,6 +230,10 @@ def env(container: Document) -> dict[str, str | None]:
     return found
 
 
+def kind_of(part: str) -> str:
+    return {**KINDS, "approvals": "Deployment"}.get(part, "StatefulSet")
+
+
 def ports(container: Document) -> dict[str, int]:
     return {each["name"]: each["containerPort"] for each in container["ports"]}
 
@@ -258,7 +275,8 @@ def test_parts_that_are_switched_off_are_not_rendered(charts: dict[str, Rendered
         "NetworkPolicy",
     }
     assert [*running(charts["minimal"])] == ["edge", "streams", "center"]
-    assert not [each for each in charts["minimal"].documents if "webhooks" in each["metadata"]["name"]]
+    off = ("webhooks", "approvals")
+    assert not [each for each in charts["minimal"].documents if each["metadata"]["name"].endswith(off)]
     kinds = {each["kind"] for each in charts["everything"].documents}
     assert kinds >= {"Secret", "Job", "ConfigMap", *COMPANION_KINDS}
 
@@ -299,6 +317,8 @@ def test_helm_lint_finds_nothing(chart: Rendered, helm: Helm, tmp_path: Path) ->
         ({"reconcile__enabled": True}, "reconcile.apps: existingSecret or text is needed"),
         ({"reconcile__settings__RECONCILE_APPS_FILE": "x"}, "'RECONCILE_APPS_FILE' not allowed"),
         ({"reconcile__replicas": 2}, "'replicas' not allowed"),
+        ({"approvals__enabled": True}, "approvals.credentials.existingSecret: it says who"),
+        ({"approvals__settings__APPROVALS_APP_SECRET": "x"}, "'APPROVALS_APP_SECRET' not allowed"),
         ({"webhooks__enabled": True}, "webhooks.endpoints: existingSecret or text is needed"),
         ({"webhooks__replicas": 2}, "webhooks.database.existingSecret: several replicas need PostgreSQL"),
         ({"webhooks__settings__WEBHOOKS_ENDPOINTS_FILE": "x"}, "'WEBHOOKS_ENDPOINTS_FILE' not allowed"),
@@ -409,6 +429,7 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
         },
         "reconcile": {f"RECONCILE_{name.upper()}" for name in ReconcileSettings.model_fields}
         | {"TASKBRIDGE_PARTITIONS"},
+        "approvals": {f"APPROVALS_{name.upper()}" for name in ApprovalsSettings.model_fields},
         "setup": {f"TASKBRIDGE_{name}" for name in (
             "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "KAFKA_CONFIG_FILE", "PARTITIONS"
         )},
@@ -551,6 +572,32 @@ def test_reconcile_is_one_replica_with_its_counts_on_a_volume_that_the_task_cent
     assert given["CENTER_RECONCILE_URL"] == f"http://{host}:{port['port']}"
 
 
+def test_approvals_are_one_replica_with_their_secrets_from_one_that_is_there(chart: Rendered) -> None:
+    if not chart.of("Deployment", component="approvals"):
+        assert not [each for each in chart.documents if "approvals" in each["metadata"]["name"]]
+        return
+    spec = chart.one("Deployment", "approvals")["spec"]
+    assert spec["replicas"] == 1
+    assert selects(spec["selector"], spec["template"]["metadata"]["labels"])
+    (container,) = spec["template"]["spec"]["containers"]
+    references = {each["name"]: each["valueFrom"] for each in container["env"] if "valueFrom" in each}
+    assert references == {
+        f"APPROVALS_{name}": {"secretKeyRef": {"name": "approvals", "key": name.lower().replace("_", "-")}}
+        for name in ("APP_KEY", "APP_SECRET", "SOURCE_SECRET")
+    }
+    required = {
+        f"APPROVALS_{name.upper()}" for name, each in ApprovalsSettings.model_fields.items() if each.is_required()
+    }
+    assert required <= env(container).keys()
+    (edge,) = [each for each in chart.of("Service", component="edge") if each["spec"].get("clusterIP") != "None"]
+    (port,) = edge["spec"]["ports"]
+    assert env(container)["APPROVALS_EDGE_URL"] == f"http://{edge['metadata']['name']}:{port['port']}"
+    (service,) = chart.of("Service", component="approvals")
+    (port,) = service["spec"]["ports"]
+    assert ports(container)[port["targetPort"]] == port["port"] == int(env(container)["APPROVALS_PORT"] or 0)
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] >= approvals_app._END_S + 10  # pyright: ignore[reportPrivateUsage]
+
+
 def test_no_budget_holds_up_the_drain_of_a_node(chart: Rendered) -> None:
     for part in running(chart):
         budget = chart.one("PodDisruptionBudget", part)["spec"]
@@ -591,10 +638,10 @@ KAFKA = Peer({}, "kafka")
 
 def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[str, Rendered]) -> None:
     def labels(part: str) -> Peer:
-        kind = KINDS.get(part, "StatefulSet")
+        kind = kind_of(part)
         return Peer(charts["extended"].one(kind, part)["spec"]["template"]["metadata"]["labels"])
 
-    parts = (*KINDS, "reconcile")
+    parts = (*KINDS, *SINGLE)
     ends: dict[str, Peer | None] = {
         **{part: labels(part) for part in parts}, "Prometheus": PROMETHEUS, "stranger": STRANGER,
         "elsewhere": ELSEWHERE, "ingress": INGRESS, "Kafka": KAFKA, "outside": OUTSIDE,
@@ -606,7 +653,27 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
         assert not any(selects(policy["podSelector"], labels(other).labels) for other in parts if other != part)
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         rules = policy["ingress" if direction == "from" else "egress"]
-        tried = {22, 53, 80, 443, 4318, 5432, 8081, 8400, 8401, 8443, 8500, 8510, 8600, 8700, 9092, 9093, 9094, 9095}
+        tried = {
+            22,
+            53,
+            80,
+            443,
+            4318,
+            5432,
+            8081,
+            8400,
+            8401,
+            8443,
+            8500,
+            8510,
+            8600,
+            8610,
+            8700,
+            9092,
+            9093,
+            9094,
+            9095,
+        }
         return {
             (end, port) for end, peer in ends.items() for port in tried if allows(rules, direction, peer, port, "TCP")
         }
@@ -618,7 +685,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     for name in ("minimal", "secured"):
         assert passing(name, "edge", "from") == everybody | operators
         assert passing(name, "center", "from") == api
-    assert passing("everything", "edge", "from") == {("ingress", 8400)} | operators
+    assert passing("everything", "edge", "from") == {("ingress", 8400), ("approvals", 8400)} | operators
     assert passing("everything", "center", "from") == {("ingress", 8500)} | api
 
     names = {(end, 53) for end in ends}
@@ -639,12 +706,14 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     relay = {(end, 8443) for end in ends}
     assert database == {("outside", 5432), *companions.items()} | relay | probed, "reminders and decisions go out too"
     for name in ("extended", "everything"):
-        for part, port in companions.items():
+        for part, port in {**companions, "approvals": 8610}.items():
             assert passing(name, part, "from") == {(end, port) for end in ("center", "Prometheus")}
     provider = {(end, 8443) for end in ends}
     assert passing("extended", "center", "to") - passing("minimal", "center", "to") == {*companions.items()} | provider
     for part in companions:
         assert passing("extended", part, "to") == own | {(end, 443) for end in ends}
+    assert passing("extended", "approvals", "to") == names | {("edge", 8400)} | {(end, 443) for end in ends}
+    assert ("outside", 8443) in passing("everything", "approvals", "to"), "the address in APPROVALS_API_URL"
     receivers = passing("everything", "webhooks", "to") - passing("everything", "edge", "to")
     assert receivers == {("outside", 5432), ("outside", 8443)}, "those that the operator names"
     assert ("outside", 8443) in passing("everything", "reconcile", "to"), "the address in RECONCILE_API_URL"
@@ -654,12 +723,16 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
 
 def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(charts: dict[str, Rendered]) -> None:
     chart = charts["everything"]
-    for part in (*KINDS, "reconcile"):
-        rule = chart.one("PrometheusRule", part)
-        assert rule["apiVersion"] == "monitoring.coreos.com/v1"
-        assert rule["metadata"]["labels"]["release"] == "kps"
-        text = (ROOT / f"deploy/alerts/taskbridge-{part}.rules.yml").read_text()
-        assert rule["spec"] == yaml.safe_load(text)
+    for part in (*KINDS, *SINGLE):
+        text = ""
+        if part == "approvals":
+            assert not chart.of("PrometheusRule", component=part)
+        else:
+            rule = chart.one("PrometheusRule", part)
+            assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+            assert rule["metadata"]["labels"]["release"] == "kps"
+            text = (ROOT / f"deploy/alerts/taskbridge-{part}.rules.yml").read_text()
+            assert rule["spec"] == yaml.safe_load(text)
         monitor = chart.one("ServiceMonitor", part)
         assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
         (endpoint,) = monitor["spec"]["endpoints"]
@@ -672,7 +745,7 @@ def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(c
         assert [each["spec"].get("clusterIP") for each in found] == ["None"], "each pod, once"
         (relabeling,) = endpoint["relabelings"]
         jobs = {each[1] for each in re.finditer(r'job=~"([^"]+)"', text)}
-        assert jobs or part == "reconcile"
+        assert jobs or part in SINGLE
         assert relabeling["replacement"] == f"taskbridge-{part}", "as the dashboards look for it"
         assert all(re.fullmatch(each, relabeling["replacement"]) for each in jobs)
     (dashboards,) = chart.of("ConfigMap")
@@ -712,7 +785,9 @@ class Pod:
         }
         given |= {name: "127.0.0.1" for name in given if name.endswith("_HOST")}
         given |= {name: "127.0.0.1:1" for name in given if name.endswith("_BOOTSTRAP_SERVERS")}
-        given |= {name: "http://127.0.0.1:1" for name in given if name.endswith("_REGISTRY_URL")}
+        given |= {name: "http://127.0.0.1:1" for name in given if name.endswith(("_REGISTRY_URL", "_API_URL"))}
+        secrets = {"APPROVALS_APP_KEY": "key", "APPROVALS_APP_SECRET": "s", "APPROVALS_SOURCE_SECRET": new_secret()}
+        given |= {name: value for name, value in secrets.items() if name in env(container)}
         write_credentials(folder / "files" / "credentials.toml", SYSTEM_TOKEN)
         (folder / "files" / "api-tokens.toml").write_text(
             f'[[tokens]]\nname = "a"\nsha256 = "{"0" * 64}"\ncorps = ["*"]\n'
@@ -720,7 +795,7 @@ class Pod:
         for name in ("apps", "endpoints"):
             (folder / "files" / f"{name}.toml").write_text(TEXTS[name])
         (folder / "files" / "erp").write_text(new_secret())
-        ours = ("EDGE_", "STREAMS_", "CENTER_", "RECONCILE_", "WEBHOOKS_")
+        ours = ("EDGE_", "STREAMS_", "CENTER_", "RECONCILE_", "WEBHOOKS_", "APPROVALS_")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.log = folder / "log"
         with self.log.open("wb") as log:
@@ -738,9 +813,9 @@ class Pod:
         return self.get(probe["port"], probe["path"])
 
 
-@pytest.fixture(params=[*KINDS, "reconcile"])
+@pytest.fixture(params=[*KINDS, *SINGLE])
 def pod(request: pytest.FixtureRequest, charts: dict[str, Rendered], tmp_path: Path) -> Generator[Pod]:
-    document = charts["extended"].one(KINDS.get(request.param, "StatefulSet"), request.param)
+    document = charts["extended"].one(kind_of(request.param), request.param)
     pod = Pod(document["spec"]["template"]["spec"]["containers"][0], tmp_path)
     yield pod
     pod.process.kill()
@@ -752,7 +827,7 @@ def test_a_pod_starts_with_its_variables_and_answers_its_probes(pod: Pod, charts
     assert pod.probe("livenessProbe") == 200
     part = pod.container["name"]
     # Without Kafka the edge stores callbacks in its spool, a worker has no states, the center no lists.
-    ready = {"edge": 200, "streams": 503, "center": 503, "reconcile": 200, "webhooks": 503}
+    ready = {"edge": 200, "streams": 503, "center": 503, "reconcile": 200, "webhooks": 503, "approvals": 200}
     assert pod.probe("readinessProbe") == ready[part]
     (endpoint,) = charts["everything"].one("ServiceMonitor", part)["spec"]["endpoints"]
     assert pod.get("operator" if part == "edge" else "http", endpoint["path"]) == 200

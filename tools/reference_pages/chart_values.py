@@ -7,6 +7,7 @@ from pathlib import Path
 
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.webhooks.settings import WebhooksSettings
@@ -19,6 +20,7 @@ _PARTS = (
     ("center", CenterSettings),
     ("reconcile", ReconcileSettings),
     ("webhooks", WebhooksSettings),
+    ("approvals", ApprovalsSettings),
 )
 
 SET_BY_THE_CHART = {
@@ -26,6 +28,7 @@ SET_BY_THE_CHART = {
     *("operator_host", "operator_port", "credentials_file", "bearer_tokens"),
     *("database_url", "edge_urls", "streams_urls", "api_tokens_file", "apps_file"),
     *("endpoints_file", "webhooks_urls", "webhooks_token_file", "reminders_file"),
+    *("app_key", "app_secret", "edge_url", "source_secret"),
 }
 
 

@@ -9,6 +9,7 @@
 {{- include "taskbridge.one" (list "center.apiTokens" .center.apiTokens "without tokens everybody in the cluster could read all tasks") -}}
 {{- if .reconcile.enabled }}{{ include "taskbridge.one" (list "reconcile.apps" .reconcile.apps "it says whom to ask, and in whose name") }}{{ end -}}
 {{- if .webhooks.enabled }}{{ include "taskbridge.one" (list "webhooks.endpoints" .webhooks.endpoints "it says who gets notifications") }}{{ end -}}
+{{- if and .approvals.enabled (not .approvals.credentials.existingSecret) }}{{ fail "approvals.credentials.existingSecret: it says who receives DingTalk's approvals, and signs them for the edge" }}{{ end -}}
 {{- range $part := list "edge" "streams" "center" "reconcile" "webhooks" "setup" -}}
 {{- with index $.Values $part "kafkaProperties" }}{{ if and .existingSecret .text }}{{ fail (printf "%s.kafkaProperties: existingSecret or text, not both" $part) }}{{ end }}{{ end -}}
 {{- end -}}

@@ -11,12 +11,12 @@
 
 {{/* What runs all the time, in one line. */}}
 {{- define "taskbridge.parts" -}}
-edge streams center{{ if .Values.reconcile.enabled }} reconcile{{ end }}{{ if .Values.webhooks.enabled }} webhooks{{ end }}
+edge streams center{{ if .Values.reconcile.enabled }} reconcile{{ end }}{{ if .Values.webhooks.enabled }} webhooks{{ end }}{{ if .Values.approvals.enabled }} approvals{{ end }}
 {{- end -}}
 
 {{/* Of a part: where its metrics and its health are. */}}
 {{- define "taskbridge.operatorPort" -}}
-{{- get (dict "edge" "8401" "streams" "8510" "center" "8500" "reconcile" "8600" "webhooks" "8700") . -}}
+{{- get (dict "edge" "8401" "streams" "8510" "center" "8500" "reconcile" "8600" "webhooks" "8700" "approvals" "8610") . -}}
 {{- end -}}
 
 {{/* Of a part: (list $ "edge"). */}}

@@ -156,22 +156,23 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{/* (list "http" "/readyz"): the port, and what says whether a pod is ready. */}}
 {{- define "taskbridge.probes" -}}
 # A spool after a crash, or a busy node.
 startupProbe:
-  httpGet: {path: /healthz, port: {{ . }}}
+  httpGet: {path: /healthz, port: {{ index . 0 }}}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 150
 # Only what does nothing at all any more: a worker that stalls ends by itself (STREAMS_WATCHDOG_S).
 livenessProbe:
-  httpGet: {path: /healthz, port: {{ . }}}
+  httpGet: {path: /healthz, port: {{ index . 0 }}}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 # Workers are not ready while partitions move, all at once: three times in a row is longer than that.
 readinessProbe:
-  httpGet: {path: /readyz, port: {{ . }}}
+  httpGet: {path: {{ index . 1 }}, port: {{ index . 0 }}}
   periodSeconds: 5
   timeoutSeconds: 3
   failureThreshold: 3

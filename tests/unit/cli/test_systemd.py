@@ -38,7 +38,7 @@ def verified(folder: Path, *, mistake: str = "") -> str:
 
 
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
-    for service in ("edge", "streams", "center", "webhooks"):
+    for service in ("edge", "streams", "center", "webhooks", "dingtalk-approvals"):
         assert f"ExecStart={INSTALLED} {service}\n" in (UNITS / f"taskbridge-{service}.service").read_text()
     assert verified(tmp_path) == ""
     assert "Nowhere" in verified(tmp_path, mistake="\nNowhere=1\n"), "or it would find nothing wrong with anything"

@@ -11,6 +11,7 @@ import yaml
 from taskbridge.center.settings import CenterSettings
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.jvm import BROKER_PROPERTIES, H2_OPTIONS
+from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.webhooks.settings import WebhooksSettings
@@ -40,6 +41,7 @@ def test_kafka_and_the_registry_have_the_settings_of_the_local_stack() -> None:
         ("center", CenterSettings),
         ("reconcile", ReconcileSettings),
         ("webhooks", WebhooksSettings),
+        ("approvals", ApprovalsSettings),
     ],
 )
 def test_every_variable_of_ours_is_a_setting_and_every_file_is_mounted(
@@ -49,6 +51,12 @@ def test_every_variable_of_ours_is_a_setting_and_every_file_is_mounted(
     composed, prefix = file["services"][service], f"{service.upper()}_"
     given: dict[str, str] = composed["environment"]
     assert given.keys() <= {prefix + name.upper() for name in settings.model_fields}
+    # Those that need files of their own are profiles.
+    profiles = {"reconcile", "webhooks", "approvals"}
+    assert composed.get("profiles") == ([service] if service in profiles else None)
+    if service == "approvals":
+        assert not {"volumes", "ports"} & composed.keys(), "it stores nothing, and nobody connects to it"
+        return
     assert composed["volumes"][0] == f"{service}:/var/lib/taskbridge"
     assert service in file["volumes"]
     files = [value for name, value in given.items() if name.endswith("_FILE")]
@@ -56,8 +64,6 @@ def test_every_variable_of_ours_is_a_setting_and_every_file_is_mounted(
     for mounted in composed["volumes"][1:]:
         assert mounted["source"] == f"./{service}"
         assert all(value.startswith(f"{mounted['target']}/") for value in files)
-    # Those that need files of their own are profiles.
-    assert composed.get("profiles") == ([service] if service in ("reconcile", "webhooks") else None)
 
 
 def test_the_tables_are_made_in_the_database_of_the_task_center() -> None:
