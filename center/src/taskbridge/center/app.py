@@ -44,12 +44,12 @@ from taskbridge.center.reminders.file import Reminders, RemindersFile
 from taskbridge.center.reminders.reminding import Reminding
 from taskbridge.center.server import build_http
 from taskbridge.center.settings import CenterSettings
-from taskbridge.center.tables import FOLLOWED
+from taskbridge.center.tables import FOLLOWED, Person
 from taskbridge.center.web.routes import let_portals_in, pages_router
 from taskbridge.center.web.sign_in import sign_in_router
 from taskbridge.runtime import migrations
 from taskbridge.runtime.access import own_hosts
-from taskbridge.runtime.database import DatabaseDamaged, Threads, database_of, purge_hourly
+from taskbridge.runtime.database import Database, DatabaseDamaged, Threads, database_of, purge_hourly
 from taskbridge.runtime.follow import positions
 from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.kafka import read_kafka_config
@@ -67,8 +67,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from taskbridge.center.reminders.due import DueRules
-    from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database
     from taskbridge.runtime.dingtalk.organisation import Agent
 
 _FOLLOWERS = {"lists": (States, People, Forms), "records": (Events, Quarantine, DeadLetters)}

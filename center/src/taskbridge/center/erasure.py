@@ -7,19 +7,13 @@ the topics, and belong to requests: they keep the ids that the topics have.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import and_, delete, false, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, false, func, or_, select
 
 from taskbridge.center.access.audit import ERASED, AuditEntry, append, of_person
-from taskbridge.center.tables import PERSONAL, audit, entries, people, person_ids
-from taskbridge.runtime.database import clean
-
-if TYPE_CHECKING:
-    from sqlalchemy import Column, ColumnElement, Connection, Table
-
-    from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database
+from taskbridge.center.tables import PERSONAL, Person, audit, entries, people, person_ids
+from taskbridge.runtime.database import Database, clean
 
 _ERASED = (person_ids.c.user_id, people.c.user_id, *PERSONAL)
 """In this order: ids belong to people."""

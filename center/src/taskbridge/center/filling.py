@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
-from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads
 from taskbridge.runtime.follow.positions import Progress, progress
 from taskbridge.schemas.topics import PEOPLE, TASK_STATES
-
-if TYPE_CHECKING:
-    from taskbridge.runtime.database import Database, Threads
 
 log = structlog.get_logger(__name__)
 

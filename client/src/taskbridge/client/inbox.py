@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from taskbridge.client.source import Reader
-from taskbridge.client.subscription import accepting, log_undecodable
+from taskbridge.client.source import Reader, Source
+from taskbridge.client.subscription import OneOrMany, accepting, log_undecodable
 from taskbridge.schemas.codec import Undecodable
-from taskbridge.schemas.events import Change, View
+from taskbridge.schemas.events import Change, TaskNotification, View
+from taskbridge.schemas.inbox import Inbox as Lines
 from taskbridge.schemas.inbox import apply
-
-if TYPE_CHECKING:
-    from taskbridge.client.source import Source
-    from taskbridge.client.subscription import OneOrMany
-    from taskbridge.schemas.events import TaskNotification
-    from taskbridge.schemas.inbox import Inbox as Lines
 
 _BATCH = 500
 

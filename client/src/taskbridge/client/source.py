@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import confluent_kafka
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
 
 from taskbridge.schemas.codec import Undecodable, task_notification_codec
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -24,8 +24,6 @@ from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from confluent_kafka import Message
 
     from taskbridge.schemas.events import TaskNotification
 

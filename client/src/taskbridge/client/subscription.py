@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from typing import TYPE_CHECKING
 
-from taskbridge.client.source import Reader
+from taskbridge.client.source import Reader, Record, Source
 from taskbridge.schemas.codec import Undecodable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-
-    from taskbridge.client.source import Record, Source
     from taskbridge.schemas.events import TaskNotification
 
 OneOrMany = str | Collection[str] | None

@@ -9,7 +9,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from taskbridge.runtime.kafka import LIBRDKAFKA, is_denied, no_answer, not_allowed
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -17,7 +17,6 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from confluent_kafka import Message
 
 _BATCH = 1000
 _WAIT_S = 0.2

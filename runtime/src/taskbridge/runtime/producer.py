@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 import confluent_kafka
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from taskbridge.runtime.kafka import LIBRDKAFKA, is_denied, not_allowed, producer_config
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -18,7 +18,6 @@ from taskbridge.schemas.errors import ConfigurationError, OperatorError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from confluent_kafka import Message
 
 _POLL_S = 0.001
 _SIGNALLED_POLL_S = 0.02

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from taskbridge.runtime.problems import LARGE_HEAD, MALFORMED
+from taskbridge.runtime.problems import LARGE_HEAD, MALFORMED, Refusal
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from taskbridge.runtime.problems import Refusal
 
 _HEAD_MAX_BYTES = 32 << 10
 _HEAD_S = 20.0

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic
 
-from taskbridge.runtime.kafka import ACLS_HINT, no_answer
+from taskbridge.runtime.kafka import ACLS_HINT, Admin, no_answer
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
-from taskbridge.schemas.topics import DEFAULT_PARTITIONS
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from taskbridge.runtime.kafka import Admin
-    from taskbridge.schemas.topics import Topic
 
 _PARTITIONS_MAX = 10_000
 _TIMEOUT_S = 15

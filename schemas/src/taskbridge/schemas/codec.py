@@ -16,11 +16,10 @@ from taskbridge.schemas.compiled_avro import compile_reader
 from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Form, PersonRecord, QuarantinedCallback, TaskEvent, TaskNotification, TaskState
-from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef, UnknownSchema
+from taskbridge.schemas.registry import Registry, RegistryUnavailable, SchemaRef, UnknownSchema
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, FORMS, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:
-    from taskbridge.schemas.registry import Registry
     from taskbridge.schemas.topics import Topic
 
 R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord, Form)

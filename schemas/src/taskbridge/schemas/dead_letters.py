@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.schemas.cloudevents import headers_of, rfc3339, text_of
+from taskbridge.schemas.cloudevents import Header, headers_of, rfc3339, text_of
 from taskbridge.schemas.events import Word
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.schemas.cloudevents import Header
 
 _PREFIX = "dlq_"
 """Every added header begins with it, and no other does."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from taskbridge.schemas.events import Change, View
-
-if TYPE_CHECKING:
-    from taskbridge.schemas.events import TaskNotification
+from taskbridge.schemas.events import Change, TaskNotification, View
 
 
 class Line(NamedTuple):

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, SchemaRegistryError
 
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError, TaskbridgeError
 from taskbridge.schemas.registry import PROPERTY_PREFIX, RegistryUnavailable, SchemaRefused, UnknownSchema
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from taskbridge.schemas.errors import TaskbridgeError
 
 _REQUEST_TIMEOUT_S = 5
 _CONFLICT_ATTEMPTS = 10

@@ -17,12 +17,12 @@ from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.streams.contract.live_version import AnotherVersion, LiveVersion
-from taskbridge.streams.contract.start import Contract, notification_bytes, until_connected
+from taskbridge.streams.contract.start import Contract, Prepared, notification_bytes, until_connected
 from taskbridge.streams.cores.native import choose_core
 from taskbridge.streams.engine.app import APP_ID, build_faust_app, chunks_of, consumer_of, tables_of
 from taskbridge.streams.instances.task_agent import TaskAgent
 from taskbridge.streams.instances.upkeep import PendingInstances, Upkeep
-from taskbridge.streams.monitoring.progress import Progress
+from taskbridge.streams.monitoring.progress import Health, Progress
 from taskbridge.streams.monitoring.watchdog import LoopGuard, Stuck, TimesStuck, Watchdog
 from taskbridge.streams.offsets import Offsets
 from taskbridge.streams.table_versions import reader_config
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     import faust
 
     from taskbridge.runtime.otel import Tracing
-    from taskbridge.streams.contract.start import Prepared
     from taskbridge.streams.monitoring.metrics import Metrics
-    from taskbridge.streams.monitoring.progress import Health
     from taskbridge.streams.settings import StreamsSettings
 
 log = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ import structlog
 from confluent_kafka import KafkaException
 
 from taskbridge.runtime.access import OnlyOwnHosts
-from taskbridge.runtime.database import DatabaseUnavailable, Threads, database_of, purge_hourly
+from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, database_of, purge_hourly
 from taskbridge.runtime.follow.follower import Follower
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
@@ -25,7 +25,7 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.webhooks import store
 from taskbridge.webhooks.dispatcher import Dispatcher
-from taskbridge.webhooks.endpoints import EndpointsFile
+from taskbridge.webhooks.endpoints import Endpoint, EndpointsFile
 from taskbridge.webhooks.guard import Guard
 from taskbridge.webhooks.metrics import Metrics
 from taskbridge.webhooks.migrations import FOLDER
@@ -34,16 +34,13 @@ from taskbridge.webhooks.operations import Operations
 from taskbridge.webhooks.present import PresentEntries
 from taskbridge.webhooks.routes import Operators, operators_router
 from taskbridge.webhooks.settings import WebhooksSettings
-from taskbridge.webhooks.store import Waiting
+from taskbridge.webhooks.store import EndpointState, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Mapping
 
     from fastapi import FastAPI
 
-    from taskbridge.runtime.database import Database
-    from taskbridge.webhooks.endpoints import Endpoint
-    from taskbridge.webhooks.store import EndpointState
 
 _LOOK_S, _COUNT_S, _END_S = 1.0, 5.0, 10.0
 

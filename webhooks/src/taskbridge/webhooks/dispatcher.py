@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from taskbridge.runtime.database import DatabaseUnavailable, now_ms
+from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, now_ms
 from taskbridge.webhooks import store
 from taskbridge.webhooks.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from taskbridge.runtime.database import Database, Threads
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.guard import Guard
     from taskbridge.webhooks.metrics import Metrics

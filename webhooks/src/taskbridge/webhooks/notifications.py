@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
-from taskbridge.runtime.database import Upsert, clean
-from taskbridge.runtime.follow.batch import FollowedTopic, key_of
+from taskbridge.runtime.database import Database, Upsert, clean
+from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
 from taskbridge.schemas.cloudevents import headers_of, notification_headers, text_of
 from taskbridge.schemas.codec import Undecodable, person_codec, task_notification_codec
-from taskbridge.schemas.events import Change, state_id_for
+from taskbridge.schemas.events import Change, PersonRecord, TaskNotification, TaskState, state_id_for
 from taskbridge.schemas.json_forms import notification_json, to_json
 from taskbridge.schemas.topics import PEOPLE, TASK_NOTIFICATIONS
 from taskbridge.schemas.views import notification_of, views
@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from confluent_kafka import Message
-    from sqlalchemy import Connection
 
-    from taskbridge.runtime.database import Database
-    from taskbridge.runtime.follow.batch import Record
-    from taskbridge.schemas.events import PersonRecord, TaskNotification, TaskState
     from taskbridge.schemas.registry import Registry
     from taskbridge.webhooks.endpoints import Endpoint
 

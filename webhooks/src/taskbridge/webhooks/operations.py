@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
-from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.database import Database, Threads, now_ms
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import OperatorError
@@ -19,19 +19,15 @@ from taskbridge.webhooks import store
 from taskbridge.webhooks.formats.base import EXAMPLE
 from taskbridge.webhooks.notifications import entry_of, event_of, other_id
 from taskbridge.webhooks.sender import Sender
-from taskbridge.webhooks.store import Delivery, Waiting
+from taskbridge.webhooks.store import Delivery, Result, Waiting
 from taskbridge.webhooks.tables import Outcome, deliveries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import Row
-
-    from taskbridge.runtime.database import Database, Threads
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.webhooks.endpoints import Endpoint
     from taskbridge.webhooks.guard import Guard
-    from taskbridge.webhooks.store import Result
 
 
 class UnknownEndpoint(Unknown, OperatorError, status=404, kind="unknown"):

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING
+from confluent_kafka import OFFSET_BEGINNING, Message
 
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.runtime.partition_reader import PartitionReader
@@ -24,8 +24,6 @@ from taskbridge.webhooks.notifications import deliveries_of, event_of, present
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-
-    from confluent_kafka import Message
 
     from taskbridge.runtime.database import Database
     from taskbridge.schemas.events import TaskState

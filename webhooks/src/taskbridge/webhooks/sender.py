@@ -17,16 +17,14 @@ import aiohttp
 from taskbridge.runtime.database import now_ms
 from taskbridge.webhooks.formats import FORMATS
 from taskbridge.webhooks.formats.base import Answer, DeliveryProblem, Sending
-from taskbridge.webhooks.guard import AddressRefused, GuardedResolver
+from taskbridge.webhooks.guard import AddressRefused, Guard, GuardedResolver
 from taskbridge.webhooks.schedule import delay_ms
-from taskbridge.webhooks.store import Result
+from taskbridge.webhooks.store import Delivery, Result
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from taskbridge.webhooks.endpoints import Endpoint
-    from taskbridge.webhooks.guard import Guard
-    from taskbridge.webhooks.store import Delivery
 
 ATTEMPT_S, CONNECT_S = 20.0, 5.0
 MAX_ANSWER_BYTES = 64 << 10

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import BigInteger, and_, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, delete, func, select, tuple_, update
 
-from taskbridge.runtime.database import Upsert, clean, now_ms
+from taskbridge.runtime.database import Database, Upsert, clean, now_ms
 from taskbridge.webhooks.tables import Outcome, deliveries, endpoints, queues
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from sqlalchemy import Connection, Row
-
-    from taskbridge.runtime.database import Database
 
 CLAIM_MS = 60_000
 """Three times as long as an attempt takes at most."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from taskbridge.center.access.refusals import SignInRequired, TooManyQueries
-from taskbridge.center.access.sso import single_sign_on
+from taskbridge.center.access.sso import SingleSignOn, UsersOf, single_sign_on
 from taskbridge.runtime.access import SAFE_METHODS, is_from_own_page, on_loopback, token_of
 from taskbridge.runtime.rates import Bucket, PerSource, consume_all
 from taskbridge.runtime.refusals import Forbidden
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from taskbridge.center.access.audit import Audit
     from taskbridge.center.access.sessions import Session, Sessions
-    from taskbridge.center.access.sso import SingleSignOn, UsersOf
     from taskbridge.center.settings import CenterSettings
     from taskbridge.center.tables import Person
 

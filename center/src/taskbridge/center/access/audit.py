@@ -16,21 +16,17 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
-from sqlalchemy import and_, delete, exists, insert, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, insert, or_, select, tuple_, union_all
 
-from taskbridge.center.tables import audit, people, pseudonyms
-from taskbridge.runtime.database import clean, now_ms
+from taskbridge.center.tables import Person, audit, people, pseudonyms
+from taskbridge.runtime.database import Database, Threads, clean, now_ms
 from taskbridge.runtime.rates import PerSource
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Select
-
     from taskbridge.center.access.access import Caller
-    from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database, Threads
 
 SIGNED_IN, SIGNED_OUT, READ, EXPORTED = "signed_in", "signed_out", "read", "exported"
 DELETED, ERASED = "audit_deleted", "person_erased"

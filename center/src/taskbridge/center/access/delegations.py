@@ -5,20 +5,16 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
 
 from taskbridge.center.access.audit import append_of
-from taskbridge.center.tables import VIEW_CODES, delegations, entries, instances, people
-from taskbridge.runtime.database import clean
+from taskbridge.center.tables import VIEW_CODES, Person, delegations, entries, instances, people
+from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.refusals import BadQuery, Unknown
 from taskbridge.schemas.events import View
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection
-
     from taskbridge.center.access.access import Caller
-    from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database
 
 DELEGATED, UNDELEGATED, ACTED_FOR = "delegated", "undelegated", "acted_for"
 """In the audit trail."""

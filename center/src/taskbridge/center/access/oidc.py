@@ -14,13 +14,12 @@ from taskbridge.center.access.dingtalk import DingTalk
 from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url, read_secret
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
-from taskbridge.center.access.sso import the_one
+from taskbridge.center.access.sso import UsersOf, the_one
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge.center.access.sso import UsersOf
     from taskbridge.center.settings import CenterSettings
 
 _SIGNED = ("RS", "PS", "ES", "EdDSA", "Ed25519", "Ed448")

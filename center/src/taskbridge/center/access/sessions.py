@@ -10,19 +10,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, Executable, Row, delete, insert, select, update
 
-from taskbridge.center.tables import sessions, sign_ins
-from taskbridge.runtime.database import DatabaseUnavailable, now_ms
+from taskbridge.center.tables import Person, sessions, sign_ins
+from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, now_ms
 from taskbridge.runtime.tokens import digest_of, new_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sqlalchemy import ColumnElement, Executable, Row
-
-    from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database, Threads
 
 SIGN_IN_S = 600
 """How long somebody may take at the identity provider."""

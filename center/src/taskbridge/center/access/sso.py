@@ -7,6 +7,7 @@ headers are believed from the proxies' addresses only.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,18 +17,15 @@ from taskbridge.runtime.refusals import Unauthorized
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
     from starlette.requests import HTTPConnection
 
     from taskbridge.center.settings import CenterSettings
 
-    UsersOf = Callable[[str, str | None, str], Awaitable[Sequence[str]]]
-    """The users of a corp who have, of this kind, this id; None is the user id itself.
+UsersOf = Callable[[str, str | None, str], Awaitable[Sequence[str]]]
+"""The users of a corp who have, of this kind, this id; None is the user id itself.
 
-    Raises NotNow while not all people are known.
-    """
-
+Raises NotNow while not all people are known.
+"""
 _ID_MAX = 256
 _GROUPS_MAX = 16_384
 _NO_MAPPED_IDS = ("", "corp_id", "user_id", "name", "department")

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 from taskbridge.runtime.dingtalk.api import YidaApi
 from taskbridge.runtime.dingtalk.calls import Pace, calls_by_corp, open_http
-from taskbridge.runtime.dingtalk.clock import SystemClock
-from taskbridge.runtime.dingtalk.organisation import OrganisationApi
+from taskbridge.runtime.dingtalk.clock import Clock, SystemClock
+from taskbridge.runtime.dingtalk.organisation import Agent, OrganisationApi
 
 if TYPE_CHECKING:
     from taskbridge.runtime.dingtalk.apps import App, Organisation
-    from taskbridge.runtime.dingtalk.clock import Clock
-    from taskbridge.runtime.dingtalk.organisation import Agent
 
 CALL_S = 20.0
 _CALLS_PER_SECOND = 10.0

@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from taskbridge.center.actions.dingtalk import CALL_S
-from taskbridge.center.actions.store import (
-    ACCEPTED,
-    FAILED,
-    REFUSED,
-    REQUESTED,
-    SENDING,
-    UNCLEAR,
-    Action,
-)
+from taskbridge.center.actions.dingtalk import CALL_S, DingTalk
+from taskbridge.center.actions.store import ACCEPTED, FAILED, REFUSED, REQUESTED, SENDING, UNCLEAR, Action, Actions
 from taskbridge.center.actions.systems import OtherSystem, Received, System, Yida
-from taskbridge.center.actions.targets import Endpoint
-from taskbridge.runtime.database import DatabaseUnavailable
+from taskbridge.center.actions.targets import Endpoint, Targets
+from taskbridge.runtime.database import DatabaseUnavailable, Threads
 from taskbridge.runtime.dingtalk.calls import open_http
-from taskbridge.runtime.dingtalk.clock import SystemClock
+from taskbridge.runtime.dingtalk.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
-    from taskbridge.center.actions.dingtalk import DingTalk
-    from taskbridge.center.actions.store import Actions
-    from taskbridge.center.actions.targets import Targets
-    from taskbridge.runtime.database import Threads
-    from taskbridge.runtime.dingtalk.clock import Clock
 
 UNSENT, UNCONFIRMED = "unsent", "unconfirmed"
 """Why an action FAILED: it could not be sent, or it is not known to have been carried out."""

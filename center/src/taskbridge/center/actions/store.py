@@ -18,14 +18,14 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, update
 from sqlalchemy.sql import not_
 
 from taskbridge.center.access.audit import append, append_of
 from taskbridge.center.access.delegations import ACTED_FOR, active, is_known
-from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, WITHDRAW
+from taskbridge.center.actions.targets import ACTIONS, HAND_OVER, RETURN, WITHDRAW, Targets
 from taskbridge.center.tables import VIEW_CODES, WHOLE_INSTANCE, actions, entries, instances, read_entry, read_state
-from taskbridge.runtime.database import clean, now_ms
+from taskbridge.runtime.database import Database, clean, now_ms
 from taskbridge.runtime.follow.positions import progress
 from taskbridge.schemas.events import SOURCE_YIDA, Status, View
 from taskbridge.schemas.topics import TASK_STATES
@@ -33,12 +33,8 @@ from taskbridge.schemas.topics import TASK_STATES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Connection
-
     from taskbridge.center.access.access import Caller
-    from taskbridge.center.actions.targets import Targets
     from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database
 
 REQUESTED, SENDING, ACCEPTED, UNCLEAR = "REQUESTED", "SENDING", "ACCEPTED", "UNCLEAR"
 DONE, OVERTAKEN, REFUSED, FAILED = "DONE", "OVERTAKEN", "REFUSED", "FAILED"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import httpx2
 import msgspec
 import structlog
 
-from taskbridge.center.actions.store import DONE, OVERTAKEN
-from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW
+from taskbridge.center.actions.store import DONE, OVERTAKEN, Action
+from taskbridge.center.actions.targets import AGREE, HAND_OVER, REFUSE, RETURN, WITHDRAW, Endpoint
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import Task, YidaApi
 from taskbridge.runtime.dingtalk.calls import (
@@ -26,10 +26,6 @@ from taskbridge.runtime.dingtalk.calls import (
 )
 from taskbridge.runtime.standard_webhooks import signed_headers
 from taskbridge.schemas.cloudevents import iso
-
-if TYPE_CHECKING:
-    from taskbridge.center.actions.store import Action
-    from taskbridge.center.actions.targets import Endpoint
 
 _DETAIL_CHARACTERS = 300
 _TOO_EARLY = (408, 425, 429)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.runtime.dingtalk.apps import Apps, parse_apps, secret_in
-from taskbridge.runtime.settings import FileBroken, ReloadedFile, Senders, parse_toml
+from taskbridge.runtime.dingtalk.apps import App, Apps, Organisation, parse_apps, secret_in
+from taskbridge.runtime.settings import FileBroken, ReloadedFile, Senders, SourceEntry, parse_toml
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.events import SOURCE_YIDA
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from taskbridge.runtime.dingtalk.apps import App, Organisation
-    from taskbridge.runtime.settings import SourceEntry
 
 AGREE, REFUSE, RETURN, HAND_OVER, WITHDRAW = ACTIONS = ("agree", "refuse", "return", "hand_over", "withdraw")
 

@@ -10,12 +10,12 @@ from fastapi import APIRouter
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
 
-from taskbridge.center.access.access import address_of
-from taskbridge.center.actions.store import Wanted
+from taskbridge.center.access.access import Caller, address_of
+from taskbridge.center.actions.store import Action, Actions, Wanted
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import CorpId, JsonAnswer, Limit, Q, UserId
 from taskbridge.runtime.access import TOKEN
-from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.json_forms import to_json
@@ -23,11 +23,8 @@ from taskbridge.schemas.json_forms import to_json
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from taskbridge.center.access.access import Caller
-    from taskbridge.center.actions.store import Action, Actions
     from taskbridge.center.actions.targets import Targets
     from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Threads
 
 
 def actions_router(

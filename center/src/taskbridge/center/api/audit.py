@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BeforeValidator
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response, StreamingResponse
 
-from taskbridge.center.access.audit import AuditQuery
+from taskbridge.center.access.audit import Audit, AuditQuery
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import ID_MAX, JsonAnswer
 from taskbridge.center.api.spreadsheet import csv_documented, csv_headers, csv_lines
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from taskbridge.center.access.access import Access
-    from taskbridge.center.access.audit import Audit
 
 _PART = 1000
 _COLUMNS = tuple(models.AuditEntryOut.model_fields)

@@ -11,13 +11,13 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
 
-from taskbridge.center.access.access import address_of
-from taskbridge.center.access.delegations import Delegation
+from taskbridge.center.access.access import Caller, address_of
+from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.api import models
-from taskbridge.center.api.queries import PageQuery
+from taskbridge.center.api.queries import PageQuery, Queries
 from taskbridge.center.api.routes import ID_MAX, CorpId, JsonAnswer, UserId
 from taskbridge.runtime.access import TOKEN
-from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.dingtalk.clock import span_of
 from taskbridge.runtime.refusals import NotNow
 from taskbridge.schemas.cloudevents import iso
@@ -27,11 +27,7 @@ from taskbridge.schemas.json_forms import to_json
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from taskbridge.center.access.access import Caller
-    from taskbridge.center.access.delegations import Delegations
-    from taskbridge.center.api.queries import Queries
     from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Threads
     from taskbridge.runtime.dingtalk.organisation import Agent
 
 log = structlog.get_logger(__name__)

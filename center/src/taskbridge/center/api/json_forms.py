@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.center.api.models import EventOut
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.json_forms import fields_json, person_json
-from taskbridge.schemas.views import began_at_of
+from taskbridge.schemas.views import Entry, began_at_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from taskbridge.schemas.events import Form, TaskEvent, TaskState
-    from taskbridge.schemas.views import Entry
 
     Names = Mapping[str, str]
     """Names of a corp's users, as far as they are known."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, exists, or_, select
 
 from taskbridge.center.api.json_forms import item_json
 from taskbridge.center.tables import (
@@ -23,7 +23,7 @@ from taskbridge.center.tables import (
     people,
     read_entry,
 )
-from taskbridge.runtime.database import Upsert, clean, now_ms
+from taskbridge.runtime.database import Database, Upsert, clean, now_ms
 from taskbridge.runtime.follow.positions import IS_COMPLETE
 from taskbridge.runtime.follow.tables import positions
 from taskbridge.schemas.cloudevents import iso
@@ -33,10 +33,7 @@ from taskbridge.schemas.topics import TASK_STATES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Select
-
     from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database
     from taskbridge.schemas.views import Entry
 
 LISTED_MAX = 400

@@ -14,19 +14,17 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response
 
 from taskbridge.center.api import models
-from taskbridge.center.api.marks import Marked
+from taskbridge.center.api.marks import Marked, MarksStore
 from taskbridge.center.api.routes import CorpId, UserId  # noqa: TC001 - as above
 from taskbridge.center.tables import HIDDEN, PINNED, READ_MARK, preferences
 from taskbridge.runtime.access import TOKEN
-from taskbridge.runtime.database import Upsert, clean, now_ms
+from taskbridge.runtime.database import Database, Threads, Upsert, clean, now_ms
 from taskbridge.runtime.refusals import Forbidden
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from taskbridge.center.access.access import Access
-    from taskbridge.center.api.marks import MarksStore
-    from taskbridge.runtime.database import Database, Threads
 
 _PUT = Upsert(preferences)
 

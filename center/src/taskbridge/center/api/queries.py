@@ -30,7 +30,7 @@ from taskbridge.center.api.json_forms import (
 from taskbridge.center.api.marks import marks_json, marks_statement, read_marks
 from taskbridge.center.api.models import Preferences
 from taskbridge.center.api.search import text_of_query
-from taskbridge.center.reminders.due import NO_RULES, is_overdue
+from taskbridge.center.reminders.due import NO_RULES, DueRules, is_overdue
 from taskbridge.center.tables import (
     CODES_BY_NAME,
     entries,
@@ -43,7 +43,7 @@ from taskbridge.center.tables import (
     read_entry,
     read_state,
 )
-from taskbridge.runtime.database import clean, now_ms
+from taskbridge.runtime.database import Database, clean, now_ms
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.events import LAST_MS, Action, Form, TaskEvent, TaskState, View
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Connection, Select
 
     from taskbridge.center.access.access import Caller
-    from taskbridge.center.reminders.due import DueRules
-    from taskbridge.runtime.database import Database
 
     Statement = Select[*tuple[Any, ...]]
     RuleKeys = tuple[tuple[str | None, str | None], ...]

@@ -15,10 +15,10 @@ from taskbridge.center.access.audit import EXPORTED
 from taskbridge.center.access.refusals import EventsBehind, Filling
 from taskbridge.center.api import models
 from taskbridge.center.api.models import ID_MAX
-from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery
+from taskbridge.center.api.queries import LIMIT_DEFAULT, LIMIT_MAX, PageQuery, Queries
 from taskbridge.center.api.spreadsheet import BYTE_ORDER_MARK, csv_documented, csv_headers, csv_lines
 from taskbridge.runtime.access import TOKEN
-from taskbridge.runtime.database import now_ms
+from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.schemas.json_forms import to_json
 
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
     from taskbridge.center.access.access import Access, Caller
     from taskbridge.center.api.marks import MarksStore
-    from taskbridge.center.api.queries import Queries
     from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Threads
 
 Q_MAX = 200
 CURSOR_MAX = 2_000

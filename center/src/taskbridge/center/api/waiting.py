@@ -10,9 +10,9 @@ from starlette.responses import Response  # noqa: TC002
 
 from taskbridge.center.api import models
 from taskbridge.center.api.routes import ID_MAX, CorpId, JsonAnswer, check_filled
-from taskbridge.center.reminders.waiting import waiting
+from taskbridge.center.reminders.waiting import Counts, waiting
 from taskbridge.runtime.access import TOKEN
-from taskbridge.runtime.database import clean, now_ms
+from taskbridge.runtime.database import Database, Threads, clean, now_ms
 from taskbridge.runtime.refusals import Forbidden
 from taskbridge.runtime.tokens import ALL_CORPS
 from taskbridge.schemas.cloudevents import iso
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from taskbridge.center.access.access import Access, Caller
     from taskbridge.center.reminders.file import Reminders
-    from taskbridge.center.reminders.waiting import Counts
-    from taskbridge.runtime.database import Database, Threads
 
 _AppType = Annotated[
     str | None, Query(max_length=ID_MAX, description="Only this app. Required of people who only own apps.")

@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, delete, select, text
+from sqlalchemy import Connection, Table, bindparam, delete, select, text
 
 from taskbridge.center.api.search import person_text, search_text
 from taskbridge.center.tables import (
@@ -31,8 +31,8 @@ from taskbridge.center.tables import (
     person_ids,
     read_entry,
 )
-from taskbridge.runtime.database import Upsert, clean, now_ms
-from taskbridge.runtime.follow.batch import FollowedTopic, key_of
+from taskbridge.runtime.database import Database, Upsert, clean, now_ms
+from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
 from taskbridge.runtime.follow.positions import progress, renew_epoch
 from taskbridge.schemas.cloudevents import headers_of, text_of
 from taskbridge.schemas.codec import Undecodable, form_codec, person_codec, task_state_codec
@@ -51,11 +51,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from confluent_kafka import Message
-    from sqlalchemy import Connection, Table
 
     from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database
-    from taskbridge.runtime.follow.batch import Record
     from taskbridge.schemas.events import Form, PersonRecord, TaskNotification, TaskState
     from taskbridge.schemas.registry import Registry
 

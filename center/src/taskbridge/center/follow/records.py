@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, delete, func, select
+from sqlalchemy import ColumnElement, Connection, case, delete, func, select
 
-from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, events, instances, set_aside
-from taskbridge.runtime.database import Upsert, clean
-from taskbridge.runtime.follow.batch import FollowedTopic, key_of
+from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, Person, changes, events, instances, set_aside
+from taskbridge.runtime.database import Database, Upsert, clean
+from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
 from taskbridge.runtime.follow.positions import IS_COMPLETE
 from taskbridge.runtime.follow.tables import positions, skipped
-from taskbridge.schemas.codec import quarantined_callback_codec, task_event_head_codec
+from taskbridge.schemas.codec import Codec, quarantined_callback_codec, task_event_head_codec
 from taskbridge.schemas.dead_letters import dead_letter_of, replay_of
 from taskbridge.schemas.json_forms import quarantined_json, to_json
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_STATES
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from confluent_kafka import Message
-    from sqlalchemy import ColumnElement, Connection
 
-    from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database
-    from taskbridge.runtime.follow.batch import Record
-    from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
     from taskbridge.schemas.registry import Registry
 

@@ -16,9 +16,9 @@ import structlog
 from sqlalchemy import text
 
 from taskbridge.center.live.wire import Place, notification_frame
-from taskbridge.center.reminders.due import NO_RULES
+from taskbridge.center.reminders.due import NO_RULES, DueRules
 from taskbridge.center.tables import CHANGES_CHANNEL, Person
-from taskbridge.runtime.database import DatabaseUnavailable, Threads
+from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads
 from taskbridge.runtime.follow.tables import EPOCH
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.events import View
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from taskbridge.center.reminders.due import DueRules
-    from taskbridge.runtime.database import Database
 
 log = structlog.get_logger(__name__)
 

@@ -20,8 +20,8 @@ from prometheus_client.registry import Collector
 from taskbridge.center.access.refusals import TooManyQueries
 from taskbridge.center.live.changes import Reader, listen_for_changes
 from taskbridge.center.live.wire import OPENING, Place, end_frame, heartbeat_frame, reset_frame
-from taskbridge.center.reminders.due import NO_RULES
-from taskbridge.runtime.database import DatabaseUnavailable, clean
+from taskbridge.center.reminders.due import NO_RULES, DueRules
+from taskbridge.runtime.database import Database, DatabaseUnavailable, clean
 from taskbridge.runtime.refusals import NotNow
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from starlette.types import Receive, Send
 
-    from taskbridge.center.reminders.due import DueRules
     from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database
 
 STOPPING = "stopping"
 ACCESS = "access"

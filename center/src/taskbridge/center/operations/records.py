@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 import msgspec
-from sqlalchemy import bindparam, delete, func, or_, select
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, or_, select
 
 from taskbridge.center.api.queries import (
     HISTORY_MAX,
@@ -31,7 +31,7 @@ from taskbridge.center.tables import (
     replicas,
     set_aside,
 )
-from taskbridge.runtime.database import clean
+from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.follow.tables import skipped
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.schemas.cloudevents import iso
@@ -42,10 +42,7 @@ from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection, RowMapping
-
     from taskbridge.center.access.access import Caller
-    from taskbridge.runtime.database import Database
 
 LATEST = 50
 MINUTES = 60

@@ -26,7 +26,7 @@ from taskbridge.center.operations.answers import (
 )
 from taskbridge.center.operations.records import REPORTING_S, Records
 from taskbridge.center.operations.services import Services, detail_of, urls_of
-from taskbridge.runtime.database import DatabaseUnavailable, now_ms
+from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, now_ms
 from taskbridge.runtime.refusals import Unknown
 from taskbridge.schemas.cloudevents import iso
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from taskbridge.center.access.access import Caller
     from taskbridge.center.operations.answers import EdgeTotals
     from taskbridge.center.settings import CenterSettings
-    from taskbridge.runtime.database import Database, Threads
 
 ERRORS = 50
 SAMPLE_S = 10

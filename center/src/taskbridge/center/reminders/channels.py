@@ -22,16 +22,14 @@ from urllib.parse import quote_plus
 
 import httpx2
 
-from taskbridge.center.reminders.file import Email, Robot, Webhook
-from taskbridge.center.reminders.messages import event, group_text, mail
+from taskbridge.center.reminders.file import Channel, Email, Reminders, Robot, Webhook
+from taskbridge.center.reminders.messages import Message, event, group_text, mail
 from taskbridge.runtime.standard_webhooks import key_of, signed_headers
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from taskbridge.center.reminders.file import Channel, Reminders
-    from taskbridge.center.reminders.messages import Message
 
 ANSWER_S = 10.0
 _OK, _MULTIPLE_CHOICES = 200, 300

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import BigInteger, and_, bindparam, case, func
+from sqlalchemy import BigInteger, BindParameter, ColumnElement, and_, bindparam, case, func
 
 from taskbridge.center.reminders.working_time import DAY_MINUTES, WorkingTime
 from taskbridge.center.tables import NAME_CHARACTERS, entries
@@ -19,7 +19,6 @@ from taskbridge.runtime.database import clean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import BindParameter, ColumnElement
 
 _YEARS_MS = range(-62_000_000_000_000, 200_000_000_000_000)
 """Some thousand years, for which Python has dates: a task of a damaged time has no due time."""

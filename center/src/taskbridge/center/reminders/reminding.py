@@ -18,27 +18,22 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
-from sqlalchemy import and_, bindparam, delete, select, tuple_, update
+from sqlalchemy import Column, ColumnElement, Connection, and_, bindparam, delete, select, tuple_, update
 
-from taskbridge.center.reminders.channels import NotSent, opened
-from taskbridge.center.reminders.file import Email, Robot
+from taskbridge.center.reminders.channels import NotSent, Send, opened
+from taskbridge.center.reminders.file import Channel, Email, Reminders, RemindersFile, Robot
 from taskbridge.center.reminders.messages import DIGEST, NAMED_MAX, REMINDER, Line, Message, Task, id_of
 from taskbridge.center.reminders.waiting import IS_PENDING, counts_of, names_of, people_after, waiting
-from taskbridge.center.tables import entries, instances, person_ids, read_entry, reminders
-from taskbridge.runtime.database import DatabaseUnavailable, Threads, Upsert, now_ms
+from taskbridge.center.tables import Person, entries, instances, person_ids, read_entry, reminders
+from taskbridge.runtime.database import Database, DatabaseUnavailable, Threads, Upsert, now_ms
 from taskbridge.runtime.tokens import ALL_CORPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from prometheus_client import Counter
-    from sqlalchemy import Column, ColumnElement, Connection
 
-    from taskbridge.center.reminders.channels import Send
     from taskbridge.center.reminders.due import Rule
-    from taskbridge.center.reminders.file import Channel, Reminders, RemindersFile
-    from taskbridge.center.tables import Person
-    from taskbridge.runtime.database import Database
 
 EMAIL = "email"
 """In ``person_ids``: the kind of a person's address."""

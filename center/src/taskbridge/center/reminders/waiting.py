@@ -8,20 +8,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, case, func, literal_column, select, tuple_
+from sqlalchemy import Connection, Select, bindparam, case, func, literal_column, select, tuple_
 
-from taskbridge.center.reminders.due import is_overdue
-from taskbridge.center.tables import VIEW_CODES, entries, people
+from taskbridge.center.reminders.due import DueRules, is_overdue
+from taskbridge.center.tables import VIEW_CODES, Person, entries, people
 from taskbridge.runtime.database import clean
 from taskbridge.schemas.events import View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from sqlalchemy import Connection, Select
-
-    from taskbridge.center.reminders.due import DueRules
-    from taskbridge.center.tables import Person
 
     RuleKeys = tuple[tuple[str | None, str | None], ...]
 

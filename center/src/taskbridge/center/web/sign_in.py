@@ -6,29 +6,24 @@ from __future__ import annotations
 
 import html
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from taskbridge.center.access.access import SESSION_COOKIE, address_of, session_token_of
+from taskbridge.center.access.access import SESSION_COOKIE, Access, address_of, session_token_of
 from taskbridge.center.access.audit import SIGNED_IN, SIGNED_OUT
 from taskbridge.center.access.dingtalk import DingTalk
-from taskbridge.center.access.providers import CALLBACK
+from taskbridge.center.access.providers import CALLBACK, Provider
 from taskbridge.center.access.refusals import SignInExpired, SignInRefused, TooManyQueries, UnknownPerson
-from taskbridge.center.access.sessions import SIGN_IN_S
+from taskbridge.center.access.sessions import SIGN_IN_S, Sessions
 from taskbridge.center.web.routes import PAGE_HEADERS
 from taskbridge.runtime.database import DatabaseUnavailable
 from taskbridge.runtime.rates import Bucket, PerSource, consume_all
 from taskbridge.runtime.refusals import Forbidden, NotNow, Refused
 from taskbridge.runtime.tokens import new_token
-
-if TYPE_CHECKING:
-    from taskbridge.center.access.access import Access
-    from taskbridge.center.access.providers import Provider
-    from taskbridge.center.access.sessions import Sessions
 
 _BROWSER_COOKIE = "__Host-taskbridge-sign-in"
 """Ties a sign-in to the browser that started it: nobody can complete theirs in another browser."""

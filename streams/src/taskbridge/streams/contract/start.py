@@ -15,14 +15,14 @@ import structlog
 from confluent_kafka import KafkaException
 from faust.types import TP
 
-from taskbridge.runtime.kafka import Acl, NotAllowed, missing_acls, not_allowed
+from taskbridge.runtime.kafka import Acl, Admin, NotAllowed, missing_acls, not_allowed
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.contract.live_version import REBUILD_ID, SwitchUnderWay
+from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, SwitchUnderWay
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.offsets import readers_of
+from taskbridge.streams.offsets import Offsets, readers_of
 from taskbridge.streams.positions import Lineage, SourceTopic
 from taskbridge.streams.table_versions import (
     FIRST_VERSION,
@@ -36,11 +36,8 @@ from taskbridge.streams.table_versions import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from taskbridge.runtime.kafka import Admin
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.contract.live_version import LiveVersion
     from taskbridge.streams.monitoring.progress import Health
-    from taskbridge.streams.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from confluent_kafka import murmur2
 
 from taskbridge.schemas.cloudevents import notification_headers
-from taskbridge.schemas.events import notification_key
+from taskbridge.schemas.events import Action, Change, TaskEvent, TaskNotification, TaskState, View, notification_key
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from taskbridge.schemas.codec import Codec
-    from taskbridge.schemas.events import Action, Change, TaskEvent, TaskNotification, TaskState, View
     from taskbridge.streams.fold.rejections import Rejected
     from taskbridge.streams.records import Chunk, RecordWithHeaders
 

@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING
 
 from taskbridge.schemas.cloudevents import state_headers
 from taskbridge.schemas.errors import RecordError
-from taskbridge.schemas.events import Lifecycle
-from taskbridge.streams.cores.core import NONE, Core, Folded, notification_record
+from taskbridge.schemas.events import Action, Change, Lifecycle, TaskEvent, TaskNotification, View
+from taskbridge.streams.cores.core import NONE, Core, Folded, Read, notification_record
 from taskbridge.streams.fold.instance import fold
 from taskbridge.streams.fold.rejections import Refusal, Rejected, accept
 from taskbridge.streams.fold.stored_instance import pack, shown
-from taskbridge.streams.fold.views import difference, show
+from taskbridge.streams.fold.views import Shown, difference, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
-    from taskbridge.schemas.events import Action, Change, TaskEvent, TaskNotification, View
-    from taskbridge.streams.cores.core import Read
-    from taskbridge.streams.fold.views import Shown
     from taskbridge.streams.records import Chunk, Record, RecordWithHeaders
 
 

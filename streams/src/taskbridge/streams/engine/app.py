@@ -10,14 +10,13 @@ import faust
 from faust.stores import rocksdb
 from faust.tables import TableManager
 
-from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, Topic
 from taskbridge.streams.engine.credentials import broker_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from taskbridge.schemas.topics import Topic
     from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.settings import StreamsSettings
 

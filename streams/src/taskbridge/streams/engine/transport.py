@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
-from faust.types import ConsumerMessage
+from faust.types import TP, ConsumerMessage, Message
 
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.consumer_thread import ConsumerThread, RebalanceListener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-
-    from faust.types import TP, Message
 
     from taskbridge.streams.engine.transaction_requests import Membership
     from taskbridge.streams.records import Chunk

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
+from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskEvent, TaskState
 from taskbridge.schemas.views import began_at_of
 from taskbridge.streams.fold.rejections import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from taskbridge.schemas.events import TaskEvent
 
 FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name")
 DETAILS = ("form_uuid", "serial_no", "instance_status", "approved_result", "finished_at", "form_data")

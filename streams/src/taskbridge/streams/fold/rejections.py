@@ -11,11 +11,10 @@ from msgspec.structs import replace
 
 from taskbridge.schemas.dead_letters import LEFT_HEADER, DlqReason, dead_letter_headers
 from taskbridge.schemas.errors import RecordError
-from taskbridge.schemas.events import FIRST_MS, LAST_MS, MAX_ID_CHARACTERS, effective_time
+from taskbridge.schemas.events import FIRST_MS, LAST_MS, MAX_ID_CHARACTERS, TaskEvent, effective_time
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from taskbridge.schemas.events import TaskEvent
     from taskbridge.streams.records import Record
 
 _NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f-\x9f]")

@@ -19,15 +19,13 @@ import msgspec
 from msgspec.structs import replace
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.events import Lifecycle
+from taskbridge.schemas.events import Lifecycle, TaskState
 from taskbridge.schemas.views import began_at_of
 from taskbridge.streams.fold.instance import DETAILS, FACTS, LATEST, Instance, Marks, unnamed_assignees
-from taskbridge.streams.fold.views import is_finished, show
+from taskbridge.streams.fold.views import Shown, is_finished, show
 
 if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
-    from taskbridge.schemas.events import TaskState
-    from taskbridge.streams.fold.views import Shown
 
 _VERSION = 3
 _VERSION_BYTE = bytes([_VERSION])

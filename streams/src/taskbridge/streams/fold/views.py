@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from taskbridge.schemas.events import Change, Status, View
-from taskbridge.schemas.views import EntryKey, notification_of, status_of, views, whole_entry
+from taskbridge.schemas.events import Change, Status, TaskEvent, TaskNotification, TaskState, View
+from taskbridge.schemas.views import Entries, Entry, EntryKey, notification_of, status_of, views, whole_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
-    from taskbridge.schemas.views import Entries, Entry
     from taskbridge.streams.fold.instance import Instance
 
 

@@ -14,14 +14,13 @@ from msgspec import Struct
 from taskbridge.schemas.cloudevents import state_headers
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, Action, Change, Lifecycle, TaskEvent, event_id_for
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, shown, unpack
-from taskbridge.streams.fold.views import difference
+from taskbridge.streams.fold.views import Shown, difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
-    from taskbridge.streams.fold.views import Shown
     from taskbridge.streams.records import RecordWithHeaders
 
 PENDING_PREFIX, PENDING_END = b"\x00untold\x00", b"\x00untold\x01"  # spellchecker:disable-line - a stored key

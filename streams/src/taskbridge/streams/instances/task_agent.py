@@ -12,14 +12,14 @@ import structlog
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.cores.core import fold_within_limits, split_by_partition
+from taskbridge.streams.cores.core import Core, Folded, fold_within_limits, split_by_partition
 from taskbridge.streams.engine.app import consumer_of
-from taskbridge.streams.fold.rejections import dead_letter
+from taskbridge.streams.fold.rejections import Rejected, dead_letter
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.instances.chunk_traces import follow, trace_of
+from taskbridge.streams.instances.chunk_traces import ChunkTrace, follow, trace_of
 from taskbridge.streams.instances.partition_queues import PartitionQueues
-from taskbridge.streams.tables.store import explaining_unreadable
-from taskbridge.streams.transactions.group_commit import Batch, Overtaken
+from taskbridge.streams.tables.store import Store, explaining_unreadable
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, Overtaken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -27,15 +27,10 @@ if TYPE_CHECKING:
     import faust
 
     from taskbridge.runtime.otel import Tracing
-    from taskbridge.streams.cores.core import Core, Folded
     from taskbridge.streams.engine.transport import ChunkMessage
-    from taskbridge.streams.fold.rejections import Rejected
-    from taskbridge.streams.instances.chunk_traces import ChunkTrace
     from taskbridge.streams.instances.upkeep import InstanceChanges, PendingInstances
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.records import Chunk, RecordWithHeaders
-    from taskbridge.streams.tables.store import Store
-    from taskbridge.streams.transactions.group_commit import GroupCommit
 
 
 log = structlog.get_logger(__name__)

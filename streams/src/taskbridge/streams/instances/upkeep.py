@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from taskbridge.schemas.cloudevents import state_headers
-from taskbridge.schemas.events import Action
+from taskbridge.schemas.events import Action, TaskNotification, TaskState
 from taskbridge.schemas.topics import REPLAYED_DAYS
-from taskbridge.streams.cores.core import notification_record
-from taskbridge.streams.fold.instance import fold
+from taskbridge.streams.cores.core import Read, notification_record
+from taskbridge.streams.fold.instance import Instance, fold
 from taskbridge.streams.fold.stored_instance import Age, age_of, unpack
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.instances.pending_notifications import (
@@ -33,18 +33,14 @@ from taskbridge.streams.instances.pending_notifications import (
     read_pending,
     state_record,
 )
-from taskbridge.streams.tables.store import PartitionNotHeld, explaining_unreadable
+from taskbridge.streams.tables.store import PartitionNotHeld, Store, explaining_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from taskbridge.schemas.codec import Codec
-    from taskbridge.schemas.events import TaskNotification, TaskState
-    from taskbridge.streams.cores.core import Read
-    from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.instances.task_agent import TaskAgent
     from taskbridge.streams.records import RecordWithHeaders
-    from taskbridge.streams.tables.store import Store
 
 DELETED_DAYS = REPLAYED_DAYS
 

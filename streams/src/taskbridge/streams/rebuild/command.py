@@ -44,7 +44,7 @@ from taskbridge.streams.instances.pending_notifications import (
 )
 from taskbridge.streams.positions import RecordedPosition
 from taskbridge.streams.rebuild.new_version import NewVersion
-from taskbridge.streams.rebuild.operation import CannotRun, delete_topics, operation, wait_for, write_all
+from taskbridge.streams.rebuild.operation import CannotRun, Operation, delete_topics, operation, wait_for, write_all
 from taskbridge.streams.table_versions import FIRST_VERSION, VERSION_TOPIC, Versions, instances_changelog
 from taskbridge.streams.transactions.group_commit import write_positions
 
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.engine.joint_producer import JointProducer
     from taskbridge.streams.rebuild.copies import TopicCopy
-    from taskbridge.streams.rebuild.operation import Operation
     from taskbridge.streams.records import RecordWithHeaders
 
 _GROW = (TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_EVENTS)

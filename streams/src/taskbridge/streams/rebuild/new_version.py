@@ -9,7 +9,7 @@ from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from taskbridge.schemas.codec import task_state_codec
+from taskbridge.schemas.codec import Codec, task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.streams.contract.start import notification_bytes
 from taskbridge.streams.cores.core import fold_within_limits, target_partition
@@ -37,7 +37,7 @@ from taskbridge.streams.instances.pending_notifications import (
     write_pending,
 )
 from taskbridge.streams.instances.upkeep import is_expired
-from taskbridge.streams.positions import is_after_loss, position_if_readable
+from taskbridge.streams.positions import Bounds, is_after_loss, position_if_readable
 from taskbridge.streams.rebuild.copies import Copy, Located, bulk_reader, join_by_key, read_on
 from taskbridge.streams.table_versions import instances_changelog
 
@@ -48,9 +48,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.runtime.partition_reader import PartitionReader
-    from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskState
-    from taskbridge.streams.positions import Bounds
     from taskbridge.streams.rebuild.operation import Operation
     from taskbridge.streams.records import RecordWithHeaders
 

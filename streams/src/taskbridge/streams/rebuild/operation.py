@@ -24,14 +24,14 @@ from taskbridge.runtime.settings import load_settings
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
-from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.schemas.topics import TASK_EVENTS, Topic
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, announce
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.offsets import Offsets, readers_of
 from taskbridge.streams.rebuild.copies import DECIDED_S, TopicCopy
 from taskbridge.streams.settings import StreamsSettings
-from taskbridge.streams.table_versions import UNUSED_TOPICS, VERSION_TOPIC
+from taskbridge.streams.table_versions import UNUSED_TOPICS, VERSION_TOPIC, Versions
 from taskbridge.streams.transactions.group_commit import fence
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from taskbridge.runtime.kafka import Admin
-    from taskbridge.schemas.topics import Topic
     from taskbridge.streams.records import RecordWithHeaders
-    from taskbridge.streams.table_versions import Versions
 
 _ANSWER_S = 15
 _TOGETHER = 20_000

@@ -19,10 +19,10 @@ from faust import Service
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import consumer_of, poll, tables_of
 from taskbridge.streams.offsets import Offsets
-from taskbridge.streams.positions import POSITION_KEY, Bounds, read_position
+from taskbridge.streams.positions import POSITION_KEY, Bounds, RecordedPosition, read_position
 from taskbridge.streams.table_versions import TOMBSTONE_RETENTION_MS
 from taskbridge.streams.tables.changelog_reader import ChangelogReader
-from taskbridge.streams.tables.store import explaining_unreadable
+from taskbridge.streams.tables.store import Store, StorePosition, explaining_unreadable
 from taskbridge.streams.transactions.group_commit import Overtaken
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     import faust
     from faust.types import TP
 
-    from taskbridge.streams.positions import RecordedPosition
-    from taskbridge.streams.tables.store import Store, StorePosition
     from taskbridge.streams.transactions.takeover import Takeover
 
 log = structlog.get_logger(__name__)

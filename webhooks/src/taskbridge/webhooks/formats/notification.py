@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.runtime.standard_webhooks import signed_headers
-from taskbridge.webhooks.formats.base import TRACEPARENT
+from taskbridge.webhooks.formats.base import TRACEPARENT, Answer, Call, Sending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.webhooks.formats.base import Answer, Call, Sending
 
 MEDIA_TYPE = "application/cloudevents+json; charset=utf-8"
 

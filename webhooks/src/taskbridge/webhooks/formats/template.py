@@ -9,13 +9,12 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from taskbridge.schemas.json_forms import notification_json
-from taskbridge.webhooks.formats.base import EXAMPLE, JSON, DeliveryProblem, Options, checked
+from taskbridge.webhooks.formats.base import EXAMPLE, JSON, Answer, Call, DeliveryProblem, Options, Sending, checked
 from taskbridge.webhooks.formats.notification import post_signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.webhooks.formats.base import Answer, Call, Sending
 
 _MAX_BYTES = 256 << 10
 _environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
