@@ -7,15 +7,15 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from support.center_rows import AnsweringCenter, state
 from taskbridge.center.access.access import Access, Caller
-from taskbridge.center.access.audit import Audit, AuditEntry, AuditQuery, verify
+from taskbridge.center.access.audit import Audit, AuditQuery, verify
 from taskbridge.center.access.sessions import Sessions
 from taskbridge.center.erasure import Erasure
-from taskbridge.center.tables import FOLLOWED, PERSONAL, audit, metadata
+from taskbridge.center.tables import FOLLOWED, PERSONAL, metadata
 from taskbridge.schemas.events import PersonRecord, Status, TaskEntry
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def test_an_erased_person_is_gone_and_others_stay(rows: AnsweringCenter, databas
         erased = erasure.erase(ANN)
 
     assert erased.deleted == {"person_ids": 1, "people": 1, "sessions": 2, "pseudonyms": 1}
-    assert (erased.pseudonymous, erased.named) == (3, 0)
+    assert erased.pseudonymous == 3
     left = {name: [row for row in found if "ann" in row] for name, found in everything_in(database).items()}
     others = {name: [row for row in found if "'other'" not in row] for name, found in left.items()}
     assert {name for name, found in others.items() if found} == set()
@@ -101,20 +101,6 @@ def test_who_signs_in_again_is_somebody_else_in_the_trail(rows: AnsweringCenter,
         each["actor"] for each in shown if each["action"] == "act"
     ]
     assert asyncio.run(trail.page(AuditQuery(10, person=ANN))) == []
-
-
-def test_entries_from_before_there_were_pseudonyms_are_counted_and_hold(database: Database) -> None:
-    before = ""
-    with database.write() as connection:
-        for seq, (corp_id, actor, subject) in enumerate(
-            (("corp", "ann", ""), ("corp", "bob", "corp/ann"), ("other", "ann", "ann")), 1
-        ):
-            entry = AuditEntry(seq, seq, corp_id, actor, "act", subject, "", "", "")
-            before = entry.hash_after(before)
-            connection.execute(insert(audit).values(entry._replace(sha256=before)._asdict()))
-    erased = Erasure(database).erase(ANN)
-    assert (erased.pseudonymous, erased.named) == (0, 2)
-    assert verify(database) == (4, None)
 
 
 def test_somebody_in_lists_only_is_known_and_a_stranger_is_not(rows: AnsweringCenter, database: Database) -> None:

@@ -129,7 +129,7 @@ def test_a_person_is_erased_after_a_confirmation(database: Database, kafka: Kafk
 def test_json_says_what_is_gone_and_what_stays(database: Database, kafka: Kafka) -> None:
     found = json.loads(erase("ann", "--yes", "--json").stdout)
     assert found["deleted"] == {"people": 1, "pseudonyms": 1}
-    assert found["audit"] | {"sha256": ""} == {"entry": 2, "sha256": "", "pseudonymous": 1, "named": 0}
+    assert found["audit"] | {"sha256": ""} == {"entry": 2, "sha256": "", "pseudonymous": 1}
     assert found["people_topic"] == "deleted"
     assert found["topics"][0]["topic"] == "taskbridge.task-events.v1"
     assert len(found["topics"]) == 6

@@ -28,8 +28,6 @@ class Erased(NamedTuple):
     """Of the audit trail, which says so."""
     pseudonymous: int
     """Entries of the audit trail that were theirs, and are nobody's now."""
-    named: int
-    """Entries from before there were pseudonyms, which have the user id until they are deleted for their age."""
 
 
 class Erasure:
@@ -54,15 +52,13 @@ class Erasure:
         Safe to repeat. Somebody who signs in again is known again, by another pseudonym.
         """
         with self._database.write() as connection:
-            counts = [
-                _count(connection, audit, or_(false(), *conditions)) for conditions in of_person(connection, person)
-            ]
+            pseudonymous = _count(connection, audit, or_(false(), *of_person(connection, person)))
             entry = append(connection, self._database, "", ERASED, person)
             deleted: Counter[str] = Counter()
             for each in _ERASED:
                 gone = connection.execute(delete(each.table).where(_is(each, person)))
                 deleted[each.table.name] += gone.rowcount
-        return Erased(+deleted, entry, *counts)
+        return Erased(+deleted, entry, pseudonymous)
 
 
 def _is(user_id: Column[str], person: Person) -> ColumnElement[bool]:

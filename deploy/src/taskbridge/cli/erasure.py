@@ -173,8 +173,6 @@ def _lines(person: tuple[str, str], erased: Erased, kafka: _Kafka) -> list[str]:
         f"Entries of the audit trail that have only a pseudonym now: {erased.pseudonymous}.",
         f"Entry {number} records the erasure, with the hash {sha256}.",
     ]
-    if erased.named:
-        lines.append(f"Older entries that have the user id until CENTER_AUDIT_DAYS deletes them: {erased.named}.")
     if kafka.has_record and kafka.problem is None:
         lines.append(f"The name is deleted from {PEOPLE.name}.")
     if kafka.left:
@@ -192,7 +190,6 @@ def _as_json(person: tuple[str, str], erased: Erased, kafka: _Kafka) -> dict[str
             "entry": erased.entry.seq,
             "sha256": erased.entry.sha256,
             "pseudonymous": erased.pseudonymous,
-            "named": erased.named,
         },
         "people_topic": "unknown" if kafka.problem is not None else "deleted" if kafka.has_record else "absent",
         "topics": [

@@ -16,16 +16,13 @@ from taskbridge.center.access import audit as module
 from taskbridge.center.access.access import Caller
 from taskbridge.center.access.audit import Audit, AuditEntry, AuditQuery, purge, verify
 from taskbridge.center.access.sessions import Session
-from taskbridge.center.migrations import FOLDER
 from taskbridge.center.tables import audit, people, pseudonyms
 from taskbridge.runtime.database import Threads
-from taskbridge.runtime.migrations import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-    from support.center import Databases
     from support.identity_provider import IdentityProvider
     from taskbridge.runtime.database import Database
 
@@ -154,25 +151,6 @@ def test_entries_are_found_by_person_action_and_time_page_by_page(
     first = page(trail)[-1]
     who = ("actor", "actor_name", "subject", "subject_name")
     assert [first[each] for each in who] == ["ann", None, "corp/bob", "Bob"]
-
-
-def test_entries_from_before_there_were_pseudonyms_are_found_and_stay_verifiable(
-    databases: Databases, dialect: str
-) -> None:
-    database, before = databases.open(databases.empty_url(dialect)), ""
-    migrate(database, FOLDER, "0002")
-    with database.write() as connection:
-        for seq, subject in enumerate(("corp/bob", "I-1"), 1):
-            old = AuditEntry(seq, seq, "corp", "ann", "read", subject, "", "", "")
-            before = old.hash_after(before)
-            connection.execute(insert(audit).values(old._replace(sha256=before)._asdict()))
-    migrate(database, FOLDER)
-    trail = Audit(database, Threads(1))
-    add(trail, 1)
-    assert verify(database) == (3, None)
-    assert [each["seq"] for each in page(trail, person=("corp", "ann"))] == [3, 2, 1]
-    assert [each["seq"] for each in page(trail, person=("corp", "bob"))] == [1]
-    assert page(trail)[-1]["actor"] == "ann"
 
 
 @pytest.mark.parametrize(

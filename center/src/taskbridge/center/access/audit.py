@@ -4,7 +4,7 @@ Each row has a hash of itself and of the row before, so that a changed or remove
 who can rewrite the whole table cannot rewrite the log elsewhere. When old rows are deleted, a new row says so first.
 
 Rows and log name people by random pseudonyms. A table of its own says who that is, so that a person can be erased and
-every row stays as it is. Rows from before there were pseudonyms have the ids.
+every row stays as it is.
 """
 
 from __future__ import annotations
@@ -158,15 +158,10 @@ def pseudonym_of(connection: Connection, person: Person) -> str | None:
     return connection.execute(select(pseudonyms.c.pseudonym).where(*its)).scalar()
 
 
-def of_person(connection: Connection, person: Person) -> tuple[Sequence[ColumnElement[bool]], ...]:
-    """Which entries are by or about a person: by the pseudonym, and by the id, from before there were pseudonyms.
-
-    Each condition has an index that serves it.
-    """
-    corp_id, user_id = map(clean, person)
+def of_person(connection: Connection, person: Person) -> Sequence[ColumnElement[bool]]:
+    """Which entries are by or about a person. Each condition has an index that serves it."""
     pseudonym = pseudonym_of(connection, person)
-    by_id = and_(audit.c.actor == user_id, audit.c.corp_id == corp_id), audit.c.subject == f"{corp_id}/{user_id}"
-    return () if pseudonym is None else (audit.c.actor == pseudonym, audit.c.subject == pseudonym), by_id
+    return () if pseudonym is None else (audit.c.actor == pseudonym, audit.c.subject == pseudonym)
 
 
 _ACTOR, _SUBJECT = pseudonyms.alias("of_actor"), pseudonyms.alias("of_subject")
@@ -205,7 +200,8 @@ def _page(connection: Connection, query: AuditQuery) -> Sequence[dict[str, Any]]
     shown = newest(_SHOWN)
     if query.person is not None:
         # Of each index the newest entries: with all conditions at once, a database may read the whole table.
-        conditions = [each for some in of_person(connection, query.person) for each in some]
+        if not (conditions := of_person(connection, query.person)):
+            return []
         numbers = union_all(*(select(newest(select(audit.c.seq), each).subquery()) for each in conditions))
         shown = _SHOWN.where(audit.c.seq.in_(numbers)).order_by(*_NEWEST_FIRST).limit(query.limit)
     return [_shown(row) for row in connection.execute(shown)]
