@@ -65,20 +65,20 @@ class Served:
         self.targets = Targets()
         self.wakes: list[None] = []
         acts = actions_router(
+            self.rows.api,
             Actions(database),
             self.rows.queries.people,
             self.rows.threads,
             targets=lambda: self.targets,
-            caller_of=self.rows.api.caller_of,
             wake=lambda: self.wakes.append(None),
         )
         self.agents: list[Agent] = []
         delegates = delegations_router(
+            self.rows.api,
             Delegations(database),
             self.rows.queries,
             self.rows.threads,
             agents=self._agents_of,
-            caller_of=self.rows.api.caller_of,
         )
         self.http: FastAPI = self.rows.http(
             sign_in_router(provider, self.sessions, access),

@@ -278,24 +278,18 @@ class Center:
         routers = [
             api.router(),
             actions_router(
+                api,
                 self._actions,
                 self._queries.people,
                 self._threads,
                 targets=self._present_targets,
-                caller_of=api.caller_of,
                 wake=self.sender.wake,
             ),
             personal_router(self.access, self._marks, self._database, self._threads),
             waiting_router(self._database, self._threads, self.access, self.filling.is_complete, self._reminders),
             events_router(self.hub, self.access),
             operations_router(self.operations, self.access),
-            delegations_router(
-                Delegations(self._database),
-                self._queries,
-                self._threads,
-                agents=self._agents_of,
-                caller_of=api.caller_of,
-            ),
+            delegations_router(api, Delegations(self._database), self._queries, self._threads, agents=self._agents_of),
             audit_router(self.audit, self.access),
             pages_router(),
         ]

@@ -60,20 +60,12 @@ class Caller:
         return is_own or ALL_CORPS in self.corps or corp_id in self.corps
 
     def check(self, corp_id: str, user_id: str) -> None:
-        """Refuse queries that the caller may not make.
-
-        Raises:
-            Forbidden: it neither shows nor depends on whether the user exists.
-        """
+        """Refuse queries that the caller may not make: Forbidden does not depend on whether the user exists."""
         if not self.may_see(corp_id, user_id):
             raise Forbidden("this caller may not read this user of this corp")
 
     def check_own(self, corp_id: str, user_id: str) -> None:
-        """Refuse what concerns nobody but this user: an operator may see the lists, not what the person marked there.
-
-        Raises:
-            Forbidden: as ``check``.
-        """
+        """Refuse what concerns nobody but this user: an operator may see the lists, not what the person marked."""
         self.check(corp_id, user_id)
         if self.mode == "sso" and not self.is_person(corp_id, user_id):
             raise Forbidden("marks are the person's own")
@@ -83,11 +75,7 @@ class Caller:
         return self.mode == "sso" and (corp_id, user_id) == (self.corp_id, self.user_id)
 
     def check_in_person(self, corp_id: str, user_id: str) -> None:
-        """Refuse what only people who signed in may do, in their own name: the holder of a token could name anybody.
-
-        Raises:
-            Forbidden: it is a token, or somebody else, also an operator.
-        """
+        """Refuse what only people who signed in may do, in their own name: the holder of a token could name anybody."""
         if not self.is_person(corp_id, user_id):
             raise Forbidden("only people who signed in may do so, and only in their own name")
 
@@ -149,32 +137,25 @@ class Access:
 
     async def identify(self, connection: HTTPConnection) -> Caller:
         """As ``caller_of``, without counting."""
+        caller: Caller | None = None
         if self.sso is not None and (person := await self.sso.person_of(connection)) is not None:
-            return self._signed_in(connection, person, groups=self.sso.groups_of(connection))
-        if self.sessions is not None and "authorization" not in connection.headers:
-            token = session_token_of(connection)
+            caller = self.signed_in(person, groups=self.sso.groups_of(connection))
+        elif self.sessions is not None and "authorization" not in connection.headers:
+            token = connection.cookies.get(SESSION_COOKIE)
             session = None if token is None else await self.sessions.find(token)
             if session is None:
                 raise SignInRequired("sign in, or send a valid bearer token")
-            return self._signed_in(connection, (session.corp_id, session.user_id), session)
+            caller = self.signed_in((session.corp_id, session.user_id), session)
+        if caller is not None:
+            if connection.scope["method"] not in SAFE_METHODS and not is_from_own_page(connection):
+                raise Forbidden("a signed-in person changes something from a page of the task center only")
+            return caller
         if self.is_open:
             return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {address_of(connection)}")
         entry = token_of(connection, self.tokens)
         return Caller(
             "token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}", token_sha256=entry.sha256
         )
-
-    def _signed_in(
-        self,
-        connection: HTTPConnection,
-        person: Person,
-        session: Session | None = None,
-        *,
-        groups: Collection[str] = (),
-    ) -> Caller:
-        if connection.scope["method"] not in SAFE_METHODS and not is_from_own_page(connection):
-            raise Forbidden("a signed-in person changes something from a page of the task center only")
-        return self.signed_in(person, session, groups=groups)
 
     def signed_in(self, person: Person, session: Session | None = None, *, groups: Collection[str] = ()) -> Caller:
         """The caller that a person is, with the roles of the person, of the session, and of these groups."""
@@ -205,15 +186,10 @@ class Access:
         """Refuse a query about a person that the caller may not make, and record it if it is about somebody else.
 
         ``read``: the person, or the id of an instance. Only signed-in people are recorded: programs read all the time.
-
-        Raises:
-            Forbidden: as ``Caller.check``.
         """
-        is_instance = isinstance(read, str)
-        if not is_instance:
+        if not isinstance(read, str):
             caller.check(*read)
-        is_own = read == (caller.corp_id, caller.user_id)
-        if caller.is_operator and not is_own:
+        if caller.is_operator and read != (caller.corp_id, caller.user_id):
             await self.record_read(request, caller, read)
 
     async def record_read(self, request: HTTPConnection, caller: Caller, subject: Person | str) -> None:
@@ -248,11 +224,6 @@ class Access:
 def address_of(connection: HTTPConnection) -> str:
     """Of the client, or of the proxy in front; empty where the server does not know it."""
     return connection.client.host if connection.client is not None else ""
-
-
-def session_token_of(connection: HTTPConnection) -> str | None:
-    """Of the browser's cookie."""
-    return connection.cookies.get(SESSION_COOKIE)
 
 
 def build_access(

@@ -84,7 +84,12 @@ class Audit:
 
     async def add(self, caller: Caller, action: str, subject: Person | str = "", *, address: str) -> None:
         """Record what a caller is about to do: before its effect, so that nothing happens unrecorded."""
-        await self._threads.run(self._add, caller, action, subject, address)
+
+        def write() -> None:
+            with self._database.write() as connection:
+                append_of(connection, self._database, caller, action, subject, address=address)
+
+        await self._threads.run(write)
 
     async def add_read(self, caller: Caller, subject: Person | str, *, address: str) -> None:
         """Record that a person reads what is another's, at most once an hour for each session and subject."""
@@ -101,10 +106,6 @@ class Audit:
                 return _page(connection, query)
 
         return await self._threads.run(read)
-
-    def _add(self, caller: Caller, action: str, subject: Person | str, address: str) -> None:
-        with self._database.write() as connection:
-            append_of(connection, self._database, caller, action, subject, address=address)
 
 
 def append_of(
@@ -241,11 +242,7 @@ def purge(database: Database, *, days: int) -> int:
 
 
 def verify(database: Database) -> tuple[int, int | None]:
-    """The number of rows, and the first that is changed, or follows one that is missing; None if there is none.
-
-    Raises:
-        DatabaseUnavailable: It does not answer.
-    """
+    """The number of rows, and the first that is changed, or follows one that is missing; None if there is none."""
     count, before, expected = 0, "", 1
     with database.read() as connection:
         gone = connection.execute(

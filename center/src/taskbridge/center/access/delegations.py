@@ -73,11 +73,7 @@ class Delegations:
         return found
 
     def end(self, caller: Caller, person: Person, delegation_id: str, *, address: str) -> None:
-        """End a delegation by this person, with the audit trail.
-
-        Raises:
-            Unknown: There is no such delegation.
-        """
+        """End a delegation by this person, with the audit trail. Raises Unknown if there is none."""
         corp_id, user_id = person
         its = and_(
             delegations.c.delegation_id == delegation_id,

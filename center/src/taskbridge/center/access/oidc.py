@@ -99,8 +99,7 @@ class OpenIdConnect(Provider):
 
     async def _signed_in(self, claims: Mapping[str, Any]) -> SignedIn:
         settings = self._settings
-        claim = settings.oidc_corp_claim
-        corp_id = settings.oidc_corp_id if claim is None else _text(claims, claim)
+        corp_id = _text(claims, claim) if (claim := settings.oidc_corp_claim) else settings.oidc_corp_id
         assert corp_id is not None, "the settings have one of both"
         user_id = _text(claims, settings.oidc_user_claim)
         users = await self._users_of(corp_id, settings.oidc_mapped_id, user_id)

@@ -61,11 +61,7 @@ class Provider(Protocol):
 
 
 def read_secret(path: Path, setting: str) -> str:
-    """The client's secret. Read each time: it may have been replaced.
-
-    Raises:
-        ProviderUnavailable: the file cannot be read.
-    """
+    """The client's secret. Read each time: it may have been replaced."""
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskbridge.runtime.refusals import NotNow, Refused
+from taskbridge.runtime.refusals import NotNow, Refused, Unauthorized
 
 
 class UnknownPerson(Refused, status=403, kind="unknown-person"):
@@ -13,12 +13,8 @@ class TooManyQueries(Refused, status=429, kind="too-many-queries"):
     """The caller has exceeded its query rate."""
 
 
-class SignInRequired(Refused, status=401, kind="sign-in-required"):
+class SignInRequired(Unauthorized, status=401, kind="sign-in-required"):
     """Nobody is signed in. A browser may go to ``/sign-in``."""
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"WWW-Authenticate": "Bearer"}
 
 
 class SignInRefused(Refused, status=403, kind="sign-in-refused"):

@@ -62,11 +62,7 @@ class SingleSignOn:
         return corp_id, the_one(await self.users_of(corp_id, settings.sso_mapped_id, user_id))
 
     def groups_of(self, connection: HTTPConnection) -> list[str]:
-        """The groups of the person whom ``person_of`` returned.
-
-        Raises:
-            Unauthorized: the proxy's header is ambiguous.
-        """
+        """The groups of the person whom ``person_of`` returned."""
         header = self.settings.sso_groups_header
         named = None if header is None else _only(connection, header, most=_GROUPS_MAX)
         return [] if named is None else [each.strip() for each in named.split(",")]
@@ -82,11 +78,7 @@ class SingleSignOn:
 
 
 def the_one(users: Sequence[str]) -> str:
-    """The only user with an id.
-
-    Raises:
-        UnknownPerson: nobody has it, or several have it.
-    """
+    """The only user with an id; raises UnknownPerson if nobody has it, or several have it."""
     if len(users) == 1:
         return users[0]
     if users:

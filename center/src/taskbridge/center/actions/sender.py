@@ -100,16 +100,14 @@ class Sender:
     async def _look(self, action: Action) -> None:
         # What the database has not recorded is due again.
         with suppress(DatabaseUnavailable):
-            found = None if action.status == REQUESTED and not action.attempts else await self._found_out(action)
+            is_new = action.status == REQUESTED and not action.attempts
+            found = None if is_new else await self._threads.run(self._store.found_out, action)
             if found is not None:
                 await self._end(action, found)
             elif action.status == REQUESTED:
                 await self._send(action)
             elif action.due_at is not None and action.due_at <= self._clock.now_ms():
                 await self._ask(action)
-
-    async def _found_out(self, action: Action) -> str | None:
-        return await self._threads.run(self._store.found_out, action)
 
     async def _send(self, action: Action) -> None:
         system = self._system_of(action)

@@ -66,11 +66,7 @@ class TargetsFile(ReloadedFile[Targets]):
     log_events = "action_targets_reloaded", "action_targets_broken"
 
     def __init__(self, apps: Path | None, credentials: Path | None) -> None:
-        """At least one of them is given.
-
-        Raises:
-            FileBroken: One of them cannot be read or is invalid.
-        """
+        """At least one of them is given; raises as ``ReloadedFile``."""
         self._apps, self._credentials = apps, credentials
         path = apps or credentials
         assert path is not None
@@ -92,10 +88,9 @@ class TargetsFile(ReloadedFile[Targets]):
 
     def _key(self, source: SourceEntry, path: Path) -> bytes:
         """Of the first secret, which is in use."""
-        secret = (
-            source.secrets[0] if source.secrets else secret_in(path, (source.secret_files or ("",))[0], self.text_of)
-        )
         try:
-            return key_of(secret.get_secret_value())
+            if source.secrets:
+                return key_of(source.secrets[0].get_secret_value())
+            return key_of(secret_in(path, (source.secret_files or ("",))[0], self.text_of).get_secret_value())
         except ValueError as error:
             raise FileBroken(f"the first secret of {source.name}: {error}") from None

@@ -10,10 +10,10 @@ from fastapi import APIRouter
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
 
-from taskbridge.center.access.access import Caller, address_of
+from taskbridge.center.access.access import address_of
 from taskbridge.center.actions.store import Action, Actions, Wanted
 from taskbridge.center.api import models
-from taskbridge.center.api.routes import CorpId, JsonAnswer, Limit, Q, UserId
+from taskbridge.center.api.routes import Api, CorpId, JsonAnswer, Limit, Q, UserId
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.refusals import Forbidden
@@ -21,25 +21,23 @@ from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.json_forms import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from taskbridge.center.actions.targets import Targets
-    from taskbridge.center.tables import Person
 
 
 def actions_router(
+    api: Api,
     store: Actions,
     people: Callable[[str, Collection[str], int], bytes],
     threads: Threads,
     *,
     targets: Callable[[], Targets],
-    caller_of: Callable[[Request, Person], Awaitable[Caller]],
     wake: Callable[[], None],
 ) -> APIRouter:
     """``…/users/{user_id}/actions``.
 
-    ``people`` finds people by a text; ``caller_of`` finds who may read the person's lists; ``wake`` is called when
-    something was requested.
+    ``people`` finds people by a text; ``wake`` is called when something was requested.
     """
     router = APIRouter(prefix="/v1", tags=["actions"], dependencies=[TOKEN])
     path = "/corps/{corp_id}/users/{user_id}/actions"
@@ -51,7 +49,7 @@ def actions_router(
     @router.get(path, summary="Possible actions, and those of the last day", **documented)
     async def shown(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
         person = corp_id, user_id
-        caller = await caller_of(request, person)
+        caller = await api.caller_of(request, person)
         found = await threads.run(lambda: store.shown(person, now=now_ms()))
         return _answer(found, targets() if caller.is_person(*person) else None, corp_id)
 
@@ -63,8 +61,7 @@ def actions_router(
         of their own. `items` has each of them: REQUESTED, or REFUSED with the reason. The same request again has no
         further effect while the first one is under way.
         """
-        caller = await caller_of(request, (corp_id, user_id))
-        caller.check_in_person(corp_id, user_id)
+        caller = await api.person_of(request, (corp_id, user_id))
         to, remark = body.recipient_id or "", body.remark
         wanted = [
             Wanted(each.user_id or user_id, each.instance_id, each.task_id or "", body.action, to, remark)
@@ -83,8 +80,7 @@ def actions_router(
     )
     async def colleagues(request: Request, corp_id: CorpId, user_id: UserId, q: Q = "", limit: Limit = 20) -> Response:
         """Returns imported people of the corp with `q` in name, department or user id, for a person who may act."""
-        caller = await caller_of(request, (corp_id, user_id))
-        caller.check_in_person(corp_id, user_id)
+        await api.person_of(request, (corp_id, user_id))
         if not targets().possible(corp_id):
             raise Forbidden("nothing can be decided here")
         return JsonAnswer(await threads.run(people, q, (corp_id,), limit))

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response  # noqa: TC002
 
-from taskbridge.center.access.access import Caller, address_of
+from taskbridge.center.access.access import address_of
 from taskbridge.center.access.delegations import Delegation, Delegations
 from taskbridge.center.api import models
 from taskbridge.center.api.queries import PageQuery, Queries
-from taskbridge.center.api.routes import ID_MAX, CorpId, JsonAnswer, UserId
+from taskbridge.center.api.routes import ID_MAX, Api, CorpId, JsonAnswer, UserId
 from taskbridge.runtime.access import TOKEN
 from taskbridge.runtime.database import Threads, now_ms
 from taskbridge.runtime.dingtalk.clock import span_of
@@ -39,12 +39,12 @@ DelegationId = Annotated[str, Path(max_length=ID_MAX, examples=["5c1f0e8ab2d94f6
 
 
 def delegations_router(
+    api: Api,
     store: Delegations,
     queries: Queries,
     threads: Threads,
     *,
     agents: Callable[[Person], Awaitable[Sequence[Agent]]],
-    caller_of: Callable[[Request, Person], Awaitable[Caller]],
 ) -> APIRouter:
     """``…/users/{user_id}/delegations``, ``…/delegated-tasks`` and ``…/yida-agents``, for the person themself.
 
@@ -61,14 +61,13 @@ def delegations_router(
 
     @router.get(f"{user}/delegations", summary="Delegations that have not ended", **listed)
     async def given(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
-        (await caller_of(request, (corp_id, user_id))).check_in_person(corp_id, user_id)
+        await api.person_of(request, (corp_id, user_id))
         return await answer((corp_id, user_id))
 
     @router.post(f"{user}/delegations", summary="Delegate pending tasks", **listed)
     async def add(request: Request, corp_id: CorpId, user_id: UserId, body: models.DelegationIn) -> Response:
         """From `starts_at` to `ends_at`, the delegate sees these tasks, and may decide them on the person's behalf."""
-        caller = await caller_of(request, (corp_id, user_id))
-        caller.check_in_person(corp_id, user_id)
+        caller = await api.person_of(request, (corp_id, user_id))
         starts, ends = (int(each.timestamp() * 1000) for each in (body.starts_at, body.ends_at))
         scope = body.app_type or "", body.process_name or ""
         wanted = Delegation("", corp_id, user_id, body.delegate_id, *scope, starts, ends)
@@ -83,11 +82,10 @@ def delegations_router(
         responses={**responses, **models.problems(404)},
     )
     async def end(request: Request, corp_id: CorpId, user_id: UserId, delegation_id: DelegationId) -> Response:
-        caller = await caller_of(request, (corp_id, user_id))
-        caller.check_in_person(corp_id, user_id)
-        address = address_of(request)
-        await threads.run(lambda: store.end(caller, (corp_id, user_id), delegation_id, address=address))
-        return await answer((corp_id, user_id))
+        person = corp_id, user_id
+        caller, address = await api.person_of(request, person), address_of(request)
+        await threads.run(lambda: store.end(caller, person, delegation_id, address=address))
+        return await answer(person)
 
     @router.get(
         f"{user}/delegated-tasks",
@@ -97,8 +95,7 @@ def delegations_router(
     )
     async def delegated(request: Request, corp_id: CorpId, user_id: UserId) -> Response:
         """Returns the newest 200 for each delegation that is under way."""
-        caller = await caller_of(request, (corp_id, user_id))
-        caller.check_in_person(corp_id, user_id)
+        await api.person_of(request, (corp_id, user_id))
         return JsonAnswer(to_json({"items": await threads.run(lambda: _tasks(store, queries, (corp_id, user_id)))}))
 
     @router.get(
@@ -112,8 +109,7 @@ def delegations_router(
 
         503 while DingTalk does not answer.
         """
-        caller = await caller_of(request, (corp_id, user_id))
-        caller.check_in_person(corp_id, user_id)
+        await api.person_of(request, (corp_id, user_id))
         try:
             found = await agents((corp_id, user_id))
         except OperatorError as error:

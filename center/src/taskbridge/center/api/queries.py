@@ -30,7 +30,8 @@ from taskbridge.center.api.json_forms import (
 from taskbridge.center.api.marks import marks_json, marks_statement, read_marks
 from taskbridge.center.api.models import Preferences
 from taskbridge.center.api.search import text_of_query
-from taskbridge.center.reminders.due import NO_RULES, DueRules, is_overdue
+from taskbridge.center.reminders.due import NO_RULES, DueRules, RuleKeys, is_overdue
+from taskbridge.center.reminders.waiting import names_of
 from taskbridge.center.tables import (
     CODES_BY_NAME,
     entries,
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from taskbridge.center.access.access import Caller
 
     Statement = Select[*tuple[Any, ...]]
-    RuleKeys = tuple[tuple[str | None, str | None], ...]
 
 SEARCHED_MAX = 10_000
 """Entries that one search examines."""
@@ -70,7 +70,6 @@ BEHIND_MS = 600_000
 LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 
 _PENDING = View.PENDING.lower()
-_NAMES_AT_ONCE = 500
 _BOUND_S, _BOUNDS = 30.0, 1_024
 """How long the end of a search is remembered, and of how many."""
 
@@ -201,11 +200,6 @@ _EVENTS = (
     .limit(HISTORY_MAX)
 )
 _FORM = select(forms.c.title, forms.c.labels).where(forms.c.corp_id == _CORP, forms.c.form_uuid == _given("form_uuid"))
-_NAMES = select(people.c.user_id, people.c.name).where(
-    people.c.corp_id == _CORP,
-    people.c.user_id.in_(bindparam("user_ids", expanding=True)),
-    people.c.name.is_not(None),
-)
 _IMPORTED_USER = select(people.c.user_id).where(people.c.corp_id == _CORP, people.c.user_id == _given("value"))
 _PREFERENCES = select(preferences.c.data).where(preferences.c.corp_id == _CORP, preferences.c.user_id == _USER)
 _USERS_OF = select(person_ids.c.user_id).where(
@@ -240,12 +234,9 @@ class Queries:
         self._marks = marks_statement(database)
 
     def page(self, query: PageQuery) -> bytes:
-        """A page of a view, newest first.
+        """A page of a view, newest first; raises BadQuery if the cursor is not of this view of this user.
 
         What is overdue depends on the time of each request: entries that become so meanwhile are found from the start.
-
-        Raises:
-            BadQuery: the cursor is not of this view of this user.
         """
         items, next_cursor = self.items(query)
         return to_json({"items": items, "next_cursor": next_cursor})
@@ -330,20 +321,14 @@ class Queries:
         return to_json({"items": items})
 
     def instance(self, instance_id: str, caller: Caller) -> bytes:
-        """The instance's state.
-
-        Raises:
-            Unknown: it does not exist, is deleted, or this caller may not see it.
-        """
+        """The instance's state; raises Unknown as ``find_state``."""
         with self._database.read() as connection:
             return to_json(shown_instance(connection, find_state(connection, instance_id, caller)))
 
     def history(self, instance_id: str, caller: Caller, *, now_ms: int = LAST_MS) -> bytes:
         """The instance's last events, oldest first, and its form.
 
-        Raises:
-            Unknown: as above.
-            EventsBehind: the state is of the last BEHIND_MS, and of a later event than these.
+        Raises EventsBehind if the state is of the last BEHIND_MS, and of a later event than these.
         """
         with self._database.read() as connection:
             return to_json(shown_history(connection, find_state(connection, instance_id, caller), now_ms=now_ms))
@@ -417,16 +402,6 @@ def shown_history(connection: Connection, state: TaskState, *, now_ms: int = LAS
         **shown,
         "complete": len(found) < HISTORY_MAX and any(began_at in (each.occurred_at, each.created_at) for each in found),
     }
-
-
-def names_of(connection: Connection, corp_id: str, user_ids: Iterable[str]) -> dict[str, str]:
-    """The names of a corp's users, as far as they are known."""
-    users = list(set(user_ids))
-    found: dict[str, str] = {}
-    for begin in range(0, len(users), _NAMES_AT_ONCE):
-        given = {"corp_id": corp_id, "user_ids": users[begin : begin + _NAMES_AT_ONCE]}
-        found.update((row[0], row[1]) for row in connection.execute(_NAMES, given))
-    return found
 
 
 def latest_form(shown: Iterable[TaskEvent]) -> TaskEvent | None:

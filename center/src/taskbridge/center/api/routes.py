@@ -89,7 +89,6 @@ _CSV = csv_documented(
 
 
 def check_filled(is_complete: Callable[[], bool]) -> None:
-    """Refuse while there is nothing complete to answer from; raises Filling."""
     if not is_complete():
         raise Filling("the lists are being filled from the topics: see /readyz", retry_after_s=_FILLING_S)
 
@@ -144,14 +143,16 @@ class Api:
         return router
 
     async def caller_of(self, request: Request, read: Person | str) -> Caller:
-        """Who may make a query about a person or an instance.
-
-        Raises:
-            Refused: nobody may, or there is nothing complete to answer it from.
-        """
+        """Who may make a query about a person or an instance, once there is something complete to answer it from."""
         caller = await self._access.caller_of(request)
         await self._access.check_read(request, caller, read)
         check_filled(self._is_complete)
+        return caller
+
+    async def person_of(self, request: Request, person: Person) -> Caller:
+        """As ``caller_of``, for what only the person may do."""
+        caller = await self.caller_of(request, person)
+        caller.check_in_person(*person)
         return caller
 
     async def me(self, request: Request) -> Response:
@@ -161,7 +162,20 @@ class Api:
             person = caller.corp_id, caller.user_id
             owned_apps = self._apps_of(person)
             name, preferences = await self._threads.run(self._queries.name_and_preferences_of, *person)
-        return JsonAnswer(to_json({**_me(caller, name), "preferences": preferences, "owned_apps": owned_apps}))
+        shown = {
+            "mode": caller.mode,
+            "name": caller.name,
+            "corps": list(caller.corps) if caller.corp_id is None else [caller.corp_id],
+            "corp_id": caller.corp_id,
+            "user_id": caller.user_id,
+            "user_name": name,
+            "operator": caller.is_operator,
+            "auditor": caller.is_auditor,
+            "session": caller.session is not None,
+            "preferences": preferences,
+            "owned_apps": owned_apps,
+        }
+        return JsonAnswer(to_json(shown))
 
     async def people(
         self,
@@ -275,17 +289,3 @@ def _cells(item: dict[str, Any]) -> list[Any]:
     originator: dict[str, Any] = item["originator"] or {}
     shown = {**item, "originator": originator.get("name"), "originator_id": originator.get("user_id")}
     return [shown[name] for name in _COLUMNS]
-
-
-def _me(caller: Caller, user_name: str | None) -> dict[str, Any]:
-    return {
-        "mode": caller.mode,
-        "name": caller.name,
-        "corps": list(caller.corps) if caller.corp_id is None else [caller.corp_id],
-        "corp_id": caller.corp_id,
-        "user_id": caller.user_id,
-        "user_name": user_name,
-        "operator": caller.is_operator,
-        "auditor": caller.is_auditor,
-        "session": caller.session is not None,
-    }

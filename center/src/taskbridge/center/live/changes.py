@@ -74,11 +74,7 @@ class Part(NamedTuple):
 
 
 def read_changes(database: Database, wanted: Collection[Wanted], due: DueRules = NO_RULES) -> dict[Wanted, Part]:
-    """Read for many streams at once, with due times by these rules.
-
-    Raises:
-        DatabaseUnavailable: It does not answer.
-    """
+    """Read for many streams at once, with due times by these rules."""
     with database.read() as connection:
         given = {"wanted": msgspec.json.encode(list(wanted)).decode()}
         rows = connection.execute(READ_CHANGES[database.is_sqlite], given).all()

@@ -24,6 +24,9 @@ _YEARS_MS = range(-62_000_000_000_000, 200_000_000_000_000)
 """Some thousand years, for which Python has dates: a task of a damaged time has no due time."""
 _NEVER_MS = -(1 << 62)
 
+RuleKeys = tuple[tuple[str | None, str | None], ...]
+"""App and process of each rule."""
+
 
 class Rule(NamedTuple):
     """Of a process, an app (``process`` is None), or all tasks (both are None)."""
@@ -53,7 +56,7 @@ class DueRules:
         return bool(self.rules)
 
     @property
-    def keys(self) -> tuple[tuple[str | None, str | None], ...]:
+    def keys(self) -> RuleKeys:
         """Of the rules, the most specific first: which statement ``is_overdue`` is."""
         return tuple(each.key for each in self.rules)
 
@@ -88,7 +91,7 @@ NO_RULES = DueRules()
 
 
 @lru_cache
-def is_overdue(keys: tuple[tuple[str | None, str | None], ...]) -> ColumnElement[bool]:
+def is_overdue(keys: RuleKeys) -> ColumnElement[bool]:
     """Whether an entry of the pending view is overdue, by rules with these keys."""
     stated = entries.c.due_at <= bindparam("now", type_=BigInteger)
     if not keys:

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, case, func, literal_column, select, tuple_
 
-from taskbridge.center.reminders.due import DueRules, is_overdue
+from taskbridge.center.reminders.due import DueRules, RuleKeys, is_overdue
 from taskbridge.center.tables import VIEW_CODES, Person, entries, people
 from taskbridge.runtime.database import clean
 from taskbridge.schemas.events import View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    RuleKeys = tuple[tuple[str | None, str | None], ...]
 
 COUNTED_MAX = 200_000
 """Entries that one query counts."""
@@ -27,6 +25,12 @@ SHOWN_MAX = 200
 # As a constant: with a parameter, SQLite would not know that it may use the indexes of pending entries alone.
 IS_PENDING = entries.c.view == literal_column(str(VIEW_CODES[View.PENDING]))
 _PERSON = entries.c.corp_id, entries.c.user_id
+_NAMES_AT_ONCE = 500
+_NAMES = select(people.c.user_id, people.c.name).where(
+    people.c.corp_id == bindparam("corp_id"),
+    people.c.user_id.in_(bindparam("user_ids", expanding=True)),
+    people.c.name.is_not(None),
+)
 
 
 class Counts(NamedTuple):
@@ -115,7 +119,11 @@ def _grouped(keys: RuleKeys, *, by: str, app: bool, process: bool | None) -> Sel
     return counted.order_by(late.desc(), oldest, *groups).limit(bindparam("rows"))
 
 
-def names_of(connection: Connection, corp_id: str, users: Iterable[str]) -> dict[str, str]:
-    """The names of these users, as far as they are known."""
-    where = people.c.corp_id == corp_id, people.c.user_id.in_(users), people.c.name.is_not(None)
-    return {row[0]: row[1] for row in connection.execute(select(people.c.user_id, people.c.name).where(*where))}
+def names_of(connection: Connection, corp_id: str, user_ids: Iterable[str]) -> dict[str, str]:
+    """The names of a corp's users, as far as they are known."""
+    users = list(set(user_ids))
+    found: dict[str, str] = {}
+    for begin in range(0, len(users), _NAMES_AT_ONCE):
+        given = {"corp_id": corp_id, "user_ids": users[begin : begin + _NAMES_AT_ONCE]}
+        found.update((row[0], row[1]) for row in connection.execute(_NAMES, given))
+    return found

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from taskbridge.center.access.access import SESSION_COOKIE, Access, address_of, session_token_of
+from taskbridge.center.access.access import SESSION_COOKIE, Access, address_of
 from taskbridge.center.access.audit import SIGNED_IN, SIGNED_OUT
 from taskbridge.center.access.dingtalk import DingTalk
 from taskbridge.center.access.providers import CALLBACK, Provider
@@ -99,7 +99,7 @@ def sign_in_router(provider: Provider, sessions: Sessions, access: Access) -> AP
                 raise SignInExpired("this sign-in took too long, was already used, or was started in another browser")
             person, groups = await provider.redeem(request.query_params, sign_in)
             # A new token at each sign-in: one that somebody else put into the browser is worth nothing.
-            former = session_token_of(request)
+            former = request.cookies.get(SESSION_COOKIE)
             token, session = await sessions.open(person, access.roles_of(groups), instead_of=former)
             await access.record(request, access.signed_in(person, session), SIGNED_IN)
         except (Refused, DatabaseUnavailable) as refused:
