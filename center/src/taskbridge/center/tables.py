@@ -56,6 +56,11 @@ Person = tuple[str, str]
 """Corp id and user id. Not joined as in a record's key: an id with a slash could look like another two."""
 
 
+def _texts(*names: str, primary_key: bool = False) -> list[Column[str]]:
+    """Required columns."""
+    return [Column(name, Key, primary_key=primary_key, nullable=False) for name in names]
+
+
 instances = Table(
     "instances",
     metadata,
@@ -74,14 +79,10 @@ entries = Table(
     # ``instances.id``, and a number among those of the instance: a filling appends to this index.
     Column("instance", BigInteger, primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("corp_id", Key, nullable=False),
-    Column("user_id", Key, nullable=False),
+    *_texts("corp_id", "user_id"),
     Column("view", SmallInteger, nullable=False),
     Column("entered_at", BigInteger, nullable=False),
-    Column("instance_id", Key, nullable=False),
-    Column("task_id", Key, nullable=False),
-    Column("app_type", Key, nullable=False),
-    Column("source", Key, nullable=False),
+    *_texts("instance_id", "task_id", "app_type", "source"),
     # At most NAME_CHARACTERS, as ``app_type``.
     Column("process_name", Text),
     # Of a pending task whose source says when it is due.
@@ -131,8 +132,7 @@ LIST_INDEXES = (entries_page, entries_waiting, entries_age, entries_due)
 change_counters = Table(
     "change_counters",
     metadata,
-    Column("corp_id", Key, primary_key=True),
-    Column("user_id", Key, primary_key=True),
+    *_texts("corp_id", "user_id", primary_key=True),
     Column("last_seq", BigInteger, nullable=False),
 )
 """Numbers each person's changes. The row is locked until its transaction ends, so numbers become visible in order."""
@@ -140,8 +140,7 @@ change_counters = Table(
 changes = Table(
     "changes",
     metadata,
-    Column("corp_id", Key, primary_key=True),
-    Column("user_id", Key, primary_key=True),
+    *_texts("corp_id", "user_id", primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("at", BigInteger, nullable=False, index=True),
     Column("instance_id", Key, nullable=False),
@@ -154,10 +153,8 @@ changes = Table(
 events = Table(
     "events",
     metadata,
-    Column("instance_id", Key, primary_key=True),
-    Column("event_id", Key, primary_key=True),
-    Column("corp_id", Key, nullable=False),
-    Column("action", Key, nullable=False),
+    *_texts("instance_id", "event_id", primary_key=True),
+    *_texts("corp_id", "action"),
     Column("occurred_at", BigInteger, nullable=False),
     Column("received_at", BigInteger, nullable=False),
     Column("partition", Integer, nullable=False),
@@ -170,8 +167,7 @@ events = Table(
 people = Table(
     "people",
     metadata,
-    Column("corp_id", Key, primary_key=True),
-    Column("user_id", Key, primary_key=True),
+    *_texts("corp_id", "user_id", primary_key=True),
     Column("partition", Integer, nullable=False),
     Column("name", Text),
     Column("department", Text),
@@ -182,10 +178,7 @@ people = Table(
 person_ids = Table(
     "person_ids",
     metadata,
-    Column("corp_id", Key, primary_key=True),
-    Column("kind", Key, primary_key=True),
-    Column("value", Key, primary_key=True),
-    Column("user_id", Key, primary_key=True),
+    *_texts("corp_id", "kind", "value", "user_id", primary_key=True),
     Index("person_ids_of_user", "corp_id", "user_id"),
     ForeignKeyConstraint(["corp_id", "user_id"], ["people.corp_id", "people.user_id"], ondelete="CASCADE"),
 )
@@ -194,8 +187,7 @@ person_ids = Table(
 forms = Table(
     "forms",
     metadata,
-    Column("corp_id", Key, primary_key=True),
-    Column("form_uuid", Key, primary_key=True),
+    *_texts("corp_id", "form_uuid", primary_key=True),
     Column("partition", Integer, nullable=False),
     Column("title", Text),
     Column("labels", LargeBinary, nullable=False),
@@ -205,8 +197,7 @@ set_aside = Table(
     "set_aside",
     metadata,
     # QUARANTINED or DEAD_LETTER.
-    Column("kind", Key, primary_key=True),
-    Column("entry_id", Key, primary_key=True),
+    *_texts("kind", "entry_id", primary_key=True),
     Column("at", BigInteger, nullable=False),
     # Empty in a mark of a replay whose entry has not been read yet.
     Column("reason", Key, nullable=False),
@@ -223,8 +214,7 @@ sessions = Table(
     "sessions",
     metadata,
     Column("token_sha256", Key, primary_key=True),
-    Column("corp_id", Key, nullable=False),
-    Column("user_id", Key, nullable=False),
+    *_texts("corp_id", "user_id"),
     # By groups at the identity provider, when they signed in: with spaces between.
     Column("roles", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -239,9 +229,7 @@ sign_ins = Table(
     metadata,
     Column("state_sha256", Key, primary_key=True),
     # Digest of the cookie of the browser that began it.
-    Column("browser_sha256", Key, nullable=False),
-    Column("nonce", Key, nullable=False),
-    Column("code_verifier", Key, nullable=False),
+    *_texts("browser_sha256", "nonce", "code_verifier"),
     Column("return_to", Text, nullable=False),
     Column("at", BigInteger, nullable=False),
 )
@@ -250,13 +238,10 @@ sign_ins = Table(
 marks = Table(
     "marks",
     metadata,
-    Column("corp_id", Key, primary_key=True),
-    Column("user_id", Key, primary_key=True),
+    *_texts("corp_id", "user_id", primary_key=True),
     Column("view", SmallInteger, primary_key=True, autoincrement=False),
     # READ_MARK, PINNED or HIDDEN.
-    Column("kind", Key, primary_key=True),
-    Column("instance_id", Key, primary_key=True),
-    Column("task_id", Key, primary_key=True),
+    *_texts("kind", "instance_id", "task_id", primary_key=True),
     # READ_MARK: the entry's ``updated_at`` that was read. PINNED: when. HIDDEN: until when.
     Column("value", BigInteger, nullable=False),
 )
@@ -265,8 +250,7 @@ marks = Table(
 preferences = Table(
     "preferences",
     metadata,
-    Column("corp_id", Key, primary_key=True),
-    Column("user_id", Key, primary_key=True),
+    *_texts("corp_id", "user_id", primary_key=True),
     # What ``PUT /v1/me/preferences`` was given, as JSON.
     Column("data", LargeBinary, nullable=False),
 )
@@ -280,8 +264,7 @@ audit = Table(
     # Empty for a caller without a corp.
     Column("corp_id", Key, nullable=False),
     # A person's pseudonym, the name of a token, or empty for anybody on this machine.
-    Column("actor", Key, nullable=False),
-    Column("action", Key, nullable=False),
+    *_texts("actor", "action"),
     # What it was about, such as the id of an instance, or a person's pseudonym.
     Column("subject", Text, nullable=False),
     Column("address", Key, nullable=False),
@@ -302,14 +285,9 @@ actions = Table(
     Column("action_id", Key, primary_key=True),
     Column("corp_id", Key, nullable=False),
     # Whose task or request it is, and who acts: the same person, or a delegate.
-    Column("user_id", Key, nullable=False),
-    Column("actor_id", Key, nullable=False),
-    Column("instance_id", Key, nullable=False),
+    *_texts("user_id", "actor_id", "instance_id"),
     # WHOLE_INSTANCE for a withdrawal.
-    Column("task_id", Key, nullable=False),
-    Column("source", Key, nullable=False),
-    Column("app_type", Key, nullable=False),
-    Column("action", Key, nullable=False),
+    *_texts("task_id", "source", "app_type", "action"),
     # Who gets a task that is handed over; empty for other actions.
     Column("recipient_id", Key, nullable=False),
     Column("remark", Text, nullable=False),
@@ -336,8 +314,7 @@ pseudonyms = Table(
     "pseudonyms",
     metadata,
     Column("pseudonym", Key, primary_key=True),
-    Column("corp_id", Key, nullable=False),
-    Column("user_id", Key, nullable=False),
+    *_texts("corp_id", "user_id"),
     Index("pseudonyms_of_person", "corp_id", "user_id", unique=True),
 )
 """Who people in the audit trail are: the one thing about them there that can be erased."""
@@ -346,9 +323,7 @@ delegations = Table(
     "delegations",
     metadata,
     Column("delegation_id", Key, primary_key=True),
-    Column("corp_id", Key, nullable=False),
-    Column("user_id", Key, nullable=False),
-    Column("delegate_id", Key, nullable=False),
+    *_texts("corp_id", "user_id", "delegate_id"),
     # Empty: all.
     Column("app_type", Key, nullable=False),
     Column("process_name", Text, nullable=False),
@@ -363,10 +338,7 @@ reminders = Table(
     metadata,
     Column("corp_id", Key, primary_key=True),
     # Empty for a group's digest, as are the ids of any digest.
-    Column("user_id", Key, primary_key=True),
-    Column("instance_id", Key, primary_key=True),
-    Column("task_id", Key, primary_key=True),
-    Column("kind", Key, primary_key=True),
+    *_texts("user_id", "instance_id", "task_id", "kind", primary_key=True),
     # Of the task; of a digest, the time of day at which it is sent.
     Column("due_at", BigInteger, primary_key=True, autoincrement=False, index=True),
     Column("channel", Key, primary_key=True),
