@@ -36,12 +36,7 @@ _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation
 
 
 def describe_group(admin: Admin, group: str) -> Any:
-    """A group and its members, from its coordinator.
-
-    Raises:
-        KafkaException: Kafka refuses, or cannot be reached.
-        TimeoutError: it does not answer.
-    """
+    """A group and its members, from its coordinator; raises KafkaException, or TimeoutError without an answer."""
     answer = admin.describe_groups([group], _ANSWER_S).get(group)
     if answer is None:
         raise TimeoutError(f"no coordinator answers for the group {group}")

@@ -79,11 +79,7 @@ def write_position(position: RecordedPosition) -> bytes:
 
 
 def read_position(written: bytes | None) -> RecordedPosition | None:
-    """The opposite of ``write_position``; None for None.
-
-    Raises:
-        PositionUnreadable: ``write_position`` did not write it.
-    """
+    """The opposite of ``write_position``; None for None. Raises PositionUnreadable."""
     if written is None:
         return None
     try:
@@ -148,8 +144,7 @@ def resume_position(
 ) -> ResumePosition:
     """Where the partition resumes; ``recorded`` is the position in its changelog, restored to the end.
 
-    Raises:
-        ChangelogCut: the group is ahead of the changelog that its position names.
+    Raises ChangelogCut if the group is ahead of the changelog that its position names.
     """
     ours = recorded.offset if recorded is not None and recorded.topic_id == source_topic.source_id else None
     if committed.offset < 0:

@@ -43,11 +43,7 @@ write_versions = msgspec.json.encode
 
 
 def read_versions(written: bytes) -> Versions:
-    """The opposite of ``write_versions``.
-
-    Raises:
-        VersionUnreadable: ``write_versions`` did not write it.
-    """
+    """The opposite of ``write_versions``. Raises VersionUnreadable."""
     try:
         return msgspec.json.decode(written, type=Versions)
     except msgspec.DecodeError as error:

@@ -216,11 +216,7 @@ async def _run(worker: Worker, service: Service, *, another: Coroutine[Any, Any,
 
 
 async def _until_another_version(live_version: LiveVersion, version: int) -> None:
-    """Never returns.
-
-    Raises:
-        AnotherVersion: this one is not live any more, or will not be in a moment.
-    """
+    """Never returns; raises AnotherVersion when this one is not live any more, or will not be in a moment."""
     while True:
         await asyncio.sleep(_VERSION_POLL_S)
         # Without Kafka, this worker can do no harm.

@@ -67,11 +67,7 @@ class LiveVersion:
         """Why that record cannot be read."""
 
     def prepare(self) -> None:
-        """Create the topic if it is missing.
-
-        Raises:
-            TopicsUnavailable: Kafka did not create it.
-        """
+        """Create the topic if it is missing; raises TopicsUnavailable if Kafka did not create it."""
         apply_topics(self._admin, [VERSION_TOPIC], partitions=1)
 
     def read(self) -> Versions:
@@ -88,11 +84,7 @@ class LiveVersion:
         return self._offsets.ends(VERSION_TOPIC.name, [0])[0] != self._read_to
 
     def settled(self) -> int:
-        """The version with which a worker starts now; ends a switch whose rebuild died.
-
-        Raises:
-            SwitchUnderWay: another version will soon be live; try again.
-        """
+        """The version with which a worker starts now; ends a switch whose rebuild died. Raises SwitchUnderWay."""
         versions = self.read()
         if versions.next is None:
             return versions.live
@@ -111,11 +103,7 @@ class LiveVersion:
         return versions.live
 
     def check(self, version: int) -> None:
-        """Return if this version may work.
-
-        Raises:
-            AnotherVersion: another version is live, or about to be.
-        """
+        """Return if this version may work; raises AnotherVersion if another one is live, or about to be."""
         if self.read() != Versions(version):
             raise AnotherVersion(f"version {version} of the states is no longer live")
 

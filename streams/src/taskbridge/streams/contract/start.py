@@ -166,22 +166,14 @@ class Contract:
         return Prepared(found, version, source, drift)
 
     def _check_members(self) -> None:
-        """Wait for the end of workers that also have an inbox table: one assignment cannot cover both kinds.
-
-        Raises:
-            OlderRelease: there are some.
-        """
+        """Wait for the end of workers that also have an inbox table: one assignment cannot cover both kinds."""
         if older := readers_of(self.admin, APP_ID, TASK_NOTIFICATIONS.name):
             raise OlderRelease(
                 f"workers of an older release are running: {', '.join(older)}. Stop them; this worker starts then"
             )
 
     def _check_permissions(self) -> list[str]:
-        """The optional permissions that are missing, a line each.
-
-        Raises:
-            NotAllowed: a required one is missing.
-        """
+        """The optional permissions that are missing, a line each; raises NotAllowed if a required one is missing."""
         internal = (instances_changelog(FIRST_VERSION), VERSION_TOPIC)
         lacks = missing_acls(self.admin, [*WORK, *EXTRAS], topics=[topic.name for topic in (*topics.ALL, *internal)])
         if missing := [acl for acl in lacks if acl in WORK]:

@@ -104,11 +104,7 @@ class AccessTokens(AbstractTokenProvider):
         self._token, self._fresh_until = "", 0.0
 
     async def token(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] - typed as returning nothing
-        """A token that is still valid.
-
-        Raises:
-            ConnectionError: the issuer returned none; aiokafka retries.
-        """
+        """A token that is still valid; ConnectionError if the issuer returned none: aiokafka retries."""
         return await asyncio.to_thread(self._current)
 
     def _current(self) -> str:

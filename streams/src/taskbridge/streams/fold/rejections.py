@@ -84,11 +84,7 @@ def accept(event: TaskEvent) -> TaskEvent:
 
 
 def check_moment(field: str, at: int) -> None:
-    """Check that the moment is in the calendar.
-
-    Raises:
-        Refused: it is not, so it has no text.
-    """
+    """Raise Refused if the moment is not in the calendar, so that it has no text."""
     if not FIRST_MS <= at <= LAST_MS:
         raise Refusal.IMPOSSIBLE_MOMENT.error(field, at)
 

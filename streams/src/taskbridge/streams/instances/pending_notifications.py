@@ -105,11 +105,7 @@ _read_pending = msgspec.msgpack.Decoder(Pending).decode
 
 
 def read_pending(written: bytes) -> Pending:
-    """The opposite of ``write_pending``.
-
-    Raises:
-        StoreUnreadable: ``write_pending`` did not write it.
-    """
+    """The opposite of ``write_pending``. Raises StoreUnreadable."""
     try:
         return _read_pending(written)
     except msgspec.DecodeError as error:
@@ -117,21 +113,13 @@ def read_pending(written: bytes) -> Pending:
 
 
 def notifications_of(pending: Pending, stored: bytes, states: Codec[TaskState]) -> list[TaskNotification]:
-    """The notifications that bring readers to this stored instance.
-
-    Raises:
-        StoreUnreadable: the instance, or its former version, cannot be read.
-    """
+    """The notifications that bring readers to this stored instance. Raises StoreUnreadable."""
     before = None if pending.before is None else shown(pending.before, states)
     return changed_notifications(before, shown(stored, states), number=pending.number, everything=pending.everything)
 
 
 def state_record(key: bytes, stored: bytes, states: Codec[TaskState]) -> RecordWithHeaders:
-    """The state of a stored instance as a record for its topic, with the fields that an older version did not write.
-
-    Raises:
-        StoreUnreadable: it is of another version, or damaged.
-    """
+    """The state of a stored instance as a record for its topic, with the fields that an older version did not write."""
     state = unpack(stored, states).state
     is_deleted = state.lifecycle is Lifecycle.DELETED
     return key, None if is_deleted else states.encode(state), state_headers(state, deleted=is_deleted)

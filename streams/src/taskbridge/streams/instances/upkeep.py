@@ -175,11 +175,7 @@ class PendingInstances:
     """Partitions without pending notifications."""
 
     def of(self, partition: int, keys: Iterable[bytes], read: Read) -> InstanceChanges:
-        """What is pending for these instances, which must be published before anything else about them.
-
-        Raises:
-            StoreUnreadable: a stored instance, or what is pending for it, cannot be read.
-        """
+        """What is pending for these instances, which must be published before anything else about them."""
         if partition in self.published:
             return InstanceChanges()
         names = [pending_key(key) for key in dict.fromkeys(keys)]

@@ -88,11 +88,7 @@ class Progress:
         }
 
     async def watch(self) -> None:
-        """Observe until cancelled.
-
-        Raises:
-            Stuck: records wait, but none was processed for too long.
-        """
+        """Observe until cancelled. Raises Stuck."""
         while True:
             self.guard.beat()
             self.now = now = self._look()

@@ -37,11 +37,7 @@ class Watchdog:
         self._since = 0.0
 
     def look(self, *, done: int, waiting: int, now: float) -> None:
-        """``done`` is any number that changes with progress.
-
-        Raises:
-            Stuck: it has not changed for too long, although records wait.
-        """
+        """Raise Stuck if ``done``, any number that changes with progress, has not changed for too long."""
         if done != self._done or waiting == 0:
             self._done, self._since = done, now
         if (still_s := now - self._since) > self._patience_s:

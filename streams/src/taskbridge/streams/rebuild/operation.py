@@ -220,22 +220,13 @@ def delete_topics(admin: AdminClient, names: list[str]) -> None:
 
 
 def unused_topics(admin: Admin) -> list[str]:
-    """Internal topics that only earlier releases used, as far as they exist. Blocks.
-
-    Raises:
-        KafkaException: Kafka does not answer.
-    """
+    """Internal topics that only earlier releases used, as far as they exist. Blocks."""
     there = admin.list_topics(timeout=_ANSWER_S).topics
     return [name for name in UNUSED_TOPICS if name in there]
 
 
 def delete_unused_topics(admin: Admin, names: Sequence[str]) -> None:
-    """Delete these topics once nobody uses them. Blocks.
-
-    Raises:
-        CannotRun: nothing was deleted.
-        KafkaException, TimeoutError: Kafka does not answer, or denies access.
-    """
+    """Delete these topics once nobody uses them; raises CannotRun if somebody does. Blocks."""
     for name in names:
         if readers := readers_of(admin, APP_ID, name):
             raise CannotRun(f"{name} is used by workers of an earlier release: {', '.join(readers)}. Stop them first")
@@ -289,12 +280,9 @@ class Workers:
         return found
 
     def wait_until_gone(self) -> None:
-        """Return once no worker is in the group, and no transaction of theirs is open.
+        """Return once no worker is in the group, and no transaction of theirs is open; raises CannotRun after minutes.
 
         A frozen worker that has left the group can write nothing when it resumes: its producers are fenced.
-
-        Raises:
-            CannotRun: they did not stop within minutes.
         """
         deadline, reported = time.monotonic() + _LEAVE_S, dict[str, str]()
         while found := self.offsets.members(APP_ID):

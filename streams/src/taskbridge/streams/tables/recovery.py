@@ -103,23 +103,14 @@ class TableRecovery:
             await asyncio.to_thread(self.store.release, partition)
 
     async def restore(self, partitions: Collection[int]) -> asyncio.Future[list[None]]:
-        """Begin to restore these; the future is done when each is at the current end of its changelog.
-
-        Raises:
-            KafkaException: Kafka refuses, or cannot be reached.
-            TimeoutError: it does not answer.
-        """
+        """Begin to restore these; the future is done when each is at the current end of its changelog."""
         restoring = asyncio.gather(*await self._follow(partitions, standby=False))
         # A rebalance may come before it is awaited.
         restoring.add_done_callback(lambda done: done.cancelled() or done.exception())
         return restoring
 
     async def stand_by(self, partitions: Collection[int]) -> None:
-        """Follow these near the end of the changelog, until ``close_all_but`` or ``restore``.
-
-        Raises:
-            KafkaException, TimeoutError: as ``restore``.
-        """
+        """Follow these near the end of the changelog, until ``close_all_but`` or ``restore``."""
         await self._follow(set(partitions) - set(self.reader.followed), standby=True)
 
     async def _follow(self, partitions: Collection[int], *, standby: bool) -> list[asyncio.Future[None]]:

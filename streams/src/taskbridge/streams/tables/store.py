@@ -224,11 +224,7 @@ class Store(TableStore):
 
 @contextmanager
 def explaining_unreadable(changelog: str, partition: int) -> Generator[None]:
-    """Add the table and the command that rebuilds it to errors of the block, which reads only its values.
-
-    Raises:
-        TableUnreadable: in place of an error that only names bytes.
-    """
+    """Add the table and the command that rebuilds it to errors of the block, which reads only its values."""
     try:
         yield
     except _UNREADABLE as error:
