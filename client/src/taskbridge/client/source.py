@@ -257,12 +257,7 @@ class Reader:
         return bool(assigned) and {each.partition for each in assigned} <= self._at_end
 
     async def read(self) -> list[Record]:
-        """The next records, at most ``batch``; none if none came for half a second.
-
-        Raises:
-            ConfigurationError: librdkafka rejects the properties.
-            KafkaRefused: Kafka denies this client access.
-        """
+        """The next records, at most ``batch``; none if none came for half a second. Raises KafkaRefused."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
 
     def store(self, positions: dict[int, int]) -> None:

@@ -28,11 +28,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def token_of(connection: HTTPConnection, tokens: TokensFile | None) -> ApiToken:
-    """The entry of the request's bearer token.
-
-    Raises:
-        Unauthorized: it is missing or unknown.
-    """
+    """The entry of the request's bearer token; raises Unauthorized if it is missing or unknown."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     entry = tokens.current.find(token.strip()) if tokens is not None and scheme.lower() == "bearer" else None
     if entry is None:

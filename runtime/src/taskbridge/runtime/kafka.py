@@ -39,9 +39,6 @@ def read_kafka_config(path: Path | None) -> dict[str, str]:
     """Further properties of all clients, from a file of ``name=value`` lines; ``#`` starts a comment line.
 
     They are librdkafka's, and the registry client's, which begin with ``schema.registry.``.
-
-    Raises:
-        ConfigurationError: The file cannot be read, or a line has no ``=``.
     """
     if path is None:
         return {}

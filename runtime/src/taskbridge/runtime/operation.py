@@ -74,9 +74,7 @@ def operation_app(
 def listen(host: str, port: int, *, prefix: str) -> socket.socket:
     """A listening socket. Made by us, because uvicorn ends the process where it cannot have the port.
 
-    Raises:
-        ConfigurationError: the port is in use, or the address is not this machine's; names the settings with the
-            prefix.
+    Raises ConfigurationError if the address cannot be used, which names the settings with the prefix.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -72,12 +72,7 @@ class PartitionReader:
         return self._consumer
 
     def partitions(self, topic: str) -> list[int]:
-        """The partitions of the topic.
-
-        Raises:
-            ConfigurationError: The topic does not exist.
-            OperatorError: Kafka does not answer, or denies access.
-        """
+        """The partitions of the topic; ConfigurationError if it does not exist, OperatorError without an answer."""
         try:
             found = self.consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
         except KafkaException as error:

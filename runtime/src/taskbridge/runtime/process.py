@@ -37,8 +37,7 @@ def try_lock(descriptor: int, *, tries: int = 1, pause_s: float = 0.0) -> bool:
 def only_one_in(folder: Path, name: str, *, setting: str) -> Generator[None]:
     """Hold ``folder`` for this process alone during the block; it is created if it is missing.
 
-    Raises:
-        ConfigurationError: Another process holds it, or it cannot be written. The message names ``setting``.
+    Raises ConfigurationError, which names ``setting``, if another process holds it or it cannot be written.
     """
     path = folder / name
     with contextlib.ExitStack() as stack:

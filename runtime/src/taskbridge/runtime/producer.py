@@ -79,9 +79,6 @@ def make_producer(config: Mapping[str, object]) -> Producer:
     """The one place that makes librdkafka producers; ``config`` is based on ``producer_config``.
 
     Only the transaction client of the streams service does without it: it speaks Kafka's protocol itself.
-
-    Raises:
-        ConfigurationError: librdkafka rejects a property.
     """
     try:
         return Producer(dict(config), logger=LIBRDKAFKA)

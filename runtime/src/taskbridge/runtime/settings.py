@@ -61,11 +61,7 @@ _MAPPED_BITS = 96
 
 
 def parse_network(text: str) -> Network:
-    """The network that a CIDR names; one of IPv4-mapped IPv6 addresses is the IPv4 network.
-
-    Raises:
-        ValueError: it names none.
-    """
+    """The network that a CIDR names; one of IPv4-mapped IPv6 addresses is the IPv4 network. Raises ValueError."""
     try:
         network = ip_network(text)
     except ValueError as error:
@@ -127,11 +123,7 @@ class DatabaseSettings(ServiceSettings):
 
 
 def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
-    """The settings in this environment.
-
-    Raises:
-        ConfigurationError: Names every variable that is missing or wrong, never its value.
-    """
+    """The settings in this environment. ConfigurationError names each variable that is missing or wrong, no value."""
     prefix = settings_class.model_config.get("env_prefix", "")
     given = {name.removeprefix(prefix).lower(): value for name, value in environment.items() if name.startswith(prefix)}
     try:
@@ -173,11 +165,7 @@ class FileBroken(ConfigurationError):
 
 
 def parse_toml(text: str, model: type[S]) -> S:
-    """The contents of a TOML text as ``model``, which hides its input in errors.
-
-    Raises:
-        FileBroken: Not TOML, or not what the file should contain.
-    """
+    """The contents of a TOML text as ``model``, which hides its input in errors. Raises FileBroken."""
     try:
         return model.model_validate(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -196,11 +184,7 @@ class ReloadedFile(ABC, Generic[T]):
     """Logged when a new version is in use, and when it is invalid."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file.
-
-        Raises:
-            FileBroken: It cannot be read or is invalid.
-        """
+        """Read the file. Raises FileBroken."""
         self.path = path
         self.is_in_force = False
         self.broken: str | None = None
@@ -210,11 +194,7 @@ class ReloadedFile(ABC, Generic[T]):
 
     @abstractmethod
     def parse(self, text: str) -> T:
-        """The contents of the file.
-
-        Raises:
-            FileBroken: They are invalid.
-        """
+        """The contents of the file. Raises FileBroken."""
 
     def text_of(self, path: Path) -> str:
         """The text of this file or of one that it names; raises as ``bytes_of``."""
@@ -229,11 +209,7 @@ class ReloadedFile(ABC, Generic[T]):
         return text if name == text else self.text_of(self.path.parent / name).strip()
 
     def bytes_of(self, path: Path) -> bytes:
-        """The contents of this file or of one that it names; a change of any of them reloads all.
-
-        Raises:
-            FileBroken: It cannot be read.
-        """
+        """The contents of this file or of one that it names; a change of any reloads all. Raises FileBroken."""
         # Before it is read: if it changes in between, it is read once more.
         self._versions[path] = _version_of(path)
         try:
@@ -374,11 +350,7 @@ class Senders(FileModel):
 
 
 def parse_senders(text: str) -> Senders:
-    """The senders in a text.
-
-    Raises:
-        FileBroken: Not TOML, or not what the file should contain.
-    """
+    """The senders in a text. Raises FileBroken."""
     file = parse_toml(text, Senders)
     apps, sources = file.apps, file.sources
     if len({(app.app_type, app.corp_id) for app in apps}) < len(apps):

@@ -26,11 +26,7 @@ _SECONDS = re.compile(r"\d{1,12}", re.ASCII)
 
 
 def key_of(secret: str) -> bytes:
-    """The key of a secret.
-
-    Raises:
-        ValueError: It is invalid. The message does not repeat it.
-    """
+    """The key of a secret. ValueError, if it is invalid, does not repeat it."""
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):

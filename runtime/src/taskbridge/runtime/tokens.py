@@ -72,11 +72,7 @@ def new_token() -> str:
 
 
 def parse_tokens(text: str) -> ApiTokens:
-    """The tokens in a TOML text.
-
-    Raises:
-        FileBroken: not TOML, or not what the file should hold, or without any token.
-    """
+    """The tokens in a TOML text, one at least. Raises FileBroken."""
     tokens = parse_toml(text, _File).tokens
     if not tokens:
         raise FileBroken("no tokens")

@@ -110,11 +110,7 @@ def check_topics(admin: Admin, topics: Iterable[Topic], found: Any, *, partition
 
 
 def metadata(admin: Admin) -> Any:
-    """The brokers and topics, as librdkafka's cluster metadata.
-
-    Raises:
-        TopicsUnavailable: No answer.
-    """
+    """The brokers and topics, as librdkafka's cluster metadata. Raises TopicsUnavailable."""
     try:
         return admin.list_topics(timeout=_METADATA_S)
     except KafkaException as error:

@@ -64,11 +64,7 @@ class Codec(Bodies[R]):
         self._readers: dict[bytes, Reader] = {}
 
     def encode(self, record: R) -> bytes:
-        """The record in the Confluent wire format.
-
-        Raises:
-            RegistryUnavailable: The schema's id is not known yet, and the registry does not answer.
-        """
+        """The record in the Confluent wire format; raises RegistryUnavailable as ``frame``."""
         return self.frame() + self._write(record)
 
     def frame(self) -> bytes:

@@ -142,12 +142,7 @@ class Registry:
         return self._ids.get(schema.key)
 
     def learn_id(self, schema: SchemaRef) -> int:
-        """The id of a schema, which is registered first if necessary. It may be an earlier version of one of ours.
-
-        Raises:
-            RegistryUnavailable: The id is not known yet, and the registry does not answer.
-            SchemaRefused: The registry rejects the schema.
-        """
+        """The id of a schema, registered first if necessary; raises as ``register``. It may be an earlier one of ours."""
         known = self.known_id(schema)
         if known is None:
             known = self.client.register(schema.subject, schema.text)
@@ -156,22 +151,12 @@ class Registry:
         return known
 
     def id_of(self, schema: SchemaRef) -> int:
-        """The id of a registered schema.
-
-        Raises:
-            RegistryUnavailable: The id is not known yet, and the registry does not answer.
-            SchemaRefused: The registry does not have the schema.
-        """
+        """The id of a registered schema; raises SchemaRefused if the registry does not have it, and as ``register``."""
         known = self.known_id(schema)
         return self.client.look_up(schema.subject, schema.text) if known is None else known
 
     def text_of(self, schema_id: int) -> str:
-        """The schema with this id.
-
-        Raises:
-            RegistryUnavailable: The schema is not known yet, and the registry does not answer.
-            UnknownSchema: The registry has no schema with this id.
-        """
+        """The schema with this id; raises RegistryUnavailable, or UnknownSchema."""
         own = self._own.get(schema_id)
         return self.client.text_of(schema_id) if own is None else own
 

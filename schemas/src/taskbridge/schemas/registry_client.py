@@ -30,11 +30,7 @@ class RegistryClient(SchemaRegistryClient):
     """Every method blocks, and raises RegistryUnavailable if no registry answers."""
 
     def __init__(self, url: str, properties: Mapping[str, object]) -> None:
-        """Opens no connection.
-
-        Raises:
-            ConfigurationError: Confluent's client rejects these properties.
-        """
+        """Opens no connection; raises ConfigurationError if Confluent's client rejects these properties."""
         fixed = {"url": url, "timeout": _REQUEST_TIMEOUT_S, "max.retries": 1, "retries.wait.ms": 200}
         try:
             super().__init__({**fixed, **properties})
@@ -46,8 +42,7 @@ class RegistryClient(SchemaRegistryClient):
     def register(self, subject: str, text: str, *, compatibility: str | None = None) -> int:
         """Register a schema, and set the compatibility of its subject if one is given. Return the schema's id.
 
-        Raises:
-            SchemaRefused: The schema is invalid, or incompatible with an earlier version.
+        Raises SchemaRefused if it is invalid, or incompatible with an earlier version.
         """
         # Two services that set the compatibility of one subject at the same moment get a 409 from Apicurio.
         for attempt in range(_CONFLICT_ATTEMPTS):
@@ -66,11 +61,7 @@ class RegistryClient(SchemaRegistryClient):
         raise AssertionError("unreachable")
 
     def look_up(self, subject: str, text: str) -> int:
-        """The id of a registered schema.
-
-        Raises:
-            SchemaRefused: The registry does not have it.
-        """
+        """The id of a registered schema; raises SchemaRefused if the registry does not have it."""
         with _registry_errors(self._url, SchemaRefused):
             found = self.lookup_schema(subject, Schema(text, "AVRO")).schema_id
             assert found is not None
@@ -86,11 +77,7 @@ class RegistryClient(SchemaRegistryClient):
             raise RegistryUnavailable(f"the schema registry at {self._url} failed: {error.error_message}") from error
 
     def text_of(self, schema_id: int) -> str:
-        """The schema with this id.
-
-        Raises:
-            UnknownSchema: There is none.
-        """
+        """The schema with this id; raises UnknownSchema if there is none."""
         with _registry_errors(self._url, UnknownSchema):
             return self.get_schema(schema_id).schema_str or "null"
 

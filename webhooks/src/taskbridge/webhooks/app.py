@@ -70,11 +70,7 @@ def migrate_tables(environment: Mapping[str, str] = os.environ) -> str | None:
 
 @contextmanager
 def operations(environment: Mapping[str, str] = os.environ) -> Generator[Operations]:
-    """For a command; the service may run meanwhile.
-
-    Raises:
-        ConfigurationError: a setting or the endpoints file is wrong.
-    """
+    """For a command; the service may run meanwhile."""
     settings = load_settings(WebhooksSettings, environment)
     endpoints = EndpointsFile(settings.endpoints_file, environment).current.by_name
     with closing(Threads(1)) as threads, database_of("webhooks", settings, alone=False) as database:

@@ -39,11 +39,7 @@ class Operators:
         """Set if the service is open to its own machine."""
 
     def name_of(self, request: Request) -> str:
-        """The operator's name.
-
-        Raises:
-            Unauthorized, Forbidden: not an operator.
-        """
+        """The operator's name; raises Unauthorized or Forbidden for anybody else."""
         if self.only_hosts is not None:
             return "open"
         if self.tokens is None:

@@ -133,8 +133,7 @@ def _text(claims: Mapping[str, Any], name: str) -> str:
 def provider_of(settings: CenterSettings, users_of: UsersOf) -> Provider | None:
     """The identity provider that the settings name; None if people sign in elsewhere, or not at all.
 
-    Raises:
-        ConfigurationError: its settings are incomplete or unsafe, or name two.
+    Raises ConfigurationError if its settings are incomplete or unsafe, or name two.
     """
     if settings.dingtalk_client_id is None:
         return None if settings.oidc_issuer is None else OpenIdConnect(settings, users_of)

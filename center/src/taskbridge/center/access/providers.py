@@ -37,21 +37,13 @@ class Provider(Protocol):
     """Where people sign in. It is not contacted before somebody does."""
 
     async def authorize(self, return_to: str) -> tuple[str, str, SignIn]:
-        """The address at the provider, the state in it, and the sign-in to store.
-
-        Raises:
-            ProviderUnavailable: the provider does not answer, or not as one.
-        """
+        """The address at the provider, the state in it, and the sign-in to store. Raises ProviderUnavailable."""
         ...
 
     async def redeem(self, answer: Mapping[str, str], sign_in: SignIn) -> SignedIn:
         """The person of whom the provider sent the browser back with these parameters.
 
-        Raises:
-            ProviderUnavailable: the provider does not answer.
-            SignInRefused: the code, or what the provider returned for it, is not valid.
-            UnknownPerson: no person has the id, or several have it.
-            NotNow: the people are not complete yet.
+        Raises ProviderUnavailable, SignInRefused, UnknownPerson, or NotNow while the people are not complete.
         """
         ...
 
@@ -70,11 +62,7 @@ def read_secret(path: Path, setting: str) -> str:
 
 
 def checked_url(name: str, url: str) -> str:
-    """The URL without a slash at its end.
-
-    Raises:
-        ConfigurationError: secrets would cross a network in clear text.
-    """
+    """The URL without a slash at its end; ConfigurationError if secrets would cross a network in clear text."""
     if urlsplit(url).scheme != "https" and not on_loopback(urlsplit(url).hostname or ""):
         raise ConfigurationError(f"{name} must begin with https:// (http:// is accepted on this machine only)")
     return url.rstrip("/")

@@ -42,10 +42,7 @@ class SingleSignOn:
     async def person_of(self, connection: HTTPConnection) -> tuple[str, str] | None:
         """Corp and user id of the caller whom a trusted proxy names; None without such a header, or from another peer.
 
-        Raises:
-            Unauthorized: the proxy's headers are ambiguous.
-            UnknownPerson: no person has the id, or several have it.
-            NotNow: the people are not complete yet.
+        Raises Unauthorized if the headers are ambiguous, UnknownPerson as ``the_one``, NotNow while people are missing.
         """
         if connection.client is None or not self._is_proxy(connection.client.host):
             return None
@@ -87,11 +84,7 @@ def the_one(users: Sequence[str]) -> str:
 
 
 def single_sign_on(settings: CenterSettings, users_of: UsersOf | None) -> SingleSignOn | None:
-    """Single sign-on by the settings; None if no proxy is trusted.
-
-    Raises:
-        ConfigurationError: the corp of the users, or the kind of id, is missing.
-    """
+    """Single sign-on by the settings; None if no proxy is trusted. ConfigurationError if they are incomplete."""
     mapped_id = settings.sso_mapped_id
     if mapped_id in _NO_MAPPED_IDS:
         raise ConfigurationError(
@@ -106,11 +99,7 @@ def single_sign_on(settings: CenterSettings, users_of: UsersOf | None) -> Single
 
 
 def _only(connection: HTTPConnection, name: str, *, most: int = _ID_MAX) -> str | None:
-    """The header's one value; None where it is missing or blank.
-
-    Raises:
-        Unauthorized: it is there twice, as when a proxy adds its own to the client's, or cannot be a name.
-    """
+    """The header's one value, or None; Unauthorized if it is there twice, as when a proxy adds its own, or no name."""
     values = connection.headers.getlist(name)
     if not values:
         return None

@@ -39,11 +39,7 @@ def write_cursor(corp_id: str, user_id: str, view: int, place: Place) -> str:
 
 
 def read_cursor(cursor: str, corp_id: str, user_id: str, view: int) -> Place:
-    """The place.
-
-    Raises:
-        BadQuery: damaged, or of another user or view.
-    """
+    """The place; raises BadQuery if the cursor is damaged, or of another user or view."""
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         if raw[:_HEAD] != _VERSION + _bound_to(corp_id, user_id, view):

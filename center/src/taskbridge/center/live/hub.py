@@ -156,10 +156,7 @@ class Hub(Collector):
     ) -> Stream:
         """Every change of this person after that place, or from now on, while ``may_go_on`` at each heartbeat.
 
-        Raises:
-            NotNow: This replica holds as many streams as it may, or is about to stop.
-            TooManyQueries: One person has as many as one person may have.
-            DatabaseUnavailable: It does not answer.
+        Raises NotNow or TooManyQueries if the replica, or the person, has as many as allowed; DatabaseUnavailable.
         """
         if self.count >= self.most:
             raise NotNow("there are as many event streams here as there may be: try again later", retry_after_s=2)

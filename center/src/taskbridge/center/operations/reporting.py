@@ -153,11 +153,7 @@ class OperationsReporter:
                 await self._threads.run(self._records.leave, self._replica)
 
     async def overview(self) -> dict[str, Any]:
-        """The state of the bridge, with services that cannot be reached.
-
-        Raises:
-            DatabaseUnavailable: without the database little would be left.
-        """
+        """The state of the bridge, with services that cannot be reached; raises DatabaseUnavailable."""
         (edges, workers), missed, webhooks, found, share = await asyncio.gather(
             self._services_now(), self._missed(), self._webhooks(), self._from_database(), self._share()
         )
@@ -183,19 +179,13 @@ class OperationsReporter:
         }
 
     async def callbacks(self, instance_id: str, caller: Caller) -> dict[str, Any]:
-        """Whether callbacks of this instance were received, and what became of them.
-
-        Raises:
-            DatabaseUnavailable: the database does not answer.
-        """
+        """Whether callbacks of this instance were received, and what became of them; raises DatabaseUnavailable."""
         return await self._threads.run(self._records.callbacks, instance_id, caller, now_ms())
 
     async def act(self, endpoint: str, action: str) -> dict[str, Any]:
         """Have a webhooks service send a test to an endpoint, or deliver again; returns what it answers.
 
-        Raises:
-            Unknown: it does not know the endpoint, or none is set.
-            WebhooksFailed: none answers, or it refuses.
+        Raises Unknown if it does not know the endpoint, or none is set; WebhooksFailed if none answers, or it refuses.
         """
         if not self._webhooks_urls:
             raise Unknown("no webhooks service is known: set CENTER_WEBHOOKS_URLS")

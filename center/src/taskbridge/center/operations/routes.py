@@ -36,11 +36,7 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
     refused = models.problems(400, 401, 403, 429, 503)
 
     async def operator(request: Request) -> Caller:
-        """The caller.
-
-        Raises:
-            Unauthorized, Forbidden: not an operator.
-        """
+        """The caller; raises Forbidden if they are no operator."""
         caller = await access.caller_of(request)
         if not caller.is_operator:
             raise Forbidden("operators only: a token for all corps, or the role, is required")

@@ -40,8 +40,7 @@ class Services:
     async def post(self, urls: Iterable[str], path: str, *, token: str) -> tuple[int, str]:
         """Status and body of the first process that can be connected to; no other gets the request.
 
-        Raises:
-            ConnectionError: there is none, or it does not answer.
+        Raises ConnectionError if there is none, or it does not answer.
         """
         for url in urls:
             try:

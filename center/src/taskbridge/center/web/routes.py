@@ -130,11 +130,7 @@ def _answer(request: Request, asset: Asset, headers: dict[str, str]) -> Response
 
 
 def let_portals_in(http: ASGIApp, setting: str) -> ASGIApp:
-    """The app, of which scripts of these origins (comma-separated) may read what their user may: failures, too.
-
-    Raises:
-        ConfigurationError: one is no origin.
-    """
+    """The app, of which scripts of these origins (comma-separated) may read what their user may: failures, too."""
     origins = [part.strip() for part in setting.split(",") if part.strip()]
     for origin in origins:
         parts = urlsplit(origin)

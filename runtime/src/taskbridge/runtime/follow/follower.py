@@ -399,11 +399,7 @@ class Follower:
         self._move(self._assigned.values())
 
     def _retried(self, action: Callable[[], T]) -> T:
-        """Until it succeeds, or the follower stops: what was read is not lost while the database is away.
-
-        Raises:
-            _Stopped: The follower stops.
-        """
+        """Until it succeeds, or the follower stops: what was read is not lost while the database is away."""
         for attempt in count():
             try:
                 return action()

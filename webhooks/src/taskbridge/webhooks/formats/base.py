@@ -99,19 +99,11 @@ class Format(Protocol):
     """A module of ``taskbridge.webhooks.formats``."""
 
     def options(self, given: Mapping[str, Any], read: Callable[[str], str]) -> Any:
-        """The options of an endpoint, checked; ``read`` reads a secret that is in a file or in the environment.
-
-        Raises:
-            ValueError: they are invalid. The message repeats no value.
-        """
+        """The options of an endpoint, checked; ``read`` reads a secret elsewhere. ValueError repeats no value."""
         ...
 
     async def send(self, sending: Sending, call: Call) -> Answer:
-        """Send a notification.
-
-        Raises:
-            DeliveryProblem: it failed.
-        """
+        """Send a notification; raises DeliveryProblem if that failed."""
         ...
 
 
