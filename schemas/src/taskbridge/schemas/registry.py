@@ -142,7 +142,7 @@ class Registry:
         return self._ids.get(schema.key)
 
     def learn_id(self, schema: SchemaRef) -> int:
-        """The id of a schema, registered first if necessary; raises as ``register``. It may be an earlier one of ours."""
+        """The id of a schema, registered first if necessary; raises as ``register``. It may be an earlier version."""
         known = self.known_id(schema)
         if known is None:
             known = self.client.register(schema.subject, schema.text)

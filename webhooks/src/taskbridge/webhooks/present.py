@@ -44,7 +44,7 @@ class PresentEntries:
         self._config = {**consumer_config(servers, GROUP, kafka), "auto.offset.reset": "earliest"}
 
     def add(self, endpoints: Mapping[str, Endpoint], added: Callable[[Collection[str]], None]) -> None:
-        """Blocks until all entries wait. Killed in the middle or after an error, it is repeated: nothing is added twice."""
+        """Blocks until all entries wait. Killed or after an error, it is repeated: nothing is added twice."""
         with closing(PartitionReader(self._config)) as reader:
             for partition in reader.partitions(TASK_STATES.name):
                 # Only an instance's last state counts: which entries an older one had is over.
