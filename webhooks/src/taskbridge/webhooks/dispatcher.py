@@ -80,7 +80,7 @@ class Courier:
             try:
                 free, pause_s = self._room()
                 found = await self._turn(free)
-                self._dispatcher.report(None)
+                self._dispatcher.problem = None
                 for each in found:
                     task = asyncio.create_task(self._attempt(each))
                     self._running.add(task)
@@ -88,7 +88,7 @@ class Courier:
                 if not found and not self._ended:
                     await self._rest(pause_s)
             except DatabaseUnavailable as error:
-                self._dispatcher.report(str(error))
+                self._dispatcher.problem = str(error)
                 await asyncio.sleep(_RETRY_S)
 
     def _room(self) -> tuple[int, float]:
@@ -194,9 +194,6 @@ class Dispatcher:
         for name in names:
             if (courier := self._couriers.get(name)) is not None:
                 courier.wake()
-
-    def report(self, problem: str | None) -> None:
-        self.problem = problem
 
     async def use(self, endpoints: Mapping[str, Endpoint], states: Mapping[str, EndpointState]) -> None:
         """Deliver to these endpoints, and to no others. One that changed gets new connections."""

@@ -11,7 +11,7 @@ from taskbridge.runtime.database import Database, Upsert, clean
 from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
 from taskbridge.schemas.cloudevents import headers_of, notification_headers, text_of
 from taskbridge.schemas.codec import Undecodable, person_codec, task_notification_codec
-from taskbridge.schemas.events import Change, PersonRecord, TaskNotification, TaskState, state_id_for
+from taskbridge.schemas.events import Change, TaskNotification, TaskState, state_id_for
 from taskbridge.schemas.json_forms import notification_json, to_json
 from taskbridge.schemas.topics import PEOPLE, TASK_NOTIFICATIONS
 from taskbridge.schemas.views import notification_of, views
@@ -102,7 +102,7 @@ class People(FollowedTopic):
 
     def write(self, connection: Connection, records: Sequence[Record]) -> Collection[str]:
         rows = [
-            (*each.key.split("/", 1), to_json(_other_ids(each.value)))
+            (*each.key.split("/", 1), to_json({} if each.value is None else each.value.other_ids))
             for each in {each.key: each for each in records}.values()
         ]
         self.database.put(connection, _PUT_PEOPLE, sorted(rows))
@@ -115,10 +115,6 @@ def other_id(database: Database, corp_id: str, user_id: str, name: str) -> str |
     with database.read() as connection:
         found = connection.scalar(query)
     return None if found is None else msgspec.json.decode(found).get(name)
-
-
-def _other_ids(person: PersonRecord | None) -> Mapping[str, str]:
-    return {} if person is None else person.other_ids
 
 
 def present(state: TaskState) -> Iterator[TaskNotification]:

@@ -10,10 +10,12 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View
+from taskbridge.schemas.json_forms import to_json
 
 M = TypeVar("M", bound=BaseModel)
 
 JSON = "application/json"
+_TOKEN_MARGIN_S = 300
 TRACEPARENT = "traceparent"
 
 EXAMPLE = TaskNotification(
@@ -119,6 +121,22 @@ def checked(model: type[M], given: Mapping[str, Any]) -> M:
         return model.model_validate(dict(given))
     except ValidationError as error:
         raise ValueError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+
+
+async def access_token(
+    sending: Sending, call: Call, path: str, body: Mapping[str, str], fields: tuple[str, str]
+) -> str:
+    """A vendor's token, until it ends; ``fields`` of the answer have the token and its lifetime in seconds."""
+    token, ends_s = sending.tokens.get(path, ("", 0.0))
+    if ends_s > sending.at_s:
+        return token
+    answer = await call("POST", sending.url.rstrip("/") + path, {"content-type": JSON}, to_json(body))
+    found = object_of(answer.body)
+    if not answer.is_success or fields[0] not in found:
+        said = answer.body.decode("utf-8", "replace")
+        raise DeliveryProblem(f"no access token: {answer.status} {said}")
+    sending.tokens[path] = found[fields[0]], sending.at_s + float(found.get(fields[1], 0)) - _TOKEN_MARGIN_S
+    return found[fields[0]]
 
 
 def object_of(body: bytes) -> dict[str, Any]:

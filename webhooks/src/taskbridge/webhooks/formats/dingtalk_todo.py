@@ -18,6 +18,7 @@ from taskbridge.webhooks.formats.base import (
     Answer,
     DeliveryProblem,
     Options,
+    access_token,
     checked,
     object_of,
 )
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 UNION_ID = "union_id"
 """Its name in the people topic."""
 _SUBJECT_CHARACTERS = 1024
-_TOKEN_MARGIN_S = 300
 _TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - a name
 _EXISTS, _MISSING = b"task exist", b"task not exist"
 
@@ -53,26 +53,12 @@ async def send(sending: Sending, call: Call) -> Answer:
     union_id = await sending.other_id(data["corp_id"], data["recipient_id"], UNION_ID)
     if union_id is None:
         raise DeliveryProblem(f"the people topic has no {UNION_ID} of {data['recipient_id']}: see `people import`")
-    todo = _Todo(sending, call, union_id, await _token(sending, call))
+    body = {"appKey": sending.options.app_key, "appSecret": sending.options.app_secret}
+    token = await access_token(sending, call, "/v1.0/oauth2/accessToken", body, ("accessToken", "expireIn"))
+    todo = _Todo(sending, call, union_id, token)
     if data["change"] == "REMOVED":
         return await todo.update({"done": True}, missing=Answer(HTTPStatus.OK))
     return await todo.create_or_update(data)
-
-
-async def _token(sending: Sending, call: Call) -> str:
-    wanted = sending.options
-    token, ends_s = sending.tokens.get(wanted.app_key, ("", 0.0))
-    if ends_s > sending.at_s:
-        return token
-    body = to_json({"appKey": wanted.app_key, "appSecret": wanted.app_secret})
-    url = f"{sending.url.rstrip('/')}/v1.0/oauth2/accessToken"
-    answer = await call("POST", url, {"content-type": JSON}, body)
-    found = object_of(answer.body)
-    if not answer.is_success or "accessToken" not in found:
-        raise DeliveryProblem(f"DingTalk gives no access token: {answer.status}")
-    ends_s = sending.at_s + float(found.get("expireIn", 0)) - _TOKEN_MARGIN_S
-    sending.tokens[wanted.app_key] = found["accessToken"], ends_s
-    return found["accessToken"]
 
 
 class _Todo:

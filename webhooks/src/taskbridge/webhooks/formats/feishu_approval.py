@@ -10,14 +10,23 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.schemas.json_forms import to_json
-from taskbridge.webhooks.formats.base import JSON, Answer, DeliveryProblem, Options, checked, object_of, text
+from taskbridge.webhooks.formats.base import (
+    JSON,
+    Answer,
+    DeliveryProblem,
+    Options,
+    access_token,
+    checked,
+    object_of,
+    text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from taskbridge.webhooks.formats.base import Call, Sending
 
-_TOKEN_MARGIN_S = 300
+_TOKEN_PATH = "/open-apis/auth/v3/tenant_access_token/internal"  # noqa: S105 - a path
 _INVALID_TOKEN = (99991661, 99991663, 99991668)
 _RESULTS = {"agree": "APPROVED", "disagree": "REJECTED", "refuse": "REJECTED", "terminated": "CANCELED"}
 
@@ -42,7 +51,9 @@ async def send(sending: Sending, call: Call) -> Answer:
     open_id = await sending.other_id(data["corp_id"], data["recipient_id"], wanted.people_id)
     if open_id is None:
         raise DeliveryProblem(f"the people topic has no {wanted.people_id} of {data['recipient_id']}")
-    headers = {"content-type": f"{JSON}; charset=utf-8", "authorization": f"Bearer {await _token(sending, call)}"}
+    body = {"app_id": wanted.app_id, "app_secret": wanted.app_secret}
+    token = await access_token(sending, call, _TOKEN_PATH, body, ("tenant_access_token", "expire"))
+    headers = {"content-type": f"{JSON}; charset=utf-8", "authorization": f"Bearer {token}"}
     url = f"{sending.url.rstrip('/')}/open-apis/approval/v4/external_instances"
     answer = await call("POST", url, headers, to_json(instance_of(data, wanted.approval_code, open_id)))
     code = object_of(answer.body).get("code", 0)
@@ -51,21 +62,6 @@ async def send(sending: Sending, call: Call) -> Answer:
     if answer.is_success and code != 0:
         raise DeliveryProblem(f"Feishu refuses it: {answer.body.decode('utf-8', 'replace')}")
     return answer
-
-
-async def _token(sending: Sending, call: Call) -> str:
-    wanted = sending.options
-    token, ends_s = sending.tokens.get(wanted.app_id, ("", 0.0))
-    if ends_s > sending.at_s:
-        return token
-    url = f"{sending.url.rstrip('/')}/open-apis/auth/v3/tenant_access_token/internal"
-    body = to_json({"app_id": wanted.app_id, "app_secret": wanted.app_secret})
-    found = object_of((await call("POST", url, {"content-type": JSON}, body)).body)
-    if "tenant_access_token" not in found:
-        raise DeliveryProblem(f"Feishu gives no access token: {found.get('code')} {found.get('msg')}")
-    ends_s = sending.at_s + float(found.get("expire", 0)) - _TOKEN_MARGIN_S
-    sending.tokens[wanted.app_id] = found["tenant_access_token"], ends_s
-    return found["tenant_access_token"]
 
 
 def instance_of(data: Mapping[str, Any], approval_code: str, open_id: str) -> dict[str, Any]:
