@@ -25,10 +25,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "success"],
     "properties": {
-        "type": {
-            "type": "string",
-            "description": "Kind of problem: about:blank or urn:taskbridge:problem:…",
-        },
+        "type": {"type": "string", "description": "Kind of problem: about:blank or urn:taskbridge:problem:…"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "What failed and what to do, in one sentence."},

@@ -116,12 +116,7 @@ class AsyncProducer:
         return cls(producer_config(bootstrap_servers, properties))
 
     def produce(
-        self,
-        topic: str,
-        *,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[tuple[str, bytes]] = (),
+        self, topic: str, *, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
     ) -> asyncio.Future[None]:
         """Send one record. The future ends when all in-sync replicas have it.
 

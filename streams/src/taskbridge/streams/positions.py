@@ -135,12 +135,7 @@ class ResumePosition(NamedTuple):
 
 
 def resume_position(
-    source: TP,
-    committed: Committed,
-    recorded: RecordedPosition | None,
-    *,
-    source_topic: SourceTopic,
-    bounds: Bounds,
+    source: TP, committed: Committed, recorded: RecordedPosition | None, *, source_topic: SourceTopic, bounds: Bounds
 ) -> ResumePosition:
     """Where the partition resumes; ``recorded`` is the position in its changelog, restored to the end.
 

@@ -86,10 +86,7 @@ def build_worker(
     producing = producer_config(settings.kafka_bootstrap_servers, kafka_properties)
     name = app.conf.consumer_group_instance_id
     group_commit = GroupCommit(
-        producing,
-        name=name,
-        membership=lambda: consumer_of(app).membership,
-        source_topic=prepared.source_topic,
+        producing, name=name, membership=lambda: consumer_of(app).membership, source_topic=prepared.source_topic
     )
     takeover = Takeover(
         offsets,

@@ -200,10 +200,7 @@ class Webhooks:
     async def _add_present(self) -> None:
         """For each endpoint that starts with what is present."""
         entries = PresentEntries(
-            self._database,
-            self._registry,
-            servers=self._settings.kafka_bootstrap_servers,
-            kafka=self._kafka,
+            self._database, self._registry, servers=self._settings.kafka_bootstrap_servers, kafka=self._kafka
         )
         while True:
             await asyncio.sleep(_LOOK_S)

@@ -67,10 +67,7 @@ class PresentEntries:
             return None
 
     def _add(
-        self,
-        found: Sequence[TaskState],
-        endpoints: Mapping[str, Endpoint],
-        added: Callable[[Collection[str]], None],
+        self, found: Sequence[TaskState], endpoints: Mapping[str, Endpoint], added: Callable[[Collection[str]], None]
     ) -> None:
         new = [
             delivery

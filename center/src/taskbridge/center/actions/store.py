@@ -104,13 +104,7 @@ class Actions:
         self._database = database
 
     def request(
-        self,
-        caller: Caller,
-        wanted: Sequence[Wanted],
-        targets: Targets,
-        *,
-        address: str,
-        now: int,
+        self, caller: Caller, wanted: Sequence[Wanted], targets: Targets, *, address: str, now: int
     ) -> list[Action]:
         """Record what a signed-in person wants, in one transaction with the audit trail.
 

@@ -64,11 +64,7 @@ def personal_router(access: Access, marks: MarksStore, database: Database, threa
 
 
 def _marked(given: models.MarkIn) -> Marked:
-    values = {
-        READ_MARK: _ms(given.read),
-        PINNED: now_ms() if given.pinned else None,
-        HIDDEN: _ms(given.hidden_until),
-    }
+    values = {READ_MARK: _ms(given.read), PINNED: now_ms() if given.pinned else None, HIDDEN: _ms(given.hidden_until)}
     fields = {READ_MARK: "read", PINNED: "pinned", HIDDEN: "hidden_until"}
     changes = {kind: value for kind, value in values.items() if fields[kind] in given.model_fields_set}
     return Marked(given.view, given.instance_id, given.task_id, changes)

@@ -223,10 +223,7 @@ class Queries:
     """What the API answers, as JSON bytes or values for it."""
 
     def __init__(
-        self,
-        database: Database,
-        due_rules: Callable[[], DueRules] = lambda: NO_RULES,
-        now: Callable[[], int] = now_ms,
+        self, database: Database, due_rules: Callable[[], DueRules] = lambda: NO_RULES, now: Callable[[], int] = now_ms
     ) -> None:
         """``due_rules`` are those in force."""
         self._database, self._due_rules, self._now = database, due_rules, now

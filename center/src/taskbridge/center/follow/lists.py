@@ -36,13 +36,7 @@ from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
 from taskbridge.runtime.follow.positions import progress, renew_epoch
 from taskbridge.schemas.cloudevents import headers_of, text_of
 from taskbridge.schemas.codec import Undecodable, form_codec, person_codec, task_state_codec
-from taskbridge.schemas.events import (
-    MAX_NAME_CHARACTERS,
-    Change,
-    Lifecycle,
-    View,
-    state_id_for,
-)
+from taskbridge.schemas.events import MAX_NAME_CHARACTERS, Change, Lifecycle, View, state_id_for
 from taskbridge.schemas.json_forms import notification_json, to_json
 from taskbridge.schemas.topics import FORMS, PEOPLE, REPLAYED_DAYS, TASK_STATES
 from taskbridge.schemas.views import Entry, EntryKey, notification_of, views

@@ -96,11 +96,7 @@ def events_router(hub: Hub, access: Access) -> APIRouter:
         responses={**models.problems(400, 401, 403, 429, 503), **_FOUND},
     )
     async def events(  # pyright: ignore[reportUnusedFunction]
-        request: Request,
-        corp_id: CorpId,
-        user_id: UserId,
-        last_event_id: _LastEventId = None,
-        after: _After = None,
+        request: Request, corp_id: CorpId, user_id: UserId, last_event_id: _LastEventId = None, after: _After = None
     ) -> Response:
         now = asyncio.get_running_loop().time()
         caller = await access.caller_of(request)

@@ -24,11 +24,7 @@ _PROBLEM_MAX = 300
 _MISSED_MAX = 200
 _BACKFILL = "backfill"
 
-_EDGE: dict[str, Any] = {
-    "degraded": False,
-    "outcomes": {},
-    "spool": {"records": 0, "bytes": 0, "oldest_age_s": 0.0},
-}
+_EDGE: dict[str, Any] = {"degraded": False, "outcomes": {}, "spool": {"records": 0, "bytes": 0, "oldest_age_s": 0.0}}
 _WORKER: dict[str, Any] = {"active": [], "standby": [], "since": None, "lag": {}, "lag_seconds": {}}
 
 

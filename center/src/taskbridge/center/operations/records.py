@@ -13,24 +13,8 @@ from urllib.parse import quote, quote_plus
 import msgspec
 from sqlalchemy import Connection, RowMapping, bindparam, delete, func, or_, select
 
-from taskbridge.center.api.queries import (
-    HISTORY_MAX,
-    contains,
-    find_state,
-    shown_events,
-    shown_history,
-    shown_instance,
-)
-from taskbridge.center.tables import (
-    DEAD_LETTER,
-    QUARANTINED,
-    changes,
-    entries,
-    events,
-    instances,
-    replicas,
-    set_aside,
-)
+from taskbridge.center.api.queries import HISTORY_MAX, contains, find_state, shown_events, shown_history, shown_instance
+from taskbridge.center.tables import DEAD_LETTER, QUARANTINED, changes, entries, events, instances, replicas, set_aside
 from taskbridge.runtime.database import Database, clean
 from taskbridge.runtime.follow.tables import skipped
 from taskbridge.runtime.refusals import Unknown

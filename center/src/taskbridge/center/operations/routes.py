@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from taskbridge.center.operations.reporting import OperationsReporter
 
 _InstanceId = Annotated[
-    str,
-    Query(min_length=1, max_length=ID_MAX, description="Yida's formInstId.", examples=["f30233fb-72e1-4af4"]),
+    str, Query(min_length=1, max_length=ID_MAX, description="Yida's formInstId.", examples=["f30233fb-72e1-4af4"])
 ]
 
 _Endpoint = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Its name.", examples=["erp"])]

@@ -25,12 +25,7 @@ positions = Table(
     Column("at", BigInteger, nullable=False),
 )
 
-about = Table(
-    "about",
-    metadata,
-    Column("name", Key, primary_key=True),
-    Column("value", Text, nullable=False),
-)
+about = Table("about", metadata, Column("name", Key, primary_key=True), Column("value", Text, nullable=False))
 
 skipped = Table(
     "skipped",

@@ -123,10 +123,7 @@ def from_published(state: TaskState) -> Instance:
     ]
     originators = () if state.originator is None else (state.originator.user_id,)
     marks = Marks(
-        tasks=tuple(tasks),
-        originator_ids=originators,
-        assignee_ids=state.assignee_ids,
-        began_at=began_at_of(state),
+        tasks=tuple(tasks), originator_ids=originators, assignee_ids=state.assignee_ids, began_at=began_at_of(state)
     )
     return Instance(replace(state, began_at=marks.began_at), marks)
 

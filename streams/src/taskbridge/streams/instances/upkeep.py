@@ -155,12 +155,7 @@ def removals(instance: Instance, *, now_ms: int) -> list[TaskNotification]:
     """The notifications that remove every entry of the instance; none if it is deleted already."""
     state = instance.state
     event = own_event(
-        state,
-        "expired",
-        {"revision": state.revision},
-        action=Action.DELETED,
-        source=state.source,
-        at=now_ms,
+        state, "expired", {"revision": state.revision}, action=Action.DELETED, source=state.source, at=now_ms
     )
     return notifications(instance, fold(instance, event), event)
 

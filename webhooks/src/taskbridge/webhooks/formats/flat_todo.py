@@ -9,15 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.schemas.json_forms import to_json
-from taskbridge.webhooks.formats.base import (
-    JSON,
-    NOTHING_TO_SEND,
-    DeliveryProblem,
-    Options,
-    checked,
-    object_of,
-    text,
-)
+from taskbridge.webhooks.formats.base import JSON, NOTHING_TO_SEND, DeliveryProblem, Options, checked, object_of, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
