@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import ConfigResource, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 from faust.types import TP
 
 from taskbridge.runtime.kafka import COORDINATOR_RETRY_S, LIBRDKAFKA, Admin, is_coordinator_moving
+from taskbridge.runtime.topic_admin import describe_topics
 from taskbridge.streams.positions import Bounds, Committed, read_metadata
 
 if TYPE_CHECKING:
@@ -133,12 +134,8 @@ class Offsets:
 
     def largest_record(self, topic: str) -> int | None:
         """Maximum size of a record of the topic in bytes; None if this user may not read its configuration."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        described = cast("Any", self._admin).describe_configs([resource], request_timeout=_ANSWER_S)
-        try:
-            return int(described[resource].result()["max.message.bytes"].value)
-        except KafkaException:
-            return None
+        settings, _ = describe_topics(self._admin, [topic])[topic]
+        return None if settings is None else int(cast("str", settings["max.message.bytes"]))
 
     def partitions(self, topic: str) -> list[int]:
         """The numbers of the topic's partitions."""

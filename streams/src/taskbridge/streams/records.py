@@ -44,7 +44,8 @@ except ImportError:  # installed without the extra `native`
 
 native = _native
 
-_partition = cast("Callable[[bytes, int], int]", murmur2)
+target_partition = cast("Callable[[bytes, int], int]", murmur2)
+"""The partition of a key among so many, by the partitioner of all our producers and of the Java client."""
 
 
 class PythonRecords(list[RecordWithHeaders]):
@@ -58,7 +59,7 @@ class PythonRecords(list[RecordWithHeaders]):
         found: dict[int, PythonRecords] = {}
         for record in self:
             key = record[0]
-            partition = random.randrange(partitions) if key is None else _partition(key, partitions)  # noqa: S311
+            partition = random.randrange(partitions) if key is None else target_partition(key, partitions)  # noqa: S311
             found.setdefault(partition, PythonRecords()).append(record)
         return list(found.items())
 

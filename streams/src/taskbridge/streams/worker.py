@@ -94,7 +94,7 @@ def build_worker(
         group=APP_ID,
         topic=topics.TASK_EVENTS.name,
         claim=partial(fence, producing),
-        note=metrics.position_lost,
+        note=lambda reason: metrics.positions_lost.labels(reason).inc(),
     )
     recovery = Recovery(
         app,
@@ -102,7 +102,7 @@ def build_worker(
         takeover,
         # Checked again once the group has this worker as a member: a switch begins when it has none.
         admit=admit,
-        on_emptied=metrics.store_emptied,
+        on_emptied=metrics.stores_emptied.inc,
     )
     tables_of(app).use_recovery(recovery)
     store, changelog = instances_table(app, partitions=partitions, version=version)

@@ -111,25 +111,14 @@ class Contract:
     offsets: Offsets
 
     def apply(self) -> Prepared:
-        """Return once everything is there. Blocks.
-
-        Raises:
-            OperatorError: try again; it says what is missing, or that a switch is under way.
-            StartRefused: an internal topic is lost, or does not fit.
-        """
+        """Return once everything is there. Blocks. OperatorError: try again; StartRefused: a topic is lost."""
         try:
             return self._apply()
         except (KafkaException, TimeoutError) as error:
             raise TopicsUnavailable(f"Kafka is still starting or does not answer; retrying: {error}") from error
 
     def check(self, prepared: Prepared) -> None:
-        """Return if a worker with this preparation may still work. Blocks.
-
-        Raises:
-            AnotherVersion: another version is live, or about to be.
-            StartRefused: a topic that it depends on was deleted or recreated.
-            KafkaException, TimeoutError: Kafka refuses, or does not answer.
-        """
+        """Return if a worker with this preparation may still work; else AnotherVersion or StartRefused. Blocks."""
         self.live_version.check(prepared.version)
         with suppress(KeyError):
             if source_topic(self.offsets, prepared.partitions, prepared.version) == prepared.source_topic:
@@ -181,11 +170,9 @@ class Contract:
         return [not_allowed(acl) for acl in lacks]
 
     def _check_internal_topics(self) -> None:
-        """Before anything is created, so that a lost topic is noticed.
+        """Before anything is created, so that a lost topic is noticed: StartRefused.
 
-        Raises:
-            StartRefused: a topic is lost, or does not fit.
-            TopicsUnavailable: it only seems so, because topics were created or moved meanwhile.
+        TopicsUnavailable, if it only seems so, because topics were created or moved meanwhile.
         """
         is_there = VERSION_TOPIC.name in self.offsets.topics([VERSION_TOPIC.name])
         versions = self.live_version.read() if is_there else self.live_version.by_positions()

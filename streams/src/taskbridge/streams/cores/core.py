@@ -12,20 +12,18 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
-
-from confluent_kafka import murmur2
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.events import Action, Change, TaskEvent, TaskNotification, TaskState, View, notification_key
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
+from taskbridge.streams.records import Chunk, RecordWithHeaders, target_partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.streams.fold.rejections import Rejected
-    from taskbridge.streams.records import Chunk, RecordWithHeaders
 
 MAX_PUBLISHED_BYTES = 64 << 20
 """Limit of one event's notifications together: a long title for very many people must not fill the memory."""
@@ -154,14 +152,6 @@ class Core(ABC):
         self._cache.forget(keys)
 
 
-_partition = cast("Callable[[bytes, int], int]", murmur2)
-
-
-def target_partition(key: bytes, partitions: int) -> int:
-    """The partition of this key among so many, by the partitioner of all our producers and of the Java client."""
-    return _partition(key, partitions)
-
-
 def split_by_partition(
     records: Chunk, partition: int, partitions: int
 ) -> tuple[Chunk, dict[int, list[RecordWithHeaders]]]:
@@ -170,7 +160,7 @@ def split_by_partition(
     Producers hash a key with the number of partitions that they know: after an increase they use the old number for
     minutes, and earlier records stay where they are. A record without a key stays on its partition.
     """
-    targets = [_partition(each.key, partitions) if each.key else partition for each in records]
+    targets = [target_partition(each.key, partitions) if each.key else partition for each in records]
     others: dict[int, list[RecordWithHeaders]] = {}
     if targets.count(partition) == len(targets):
         return records, others

@@ -66,12 +66,12 @@ class Metrics:
         self._recovered = gauge("recovery_records", "Changelog records applied since the start.")
         self._recovery_rate = gauge("recovery_records_per_second", "Changelog records applied in the last second.")
         self._rebalances = gauge("rebalances", "Rebalances since the start.")
-        self._positions_lost = counter(
+        self.positions_lost = counter(
             "positions_lost", "Partitions that did not resume at the group's position, by reason.", ["reason"]
         )
         for reason in REASONS:
-            self._positions_lost.labels(reason)
-        self._stores_emptied = counter(
+            self.positions_lost.labels(reason)
+        self.stores_emptied = counter(
             "damaged_stores", "Damaged stores that were emptied and restored from their changelogs."
         )
         counter("watchdog", "How often a worker on this data folder exited because it stalled.").inc(times_stuck)
@@ -92,14 +92,6 @@ class Metrics:
         self._recovered.set(now.restored)
         self._recovery_rate.set(now.restored_a_second)
         self._rebalances.set(rebalances)
-
-    def position_lost(self, reason: str) -> None:
-        """Count a partition that did not resume at the group's position."""
-        self._positions_lost.labels(reason).inc()
-
-    def store_emptied(self) -> None:
-        """Count a damaged store."""
-        self._stores_emptied.inc()
 
     def chunk(self, partition: int, records: Chunk, result: Folded, seconds: float) -> None:
         """Count a chunk that is durable."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from taskbridge.schemas.codec import Codec, task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.streams.contract.start import notification_bytes
-from taskbridge.streams.cores.core import fold_within_limits, target_partition
+from taskbridge.streams.cores.core import fold_within_limits
 from taskbridge.streams.cores.native import choose_core
 from taskbridge.streams.fold.instance import EARLIEST, LATEST, from_published
 from taskbridge.streams.fold.stored_instance import (
@@ -39,6 +39,7 @@ from taskbridge.streams.instances.pending_notifications import (
 from taskbridge.streams.instances.upkeep import is_expired
 from taskbridge.streams.positions import Bounds, is_after_loss, position_if_readable
 from taskbridge.streams.rebuild.copies import Copy, Located, bulk_reader, join_by_key, read_on
+from taskbridge.streams.records import RecordWithHeaders, target_partition
 from taskbridge.streams.table_versions import instances_changelog
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from taskbridge.runtime.partition_reader import PartitionReader
     from taskbridge.schemas.events import TaskState
     from taskbridge.streams.rebuild.operation import Operation
-    from taskbridge.streams.records import RecordWithHeaders
 
 _GENERATION = 0
 """No group."""
