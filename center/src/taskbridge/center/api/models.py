@@ -110,15 +110,13 @@ class MarkedOut(_Shown):
 
 
 def _moment_of(value: object) -> object:
-    """Of a text only: a number would be read as seconds or milliseconds, by its size."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise ValueError("a text such as " + MOMENT + " is expected")  # noqa: TRY004 - what Pydantic reports
-    return datetime.fromisoformat(value)
+    """Of a text with a time only: a number would be read as seconds or milliseconds, by its size."""
+    if value is not None and not (isinstance(value, str) and value[10:11] == "T"):
+        raise ValueError("must be a date and a time with its zone, such as " + MOMENT)
+    return value and datetime.fromisoformat(value)
 
 
-_Moment = Annotated[AwareDatetime | None, BeforeValidator(_moment_of)]
+Moment = Annotated[AwareDatetime | None, BeforeValidator(_moment_of)]
 
 
 class MarkIn(BaseModel):
@@ -129,9 +127,9 @@ class MarkIn(BaseModel):
     view: ViewName
     instance_id: str = Field(min_length=1, max_length=ID_MAX)
     task_id: str | None = Field(None, max_length=ID_MAX)
-    read: _Moment = Field(None, description="`updated_at` of the entry that was read; null: unread.")
+    read: Moment = Field(None, description="`updated_at` of the entry that was read; null: unread.")
     pinned: StrictBool = False
-    hidden_until: _Moment = None
+    hidden_until: Moment = None
 
 
 class MarksIn(_Shown):

@@ -86,28 +86,17 @@ def pages_router() -> APIRouter:
     """Serve the pages, ``/assets`` and the service worker; only files of the package, by their names."""
     assets, present = read_assets()
     router = APIRouter(include_in_schema=False)
-    policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 
-    @router.get("/")
-    async def task_center(request: Request) -> Response:
-        return _answer(request, assets["index.html"], {"Content-Security-Policy": _APP_POLICY})
+    def serve(path: str, name: str, policy: str) -> None:
+        @router.get(path)
+        async def page(request: Request) -> Response:
+            return _answer(request, assets[name], {"Content-Security-Policy": policy})
 
-    @router.get("/service-worker.js")
-    async def worker(request: Request) -> Response:
-        """At the root: it answers for the pages below its path only."""
-        return _answer(request, assets["service-worker.js"], {"Content-Security-Policy": _WORKER_POLICY})
-
-    @router.get("/ops")
-    async def operation(request: Request) -> Response:
-        return _answer(request, assets["ops.html"], policy)
-
-    @router.get("/audit")
-    async def audit_trail(request: Request) -> Response:
-        return _answer(request, assets["audit.html"], policy)
-
-    @router.get("/waiting")
-    async def waiting(request: Request) -> Response:
-        return _answer(request, assets["waiting.html"], policy)
+    serve("/", "index.html", _APP_POLICY)
+    # At the root: a service worker answers for the pages below its path only.
+    serve("/service-worker.js", "service-worker.js", _WORKER_POLICY)
+    for name in ("ops", "audit", "waiting"):
+        serve(f"/{name}", f"{name}.html", CONTENT_SECURITY_POLICY)
 
     @router.get("/assets/{name}")
     @router.get("/assets/{version}/{name}")
