@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     from taskbridge.runtime.follow.follower import FollowerHealth
 
-_PREFIX = "taskbridge_center_"
+_NAMESPACE = "taskbridge_center"
+_PREFIX = f"{_NAMESPACE}_"
 _QUERY_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
@@ -26,39 +28,34 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        counter = partial(Counter, namespace=_NAMESPACE, registry=self.registry)
+        gauge = partial(Gauge, namespace=_NAMESPACE, registry=self.registry)
         self.queries = Histogram(
-            _PREFIX + "query_seconds",
+            "query_seconds",
             "Time from a query's arrival to the first byte of its response, by route and status.",
             ("route", "status"),
+            namespace=_NAMESPACE,
             buckets=_QUERY_SECONDS,
             registry=self.registry,
         )
-        self.database_errors = Counter(
-            _PREFIX + "database_errors", "Queries that the database did not answer.", registry=self.registry
-        )
-        self.tokens_usable = self._gauge(
+        self.database_errors = counter("database_errors", "Queries that the database did not answer.")
+        self.tokens_usable = gauge(
             "api_tokens_usable", "0 while the API tokens file is invalid and an older version is in use."
         )
         self.tokens_usable.set(1)
-        self.actions = Counter(
-            _PREFIX + "actions", "Decisions of people that have ended, by result.", ("result",), registry=self.registry
-        )
-        self.reminders_usable = self._gauge(
+        self.actions = counter("actions", "Decisions of people that have ended, by result.", ("result",))
+        self.reminders_usable = gauge(
             "reminders_file_usable", "0 while the reminders file is invalid and an older version is in use."
         )
         self.reminders_usable.set(1)
-        self.reminders = Counter(
-            _PREFIX + "reminders",
+        self.reminders = counter(
+            "reminders",
             "Reminders and digests by channel, kind and result: `sent`, `failed` (repeated later) or `given_up`.",
             ("channel", "kind", "result"),
-            registry=self.registry,
         )
-        self.filled = self._gauge(
+        self.filled = gauge(
             "lists_filled_ratio", "Share of the states that the lists contain while they are filled; 1 once complete."
         )
-
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(_PREFIX + name, text, registry=self.registry)
 
 
 class FollowerCollector:

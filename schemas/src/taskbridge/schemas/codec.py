@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import fastavro
@@ -128,37 +128,18 @@ def framed(schema_id: int, body: bytes) -> bytes:
     return b"\x00" + schema_id.to_bytes(4, "big") + body
 
 
-def task_event_codec(registry: Registry) -> Codec[TaskEvent]:
-    return Codec(TASK_EVENTS, TaskEvent, registry)
-
-
-def task_event_bodies() -> Bodies[TaskEvent]:
-    return Bodies(TASK_EVENTS, TaskEvent)
+task_event_codec = partial(Codec[TaskEvent], TASK_EVENTS, TaskEvent)
+task_state_codec = partial(Codec[TaskState], TASK_STATES, TaskState)
+task_notification_codec = partial(Codec[TaskNotification], TASK_NOTIFICATIONS, TaskNotification)
+quarantined_callback_codec = partial(Codec[QuarantinedCallback], CALLBACKS_QUARANTINE, QuarantinedCallback)
+person_codec = partial(Codec[PersonRecord], PEOPLE, PersonRecord)
+form_codec = partial(Codec[Form], FORMS, Form)
+task_event_bodies = partial(Bodies[TaskEvent], TASK_EVENTS, TaskEvent)
 
 
 def task_event_head_codec(registry: Registry, *, with_form: bool = False) -> Codec[TaskEvent]:
     """Reads events without ``raw_parameters`` and, by default, ``form_data``, which come last and no fold needs."""
     return Codec(TASK_EVENTS, TaskEvent, registry, before="raw_parameters" if with_form else "form_data")
-
-
-def task_state_codec(registry: Registry) -> Codec[TaskState]:
-    return Codec(TASK_STATES, TaskState, registry)
-
-
-def task_notification_codec(registry: Registry) -> Codec[TaskNotification]:
-    return Codec(TASK_NOTIFICATIONS, TaskNotification, registry)
-
-
-def quarantined_callback_codec(registry: Registry) -> Codec[QuarantinedCallback]:
-    return Codec(CALLBACKS_QUARANTINE, QuarantinedCallback, registry)
-
-
-def person_codec(registry: Registry) -> Codec[PersonRecord]:
-    return Codec(PEOPLE, PersonRecord, registry)
-
-
-def form_codec(registry: Registry) -> Codec[Form]:
-    return Codec(FORMS, Form, registry)
 
 
 @lru_cache(maxsize=64)  # compiling is slow, and many codecs of one process are for the same schema

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, case, delete, func, select
@@ -11,7 +12,7 @@ from taskbridge.runtime.database import Database, Upsert, clean
 from taskbridge.runtime.follow.batch import FollowedTopic, Record, key_of
 from taskbridge.runtime.follow.positions import IS_COMPLETE
 from taskbridge.runtime.follow.tables import positions, skipped
-from taskbridge.schemas.codec import Codec, quarantined_callback_codec, task_event_head_codec
+from taskbridge.schemas.codec import quarantined_callback_codec, task_event_head_codec
 from taskbridge.schemas.dead_letters import dead_letter_of, replay_of
 from taskbridge.schemas.json_forms import quarantined_json, to_json
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_STATES
@@ -35,11 +36,7 @@ _ENTRY = ("kind", "entry_id", "at", "reason", "search", "summary", "replayed_at"
 
 
 class Events(FollowedTopic):
-    topic = TASK_EVENTS
-
-    @staticmethod
-    def make_codec(registry: Registry) -> Codec[TaskEvent]:
-        return task_event_head_codec(registry, with_form=True)
+    topic, make_codec = TASK_EVENTS, partial(task_event_head_codec, with_form=True)
 
     def read(self, message: Message) -> tuple[str, TaskEvent]:
         return key_of(message), self.codec.decode(message.value())
