@@ -11,13 +11,14 @@ import base64
 import hmac
 import smtplib
 import time
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, localtime
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
 import httpx2
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 
 ANSWER_S = 10.0
-_OK, _MULTIPLE_CHOICES = 200, 300
 _PROBLEM_CHARACTERS = 200
 
 
@@ -45,10 +45,8 @@ class NotSent(Exception):
         self.channel_fails = channel_fails
 
 
-class Send(Protocol):
-    """Send one message; raises NotSent."""
-
-    def __call__(self, message: Message, /) -> None: ...
+Send = Callable[[Message], None]
+"""Sends one message; raises NotSent."""
 
 
 @contextmanager
@@ -116,9 +114,8 @@ def _send_to_robot(
     address = channel.url.get_secret_value()
     if channel.secret is not None:
         timestamp = str(time.time_ns() // 1_000_000)
-        address += (
-            f"&timestamp={timestamp}&sign={quote_plus(robot_signature(timestamp, channel.secret.get_secret_value()))}"
-        )
+        sign = quote_plus(robot_signature(timestamp, channel.secret.get_secret_value()))
+        address += f"&timestamp={timestamp}&sign={sign}"
     text = group_text(message, reminders.language, url)
     body = {
         "msgtype": "text",
@@ -151,7 +148,7 @@ def _post(client: httpx2.Client, url: str, body: bytes, headers: dict[str, str])
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
         # Its text may repeat the address, which has the robot's token.
         raise NotSent(f"no answer: {type(error).__name__}") from error
-    if not _OK <= answer.status_code < _MULTIPLE_CHOICES:
+    if not answer.is_success:
         raise NotSent(f"it answered {answer.status_code}")
     return answer
 

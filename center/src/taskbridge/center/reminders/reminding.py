@@ -235,7 +235,8 @@ class Reminding:
         if failure is not None:
             self._failed(list(left.values()), failure, now)
         elif left:
-            self._delete(left)  # what they are about is not pending any more
+            with self._database.write() as connection:  # what they are about is not pending any more
+                connection.execute(_DELETE, [each.given() for each in left])
         return failure is None
 
     def _send_one(self, send: Send, message: Message, rows: Sequence[Claimed], now: int) -> NotSent | None:
@@ -270,10 +271,6 @@ class Reminding:
         new = {"new_retry_at": retry_at, "new_done_at": done_at, "new_problem": problem or None}
         with self._database.write() as connection:
             connection.execute(_NOTE, [{**each.key.given(), **new} for each in rows])
-
-    def _delete(self, keys: Collection[Key]) -> None:
-        with self._database.write() as connection:
-            connection.execute(_DELETE, [each.given() for each in keys])
 
     def _claim(self, current: Reminders, channel: str, now: int) -> list[Claimed]:
         """Rows that may be sent now, and whose digests are not of a past day; no other replica has them."""

@@ -46,11 +46,8 @@ def fold_chunk(
 ) -> ChunkResult:
     """Fold the records in their order. Each instance is loaded, and will be written, once.
 
-    ``load`` is called once, with the record keys of all instances in the chunk; its result is in their order.
-    ``too_large``: offsets of records whose result would not fit into a Kafka record.
-    ``form_fields``: names of the form fields that a state contains.
-    A record that cannot be decoded or folded is rejected with its reason and changes nothing. Any other error has no
-    effect at all: the chunk can be tried again.
+    ``load`` is called once, with the record keys of all instances in the chunk; its result is in their order. The rest
+    is as for ``Core.fold``: a record that cannot be decoded or folded is rejected with its reason and changes nothing.
     """
     result = ChunkResult()
     decoded = [(record, _decoded(record, decode)) for record in records]
