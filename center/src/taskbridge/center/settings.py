@@ -15,12 +15,16 @@ def _names(value: Any) -> Any:
     return tuple(each.strip() for each in value.split(",") if each.strip()) if isinstance(value, str) else value
 
 
-def _people(value: Any) -> Any:
+def parse_person(text: object) -> tuple[str, str]:
     """As in a record's key, the corp ends at the first slash."""
-    found = [each.partition("/") for each in _names(value)] if isinstance(value, str) else []
-    if not all(corp and user for corp, _, user in found):
-        raise ValueError("each must be corp/user")
-    return tuple((corp, user) for corp, _, user in found)
+    corp, _, user = str(text).partition("/")
+    if not corp or not user:
+        raise ValueError("must be corp/user")
+    return corp, user
+
+
+def _people(value: Any) -> Any:
+    return tuple(parse_person(each) for each in _names(value)) if isinstance(value, str) else value
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]

@@ -94,16 +94,6 @@ def _answer(found: Sequence[Action], targets: Targets | None, corp_id: str) -> R
 
 
 def _shown(action: Action) -> dict[str, Any]:
-    return {
-        "action_id": action.action_id or None,
-        "instance_id": action.instance_id,
-        "task_id": action.task_id or None,
-        "action": action.action,
-        "user_id": action.user_id,
-        "actor_id": action.actor_id,
-        "recipient_id": action.recipient_id or None,
-        "remark": action.remark,
-        "status": action.status,
-        "detail": action.detail or None,
-        "requested_at": iso(action.requested_at),
-    }
+    shown = {name: value for name, value in action._asdict().items() if name in models.ActionOut.model_fields}
+    unset = {name: None for name in ("action_id", "task_id", "recipient_id", "detail") if not shown[name]}
+    return {**shown, **unset, "requested_at": iso(action.requested_at)}

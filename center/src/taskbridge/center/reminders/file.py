@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 
 from taskbridge.center.reminders.due import DueRules, Rule
 from taskbridge.center.reminders.working_time import DAY_MINUTES, HOUR_MS, Period, WorkingTime
+from taskbridge.center.settings import parse_person
 from taskbridge.runtime.settings import FileBroken, FileModel, NotBlank, Port, ReloadedFile, Url, parse_toml
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.runtime.tokens import ALL_CORPS
@@ -70,18 +71,11 @@ def _dates(text: object) -> object:
     return date.fromisoformat(first), date.fromisoformat(last or first)
 
 
-def _person(text: object) -> object:
-    corp, _, user = str(text).partition("/")
-    if not corp or not user:
-        raise ValueError("must be corp/user")
-    return corp, user
-
-
 Clock = Annotated[int, BeforeValidator(_time), Field(ge=0, lt=DAY_MINUTES)]
 Hours = Annotated[tuple[Annotated[Period, BeforeValidator(_period)], ...], AfterValidator(_in_order)]
 Dates = Annotated[tuple[date, date], BeforeValidator(_dates)]
 Corps = Annotated[frozenset[NotBlank], Field(min_length=1)]
-People = frozenset[Annotated[tuple[str, str], BeforeValidator(_person)]]
+People = frozenset[Annotated[tuple[str, str], BeforeValidator(parse_person)]]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
