@@ -162,8 +162,6 @@ def _set_aside(path: Path) -> None:
 
 
 class Center:
-    """All parts of a replica."""
-
     def __init__(self, settings: CenterSettings, database: Database) -> None:
         """Raise ConfigurationError if the settings of access, the addresses or a file are wrong."""
         self._settings, self._database = settings, database
@@ -299,7 +297,6 @@ class Center:
         return build_http(self.readiness, self.metrics, routers=routers, only_hosts=only_hosts)
 
     async def readiness(self) -> dict[str, Any]:
-        """The body of ``/readyz``."""
         health = [each.health() for each in self.followers]
         problems = [self.filling.problem, *(each.problem for each in health)]
         files = self.access.tokens, self._targets, self.reminders_file
@@ -348,7 +345,6 @@ def _most_streams(requested: int) -> int:
 
 
 def main() -> None:
-    """The program ``taskbridge-center``."""
     run_program("center", run, does="Run the task center")
 
 

@@ -20,8 +20,6 @@ _ERASED = (person_ids.c.user_id, people.c.user_id, *PERSONAL)
 
 
 class Erased(NamedTuple):
-    """What an erasure did."""
-
     deleted: Counter[str]
     """Rows by table."""
     entry: AuditEntry

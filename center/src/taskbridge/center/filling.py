@@ -38,14 +38,12 @@ class Filling:
         return min(0.999, self._lists.read / self._lists.of) if self._lists.of else 0.0
 
     def details(self) -> dict[str, Any]:
-        """For ``/readyz``."""
         return {
             "database": "connected" if self.problem is None else "unavailable",
             "lists": {"complete": self.is_complete(), "filled": round(self.ratio, 3)},
         }
 
     async def watch(self) -> None:
-        """Look until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(_LOOK_S)

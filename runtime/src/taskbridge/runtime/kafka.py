@@ -214,7 +214,6 @@ class Acl(NamedTuple):
 
 
 def is_denied(error: KafkaError) -> bool:
-    """Whether the Kafka user lacks a permission for the request."""
     return error.code() in _DENIALS
 
 

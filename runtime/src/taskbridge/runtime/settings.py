@@ -343,8 +343,6 @@ class SourceEntry(FileModel):
 
 
 class Senders(FileModel):
-    """The file."""
-
     apps: tuple[AppEntry, ...] = ()
     sources: tuple[SourceEntry, ...] = ()
 

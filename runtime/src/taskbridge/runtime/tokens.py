@@ -83,8 +83,6 @@ def parse_tokens(text: str) -> ApiTokens:
 
 
 class TokensFile(ReloadedFile[ApiTokens]):
-    """The tokens in force."""
-
     title = "API tokens file"
     log_events = "api_tokens_reloaded", "api_tokens_broken"
 

@@ -41,8 +41,6 @@ class TopicsUnavailable(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """The result for one topic."""
-
     name: str
     created: bool
     partitions: int

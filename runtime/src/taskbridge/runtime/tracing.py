@@ -87,12 +87,10 @@ SPOOLED = "taskbridge.spooled"
 
 
 def request(method: str, route: str) -> str:
-    """The name of a span."""
     return f"{method} {route}"
 
 
 def message(operation: Operation, destination: str) -> str:
-    """The name of a span."""
     return f"{operation} {destination}"
 
 

@@ -277,7 +277,6 @@ def notification_key(corp_id: str, user_id: str) -> bytes:
 
 
 def form_key(corp_id: str, form_uuid: str) -> bytes:
-    """The key of a form's record."""
     return f"{corp_id}/{form_uuid}".encode()
 
 

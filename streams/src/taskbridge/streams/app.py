@@ -77,7 +77,6 @@ async def _serve(settings: StreamsSettings, partitions: int) -> None:
 
 
 def main() -> None:
-    """The program ``taskbridge-streams``."""
     run_program("streams", run, does="Run the streams service")
 
 

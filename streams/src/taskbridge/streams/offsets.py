@@ -138,7 +138,6 @@ class Offsets:
         return None if settings is None else int(cast("str", settings["max.message.bytes"]))
 
     def partitions(self, topic: str) -> list[int]:
-        """The numbers of the topic's partitions."""
         return [each.id for each in self._describe(topic).partitions]
 
     def begins(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:

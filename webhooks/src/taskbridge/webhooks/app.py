@@ -78,8 +78,6 @@ def operations(environment: Mapping[str, str] = os.environ) -> Generator[Operati
 
 
 class Webhooks:
-    """All parts of a replica."""
-
     def __init__(self, settings: WebhooksSettings, database: Database, file: EndpointsFile) -> None:
         self._settings, self._database, self._file = settings, database, file
         self._guard = Guard(settings.allowed_networks)
@@ -99,7 +97,6 @@ class Webhooks:
         self._registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=self._kafka)
 
     async def serve(self) -> None:
-        """Until a signal comes."""
         self.dispatcher = Dispatcher(self._database, self._guard, self.metrics, self._threads, self.operations.other_id)
         self.follower = Follower(
             self._database,
@@ -150,7 +147,6 @@ class Webhooks:
         return http
 
     def readiness(self) -> dict[str, Any]:
-        """The body of ``/readyz``."""
         health = self.follower.health()
         files = [each.problem for each in self._files]
         problems = [self._problem, health.problem, self.dispatcher.problem, *files]
@@ -223,7 +219,6 @@ class Webhooks:
 
 
 def main() -> None:
-    """The program ``taskbridge-webhooks``."""
     does = "Deliver notifications over HTTP"
     run_program("webhooks", run, does=does, needs="WEBHOOKS_ENDPOINTS_FILE=endpoints.toml ")
 

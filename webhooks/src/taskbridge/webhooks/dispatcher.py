@@ -34,8 +34,6 @@ log = structlog.get_logger(__name__)
 
 
 class Courier:
-    """Delivers to one endpoint."""
-
     def __init__(self, dispatcher: Dispatcher, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._dispatcher = dispatcher
@@ -52,7 +50,6 @@ class Courier:
         self.task = asyncio.create_task(self._run(), name=f"courier {endpoint.name}")
 
     def wake(self) -> None:
-        """Something is waiting."""
         self._wake.set()
 
     async def stop(self) -> None:

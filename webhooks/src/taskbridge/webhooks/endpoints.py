@@ -127,8 +127,6 @@ class Endpoints(NamedTuple):
 
 
 class EndpointsFile(ReloadedFile[Endpoints]):
-    """The endpoints in force."""
-
     title = "endpoints file"
     log_events = "endpoints_reloaded", "endpoints_broken"
 

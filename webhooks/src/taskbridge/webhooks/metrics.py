@@ -17,8 +17,6 @@ _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 360
 
 
 class Metrics:
-    """One set per process, in a registry of its own."""
-
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -48,7 +46,6 @@ class Metrics:
         """Whether the last attempts at an endpoint succeeded."""
 
     def attempt(self, endpoint: str, result: Result) -> None:
-        """Count an attempt."""
         outcome = "delivered" if result.delivered else "failed" if result.retry_in_ms is not None else "given_up"
         self.attempts.labels(endpoint, outcome).inc()
         self.recent[endpoint].append(result.delivered)

@@ -110,7 +110,6 @@ class People(FollowedTopic):
 
 
 def other_id(database: Database, corp_id: str, user_id: str, name: str) -> str | None:
-    """The person's id of that name."""
     query = select(people.c.other_ids).where(people.c.corp_id == corp_id, people.c.user_id == user_id)
     with database.read() as connection:
         found = connection.scalar(query)

@@ -87,7 +87,6 @@ class Operations:
         return store.replay(self._database, endpoint, ids=ids, since=since_ms, outcome=outcome)
 
     def set_enabled(self, endpoint: str, *, reason: str | None) -> None:
-        """Enable an endpoint, or disable it for this reason."""
         store.register(self._database, {endpoint: self._known(endpoint).entry.start == "present"})
         store.set_enabled(self._database, endpoint, reason=reason)
 
@@ -102,7 +101,6 @@ class Operations:
         return {"id": endpoint, "delivered": result.delivered, "status": result.status, "problem": problem}
 
     async def other_id(self, corp_id: str, user_id: str, name: str) -> str | None:
-        """A person's id of another system; None where there is none."""
         return await self._threads.run(other_id, self._database, corp_id, user_id, name)
 
     async def _attempt(self, endpoint: Endpoint) -> Result:

@@ -42,8 +42,6 @@ class Delivery(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """What waits for an endpoint."""
-
     deliveries: int = 0
     oldest_s: float = 0.0
 

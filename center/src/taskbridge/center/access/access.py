@@ -174,7 +174,6 @@ class Access:
         )
 
     def roles_of(self, groups: Collection[object]) -> set[str]:
-        """The roles of members of these groups."""
         return {each.role for each in self.members if any(group in groups for group in each.groups)}
 
     async def record(self, request: HTTPConnection, caller: Caller, action: str, subject: Person | str = "") -> None:

@@ -26,8 +26,6 @@ ANSWER_S = 10.0
 
 
 class SignedIn(NamedTuple):
-    """The result of a sign-in."""
-
     person: Person
     groups: Sequence[object] = ()
     """As the provider has named them."""

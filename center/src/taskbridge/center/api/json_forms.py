@@ -53,7 +53,6 @@ def item_json(  # noqa: PLR0917 - positional, as it is called for every entry
 
 
 def state_json(state: TaskState, names: Names, form: Form | None) -> dict[str, Any]:
-    """An instance."""
     return {
         **{name: value for name, value in fields_json(state).items() if name not in _NOT_SHOWN},
         "created_at": iso(began_at_of(state)),
@@ -66,7 +65,6 @@ def state_json(state: TaskState, names: Names, form: Form | None) -> dict[str, A
 
 
 def event_json(event: TaskEvent, *, partition: int, offset: int) -> dict[str, Any]:
-    """One event of an instance's history."""
     shown = {name: value for name, value in fields_json(event).items() if name in EventOut.model_fields}
     return {**shown, "partition": partition, "offset": offset}
 
@@ -92,7 +90,6 @@ def users_of_events(events: Iterable[TaskEvent]) -> Iterable[str]:
 
 
 def users_of_state(state: TaskState) -> Iterable[str]:
-    """Everybody whom an instance names."""
     if state.originator is not None:
         yield state.originator.user_id
     for task in state.tasks:

@@ -293,7 +293,6 @@ class Queries:
         return Place(*bound[0]) if len(bound) > 1 else None
 
     def counts(self, corp_id: str, user_id: str) -> bytes:
-        """How many entries each view has."""
         with self._database.read() as connection:
             row = connection.execute(COUNTS, {"corp_id": clean(corp_id), "user_id": clean(user_id)}).mappings().one()
         return to_json(dict(row))
@@ -350,12 +349,10 @@ class Queries:
             return connection.execute(_USERS_OF, {**given, "kind": clean(kind)}).scalars().all()
 
     def names(self, corp_id: str, user_ids: Iterable[str]) -> dict[str, str]:
-        """The names of people, as far as they are known."""
         with self._database.read() as connection:
             return names_of(connection, clean(corp_id), map(clean, user_ids))
 
     def name_and_preferences_of(self, corp_id: str, user_id: str) -> tuple[str | None, dict[str, Any]]:
-        """Of a person who has signed in."""
         corp_id, user_id = clean(corp_id), clean(user_id)
         with self._database.read() as connection:
             name = names_of(connection, corp_id, [user_id]).get(user_id)
@@ -364,7 +361,6 @@ class Queries:
 
 
 def shown_instance(connection: Connection, state: TaskState) -> dict[str, Any]:
-    """As the API shows it."""
     names = names_of(connection, state.corp_id, users_of_state(state))
     return state_json(state, names, _form(connection, state))
 

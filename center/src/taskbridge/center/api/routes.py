@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response, StreamingResponse
 
@@ -86,6 +86,22 @@ _CSV = csv_documented(
     "All entries of the view that match, newest first. The first line names the columns. UTF-8 with a byte order mark.",
     "\ufefftitle,…\r\n",
 )
+
+
+def _list_query(
+    corp_id: CorpId,
+    user_id: UserId,
+    view: _View,
+    *,
+    app_type: _AppType = None,
+    source: _Source = None,
+    q: Q = "",
+    overdue: _Overdue = False,
+) -> PageQuery:
+    return PageQuery(corp_id, user_id, view, app_type, source, q, overdue)
+
+
+_ListQuery = Annotated[PageQuery, Depends(_list_query)]
 
 
 def check_filled(is_complete: Callable[[], bool]) -> None:
@@ -195,53 +211,32 @@ class Api:
     async def tasks(
         self,
         request: Request,
+        query: _ListQuery,
         *,
-        corp_id: CorpId,
-        user_id: UserId,
-        view: _View,
-        app_type: _AppType = None,
-        source: _Source = None,
-        q: Q = "",
-        overdue: _Overdue = False,
         limit: Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
         marks: _Marks = False,
     ) -> Response:
-        caller = await self.caller_of(request, (corp_id, user_id))
+        caller = await self.caller_of(request, query[:2])
         if marks:
-            caller.check_own(corp_id, user_id)
-        query = PageQuery(
-            corp_id, user_id, view, app_type, source, q, overdue=overdue, limit=limit, cursor=cursor, marks=marks
-        )
-        return await self._answer(self._queries.page, query)
+            caller.check_own(*query[:2])
+        return await self._answer(self._queries.page, query._replace(limit=limit, cursor=cursor, marks=marks))
 
     async def marked(self, request: Request, corp_id: CorpId, user_id: UserId, view: _View) -> Response:
         """Returns the entries that the person pinned, or hid until later: newest first, at most 400. Others get 403."""
         (await self.caller_of(request, (corp_id, user_id))).check_own(corp_id, user_id)
         return await self._answer(self._marks.listed, (corp_id, user_id), view)
 
-    async def spreadsheet(
-        self,
-        request: Request,
-        *,
-        corp_id: CorpId,
-        user_id: UserId,
-        view: _View,
-        app_type: _AppType = None,
-        source: _Source = None,
-        q: Q = "",
-        overdue: _Overdue = False,
-        language: _Language = "en",
-    ) -> Response:
+    async def spreadsheet(self, request: Request, query: _ListQuery, language: _Language = "en") -> Response:
         """Returns the whole view. An operator who exports somebody else's is recorded each time."""
-        caller = await self.caller_of(request, (corp_id, user_id))
-        if caller.mode == "sso" and not caller.is_person(corp_id, user_id):
-            await self._access.record(request, caller, EXPORTED, (corp_id, user_id))
-        query = PageQuery(corp_id, user_id, view, app_type, source, q, overdue, LIMIT_MAX)
+        person, query = query[:2], query._replace(limit=LIMIT_MAX)
+        caller = await self.caller_of(request, person)
+        if caller.mode == "sso" and not caller.is_person(*person):
+            await self._access.record(request, caller, EXPORTED, person)
         # Read before the answer begins: what is wrong is answered as a problem.
         first = await self._threads.run(self._queries.items, query)
         lines = self._csv(query, first, [names[language == "zh-CN"] for names in _COLUMNS.values()])
-        return StreamingResponse(lines, headers=csv_headers(f"tasks-{view}.csv"), media_type="text/csv")
+        return StreamingResponse(lines, headers=csv_headers(f"tasks-{query.view}.csv"), media_type="text/csv")
 
     async def _csv(
         self, query: PageQuery, page: tuple[list[dict[str, Any]], str | None], headings: list[str]

@@ -28,7 +28,6 @@ def csv_headers(name: str) -> dict[str, str]:
 
 
 def csv_documented(description: str, example: str) -> dict[int | str, dict[str, Any]]:
-    """The answer in the OpenAPI document."""
     content = {"text/csv": {"schema": {"type": "string"}, "example": example}}
     return {200: {"description": description, "content": content}}
 

@@ -177,7 +177,6 @@ class Hub(Collector):
         return found
 
     def leave(self, stream: Stream) -> None:
-        """Forget a stream."""
         self.count -= 1
         self._of_person[stream.person].remove(stream)
         if not self._of_person[stream.person]:
@@ -243,7 +242,6 @@ class Hub(Collector):
                     self._wake({each.person for each in self._all() if each.at and each.at.epoch != latest.epoch})
 
     def collect(self) -> Iterable[Metric]:
-        """At every scrape."""
         yield GaugeMetricFamily(_METRIC + "connections", "Open event streams of this replica.", self.count)
         yield CounterMetricFamily(_METRIC + "sent", "Changes written to event streams.", self.sent)
         cut = CounterMetricFamily(

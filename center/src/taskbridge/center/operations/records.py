@@ -112,12 +112,10 @@ class Records:
             connection.execute(delete(replicas).where(replicas.c.at < now_ms - FORGOTTEN_S * 1000))
 
     def leave(self, replica: str) -> None:
-        """Forget a replica that ends."""
         with self._database.write() as connection:
             connection.execute(delete(replicas).where(replicas.c.replica == replica))
 
     def callbacks(self, instance_id: str, caller: Caller, now_ms: int) -> dict[str, Any]:
-        """Whether callbacks of this instance were received, and what became of them."""
         stored_id = clean(instance_id)
         with self._database.read() as connection:
             try:

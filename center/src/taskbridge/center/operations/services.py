@@ -110,7 +110,6 @@ def detail_of(body: str) -> str:
 
 
 def urls_of(setting: str) -> list[str]:
-    """The URLs in a comma-separated setting."""
     return [each.strip().rstrip("/") for each in setting.split(",") if each.strip()]
 
 

@@ -210,13 +210,10 @@ class Reminders:
         return begin <= at < end if begin < end else at >= begin or at < end
 
     def apps_of(self, person: tuple[str, str]) -> list[str]:
-        """The apps that this person owns."""
         return sorted(app for app, people in self.owners.items() if person in people)
 
 
 class RemindersFile(ReloadedFile[Reminders]):
-    """The version in force."""
-
     title = "reminders file"
     log_events = "reminders_reloaded", "reminders_broken"
 

@@ -85,8 +85,6 @@ class Claimed(NamedTuple):
 
 
 class Reminding:
-    """Of one replica."""
-
     def __init__(
         self,
         database: Database,

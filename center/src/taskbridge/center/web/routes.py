@@ -54,8 +54,6 @@ PAGE_HEADERS = {**_HEADERS, "Cache-Control": "no-store", "Content-Security-Polic
 
 
 class Asset(NamedTuple):
-    """A file as it is sent."""
-
     content: bytes
     compressed: bytes
     media_type: str

@@ -244,8 +244,6 @@ async def until_connected(contract: Contract, health: Health, stop: asyncio.Even
 
 
 class Found(NamedTuple):
-    """A topic that exists."""
-
     topic_id: str
     partitions: int
     first: int = 0

@@ -212,6 +212,5 @@ def _size(record: RecordWithHeaders) -> int:
 
 
 def notification_record(notification: TaskNotification, codec: Codec[TaskNotification]) -> RecordWithHeaders:
-    """The record of a notification for its topic."""
     key = notification_key(notification.corp_id, notification.recipient_id)
     return key, codec.encode(notification), notification_headers(notification)

@@ -84,12 +84,10 @@ def _worker_name(data_dir: Path) -> str:
 
 
 def consumer_of(app: faust.App) -> ChunkConsumer:
-    """The consumer of an app of ``build_faust_app``."""
     return cast("ChunkConsumer", app.consumer)
 
 
 def tables_of(app: faust.App) -> Tables:
-    """The table manager of an app of ``build_faust_app``."""
     return cast("Tables", app.tables)
 
 
@@ -143,7 +141,6 @@ class TableStore(rocksdb.Store):
 
     @property
     def held(self) -> frozenset[int]:
-        """The partitions that are open."""
         return frozenset(self._open)
 
     def open_partition(self, partition: int) -> None:

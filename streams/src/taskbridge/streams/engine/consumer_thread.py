@@ -205,6 +205,5 @@ class FetchedPartition(fetcher.PartitionRecords):
 
 
 def install_native_reader() -> None:
-    """Install the native reader in aiokafka, for this process."""
     fetcher.MemoryRecords = FetchedRecords
     fetcher.PartitionRecords = FetchedPartition

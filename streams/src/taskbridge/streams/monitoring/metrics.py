@@ -94,7 +94,6 @@ class Metrics:
         self._rebalances.set(rebalances)
 
     def chunk(self, partition: int, records: Chunk, result: Folded, seconds: float) -> None:
-        """Count a chunk that is durable."""
         self._records.inc(len(records))
         self._folds.inc(result.folded)
         self._chunk_records.observe(len(records))

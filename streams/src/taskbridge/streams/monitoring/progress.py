@@ -75,7 +75,6 @@ class Progress:
         return app.tables.actives_ready and not app.rebalancing and not app.should_stop
 
     def details(self) -> dict[str, Any]:
-        """For ``/readyz``."""
         now = self.now
         return {
             "partitions": {"active": now.active, "standby": now.standby},
@@ -171,7 +170,6 @@ class Health:
         self._progress, self._core = progress, core
 
     def readiness(self) -> dict[str, Any]:
-        """The body of ``/readyz``."""
         is_live = self._progress is not None and self._progress.is_live
         return {
             "ready": self._is_connected and is_live,

@@ -59,8 +59,6 @@ class CannotRun(OperatorError):
 
 
 class Operation:
-    """One run of a command."""
-
     def __init__(self, settings: StreamsSettings, report: Callable[[str], None]) -> None:
         self.settings = settings
         self.report = report

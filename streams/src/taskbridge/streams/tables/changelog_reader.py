@@ -40,8 +40,6 @@ class ChangelogUnreadable(OperatorError):
 
 @dataclass(slots=True)
 class Followed:
-    """A partition that is being read."""
-
     next_offset: int
     until: int | None
     """Offset at which its restoration ends; None for a standby."""
@@ -78,7 +76,6 @@ class ChangelogReader:
 
     @property
     def followed(self) -> dict[int, Followed]:
-        """The partitions that are being read now."""
         return dict(self._followed)
 
     def follow(self, partition: int, *, start: int, end: int, standby: bool) -> Future[None]:

@@ -52,7 +52,6 @@ class Assignment(NamedTuple):
 
 
 def assignment_of(assignor: Any, changelog: str) -> Assignment:
-    """The assignment of the table with this changelog."""
     actives, standbys = assignor.assigned_actives(), assignor.assigned_standbys()
     return Assignment(
         frozenset(tp.partition for tp in actives if tp.topic == changelog),
@@ -306,7 +305,6 @@ class Recovery(Service):
 
 
 def _recorded_positions(table: TableRecovery, sources: Iterable[TP]) -> dict[TP, RecordedPosition | None]:
-    """The positions of these partitions in the changelog."""
     found: dict[TP, RecordedPosition | None] = {}
     for source in sources:
         with explaining_unreadable(table.topic, source.partition):

@@ -127,7 +127,6 @@ class Store(TableStore):
         self._changelog_id = changelog_id
 
     def read(self, partition: int, key: bytes) -> bytes | None:
-        """The value of a key in this partition."""
         with self._checked(partition) as held:
             return held.get(key)
 

@@ -88,7 +88,6 @@ class Sending(NamedTuple):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The notification."""
         return msgspec.json.decode(self.event)["data"]
 
     @property
@@ -110,8 +109,6 @@ class Format(Protocol):
 
 
 class Options(BaseModel):
-    """Options of a format."""
-
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
