@@ -118,11 +118,7 @@ def verify_audit(environment: Mapping[str, str] = os.environ) -> dict[str, int |
 
 @contextmanager
 def erasure(environment: Mapping[str, str] = os.environ) -> Generator[Erasure]:
-    """What erases people. The service may run meanwhile, also on SQLite.
-
-    Raises:
-        ConfigurationError: the settings are wrong, or name no database of this release.
-    """
+    """What erases people. The service may run meanwhile, also on SQLite. Raises ConfigurationError."""
     settings = load_settings(CenterSettings, environment)
     if settings.database_url is None and not (settings.data_dir / "center.db").is_file():
         raise ConfigurationError(

@@ -45,12 +45,7 @@ def migrate(database: Database, folder: Path, revision: str = "head") -> tuple[s
 
 
 def check_revision(database: Database, folder: Path, *, service: str) -> None:
-    """Raise unless the tables are those of this release; SQLite's are changed into them.
-
-    Raises:
-        ConfigurationError: They are older, which the service's ``--migrate`` changes, or newer.
-        DatabaseUnavailable: The database does not answer.
-    """
+    """Raise ConfigurationError unless the tables are those of this release; SQLite's are changed into them."""
     if database.is_sqlite:
         migrate(database, folder)
     scripts = ScriptDirectory(str(folder))

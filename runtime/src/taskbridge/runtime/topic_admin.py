@@ -74,10 +74,7 @@ def apply_topics(
 ) -> list[TopicReport]:
     """Create the missing topics and compare the others with the contract. Safe to repeat, and to run concurrently.
 
-    Without ``replication``, a new topic gets three replicas, or as many as there are brokers.
-
-    Raises:
-        TopicsUnavailable: No answer, or a topic is missing and may not be created.
+    Without ``replication``, a new topic gets three replicas, or as many as there are brokers. Raises TopicsUnavailable.
     """
     topics = list(topics)
     cluster = _cluster(metadata(admin))

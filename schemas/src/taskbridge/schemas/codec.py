@@ -68,11 +68,7 @@ class Codec(Bodies[R]):
         return self.frame() + self._write(record)
 
     def frame(self) -> bytes:
-        """The five bytes before the body of each record of ``encode``.
-
-        Raises:
-            RegistryUnavailable: The schema's id is not known yet, and the registry does not answer.
-        """
+        """The five bytes before the body of each record of ``encode``; RegistryUnavailable if the id is not known."""
         if self._frame is None:
             self._frame = framed(self._registry.id_of(self.schema), b"")
         return self._frame
@@ -84,9 +80,7 @@ class Codec(Bodies[R]):
     def decode(self, value: bytes | None) -> R:
         """The record, written with this schema or any compatible version of it.
 
-        Raises:
-            Undecodable: The value is not in the wire format, has an unknown schema, or is damaged.
-            RegistryUnavailable: The schema is not known yet, and the registry does not answer.
+        Raises Undecodable if the value is no such record, or RegistryUnavailable if its schema must be read first.
         """
         if value is None:
             raise Undecodable("the record has no value")

@@ -233,8 +233,7 @@ def build_access(
 ) -> Access:
     """The access that the settings define. ``users_of`` finds those who sign in by another id than the user id.
 
-    Raises:
-        ConfigurationError: the tokens file is broken, or anybody could query it from outside.
+    Raises ConfigurationError if the tokens file is broken, or anybody could query it from outside.
     """
     if settings.api_tokens_file is None and not on_loopback(settings.host):
         raise ConfigurationError(

@@ -225,9 +225,6 @@ def purge(database: Database, *, days: int) -> int:
     """Delete what is older, in one transaction with a row that says so; returns how many.
 
     Pseudonyms go with their last entries.
-
-    Raises:
-        DatabaseUnavailable: Nothing was deleted.
     """
     is_old = audit.c.at < now_ms() - days * _DAY_MS
     with database.write() as connection:

@@ -50,8 +50,7 @@ class Delegations:
     def add(self, caller: Caller, wanted: Delegation, *, address: str, now: int) -> Delegation:
         """Store a delegation by the caller, with the audit trail; its id is chosen here. Those that ended are deleted.
 
-        Raises:
-            BadQuery: The delegate is not known, the times are wrong, or there are too many. The message says it.
+        Raises BadQuery, which says whether the delegate is not known, the times are wrong, or there are too many.
         """
         corp_id, user_id = wanted.corp_id, wanted.user_id
         if not 0 < wanted.ends_at - wanted.starts_at <= LONGEST_MS or wanted.ends_at <= now:

@@ -70,11 +70,7 @@ class Sender:
             self._wake.clear()
 
     async def step(self) -> set[asyncio.Task[None]]:
-        """Begin to work on each action that is due and not worked on; returns what is under way.
-
-        Raises:
-            DatabaseUnavailable: Nothing was begun.
-        """
+        """Begin to work on each action that is due and not worked on; returns what is under way."""
         now = self._clock.now_ms()
         busy = {each.get_name() for each in self._under_way}
         for action in await self._threads.run(lambda: self._store.due(now=now)):

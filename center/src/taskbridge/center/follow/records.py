@@ -139,11 +139,7 @@ class DeadLetters(_SetAside):
 
 
 def purge(database: Database, *, now_ms: int) -> int:
-    """Delete what is too old, and events of instances that are no longer there; returns how many rows.
-
-    Raises:
-        DatabaseUnavailable: The rest is left for the next time.
-    """
+    """Delete what is too old, and events of instances that are no longer there; returns how many rows."""
     old = (
         (changes, changes.c.at < now_ms - _CHANGES_DAYS * _DAY_MS),
         (set_aside, (set_aside.c.kind == QUARANTINED) & (set_aside.c.at < now_ms - _QUARANTINE_MS)),

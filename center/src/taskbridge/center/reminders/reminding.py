@@ -119,11 +119,7 @@ class Reminding:
             log.warning("reminders_interrupted", problem=str(error))
 
     def tick(self, now: int) -> None:
-        """Add what is due to be sent at this time, and send what is there, unless these are quiet hours.
-
-        Raises:
-            DatabaseUnavailable: The rest is left for the next time.
-        """
+        """Add what is due to be sent at this time, and send what is there, unless these are quiet hours."""
         current = self._file.current
         if not current.channels or current.is_quiet(now):
             return

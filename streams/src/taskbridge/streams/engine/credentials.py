@@ -32,11 +32,7 @@ _FRESH = 0.8
 
 
 def broker_credentials(properties: Mapping[str, Any]) -> BrokerCredentials:
-    """Faust's credentials for these librdkafka properties; None for a plain connection.
-
-    Raises:
-        ConfigurationError: aiokafka does not support the protocol or mechanism, or a certificate cannot be loaded.
-    """
+    """Faust's credentials for these librdkafka properties; None for a plain connection. Raises ConfigurationError."""
     protocol = properties.get("security.protocol", "plaintext").upper()
     if protocol == "PLAINTEXT":
         return None
@@ -75,11 +71,7 @@ class AccessTokens(AbstractTokenProvider):
     """Fetches access tokens as librdkafka does: by ``client_credentials``, again before they expire. Thread-safe."""
 
     def __init__(self, properties: Mapping[str, Any]) -> None:
-        """Fetch nothing yet.
-
-        Raises:
-            ConfigurationError: a property is missing, or only librdkafka supports its value.
-        """
+        """Fetch nothing yet; ConfigurationError if a property is missing, or only librdkafka supports its value."""
         given = {name: value for name, value in properties.items() if name.startswith(_PREFIX) and value}
         own = {name.removeprefix(_PREFIX): value for name, value in given.items()}
         if own.get("method", "").lower() != "oidc":

@@ -57,11 +57,8 @@ class Refusal(Enum):
 def accept(event: TaskEvent) -> TaskEvent:
     """The event with every date replaced by its ``effective_time``, if it can be folded, stored and published.
 
-    The edge publishes only such events; another program that can write to the topic might publish others.
-
-    Raises:
-        Refused: an id with control characters might be the key of the store's own position; a moment outside
-            the calendar has no text, and would win against every real one for ever.
+    The edge publishes only such events. Of others, Refused: an id with control characters might be the key of the
+    store's own position; a moment outside the calendar has no text, and would win against every real one for ever.
     """
     instance_id = event.instance_id
     if not 0 < len(instance_id) <= MAX_ID_CHARACTERS or (

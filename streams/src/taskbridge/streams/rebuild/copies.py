@@ -91,13 +91,9 @@ class TopicCopy(Copy):
         self._reader = bulk_reader(consumer)
 
     def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:
-        """Apply all records that are written by now, and wait for the end of open transactions.
+        """Apply all records that are written by now, and wait for the end of open transactions: raises Unreadable.
 
         ``tick`` receives the counts of records read and to read.
-
-        Raises:
-            KafkaException, TimeoutError: Kafka refuses, or does not answer.
-            Unreadable: the topic cannot be read, or a transaction stays open.
         """
         ends = self._offsets.ends(self.topic, range(partitions))
         firsts = self._offsets.begins(self.topic, range(partitions))

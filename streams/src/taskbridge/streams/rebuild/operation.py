@@ -91,12 +91,9 @@ class Operation:
     def alone(
         self, folder_name: str, *, partitions: int | None = None
     ) -> Generator[tuple[JointProducer, Versions, Path]]:
-        """Run alone: gives the only writer, which version is live, and a working folder.
+        """Run alone: gives the only writer, which version is live, and a working folder; else raises CannotRun.
 
         ``partitions``: the target number of partitions of all topics, where the run moves them.
-
-        Raises:
-            CannotRun: another run is active, or an earlier move to other partitions has to be completed first.
         """
         self.live_version.prepare()
         with (
@@ -125,9 +122,6 @@ class Operation:
 
         If the block fails, they continue with ``versions``, unless ``pop_all`` was called. If this process dies, the
         first worker that finds its group empty continues.
-
-        Raises:
-            CannotRun: they do not stop.
         """
         with writer.transaction():
             announce(writer, replace(versions, next=following))
