@@ -58,7 +58,7 @@ pub fn rfc3339(time_ms: i64) -> [u8; 24] {
 /// Year, month and day, from days since the epoch, in the Gregorian calendar.
 ///
 /// Years are counted from March, so that the leap day is the last of its year.
-fn date(days: i64) -> (i64, i64, i64) {
+pub fn date(days: i64) -> (i64, i64, i64) {
     const ERA_DAYS: i64 = 146_097; // 400 years
     let days = days + 719_468; // from the first of March of the year 0
     let (era, day) = (days.div_euclid(ERA_DAYS), days.rem_euclid(ERA_DAYS));

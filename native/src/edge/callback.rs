@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::request::Parameters;
+use crate::cloudevents::date;
 use crate::json::{self, Members, Value};
 
 const LAST_MS: i64 = 253_402_300_799_999;
@@ -230,7 +231,7 @@ pub fn moment(field: Field<'_>, latest: i64) -> Option<Option<i64>> {
     let ms = match text.len() {
         13 => number(text)?,
         10 if text[0] != b'0' => number(text)? * 1000,
-        19 => date(text)?,
+        19 => written_date(text)?,
         _ => return None,
     };
     (0 < ms && ms <= LAST_MS && ms <= latest).then_some(Some(ms))
@@ -240,24 +241,20 @@ fn number(digits: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0')))
 }
 
-fn date(text: &[u8]) -> Option<i64> {
+fn written_date(text: &[u8]) -> Option<i64> {
     let separators = [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':')];
     separators.iter().all(|&(at, byte)| text[at] == byte).then_some(())?;
     let year = number(&text[..4])?;
     let [month, day, hour, minute, second] = [5, 8, 11, 14, 17].map(|at| number(&text[at..at + 2]));
     let (month, day, hour, minute, second) = (month?, day?, hour?, minute?, second?);
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days = match month {
-        2 => 28 + i64::from(is_leap),
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    (year >= 1970 && 1 <= day && day <= days && hour < 24 && minute < 60 && second < 60).then_some(())?;
+    (year >= 1970 && hour < 24 && minute < 60 && second < 60).then_some(())?;
     // Years are counted from March, so that the leap day is the last of its year.
-    let (year, from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let day = 365 * year + year / 4 - year / 100 + year / 400 + (153 * from_march + 2) / 5 + day - 1 - 719_468;
-    Some(((day * 24 + hour - 8) * HOUR_MS) + (minute * 60 + second) * 1000)
+    let (from_march, in_year) = if month > 2 { (month - 3, year) } else { (month + 9, year - 1) };
+    let leap_days = in_year / 4 - in_year / 100 + in_year / 400;
+    let days = 365 * in_year + leap_days + (153 * from_march + 2) / 5 + day - 1 - 719_468;
+    // A day that its month does not have is another day.
+    (date(days) == (year, month, day)).then_some(())?;
+    Some(((days * 24 + hour - 8) * HOUR_MS) + (minute * 60 + second) * 1000)
 }
 
 /// An address that a person can safely follow, with a plain host name.

@@ -198,8 +198,8 @@ fn decoded(encoded: &str) -> Option<Cow<'_, str>> {
             b'%' => {
                 let [high, low, after @ ..] = rest else { return None };
                 rest = after;
-                let (high, low) = (DIGITS[usize::from(*high)], DIGITS[usize::from(*low)]);
-                (high | low < 16).then_some(high << 4 | low)?
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                (digit(*high)? << 4 | digit(*low)?) as u8
             }
             b'+' => b' ',
             other => *other,
@@ -209,15 +209,3 @@ fn decoded(encoded: &str) -> Option<Cow<'_, str>> {
     decoded.truncate(length);
     String::from_utf8(decoded).ok().map(Cow::Owned)
 }
-
-/// The value of each byte as a hexadecimal digit.
-const DIGITS: [u8; 256] = {
-    let mut digits = [0xff; 256];
-    let mut digit = 0;
-    while digit < 16 {
-        digits[b"0123456789abcdef"[digit] as usize] = digit as u8;
-        digits[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
-        digit += 1;
-    }
-    digits
-};
