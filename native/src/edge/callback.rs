@@ -45,7 +45,11 @@ impl Action {
 
     pub fn recipients(self) -> &'static [&'static str] {
         const COPIED_IN: &[&str] = &["actionerId", "actionerIds", "actualWorkId", "ccUserIds"];
-        if self == Self::Copied { COPIED_IN } else { &COPIED_IN[..2] }
+        match self {
+            Self::Copied => COPIED_IN,
+            Self::Created => &COPIED_IN[..2],
+            _ => &[],
+        }
     }
 }
 

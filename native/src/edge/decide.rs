@@ -2,10 +2,9 @@
 //!
 //! Mirrors `edge/decision.py` and `event_of` of `edge/callbacks.py`.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::callback::{Action, Callback, Field, Form, Ids, TASK_INSTANCE, URLS, form, moment, web_address};
+use super::callback::{Action, Callback, Field, Ids, TASK_INSTANCE, URLS, form, moment, web_address};
 use super::request::Parameters;
 use super::signature::{SIGN, Signer, digest, event_id, signed_by};
 use crate::avro::Writer;
@@ -73,7 +72,6 @@ pub fn decide(rules: &Rules, request: Request<'_>) -> Option<Decided> {
     (task_id.is_some() || !action.is_of_one_task()).then_some(())?;
     let latest = received_at + rules.ahead_ms;
     let occurred_at = moment(callback.get("dateTime"), latest)?.unwrap_or(received_at);
-    let details = Details::read(action, &callback, ids, latest)?;
 
     let event_id = event_id(rules.id_namespace, wire_action, &parameters);
     let mut body = Vec::with_capacity(request.body.len() * 2 + request.query.len() * 2 + 512);
@@ -85,7 +83,7 @@ pub fn decide(rules: &Rules, request: Request<'_>) -> Option<Decided> {
         body.text(text);
     }
     body.optional_text(task_id);
-    details.write(&mut body, occurred_at, received_at);
+    write_details(&mut body, action, &callback, ids, [occurred_at, received_at, latest])?;
     body.array(&parameters.pairs, |body, (key, value)| {
         body.text(key);
         body.text(value);
@@ -103,97 +101,61 @@ pub fn decide(rules: &Rules, request: Request<'_>) -> Option<Decided> {
     })
 }
 
-/// The fields of a callback other than its ids.
-#[derive(Default)]
-struct Details<'a> {
-    actor_id: Option<&'a str>,
-    recipient_ids: Vec<Cow<'a, str>>,
-    originator: Option<(&'a str, Option<&'a str>)>,
-    title: Option<&'a str>,
-    url: Option<&'a str>,
-    /// In the order of the schema, from `process_code` on.
-    texts: [Option<&'a str>; 6],
-    created_at: Option<i64>,
-    finished_at: Option<i64>,
-    step_name: Option<&'a str>,
-    step_id: Option<&'a str>,
-    decided_by: Option<&'static str>,
-    form: Form<'a>,
-}
-
-impl<'a> Details<'a> {
-    fn read(action: Action, callback: &'a Callback<'a>, ids: Ids, latest: i64) -> Option<Self> {
-        const TEXTS: [&str; 6] =
-            ["processCode", "processName", "formUuid", "serialNo", "processInstanceStatus", "processApprovedResult"];
-        if action == Action::Deleted {
-            return Some(Self::default());
+/// Append the fields from `actor_id` to `form_data`, in the order of `schemas/avro/TaskEvent.avsc`.
+fn write_details(
+    body: &mut Vec<u8>,
+    action: Action,
+    callback: &Callback<'_>,
+    ids: Ids,
+    [occurred_at, received_at, latest]: [i64; 3],
+) -> Option<()> {
+    const TEXTS: [&str; 6] =
+        ["processCode", "processName", "formUuid", "serialNo", "processInstanceStatus", "processApprovedResult"];
+    let (decides, describes) = (action.is_of_one_task(), action.describes());
+    let field = |has: bool, key| if has { callback.get(key) } else { Field::Absent };
+    body.optional_text(ids.person(field(decides, "actualWorkId"))?);
+    let keys = action.recipients().iter();
+    let named = keys.clone().map(|key| callback.in_task(key)).chain(keys.map(|key| callback.parameter(key)));
+    body.array(&ids.people(named)?, |body, id| body.text(id));
+    let originator = match ids.person(field(describes, "originatorId"))? {
+        Some(user_id) => Some((user_id, callback.get("originatorDisplayName").plain()?)),
+        None => None,
+    };
+    body.optional(originator, |body, (user_id, name)| {
+        body.text(user_id);
+        body.optional_text(name);
+    });
+    body.optional_text(field(describes, "title").plain()?);
+    let mut url = None;
+    for key in URLS {
+        if url.is_none() {
+            url = web_address(field(describes, key))?;
         }
-        let (step_name, step_id) = (callback.get("showName").plain()?, callback.get("activityId").plain()?);
-        if action.is_of_one_task() {
-            let (actor_id, decided_by) = (ids.person(callback.get("actualWorkId"))?, decided_by(callback, ids)?);
-            return Some(Self { actor_id, step_name, step_id, decided_by, ..Self::default() });
-        }
-        let keys = action.recipients().iter();
-        let named = keys.clone().map(|key| callback.in_task(key)).chain(keys.map(|key| callback.parameter(key)));
-        let recipient_ids = ids.people(named)?;
-        let originator = match ids.person(callback.get("originatorId"))? {
-            Some(user_id) => Some((user_id, callback.get("originatorDisplayName").plain()?)),
-            None => None,
-        };
-        let mut url = None;
-        for key in URLS {
-            if url.is_none() {
-                url = web_address(callback.get(key))?;
-            }
-        }
-        let mut texts = [None; 6];
-        for (text, key) in texts.iter_mut().zip(TEXTS) {
-            *text = callback.get(key).plain()?;
-        }
-        Some(Self {
-            actor_id: None,
-            recipient_ids,
-            originator,
-            title: callback.get("title").plain()?,
-            url,
-            texts,
-            created_at: moment(callback.get("createTime"), latest)?,
-            finished_at: moment(callback.get("finishTime"), latest)?,
-            step_name,
-            step_id,
-            decided_by: None,
-            form: form(callback.get("dataMap"))?,
-        })
     }
-
-    /// In the order of `schemas/avro/TaskEvent.avsc`, from `actor_id` to `form_data`.
-    fn write(&self, body: &mut Vec<u8>, occurred_at: i64, received_at: i64) {
-        body.optional_text(self.actor_id);
-        body.array(&self.recipient_ids, |body, id| body.text(id));
-        body.optional(self.originator, |body, (user_id, name)| {
-            body.text(user_id);
-            body.optional_text(name);
-        });
-        body.optional_text(self.title);
-        body.optional_text(self.url);
-        for text in self.texts {
-            body.optional_text(text);
-        }
-        body.optional_long(self.created_at);
-        body.optional_long(self.finished_at);
-        body.long(occurred_at);
-        body.long(received_at);
-        for text in [None, None, self.step_name, self.step_id, self.decided_by] {
-            body.optional_text(text); // the first two: outcome and remark
-        }
-        for _ in ["due_at", "recovered_by"] {
-            body.optional_text(None);
-        }
-        body.array(&self.form, |body, (name, value)| {
-            body.text(name);
-            body.optional_text(value.as_deref());
-        });
+    body.optional_text(url);
+    for key in TEXTS {
+        body.optional_text(field(describes, key).plain()?);
     }
+    for key in ["createTime", "finishTime"] {
+        body.optional_long(moment(field(describes, key), latest)?);
+    }
+    body.long(occurred_at);
+    body.long(received_at);
+    for _ in ["outcome", "remark"] {
+        body.optional_text(None);
+    }
+    for key in ["showName", "activityId"] {
+        body.optional_text(field(decides || describes, key).plain()?);
+    }
+    body.optional_text(if decides { decided_by(callback, ids)? } else { None });
+    for _ in ["due_at", "recovered_by"] {
+        body.optional_text(None);
+    }
+    body.array(&form(field(describes, "dataMap"))?, |body, (name, value)| {
+        body.text(name);
+        body.optional_text(value.as_deref());
+    });
+    Some(())
 }
 
 fn decided_by(callback: &Callback<'_>, ids: Ids) -> Option<Option<&'static str>> {
