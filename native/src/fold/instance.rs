@@ -33,7 +33,7 @@ impl<'a, T> Fact<'a, T> {
 }
 
 /// Who decided a task and how, by one event.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Decision<'a> {
     pub at: i64,
     /// Otherwise it was cancelled.
@@ -52,26 +52,28 @@ pub struct Decision<'a> {
 #[derive(Default)]
 pub struct Task<'a> {
     pub task_id: &'a str,
-    pub status: Status,
     pub assignee_ids: Vec<&'a str>,
-    pub actor_id: Option<&'a str>,
     pub url: Fact<'a, Option<&'a str>>,
     pub created_at: Option<i64>,
     pub step_name: Fact<'a, Option<&'a str>>,
     pub step_id: Fact<'a, Option<&'a str>>,
     pub due_at: Fact<'a, Option<i64>>,
-    /// This and the next fields, status and actor are of the current decision.
-    pub decided_at: Option<i64>,
-    /// Its event.
-    pub decision_id: Option<&'a str>,
-    pub is_recovered: bool,
-    pub outcome: Option<&'a str>,
-    pub remark: Option<&'a str>,
-    pub decided_by: Option<&'a str>,
+    /// The one that counts; none while the task is pending.
+    pub decision: Option<Decision<'a>>,
     /// All other decisions, in their order.
     pub others: Vec<Decision<'a>>,
     /// Everyone whom an event named as its actor.
     pub actor_ids: Vec<&'a str>,
+}
+
+impl Task<'_> {
+    pub fn status(&self) -> Status {
+        match &self.decision {
+            None => Status::Pending,
+            Some(decision) if decision.is_completed => Status::Completed,
+            Some(_) => Status::Cancelled,
+        }
+    }
 }
 
 /// A person who was copied in, and when first.

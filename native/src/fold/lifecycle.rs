@@ -3,7 +3,7 @@
 //! Mirrors `streams/fold/instance.py`, which explains each rule. Here an instance is changed in place,
 //! and each function returns whether it changed anything.
 
-use crate::fold::event::{Action, Event, Lifecycle, Status};
+use crate::fold::event::{Action, Event, Lifecycle};
 use crate::fold::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
 use crate::fold::rules::Refusal;
 
@@ -143,43 +143,20 @@ fn decided<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
 
 /// Add a decision, and choose the one that counts.
 fn decide<'a>(task: &mut Task<'a>, stated: Decision<'a>) -> bool {
-    let current = current(task);
-    let known = current.iter().chain(&task.others).find(|each| register(each) == register(&stated));
+    let known = task.decision.iter().chain(&task.others).find(|each| register(each) == register(&stated));
     if known.is_some_and(|known| weight(&stated) <= weight(known)) {
         return false;
     }
     let registers = &mut task.others;
-    registers.extend(current);
+    registers.extend(task.decision.take());
     registers.retain(|each| register(each) != register(&stated));
     registers.push(stated);
     registers.sort_unstable_by(|one, other| order(one).cmp(&order(other)));
     let named = registers.iter().any(|each| each.is_completed && each.is_recovered);
     let at = registers.iter().rposition(|each| !(named && names_nobody(each)));
     // At least one is left: where some are passed over, one was recovered.
-    let Some(at) = at else { return false };
-    let current = registers.remove(at);
-    task.status = if current.is_completed { Status::Completed } else { Status::Cancelled };
-    task.actor_id = current.actor_id;
-    task.decided_at = Some(current.at);
-    task.decision_id = current.event_id;
-    task.is_recovered = current.is_recovered;
-    task.outcome = current.outcome;
-    task.remark = current.remark;
-    task.decided_by = current.decided_by;
+    task.decision = at.map(|at| registers.remove(at));
     true
-}
-
-fn current<'a>(task: &Task<'a>) -> Option<Decision<'a>> {
-    task.decided_at.map(|at| Decision {
-        at,
-        is_completed: task.status == Status::Completed,
-        event_id: task.decision_id,
-        actor_id: task.actor_id,
-        is_recovered: task.is_recovered,
-        outcome: task.outcome,
-        remark: task.remark,
-        decided_by: task.decided_by,
-    })
 }
 
 fn register<'a>(decision: &Decision<'a>) -> (bool, Option<&'a str>) {

@@ -100,20 +100,23 @@ fn unstated<'a, T>(value: T) -> Fact<'a, T> {
 }
 
 fn read_task<'a>(reader: &mut Reader<'a>) -> Read<Task<'a>> {
+    let (task_id, status) = (reader.text()?, reader.symbol(Status::ALL)?);
+    let (assignee_ids, actor_id) = (reader.texts()?, reader.optional_text()?);
+    let (url, created_at, decided_at) = (reader.optional_text()?, reader.optional_long()?, reader.optional_long()?);
+    let (outcome, remark) = (reader.optional_text()?, reader.optional_text()?);
+    let (step_name, step_id) = (reader.optional_text()?, reader.optional_text()?);
+    let (decided_by, due_at) = (reader.optional_text()?, reader.optional_long()?);
+    let is_completed = status == Status::Completed;
+    let of = |at| Decision { at, is_completed, actor_id, outcome, remark, decided_by, ..Decision::default() };
     Ok(Task {
-        task_id: reader.text()?,
-        status: reader.symbol(Status::ALL)?,
-        assignee_ids: reader.texts()?,
-        actor_id: reader.optional_text()?,
-        url: unstated(reader.optional_text()?),
-        created_at: reader.optional_long()?,
-        decided_at: reader.optional_long()?,
-        outcome: reader.optional_text()?,
-        remark: reader.optional_text()?,
-        step_name: unstated(reader.optional_text()?),
-        step_id: unstated(reader.optional_text()?),
-        decided_by: reader.optional_text()?,
-        due_at: unstated(reader.optional_long()?),
+        task_id,
+        assignee_ids,
+        url: unstated(url),
+        created_at,
+        step_name: unstated(step_name),
+        step_id: unstated(step_id),
+        due_at: unstated(due_at),
+        decision: decided_at.map(of),
         ..Task::default()
     })
 }
@@ -155,18 +158,19 @@ fn write_state(out: &mut Vec<u8>, instance: &Instance<'_>, unnamed: &[&str]) {
 }
 
 fn write_task(out: &mut Vec<u8>, task: &Task<'_>) {
+    let decision = task.decision.unwrap_or_default();
     out.text(task.task_id);
-    out.count(task.status.number());
+    out.count(task.status().number());
     out.array(&task.assignee_ids, |out, each| out.text(each));
-    out.optional_text(task.actor_id);
+    out.optional_text(decision.actor_id);
     out.optional_text(task.url.value);
     out.optional_long(task.created_at);
-    out.optional_long(task.decided_at);
-    out.optional_text(task.outcome);
-    out.optional_text(task.remark);
+    out.optional_long(task.decision.map(|decision| decision.at));
+    out.optional_text(decision.outcome);
+    out.optional_text(decision.remark);
     out.optional_text(task.step_name.value);
     out.optional_text(task.step_id.value);
-    out.optional_text(task.decided_by);
+    out.optional_text(decision.decided_by);
     out.optional_long(task.due_at.value);
 }
 
@@ -206,8 +210,9 @@ fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
         instance.process_name.stated,
     ] = facts;
     for (task, marks) in instance.tasks.iter_mut().zip(tasks) {
-        let step;
-        (task.url.stated, task.decision_id, task.actor_ids, task.is_recovered, task.others, step) = marks;
+        let (event_id, is_recovered, step);
+        (task.url.stated, event_id, task.actor_ids, is_recovered, task.others, step) = marks;
+        task.decision = task.decision.map(|decision| Decision { event_id, is_recovered, ..decision });
         (task.step_name.stated, task.step_id.stated, task.due_at.stated) = step.unwrap_or_default();
     }
     (instance.originator_ids, instance.assignee_ids) = (originators, assignees);
@@ -244,7 +249,8 @@ fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
     let tasks = tasks.map(|task| {
         let step = (task.step_name.stated, task.step_id.stated, task.due_at.stated);
         let step = (step != StepMarks::default()).then_some(step);
-        (task.url.stated, task.decision_id, &task.actor_ids, task.is_recovered, &task.others, step)
+        let Decision { event_id, is_recovered, .. } = task.decision.unwrap_or_default();
+        (task.url.stated, event_id, &task.actor_ids, is_recovered, &task.others, step)
     });
     let marks = (
         facts,

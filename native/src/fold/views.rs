@@ -2,7 +2,7 @@
 //! `schemas/views.py`, and `streams/fold/views.py`.
 
 use crate::fold::event::{Change, Lifecycle, Person, Status, View};
-use crate::fold::instance::{Instance, Task};
+use crate::fold::instance::{Decision, Instance, Task};
 
 /// Names one entry. `task_id` is None where the entry is about the whole instance.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,7 +13,7 @@ pub struct Key<'a> {
 }
 
 /// The content of an entry.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Entry<'a> {
     pub title: Option<&'a str>,
     pub url: Option<&'a str>,
@@ -79,16 +79,16 @@ pub fn views<'a>(instance: &Instance<'a>) -> Entries<'a> {
     }
     for task in &instance.tasks {
         let task_id = Some(task.task_id);
-        match (task.status, task.actor_id) {
-            (Status::Pending, _) => {
+        match task.decision {
+            None => {
                 for user_id in &task.assignee_ids {
                     show(user_id, View::Pending, task_id, task_entry(instance, task, task.created_at));
                 }
             }
-            (Status::Completed, Some(actor_id)) => {
-                show(actor_id, View::Handled, task_id, task_entry(instance, task, task.decided_at));
+            Some(Decision { is_completed: true, actor_id: Some(actor_id), at, .. }) => {
+                show(actor_id, View::Handled, task_id, task_entry(instance, task, Some(at)));
             }
-            _ => {}
+            Some(_) => {}
         }
     }
     Entries::of(entries)
@@ -168,7 +168,7 @@ pub fn unnamed_assignees<'a>(instance: &Instance<'a>) -> Vec<&'a str> {
 }
 
 fn instance_status(instance: &Instance<'_>) -> Status {
-    let has = |status| instance.tasks.iter().any(|task| task.status == status);
+    let has = |status| instance.tasks.iter().any(|task| task.status() == status);
     [Status::Pending, Status::Completed, Status::Cancelled]
         .into_iter()
         .find(|&status| has(status))
@@ -177,24 +177,25 @@ fn instance_status(instance: &Instance<'_>) -> Status {
 
 /// The entry of the instance, updated by the creation and the decision of each task.
 fn whole_entry<'a>(instance: &Instance<'a>) -> Entry<'a> {
-    let moments = instance.tasks.iter().flat_map(|task| [task.created_at, task.decided_at]);
+    let moments = instance.tasks.iter().flat_map(|task| [task.created_at, task.decision.map(|each| each.at)]);
     let updated_at = moments.flatten().fold(instance.began_at, i64::max);
     Entry { updated_at, ..entry(instance, instance_status(instance), instance.began_at) }
 }
 
 fn task_entry<'a>(instance: &Instance<'a>, task: &Task<'a>, at: Option<i64>) -> Entry<'a> {
+    let Decision { actor_id, outcome, remark, decided_by, .. } = task.decision.unwrap_or_default();
     Entry {
         url: task.url.value.or(instance.url.value),
-        actor_id: task.actor_id,
-        outcome: task.outcome,
-        remark: task.remark,
+        actor_id,
+        outcome,
+        remark,
         finished_at: None,
         result: None,
         step_name: task.step_name.value,
         step_id: task.step_id.value,
-        decided_by: task.decided_by,
+        decided_by,
         due_at: task.due_at.value,
-        ..entry(instance, task.status, at.unwrap_or(instance.began_at))
+        ..entry(instance, task.status(), at.unwrap_or(instance.began_at))
     }
 }
 
@@ -204,19 +205,13 @@ fn entry<'a>(instance: &Instance<'a>, status: Status, at: i64) -> Entry<'a> {
         url: instance.url.value,
         app_type: instance.app_type.value,
         originator: instance.originator.value,
-        actor_id: None,
         status,
         process_name: instance.process_name.value,
         source: instance.source,
         entered_at: at,
         updated_at: at,
-        outcome: None,
-        remark: None,
         finished_at: instance.finished_at.value,
         result: instance.result(),
-        step_name: None,
-        step_id: None,
-        decided_by: None,
-        due_at: None,
+        ..Entry::default()
     }
 }
