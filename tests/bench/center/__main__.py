@@ -124,7 +124,7 @@ def _arguments() -> argparse.Namespace:
     parser = flags_of(
         "center",
         "Measure the task center: catching up, queries, the time from a callback to an open event stream, and the cost"
-        " of many open streams.",
+        " of many open streams. Needs Go for queries at a fixed rate.",
     )
     add_rounds(parser, least=3, most=9, within=10, minutes=5)
     number = at_least(1)

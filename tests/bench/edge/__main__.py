@@ -288,7 +288,8 @@ def _arguments() -> argparse.Namespace:
     parser = flags_of(
         "edge",
         "Measure the edge next to its peers. Starting and warming up take two minutes, then follow --minutes;"
-        " a round takes three minutes with the settings below.",
+        " a round takes three minutes with the settings below. Needs wrk (apt-get install wrk); a peer without its"
+        " toolchain (go, mvn) is skipped, and the page says so.",
     )
     add_rounds(parser, least=3, most=12, within=10, minutes=15)
     parser.add_argument("--seconds", type=at_least(1), default=4, help="how long each is loaded at a time")

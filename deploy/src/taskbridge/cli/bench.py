@@ -39,62 +39,43 @@ Flags = Annotated[
 ]
 
 
-def _benchmark(options: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a command whose second example has these options."""
+def _benchmark(part: str, options: str, text: str) -> Callable[..., None]:
+    """Add the command of a part; its second example has these options."""
+    name = f"taskbridge bench {part}"
+    examples = example(name, f"{name} {options}")
 
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        name = f"taskbridge bench {command.__name__}"
-        examples = example(name, f"{name} {options}")
-        return bench_app.command(cls=_Measured, context_settings=_HANDS_ON, epilog=examples)(command)
+    @bench_app.command(part, cls=_Measured, context_settings=_HANDS_ON, help=text, epilog=examples)
+    def command(flags: Flags = None) -> None:
+        _run(part, flags)
 
-    return add
-
-
-@_benchmark("--most-rounds 3 --peers go bare-asgi")
-def edge(flags: Flags = None) -> None:
-    """Benchmark the edge against a bare ASGI app, Go and Spring Boot, in one run of about 20 minutes.
-
-    Needs wrk (apt-get install wrk); a peer without its toolchain (go, mvn) is skipped, and the page says so.
-    """
-    _run("edge", flags)
+    return command
 
 
-@_benchmark("--most-rounds 1 --events 20000 --only throughput")
-def streams(flags: Flags = None) -> None:
-    """Benchmark streams against Kafka Streams, Quix Streams, stock Faust and a plain loop, in about 40 minutes.
-
-    The output of each is compared with the project's own fold before its result counts. Kafka Streams needs mvn
-    (apt-get install maven) and Quix Streams uv; a peer without its tool is skipped, and the page says so.
-    """
-    _run("streams", flags)
-
-
-@_benchmark("--instances 20000 --most-rounds 1")
-def center(flags: Flags = None) -> None:
-    """Benchmark the task center on SQLite and PostgreSQL, next to an earlier release, in about 40 minutes.
-
-    Measures catching up, queries, the time from a callback to an open event stream, and many open streams.
-    Needs Go for queries at a fixed rate.
-    """
-    _run("center", flags)
-
-
-@_benchmark("--deliveries 2000 --silent 10000 --most-rounds 1")
-def webhooks(flags: Flags = None) -> None:
-    """Benchmark webhooks on SQLite and PostgreSQL in about eight minutes.
-
-    Measures deliveries, latency, memory, and what an endpoint that never answers takes from the others.
-    """
-    _run("webhooks", flags)
-
-
-@_benchmark("--instances 10000 100000 --rebuilt 10000")
-def sizing(flags: Flags = None) -> None:
-    """Measure what determines the size of machines and disks: callback rates, stored instances, rebuilds.
-
-    Takes about 20 minutes and 15 GB of disk; writes docs/how-to/size-it.md.
-    """
-    _run("sizing", flags)
+edge = _benchmark(
+    "edge",
+    "--most-rounds 3 --peers go bare-asgi",
+    "Benchmark the edge against a bare ASGI app, Go and Spring Boot, in one run of about 20 minutes.",
+)
+streams = _benchmark(
+    "streams",
+    "--most-rounds 1 --events 20000 --only throughput",
+    "Benchmark streams against Kafka Streams, Quix Streams, stock Faust and a plain loop, in about 40 minutes.",
+)
+center = _benchmark(
+    "center",
+    "--instances 20000 --most-rounds 1",
+    "Benchmark the task center on SQLite and PostgreSQL, next to an earlier release, in about 40 minutes.",
+)
+webhooks = _benchmark(
+    "webhooks",
+    "--deliveries 2000 --silent 10000 --most-rounds 1",
+    "Benchmark webhooks on SQLite and PostgreSQL in about eight minutes.",
+)
+sizing = _benchmark(
+    "sizing",
+    "--instances 10000 100000 --rebuilt 10000",
+    "Measure what determines the size of machines and disks, in about 20 minutes, with 15 GB of disk.",
+)
 
 
 def _run(part: str, flags: list[str] | None) -> None:
