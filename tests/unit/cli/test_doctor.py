@@ -281,22 +281,6 @@ def test_measuring_an_fsync_leaves_no_file(tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_port_of_another_program_is_reported_and_ours_is_not(environment: dict[str, str]) -> None:
-    with closing(socket.create_server(("127.0.0.1", int(environment["EDGE_PORT"])))) as server:
-        server.settimeout(0.1)
-        threading.Thread(target=refuse_one, args=(server,), daemon=True).start()
-        found = wrong(environment)
-    assert (found.check, found.state) == ("port", State.FAILED)
-    with answering({"/healthz": {"status": "ok"}}) as url:
-        ours = before_kafka(environment | {"EDGE_PORT": url.rpartition(":")[2]})
-    assert "edge answers on port" in next(each.says for each in ours if each.check == "port")
-
-
-def test_a_low_limit_of_open_files_is_reported(environment: dict[str, str]) -> None:
-    found = wrong(environment | {"EDGE_MAX_CONNECTIONS": str(10**10)})
-    assert (found.check, found.state) == ("open-files", State.FAILED)
-
-
 def test_another_service_at_the_address_of_the_registry_is_named() -> None:
     with answering({}) as url, pytest.raises(RegistryUnavailable, match="there is no schema registry at"):
         list(doctor_checks.registry(Registry(url)))
@@ -494,17 +478,6 @@ def admin_of(allowed: Mapping[str, set[AclOperation]]) -> Admin:
         return {}
 
     return cast("Admin", SimpleNamespace(describe_topics=described, describe_groups=none))
-
-
-def refuse_one(server: socket.socket) -> None:
-    """Another program: it accepts a connection and does not answer in HTTP."""
-    try:
-        server.settimeout(5)
-        accepted, _ = server.accept()
-        accepted.sendall(b"220 mail.example ESMTP\r\n")
-        accepted.close()
-    except OSError:
-        return
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import os
-import resource
 import shutil
 import socket
 import stat
@@ -72,7 +71,6 @@ _SHARED = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 _SKEW_WARNING_S, _SKEW_S = 5, 60
 _WEBHOOK_SKEW_S = 300
 """What libraries of Standard Webhooks tolerate."""
-_OTHER_FILES = 256
 _ENOUGH_BROKERS = 3
 _UPDATE_WITHIN_S = 30
 _DOCTOR = "taskbridge-doctor"
@@ -184,13 +182,11 @@ class Examination:
 
     def _service(self, name: str) -> Iterator[Finding]:
         kind, rights = _SERVICES[name]
-        prefix = name.upper()
         settings = load_settings(kind, self.environment)
         yield ok("settings", f"the settings of {name} are valid")
         needs_bytes, has_folder = _STATES_BYTES, True
         if isinstance(settings, EdgeSettings):
             yield from found("credentials", partial(_credentials, settings.credentials_file), "correct the file")
-            yield from open_files(settings.max_connections)
             needs_bytes = settings.spool_max_bytes
         elif isinstance(settings, WebhooksSettings):
             yield from found("endpoints", partial(_endpoints, settings, self.environment), "correct the file")
@@ -205,8 +201,7 @@ class Examination:
                 look = partial(database, url, settings.data_dir, name)
                 yield from found("database", look, "start it, or correct its URL")
         if has_folder:
-            yield from folder(settings.data_dir, setting=f"{prefix}_DATA_DIR", needs_bytes=needs_bytes)
-        yield from port(settings.host, settings.port, service=name, setting=f"{prefix}_PORT")
+            yield from folder(settings.data_dir, setting=f"{name.upper()}_DATA_DIR", needs_bytes=needs_bytes)
         properties = read_kafka_config(settings.kafka_config_file)
         connection = Connection(settings.kafka_bootstrap_servers, settings.schema_registry_url, properties)
         yield from self._brokers(connection, rights)
@@ -368,37 +363,6 @@ def sync_seconds(path: Path) -> float:
     return slowest
 
 
-def port(host: str, number: int, *, service: str, setting: str) -> Iterator[Finding]:
-    """Check that a service can listen on its port, or already does."""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((host, number))
-    except OSError as error:
-        yield verdict(
-            "port",
-            passed=_is_ours(host, number),
-            ok=f"{service} answers on port {number}",
-            otherwise=f"{service} cannot listen on {host}:{number}: {error.strerror}",
-            do=f"stop the program that uses it, or change {setting}",
-        )
-    else:
-        yield ok("port", f"port {number} is free for {service}")
-
-
-def open_files(connections: int) -> Iterator[Finding]:
-    """Check that a process may open a file for each connection that it accepts."""
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + _OTHER_FILES
-    yield verdict(
-        "open-files",
-        passed=most >= needed,
-        ok=f"the limit is {most} open files",
-        otherwise=f"the limit is {most} open files, but {connections} connections need {needed}",
-        do="raise the limit (ulimit -n, LimitNOFILE=), or lower EDGE_MAX_CONNECTIONS",
-    )
-
-
 def clock(url: str) -> Iterator[Finding]:
     """Compare this clock with that of the server at ``url``; skipped if it sends no date."""
     with suppress(httpx2.HTTPError, httpx2.InvalidURL):
@@ -430,15 +394,6 @@ def _filesystem(path: Path) -> str:
     real = path.resolve()
     over = [(len(where), kind) for _, where, kind, *_ in mounts if real.is_relative_to(where)]
     return max(over, default=(0, ""))[1]
-
-
-def _is_ours(host: str, number: int) -> bool:
-    shown = f"[{host}]" if ":" in host else host
-    try:
-        answer = httpx2.get(f"http://{shown}:{number}/healthz", timeout=_TIMEOUT_S, trust_env=False)
-        return answer.is_success and isinstance(answer.json(), dict)
-    except (httpx2.HTTPError, ValueError):
-        return False
 
 
 def kafka(admin: Admin, *, acls: Rights | None, partitions: int) -> Iterator[Finding]:

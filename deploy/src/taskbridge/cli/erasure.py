@@ -47,7 +47,7 @@ _NEVER = {
     ),
 )
 def erase(
-    user: Annotated[str, typer.Argument(metavar="USER", help="User id, as `people list` shows it.")],
+    user: Annotated[str, typer.Argument(metavar="USER", help="User id.")],
     corp: Annotated[str, typer.Option(help="Corp of the person.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,  # noqa: FBT002
     bootstrap_servers: BootstrapServers = None,

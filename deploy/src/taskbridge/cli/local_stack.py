@@ -179,7 +179,7 @@ def simulate(
         except OperatorError as error:
             progress(f"names of people and forms were not imported: {error}")
         page = simulation.page_of(running.center_url, apps[0].corp_id, busiest().user_id)
-        progress(f"open {page} for the tasks of {busiest().name}; list other people with 'taskbridge people list'")
+        progress(f"open {page} for the tasks of {busiest().name}")
     url = service_url("edge", url, data_dir)
     seed = secrets.randbelow(1 << 32) if seed is None else seed
     progress(f"{len(apps)} apps post {rate:g} callbacks per second to {url}, seed {seed}; press Ctrl-C to stop")

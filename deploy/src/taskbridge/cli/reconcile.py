@@ -29,13 +29,11 @@ Since = Annotated[str, typer.Option("--since", help="A day (China time) or a tim
 
 commands = typer.Typer()
 
-
-apps_app = typer.Typer(help="Bring Yida's apps and their tokens into the credentials file.", no_args_is_help=True)
-
-
-@apps_app.callback()
-def apps() -> None:
-    """Bring Yida's apps and their tokens into the credentials file."""
+apps_app = typer.Typer(
+    help="Bring Yida's apps and their tokens into the credentials file.",
+    no_args_is_help=True,
+    callback=lambda: None,  # a group, though it has one command
+)
 
 
 @apps_app.command(
