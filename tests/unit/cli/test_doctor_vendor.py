@@ -74,7 +74,9 @@ class Vendor:
         (self.folder / "apps.toml").write_text(text)
 
     def findings(self) -> list[Finding]:
-        return list(doctor_vendor.findings(self.environment, clock=self.clock))
+        found: list[Finding] = []
+        doctor_vendor.examine(self.environment, found.append, clock=self.clock)
+        return found
 
     def of(self, check: str) -> list[Finding]:
         return [each for each in self.findings() if each.check == check]

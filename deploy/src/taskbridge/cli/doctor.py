@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from taskbridge.cli.options import BootstrapServers, Credentials, DataDir, Json, RegistryUrl, example
 from taskbridge.cli.terminal import json_line, say
+
+if TYPE_CHECKING:
+    from taskbridge.cli.doctor_checks import Finding
 
 commands = typer.Typer()
 
@@ -63,7 +66,16 @@ def doctor(
     """
     from taskbridge.cli.doctor_checks import Examination, State
 
-    is_failed = False
+    states: set[State] = set()
+
+    def report(found: Finding) -> None:
+        states.add(found.state)
+        if as_json:
+            say(json_line(asdict(found)))
+        else:
+            do = f"\n      {'':12} → {found.do}" if found.do else ""
+            say(f"{_MARKS[found.state]:5} {found.check:12} {found.says}{do}")
+
     if vendor:
         from taskbridge.cli import doctor_vendor
         from taskbridge.cli.connection import service_environment
@@ -71,24 +83,17 @@ def doctor(
         environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
         if credentials is not None:
             environment["RECONCILE_CREDENTIALS_FILE"] = str(credentials)
-        findings = doctor_vendor.findings(environment)
+        doctor_vendor.examine(environment, report)
     else:
-        findings = Examination(
+        examination = Examination(
             os.environ,
             bootstrap_servers=bootstrap_servers,
             registry_url=registry_url,
             data_dir=data_dir,
             credentials=credentials,
             urls={"edge": edge_url, "streams": streams_url, "center": center_url, "webhooks": webhooks_url},
-        ).findings(end_to_end=end_to_end, api_token=api_token)
-    for each in findings:
-        is_failed |= each.state is State.FAILED
-        if as_json:
-            say(json_line(asdict(each)))
-        else:
-            say(
-                f"{_MARKS[each.state]:5} {each.check:12} {each.says}"
-                + (f"\n      {'':12} → {each.do}" if each.do else "")
-            )
-    if is_failed:
+        )
+        for each in examination.findings(end_to_end=end_to_end, api_token=api_token):
+            report(each)
+    if State.FAILED in states:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from taskbridge.cli.doctor_checks import failed, found, ok, warning
+from taskbridge.cli.doctor_checks import failed, ok, warning
 from taskbridge.reconcile.assembly import open_data
 from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime.dingtalk import wire
@@ -21,7 +21,7 @@ from taskbridge.runtime.settings import FileBroken, Senders, load_settings, pars
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
 
     from taskbridge.cli.doctor_checks import Finding
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from taskbridge.runtime.dingtalk.apps import App, Organisation
     from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.runtime.dingtalk.organisation import Application
+
+    Report = Callable[[Finding], None]
 
 T = TypeVar("T")
 
@@ -45,46 +47,34 @@ _SEE_EDITION = "see the administration of Yida (平台管理), and set RECONCILE
 _FILE = "set RECONCILE_APPS_FILE to the file of apps; docs/how-to/find-what-was-missed.md"
 
 
-def findings(environment: Mapping[str, str], *, clock: Clock | None = None) -> Iterator[Finding]:
+def examine(environment: Mapping[str, str], report: Report, *, clock: Clock | None = None) -> None:
     """Ask DingTalk with the credentials that reconcile uses; each call counts in reconcile's budget."""
     configure_logs("text", "ERROR")
-    yield from found("settings", lambda: _findings(environment, clock or SystemClock()), _FILE)
-
-
-def _findings(environment: Mapping[str, str], clock: Clock) -> Iterator[Finding]:
-    settings = load_settings(ReconcileSettings, environment)
-    with open_data(settings, clock) as data, asyncio.Runner() as runner:
-        for organisation in data.organisations:
-            asked = _organisation(settings, data, organisation)
-            while (each := runner.run(_next(asked))) is not None:
-                yield each
-
-
-async def _next(asked: AsyncIterator[Finding]) -> Finding | None:
-    return await anext(asked, None)
+    try:
+        settings = load_settings(ReconcileSettings, environment)
+        with open_data(settings, clock or SystemClock()) as data, asyncio.Runner() as runner:
+            for organisation in data.organisations:
+                runner.run(_organisation(settings, data, organisation, report))
+    except TaskbridgeError as error:
+        report(failed("settings", str(error), _FILE))
 
 
 async def _organisation(
-    settings: ReconcileSettings, data: LocalData, organisation: Organisation
-) -> AsyncGenerator[Finding]:
+    settings: ReconcileSettings, data: LocalData, organisation: Organisation, report: Report
+) -> None:
     corp_id = organisation.corp_id
     apps = [each for each in data.apps if each.corp_id == corp_id]
     async with open_http(settings.api_url, timeout_s=settings.call_timeout_s) as http:
         calls = Calls(http, organisation.corp, data.budget, data.clock, attempts=_ATTEMPTS)
-        questions = _Questions(calls, organisation, apps, data.clock)
-        ended: Finding | None = None
         try:
-            async for each in questions.answers(settings.credentials_file):
-                yield each
+            await _Questions(calls, organisation, apps, data.clock, report).ask_all(settings.credentials_file)
         except Later as error:
             do = "raise RECONCILE_CALLS_PER_DAY, or ask again then" if isinstance(error, Spent) else "ask again later"
-            ended = failed("access", f"{corp_id}: {error}", do)
+            report(failed("access", f"{corp_id}: {error}", do))
         except OperatorError as error:
             # Of the access token: without one nothing can be asked.
-            ended = failed("access", f"{corp_id}: {error}", "correct app_key and app_secret in the file of apps")
-        for each in (*questions.drained(), *([ended] if ended else [])):
-            yield each
-    yield _calls_left(data.budget, corp_id, settings.edition)
+            report(failed("access", f"{corp_id}: {error}", "correct app_key and app_secret in the file of apps"))
+    report(_calls_left(data.budget, corp_id, settings.edition))
 
 
 class _Sample(NamedTuple):
@@ -98,56 +88,53 @@ class _Sample(NamedTuple):
 class _Questions:
     """The questions about one organisation. A refusal is a finding, and the others are asked all the same."""
 
-    def __init__(self, calls: Calls, organisation: Organisation, apps: Sequence[App], clock: Clock) -> None:
-        self._calls, self._apps, self._clock = calls, apps, clock
+    def __init__(
+        self, calls: Calls, organisation: Organisation, apps: Sequence[App], clock: Clock, report: Report
+    ) -> None:
+        self._calls, self._apps, self._clock, self._report = calls, apps, clock, report
         self._corp_id = organisation.corp_id
         self._organisation = OrganisationApi(calls, organisation)
-        self._found: list[Finding] = []
 
-    async def answers(self, credentials: Path | None) -> AsyncGenerator[Finding]:
+    async def ask_all(self, credentials: Path | None) -> None:
         """Raises ``Later``, or what refuses the access token: then nothing else would be answered."""
         sample: _Sample | None = None
         for app in self._apps:
             api = YidaApi(self._calls, app, self._clock)
             forms = await self._ask("app", self._forms(api), "correct its system_token and user_id in the file of apps")
             if forms is not None:
-                self._found.append(ok("app", f"{app.app_type}: accepted, {len(forms)} forms start a process"))
+                self._report(ok("app", f"{app.app_type}: accepted, {len(forms)} forms start a process"))
                 sample = sample or await self._sample(api, forms)
-            for each in self.drained():
-                yield each
         await self._about_instance(sample)
         await self._about_organization(credentials)
-        for each in self.drained():
-            yield each
 
     async def _about_instance(self, sample: _Sample | None) -> None:
         if sample is None:
             says = f"{self._corp_id}: no instance of the last 30 days is visible, so that none can be read"
             do = "start a process in Yida and ask again; user_id must be a person who may see all data"
-            self._found.append(warning("permissions", says, do))
+            self._report(warning("permissions", says, do))
             return
         api, form_uuid, instance_id = sample
         may = ["forms", "instances"]
         for name, read in {"open tasks": api.running_tasks, "operation records": api.operation_records}.items():
             if await self._ask("permissions", read(instance_id), _GRANT) is not None:
                 may.append(name)
-        self._found.append(ok("permissions", f"{self._corp_id}: may read {', '.join(may)}"))
+        self._report(ok("permissions", f"{self._corp_id}: may read {', '.join(may)}"))
         recorded = await self._ask("records", api.recorded_calls(form_uuid, instance_id), _GRANT)
         if recorded is not None:
-            self._found.append(_seen(recorded, instance_id))
+            self._report(_seen(recorded, instance_id))
 
     async def _about_organization(self, credentials: Path | None) -> None:
         edition = await self._ask("edition", self._organisation.edition(), _SEE_EDITION, is_needed=False)
         if edition is not None:
-            self._found.append(ok("edition", f"{self._corp_id}: Yida calls the edition {edition}"))
+            self._report(ok("edition", f"{self._corp_id}: Yida calls the edition {edition}"))
         if self._organisation.organisation.corp_token is None:
             says = f"{self._corp_id}: DingTalk lists the apps of an organisation only with its corp token"
             do = "with the dedicated edition, get it from Yida's support and set corp_token in [[corps]]"
-            self._found.append(warning("unnamed-apps", says, do))
+            self._report(warning("unnamed-apps", says, do))
             return
         listed = await self._ask("unnamed-apps", self._organisation.applications(), "correct corp_token in [[corps]]")
         if listed is not None:
-            self._found.append(_unnamed(listed, self._corp_id, self._apps, credentials))
+            self._report(_unnamed(listed, self._corp_id, self._apps, credentials))
 
     async def _forms(self, api: YidaApi) -> list[wire.Form]:
         forms = await api.forms()
@@ -176,13 +163,8 @@ class _Questions:
             if str(error).startswith(_TOKENS):
                 raise
             lacks = wire.CODE_PERMISSION in str(error)
-            self._found.append((failed if is_needed else warning)(check, str(error), _GRANT if lacks else do))
+            self._report((failed if is_needed else warning)(check, str(error), _GRANT if lacks else do))
             return None
-
-    def drained(self) -> list[Finding]:
-        """What was found since the last time."""
-        found, self._found = self._found, []
-        return found
 
     def _days(self) -> Days:
         now = self._clock.now_ms()
