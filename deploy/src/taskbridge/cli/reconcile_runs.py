@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import time
+from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from taskbridge.reconcile.assembly import LocalData, Reconciler
     from taskbridge.reconcile.repairer import Tally
     from taskbridge.runtime.dingtalk.api import YidaApi
+
+_BACKFILL_LOCK = "backfill.lock"
 
 
 def moment_of(text: str) -> int:
@@ -117,9 +120,7 @@ def one_pass(environment: Mapping[str, str]) -> dict[str, Any]:
         report = await found.passes.run()
         return _outcome(report.tally, report.problems, report.retry_at_ms)
 
-    settings = _settings(environment)
-    with only_one_in(settings.data_dir, LOCK, setting="RECONCILE_DATA_DIR"):
-        return _with_all(settings, work)
+    return _run(environment, work, lock=LOCK)
 
 
 def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, report: Progress) -> dict[str, Any]:
@@ -146,9 +147,7 @@ def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, repor
 
         return await _outcome_of(run(), work.tally, app_type)
 
-    settings = _settings(environment)
-    with only_one_in(settings.data_dir, "backfill.lock", setting="RECONCILE_DATA_DIR"):
-        return _with_all(settings, work)
+    return _run(environment, work, lock=_BACKFILL_LOCK)
 
 
 def copies(
@@ -166,14 +165,11 @@ def copies(
         run = Copies(found.context, api, organisation)
         return await _outcome_of(run.run(people, since_ms), run.tally, app_type)
 
-    settings = _settings(environment)
-    with only_one_in(settings.data_dir, "backfill.lock", setting="RECONCILE_DATA_DIR"):
-        return _with_all(settings, work)
+    return _run(environment, work, lock=_BACKFILL_LOCK)
 
 
 def dry_run(environment: Mapping[str, str], app_type: str, since_ms: int) -> dict[str, Any]:
     """The cost of a backfill; the estimate itself takes one call per form, and raises as calls do."""
-    settings = _settings(environment)
 
     async def work(found: Reconciler) -> dict[str, Any]:
         api = _api(found, app_type)
@@ -182,7 +178,7 @@ def dry_run(environment: Mapping[str, str], app_type: str, since_ms: int) -> dic
         days = math.ceil(calls / found.data.budget.allowance.per_day)
         return {**expected._asdict(), "left_today": found.data.budget.left(api.app.corp_id), "days": days}
 
-    return _with_all(settings, work)
+    return _run(environment, work)
 
 
 def _settings(environment: Mapping[str, str]) -> ReconcileSettings:
@@ -191,12 +187,15 @@ def _settings(environment: Mapping[str, str]) -> ReconcileSettings:
     return settings
 
 
-def _with_all(settings: ReconcileSettings, work: Callable[[Reconciler], Any]) -> Any:
+def _run(environment: Mapping[str, str], work: Callable[[Reconciler], Any], *, lock: str | None = None) -> Any:
+    settings = _settings(environment)
+
     async def worked(data: LocalData) -> Any:
         async with open_reconciler(settings, data) as found:
             return await work(found)
 
-    with open_data(settings) as data:
+    alone = only_one_in(settings.data_dir, lock, setting="RECONCILE_DATA_DIR") if lock else nullcontext()
+    with alone, open_data(settings) as data:
         return asyncio.run(worked(data))
 
 
