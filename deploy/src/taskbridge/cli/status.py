@@ -12,10 +12,9 @@ from taskbridge.cli.terminal import json_line, printable, say, stop_signal
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from rich.console import Group
-    from rich.table import Table
 
 commands = typer.Typer()
 
@@ -102,20 +101,29 @@ def fetch_overview(center_url: str, api_token: str | None) -> dict[str, Any]:
 def screen(found: Mapping[str, Any]) -> Group:
     """The whole screen, problems first."""
     from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
     problems = problems_of(found)
     well = "nothing needs attention" if found["errors"] else "all is well"
     verdict = Text("\n".join(problems), "bold red") if problems else Text(well, "bold green")
-    errors = [f"{each['at']}  {each['level']:8} {printable(str(each['message']))}" for each in found["errors"][:_LINES]]
+    parts = Table(box=None, show_header=False)
+    for what, name, rows, described, unknown in (
+        ("edge", "url", found["edges"], _edge, "none is known: set CENTER_EDGE_URLS"),
+        ("worker", "url", found["workers"], _worker, "none is known: set CENTER_STREAMS_URLS"),
+        ("center", "replica", found["center"]["replicas"], _replica, "none is known"),
+    ):
+        for each in rows:
+            state = _state(each)
+            parts.add_row(what, each[name], Text(state, _COLORS.get(state, "red")), described(each))
+        if not rows:
+            parts.add_row(what, unknown)
     aside = [_set_aside("rejected callbacks", found["quarantine"]), _set_aside("dead letters", found["dead_letters"])]
-    edges, workers, replicas = found["edges"], found["workers"], found["center"]["replicas"]
+    errors = [f"{each['at']}  {each['level']:8} {printable(str(each['message']))}" for each in found["errors"][:_LINES]]
     return Group(
         verdict,
         Text(f"{found['at']}  {_flow(found['flow']['actions'])}", "dim"),
-        _table("edge", "accepted, rejected, in the spool, MiB, oldest", "url", edges, _edge, "CENTER_EDGE_URLS"),
-        _table("worker", "partitions, standbys, lag", "url", workers, _worker, "CENTER_STREAMS_URLS"),
-        _table("center", "lag, open live connections", "replica", replicas, _replica, ""),
+        parts,
         Text(f"set aside: {'; '.join(aside)}"),
         Text("\n".join(["last errors:", *errors] if errors else []), "dim"),
     )
@@ -163,40 +171,22 @@ def _flow(actions: Mapping[str, list[int]]) -> str:
     return f"in {_RECENT_MINUTES} minutes: {listed or 'nothing'}"
 
 
-def _table(
-    what: str,
-    columns: str,
-    name: str,
-    rows: list[dict[str, Any]],
-    cells: Callable[[Mapping[str, Any]], tuple[object, ...]],
-    setting: str,
-) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(what, "state", *columns.split(", "), box=None)
-    for each in rows:
-        state = _state(each)
-        table.add_row(each[name], Text(state, _COLORS.get(state, "red")), *map(str, cells(each)))
-    if not rows:
-        table.add_row(f"no {what} is known: set {setting}")
-    return table
-
-
-def _edge(each: Mapping[str, Any]) -> tuple[object, ...]:
+def _edge(each: Mapping[str, Any]) -> str:
     outcomes, spool = each["outcomes"], each["spool"]
     accepted = outcomes.get("accepted", 0)
-    size, age = f"{spool['bytes'] / _MIB:.1f}", f"{spool['oldest_age_s'] or 0:.0f} s"
-    return accepted, sum(outcomes.values()) - accepted, spool["records"], size, age
+    spooled = (
+        f"{spool['records']} in the spool ({spool['bytes'] / _MIB:.1f} MiB, oldest {spool['oldest_age_s'] or 0:.0f} s)"
+    )
+    return f"{accepted} accepted, {sum(outcomes.values()) - accepted} rejected, {spooled}"
 
 
-def _worker(each: Mapping[str, Any]) -> tuple[object, ...]:
+def _worker(each: Mapping[str, Any]) -> str:
     lag = "?" if each["lag_records"] is None else each["lag_records"]
-    return len(each["active"]), len(each["standby"]), lag
+    return f"{len(each['active'])} partitions, {len(each['standby'])} standbys, lag {lag}"
 
 
-def _replica(each: Mapping[str, Any]) -> tuple[object, ...]:
-    return each["lag_records"], each["sse_connections"]
+def _replica(each: Mapping[str, Any]) -> str:
+    return f"lag {each['lag_records']}, {each['sse_connections']} open live connections"
 
 
 def _set_aside(what: str, found: Mapping[str, Any]) -> str:
