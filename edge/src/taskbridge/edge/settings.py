@@ -29,18 +29,6 @@ def _no_blank_token(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return tokens
 
 
-def _no_blank(keys: frozenset[str]) -> frozenset[str]:
-    return keys - {""}
-
-
-def _or_none(value: Any) -> Any:
-    return value or None
-
-
-def _or_loopback(value: Any) -> Any:
-    return value or LOOPBACK
-
-
 def _another_port(port: int | None, info: ValidationInfo) -> int | None:
     if port is not None and port == info.data.get("port"):
         raise ValueError("must differ from EDGE_PORT")
@@ -74,11 +62,13 @@ class EdgeSettings(ServiceSettings):
     port: Annotated[int, Field(ge=1, le=65535)] = 8400
     """Port on which the edge receives callbacks."""
     operator_port: Annotated[
-        int | None, Field(ge=1, le=65535), BeforeValidator(_or_none), AfterValidator(_another_port)
+        int | None, Field(ge=1, le=65535), BeforeValidator(lambda value: value or None), AfterValidator(_another_port)
     ] = None
     """Separate port for `/metrics` and the details of `/readyz`; the callback port then serves neither. List it in
     `CENTER_EDGE_URLS`."""
-    operator_host: Annotated[str, BeforeValidator(_or_loopback), AfterValidator(_with_a_port)] = LOOPBACK
+    operator_host: Annotated[str, BeforeValidator(lambda value: value or LOOPBACK), AfterValidator(_with_a_port)] = (
+        LOOPBACK
+    )
     """Address of the separate port. Requires `EDGE_OPERATOR_PORT`."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Number of processes. With more than one, every metric has the label `worker`, and one scrape returns the metrics
@@ -98,9 +88,9 @@ class EdgeSettings(ServiceSettings):
     ] = ()
     """Bearer tokens, comma-separated. If set, each callback from Yida must have one of them in `Authorization: Bearer
     …`."""
-    delete_extra_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(_split), AfterValidator(_no_blank)] = (
-        frozenset()
-    )
+    delete_extra_keys: Annotated[
+        frozenset[str], NoDecode, BeforeValidator(_split), AfterValidator(lambda keys: keys - {""})
+    ] = frozenset()
     """Parameters that a delete callback may have in addition to the documented ones, comma-separated."""
     source_networks: Annotated[Networks, BeforeValidator(_not_empty)] = ()
     """Networks that may send callbacks (CIDR, comma-separated). Unset: any network. An empty value is rejected."""

@@ -73,8 +73,6 @@ def optional_id(value: Any, name: str) -> str | None:
     Raises:
         Malformed: Too long, with control characters, or not a text or number.
     """
-    if type(value) is str and value.isprintable() and 0 < len(value) <= MAX_ID_CHARACTERS and not value.isspace():
-        return value  # nearly every id; the rest is for others
     if is_blank(value):
         return None
     if not is_id(value):
@@ -98,9 +96,6 @@ def people(values: Iterable[Any], *, id_keys: Sequence[str]) -> tuple[tuple[str,
     whole = True
     for value in values:
         for each in _listed(value):
-            if type(each) is str and each.isalnum() and len(each) <= MAX_ID_CHARACTERS:
-                found[each] = None  # nearly every id
-                continue
             named = first(cast("dict[str, Any]", each), id_keys) if isinstance(each, dict) else each
             person_id = named.strip() if isinstance(named, str) else named
             if not is_blank(person_id) and is_id(person_id):
@@ -150,7 +145,7 @@ def moment(value: Any) -> int | None:
     written = value.strip()
     try:
         if len(written) == _MS_DIGITS and written.isascii() and written.isdigit():
-            ms = int(written)  # as Yida's are
+            ms = int(written)
         elif _NUMBER.fullmatch(written) and not _DIGITS.fullmatch(written):
             ms = _ms_of_number(Decimal(written))
         else:
@@ -235,10 +230,7 @@ def merged(described: Mapping[str, Any], parameters: Mapping[str, str]) -> Mappi
 
 def read_person(get: Get, key: str, id_keys: Sequence[str], skipped: Skipped) -> str | None:
     """One person's id; None if there are several. An object has the id under one of ``id_keys``."""
-    value = get(key)
-    if type(value) is str and value.isalnum() and len(value) <= MAX_ID_CHARACTERS:
-        return value  # nearly every id
-    found = read_people([value], key, id_keys, skipped)
+    found = read_people([get(key)], key, id_keys, skipped)
     if len(found) > 1:
         skipped(key)
     return found[0] if len(found) == 1 else None
