@@ -43,10 +43,6 @@ SourceName = Annotated[
 Secret = Annotated[
     str | None, typer.Option(help="With --source: its whsec_ secret.", envvar="TASKBRIDGE_SOURCE_SECRET")
 ]
-DataFile = Annotated[
-    Path | None,
-    typer.Option(exists=True, dir_okay=False, help="With --source: a file with a JSON object; -p adds to it."),
-]
 Parameters = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="May be repeated.")
 ]
@@ -78,7 +74,6 @@ def send(
     encoding: EncodingOption = "form",
     source: SourceName = None,
     secret: Secret = None,
-    data_file: DataFile = None,
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
@@ -88,7 +83,7 @@ def send(
         if source is None:
             answer = sender.post(action, parameters, system_token=_token(token), encoding=encoding)
         else:
-            data = _data(data_file) | {name: _value(text) for name, text in parameters.items()}
+            data = {name: _value(text) for name, text in parameters.items()}
             answer = sender.post_message(action, data, source=source, secret=_secret(secret))
     found = {"status": answer.status, "body": answer.body}
     say(json_line(found) if as_json else f"{answer.status} {json_line(answer.body)}")
@@ -139,17 +134,6 @@ def _value(text: str) -> Any:
     with suppress(ValueError):
         return json.loads(text) if text.startswith(("{", "[")) else text
     return text
-
-
-def _data(data_file: Path | None) -> dict[str, Any]:
-    if data_file is None:
-        return {}
-    import msgspec
-
-    try:
-        return msgspec.json.decode(data_file.read_bytes(), type=dict[str, Any])
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{data_file} is not a JSON object: {error}", param_hint="--data-file") from error
 
 
 def _parameters(given: list[str] | None, task_file: Path | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING, AnyStr, cast
+from typing import TYPE_CHECKING, cast
 
 import multipart
 from msgspec import Struct
@@ -36,47 +36,32 @@ _MAX_PLACES = 2 * MAX_PARAMETERS
 _MAX_EQUALS = 64 << 10
 """In a value with percent escapes. Each costs far more time than an escape, and encoders escape them too."""
 
-Texts = list[tuple[str, str]]
-
 
 class Form:
-    """The pairs of one form. Decoding takes longest, so that its results are stored for further readings."""
+    """The pairs of one form. Unescaping takes longest, so that its results are stored for further readings."""
 
-    __slots__ = ("_encoded", "_fields", "_texts")
+    __slots__ = ("_encoded", "_fields")
 
     def __init__(self, encoded: bytes) -> None:
         self._encoded = encoded
         self._fields: dict[bool, list[tuple[bytes, bytes]]] = {}
-        self._texts: dict[str, Texts] = {}
 
-    def pairs(self, codec: str, *, plus: bool) -> Texts:
+    def pairs(self, codec: str, *, plus: bool) -> list[tuple[str, str]]:
         """Names and values. With ``plus`` a plus sign is itself, else a space.
 
         Raises:
             Malformed: An escape is broken, the text is not in that character set, or there are more than
                 ``MAX_PARAMETERS``; no list of a million is made.
         """
-        if b"%" in self._encoded:
-            fields = self._fields.get(plus)
-            if fields is None:  # no character of the supported sets contains a separator's byte
-                pairs = [pair.partition(b"=") for pair in _all(self._encoded.split(b"&", _MAX_PLACES)) if pair]
-                fields = [(_unescaped(key, plus=plus), _unescaped(value, plus=plus)) for key, _, value in pairs]
-                self._fields[plus] = fields
-            return [(text_of(key, codec), text_of(value, codec)) for key, value in fields]
-        texts = self._texts.get(codec)
-        if texts is None:  # nearly all but a create: one text is decoded, instead of each by itself
-            text = text_of(self._encoded, codec)
-            whole = [pair.partition("=") for pair in _all(text.split("&", _MAX_PLACES)) if pair]
-            texts = self._texts[codec] = [(key, value) for key, _, value in whole]
-        if plus or b"+" not in self._encoded:
-            return texts
-        return [(key.replace("+", " "), value.replace("+", " ")) for key, value in texts]
-
-
-def _all(split: list[AnyStr]) -> list[AnyStr]:
-    if len(split) > _MAX_PLACES:
-        raise too_many_parameters()
-    return split
+        if plus not in self._fields:  # no character of the supported sets contains a separator's byte
+            pairs = self._encoded.split(b"&", _MAX_PLACES)
+            if len(pairs) > _MAX_PLACES:
+                raise too_many_parameters()
+            fields = [pair.partition(b"=") for pair in pairs if pair]
+            self._fields[plus] = [
+                (_unescaped(key, plus=plus), _unescaped(value, plus=plus)) for key, _, value in fields
+            ]
+        return [(text_of(key, codec), text_of(value, codec)) for key, value in self._fields[plus]]
 
 
 def text_of(value: bytes, codec: str) -> str:
