@@ -167,7 +167,7 @@ class Answer:
 
 
 class Sender:
-    """A client of one edge, with one connection."""
+    """A client of one edge, with one connection. It raises OperatorError if the edge does not answer."""
 
     def __init__(self, url: str) -> None:
         import httpx2
@@ -183,11 +183,7 @@ class Sender:
         self._client.close()
 
     def post(self, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: Encoding) -> Answer:
-        """Sign and post. ``dateTime`` defaults to now, in milliseconds.
-
-        Raises:
-            OperatorError: the edge did not answer.
-        """
+        """Sign and post. ``dateTime`` defaults to now, in milliseconds."""
         from taskbridge.edge.sender import encode_callback, signed
 
         stamped = {"dateTime": str(time.time_ns() // 1_000_000), **parameters}
@@ -195,11 +191,7 @@ class Sender:
         return self._post(f"/yida/tasks/{action}" + (f"?{request.query}" if request.query else ""), request)
 
     def post_message(self, action: str, data: Mapping[str, Any], *, source: str, secret: str) -> Answer:
-        """Sign and post a CloudEvent with the present time and a new id.
-
-        Raises:
-            OperatorError: the edge did not answer.
-        """
+        """Sign and post a CloudEvent with the present time and a new id."""
         from taskbridge.edge.sender import signed_message
 
         name, at_ms = f"msg_{uuid.uuid4().hex}", time.time_ns() // 1_000_000
@@ -228,10 +220,6 @@ class Sender:
 def post_callback(
     url: str, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: Encoding
 ) -> Answer:
-    """Sign and post one callback to the edge at ``url``.
-
-    Raises:
-        OperatorError: the edge did not answer.
-    """
+    """Sign and post one callback to the edge at ``url``, with a new ``Sender``."""
     with Sender(url) as sender:
         return sender.post(action, parameters, system_token=system_token, encoding=encoding)

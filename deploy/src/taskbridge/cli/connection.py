@@ -61,7 +61,6 @@ class Connection:
         return Registry(self.registry_url, properties=self.kafka_properties)
 
     def close(self) -> None:
-        """Close the connections to the registry."""
         self.registry.close()
 
     def admin(self) -> Admin:

@@ -95,7 +95,6 @@ class DataFolder:
         new.replace(self.path / _RUNNING)
 
     def forget(self) -> None:
-        """Remove what ``announce`` wrote."""
         with contextlib.suppress(OSError):
             (self.path / _RUNNING).unlink()
 
@@ -129,7 +128,6 @@ def hold_lock(lock_path: Path, *, remedy: str) -> contextlib.ExitStack:
 
 
 def is_listened_on(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a program accepts connections there."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((host, port)) == 0

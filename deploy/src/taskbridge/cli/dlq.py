@@ -49,7 +49,6 @@ def read_dead_letters(connection: Connection, replays: dict[str, str]) -> Iterat
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:
-    """The fields of a dead letter in a list."""
     return {
         "id": letter.id,
         "at": letter.parked_at,

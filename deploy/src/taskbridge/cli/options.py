@@ -88,5 +88,4 @@ def service_url(service: str, given: str | None, data_dir: Path | None) -> str:
 
 
 def example(*lines: str) -> str:
-    """The examples at the end of a command's help."""
     return "\n\n".join(["Example:", *lines])

@@ -161,7 +161,6 @@ def dingtalk_approvals() -> None:
 
 
 def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:
-    """Rebuild all states, and print the counts."""
     from taskbridge.streams.rebuild.command import rebuild
 
     found = rebuild(environment_of("STREAMS"), dry_run=dry_run, report=progress, partitions=partitions)
@@ -180,7 +179,6 @@ def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> N
 
 
 def republish_entries(*, as_json: bool) -> None:
-    """Have workers publish every present list entry again, and print the count."""
     from taskbridge.streams.rebuild.command import republish
 
     found = republish(environment_of("STREAMS"), report=progress)

@@ -99,7 +99,6 @@ def fetch_overview(center_url: str, api_token: str | None) -> dict[str, Any]:
 
 
 def screen(found: Mapping[str, Any]) -> Group:
-    """The whole screen, problems first."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

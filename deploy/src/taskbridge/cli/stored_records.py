@@ -57,7 +57,6 @@ class StoredRecords(Generic[E]):
     """All fields, with ``headers``; the last one is the content."""
 
     def add_commands(self, app: typer.Typer) -> None:
-        """Add the commands ``list`` and ``show``."""
         program = f"taskbridge {self.command}"
 
         @app.command(

@@ -33,12 +33,10 @@ def say(line: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped."""
     return text.translate(_CONTROLS)
 
 
 def json_line(value: Any) -> str:
-    """The value as JSON on one line."""
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -53,7 +53,6 @@ _URLS = ("url", "taskUrl", "detailUrl", "approveUrl", "formUrl")
 _ASSIGNEES = ("actionerId", "actionerIds")
 _COPIED_IN = (*_ASSIGNEES, "actualWorkId", "ccUserIds")
 _PERSON_IDS = ("userId", "id")
-"""The keys of a person's id in an object."""
 
 _TEXTS = {
     "title": "title",
@@ -217,7 +216,6 @@ def _corps(parameters: Mapping[str, str], described: Picked | Mapping[str, Any])
 
 
 def _ids(callback: Callback, described: Mapping[str, Any]) -> tuple[str, str | None]:
-    """The ids of the instance and of the task, if there is one."""
     parameters = callback.parameters
     instance_id: Any = parameters.get("formInstId")
     task_id: Any = parameters.get("taskId")

@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 
 class Durations(Collector):
-    """A histogram of seconds for each action."""
-
     def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
         self._name, self._documentation = name, documentation
         self._bounds = bounds
@@ -67,8 +65,6 @@ class Durations(Collector):
 
 
 class Outcomes(Collector):
-    """A counter of callbacks by action and outcome."""
-
     def __init__(self, name: str, documentation: str) -> None:
         self._name, self._documentation = name, documentation
         self._counts: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -156,7 +152,6 @@ class Metrics:
         self._seconds.observe(action, seconds)
 
     def count_left_out(self, field: str) -> None:
-        """Count a field that could not be parsed in a callback that was accepted."""
         self._left_out.labels(field).inc()
 
     def count_refused(self, reason: str) -> None:

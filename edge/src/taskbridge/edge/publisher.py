@@ -123,11 +123,7 @@ class Router:
         self._almost_empty: asyncio.Task[None] | None = None
 
     async def store(self, record: Record, *, may_spool: bool = True) -> Durability:
-        """Return once the record is durable.
-
-        Raises:
-            NotDurable: It is not, or that is not known.
-        """
+        """Return once the record is durable. Raises NotDurable as ``Publisher.publish`` does."""
         tried = False
         if self._kafka.accepts(record) and (
             not self._spools.anything_moves() or await self._are_last_few_through(record)
@@ -149,7 +145,6 @@ class Router:
         return Durability.SPOOL
 
     def is_direct_for(self, topic: str, schema: str) -> bool:
-        """Whether Kafka will probably acknowledge any record of the topic that is sent now, and it overtakes none."""
         return self._kafka.accepts_all_of(topic, schema) and not self._spools.anything_moves()
 
     def can_store(self) -> bool:
@@ -303,7 +298,6 @@ class KafkaPublisher(Router):
 
 
 def _watch(kafka: KafkaClient, registry: CollectorRegistry) -> None:
-    """Register gauges that read the present state at every scrape."""
     usable = Gauge(
         "taskbridge_edge_kafka_usable", "1 while Kafka is expected to acknowledge records.", registry=registry
     )

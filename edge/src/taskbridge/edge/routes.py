@@ -254,7 +254,7 @@ class FastCallbacks:
 
 
 class FastCallback(Struct, eq=False):
-    """One callback on the fast path, from its bytes to its answer, which is written as soon as Kafka has the event.
+    """A ``FastRequest``: one callback, from its bytes to its answer, which is written as soon as Kafka has the event.
 
     When anything else happens, the protocol hands it over to the general path, which continues from here. Nothing is
     decided or sent twice.
@@ -264,7 +264,6 @@ class FastCallback(Struct, eq=False):
     settled: Callable[[FastCallback], None]
     """Called once Kafka has acknowledged the event, or has not."""
     data: bytes
-    """The request as it was received."""
     wire_action: str
     received_at: int
     started: float
@@ -272,7 +271,6 @@ class FastCallback(Struct, eq=False):
     decided: Decided | None = None
     record: Record | None = None
     error: Exception | None = None
-    """Why it cannot be answered on the fast path."""
     _outcome: asyncio.Future[None] | None = None
 
     def settle(self, error: Exception | None) -> None:
@@ -287,7 +285,6 @@ class FastCallback(Struct, eq=False):
             self._outcome.set_exception(error)
 
     def hand_over(self, *, is_settled: bool) -> None:
-        """From now on the general path waits for ``outcome``, and ``settled`` is called no more."""
         self._outcome = asyncio.get_running_loop().create_future()
         if is_settled:
             self.settle(self.error)
@@ -298,7 +295,6 @@ class FastCallback(Struct, eq=False):
         await self._outcome
 
     def accepted(self) -> bytes:
-        """Return the 200 after the server's own headers, and count it: it is written now."""
         assert self.decided is not None, "it was sent"
         now = time.perf_counter()
         self.metrics.publish_seconds.observe(self.wire_action, now - self.publishing)

@@ -122,7 +122,6 @@ DATA_KEYS = (
     *("decided_by", "due_at", "created_at", "finished_at", "form_data"),
 )
 _PERSON_IDS = ("user_id", "id")
-"""The keys of a person's id in an object."""
 
 _DECIDERS = (PERSON, AUTOMATIC, DELEGATE)
 _TIME = "time"

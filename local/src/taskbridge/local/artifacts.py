@@ -48,7 +48,6 @@ class Artifacts:
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder that holds the artifacts of this user."""
     if chosen := environ.get("TASKBRIDGE_CACHE_DIR"):
         return Path(chosen).absolute()
     base = environ.get("XDG_CACHE_HOME")

@@ -183,7 +183,6 @@ class Bridge:
         return self._supervisor.pid(service)
 
     def _distinct_ports(self) -> dict[str, int]:
-        """Of the services, by flag."""
         given = {
             "--edge-port": self._options.edge_port,
             "--center-port": self._options.center_port,
@@ -267,7 +266,6 @@ class Bridge:
         )
 
     def _settings_of_services(self, endpoints: Endpoints) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-        """The settings of edge, streams and center."""
         options, credentials = self._options, str(self.credentials.resolve())
         urls = {"EDGE_URLS": self.operator_url, "STREAMS_URLS": self.streams_url}
         if options.webhooks is not None:

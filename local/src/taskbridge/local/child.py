@@ -88,7 +88,6 @@ class Child:
         return self._process.wait()
 
     def last_lines(self, count: int = 3) -> str:
-        """Return the last lines of this process's output, joined."""
         try:
             with self._log_path.open("rb") as log:
                 size = log.seek(0, os.SEEK_END)

@@ -31,7 +31,6 @@ _MB = 1_000_000
 
 
 def free_port() -> int:
-    """A port as ``free_ports`` returns it."""
     return free_ports(1)[0]
 
 

@@ -195,7 +195,6 @@ def _write_properties(folder: Path, properties: Mapping[str, str], *, name: str 
 
 
 def registry_url(host: str, port: int) -> str:
-    """Return the base address of the Confluent API of a registry."""
     return f"http://{host}:{port}{API_PATH}"
 
 

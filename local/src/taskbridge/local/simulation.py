@@ -213,7 +213,6 @@ class _Instance:
         return self._chance.sample(_of(approval.department), k=approval.assignees)
 
     def filed(self, now_ms: int) -> dict[str, str]:
-        """The ``task`` of its first create."""
         self._filed_ms = now_ms
         return self.described(now_ms)
 
@@ -231,7 +230,6 @@ class _Instance:
         step: Mapping[str, str] | None = None,
         copied: Sequence[Employee] = (),
     ) -> dict[str, str]:
-        """The ``task`` of a create or a cc."""
         task: dict[str, Any] = {
             "appType": self.app.app_type,
             "formInstanceId": self._id,
@@ -334,7 +332,6 @@ def apps_of(credentials: Path, app_types: Collection[str] = ()) -> list[Simulate
 
 
 def page_of(center_url: str, corp_id: str, user_id: str) -> str:
-    """The URL of one person's task center."""
     return f"{center_url}/?{urlencode({'corp_id': corp_id, 'user_id': user_id})}"
 
 

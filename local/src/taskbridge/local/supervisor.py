@@ -163,7 +163,6 @@ class _Service:
         self._thread.start()
 
     def wait_until_settled(self) -> ConfigurationError | None:
-        """Wait until it is ready or failed; returns the failure."""
         self._settled.wait()
         return self._failure
 

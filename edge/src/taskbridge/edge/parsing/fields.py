@@ -47,7 +47,6 @@ def is_blank(value: Any) -> bool:
 
 
 def first(source: Mapping[str, Any], keys: Iterable[str]) -> Any:
-    """The first value of these keys that is not blank."""
     for key in keys:
         value = source.get(key)
         if not is_blank(value):
@@ -56,11 +55,7 @@ def first(source: Mapping[str, Any], keys: Iterable[str]) -> Any:
 
 
 def required_id(value: Any, name: str) -> str:
-    """A required id.
-
-    Raises:
-        Malformed: Missing, blank, too long, with control characters, or not a text or number.
-    """
+    """As ``optional_id``, but a blank one raises Malformed too."""
     found = optional_id(value, name)
     if found is None:
         raise Malformed(f"no-{name}", f"{name} is missing or empty.")
@@ -82,7 +77,6 @@ def optional_id(value: Any, name: str) -> str | None:
 
 
 def is_id(value: Any) -> bool:
-    """Whether the value is valid as an id."""
     return isinstance(value, str) and len(value) <= MAX_ID_CHARACTERS and not _NOT_IN_IDS.search(value)
 
 
@@ -261,7 +255,6 @@ def read_moment(get: Get, key: str, received_at: int | None, skipped: Skipped) -
 
 
 def read_form(get: Get, key: str, skipped: Skipped) -> Mapping[str, str | None]:
-    """A form's values by field id."""
     found = form_values(get(key))
     if found is None:
         skipped(key)

@@ -336,7 +336,6 @@ class EdgeProtocol(HttpToolsProtocol):
         return any(fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"))
 
     def give_way(self) -> None:
-        """Close at once, to make room."""
         self._deaf = True
         self.transport.abort()
 

@@ -135,7 +135,6 @@ class Chain:
 
     @property
     def refusal(self) -> str:
-        """The word for which a refused one is set aside."""
         return TOO_LARGE if isinstance(self.error, DeliveryFailed) and self.error.too_large else REFUSED
 
     def so_far(self) -> Chain:
@@ -198,7 +197,6 @@ class Drainer:
 
     @property
     def behind(self) -> Collection[Partition]:
-        """The partitions that records of this file wait for."""
         return set(self._blocked)
 
     def stop(self) -> None:

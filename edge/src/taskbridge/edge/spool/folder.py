@@ -81,7 +81,6 @@ class Occupancy:
         return self._memory[:_SIZES_AT] != _EMPTY
 
     def slots(self) -> dict[int, Slot]:
-        """The slots of files that hold anything."""
         ages, sizes = (_ALL_PAIRS.unpack_from(self._memory, at) for at in (_AGES_AT, _SIZES_AT))
         slots = zip(ages[::2], sizes[::2], sizes[1::2], ages[1::2], strict=True)
         return {number: Slot(*slot) for number, slot in enumerate(slots) if slot[0] or slot[2]}
@@ -151,7 +150,6 @@ class SpoolFolder:
         return self.path / f"{number}.db"
 
     def numbers(self) -> list[int]:
-        """Of all the files that exist."""
         return sorted(int(each.stem) for each in self.path.glob("*.db") if each.stem.isdigit())
 
     def damaged(self) -> list[Path]:
@@ -208,7 +206,6 @@ class FolderCounts:
 
     @property
     def waiting(self) -> int:
-        """Undelivered records."""
         return self.folder.occupancy.total_count()
 
     @property

@@ -363,7 +363,6 @@ class Spool:
 
     @property
     def refused(self) -> SpoolFull | None:
-        """Why nothing can be written now."""
         return self._committer.refused
 
     @property

@@ -53,11 +53,7 @@ def claim(decided: Decided, window: Window) -> None:
 
 
 def refuse_replay(event: TaskEvent, window: Window) -> None:
-    """Claim the event's signature, or the id of its message. An event with neither cannot be copied.
-
-    Raises:
-        Unverified: As ``claim``.
-    """
+    """As ``claim``, for the signature of an event or the id of its message. One with neither cannot be copied."""
     _claim(mark_of(event), window)
 
 
@@ -150,7 +146,6 @@ class FileWindows:
         return self._folder / f"replays-{source}.window"
 
     def claim(self, mark: Mark) -> Mark | None:
-        """Store the mark if its digest is new, else return the stored mark with this digest."""
         window = self._window(mark.source)
         return window and window.claim(mark)
 
@@ -237,11 +232,9 @@ class FileWindow:
             return None
 
     def find(self, mark: Mark) -> Mark | None:
-        """The stored mark with the same digest. Stores nothing."""
         return self.claim(mark, remember=False)
 
     def open(self) -> None:
-        """Open the file before the first callback."""
         try:
             self._opened()
         except OSError as error:

@@ -156,7 +156,6 @@ def bearer_digest(authorization: str | None) -> str | None:
 
 
 def _bearer(authorization: str | None) -> bytes | None:
-    """The bytes of the token; None if the header has none."""
     scheme, _, token = (authorization or "").partition(" ")
     return token.strip().encode("latin-1") if scheme.lower() == "bearer" else None
 
