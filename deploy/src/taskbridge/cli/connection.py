@@ -15,11 +15,7 @@ from confluent_kafka import OFFSET_END
 
 from taskbridge.cli import data_folder as folders
 from taskbridge.cli.terminal import Heartbeat, call_with_heartbeat
-from taskbridge.runtime.kafka import (
-    admin_client,
-    consumer_config,
-    read_kafka_config,
-)
+from taskbridge.runtime.kafka import admin_client, consumer_config, read_kafka_config
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
 from taskbridge.schemas.cloudevents import header_pairs, rfc3339, text_of
 from taskbridge.schemas.errors import ConfigurationError, OperatorError

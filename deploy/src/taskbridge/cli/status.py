@@ -31,9 +31,7 @@ _COLORS = {"ready": "green", "degraded": "yellow"}
 
 @commands.command(
     epilog=example(
-        "taskbridge status",
-        "taskbridge status --center-url http://127.0.0.1:8500 --once",
-        "taskbridge status --json",
+        "taskbridge status", "taskbridge status --center-url http://127.0.0.1:8500 --once", "taskbridge status --json"
     )
 )
 def status(
@@ -42,8 +40,7 @@ def status(
     ] = None,
     data_dir: DataDir = None,
     api_token: Annotated[
-        str | None,
-        typer.Option(help="Token for all corps, if the API requires one.", envvar="TASKBRIDGE_API_TOKEN"),
+        str | None, typer.Option(help="Token for all corps, if the API requires one.", envvar="TASKBRIDGE_API_TOKEN")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print once and exit, as without a terminal.")] = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002

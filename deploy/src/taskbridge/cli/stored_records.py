@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
 
-from taskbridge.cli.options import (
-    BootstrapServers,
-    DataDir,
-    Json,
-    RegistryUrl,
-    WhichOne,
-    example,
-    operator_connection,
-)
+from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, WhichOne, example, operator_connection
 from taskbridge.cli.terminal import Heartbeat, json_line, progress, say
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 

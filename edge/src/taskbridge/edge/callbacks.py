@@ -12,16 +12,7 @@ from taskbridge.edge.parsing import fields, strict_json
 from taskbridge.edge.parsing.fields import merged, read_form, read_moment, read_people, read_person
 from taskbridge.edge.parsing.strict_json import Picked, picker
 from taskbridge.edge.verification.signature import SIGN, Claim
-from taskbridge.schemas.events import (
-    AUTOMATIC,
-    DELEGATE,
-    PERSON,
-    SOURCE_YIDA,
-    Action,
-    Person,
-    TaskEvent,
-    event_id_for,
-)
+from taskbridge.schemas.events import AUTOMATIC, DELEGATE, PERSON, SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

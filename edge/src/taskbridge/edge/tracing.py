@@ -52,11 +52,7 @@ class TracedRoutes(CallbackRoutes):
         sending = self.tracing.start_span(
             names.message("send", _TOPIC),
             "PRODUCER",
-            {
-                **names.messaging("send", _TOPIC),
-                names.MESSAGE_ID: decided.event_id,
-                names.KEY: decided.instance_id,
-            },
+            {**names.messaging("send", _TOPIC), names.MESSAGE_ID: decided.event_id, names.KEY: decided.instance_id},
             parent=request.traceparent,
         )
         headers = {**received.headers, TRACEPARENT: sending.traceparent}

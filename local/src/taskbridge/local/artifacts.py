@@ -95,11 +95,7 @@ def _maven_failure(log_path: Path) -> str:
 
 
 def ensure_artifacts(
-    cache: Path,
-    *,
-    progress: Progress,
-    sums_path: Path = SUMS_PATH,
-    fetch: Callable[..., None] = copy_dependencies,
+    cache: Path, *, progress: Progress, sums_path: Path = SUMS_PATH, fetch: Callable[..., None] = copy_dependencies
 ) -> Artifacts:
     """Return artifacts that match ``sums_path`` to the byte, fetching them when the cache has none.
 

@@ -79,11 +79,7 @@ class Bridge:
     """
 
     def __init__(
-        self,
-        options: BridgeOptions,
-        *,
-        progress: Progress,
-        environment: Mapping[str, str] = os.environ,
+        self, options: BridgeOptions, *, progress: Progress, environment: Mapping[str, str] = os.environ
     ) -> None:
         self._options = options
         self.data_dir = options.data_dir.resolve()

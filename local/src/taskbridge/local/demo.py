@@ -112,13 +112,7 @@ def _task(instance_id: str, title: str, **more: Any) -> dict[str, str]:
 
 
 def _decision(instance_id: str, task_id: str, actor_id: str) -> dict[str, str]:
-    return {
-        "appType": APP,
-        "corpId": CORP,
-        "formInstId": instance_id,
-        "taskId": task_id,
-        "actualWorkId": actor_id,
-    }
+    return {"appType": APP, "corpId": CORP, "formInstId": instance_id, "taskId": task_id, "actualWorkId": actor_id}
 
 
 def _page(instance_id: str) -> str:

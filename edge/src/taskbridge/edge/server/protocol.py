@@ -20,15 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from taskbridge.edge.server.admission import GATE
 from taskbridge.edge.server.requests import FREE_BODY_BYTES, WHOLE_BODY
-from taskbridge.runtime.problems import (
-    LARGE_HEAD,
-    LONG_URL,
-    MALFORMED,
-    PIPELINED,
-    SLOW_HEAD,
-    STOPPING,
-    not_admitted,
-)
+from taskbridge.runtime.problems import LARGE_HEAD, LONG_URL, MALFORMED, PIPELINED, SLOW_HEAD, STOPPING, not_admitted
 from taskbridge.runtime.serving import cut_at_lines, ends_in_line, escape_request_line
 
 if TYPE_CHECKING:

@@ -85,13 +85,7 @@ class Spools(FolderCounts):
     """
 
     def __init__(
-        self,
-        path: Path,
-        schemas: Sequence[SchemaRef],
-        kafka: KafkaClient,
-        *,
-        max_bytes: int,
-        metrics: SpoolMetrics,
+        self, path: Path, schemas: Sequence[SchemaRef], kafka: KafkaClient, *, max_bytes: int, metrics: SpoolMetrics
     ) -> None:
         super().__init__(SpoolFolder(path))
         self._problem = "is not open yet"

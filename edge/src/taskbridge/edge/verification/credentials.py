@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import SecretStr
 
-from taskbridge.runtime.settings import (
-    FileBroken,
-    ReloadedFile,
-    fingerprint,
-    parse_senders,
-)
+from taskbridge.runtime.settings import FileBroken, ReloadedFile, fingerprint, parse_senders
 from taskbridge.runtime.standard_webhooks import key_of
 from taskbridge.schemas.errors import ConfigurationError
 

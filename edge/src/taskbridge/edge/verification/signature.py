@@ -101,11 +101,7 @@ class Claim(Struct, frozen=True, kw_only=True, gc=False):
 
 
 def verify(
-    callback: Claim,
-    signed: Mapping[str, str],
-    *,
-    credentials: Credentials,
-    delete_extra_keys: Iterable[str] = (),
+    callback: Claim, signed: Mapping[str, str], *, credentials: Credentials, delete_extra_keys: Iterable[str] = ()
 ) -> Token:
     """Check that the callback's app signed these parameters; returns the token that it signed with.
 
