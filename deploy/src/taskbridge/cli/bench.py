@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from taskbridge.cli.options import example
 from taskbridge.schemas.errors import ConfigurationError
@@ -22,20 +21,10 @@ _CHECKOUT = Path(__file__).parents[4]
 _HANDS_ON = {"ignore_unknown_options": True}
 
 
-class _Measured(TyperCommand):
-    """Its help includes the options of its harness, where the checkout has it."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        super().format_help(ctx, formatter)
-        if ctx.info_name is not None and (_CHECKOUT / _harness(ctx.info_name)).is_file():
-            done = subprocess.run([*_argv(ctx.info_name), "--help"], env=_env(), capture_output=True, check=False)
-            typer.echo(done.stdout)
-
-
 bench_app = typer.Typer(help="Run benchmarks, from a checkout.", no_args_is_help=True)
 
 Flags = Annotated[
-    list[str] | None, typer.Argument(metavar="[FLAG]...", help="Options of the harness, which `--help` lists.")
+    list[str] | None, typer.Argument(metavar="[FLAG]...", help="Options of the harness; `-- --help` lists them.")
 ]
 
 
@@ -44,7 +33,7 @@ def _benchmark(part: str, options: str, text: str) -> Callable[..., None]:
     name = f"taskbridge bench {part}"
     examples = example(name, f"{name} {options}")
 
-    @bench_app.command(part, cls=_Measured, context_settings=_HANDS_ON, help=text, epilog=examples)
+    @bench_app.command(part, context_settings=_HANDS_ON, help=text, epilog=examples)
     def command(flags: Flags = None) -> None:
         _run(part, flags)
 
@@ -80,29 +69,18 @@ sizing = _benchmark(
 
 def _run(part: str, flags: list[str] | None) -> None:
     """Run the harness of the part; it writes its pages into the working folder."""
-    harness = _harness(part)
+    harness = f"tests/bench/{part}/__main__.py"
     if not (_CHECKOUT / harness).is_file():
         raise ConfigurationError(
             f"{harness} is missing: benchmarks run from a checkout of taskbridge, not from a wheel"
         )
     from taskbridge.local.child import tethered
 
+    argv = [sys.executable, "-P", "-m", f"tests.bench.{part}", *(flags or ())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_CHECKOUT), str(_CHECKOUT / "tests")])}
     # The harness stops its servers on Ctrl-C, and also when this process is killed.
-    argv = tethered([*_argv(part), *(flags or ())], orphan_signal=signal.SIGINT)
-    with subprocess.Popen(argv, env=_env()) as process:
+    with subprocess.Popen(tethered(argv, orphan_signal=signal.SIGINT), env=environment) as process:
         # The terminal sends Ctrl-C to the harness too: wait until it has stopped its servers.
         signal.signal(signal.SIGINT, lambda _signal, _frame: None)
         signal.signal(signal.SIGTERM, lambda _signal, _frame: process.send_signal(signal.SIGINT))
     raise typer.Exit(process.returncode if process.returncode >= 0 else 1)
-
-
-def _harness(part: str) -> str:
-    return f"tests/bench/{part}/__main__.py"
-
-
-def _argv(part: str) -> list[str]:
-    return [sys.executable, "-P", "-m", f"tests.bench.{part}"]
-
-
-def _env() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(_CHECKOUT), str(_CHECKOUT / "tests")])}

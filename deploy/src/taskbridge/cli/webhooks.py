@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,15 +25,7 @@ webhooks_app = typer.Typer(
 )
 
 
-class Ended(StrEnum):
-    """How deliveries have ended, or that they have not."""
-
-    WAITING = "waiting"
-    DELIVERED = "delivered"
-    GIVEN_UP = "given_up"
-    REPLACED = "replaced"
-
-
+Ended = Literal["waiting", "delivered", "given_up", "replaced"]
 Name = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name in the endpoints file.")]
 Migrate = Annotated[bool, typer.Option("--migrate", help="Bring the tables of the database to this release.")]
 
@@ -94,7 +85,7 @@ def deliveries(
     """List deliveries, the latest first, with the last answer."""
     from taskbridge.webhooks.tables import Outcome
 
-    wanted = None if outcome is None else Outcome[outcome.name]
+    wanted = None if outcome is None else Outcome[outcome.upper()]
     with _operations() as operations:
         found = list(operations.deliveries(endpoint, wanted, most))
     for each in found:
@@ -113,7 +104,7 @@ def replay(
     endpoint: Name,
     ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Ids, as `deliveries` shows them.")] = None,
     since: Annotated[datetime | None, typer.Option(help="All that were added since then, in UTC.")] = None,
-    outcome: Annotated[Ended, typer.Option(help="With --since: which.")] = Ended.GIVEN_UP,
+    outcome: Annotated[Ended, typer.Option(help="With --since: which.")] = "given_up",
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Deliver again: by id, or all of an endpoint since a time that were given up."""
@@ -123,7 +114,7 @@ def replay(
         raise typer.BadParameter("use either ids or --since", param_hint="ID, --since")
     since_ms = None if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
     with _operations() as operations:
-        count = operations.replay(endpoint, ids or [], since_ms, Outcome[outcome.name])
+        count = operations.replay(endpoint, ids or [], since_ms, Outcome[outcome.upper()])
     say(json_line({"id": endpoint, "replayed": count}) if as_json else f"{count} deliveries of {endpoint} wait again")
 
 
