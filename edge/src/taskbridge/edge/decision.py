@@ -16,12 +16,18 @@ from taskbridge.edge.verification.signature import bearer_fault, check_bearer, v
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, EVENT_TYPES, SPECVERSION
 from taskbridge.schemas.events import AHEAD_MS, ID_NAMESPACE, MAX_ID_CHARACTERS
 
+try:
+    from taskbridge.native._native import Edge as _Edge
+except ImportError:  # installed without the extra `native`
+    _Edge = None
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from taskbridge.edge.callbacks import Callback
     from taskbridge.edge.request import Received
-    from taskbridge.edge.verification.credentials import Credentials, Token
+    from taskbridge.edge.verification.credentials import Credentials, CredentialsFile, Token
+    from taskbridge.native._native import Edge, Found
     from taskbridge.schemas.events import TaskEvent
 
 YIDA_PATHS = {f"/yida/tasks/{action}": action for action in ACTIONS}
@@ -160,16 +166,6 @@ def _proven(
     assert refused is not None, "there is at least one reading, or an error"
     raise refused
 
-
-try:
-    from taskbridge.native._native import Edge as _Edge
-except ImportError:  # installed without the extra `native`
-    _Edge = None
-
-if TYPE_CHECKING:
-    from taskbridge.edge.request import Received
-    from taskbridge.edge.verification.credentials import Credentials, CredentialsFile
-    from taskbridge.native._native import Edge, Found
 
 IS_BUILT = _Edge is not None
 
