@@ -114,11 +114,7 @@ def _constant(name: str) -> str:
 
 
 def apply_acls(admin: AdminClient, acls: Sequence[AclBinding]) -> None:
-    """Create all of these ACLs. Safe to repeat. Blocks.
-
-    Raises:
-        OperatorError: Kafka refuses, or does not answer.
-    """
+    """Create all of these ACLs. Safe to repeat. Blocks. Raises OperatorError if Kafka refuses, or does not answer."""
     try:
         created = cast("dict[AclBinding, Any]", admin.create_acls(list(acls), request_timeout=_ANSWER_S))
         for answer in created.values():

@@ -94,11 +94,7 @@ class Connection:
                 heartbeat.beat(f"reading {topic}: {count} records")
 
     def read_one(self, topic: str, partition: int, offset: int) -> Message | None:
-        """The record at this offset; None if it is no longer stored.
-
-        Raises:
-            OperatorError: Kafka does not answer.
-        """
+        """The record at this offset; None if it is no longer stored. Raises OperatorError if Kafka does not answer."""
         with closing(self.reader(**{"auto.offset.reset": "error"})) as reader, suppress(OutOfRange):
             for batch in reader.read(topic, {partition: offset}, {partition: offset + 1}, quiet_s=_STALLED_S):
                 for message in batch:
@@ -174,8 +170,7 @@ def find_connection(
     Addresses are the first of: the option, the bridge that runs in ``data_dir``, ``TASKBRIDGE_*``, the services' own
     settings, the bridge that runs in ``TASKBRIDGE_DATA_DIR`` or here, the local stack's default.
 
-    Raises:
-        ConfigurationError: only a data folder is given, and no bridge runs in it.
+    Raises ConfigurationError if only a data folder is given, and no bridge runs in it.
     """
     folder = folders.data_folder(data_dir, environment)
     running = folder.running()
@@ -194,8 +189,7 @@ def find_connection(
 def check_something_runs(connection: Connection) -> None:
     """Check that Kafka listens at the default address, where no address is given.
 
-    Raises:
-        OperatorError: it does not; the message names ``taskbridge up`` and the options.
+    Raises OperatorError if it does not; the message names ``taskbridge up`` and the options.
     """
     if connection.is_default and not folders.is_listened_on(_LOCAL_KAFKA_PORT):
         raise OperatorError(f"{folders.data_folder().nothing_runs()}, or {_OTHERS}")

@@ -37,8 +37,7 @@ def read_people(
 
     An unknown column is another id of the person, by the column's name.
 
-    Raises:
-        BadFile: as ``read_lines``.
+    Raises BadFile as ``read_lines``.
     """
     needed = (USER_ID, NAME) if complete else (USER_ID,)
     lines = read_lines(content, ids=(USER_ID,), needed=needed, corp_id=corp_id, encoding=encoding)
@@ -62,8 +61,7 @@ def read_forms(
 
     Unknown columns are ignored: exports have more.
 
-    Raises:
-        BadFile: as ``read_lines``; or a form has several titles.
+    Raises BadFile as ``read_lines``; or a form has several titles.
     """
     needed = (FORM_UUID, FIELD_ID, LABEL) if complete else (FORM_UUID,)
     lines = read_lines(content, ids=(FORM_UUID, FIELD_ID), needed=needed, corp_id=corp_id, encoding=encoding)
@@ -90,8 +88,7 @@ def read_lines(
 
     The first line has the column names. Each line must have a corp, unique ``ids``, and the ``needed`` columns.
 
-    Raises:
-        BadFile: the encoding, the columns or some lines are invalid.
+    Raises BadFile if the encoding, the columns or some lines are invalid.
     """
     reader = csv.DictReader(io.StringIO(_text(content, encoding), newline=""), strict=True)
     good: list[dict[str, str]] = []

@@ -78,8 +78,7 @@ class DataFolder:
     def occupy(self) -> contextlib.ExitStack:
         """Lock the folder for one bridge, until the returned stack is closed.
 
-        Raises:
-            ConfigurationError: another one runs in it.
+        Raises ConfigurationError if another one runs in it.
         """
         if (running := self.running()) is not None:
             raise ConfigurationError(
@@ -116,8 +115,7 @@ def edge_folder(given: Path | None = None, environment: Mapping[str, str] = os.e
 def hold_lock(lock_path: Path, *, remedy: str) -> contextlib.ExitStack:
     """Hold the lock of ``lock_path``, without waiting, until the returned stack is closed.
 
-    Raises:
-        ConfigurationError: another process holds it.
+    Raises ConfigurationError if another process holds it.
     """
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(lock_path.open("a"))

@@ -296,11 +296,7 @@ def _tokens(path: Path) -> Iterator[Finding]:
 
 
 def database(url: str, data_dir: Path, service: str) -> Iterator[Finding]:
-    """Check that the database answers.
-
-    Raises:
-        DatabaseUnavailable: it does not.
-    """
+    """Check that the database answers. Raises DatabaseUnavailable if it does not."""
     opened = open_database(url, data_dir, service=service)
     try:
         with opened.read() as connection:
@@ -397,11 +393,7 @@ def _filesystem(path: Path) -> str:
 
 
 def kafka(admin: Admin, *, acls: Rights | None, partitions: int) -> Iterator[Finding]:
-    """All checks of Kafka.
-
-    Raises:
-        TopicsUnavailable: Kafka does not answer.
-    """
+    """All checks of Kafka. Raises TopicsUnavailable if Kafka does not answer."""
     cluster = metadata(admin)
     yield ok("kafka", f"{admin.servers} answers")
     yield from brokers([(each.host, each.port) for each in cluster.brokers.values()])
@@ -473,8 +465,7 @@ def rights(admin: Admin, acls: Rights, there: set[str]) -> Iterator[Finding]:
 def registry(checked: Registry) -> Iterator[Finding]:
     """Check that it answers, and has our schemas or accepts them.
 
-    Raises:
-        RegistryUnavailable: the registry does not answer.
+    Raises RegistryUnavailable if the registry does not answer.
     """
     checked.client.ping()
     yield ok("registry", "it answers")
@@ -563,11 +554,7 @@ def end_to_end(edge_url: str, center_url: str, credentials: Credentials, api_tok
 
 @contextmanager
 def _event_stream(target: str, api_token: str | None) -> Generator[Iterator[str]]:
-    """The lines of the open stream.
-
-    Raises:
-        OperatorError: it does not open, or breaks while it is read.
-    """
+    """The lines of the open stream. Raises OperatorError if it does not open, or breaks while it is read."""
     headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
     try:
         with (

@@ -211,11 +211,7 @@ def simulate(
 
 
 def _check_installed(command: str) -> None:
-    """Check that ``taskbridge-local`` is installed.
-
-    Raises:
-        ConfigurationError: it is not.
-    """
+    """Check that ``taskbridge-local`` is installed. Raises ConfigurationError if it is not."""
     if find_spec("taskbridge.local") is None:
         raise ConfigurationError(f"'taskbridge {command}' needs taskbridge-local: install taskbridge-cli[local]")
 

@@ -49,8 +49,7 @@ def operator_connection(
 
     Logged errors go to standard error, except librdkafka's: its last error is in the command's own error line.
 
-    Raises:
-        OperatorError: no address is given, and no bridge runs here.
+    Raises OperatorError if no address is given, and no bridge runs here.
     """
     from taskbridge.cli.connection import check_something_runs, find_connection
     from taskbridge.runtime.kafka import LIBRDKAFKA
@@ -70,8 +69,7 @@ def operator_connection(
 def service_url(service: str, given: str | None, data_dir: Path | None) -> str:
     """The URL of ``edge`` or ``center``: the option, else that of the running bridge, else the default port.
 
-    Raises:
-        OperatorError: nothing listens there.
+    Raises OperatorError if nothing listens there.
     """
     from taskbridge.cli import data_folder as folders
     from taskbridge.schemas.errors import OperatorError

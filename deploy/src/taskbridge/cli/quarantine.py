@@ -161,8 +161,7 @@ def replayed(
 def replay_apps(connection: Connection, credentials: Path, folder: Path, app_types: Collection[str]) -> int:
     """Replay the callbacks of these apps that were rejected because of unknown credentials; how many became events.
 
-    Raises:
-        OperatorError: Kafka or the registry does not answer, or did not accept an event. Safe to repeat.
+    Raises OperatorError if Kafka or the registry does not answer, or did not accept an event. Safe to repeat.
     """
 
     def choose(entries: Sequence[QuarantinedCallback], replays: Collection[str]) -> list[str]:
@@ -265,8 +264,7 @@ async def release(
 
     Entries whose event is on the topic are then marked as replayed, unless ``replays`` has them already.
 
-    Raises:
-        RegistryUnavailable: the registry does not answer.
+    Raises RegistryUnavailable if the registry does not answer.
     """
     from taskbridge.schemas.codec import task_event_codec
 

@@ -46,11 +46,7 @@ _BACKFILL_LOCK = "backfill.lock"
 
 
 def moment_of(text: str) -> int:
-    """The time in ms; without a zone it is China time.
-
-    Raises:
-        ConfigurationError: the text is no time.
-    """
+    """The time in ms; without a zone it is China time. Raises ConfigurationError if the text is no time."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

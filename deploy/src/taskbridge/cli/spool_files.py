@@ -47,11 +47,7 @@ _NOTHING: Mapping[str, Any] = {
 
 
 def spool_folder(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> SpoolFolder:
-    """The spool in the edge's data folder.
-
-    Raises:
-        ConfigurationError: the folder has no spool.
-    """
+    """The spool in the edge's data folder. Raises ConfigurationError if the folder has no spool."""
     folder = edge_folder(data_dir, environment)
     if (folder / SPOOL_FOLDER).is_dir():
         return SpoolFolder(folder / SPOOL_FOLDER)
@@ -98,8 +94,7 @@ def replay(folder: SpoolFolder, connection: Connection, *, progress: Progress, s
 
     Records that Kafka refused are retried. Progress is reported every two seconds.
 
-    Raises:
-        OperatorError: Kafka does not answer, or a file cannot be read.
+    Raises OperatorError if Kafka does not answer, or a file cannot be read.
     """
     # Log to standard error, warnings and errors only.
     configure_logs("text", "WARNING")

@@ -69,11 +69,7 @@ def status(
 
 
 def fetch_overview(center_url: str, api_token: str | None) -> dict[str, Any]:
-    """The response of ``/v1/ops/overview``.
-
-    Raises:
-        OperatorError: no task center answers, or it refuses this caller.
-    """
+    """The response of ``/v1/ops/overview``. OperatorError if none answers, or it refuses this caller."""
     import httpx2
 
     address = f"{center_url.rstrip('/')}/v1/ops/overview"

@@ -103,8 +103,7 @@ class StoredRecords(Generic[E]):
     ) -> list[str]:
         """The ids to replay: those given, else all of the reason, else all; ``reasons`` has all by id.
 
-        Raises:
-            ConfigurationError: an id does not exist, or no record has the reason.
+        Raises ConfigurationError if an id does not exist, or no record has the reason.
         """
         if ids:
             self._check(ids, reasons)
@@ -145,11 +144,7 @@ def _print_whole(shown: dict[str, Any], content: Any) -> None:
 
 
 def check_one_way(ids: list[str] | None, reason: str | None, *, everything: bool) -> None:
-    """Check that records are selected in exactly one way.
-
-    Raises:
-        typer.BadParameter: in none, or in several.
-    """
+    """Check that records are selected in exactly one way. Raises BadParameter if in none, or in several."""
     if sum((bool(ids), reason is not None, everything)) != 1:
         raise typer.BadParameter("select records by exactly one of: ids, --reason R, --all", param_hint="ID")
 

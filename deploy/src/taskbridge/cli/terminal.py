@@ -93,11 +93,7 @@ class StopSignal(threading.Event):
 
     @contextmanager
     def interrupting(self) -> Generator[None]:
-        """Abort the block when the signal arrives.
-
-        Raises:
-            Stopped: the signal arrived, or had arrived before.
-        """
+        """Abort the block when the signal arrives. Raises Stopped if the signal arrived, or had arrived before."""
         self._interrupts = True
         try:
             if self.is_set():

@@ -56,8 +56,7 @@ def fill(connection: Connection, target: Target[R], records: Mapping[bytes, R], 
 def prepare(connection: Connection, topic: Topic) -> None:
     """Create the topic if it is missing, and register its schema. Safe to repeat.
 
-    Raises:
-        OperatorError: Kafka or the registry does not answer, or denies access.
+    Raises OperatorError if Kafka or the registry does not answer, or denies access.
     """
     apply_topics(connection.admin(), [topic], partitions=partitions_setting(os.environ))
     connection.registry.register([topic])
@@ -102,8 +101,7 @@ def _equals(codec: Codec[R], value: bytes, record: R) -> bool:
 def carry_out(connection: Connection, target: Target[R], found: Plan[R], progress: Progress) -> None:
     """Write the planned records; return once all in-sync replicas have them.
 
-    Raises:
-        OperatorError: Kafka did not accept all records. Accepted records stay; importing again writes the rest.
+    Raises OperatorError if Kafka did not accept all records. Accepted records stay; importing again writes the rest.
     """
     codec = target.codec(connection.registry)
     records = {key: None if each is None else codec.encode(each) for key, each in found.records.items()}

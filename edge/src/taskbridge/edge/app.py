@@ -86,8 +86,7 @@ def create_app(
 
     With ``owns_process`` the process is tuned for the edge alone, and ends in bounded time after the last callback.
 
-    Raises:
-        ConfigurationError: The credentials, the Kafka configuration or the data folder cannot be used.
+    Raises ConfigurationError if the credentials, the Kafka configuration or the data folder cannot be used.
     """
     _make_data_dir(settings)
     credentials = CredentialsFile(settings.credentials_file)

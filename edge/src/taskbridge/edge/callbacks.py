@@ -82,8 +82,7 @@ def locate(wire_action: str, parameters: Mapping[str, str], before: Callback | N
 
     ``before`` is the result of another reading of the same request: a task that both have is not parsed again.
 
-    Raises:
-        Malformed: The callback names no app, or several.
+    Raises Malformed if the callback names no app, or several.
     """
     action = ACTIONS[wire_action]
     if before is not None and before.parameters.get("task") is parameters.get("task"):
@@ -113,8 +112,7 @@ def event_of(
 
     ``skipped`` is called with each optional field that could not be parsed; its raw value is in the event.
 
-    Raises:
-        Malformed: A required field of the action is missing or wrong.
+    Raises Malformed if a required field of the action is missing or wrong.
     """
     action, parameters = callback.action, callback.parameters
     if len(callback.corp_ids) > 1 and len(set(callback.corp_ids)) > 1:

@@ -87,8 +87,7 @@ class Rules:
 def interpret(received: Received, credentials: Credentials, rules: Rules) -> Decided:
     """The event of the request. Claim its signature before it is published: ``replays.claim``.
 
-    Raises:
-        Rejection: As ``proven_event``.
+    Raises Rejection as ``proven_event``.
     """
     event, other_scheme = proven_event(received, credentials, rules)
     return Decided.of(event, mark_of(event), other_scheme=other_scheme)
@@ -185,11 +184,7 @@ class Decision:
         self._core: Edge | None = None
 
     def decide(self, received: Received) -> Decided:
-        """The event of the request.
-
-        Raises:
-            Rejection: As ``interpret``.
-        """
+        """The event of the request. Raises Rejection as ``interpret``."""
         return self.decide_natively(received) or interpret(received, self._file.current, self.rules)
 
     def decide_natively(self, received: Received) -> Decided | None:

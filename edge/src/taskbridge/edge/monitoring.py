@@ -272,11 +272,7 @@ class WorkerMetrics:
 
 
 def clear_metrics(folder: Path) -> None:
-    """Remove the files of earlier workers, before any worker runs.
-
-    Raises:
-        ConfigurationError: it cannot be removed.
-    """
+    """Remove the files of earlier workers, before any worker runs. ConfigurationError if that fails."""
     try:
         for path in folder.glob("*.json"):
             path.unlink()

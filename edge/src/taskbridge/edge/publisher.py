@@ -94,8 +94,7 @@ class Publisher(Protocol):
 
         Otherwise it is called with DeliveryFailed or QueueFull; the record then needs ``spool``.
 
-        Raises:
-            TooLarge: The event never can be durable; nothing was sent.
+        Raises TooLarge if the event never can be durable; nothing was sent.
         """
         ...
 
@@ -189,8 +188,7 @@ class KafkaPublisher(Router):
     ) -> None:
         """Check the configuration, without any connection. ``on_drained``: see ``SpoolMetrics``.
 
-        Raises:
-            ConfigurationError: The Kafka config file cannot be read, or librdkafka refuses a property.
+        Raises ConfigurationError if the Kafka config file cannot be read, or librdkafka refuses a property.
         """
         self._settings = settings
         self._extra = read_kafka_config(settings.kafka_config_file)

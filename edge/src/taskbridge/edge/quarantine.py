@@ -92,8 +92,7 @@ def reconsider(
 ) -> TaskEvent:
     """The event of the entry by these credentials, with its original time of receipt.
 
-    Raises:
-        Rejection: It is still not a callback of a known app.
+    Raises Rejection if it is still not a callback of a known app.
     """
     left = entry.headers.get("authorization", "").partition(" ")[2]
     fault, digest = (left, None) if source_of(entry.path) is None else ("", left)

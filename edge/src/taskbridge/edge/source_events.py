@@ -81,8 +81,7 @@ def attributes_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
 def members(text: str | bytes, what: str) -> dict[str, str | None]:
     """The members of a JSON object: texts, null, and everything else as JSON text.
 
-    Raises:
-        Malformed: Not a JSON object, too many members, or one of them twice.
+    Raises Malformed if it is none, has too many members, or one of them twice.
     """
     try:
         return _once(strict_json.members(text))
@@ -135,8 +134,7 @@ def verify(received: Received, body: bytes, source: Source) -> Token:
 
     The timestamp is compared with the time of receipt, so that an entry of the quarantine does not become stale.
 
-    Raises:
-        Unverified: It did not.
+    Raises Unverified if it did not.
     """
     if source.bearers and standard_webhooks.SIGNATURE not in received.headers:
         return _bearer(received, source)

@@ -59,8 +59,7 @@ def copy_dependencies(
 ) -> None:
     """Download every file of pom.xml with Maven, checksums verified, into the folder ``into``.
 
-    Raises:
-        ConfigurationError: Maven is missing or failed; the message says what to do.
+    Raises ConfigurationError if Maven is missing or failed; the message says what to do.
     """
     maven = shutil.which("mvn", path=environ.get("PATH"))
     if maven is None:
@@ -102,8 +101,7 @@ def ensure_artifacts(
     A fetch becomes visible by one rename, after verification; two processes that start at the same time make one
     fetch.
 
-    Raises:
-        ConfigurationError: no Maven, no network, no disk space, or a file with a wrong checksum.
+    Raises ConfigurationError without Maven, network or disk space, or if a checksum is wrong.
     """
     # One folder per list of files: an upgrade never uses the files of an earlier version.
     home = cache / f"stack-{hashlib.sha256(sums_path.read_bytes()).hexdigest()[:16]}"
@@ -127,8 +125,7 @@ def read_sums(sums_path: Path) -> dict[str, str]:
 def verify(folder: Path, sums: Mapping[str, str]) -> None:
     """Check that ``folder`` holds exactly the files of ``sums``.
 
-    Raises:
-        ConfigurationError: a file is missing, is not listed, or differs.
+    Raises ConfigurationError if a file is missing, is not listed, or differs.
     """
     actual = sums_of(folder)
     for name in sorted(sums.keys() | actual.keys()):

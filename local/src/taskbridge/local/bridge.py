@@ -115,8 +115,7 @@ class Bridge:
     def start(self) -> Connection:
         """Return when callbacks are accepted and notifications flow.
 
-        Raises:
-            ConfigurationError: the message says what is wrong, and what to do.
+        Raises ConfigurationError, which says what is wrong, and what to do.
         """
         ports = self._distinct_ports()
         if self._options.credentials is not None and not self._options.credentials.is_file():

@@ -150,8 +150,7 @@ def trickle(edge_url: str, credentials: Path, stop: threading.Event) -> None:
 def play(connection: Connection, edge_url: str, system_token: str, console: Console) -> None:
     """Post every callback of the story, show its notifications as they arrive, then everyone's four views.
 
-    Raises:
-        OperatorError: a callback was rejected, or its notifications did not arrive in time.
+    Raises OperatorError if a callback was rejected, or its notifications did not arrive in time.
     """
     inbox: Inbox = {}
     callbacks, notifications, slowest_ms = 0, 0, 0.0

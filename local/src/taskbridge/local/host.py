@@ -54,8 +54,7 @@ def free_ports(count: int, *, excluding: Collection[int] = ()) -> list[int]:
 def check_distinct(ports: Mapping[str, int]) -> None:
     """Check that no port is given twice; ``ports`` are by their options.
 
-    Raises:
-        ConfigurationError: two services would share a port.
+    Raises ConfigurationError if two services would share a port.
     """
     first: dict[int, str] = {}
     for flag, port in ports.items():
@@ -66,8 +65,7 @@ def check_distinct(ports: Mapping[str, int]) -> None:
 def check_free(port: int, flag: str) -> None:
     """Check that a service can listen on ``port`` of the loopback interface.
 
-    Raises:
-        ConfigurationError: it cannot; the message names the port and the option ``flag``.
+    Raises ConfigurationError if it cannot; the message names the port and the option ``flag``.
     """
     with socket.socket() as probe:
         # As services do, so that lingering connections of the last run do not count as "in use".
@@ -102,8 +100,7 @@ def _hold(port: int) -> bool:
 def require_space(folder: Path, *, needed_mb: int, remedy: str) -> None:
     """Create ``folder`` if it is missing, and check that its disk has space.
 
-    Raises:
-        ConfigurationError: it cannot be created, or has too little space; ``remedy`` ends the message.
+    Raises ConfigurationError if it cannot be created, or has too little space; ``remedy`` ends the message.
     """
     with readable_os_errors(folder, remedy=remedy):
         folder.mkdir(parents=True, exist_ok=True)

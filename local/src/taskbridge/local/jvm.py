@@ -154,8 +154,7 @@ def kafka_service(
 
     ``flags`` of the JVM override the defaults, which are for a quick start.
 
-    Raises:
-        OSError: the folder cannot be written.
+    Raises OSError if the folder cannot be written.
     """
     make_service_folder(data_dir)
     _write_properties(data_dir, loopback_properties(port=port, controller_port=controller_port, log_dir=_STORAGE))
@@ -203,8 +202,7 @@ def registry_service(*, home: Path, data_dir: Path, port: int, management_port: 
 
     Its schemas are in one H2 file.
 
-    Raises:
-        OSError: the folder cannot be written.
+    Raises OSError if the folder cannot be written.
     """
     make_service_folder(data_dir)
     properties = {

@@ -315,8 +315,7 @@ class Tally:
 def apps_of(credentials: Path, app_types: Collection[str] = ()) -> list[SimulatedApp]:
     """The apps of a credentials file that post, each with its newest token.
 
-    Raises:
-        ConfigurationError: the file cannot be read, or lacks a requested app.
+    Raises ConfigurationError if the file cannot be read, or lacks a requested app.
     """
     current = CredentialsFile(credentials).current
     found = [
@@ -338,8 +337,7 @@ def page_of(center_url: str, corp_id: str, user_id: str) -> str:
 def introduce(connection: Connection, corps: Collection[str], progress: Progress) -> None:
     """Import the names of the company's people and the labels of its forms in these corps. Safe to repeat.
 
-    Raises:
-        OperatorError: Kafka or the registry does not answer, or denies access.
+    Raises OperatorError if Kafka or the registry does not answer, or denies access.
     """
     people = [PersonRecord(each.user_id, each.name, each.department) for each in EMPLOYEES]
     named = {notification_key(corp, each.user_id): each for corp in corps for each in people}
@@ -361,8 +359,7 @@ def simulate(
 ) -> None:
     """Post until ``stop``, ``count`` or ``seconds``. One connection, one callback at a time.
 
-    Raises:
-        OperatorError: the first callback is rejected. Later rejections are only counted, as Yida continues too.
+    Raises OperatorError if the first callback is rejected. Later rejections are only counted, as Yida continues too.
     """
     reported = started = time.monotonic()
     with Sender(url) as sender:

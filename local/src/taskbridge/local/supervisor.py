@@ -105,8 +105,7 @@ class Supervisor:
     def start(self, *specs: ServiceSpec) -> None:
         """Start all in parallel and return when they are ready. Each is restarted when it dies.
 
-        Raises:
-            ConfigurationError: one died or timed out before it was ready; all of these are stopped.
+        Raises ConfigurationError if one died or timed out before it was ready; all of these are stopped.
         """
         for spec in specs:
             if spec.name in self._services:
@@ -127,11 +126,7 @@ class Supervisor:
                 del self._services[name]
 
     def pid(self, name: str) -> int | None:
-        """Return the process id of a service, None while it is down.
-
-        Raises:
-            KeyError: no such service was started.
-        """
+        """Return the process id of a service, None while it is down. Raises KeyError if no such service was started."""
         return self._services[name].pid
 
     def __enter__(self) -> Self:

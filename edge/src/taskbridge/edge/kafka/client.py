@@ -254,8 +254,7 @@ class KafkaClient:
     async def fetch_id(self, key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
         """Find the id of a schema, by the registry where it must be; False if the schema itself is not known.
 
-        Raises:
-            RegistryUnavailable, SchemaRefused
+        Raises RegistryUnavailable or SchemaRefused.
         """
         if key in texts and key not in self._frames:
             found = await asyncio.to_thread(self._registry.learn_id, SchemaRef(*texts[key]))
@@ -267,8 +266,7 @@ class KafkaClient:
 
         It raises QueueFull when it was not handed over.
 
-        Raises:
-            SchemaIdUnknown
+        Raises SchemaIdUnknown.
         """
         frame = self._frames.get(record.schema)
         if frame is None:
@@ -278,8 +276,7 @@ class KafkaClient:
     async def send_within(self, record: Record, *, timeout_s: float) -> None:
         """Return once Kafka has acknowledged the record.
 
-        Raises:
-            DeliveryFailed, QueueFull: it has not, or that is not known; how Kafka is doing is remembered.
+        Raises DeliveryFailed or QueueFull if it has not, or that is not known; how Kafka is doing is remembered.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -60,11 +60,7 @@ def row_of(record: Record, *, position: int, created_at: int) -> Row:
 
 
 def record_of(row: Sequence[Any]) -> SpooledRecord:
-    """The record of a row.
-
-    Raises:
-        RowDamaged: its checksum does not match.
-    """
+    """The record of a row. Raises RowDamaged if its checksum does not match."""
     *content, checksum = row
     if _checksum(content) != checksum:
         raise RowDamaged(f"the checksum of row {row[0]!r} does not match")

@@ -65,8 +65,7 @@ def required_id(value: Any, name: str) -> str:
 def optional_id(value: Any, name: str) -> str | None:
     """An id, or None where it is blank.
 
-    Raises:
-        Malformed: Too long, with control characters, or not a text or number.
+    Raises Malformed if it is too long, with control characters, or not a text or number.
     """
     if is_blank(value):
         return None

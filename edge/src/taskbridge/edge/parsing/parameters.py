@@ -65,11 +65,7 @@ class Form:
 
 
 def text_of(value: bytes, codec: str) -> str:
-    """The bytes as text in the character set.
-
-    Raises:
-        Malformed: They are not text in it.
-    """
+    """The bytes as text in the character set. Raises Malformed if they are not text in it."""
     try:
         return value.decode(codec)
     except UnicodeDecodeError as error:
@@ -346,8 +342,7 @@ class _Request:
     def read(self, departures: frozenset[str]) -> Reading | None:
         """The request with these departures from the first reading; None if one of them changes nothing.
 
-        Raises:
-            Rejection: It cannot be read like that.
+        Raises Rejection if it cannot be read like that.
         """
         plus, charset = _PLUS in departures, _CHARSET in departures
         if (plus and not self._has_plus()) or (charset and not (self._body and self._body.is_ambiguous)):

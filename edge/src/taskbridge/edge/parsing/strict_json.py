@@ -123,8 +123,7 @@ class Picked:
 def parse(text: str) -> Any:
     """The value of a whole JSON text; numbers are ``Number``. Only for verified texts: each value costs time.
 
-    Raises:
-        ValueError: Not JSON, or nested deeper than MAX_DEPTH.
+    Raises ValueError if it is not JSON, or nested deeper than MAX_DEPTH.
     """
     _check_depth(text)
     return _DECODER.decode(text.removeprefix("\ufeff"))
@@ -135,8 +134,7 @@ def parse_members(text: str, *, levels: int = 1) -> dict[str, Any]:
 
     With more ``levels``, an object that is nested too deep becomes its members. Only for verified texts.
 
-    Raises:
-        ValueError: Not a single JSON object.
+    Raises ValueError if it is not a single JSON object.
     """
     found: dict[str, Any] = {}
     for name, raw in _with_whole_pairs(_RAW.decode, text.removeprefix("\ufeff")).items():

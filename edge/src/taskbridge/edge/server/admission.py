@@ -112,8 +112,7 @@ class Senders:
     def check(self, address: str) -> None:
         """Check that callbacks are accepted from this address; from any address if no networks are given.
 
-        Raises:
-            Unverified: they are not.
+        Raises Unverified if they are not.
         """
         if self.networks and not _within(parse_address(address), self.networks):
             raise Unverified("source-network")

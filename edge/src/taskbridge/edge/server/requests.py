@@ -44,8 +44,7 @@ class LargeBodies:
     def share(self) -> Generator[Callable[[int], None]]:
         """A function to call with the present size of one body; its share is released at the end.
 
-        Raises:
-            Overloaded: By the function, when there is no room.
+        The function raises Overloaded when there is no room.
         """
         used = 0
 

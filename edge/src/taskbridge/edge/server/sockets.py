@@ -49,8 +49,7 @@ class Sockets:
 def passed_sockets(environment: MutableMapping[str, str]) -> Sockets:
     """The listening sockets that systemd, or a supervisor like it, passed to this process; removes ``LISTEN_*``.
 
-    Raises:
-        ConfigurationError: A passed descriptor is no listening TCP socket.
+    Raises ConfigurationError if a passed descriptor is no listening TCP socket.
     """
     process = environment.pop("LISTEN_PID", "")
     count = environment.pop("LISTEN_FDS", "")
@@ -83,8 +82,7 @@ def listen(host: str, port: int, *, reuse_port: bool = False, queues: int = 1) -
     With several ``queues``, that many per address: the kernel spreads connections over them, and together they hold as
     many times more. No other process listens there when this returns.
 
-    Raises:
-        ConfigurationError: The address cannot be used.
+    Raises ConfigurationError if the address cannot be used.
     """
     if queues > 1:  # with SO_REUSEPORT the port would be shared with any process that requests the same
         for sock in _bound(host, port, reuse_port=False):
@@ -122,8 +120,7 @@ def listen_with_peers(host: str, port: int, *, data_dir: Path) -> list[socket.so
     For any other process the port is in use. Connections are spread over both edges; the old one accepts and answers
     what still waits for it when it closes.
 
-    Raises:
-        ConfigurationError: The address cannot be used.
+    Raises ConfigurationError if the address cannot be used.
     """
     try:
         lock = os.open(data_dir / f"listening-{port}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

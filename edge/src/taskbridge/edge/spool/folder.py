@@ -105,11 +105,7 @@ class SpoolFolder:
         self.occupancy = Occupancy()
 
     def prepare(self) -> None:
-        """Make the folder, durably.
-
-        Raises:
-            SpoolFull: the disk has no room for it now, or it cannot be written.
-        """
+        """Make the folder, durably. Raises SpoolFull if the disk has no room for it now, or it cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # Another process may have made them just now: a power failure must lose no name on the path to the records.
@@ -127,8 +123,7 @@ class SpoolFolder:
     def claim_own(self, but: Container[int] = ()) -> Claim:
         """The first file that nobody owns, empty or not: so a worker continues with its predecessor's records.
 
-        Raises:
-            SpoolFull: no lock file can be made, or all are in use.
+        Raises SpoolFull if no lock file can be made, or all are in use.
         """
         for number in range(MAX_FILES):
             claim = self._claim(number) if number not in but else None

@@ -157,8 +157,7 @@ def open_or_recover(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
 def examine(path: Path) -> str | None:
     """The problem of a spool file that no process has open, or None; changes nothing. A missing file is sound.
 
-    Raises:
-        SpoolFull, SpoolBusy, SpoolBroken: that cannot be said now.
+    Raises SpoolFull, SpoolBusy, SpoolBroken: that cannot be said now.
     """
     if not path.exists():
         return "its log stands alone" if _commits_behind(path, 0) else None
@@ -175,8 +174,7 @@ def _sqlite_check(path: Path) -> tuple[str | None, int]:
 
     It treats a wrong checksum as the end of the log: a power failure leaves that after the last sync.
 
-    Raises:
-        SpoolFull, SpoolBusy, SpoolBroken: it cannot look now, which says nothing about the file.
+    Raises SpoolFull, SpoolBusy, SpoolBroken if it cannot look now, which says nothing about the file.
     """
     try:
         if _is_empty(path):

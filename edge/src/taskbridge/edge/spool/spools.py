@@ -114,11 +114,7 @@ class Spools(FolderCounts):
 
     @property
     def own(self) -> Spool:
-        """Where new records go.
-
-        Raises:
-            SpoolFull, SpoolBroken: they cannot now.
-        """
+        """Where new records go. Raises SpoolFull or SpoolBroken if they cannot now."""
         if self._own is not None:
             return self._own
         if self._broken is not None:
@@ -171,8 +167,7 @@ class Spools(FolderCounts):
     async def adopt(self) -> None:
         """Adopt every file without an owner, with its records; one that cannot be opened delays no other.
 
-        Raises:
-            SpoolFull
+        Raises SpoolFull.
         """
         await self._prepare()
         for claim in await asyncio.to_thread(self.folder.claim_orphans, self._unopened.paused()):

@@ -71,11 +71,7 @@ class SpoolBroken(NotDurable):
 
 @contextlib.contextmanager
 def classified() -> Generator[None]:
-    """Raise any error of SQLite as one of these.
-
-    Raises:
-        SpoolFull, SpoolBusy, SpoolBroken
-    """
+    """Raise any error of SQLite as SpoolFull, SpoolBusy or SpoolBroken."""
     try:
         yield
     except sqlite3.Error as error:
@@ -118,11 +114,7 @@ class Store:
     """An open spool file that is known to be sound. One connection writes, another one reads."""
 
     def __init__(self, path: Path) -> None:
-        """Open an existing file.
-
-        Raises:
-            SpoolFull, SpoolBroken
-        """
+        """Open an existing file. Raises SpoolFull or SpoolBroken."""
         self.path = path
         self._wal_path = path.with_name(path.name + "-wal")
         with classified():
@@ -136,8 +128,7 @@ class Store:
     def create(path: Path, schemas: Iterable[SchemaRef], rows: Iterable[Row] = (), set_aside: Any = ()) -> None:
         """Make a whole, durable file under a name of its own: a process that sees ``path`` sees all of it.
 
-        Raises:
-            SpoolFull, SpoolBroken
+        Raises SpoolFull, SpoolBroken.
         """
         unfinished = path.with_name(path.name + ".new")
         try:
@@ -214,11 +205,7 @@ class Store:
         return 0
 
     def read(self, after: int, *, count: int) -> list[Any]:
-        """Up to so many raw rows behind a position, in order.
-
-        Raises:
-            SpoolBroken
-        """
+        """Up to so many raw rows behind a position, in order. Raises SpoolBroken."""
         query = f"SELECT {_ROW} FROM records WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608 - constants
         with classified():
             return self._rows(query, (after, count))

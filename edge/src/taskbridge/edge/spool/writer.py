@@ -172,8 +172,7 @@ class Committer:
     def _commit(self, work: Work) -> list[Remove]:
         """Write one transaction; returns the removals that found no room and are to be tried again.
 
-        Raises:
-            SpoolBroken
+        Raises SpoolBroken.
         """
         started = time.perf_counter()
         delete = [position for each in work.removals for position in each.delete]
@@ -273,8 +272,7 @@ class Spool:
     def put(self, record: Record) -> asyncio.Future[None]:
         """Accept a record. It is durable when the future is done, and not accepted when the future fails.
 
-        Raises:
-            SpoolFull, SpoolBroken: It is not accepted.
+        Raises SpoolFull or SpoolBroken if it is not accepted.
         """
         if self.broken is not None or self._stopped:
             raise SpoolBroken(self.broken or "the spool is closed")
@@ -314,8 +312,7 @@ class Spool:
     async def read(self, after: int, *, count: int, max_bytes: int) -> list[SpooledRecord]:
         """So many records behind a position as are on the disk, in order; damaged ones are set aside.
 
-        Raises:
-            SpoolBroken
+        Raises SpoolBroken.
         """
         try:
             rows = await asyncio.to_thread(self._store.read, after, count=count)

@@ -102,8 +102,7 @@ class Credentials:
 def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = None) -> Credentials:
     """The credentials in a TOML text; ``read_token`` reads the token in a file that the text names.
 
-    Raises:
-        FileBroken: Not TOML, or not what the file should contain.
+    Raises FileBroken if it is not TOML, or not what the file should contain.
     """
     file = parse_senders(text)
 
@@ -204,11 +203,7 @@ def use_folder(data_dir: Path) -> Path:
 
 
 def read_use(data_dir: Path) -> Use:
-    """The record of all workers.
-
-    Raises:
-        UseUnknown: There is none, or it cannot be read.
-    """
+    """The record of all workers. Raises UseUnknown if there is none, or it cannot be read."""
     folder = use_folder(data_dir)
     try:
         found = {path.name: path.stat().st_mtime_ns / _NS for path in folder.iterdir()}

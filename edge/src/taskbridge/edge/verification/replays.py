@@ -46,8 +46,7 @@ class Window(Protocol):
 def claim(decided: Decided, window: Window) -> None:
     """Claim the signature for its event, before the event is durable: of two copies only one may pass.
 
-    Raises:
-        Unverified: The signature proved another event; ``reason`` says whether of another action.
+    Raises Unverified if the signature proved another event; ``reason`` says whether of another action.
     """
     _claim(decided.mark, window, sender=decided.sender, other_scheme=decided.other_scheme)
 

@@ -105,8 +105,7 @@ def verify(
 ) -> Token:
     """Check that the callback's app signed these parameters; returns the token that it signed with.
 
-    Raises:
-        Unverified: It did not. ``reason`` names the failed check, the message does not.
+    Raises Unverified if it did not. ``reason`` names the failed check, the message does not.
     """
     signers = credentials.signers(callback.app_type)
     if not signers:
@@ -126,8 +125,7 @@ def verify(
 def check_bearer(authorization: str | None, accepted: Sequence[str], callback: Claim) -> None:
     """Check that the sender has one of the accepted tokens; without configured tokens, nothing is required.
 
-    Raises:
-        Unverified: No token, or another one.
+    Raises Unverified if there is no token, or another one.
     """
     fault = bearer_fault(authorization, accepted)
     if fault is not None:
