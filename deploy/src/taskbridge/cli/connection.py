@@ -104,9 +104,7 @@ class Connection:
     def follow(self, topic: str, *, from_beginning: bool) -> Generator[list[Message]]:
         """The records of all partitions in batches as they arrive; empty batches while none arrive. Never ends.
 
-        Raises:
-            ConfigurationError: the topic does not exist.
-            OperatorError: Kafka does not answer.
+        Raises ConfigurationError if the topic does not exist; OperatorError if Kafka does not answer.
         """
         with closing(self.reader()) as reader:
             partitions = reader.partitions(topic)

@@ -67,9 +67,7 @@ def plan(
 ) -> Plan[R]:
     """Compare the records with the topic; with ``delete``, plan to delete their keys.
 
-    Raises:
-        ConfigurationError: the topic does not exist.
-        OperatorError: Kafka or the registry does not answer.
+    Raises ConfigurationError if the topic does not exist; OperatorError if Kafka or the registry does not answer.
     """
     codec = target.codec(connection.registry)
     known: dict[bytes | None, bytes | None] = {}

@@ -79,9 +79,7 @@ class Publisher(Protocol):
     async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
         """Return once the event is durable.
 
-        Raises:
-            NotDurable: It is not, or that is not known.
-            TooLarge: It never can be.
+        Raises NotDurable if it is not, or that is not known; TooLarge if it never can be.
         """
         ...
 
