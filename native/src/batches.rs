@@ -12,7 +12,6 @@ use crc32c::crc32c;
 
 use crate::avro::{Read, Reader, Unreadable, Writer, size_of_long};
 
-/// Bytes before a batch's records.
 const HEADER_BYTES: usize = 61;
 /// The batch's length counts the bytes from here on.
 const AFTER_LENGTH: usize = 12;
@@ -20,7 +19,6 @@ const AFTER_LENGTH: usize = 12;
 const AFTER_CHECKSUM: usize = 21;
 const MAGIC: u8 = 2;
 
-/// A name and a value.
 pub type Header<'a> = (&'a str, Option<&'a [u8]>);
 
 /// Records without the parts that depend on their place in a batch. Clones and splits share the bytes.
@@ -68,7 +66,6 @@ impl Encoder {
     }
 }
 
-/// A record as it was encoded.
 pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,

@@ -1,6 +1,5 @@
 //! The parts of CloudEvents headers and ids. Mirrors `schemas/cloudevents.py` and `_uuid5` of `schemas/events.py`.
 
-/// The text of a UUID.
 pub type Id = [u8; 36];
 
 /// The text of the UUID of version 5 whose bytes begin the digest.

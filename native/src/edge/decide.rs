@@ -41,7 +41,6 @@ pub struct Decided {
     pub digest: [u8; 16],
     /// Index of the app's token that signed.
     pub signer: usize,
-    /// The Avro body of the event.
     pub body: Vec<u8>,
 }
 

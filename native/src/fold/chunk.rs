@@ -64,7 +64,6 @@ pub struct Notification<'a> {
     pub source: [&'a str; 3],
 }
 
-/// The result of a chunk.
 #[derive(Default)]
 pub struct Outcome<'a> {
     pub bytes: Vec<u8>,

@@ -12,7 +12,6 @@ use crate::fold::rules::Rules;
 use crate::fold::stored::write_person;
 use crate::fold::views::{Entry, Key};
 
-/// A name and a value.
 pub type FixedHeader = (String, Vec<u8>);
 
 /// The headers with a fixed value, which Python defines.

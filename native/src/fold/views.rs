@@ -12,7 +12,6 @@ pub struct Key<'a> {
     pub task_id: Option<&'a str>,
 }
 
-/// The content of an entry.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Entry<'a> {
     pub title: Option<&'a str>,

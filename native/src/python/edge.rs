@@ -11,7 +11,6 @@ use crate::edge::decide::{Decided, Request, Rules, decide};
 use crate::edge::request::{PlainRequest, read_request};
 use crate::edge::signature::Signer;
 
-/// A name and a value.
 type Header = Py<PyTuple>;
 
 #[pyclass(frozen)]

@@ -129,7 +129,6 @@ impl Core {
     }
 }
 
-/// The parts of a record that the fold needs.
 struct Input<'py> {
     key: Option<Bound<'py, PyBytes>>,
     value: Option<Bound<'py, PyBytes>>,
