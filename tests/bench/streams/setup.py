@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.cli.terminal import Progress
-    from taskbridge.local.supervisor import Supervisor
+    from taskbridge.local.artifacts import Artifacts
+    from taskbridge.local.supervisor import ServiceSpec, Supervisor
 
 _TIMEOUT_S = 30.0
 _POLL_S = 0.1
@@ -61,19 +62,25 @@ class Setup:
         return self.schema_ids[topic.subject]
 
 
+class _Stack(JvmStack):
+    def _services(self, artifacts: Artifacts) -> tuple[ServiceSpec, ServiceSpec]:
+        kafka, registry = super()._services(artifacts)
+        at = kafka.argv.index("kafka.Kafka")
+        return replace(kafka, argv=[*kafka.argv[:at], *_KAFKA_FLAGS, *kafka.argv[at:]]), registry
+
+
 def start(
     supervisor: Supervisor, folder: Path, *, partitions: int, environ: Mapping[str, str], progress: Progress
 ) -> Setup:
     """Kafka, its JVM set as Kafka's own scripts set it, and the registry, empty."""
     kafka_port, registry_port = free_ports(2)
-    services = JvmStack(
+    services = _Stack(
         data_dir=folder / "stack",
         kafka_port=kafka_port,
         registry_port=registry_port,
         cache=cache_folder(environ),
         supervisor=supervisor,
         progress=progress,
-        kafka_flags=_KAFKA_FLAGS,
     )
     endpoints = services.start()
     registry = Registry(endpoints.registry_url)

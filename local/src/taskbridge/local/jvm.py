@@ -24,7 +24,7 @@ from taskbridge.runtime.kafka import read_kafka_config
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 # librdkafka logs every refused connection, which is expected while a broker starts.
 _SILENT = logging.getLogger("taskbridge.local.librdkafka")
@@ -147,12 +147,8 @@ def loopback_properties(*, port: int, controller_port: int, log_dir: str) -> dic
     }
 
 
-def kafka_service(
-    *, jars: Path, data_dir: Path, port: int, controller_port: int, flags: Sequence[str] = ()
-) -> ServiceSpec:
+def kafka_service(*, jars: Path, data_dir: Path, port: int, controller_port: int) -> ServiceSpec:
     """Prepare ``data_dir`` for a broker on ``port`` and return what to run; existing data stays.
-
-    ``flags`` of the JVM override the defaults, which are for a quick start.
 
     Raises OSError if the folder cannot be written.
     """
@@ -161,7 +157,7 @@ def kafka_service(
     if not (data_dir / _STORAGE / _IDENTITY).exists():
         _format_storage(data_dir / _STORAGE)
     logs = f"-Dlog4j2.configurationFile={_LOG4J.as_uri()}"
-    argv = (logs, "-cp", f"{jars}/*", *flags, "kafka.Kafka", _PROPERTIES)
+    argv = (logs, "-cp", f"{jars}/*", "kafka.Kafka", _PROPERTIES)
     return ServiceSpec(
         name="kafka",
         argv=java_argv(*argv, program=jars, heap_mb=_KAFKA_HEAP_MB),

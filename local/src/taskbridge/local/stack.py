@@ -22,7 +22,7 @@ from taskbridge.local.jvm import (
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from taskbridge.local.artifacts import Artifacts
@@ -76,8 +76,6 @@ class JvmStack:
     cache: Path
     supervisor: Supervisor
     progress: Progress
-    kafka_flags: Sequence[str] = ()
-    """Options of Kafka's JVM; they override the defaults for a quick start."""
     _lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
     def start(self) -> Endpoints:
@@ -99,7 +97,6 @@ class JvmStack:
             data_dir=self.data_dir / "kafka",
             port=self.kafka_port,
             controller_port=controller_port,
-            flags=self.kafka_flags,
         )
         registry = registry_service(
             home=artifacts.registry_home,
