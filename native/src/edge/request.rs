@@ -32,17 +32,17 @@ pub fn read_request(bytes: &[u8]) -> Option<PlainRequest<'_>> {
     Action::of(wire_action)?;
     let mut found = PlainRequest { wire_action, content_type: None, forwarded_for: None, traceparent: None, body: &[] };
     let mut length = None;
-    let mut names = [&[] as &[u8]; MAX_HEADERS];
-    for at in 0.. {
+    let mut names: Vec<Vec<u8>> = Vec::with_capacity(16);
+    loop {
         let (header, after) = line(rest)?;
         rest = after;
         if header.is_empty() {
             break;
         }
         let (name, value) = name_and_value(header)?;
-        let is_new = !names[..at.min(MAX_HEADERS)].iter().any(|other| other.eq_ignore_ascii_case(name));
-        *names.get_mut(at).filter(|_| is_new)? = name;
-        match lower(name, &mut [0; 20]) {
+        let name = name.to_ascii_lowercase();
+        (names.len() < MAX_HEADERS && !names.contains(&name)).then_some(())?;
+        match name.as_slice() {
             b"content-length" => length = Some(digits(value)?),
             b"content-type" => found.content_type = Some(value),
             b"x-forwarded-for" => found.forwarded_for = Some(value),
@@ -54,6 +54,7 @@ pub fn read_request(bytes: &[u8]) -> Option<PlainRequest<'_>> {
             }
             _ => (),
         }
+        names.push(name);
     }
     found.body = rest;
     (length? == rest.len()).then_some(found)
@@ -75,14 +76,6 @@ fn name_and_value(header: &[u8]) -> Option<(&[u8], &str)> {
         && value.first() != Some(&b' ')
         && value.last() != Some(&b' ');
     is_plain.then_some((name, std::str::from_utf8(value).ok()?))
-}
-
-/// The name in lower case; empty where it is longer than all names that matter.
-fn lower<'a>(name: &[u8], room: &'a mut [u8; 20]) -> &'a [u8] {
-    let Some(room) = room.get_mut(..name.len()) else { return &[] };
-    room.copy_from_slice(name);
-    room.make_ascii_lowercase();
-    room
 }
 
 fn digits(value: &str) -> Option<usize> {
