@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +11,7 @@ from taskbridge.cli.options import Credentials, DataDir, Json, example
 from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 
@@ -81,11 +80,10 @@ def token_new(
 
     token = new_token()
     named = [each.strip() for each in corps.split(",")]
-    # JSON's strings and lists of strings are TOML's too.
-    lines = [f"name = {json_line(name)}", f'sha256 = "{digest_of(token)}"', f"corps = {json_line(named)}"]
-    entry = _entry("[[tokens]]", lines, parse_tokens)
+    stored: dict[str, Any] = {"name": name, "sha256": digest_of(token), "corps": named}
+    entry = _entry("tokens", stored, parse_tokens)
     if as_json:
-        say(json.dumps({"name": name, "token": token, "sha256": digest_of(token), "corps": named}))
+        say(json_line({**stored, "token": token}))
         return
     _show("the token, shown only once; configure it in the client:", token)
     _show("add this to the file of CENTER_API_TOKENS_FILE; changes apply within a second or two:", entry)
@@ -102,20 +100,20 @@ def token_source(
     from taskbridge.runtime.standard_webhooks import new_secret
 
     secret = new_secret()
-    lines = [f"name = {json_line(name)}", f"corp_id = {json_line(corp)}", f'secrets = ["{secret}"]']
-    entry = _entry("[[sources]]", lines, parse_credentials)
+    entry = _entry("sources", {"name": name, "corp_id": corp, "secrets": [secret]}, parse_credentials)
     if as_json:
-        say(json.dumps({"name": name, "secret": secret, "corp_id": corp}))
+        say(json_line({"name": name, "secret": secret, "corp_id": corp}))
         return
     _show("the secret, shown only once; configure it in the system that signs:", secret)
     _show("add this to the edge's credentials file; changes apply within a second or two:", entry)
 
 
-def _entry(table: str, lines: Sequence[str], parse: Callable[[str], object]) -> str:
+def _entry(table: str, fields: Mapping[str, Any], parse: Callable[[str], object]) -> str:
     """The text for the file, checked by its own parser."""
     from taskbridge.runtime.settings import FileBroken
 
-    entry = "\n".join([table, *lines])
+    # JSON's strings and lists of strings are TOML's too.
+    entry = "\n".join([f"[[{table}]]", *(f"{name} = {json_line(each)}" for name, each in fields.items())])
     try:
         parse(entry)
     except FileBroken as error:
