@@ -16,6 +16,7 @@ use std::sync::LazyLock;
 use edge::decide::{Request, Rules, decide};
 use edge::request::{Parameters, PlainRequest, read_request};
 use libfuzzer_sys::fuzz_target;
+use md5::Digest;
 
 #[path = "../../src/avro.rs"]
 mod avro;
@@ -70,7 +71,9 @@ fn decide_request(mut bytes: Vec<u8>) {
 
 fn decide_parts(wire_action: &str, mut query: Vec<u8>, content_type: Option<&str>, mut body: Vec<u8>) {
     if let Some(parameters) = Parameters::read(&query, content_type, &body) {
-        let signature = edge::signature::hex(&parameters, TOKEN);
+        let signed = edge::signature::hash(&parameters).chain_update(TOKEN).finalize();
+        let mut signature = [0; 32];
+        base16ct::lower::encode(&signed, &mut signature).expect("twice as many");
         replace(&mut query, &SIGNATURE_PLACE, &signature);
         replace(&mut body, &SIGNATURE_PLACE, &signature);
     }

@@ -40,7 +40,7 @@ pub fn signed_by(parameters: &Parameters<'_>, signers: &[Signer], digest: &[u8; 
 }
 
 /// The hash of the signed values, before the token.
-fn hash(parameters: &Parameters<'_>) -> Md5 {
+pub fn hash(parameters: &Parameters<'_>) -> Md5 {
     let mut hash = Md5::new();
     for &at in &parameters.order {
         let (key, value) = &parameters.pairs[at];
@@ -49,14 +49,6 @@ fn hash(parameters: &Parameters<'_>) -> Md5 {
         }
     }
     hash
-}
-
-/// The signature as Yida writes it: the fuzzer signs its own requests.
-#[cfg(fuzzing)]
-pub fn hex(parameters: &Parameters<'_>, token: &str) -> [u8; 32] {
-    let mut text = [0; 32];
-    base16ct::lower::encode(&hash(parameters).chain_update(token).finalize(), &mut text).expect("twice as many");
-    text
 }
 
 /// Always the same for the same callback.
