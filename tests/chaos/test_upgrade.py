@@ -229,7 +229,7 @@ class Rollout:
         self.read = partial(read_topic, connection)
         self.edges = Edge(folder / "edge-1", connection), Edge(folder / "edge-2", connection)
         # A session that a busy machine does not end.
-        self.workers = tuple(Worker(folder, connection, STREAMS_SESSION_TIMEOUT_S="30") for _ in range(2))
+        self.workers = tuple(Worker(folder, connection, STREAMS_SESSION_TIMEOUT_S="12") for _ in range(2))
         self.center = CenterProcess(folder, connection)
         self.subscriber = Subscriber(previous, connection, folder)
         self.rebuild = Rebuild(connection, folder)
