@@ -724,15 +724,11 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
 def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(charts: dict[str, Rendered]) -> None:
     chart = charts["everything"]
     for part in (*KINDS, *SINGLE):
-        text = ""
-        if part == "approvals":
-            assert not chart.of("PrometheusRule", component=part)
-        else:
-            rule = chart.one("PrometheusRule", part)
-            assert rule["apiVersion"] == "monitoring.coreos.com/v1"
-            assert rule["metadata"]["labels"]["release"] == "kps"
-            text = (ROOT / f"deploy/alerts/taskbridge-{part}.rules.yml").read_text()
-            assert rule["spec"] == yaml.safe_load(text)
+        rule = chart.one("PrometheusRule", part)
+        assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+        assert rule["metadata"]["labels"]["release"] == "kps"
+        text = (ROOT / f"deploy/alerts/taskbridge-{part}.rules.yml").read_text()
+        assert rule["spec"] == yaml.safe_load(text)
         monitor = chart.one("ServiceMonitor", part)
         assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
         (endpoint,) = monitor["spec"]["endpoints"]

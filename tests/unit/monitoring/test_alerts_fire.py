@@ -18,6 +18,7 @@ from support.reconcile import local_data
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import fingerprint
+from taskbridge.reconcile.approvals.app import Metrics as ApprovalsMetrics
 from taskbridge.reconcile.status import Metrics as ReconcileMetrics
 from taskbridge.schemas.topics import TASK_STATES
 from taskbridge.streams.monitoring.metrics import Metrics
@@ -28,8 +29,8 @@ from taskbridge.webhooks.store import Waiting
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EDGE, STREAMS, CENTER, WEBHOOKS, RECONCILE = (
-    f"taskbridge-{part}" for part in ("edge", "streams", "center", "webhooks", "reconcile")
+EDGE, STREAMS, CENTER, WEBHOOKS, RECONCILE, APPROVALS = (
+    f"taskbridge-{part}" for part in ("edge", "streams", "center", "webhooks", "reconcile", "approvals")
 )
 DAY = 24 * 60
 PARTITIONS = 12
@@ -69,11 +70,8 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str, fl
         edge[f"taskbridge_edge_{name}"] = (told, 1)
     # What no test changes and is one of hundreds alike, such as a reason's counter, would only take time.
     used = {name for each in OUTAGES.values() for name in (*each.values, *each.rises, *each.rates)}
-    return {
-        told: rest
-        for told, rest in (edge | streams | center_series() | webhooks_series() | reconcile_series()).items()
-        if "{" not in told or told in used
-    }
+    told_by = edge, streams, center_series(), webhooks_series(), reconcile_series(), approvals_series()
+    return {told: rest for each in told_by for told, rest in each.items() if "{" not in told or told in used}
 
 
 def center_series() -> dict[str, tuple[str, float]]:
@@ -111,6 +109,12 @@ def reconcile_series() -> dict[str, tuple[str, float]]:
     with tempfile.TemporaryDirectory() as folder, local_data(Path(folder)) as data:
         data.store.callbacks.watch(CORP_ID, APP_TYPE, now_ms=data.clock.now_ms())
         return series_of(generate_latest(ReconcileMetrics(data, data.clock).registry).decode(), job=RECONCILE)
+
+
+def approvals_series() -> dict[str, tuple[str, float]]:
+    """What the service for DingTalk's approvals exposes while it is connected."""
+    metrics = ApprovalsMetrics(lambda: True)
+    return series_of(generate_latest(metrics.registry).decode(), job=APPROVALS)
 
 
 def callbacks(outcome: str, action: str = "complete") -> str:
@@ -186,6 +190,8 @@ OUTAGES = {
         "ReconcileAppSilent",
         values={f'taskbridge_reconcile_missing_since_callback{{app_type="{APP_TYPE}",corp_id="{CORP_ID}"}}': 3},
     ),
+    "DingTalk refuses the connection": outage("ApprovalsNotReceived", values={"taskbridge_approvals_connected": 0}),
+    "the service for approvals is gone": outage("ApprovalsNotReceived", values={f'up{{job="{APPROVALS}"}}': 0}),
     "a worker is gone": outage("StreamsDown", values={f'up{{job="{STREAMS}"}}': 0}),
     "a topic was lost": outage(
         "StreamsPositionsLost", rises={f'taskbridge_streams_positions_lost_total{{reason="{RECREATED}"}}': 1}

@@ -46,6 +46,7 @@ RECORDED: dict[str, set[str]] = {
 NOT_RECORDED = {
     **dict.fromkeys(
         (
+            "ApprovalsNotReceived",
             "CenterDatabaseErrors",
             "CenterDown",
             "CenterFillingLong",
