@@ -185,7 +185,7 @@ def test_commands_of_a_document_do_what_it_says(
 @pytest.mark.usefixtures("connection")
 def test_names_are_imported_as_the_document_says(newcomer: Newcomer, eventually: Callable[..., object]) -> None:
     documented = steps("docs/how-to/import-names.md")
-    assert len(documented) == 6
+    assert len(documented) == 5
     for step in documented:
         newcomer.does(step, eventually)
 
