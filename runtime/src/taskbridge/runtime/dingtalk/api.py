@@ -53,15 +53,13 @@ class YidaApi:
         if self.app.forms:
             return [wire.Form(form_uuid=each, form_type=wire.PROCESS) for each in self.app.forms]
         found: dict[str, wire.Form] = {}
-        page = 0
-        while True:
-            page += 1
-            request = wire.GetFormListInApp(**self._credentials(), form_types=wire.PROCESS)
-            answer = (await self._calls.get(request, wire.FormList, page=page)).result
-            found |= {each.form_uuid: each for each in answer.data}
-            if page * wire.PAGE_ROWS >= answer.total_count:
-                self._check_complete(len(found), answer.total_count, "forms")
-                return [*found.values()]
+        total = 0
+        request = wire.GetFormListInApp(**self._credentials(), form_types=wire.PROCESS)
+        async for answer in self._calls.pages(request, wire.FormList):
+            total = answer.total_count
+            found |= {each.form_uuid: each for each in answer.result.data}
+        self._check_complete(len(found), total, "forms")
+        return [*found.values()]
 
     async def instances(self, form_uuid: str, days: Days) -> AsyncIterator[list[wire.Instance]]:
         """The form's instances that were modified in these days, one page at a time.

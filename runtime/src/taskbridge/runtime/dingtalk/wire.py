@@ -272,6 +272,10 @@ class FormList(Struct, frozen=True):
     result: FormPage
     success: bool = True
 
+    @property
+    def total_count(self) -> int:
+        return self.result.total_count
+
 
 class RunningTask(Struct, frozen=True, rename="camel", omit_defaults=True):
     process_instance_id: Id = None
