@@ -156,9 +156,8 @@ def copies(
         await found.context.catch_up()
         people = users or found.data.store.states.people(api.app.corp_id, app_type)
         report(f"{len(people)} people, a call each; {found.data.budget.left(api.app.corp_id)} calls left today")
-        proven = [each for each in found.organisations if each.organisation.corp_token]
-        organisation = next((each for each in proven if each.organisation.corp_id == api.app.corp_id), None)
-        run = Copies(found.context, api, organisation)
+        proven = {each.organisation.corp_id: each for each in found.organisations if each.organisation.corp_token}
+        run = Copies(found.context, api, proven.get(api.app.corp_id))
         return await _outcome_of(run.run(people, since_ms), run.tally, app_type)
 
     return _run(environment, work, lock=_BACKFILL_LOCK)

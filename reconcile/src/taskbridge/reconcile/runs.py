@@ -19,7 +19,7 @@ from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from taskbridge.reconcile.budget import Budget
     from taskbridge.reconcile.repairer import Context
@@ -243,7 +243,8 @@ class Copies:
         for user_id in people:
             lost: dict[str, tuple[TaskState, int]] = {}
             async for rows in self._repairer.api.copies(user_id, since_ms):
-                lost |= {state.instance_id: (state, at_ms) for row in rows for state, at_ms in self._lost(row, user_id)}
+                found = [each for row in rows if (each := self._lost(row, user_id)) is not None]
+                lost |= {state.instance_id: (state, at_ms) for state, at_ms in found}
             notices: dict[str, wire.CopyNotice] = {}
             if lost and self._organisation is not None:
                 notices = await self._organisation.copies(app.app_type, user_id, since_ms)
@@ -262,18 +263,18 @@ class Copies:
                 ]
             )
 
-    def _lost(self, row: wire.TaskCopy, user_id: str) -> Iterator[tuple[TaskState, int]]:
-        """The state that lacks this copy, and when its instance was created; none if nothing is known to be lost."""
+    def _lost(self, row: wire.TaskCopy, user_id: str) -> tuple[TaskState, int] | None:
+        """The state that lacks this copy, and when its instance was created; None if nothing is known to be lost."""
         store, settle_ms = self._repairer.store, self._repairer.rules.settle_ms
         state, created = store.states.find(str(row.process_instance_id)), span_of(row.create_time)
         self.tally.rows += 1
         if state is None or state is GONE or created is None or user_id in {each.user_id for each in state.copied}:
-            return
+            return None
         modified = span_of(row.modified_time)
         if modified is None or modified.end + settle_ms > store.states.current_ms:
             self.tally.unsettled += 1
-            return
-        yield state, created.first
+            return None
+        return state, created.first
 
 
 async def _read_form(repairer: Repairer, form: wire.Form, since_ms: int) -> None:
