@@ -191,10 +191,10 @@ def an_edge_knows_no_app(bridge: WatchedBridge) -> None:
 @outage
 def the_connector_has_a_wrong_path(bridge: WatchedBridge) -> None:
     """An administrator misspells an action in Yida's connector."""
-    import httpx2  # noqa: PLC0415
+    from support.http_clients import post  # noqa: PLC0415
 
     edge = _usual(bridge)
-    httpx2.post(f"{edge.url}/yida/tasks/completed", json={"appType": "APP"}, trust_env=False)
+    post(f"{edge.url}/yida/tasks/completed", json={"appType": "APP"})
     bridge.watch(minutes=2)
 
 

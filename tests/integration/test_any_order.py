@@ -7,10 +7,10 @@ import random
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import pytest
 from msgspec.structs import replace
 
+from support import http_clients
 from support.edge.fakes import SYSTEM_TOKEN, parameters_of, task_of
 from support.edge.process import RunningEdge, wait_until
 from support.inbox import inbox_of
@@ -61,7 +61,7 @@ def test_the_same_life_in_twelve_orders_ends_equal(
     posts = [(name, post) for name in ids for post in shuffled(life(name), chance)]
     chance.shuffle(posts)
     posts.sort(key=lambda each: "" if each[0] in mixed else each[0])
-    with httpx2.Client(base_url=edge.url, timeout=30, trust_env=False) as client:
+    with http_clients.client(base_url=edge.url) as client:
         for _, (action, parameters) in posts:
             encoded = encode_callback(signed(parameters, system_token=SYSTEM_TOKEN), chance.choice(ENCODINGS))
             path = f"/yida/tasks/{action}?{encoded.query}"

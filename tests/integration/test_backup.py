@@ -16,10 +16,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import fastavro
-import httpx2
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from support import http_clients
 from support.center_process import CenterProcess, Line, lists_of
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from support.edge.process import OwnStack, RunningEdge, wait_until
@@ -312,16 +312,14 @@ def test_what_was_accepted_outlives_kafka_registry_and_workers(company: Company)
 
 
 def test_an_empty_registry_gives_other_ids_and_one_with_the_export_the_same(company: Company, tmp_path: Path) -> None:
-    exported = httpx2.get(f"{company.admin_url}/export", trust_env=False, timeout=30).raise_for_status().content
+    exported = http_clients.get(f"{company.admin_url}/export").raise_for_status().content
     with two_registries(tmp_path) as (empty, restored):
         with registered(empty) as found:
             assert not company.old_is_read(found), "the record's number means another schema there"
-        httpx2.post(
+        http_clients.post(
             f"{restored.removesuffix(API_PATH)}{ADMIN_PATH}/import",
             content=exported,
             headers={"Content-Type": "application/zip"},
-            trust_env=False,
-            timeout=30,
         ).raise_for_status()
         with registered(restored) as found:
             assert company.old_is_read(found)

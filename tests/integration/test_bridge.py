@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
+from support import http_clients
 from support.forked import taskbridge
 from support.process_state import is_running
 from taskbridge.cli.callbacks import post_callback
@@ -208,7 +209,7 @@ def test_commands_that_examine_a_bridge_report_a_change_that_is_not_in_force(
     bridge, good = running.bridge, running.bridge.credentials.read_text()
 
     def credentials_are(status: str) -> bool:
-        answer = httpx2.get(f"{bridge.edge_url}/readyz", trust_env=False)
+        answer = http_clients.get(f"{bridge.edge_url}/readyz")
         return answer.is_success and status in answer.json()["credentials"]
 
     bridge.credentials.write_text(f"{good}[[apps\n")
@@ -321,7 +322,7 @@ def test_up_finds_yesterdays_events_and_stops_everything_in_order_on_a_signal(
     assert f"task center  {center}/\n" in printed
     assert f"operations   {center}/ops\n" in printed
     assert f"webhooks     http://127.0.0.1:{webhooks_port}\n" in printed
-    overview = httpx2.get(f"{center}/v1/ops/overview", trust_env=False).json()
+    overview = http_clients.get(f"{center}/v1/ops/overview").json()
     assert [each["reachable"] for each in overview["webhooks"]["services"]] == [True]
     announced = DataFolder(folder, is_named=True).running()
     assert announced is not None

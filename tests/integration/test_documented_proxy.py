@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx2
 import pytest
 from fastapi import FastAPI
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response
 
+from support import http_clients
 from support.center import databases, sqlite_database
 from support.deployment.nginx import proxying
 from support.served_apps import serving
@@ -22,6 +22,8 @@ from taskbridge.runtime.tokens import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    import httpx2
 
     from taskbridge.runtime.database import Database
 
@@ -78,7 +80,7 @@ def proxied(tmp_path: Path, sqlite_database: Database) -> Generator[str]:
 
 
 def get(url: str, path: str, **headers: str) -> httpx2.Response:
-    return httpx2.get(f"{url}{path}", headers=headers, trust_env=False, timeout=30)
+    return http_clients.get(f"{url}{path}", headers=headers)
 
 
 def test_an_operators_token_works_behind_the_proxy_and_the_proxy_names_the_person(proxied: str) -> None:

@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from support import http_clients
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from support.edge.process import RunningEdge
 from taskbridge.edge.callbacks import ACTIONS
@@ -56,7 +57,7 @@ class EdgeProcess(RunningEdge):
     def __init__(self, folder: Path, *, bootstrap_servers: str, registry_url: str, **environment: str) -> None:
         own = {"EDGE_LOG_LEVEL": "DEBUG", "TASKBRIDGE_PARTITIONS": str(PARTITIONS)}
         super().__init__(folder, bootstrap_servers=bootstrap_servers, registry_url=registry_url, **(own | environment))
-        self.client = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.client = http_clients.client(base_url=self.url)
         self.start()
 
     def send(self, wire_action: str, parameters: Mapping[str, str], encoding: Encoding = "json") -> httpx2.Response:
@@ -202,7 +203,7 @@ def instance_id() -> str:
 def test_five_actions_in_four_encodings_arrive_as_one_record_each(
     edge: EdgeProcess, topic: EventsTopic, stack: Endpoints
 ) -> None:
-    registered = httpx2.get(f"{stack.registry_url}/subjects/{TASK_EVENTS.subject}/versions/latest", trust_env=False)
+    registered = http_clients.get(f"{stack.registry_url}/subjects/{TASK_EVENTS.subject}/versions/latest")
     schema_id: int = registered.json()["id"]
     for wire_action in ACTIONS:
         for encoding in ENCODINGS:

@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx2
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
-from support import needs
+from support import http_clients, needs
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from support.edge.process import RunningEdge, wait_until
 from support.edge.spool import can_mount, fill, small_disk
@@ -29,6 +28,7 @@ from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    import httpx2
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
@@ -41,13 +41,7 @@ FORGED = f"appType={APP_TYPE}&corpId={CORP_ID}&formInstId=forged&sign={'0' * 32}
 def send(edge: RunningEdge, instance_id: str, task_id: str = "t-1") -> httpx2.Response:
     plain = parameters_of("complete", instance_id=instance_id, task_id=task_id)
     encoded = encode_callback(signed(plain, system_token=SYSTEM_TOKEN), "json")
-    return httpx2.post(
-        f"{edge.url}/yida/tasks/complete",
-        content=encoded.body,
-        headers=dict(encoded.headers),
-        timeout=15,
-        trust_env=False,
-    )
+    return edge.post("/yida/tasks/complete", encoded)
 
 
 def away(folder: Path, connection: Connection) -> RunningEdge:
@@ -275,7 +269,7 @@ def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_not
         # The broker accepts a record within the millisecond of its timestamp: then another one is sent.
         arrived = len(read_topic(CALLBACKS_QUARANTINE.name))
         while not edge.metric("taskbridge_edge_spool_set_aside_records"):
-            forged = httpx2.post(f"{edge.url}/yida/tasks/delete?{FORGED}", timeout=15, trust_env=False)
+            forged = http_clients.post(f"{edge.url}/yida/tasks/delete?{FORGED}")
             assert forged.status_code == 401
             arrived += 1
             wait_until(

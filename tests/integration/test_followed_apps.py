@@ -100,8 +100,7 @@ class Followed:
         encoded = encode_callback(
             signed({"task": json.dumps(task), "dateTime": str(now_ms)}, system_token=token), "json"
         )
-        url = f"{self.edge.url}/yida/tasks/create"
-        return httpx2.post(url, content=encoded.body, headers=encoded.headers, timeout=30, trust_env=False).status_code
+        return self.edge.post("/yida/tasks/create", encoded).status_code
 
     def is_ready(self) -> bool:
         with contextlib.suppress(httpx2.HTTPError):

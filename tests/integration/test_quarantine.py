@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, cast
 
-import httpx2
 import pytest
 
-from support import forked
+from support import forked, http_clients
 from support.edge.fakes import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from support.edge.process import RunningEdge
 from support.kafka.records import quarantined
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
+    import httpx2
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
@@ -51,7 +51,7 @@ class Edge(RunningEdge):
             registry_url=connection.registry_url,
             **(own | environment),
         )
-        self.client = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.client = http_clients.client(base_url=self.url)
         self._workers = int(environment.get("EDGE_WORKERS", "1"))
         self._starts = 0
 

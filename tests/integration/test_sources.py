@@ -9,7 +9,6 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import pytest
 
 from support.approvals import approvals_to, task_event, until
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
+    import httpx2
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
@@ -42,8 +42,7 @@ pytestmark = pytest.mark.integration
 
 class Edge(RunningEdge):
     def send(self, sent: EncodedCallback, wire_action: str = "create") -> httpx2.Response:
-        address = f"{self.url}/sources/{SOURCE}/tasks/{wire_action}"
-        return httpx2.post(address, content=sent.body, headers=dict(sent.headers), timeout=30, trust_env=False)
+        return self.post(f"/sources/{SOURCE}/tasks/{wire_action}", sent)
 
     def restart(self, bootstrap_servers: str) -> None:
         self.stop()

@@ -13,11 +13,11 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import httpx2
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from support import http_clients
 from support.kafka.stack import artifacts
 from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.host import free_ports
@@ -139,17 +139,13 @@ def read_one(local: Local, topic: str) -> bytes | None:
 def subject(local: Local) -> str:
     """A new subject with one schema."""
     name = f"kept-{uuid.uuid4()}"
-    answer = httpx2.post(
-        f"{local.endpoints.registry_url}/subjects/{name}/versions", json={"schema": SCHEMA}, trust_env=False, timeout=30
-    )
+    answer = http_clients.post(f"{local.endpoints.registry_url}/subjects/{name}/versions", json={"schema": SCHEMA})
     assert answer.status_code == 200
     return name
 
 
 def read_schema(local: Local, subject: str) -> object:
-    answer = httpx2.get(
-        f"{local.endpoints.registry_url}/subjects/{subject}/versions/1", trust_env=False, timeout=30
-    ).json()
+    answer = http_clients.get(f"{local.endpoints.registry_url}/subjects/{subject}/versions/1").json()
     return json.loads(answer["schema"])
 
 

@@ -8,7 +8,6 @@ import socket
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import pytest
 
 from support.edge.fakes import SYSTEM_TOKEN, task_of
@@ -61,9 +60,7 @@ class Poster:
 
     def post(self, edge: RunningEdge, task_id: str, traced: str | None = None) -> dict[str, Any]:
         encoded = encode_callback(self.parameters(task_id), "json")
-        headers = {**encoded.headers, **({} if traced is None else {"traceparent": traced})}
-        url = f"{edge.url}/yida/tasks/create"
-        answer = httpx2.post(url, content=encoded.body, headers=headers, timeout=15, trust_env=False)
+        answer = edge.post("/yida/tasks/create", encoded, **({} if traced is None else {"traceparent": traced}))
         assert answer.status_code == 200, answer.text
         return answer.json()
 

@@ -26,9 +26,12 @@ from taskbridge.edge.sender import encode_callback, signed
 
 _NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-get = partial(httpx2.get, trust_env=False, verify=_NO_CERTIFICATES, timeout=60)
+_OPTIONS: Any = {"trust_env": False, "verify": _NO_CERTIFICATES, "timeout": 60}
+"""A disk or a machine may stand still for a quarter of a minute: that alone fails no test."""
+get = partial(httpx2.get, **_OPTIONS)
 """As ``httpx2.get``, without the certificates and without the environment's proxies."""
-client = partial(httpx2.Client, trust_env=False, verify=_NO_CERTIFICATES, timeout=10)
+post = partial(httpx2.post, **_OPTIONS)
+client = partial(httpx2.Client, **_OPTIONS)
 """The same for several requests."""
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from support import http_clients
 from support.center_rows import AnsweringCenter, state
 from support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from taskbridge.center.access.access import build_access
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
+    import httpx2
     from fastapi import FastAPI
 
     from taskbridge.center.tables import Person
@@ -141,7 +142,7 @@ def to_provider(browser: TestClient, **query: str) -> str:
 
 def back_from(address: str) -> str:
     """What the browser then requests of the task center: the provider sends it back at once."""
-    return httpx2.get(address).headers["location"].removeprefix(URL)
+    return http_clients.get(address).headers["location"].removeprefix(URL)
 
 
 def sign_in(browser: TestClient, **query: str) -> httpx2.Response:

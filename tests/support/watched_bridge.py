@@ -117,13 +117,7 @@ class WatchedBridge:
         }
         encoded = encode_callback(signed(parameters, system_token=token), "json")
         with suppress(httpx2.HTTPError):
-            return httpx2.post(
-                f"{edge.url}/yida/tasks/complete",
-                content=encoded.body,
-                headers=dict(encoded.headers),
-                timeout=30,
-                trust_env=False,
-            ).status_code
+            return edge.post("/yida/tasks/complete", encoded).status_code
         return None
 
     def _scrape(self) -> None:

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx2
-
+from support import http_clients
 from taskbridge.cli.callbacks import post_callback
 from taskbridge.local.bridge import Bridge, BridgeOptions
 from taskbridge.local.company import CORP, vendor_sample
@@ -79,7 +78,7 @@ class Company:
         proof = standard_webhooks.signed_headers(message_id, moment, content, keys=keys)
         headers = {"Content-Type": "application/json", **proof}
         address = f"{self.bridge.edge_url}/sources/{system}/tasks"
-        answer = httpx2.post(address, content=content, headers=headers, timeout=30, trust_env=False)
+        answer = http_clients.post(address, content=content, headers=headers)
         assert answer.status_code == 200, answer.text
 
     def restart_center(self) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from taskbridge.edge.sender import EncodedCallback
     from taskbridge.local.supervisor import ServiceEvent
 
 
@@ -156,9 +157,10 @@ class RunningEdge:
         self.process.wait()
 
     def kill_if_running(self) -> None:
-        """For a test's end, in any state."""
+        """For a test's end, in any state; a failed test shows the end of the log."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
+        sys.stderr.write(self.log_path.read_text("utf-8", "replace")[-3000:])
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
@@ -173,6 +175,9 @@ class RunningEdge:
     def log(self) -> list[dict[str, Any]]:
         """The lines of all its starts."""
         return [json.loads(line) for line in self.log_path.read_text("utf-8").splitlines()]
+
+    def post(self, path: str, sent: EncodedCallback, **headers: str) -> httpx2.Response:
+        return http_clients.post(self.url + path, content=sent.body, headers={**sent.headers, **headers})
 
     def get(self, path: str) -> httpx2.Response | None:
         with contextlib.suppress(httpx2.HTTPError):
