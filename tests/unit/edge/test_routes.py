@@ -90,6 +90,7 @@ def test_all_that_is_not_proven_looks_alike(client: TestClient) -> None:
 
 def test_the_answer_to_a_wrong_method_names_the_right_one(client: TestClient) -> None:
     assert client.get("/yida/tasks/create").headers["allow"] == "POST"
+    assert client.post("/readyz").headers["allow"] == "GET"  # of an included router
 
 
 def test_a_bearer_token_is_required_where_one_is_configured(settings: EdgeSettings, publisher: MemoryPublisher) -> None:

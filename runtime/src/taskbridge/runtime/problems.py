@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
+_METHODS = ("DELETE", "GET", "POST", "PUT")
 
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -66,9 +67,12 @@ def answer_with_problems(app: FastAPI) -> None:
         headers = error.headers
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             # The framework names the methods of the first route of this path only.
-            known = (each for each in app.routes if each.matches(request.scope)[0] is Match.PARTIAL)
-            methods = {method for each in known for method in getattr(each, "methods", None) or ()}
-            headers = {"Allow": ", ".join(sorted(methods))}
+            known = [
+                method
+                for method in _METHODS
+                if any(each.matches({**request.scope, "method": method})[0] is Match.FULL for each in app.routes)
+            ]
+            headers = {"Allow": ", ".join(known)}
         return problem(error.status_code, str(error.detail), headers=headers)
 
     async def any_error(_request: Request, _error: Exception) -> Response:

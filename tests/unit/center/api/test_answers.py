@@ -342,7 +342,8 @@ def test_what_is_not_there_is_a_problem_too(client: TestClient) -> None:
         answer = client.get(path)
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
-    assert client.post("/v1/me").status_code == 405
+    wrong = client.post("/v1/me")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET")
     assert client.get("/v1/corps/corp/users/nobody/tasks?view=pending").json() == {"items": [], "next_cursor": None}
 
 
