@@ -85,6 +85,11 @@ def test_the_commands_of_the_contract_exist() -> None:
     assert [each for each in ("list", "show", "replay") if ["quarantine", each] not in commands()] == []
 
 
+def test_demo_has_the_options_of_up() -> None:
+    up, demo = ({each.name for each in cast("Any", program()).commands[name].params} for name in ("up", "demo"))
+    assert up <= demo
+
+
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     result = CommandRunner().invoke(program(), [*command, "--help"], prog_name="taskbridge")

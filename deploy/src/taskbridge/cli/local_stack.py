@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import tempfile
 from contextlib import contextmanager, nullcontext
@@ -16,7 +17,7 @@ from taskbridge.cli.terminal import Stopped, json_line, progress, say, stop_sign
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from taskbridge.cli.connection import Connection
     from taskbridge.local.bridge import Bridge
@@ -29,6 +30,9 @@ CenterPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the tas
 StreamsPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the health and metrics of streams.")]
 KafkaPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of Kafka, where this starts Kafka.")]
 RegistryPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the registry, where this starts it.")]
+Webhooks = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Endpoints file: start webhooks, too, on WEBHOOKS_PORT.")
+]
 FreePort = Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free port.")]
 
 _INTERRUPTED = 130
@@ -54,18 +58,14 @@ def up(  # one flag each: the contract's list
     credentials: Annotated[
         Path | None, typer.Option(help="Credentials file. Default: one in the data folder, created with an example.")
     ] = None,
-    webhooks: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Endpoints file: start webhooks, too, on WEBHOOKS_PORT (8700).")
-    ] = None,
+    webhooks: Webhooks = None,
 ) -> None:
     """Start Kafka, registry, edge, streams and task center in the foreground, until Ctrl-C or SIGTERM."""
     flags = locals()
-    with stop_signal() as stop, _bridge("up", **flags) as bridge:
+    with stop_signal() as stop, _bridge("up", os.environ, **flags) as bridge:
         with stop.interrupting():
             connection = bridge.start()
-        _print_addresses(bridge, connection)
-        if webhooks is not None:
-            say(f"webhooks     {bridge.webhooks_url}")
+        _print_addresses(bridge, connection, webhooks)
         say("try it       taskbridge simulate")
         say("ready; press Ctrl-C to stop everything")
         stop.wait()
@@ -84,6 +84,7 @@ def demo(
     credentials: Annotated[
         Path | None, typer.Option(help="File to which the demo writes its app and token. Default: in the data folder.")
     ] = None,
+    webhooks: Webhooks = None,
 ) -> None:
     """Start everything, post three requests as signed callbacks, and show the resulting notifications."""
     _check_installed("demo")
@@ -96,18 +97,18 @@ def demo(
         folder = data_dir or Path(temporary)
         given = {"edge_port": edge_port, "center_port": center_port, "streams_port": streams_port}
         given |= {"kafka_port": kafka_port, "registry_port": registry_port}
-        free = iter(free_ports(len(given), excluding=[port for port in given.values() if port is not None]))
+        free = iter(free_ports(len(given) + 1, excluding=[port for port in given.values() if port is not None]))
         ports = {name: next(free) if port is None else port for name, port in given.items()}
         credentials = credentials or folder / "credentials.toml"
         with readable_os_errors(credentials.parent, remedy="choose another --data-dir or --credentials"):
             token = write_credentials(credentials)
-        options = {"data_dir": folder, **ports, "credentials": credentials}
-        with _bridge("demo", **options) as bridge:
+        options = {"data_dir": folder, **ports, "credentials": credentials, "webhooks": webhooks}
+        with _bridge("demo", {"WEBHOOKS_PORT": str(next(free)), **os.environ}, **options) as bridge:
             with stop.interrupting():
                 connection = bridge.start()
                 play(connection, bridge.edge_url, token, Console())
             if keep:
-                _print_addresses(bridge, connection)
+                _print_addresses(bridge, connection, webhooks)
                 for name, page in person_pages(bridge.center_url).items():
                     say(f"  {name:28} {page}")
                 say("a simulated company keeps the pages changing; press Ctrl-C to stop everything")
@@ -217,11 +218,11 @@ def _check_installed(command: str) -> None:
 
 
 @contextmanager
-def _bridge(command: str, **options: Any) -> Generator[Bridge]:
+def _bridge(command: str, environment: Mapping[str, str], **options: Any) -> Generator[Bridge]:
     _check_installed(command)
     from taskbridge.local.bridge import Bridge, BridgeOptions
 
-    bridge = Bridge(BridgeOptions(**options), progress=progress)
+    bridge = Bridge(BridgeOptions(**options), progress=progress, environment=environment)
     try:
         yield bridge
     except Stopped:
@@ -231,11 +232,13 @@ def _bridge(command: str, **options: Any) -> Generator[Bridge]:
         bridge.stop()
 
 
-def _print_addresses(bridge: Bridge, connection: Connection) -> None:
+def _print_addresses(bridge: Bridge, connection: Connection, webhooks: Path | None) -> None:
     say(f"edge         {bridge.edge_url}/yida/tasks/{{create|complete|cancel|delete|cc}}")
     say(f"streams      {bridge.streams_url}")
     say(f"task center  {bridge.center_url}/")
     say(f"operations   {bridge.center_url}/ops")
+    if webhooks is not None:
+        say(f"webhooks     {bridge.webhooks_url}")
     say(f"Kafka        {connection.bootstrap_servers}")
     say(f"registry     {connection.registry_url}")
     say(f"credentials  {bridge.credentials}")
