@@ -330,6 +330,17 @@ def test_tables_of_webhooks_are_made_without_an_endpoints_file(monkeypatch: pyte
     assert (done.exit_code, done.stdout) == (0, "The database is at revision 0001.\n")
 
 
+def test_endpoints_are_listed_before_the_service_has_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    endpoints = tmp_path / "endpoints.toml"
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    endpoints.write_text(f'[[endpoints]]\nname="erp"\nurl="https://erp"\nsecrets=["{secret}"]\ncorps=["ding1"]\n')
+    monkeypatch.setenv("WEBHOOKS_KAFKA_BOOTSTRAP_SERVERS", "kafka:1")
+    monkeypatch.setenv("WEBHOOKS_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("WEBHOOKS_ENDPOINTS_FILE", str(endpoints))
+    done = CliRunner().invoke(app, ["webhooks", "list", "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["state"]) == (0, "new"), done.output
+
+
 INTERRUPTED = """
 import os, signal, sys
 sys.argv[0], loaded = "taskbridge", sys.argv.pop(1)

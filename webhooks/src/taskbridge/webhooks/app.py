@@ -74,6 +74,7 @@ def operations(environment: Mapping[str, str] = os.environ) -> Generator[Operati
     settings = load_settings(WebhooksSettings, environment)
     endpoints = EndpointsFile(settings.endpoints_file, environment).current.by_name
     with closing(Threads(1)) as threads, database_of("webhooks", settings, alone=False) as database:
+        check_revision(database, FOLDER, service="webhooks")
         yield Operations(database, lambda: endpoints, Guard(settings.allowed_networks), threads)
 
 
