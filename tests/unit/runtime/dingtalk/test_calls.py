@@ -7,6 +7,7 @@ import json
 import logging
 import sqlite3
 import traceback
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -17,9 +18,10 @@ from support.dingtalk import FakeClock
 from support.reconcile import APP_SECRET, NOW, SYSTEM_TOKEN, fake_api, filed
 from taskbridge.reconcile.budget import Allowance, Budget
 from taskbridge.runtime.dingtalk import wire
-from taskbridge.runtime.dingtalk.api import YidaApi
-from taskbridge.runtime.dingtalk.apps import App, Corp
+from taskbridge.runtime.dingtalk.api import Days, YidaApi
+from taskbridge.runtime.dingtalk.apps import App, Corp, Organisation
 from taskbridge.runtime.dingtalk.calls import (
+    Absent,
     AddressLimited,
     Calls,
     Pace,
@@ -31,9 +33,10 @@ from taskbridge.runtime.dingtalk.calls import (
     Unsent,
 )
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_start_ms
+from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from support.reconcile import FakeApi
 
@@ -173,6 +176,131 @@ def test_the_page_for_a_limited_address_stops_all_calls_for_five_minutes() -> No
             assert sum(fake.dingtalk.calls.values()) == calls_before
             fake.clock.pass_s(2)
             assert await fake.client.instance("I-1")
+
+    asyncio.run(scenario())
+
+
+@asynccontextmanager
+async def calls_to(*responses: httpx2.Response) -> AsyncGenerator[tuple[Calls, FakeClock, list[httpx2.Request]]]:
+    """Calls that get these answers, the last one again and again; the clock, and what was sent."""
+    sent: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == wire.GetToken.path.format(corp_id="ding1"):
+            return httpx2.Response(200, json={"access_token": "a-token", "expires_in": 7200})
+        sent.append(request)
+        return responses[min(len(sent), len(responses)) - 1]
+
+    clock, corp = FakeClock(NOW), Corp("ding1", "key-1", SecretStr(APP_SECRET))
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), base_url="https://dingtalk") as http:
+        yield Calls(http, corp, Pace(10, clock), clock, attempts=3), clock, sent
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_the_page_of_a_gateway_says_nothing_of_a_change(status: int) -> None:
+    """It may have been carried out, so nobody may send it again without looking."""
+    page = httpx2.Response(status, html="<html><center>nginx</center></html>")
+
+    async def scenario() -> None:
+        async with calls_to(page) as (calls, _, sent):
+            with pytest.raises(Unreachable) as raised:
+                await calls.change(wire.TerminateInstance(**_TASK), method="PUT")
+            assert not isinstance(raised.value, Unsent)
+            assert len(sent) == 1
+
+    asyncio.run(scenario())
+
+
+def test_the_page_of_a_gateway_stops_no_other_call() -> None:
+    page, found = httpx2.Response(502, html="<html></html>"), httpx2.Response(200, json={"result": []})
+
+    async def scenario() -> None:
+        async with calls_to(page, found) as (calls, _, sent):
+            assert await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+            assert len(sent) == 2
+
+    asyncio.run(scenario())
+
+
+def test_no_call_is_repeated_before_the_time_that_the_answer_names() -> None:
+    busy = httpx2.Response(429, headers={"Retry-After": "90"}, json={})
+
+    async def scenario() -> None:
+        async with calls_to(busy) as (calls, clock, sent):
+            with pytest.raises(TooFast) as raised:
+                await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+            assert (raised.value.retry_at_ms - clock.now_ms(), len(sent)) == (90_000, 1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("after", ["2", "soon", "-1", "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_a_short_or_unclear_time_is_waited_for_as_without_it(after: str) -> None:
+    busy, found = httpx2.Response(503, headers={"Retry-After": after}), httpx2.Response(200, json={"result": []})
+
+    async def scenario() -> None:
+        async with calls_to(busy, found) as (calls, clock, _):
+            assert await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+            assert (clock.now_ms() - NOW) >= 1000 * (2 if after == "2" else 1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"code": "invalidState.form.dataDoesNotExistOrIsDeleted", "message": None, "requestid": None}, Absent),
+        ({"code": wire.CODE_MONTH, "message": {"zh": "quota"}}, Spent),
+        ({"code": None, "message": "none"}, Refused),
+        ([], Refused),
+    ],
+)
+def test_a_refusal_with_other_types_is_understood_by_its_code(fields: object, error: type[Exception]) -> None:
+    async def scenario() -> None:
+        async with calls_to(httpx2.Response(400, json=fields)) as (calls, _, _):
+            with pytest.raises(error):
+                await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+
+    asyncio.run(scenario())
+
+
+def test_an_error_is_one_line() -> None:
+    refusal = httpx2.Response(400, json={"code": "c", "message": "first\r\n\x1b[31msecond"})
+
+    async def scenario() -> None:
+        async with calls_to(refusal) as (calls, _, _):
+            with pytest.raises(Refused) as raised:
+                await calls.get(wire.GetOperationRecords(**_TASK), wire.OperationRecordList)
+            assert str(raised.value).isprintable()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("rows", [[], [{"appType": "APP_1"}] * 100], ids=["none", "the same"])
+def test_pages_that_bring_nothing_new_end_a_list(rows: list[object]) -> None:
+    """Otherwise a wrong count would use up all calls of the month."""
+    answer = httpx2.Response(200, json={"data": rows, "totalCount": 3000, "pageNumber": 1})
+
+    async def scenario() -> None:
+        async with calls_to(answer) as (calls, _, sent):
+            organisation = Organisation(Corp("ding1", "key-1", SecretStr(APP_SECRET)), "manager", SecretStr("t"))
+            with pytest.raises(Unexpected, match=f"returned {min(len(rows), 1)} of"):
+                await OrganisationApi(calls, organisation).applications()
+            assert len(sent) <= 2
+
+    asyncio.run(scenario())
+
+
+def test_an_empty_page_ends_a_query_that_is_then_not_complete() -> None:
+    answer = httpx2.Response(200, json={"data": [], "totalCount": 3000, "pageNumber": 1})
+
+    async def scenario() -> None:
+        async with calls_to(answer) as (calls, clock, sent):
+            app = App(Corp("ding1", "key-1", SecretStr(APP_SECRET)), "APP_1", SecretStr("t"), "manager", ())
+            days = Days("2026-09-21", "2026-09-21")
+            with pytest.raises(Unreachable, match="returned 0 of 3000"):
+                [rows async for rows in YidaApi(calls, app, clock).instances("FORM-1", days)]
+            assert len(sent) == 1
 
     asyncio.run(scenario())
 

@@ -214,7 +214,8 @@ class YidaApi:
             yield answer.data
             # Rows that come twice push others behind the last page that DingTalk counts. So that page must be short.
             is_last = page * wire.PAGE_ROWS >= min(answer.total_count, wire.QUERY_ROWS)
-            if is_last and (len(answer.data) < wire.PAGE_ROWS or page * wire.PAGE_ROWS >= wire.QUERY_ROWS):
+            is_end = len(answer.data) < wire.PAGE_ROWS or page * wire.PAGE_ROWS >= wire.QUERY_ROWS
+            if (is_last and is_end) or not answer.data:
                 break
             page, total = page + 1, answer.total_count
             while (answer := await self._page(request, page)).total_count < total:

@@ -32,7 +32,7 @@ from taskbridge.runtime.dingtalk.clock import next_month_ms
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from taskbridge.runtime.dingtalk.apps import Corp
     from taskbridge.runtime.dingtalk.clock import Clock
@@ -46,6 +46,8 @@ _RENEWED_BEFORE_S = 300
 _BACKOFF_S, _BACKOFF_MAX_S = 1.0, 60.0
 _RETRY_MS = 60_000
 """When to try again after the last attempt of a call."""
+_AFTER_DIGITS = 5
+"""Of a `Retry-After`: a day at most."""
 _MESSAGE_CHARACTERS = 200
 _TOO_MANY, _SERVER_ERROR = 429, 500
 UNSENT_ERRORS = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
@@ -55,9 +57,10 @@ UNSENT_ERRORS = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 class Later(OperatorError):
     """The call may be tried again at ``retry_at_ms``, and not before."""
 
-    def __init__(self, message: str, *, retry_at_ms: int) -> None:
+    def __init__(self, message: str, *, retry_at_ms: int, after_s: int = 0) -> None:
+        """``after_s``: how long the answer says to wait."""
         super().__init__(message)
-        self.retry_at_ms = retry_at_ms
+        self.retry_at_ms, self.after_s = retry_at_ms, after_s
 
 
 class TooFast(Later):
@@ -144,6 +147,9 @@ class Page(Protocol):
     """A page of a list."""
 
     @property
+    def data(self) -> Sequence[object]: ...
+
+    @property
     def total_count(self) -> int:
         """The rows of all pages."""
         ...
@@ -219,14 +225,15 @@ class Calls:
         return await self._call(_Call("GET", request.path, query, path_end=path_end), answer)
 
     async def pages(self, request: wire.Call, answer: type[P], *, path_end: str = "") -> AsyncIterator[P]:
-        """All pages of a list, each as of ``get``."""
-        page = 0
+        """All pages of a list, each as of ``get``. One with nothing new is the last: the count may be wrong."""
+        page, rows = 0, None
         while True:
             page += 1
             found = await self.get(request, answer, path_end=path_end, page=page)
             yield found
-            if page * wire.PAGE_ROWS >= found.total_count:
+            if page * wire.PAGE_ROWS >= found.total_count or not found.data or found.data == rows:
                 return
+            rows = found.data
 
     async def post(self, request: wire.Request, answer: type[T], *, page: int | None = None) -> T:
         """The answer to a request whose fields are the body; otherwise as ``get``."""
@@ -267,10 +274,11 @@ class Calls:
                 if renewed:
                     raise Refused(str(refused)) from None
                 renewed, self._token = True, None
-            except (TooFast, Unreachable):
-                if attempt >= (attempts or self._attempts):
+            except (TooFast, Unreachable) as error:
+                pause_s = max(min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_MAX_S), error.after_s)
+                if attempt >= (attempts or self._attempts) or pause_s > _BACKOFF_MAX_S:
                     raise
-                await self._clock.sleep(min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_MAX_S))
+                await self._clock.sleep(pause_s)
 
     async def _reported(self, call: _Call, answer: type[T]) -> T:
         outcome = "ok"
@@ -310,41 +318,45 @@ class Calls:
             why = f"DingTalk at {base.scheme}://{base.host} does not answer to {path} ({type(error).__name__})"
             kind = Unsent if isinstance(error, UNSENT_ERRORS) else Unreachable
             raise kind(f"{why}; check the API's URL in the settings", retry_at_ms=now + _RETRY_MS) from None
-        if _is_punishment(response.headers.get("content-type", ""), response.content):
+        if _is_punishment(response):
             self._closed_until_ms = now + _PUNISHED_MS
             raise AddressLimited("DingTalk rate-limits this address: too many calls", retry_at_ms=self._closed_until_ms)
         if not response.is_success:
-            raise self._error_of(call, response.status_code, response.content)
+            raise self._error_of(call, response)
         try:
             # A change is answered without a body.
             return msgspec.json.decode(response.content or b"null", type=answer)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Unexpected(f"{path}: the response is not a valid {answer.__name__}: {error}") from None
 
-    def _error_of(self, call: _Call, status: int, content: bytes) -> Exception:
-        now = self._clock.now_ms()
+    def _error_of(self, call: _Call, response: httpx2.Response) -> Exception:
+        now, status = self._clock.now_ms(), response.status_code
         try:
-            problem = msgspec.json.decode(content, type=wire.Problem)
+            problem = msgspec.json.decode(response.content, type=wire.Problem)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            problem = wire.Problem(code="")
-        message = problem.message
+            problem = wire.Problem()
+        code, message = str(problem.code or ""), str(problem.message or "")
         for secret in call.secrets():
             message = message.replace(secret, "…")
-        text = f"{call.path}: {status} {problem.code} {message[:_MESSAGE_CHARACTERS]} {problem.requestid}".strip()
-        if problem.code == wire.CODE_MONTH:
+        message = message[:_MESSAGE_CHARACTERS]
+        text = _printable(f"{call.path}: {status} {code} {message} {problem.requestid or ''}".strip())
+        named = response.headers.get("retry-after", "")
+        after_s = int(named) if named.isdecimal() and len(named) <= _AFTER_DIGITS else 0
+        retry_at_ms = now + (after_s * 1000 or _RETRY_MS)
+        if code == wire.CODE_MONTH:
             until = next_month_ms(now)
             self._pace.close(self._corp.corp_id, until_ms=until, reason=text)
             return Spent(text, retry_at_ms=until)
-        if problem.code in wire.CODE_QPS or status == _TOO_MANY:
-            return TooFast(text, retry_at_ms=now + _RETRY_MS)
-        if problem.code in wire.CODE_TOKEN:
+        if code in wire.CODE_QPS or status == _TOO_MANY:
+            return TooFast(text, retry_at_ms=retry_at_ms, after_s=after_s)
+        if code in wire.CODE_TOKEN:
             return _TokenRefused(text)
-        if problem.code in wire.CODE_ABSENT:
+        if code in wire.CODE_ABSENT:
             return Absent(text)
         if status >= _SERVER_ERROR:
-            return Unreachable(text, retry_at_ms=now + _RETRY_MS)
-        kind = TooMuch if problem.code in wire.CODE_TOO_MUCH else Refused
-        return kind(text, message[:_MESSAGE_CHARACTERS])
+            return Unreachable(text, retry_at_ms=retry_at_ms, after_s=after_s)
+        kind = TooMuch if code in wire.CODE_TOO_MUCH else Refused
+        return kind(text, _printable(message))
 
 
 class _TokenRefused(Exception):
@@ -371,5 +383,12 @@ def _paging(page: int | None) -> dict[str, Any]:
     return {} if page is None else {wire.PAGE_NUMBER: page, wire.PAGE_SIZE: wire.PAGE_ROWS}
 
 
-def _is_punishment(content_type: str, content: bytes) -> bool:
-    return "html" in content_type or content[:1] == b"<" or (b'"punish"' in content and b'"x5"' in content)
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
+def _is_punishment(response: httpx2.Response) -> bool:
+    """The page of a gateway with a fault is none: the call may have been carried out."""
+    content = response.content
+    is_page = "html" in response.headers.get("content-type", "") or content[:1] == b"<"
+    return (is_page and response.status_code < _SERVER_ERROR) or (b'"punish"' in content and b'"x5"' in content)

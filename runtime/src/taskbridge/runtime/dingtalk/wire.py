@@ -273,6 +273,10 @@ class FormList(Struct, frozen=True):
     success: bool = True
 
     @property
+    def data(self) -> list[Form]:
+        return self.result.data
+
+    @property
     def total_count(self) -> int:
         return self.result.total_count
 
@@ -388,11 +392,11 @@ class ServiceRecordPage(Struct, frozen=True, rename="camel"):
 
 
 class Problem(Struct, frozen=True, rename="lower"):
-    """The body of a refusal."""
+    """The body of a refusal: texts, if an answer has them."""
 
-    code: str
-    message: str = ""
-    requestid: str = ""
+    code: Any = None
+    message: Any = None
+    requestid: Any = None
 
 
 AGREED, DISAGREED = "AGREE", "DISAGREE"
