@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from support.reconcile import APP_TYPE, CORP_ID, SYSTEM_TOKEN, FakeApi, fake_api
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.reconcile.applications import AppSync, AppTokens, Report
+from taskbridge.reconcile.credentials_file import CredentialsText
 from taskbridge.runtime.dingtalk.apps import Organisation
 from taskbridge.runtime.dingtalk.calls import Refused, Unexpected
 from taskbridge.runtime.dingtalk.organisation import OrganisationApi
@@ -155,6 +156,55 @@ def test_a_removed_app_is_reported_each_time_and_stays(tmp_path: Path) -> None:
             assert found.accepted("APP_2") == ["token-2"]
             [(_, report)] = AppTokens(found.database).last()
             assert (report.listed, report.of("absent")) == (1, ["APP_2"])
+
+    asyncio.run(run())
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("at", ["replace", "record"])
+def test_after_a_kill_around_the_replacement_callbacks_are_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Before or after the file has the new app, the renewed token or the app that came back."""
+    place = {"replace": CredentialsText, "record": AppTokens}[at]
+
+    async def run() -> None:
+        async with synced(tmp_path) as found:
+            found.listed["APP_BACK"] = "token-3"
+            await found.run()
+            AppTokens(found.database).replayed(AppTokens(found.database).to_replay())
+            found.path.write_text(ENTRY)
+            found.listed.update({"APP_2": "token-2", APP_TYPE: "renewed"})
+            with monkeypatch.context() as dying:
+                dying.setattr(place, at, _killed)
+                with pytest.raises(Killed):
+                    await found.run()
+            await found.run()
+            assert [found.accepted(each) for each in ("APP_2", APP_TYPE, "APP_BACK")] == [
+                ["token-2"],
+                ["renewed", SYSTEM_TOKEN],
+                ["token-3"],
+            ]
+            assert AppTokens(found.database).to_replay() == {"APP_2", APP_TYPE, "APP_BACK"}
+
+    asyncio.run(run())
+
+
+def test_the_callbacks_of_an_entry_that_was_deleted_and_comes_back_are_replayed(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with synced(tmp_path) as found:
+            await found.run()
+            assert AppTokens(found.database).to_replay() == set(), "its entry was there before"
+            found.path.write_text("")
+            assert await found.run() == [("added", APP_TYPE)]
+            assert AppTokens(found.database).to_replay() == {APP_TYPE}
 
     asyncio.run(run())
 

@@ -9,6 +9,7 @@ import structlog
 from msgspec import Struct
 
 from taskbridge.reconcile.credentials_file import CredentialsText, NewEntry
+from taskbridge.reconcile.names import transaction
 from taskbridge.runtime.dingtalk.calls import Refused, Unexpected
 from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.runtime.settings import fingerprint
@@ -75,25 +76,31 @@ class AppTokens:
         )
         return {each for (each,) in rows.fetchall()}
 
+    def expect(self, report: Report, current: Sequence[Application]) -> None:
+        """Call this before the file has new tokens: their callbacks are to be checked again, also after a kill."""
+        new = {*report.of(ADDED, RENEWED)}
+        self._database.executemany(
+            "INSERT INTO app_tokens VALUES (?, ?, ?, NULL, 0) ON CONFLICT DO UPDATE SET is_replayed = 0",
+            [(report.corp_id, each.app_type, _fingerprint(each)) for each in current if each.app_type in new],
+        )
+
     def record(self, report: Report, current: Sequence[Application], *, now_ms: int) -> None:
         """Record what is in the file now. A token that DingTalk listed before is replaced now."""
-        to_replay = report.of(ADDED, RENEWED)
-        for each in current:
-            key = report.corp_id, each.app_type
-            now = fingerprint(each.app_type, each.system_token or "")
+        with transaction(self._database):
+            for each in current:
+                key = report.corp_id, each.app_type, _fingerprint(each)
+                self._database.execute(
+                    "INSERT INTO app_tokens VALUES (?, ?, ?, NULL, 1) ON CONFLICT DO UPDATE SET replaced_ms = NULL", key
+                )
+                self._database.execute(
+                    "UPDATE app_tokens SET replaced_ms = ?"
+                    " WHERE (corp_id, app_type) = (?, ?) AND fingerprint <> ? AND replaced_ms IS NULL",
+                    (now_ms, *key),
+                )
             self._database.execute(
-                "INSERT INTO app_tokens VALUES (?, ?, ?, NULL, ?) ON CONFLICT DO UPDATE SET replaced_ms = NULL",
-                (*key, now, each.app_type not in to_replay),
+                "INSERT OR REPLACE INTO app_syncs VALUES (?, ?, ?)",
+                (report.corp_id, now_ms, msgspec.msgpack.encode(report)),
             )
-            self._database.execute(
-                "UPDATE app_tokens SET replaced_ms = ?"
-                " WHERE (corp_id, app_type) = (?, ?) AND fingerprint <> ? AND replaced_ms IS NULL",
-                (now_ms, *key, now),
-            )
-        self._database.execute(
-            "INSERT OR REPLACE INTO app_syncs VALUES (?, ?, ?)",
-            (report.corp_id, now_ms, msgspec.msgpack.encode(report)),
-        )
 
     def to_replay(self) -> set[str]:
         """Apps with a token that came after their callbacks may have been rejected."""
@@ -110,6 +117,10 @@ class AppTokens:
         """The last report of each corp."""
         rows = self._database.execute("SELECT ended_ms, report FROM app_syncs ORDER BY corp_id")
         return [Ended(at, msgspec.msgpack.decode(report, type=Report)) for at, report in rows.fetchall()]
+
+
+def _fingerprint(app: Application) -> str:
+    return fingerprint(app.app_type, app.system_token or "")
 
 
 class AppSync:
@@ -150,6 +161,7 @@ class AppSync:
         text = file.edited(changed, new) if changed or new else None
         if not dry_run:
             if text is not None:
+                self._tokens.expect(report, current)
                 file.replace(text)
             # After the file: a token counts as replaced once the next one is accepted.
             self._tokens.record(report, current, now_ms=now_ms)
