@@ -18,6 +18,8 @@ from taskbridge.local.fake_dingtalk import Company, FakeDingTalk, served
 from taskbridge.reconcile.repairs import deletion
 from taskbridge.reconcile.store import Cursor, CursorKey, Store, open_database
 from taskbridge.runtime.dingtalk.clock import DAY_MS, SystemClock, day_start_ms
+from taskbridge.runtime.settings import POLL_S
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping
@@ -156,6 +158,12 @@ def test_apps_are_synced_and_rejected_callbacks_are_replayed(
         return 3
 
     monkeypatch.setattr(reconcile_runs, "replay_apps", replay)
+    waited: list[float] = []
+
+    async def sleep(_clock: SystemClock, seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(SystemClock, "sleep", sleep)
     planned = CliRunner().invoke(app, ["apps", "sync", "--dry-run"])
     assert planned.stdout == (
         "added              ding1  APP_1\nadded              ding1  APP_2\n"
@@ -169,14 +177,38 @@ def test_apps_are_synced_and_rejected_callbacks_are_replayed(
     again = CliRunner().invoke(app, ["apps", "sync"])
     assert again.stdout.splitlines()[0] == "absent             ding1  APP_2"
     assert replayed == [["APP_1", "APP_2"]]
+    assert [each for each in waited if each >= 5 * POLL_S], "so long the edge may still refuse their callbacks"
     status = CliRunner().invoke(app, ["reconcile", "status"])
     assert "absent in DingTalk: APP_2" in status.stdout
     for each in (SECRET, TOKEN, "the-token-of-app-2", "fake-corp-token"):
         assert each not in planned.output + done.output + again.output + status.output
 
 
+def test_a_corp_that_cannot_be_synced_stops_no_other(
+    listed: FakeDingTalk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskbridge.reconcile.app._RELOADED_S", 0)
+    right = (tmp_path / "apps.toml").read_text().partition("[[apps]]")[0]
+    wrong = right.replace('"ding1"', '"ding0"').replace(SECRET, "a-wrong-secret")
+    (tmp_path / "apps.toml").write_text(wrong + right)
+    failed = CliRunner().invoke(app, ["apps", "sync"])
+    assert (failed.exit_code, "ding0" in str(failed.exception)) == (1, True)
+    assert listed.system_tokens["APP_1"] in (tmp_path / "credentials.toml").read_text()
+
+
+def test_a_broken_database_is_one_line(given: Mapping[str, str], tmp_path: Path) -> None:
+    database = open_database(tmp_path / "kept")
+    database.execute("CREATE TABLE calls (something INTEGER)")
+    failed = CliRunner().invoke(app, ["reconcile", "status"], env=given)
+    assert isinstance(failed.exception, OperatorError)
+    assert str(failed.exception) == f"database {tmp_path / 'kept' / 'reconcile.db'}: no such column: count"
+
+
 @pytest.mark.usefixtures("listed")
-def test_without_kafka_the_file_is_synced_and_the_replay_is_missed(tmp_path: Path) -> None:
+def test_without_kafka_the_file_is_synced_and_the_replay_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskbridge.reconcile.app._RELOADED_S", 0)
     failed = CliRunner().invoke(app, ["apps", "sync"])
     assert failed.exit_code == 1
     assert "the credentials file is up to date, but" in str(failed.exception)

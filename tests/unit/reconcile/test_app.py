@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.reconcile.assembly import CallsOf, LocalData
+    from taskbridge.reconcile.settings import ReconcileSettings
 
 NOW, DAY_S, HOUR_S = 1_790_000_000_000, 86_400, 3600
 
@@ -50,6 +51,7 @@ class Following:
     data: LocalData
     dingtalk: FakeDingTalk
     calls: CallsOf
+    settings: ReconcileSettings
     replayed: list[list[str]] = field(default_factory=list[list[str]])
     kafka_is_away: bool = False
 
@@ -76,7 +78,7 @@ async def following(folder: Path, credentials: str | None = "") -> AsyncGenerato
         dingtalk.app_secret = "the-app-secret-of-ding1"
         with open_data(settings, clock) as data:
             async with open_calls(settings, data) as calls:
-                found = Following(Service(settings, data), data, dingtalk, calls)
+                found = Following(Service(settings, data), data, dingtalk, calls, settings)
                 found.service = Service(settings, data, found.replay)
                 yield found
 
@@ -107,6 +109,16 @@ def test_a_failed_replay_is_reported_and_repeated(tmp_path: Path) -> None:
             assert await found.sync() == ["Kafka does not answer"]
             assert CredentialsFile(tmp_path / "credentials.toml").current.count == 1
             found.kafka_is_away = False
+            assert await found.sync() == []
+            assert found.replayed == [["APP_1"]]
+
+    asyncio.run(run())
+
+
+def test_without_a_replay_the_callbacks_wait_for_a_process_that_has_one(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with following(tmp_path) as found:
+            await Service(found.settings, found.data).sync_apps(found.calls)
             assert await found.sync() == []
             assert found.replayed == [["APP_1"]]
 

@@ -68,7 +68,7 @@ def apps_sync(
     environment = service_environment("RECONCILE", bootstrap_servers, registry_url, data_dir)
     if credentials is None and not environment.get("RECONCILE_CREDENTIALS_FILE"):
         credentials = data_folder(data_dir).credentials
-    found = reconcile_runs.sync_apps(environment, credentials, dry_run=dry_run)
+    found = reconcile_runs.sync_apps(environment, credentials, progress, dry_run=dry_run)
     if as_json:
         say(json_line({**found, "dry_run": dry_run}))
         return

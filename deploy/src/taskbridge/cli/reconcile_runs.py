@@ -17,7 +17,7 @@ from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import edge_folder
 from taskbridge.cli.quarantine import replay_apps
 from taskbridge.cli.terminal import Heartbeat
-from taskbridge.reconcile.app import LOCK, run
+from taskbridge.reconcile.app import LOCK, replay_rejected, run
 from taskbridge.reconcile.assembly import app_sync, open_calls, open_data, open_reconciler
 from taskbridge.reconcile.runs import Backfill, Copies, estimate
 from taskbridge.reconcile.settings import ReconcileSettings
@@ -65,7 +65,9 @@ def status(environment: Mapping[str, str]) -> dict[str, Any]:
         return status_of(data)
 
 
-def sync_apps(environment: Mapping[str, str], credentials: Path | None, *, dry_run: bool) -> dict[str, Any]:
+def sync_apps(
+    environment: Mapping[str, str], credentials: Path | None, report: Progress, *, dry_run: bool
+) -> dict[str, Any]:
     """Bring the credentials file up to date, and replay the rejected callbacks of new apps and tokens.
 
     Raises:
@@ -75,23 +77,32 @@ def sync_apps(environment: Mapping[str, str], credentials: Path | None, *, dry_r
     settings = _settings(environment)
     settings = settings.model_copy(update={"credentials_file": credentials or settings.credentials_file})
 
-    async def work(data: LocalData) -> list[Report]:
-        sync = app_sync(settings, data)
-        async with open_calls(settings, data) as calls:
-            apis = [OrganisationApi(calls(each.corp), each) for each in data.organisations if each.corp_token]
-            return [await sync.run(each, dry_run=dry_run) for each in apis]
+    def replay(app_types: Collection[str]) -> int:
+        report("the edge has reloaded the credentials file; replaying rejected callbacks")
+        return _replay(settings, app_types)
 
-    with open_data(settings) as data:
-        reports = asyncio.run(work(data))
-        waiting = set[str]() if dry_run else data.store.app_tokens.to_replay()
+    async def work(data: LocalData) -> dict[str, Any]:
+        sync, problems = app_sync(settings, data), list[str]()
+        reports: list[Report] = []
+        async with open_calls(settings, data) as calls:
+            for each in data.organisations:
+                try:
+                    if each.corp_token is not None:
+                        reports.append(await sync.run(OrganisationApi(calls(each.corp), each), dry_run=dry_run))
+                except OperatorError as error:
+                    problems.append(str(error))
         try:
-            released = _replay(settings, waiting) if waiting else 0
+            released = 0 if dry_run else await replay_rejected(data, replay)
         except OperatorError as error:
             done = "the credentials file is up to date, but callbacks that were rejected before are not replayed"
-            raise OperatorError(f"{done}: {error}") from error
-        data.store.app_tokens.replayed(waiting)
-    changes = [{"corp_id": each.corp_id, **asdict(change)} for each in reports for change in each.changes]
-    return {"listed": sum(each.listed for each in reports), "changes": changes, "replayed": released}
+            problems.append(f"{done}: {error}")
+        if problems:
+            raise OperatorError("; ".join(problems))
+        changes = [{"corp_id": each.corp_id, **asdict(change)} for each in reports for change in each.changes]
+        return {"listed": sum(each.listed for each in reports), "changes": changes, "replayed": released}
+
+    with open_data(settings) as data:
+        return asyncio.run(work(data))
 
 
 def _replay(settings: ReconcileSettings, app_types: Collection[str]) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from taskbridge.runtime.settings import POLL_S, load_settings, run_program
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine
+    from collections.abc import Callable, Collection, Coroutine, Generator
     from types import FrameType
 
     from fastapi import FastAPI
@@ -38,7 +38,7 @@ _RETRY_S = 60.0
 _END_S = 20.0
 _APPS_S = 3600.0
 _RELOADED_S = 5 * POLL_S
-"""After so long every worker of the edge has read the credentials file again."""
+"""After so long every worker of the edge has read the credentials file again: until then it rejects callbacks."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -47,12 +47,12 @@ class Service:
     """Makes passes, and follows names and apps. What fails is logged and repeated."""
 
     def __init__(self, settings: ReconcileSettings, data: LocalData, replay: Replay | None = None) -> None:
-        """``replay`` checks the rejected callbacks of apps again, and returns how many became events."""
+        """``replay`` is that of ``replay_rejected``."""
         self._settings, self._data, self._replay = settings, data, replay
         self._clock = data.clock
         self.metrics = Metrics(data, self._clock)
         self._failures = 0
-        self._reported: dict[str, str | None] = {}
+        self._problems: dict[str, str | None] = {}
         self.problem: str | None = "no pass has completed yet"
 
     async def start(self) -> list[Coroutine[Any, Any, None]]:
@@ -76,16 +76,12 @@ class Service:
                 await self._clock.sleep(_RETRY_S)
 
     async def read_names(self, reconciler: Reconciler) -> None:
-        """Publish the names that are due. A problem is logged once, and reported until it is over."""
+        """Publish the names that are due."""
         assert reconciler.names is not None
         self._data.file.reload_if_changed()
-        try:
+        with self._reported("names"):
             await reconciler.context.catch_up()
             changed = await reconciler.names.run(reconciler.organisations, self._data.apps)
-        except TaskbridgeError as error:
-            self._report("names", error)
-        else:
-            self._report("names", None)
             if changed:
                 _log.info("names_changed", names=changed)
 
@@ -100,33 +96,25 @@ class Service:
         """Once, for each corp with a corp token; then callbacks are checked that were rejected in between."""
         self._data.file.reload_if_changed()
         for each in self._data.organisations:
-            if each.corp_token is None:
-                continue
-            try:
-                sync = app_sync(self._settings, self._data)
-                await sync.run(OrganisationApi(calls(each.corp), each))
-            except TaskbridgeError as error:
-                self._report(f"apps of {each.corp_id}", error)
-            else:
-                self._report(f"apps of {each.corp_id}", None)
+            if each.corp_token is not None:
+                with self._reported(f"apps of {each.corp_id}"):
+                    await app_sync(self._settings, self._data).run(OrganisationApi(calls(each.corp), each))
         self._data.file.reload_if_changed()
-        waiting = self._data.store.app_tokens.to_replay()
-        if waiting and self._replay is not None:
-            await self._clock.sleep(_RELOADED_S)
-            try:
-                released = await asyncio.to_thread(self._replay, waiting)
-            except TaskbridgeError as error:
-                self._report("replay", error)
-                return
-            self._report("replay", None)
-            _log.info("rejected_callbacks_replayed", released=released, app_types=sorted(waiting))
-        self._data.store.app_tokens.replayed(waiting)
+        if self._replay is not None:
+            with self._reported("replay"):
+                await replay_rejected(self._data, self._replay)
 
-    def _report(self, work: str, error: TaskbridgeError | None) -> None:
-        problem = None if error is None else str(error)
-        if problem is not None and problem != self._reported.get(work):
-            _log.warning("work_failed", work=work, problem=problem)
-        self._reported[work] = problem
+    @contextmanager
+    def _reported(self, work: str) -> Generator[None]:
+        """A problem of the block is logged once, and reported until it is over."""
+        problem = None
+        try:
+            yield
+        except TaskbridgeError as error:
+            problem = str(error)
+            if problem != self._problems.get(work):
+                _log.warning("work_failed", work=work, problem=problem)
+        self._problems[work] = problem
         self._data.store.problems.set(work, problem, now_ms=self._clock.now_ms())
 
     def http(self) -> FastAPI:
@@ -160,6 +148,21 @@ class Service:
         return pause_s(report.retry_at_ms, now_ms=self._clock.now_ms(), failures=self._failures, every_s=every_s)
 
 
+async def replay_rejected(data: LocalData, replay: Replay) -> int:
+    """Check the callbacks again that were rejected before their app or token was known; how many became events.
+
+    ``replay`` does so for apps, and returns that number. Raises what it raises; then the next call repeats it.
+    """
+    waiting = data.store.app_tokens.to_replay()
+    if not waiting:
+        return 0
+    await data.clock.sleep(_RELOADED_S)
+    released = await asyncio.to_thread(replay, waiting)
+    data.store.app_tokens.replayed(waiting)
+    _log.info("rejected_callbacks_replayed", released=released, app_types=sorted(waiting))
+    return released
+
+
 def pause_s(retry_at_ms: int | None, *, now_ms: int, failures: int, every_s: float) -> float:
     """The pause before the next pass. It is shorter after a pass that DingTalk ended, but no retry comes too early.
 
@@ -171,7 +174,7 @@ def pause_s(retry_at_ms: int | None, *, now_ms: int, failures: int, every_s: flo
 
 
 def run(replay: Replay | None = None) -> None:
-    """Work until SIGTERM or Ctrl-C, then exit with 0. The next start continues. ``replay`` is that of ``Service``.
+    """Work until SIGTERM or Ctrl-C, then exit with 0. The next start continues. ``replay`` as in ``replay_rejected``.
 
     Raises:
         ConfigurationError: before anything is started; also if another process uses the data folder.

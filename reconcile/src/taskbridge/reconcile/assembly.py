@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from taskbridge.reconcile.name_sync import NameSync, NameTopic
 from taskbridge.reconcile.names import FORM, PERSON
 from taskbridge.reconcile.repairer import Context, Rules
 from taskbridge.reconcile.runs import Passes, ReadBack
-from taskbridge.reconcile.store import Store, open_database
+from taskbridge.reconcile.store import FILE_NAME, Store, open_database
 from taskbridge.runtime.dingtalk.api import YidaApi
 from taskbridge.runtime.dingtalk.apps import AppsFile
 from taskbridge.runtime.dingtalk.calls import calls_by_corp, open_http
@@ -22,7 +23,7 @@ from taskbridge.runtime.dingtalk.clock import SystemClock
 from taskbridge.runtime.dingtalk.organisation import OrganisationApi
 from taskbridge.runtime.kafka import consumer_config, read_kafka_config
 from taskbridge.runtime.partition_reader import PartitionReader
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS
 
@@ -116,12 +117,15 @@ def open_data(settings: ReconcileSettings, clock: Clock | None = None) -> Genera
 
     Raises:
         ConfigurationError: One of them cannot be used.
+        OperatorError: The database cannot be read or written during the block.
     """
     clock = clock or SystemClock()
     file = AppsFile(settings.apps_file, settings.credentials_file)
     database = open_database(settings.data_dir)
     try:
         yield LocalData(file, Store(database), Budget(database, allowance_of(settings), clock), clock)
+    except sqlite3.Error as error:
+        raise OperatorError(f"database {settings.data_dir / FILE_NAME}: {error}") from error
     finally:
         database.close()
 
