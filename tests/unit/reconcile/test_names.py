@@ -18,7 +18,13 @@ from taskbridge.reconcile.names import FORM as FORMS_KIND
 from taskbridge.reconcile.names import PERSON
 from taskbridge.reconcile.states import States
 from taskbridge.runtime.dingtalk.apps import Organisation
-from taskbridge.runtime.dingtalk.organisation import BatchGetUser, GetFormComponentDefinitionList, OrganisationApi, User
+from taskbridge.runtime.dingtalk.organisation import (
+    PEOPLE_PER_CALL,
+    BatchGetUser,
+    GetFormComponentDefinitionList,
+    OrganisationApi,
+    User,
+)
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, FROM_DINGTALK
 from taskbridge.schemas.codec import form_codec, person_codec
 from taskbridge.schemas.errors import OperatorError
@@ -354,6 +360,45 @@ def test_a_missing_permission_is_said_and_not_called_for_a_day_again() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("answer", [(400, "failure.form.broken"), (200, "not understood")])
+def test_a_refused_form_or_batch_of_people_stops_no_other(answer: tuple[int, str]) -> None:
+    async def run() -> None:
+        async with named() as found:
+            people = [User(f"u-{each:02}", f"N{each}") for each in range(PEOPLE_PER_CALL + 1)]
+            found.give(*people, labels=LABELS)
+            found.see(form=FORM)
+            found.api.clock.pass_s(1)
+            found.see(form="FORM-BROKEN", instance_id="I-2")
+            found.api.dingtalk.faults.answers_next.append(answer)
+            with pytest.raises(OperatorError):
+                await found.run()
+            assert found.topics.ends == {FORMS.name: 1}
+            found.see(*(each.userid for each in people))
+            found.api.dingtalk.faults.answers_next.append((400, "failure.person.broken"))
+            with pytest.raises(OperatorError):
+                await found.run()
+            assert found.topics.ends == {FORMS.name: 1, PEOPLE.name: 1}
+            calls = found.calls
+            assert (await found.run(), found.calls) == (0, calls), "it is not called for a day again"
+
+    asyncio.run(run())
+
+
+def test_forms_of_apps_that_are_not_reconciled_hide_no_others() -> None:
+    async def run() -> None:
+        async with named() as found:
+            found.give(labels=LABELS)
+            found.see(form=FORM)
+            found.api.clock.pass_s(1)
+            with found.states.transaction():
+                for at in range(1001):
+                    now = found.api.clock.now_ms()
+                    found.states.store(TaskState(f"I-{at}", CORP_ID, "APP_OTHER", now, now, form_uuid=f"OTHER-{at}"))
+            assert await found.run() == 1
+
+    asyncio.run(run())
+
+
 def test_while_dingtalk_is_away_nothing_is_concluded() -> None:
     async def run() -> None:
         async with named() as found:
@@ -384,4 +429,4 @@ def test_states_that_an_older_version_stored_are_seen() -> None:
     older = States(database)
     older.store(TaskState("I-1", CORP_ID, APP_TYPE, NOW, 1, originator=Person("u-wang")))
     database.execute("DROP TABLE names")
-    assert [each.id for each in States(database).names.due(PERSON, CORP_ID, now_ms=NOW, most=9)] == ["u-wang"]
+    assert [each.id for each in States(database).names.due(PERSON, CORP_ID, now_ms=NOW)] == ["u-wang"]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
 from taskbridge.reconcile.names import DELETED, FORM, IMPORTED, MISSING, OURS, PERSON
+from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected
 from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.runtime.dingtalk.organisation import PEOPLE_PER_CALL
@@ -22,13 +24,13 @@ from taskbridge.schemas.events import Form, PersonRecord, form_key, notification
 from taskbridge.schemas.topics import FORMS, PEOPLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from confluent_kafka import Message
 
     from taskbridge.reconcile.budget import Budget
     from taskbridge.reconcile.kafka import KafkaOutbox
-    from taskbridge.reconcile.names import Names
+    from taskbridge.reconcile.names import Due, Names
     from taskbridge.runtime.dingtalk.apps import App
     from taskbridge.runtime.dingtalk.clock import Clock
     from taskbridge.runtime.dingtalk.organisation import OrganisationApi
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.topics import Topic
 
 _REFUSED_MS = DAY_MS
-"""How long a kind of call is not repeated after DingTalk refused it: a permission is missing, for example."""
+"""How long a kind of call is not repeated while a permission is missing."""
 _STALLED_S = 30.0
 
 _Key = tuple[str, str]
@@ -130,6 +132,13 @@ class NameTopic:
         return key, OURS
 
 
+class _Batch(NamedTuple):
+    """Ids that one call reads."""
+
+    ids: Sequence[str]
+    read: Callable[[], Awaitable[Mapping[str, PersonRecord | Form]]]
+
+
 class NameSync:
     """Reads names from DingTalk while more than half of the day's calls are left, because passes come first."""
 
@@ -148,54 +157,60 @@ class NameSync:
             await each.catch_up()
         changed, problems = 0, list[str]()
         for api in apis:
-            for kind, work in ((FORM, self._labels), (PERSON, self._people_of)):
-                key = api.organisation.corp_id, kind
+            for topic, batches in ((self._forms, self._forms_due(api, apps)), (self._people, self._people_due(api))):
+                key = api.organisation.corp_id, topic.kind
                 if self._clock.now_ms() < self._refused_ms.get(key, 0):
                     continue
                 try:
-                    changed += await work(api, apps)
+                    changed += await self._publish(topic, api, batches, problems)
                 except Later as error:
                     problems.append(str(error))
                     break
-                except (Refused, Unexpected) as error:
-                    self._refused_ms[key] = self._clock.now_ms() + _REFUSED_MS
-                    problems.append(str(error))
         if problems:
             raise OperatorError("; ".join(problems))
         return changed
 
-    async def _people_of(self, api: OrganisationApi, _: Sequence[App]) -> int:
+    async def _publish(
+        self, topic: NameTopic, api: OrganisationApi, batches: Iterator[_Batch], problems: list[str]
+    ) -> int:
+        """Read these batches and publish the names. One that is refused stops no other, unless a permission lacks."""
         corp_id, changed = api.organisation.corp_id, 0
-        while self._budget.may_spend(corp_id):
-            now_ms = self._clock.now_ms()
-            ids = [each.id for each in self._names.due(PERSON, corp_id, now_ms=now_ms, most=PEOPLE_PER_CALL)]
-            if not ids:
-                break
-            users = await api.people(ids)
-            records = {
-                each.userid: PersonRecord(each.userid, each.name, employee_number=each.job_number or None)
-                for each in users
-                if each.name and each.userid in ids
-            }
-            changed += await self._people.publish(corp_id, records)
-            self._names.was_read(PERSON, corp_id, ids, now_ms=now_ms)
-        return changed
-
-    async def _labels(self, api: OrganisationApi, apps: Sequence[App]) -> int:
-        corp_id, changed = api.organisation.corp_id, 0
-        by_type = {each.app_type: each for each in apps if each.corp_id == corp_id}
-        for form in self._names.due(FORM, corp_id, now_ms=self._clock.now_ms(), most=1000):
-            app = by_type.get(form.app_type or "")
-            if app is None:
-                continue
+        for batch in batches:
             if not self._budget.may_spend(corp_id):
                 break
             now_ms = self._clock.now_ms()
             try:
-                labels = await api.labels(app, form.id)
+                changed += await topic.publish(corp_id, await batch.read())
             except Absent:
-                labels = {}
-            if labels:
-                changed += await self._forms.publish(corp_id, {form.id: Form(form.id, form.title, labels)})
-            self._names.was_read(FORM, corp_id, [form.id], now_ms=now_ms)
+                pass
+            except (Refused, Unexpected) as error:
+                problems.append(str(error))
+                if wire.CODE_PERMISSION in str(error):
+                    self._refused_ms[corp_id, topic.kind] = now_ms + _REFUSED_MS
+                    break
+            self._names.was_read(topic.kind, corp_id, batch.ids, now_ms=now_ms)
         return changed
+
+    def _people_due(self, api: OrganisationApi) -> Iterator[_Batch]:
+        due = [each.id for each in self._names.due(PERSON, api.organisation.corp_id, now_ms=self._clock.now_ms())]
+        for at in range(0, len(due), PEOPLE_PER_CALL):
+            ids = due[at : at + PEOPLE_PER_CALL]
+            yield _Batch(ids, partial(self._read_people, api, ids))
+
+    async def _read_people(self, api: OrganisationApi, ids: Sequence[str]) -> dict[str, PersonRecord]:
+        return {
+            each.userid: PersonRecord(each.userid, each.name, employee_number=each.job_number or None)
+            for each in await api.people(ids)
+            if each.name and each.userid in ids
+        }
+
+    def _forms_due(self, api: OrganisationApi, apps: Sequence[App]) -> Iterator[_Batch]:
+        corp_id = api.organisation.corp_id
+        by_type = {each.app_type: each for each in apps if each.corp_id == corp_id}
+        for form in self._names.due(FORM, corp_id, now_ms=self._clock.now_ms()):
+            if (app := by_type.get(form.app_type or "")) is not None:
+                yield _Batch([form.id], partial(self._read_labels, api, app, form))
+
+    async def _read_labels(self, api: OrganisationApi, app: App, form: Due) -> dict[str, Form]:
+        labels = await api.labels(app, form.id)
+        return {form.id: Form(form.id, form.title, labels)} if labels else {}

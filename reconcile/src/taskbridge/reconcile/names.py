@@ -84,12 +84,12 @@ class Names:
             rows,
         )
 
-    def due(self, kind: str, corp_id: str, *, now_ms: int, most: int) -> list[Due]:
+    def due(self, kind: str, corp_id: str, *, now_ms: int) -> list[Due]:
         """Those to read now: new ones, then those that were seen again more than a day after they were read."""
         rows = self._database.execute(
             "SELECT id, app_type, title FROM names WHERE kind = ? AND corp_id = ? AND record IN (?, ?)"
-            " AND (read_ms = 0 OR (read_ms <= ? AND seen_ms > read_ms)) ORDER BY read_ms, seen_ms DESC LIMIT ?",
-            (kind, corp_id, MISSING, OURS, now_ms - _RENEWED_AFTER_MS, most),
+            " AND (read_ms = 0 OR (read_ms <= ? AND seen_ms > read_ms)) ORDER BY read_ms, seen_ms DESC",
+            (kind, corp_id, MISSING, OURS, now_ms - _RENEWED_AFTER_MS),
         )
         return [Due(*row) for row in rows.fetchall()]
 
