@@ -55,6 +55,16 @@ class Count(NamedTuple):
     names: int
 
 
+def people_of(state: TaskState) -> set[str]:
+    """The users whom the state names."""
+    found = {*state.assignee_ids, *(each.user_id for each in state.copied)}
+    for each in state.tasks:
+        found |= {*each.assignee_ids, each.actor_id or ""}
+    if state.originator is not None:
+        found.add(state.originator.user_id)
+    return found - {""}
+
+
 class Names:
     """By kind, corp and id. Survives restarts."""
 
@@ -67,13 +77,8 @@ class Names:
     def see(self, state: TaskState) -> None:
         """Record the people and the form of a state of Yida."""
         corp_id, at_ms = state.corp_id, state.updated_at
-        people = {*state.assignee_ids, *(each.user_id for each in state.copied)}
-        people.update(user_id for each in state.tasks for user_id in each.assignee_ids)
-        people.update(each.actor_id for each in state.tasks if each.actor_id is not None)
-        if state.originator is not None:
-            people.add(state.originator.user_id)
         rows: list[tuple[str, str, str, str | None, str | None, int]] = [
-            (PERSON, corp_id, each, None, None, at_ms) for each in people if each
+            (PERSON, corp_id, each, None, None, at_ms) for each in people_of(state)
         ]
         if state.form_uuid:
             rows.append((FORM, corp_id, state.form_uuid, state.app_type, state.process_name, at_ms))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
-from taskbridge.reconcile.names import Names, transaction
+from taskbridge.reconcile.names import Names, people_of, transaction
 from taskbridge.reconcile.repairs import LOST
 from taskbridge.runtime.dingtalk.clock import DAY_MS
 from taskbridge.schemas.errors import OperatorError
@@ -266,10 +266,7 @@ class States:
             "SELECT state FROM states WHERE (corp_id, app_type) = (?, ?) AND state IS NOT NULL", (corp_id, app_type)
         )
         for (plain,) in rows:
-            state = msgspec.msgpack.decode(plain, type=TaskState)
-            found |= {state.originator.user_id} if state.originator is not None else set()
-            found |= {each.user_id for each in state.copied}
-            found |= {each for task in state.tasks for each in (*task.assignee_ids, task.actor_id) if each is not None}
+            found |= people_of(msgspec.msgpack.decode(plain, type=TaskState))
         return sorted(found)
 
     def positions(self) -> dict[int, int]:
