@@ -15,6 +15,8 @@ from support.approvals import INSTANCE_ID, Waiting, approvals, instance_event, t
 from support.edge.fakes import CORP_ID, SOURCE
 from taskbridge.reconcile.approvals.settings import ApprovalsSettings
 from taskbridge.reconcile.approvals.stream import Stream
+from taskbridge.runtime.dingtalk.apps import Corp
+from taskbridge.runtime.dingtalk.calls import Calls, Pace
 from taskbridge.runtime.dingtalk.workflow import ApprovalTask
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
@@ -281,21 +283,37 @@ def test_a_refused_secret_is_not_shown_and_tried_again_more_and_more_rarely(tmp_
     asyncio.run(run())
 
 
-def test_an_address_without_encryption_is_not_opened() -> None:
+LONG_SECRET = "the-secret-that-dingtalk-repeats"
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (httpx2.Response(200, json={"endpoint": "ws://dingtalk.example/c", "ticket": "the-ticket"}), "not encrypted"),
+        (httpx2.Response(401, json={"code": "no", "message": "x" * 190 + LONG_SECRET}), "APPROVALS_APP_KEY"),
+        (httpx2.Response(200, json={"endpoint": None, "ticket": "the-ticket"}), "is not a valid Connection"),
+        (httpx2.Response(200, html="<html>the-ticket</html>"), "limits this address"),
+        (httpx2.Response(503, html="<html>the-ticket</html>"), "503"),
+    ],
+    ids=["not encrypted", "a long message", "a null", "a page", "a gateway's page"],
+)
+def test_without_a_good_address_the_reason_is_said_without_a_secret(answer: httpx2.Response, problem: str) -> None:
     async def accept(_event: object) -> bool:
         return True
 
     async def run() -> None:
-        clock, opened = Waiting(), {"endpoint": "ws://dingtalk.example/connect", "ticket": "the-ticket"}
-        transport = httpx2.MockTransport(lambda _request: httpx2.Response(200, json=opened))
+        clock = Waiting()
+        transport = httpx2.MockTransport(lambda _request: answer)
         async with httpx2.AsyncClient(base_url="https://dingtalk.example", transport=transport) as http:
-            stream = Stream(http, clock, app_key="key", app_secret=SecretStr("secret"), accept=accept)
+            corp = Corp("", "key", SecretStr(LONG_SECRET))
+            calls = Calls(http, corp, Pace(10, clock), clock, attempts=1)
+            stream = Stream(calls, clock, accept=accept)
             running = asyncio.create_task(stream.run())
             await until(lambda: len(clock.slept) > 1)
             running.cancel()
         assert stream.problem is not None
-        assert "is not encrypted" in stream.problem
-        assert "the-ticket" not in stream.problem
+        assert problem in stream.problem
+        assert [each for each in ("the-ticket", LONG_SECRET[:9]) if each in stream.problem] == []
 
     asyncio.run(run())
 

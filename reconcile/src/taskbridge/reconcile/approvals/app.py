@@ -69,9 +69,7 @@ class Service:
         self._settings, self._edge, self._clock = settings, edge, clock
         self._key = standard_webhooks.key_of(settings.source_secret.get_secret_value())
         self._calls_of = calls_by_corp(dingtalk, Pace(_CALLS_PER_SECOND, clock), clock, attempts=_ATTEMPTS)
-        self.stream = Stream(
-            dingtalk, clock, app_key=settings.app_key, app_secret=settings.app_secret, accept=self.accept
-        )
+        self.stream = Stream(self._calls_of(self._corp("")), clock, accept=self.accept)
         self._edge_problem: str | None = None
         self._metrics = Metrics(lambda: self.stream.problem is None)
         self.registry = self._metrics.registry
@@ -101,9 +99,8 @@ class Service:
 
     async def _cancel_open_tasks(self, event: Event) -> None:
         request = workflow.GetProcessInstance(process_instance_id=str(event.data.get("processInstanceId")))
-        corp = Corp(event.corp_id or "", self._settings.app_key, self._settings.app_secret)
         try:
-            answer = await self._calls_of(corp).get(request, workflow.ApprovalAnswer)
+            answer = await self._calls_of(self._corp(event.corp_id or "")).get(request, workflow.ApprovalAnswer)
         except Later:
             raise
         except TaskbridgeError as error:
@@ -112,6 +109,9 @@ class Service:
             return
         for each in mapping.cancellations(event, answer.result.tasks, self._settings.source):
             await self._post(each)
+
+    def _corp(self, corp_id: str) -> Corp:
+        return Corp(corp_id, self._settings.app_key, self._settings.app_secret)
 
     async def _post(self, message: Message) -> None:
         """Post a message to the edge.

@@ -13,21 +13,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import aiohttp
-import httpx2
 import msgspec
 import structlog
 from msgspec import Struct
 
 from taskbridge.reconcile.approvals.mapping import Event
-from taskbridge.runtime.dingtalk import wire, workflow
+from taskbridge.runtime.dingtalk import workflow
 from taskbridge.runtime.dingtalk.calls import Refused, Unexpected
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pydantic import SecretStr
-
+    from taskbridge.runtime.dingtalk.calls import Calls
     from taskbridge.runtime.dingtalk.clock import Clock
 
 _EVENTS = workflow.Subscription(topic="*", type="EVENT")
@@ -39,7 +37,6 @@ _MOST = 100
 """Events in work at a time. More are to come later."""
 _END_S = 10.0
 """How long events in work may take after the connection ended or the service was stopped."""
-_MESSAGE_CHARACTERS = 200
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -59,16 +56,13 @@ class Stream:
 
     def __init__(
         self,
-        http: httpx2.AsyncClient,
+        calls: Calls,
         clock: Clock,
         *,
-        app_key: str,
-        app_secret: SecretStr,
         accept: Callable[[Event], Awaitable[bool]],
     ) -> None:
-        """``accept`` returns whether the event may be acknowledged. ``http`` is a client of DingTalk's API."""
-        self._http, self._clock, self._accept = http, clock, accept
-        self._app_key, self._app_secret = app_key, app_secret
+        """``accept`` returns whether the event may be acknowledged. ``calls`` are those of the application."""
+        self._calls, self._clock, self._accept = calls, clock, accept
         self.problem: str | None = "not connected yet"
         """Why there is no connection; None while there is one."""
 
@@ -97,27 +91,15 @@ class Stream:
         Raises:
             OperatorError: DingTalk does not give one. The message contains no secret.
         """
-        secret = self._app_secret.get_secret_value()
-        request = workflow.OpenConnection(client_id=self._app_key, client_secret=secret, subscriptions=[_EVENTS])
+        corp, path = self._calls.corp, workflow.OpenConnection.path
+        secret = corp.app_secret.get_secret_value()
+        request = workflow.OpenConnection(client_id=corp.app_key, client_secret=secret, subscriptions=[_EVENTS])
         try:
-            response = await self._http.post(
-                # Without it, the answer is XML.
-                request.path,
-                json=msgspec.to_builtins(request),
-                headers={"Accept": "application/json"},
-            )
-        except httpx2.HTTPError as error:
-            raise OperatorError(f"DingTalk does not answer to {request.path} ({type(error).__name__})") from None
-        try:
-            if not response.is_success:
-                problem = msgspec.json.decode(response.content, type=wire.Problem)
-                text = f"{response.status_code} {problem.code} {problem.message[:_MESSAGE_CHARACTERS]}"
-                raise Refused(f"{request.path}: {text.replace(secret, '…')}; check APPROVALS_APP_KEY and its secret")
-            found = msgspec.json.decode(response.content, type=workflow.Connection)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise Unexpected(f"{request.path}: {response.status_code}, and the response is not understood") from None
-        if self._http.base_url.scheme == "https" and urlsplit(found.endpoint).scheme != "wss":
-            raise Unexpected(f"{request.path}: the address to connect to is not encrypted")
+            found = await self._calls.open(path, request, workflow.Connection)
+        except Refused as error:
+            raise Refused(f"{error}; check APPROVALS_APP_KEY and its secret") from None
+        if self._calls.is_encrypted and urlsplit(found.endpoint).scheme != "wss":
+            raise Unexpected(f"{path}: the address to connect to is not encrypted")
         return f"{found.endpoint}?ticket={quote(found.ticket, safe='')}"
 
     async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> bool:

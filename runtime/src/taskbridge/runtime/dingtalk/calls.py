@@ -34,6 +34,8 @@ from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
+    from msgspec import Struct
+
     from taskbridge.runtime.dingtalk.apps import Corp
     from taskbridge.runtime.dingtalk.clock import Clock
 
@@ -206,7 +208,7 @@ class Calls:
     ) -> None:
         """``on_call`` gets the path of each call, and ``ok`` or the name of its error."""
         self._http = http
-        self._corp = corp
+        self.corp = corp
         self._pace = pace
         self._clock = clock
         self._attempts = attempts
@@ -239,6 +241,21 @@ class Calls:
         """The answer to a request whose fields are the body; otherwise as ``get``."""
         return await self._call(_Call("POST", request.path, _paging(page), self._fields(request)), answer)
 
+    async def open(self, path: str, request: Struct, answer: type[T]) -> T:
+        """The answer to one POST without an access token. DingTalk counts none of these.
+
+        Raises:
+            Later, Refused, Unexpected, Absent: As their docstrings say.
+        """
+        try:
+            return await self._send(_Call("POST", path, {}, msgspec.to_builtins(request)), answer)
+        except _TokenRefused as refused:
+            raise Refused(str(refused)) from None
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self._http.base_url.scheme == "https"
+
     async def change(self, request: wire.Request, *, method: str = "POST") -> None:
         """Have DingTalk change something: what it may have received is not sent again. PUT has the fields in the query.
 
@@ -251,14 +268,12 @@ class Calls:
             await self._access_token()
         except Unreachable as error:
             raise Unsent(str(error), retry_at_ms=error.retry_at_ms) from None
-        except _TokenRefused as refused:
-            raise Refused(str(refused)) from None
         fields = self._fields(request)
         call = _Call(method, request.path, fields) if method == "PUT" else _Call(method, request.path, {}, fields)
         await self._call(call, object, attempts=1)
 
     def _fields(self, request: wire.Call) -> dict[str, Any]:
-        site = {} if request.site is None or self._corp.env is None else {request.site: self._corp.env}
+        site = {} if request.site is None or self.corp.env is None else {request.site: self.corp.env}
         return {**msgspec.to_builtins(request), **site}
 
     async def _call(self, call: _Call, answer: type[T], *, attempts: int | None = None) -> T:
@@ -268,7 +283,7 @@ class Calls:
             attempt += 1
             try:
                 token = await self._access_token()
-                await self._pace.acquire(self._corp.corp_id)
+                await self._pace.acquire(self.corp.corp_id)
                 return await self._reported(call._replace(headers={wire.TOKEN_HEADER: token}), answer)
             except _TokenRefused as refused:
                 if renewed:
@@ -287,7 +302,7 @@ class Calls:
         except Exception as error:
             outcome = type(error).__name__.strip("_")
             if isinstance(error, _NOT_COUNTED):
-                self._pace.give_back(self._corp.corp_id)
+                self._pace.give_back(self.corp.corp_id)
             raise
         finally:
             if self._on_call is not None:
@@ -296,10 +311,10 @@ class Calls:
     async def _access_token(self) -> str:
         now = self._clock.now_ms()
         if self._token is None or now >= self._token_until_ms:
-            await self._pace.pace(self._corp.corp_id)
-            request = wire.GetToken(self._corp.app_key, self._corp.app_secret.get_secret_value())
-            path = request.path.format(corp_id=quote(self._corp.corp_id, safe=""))
-            found = await self._send(_Call("POST", path, {}, msgspec.to_builtins(request)), wire.Token)
+            await self._pace.pace(self.corp.corp_id)
+            request = wire.GetToken(self.corp.app_key, self.corp.app_secret.get_secret_value())
+            path = request.path.format(corp_id=quote(self.corp.corp_id, safe=""))
+            found = await self.open(path, request, wire.Token)
             self._token = found.access_token
             self._token_until_ms = now + max(found.expires_in - _RENEWED_BEFORE_S, found.expires_in // 2) * 1000
         return self._token
@@ -345,7 +360,7 @@ class Calls:
         retry_at_ms = now + (after_s * 1000 or _RETRY_MS)
         if code == wire.CODE_MONTH:
             until = next_month_ms(now)
-            self._pace.close(self._corp.corp_id, until_ms=until, reason=text)
+            self._pace.close(self.corp.corp_id, until_ms=until, reason=text)
             return Spent(text, retry_at_ms=until)
         if code in wire.CODE_QPS or status == _TOO_MANY:
             return TooFast(text, retry_at_ms=retry_at_ms, after_s=after_s)
@@ -372,7 +387,11 @@ def open_http(url: str, *, timeout_s: float, reuse: bool = True) -> httpx2.Async
     # The library's own log has each URL, whose query contains the app's secret.
     logging.getLogger("httpx2").addFilter(_without_urls)
     limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20 if reuse else 0)
-    return httpx2.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False, follow_redirects=False, limits=limits)
+    # Without it, some answers are XML.
+    headers = {"Accept": "application/json"}
+    return httpx2.AsyncClient(
+        base_url=url, timeout=timeout_s, trust_env=False, follow_redirects=False, limits=limits, headers=headers
+    )
 
 
 def _without_urls(record: logging.LogRecord) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from msgspec import Struct, field
 
 TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
-SECRETS = frozenset({TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret"})
+SECRETS = frozenset({TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret", "clientSecret"})
 """The names of all credentials."""
 PAGE_NUMBER, PAGE_SIZE = "pageNumber", "pageSize"
 PAGE_ROWS = 100
