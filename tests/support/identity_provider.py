@@ -151,7 +151,7 @@ class DingTalkSignIn:
         http.add_api_route("/oauth2/auth", self.authorize)
         for path, answer in (
             ("/v1.0/oauth2/userAccessToken", self.user_token),
-            ("/v1.0/oauth2/accessToken", self.app_token),
+            ("/v1.0/oauth2/ours/token", self.app_token),
             ("/topapi/user/getbyunionid", self.by_union_id),
             ("/topapi/v2/user/getuserinfo", self.by_code),
         ):
@@ -175,15 +175,17 @@ class DingTalkSignIn:
         if self.is_down:
             return JSONResponse({"code": "ServiceUnavailable", "message": "busy"}, status_code=503)
         if given["code"] not in self.codes or given["clientSecret"] != CLIENT_SECRET:
-            return JSONResponse({"code": "InvalidAuthCode", "message": "the code is used"}, status_code=400)
+            problem = f"the code is used by {given['clientSecret']}"
+            return JSONResponse({"code": "InvalidAuthCode", "message": problem}, status_code=400)
         self.codes.remove(given["code"])
         return JSONResponse({"accessToken": "of ann", "refreshToken": "", "expireIn": 7200, "corpId": self.corp_id})
 
     async def app_token(self, request: Request) -> Response:
         given = await request.json()
-        if (given["appKey"], given["appSecret"]) != (CLIENT_ID, CLIENT_SECRET):
-            return JSONResponse({"code": "invalidClientIdOrSecret", "message": "wrong"}, status_code=400)
-        return JSONResponse({"accessToken": "of the app", "expireIn": 7200})
+        assert given["grant_type"] == "client_credentials"
+        if (given["client_id"], given["client_secret"]) != (CLIENT_ID, CLIENT_SECRET):
+            return JSONResponse({"code": "invalid.client", "message": "wrong"}, status_code=400)
+        return JSONResponse({"access_token": "of the app", "expires_in": 7200})
 
     async def me(self, request: Request) -> Response:
         assert request.headers["x-acs-dingtalk-access-token"] == "of ann"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
@@ -38,13 +39,18 @@ class DingTalk:
     def __init__(self) -> None:
         self.todos: dict[str, dict[str, Any]] = {}
         self.tokens = 0
+        self.token_answer: dict[str, Any] | None = None
+        self.token_status = 400
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911 - one for each answer
         path, parts = request.path, request.path.split("/")
-        if path == "/v1.0/oauth2/accessToken":
-            assert await request.json() == {"appKey": "key", "appSecret": "secret"}
+        if path == "/v1.0/oauth2/corp/token":
+            given = await request.json()
+            assert given == {"client_id": "key", "client_secret": "secret", "grant_type": "client_credentials"}
             self.tokens += 1
-            return web.json_response({"accessToken": "token", "expireIn": 7200})
+            if self.token_answer is not None:
+                return web.json_response(self.token_answer, status=self.token_status)
+            return web.json_response({"access_token": "token", "expires_in": 7200})
         if request.headers.get("x-acs-dingtalk-access-token") != "token":
             return web.json_response({"code": "InvalidAuthentication"}, status=401)
         assert parts[:4] == ["", "v1.0", "todo", "users"]
@@ -93,6 +99,28 @@ def test_a_todo_that_dingtalk_never_had_needs_no_end(tmp_path: Path) -> None:
         tmp_path, Receiver(DingTalk()), removed, lines=DINGTALK, url=BASE, ids={"union_id/ann": "UNION"}
     )
     assert result.delivered, result.problem
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (400, {"code": "invalid.client", "message": "无效的clientSecret secret"}),
+        (200, {"access_token": None, "expires_in": 7200}),
+        (200, {"access_token": "token", "expires_in": None}),
+        (200, {"access_token": "token", "expires_in": "soon"}),
+    ],
+)
+def test_without_a_token_the_reason_is_said_without_the_secret(
+    tmp_path: Path, status: int, answer: dict[str, Any]
+) -> None:
+    vendor = DingTalk()
+    vendor.token_status, vendor.token_answer = status, answer
+    [result] = attempts(
+        tmp_path, Receiver(vendor), pending(tmp_path), lines=DINGTALK, url=BASE, ids={"union_id/ann": "UNION"}
+    )
+    assert not result.delivered
+    assert f"no access token: {status}" in result.problem
+    assert " secret" not in result.problem
 
 
 def test_a_person_without_union_id_is_named(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_others_are_refused_in_words(served: Served, dingtalk: DingTalkSignIn, w
     answer = browser.get(back)
     assert (answer.status_code, served.session_count) == (403, 0)
     assert "无法登录" in answer.text
+    assert CLIENT_SECRET not in answer.text, "DingTalk's message repeats it"
 
 
 def test_a_busy_dingtalk_is_not_a_refusal(served: Served, dingtalk: DingTalkSignIn) -> None:

@@ -15,6 +15,7 @@ import structlog
 from taskbridge.center.access.providers import ANSWER_S, CALLBACK, Provider, SignedIn, checked_url, read_secret
 from taskbridge.center.access.refusals import ProviderUnavailable, SignInRefused
 from taskbridge.center.access.sessions import SignIn
+from taskbridge.runtime.dingtalk.wire import TOKEN_HEADER, token_request
 from taskbridge.runtime.tokens import new_token
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -83,11 +84,12 @@ class DingTalk(Provider):
 
     async def _user_of_browser(self, client: httpx2.AsyncClient, code: str) -> Any:
         """The organisation's user who consented. Anybody may consent; others have no user here."""
-        given = {**self._secret("clientId", "clientSecret"), "code": code, "grantType": "authorization_code"}
+        own = {"clientId": self.client_id, "clientSecret": self._secret()}
+        given = {**own, "code": code, "grantType": "authorization_code"}
         token = await self._new(client, "POST", "/v1.0/oauth2/userAccessToken", json=given)
         if token.get("corpId", self.corp_id) != self.corp_id:
             raise SignInRefused("you chose another organisation at DingTalk")
-        headers = {"x-acs-dingtalk-access-token": str(token["accessToken"])}
+        headers = {TOKEN_HEADER: str(token["accessToken"])}
         me = await self._new(client, "GET", "/v1.0/contact/users/me", headers=headers)
         user = await self._old(client, "/topapi/user/getbyunionid", unionid=me["unionId"])
         if user.get("contact_type", _INTERNAL) != _INTERNAL:
@@ -96,8 +98,10 @@ class DingTalk(Provider):
 
     async def _old(self, client: httpx2.AsyncClient, path: str, **given: Any) -> dict[str, Any]:
         """A call of the older API, by a token of the app."""
-        token = await self._new(client, "POST", "/v1.0/oauth2/accessToken", json=self._secret("appKey", "appSecret"))
-        answer = await client.post(self._old_api + path, params={"access_token": str(token["accessToken"])}, json=given)
+        token_path, body = token_request(self.corp_id, self.client_id, self._secret())
+        token = await self._new(client, "POST", token_path, json=body)
+        query = {"access_token": str(token["access_token"])}
+        answer = await client.post(self._old_api + path, params=query, json=given)
         found = answer.raise_for_status().json()
         if found["errcode"] != 0:
             raise SignInRefused(f"DingTalk refused: {found.get('errmsg')} ({found['errcode']})")
@@ -107,9 +111,10 @@ class DingTalk(Provider):
         answer = await client.request(method, self._api + path, **given)
         if answer.is_client_error:
             found = answer.json()
-            raise SignInRefused(f"DingTalk refused: {found.get('message')} ({found.get('code')})")
+            # Its message may repeat the secret.
+            message = str(found.get("message")).replace(self._secret(), "…")
+            raise SignInRefused(f"DingTalk refused: {message} ({found.get('code')})")
         return answer.raise_for_status().json()
 
-    def _secret(self, id_name: str, secret_name: str) -> dict[str, str]:
-        secret = read_secret(self._secret_file, "CENTER_DINGTALK_CLIENT_SECRET_FILE")
-        return {id_name: self.client_id, secret_name: secret}
+    def _secret(self) -> str:
+        return read_secret(self._secret_file, "CENTER_DINGTALK_CLIENT_SECRET_FILE")

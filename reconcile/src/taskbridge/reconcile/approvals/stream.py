@@ -95,7 +95,7 @@ class Stream:
         secret = corp.app_secret.get_secret_value()
         request = workflow.OpenConnection(client_id=corp.app_key, client_secret=secret, subscriptions=[_EVENTS])
         try:
-            found = await self._calls.open(path, request, workflow.Connection)
+            found = await self._calls.open(path, msgspec.to_builtins(request), workflow.Connection)
         except Refused as error:
             raise Refused(f"{error}; check APPROVALS_APP_KEY and its secret") from None
         if self._calls.is_encrypted and urlsplit(found.endpoint).scheme != "wss":

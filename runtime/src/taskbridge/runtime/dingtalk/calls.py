@@ -22,7 +22,6 @@ from __future__ import annotations
 import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
-from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -33,8 +32,6 @@ from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-
-    from msgspec import Struct
 
     from taskbridge.runtime.dingtalk.apps import Corp
     from taskbridge.runtime.dingtalk.clock import Clock
@@ -241,14 +238,14 @@ class Calls:
         """The answer to a request whose fields are the body; otherwise as ``get``."""
         return await self._call(_Call("POST", request.path, _paging(page), self._fields(request)), answer)
 
-    async def open(self, path: str, request: Struct, answer: type[T]) -> T:
+    async def open(self, path: str, body: Mapping[str, Any], answer: type[T]) -> T:
         """The answer to one POST without an access token. DingTalk counts none of these.
 
         Raises:
             Later, Refused, Unexpected, Absent: As their docstrings say.
         """
         try:
-            return await self._send(_Call("POST", path, {}, msgspec.to_builtins(request)), answer)
+            return await self._send(_Call("POST", path, {}, body), answer)
         except _TokenRefused as refused:
             raise Refused(str(refused)) from None
 
@@ -312,9 +309,9 @@ class Calls:
         now = self._clock.now_ms()
         if self._token is None or now >= self._token_until_ms:
             await self._pace.pace(self.corp.corp_id)
-            request = wire.GetToken(self.corp.app_key, self.corp.app_secret.get_secret_value())
-            path = request.path.format(corp_id=quote(self.corp.corp_id, safe=""))
-            found = await self.open(path, request, wire.Token)
+            corp = self.corp
+            path, body = wire.token_request(corp.corp_id, corp.app_key, corp.app_secret.get_secret_value())
+            found = await self.open(path, body, wire.Token)
             self._token = found.access_token
             self._token_until_ms = now + max(found.expires_in - _RENEWED_BEFORE_S, found.expires_in // 2) * 1000
         return self._token

@@ -8,8 +8,9 @@ answers.
 from __future__ import annotations
 
 from typing import Any, ClassVar
+from urllib.parse import quote
 
-from msgspec import Struct, field
+from msgspec import Struct, field, to_builtins
 
 TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
 SECRETS = frozenset({TOKEN_HEADER, "systemToken", "token", "client_id", "client_secret", "clientSecret"})
@@ -202,6 +203,12 @@ class GetToken(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return "GetToken()"
+
+
+def token_request(corp_id: str, client_id: str, client_secret: str) -> tuple[str, dict[str, str]]:
+    """Path and body of the POST that is answered with a ``Token``."""
+    request = GetToken(client_id, client_secret)
+    return request.path.format(corp_id=quote(corp_id, safe="")), to_builtins(request)
 
 
 class Token(Struct, frozen=True):

@@ -128,12 +128,15 @@ async def access_token(
     if ends_s > sending.at_s:
         return token
     answer = await call("POST", sending.url.rstrip("/") + path, {"content-type": JSON}, to_json(body))
-    found = object_of(answer.body)
-    if not answer.is_success or fields[0] not in found:
+    found, lifetime_s = (object_of(answer.body).get(each) for each in fields)
+    if not (answer.is_success and isinstance(found, str) and isinstance(lifetime_s, int)):
         said = answer.body.decode("utf-8", "replace")
+        for each in body.values():
+            # Some vendors repeat the secret.
+            said = said.replace(each, "…")
         raise DeliveryProblem(f"no access token: {answer.status} {said}")
-    sending.tokens[path] = found[fields[0]], sending.at_s + float(found.get(fields[1], 0)) - _TOKEN_MARGIN_S
-    return found[fields[0]]
+    sending.tokens[path] = found, sending.at_s + lifetime_s - _TOKEN_MARGIN_S
+    return found
 
 
 def object_of(body: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from taskbridge.runtime.dingtalk.wire import TOKEN_HEADER, token_request
 from taskbridge.schemas.json_forms import to_json
 from taskbridge.webhooks.formats.base import (
     JSON,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 UNION_ID = "union_id"
 """Its name in the people topic."""
 _SUBJECT_CHARACTERS = 1024
-_TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - a name
 _EXISTS, _MISSING = b"task exist", b"task not exist"
 
 
@@ -53,8 +53,8 @@ async def send(sending: Sending, call: Call) -> Answer:
     union_id = await sending.other_id(data["corp_id"], data["recipient_id"], UNION_ID)
     if union_id is None:
         raise DeliveryProblem(f"the people topic has no {UNION_ID} of {data['recipient_id']}: see `people import`")
-    body = {"appKey": sending.options.app_key, "appSecret": sending.options.app_secret}
-    token = await access_token(sending, call, "/v1.0/oauth2/accessToken", body, ("accessToken", "expireIn"))
+    path, body = token_request(data["corp_id"], sending.options.app_key, sending.options.app_secret)
+    token = await access_token(sending, call, path, body, ("access_token", "expires_in"))
     todo = _Todo(sending, call, union_id, token)
     if data["change"] == "REMOVED":
         return await todo.update({"done": True}, missing=Answer(HTTPStatus.OK))
@@ -68,7 +68,7 @@ class _Todo:
         self._sending, self._call = sending, call
         self._user = f"{sending.url.rstrip('/')}/v1.0/todo/users/{quote(union_id, safe='')}/tasks"
         self._union_id = union_id
-        self._headers = {"content-type": JSON, _TOKEN_HEADER: token}
+        self._headers = {"content-type": JSON, TOKEN_HEADER: token}
         self._source_id = source_id_of(sending.data)
 
     async def create_or_update(self, data: Mapping[str, Any]) -> Answer:
