@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.dingtalk import FakeClock
-from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
+from support.reconcile import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, filed, reconciled
 from taskbridge.local.fake_dingtalk import Company
 from taskbridge.reconcile.budget import Allowance
 from taskbridge.reconcile.runs import estimate
@@ -116,6 +116,22 @@ def test_the_cursor_stays_before_an_incomplete_slice() -> None:
             assert (await found.run(clock)).is_whole
             assert len(found.streams.published) > published, "the rows that the pages lacked are found"
             assert {clock.now_ms() - HOUR_MS < cursor.until_ms for _, cursor in found.store.cursors.all()} == {True}
+
+    asyncio.run(run())
+
+
+def test_a_day_with_more_rows_than_dingtalk_lists_stops_no_other_form() -> None:
+    many = [filed(f"I-{at:03}", BEGIN, form_uuid="FORM-A") for at in range(101)]
+    other = filed("I-OTHER", BEGIN, form_uuid="FORM-B")
+
+    async def run() -> None:
+        clock = FakeClock(BEGIN + HOUR_MS)
+        async with reconciled(Company([*many, other]), clock) as found:
+            found.dingtalk.search_rows = 100
+            report = await found.run(clock)
+            assert "cursorExceedFiveThousand" in report.problems[APPS[0]]
+            assert "I-OTHER" in {each.instance_id for each in found.streams.published}
+            assert [key.form_uuid for key, _ in found.store.cursors.all()] == ["FORM-B"]
 
     asyncio.run(run())
 

@@ -15,7 +15,7 @@ from taskbridge.reconcile.states import GONE, StatesBehind
 from taskbridge.reconcile.store import Cursor, CursorKey
 from taskbridge.runtime.dingtalk import wire
 from taskbridge.runtime.dingtalk.api import IDS_PER_CALL, Days
-from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, Unexpected, Unreachable
+from taskbridge.runtime.dingtalk.calls import Absent, Later, Refused, TooMuch, Unexpected, Unreachable
 from taskbridge.runtime.dingtalk.clock import DAY_MS, day_of, day_start_ms, span_of
 
 if TYPE_CHECKING:
@@ -91,12 +91,12 @@ class Passes:
     async def _check_app(self, api: YidaApi, report: PassReport) -> None:
         self._store.callbacks.watch(api.app.corp_id, api.app.app_type, now_ms=self._clock.now_ms())
         repairer = Repairer(self._context, api, work=RECONCILE, tally=report.tally)
-        incomplete: Unreachable | Unexpected | None = None
+        incomplete: Unreachable | Unexpected | TooMuch | None = None
         for form in await api.forms():
             rows = report.tally.rows
             try:
                 await _read_form(repairer, form, self._clock.now_ms() - _FIRST_PASS_MS)
-            except (Unreachable, Unexpected) as error:
+            except (Unreachable, Unexpected, TooMuch) as error:
                 if report.tally.rows == rows:
                     raise
                 # DingTalk answered for some rows, so try the other forms.
