@@ -82,7 +82,7 @@ def sync_apps(
         return _replay(settings, app_types)
 
     async def work(data: LocalData) -> dict[str, Any]:
-        sync, problems = app_sync(settings, data), list[str]()
+        sync, problems, released = app_sync(settings, data), list[str](), 0
         reports: list[Report] = []
         async with open_calls(settings, data) as calls:
             for each in data.organisations:
@@ -92,7 +92,8 @@ def sync_apps(
                 except OperatorError as error:
                     problems.append(str(error))
         try:
-            released = 0 if dry_run else await replay_rejected(data, replay)
+            if not dry_run:
+                released = await replay_rejected(data, replay)
         except OperatorError as error:
             done = "the credentials file is up to date, but callbacks that were rejected before are not replayed"
             problems.append(f"{done}: {error}")

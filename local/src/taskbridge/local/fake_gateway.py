@@ -90,7 +90,6 @@ class FakeGateway:
             await self._send(event_id)
 
     async def system(self, topic: str, data: str = "{}") -> None:
-        """Push a system message."""
         headers = {"topic": topic, "messageId": secrets.token_hex(8), "contentType": "application/json"}
         await self._sockets[-1].send_json({"type": "SYSTEM", "headers": headers, "data": data})
 
@@ -144,9 +143,7 @@ class FakeGateway:
             self.unacknowledged.pop(event_id, None)
 
     async def _token(self, _request: web.Request) -> web.Response:
-        return web.json_response(
-            {"accessToken": "token", "expireIn": 7200, "access_token": "token", "expires_in": 7200}
-        )
+        return web.json_response({"access_token": "token", "expires_in": 7200})
 
     async def _approval(self, request: web.Request) -> web.Response:
         tasks = self.approvals.get(request.query["processInstanceId"])

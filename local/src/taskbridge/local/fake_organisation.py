@@ -31,7 +31,6 @@ class FakeOrganisation:
         """Form → field → label."""
         self.app_names: dict[str, str] = {}
         self.agents: list[organisation.Agent] = []
-        """Those in force."""
         self.gives_system_tokens = True
         """Whether the list of apps has their tokens."""
         self.edition = "EXCLUSIVE"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -45,8 +45,6 @@ class Change(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """The outcome for one corp."""
-
     corp_id: str
     listed: int
     """The apps in DingTalk's list."""
@@ -54,11 +52,6 @@ class Report(Struct, frozen=True):
 
     def of(self, *changes: str) -> list[str]:
         return [each.app_type for each in self.changes if each.change in changes]
-
-
-class Ended(NamedTuple):
-    ended_ms: int
-    report: Report
 
 
 class AppTokens:
@@ -113,10 +106,10 @@ class AppTokens:
             "UPDATE app_tokens SET is_replayed = 1 WHERE app_type = ?", [(each,) for each in app_types]
         )
 
-    def last(self) -> list[Ended]:
-        """The last report of each corp."""
+    def last(self) -> list[tuple[int, Report]]:
+        """By corp, the time and the outcome of the last sync."""
         rows = self._database.execute("SELECT ended_ms, report FROM app_syncs ORDER BY corp_id")
-        return [Ended(at, msgspec.msgpack.decode(report, type=Report)) for at, report in rows.fetchall()]
+        return [(at, msgspec.msgpack.decode(report, type=Report)) for at, report in rows.fetchall()]
 
 
 def _fingerprint(app: Application) -> str:

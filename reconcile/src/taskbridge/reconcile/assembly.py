@@ -67,8 +67,6 @@ class LocalData:
 
 @dataclass(frozen=True)
 class Reconciler:
-    """Everything that a run needs."""
-
     data: LocalData
     calls: CallsOf
     context: Context

@@ -83,7 +83,6 @@ class Budget(Pace):
             raise Spent(problem, retry_at_ms=next_day_ms(now))
 
     def left(self, corp_id: str) -> int:
-        """The calls left for today."""
         used = self.used(corp_id)
         return max(0, min(self.allowance.per_day - used.day, self.allowance.per_month - used.month))
 

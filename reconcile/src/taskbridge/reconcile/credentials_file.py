@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import tomlkit
 
+from taskbridge.runtime.dingtalk.apps import secret_in
 from taskbridge.runtime.settings import FileBroken, parse_senders
 from taskbridge.schemas.errors import OperatorError
 
@@ -59,15 +60,12 @@ class CredentialsText:
         Raises:
             FileBroken: A file cannot be read.
         """
-        here = [each.get_secret_value() for each in entry.system_tokens or ()]
+        names = entry.system_token_files or ()
         try:
-            named = [
-                (self._path.parent / name).read_bytes().decode().rstrip("\r\n")
-                for name in entry.system_token_files or ()
-            ]
+            named = [secret_in(self._path, each, _text_of).get_secret_value() for each in names]
         except (OSError, UnicodeDecodeError):
             raise self._broken(f"a token file of {entry.app_type} cannot be read") from None
-        return here, named
+        return [each.get_secret_value() for each in entry.system_tokens or ()], named
 
     def edited(self, tokens: Mapping[int, Sequence[str]], new: Sequence[NewEntry]) -> str:
         """The text with other ``system_tokens`` in the entries at these places, and with new entries at its end.
@@ -140,6 +138,10 @@ class CredentialsText:
 
     def _broken(self, why: str) -> FileBroken:
         return FileBroken(f"credentials file {self._path}: {why}")
+
+
+def _text_of(path: Path) -> str:
+    return path.read_bytes().decode()
 
 
 def _with_tokens(part: str, tokens: Sequence[str]) -> str:

@@ -45,13 +45,11 @@ PASSES = (
     Acl("Read", "topic", TASK_EVENTS.name, "checks whether events wait for the workers"),
     Acl("Describe", "group", GROUP, "reads the workers' positions; joins no group"),
 )
-"""What a pass needs."""
 RECONCILE = (
     *PASSES,
     *(Acl("Read", "topic", each.name, "sees which names were imported or deleted") for each in (PEOPLE, FORMS)),
     *(Acl("Write", "topic", each.name, "names that DingTalk has") for each in (PEOPLE, FORMS)),
 )
-"""The permissions of reconcile's Kafka user."""
 _POSITIONS_S = 10
 _WORKERS_S = 30.0
 """How long a run waits for the workers to process all events. After that the next pass tries again."""

@@ -56,7 +56,6 @@ class Count(NamedTuple):
 
 
 def people_of(state: TaskState) -> set[str]:
-    """The users whom the state names."""
     found = {*state.assignee_ids, *(each.user_id for each in state.copied)}
     for each in state.tasks:
         found |= {*each.assignee_ids, each.actor_id or ""}

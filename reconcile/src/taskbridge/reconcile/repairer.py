@@ -41,8 +41,6 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The administrator's choices."""
-
     settle_ms: int
     """An instance that changed within this time before our states were read, or later, is left for the next run."""
     outcomes: bool = True
@@ -57,8 +55,6 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every run needs."""
-
     store: Store
     outbox: Outbox
     clock: Clock
@@ -69,8 +65,6 @@ class Context:
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of a run."""
-
     rows: int = 0
     """Instances that queries returned."""
     fetched: int = 0

@@ -234,7 +234,6 @@ class States:
         )
 
     def delete(self, instance_id: str) -> None:
-        """The instance has no state any more."""
         self.callbacks.delete(instance_id)
         self.open_instances.remove(instance_id)
         self._database.execute(
@@ -260,7 +259,6 @@ class States:
         return [instance_id for (instance_id,) in found.fetchall()]
 
     def people(self, corp_id: str, app_type: str) -> list[str]:
-        """The users whom the states of this app name."""
         found = set[str]()
         rows = self._database.execute(
             "SELECT state FROM states WHERE (corp_id, app_type) = (?, ?) AND state IS NOT NULL", (corp_id, app_type)
@@ -270,7 +268,6 @@ class States:
         return sorted(found)
 
     def positions(self) -> dict[int, int]:
-        """The position in each partition of the topic."""
         return dict(self._database.execute("SELECT partition, offset FROM positions").fetchall())
 
     def save_positions(self, positions: Mapping[int, int]) -> None:
@@ -284,5 +281,4 @@ class States:
             self.callbacks.clear()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Commit all of the block, or nothing of it."""
         return transaction(self._database)

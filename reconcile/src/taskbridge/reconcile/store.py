@@ -76,10 +76,12 @@ class Cursor(NamedTuple):
     until_ms: int
 
 
-class Cursors:
+class _Rows:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
+
+class Cursors(_Rows):
     def find(self, key: CursorKey) -> Cursor | None:
         row = self._database.execute(
             "SELECT since_ms, until_ms FROM cursors WHERE (work, corp_id, app_type, form_uuid) = (?, ?, ?, ?)", key
@@ -99,11 +101,8 @@ class Cursors:
         return [(CursorKey(*row[:4]), Cursor(*row[4:])) for row in rows.fetchall()]
 
 
-class Compared:
+class Compared(_Rows):
     """The modification at which each instance was last compared, so that no pass repeats the comparison."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
 
     def last_modified(self, corp_id: str, app_type: str, instance_id: str) -> str | None:
         """The time of modification, in DingTalk's text, of the last comparison."""
@@ -119,11 +118,8 @@ class Compared:
         )
 
 
-class Absences:
+class Absences(_Rows):
     """When DingTalk first had no such instance. Only a second absence, at least a day later, is a deletion."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
 
     def record(self, corp_id: str, app_type: str, instance_id: str, *, now_ms: int) -> int | None:
         """Record an absence. Return the time of the first one, or None if that is less than a day ago."""
@@ -171,11 +167,8 @@ class Count(NamedTuple):
         return self.kind in LOST
 
 
-class Findings:
+class Findings(_Rows):
     """The repairs, each counted once even if it was published several times, and the ends of passes."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
 
     def record(self, repairs: Iterable[Repair], *, work: str) -> None:
         """Count these repairs, which are durable in Kafka."""
@@ -211,11 +204,8 @@ class Findings:
         return at
 
 
-class Problems:
+class Problems(_Rows):
     """Why a work of the service failed the last time, for commands that read only the database."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
 
     def set(self, work: str, problem: str | None, *, now_ms: int) -> None:
         """None: it did not fail."""

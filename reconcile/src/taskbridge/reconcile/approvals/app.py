@@ -46,8 +46,6 @@ class EdgeUnavailable(OperatorError):
 
 
 class Metrics:
-    """What Prometheus scrapes."""
-
     def __init__(self, is_connected: Callable[[], bool]) -> None:
         self.registry = CollectorRegistry()
         self.events = Counter(

@@ -34,8 +34,6 @@ _STATUSES = {"start": wire.RUNNING, _FINISH: wire.COMPLETED, _TERMINATE: wire.TE
 
 
 class Event(NamedTuple):
-    """An event of DingTalk."""
-
     event_id: str
     """The same in each delivery."""
     event_type: str

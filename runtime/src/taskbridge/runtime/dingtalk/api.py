@@ -118,7 +118,6 @@ class YidaApi:
         return found
 
     async def running_tasks(self, instance_id: str) -> list[wire.RunningTask]:
-        """The open tasks of the instance."""
         request = wire.GetRunningTasks(**self._credentials(), process_instance_id=instance_id)
         return (await self._calls.get(request, wire.RunningTaskList)).result
 
@@ -198,7 +197,6 @@ class YidaApi:
         await self._calls.change(wire.RestartInstance(**given))
 
     async def withdraw(self, instance_id: str, *, user_id: str) -> None:
-        """Have a user withdraw their instance."""
         request = {**self._credentials(), "user_id": user_id, "process_instance_id": instance_id}
         await self._calls.change(wire.TerminateInstance(**request), method="PUT")
 

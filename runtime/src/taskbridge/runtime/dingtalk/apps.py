@@ -69,8 +69,6 @@ class Corp:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """An app of Yida."""
-
     corp: Corp
     app_type: str
     system_token: SecretStr
@@ -105,8 +103,6 @@ class Organisation:
 
 @dataclass(frozen=True, slots=True)
 class Apps:
-    """The contents of the file."""
-
     organisations: tuple[Organisation, ...]
     apps: tuple[App, ...]
 

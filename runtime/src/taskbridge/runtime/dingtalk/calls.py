@@ -143,8 +143,6 @@ class Pace:
 
 
 class Page(Protocol):
-    """A page of a list."""
-
     @property
     def data(self) -> Sequence[object]: ...
 

@@ -81,17 +81,14 @@ def month_of(at_ms: int) -> str:
 
 
 def day_start_ms(day: str) -> int:
-    """The start of this day in China."""
     return _ms(datetime.fromisoformat(day).replace(tzinfo=CHINA))
 
 
 def next_day_ms(at_ms: int) -> int:
-    """The start of the next day in China."""
     return day_start_ms(day_of(at_ms)) + DAY_MS
 
 
 def next_month_ms(at_ms: int) -> int:
-    """The start of the next month in China."""
     first = datetime.fromtimestamp(at_ms / 1000, CHINA).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return _ms((first + timedelta(days=32)).replace(day=1))
 

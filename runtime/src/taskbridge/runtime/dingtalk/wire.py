@@ -17,7 +17,6 @@ SECRETS = frozenset({TOKEN_HEADER, "systemToken", "token", "client_id", "client_
 """The names of all credentials."""
 PAGE_NUMBER, PAGE_SIZE = "pageNumber", "pageSize"
 PAGE_ROWS = 100
-"""Maximum rows of a page."""
 QUERY_ROWS = 30_000
 """Maximum rows of one query, all pages together."""
 SEARCH_ROWS = 5000
@@ -37,8 +36,6 @@ Id = str | int | None
 
 
 class Call(Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
-    """The fields of a call."""
-
     path: ClassVar[str]
     site: ClassVar[str | None] = None
     """The name of the field for ``Corp.env``, if the call has one."""
@@ -446,7 +443,6 @@ CODE_QPS = frozenset(
 CODE_MONTH = "Forbidden.AccessDenied.ApiCountLimitForOrg"
 """The corp's calls of this month are used up."""
 CODE_TOKEN = frozenset({"InvalidAuthentication", "invalidAccessToken", "accesstoken.expired"})
-"""The access token is invalid or expired."""
 CODE_TOO_MUCH = frozenset(
     {
         *("invalidState.openSearch.cursorExceedFiveThousand", "failure.form.dataAmountExceedFiveThousand"),
@@ -457,4 +453,3 @@ CODE_TOO_MUCH = frozenset(
 CODE_PERMISSION = "Forbidden.AccessDenied.AccessTokenPermissionDenied"
 """The application lacks a permission, which the message names. From published answers; the SDK has no codes."""
 CODE_ABSENT = frozenset({"invalidState.form.dataDoesNotExistOrIsDeleted", "invalidState.form.pageInstanceNotFound"})
-"""No such instance."""
