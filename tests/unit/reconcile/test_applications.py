@@ -197,6 +197,29 @@ def test_after_a_kill_around_the_replacement_callbacks_are_replayed(
     asyncio.run(run())
 
 
+def test_of_two_syncs_at_once_one_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command and the service: the second one has read the file before the first one replaces it."""
+
+    async def run() -> None:
+        async with synced(tmp_path) as found:
+            found.listed["APP_2"] = "token-2"
+            check = CredentialsText._check_unchanged  # pyright: ignore[reportPrivateUsage]
+
+            def late(self: CredentialsText, path: Path) -> None:
+                found.path.write_text(f'{ENTRY}\n[[apps]]\napp_type = "APP_3"\nsystem_tokens = ["token-3"]\n')
+                check(self, path)
+
+            with monkeypatch.context() as other:
+                other.setattr(CredentialsText, "_check_unchanged", late)
+                with pytest.raises(OperatorError, match="was changed meanwhile: try again"):
+                    await found.run()
+            assert await found.run() == [("added", "APP_2"), ("absent", "APP_3")]
+            assert [found.accepted(each) for each in ("APP_2", "APP_3")] == [["token-2"], ["token-3"]]
+            assert AppTokens(found.database).to_replay() == {"APP_2"}
+
+    asyncio.run(run())
+
+
 def test_the_callbacks_of_an_entry_that_was_deleted_and_comes_back_are_replayed(tmp_path: Path) -> None:
     async def run() -> None:
         async with synced(tmp_path) as found:
